@@ -1,1 +1,15 @@
+//! Walden: continuous WAL archiving and point-in-time recovery for PostgreSQL.
+//!
+//! The layers, rim to core; nothing imports what stands above it in this table, and keeper and core do not know each
+//! other (`tests/tidy.rs` checks this):
+//!
+//! | layer      | modules                                                                    |
+//! |------------|----------------------------------------------------------------------------|
+//! | edges      | `cli`, `service`                                                           |
+//! | activities | `postgres::{replication, archive, backup, restore}`, `postgres::catalog::load` |
+//! | core       | `postgres::{types, layout, catalog}`: pure                                  |
+//! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
+//! | leaves     | `config`, `error`, `wire`                                                  |
 
+pub mod error;
+pub mod postgres;

@@ -1,0 +1,98 @@
+//! Hints: every error that a person reads says what to do next.
+//!
+//! `anyhow` carries the context chain; [`Hint`] adds the next step to any link of it. The edges print the chain on
+//! one line and the hints below it, each behind `HINT:`.
+
+use std::fmt;
+
+/// An error together with the step that would mend it.
+#[derive(Debug)]
+struct Hinted {
+    hint: String,
+    inner: anyhow::Error,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.inner)
+    }
+}
+
+impl std::error::Error for Hinted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source()
+    }
+}
+
+/// Adds the next step to an error.
+pub trait Hint<T> {
+    /// The same result; an error carries `text` as its hint.
+    fn hint(self, text: impl fmt::Display) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
+    fn hint(self, text: impl fmt::Display) -> anyhow::Result<T> {
+        self.map_err(|error| with_hint(error.into(), text))
+    }
+}
+
+/// `error` with `text` as its hint.
+pub fn with_hint(error: anyhow::Error, text: impl fmt::Display) -> anyhow::Error {
+    anyhow::Error::new(Hinted { hint: text.to_string(), inner: error })
+}
+
+/// The first error of type `T` in the chain, also behind hints.
+pub fn find<T: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&T> {
+    if let Some(found) = error.downcast_ref::<T>() {
+        return Some(found);
+    }
+    error.chain().find_map(|link| match link.downcast_ref::<Hinted>() {
+        Some(hinted) => find::<T>(&hinted.inner),
+        None => link.downcast_ref::<T>(),
+    })
+}
+
+/// The hints of the chain, outermost first.
+pub fn hints(error: &anyhow::Error) -> Vec<&str> {
+    error
+        .chain()
+        .filter_map(|link| link.downcast_ref::<Hinted>())
+        .flat_map(|hinted| std::iter::once(hinted.hint.as_str()).chain(hints(&hinted.inner)))
+        .collect()
+}
+
+/// The chain on one line, `outer: inner: …`, without the hints.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for link in error.chain() {
+        let text = link.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no such thing")]
+    struct Absent;
+
+    #[test]
+    fn a_hint_keeps_the_chain_and_the_typed_error_within() {
+        let error = Err::<(), _>(Absent).hint("make one").context("cannot use the thing").unwrap_err();
+        assert_eq!(one_line(&error), "cannot use the thing: no such thing");
+        assert_eq!(hints(&error), ["make one"]);
+        assert!(find::<Absent>(&error).is_some());
+    }
+
+    #[test]
+    fn hints_of_several_links_come_outermost_first() {
+        let error = Err::<(), _>(Absent).hint("inner").context("outer text").hint("outer").unwrap_err();
+        assert_eq!(hints(&error), ["outer", "inner"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! PostgreSQL as a source of what is kept.
+
+pub mod replication;

@@ -1,0 +1,1 @@
+//! Connections to PostgreSQL: the replication protocol, and SQL by the simple query protocol.
