@@ -54,11 +54,10 @@ pub fn find<T: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error)
 
 /// The hints of the chain, outermost first.
 pub fn hints(error: &anyhow::Error) -> Vec<&str> {
-    error
-        .chain()
-        .filter_map(|link| link.downcast_ref::<Hinted>())
-        .flat_map(|hinted| std::iter::once(hinted.hint.as_str()).chain(hints(&hinted.inner)))
-        .collect()
+    match error.chain().find_map(|link| link.downcast_ref::<Hinted>()) {
+        Some(hinted) => std::iter::once(hinted.hint.as_str()).chain(hints(&hinted.inner)).collect(),
+        None => Vec::new(),
+    }
 }
 
 /// The chain on one line, `outer: inner: …`, without the hints.

@@ -1,3 +1,4 @@
 //! PostgreSQL as a source of what is kept.
 
 pub mod replication;
+pub mod types;
