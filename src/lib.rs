@@ -9,7 +9,11 @@
 //! | activities | `postgres::{replication, archive, backup, restore}`, `postgres::catalog::load` |
 //! | core       | `postgres::{types, layout, catalog}`: pure                                  |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `config`, `error`, `wire`                                                  |
+//! | leaves     | `config`, `error`, `fsync`, `wire`                                                  |
 
+pub mod codec;
 pub mod error;
+pub mod fsync;
 pub mod postgres;
+pub mod repo;
+pub mod storage;

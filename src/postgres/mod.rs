@@ -1,4 +1,7 @@
 //! PostgreSQL as a source of what is kept.
 
+pub mod backup;
+pub mod catalog;
+pub mod layout;
 pub mod replication;
 pub mod types;

@@ -1,0 +1,10 @@
+//! Bytes in, bytes out: digests, compression and the envelope that begins every stored object. No PostgreSQL, no I/O
+//! beyond `Read` and `Write`.
+
+mod digest;
+mod envelope;
+mod sealed;
+
+pub use digest::{Hasher, Sha256Digest};
+pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, PlainDigest, StoredSize};
+pub use sealed::{Damaged, Sealed, open_envelope, seal, unseal};

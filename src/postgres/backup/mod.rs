@@ -1,0 +1,3 @@
+//! Taking base backups, one file a step.
+
+pub mod manifest;

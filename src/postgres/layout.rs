@@ -1,0 +1,241 @@
+//! Every repository key of a PostgreSQL cluster, both ways, in one file (docs/repository-format.md).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::postgres::types::{ParseError, SegmentName, WalFileName};
+use crate::storage::Key;
+
+/// Suffix of compressed objects; tells the codec.
+const ZST: &str = ".zst";
+
+/// A cluster's name in the repository: 1 to 63 of `a-z 0-9 _ -`, beginning with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterName(String);
+
+impl FromStr for ClusterName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        match text.as_bytes() {
+            [first, ..] if text.len() <= 63 && first.is_ascii_alphanumeric() && text.bytes().all(valid) => {
+                Ok(Self(text.to_string()))
+            }
+            _ => Err(ParseError {
+                what: "cluster name",
+                value: text.to_string(),
+                why: "expected 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A base backup's name: when it began, UTC, as `YYYYMMDD-HHMMSSZ`. Names sort by time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupId(String);
+
+impl BackupId {
+    /// The name of a backup that begins at `time`.
+    pub fn at(time: chrono::DateTime<chrono::Utc>) -> Self {
+        Self(time.format("%Y%m%d-%H%M%SZ").to_string())
+    }
+}
+
+impl FromStr for BackupId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let shape = |(at, b): (usize, u8)| match at {
+            8 => b == b'-',
+            15 => b == b'Z',
+            _ => b.is_ascii_digit(),
+        };
+        match text.len() == 16 && text.bytes().enumerate().all(shape) {
+            true => Ok(Self(text.to_string())),
+            false => Err(ParseError {
+                what: "backup id",
+                value: text.to_string(),
+                why: "expected YYYYMMDD-HHMMSSZ, as `walden backup list` shows".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+crate::postgres::types::serde_as_text!(BackupId);
+crate::postgres::types::serde_as_text!(ClusterName);
+
+/// The keys of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    cluster: ClusterName,
+}
+
+impl Layout {
+    /// The keys below `<cluster>/`.
+    pub fn new(cluster: ClusterName) -> Self {
+        Self { cluster }
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// What the repository knows of the cluster itself.
+    pub fn cluster_json(&self) -> Key {
+        self.key("cluster.json")
+    }
+
+    /// The object of a WAL file. Segments lie in a folder of up to 4 GiB of WAL, so that they are found without
+    /// listing and listed in portions; the few other files lie beside the folders.
+    pub fn wal(&self, name: &WalFileName) -> Key {
+        match name {
+            WalFileName::Segment(segment) => self.key(&format!("wal/{}/{segment}{ZST}", segment.group())),
+            other => self.key(&format!("wal/{other}{ZST}")),
+        }
+    }
+
+    /// The folder with all WAL.
+    pub fn wal_folder(&self) -> String {
+        format!("{}/wal/", self.cluster)
+    }
+
+    /// The folder that holds a segment and its neighbours.
+    pub fn wal_group_folder(&self, segment: &SegmentName) -> String {
+        format!("{}/wal/{}/", self.cluster, segment.group())
+    }
+
+    /// The folder with all base backups.
+    pub fn base_folder(&self) -> String {
+        format!("{}/base/", self.cluster)
+    }
+
+    /// The folder of one base backup.
+    pub fn backup_folder(&self, id: &BackupId) -> String {
+        format!("{}/base/{id}/", self.cluster)
+    }
+
+    /// The object that makes a base backup exist.
+    pub fn manifest(&self, id: &BackupId) -> Key {
+        self.key(&format!("base/{id}/manifest{ZST}"))
+    }
+
+    /// The object that reserves a backup's name while it is being taken.
+    pub fn started(&self, id: &BackupId) -> Key {
+        self.key(&format!("base/{id}/started.json"))
+    }
+
+    /// A pack by the name that manifests use: `<backup id>/pack-<number>`.
+    pub fn pack(&self, name: &PackName) -> Key {
+        self.key(&format!("base/{name}"))
+    }
+
+    /// The WAL file of an object below the WAL folder; `None` for keys that are none.
+    pub fn parse_wal(&self, key: &Key) -> Option<WalFileName> {
+        let name: WalFileName = key.file_name().strip_suffix(ZST)?.parse().ok()?;
+        (self.wal(&name) == *key).then_some(name)
+    }
+
+    /// The backup of a folder in a listing of [`base_folder`](Self::base_folder).
+    pub fn parse_backup_folder(&self, folder: &str) -> Option<BackupId> {
+        folder.strip_prefix(&self.base_folder())?.strip_suffix('/')?.parse().ok()
+    }
+
+    fn key(&self, rest: &str) -> Key {
+        Key::new(format!("{}/{rest}", self.cluster)).expect("parts of keys are checked when they are made")
+    }
+}
+
+/// A pack's name within the cluster: which backup wrote it, and its number from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackName {
+    pub backup: BackupId,
+    pub number: u32,
+}
+
+impl fmt::Display for PackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/pack-{:06}", self.backup, self.number)
+    }
+}
+
+impl FromStr for PackName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let (backup, number) = text.split_once("/pack-")?;
+            let digits = number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit());
+            let name = PackName { backup: backup.parse().ok()?, number: number.parse().ok().filter(|_| digits)? };
+            (name.to_string() == text).then_some(name)
+        };
+        let why = "expected <backup id>/pack-<number of six digits>";
+        parse().ok_or_else(|| ParseError { what: "pack name", value: text.to_string(), why: why.into() })
+    }
+}
+
+crate::postgres::types::serde_as_text!(PackName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::new("main".parse().unwrap())
+    }
+
+    #[test]
+    fn a_wal_key_is_computed_from_the_name_and_read_back() {
+        for (name, key) in [
+            ("00000001000000A900000065", "main/wal/00000001000000A9/00000001000000A900000065.zst"),
+            ("00000002.history", "main/wal/00000002.history.zst"),
+            ("00000001000000A900000065.partial", "main/wal/00000001000000A900000065.partial.zst"),
+            ("00000001000000A900000065.00000028.backup", "main/wal/00000001000000A900000065.00000028.backup.zst"),
+        ] {
+            let name: WalFileName = name.parse().unwrap();
+            assert_eq!(layout().wal(&name).as_str(), key);
+            assert_eq!(layout().parse_wal(&Key::new(key).unwrap()), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_misplaced_object_is_not_taken_for_wal() {
+        for key in [
+            "main/wal/00000001000000A8/00000001000000A900000065.zst",
+            "main/wal/00000001000000A900000065.zst",
+            "other/wal/00000002.history.zst",
+            "main/wal/00000002.history",
+        ] {
+            assert_eq!(layout().parse_wal(&Key::new(key).unwrap()), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["", "-a", "A", "a/b", "a.b", "ä"] {
+            assert!(name.parse::<ClusterName>().is_err(), "{name:?}");
+        }
+        for id in ["", "20260101-000000", "2026010 -000000Z", "../../../../../x"] {
+            assert!(id.parse::<BackupId>().is_err(), "{id:?}");
+        }
+        let pack = PackName { backup: "20260101-000000Z".parse().unwrap(), number: 7 };
+        assert_eq!(pack.to_string().parse::<PackName>().unwrap(), pack);
+        assert_eq!(layout().pack(&pack).as_str(), "main/base/20260101-000000Z/pack-000007");
+        for name in ["20260101-000000Z/pack-7", "20260101-000000Z/pack-0000007", "x/pack-000001", "pack-000001"] {
+            assert!(name.parse::<PackName>().is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Repository;
+use crate::error::Hint;
+use crate::storage::{Key, PutMode, PutOutcome, Storage, get_all};
+
+/// The marker's key, at the repository's root.
+const MARKER_KEY: &str = "walden.json";
+/// The format this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// `walden.json`: says that a folder or bucket prefix is a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Version of the whole repository's format.
+    pub format: u32,
+    /// Random, told apart from other repositories by it.
+    pub id: String,
+    pub created: DateTime<Utc>,
+}
+
+/// Why a store is not a repository that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkerError {
+    #[error("\"{0}\" is not a Walden repository: it has no {MARKER_KEY}")]
+    NotARepository(String),
+    #[error("repository \"{store}\" has format version {found}, this Walden knows version {FORMAT}")]
+    Newer { store: String, found: u32 },
+    #[error("{MARKER_KEY} of repository \"{store}\" cannot be read: {why}")]
+    Unreadable { store: String, why: String },
+}
+
+impl Repository {
+    /// Opens a repository after reading its marker. Errors: [`MarkerError`], or the store's.
+    pub async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Self> {
+        match read_marker(&*storage).await? {
+            Some(marker) => Ok(Self { storage, marker }),
+            None => Err(MarkerError::NotARepository(storage.describe()))
+                .hint("check the repository's URL, or make a repository there with `walden init`"),
+        }
+    }
+
+    /// Opens a repository, making it first where there is none. Says whether it was made.
+    pub async fn init(storage: Arc<dyn Storage>, now: DateTime<Utc>) -> anyhow::Result<(Self, bool)> {
+        if let Some(marker) = read_marker(&*storage).await? {
+            return Ok((Self { storage, marker }, false));
+        }
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random)?;
+        let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let marker = Marker { format: FORMAT, id, created: now };
+        let json = serde_json::to_vec_pretty(&marker)?;
+        let outcome = storage.put(&marker_key(), json.into(), PutMode::CreateOnly).await;
+        let hint = "check that the folder can be written by the user who runs Walden";
+        match outcome.hint(hint)? {
+            PutOutcome::Stored => Ok((Self { storage, marker }, true)),
+            // Another init was faster; its marker counts.
+            PutOutcome::AlreadyExists => Ok((Self::open(storage).await?, false)),
+        }
+    }
+}
+
+fn marker_key() -> Key {
+    Key::new(MARKER_KEY).expect("the marker's key is valid")
+}
+
+async fn read_marker(storage: &dyn Storage) -> anyhow::Result<Option<Marker>> {
+    let hint = "check that the repository is reachable and that the user who runs Walden may read it";
+    let Some(bytes) = get_all(storage, &marker_key()).await.hint(hint)? else { return Ok(None) };
+    let unreadable =
+        |error: serde_json::Error| MarkerError::Unreadable { store: storage.describe(), why: error.to_string() };
+    let hint = "restore walden.json from a copy of the repository, or point Walden at the right folder";
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(unreadable).hint(hint)?;
+    match value["format"].as_u64() {
+        Some(found) if found > u64::from(FORMAT) => {
+            Err(MarkerError::Newer { store: storage.describe(), found: u32::try_from(found).unwrap_or(u32::MAX) })
+                .hint("a newer Walden wrote it: use that version or a later one")
+        }
+        _ => Ok(Some(serde_json::from_value(value).map_err(unreadable).hint(hint)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{find, hints};
+    use crate::storage::MemoryStorage;
+
+    async fn with_marker(content: &'static str) -> anyhow::Error {
+        let storage = Arc::new(MemoryStorage::default());
+        let outcome = storage.put(&marker_key(), content.into(), PutMode::Overwrite).await.unwrap();
+        assert_eq!(outcome, PutOutcome::Stored);
+        Repository::open(storage).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_store_without_a_marker_is_not_a_repository() {
+        let error = Repository::open(Arc::new(MemoryStorage::default())).await.unwrap_err();
+        assert!(matches!(find(&error), Some(MarkerError::NotARepository(_))));
+        assert!(hints(&error)[0].contains("walden init"));
+    }
+
+    #[tokio::test]
+    async fn making_a_repository_twice_keeps_the_first() {
+        let storage = Arc::new(MemoryStorage::default());
+        let (first, made) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap();
+        assert!(made);
+        let (second, made) = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap();
+        assert!(!made);
+        assert_eq!(first.marker().id, second.marker().id);
+    }
+
+    #[tokio::test]
+    async fn newer_and_unreadable_markers_are_told_apart() {
+        let newer = with_marker(r#"{"format": 2, "shape": "unknown"}"#).await;
+        assert!(matches!(find(&newer), Some(MarkerError::Newer { found: 2, .. })));
+        let broken = with_marker("not json").await;
+        assert!(matches!(find(&broken), Some(MarkerError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,40 @@
+//! A repository: a store with a marker that says so, holding sealed objects. Knows no PostgreSQL.
+
+mod marker;
+mod object;
+
+use std::sync::Arc;
+
+use crate::storage::Storage;
+
+pub use marker::{Marker, MarkerError};
+pub use object::{ObjectError, PutSealed};
+
+/// A store whose marker was checked.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    storage: Arc<dyn Storage>,
+    marker: Marker,
+}
+
+impl Repository {
+    /// The store below, for listings and packs.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// The store below, to share with tasks.
+    pub fn shared_storage(&self) -> Arc<dyn Storage> {
+        self.storage.clone()
+    }
+
+    /// The repository's own identity.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// The store's URL, for messages.
+    pub fn describe(&self) -> String {
+        self.storage.describe()
+    }
+}

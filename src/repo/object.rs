@@ -1,0 +1,171 @@
+use bytes::Bytes;
+
+use super::Repository;
+use crate::codec::{Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope};
+use crate::storage::{Body, Key, PutMode, PutOutcome, StorageError, get_all};
+
+/// Bytes read to get an object's envelope; a longer envelope costs a second read.
+const HEADER_READ: u64 = 4096;
+
+/// Why a sealed object could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It is there, but not whole or not what its name says.
+    #[error("object \"{key}\" in {store}")]
+    Damaged {
+        key: String,
+        store: String,
+        #[source]
+        source: Damaged,
+    },
+}
+
+/// What a create-only put of a sealed object found.
+#[derive(Debug)]
+#[must_use]
+pub enum PutSealed {
+    /// Stored now.
+    Stored,
+    /// An object with the same content was there, and is whole.
+    SameContent,
+    /// An object with other content is there.
+    OtherContent(Box<Header>),
+}
+
+impl Repository {
+    /// Stores an object under a key that is written once. An object that is there already is read whole and
+    /// compared: it may be all that is left of its content, so that it exists is not enough.
+    pub async fn put_sealed(&self, key: &Key, sealed: &Sealed) -> Result<PutSealed, ObjectError> {
+        let body = Body(vec![sealed.envelope.clone(), sealed.body.clone()]);
+        if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
+            return Ok(PutSealed::Stored);
+        }
+        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
+        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
+        let kind = sealed.header.kind.clone();
+        let header = self.verify(key, &kind, object).await?;
+        Ok(if header.plain == sealed.header.plain {
+            PutSealed::SameContent
+        } else {
+            PutSealed::OtherContent(Box::new(header))
+        })
+    }
+
+    /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
+    /// its content is not.
+    pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
+        let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
+        let mut wanted = HEADER_READ;
+        let envelope = loop {
+            let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
+            match Envelope::parse(&bytes) {
+                Ok(envelope) => break envelope,
+                Err(EnvelopeError::TooShort { needed, got }) if got as u64 == wanted => wanted = needed as u64,
+                Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
+            }
+        };
+        let body = meta.size.saturating_sub(envelope.len);
+        if body != envelope.header.stored.size || envelope.header.kind != kind {
+            let why = format!(
+                "it is of kind \"{}\" with {} bytes of {body} in its body, expected \"{kind}\"",
+                envelope.header.kind, envelope.header.stored.size
+            );
+            return Err(self.damaged(key, Damaged(why)));
+        }
+        Ok(Some(envelope.header))
+    }
+
+    /// A whole object, its envelope checked, its content not yet; `None` when there is none.
+    pub async fn get_sealed(&self, key: &Key, kind: &str) -> Result<Option<Bytes>, ObjectError> {
+        let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
+        open_envelope(kind, &object).map_err(|source| self.damaged(key, source))?;
+        Ok(Some(object))
+    }
+
+    /// The content of a small object, verified, in memory; `None` when there is none.
+    pub async fn read_small(&self, key: &Key, kind: &str) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
+        let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
+        let mut content = Vec::new();
+        let opened = crate::codec::unseal(kind, &object, &mut content);
+        let header = match opened {
+            Ok(Ok(header)) => header,
+            Ok(Err(source)) => return Err(self.damaged(key, source)),
+            Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
+        };
+        Ok(Some((header, content)))
+    }
+
+    /// Checks the whole of an object's content on the blocking pool; its header.
+    pub async fn verify(&self, key: &Key, kind: &str, object: Bytes) -> Result<Header, ObjectError> {
+        let kind = kind.to_string();
+        let work = move || crate::codec::unseal(&kind, &object, &mut std::io::sink());
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(Ok(header))) => Ok(header),
+            Ok(Ok(Err(source))) => Err(self.damaged(key, source)),
+            Ok(Err(error)) => Err(self.damaged(key, Damaged(error.to_string()))),
+            Err(panicked) => Err(self.damaged(key, Damaged(panicked.to_string()))),
+        }
+    }
+
+    /// The error for an object that is damaged.
+    pub fn damaged(&self, key: &Key, source: Damaged) -> ObjectError {
+        ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::codec::seal;
+    use crate::storage::{MemoryStorage, Storage};
+
+    async fn repository() -> (Repository, Arc<MemoryStorage>) {
+        let storage = Arc::new(MemoryStorage::default());
+        (Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0, storage)
+    }
+
+    fn object(content: &[u8]) -> Sealed {
+        seal("test", serde_json::json!({"pad": "x".repeat(5000)}), &mut &content[..], content.len() as u64, 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_same_content_again_succeeds_and_other_content_is_told() {
+        let (repository, _) = repository().await;
+        let key = Key::new("a").unwrap();
+        assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::Stored));
+        assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::SameContent));
+        assert!(matches!(repository.put_sealed(&key, &object(b"two")).await.unwrap(), PutSealed::OtherContent(_)));
+        assert_eq!(repository.read_small(&key, "test").await.unwrap().unwrap().1, b"one");
+        assert_eq!(repository.header(&key, "test").await.unwrap().unwrap(), object(b"one").header);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_object_does_not_count_as_stored() {
+        let (repository, storage) = repository().await;
+        let key = Key::new("a").unwrap();
+        let sealed = object(b"one");
+        let mut damaged = [sealed.envelope.clone(), sealed.body.clone()].concat();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(storage.put(&key, damaged.into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+        let error = repository.put_sealed(&key, &sealed).await.unwrap_err();
+        assert!(matches!(error, ObjectError::Damaged { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn absent_and_truncated_headers_are_told_apart() {
+        let (repository, storage) = repository().await;
+        assert_eq!(repository.header(&Key::new("none").unwrap(), "test").await.unwrap(), None);
+        let key = Key::new("cut").unwrap();
+        let whole = [object(b"one").envelope, object(b"one").body].concat();
+        let cut = whole[..whole.len() - 1].to_vec();
+        assert_eq!(storage.put(&key, cut.into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+        assert!(matches!(repository.header(&key, "test").await, Err(ObjectError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,148 @@
+//! What every backend must do, as one suite that tests run against each of them on an empty store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Body, Key, LIST_PAGE, ListEntry, PutMode, PutOutcome, Storage, get_all, list_all};
+
+/// Runs the whole suite on an empty store; panics at the first difference.
+pub async fn check(storage: Arc<dyn Storage>) {
+    absent_is_an_answer(&*storage).await;
+    what_was_put_is_got(&*storage).await;
+    a_range_is_clipped(&*storage).await;
+    create_only_never_overwrites(&*storage).await;
+    overwriting_replaces_whole(&*storage).await;
+    one_of_many_creators_wins(storage.clone()).await;
+    listings_are_sorted_and_one_level_deep(&*storage).await;
+    listings_continue_page_by_page(&*storage).await;
+    deleting_is_repeatable(&*storage).await;
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).expect("a valid key")
+}
+
+async fn stored(storage: &dyn Storage, name: &str, body: impl Into<Body>) {
+    let outcome = storage.put(&key(name), body.into(), PutMode::CreateOnly).await.expect("put");
+    assert_eq!(outcome, PutOutcome::Stored, "{name}");
+}
+
+async fn content(storage: &dyn Storage, name: &str) -> Option<Bytes> {
+    get_all(storage, &key(name)).await.expect("get")
+}
+
+async fn absent_is_an_answer(storage: &dyn Storage) {
+    assert_eq!(content(storage, "absent/object").await, None);
+    assert_eq!(storage.head(&key("absent/object")).await.expect("head"), None);
+    assert!(list_all(storage, "absent/").await.expect("list").is_empty());
+    stored(storage, "absent/file", "x").await;
+    assert_eq!(content(storage, "absent").await, None, "a folder is no object");
+    assert_eq!(storage.head(&key("absent")).await.expect("head"), None, "a folder is no object");
+    assert_eq!(content(storage, "absent/file/below").await, None, "nothing lies below an object");
+}
+
+async fn what_was_put_is_got(storage: &dyn Storage) {
+    let pieces = Body(vec![Bytes::from_static(b"head "), Bytes::new(), Bytes::from(vec![7u8; 3 << 20])]);
+    stored(storage, "put/pieces", pieces.clone()).await;
+    assert_eq!(content(storage, "put/pieces").await, Some(pieces.to_bytes()));
+    assert_eq!(storage.head(&key("put/pieces")).await.expect("head").map(|meta| meta.size), Some(pieces.len()));
+    stored(storage, "put/empty", "").await;
+    assert_eq!(content(storage, "put/empty").await, Some(Bytes::new()));
+}
+
+async fn a_range_is_clipped(storage: &dyn Storage) {
+    stored(storage, "range/ten", "0123456789").await;
+    for (range, expected) in [(0..4, "0123"), (4..10, "456789"), (8..100, "89"), (10..20, ""), (30..40, ""), (3..3, "")]
+    {
+        let found = storage.get(&key("range/ten"), range.clone()).await.expect("get");
+        assert_eq!(found, Some(Bytes::from(expected)), "{range:?}");
+    }
+    assert_eq!(storage.get(&key("range/none"), 0..4).await.expect("get"), None);
+}
+
+async fn create_only_never_overwrites(storage: &dyn Storage) {
+    stored(storage, "once/name", "first").await;
+    for body in ["first", "second", ""] {
+        let outcome = storage.put(&key("once/name"), body.into(), PutMode::CreateOnly).await.expect("put");
+        assert_eq!(outcome, PutOutcome::AlreadyExists);
+    }
+    assert_eq!(content(storage, "once/name").await, Some("first".into()));
+}
+
+async fn overwriting_replaces_whole(storage: &dyn Storage) {
+    for body in ["a longer first content", "short"] {
+        let outcome = storage.put(&key("over/name"), body.into(), PutMode::Overwrite).await.expect("put");
+        assert_eq!(outcome, PutOutcome::Stored);
+    }
+    assert_eq!(content(storage, "over/name").await, Some("short".into()));
+}
+
+async fn one_of_many_creators_wins(storage: Arc<dyn Storage>) {
+    for round in 0..10 {
+        let name = format!("race/{round}");
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..6u8 {
+            let (storage, key) = (storage.clone(), key(&name));
+            tasks.spawn(async move {
+                let body = Bytes::from(vec![writer; 50_000]);
+                (writer, storage.put(&key, body.into(), PutMode::CreateOnly).await.expect("put"))
+            });
+        }
+        let results = tasks.join_all().await;
+        let winners: Vec<u8> = results.iter().filter(|(_, o)| *o == PutOutcome::Stored).map(|(w, _)| *w).collect();
+        assert_eq!(winners.len(), 1, "one creator wins: {results:?}");
+        assert_eq!(content(&*storage, &name).await, Some(Bytes::from(vec![winners[0]; 50_000])));
+    }
+}
+
+async fn listings_are_sorted_and_one_level_deep(storage: &dyn Storage) {
+    for name in ["list/b", "list/a.x", "list/a/deep", "list/a/deeper/still", "list/a-1", "list/B", "listing/c"] {
+        stored(storage, name, name.to_string()).await;
+    }
+    let entries = list_all(storage, "list/").await.expect("list");
+    let names: Vec<&str> = entries.iter().map(ListEntry::name).collect();
+    assert_eq!(names, ["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]);
+    assert!(matches!(&entries[3], ListEntry::Folder(_)));
+    assert!(matches!(&entries[4], ListEntry::Object(meta) if meta.size == 6));
+    let rest = storage.list("list/", Some("list/a.x")).await.expect("list");
+    assert_eq!(rest.iter().map(ListEntry::name).collect::<Vec<_>>(), ["list/a/", "list/b"]);
+}
+
+async fn listings_continue_page_by_page(storage: &dyn Storage) {
+    let expected: BTreeSet<String> = (0..LIST_PAGE + 5).map(|n| format!("pages/{n:06}")).collect();
+    for name in &expected {
+        stored(storage, name, "x").await;
+    }
+    assert_eq!(storage.list("pages/", None).await.expect("list").len(), LIST_PAGE);
+    let all = list_all(storage, "pages/").await.expect("list");
+    assert!(all.iter().map(ListEntry::name).eq(expected.iter().map(String::as_str)));
+}
+
+async fn deleting_is_repeatable(storage: &dyn Storage) {
+    stored(storage, "gone/name", "x").await;
+    for _ in 0..2 {
+        storage.delete(&key("gone/name")).await.expect("delete");
+    }
+    assert_eq!(content(storage, "gone/name").await, None);
+    assert!(list_all(storage, "gone/").await.expect("list").is_empty());
+    stored(storage, "gone/name", "again").await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{LocalStorage, MemoryStorage};
+
+    #[tokio::test]
+    async fn memory_conforms() {
+        check(Arc::new(MemoryStorage::default())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        check(Arc::new(LocalStorage::new(folder.path().join("a folder")))).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! A decorator that stops at the k-th call, for enumerating crash points.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+
+/// Whether the call at which the process stops still reaches the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// The call never reached the store.
+    Before,
+    /// The store carried it out, the answer was lost.
+    After,
+}
+
+/// Passes calls on until call `stop_at` (from 0); that one and all later ones fail as if the process had died there.
+#[derive(Debug)]
+pub struct FaultyStorage {
+    inner: Arc<dyn Storage>,
+    stop_at: u64,
+    point: CrashPoint,
+    calls: AtomicU64,
+}
+
+impl FaultyStorage {
+    /// `inner`, stopping at call `stop_at`.
+    pub fn new(inner: Arc<dyn Storage>, stop_at: u64, point: CrashPoint) -> Self {
+        Self { inner, stop_at, point, calls: AtomicU64::new(0) }
+    }
+
+    /// Whether the stop was reached: when not, there are no more crash points to try.
+    pub fn stopped(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) > self.stop_at
+    }
+
+    /// Runs one call, or the stop in its place.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        run: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        if number == self.stop_at && self.point == CrashPoint::After {
+            run.await?;
+        } else if number < self.stop_at {
+            return run.await;
+        }
+        Err(StorageError {
+            operation,
+            key: key.to_string(),
+            store: self.describe(),
+            source: std::io::Error::other(format!("stopped at call {number}")),
+        })
+    }
+}
+
+#[async_trait]
+impl Storage for FaultyStorage {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        self.call("put", key.as_str(), self.inner.put(key, body, mode)).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.call("get", key.as_str(), self.inner.get(key, range)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.call("head", key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        self.call("list", folder, self.inner.list(folder, after)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.call("delete", key.as_str(), self.inner.delete(key)).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.call("sweep", "", self.inner.sweep(age)).await
+    }
+}

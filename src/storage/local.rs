@@ -1,0 +1,257 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::fsync;
+
+/// Names of files being written begin so; no key does, hence listings never show them.
+const TEMPORARY: &str = ".walden-tmp-";
+
+/// Objects as files below a folder. A put writes a temporary file beside its place, fsyncs it, renames it without
+/// replacing and fsyncs the folder. Files are 0600, folders 0700.
+#[derive(Debug, Clone)]
+pub struct LocalStorage {
+    root: PathBuf,
+}
+
+impl LocalStorage {
+    /// The folder need not exist yet; the first put makes it.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Runs blocking file work off the async threads.
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let root = self.root.clone();
+        let result = tokio::task::spawn_blocking(move || work(&root)).await;
+        result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(|source| StorageError {
+            operation,
+            key: key.to_string(),
+            store: self.describe(),
+            source,
+        })
+    }
+}
+
+#[async_trait]
+impl Storage for LocalStorage {
+    fn describe(&self) -> String {
+        format!("file://{}", self.root.display())
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        let path = self.root.join(key.as_str());
+        self.run("put", key.as_str(), move |_| put(&path, &body, mode)).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        let path = self.root.join(key.as_str());
+        self.run("get", key.as_str(), move |_| absent_as_none(read_range(&path, range))).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        let (path, owned) = (self.root.join(key.as_str()), key.clone());
+        let work = move |_: &Path| {
+            let Some(meta) = absent_as_none(fs::metadata(&path))?.filter(fs::Metadata::is_file) else {
+                return Ok(None);
+            };
+            Ok(Some(ObjectMeta { key: owned, size: meta.len(), modified: meta.modified()? }))
+        };
+        self.run("head", key.as_str(), work).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        let (prefix, after) = (folder.to_string(), after.map(str::to_string));
+        self.run("list", folder, move |root| list(root, &prefix, after.as_deref())).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        let path = self.root.join(key.as_str());
+        let work = move |root: &Path| {
+            absent_as_none(fs::remove_file(&path))?;
+            remove_empty_parents(root, &path)
+        };
+        self.run("delete", key.as_str(), work).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.run("sweep", "", move |root| sweep(root, SystemTime::now() - age)).await
+    }
+}
+
+fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn put(path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
+    if mode == PutMode::CreateOnly && path.exists() {
+        // Whoever put it may not have come to this yet, and our caller takes the answer for durable.
+        fsync::sync_folder(folder)?;
+        return Ok(PutOutcome::AlreadyExists);
+    }
+    let temporary = folder.join(format!("{TEMPORARY}{:016x}", random()?));
+    let result = write_and_rename(&temporary, path, folder, body, mode);
+    if result.is_err() || matches!(result, Ok(PutOutcome::AlreadyExists)) {
+        // Best effort: a leftover is invisible and swept later.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn write_and_rename(
+    temporary: &Path,
+    path: &Path,
+    folder: &Path,
+    body: &Body,
+    mode: PutMode,
+) -> io::Result<PutOutcome> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
+    let mut file = match create() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fsync::create_folders(folder)?;
+            create()?
+        }
+        other => other?,
+    };
+    write_all(&mut file, body)?;
+    file.sync_all()?;
+    let renamed = match mode {
+        PutMode::CreateOnly => fsync::rename_new(temporary, path),
+        PutMode::Overwrite => fs::rename(temporary, path),
+    };
+    let outcome = match renamed {
+        Ok(()) => PutOutcome::Stored,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => PutOutcome::AlreadyExists,
+        Err(error) => return Err(error),
+    };
+    fsync::sync_folder(folder)?;
+    Ok(outcome)
+}
+
+fn write_all(file: &mut File, body: &Body) -> io::Result<()> {
+    let mut slices: Vec<IoSlice> = body.0.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match file.write_vectored(rest)? {
+            0 if rest.iter().all(|slice| slice.is_empty()) => break,
+            0 => return Err(ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut rest, written),
+        }
+    }
+    Ok(())
+}
+
+fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_dir() {
+        return Err(ErrorKind::NotFound.into());
+    }
+    let end = range.end.min(meta.len());
+    let length = usize::try_from(end.saturating_sub(range.start)).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+fn list(root: &Path, folder: &str, after: Option<&str>) -> io::Result<Vec<ListEntry>> {
+    let Some(entries) = absent_as_none(fs::read_dir(root.join(folder)))? else { return Ok(Vec::new()) };
+    let mut names: Vec<(String, bool)> = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let is_folder = entry.file_type()?.is_dir();
+        let full = format!("{folder}{name}{}", if is_folder { "/" } else { "" });
+        if Key::new(full.trim_end_matches('/')).is_ok() && after.is_none_or(|after| full.as_str() > after) {
+            names.push((full, is_folder));
+        }
+    }
+    names.sort_unstable();
+    let mut page = Vec::new();
+    for (name, is_folder) in names {
+        if page.len() == LIST_PAGE {
+            break;
+        }
+        if is_folder {
+            page.push(ListEntry::Folder(name));
+        } else if let Some(meta) = absent_as_none(fs::metadata(root.join(&name)))? {
+            let key = Key::new(name).map_err(io::Error::other)?;
+            page.push(ListEntry::Object(ObjectMeta { key, size: meta.len(), modified: meta.modified()? }));
+        }
+    }
+    Ok(page)
+}
+
+/// Folders exist only because of objects, as in a bucket.
+fn remove_empty_parents(root: &Path, path: &Path) -> io::Result<()> {
+    for folder in path.ancestors().skip(1).take_while(|folder| *folder != root) {
+        if fs::remove_dir(folder).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
+    let Some(entries) = absent_as_none(fs::read_dir(folder))? else { return Ok(0) };
+    let mut swept = 0;
+    for entry in entries {
+        let entry = entry?;
+        let Some(meta) = absent_as_none(entry.metadata())? else { continue };
+        if meta.is_dir() {
+            swept += sweep(&entry.path(), before)?;
+        } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && meta.modified()? < before {
+            absent_as_none(fs::remove_file(entry.path()))?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn leftovers_of_interrupted_puts_are_invisible_and_swept_when_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::new(folder.path());
+        let key = Key::new("a/b").unwrap();
+        assert_eq!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+        let leftover = folder.path().join("a").join(format!("{TEMPORARY}1"));
+        fs::write(&leftover, "half").unwrap();
+        assert_eq!(storage.list("a/", None).await.unwrap().len(), 1);
+        assert_eq!(storage.sweep(Duration::from_secs(3600)).await.unwrap(), 0);
+        assert_eq!(storage.sweep(Duration::ZERO).await.unwrap(), 1);
+        assert!(!leftover.exists() && folder.path().join("a/b").exists());
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_folder_is_unknown_not_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "x").unwrap();
+        let storage = LocalStorage::new(folder.path().join("file"));
+        assert!(storage.put(&Key::new("a").unwrap(), "x".into(), PutMode::CreateOnly).await.is_err());
+    }
+}

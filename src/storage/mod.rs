@@ -1,0 +1,175 @@
+//! Where objects are kept: a trait over immutable blobs, with one conformance suite that every backend passes.
+//!
+//! A put becomes visible at once and whole, or not at all, and is durable when it returns. Absent is an answer
+//! (`None`), never an error; an error always means that the answer is unknown.
+
+mod key;
+mod local;
+mod memory;
+
+pub mod conformance;
+pub mod faulty;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::bail;
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::with_hint;
+
+pub use key::{InvalidKey, Key};
+pub use local::LocalStorage;
+pub use memory::MemoryStorage;
+
+/// Entries in one answer of [`Storage::list`], at most.
+pub const LIST_PAGE: usize = 1000;
+
+/// What a put does when the key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutMode {
+    /// Leave what is there; for everything that must be written once.
+    CreateOnly,
+    /// Replace it; for derived or administrative objects only.
+    Overwrite,
+}
+
+/// What a put did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum PutOutcome {
+    /// The object is stored and durable.
+    Stored,
+    /// The key was taken, by an object that is durable; nothing was changed. Only with [`PutMode::CreateOnly`].
+    AlreadyExists,
+}
+
+/// Bytes to store, in pieces so that a header can be put before a body without copying.
+#[derive(Debug, Clone, Default)]
+pub struct Body(pub Vec<Bytes>);
+
+impl Body {
+    /// Total length in bytes.
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Whether there is no byte in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All pieces copied into one.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.0.as_slice() {
+            [only] => only.clone(),
+            pieces => pieces.concat().into(),
+        }
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self(vec![bytes.into()])
+    }
+}
+
+/// What a store tells of an object without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    pub key: Key,
+    /// Length in bytes.
+    pub size: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: SystemTime,
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListEntry {
+    Object(ObjectMeta),
+    /// A common prefix; ends with `/`.
+    Folder(String),
+}
+
+impl ListEntry {
+    /// The object's key or the folder's prefix: what listings are ordered by and continue after.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Object(meta) => meta.key.as_str(),
+            Self::Folder(prefix) => prefix,
+        }
+    }
+}
+
+/// The store did not answer: whether the object exists, or the put took effect, is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} \"{key}\" in {store}")]
+pub struct StorageError {
+    /// The operation, as a verb: `put`, `get`, `head`, `list`, `delete`.
+    pub operation: &'static str,
+    pub key: String,
+    /// The store's URL.
+    pub store: String,
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// A store of objects. All methods are safe to repeat.
+#[async_trait]
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// The store's URL, for messages.
+    fn describe(&self) -> String;
+
+    /// Stores an object; durable and visible when it returns `Stored`.
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError>;
+
+    /// Bytes of an object, `None` when there is no such object. A range is clipped to the object's length.
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError>;
+
+    /// Size and time, `None` when there is no such object.
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError>;
+
+    /// At most [`LIST_PAGE`] entries directly below `folder` (empty, or ending with `/`) whose names sort after `after`,
+    /// in byte order. Deeper objects show as one [`ListEntry::Folder`]. A short page is the last one. `after` must be
+    /// the name of an entry that was listed.
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError>;
+
+    /// Removes an object; also succeeds when there is none.
+    async fn delete(&self, key: &Key) -> Result<(), StorageError>;
+
+    /// Removes leftovers of interrupted puts that are older than `age`, and says how many there were.
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError>;
+}
+
+/// The whole of an object.
+pub async fn get_all(storage: &dyn Storage, key: &Key) -> Result<Option<Bytes>, StorageError> {
+    storage.get(key, 0..u64::MAX).await
+}
+
+/// All entries directly below `folder`, page by page.
+pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEntry>, StorageError> {
+    let mut entries: Vec<ListEntry> = Vec::new();
+    loop {
+        let page = storage.list(folder, entries.last().map(ListEntry::name)).await?;
+        let last = page.len() < LIST_PAGE;
+        entries.extend(page);
+        if last {
+            return Ok(entries);
+        }
+    }
+}
+
+/// Opens the store that a URL names. `file:///path` is a folder.
+pub fn open(url: &str) -> anyhow::Result<Arc<dyn Storage>> {
+    match url.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Ok(Arc::new(LocalStorage::new(path))),
+        _ => bail!(with_hint(
+            anyhow::anyhow!("repository URL \"{url}\" is not supported"),
+            "use file:///path/to/folder, with an absolute path"
+        )),
+    }
+}
