@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod catalog;
+pub mod cluster;
 pub mod layout;
 pub mod replication;
 pub mod types;

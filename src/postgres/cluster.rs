@@ -1,0 +1,172 @@
+//! An open cluster: the repository, the cluster's keys in it, and the identity that everything stored must carry.
+
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+
+use crate::error::{Hint, with_hint};
+use crate::postgres::catalog::{ClusterDescription, MajorSince};
+use crate::postgres::layout::{ClusterName, Layout};
+use crate::repo::Repository;
+use crate::storage::{PutMode, PutOutcome, get_all};
+
+/// A registered cluster in a repository.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub repository: Repository,
+    pub layout: Layout,
+    pub description: ClusterDescription,
+}
+
+/// The repository's cluster and the server differ in identity.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} of cluster \"{name}\" in repository \"{store}\" is \"{kept}\", the server's is \"{found}\"")]
+pub struct WrongCluster {
+    /// `system identifier` or `WAL segment size`.
+    pub what: &'static str,
+    pub name: String,
+    pub store: String,
+    pub kept: String,
+    pub found: String,
+}
+
+/// The repository has no cluster of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("cluster \"{name}\" is not registered in repository \"{store}\"")]
+pub struct NotRegistered {
+    pub name: String,
+    pub store: String,
+}
+
+impl Cluster {
+    /// Opens a registered cluster. Errors: [`NotRegistered`], or the store's.
+    pub async fn open(repository: Repository, name: ClusterName) -> anyhow::Result<Self> {
+        let layout = Layout::new(name);
+        match read_description(&repository, &layout).await? {
+            Some(description) => Ok(Self { repository, layout, description }),
+            None => {
+                let (name, store) = (layout.cluster().to_string(), repository.describe());
+                Err(NotRegistered { name, store })
+                    .hint("check the cluster's name (`cluster.name`), or register the server with `walden init`")
+            }
+        }
+    }
+
+    /// Registers what the server says of itself, or checks it against what was registered before; says whether it was
+    /// new. Errors: [`WrongCluster`], or the store's.
+    pub async fn register(repository: Repository, found: ClusterDescription) -> anyhow::Result<(Self, bool)> {
+        let layout = Layout::new(found.name.clone());
+        let put = async |description: &ClusterDescription, mode| {
+            let json = serde_json::to_vec_pretty(description)?;
+            let outcome = repository.storage().put(&layout.cluster_json(), json.into(), mode).await;
+            outcome.hint("check that the user who runs Walden may write to the repository")
+        };
+        if read_description(&repository, &layout).await?.is_none()
+            && put(&found, PutMode::CreateOnly).await? == PutOutcome::Stored
+        {
+            return Ok((Self { repository, layout, description: found }, true));
+        }
+        let kept = read_description(&repository, &layout).await?.context("cluster.json vanished while it was read")?;
+        let mut cluster = Self { repository: repository.clone(), layout: layout.clone(), description: kept };
+        cluster.check_identity(&found)?;
+        let versions = &mut cluster.description.versions;
+        let new: Vec<MajorSince> =
+            found.versions.iter().filter(|v| !versions.iter().any(|known| known.major == v.major)).cloned().collect();
+        if !new.is_empty() {
+            versions.extend(new);
+            let _ = put(&cluster.description, PutMode::Overwrite).await?;
+        }
+        Ok((cluster, false))
+    }
+
+    /// Refuses a server that is another cluster than the repository's.
+    pub fn check_identity(&self, found: &ClusterDescription) -> anyhow::Result<()> {
+        let kept = &self.description;
+        let wrong = |what, kept: String, found: String| {
+            let (name, store) = (self.layout.cluster().to_string(), self.repository.describe());
+            let hint = "each cluster needs a name of its own in the repository: set another `cluster.name` and run \
+                        `walden init` (a server made new by initdb or pg_upgrade is another cluster)";
+            Err(WrongCluster { what, name, store, kept, found }).hint(hint)
+        };
+        if kept.system_identifier != found.system_identifier {
+            return wrong("system identifier", kept.system_identifier.to_string(), found.system_identifier.to_string());
+        }
+        if kept.segment_size != found.segment_size {
+            let bytes = |d: &ClusterDescription| format!("{} bytes", d.segment_size.bytes());
+            return wrong("WAL segment size", bytes(kept), bytes(found));
+        }
+        Ok(())
+    }
+}
+
+/// The description of one server now, as [`Cluster::register`] takes it.
+pub fn describe_server(
+    name: ClusterName,
+    system_identifier: crate::postgres::types::SystemIdentifier,
+    segment_size: crate::postgres::types::SegmentSize,
+    major: crate::postgres::types::MajorVersion,
+    now: DateTime<Utc>,
+) -> ClusterDescription {
+    ClusterDescription { name, system_identifier, segment_size, versions: vec![MajorSince { major, since: now }] }
+}
+
+async fn read_description(repository: &Repository, layout: &Layout) -> anyhow::Result<Option<ClusterDescription>> {
+    let key = layout.cluster_json();
+    let Some(bytes) = get_all(repository.storage(), &key).await? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes);
+    let description: ClusterDescription = parsed.with_context(|| format!("cannot read object \"{key}\""))?;
+    if description.name != *layout.cluster() {
+        let error = anyhow!("object \"{key}\" describes cluster \"{}\"", description.name);
+        return Err(with_hint(error, "the cluster's folder was renamed or copied: give it back its name"));
+    }
+    Ok(Some(description))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::find;
+    use crate::postgres::types::{MajorVersion, SegmentSize, SystemIdentifier};
+    use crate::storage::MemoryStorage;
+
+    fn server(system_identifier: u64, segment: u32, major: u32) -> ClusterDescription {
+        describe_server(
+            "main".parse().unwrap(),
+            SystemIdentifier(system_identifier),
+            SegmentSize::new(segment).unwrap(),
+            MajorVersion::new(major).unwrap(),
+            DateTime::UNIX_EPOCH,
+        )
+    }
+
+    async fn repository() -> Repository {
+        Repository::init(Arc::new(MemoryStorage::default()), DateTime::UNIX_EPOCH).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_server_registers_once_and_is_recognised_again() {
+        let repository = repository().await;
+        assert!(Cluster::register(repository.clone(), server(7, 1 << 24, 15)).await.unwrap().1);
+        let (again, new) = Cluster::register(repository.clone(), server(7, 1 << 24, 16)).await.unwrap();
+        assert!(!new && again.description.versions.len() == 2);
+        let opened = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        assert_eq!(opened.description, again.description);
+    }
+
+    #[tokio::test]
+    async fn another_cluster_under_the_same_name_is_refused() {
+        let repository = repository().await;
+        let _ = Cluster::register(repository.clone(), server(7, 1 << 24, 15)).await.unwrap();
+        for other in [server(8, 1 << 24, 15), server(7, 1 << 20, 15)] {
+            let error = Cluster::register(repository.clone(), other).await.unwrap_err();
+            assert!(find::<WrongCluster>(&error).is_some(), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unregistered_cluster_is_told() {
+        let error = Cluster::open(repository().await, "other".parse().unwrap()).await.unwrap_err();
+        assert!(find::<NotRegistered>(&error).is_some());
+    }
+}
