@@ -11,7 +11,9 @@
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `config`, `error`, `fsync`, `wire`                                                  |
 
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod error;
 pub mod fsync;
 pub mod postgres;

@@ -1,0 +1,33 @@
+//! `walden config`: what is in force, and what could be.
+
+use clap::Subcommand;
+
+use super::{Context, Exit, Format, print_json, print_text};
+use crate::config;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Every setting with its value and where it comes from; secrets are hidden.
+    Show,
+    /// A commented configuration file with every setting at its default.
+    Example,
+}
+
+pub fn example() -> anyhow::Result<Exit> {
+    print_text(&config::example())?;
+    Ok(Exit::Success)
+}
+
+pub fn show(context: &Context) -> anyhow::Result<Exit> {
+    match context.format {
+        Format::Table => print_text(&config::show(&context.settings))?,
+        Format::Json => print_json(&config::effective(&context.settings))?,
+    }
+    Ok(Exit::Success)
+}

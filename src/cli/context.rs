@@ -1,0 +1,62 @@
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::ChronoUtc;
+
+use super::Format;
+use crate::config::{self, LogFormat, Settings};
+use crate::postgres::cluster::Cluster;
+use crate::repo::Repository;
+use crate::storage;
+
+/// What every verb has: settings, and how to print.
+#[derive(Debug)]
+pub struct Context {
+    pub settings: Settings,
+    pub format: Format,
+}
+
+impl Context {
+    /// Reads the settings and starts logging to standard error.
+    pub fn load(file: Option<&Path>, format: Format) -> anyhow::Result<Self> {
+        let settings = config::load(file, std::env::vars_os())?;
+        start_logging(&settings);
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self { settings, format })
+    }
+
+    /// The repository that the settings name.
+    pub async fn repository(&self) -> anyhow::Result<Repository> {
+        Repository::open(storage::open(&self.settings.repository.url.to_string())?).await
+    }
+
+    /// The cluster that the settings name.
+    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        Cluster::open(self.repository().await?, self.settings.cluster.name.parse()?).await
+    }
+
+    /// Runs a verb on a runtime of two threads beside the blocking ones: all heavy work is blocking work.
+    pub fn block_on<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
+    }
+}
+
+/// Log lines go to standard error; `WALDEN_LOG` (tracing's filter syntax) overrides `log.level`.
+fn start_logging(settings: &Settings) {
+    let filter = std::env::var("WALDEN_LOG").unwrap_or_else(|_| settings.log.level.as_str().to_string());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(settings.log.level.as_str()));
+    let timer = ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_timer(timer);
+    // Only fails when a log was set up before, by a test.
+    let _ = match settings.log.format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

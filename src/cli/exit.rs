@@ -1,0 +1,57 @@
+//! Exit codes: the one place where outcomes and errors become numbers.
+
+use std::process::ExitCode;
+
+use crate::error::{hints, one_line};
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Success,
+    /// Something did not work; the message says what.
+    Failed,
+    /// The arguments are wrong.
+    Usage,
+    /// A check came to its end and found damage or gaps.
+    Unsound,
+    /// The recovery target cannot be reached exactly.
+    Refused,
+    /// `wal fetch`: the repository proves that there is no such file (restore_command: 1 to 125).
+    Absent,
+    /// `wal fetch`: whether there is such a file is not known; PostgreSQL must stop, not promote (above 125).
+    Unknown,
+}
+
+impl Exit {
+    /// The number that the calling process sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failed | Self::Absent => 1,
+            Self::Usage => 2,
+            Self::Unsound => 3,
+            Self::Refused => 4,
+            Self::Unknown => 200,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Prints an error with its hints and says how to exit.
+pub fn report(error: &anyhow::Error) -> Exit {
+    print_error(error);
+    Exit::Failed
+}
+
+/// The error on one line, each hint on a line below.
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("ERROR: {}", one_line(error));
+    for hint in hints(error) {
+        eprintln!("HINT: {hint}");
+    }
+}

@@ -1,0 +1,78 @@
+//! The command line: one file a verb. Arguments and settings in, a table or JSON and an exit code out.
+
+mod config;
+mod context;
+mod exit;
+mod output;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use context::Context;
+pub use exit::Exit;
+pub use output::{Format, Table, bytes, print_json, print_text};
+
+/// Continuous WAL archiving and point-in-time recovery for PostgreSQL 13 to 18.
+#[derive(Debug, Parser)]
+#[command(name = "walden", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly."
+)]
+struct Cli {
+    /// Configuration file; else WALDEN_CONFIG, else /etc/walden/walden.toml. Every setting can also be given by the
+    /// environment, such as WALDEN_REPOSITORY__URL.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print results.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show the settings in force, or a commented example file.
+    Config(config::Args),
+}
+
+/// Runs the process: parses arguments, dispatches, prints the error if there is one.
+pub fn main() -> ExitCode {
+    run(std::env::args_os()).into()
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    dispatch(cli).unwrap_or_else(|error| exit::report(&error))
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let context = || Context::load(cli.config.as_deref(), cli.format);
+    match cli.verb {
+        Verb::Config(args) => match args.verb {
+            config::Verb::Example => config::example(),
+            config::Verb::Show => config::show(&context()?),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}
