@@ -1,1 +1,3 @@
 //! Connections to PostgreSQL: the replication protocol, and SQL by the simple query protocol.
+
+pub mod conninfo;
