@@ -25,6 +25,8 @@ pub struct FileFacts {
     pub content: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Numeric user id of the owner.
+    pub owner: u32,
     /// Whether it is a plain file.
     pub regular: bool,
 }
@@ -76,7 +78,8 @@ impl Surroundings for Process {
             true => std::fs::read(path)?,
             false => Vec::new(),
         };
-        Ok(Some(FileFacts { content, mode: metadata.mode() & 0o7777, regular: metadata.is_file() }))
+        let mode = metadata.mode() & 0o7777;
+        Ok(Some(FileFacts { content, mode, owner: metadata.uid(), regular: metadata.is_file() }))
     }
 
     fn exists(&self, path: &Path) -> bool {

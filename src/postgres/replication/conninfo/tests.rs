@@ -20,7 +20,7 @@ impl Machine {
     }
 
     fn file(mut self, path: &str, mode: u32, content: &str) -> Self {
-        self.files.insert(path.into(), FileFacts { content: content.into(), mode, regular: true });
+        self.files.insert(path.into(), FileFacts { content: content.into(), mode, owner: 1000, regular: true });
         self
     }
 
