@@ -50,22 +50,22 @@ pub enum Reason {
     NoPassword,
     /// 28P01
     #[error("{0}")]
-    WrongPassword(ServerError),
+    WrongPassword(Box<ServerError>),
     /// 28000: no line of pg_hba.conf lets this client in, or a line rejects it.
     #[error("{0}")]
-    NoHbaEntry(ServerError),
+    NoHbaEntry(Box<ServerError>),
     /// 28000 otherwise: the role is missing, may not log in, or failed `peer`, `ident` or certificate authentication.
     #[error("{0}")]
-    RoleRefused(ServerError),
+    RoleRefused(Box<ServerError>),
     /// 42501 on a replication connection: the role lacks REPLICATION.
     #[error("{0}")]
-    NoReplicationPrivilege(ServerError),
+    NoReplicationPrivilege(Box<ServerError>),
     /// 57P03 or 53300: the server starts, stops or has no free connection; later it may work.
     #[error("{0}")]
-    NotReady(ServerError),
+    NotReady(Box<ServerError>),
     /// Any other refusal.
     #[error("{0}")]
-    Refused(ServerError),
+    Refused(Box<ServerError>),
     /// The server has no TLS and the settings ask for it.
     #[error("the server does not offer TLS, and sslmode asks for it")]
     TlsNotOffered,
@@ -167,6 +167,7 @@ impl ConnectError {
 impl Reason {
     /// Sorts the error with which a server ends a connection attempt.
     pub(super) fn from_server(error: ServerError, replication: bool) -> Self {
+        let error = Box::new(error);
         match error.code.as_str() {
             "28P01" => Self::WrongPassword(error),
             "28000" => match error.routine.as_deref() {
