@@ -54,6 +54,7 @@ impl Args {
 struct Report {
     configuration: Option<PathBuf>,
     configuration_written: bool,
+    socket: PathBuf,
     repository: String,
     repository_created: bool,
     cluster: ClusterDescription,
@@ -97,7 +98,7 @@ fn target_file(file: Option<&Path>, args: &Args) -> Option<PathBuf> {
 fn ensure_same(settings: &Settings, path: &Path, args: &Args) -> anyhow::Result<()> {
     let shown = config::effective(settings);
     for (key, value) in args.given().into_iter().filter(|(key, _)| *key != "postgresql.dsn") {
-        let kept = shown.iter().find(|shown| shown.key == key).map(|shown| shown.value.trim_matches('"').to_string());
+        let kept = shown.iter().find(|shown| shown.key == key).and_then(|shown| shown.value.clone());
         if kept.as_deref() != Some(value) {
             let kept = kept.unwrap_or_default();
             let error = anyhow!("\"{}\" exists and has {key} = \"{kept}\", not \"{value}\"", path.display());
@@ -159,6 +160,7 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     Ok(Report {
         configuration: None,
         configuration_written: false,
+        socket: settings.service.socket.clone(),
         repository: url,
         repository_created,
         cluster: cluster.description,
@@ -198,10 +200,26 @@ fn in_words(report: &Report) -> String {
         cluster.segment_size.bytes() >> 20,
     );
     if report.cluster_registered {
-        text += "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
-                 '/path/to/archive-command %p'\nthen restart PostgreSQL and run `walden backup take`.\n";
+        text += &format!(
+            "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
+             '{}'\nthen restart PostgreSQL and run `walden backup take`.\n",
+            archive_command(report)
+        );
     }
     text
+}
+
+/// What to set as archive_command: the program beside this one, with the options that it needs.
+fn archive_command(report: &Report) -> String {
+    let here = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("archive-command")));
+    let program = here.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("archive-command"));
+    let file = report.configuration.as_ref().filter(|path| path.as_path() != Path::new(config::DEFAULT_FILE));
+    let file = file.and_then(|path| std::path::absolute(path).ok());
+    let option = |name: &str, value: &Path| format!(" --{name} \"{}\"", value.display());
+    let config = file.map(|path| option("config", &path)).unwrap_or_default();
+    let default_socket = report.socket.as_path() == Path::new(config::DEFAULT_SOCKET);
+    let socket = if default_socket { String::new() } else { option("socket", &report.socket) };
+    format!("{}{config}{socket} %p", program.display())
 }
 
 #[cfg(test)]
