@@ -12,6 +12,7 @@
 //! | leaves     | `config`, `error`, `fsync`, `wire`                                                  |
 
 pub mod codec;
+pub mod config;
 pub mod error;
 pub mod fsync;
 pub mod postgres;

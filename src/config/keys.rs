@@ -1,0 +1,249 @@
+//! The table of all settings.
+
+/// What a setting may hold. Sizes are in bytes, bounds are inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A repository URL.
+    Url,
+    /// `[a-z0-9][a-z0-9_-]{0,62}`: safe as a folder name and in an object key.
+    Name,
+    /// An absolute path of at most `max_bytes` bytes.
+    Path {
+        max_bytes: usize,
+    },
+    /// Free text that may hold a password.
+    Secret,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// An integer, or `"auto"`: the number of CPUs.
+    Workers {
+        max: i64,
+    },
+    /// Bytes, as `64MiB`.
+    Size {
+        min: u64,
+        max: u64,
+    },
+    /// A time span with its unit, as `30s`; bounds in seconds.
+    Duration {
+        min: u64,
+        max: u64,
+    },
+    Bool,
+    Choice(&'static [&'static str]),
+}
+
+/// What holds when a setting is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// The setting must be given; the text is an example.
+    Required(&'static str),
+    /// Nothing, which the setting's text explains; also what an empty text means. The text is an example.
+    Unset(&'static str),
+    /// This value.
+    Value(&'static str),
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: Fallback,
+    /// One or more sentences for whoever sets it.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// `section.name`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// The environment variable that sets it: `WALDEN_SECTION__NAME`.
+    pub fn variable(&self) -> String {
+        format!("WALDEN_{}__{}", self.section, self.name).to_uppercase()
+    }
+
+    /// Whether the value may hold a password.
+    pub fn is_secret(&self) -> bool {
+        self.kind == Kind::Secret
+    }
+
+    /// Whether `path` is this key's `section.name`.
+    pub(super) fn is(&self, path: &str) -> bool {
+        path.split_once('.') == Some((self.section, self.name))
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// `sun_path` of a unix socket's address has 108 bytes, the last of them zero (unix(7)).
+const SOCKET_PATH: usize = 107;
+/// `PATH_MAX` of Linux, without the closing zero.
+const ANY_PATH: usize = 4095;
+/// Levels of the zstd library that Walden offers; below -7 nothing gets faster, above 19 memory explodes.
+const ZSTD: Kind = Kind::Integer { min: -7, max: 19 };
+const WORKERS: Kind = Kind::Workers { max: 64 };
+const SEGMENTS: Kind = Kind::Integer { min: 0, max: 64 };
+
+const fn key(section: &'static str, name: &'static str, kind: Kind, default: Fallback, doc: &'static str) -> Key {
+    Key { section, name, kind, default, doc }
+}
+
+/// Every setting there is, in the order in which it is documented; the settings of a section stand together.
+pub const KEYS: &[Key] = &[
+    key(
+        "repository",
+        "url",
+        Kind::Url,
+        Fallback::Required("file:///var/lib/walden/repository"),
+        "The folder that holds the archive. Spaces may be written as they are or as %20.",
+    ),
+    key(
+        "cluster",
+        "name",
+        Kind::Name,
+        Fallback::Value("main"),
+        "Under which name the PostgreSQL cluster is kept in the repository.",
+    ),
+    key(
+        "cluster",
+        "data_directory",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Unset("/var/lib/postgresql/17/main"),
+        "The server's data directory, where the look-ahead finds pg_wal/archive_status. When not set, it is learned from \
+         the first hook call.",
+    ),
+    key(
+        "postgresql",
+        "dsn",
+        Kind::Secret,
+        Fallback::Value(""),
+        "How to reach the server: a libpq connection string or URI. What it leaves out is taken from libpq's environment \
+         (PGHOST, PGUSER, PGPASSFILE, PGSSLMODE, ...). Keep passwords in a PGPASSFILE rather than here.",
+    ),
+    key(
+        "wal",
+        "compression_level",
+        ZSTD,
+        Fallback::Value("1"),
+        "zstd level of archived WAL: higher is smaller and slower.",
+    ),
+    key(
+        "wal",
+        "look_ahead",
+        SEGMENTS,
+        Fallback::Value("8"),
+        "Segments stored ahead of the one that the archiver asks for. 0: none.",
+    ),
+    key(
+        "wal",
+        "prefetch",
+        SEGMENTS,
+        Fallback::Value("8"),
+        "Segments fetched ahead of the one that replay asks for. 0: none.",
+    ),
+    key("wal", "workers", WORKERS, Fallback::Value("auto"), "Segments compressed or decompressed at once."),
+    key(
+        "wal",
+        "memory",
+        Kind::Size { min: 16 * MIB, max: 64 * GIB },
+        Fallback::Value("64MiB"),
+        "Buffers for WAL in flight, all workers together.",
+    ),
+    key(
+        "wal",
+        "timeout",
+        Kind::Duration { min: 1, max: HOUR },
+        Fallback::Value("60s"),
+        "How long a hook call tries before it answers that it failed. PostgreSQL then calls again.",
+    ),
+    key(
+        "wal",
+        "retries",
+        Kind::Integer { min: 0, max: 100 },
+        Fallback::Value("5"),
+        "How often a hook call repeats a failed access to the repository, within the timeout.",
+    ),
+    key(
+        "backup",
+        "compression_level",
+        ZSTD,
+        Fallback::Value("3"),
+        "zstd level of base backups: higher is smaller and slower.",
+    ),
+    key("backup", "workers", WORKERS, Fallback::Value("auto"), "Threads that compress a base backup."),
+    key(
+        "backup",
+        "pack_size",
+        Kind::Size { min: MIB, max: 64 * MIB },
+        Fallback::Value("16MiB"),
+        "Size of one stored object of a base backup.",
+    ),
+    key(
+        "backup",
+        "max_rate",
+        Kind::Size { min: 32 * KIB, max: GIB },
+        Fallback::Unset("100MiB"),
+        "Bytes a second that the server sends at most. When not set, there is no limit.",
+    ),
+    key(
+        "backup",
+        "checkpoint",
+        Kind::Choice(&["fast", "spread"]),
+        Fallback::Value("fast"),
+        "How the server makes the checkpoint that a base backup begins with: at once, or spread over time to spare the disks.",
+    ),
+    key(
+        "backup",
+        "wal_timeout",
+        Kind::Duration { min: 1, max: DAY },
+        Fallback::Value("5m"),
+        "How long a base backup waits until all the WAL it needs is in the repository.",
+    ),
+    key(
+        "backup",
+        "verify_checksums",
+        Kind::Bool,
+        Fallback::Value("true"),
+        "Whether the server verifies page checksums while it sends a base backup.",
+    ),
+    key("restore", "workers", WORKERS, Fallback::Value("auto"), "Threads that decompress, verify and write files."),
+    key(
+        "service",
+        "socket",
+        Kind::Path { max_bytes: SOCKET_PATH },
+        Fallback::Value("/run/walden/hook.sock"),
+        "The unix socket on which the service answers archive-command and restore-command.",
+    ),
+    key(
+        "service",
+        "max_connections",
+        Kind::Integer { min: 1, max: 1024 },
+        Fallback::Value("32"),
+        "Hook connections served at once; further ones wait.",
+    ),
+    key(
+        "log",
+        "level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        Fallback::Value("info"),
+        "The least severe messages that are logged.",
+    ),
+    key(
+        "log",
+        "format",
+        Kind::Choice(&["text", "json"]),
+        Fallback::Value("text"),
+        "Text for people or JSON lines for machines.",
+    ),
+];

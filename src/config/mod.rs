@@ -1,0 +1,165 @@
+//! Settings: one TOML file and the environment in, validated [`Settings`] out.
+//!
+//! Every setting is one row of [`KEYS`]. Validation, the names of the environment variables, the commented example
+//! file and the reference table all come from that row, so none of them can say something the others do not.
+//!
+//! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
+
+mod keys;
+mod raw;
+mod render;
+mod secret;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod url;
+mod value;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+
+use crate::error::{Hint, with_hint};
+
+pub use keys::{Fallback, KEYS, Key, Kind};
+pub use render::{Shown, effective, example, render_commented, render_reference, show};
+pub use secret::Secret;
+pub use settings::{
+    Backup, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings, Wal,
+};
+pub use url::RepositoryUrl;
+
+/// The file that is read when neither `--config` nor `WALDEN_CONFIG` names one.
+pub const DEFAULT_FILE: &str = "/etc/walden/walden.toml";
+
+/// Where the settings came from, for messages and for commands that must find the same settings again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// This file (an absolute path); the environment may have overridden some of it.
+    File(PathBuf),
+    /// No file was read.
+    Environment,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Environment => f.write_str("environment"),
+        }
+    }
+}
+
+/// What decided one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Default,
+    File,
+    Environment,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Environment => "environment",
+        })
+    }
+}
+
+/// Reads and validates the settings.
+///
+/// The file is `explicit` (from `--config`), else `WALDEN_CONFIG` of `env`, else [`DEFAULT_FILE`] if that exists; then
+/// variables `WALDEN_SECTION__KEY` of `env` override it. Pass [`std::env::vars_os`], which, unlike `vars`, does not
+/// panic on a variable that is not UTF-8.
+///
+/// # Errors
+/// A file that was named but is absent; a file that cannot be read; an unknown key or variable; a value of the wrong
+/// type or out of range, in the file even where the environment overrides it; no `repository.url`.
+pub fn load<K, V>(explicit: Option<&Path>, env: impl IntoIterator<Item = (K, V)>) -> anyhow::Result<Settings>
+where
+    K: AsRef<OsStr>,
+    V: AsRef<OsStr>,
+{
+    load_with_default(explicit, env, Path::new(DEFAULT_FILE))
+}
+
+fn load_with_default<K, V>(
+    explicit: Option<&Path>,
+    env: impl IntoIterator<Item = (K, V)>,
+    default_file: &Path,
+) -> anyhow::Result<Settings>
+where
+    K: AsRef<OsStr>,
+    V: AsRef<OsStr>,
+{
+    let environment = raw::Environment::collect(env)?;
+    let named = explicit.or(environment.config_file.as_deref());
+    let file = match named {
+        Some(path) => Some(read(path)?.ok_or_else(|| absent(path, explicit.is_some()))?),
+        None => read(default_file)?,
+    };
+    let mut warnings = Vec::new();
+    let mut entries = raw::Entries::default();
+    if let Some(file) = &file {
+        entries.add_file(&file.path, &file.text)?;
+        warnings.extend(exposed_password(file, &entries));
+    }
+    entries.add_environment(environment)?;
+    let source = file.map_or(Source::Environment, |file| Source::File(file.path));
+    settings::build(entries, source, warnings)
+}
+
+/// A configuration file as it was read.
+struct File {
+    path: PathBuf,
+    text: String,
+    /// Permission bits.
+    mode: u32,
+}
+
+/// The file at `path`; `None` if there is none. A file that is there but cannot be read is an error.
+fn read(path: &Path) -> anyhow::Result<Option<File>> {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::fs::PermissionsExt;
+
+    let shown = path.display();
+    let mut opened = match std::fs::File::open(path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot open configuration file \"{shown}\""))
+                .hint("the user that runs walden must be able to read the file and enter its folders");
+        }
+    };
+    let mode = opened.metadata().with_context(|| format!("cannot inspect \"{shown}\""))?.permissions().mode();
+    let mut text = String::new();
+    opened.read_to_string(&mut text).with_context(|| format!("cannot read configuration file \"{shown}\""))?;
+    let path = std::path::absolute(path).with_context(|| format!("cannot make \"{shown}\" absolute"))?;
+    Ok(Some(File { path, text, mode }))
+}
+
+fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
+    let named_by = if from_argument { "--config" } else { "WALDEN_CONFIG" };
+    with_hint(
+        anyhow!("configuration file \"{}\", named by {named_by}, does not exist", path.display()),
+        "`walden init` writes a commented one",
+    )
+}
+
+/// A warning if every user of the machine can read a password in the file.
+fn exposed_password(file: &File, entries: &raw::Entries) -> Option<String> {
+    let dsn = entries.secret("postgresql.dsn")?;
+    (file.mode & 0o004 != 0 && secret::holds_password(dsn.expose())).then(|| {
+        format!(
+            "configuration file \"{}\" holds a password in \"postgresql.dsn\" and every user can read it (mode {:04o}): \
+             run `chmod o-rwx` on it, or move the password to a PGPASSFILE",
+            file.path.display(),
+            file.mode & 0o7777,
+        )
+    })
+}

@@ -1,0 +1,152 @@
+//! Text made from the table of keys and from settings: example file, reference, `walden config show`.
+
+use std::fmt::Write;
+
+use super::keys::{Fallback, KEYS, Key, Kind};
+use super::raw;
+use super::settings::Settings;
+use super::value::{self, Raw, Value};
+use super::{DEFAULT_FILE, Origin};
+
+/// Columns of the comments in the example file.
+const WIDTH: usize = 100;
+
+/// The example file: every setting with its text, required ones set to their examples.
+pub fn example() -> String {
+    file(|key| match key.default {
+        Fallback::Required(example) => Some(example),
+        _ => None,
+    })
+}
+
+/// A configuration file in which every setting is documented, the given ones (`section.name`, value as a variable
+/// would give it) are set, and the others stand commented out with their defaults (`#name = value`).
+///
+/// Secrets are written as they are: give the file mode 0600.
+///
+/// # Errors
+/// An unknown key, or a value that its key does not allow.
+pub fn render_commented(given: &[(&str, &str)]) -> anyhow::Result<String> {
+    for (path, text) in given {
+        let key = raw::find(path).ok_or_else(|| raw::unknown_path(path))?;
+        let raw = Raw::Text((*text).to_owned());
+        value::parse(key, &raw, true).map_err(|reason| raw::refused("configuration", key, path, &raw, &reason))?;
+    }
+    Ok(file(|key| given.iter().rev().find(|(path, _)| key.is(path)).map(|(_, text)| *text)))
+}
+
+/// The file in which `set` gives the values, as text, of the keys that are not commented out.
+fn file<'a>(set: impl Fn(&'static Key) -> Option<&'a str>) -> String {
+    let mut file = format!(
+        "# Walden's configuration, read from --config, else WALDEN_CONFIG, else {DEFAULT_FILE}.\n\
+         # Lines that begin with \"#\" and no space show defaults. The environment overrides this file: key \"b\" of\n\
+         # section [a] is WALDEN_A__B.\n"
+    );
+    for key in KEYS {
+        file += &section(key);
+        file += &body(key, set(key).map(|text| toml_text(key.kind, text)).as_deref());
+    }
+    file
+}
+
+/// The section's line, if the key is the first of its section.
+fn section(key: &Key) -> String {
+    let first = KEYS.iter().find(|other| other.section == key.section).is_some_and(|first| first.name == key.name);
+    if first { format!("\n[{}]\n", key.section) } else { "\n".into() }
+}
+
+/// Comment and line of a key; `set` is its value in TOML.
+fn body(key: &Key, set: Option<&str>) -> String {
+    let mut text = String::new();
+    for line in wrap(&format!("{} Allowed: {}.", key.doc, value::allowed(key))) {
+        let _ = writeln!(text, "# {line}");
+    }
+    if let Fallback::Required(_) = key.default {
+        text += "# Required.\n";
+    }
+    let _ = match (set, key.default) {
+        (Some(set), _) => writeln!(text, "{} = {set}", key.name),
+        (None, Fallback::Value(default)) => writeln!(text, "#{} = {}", key.name, toml_text(key.kind, default)),
+        (None, Fallback::Required(example) | Fallback::Unset(example)) => {
+            writeln!(text, "# Example:\n# {} = {}", key.name, toml_text(key.kind, example))
+        }
+    };
+    text
+}
+
+/// A valid value, given as text, as TOML writes it.
+fn toml_text(kind: Kind, text: &str) -> String {
+    let bare = match kind {
+        Kind::Integer { .. } | Kind::Workers { .. } => text.parse::<i64>().ok().map(|number| number.to_string()),
+        Kind::Bool => Some(text.to_owned()),
+        _ => None,
+    };
+    bare.unwrap_or_else(|| toml::Value::String(text.to_owned()).to_string())
+}
+
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The reference of all settings: a Markdown page.
+pub fn render_reference() -> String {
+    let mut text = format!(
+        "# Settings\n\n\
+         One TOML file holds them: `--config`, else `WALDEN_CONFIG`, else `{DEFAULT_FILE}` if it exists. A variable beats \
+         the file, so a container needs no file. Unknown keys and unknown variables `WALDEN_…__…` are errors. \
+         `walden config show` prints the effective values and where each comes from; `walden init` writes a commented \
+         file.\n\n\
+         | key | variable | default | allowed | meaning |\n|---|---|---|---|---|\n"
+    );
+    for key in KEYS {
+        let default = match key.default {
+            Fallback::Required(_) => "required".into(),
+            Fallback::Unset(_) => "not set".into(),
+            Fallback::Value(default) => format!("`{}`", toml_text(key.kind, default)),
+        };
+        let (path, variable, allowed) = (key.path(), key.variable(), value::allowed(key));
+        let _ = writeln!(text, "| `{path}` | `{variable}` | {default} | {allowed} | {} |", key.doc);
+    }
+    text
+}
+
+/// A setting as it is shown to people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Shown {
+    /// `section.name`.
+    pub key: String,
+    /// `None`: not set. A secret is `***`.
+    pub value: Option<String>,
+    pub origin: Origin,
+}
+
+/// Every effective value, in the order of the table.
+pub fn effective(settings: &Settings) -> Vec<Shown> {
+    let shown = |one: &super::settings::Effective| Shown {
+        key: one.key.path(),
+        value: (one.value != Value::Unset).then(|| one.value.to_string()),
+        origin: one.origin,
+    };
+    settings.values.iter().map(shown).collect()
+}
+
+/// Every effective value with its origin, one a line, secrets hidden.
+pub fn show(settings: &Settings) -> String {
+    let mut text = format!("source: {}\n", settings.source);
+    for Shown { key, value, origin } in effective(settings) {
+        let value = value.map_or("not set".into(), |value| format!("{value:?}"));
+        let _ = writeln!(text, "{key:<28} {origin:<11} {value}");
+    }
+    text
+}

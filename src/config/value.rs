@@ -1,0 +1,180 @@
+//! Values: what stands in a file or a variable → what a [`Kind`] allows.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keys::{Fallback, Key, Kind};
+use super::{RepositoryUrl, Secret};
+
+/// A value as it was given, not yet judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// A TOML string, or any value of a variable.
+    Text(String),
+    /// A TOML integer.
+    Integer(i64),
+    /// A TOML boolean.
+    Bool(bool),
+    /// A TOML value that no setting takes, as it was written.
+    Other(String),
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Raw::Text(text) | Raw::Other(text) => f.write_str(text),
+            Raw::Integer(number) => write!(f, "{number}"),
+            Raw::Bool(yes) => write!(f, "{yes}"),
+        }
+    }
+}
+
+/// A value that its key allows. `Display` writes text that parses to the same value, but for secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Unset,
+    Url(RepositoryUrl),
+    Text(String),
+    Path(PathBuf),
+    Secret(Secret),
+    Integer(i64),
+    Size(u64),
+    Duration(Duration),
+    Bool(bool),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Unset => Ok(()),
+            Value::Url(url) => write!(f, "{url}"),
+            Value::Text(text) => f.write_str(text),
+            Value::Path(path) => write!(f, "{}", path.display()),
+            Value::Secret(secret) if secret.is_empty() => Ok(()),
+            Value::Secret(secret) => write!(f, "{secret}"),
+            Value::Integer(number) => write!(f, "{number}"),
+            Value::Size(bytes) => f.write_str(&size_text(*bytes)),
+            Value::Duration(span) => f.write_str(&duration_text(*span)),
+            Value::Bool(yes) => write!(f, "{yes}"),
+        }
+    }
+}
+
+/// Judges a value: `Err` says what is allowed instead. `from_variable`: numbers and booleans arrive as text.
+pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<Value, String> {
+    if let (Fallback::Unset(_), Raw::Text(text)) = (key.default, raw)
+        && text.is_empty()
+    {
+        return Ok(Value::Unset);
+    }
+    let allowed = || Err(format!("allowed is {}", allowed(key)));
+    let text = match (key.kind, raw) {
+        (Kind::Integer { .. } | Kind::Workers { .. }, Raw::Integer(number)) => number.to_string(),
+        (Kind::Bool, Raw::Bool(yes)) => yes.to_string(),
+        (Kind::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
+        (Kind::Integer { .. } | Kind::Workers { .. } | Kind::Bool, _) if !from_variable => return allowed(),
+        (_, Raw::Text(text)) => text.clone(),
+        _ => return allowed(),
+    };
+    match of_text(key.kind, &text) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => allowed(),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// `Ok(None)`: not what [`allowed`] says; `Err`: a more telling reason.
+fn of_text(kind: Kind, text: &str) -> Result<Option<Value>, String> {
+    Ok(match kind {
+        Kind::Url => Some(Value::Url(RepositoryUrl::parse(text)?)),
+        Kind::Name => is_name(text).then(|| Value::Text(text.to_owned())),
+        Kind::Path { max_bytes } => {
+            if text.len() > max_bytes {
+                return Err(format!("it has {} bytes, allowed is {}", text.len(), allowed_path(max_bytes)));
+            }
+            (text.starts_with('/') && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
+        }
+        Kind::Secret => Some(Value::Secret(Secret::new(text))),
+        Kind::Integer { min, max } => text.parse().ok().filter(|n| (min..=max).contains(n)).map(Value::Integer),
+        Kind::Workers { max } if text == "auto" => Some(Value::Integer(cpus().min(max))),
+        Kind::Workers { max } => text.parse().ok().filter(|n| (1..=max).contains(n)).map(Value::Integer),
+        Kind::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(Value::Size),
+        Kind::Duration { min, max } => parse_duration(text)
+            .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
+            .map(Value::Duration),
+        Kind::Bool => text.parse().ok().map(Value::Bool),
+        Kind::Choice(choices) => choices.contains(&text).then(|| Value::Text(text.to_owned())),
+    })
+}
+
+/// What a key allows, as the end of a sentence.
+pub(super) fn allowed(key: &Key) -> String {
+    let text = match key.kind {
+        Kind::Url => "a URL file:///absolute/path".into(),
+        Kind::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
+        Kind::Path { max_bytes } => allowed_path(max_bytes),
+        Kind::Secret => "text".into(),
+        Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
+        Kind::Workers { max } => format!("an integer from 1 to {max}, or \"auto\": the number of CPUs"),
+        Kind::Size { min, max } => {
+            format!("a size from \"{}\" to \"{}\" (units KiB, MiB, GiB)", size_text(min), size_text(max))
+        }
+        Kind::Duration { min, max } => format!(
+            "a duration from \"{}\" to \"{}\" (units ms, s, m, h, d)",
+            duration_text(Duration::from_secs(min)),
+            duration_text(Duration::from_secs(max))
+        ),
+        Kind::Bool => "true or false".into(),
+        Kind::Choice(choices) => choices.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(" or "),
+    };
+    match key.default {
+        Fallback::Unset(_) => format!("{text}, or \"\" for none"),
+        _ => text,
+    }
+}
+
+fn allowed_path(max_bytes: usize) -> String {
+    format!("an absolute path of at most {max_bytes} bytes")
+}
+
+fn is_name(text: &str) -> bool {
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.len() <= 63 && text.starts_with(lower) && text.chars().all(|c| lower(c) || matches!(c, '_' | '-'))
+}
+
+/// CPUs this process may use; 1 if that is unknown.
+fn cpus() -> i64 {
+    std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(i64::MAX))
+}
+
+const SIZE_UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const DURATION_UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Bytes of `64MiB`. The unit is needed, and MB or kB are not units: some mean 1000, others 1024 by them.
+fn parse_size(text: &str) -> Option<u64> {
+    with_unit(text, SIZE_UNITS)
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    with_unit(text, DURATION_UNITS).map(Duration::from_millis)
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    digits.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn size_text(bytes: u64) -> String {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{}{unit}", bytes / factor),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn duration_text(span: Duration) -> String {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let (unit, factor) = DURATION_UNITS.iter().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
+    format!("{}{unit}", millis / factor)
+}
