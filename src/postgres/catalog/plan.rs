@@ -87,13 +87,13 @@ struct Refusal {
     after: Option<Nearest>,
 }
 
-impl From<Reason> for Refusal {
+impl From<Reason> for Box<Refusal> {
     fn from(reason: Reason) -> Self {
-        Self { reason, before: None, after: None }
+        Box::new(Refusal { reason, before: None, after: None })
     }
 }
 
-fn decide(facts: &Facts, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, Refusal> {
+fn decide(facts: &Facts, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, Box<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(facts, id)?;
     }
@@ -113,7 +113,7 @@ fn note_damaged(facts: &Facts, notes: &mut Notes) {
     notes.extend(facts.damaged_backups.iter().map(|(id, why)| (id.clone(), format!("cannot be used: {why}"))));
 }
 
-fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Result<&'a BackupDescription, Refusal> {
+fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Result<&'a BackupDescription, Box<Refusal>> {
     let unusable = |why: String| Reason::BackupUnusable { id: id.clone(), why };
     if let Some(why) = facts.damaged_backups.get(id) {
         return Err(unusable(format!("cannot be used: {why}")).into());
@@ -147,7 +147,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
 }
 
 /// The line that leads to a timeline, from its history file.
-fn path_to(facts: &Facts, timeline: TimelineId) -> Result<TimelinePath, Refusal> {
+fn path_to(facts: &Facts, timeline: TimelineId) -> Result<TimelinePath, Box<Refusal>> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
         return Err(Reason::HistoryDamaged { timeline, why: why.clone() }.into());
@@ -215,7 +215,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The backup to begin with, and why it.
-    fn choose(&self, notes: &mut Notes) -> Result<(&'a BackupDescription, String), Refusal> {
+    fn choose(&self, notes: &mut Notes) -> Result<(&'a BackupDescription, String), Box<Refusal>> {
         if let Some(id) = &self.request.backup {
             return self.choose_named(named_backup(self.facts, id)?);
         }
@@ -243,20 +243,20 @@ impl<'a> Planner<'a> {
                     stopped_at: oldest.stopped_at,
                     stop_lsn: oldest.stop_lsn,
                 };
-                Err(Refusal { reason, before: None, after: Some(end_of(oldest, self.path.timeline())) })
+                Err(Box::new(Refusal { reason, before: None, after: Some(end_of(oldest, self.path.timeline())) }))
             }
         }
     }
 
-    fn choose_named(&self, backup: &'a BackupDescription) -> Result<(&'a BackupDescription, String), Refusal> {
+    fn choose_named(&self, backup: &'a BackupDescription) -> Result<(&'a BackupDescription, String), Box<Refusal>> {
         let unusable = |why: String| Reason::BackupUnusable { id: backup.id.clone(), why };
         if let Some(why) = self.unusable(backup, true) {
             let after = Some(end_of(backup, backup.stop_timeline));
-            return Err(Refusal { reason: unusable(why), before: None, after });
+            return Err(Box::new(Refusal { reason: unusable(why), before: None, after }));
         }
         if !ends_before(backup, self.request) {
             let reason = unusable(format!("ends after the target, at {}", end_words(backup)));
-            return Err(Refusal { reason, before: None, after: Some(end_of(backup, self.path.timeline())) });
+            return Err(Box::new(Refusal { reason, before: None, after: Some(end_of(backup, self.path.timeline())) }));
         }
         Ok((backup, "named with --backup".into()))
     }
@@ -283,15 +283,20 @@ impl<'a> Planner<'a> {
         (usable[at], why)
     }
 
-    fn refuse_path(&self) -> Refusal {
+    fn refuse_path(&self) -> Box<Refusal> {
         let timeline = self.path.timeline();
         let newest = self.facts.backups.iter().rev().find(|backup| backup.stop_timeline != timeline);
         let before = newest.map(|backup| end_of(backup, backup.stop_timeline));
-        Refusal { reason: Reason::NoBackupOnPath { timeline }, before, after: None }
+        Box::new(Refusal { reason: Reason::NoBackupOnPath { timeline }, before, after: None })
     }
 
     /// Checks that WAL goes as far as the target needs, and makes the plan.
-    fn check_reach(&self, backup: &BackupDescription, reach: Reach, notes: &Notes) -> Result<RecoveryPlan, Refusal> {
+    fn check_reach(
+        &self,
+        backup: &BackupDescription,
+        reach: Reach,
+        notes: &Notes,
+    ) -> Result<RecoveryPlan, Box<Refusal>> {
         let size = self.facts.ranges.segment_size();
         let end = reach.first_missing.start(size);
         // Older ones would not have been chosen anyway.
@@ -362,7 +367,7 @@ impl<'a> Planner<'a> {
         Some(self.facts.ranges.holding(last)?.last_stored)
     }
 
-    fn refuse_end(&self, reach: &Reach, last_stored: Option<DateTime<Utc>>) -> Refusal {
+    fn refuse_end(&self, reach: &Reach, last_stored: Option<DateTime<Utc>>) -> Box<Refusal> {
         let size = self.facts.ranges.segment_size();
         let missing = reach.first_missing;
         let timeline = TimelineChoice::Number(self.path.timeline());
@@ -373,7 +378,7 @@ impl<'a> Planner<'a> {
             let request = Request { timeline, backup, ..Request::new(Target::Latest) };
             let before = Some(Nearest::new(format!("everything that is archived, up to {end}"), request));
             let reason = Reason::BeyondArchive { end, timeline: last_timeline, last_stored };
-            return Refusal { reason, before, after: None };
+            return Box::new(Refusal { reason, before, after: None });
         };
         let request = Request { timeline, backup, inclusive: false, ..Request::new(Target::Lsn(end)) };
         let before = Nearest::new(format!("everything before the gap, up to {end}"), request);
@@ -381,11 +386,11 @@ impl<'a> Planner<'a> {
             self.start(backup) > missing.number(size) && self.unusable(backup, false).is_none()
         };
         let after = self.facts.backups.iter().filter(behind).min_by_key(|backup| backup.stop_lsn);
-        Refusal {
+        Box::new(Refusal {
             reason: Reason::Gap { first_missing: missing, resumes },
             before: Some(before),
             after: after.map(|backup| end_of(backup, self.path.timeline())),
-        }
+        })
     }
 }
 

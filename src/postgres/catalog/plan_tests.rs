@@ -164,12 +164,12 @@ fn world() -> impl Strategy<Value = World> {
         for hole in holes {
             world.segments.remove(&hole);
         }
-        for (at, (timeline, start, length, late, broken)) in backups.into_iter().enumerate() {
+        for (at, (timeline, start, stop, late, broken)) in backups.into_iter().enumerate() {
             let mut made = backup(&format!("202601{:02}-000000Z", at + 1));
             made.timeline = TimelineId(timeline.min(timelines));
             made.stop_timeline = made.timeline;
-            (made.start_lsn, made.stop_lsn) = (Lsn(start), Lsn(start + length));
-            made.stopped_at = second(10 * (start + length) / SEGMENT + late);
+            (made.start_lsn, made.stop_lsn) = (Lsn(start.min(stop)), Lsn(stop.max(start) + u64::from(start == stop)));
+            made.stopped_at = second(10 * made.stop_lsn.0 / SEGMENT + late);
             made.checksum_failures = broken.then(|| "a page".to_string()).into_iter().collect();
             world.backups.push(made);
         }
