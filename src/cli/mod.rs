@@ -3,6 +3,7 @@
 mod config;
 mod context;
 mod exit;
+mod init;
 mod output;
 
 use std::ffi::OsString;
@@ -35,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Write a configuration file, make the repository and register the server. Safe to repeat.
+    Init(init::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -59,6 +62,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let context = || Context::load(cli.config.as_deref(), cli.format);
     match cli.verb {
+        Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),
             config::Verb::Show => config::show(&context()?),

@@ -222,7 +222,7 @@ pub const KEYS: &[Key] = &[
         "service",
         "socket",
         Kind::Path { max_bytes: SOCKET_PATH },
-        Fallback::Value("/run/walden/hook.sock"),
+        Fallback::Value(super::DEFAULT_SOCKET),
         "The unix socket on which the service answers archive-command and restore-command.",
     ),
     key(

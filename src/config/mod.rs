@@ -33,6 +33,9 @@ pub use url::RepositoryUrl;
 /// The file that is read when neither `--config` nor `WALDEN_CONFIG` names one.
 pub const DEFAULT_FILE: &str = "/etc/walden/walden.toml";
 
+/// Where hooks look for the service when nothing else is said; the hook programs carry the same path.
+pub const DEFAULT_SOCKET: &str = "/run/walden/hook.sock";
+
 /// Where the settings came from, for messages and for commands that must find the same settings again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {

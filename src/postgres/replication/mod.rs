@@ -1,1 +1,23 @@
 //! Connections to PostgreSQL: the replication protocol, and SQL by the simple query protocol.
+//!
+//! `messages` is pure; `wire` moves bytes; `startup` makes a session of an address; `connection`, `commands` and
+//! `base_backup` are what callers use.
+
+mod base_backup;
+mod commands;
+mod connection;
+pub mod conninfo;
+mod error;
+pub mod messages;
+mod startup;
+mod tls;
+mod wire;
+
+pub use base_backup::{
+    BackupEvent, BackupOptions, BackupPosition, BaseBackup, Checkpoint, ChecksumFailures, Tablespace,
+};
+pub use commands::SystemIdentity;
+pub use connection::{Connection, Mode};
+pub use conninfo::ConnInfo;
+pub use error::{Attempt, ConnectError, Reason};
+pub use messages::{ResultSet, ServerError};

@@ -1,0 +1,238 @@
+//! `walden init`: the configuration file, the repository's marker, the cluster's registration. Safe to repeat.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use serde::Serialize;
+
+use super::{Context, Exit, Format, print_json, print_text};
+use crate::config::{self, Settings};
+use crate::error::{Hint, with_hint};
+use crate::fsync;
+use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::cluster::{Cluster, describe_server};
+use crate::postgres::replication::{ConnInfo, Connection, Mode};
+use crate::postgres::types::SegmentSize;
+use crate::repo::Repository;
+use crate::storage;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to keep everything, such as file:///srv/walden.
+    #[arg(long, value_name = "URL")]
+    repository: Option<String>,
+    /// The cluster's name in the repository.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// How to connect: a libpq connection string or URI. What it leaves out comes from PGHOST, PGUSER, PGPASSFILE … A
+    /// password is better kept in a password file than here.
+    #[arg(long, value_name = "DSN")]
+    dsn: Option<String>,
+    /// The hook socket of `walden serve`.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+}
+
+impl Args {
+    /// The settings given as arguments, by the names they have in the file.
+    fn given(&self) -> Vec<(&'static str, &str)> {
+        let arguments = [
+            ("repository.url", &self.repository),
+            ("cluster.name", &self.cluster),
+            ("postgresql.dsn", &self.dsn),
+            ("service.socket", &self.socket),
+        ];
+        arguments.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
+    }
+}
+
+/// What was done, for `--format json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    configuration: Option<PathBuf>,
+    configuration_written: bool,
+    socket: PathBuf,
+    repository: String,
+    repository_created: bool,
+    cluster: ClusterDescription,
+    cluster_registered: bool,
+}
+
+/// Runs the verb. `file` is `--config`.
+pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<Exit> {
+    let target = target_file(file, args);
+    let draft = target.as_deref().filter(|path| !path.exists()).map(|path| Draft::write(path, args)).transpose()?;
+    let context = match (&draft, &target) {
+        (Some(draft), _) => Context::load(Some(&draft.path), format)?,
+        (None, Some(path)) => {
+            let context = Context::load(Some(path), format)?;
+            ensure_same(&context.settings, path, args)?;
+            context
+        }
+        (None, None) => Context::load(None, format)?,
+    };
+    let report = context.block_on(register(&context.settings))?;
+    let configuration_written = draft.is_some();
+    if let Some(draft) = draft {
+        draft.keep()?;
+    }
+    let report = Report { configuration: target, configuration_written, ..report };
+    match format {
+        Format::Json => print_json(&report)?,
+        Format::Table => print_text(&in_words(&report))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// The file to write or read; none when the environment gives the repository and nobody names a file.
+fn target_file(file: Option<&Path>, args: &Args) -> Option<PathBuf> {
+    let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("WALDEN_CONFIG").map(PathBuf::from));
+    let by_environment = args.given().is_empty() && std::env::var_os("WALDEN_REPOSITORY__URL").is_some();
+    named.or_else(|| (!by_environment).then(|| PathBuf::from(config::DEFAULT_FILE)))
+}
+
+/// Arguments must not contradict a file that is there: it is not rewritten.
+fn ensure_same(settings: &Settings, path: &Path, args: &Args) -> anyhow::Result<()> {
+    let shown = config::effective(settings);
+    for (key, value) in args.given().into_iter().filter(|(key, _)| *key != "postgresql.dsn") {
+        let kept = shown.iter().find(|shown| shown.key == key).and_then(|shown| shown.value.clone());
+        if kept.as_deref() != Some(value) {
+            let kept = kept.unwrap_or_default();
+            let error = anyhow!("\"{}\" exists and has {key} = \"{kept}\", not \"{value}\"", path.display());
+            return Err(with_hint(error, "edit the file, or name another one with --config"));
+        }
+    }
+    Ok(())
+}
+
+/// A configuration file that only appears in its place when everything else succeeded.
+struct Draft {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Draft {
+    fn write(target: &Path, args: &Args) -> anyhow::Result<Self> {
+        let hint = "write it elsewhere with --config FILE (and set WALDEN_CONFIG), or run this as a user who may";
+        let text = config::render_commented(&args.given())?;
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let cannot = || format!("cannot write \"{}\"", target.display());
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(cannot).hint(hint)?;
+        let path = folder.join(format!(".walden-init-{}.toml", std::process::id()));
+        let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = created.with_context(cannot).hint(hint)?;
+        let draft = Self { path, target: target.to_path_buf() };
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot)?;
+        Ok(draft)
+    }
+
+    fn keep(self) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write \"{}\"", self.target.display());
+        fsync::rename_new(&self.path, &self.target).with_context(cannot)?;
+        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fsync::sync_folder(folder).with_context(cannot)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After `keep` there is nothing left to remove.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn register(settings: &Settings) -> anyhow::Result<Report> {
+    let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
+    let mut connection = Connection::connect(&info, Mode::Physical).await?;
+    let identity = connection.identify_system().await?;
+    let segment_size = parse_size(&connection.show("wal_segment_size").await?)?;
+    let major = connection.major_version()?;
+    connection.close().await?;
+    let now = chrono::Utc::now();
+    let name = settings.cluster.name.parse()?;
+    let found = describe_server(name, identity.system_identifier, segment_size, major, now);
+    let url = settings.repository.url.to_string();
+    let (repository, repository_created) = Repository::init(storage::open(&url)?, now).await?;
+    let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
+    Ok(Report {
+        configuration: None,
+        configuration_written: false,
+        socket: settings.service.socket.clone(),
+        repository: url,
+        repository_created,
+        cluster: cluster.description,
+        cluster_registered,
+    })
+}
+
+/// A size as `SHOW` prints it: `16MB`.
+fn parse_size(text: &str) -> anyhow::Result<SegmentSize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u32 = match &text[digits.len()..] {
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => bail!("the server's wal_segment_size \"{text}\" has no unit of MB or GB"),
+    };
+    let number: u32 = digits.parse().with_context(|| format!("wal_segment_size \"{text}\" is no number"))?;
+    ensure!(number <= 1024, "wal_segment_size \"{text}\" is too large");
+    Ok(SegmentSize::new(number.saturating_mul(unit))?)
+}
+
+fn in_words(report: &Report) -> String {
+    let cluster = &report.cluster;
+    let majors: Vec<String> = cluster.versions.iter().map(|version| version.major.to_string()).collect();
+    let mut text = String::new();
+    if let Some(path) = &report.configuration {
+        let done = if report.configuration_written { "written" } else { "exists, unchanged" };
+        text += &format!("configuration  {}  {done}\n", path.display());
+    }
+    let done = if report.repository_created { "created" } else { "exists" };
+    text += &format!("repository     {}  {done}\n", report.repository);
+    let done = if report.cluster_registered { "registered" } else { "was registered before" };
+    text += &format!(
+        "cluster        {}  {done}: system identifier {}, PostgreSQL {}, segments of {} MiB\n",
+        cluster.name,
+        cluster.system_identifier,
+        majors.join(", "),
+        cluster.segment_size.bytes() >> 20,
+    );
+    if report.cluster_registered {
+        text += &format!(
+            "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
+             '{}'\nthen restart PostgreSQL and run `walden backup take`.\n",
+            archive_command(report)
+        );
+    }
+    text
+}
+
+/// What to set as archive_command: the program beside this one, with the options that it needs.
+fn archive_command(report: &Report) -> String {
+    let here = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("archive-command")));
+    let program = here.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("archive-command"));
+    let file = report.configuration.as_ref().filter(|path| path.as_path() != Path::new(config::DEFAULT_FILE));
+    let file = file.and_then(|path| std::path::absolute(path).ok());
+    let option = |name: &str, value: &Path| format!(" --{name} \"{}\"", value.display());
+    let config = file.map(|path| option("config", &path)).unwrap_or_default();
+    let default_socket = report.socket.as_path() == Path::new(config::DEFAULT_SOCKET);
+    let socket = if default_socket { String::new() } else { option("socket", &report.socket) };
+    format!("{}{config}{socket} %p", program.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_segment_size_is_read_as_the_server_shows_it() {
+        for (text, mib) in [("1MB", 1), ("16MB", 16), ("1GB", 1024)] {
+            assert_eq!(parse_size(text).unwrap().bytes() >> 20, mib);
+        }
+        for text in ["", "16", "16kB", "3MB", "xMB", "4096GB"] {
+            assert!(parse_size(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A session on a server, and the simple query protocol on it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use super::conninfo::{ConnInfo, Host, TargetSession};
+use super::error::{ConnectError, Reason};
+use super::messages::{Message, ResultSet, ServerError};
+use super::startup::{self, Session};
+use super::wire::Wire;
+use crate::error::{Hint, with_hint};
+use crate::postgres::types::MajorVersion;
+
+/// Most bytes of rows that one query may return; larger results are no business of a connection that keeps them whole.
+const MAX_RESULT: usize = 256 << 20;
+/// Most warnings that are kept from one command; all are logged.
+const MAX_WARNINGS: usize = 1000;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// SQL in a database.
+    Sql,
+    /// Physical replication commands: the role needs REPLICATION, pg_hba.conf a line for `replication`.
+    Physical,
+}
+
+/// A session. A command whose future is dropped before its end leaves the session unusable: further commands fail.
+pub struct Connection {
+    pub(super) wire: Wire,
+    pub(super) state: State,
+    /// Warnings of the current command, kept if it asks for them.
+    pub(super) warnings: Option<Vec<ServerError>>,
+    /// 13 and 14 remember for the whole session that a backup was made without verifying checksums.
+    pub(super) checksums_unverified: bool,
+    parameters: BTreeMap<String, String>,
+    server: String,
+    version: u32,
+    mode: Mode,
+}
+
+/// Whether a command can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Idle,
+    /// A command is under way, or was abandoned.
+    Busy,
+    /// The server is gone or cannot be understood any more.
+    Broken,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("server", &self.server).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects to the first server of the list that will do. The error holds a [`ConnectError`] and its hint.
+    pub async fn connect(info: &ConnInfo, mode: Mode) -> Result<Self> {
+        for warning in &info.warnings {
+            tracing::warn!("{warning}");
+        }
+        let passes: &[TargetSession] = match info.target_session {
+            TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
+            TargetSession::Any => &[TargetSession::Any],
+            TargetSession::ReadWrite => &[TargetSession::ReadWrite],
+            TargetSession::ReadOnly => &[TargetSession::ReadOnly],
+            TargetSession::Primary => &[TargetSession::Primary],
+            TargetSession::Standby => &[TargetSession::Standby],
+        };
+        let mut failures = Vec::new();
+        for wanted in passes {
+            failures.clear();
+            for host in &info.hosts {
+                match Self::connect_to(info, host, mode, *wanted).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(failure) if failure.allows_next_host() => failures.push(failure),
+                    Err(failure) => return Err(failure.into_anyhow()),
+                }
+            }
+        }
+        Err(summary(failures))
+    }
+
+    async fn connect_to(info: &ConnInfo, host: &Host, mode: Mode, wanted: TargetSession) -> Result<Self, ConnectError> {
+        let Session { wire, parameters, attempt } = startup::open(info, host, mode).await?;
+        let refused = |reason| ConnectError { attempt: attempt.clone(), reason };
+        let version = parameters.get("server_version").and_then(|text| version_number(text));
+        let version = version.ok_or_else(|| refused(Reason::Broken("the server does not tell its version".into())))?;
+        let mut connection = Self {
+            wire,
+            state: State::Idle,
+            warnings: None,
+            checksums_unverified: false,
+            parameters,
+            server: attempt.server.clone(),
+            version,
+            mode,
+        };
+        connection.check_kind(wanted).await.map_err(refused)?;
+        Ok(connection)
+    }
+
+    /// Checks that the server is of the wanted kind.
+    async fn check_kind(&mut self, wanted: TargetSession) -> Result<(), Reason> {
+        if wanted == TargetSession::Any {
+            return Ok(());
+        }
+        let read_only = self.show("transaction_read_only").await.map_err(|error| Reason::Broken(error.to_string()))?;
+        let read_only = read_only == "on";
+        // 13 does not tell whether it is a standby; there all transactions are read-only.
+        let standby = self.parameter("in_hot_standby").map_or(read_only, |value| value == "on");
+        match wanted {
+            TargetSession::ReadWrite if read_only => Err(Reason::WrongKindOfServer("read-only")),
+            TargetSession::ReadOnly if !read_only => Err(Reason::WrongKindOfServer("read-write")),
+            TargetSession::Primary if standby => Err(Reason::WrongKindOfServer("a standby")),
+            TargetSession::Standby if !standby => Err(Reason::WrongKindOfServer("a primary")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A setting that the server reports by itself, such as `server_version` or `TimeZone`, as it is now.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// The server's version as `server_version_num`, such as 150018.
+    pub fn version_num(&self) -> u32 {
+        self.version
+    }
+
+    /// The server's major version; an error for those that Walden does not know.
+    pub fn major_version(&self) -> Result<MajorVersion> {
+        MajorVersion::from_version_num(self.version)
+            .with_context(|| format!("PostgreSQL at {} cannot be used", self.server))
+    }
+
+    /// Where the server is, for messages: `host "…" port …` or `socket "…"`.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// What the connection is for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Runs statements, separated by semicolons, and returns what each returned, as text. When one fails, the error
+    /// holds a [`ServerError`] and the connection stays usable (unless the server ended the session).
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<ResultSet>> {
+        self.send_query(sql).await?;
+        let mut results = Vec::new();
+        let mut current = ResultSet::default();
+        let mut failure = None;
+        let mut size = 0;
+        loop {
+            match self.next().await? {
+                Message::RowDescription(columns) => current.columns = columns,
+                Message::DataRow(row) => {
+                    size += row.iter().flatten().map(|value| value.len()).sum::<usize>();
+                    if size > MAX_RESULT {
+                        self.state = State::Broken;
+                        bail!("a query returned more than {MAX_RESULT} bytes");
+                    }
+                    current.rows.push(row);
+                }
+                Message::CommandComplete(tag) => {
+                    results.push(ResultSet { tag, ..std::mem::take(&mut current) });
+                }
+                Message::EmptyQuery => results.push(std::mem::take(&mut current)),
+                Message::Error(error) if error.is_fatal() => return Err(self.query_error(error)),
+                Message::Error(error) => failure = failure.or(Some(error)),
+                Message::Ready => break,
+                _ => return Err(self.unexpected()),
+            }
+        }
+        match failure {
+            Some(error) => Err(self.query_error(error)),
+            None => Ok(results),
+        }
+    }
+
+    /// Ends the session properly.
+    pub async fn close(mut self) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::terminate(&mut message);
+        let ended = async {
+            self.wire.send(&message).await?;
+            self.wire.shut_down().await
+        };
+        ended.await.with_context(|| format!("cannot end the session on {} properly", self.server))
+    }
+
+    /// Starts a command; its answers come by [`Self::next`] up to [`Message::Ready`].
+    pub(super) async fn send_query(&mut self, text: &str) -> Result<()> {
+        match self.state {
+            State::Idle => {}
+            State::Busy => {
+                return Err(anyhow!("an earlier command on the connection to {} was not finished", self.server))
+                    .hint("open a new connection");
+            }
+            State::Broken => {
+                return Err(anyhow!("the connection to {} is broken", self.server)).hint("open a new connection");
+            }
+        }
+        let mut message = BytesMut::new();
+        frontend::query(text, &mut message).context("cannot send a query")?;
+        self.state = State::Busy;
+        if let Err(error) = self.wire.send(&message).await {
+            self.state = State::Broken;
+            return Err(error).with_context(|| format!("lost the connection to {}", self.server));
+        }
+        Ok(())
+    }
+
+    /// The next message but for those that can come at any time. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Message> {
+        loop {
+            let message = match self.wire.message().await {
+                Ok(message) => message,
+                Err(error) => {
+                    self.state = State::Broken;
+                    return Err(error).with_context(|| format!("lost the connection to {}", self.server));
+                }
+            };
+            match message {
+                Message::ParameterStatus(name, value) => {
+                    self.parameters.insert(name, value);
+                    continue;
+                }
+                Message::Notice(notice) => {
+                    log(&notice);
+                    if let Some(warnings) = &mut self.warnings
+                        && notice.severity == "WARNING"
+                        && warnings.len() < MAX_WARNINGS
+                    {
+                        warnings.push(notice);
+                    }
+                    continue;
+                }
+                Message::Other => continue,
+                Message::Ready => self.state = State::Idle,
+                Message::Error(ref error) if error.is_fatal() => self.state = State::Broken,
+                _ => {}
+            }
+            return Ok(message);
+        }
+    }
+
+    /// A server's error with its hint, for a context chain.
+    pub(super) fn query_error(&self, error: ServerError) -> anyhow::Error {
+        let hint = error.hint.clone();
+        let error = anyhow::Error::new(error).context(format!("PostgreSQL at {} refused a command", self.server));
+        match hint {
+            Some(hint) => with_hint(error, hint),
+            None => error,
+        }
+    }
+
+    /// Gives the connection up: the server's answers do not follow the protocol as Walden knows it.
+    pub(super) fn unexpected(&mut self) -> anyhow::Error {
+        self.state = State::Broken;
+        anyhow!("PostgreSQL at {} sent a message that does not belong to the command", self.server)
+    }
+}
+
+/// Logs a notice of the server at the level that fits it.
+pub(super) fn log(notice: &ServerError) {
+    match notice.severity.as_str() {
+        "WARNING" => tracing::warn!(code = notice.code, "PostgreSQL: {}", notice.message),
+        _ => tracing::debug!(code = notice.code, "PostgreSQL: {}", notice.message),
+    }
+}
+
+/// `15.20 (Debian …)` as 150020, `18beta1` as 180000.
+fn version_number(text: &str) -> Option<u32> {
+    let number = |text: &str| {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        text[..digits].parse::<u32>().ok()
+    };
+    let major = number(text).filter(|major| *major < 10_000)?;
+    let minor = text.split_once('.').and_then(|(_, rest)| number(rest)).filter(|minor| *minor < 10_000);
+    Some(major * 10_000 + minor.unwrap_or(0))
+}
+
+/// One error for several servers: the one that says most, naming the others.
+fn summary(mut failures: Vec<ConnectError>) -> anyhow::Error {
+    let telling = |failure: &ConnectError| !matches!(failure.reason, Reason::NoServer(_) | Reason::TimedOut(_));
+    let index = failures.iter().position(telling).unwrap_or(0);
+    if failures.is_empty() {
+        return anyhow!("no server to connect to is given");
+    }
+    let first = failures.swap_remove(index);
+    if failures.is_empty() {
+        return first.into_anyhow();
+    }
+    let others: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    first.into_anyhow().context(format!("none of the servers can be used (also: {})", others.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbered_as_postgresql_does() {
+        for (text, number) in [
+            ("15.20 (Debian 15.20-0+deb12u1)", Some(150020)),
+            ("13.23", Some(130023)),
+            ("18beta1", Some(180000)),
+            ("17devel", Some(170000)),
+            ("", None),
+            ("x", None),
+            ("99999999999", None),
+            ("15.99999999999", Some(150000)),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
+}

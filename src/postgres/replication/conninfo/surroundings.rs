@@ -1,0 +1,88 @@
+//! What libpq reads around a connection string: environment, files, the operating system's user.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The surroundings in which a connection string is resolved; [`Process`] in production.
+pub trait Surroundings {
+    /// An environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The operating system's name of the user that runs this process.
+    fn user(&self) -> Option<String>;
+    /// That user's home folder.
+    fn home(&self) -> Option<PathBuf>;
+    /// A file with its content; `None` when it does not exist.
+    fn file(&self, path: &Path) -> io::Result<Option<FileFacts>>;
+    /// Whether something exists at the path.
+    fn exists(&self, path: &Path) -> bool;
+}
+
+/// A file as the rules for password and service files see it.
+#[derive(Clone, Debug)]
+pub struct FileFacts {
+    /// The whole content; empty for what is no plain file.
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Numeric user id of the owner.
+    pub owner: u32,
+    /// Whether it is a plain file.
+    pub regular: bool,
+}
+
+/// The surroundings of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Process;
+
+impl Process {
+    /// This user's line in /etc/passwd: name and home folder.
+    fn account(&self) -> Option<(String, PathBuf)> {
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+        accounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.len() >= 6 && fields[2] == uid).then(|| (fields[0].to_owned(), PathBuf::from(fields[5])))
+        })
+    }
+}
+
+impl Surroundings for Process {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn user(&self) -> Option<String> {
+        // Users of a directory service are not in /etc/passwd; `id` asks the name service without unsafe code here.
+        self.account().map(|(name, _)| name).or_else(|| {
+            let output = std::process::Command::new("id").arg("-un").output().ok()?;
+            let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+            (output.status.success() && !name.is_empty()).then_some(name)
+        })
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        let given = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        given.or_else(|| self.account().map(|(_, home)| home))
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Option<FileFacts>> {
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let content = match metadata.is_file() {
+            true => std::fs::read(path)?,
+            false => Vec::new(),
+        };
+        let mode = metadata.mode() & 0o7777;
+        Ok(Some(FileFacts { content, mode, owner: metadata.uid(), regular: metadata.is_file() }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+}
