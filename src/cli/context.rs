@@ -41,6 +41,11 @@ impl Context {
     pub fn block_on<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
     }
+
+    /// Runs a verb that waits for one connection above all: the thread that waits also does the work.
+    pub fn block_on_one<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+    }
 }
 
 /// Log lines go to standard error; `WALDEN_LOG` (tracing's filter syntax) overrides `log.level`.
