@@ -1,0 +1,6 @@
+//! Scenarios on real PostgreSQL, every major there is.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod foundation;
