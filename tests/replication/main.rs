@@ -1,46 +1,37 @@
 //! The replication connection against real servers of every major that is there.
 
+mod backup;
+mod connect;
 mod server;
+mod tls;
 
-use server::{Server, majors};
-use walden::postgres::replication::{BackupEvent, BackupOptions, Checkpoint, ConnInfo, Connection, Mode};
+use walden::error::{find, hints, one_line};
+use walden::postgres::replication::{ConnInfo, ConnectError, Connection, Mode};
 
-#[tokio::test]
-async fn smoke() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "", "");
-        let mut sql = server.sql().await;
-        let r = sql.simple_query("SELECT 1 AS a, NULL AS b; SELECT 'x' AS c").await.unwrap();
-        println!("{r:?}");
-        let e = sql.simple_query("SELECT 1/0").await.unwrap_err();
-        println!("{e:#}");
-        sql.simple_query("SELECT 1").await.unwrap();
-        let mut rep =
-            Connection::connect(&ConnInfo::from_process(&server.dsn()).unwrap(), Mode::Physical).await.unwrap();
-        println!("{:?}", rep.identify_system().await.unwrap());
-        println!("{:?}", rep.show("wal_segment_size").await.unwrap());
-        println!("{:?}", rep.timeline_history(walden::postgres::types::TimelineId(1)).await.unwrap());
-        let mut b = rep
-            .base_backup(&BackupOptions {
-                label: "l'a".into(),
-                checkpoint: Checkpoint::Fast,
-                progress: true,
-                max_rate_kib: None,
-                verify_checksums: true,
-                tablespace_map: true,
-            })
-            .await
-            .unwrap();
-        let mut n = 0;
-        while let Some(e) = b.next().await.unwrap() {
-            match e {
-                BackupEvent::Data(d) => n += d.len(),
-                other => println!("{other:?}"),
-            }
+/// A connection that must succeed.
+async fn connect(text: &str, mode: Mode) -> Connection {
+    let info = ConnInfo::from_process(text).unwrap();
+    Connection::connect(&info, mode).await.unwrap_or_else(|error| panic!("{text}: {}", one_line(&error)))
+}
+
+/// Why a connection failed.
+struct Refusal(anyhow::Error);
+
+impl std::ops::Deref for Refusal {
+    type Target = ConnectError;
+    fn deref(&self) -> &ConnectError {
+        find(&self.0).expect("a ConnectError in the chain")
+    }
+}
+
+/// A connection that must fail: with what, and what a person would read.
+async fn failure(text: &str, mode: Mode) -> (Refusal, String) {
+    let info = ConnInfo::from_process(text).unwrap();
+    match Connection::connect(&info, mode).await {
+        Ok(_) => panic!("connected with {text}"),
+        Err(error) => {
+            let shown = format!("{} HINT: {}", one_line(&error), hints(&error).join(" HINT: "));
+            (Refusal(error), shown)
         }
-        println!("{n}");
-        drop(b);
-        println!("{:?}", rep.identify_system().await.unwrap());
-        rep.close().await.unwrap();
     }
 }

@@ -84,8 +84,20 @@ impl Server {
         Connection::connect(&ConnInfo::from_process(&self.dsn()).unwrap(), Mode::Sql).await.unwrap()
     }
 
+    /// Appends settings.
+    pub fn set(&self, settings: &str) {
+        let conf = self.data().join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).unwrap() + settings;
+        std::fs::write(&conf, text).unwrap();
+    }
+
     pub fn control(&self, args: &[&str]) {
-        run(as_postgres(self.bin.join("pg_ctl").to_str().unwrap()).args(["-w", "-D"]).arg(self.data()).args(args));
+        run(as_postgres(self.bin.join("pg_ctl").to_str().unwrap())
+            .args(["-w", "-l"])
+            .arg(self.folder.path().join("log"))
+            .arg("-D")
+            .arg(self.data())
+            .args(args));
     }
 }
 
