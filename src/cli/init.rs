@@ -153,14 +153,14 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let now = chrono::Utc::now();
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
-    let url = settings.repository.url.to_string();
-    let (repository, repository_created) = Repository::init(storage::open(&url)?, now).await?;
+    let url = &settings.repository.url;
+    let (repository, repository_created) = Repository::init(storage::open(url), now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,
         configuration_written: false,
         socket: settings.service.socket.clone(),
-        repository: url,
+        repository: url.to_string(),
         repository_created,
         cluster: cluster.description,
         cluster_registered,

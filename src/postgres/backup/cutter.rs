@@ -280,7 +280,10 @@ mod tests {
     fn a_bundle_holds_a_bounded_number_of_files() {
         let names: Vec<String> = (0..BUNDLE_FILES + 1).map(|n| format!("f{n}")).collect();
         let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 1)).collect();
-        let counts: Vec<usize> = cuts(&files).iter().map(|cut| matches!(cut, Cut::Frame { files, .. } if files.len() > 1) as usize).collect();
+        let counts: Vec<usize> = cuts(&files)
+            .iter()
+            .map(|cut| matches!(cut, Cut::Frame { files, .. } if files.len() > 1) as usize)
+            .collect();
         assert_eq!((counts.len(), cuts(&files).len()), (2, 2));
     }
 

@@ -41,7 +41,8 @@ impl OutsideFile {
 /// Reads all configuration files outside the data directory. Those that the role may not read are logged; they are
 /// no reason to have no backup. Errors: the connection broke.
 pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow::Result<Vec<OutsideFile>> {
-    let settings = ask(sql, "SELECT name, setting FROM pg_settings WHERE name IN ('data_directory', 'config_file')").await?;
+    let settings =
+        ask(sql, "SELECT name, setting FROM pg_settings WHERE name IN ('data_directory', 'config_file')").await?;
     if settings.rows.len() < 2 {
         tracing::warn!(
             "this role may not see where the configuration files lie: those outside the data directory are not in the \
@@ -51,7 +52,8 @@ pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow:
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
-    let data_directory = ask(sql, "SELECT current_setting('data_directory') AS path").await?.parse::<String>(0, "path")?;
+    let data_directory =
+        ask(sql, "SELECT current_setting('data_directory') AS path").await?.parse::<String>(0, "path")?;
     for path in paths(sql, major).await {
         if is_inside(&path, &data_directory) || files.len() == MAX_FILES {
             continue;

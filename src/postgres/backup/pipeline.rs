@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use super::cutter::Captured;
-use super::cutter::{ Cut, Cutter, FileFacts, FramePool};
+use super::cutter::{Cut, Cutter, FileFacts, FramePool};
 use super::manifest::Folder;
 use super::packer::{Packer, Totals};
 use crate::codec::{FrameCompressor, Hasher, Sealer, Sha256Digest};

@@ -130,14 +130,18 @@ impl Settings {
                 .hint("set max_wal_senders = 10 in postgresql.conf and restart the server");
         }
         if self.archive_mode == "off" {
-            return Err(anyhow!("PostgreSQL at {server} has archive_mode = \"off\": a backup needs the WAL written with it"))
-                .hint(
-                    "set in postgresql.conf archive_mode = on and archive_command = 'archive-command %p' (with the \
+            return Err(anyhow!(
+                "PostgreSQL at {server} has archive_mode = \"off\": a backup needs the WAL written with it"
+            ))
+            .hint(
+                "set in postgresql.conf archive_mode = on and archive_command = 'archive-command %p' (with the \
                      program's full path; `walden init` prints the line), and restart the server",
-                );
+            );
         }
         if self.archiver.is_empty() {
-            tracing::warn!("PostgreSQL at {server} has no archive_command: its WAL is not archived by the server itself");
+            tracing::warn!(
+                "PostgreSQL at {server} has no archive_command: its WAL is not archived by the server itself"
+            );
         }
         Ok(())
     }

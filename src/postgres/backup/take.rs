@@ -109,7 +109,9 @@ impl Source for Live<'_> {
         let mut tries = 1;
         loop {
             match read().await {
-                Err(error) if tries < CLOCK_TRIES => tracing::warn!("cannot read the server's clock: {}", one_line(&error)),
+                Err(error) if tries < CLOCK_TRIES => {
+                    tracing::warn!("cannot read the server's clock: {}", one_line(&error))
+                }
                 result => return result,
             }
             tries += 1;
@@ -184,7 +186,10 @@ async fn explain(error: anyhow::Error, server: &Server, source: &mut impl Source
     }
     let failure = source.archiver_failure().await;
     let failure = failure.map(|said| format!(" (pg_stat_archiver: {said})")).unwrap_or_default();
-    with_hint(error, format!("see the server's log for why archive_command fails{failure}, or raise backup.wal_timeout"))
+    with_hint(
+        error,
+        format!("see the server's log for why archive_command fails{failure}, or raise backup.wal_timeout"),
+    )
 }
 
 /// Removes what a failed backup has stored, as far as possible.

@@ -103,8 +103,11 @@ mod tests {
     fn the_needed_files_are_the_segments_of_the_bytes_and_the_history() {
         let size = SegmentSize::new(16 << 20).unwrap();
         let names = |timeline, start: &str, stop: &str| {
-            let needed =
-                NeededWal { timeline: TimelineId(timeline), start: start.parse().unwrap(), stop: stop.parse().unwrap() };
+            let needed = NeededWal {
+                timeline: TimelineId(timeline),
+                start: start.parse().unwrap(),
+                stop: stop.parse().unwrap(),
+            };
             needed.files(size).map(|name| name.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(names(1, "0/2000028", "0/2000100"), ["000000010000000000000002"]);
