@@ -59,6 +59,44 @@ pub fn seal(
     Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
 }
 
+/// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
+pub struct Sealer {
+    encoder: zstd::Encoder<'static, Vec<u8>>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Sealer {
+    /// An empty body, compressed at `level`.
+    pub fn new(level: i32) -> io::Result<Self> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
+        encoder.include_checksum(true)?;
+        Ok(Self { encoder, hasher: Hasher::default(), size: 0 })
+    }
+
+    /// The object of what was written.
+    pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
+        let body = self.encoder.finish()?;
+        let plain = PlainDigest { size: self.size, sha256: self.hasher.finish() };
+        let stored = StoredSize { size: body.len() as u64 };
+        let header = Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain, stored, about };
+        Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
+    }
+}
+
+impl Write for Sealer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.encoder.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The envelope of a whole object, after checking that kind and lengths are as they must be.
 pub fn open_envelope(kind: &str, object: &[u8]) -> Result<Envelope, Damaged> {
     let envelope = match Envelope::parse(object) {
@@ -144,6 +182,16 @@ mod tests {
     #[test]
     fn plain_zstd_opens_it_too() {
         assert!(zstd::decode_all(&sealed(&content())[..]).unwrap() == content());
+    }
+
+    #[test]
+    fn what_was_written_piece_by_piece_opens() {
+        let mut sealer = Sealer::new(3).unwrap();
+        content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
+        let sealed = sealer.finish("test", serde_json::json!({})).unwrap();
+        let mut opened = Vec::new();
+        unseal("test", &[sealed.envelope, sealed.body].concat(), &mut opened).unwrap().unwrap();
+        assert!(opened == content());
     }
 
     #[test]
