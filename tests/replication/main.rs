@@ -1,5 +1,8 @@
 //! The replication connection against real servers of every major that is there.
 
+#[path = "../harness/mod.rs"]
+mod harness;
+
 mod backup;
 mod connect;
 mod server;

@@ -1,18 +1,25 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use walden::postgres::replication::{ConnInfo, Connection, Mode};
 
+use crate::harness::Major;
+
 /// Majors that can be run here, with the folder of their programs.
 pub fn majors() -> Vec<(u32, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres");
-    (13..=18)
-        .filter_map(|major| {
-            let own = root.join(major.to_string()).join("bin");
-            let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
-            [own, debian].into_iter().find(|bin| bin.join("postgres").exists()).map(|bin| (major, bin))
-        })
-        .collect()
+    (13..=18).filter_map(Major::find).map(|major| (major.number, major.bin().to_path_buf())).collect()
+}
+
+/// Those whose build can encrypt connections.
+pub fn tls_majors() -> Vec<(u32, PathBuf)> {
+    let able = |major: &Major| {
+        let able = major.speaks_tls();
+        if !able {
+            eprintln!("PostgreSQL {}: skipped (built without TLS)", major.number);
+        }
+        able
+    };
+    (13..=18).filter_map(Major::find).filter(able).map(|major| (major.number, major.bin().to_path_buf())).collect()
 }
 
 pub fn as_postgres(program: &str) -> Command {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use walden::postgres::replication::{Mode, Reason};
 
-use crate::server::{Server, majors, run};
+use crate::server::{Server, majors, run, tls_majors};
 use crate::{connect, failure};
 
 /// An authority, what it signed, and a server that uses it.
@@ -98,7 +98,7 @@ async fn is_encrypted(text: &str) -> bool {
 #[tokio::test]
 async fn each_sslmode_accepts_what_it_promises_and_nothing_less() {
     let pki = Pki::new();
-    for (major, _) in majors() {
+    for (major, _) in tls_majors() {
         let server = pki.server(major, "server").await;
         let right = "host=db.example";
         for (mode, encrypted) in [("disable", false), ("allow", false), ("prefer", true), ("require", true)] {
@@ -131,7 +131,7 @@ async fn each_sslmode_accepts_what_it_promises_and_nothing_less() {
 #[tokio::test]
 async fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer() {
     let pki = Pki::new();
-    for (major, _) in majors() {
+    for (major, _) in tls_majors() {
         let server = pki.server(major, "server").await;
         let of = |role: &str, mode: &str| format!("{} user={role} sslmode={mode}", server.tcp());
         assert!(is_encrypted(&of("only_tls", "allow")).await);
@@ -146,7 +146,7 @@ async fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer() {
 #[tokio::test]
 async fn scram_and_client_certificates_work_over_tls() {
     let pki = Pki::new();
-    for (major, _) in majors() {
+    for (major, _) in tls_majors() {
         let server = pki.server(major, "server").await;
         let scram = format!("{} user=scram_role password=x sslmode=require", server.tcp());
         let mut replication = connect(&scram, Mode::Physical).await;
@@ -186,7 +186,7 @@ async fn a_server_without_tls_is_refused_only_by_modes_that_need_it() {
 #[tokio::test]
 async fn certificates_that_people_really_have_are_accepted() {
     let pki = Pki::new();
-    let (major, _) = majors().pop().unwrap();
+    let (major, _) = tls_majors().pop().unwrap();
     // Self-signed, listed as its own authority.
     let server = pki.server(major, "stranger").await;
     assert!(is_encrypted(&pki.trusting(&server, "host=db.example", "stranger", "verify-full")).await);
