@@ -76,7 +76,9 @@ mod tests {
     #[test]
     fn frames_open_one_by_one_and_with_plain_zstd() {
         let mut compressor = FrameCompressor::new(3).unwrap();
-        for plain in [vec![0u8; MOST], b"short".to_vec(), (0..MOST as u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect()] {
+        for plain in
+            [vec![0u8; MOST], b"short".to_vec(), (0..MOST as u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect()]
+        {
             let frame = compressor.compress(&plain).unwrap();
             assert!(open(&frame).unwrap() == plain);
             assert!(zstd::decode_all(&frame[..]).unwrap() == plain);
