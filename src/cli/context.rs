@@ -29,7 +29,7 @@ impl Context {
 
     /// The repository that the settings name.
     pub async fn repository(&self) -> anyhow::Result<Repository> {
-        Repository::open(storage::open(&self.settings.repository.url.to_string())?).await
+        Repository::open(storage::open(&self.settings.repository.url)).await
     }
 
     /// The cluster that the settings name.

@@ -15,11 +15,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::with_hint;
+use crate::config::RepositoryUrl;
 
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
@@ -163,13 +162,9 @@ pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEnt
     }
 }
 
-/// Opens the store that a URL names. `file:///path` is a folder.
-pub fn open(url: &str) -> anyhow::Result<Arc<dyn Storage>> {
-    match url.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Ok(Arc::new(LocalStorage::new(path))),
-        _ => bail!(with_hint(
-            anyhow::anyhow!("repository URL \"{url}\" is not supported"),
-            "use file:///path/to/folder, with an absolute path"
-        )),
+/// Opens the store that a URL names.
+pub fn open(url: &RepositoryUrl) -> Arc<dyn Storage> {
+    match url {
+        RepositoryUrl::File(path) => Arc::new(LocalStorage::new(path)),
     }
 }
