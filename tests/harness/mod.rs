@@ -9,7 +9,7 @@
 //! cluster.archive_with(&walden);
 //! cluster.commit("a");
 //! ```
-#![allow(dead_code, unused_imports)] // Each test binary uses its part.
+#![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses its part.
 
 mod cluster;
 mod ledger;

@@ -40,7 +40,6 @@ pub fn run(command: &mut Command) {
 pub struct Server {
     pub folder: tempfile::TempDir,
     pub port: u16,
-    pub major: u32,
     bin: PathBuf,
 }
 
@@ -50,7 +49,7 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("walden").tempdir_in("/tmp").unwrap();
         run(Command::new("chown").arg("postgres").arg(folder.path()));
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, port, major, bin };
+        let server = Self { folder, port, bin };
         let data = server.data();
         run(as_postgres(server.bin.join("initdb").to_str().unwrap())
             .args(["-k", "-N", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8", "-D"])
