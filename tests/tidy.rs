@@ -23,8 +23,7 @@ struct Layer {
 }
 
 const LEAVES: &[&str] = &["config", "error", "fsync", "metrics", "wire"];
-/// Of the settings the keeper knows only where a repository lies.
-const KEEPER: &[&str] = &["repo", "codec", "storage", "config::RepositoryUrl", "error", "fsync", "metrics"];
+const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics"];
 const CORE: &[&str] =
     &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];
 const ACTIVITIES: &[&str] =
