@@ -12,13 +12,10 @@ pub mod faulty;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
-use crate::config::RepositoryUrl;
 
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
@@ -159,12 +156,5 @@ pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEnt
         if last {
             return Ok(entries);
         }
-    }
-}
-
-/// Opens the store that a URL names.
-pub fn open(url: &RepositoryUrl) -> Arc<dyn Storage> {
-    match url {
-        RepositoryUrl::File(path) => Arc::new(LocalStorage::new(path)),
     }
 }

@@ -3,16 +3,19 @@
 
 pub mod cleanup;
 pub mod cutter;
+pub mod delete;
 mod finish;
 pub mod manifest;
 mod outside;
 mod packer;
 pub mod pipeline;
+pub mod reader;
 pub mod start;
 pub mod started;
 pub mod stream;
 pub mod take;
 pub mod tar;
+pub mod verify;
 pub mod wal;
 
 use crate::postgres::types::WalFileName;
