@@ -26,6 +26,9 @@ pub struct MajorSince {
     pub since: DateTime<Utc>,
 }
 
+/// Kind of the objects of WAL files.
+pub const WAL_KIND: &str = "wal";
+
 /// What the envelope of a WAL object tells (`about` of kind `wal`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalDescription {

@@ -1,0 +1,340 @@
+//! The catalog's one door to the repository: reads the facts that decisions are made over. An object that is there
+//! but cannot be read is an answer of its own, and a store that does not answer is an error: neither is ever taken
+//! for absent.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail, ensure};
+use chrono::{DateTime, Utc};
+use tokio::task::JoinSet;
+
+use super::{BackupDescription, WAL_KIND, WalRanges};
+use crate::postgres::backup::manifest;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::repo::ObjectError;
+use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta};
+
+/// Headers read at once.
+const PARALLEL_READS: usize = 16;
+
+/// All base backups, by what their manifests say.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedBackups {
+    /// Oldest first.
+    pub complete: Vec<BackupDescription>,
+    /// The manifest is there and cannot be used; and why.
+    pub damaged: Vec<(BackupId, String)>,
+    /// Without a manifest: being taken, or interrupted.
+    pub unfinished: Vec<BackupId>,
+}
+
+/// All timeline history files.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedHistories {
+    pub known: BTreeMap<TimelineId, TimelineHistory>,
+    /// The file is there and cannot be used; and why.
+    pub damaged: BTreeMap<TimelineId, String>,
+}
+
+/// What lies in the WAL folder.
+#[derive(Debug, Clone)]
+pub struct LoadedWal {
+    pub ranges: WalRanges,
+    /// Last, unfinished segments of timelines that a promotion ended.
+    pub partials: Vec<SegmentName>,
+    /// Timelines that have a history file.
+    pub histories: Vec<TimelineId>,
+    /// Objects whose names are no WAL file's, or that lie where their name does not belong.
+    pub foreign: Vec<String>,
+}
+
+/// Reads the headers of all manifests. Errors: the store did not answer.
+pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
+    let mut loaded = LoadedBackups::default();
+    let mut reads = JoinSet::new();
+    let mut folders = Listing::new(cluster.layout.base_folder());
+    while let Some(page) = folders.next_page(cluster).await? {
+        for id in page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())) {
+            if reads.len() >= PARALLEL_READS
+                && let Some(read) = reads.join_next().await
+            {
+                loaded.add(read??);
+            }
+            let cluster = cluster.clone();
+            reads.spawn(async move { read_description(&cluster, &id).await.map(|found| (id, found)) });
+        }
+    }
+    while let Some(read) = reads.join_next().await {
+        loaded.add(read??);
+    }
+    loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
+    loaded.damaged.sort();
+    loaded.unfinished.sort();
+    Ok(loaded)
+}
+
+impl LoadedBackups {
+    fn add(&mut self, (id, found): (BackupId, Found<BackupDescription>)) {
+        match found {
+            Found::Whole(description) => self.complete.push(description),
+            Found::Damaged(why) => self.damaged.push((id, why)),
+            Found::Absent => self.unfinished.push(id),
+        }
+    }
+}
+
+/// Three answers; that the store did not answer is an error beside them.
+enum Found<T> {
+    Whole(T),
+    Damaged(String),
+    Absent,
+}
+
+async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Found<BackupDescription>> {
+    let key = cluster.layout.manifest(id);
+    let header = match cluster.repository.header(&key, manifest::KIND).await {
+        Ok(Some(header)) => header,
+        Ok(None) => return Ok(Found::Absent),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(ObjectError::Storage(error)) => return Err(error.into()),
+    };
+    let checked = serde_json::from_value(header.about)
+        .with_context(|| format!("object \"{key}\" does not describe a backup"))
+        .and_then(|description| check_description(cluster, id, &key, description));
+    Ok(match checked {
+        Ok(description) => Found::Whole(description),
+        Err(error) => Found::Damaged(crate::error::one_line(&error)),
+    })
+}
+
+fn check_description(
+    cluster: &Cluster,
+    id: &BackupId,
+    key: &Key,
+    found: BackupDescription,
+) -> anyhow::Result<BackupDescription> {
+    let ours = &cluster.description;
+    ensure!(found.id == *id, "object \"{key}\" describes backup \"{}\": it was moved", found.id);
+    ensure!(
+        found.system_identifier == ours.system_identifier && found.segment_size == ours.segment_size,
+        "object \"{key}\" is a backup of the cluster with system identifier {}, not of \"{}\" with {}",
+        found.system_identifier,
+        ours.name,
+        ours.system_identifier
+    );
+    ensure!(
+        found.start_lsn < found.stop_lsn,
+        "object \"{key}\" ends at {}, not after its start {}",
+        found.stop_lsn,
+        found.start_lsn
+    );
+    Ok(found)
+}
+
+/// Reads all history files. Errors: the store did not answer.
+pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<LoadedHistories> {
+    let mut loaded = LoadedHistories::default();
+    for timeline in timelines {
+        match read_history(cluster, *timeline).await? {
+            Found::Whole(history) => drop(loaded.known.insert(*timeline, history)),
+            Found::Damaged(why) => drop(loaded.damaged.insert(*timeline, why)),
+            Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
+        }
+    }
+    Ok(loaded)
+}
+
+async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Found<TimelineHistory>> {
+    let key = cluster.layout.wal(&WalFileName::History(timeline));
+    let content = match cluster.repository.read_small(&key, WAL_KIND).await {
+        Ok(Some((_, content))) => content,
+        Ok(None) => return Ok(Found::Absent),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(ObjectError::Storage(error)) => return Err(error.into()),
+    };
+    Ok(match TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)) {
+        Ok(history) => Found::Whole(history),
+        Err(error) => Found::Damaged(format!("object \"{key}\": {error}")),
+    })
+}
+
+/// Lists the WAL folder, page by page. Errors: the store did not answer.
+pub async fn load_wal(cluster: &Cluster) -> anyhow::Result<LoadedWal> {
+    let ranges = WalRanges::new(cluster.description.segment_size);
+    let mut loaded = LoadedWal { ranges, partials: Vec::new(), histories: Vec::new(), foreign: Vec::new() };
+    let mut top = Listing::new(cluster.layout.wal_folder());
+    while let Some(page) = top.next_page(cluster).await? {
+        for entry in page {
+            match entry {
+                ListEntry::Object(meta) => loaded.add(cluster, &meta),
+                ListEntry::Folder(folder) => {
+                    let mut group = Listing::new(folder);
+                    while let Some(page) = group.next_page(cluster).await? {
+                        page.iter().for_each(|entry| match entry {
+                            ListEntry::Object(meta) => loaded.add(cluster, meta),
+                            ListEntry::Folder(folder) => loaded.foreign.push(folder.clone()),
+                        });
+                    }
+                }
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+impl LoadedWal {
+    fn add(&mut self, cluster: &Cluster, meta: &ObjectMeta) {
+        match cluster.layout.parse_wal(&meta.key) {
+            Some(WalFileName::Segment(name)) if name.fits(self.ranges.segment_size()) => {
+                self.ranges.add(name, meta.size, instant(meta.modified));
+            }
+            Some(WalFileName::Partial(name)) => self.partials.push(name),
+            Some(WalFileName::History(timeline)) => self.histories.push(timeline),
+            Some(WalFileName::Backup { .. }) => (),
+            Some(WalFileName::Segment(_)) | None => self.foreign.push(meta.key.to_string()),
+        }
+    }
+}
+
+/// A folder's entries, a page at a time.
+struct Listing {
+    folder: String,
+    after: Option<String>,
+    ended: bool,
+}
+
+impl Listing {
+    fn new(folder: String) -> Self {
+        Self { folder, after: None, ended: false }
+    }
+
+    async fn next_page(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Vec<ListEntry>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let page = cluster.repository.storage().list(&self.folder, self.after.as_deref()).await?;
+        self.ended = page.len() < LIST_PAGE;
+        self.after = page.last().map(|entry| entry.name().to_string());
+        Ok(Some(page))
+    }
+}
+
+fn instant(time: SystemTime) -> DateTime<Utc> {
+    time.into()
+}
+
+fn chain(error: ObjectError) -> String {
+    crate::error::one_line(&error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::codec::{Sealed, seal};
+    use crate::postgres::catalog::testing;
+    use crate::repo::Repository;
+    use crate::storage::faulty::{CrashPoint, FaultyStorage};
+    use crate::storage::{MemoryStorage, PutMode, Storage};
+
+    async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
+        let storage = Arc::new(MemoryStorage::default());
+        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+        (Cluster::register(repository, testing::cluster_description()).await.unwrap().0, storage)
+    }
+
+    fn sealed(kind: &str, about: serde_json::Value, content: &str) -> Sealed {
+        seal(kind, about, &mut content.as_bytes(), content.len() as u64, 1).unwrap()
+    }
+
+    async fn put(storage: &MemoryStorage, key: &Key, bytes: Vec<u8>) {
+        let _ = storage.put(key, bytes.into(), PutMode::CreateOnly).await.unwrap();
+    }
+
+    fn whole(object: &Sealed) -> Vec<u8> {
+        [object.envelope.clone(), object.body.clone()].concat()
+    }
+
+    #[tokio::test]
+    async fn complete_damaged_and_unfinished_backups_are_three_answers() {
+        let (cluster, storage) = cluster().await;
+        let backup = testing::backup("20260102-000000Z");
+        let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+        put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+        let cut: BackupId = "20260101-000000Z".parse().unwrap();
+        put(&storage, &cluster.layout.manifest(&cut), whole(&object)[..50].to_vec()).await;
+        let moved: BackupId = "20260103-000000Z".parse().unwrap();
+        put(&storage, &cluster.layout.manifest(&moved), whole(&object)).await;
+        let started: BackupId = "20260104-000000Z".parse().unwrap();
+        put(&storage, &cluster.layout.started(&started), b"{}".to_vec()).await;
+        let loaded = load_backups(&cluster).await.unwrap();
+        assert_eq!(loaded.complete, [backup]);
+        assert_eq!(loaded.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [cut, moved]);
+        assert!(loaded.damaged[1].1.contains("moved"), "{:?}", loaded.damaged);
+        assert_eq!(loaded.unfinished, [started]);
+    }
+
+    #[tokio::test]
+    async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
+        let (cluster, storage) = cluster().await;
+        let names = [
+            "000000010000000000000002",
+            "000000010000000000000003",
+            "000000010000000000000005",
+            "000000010000000100000000",
+            "000000020000000000000003",
+            "000000010000000000000003.partial",
+            "000000010000000000000002.00000028.backup",
+            "00000002.history",
+        ];
+        for name in names {
+            put(&storage, &cluster.layout.wal(&name.parse().unwrap()), b"x".to_vec()).await;
+        }
+        put(&storage, &Key::new("main/wal/0000000100000000/stray.txt").unwrap(), b"x".to_vec()).await;
+        let loaded = load_wal(&cluster).await.unwrap();
+        let shown: Vec<String> = loaded.ranges.iter().map(|r| format!("{}..{}", r.first, r.last)).collect();
+        let expected = [
+            "000000010000000000000002..000000010000000000000003",
+            "000000010000000000000005..000000010000000000000005",
+            "000000010000000100000000..000000010000000100000000",
+            "000000020000000000000003..000000020000000000000003",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!((loaded.partials.len(), loaded.histories.len()), (1, 1));
+        assert_eq!(loaded.foreign, ["main/wal/0000000100000000/stray.txt"]);
+        let histories = load_histories(&cluster, &loaded.histories).await.unwrap();
+        assert!(histories.known.is_empty() && histories.damaged.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
+        let (cluster, storage) = cluster().await;
+        let backup = testing::backup("20260102-000000Z");
+        let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+        put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+        let history = sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
+        put(&storage, &cluster.layout.wal(&"00000002.history".parse().unwrap()), whole(&history)).await;
+        for stop_at in 0.. {
+            // Opening reads the marker and cluster.json first: two calls.
+            let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at + 2, CrashPoint::Before));
+            let repository = Repository::open(faulty.clone()).await.unwrap();
+            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+            let everything = async {
+                let wal = load_wal(&cluster).await?;
+                let histories = load_histories(&cluster, &wal.histories).await?;
+                anyhow::Ok((load_backups(&cluster).await?, histories))
+            };
+            let loaded = everything.await;
+            if !faulty.stopped() {
+                let (backups, histories) = loaded.unwrap();
+                assert_eq!((backups.complete.len(), histories.known.len()), (1, 1));
+                return;
+            }
+            assert!(loaded.is_err(), "call {stop_at}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Which segments are kept, as unbroken ranges: memory grows with the gaps, not with the segments.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
+
+/// An unbroken run of segments of one timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalRange {
+    pub first: SegmentName,
+    pub last: SegmentName,
+    /// How many segments.
+    pub segments: u64,
+    /// Bytes of their objects.
+    pub stored_bytes: u64,
+    /// When the first and the last segment were stored, by the store's clock.
+    pub first_stored: DateTime<Utc>,
+    pub last_stored: DateTime<Utc>,
+}
+
+impl WalRange {
+    /// The timeline of all its segments.
+    pub fn timeline(&self) -> TimelineId {
+        self.first.timeline
+    }
+
+    /// Whether it holds the segment of that number.
+    pub fn holds(&self, number: u64, size: SegmentSize) -> bool {
+        (self.first.number(size)..=self.last.number(size)).contains(&number)
+    }
+}
+
+/// Segments that are missing although later ones of the same timeline are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    pub first_missing: SegmentName,
+    pub last_missing: SegmentName,
+    pub segments: u64,
+}
+
+/// All ranges of a cluster, ordered by timeline and place, never touching each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalRanges {
+    size: SegmentSize,
+    ranges: Vec<WalRange>,
+}
+
+impl WalRanges {
+    /// No segment yet, of a cluster with segments of this size.
+    pub fn new(size: SegmentSize) -> Self {
+        Self { size, ranges: Vec::new() }
+    }
+
+    /// Bytes in a segment.
+    pub fn segment_size(&self) -> SegmentSize {
+        self.size
+    }
+
+    /// Adds a segment. Cheapest in ascending order, as listings give them; a segment added twice counts once.
+    pub fn add(&mut self, name: SegmentName, stored_bytes: u64, stored: DateTime<Utc>) {
+        let (size, number) = (self.size, name.number(self.size));
+        let after = self.ranges.partition_point(|range| range.first <= name);
+        if after > 0 {
+            let before = &mut self.ranges[after - 1];
+            if before.timeline() == name.timeline && before.last.number(size) + 1 >= number {
+                if before.last < name {
+                    before.last = name;
+                    before.segments += 1;
+                    before.stored_bytes += stored_bytes;
+                    before.last_stored = stored;
+                    self.join(after - 1);
+                }
+                return;
+            }
+        }
+        let (first_stored, last_stored) = (stored, stored);
+        let range = WalRange { first: name, last: name, segments: 1, stored_bytes, first_stored, last_stored };
+        self.ranges.insert(after, range);
+        self.join(after);
+    }
+
+    /// Joins a range with the next when they touch.
+    fn join(&mut self, at: usize) {
+        let Some(next) = self.ranges.get(at + 1) else { return };
+        let range = &self.ranges[at];
+        if next.timeline() == range.timeline() && range.last.number(self.size) + 1 == next.first.number(self.size) {
+            let next = self.ranges.remove(at + 1);
+            let range = &mut self.ranges[at];
+            range.last = next.last;
+            range.segments += next.segments;
+            range.stored_bytes += next.stored_bytes;
+            range.last_stored = next.last_stored;
+        }
+    }
+
+    /// All ranges, ordered by timeline and place.
+    pub fn iter(&self) -> impl Iterator<Item = &WalRange> + '_ {
+        self.ranges.iter()
+    }
+
+    /// The ranges of one timeline, in order.
+    pub fn of(&self, timeline: TimelineId) -> &[WalRange] {
+        let from = self.ranges.partition_point(|range| range.timeline() < timeline);
+        let to = self.ranges.partition_point(|range| range.timeline() <= timeline);
+        &self.ranges[from..to]
+    }
+
+    /// The range that holds a segment.
+    pub fn holding(&self, name: SegmentName) -> Option<&WalRange> {
+        let number = name.number(self.size);
+        self.of(name.timeline).iter().find(|range| range.holds(number, self.size))
+    }
+
+    /// Whether a segment is kept.
+    pub fn contains(&self, name: SegmentName) -> bool {
+        self.holding(name).is_some()
+    }
+
+    /// The first segment kept of this timeline at or after a number.
+    pub fn first_from(&self, timeline: TimelineId, number: u64) -> Option<SegmentName> {
+        let range = self.of(timeline).iter().find(|range| range.last.number(self.size) >= number)?;
+        Some(SegmentName::from_number(timeline, number.max(range.first.number(self.size)), self.size))
+    }
+
+    /// What is missing between the ranges of each timeline.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let pairs = self.ranges.windows(2).filter(|pair| pair[0].timeline() == pair[1].timeline());
+        pairs.map(|pair| self.gap(&pair[0], &pair[1])).collect()
+    }
+
+    fn gap(&self, before: &WalRange, after: &WalRange) -> Gap {
+        let (first, next) = (before.last.number(self.size) + 1, after.first.number(self.size));
+        let name = |number| SegmentName::from_number(before.timeline(), number, self.size);
+        Gap { first_missing: name(first), last_missing: name(next - 1), segments: next - first }
+    }
+
+    /// The first LSN after a range.
+    pub fn end(&self, range: &WalRange) -> Lsn {
+        range.last.end(self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(timeline: u32, number: u64) -> SegmentName {
+        SegmentName::from_number(TimelineId(timeline), number, size())
+    }
+
+    fn size() -> SegmentSize {
+        SegmentSize::new(64 << 20).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_hold_exactly_what_was_added_in_any_order(
+            added in prop::collection::vec((1u32..3, 50u64..80), 0..60)
+        ) {
+            let mut ranges = WalRanges::new(size());
+            for (at, (timeline, number)) in added.iter().enumerate() {
+                ranges.add(name(*timeline, *number), 10, DateTime::from_timestamp(at as i64, 0).unwrap());
+            }
+            let kept: BTreeSet<(u32, u64)> = added.into_iter().collect();
+            for timeline in 1..3 {
+                for number in 49..81 {
+                    let expected = kept.contains(&(timeline, number));
+                    prop_assert_eq!(ranges.contains(name(timeline, number)), expected);
+                    let next = (number..81).find(|n| kept.contains(&(timeline, *n))).map(|n| name(timeline, n));
+                    prop_assert_eq!(ranges.first_from(TimelineId(timeline), number), next);
+                }
+            }
+            let segments: u64 = ranges.iter().map(|range| range.segments).sum();
+            prop_assert_eq!(segments, kept.len() as u64);
+            prop_assert_eq!(ranges.iter().map(|range| range.stored_bytes).sum::<u64>(), 10 * segments);
+            for gap in ranges.gaps() {
+                let (first, last) = (gap.first_missing.number(size()), gap.last_missing.number(size()));
+                prop_assert_eq!(gap.segments, last - first + 1);
+                let timeline = gap.first_missing.timeline.0;
+                prop_assert!((first..=last).all(|n| !kept.contains(&(timeline, n))));
+                prop_assert!(kept.contains(&(timeline, first - 1)) && kept.contains(&(timeline, last + 1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_goes_on_over_a_log_boundary() {
+        let mut ranges = WalRanges::new(size());
+        for number in 62..67 {
+            ranges.add(name(1, number), 1, DateTime::UNIX_EPOCH);
+        }
+        assert_eq!(ranges.iter().count(), 1);
+        assert_eq!(ranges.iter().next().unwrap().last.to_string(), "000000010000000100000002");
+    }
+}
