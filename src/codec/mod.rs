@@ -7,4 +7,4 @@ mod sealed;
 
 pub use digest::{Hasher, Sha256Digest};
 pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, PlainDigest, StoredSize};
-pub use sealed::{Damaged, Sealed, Sealer, open_envelope, seal, unseal};
+pub use sealed::{Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};

@@ -90,6 +90,11 @@ impl Sealer {
     }
 }
 
+/// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`Sealer`] itself.
+pub fn sealed_bound(plain_size: u64) -> u64 {
+    plain_size + plain_size / 256 + 2 * GROWTH as u64
+}
+
 /// Takes all of `input` in; at the end, puts all of the rest out.
 fn compress(context: &mut CCtx, input: &[u8], body: &mut Vec<u8>, directive: ZSTD_EndDirective) -> io::Result<()> {
     let mut input = InBuffer::around(input);
@@ -230,7 +235,9 @@ mod tests {
         let mut content = vec![0; 3 << 20];
         getrandom::fill(&mut content).unwrap();
         let mut opened = Vec::new();
-        unseal("test", &sealed(&content), &mut opened).unwrap().unwrap();
+        let object = sealed(&content);
+        assert!((object.len() as u64) < sealed_bound(content.len() as u64));
+        unseal("test", &object, &mut opened).unwrap().unwrap();
         assert!(opened == content);
     }
 
