@@ -11,6 +11,11 @@ mod tls;
 use walden::error::{find, hints, one_line};
 use walden::postgres::replication::{ConnInfo, ConnectError, Connection, Mode};
 
+/// Runs a scenario that connects.
+fn block_on(scenario: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+}
+
 /// A connection that must succeed.
 async fn connect(text: &str, mode: Mode) -> Connection {
     let info = ConnInfo::from_process(text).unwrap();
