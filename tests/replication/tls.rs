@@ -64,11 +64,11 @@ impl Pki {
 
     /// `None`, said aloud, where the major was built without TLS.
     async fn server(&self, major: &Major, certificate: &str) -> Option<Server> {
-        let mut server = Server::start(major, "", "");
-        if server.cluster.sql("show ssl_library").is_empty() {
+        if !major.speaks_tls() {
             eprintln!("PostgreSQL {}: skipped (built without TLS)", major.number);
             return None;
         }
+        let mut server = Server::start(major, "", "");
         self.install(&server, certificate);
         let hba = server.scratch.write("hba.conf", HBA);
         server.cluster.append_conf(&format!(
