@@ -6,6 +6,8 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod restore;
+mod wal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,6 +43,10 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
+    /// List archived WAL, or verify it.
+    Wal(wal::Args),
+    /// Restore a cluster to a moment, beside the original.
+    Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -69,6 +75,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Backup(args) => {
             let context = context()?;
             context.block_on(backup::run(&context, args))
+        }
+        Verb::Wal(args) => {
+            let context = context()?;
+            context.block_on(wal::run(&context, args))
+        }
+        Verb::Restore(args) => {
+            let context = context()?;
+            context.block_on(restore::run(&context, args))
         }
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),
