@@ -5,9 +5,10 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
+use super::context::open_storage;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
@@ -15,9 +16,7 @@ use crate::fsync;
 use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
-use crate::postgres::types::SegmentSize;
 use crate::repo::Repository;
-use crate::storage;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -148,37 +147,24 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut connection = Connection::connect(&info, Mode::Physical).await?;
     let identity = connection.identify_system().await?;
-    let segment_size = parse_size(&connection.show("wal_segment_size").await?)?;
+    let segment_size = connection.segment_size().await?;
     let major = connection.major_version()?;
     connection.close().await?;
     let now = chrono::Utc::now();
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
-    let url = settings.repository.url.to_string();
-    let (repository, repository_created) = Repository::init(storage::open(&url)?, now).await?;
+    let url = &settings.repository.url;
+    let (repository, repository_created) = Repository::init(open_storage(url), now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,
         configuration_written: false,
         socket: settings.service.socket.clone(),
-        repository: url,
+        repository: url.to_string(),
         repository_created,
         cluster: cluster.description,
         cluster_registered,
     })
-}
-
-/// A size as `SHOW` prints it: `16MB`.
-fn parse_size(text: &str) -> anyhow::Result<SegmentSize> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u32 = match &text[digits.len()..] {
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        _ => bail!("the server's wal_segment_size \"{text}\" has no unit of MB or GB"),
-    };
-    let number: u32 = digits.parse().with_context(|| format!("wal_segment_size \"{text}\" is no number"))?;
-    ensure!(number <= 1024, "wal_segment_size \"{text}\" is too large");
-    Ok(SegmentSize::new(number.saturating_mul(unit))?)
 }
 
 fn in_words(report: &Report) -> String {
@@ -220,19 +206,4 @@ fn archive_command(report: &Report) -> String {
     let default_socket = report.socket.as_path() == Path::new(config::DEFAULT_SOCKET);
     let socket = if default_socket { String::new() } else { option("socket", &report.socket) };
     format!("{}{config}{socket} %p", program.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_segment_size_is_read_as_the_server_shows_it() {
-        for (text, mib) in [("1MB", 1), ("16MB", 16), ("1GB", 1024)] {
-            assert_eq!(parse_size(text).unwrap().bytes() >> 20, mib);
-        }
-        for text in ["", "16", "16kB", "3MB", "xMB", "4096GB"] {
-            assert!(parse_size(text).is_err(), "{text:?}");
-        }
-    }
 }

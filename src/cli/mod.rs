@@ -1,5 +1,6 @@
 //! The command line: one file a verb. Arguments and settings in, a table or JSON and an exit code out.
 
+mod backup;
 mod config;
 mod context;
 mod exit;
@@ -38,6 +39,8 @@ struct Cli {
 enum Verb {
     /// Write a configuration file, make the repository and register the server. Safe to repeat.
     Init(init::Args),
+    /// Take, list, show, verify and delete base backups.
+    Backup(backup::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -63,6 +66,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let context = || Context::load(cli.config.as_deref(), cli.format);
     match cli.verb {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
+        Verb::Backup(args) => {
+            let context = context()?;
+            context.block_on(backup::run(&context, args))
+        }
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),
             config::Verb::Show => config::show(&context()?),

@@ -1,14 +1,15 @@
 //! The repository's URL.
 
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The schemes that [`RepositoryUrl::parse`] accepts, for messages.
 const SUPPORTED: &str = "supported: file (file:///absolute/path)";
 
-/// Where the repository is. `Display` writes a URL that parses to the same value.
+/// Where the repository is. `Display` writes a URL that parses to the same value; it encodes only what would not,
+/// so that people recognise their path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RepositoryUrl {
     /// `file:///absolute/path`: a folder; the path is absolute and percent-decoded.
@@ -56,23 +57,15 @@ impl fmt::Display for RepositoryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RepositoryUrl::File(path) = self;
         f.write_str("file://")?;
-        for &byte in path.as_os_str().as_bytes() {
-            match byte {
-                b'a'..=b'z'
-                | b'A'..=b'Z'
-                | b'0'..=b'9'
-                | b'/'
-                | b'-'
-                | b'_'
-                | b'.'
-                | b'~'
-                | b'+'
-                | b','
-                | b'='
-                | b'@' => {
-                    write!(f, "{}", byte as char)?;
+        for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    c if matches!(c, '%' | '?' | '#') || c.is_ascii_control() => write!(f, "%{:02X}", u32::from(c))?,
+                    plain => f.write_char(plain)?,
                 }
-                _ => write!(f, "%{byte:02X}")?,
+            }
+            for byte in chunk.invalid() {
+                write!(f, "%{byte:02X}")?;
             }
         }
         Ok(())

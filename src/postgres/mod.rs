@@ -6,4 +6,5 @@ pub mod catalog;
 pub mod cluster;
 pub mod layout;
 pub mod replication;
+pub mod restore;
 pub mod types;

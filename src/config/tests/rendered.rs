@@ -120,20 +120,23 @@ fn nothing_wrong_is_rendered() {
     assert_says(&error(("wal.look_ahead", "65")), &["wal.look_ahead is \"65\"", "0 to 64"]);
 }
 
-/// Fails if a file of the tree is not what the table of keys makes.
+/// Fails if a file of the tree is not what the table of keys makes; writes it first when `WALDEN_TEST_WRITE` is set.
 #[track_caller]
-fn assert_fresh(file: &str, command: &str, rendered: &str) {
+fn assert_fresh(file: &str, rendered: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("WALDEN_TEST_WRITE").is_some() {
+        std::fs::write(&path, rendered).unwrap();
+    }
     let found = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(found == rendered, "{file} is out of date; make it anew: `{command} > {file}`");
+    assert!(found == rendered, "{file} is out of date; make it anew: `WALDEN_TEST_WRITE=1 cargo test --lib is_fresh`");
 }
 
 #[test]
 fn the_example_in_the_tree_is_fresh() {
-    assert_fresh("deploy/walden.toml", "walden config example", &example());
+    assert_fresh("deploy/walden.toml", &example());
 }
 
 #[test]
 fn the_reference_in_the_tree_is_fresh() {
-    assert_fresh("docs/operations/configuration.md", "walden config reference", &render_reference());
+    assert_fresh("docs/operations/configuration.md", &render_reference());
 }

@@ -112,6 +112,13 @@ fn a_url_that_is_not_a_folder_of_this_machine_says_what_is_supported() {
     }
 }
 
+#[test]
+fn a_url_is_shown_as_people_write_the_path() {
+    let shown = |url: &str| RepositoryUrl::parse(url).unwrap().to_string();
+    assert_eq!(shown("file:///srv/my%20archive/%C3%A4"), "file:///srv/my archive/ä");
+    assert_eq!(shown("file:///100%25/%3F%23%FF"), "file:///100%25/%3F%23%FF");
+}
+
 proptest! {
     #[test]
     fn any_text_is_answered_without_panic(text in "\\PC*|[\\[\\]a-z.=\"'#\n0-9_ -]*") {
@@ -132,6 +139,13 @@ proptest! {
         let mut entries = raw::Entries::default();
         entries.add_file(Path::new("x.toml"), &file).unwrap();
         prop_assert_eq!(entries.secret("postgresql.dsn").unwrap().expose(), text);
+    }
+
+    #[test]
+    fn a_url_of_any_bytes_survives_its_text(name in proptest::collection::vec(1u8.., 1..20)) {
+        prop_assume!(!name.contains(&b'/') && name != b"." && name != b"..");
+        let url = RepositoryUrl::File(Path::new("/r").join(std::ffi::OsString::from_vec(name)));
+        prop_assert_eq!(RepositoryUrl::parse(&url.to_string()), Ok(url));
     }
 
     #[test]

@@ -1,3 +1,35 @@
-//! Taking base backups, one file a step.
+//! Base backups, one file a step: [`start`] checks the server, [`stream`] transfers, [`wal`] waits for the WAL,
+//! [`finish`] writes the manifest; and what is done with backups later.
 
+pub mod cleanup;
+pub mod cutter;
+pub mod delete;
+mod finish;
 pub mod manifest;
+mod outside;
+mod packer;
+pub mod pipeline;
+pub mod reader;
+pub mod start;
+pub mod started;
+pub mod stream;
+pub mod take;
+pub mod tar;
+pub mod verify;
+pub mod wal;
+
+use crate::postgres::types::WalFileName;
+
+/// What happens while a backup is taken, for whoever shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The server makes the checkpoint that the backup begins with.
+    Checkpoint,
+    /// Bytes transferred so far, and the server's estimate of all.
+    Streaming { done: u64, total: Option<u64> },
+    /// Everything is stored; this WAL file is not yet in the repository.
+    WaitingForWal { missing: WalFileName },
+}
+
+/// Told of every [`Event`]; called often, must be quick.
+pub type Observer<'a> = &'a (dyn Fn(Event) + Sync);

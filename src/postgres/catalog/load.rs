@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
-use super::{BackupDescription, WAL_KIND, WalRanges};
+use super::{BackupDescription, Facts, WAL_KIND, WalRanges};
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -84,6 +84,23 @@ impl LoadedBackups {
             Found::Absent => self.unfinished.push(id),
         }
     }
+}
+
+/// Everything that planning a restore needs. Errors: the store did not answer.
+pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
+    // Backups first: the WAL of one that was complete by then is in the listing that follows.
+    let backups = load_backups(cluster).await?;
+    let wal = load_wal(cluster).await?;
+    let histories = load_histories(cluster, &wal.histories).await?;
+    Ok(Facts {
+        cluster: cluster.description.name.clone(),
+        backups: backups.complete,
+        damaged_backups: backups.damaged.into_iter().collect(),
+        unfinished_backups: backups.unfinished,
+        ranges: wal.ranges,
+        histories: histories.known,
+        damaged_histories: histories.damaged,
+    })
 }
 
 /// Three answers; that the store did not answer is an error beside them.

@@ -2,12 +2,22 @@
 
 pub mod load;
 mod model;
+mod path;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod ranges;
+mod target;
 #[cfg(test)]
 pub mod testing;
+mod unreachable;
 
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
+pub use path::{PathStep, Reach, TimelinePath, WalPiece};
+pub use plan::{Facts, RecoveryPlan, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
+pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
+pub use unreachable::{Nearest, Reason, Unreachable};

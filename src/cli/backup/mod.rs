@@ -1,0 +1,43 @@
+//! `walden backup`: take, list, show, verify and delete base backups.
+
+mod delete;
+mod list;
+mod progress;
+mod show;
+mod take;
+mod verify;
+
+use clap::Subcommand;
+
+use super::{Context, Exit};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take a base backup now. It is complete when all WAL that it needs is in the repository.
+    Take(take::Args),
+    /// List the base backups.
+    List,
+    /// Show everything that is known of a base backup.
+    Show(show::Args),
+    /// Read base backups whole and check every frame, every file and the WAL that they need.
+    Verify(verify::Args),
+    /// Delete a base backup, after showing what can no longer be restored without it.
+    Delete(delete::Args),
+}
+
+/// Runs the verb.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    match args.verb {
+        Verb::Take(args) => take::run(context, args).await,
+        Verb::List => list::run(context).await,
+        Verb::Show(args) => show::run(context, &args).await,
+        Verb::Verify(args) => verify::run(context, &args).await,
+        Verb::Delete(args) => delete::run(context, &args).await,
+    }
+}

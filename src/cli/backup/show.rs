@@ -1,0 +1,122 @@
+use std::fmt::Write;
+use std::io::BufReader;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::list::{checksums, duration};
+use crate::codec::open_envelope;
+use crate::error::Hint;
+use crate::postgres::backup::manifest::{self, Entry, read_entries};
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The backup, as `walden backup list` names it.
+    #[arg(value_name = "ID")]
+    id: BackupId,
+    /// List its files, too.
+    #[arg(long)]
+    files: bool,
+}
+
+/// Shows one backup.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let cluster = context.cluster().await?;
+    let (description, object) = read(&cluster, &args.id).await?;
+    match context.format {
+        Format::Json => json(&description, &object, args.files)?,
+        Format::Table => {
+            print_text(&in_words(&description))?;
+            if args.files {
+                each_file(&object, |line| print_text(line))?;
+            }
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescription, bytes::Bytes)> {
+    let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND).await?;
+    let object = object
+        .with_context(|| format!("there is no backup \"{id}\" in cluster \"{}\"", cluster.layout.cluster()))
+        .hint("`walden backup list` shows all backups")?;
+    let about = open_envelope(manifest::KIND, &object)?.header.about;
+    let description = serde_json::from_value(about).context("the manifest's description cannot be read")?;
+    Ok((description, object))
+}
+
+fn entries(object: &[u8]) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Entry>> + '_> {
+    let body = open_envelope(manifest::KIND, object)?.len as usize;
+    Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(&object[body..])?)))
+}
+
+fn json(description: &BackupDescription, object: &[u8], files: bool) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        description: &'a BackupDescription,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        entries: Option<Vec<Entry>>,
+    }
+    let entries = if files { Some(entries(object)?.collect::<anyhow::Result<_>>()?) } else { None };
+    print_json(&Shown { description, entries })
+}
+
+fn in_words(backup: &BackupDescription) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{name:<20} {value}");
+    };
+    line("backup", backup.id.to_string());
+    line("label", backup.label.clone());
+    line("started", backup.started_at.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string());
+    line("stopped", format!("{} ({})", backup.stopped_at.format("%Y-%m-%d %H:%M:%S%.3fZ"), duration(backup)));
+    line("taken from", if backup.from_standby { "a standby" } else { "a primary" }.into());
+    line("server", format!("PostgreSQL {}", backup.server_version));
+    line("system identifier", backup.system_identifier.to_string());
+    line("segment size", format!("{} MiB", backup.segment_size.bytes() >> 20));
+    line("timeline", backup.timeline.to_string());
+    line("start", backup.start_lsn.to_string());
+    line("stop", format!("{} (can be restored to here and later)", backup.stop_lsn));
+    line("files", backup.file_count.to_string());
+    line("size", bytes(backup.plain_bytes));
+    line("stored", format!("{} in {} packs", bytes(backup.stored_bytes), backup.pack_count));
+    line("data checksums", checksums(backup));
+    for failure in &backup.checksum_failures {
+        line("checksum failure", failure.clone());
+    }
+    for tablespace in &backup.tablespaces {
+        line("tablespace", format!("{} at \"{}\"", tablespace.oid, tablespace.location));
+    }
+    for file in &backup.configuration_files {
+        line("configuration file", format!("\"{}\" as \"{}\"", file.original, file.path));
+    }
+    for (name, value) in backup.recovery_settings.named() {
+        line(name, value.to_string());
+    }
+    line("taken by", format!("walden {}", backup.walden_version));
+    text
+}
+
+/// One line for each file and folder: mode, size, digest, path.
+fn each_file(object: &[u8], print: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let place = |tablespace: Option<u32>| tablespace.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
+    for entry in entries(object)? {
+        let line = match entry? {
+            Entry::Folder(folder) => {
+                format!("{:04o} {:>12} {:64} {}{}/\n", folder.mode, "", "", place(folder.tablespace), folder.path)
+            }
+            Entry::File(file) => {
+                let path = format!("{}{}", place(file.tablespace), file.path);
+                format!("{:04o} {:>12} {} {path}\n", file.mode, file.size, file.sha256)
+            }
+        };
+        print(&line)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Backups without a manifest: what an interrupted process leaves. Never touches one that has a manifest.
+
+use std::time::{Duration, SystemTime};
+
+use super::started::{self, Reservation};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::storage::{Key, ListEntry, ObjectMeta, list_all};
+
+/// An unfinished backup whose newest object is older is taken for abandoned.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A backup that was removed because nobody will finish it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    pub id: BackupId,
+    pub objects: u64,
+    /// Stored bytes.
+    pub bytes: u64,
+}
+
+/// Removes all abandoned backups among `unfinished`, and logs them.
+pub async fn remove_abandoned(cluster: &Cluster, unfinished: &[BackupId]) -> anyhow::Result<Vec<Removed>> {
+    let mut removed = Vec::new();
+    for id in unfinished {
+        let objects = objects(cluster, id).await?;
+        if !is_abandoned(cluster, id, &objects).await? || !remove(cluster, id, &objects).await? {
+            continue;
+        }
+        let bytes = objects.iter().map(|meta| meta.size).sum();
+        tracing::info!("removed the unfinished backup {id}: {} objects, {bytes} bytes", objects.len());
+        removed.push(Removed { id: id.clone(), objects: objects.len() as u64, bytes });
+    }
+    Ok(removed)
+}
+
+/// Removes what a failed backup of this process has stored. When its manifest is there after all, the backup exists
+/// and nothing is removed: the answer is false.
+pub async fn discard(cluster: &Cluster, id: &BackupId) -> anyhow::Result<bool> {
+    let storage = cluster.repository.storage();
+    if storage.head(&cluster.layout.manifest(id)).await?.is_some() {
+        return Ok(false);
+    }
+    let reservation = cluster.layout.started(id);
+    // The reservation goes last: it lets a later process see at once that this one is gone.
+    for meta in objects(cluster, id).await?.iter().filter(|meta| meta.key != reservation) {
+        storage.delete(&meta.key).await?;
+    }
+    storage.delete(&reservation).await?;
+    Ok(true)
+}
+
+/// Whether the process that takes the backup is proven to be gone, or nothing was stored for a long time.
+async fn is_abandoned(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> anyhow::Result<bool> {
+    if let Some(Reservation::By(started)) = started::read(cluster, id).await?
+        && started.process.is_gone()
+    {
+        return Ok(true);
+    }
+    let now = SystemTime::now();
+    let is_old = |meta: &ObjectMeta| now.duration_since(meta.modified).is_ok_and(|age| age > ABANDONED_AFTER);
+    Ok(objects.iter().all(is_old))
+}
+
+/// Removes the reservation first. A process that is alive after all sees that it is missing once it has written its
+/// manifest, and takes that back; a manifest that is there by now is left with all that belongs to it.
+async fn remove(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> anyhow::Result<bool> {
+    let storage = cluster.repository.storage();
+    storage.delete(&cluster.layout.started(id)).await?;
+    if storage.head(&cluster.layout.manifest(id)).await?.is_some() {
+        return Ok(false);
+    }
+    for meta in objects {
+        storage.delete(&meta.key).await?;
+    }
+    Ok(true)
+}
+
+/// All objects of one backup.
+pub async fn objects(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Vec<ObjectMeta>> {
+    let entries = list_all(cluster.repository.storage(), &cluster.layout.backup_folder(id)).await?;
+    let object = |entry| match entry {
+        ListEntry::Object(meta) => Some(meta),
+        ListEntry::Folder(_) => None,
+    };
+    Ok(entries.into_iter().filter_map(object).collect())
+}
+
+/// The keys of `objects`.
+pub fn keys(objects: &[ObjectMeta]) -> Vec<Key> {
+    objects.iter().map(|meta| meta.key.clone()).collect()
+}

@@ -1,0 +1,183 @@
+//! Deleting a base backup: what would go, what can no longer be restored, and what forbids it; then the deletion.
+
+use std::collections::BTreeSet;
+use std::io::BufReader;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::cleanup::{keys, objects};
+use super::manifest::{self, Entry, read_entries};
+use crate::codec::open_envelope;
+use crate::error::one_line;
+use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories, load_wal};
+use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
+use crate::repo::ObjectError;
+use crate::storage::Key;
+
+/// What deleting a backup would do. Printed, then carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeletePlan {
+    pub id: BackupId,
+    /// In the order of their deletion.
+    #[serde(skip)]
+    pub keys: Vec<Key>,
+    pub objects: u64,
+    pub stored_bytes: u64,
+    /// What can be restored now, and not any more afterwards.
+    pub lost: Vec<Moments>,
+    /// Whether it is the only backup that can be used.
+    pub only_usable: bool,
+    /// Backups that hold frames in this one's packs.
+    pub needed_by: Vec<BackupId>,
+    /// Backups of which that is not known, because their manifests are damaged.
+    pub unknown: Vec<BackupId>,
+}
+
+/// A stretch of a timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Moments {
+    pub timeline: TimelineId,
+    pub from: Lsn,
+    /// The first LSN after it.
+    pub to: Lsn,
+}
+
+/// There is no such backup.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no backup \"{id}\" in cluster \"{cluster}\"")]
+pub struct NoSuchBackup {
+    pub id: BackupId,
+    pub cluster: String,
+}
+
+/// Finds out what deleting a backup would do. Errors: [`NoSuchBackup`], or the store did not answer.
+pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<DeletePlan> {
+    let loaded = load_backups(cluster).await?;
+    let objects = objects(cluster, id).await?;
+    if objects.is_empty() {
+        return Err(NoSuchBackup { id: id.clone(), cluster: cluster.layout.cluster().to_string() }.into());
+    }
+    let wal = load_wal(cluster).await?;
+    let histories = load_histories(cluster, &wal.histories).await?;
+    let lines = lines(histories.known.into_values(), &loaded.complete, &wal.ranges);
+    let (needed_by, unknown) = users(cluster, &loaded, id).await?;
+    let usable = |backup: &&BackupDescription| backup.checksum_failures.is_empty();
+    let others = loaded.complete.iter().filter(usable).filter(|backup| backup.id != *id).count();
+    let own = loaded.complete.iter().filter(usable).any(|backup| backup.id == *id);
+    let manifest = cluster.layout.manifest(id);
+    let (first, rest): (Vec<Key>, Vec<Key>) = keys(&objects).into_iter().partition(|key| *key == manifest);
+    Ok(DeletePlan {
+        id: id.clone(),
+        keys: first.into_iter().chain(rest).collect(),
+        objects: objects.len() as u64,
+        stored_bytes: objects.iter().map(|meta| meta.size).sum(),
+        lost: lost(&loaded.complete, &wal.ranges, &lines, id),
+        only_usable: own && others == 0,
+        needed_by,
+        unknown,
+    })
+}
+
+/// Carries a plan out: the manifest goes first, so that the backup stops existing at once. Safe to repeat.
+pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> {
+    for key in &plan.keys {
+        cluster.repository.storage().delete(key).await?;
+    }
+    Ok(())
+}
+
+/// The backups whose manifests name packs of `id`, and those that cannot tell.
+async fn users(
+    cluster: &Cluster,
+    loaded: &LoadedBackups,
+    id: &BackupId,
+) -> anyhow::Result<(Vec<BackupId>, Vec<BackupId>)> {
+    let (mut users, mut unknown) = (Vec::new(), Vec::new());
+    unknown.extend(loaded.damaged.iter().map(|(damaged, _)| damaged.clone()).filter(|damaged| damaged != id));
+    // A backup takes frames of earlier ones only.
+    for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
+        let object = match cluster.repository.get_sealed(&cluster.layout.manifest(&backup.id), manifest::KIND).await {
+            Ok(Some(object)) => object,
+            Ok(None) => continue,
+            Err(ObjectError::Storage(error)) => return Err(error.into()),
+            Err(ObjectError::Damaged { .. }) => {
+                unknown.push(backup.id.clone());
+                continue;
+            }
+        };
+        let wanted = id.clone();
+        let scan = tokio::task::spawn_blocking(move || uses(&object, &wanted));
+        match scan.await.context("the thread that reads a manifest failed")? {
+            Ok(true) => users.push(backup.id.clone()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!("the manifest of backup {} cannot be read: {}", backup.id, one_line(&error));
+                unknown.push(backup.id.clone());
+            }
+        }
+    }
+    Ok((users, unknown))
+}
+
+/// Whether a manifest names a pack of backup `id`.
+fn uses(object: &[u8], id: &BackupId) -> anyhow::Result<bool> {
+    let envelope = open_envelope(manifest::KIND, object)?;
+    let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
+    for entry in read_entries(BufReader::new(decoder)) {
+        if let Entry::File(file) = entry?
+            && file.extents.iter().any(|extent| extent.pack.backup == *id)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// All lines of timelines there are: those that history files tell, and timelines without one.
+fn lines(
+    histories: impl Iterator<Item = TimelineHistory>,
+    backups: &[BackupDescription],
+    ranges: &WalRanges,
+) -> Vec<TimelinePath> {
+    let mut histories: Vec<TimelineHistory> = histories.collect();
+    let known: BTreeSet<TimelineId> = histories.iter().map(|history| history.timeline).collect();
+    let seen = backups.iter().map(|backup| backup.timeline).chain(ranges.iter().map(|range| range.timeline()));
+    let bare: BTreeSet<TimelineId> = seen.filter(|timeline| !known.contains(timeline)).collect();
+    histories.extend(bare.into_iter().map(TimelineHistory::root));
+    histories.into_iter().map(|history| TimelinePath::new(history, ranges.segment_size())).collect()
+}
+
+/// What only backup `id` can restore, on each timeline.
+fn lost(backups: &[BackupDescription], ranges: &WalRanges, lines: &[TimelinePath], id: &BackupId) -> Vec<Moments> {
+    let mut lost = Vec::new();
+    for line in lines {
+        let reaches = |backup: &BackupDescription| {
+            let (from, to) = reachable(backup, ranges, line)?;
+            Some((backup.id == *id, from, to))
+        };
+        let usable = backups.iter().filter(|backup| backup.checksum_failures.is_empty() && line.carries(backup));
+        let (own, others): (Vec<_>, Vec<_>) = usable.filter_map(reaches).partition(|(own, ..)| *own);
+        let mut left: Vec<(Lsn, Lsn)> = own.into_iter().map(|(_, from, to)| (from, to)).collect();
+        for (_, from, to) in others {
+            left = left.into_iter().flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)]).filter(|(a, b)| a < b).collect();
+        }
+        // What lies before the line's last timeline is told with the timeline that it belongs to.
+        let timeline = line.timeline();
+        let begin = line.steps(timeline).first().map_or(Lsn(0), |step| step.from);
+        let clipped = left.into_iter().map(|(from, to)| Moments { timeline, from: from.max(begin), to });
+        lost.extend(clipped.filter(|moments| moments.from < moments.to));
+    }
+    lost
+}
+
+/// From where to where a backup can be recovered along a line.
+fn reachable(backup: &BackupDescription, ranges: &WalRanges, line: &TimelinePath) -> Option<(Lsn, Lsn)> {
+    let size = ranges.segment_size();
+    let first = SegmentName::containing(backup.timeline, backup.start_lsn, size).number(size);
+    let end = line.reach(ranges, first, u64::MAX).first_missing.start(size);
+    (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
+}

@@ -1,0 +1,150 @@
+//! Configuration files that lie outside the data directory (Debian keeps them in `/etc`), read by SQL when the role
+//! may.
+
+use super::cutter::FileFacts;
+use super::manifest::check_path;
+use super::start::ask;
+use crate::error::one_line;
+use crate::postgres::catalog::ConfigurationFile;
+use crate::postgres::replication::Connection;
+use crate::postgres::types::MajorVersion;
+
+/// Where they lie in the backup, below the data directory.
+const FOLDER: &str = "walden-configuration";
+/// A configuration file that is larger is not taken: it is none.
+const MAX_FILE: u64 = 4 << 20;
+/// Files taken at most.
+const MAX_FILES: usize = 200;
+
+/// A file and its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideFile {
+    pub description: ConfigurationFile,
+    pub content: Vec<u8>,
+    /// Unix time in seconds.
+    pub mtime: i64,
+}
+
+impl OutsideFile {
+    /// As a file of the backup.
+    pub fn facts(&self) -> FileFacts {
+        FileFacts {
+            path: self.description.path.clone(),
+            tablespace: None,
+            mode: 0o600,
+            mtime: self.mtime,
+            size: self.content.len() as u64,
+        }
+    }
+}
+
+/// Reads all configuration files outside the data directory. Those that the role may not read are logged; they are
+/// no reason to have no backup. Errors: the connection broke.
+pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow::Result<Vec<OutsideFile>> {
+    let settings =
+        ask(sql, "SELECT name, setting FROM pg_settings WHERE name IN ('data_directory', 'config_file')").await?;
+    if settings.rows.len() < 2 {
+        tracing::warn!(
+            "this role may not see where the configuration files lie: those outside the data directory are not in the \
+             backup (GRANT pg_read_all_settings, pg_read_server_files and EXECUTE on pg_read_binary_file(text) and \
+             pg_stat_file(text) to it)"
+        );
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    let data_directory =
+        ask(sql, "SELECT current_setting('data_directory') AS path").await?.parse::<String>(0, "path")?;
+    for path in paths(sql, major).await {
+        if is_inside(&path, &data_directory) || files.len() == MAX_FILES {
+            continue;
+        }
+        match read(sql, &path).await {
+            Ok(file) => files.push(file),
+            Err(error) => tracing::warn!(
+                "the configuration file \"{path}\" is not in the backup: {}; let the role read it (GRANT \
+                 pg_read_server_files and EXECUTE on pg_read_binary_file(text) and pg_stat_file(text))",
+                one_line(&error)
+            ),
+        }
+    }
+    Ok(files)
+}
+
+/// All configuration files that the role may know of, included ones too.
+async fn paths(sql: &mut Connection, major: MajorVersion) -> Vec<String> {
+    let mut questions = vec![
+        "SELECT setting AS path FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')",
+        "SELECT sourcefile AS path FROM pg_settings WHERE sourcefile IS NOT NULL",
+        "SELECT sourcefile AS path FROM pg_file_settings",
+    ];
+    if major.number() >= 16 {
+        questions.push("SELECT file_name AS path FROM pg_hba_file_rules");
+        questions.push("SELECT file_name AS path FROM pg_ident_file_mappings");
+    }
+    let mut paths = Vec::new();
+    for question in questions {
+        match ask(sql, question).await {
+            Ok(answer) => paths.extend((0..answer.rows.len()).filter_map(|row| answer.parse(row, "path").ok())),
+            // Some views are for superusers only.
+            Err(error) => tracing::debug!("included configuration files are not known: {}", one_line(&error)),
+        }
+    }
+    paths.sort_unstable();
+    paths.dedup();
+    paths
+}
+
+fn is_inside(path: &str, data_directory: &str) -> bool {
+    let folder = data_directory.trim_end_matches('/');
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+async fn read(sql: &mut Connection, path: &str) -> anyhow::Result<OutsideFile> {
+    let inner = format!("{FOLDER}/{}", path.trim_start_matches('/'));
+    check_path(&inner)?;
+    let name = literal(path);
+    let question = format!(
+        "SELECT size, extract(epoch FROM modification)::bigint AS mtime FROM pg_stat_file({name}) WHERE NOT isdir"
+    );
+    let facts = ask(sql, &question).await?;
+    let (size, mtime): (u64, i64) = (facts.parse(0, "size")?, facts.parse(0, "mtime")?);
+    anyhow::ensure!(size <= MAX_FILE, "it has {size} bytes");
+    let answer = ask(sql, &format!("SELECT encode(pg_read_binary_file({name}), 'hex') AS content")).await?;
+    let hex: String = answer.parse(0, "content")?;
+    let description = ConfigurationFile { original: path.to_string(), path: inner };
+    Ok(OutsideFile { description, content: from_hex(&hex)?, mtime })
+}
+
+/// A text as an SQL literal, whatever standard_conforming_strings is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn from_hex(text: &str) -> anyhow::Result<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).map_err(anyhow::Error::from));
+    pairs.map(|pair| Ok(u8::from_str_radix(pair?, 16)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_becomes_one_literal() {
+        assert_eq!(literal(r"/a 'b\c"), r"E'/a ''b\\c'");
+    }
+
+    #[test]
+    fn only_what_lies_below_the_data_directory_is_inside() {
+        assert!(is_inside("/data/postgresql.conf", "/data/"));
+        assert!(is_inside("/data/conf.d/x.conf", "/data"));
+        assert!(!is_inside("/data2/postgresql.conf", "/data"));
+        assert!(!is_inside("/etc/postgresql.conf", "/data"));
+    }
+
+    #[test]
+    fn hexadecimal_content_is_read() {
+        assert_eq!(from_hex("00ff41").unwrap(), [0, 255, 65]);
+        assert!(from_hex("0x").is_err());
+    }
+}

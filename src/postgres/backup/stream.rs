@@ -1,0 +1,92 @@
+//! The transfer: BASE_BACKUP's events into the pipeline.
+
+use anyhow::{Context, bail, ensure};
+
+use super::outside::OutsideFile;
+use super::pipeline::Pipeline;
+use super::{Event, Observer};
+use crate::error::{find, one_line};
+use crate::postgres::catalog::TablespaceDescription;
+use crate::postgres::replication::{BackupEvent, BackupPosition, ChecksumFailures, Tablespace};
+
+/// Where a backup's events come from: a server.
+pub trait Events {
+    /// The next event; `None` after the last. [`ChecksumFailures`] takes the last one's place when pages are bad.
+    fn next(&mut self) -> impl Future<Output = anyhow::Result<Option<BackupEvent>>>;
+}
+
+/// What the server said about a backup that was transferred whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transferred {
+    pub start: BackupPosition,
+    pub end: BackupPosition,
+    pub tablespaces: Vec<TablespaceDescription>,
+    /// The server's messages on bad pages.
+    pub checksum_failures: Vec<String>,
+}
+
+/// Feeds everything that the server sends to `pipeline`.
+pub async fn transfer(
+    events: &mut impl Events,
+    pipeline: &mut Pipeline,
+    outside: &[OutsideFile],
+    observer: Observer<'_>,
+) -> anyhow::Result<Transferred> {
+    observer(Event::Checkpoint);
+    let start = match events.next().await? {
+        Some(BackupEvent::Start(position)) => position,
+        other => bail!("the server began a base backup with {other:?}"),
+    };
+    tracing::info!("the backup starts at {} on timeline {}", start.lsn, start.timeline);
+    let tablespaces = match events.next().await? {
+        Some(BackupEvent::Tablespaces(list)) => list,
+        other => bail!("the server sent {other:?} in place of the tablespace list"),
+    };
+    let total = tablespaces.iter().map(|one| one.size_kib.map(|kib| kib * 1024)).sum::<Option<u64>>();
+    for file in outside {
+        pipeline.add_file(file.facts(), &file.content).await?;
+    }
+    let mut done = 0;
+    let (end, checksum_failures) = loop {
+        match events.next().await {
+            Ok(Some(BackupEvent::Data(bytes))) => {
+                done += bytes.len() as u64;
+                pipeline.feed(bytes).await?;
+                observer(Event::Streaming { done, total });
+            }
+            Ok(Some(BackupEvent::ArchiveStart { tablespace_oid, .. })) => pipeline.begin_archive(tablespace_oid),
+            Ok(Some(BackupEvent::ArchiveEnd)) => pipeline.end_archive()?,
+            Ok(Some(BackupEvent::Progress(_))) => {}
+            Ok(Some(BackupEvent::End(position))) => break (position, Vec::new()),
+            Ok(Some(other)) => bail!("the server sent {other:?} within the archives"),
+            Ok(None) => bail!("the server ended a base backup before its end"),
+            Err(error) => break bad_pages(error)?,
+        }
+    };
+    let described = tablespaces.iter().filter_map(describe).collect::<anyhow::Result<_>>()?;
+    ensure!(
+        start.timeline == end.timeline && start.lsn < end.lsn,
+        "the server says that the backup from {} on timeline {} ends at {} on timeline {}",
+        start.lsn,
+        start.timeline,
+        end.lsn,
+        end.timeline
+    );
+    Ok(Transferred { start, end, tablespaces: described, checksum_failures })
+}
+
+/// A backup that is complete but for bad pages; any other error stays one.
+fn bad_pages(error: anyhow::Error) -> anyhow::Result<(BackupPosition, Vec<String>)> {
+    let Some(failures) = find::<ChecksumFailures>(&error) else { return Err(error) };
+    let (end, mut messages) = (failures.end, failures.messages.clone());
+    if messages.is_empty() {
+        messages.push(one_line(&error));
+    }
+    Ok((end, messages))
+}
+
+fn describe(tablespace: &Tablespace) -> Option<anyhow::Result<TablespaceDescription>> {
+    let oid = tablespace.oid?;
+    let location = tablespace.location.clone().with_context(|| format!("tablespace {oid} has no location"));
+    Some(location.map(|location| TablespaceDescription { oid, location }))
+}

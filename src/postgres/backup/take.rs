@@ -1,0 +1,223 @@
+//! A base backup from its first check to its manifest.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use super::finish::{Gathered, commit, describe};
+use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
+use super::start::{Resolve, Server, ask, clock, start};
+use super::stream::{Events, Transferred, transfer};
+use super::wal::{NeededWal, WalMissing, wait_for_wal};
+use super::{Observer, cleanup, started};
+use crate::error::{find, one_line, with_hint};
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::catalog::load::load_backups;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::postgres::replication::conninfo::ConnInfo;
+use crate::postgres::replication::{BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode};
+
+/// Tries to read the server's clock after the backup's end, and the pause between them.
+const CLOCK_TRIES: u32 = 5;
+const CLOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How a backup is taken.
+#[derive(Debug, Clone)]
+pub struct TakeOptions {
+    /// The user's words for it, at most 1024 bytes without control characters.
+    pub label: String,
+    pub checkpoint: Checkpoint,
+    /// Upper limit of the transfer in KiB per second, 32 to 1048576.
+    pub max_rate_kib: Option<u32>,
+    /// Whether the server verifies page checksums, where the cluster has them.
+    pub verify_checksums: bool,
+    pub pack: PackOptions,
+    /// How long to wait for the backup's WAL after its end.
+    pub wal_timeout: Duration,
+}
+
+/// Somebody asked for the end.
+#[derive(Debug, thiserror::Error)]
+#[error("the backup was interrupted")]
+pub struct Interrupted;
+
+/// Takes a backup. When `stop` becomes true it is given up, and what was stored is removed.
+///
+/// A backup whose pages failed the server's verification succeeds; its description says so.
+pub async fn take(
+    cluster: &Cluster,
+    resolve: Resolve<'_>,
+    options: &TakeOptions,
+    observer: Observer<'_>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<BackupDescription> {
+    let unfinished = load_backups(cluster).await?.unfinished;
+    let (server, mut physical) = or_stop(stop, start(cluster, resolve)).await?;
+    cleanup::remove_abandoned(cluster, &unfinished).await?;
+    let asked = BackupOptions {
+        label: options.label.clone(),
+        checkpoint: options.checkpoint,
+        progress: true,
+        max_rate_kib: options.max_rate_kib,
+        verify_checksums: options.verify_checksums,
+        tablespace_map: true,
+    };
+    let (id, _) = started::reserve(cluster).await?;
+    tracing::info!("backup {id} of PostgreSQL {} at {}", server.version, physical.server());
+    let taken = match physical.base_backup(&asked).await {
+        Ok(backup) => {
+            let mut source = Live { backup, info: &server.info };
+            execute(cluster, &id, &server, &mut source, options, observer, stop).await
+        }
+        Err(error) => Err(error),
+    };
+    match taken {
+        Ok(description) => Ok(description),
+        Err(error) => Err(give_up(cluster, &id, error).await),
+    }
+}
+
+/// The server of a running backup: the stream, and what is asked beside it.
+pub trait Source: Events {
+    /// The server's clock.
+    fn clock(&mut self) -> impl Future<Output = anyhow::Result<DateTime<Utc>>>;
+    /// What the server says of its archiver's last failure, where it says anything.
+    fn archiver_failure(&mut self) -> impl Future<Output = Option<String>>;
+}
+
+/// A server that is connected.
+struct Live<'a> {
+    backup: BaseBackup<'a>,
+    info: &'a ConnInfo,
+}
+
+impl Events for Live<'_> {
+    async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
+        self.backup.next().await
+    }
+}
+
+impl Source for Live<'_> {
+    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
+        let read = async || {
+            // A new connection: one that was idle during a long backup may be gone.
+            let mut sql = Connection::connect(self.info, Mode::Sql).await?;
+            clock(&mut sql).await
+        };
+        let mut tries = 1;
+        loop {
+            match read().await {
+                Err(error) if tries < CLOCK_TRIES => {
+                    tracing::warn!("cannot read the server's clock: {}", one_line(&error))
+                }
+                result => return result,
+            }
+            tries += 1;
+            tokio::time::sleep(CLOCK_PAUSE).await;
+        }
+    }
+
+    async fn archiver_failure(&mut self) -> Option<String> {
+        let question = "SELECT format('%s failed last at %s, %s failures', last_failed_wal, last_failed_time, failed_count) \
+             AS said FROM pg_stat_archiver WHERE last_failed_wal IS NOT NULL";
+        let mut sql = Connection::connect(self.info, Mode::Sql).await.ok()?;
+        ask(&mut sql, question).await.ok()?.parse(0, "said").ok()
+    }
+}
+
+/// Everything after the reservation. On an error nothing is under way any more, and what was stored is still there.
+pub async fn execute(
+    cluster: &Cluster,
+    id: &BackupId,
+    server: &Server,
+    source: &mut impl Source,
+    options: &TakeOptions,
+    observer: Observer<'_>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<BackupDescription> {
+    let (transferred, packed) = store(cluster, id, server, source, options, observer, stop).await?;
+    let Packed { manifest, totals, captured } = packed;
+    let stopped_at = or_stop(stop, source.clock()).await?;
+    tracing::info!("the backup ends at {}; its {} packs are stored", transferred.end.lsn, totals.pack_count);
+    let needed =
+        NeededWal { timeline: transferred.start.timeline, start: transferred.start.lsn, stop: transferred.end.lsn };
+    let label = options.label.as_str();
+    let gathered = Gathered { id, label, server, transferred, captured, totals, stopped_at };
+    let description = describe(cluster, gathered)?;
+    let waited = or_stop(stop, wait_for_wal(cluster, &needed, options.wal_timeout, observer)).await;
+    if let Err(error) = waited {
+        return Err(explain(error, server, source).await);
+    }
+    commit(cluster, &description, manifest).await?;
+    Ok(description)
+}
+
+async fn store(
+    cluster: &Cluster,
+    id: &BackupId,
+    server: &Server,
+    source: &mut impl Source,
+    options: &TakeOptions,
+    observer: Observer<'_>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<(Transferred, Packed)> {
+    let mut pipeline = Pipeline::start(cluster, id, options.pack)?;
+    match or_stop(stop, transfer(source, &mut pipeline, &server.outside, observer)).await {
+        Ok(transferred) => Ok((transferred, pipeline.finish().await?)),
+        Err(error) => {
+            let cause = pipeline.abandon().await;
+            // That a queue was closed is only the consequence.
+            Err(cause.filter(|_| find::<Closed>(&error).is_some()).unwrap_or(error))
+        }
+    }
+}
+
+/// Adds what helps to the error that WAL is missing.
+async fn explain(error: anyhow::Error, server: &Server, source: &mut impl Source) -> anyhow::Error {
+    if find::<WalMissing>(&error).is_none() {
+        return error;
+    }
+    if server.standby {
+        let hint = "the server is a standby: its primary archives this segment once it is full; run SELECT \
+                    pg_switch_wal() on the primary, check its archive_command, or raise backup.wal_timeout";
+        return with_hint(error, hint);
+    }
+    let failure = source.archiver_failure().await;
+    let failure = failure.map(|said| format!(" (pg_stat_archiver: {said})")).unwrap_or_default();
+    with_hint(
+        error,
+        format!("see the server's log for why archive_command fails{failure}, or raise backup.wal_timeout"),
+    )
+}
+
+/// Removes what a failed backup has stored, as far as possible.
+async fn give_up(cluster: &Cluster, id: &BackupId, error: anyhow::Error) -> anyhow::Error {
+    match cleanup::discard(cluster, id).await {
+        Ok(true) => error.context(format!("backup {id} failed; nothing of it is kept")),
+        Ok(false) => error.context(format!("backup {id} was stored, yet ended with an error")),
+        Err(second) => {
+            tracing::warn!("what backup {id} stored is left for the next backup to remove: {}", one_line(&second));
+            error.context(format!("backup {id} failed"))
+        }
+    }
+}
+
+/// Does the work unless somebody asks for the end.
+async fn or_stop<T>(
+    stop: &mut watch::Receiver<bool>,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let stopped = async {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // Nobody can ask any more.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped => Err(Interrupted.into()),
+        result = work => result,
+    }
+}

@@ -1,0 +1,255 @@
+//! Is a backup whole? Every frame and file is read and checked, and the WAL that it needs is looked up.
+
+use std::io::BufReader;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use super::manifest::{self, Entry, FRAME_SIZE, File, read_entries};
+use super::reader::{FrameError, FramePlace, FrameReader};
+use super::wal::{NeededWal, is_proven};
+use crate::codec::{Hasher, open_envelope};
+use crate::error::one_line;
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::repo::ObjectError;
+use crate::storage::StorageError;
+
+/// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_FILES: usize = 1000;
+/// Damages that are told one by one; the rest is counted.
+const MAX_DAMAGES: usize = 100;
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// The object's key.
+    pub object: String,
+    /// The file that cannot be restored because of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    pub why: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    pub id: BackupId,
+    /// Files read.
+    pub files: u64,
+    /// Bytes of their content.
+    pub plain_bytes: u64,
+    /// WAL files looked up.
+    pub wal_files: u64,
+    pub damages: Vec<Damage>,
+    /// Damages beyond those listed.
+    pub more_damages: u64,
+}
+
+impl Verified {
+    fn new(id: &BackupId) -> Self {
+        Self { id: id.clone(), files: 0, plain_bytes: 0, wal_files: 0, damages: Vec::new(), more_damages: 0 }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.damages.is_empty()
+    }
+
+    fn add(&mut self, damage: Damage) {
+        match self.damages.len() < MAX_DAMAGES {
+            true => self.damages.push(damage),
+            false => self.more_damages += 1,
+        }
+    }
+}
+
+/// Verifies one backup with `workers` threads. Errors: the store did not answer, so that the answer is not known.
+pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow::Result<Verified> {
+    let mut verified = Verified::new(id);
+    let key = cluster.layout.manifest(id);
+    let damage = |why: String| Damage { object: key.to_string(), file: None, why };
+    let object = match cluster.repository.get_sealed(&key, manifest::KIND).await {
+        Ok(Some(object)) => object,
+        Ok(None) => {
+            verified.add(damage("there is no such object".into()));
+            return Ok(verified);
+        }
+        Err(ObjectError::Storage(error)) => return Err(error.into()),
+        Err(damaged) => {
+            verified.add(damage(one_line(&damaged.into())));
+            return Ok(verified);
+        }
+    };
+    let header = match cluster.repository.verify(&key, manifest::KIND, object.clone()).await {
+        Ok(header) => header,
+        Err(damaged) => {
+            verified.add(damage(one_line(&damaged.into())));
+            return Ok(verified);
+        }
+    };
+    let description: BackupDescription = match serde_json::from_value(header.about) {
+        Ok(description) => description,
+        Err(error) => {
+            verified.add(damage(format!("its description cannot be read: {error}")));
+            return Ok(verified);
+        }
+    };
+    let verified = files(cluster, verified, object, workers).await?;
+    let mut verified = wal(cluster, &description, verified).await?;
+    if (verified.files, verified.plain_bytes) != (description.file_count, description.plain_bytes) {
+        let (files, bytes) = (verified.files, verified.plain_bytes);
+        verified.add(damage(format!(
+            "it lists {files} files of {bytes} bytes where its description says {} of {}",
+            description.file_count, description.plain_bytes
+        )));
+    }
+    Ok(verified)
+}
+
+async fn wal(cluster: &Cluster, backup: &BackupDescription, mut verified: Verified) -> anyhow::Result<Verified> {
+    let needed = NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn };
+    for name in needed.files(backup.segment_size) {
+        verified.wal_files += 1;
+        let why = match is_proven(cluster, &name).await {
+            Ok(true) => continue,
+            Ok(false) => "the backup needs this WAL file, and there is no such object".to_string(),
+            Err(error) if crate::error::find::<StorageError>(&error).is_some() => return Err(error),
+            Err(error) => one_line(&error),
+        };
+        verified.add(Damage { object: cluster.layout.wal(&name).to_string(), file: None, why });
+    }
+    Ok(verified)
+}
+
+/// Reads all files that the manifest lists.
+async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: usize) -> anyhow::Result<Verified> {
+    let key = cluster.layout.manifest(&verified.id).to_string();
+    let workers = workers.max(1);
+    let (batches, batches_out) = sync_channel(workers);
+    let batches_out = Arc::new(Mutex::new(batches_out));
+    let shared = Arc::new(Mutex::new(verified));
+    let reading = tokio::task::spawn_blocking(move || read_manifest(&object, &batches));
+    let mut checking = Vec::new();
+    for _ in 0..workers {
+        let (batches, shared) = (batches_out.clone(), shared.clone());
+        let reader = FrameReader::new(cluster.repository.shared_storage(), cluster.layout.clone())?;
+        let (cluster, runtime) = (cluster.clone(), Handle::current());
+        checking.push(tokio::task::spawn_blocking(move || check_batches(&cluster, &runtime, reader, &batches, &shared)));
+    }
+    drop(batches_out);
+    let mut checked = Ok(());
+    for worker in checking {
+        checked = checked.and(worker.await.context("a verifying thread failed").and_then(|result| result));
+    }
+    let read = reading.await.context("the thread that reads the manifest failed")?;
+    checked?;
+    let mut verified = lock(&shared).clone();
+    if let Err(error) = read {
+        verified.add(Damage { object: key, file: None, why: one_line(&error) });
+    }
+    Ok(verified)
+}
+
+/// Hands the files out. Errors: the manifest cannot be read on.
+fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Result<()> {
+    let envelope = open_envelope(manifest::KIND, object)?;
+    let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    let mut described = [("backup_label", false), ("global/pg_control", false)];
+    for entry in read_entries(BufReader::new(decoder)) {
+        let Entry::File(file) = entry? else { continue };
+        let own = described.iter_mut().find(|(path, _)| file.tablespace.is_none() && *path == file.path);
+        own.into_iter().for_each(|(_, found)| *found = true);
+        bytes += file.extents.iter().map(manifest::Extent::stored_len).sum::<u64>();
+        batch.push(file);
+        if bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
+            bytes = 0;
+            if batches.send(std::mem::take(&mut batch)).is_err() {
+                // No worker is left; they tell why.
+                return Ok(());
+            }
+        }
+    }
+    let _ = batches.send(batch);
+    match described.iter().find(|(_, found)| !found) {
+        Some((path, _)) => anyhow::bail!("it does not list the file \"{path}\""),
+        None => Ok(()),
+    }
+}
+
+fn check_batches(
+    cluster: &Cluster,
+    runtime: &Handle,
+    mut reader: FrameReader,
+    batches: &Mutex<Receiver<Vec<File>>>,
+    verified: &Mutex<Verified>,
+) -> anyhow::Result<()> {
+    loop {
+        // The lock is held while waiting: one worker waits for a batch, the others for the lock.
+        let batch = lock(batches).recv();
+        let Ok(batch) = batch else { return Ok(()) };
+        for file in batch {
+            let damage = runtime.block_on(check_file(cluster, &mut reader, &file))?;
+            let mut verified = lock(verified);
+            verified.files += 1;
+            verified.plain_bytes += file.size;
+            damage.into_iter().for_each(|damage| verified.add(damage));
+        }
+    }
+}
+
+async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) -> anyhow::Result<Option<Damage>> {
+    let mut hasher = Hasher::default();
+    let mut left = file.size;
+    let damage = |object: String, why: String| Some(Damage { object, file: Some(full_path(file)), why });
+    for extent in &file.extents {
+        let key = cluster.layout.pack(&extent.pack);
+        let mut offset = extent.offset;
+        for length in &extent.frames {
+            let place = FramePlace { pack: extent.pack.clone(), offset, length: *length };
+            offset += u64::from(*length);
+            let plain = match reader.read(&place).await {
+                Ok(plain) => plain,
+                Err(FrameError::Storage(error)) => return Err(error.into()),
+                Err(FrameError::Damaged(damaged)) => {
+                    return Ok(damage(key.to_string(), format!("{damaged} (frame at byte {})", place.offset)));
+                }
+            };
+            let wanted = left.min(FRAME_SIZE as u64) as usize;
+            let skip = extent.skip as usize;
+            let Some(content) = plain.get(skip..skip + wanted) else {
+                return Ok(damage(key.to_string(), format!("the frame at byte {} is too short", place.offset)));
+            };
+            hasher.update(content);
+            left -= wanted as u64;
+        }
+    }
+    let found = hasher.finish();
+    if left > 0 || found != file.sha256 {
+        // Each frame is whole: the digest was of other content, or the frames are another file's.
+        let object = file.extents.first().map(|extent| cluster.layout.pack(&extent.pack).to_string());
+        let why = format!("the file's content has sha256 {found}, the manifest says {}", file.sha256);
+        return Ok(damage(object.unwrap_or_default(), why));
+    }
+    Ok(None)
+}
+
+/// The file's path with its tablespace.
+fn full_path(file: &File) -> String {
+    match file.tablespace {
+        Some(oid) => format!("pg_tblspc/{oid}/{}", file.path),
+        None => file.path.clone(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! The line of timelines that a recovery follows, and how far the kept WAL goes along it.
+
+use serde::Serialize;
+
+use super::{BackupDescription, WalRanges};
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
+
+/// One timeline of the line, and the LSNs that are its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PathStep {
+    pub timeline: TimelineId,
+    pub from: Lsn,
+    /// The first LSN of the next timeline; absent for the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Lsn>,
+}
+
+/// Segments of one timeline that a recovery reads one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalPiece {
+    pub first: SegmentName,
+    pub last: SegmentName,
+    pub segments: u64,
+    /// Bytes of their objects; estimated from the mean of the range they belong to.
+    pub stored_bytes: u64,
+}
+
+/// How far WAL goes without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    pub pieces: Vec<WalPiece>,
+    /// The segment that a recovery asks for next, and that is not there.
+    pub first_missing: SegmentName,
+    /// The first segment kept after it: when there is one, the missing ones are a gap.
+    pub resumes: Option<SegmentName>,
+}
+
+/// A line of timelines, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelinePath {
+    history: TimelineHistory,
+    size: SegmentSize,
+}
+
+impl TimelinePath {
+    /// The line that a history tells, of a cluster with segments of this size.
+    pub fn new(history: TimelineHistory, size: SegmentSize) -> Self {
+        Self { history, size }
+    }
+
+    /// The timeline that it leads to.
+    pub fn timeline(&self) -> TimelineId {
+        self.history.timeline
+    }
+
+    /// The line as a list, from the timeline given on.
+    pub fn steps(&self, from: TimelineId) -> Vec<PathStep> {
+        let line: Vec<TimelineId> = self.history.path().collect();
+        let step = |timeline: TimelineId| PathStep {
+            timeline,
+            from: self.history.begin_of(timeline).unwrap_or_default(),
+            to: self.history.end_of(timeline).flatten(),
+        };
+        line.into_iter().filter(|timeline| *timeline >= from).map(step).collect()
+    }
+
+    /// Whether a backup lies on the line wholly: its start, and its stop before the line leaves its timeline. Servers
+    /// before 15 do not check that.
+    pub fn carries(&self, backup: &BackupDescription) -> bool {
+        let within = |timeline: TimelineId, lsn: Lsn| {
+            let begins = self.history.begin_of(timeline).is_some_and(|begin| begin <= lsn);
+            let ends = self.history.end_of(timeline).is_some_and(|end| end.is_none_or(|end| lsn <= end));
+            begins && ends
+        };
+        within(backup.timeline, backup.start_lsn) && within(backup.stop_timeline, backup.stop_lsn)
+    }
+
+    /// The number of the first segment that is read of a timeline on the line: the one in which it begins. Recovery
+    /// takes a segment from the newest timeline that begins in or before it (XLogFileReadAnyTLI).
+    fn first_number(&self, timeline: TimelineId) -> u64 {
+        self.history.begin_of(timeline).unwrap_or_default().0 / self.size.bytes()
+    }
+
+    /// The stretches of segment numbers that are read of each timeline: from the first to before the second number.
+    fn stretches(&self) -> Vec<(TimelineId, u64, u64)> {
+        let line: Vec<TimelineId> = self.history.path().collect();
+        let end = |at: usize| line.get(at + 1).map_or(u64::MAX, |next| self.first_number(*next));
+        let stretches = line.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
+        stretches.filter(|(_, from, to)| from < to).collect()
+    }
+
+    /// The segment that a recovery along the line reads for this number.
+    pub fn segment(&self, number: u64) -> SegmentName {
+        let stretches = self.stretches();
+        let timeline = stretches.iter().find(|(_, _, to)| number < *to).map_or(self.timeline(), |stretch| stretch.0);
+        SegmentName::from_number(timeline, number, self.size)
+    }
+
+    /// Older timelines' segments of this number, which a server tries when the line's own is missing although they
+    /// hold what the line left behind.
+    pub fn stale_segments(&self, wanted: SegmentName) -> Vec<SegmentName> {
+        let number = wanted.number(self.size);
+        let older = self.history.path().filter(|timeline| *timeline < wanted.timeline);
+        older.map(|timeline| SegmentName::from_number(timeline, number, self.size)).collect()
+    }
+
+    /// How far WAL goes from a segment number on; never further than the segment before `until`.
+    pub fn reach(&self, ranges: &WalRanges, from: u64, until: u64) -> Reach {
+        let mut pieces: Vec<WalPiece> = Vec::new();
+        let mut number = from;
+        for (timeline, first, end) in self.stretches() {
+            while number >= first && number < end.min(until) {
+                let name = SegmentName::from_number(timeline, number, self.size);
+                let Some(range) = ranges.holding(name) else { break };
+                let last = range.last.number(self.size).min(end.min(until) - 1);
+                let segments = last - number + 1;
+                let stored_bytes =
+                    (u128::from(range.stored_bytes) * u128::from(segments) / u128::from(range.segments)) as u64;
+                let last = SegmentName::from_number(timeline, last, self.size);
+                pieces.push(WalPiece { first: name, last, segments, stored_bytes });
+                number += segments;
+            }
+        }
+        Reach { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
+    }
+
+    /// The first segment of the line that is kept, at or after a number.
+    fn resumes(&self, ranges: &WalRanges, number: u64) -> Option<SegmentName> {
+        self.stretches().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
+            ranges.first_from(timeline, number.max(first)).filter(|name| name.number(self.size) < end)
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! What a restore is asked for: a recovery target, and the choices around it.
+
+use std::fmt;
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, ParseError, TimelineId};
+
+/// Where replay stops; each as PostgreSQL understands it (xlogrecovery.c, recoveryStopsBefore and -After).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "value", rename_all = "lowercase")]
+pub enum Target {
+    /// Before the first commit or abort later than this; exclusive: not earlier than this.
+    Time(DateTime<Utc>),
+    /// After the first record that begins at or after this; exclusive: before it.
+    Lsn(Lsn),
+    /// After this transaction's commit or abort; exclusive: before it.
+    Xid(u64),
+    /// After the first restore point of this name.
+    Name(String),
+    /// As soon as the cluster is consistent: at the backup's end.
+    Immediate,
+    /// After all WAL that is archived.
+    Latest,
+}
+
+/// Which line of timelines to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimelineChoice {
+    /// The one with the highest number in the repository.
+    Latest,
+    /// The backup's own.
+    Current,
+    Number(TimelineId),
+}
+
+/// Everything that decides what is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Request {
+    pub target: Target,
+    /// Whether what lies exactly at the target is replayed too; without effect on name, immediate and latest.
+    pub inclusive: bool,
+    pub timeline: TimelineChoice,
+    /// Restore this backup; else the plan chooses one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupId>,
+}
+
+impl Request {
+    /// The target on the latest timeline, inclusive, from the backup that fits best.
+    pub fn new(target: Target) -> Self {
+        Self { target, inclusive: true, timeline: TimelineChoice::Latest, backup: None }
+    }
+
+    /// The arguments of `walden restore` that ask for this.
+    pub fn arguments(&self) -> String {
+        let mut text = match &self.target {
+            Target::Time(time) => format!("--time '{}'", postgresql_time(*time)),
+            Target::Lsn(lsn) => format!("--lsn {lsn}"),
+            Target::Xid(xid) => format!("--xid {xid}"),
+            Target::Name(name) => format!("--name '{}'", name.replace('\'', "'\\''")),
+            Target::Immediate => "--immediate".into(),
+            Target::Latest => "--latest".into(),
+        };
+        if !self.inclusive {
+            text.push_str(" --exclusive");
+        }
+        match self.timeline {
+            TimelineChoice::Latest => (),
+            TimelineChoice::Current => text.push_str(" --timeline current"),
+            TimelineChoice::Number(number) => text.push_str(&format!(" --timeline {number}")),
+        }
+        if let Some(backup) = &self.backup {
+            text.push_str(&format!(" --backup {backup}"));
+        }
+        text
+    }
+
+    /// The target in words.
+    pub fn words(&self) -> String {
+        match (&self.target, self.inclusive) {
+            (Target::Time(time), true) => {
+                format!("all transactions that ended at or before {}", postgresql_time(*time))
+            }
+            (Target::Time(time), false) => format!("all transactions that ended before {}", postgresql_time(*time)),
+            (Target::Lsn(lsn), true) => {
+                format!("up to and including the first WAL record that begins at or after {lsn}")
+            }
+            (Target::Lsn(lsn), false) => format!("all WAL records that begin before {lsn}"),
+            (Target::Xid(xid), true) => format!("up to and including the end of transaction {xid}"),
+            (Target::Xid(xid), false) => format!("up to just before the end of transaction {xid}"),
+            (Target::Name(name), _) => format!("up to the first restore point \"{name}\""),
+            (Target::Immediate, _) => "as soon as the cluster is consistent: the end of the backup".into(),
+            (Target::Latest, _) => "everything that is archived".into(),
+        }
+    }
+
+    /// The settings that make PostgreSQL stop there. One setting of a target at most: two are a fatal error.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let target = match &self.target {
+            Target::Time(time) => ("recovery_target_time", postgresql_time(*time)),
+            Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
+            // WAL knows the low 32 bits; what SQL shows as xid8 has the epoch above them.
+            Target::Xid(xid) => ("recovery_target_xid", (*xid as u32).to_string()),
+            Target::Name(name) => ("recovery_target_name", name.clone()),
+            Target::Immediate => ("recovery_target", "immediate".into()),
+            Target::Latest => return Vec::new(),
+        };
+        let inclusive = if self.inclusive { "on" } else { "off" };
+        vec![target, ("recovery_target_inclusive", inclusive.into())]
+    }
+}
+
+impl fmt::Display for TimelineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Current => f.write_str("current"),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl std::str::FromStr for TimelineChoice {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "current" => Ok(Self::Current),
+            number => match number.parse::<u32>() {
+                Ok(number) if number > 0 => Ok(Self::Number(TimelineId(number))),
+                _ => Err(wrong("timeline", text, "expected latest, current or a number from 1")),
+            },
+        }
+    }
+}
+
+fn wrong(what: &'static str, value: &str, why: &str) -> ParseError {
+    ParseError { what, value: value.into(), why: why.into() }
+}
+
+/// An instant as PostgreSQL reads it whatever its time zone is.
+pub fn postgresql_time(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}
+
+/// Reads a moment: RFC 3339, or `YYYY-MM-DD HH:MM:SS[.ffffff][±HH[:MM]]`. The flag says whether an offset was given;
+/// without one the time is taken as UTC.
+pub fn parse_time(text: &str) -> Result<(DateTime<Utc>, bool), ParseError> {
+    let form = "expected YYYY-MM-DD HH:MM:SS[.ffffff][offset], such as '2026-01-31 03:00:00+01', or RFC 3339";
+    let refuse = |why: &str| wrong("time", text, why);
+    let trimmed = text.trim();
+    let (date, rest) = trimmed.split_at_checked(11).ok_or_else(|| refuse(form))?;
+    let at = rest.find(['Z', 'z', '+', '-', ' ']).unwrap_or(rest.len());
+    let (clock, zone) = rest.split_at(at);
+    if clock.split_once('.').is_some_and(|(_, fraction)| fraction.len() > 6) {
+        return Err(refuse("PostgreSQL counts microseconds: at most six digits of a second"));
+    }
+    let date = date.strip_suffix(['T', 't', ' ']).ok_or_else(|| refuse(form))?;
+    let local = NaiveDateTime::parse_from_str(&format!("{date} {clock}"), "%Y-%m-%d %H:%M:%S%.f");
+    let local = local.map_err(|_| refuse(form))?;
+    let zone = zone.trim();
+    let offset = offset_seconds(zone).ok_or_else(|| refuse("its offset from UTC is none such as Z, +01 or -05:30"))?;
+    let utc = local.checked_sub_signed(TimeDelta::seconds(offset)).ok_or_else(|| refuse("it is out of range"))?;
+    Ok((utc.and_utc(), !zone.is_empty()))
+}
+
+/// Seconds east of UTC.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    let sign = match zone.chars().next() {
+        None => return Some(0),
+        Some('Z' | 'z') => return (zone.len() == 1).then_some(0),
+        Some('U') => return (zone == "UTC").then_some(0),
+        Some('+') => 1,
+        Some('-') => -1,
+        Some(_) => return None,
+    };
+    let digits = zone[1..].replace(':', "");
+    let number = |text: &str, below: i64| text.parse::<i64>().ok().filter(|n| *n < below);
+    if !digits.bytes().all(|b| b.is_ascii_digit()) || !matches!(digits.len(), 2 | 4) {
+        return None;
+    }
+    let minutes = if digits.len() == 4 { number(&digits[2..], 60)? } else { 0 };
+    Some(sign * (number(&digits[..2], 16)? * 3600 + minutes * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_reads_in_both_forms_and_is_written_with_its_offset() {
+        for (text, expected, zoned) in [
+            ("2026-01-31 03:00:00", "2026-01-31 03:00:00.000000+00", false),
+            ("2026-01-31 03:00:00.25+01", "2026-01-31 02:00:00.250000+00", true),
+            ("2026-01-31T03:00:00.123456-05:30", "2026-01-31 08:30:00.123456+00", true),
+            ("2026-01-31T03:00:00Z", "2026-01-31 03:00:00.000000+00", true),
+            ("2026-01-31 03:00:00 +0100", "2026-01-31 02:00:00.000000+00", true),
+            ("2026-01-31 03:00:00 UTC", "2026-01-31 03:00:00.000000+00", true),
+        ] {
+            let (time, had_offset) = parse_time(text).unwrap();
+            assert_eq!((postgresql_time(time).as_str(), had_offset), (expected, zoned), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused() {
+        for text in [
+            "",
+            "now",
+            "yesterday",
+            "2026-01-31",
+            "2026-02-30 00:00:00",
+            "2026-01-31 03:00",
+            "2026-01-31 03:00:00 CET",
+            "2026-01-31 03:00:00.1234567",
+            "2026-01-31 03:00:00+1",
+            "2026-01-31 03:00:00+01:99",
+            "ä026-01-31 03:00:00",
+        ] {
+            assert!(parse_time(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_target_is_set() {
+        let lsn = Target::Lsn(Lsn(0x1000028));
+        for (target, expected) in [
+            (Target::Time(DateTime::UNIX_EPOCH), "recovery_target_time=1970-01-01 00:00:00.000000+00"),
+            (lsn, "recovery_target_lsn=0/1000028"),
+            (Target::Xid((7 << 32) + 745), "recovery_target_xid=745"),
+            (Target::Name("it's".into()), "recovery_target_name=it's"),
+            (Target::Immediate, "recovery_target=immediate"),
+        ] {
+            let settings = Request { inclusive: false, ..Request::new(target) }.settings();
+            let shown: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            assert_eq!(shown, [expected, "recovery_target_inclusive=off"]);
+        }
+        assert!(Request::new(Target::Latest).settings().is_empty());
+    }
+
+    #[test]
+    fn a_request_shows_as_the_arguments_that_make_it() {
+        let request = Request {
+            target: Target::Name("before it's gone".into()),
+            inclusive: false,
+            timeline: TimelineChoice::Number(TimelineId(3)),
+            backup: Some("20260101-000000Z".parse().unwrap()),
+        };
+        let expected = r"--name 'before it'\''s gone' --exclusive --timeline 3 --backup 20260101-000000Z";
+        assert_eq!(request.arguments(), expected);
+    }
+}

@@ -1,0 +1,100 @@
+//! The plan's other answer: why a target cannot be reached exactly, and the nearest moments that can.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::target::{Request, postgresql_time};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    #[error("there is no complete base backup")]
+    NoBackup,
+    #[error("backup \"{id}\" {why}")]
+    BackupUnusable { id: BackupId, why: String },
+    #[error("timeline {timeline} is not known: neither its history file nor WAL nor a backup of it is archived")]
+    TimelineUnknown { timeline: TimelineId },
+    #[error("the history file of timeline {timeline} is not archived, so where it comes from is not known")]
+    HistoryMissing { timeline: TimelineId },
+    #[error("the history file of timeline {timeline} cannot be read: {why}")]
+    HistoryDamaged { timeline: TimelineId, why: String },
+    #[error("no usable base backup leads to timeline {timeline}")]
+    NoBackupOnPath { timeline: TimelineId },
+    #[error("the target is before the end of the oldest usable base backup, \"{id}\", which ended at {} ({stop_lsn})", postgresql_time(*.stopped_at))]
+    BeforeOldestBackup { id: BackupId, stopped_at: DateTime<Utc>, stop_lsn: Lsn },
+    #[error("the target is after the end of the archived WAL, {end} on timeline {timeline}{}", stored_text(.last_stored))]
+    BeyondArchive { end: Lsn, timeline: TimelineId, last_stored: Option<DateTime<Utc>> },
+    #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
+    Gap { first_missing: SegmentName, resumes: SegmentName },
+}
+
+fn stored_text(stored: &Option<DateTime<Utc>>) -> String {
+    stored.map(|time| format!("; its last segment was archived at {}", postgresql_time(time))).unwrap_or_default()
+}
+
+/// A moment that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    pub words: String,
+    /// The arguments of `walden restore` for it.
+    pub arguments: String,
+    #[serde(skip)]
+    pub request: Request,
+}
+
+impl Nearest {
+    /// The moment that a request restores to.
+    pub fn new(words: String, request: Request) -> Self {
+        Self { words, arguments: request.arguments(), request }
+    }
+}
+
+/// The target cannot be reached exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreachable {
+    pub target: String,
+    pub reason: Reason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_before: Option<Nearest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_after: Option<Nearest>,
+    /// What else was found on the way, such as backups that could not be used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Unreachable {
+    /// The next step.
+    pub fn hint(&self) -> String {
+        match &self.reason {
+            Reason::NoBackup => "take one with `walden backup take`".into(),
+            Reason::BackupUnusable { .. } => "`walden backup list` shows all; leave out --backup to have one chosen".into(),
+            Reason::TimelineUnknown { .. } | Reason::NoBackupOnPath { .. } => {
+                "name a timeline with --timeline; `walden wal list` and `walden backup list` show which there are".into()
+            }
+            Reason::HistoryMissing { timeline } => format!(
+                "copy {:08X}.history from the server's pg_wal and archive it with `walden wal push`, or name an older timeline with --timeline",
+                timeline.0
+            ),
+            Reason::HistoryDamaged { .. } => "restore the object from a copy of the repository, or name another timeline with --timeline".into(),
+            Reason::BeforeOldestBackup { .. } => "older moments are out of reach".into(),
+            Reason::BeyondArchive { .. } => {
+                "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; else choose the moment before".into()
+            }
+            Reason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
+        }
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot restore {}: {}", self.target, self.reason)
+    }
+}
+
+impl std::error::Error for Unreachable {}
