@@ -1,5 +1,6 @@
 //! PostgreSQL as a source of what is kept.
 
+pub mod archive;
 pub mod backup;
 pub mod catalog;
 pub mod cluster;
