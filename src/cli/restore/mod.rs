@@ -187,7 +187,10 @@ fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
 
 /// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
 fn restore_point(name: &str) -> anyhow::Result<String> {
-    ensure!(name.len() < 64 && !name.contains('\0'), "\"{name}\" is no name of a restore point: it has at most 63 bytes");
+    ensure!(
+        name.len() < 64 && !name.contains('\0'),
+        "\"{name}\" is no name of a restore point: it has at most 63 bytes"
+    );
     Ok(name.to_string())
 }
 
@@ -201,7 +204,8 @@ fn refuse_root() -> anyhow::Result<()> {
 
 fn check_action(plan: &RecoveryPlan, action: TargetAction) -> anyhow::Result<()> {
     if action != TargetAction::Promote && !plan.has_target() {
-        let error = anyhow!("--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes");
+        let error =
+            anyhow!("--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes");
         return Err(with_hint(error, "name a target, such as --time, or leave out --target-action"));
     }
     Ok(())

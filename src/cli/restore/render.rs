@@ -58,13 +58,30 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
     let mut row = |name: &str, value: String| table.row([name.to_string(), value]);
     row("target", plan.target.clone());
     row("backup", format!("{} ({})", backup.id, plan.reason));
-    row("", format!("PostgreSQL {}, {}, ended {}", backup.major, bytes(backup.plain_bytes), postgresql_time(backup.stopped_at)));
+    row(
+        "",
+        format!(
+            "PostgreSQL {}, {}, ended {}",
+            backup.major,
+            bytes(backup.plain_bytes),
+            postgresql_time(backup.stopped_at)
+        ),
+    );
     for step in &plan.path {
         let to = step.to.map_or("the target".to_string(), |to| to.to_string());
         row("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)));
     }
     for piece in &plan.wal {
-        row("WAL", format!("{} to {}, {} segments, about {}", piece.first, piece.last, piece.segments, bytes(piece.stored_bytes)));
+        row(
+            "WAL",
+            format!(
+                "{} to {}, {} segments, about {}",
+                piece.first,
+                piece.last,
+                piece.segments,
+                bytes(piece.stored_bytes)
+            ),
+        );
     }
     if let Some(end) = plan.wal_end {
         row("WAL ends", format!("before {end}, although fetching could go on"));
