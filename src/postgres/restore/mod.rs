@@ -5,11 +5,11 @@ pub mod clean;
 mod conf;
 pub mod files;
 mod finish;
-mod programs;
+pub mod programs;
 mod queue;
 mod reads;
 pub mod recovery;
-mod server_log;
+pub mod server_log;
 pub mod start;
 
 use std::sync::Arc;

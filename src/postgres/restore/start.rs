@@ -54,12 +54,13 @@ pub struct Recovered {
 /// What tells how recovery goes on; `None` when nobody wants to know.
 pub type Watch<'a> = &'a (dyn Fn(&ServerLog) + Sync);
 
-/// Starts the server in `data_directory` and waits until it is at its target. Errors: it does not start or ends before;
+/// Starts the server in `data_directory` and waits until it is at its target; `user` is the role to ask it as. Errors: it does not start or ends before;
 /// its own words are in the error.
 pub async fn start(
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
+    user: Option<&str>,
     watch: Watch<'_>,
 ) -> anyhow::Result<Recovered> {
     let port = choose_port(programs, data_directory, port)?;
@@ -81,7 +82,7 @@ pub async fn start(
     };
     if recovered.phase != Phase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
-        if let Err(error) = ask(&mut recovered).await {
+        if let Err(error) = ask(&mut recovered, user).await {
             tracing::debug!("cannot ask the restored server by SQL: {error:#}");
         }
     }
@@ -225,9 +226,13 @@ fn next_step(words: &str, path: &Path) -> String {
 }
 
 /// Asks the server itself where it is.
-async fn ask(recovered: &mut Recovered) -> anyhow::Result<()> {
-    let quoted = recovered.socket_directory.to_string_lossy().replace('\\', "\\\\").replace('\'', "\\'");
-    let dsn = format!("host='{quoted}' port={} dbname=postgres connect_timeout=5 sslmode=disable", recovered.port);
+async fn ask(recovered: &mut Recovered, user: Option<&str>) -> anyhow::Result<()> {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
+    let host = quoted(&recovered.socket_directory.to_string_lossy());
+    let mut dsn = format!("host='{host}' port={} dbname=postgres connect_timeout=5 sslmode=disable", recovered.port);
+    if let Some(user) = user {
+        dsn.push_str(&format!(" user='{}'", quoted(user)));
+    }
     let info = ConnInfo::from_process(&dsn)?;
     let mut connection = Connection::connect(&info, Mode::Sql).await?;
     let query = match recovered.phase {
