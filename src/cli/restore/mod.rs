@@ -22,15 +22,19 @@ use crate::postgres::restore::start::{self, Recovered};
 use crate::postgres::restore::{Restored, programs, restore};
 use crate::postgres::types::Lsn;
 
-/// Without a target: --latest.
-///
-/// A target is exactly what PostgreSQL understands by it. --time: the last state before the first commit later than
-/// T. --lsn: WAL up to and including the first record that begins at or after L; the end of a commit, as
-/// pg_current_wal_lsn() shows it, therefore needs --exclusive to leave out what follows. --xid: up to and including that
-/// transaction's end. --name: up to the first restore point of that name. With --exclusive what lies exactly at the
-/// target is left out. --lsn at the very end of the archived WAL, or at a gap, with --exclusive: all WAL before it.
+const TARGETS: &str = "\
+Without a target: --latest. A target means exactly what PostgreSQL understands by it:
+  --time T    the state before the first commit later than T; exclusive: not earlier than T
+  --lsn L     up to and including the first WAL record that begins at or after L; exclusive: before it. What
+              pg_current_wal_lsn() shows after a commit is its end: add --exclusive to leave out what follows.
+              With --exclusive L may be where the archived WAL ends, or where a gap begins: all WAL before it
+  --xid X     up to and including the end of that transaction; exclusive: just before its end
+  --name N    up to the first restore point of that name after the backup
+A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
+
+/// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("target"))]
+#[command(group = clap::ArgGroup::new("target"), after_help = TARGETS)]
 pub struct Args {
     /// Where to restore to: a folder that does not exist or is empty.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
