@@ -19,3 +19,4 @@ pub mod fsync;
 pub mod postgres;
 pub mod repo;
 pub mod storage;
+pub mod wire;

@@ -1,1 +1,42 @@
-fn main() {}
+//! `restore_command` of PostgreSQL: gets one WAL file by asking the Walden service, or, where none answers, by running
+//! `walden wal fetch`. Exit code 0: delivered; 1: the repository proves that there is no such file; 200: not known.
+//! Above 125 PostgreSQL stops; at 1 it ends recovery and opens the cluster.
+
+#[path = "../../archive-command/src/hook.rs"]
+mod hook;
+#[path = "../../src/wire.rs"]
+#[allow(dead_code)] // the service's half of the protocol
+mod wire;
+
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::ExitCode;
+
+use hook::{Answer, Options, absolute, say, say_silent};
+
+const DELIVERED: u8 = 0;
+const ABSENT: u8 = 1;
+const UNKNOWN: u8 = 200;
+
+fn main() -> ExitCode {
+    // A panic would exit with 101, which PostgreSQL takes for "absent".
+    std::panic::catch_unwind(restore).unwrap_or(UNKNOWN).into()
+}
+
+fn restore() -> u8 {
+    let Some(options) = Options::parse(std::env::args_os().skip(1), 2, true) else {
+        say(&[b"Usage: restore-command [--socket SOCKET] [--config FILE] [--walden PROGRAM] [--end SEGMENT] %f %p\n\
+                HINT: restore_command = 'restore-command %f %p'\n"]);
+        return UNKNOWN;
+    };
+    let Some(destination) = absolute(&options.operands[1]) else { return UNKNOWN };
+    let name = options.operands[0].as_bytes().to_vec();
+    let end = options.end.clone().unwrap_or_default().into_vec();
+    match options.ask(&wire::Request::Fetch { name, destination, end }) {
+        Answer::Done => return DELIVERED,
+        Answer::Absent => return ABSENT,
+        Answer::Failed(text) => say(&[&text]),
+        Answer::Silent => say_silent(),
+        Answer::NoService => options.exec_walden("fetch"),
+    }
+    UNKNOWN
+}

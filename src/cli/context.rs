@@ -1,13 +1,14 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use super::Format;
-use crate::config::{self, LogFormat, Settings};
+use crate::config::{self, LogFormat, RepositoryUrl, Settings};
 use crate::postgres::cluster::Cluster;
 use crate::repo::Repository;
-use crate::storage;
+use crate::storage::{LocalStorage, Storage};
 
 /// What every verb has: settings, and how to print.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Context {
 
     /// The repository that the settings name.
     pub async fn repository(&self) -> anyhow::Result<Repository> {
-        Repository::open(storage::open(&self.settings.repository.url.to_string())?).await
+        Repository::open(open_storage(&self.settings.repository.url)).await
     }
 
     /// The cluster that the settings name.
@@ -42,9 +43,16 @@ impl Context {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
     }
 
-    /// Runs a verb that waits for one connection above all: the thread that waits also does the work.
-    pub fn block_on_one<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    /// Runs a verb that must start quickly, or in which one connection is busy: the thread that waits does the work, too.
+    pub fn block_on_one_thread<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+    }
+}
+
+/// The store that a repository's URL names: one arm a kind of storage.
+pub fn open_storage(url: &RepositoryUrl) -> Arc<dyn Storage> {
+    match url {
+        RepositoryUrl::File(path) => Arc::new(LocalStorage::new(path)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
+use super::context::open_storage;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
@@ -16,7 +17,6 @@ use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::repo::Repository;
-use crate::storage;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -153,14 +153,14 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let now = chrono::Utc::now();
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
-    let url = settings.repository.url.to_string();
-    let (repository, repository_created) = Repository::init(storage::open(&url)?, now).await?;
+    let url = &settings.repository.url;
+    let (repository, repository_created) = Repository::init(open_storage(url), now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,
         configuration_written: false,
         socket: settings.service.socket.clone(),
-        repository: url,
+        repository: url.to_string(),
         repository_created,
         cluster: cluster.description,
         cluster_registered,

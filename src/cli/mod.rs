@@ -6,6 +6,8 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod restore;
+mod wal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,13 +43,31 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
+    /// List archived WAL, or verify it.
+    Wal(wal::Args),
+    /// Restore a cluster to a moment, beside the original.
+    Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
 
 /// Runs the process: parses arguments, dispatches, prints the error if there is one.
 pub fn main() -> ExitCode {
-    run(std::env::args_os()).into()
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let fetches = asks_to_fetch(&arguments);
+    let exit = std::panic::catch_unwind(|| run(arguments)).unwrap_or(Exit::Failed);
+    match exit {
+        // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster.
+        Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => Exit::Unknown.into(),
+        exit => exit.into(),
+    }
+}
+
+/// Whether this process is a `restore_command`: then whatever goes wrong, also in the arguments, must not look like an
+/// answer.
+fn asks_to_fetch(arguments: &[OsString]) -> bool {
+    let mut verbs = arguments.iter().skip_while(|argument| *argument != "wal").skip(1);
+    verbs.any(|argument| argument == "fetch")
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -68,7 +88,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
         Verb::Backup(args) => {
             let context = context()?;
-            context.block_on_one(backup::run(&context, args))
+            context.block_on_one_thread(backup::run(&context, args))
+        }
+        Verb::Wal(args) => {
+            let context = context()?;
+            wal::run(&context, args)
+        }
+        Verb::Restore(args) => {
+            let context = context()?;
+            context.block_on(restore::run(&context, args))
         }
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),
@@ -80,6 +108,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_command_is_known_before_its_arguments_are_understood() {
+        let asks = |line: &str| asks_to_fetch(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden --config x wal fetch"));
+        assert!(asks("walden wal --nonsense fetch -- f p"));
+        assert!(!asks("walden wal push fetch.wal") && !asks("walden serve"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

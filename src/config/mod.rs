@@ -34,7 +34,7 @@ pub use url::RepositoryUrl;
 pub const DEFAULT_FILE: &str = "/etc/walden/walden.toml";
 
 /// Where hooks look for the service when nothing else is said; the hook programs carry the same path.
-pub const DEFAULT_SOCKET: &str = "/run/walden/hook.sock";
+pub const DEFAULT_SOCKET: &str = crate::wire::DEFAULT_SOCKET;
 
 /// Where the settings came from, for messages and for commands that must find the same settings again.
 #[derive(Debug, Clone, PartialEq, Eq)]

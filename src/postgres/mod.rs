@@ -1,8 +1,10 @@
 //! PostgreSQL as a source of what is kept.
 
+pub mod archive;
 pub mod backup;
 pub mod catalog;
 pub mod cluster;
 pub mod layout;
 pub mod replication;
+pub mod restore;
 pub mod types;

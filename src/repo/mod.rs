@@ -2,6 +2,7 @@
 
 mod marker;
 mod object;
+mod stream;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::storage::Storage;
 
 pub use marker::{Marker, MarkerError};
 pub use object::{ObjectError, PutSealed};
+pub use stream::SealedStream;
 
 /// A store whose marker was checked.
 #[derive(Debug, Clone)]

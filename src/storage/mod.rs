@@ -12,14 +12,10 @@ pub mod faulty;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
 use async_trait::async_trait;
 use bytes::Bytes;
-
-use crate::error::with_hint;
 
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
@@ -160,16 +156,5 @@ pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEnt
         if last {
             return Ok(entries);
         }
-    }
-}
-
-/// Opens the store that a URL names. `file:///path` is a folder.
-pub fn open(url: &str) -> anyhow::Result<Arc<dyn Storage>> {
-    match url.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Ok(Arc::new(LocalStorage::new(path))),
-        _ => bail!(with_hint(
-            anyhow::anyhow!("repository URL \"{url}\" is not supported"),
-            "use file:///path/to/folder, with an absolute path"
-        )),
     }
 }

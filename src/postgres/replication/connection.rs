@@ -303,6 +303,25 @@ fn summary(mut failures: Vec<ConnectError>) -> anyhow::Error {
 }
 
 #[cfg(test)]
+impl Connection {
+    /// A session on the other end of a socket pair, on which a test says what the server would.
+    pub(super) fn with_peer(version: u32) -> (Self, tokio::net::UnixStream) {
+        let (ours, peer) = tokio::net::UnixStream::pair().expect("a socket pair");
+        let connection = Self {
+            wire: Wire::new(super::wire::Stream::Unix(ours)),
+            state: State::Idle,
+            warnings: None,
+            checksums_unverified: false,
+            parameters: BTreeMap::new(),
+            server: "socket pair".to_owned(),
+            version,
+            mode: Mode::Physical,
+        };
+        (connection, peer)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -170,10 +170,9 @@ impl Reason {
         let error = Box::new(error);
         match error.code.as_str() {
             "28P01" => Self::WrongPassword(error),
-            "28000" => match error.routine.as_deref() {
-                Some("ClientAuthentication") | None => Self::NoHbaEntry(error),
-                _ => Self::RoleRefused(error),
-            },
+            // Translations of these texts keep the file's name; other refusals under this code do not have it.
+            "28000" if error.message.contains("pg_hba.conf") => Self::NoHbaEntry(error),
+            "28000" => Self::RoleRefused(error),
             "42501" if replication => Self::NoReplicationPrivilege(error),
             "57P03" | "53300" => Self::NotReady(error),
             _ => Self::Refused(error),

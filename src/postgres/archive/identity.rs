@@ -1,0 +1,180 @@
+//! Is this file what its name says, and does it belong to this cluster? Pure.
+
+use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::types::{
+    BackupLabel, LongPageHeader, Lsn, MajorVersion, ParseError, SegmentName, TimelineHistory, TimelineId,
+};
+
+/// A file that must not be archived under its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The name can be no segment of this cluster.
+    #[error("no segment of cluster \"{cluster}\", whose segments have {bytes} bytes, has this name")]
+    Name { cluster: String, bytes: u64 },
+    /// Not the size of the cluster's segments.
+    #[error("it has {found} bytes, a segment of cluster \"{cluster}\" has {expected}")]
+    Size { found: u64, cluster: String, expected: u64 },
+    /// What it begins with is no page header.
+    #[error("it does not begin as a WAL segment does")]
+    Header(#[source] ParseError),
+    /// Another cluster's.
+    #[error("it belongs to a server with {what} {found}, cluster \"{cluster}\" has {expected}")]
+    Cluster { what: &'static str, found: String, cluster: String, expected: String },
+    /// Another segment's content.
+    #[error("its first page says LSN {found}, its name says {expected}")]
+    Address { found: Lsn, expected: Lsn },
+    /// Another timeline's content.
+    #[error("its first page is of timeline {found}, newer than timeline {expected} of its name")]
+    Timeline { found: TimelineId, expected: TimelineId },
+    /// A history or backup history file that cannot be read.
+    #[error("its content is not as PostgreSQL writes it")]
+    Content(#[source] ParseError),
+    /// A history file without a line.
+    #[error("it names no timeline that timeline {0} came from")]
+    NoAncestor(TimelineId),
+    /// A backup history file of another place.
+    #[error("it tells of a backup that began at {found}, which is not the place that its name says")]
+    BackupStart { found: Lsn },
+}
+
+impl Refused {
+    /// The next step.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Name { .. } | Self::Size { .. } | Self::Cluster { .. } => {
+                "this server is not the one the cluster was registered for: give it a `cluster.name` of its own and run \
+                 `walden init` there (a server made new by initdb or pg_upgrade is another cluster)"
+            }
+            Self::Header(_) | Self::Address { .. } | Self::Timeline { .. } => {
+                "the file is damaged or was put there by hand: look at it with pg_waldump, and take a base backup once it \
+                 is out of the way"
+            }
+            Self::Content(_) | Self::NoAncestor(_) | Self::BackupStart { .. } => {
+                "the file is damaged or was put there by hand: compare it with a standby's copy"
+            }
+        }
+    }
+}
+
+/// Checks a segment or partial segment by its size and first bytes; its major version.
+pub fn check_segment(
+    cluster: &ClusterDescription,
+    name: &SegmentName,
+    size: u64,
+    first: &[u8],
+) -> Result<MajorVersion, Refused> {
+    let ours = || cluster.name.to_string();
+    let segment_size = cluster.segment_size;
+    if !name.fits(segment_size) {
+        return Err(Refused::Name { cluster: ours(), bytes: segment_size.bytes() });
+    }
+    if size != segment_size.bytes() {
+        return Err(Refused::Size { found: size, cluster: ours(), expected: segment_size.bytes() });
+    }
+    let header = LongPageHeader::parse(first).map_err(Refused::Header)?;
+    let other = |what, found: String, expected: String| Refused::Cluster { what, found, cluster: ours(), expected };
+    if header.system_identifier != cluster.system_identifier {
+        let (found, expected) = (header.system_identifier.to_string(), cluster.system_identifier.to_string());
+        return Err(other("system identifier", found, expected));
+    }
+    if header.segment_size != segment_size {
+        let (found, expected) = (header.segment_size.bytes().to_string(), segment_size.bytes().to_string());
+        return Err(other("segments of bytes", found, expected));
+    }
+    if header.address != name.start(segment_size) {
+        return Err(Refused::Address { found: header.address, expected: name.start(segment_size) });
+    }
+    // The first segment of a new timeline begins with a copy of the older one's pages.
+    if header.timeline > name.timeline {
+        return Err(Refused::Timeline { found: header.timeline, expected: name.timeline });
+    }
+    Ok(header.major)
+}
+
+/// Checks a timeline history file.
+pub fn check_history(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, Refused> {
+    // Reasons hold names of restore points, in whatever encoding they were given.
+    let history = TimelineHistory::parse(timeline, &String::from_utf8_lossy(content)).map_err(Refused::Content)?;
+    match history.ancestors.is_empty() {
+        true => Err(Refused::NoAncestor(timeline)),
+        false => Ok(history),
+    }
+}
+
+/// Checks a backup history file.
+pub fn check_backup(
+    cluster: &ClusterDescription,
+    segment: &SegmentName,
+    offset: u32,
+    content: &[u8],
+) -> Result<(), Refused> {
+    let label = BackupLabel::parse(&String::from_utf8_lossy(content)).map_err(Refused::Content)?;
+    let size = cluster.segment_size;
+    let place = SegmentName::containing(label.start_timeline, label.start_lsn, size);
+    match place == *segment && label.start_lsn.0 % size.bytes() == u64::from(offset) {
+        true => Ok(()),
+        false => Err(Refused::BackupStart { found: label.start_lsn }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::{SEGMENT, cluster_description, name, segment, with_bytes};
+
+    fn check(file: &str, content: &[u8]) -> Result<MajorVersion, Refused> {
+        check_segment(&cluster_description(), &name(file), content.len() as u64, content)
+    }
+
+    const THIRD: &str = "000000020000000000000003";
+
+    #[test]
+    fn a_segment_of_the_cluster_passes_with_its_own_or_an_older_timeline() {
+        assert_eq!(check(THIRD, &segment(THIRD, 1)).unwrap().number(), 15);
+        let copied_from_timeline_1 = with_bytes(segment(THIRD, 1), 4, &1u32.to_le_bytes());
+        assert!(check(THIRD, &copied_from_timeline_1).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_identity_is_refused_each_for_its_reason() {
+        let third = || segment(THIRD, 1);
+        let short = &third()[..SEGMENT - 1];
+        assert!(matches!(check(THIRD, short), Err(Refused::Size { .. })));
+        let foreign = with_bytes(third(), 24, &8u64.to_le_bytes());
+        assert!(matches!(check(THIRD, &foreign), Err(Refused::Cluster { what: "system identifier", .. })));
+        let other_size = with_bytes(third(), 32, &(16u32 << 20).to_le_bytes());
+        assert!(matches!(check(THIRD, &other_size), Err(Refused::Cluster { what: "segments of bytes", .. })));
+        let fourth = segment("000000020000000000000004", 1);
+        assert!(matches!(check(THIRD, &fourth), Err(Refused::Address { .. })));
+        let newer = with_bytes(third(), 4, &3u32.to_le_bytes());
+        assert!(matches!(check(THIRD, &newer), Err(Refused::Timeline { .. })));
+        let other_magic = with_bytes(third(), 0, &0xBEEFu16.to_le_bytes());
+        assert!(matches!(check(THIRD, &other_magic), Err(Refused::Header(_))));
+        assert!(matches!(check(THIRD, &vec![0; SEGMENT]), Err(Refused::Header(_))));
+        assert!(matches!(check("0000000200000000FFFFFFFF", &third()), Err(Refused::Name { .. })));
+    }
+
+    #[test]
+    fn a_history_file_must_be_readable_and_name_an_ancestor() {
+        let two = TimelineId(2);
+        assert!(check_history(two, b"1\t0/3000000\tafter \xFF\n").is_ok());
+        assert!(matches!(check_history(two, b"garbage"), Err(Refused::Content(_))));
+        assert!(matches!(check_history(two, b"\n# only a comment\n"), Err(Refused::NoAncestor(_))));
+        assert!(matches!(check_history(two, b"2\t0/3000000\tx\n"), Err(Refused::Content(_))));
+    }
+
+    #[test]
+    fn a_backup_history_file_must_tell_of_its_own_place() {
+        let content = b"START WAL LOCATION: 0/300028 (file 000000010000000000000003)\n\
+            STOP WAL LOCATION: 0/400100 (file 000000010000000000000004)\nCHECKPOINT LOCATION: 0/300060\n\
+            BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-01-01 00:00:00 UTC\nLABEL: \xFF\n\
+            START TIMELINE: 1\nSTOP TIME: 2026-01-01 00:00:01 UTC\nSTOP TIMELINE: 1\n";
+        let check = |segment: &str, offset| check_backup(&cluster_description(), &name(segment), offset, content);
+        assert!(check("000000010000000000000003", 0x28).is_ok());
+        assert!(matches!(check("000000010000000000000003", 0x60), Err(Refused::BackupStart { .. })));
+        assert!(matches!(check("000000020000000000000003", 0x28), Err(Refused::BackupStart { .. })));
+        let cluster = cluster_description();
+        let garbage = check_backup(&cluster, &name("000000010000000000000003"), 0x28, b"garbage");
+        assert!(matches!(garbage, Err(Refused::Content(_))));
+    }
+}

@@ -1,0 +1,21 @@
+//! Archiving: WAL files into the repository ([`push`]) and back out of it ([`fetch`]).
+//!
+//! Both are the same with and without the service; the service only decides what is done ahead of being asked.
+
+pub mod absent;
+pub mod fetch;
+pub mod identity;
+pub mod line;
+mod miss;
+pub mod push;
+mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+
+pub use fetch::{Fetched, Fetcher, Gap};
+pub use identity::Refused;
+pub use push::{Conflict, Fingerprint, Prepared, Pusher, Stored};
+pub use retry::Retry;

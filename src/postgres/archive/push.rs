@@ -1,0 +1,270 @@
+//! Storing one WAL file: check whose it is, read it once, store it under a name that is written once.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+
+use super::Retry;
+use super::identity::{self, Refused};
+use crate::codec::{Header, Sealed, Sealer, Sha256Digest, sealed_bound};
+use crate::error::{Hint, with_hint};
+use crate::postgres::catalog::{WAL_KIND, WalDescription};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::{LongPageHeader, MajorVersion, SegmentSize, WalFileName};
+use crate::repo::{ObjectError, PutSealed};
+
+/// No history or backup history file is longer: the former grow by some 50 bytes with each promotion.
+const LONGEST_SMALL_FILE: u64 = 1 << 20;
+/// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Stores WAL files of one cluster. Cheap to clone; clones share buffers.
+#[derive(Clone)]
+pub struct Pusher {
+    cluster: Cluster,
+    level: i32,
+    retry: Retry,
+    sealers: Arc<Mutex<Vec<Sealer>>>,
+}
+
+/// A file that was checked, read and compressed, and waits to be stored.
+pub struct Prepared {
+    pub name: WalFileName,
+    pub path: PathBuf,
+    sealed: Sealed,
+    /// What the file was when it was read; `None` when it may change without a trace.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Prepared {
+    /// Bytes it holds in memory.
+    pub fn memory(&self) -> u64 {
+        self.sealed.body.len() as u64
+    }
+}
+
+/// How a push ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// By this push.
+    Now,
+    /// The same content had been stored before.
+    Before,
+}
+
+/// The name is taken by other content.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "WAL file \"{name}\" is archived already with other content: object \"{key}\" in {store}, archived at \
+     {kept_at}, has {kept_size} bytes with sha256 {kept}; the file \"{path}\", read at {found_at}, has {found_size} \
+     bytes with sha256 {found}"
+)]
+pub struct Conflict {
+    pub name: WalFileName,
+    pub key: String,
+    pub store: String,
+    pub kept_at: String,
+    pub kept: Sha256Digest,
+    pub kept_size: u64,
+    pub path: String,
+    pub found_at: String,
+    pub found: Sha256Digest,
+    pub found_size: u64,
+}
+
+const CONFLICT_HINT: &str = "nothing was overwritten. Two servers archive into this cluster name, or a restored copy was \
+    started with archiving on: turn archiving off in the one that is the copy, or give it a `cluster.name` of its own \
+    (`walden init`). If this server is the right one and the stored file the wrong one, take a new base backup under \
+    another cluster name";
+
+impl Pusher {
+    /// Compresses at zstd level `level`.
+    pub fn new(cluster: Cluster, level: i32, retry: Retry) -> Self {
+        Self { cluster, level, retry, sealers: Arc::default() }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Stores the file at `path`; durable when this returns. Errors: [`Refused`], [`Conflict`], a file that cannot be
+    /// read, a repository that does not answer.
+    pub async fn push(&self, path: &Path) -> anyhow::Result<Stored> {
+        let (this, owned) = (self.clone(), path.to_path_buf());
+        let prepared = tokio::task::spawn_blocking(move || this.prepare(&owned)).await??;
+        self.store(&prepared).await
+    }
+
+    /// Checks, reads and compresses the file at `path`. Blocking: takes a core for a while.
+    pub fn prepare(&self, path: &Path) -> anyhow::Result<Prepared> {
+        self.prepare_at(path, Utc::now()).with_context(|| format!("cannot archive \"{}\"", path.display()))
+    }
+
+    /// Stores what was prepared; durable when this returns.
+    pub async fn store(&self, prepared: &Prepared) -> anyhow::Result<Stored> {
+        let key = self.cluster.layout.wal(&prepared.name);
+        let put = || self.cluster.repository.put_sealed(&key, &prepared.sealed);
+        let what = format!("cannot archive \"{}\"", prepared.name);
+        let outcome = self.retry.run(&what, put).await;
+        let damaged = || {
+            "an object of this name is there and damaged: repair the repository from a copy, or move the object away by \
+             hand so that it can be stored again"
+        };
+        match outcome {
+            Ok(PutSealed::Stored) => Ok(Stored::Now),
+            Ok(PutSealed::SameContent) => Ok(Stored::Before),
+            Ok(PutSealed::OtherContent(kept)) => Err(self.conflict(prepared, &key.to_string(), &kept)),
+            Err(error) => match crate::error::find::<ObjectError>(&error) {
+                Some(ObjectError::Damaged { .. }) => Err(with_hint(error, damaged())),
+                Some(ObjectError::Storage(_)) => Err(with_hint(
+                    error,
+                    "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
+                     permissions and connection",
+                )),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Gives buffers back that serve between pushes.
+    pub fn trim(&self) {
+        self.sealers().clear();
+    }
+
+    fn prepare_at(&self, path: &Path, now: DateTime<Utc>) -> anyhow::Result<Prepared> {
+        let name = wal_file_name(path)?;
+        let mut file = File::open(path).hint("the file must be readable by the user who runs Walden")?;
+        let before = file.metadata()?;
+        let cluster = &self.cluster.description;
+        let about = |major: Option<MajorVersion>| {
+            serde_json::to_value(WalDescription {
+                name,
+                system_identifier: cluster.system_identifier,
+                timeline: name.timeline(),
+                major,
+                archived_at: now,
+            })
+        };
+        let refused = |refused: Refused| with_hint(refused.clone().into(), refused.hint());
+        let sealed = match name {
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+                let mut first = [0; LongPageHeader::LEN];
+                let read = file.read_at(&mut first, 0)?;
+                let major =
+                    identity::check_segment(cluster, &segment, before.len(), &first[..read]).map_err(refused)?;
+                self.seal(about(Some(major))?, &mut file, before.len())?
+            }
+            WalFileName::History(timeline) => {
+                let content = read_small(&mut file, before.len())?;
+                identity::check_history(timeline, &content).map_err(refused)?;
+                self.seal(about(None)?, &mut &content[..], content.len() as u64)?
+            }
+            WalFileName::Backup { segment, offset } => {
+                let content = read_small(&mut file, before.len())?;
+                identity::check_backup(cluster, &segment, offset, &content).map_err(refused)?;
+                self.seal(about(None)?, &mut &content[..], content.len() as u64)?
+            }
+        };
+        let (before, after) = (Fingerprint::of(&before), Fingerprint::of(&file.metadata()?));
+        if before != after {
+            let error = anyhow!("the file changed while it was being read");
+            return Err(with_hint(
+                error,
+                "PostgreSQL hands over finished files only: look for what else writes to pg_wal",
+            ));
+        }
+        let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
+        Ok(Prepared { name, path: path.to_path_buf(), sealed, fingerprint })
+    }
+
+    fn seal(&self, about: serde_json::Value, source: &mut dyn Read, size: u64) -> anyhow::Result<Sealed> {
+        let kept = self.sealers().pop();
+        let mut sealer = kept.map_or_else(|| Sealer::new(self.level), Ok)?;
+        let sealed = sealer.seal(WAL_KIND, about, source, size)?;
+        self.sealers().push(sealer);
+        Ok(sealed)
+    }
+
+    fn sealers(&self) -> std::sync::MutexGuard<'_, Vec<Sealer>> {
+        self.sealers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn conflict(&self, prepared: &Prepared, key: &str, kept: &Header) -> anyhow::Error {
+        let archived_at =
+            |header: &Header| header.about["archived_at"].as_str().unwrap_or("an unknown time").to_string();
+        let found = &prepared.sealed.header;
+        let conflict = Conflict {
+            name: prepared.name,
+            key: key.to_string(),
+            store: self.cluster.repository.describe(),
+            kept_at: archived_at(kept),
+            kept: kept.plain.sha256,
+            kept_size: kept.plain.size,
+            path: prepared.path.display().to_string(),
+            found_at: archived_at(found),
+            found: found.plain.sha256,
+            found_size: found.plain.size,
+        };
+        with_hint(conflict.into(), CONFLICT_HINT)
+    }
+}
+
+/// The WAL file that a path names.
+pub fn wal_file_name(path: &Path) -> anyhow::Result<WalFileName> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.parse().hint("`walden wal push` takes the path of a WAL file, which PostgreSQL puts in the place of %p")
+}
+
+/// Bytes in memory that preparing a file may take: all that compression can make of it.
+pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
+    match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => sealed_bound(segment_size.bytes()),
+        WalFileName::History(_) | WalFileName::Backup { .. } => 2 * LONGEST_SMALL_FILE,
+    }
+}
+
+fn read_small(file: &mut File, size: u64) -> anyhow::Result<Vec<u8>> {
+    if size > LONGEST_SMALL_FILE {
+        return Err(anyhow!("the file has {size} bytes, files of its kind have less than {LONGEST_SMALL_FILE}"));
+    }
+    let mut content = Vec::new();
+    file.take(LONGEST_SMALL_FILE).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// What tells a file from any other, and from itself before a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Fingerprint {
+    /// Of an open or named file.
+    pub fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// Whether any change from now on would show: the last one is longer ago than the clock of files is coarse.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::new(self.changed.0.max(0) as u64, self.changed.1.clamp(0, 999_999_999) as u32);
+        since_epoch.checked_sub(changed).is_some_and(|age| age > TICK)
+    }
+}

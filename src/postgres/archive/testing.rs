@@ -1,0 +1,100 @@
+//! What the tests of archiving are told in: a cluster with segments of 1 MiB, and files of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use super::{Fetcher, Pusher, Retry};
+use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::cluster::{Cluster, describe_server};
+use crate::postgres::types::{MajorVersion, SegmentName, SegmentSize, SystemIdentifier};
+use crate::repo::Repository;
+use crate::storage::Storage;
+
+pub const SEGMENT: usize = 1 << 20;
+/// Quick to give up.
+pub const RETRY: Retry = Retry { retries: 2, timeout: Duration::from_millis(700) };
+
+pub fn cluster_description() -> ClusterDescription {
+    describe_server(
+        "main".parse().unwrap(),
+        SystemIdentifier(7),
+        SegmentSize::new(SEGMENT as u32).unwrap(),
+        MajorVersion::new(15).unwrap(),
+        DateTime::UNIX_EPOCH,
+    )
+}
+
+pub fn name(text: &str) -> SegmentName {
+    text.parse().unwrap()
+}
+
+/// The content of a segment: a true page header, then bytes that depend on `seed`.
+pub fn segment(text: &str, seed: u64) -> Vec<u8> {
+    let name = name(text.split('.').next().unwrap());
+    let mut bytes: Vec<u8> = (0..SEGMENT as u64 / 8).flat_map(|n| (n / 9 * seed).to_le_bytes()).collect();
+    bytes[..40].fill(0);
+    bytes[0..2].copy_from_slice(&0xD110u16.to_le_bytes());
+    bytes[2] = 2;
+    bytes[4..8].copy_from_slice(&name.timeline.0.to_le_bytes());
+    let start = name.start(cluster_description().segment_size);
+    bytes[8..16].copy_from_slice(&start.0.to_le_bytes());
+    bytes[24..32].copy_from_slice(&7u64.to_le_bytes());
+    bytes[32..36].copy_from_slice(&(SEGMENT as u32).to_le_bytes());
+    bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
+    bytes
+}
+
+pub fn with_bytes(mut content: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    content[at..at + bytes.len()].copy_from_slice(bytes);
+    content
+}
+
+/// The cluster, registered in `storage`.
+pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
+    let (repository, _) = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap();
+    Cluster::register(repository, cluster_description()).await.unwrap().0
+}
+
+pub fn pusher(cluster: &Cluster) -> Pusher {
+    Pusher::new(cluster.clone(), 1, RETRY)
+}
+
+pub fn fetcher(cluster: &Cluster) -> Fetcher {
+    Fetcher::new(cluster.clone(), RETRY)
+}
+
+/// A data directory's `pg_wal`, with `archive_status`.
+pub struct PgWal(pub tempfile::TempDir);
+
+impl PgWal {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("pg_wal/archive_status")).unwrap();
+        Self(folder)
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().join("pg_wal")
+    }
+
+    /// Puts a file there, ready to be archived.
+    pub fn ready(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.folder().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::write(self.folder().join(format!("archive_status/{name}.ready")), "").unwrap();
+        path
+    }
+
+    /// Puts a segment there.
+    pub fn segment(&self, name: &str, seed: u64) -> PathBuf {
+        self.ready(name, &segment(name, seed))
+    }
+}
+
+/// The file's content, `None` when there is no such file.
+pub fn content(path: &Path) -> Option<Vec<u8>> {
+    path.exists().then(|| std::fs::read(path).unwrap())
+}

@@ -1,0 +1,5 @@
+//! Archiving over real storage: what may be stored, what comes back, and what is left after a stop at any point.
+
+mod crash;
+mod fetching;
+mod pushing;

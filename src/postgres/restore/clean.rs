@@ -1,0 +1,322 @@
+//! First step: folders that are certainly nobody else's. Nothing is ever removed here: what is in the way is named.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+
+use super::files::{Destination, PG_CONTROL};
+use crate::error::{Hint, with_hint};
+use crate::fsync;
+use crate::postgres::catalog::{BackupDescription, TablespaceDescription};
+
+/// Lies in a folder while a restore writes into it.
+pub const MARKER: &str = "walden-restore-unfinished";
+
+/// A tablespace is to lie elsewhere than in the source: `OLD=NEW`, where OLD is its location or OID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relocation {
+    pub old: String,
+    pub new: PathBuf,
+}
+
+impl std::str::FromStr for Relocation {
+    type Err = String;
+
+    /// The first `=` that is not behind a `\` separates.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut old = String::new();
+        let mut characters = text.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '\\' if text[at + 1..].starts_with('=') => old.extend(characters.next().map(|(_, c)| c)),
+                '=' if !old.is_empty() && text.len() > at + 1 => {
+                    return Ok(Self { old, new: PathBuf::from(text[at + 1..].replace("\\=", "=")) });
+                }
+                other => old.push(other),
+            }
+        }
+        Err("expected OLD=NEW, the tablespace's location or OID and its new folder".into())
+    }
+}
+
+/// Decides where everything goes. Errors: a relocation of no tablespace, or places that would lie in each other.
+pub fn destination(
+    to_dir: &Path,
+    backup: &BackupDescription,
+    relocations: &[Relocation],
+    repository: Option<&Path>,
+) -> anyhow::Result<Destination> {
+    let data_directory = absolute(to_dir)?;
+    check_apart_from_repository(&data_directory, repository)?;
+    for relocation in relocations {
+        if !backup.tablespaces.iter().any(|tablespace| is_meant(relocation, tablespace)) {
+            let known: Vec<String> =
+                backup.tablespaces.iter().map(|t| format!("{} at \"{}\"", t.oid, t.location)).collect();
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            return Err(anyhow!("backup \"{}\" has no tablespace \"{}\"", backup.id, relocation.old))
+                .hint(format!("its tablespaces: {known}"));
+        }
+    }
+    let mut tablespaces: BTreeMap<u32, PathBuf> = BTreeMap::new();
+    for tablespace in &backup.tablespaces {
+        let relocation = relocations.iter().rev().find(|relocation| is_meant(relocation, tablespace));
+        let place = match relocation {
+            Some(relocation) => absolute(&relocation.new)?,
+            None => PathBuf::from(&tablespace.location),
+        };
+        check_apart_from_repository(&place, repository)?;
+        let others = tablespaces.values().chain([&data_directory]);
+        if let Some(other) = others.into_iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
+            let error = anyhow!(
+                "tablespace {} would lie at \"{}\", which is not apart from \"{}\"",
+                tablespace.oid,
+                place.display(),
+                other.display()
+            );
+            return Err(with_hint(error, "give it a folder of its own with --tablespace OLD=NEW"));
+        }
+        tablespaces.insert(tablespace.oid, place);
+    }
+    Ok(Destination { data_directory, tablespaces })
+}
+
+fn is_meant(relocation: &Relocation, tablespace: &TablespaceDescription) -> bool {
+    relocation.old.trim_end_matches('/') == tablespace.location.trim_end_matches('/')
+        || relocation.old.parse() == Ok(tablespace.oid)
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot make \"{}\" absolute", path.display()))?;
+    if path.parent().is_none() || path.components().any(|part| part == std::path::Component::ParentDir) {
+        bail!("\"{}\" cannot be restored to: name a folder without \"..\" in its path", path.display());
+    }
+    if path.to_str().is_none_or(|text| text.contains(['\n', '\r'])) {
+        return Err(anyhow!("the path \"{}\" is not UTF-8 or has a line break", path.display()))
+            .hint("PostgreSQL's configuration files could not name it: choose another folder");
+    }
+    Ok(path.components().collect())
+}
+
+/// The nearest existing ancestor with links resolved, and the rest below it.
+fn resolved(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
+            return real.join(rest);
+        }
+    }
+    path.to_path_buf()
+}
+
+fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyhow::Result<()> {
+    let Some(repository) = repository else { return Ok(()) };
+    let (place_at, repository_at) = (resolved(place), resolved(repository));
+    if place_at.starts_with(&repository_at) || repository_at.starts_with(&place_at) {
+        let (place, repository) = (place.display(), repository.display());
+        return Err(anyhow!("folder \"{place}\" is not apart from the repository \"{repository}\""))
+            .hint("a cluster and its archive must not lie in each other: choose another folder");
+    }
+    Ok(())
+}
+
+/// Refuses folders that are in use or not empty. Touches nothing.
+pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
+    check_folder(&destination.data_directory)?;
+    for (oid, place) in &destination.tablespaces {
+        check_folder(place).with_context(|| format!("tablespace {oid} cannot be restored to \"{}\"", place.display())).hint(
+            format!("with --tablespace {oid}=NEW it goes to another folder; a tablespace's own folder may hold the source's files"),
+        )?;
+    }
+    Ok(())
+}
+
+fn check_folder(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => return Ok(()),
+        other => other.with_context(|| format!("cannot look at \"{shown}\""))?,
+    };
+    if !meta.is_dir() {
+        bail!("\"{shown}\" is not a folder");
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if meta.uid() != user {
+        return Err(anyhow!("folder \"{shown}\" belongs to user {}, this is user {user}", meta.uid())).hint(
+            "PostgreSQL only starts from a folder of its own user: restore as the user that will run the server",
+        );
+    }
+    let mut entries = fs::read_dir(path).with_context(|| format!("cannot list \"{shown}\""))?;
+    match entries.next().transpose().with_context(|| format!("cannot list \"{shown}\""))? {
+        None => Ok(()),
+        Some(entry) => Err(in_the_way(path, &entry.file_name().to_string_lossy())),
+    }
+}
+
+/// Says what a folder that is not empty is.
+fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
+    let shown = path.display();
+    if let Some(pid) = server_in(path) {
+        let error = anyhow!("a PostgreSQL server (process {pid}) runs in \"{shown}\"");
+        return with_hint(
+            error,
+            "restore beside it, into another folder with --to-dir; to replace it, stop it and move its folder away",
+        );
+    }
+    if let Ok(text) = fs::read_to_string(path.join(MARKER)) {
+        let error = anyhow!("\"{shown}\" holds a restore that is under way or was interrupted: {}", text.trim());
+        let next = match path.join(PG_CONTROL).exists() {
+            true => "its files are complete; to restore anew choose another folder or remove this one".to_string(),
+            false => {
+                format!("no server starts from it; if no restore runs, remove it (rm -r '{shown}') and restore again")
+            }
+        };
+        return with_hint(error, next);
+    }
+    let what = match path.join("PG_VERSION").exists() {
+        true => "holds a PostgreSQL cluster".to_string(),
+        false => format!("is not empty (it has \"{example}\")"),
+    };
+    let error = anyhow!("folder \"{shown}\" {what}");
+    match example {
+        "lost+found" => with_hint(error, "it is where a disk is mounted: restore into a folder below it"),
+        _ => with_hint(error, "nothing is ever overwritten: name a folder that does not exist or is empty"),
+    }
+}
+
+/// The process that `postmaster.pid` names, if it is alive.
+fn server_in(path: &Path) -> Option<u32> {
+    let text = fs::read_to_string(path.join("postmaster.pid")).ok()?;
+    let pid: u32 = text.lines().next()?.trim().parse().ok()?;
+    Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
+}
+
+/// Makes the folders, and marks the data directory as being written.
+pub fn prepare(destination: &Destination, backup: &BackupDescription) -> anyhow::Result<()> {
+    for path in [&destination.data_directory].into_iter().chain(destination.tablespaces.values()) {
+        let shown = path.display();
+        fsync::create_folders(path)
+            .with_context(|| format!("cannot make folder \"{shown}\""))
+            .hint("check the permissions of the folder above it")?;
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot set the permissions of \"{shown}\" to 0700"))?;
+    }
+    let marker = destination.data_directory.join(MARKER);
+    let text = format!("backup {} by process {}\n", backup.id, std::process::id());
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&marker)
+        .with_context(|| format!("cannot make \"{}\"", marker.display()))?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+        .with_context(|| format!("cannot write \"{}\"", marker.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{hints, one_line};
+    use crate::postgres::catalog::testing;
+
+    fn backup() -> BackupDescription {
+        let tablespace = |oid, location: &str| TablespaceDescription { oid, location: location.into() };
+        let tablespaces = vec![tablespace(16384, "/srv/fast"), tablespace(16385, "/srv/slow=1")];
+        BackupDescription { tablespaces, ..testing::backup("20260101-000000Z") }
+    }
+
+    fn relocations(texts: &[&str]) -> Vec<Relocation> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn place(relocated: &[&str]) -> anyhow::Result<Destination> {
+        destination(Path::new("/restored/data"), &backup(), &relocations(relocated), Some(Path::new("/archive")))
+    }
+
+    #[test]
+    fn tablespaces_stay_or_move_by_location_or_oid() {
+        let placed = place(&["/srv/fast/=/new/fast", "16385=/new/slow"]).unwrap();
+        assert_eq!(placed.tablespaces[&16384], Path::new("/new/fast"));
+        assert_eq!(placed.tablespaces[&16385], Path::new("/new/slow"));
+        let placed = place(&[r"/srv/slow\=1=/a=b"]).unwrap();
+        assert_eq!(placed.tablespaces[&16384], Path::new("/srv/fast"));
+        assert_eq!(placed.tablespaces[&16385], Path::new("/a=b"));
+        assert!("=x".parse::<Relocation>().is_err() && "x=".parse::<Relocation>().is_err());
+    }
+
+    #[test]
+    fn places_that_lie_in_each_other_are_refused() {
+        for moved in [
+            "16384=/restored/data",
+            "16384=/restored/data/pg_tblspc/16384",
+            "16384=/restored",
+            "16384=/srv/slow=1/x",
+            "16384=/archive/x",
+            "16384=/",
+            "99=/x",
+            "16384=/a/../b",
+        ] {
+            assert!(place(&[moved]).is_err(), "{moved}");
+        }
+        let inside = destination(Path::new("/archive/main"), &backup(), &[], Some(Path::new("/archive")));
+        assert!(one_line(&inside.unwrap_err()).contains("repository"));
+    }
+
+    #[test]
+    fn an_unknown_tablespace_is_answered_with_those_there_are() {
+        let error = place(&["/srv/other=/x"]).unwrap_err();
+        assert_eq!(hints(&error), ["its tablespaces: 16384 at \"/srv/fast\", 16385 at \"/srv/slow=1\""]);
+    }
+
+    fn check(prepare: impl FnOnce(&Path)) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let to_dir = folder.path().join("a b");
+        prepare(&to_dir);
+        check_free(&Destination { data_directory: to_dir, tablespaces: BTreeMap::new() })
+    }
+
+    fn refused(prepare: impl FnOnce(&Path)) -> String {
+        let error = check(|to_dir| {
+            fs::create_dir(to_dir).unwrap();
+            prepare(to_dir);
+        })
+        .unwrap_err();
+        format!("{} {}", one_line(&error), hints(&error).join(" "))
+    }
+
+    #[test]
+    fn a_new_or_empty_folder_is_free() {
+        check(|_| ()).unwrap();
+        check(|to_dir| fs::create_dir(to_dir).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        assert!(refused(|dir| fs::write(dir.join("notes"), "x").unwrap()).contains("notes"));
+        assert!(refused(|dir| fs::write(dir.join("PG_VERSION"), "15").unwrap()).contains("PostgreSQL cluster"));
+        assert!(refused(|dir| fs::create_dir(dir.join("lost+found")).unwrap()).contains("mounted"));
+        let running =
+            refused(|dir| fs::write(dir.join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap());
+        assert!(running.contains(&format!("process {}", std::process::id())), "{running}");
+        let stale = refused(|dir| fs::write(dir.join("postmaster.pid"), "4999999\n").unwrap());
+        assert!(stale.contains("not empty"), "{stale}");
+        let interrupted = refused(|dir| fs::write(dir.join(MARKER), "backup x by process 1\n").unwrap());
+        assert!(interrupted.contains("backup x") && interrupted.contains("rm -r"), "{interrupted}");
+        let file = check(|to_dir| fs::write(to_dir, "x").unwrap()).unwrap_err();
+        assert!(one_line(&file).contains("not a folder"));
+    }
+
+    #[test]
+    fn folders_are_made_private_and_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_directory = folder.path().join("x/y");
+        let tablespaces = BTreeMap::from([(16384, folder.path().join("t/s"))]);
+        let destination = Destination { data_directory: data_directory.clone(), tablespaces };
+        prepare(&destination, &backup()).unwrap();
+        for path in [&data_directory, &destination.tablespaces[&16384]] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert!(check_free(&destination).is_err() && prepare(&destination, &backup()).is_err());
+    }
+}

@@ -1,0 +1,328 @@
+//! Second step: the files, in parallel, every frame and every file's digest verified. `global/pg_control` is kept in
+//! memory: without it no server starts from the folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{BufReader, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use tokio::runtime::Handle;
+
+use super::queue::{Queue, Unit};
+use super::reads::{FramePlace, FrameSource, frames};
+use crate::codec::{Hasher, Sha256Digest};
+use crate::error::Hint;
+use crate::fsync;
+use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, read_entries};
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::cluster::Cluster;
+
+/// The file that makes a folder startable.
+pub const PG_CONTROL: &str = "global/pg_control";
+/// Small files that one worker takes at once, by number and bytes.
+const MAX_UNIT_FILES: usize = 2048;
+const MAX_UNIT_BYTES: u64 = 8 << 20;
+/// Bytes written to a file before the kernel is asked to begin with the disk.
+const WRITE_BEHIND: u64 = 8 << 20;
+
+/// Files that would make the restored server something else than what was asked for.
+const LEFT_OUT: [&str; 12] = [
+    "postmaster.pid",
+    "postmaster.opts",
+    "standby.signal",
+    "recovery.signal",
+    "recovery.conf",
+    "recovery.done",
+    "backup_manifest",
+    // Written anew.
+    "tablespace_map",
+    "current_logfiles",
+    // Of an earlier restore.
+    super::recovery::CONFIGURATION,
+    super::clean::MARKER,
+    super::start::LOG,
+];
+
+/// Where the files go.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub data_directory: PathBuf,
+    /// By OID.
+    pub tablespaces: BTreeMap<u32, PathBuf>,
+}
+
+impl Destination {
+    fn root(&self, tablespace: Option<u32>) -> anyhow::Result<&Path> {
+        match tablespace {
+            None => Ok(&self.data_directory),
+            Some(oid) => {
+                let root = self.tablespaces.get(&oid);
+                root.map(PathBuf::as_path)
+                    .with_context(|| format!("the manifest has files of tablespace {oid}, which it does not describe"))
+            }
+        }
+    }
+
+    fn path(&self, tablespace: Option<u32>, path: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.root(tablespace)?.join(path))
+    }
+}
+
+/// How far the step is; shared with whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Plain bytes.
+    pub bytes: AtomicU64,
+    pub files: AtomicU64,
+}
+
+/// What was written, and what was held back.
+#[derive(Debug)]
+pub struct Written {
+    /// Content of `global/pg_control`.
+    pub control_file: Vec<u8>,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// Writes all files of a backup below `destination`, which must be empty. Errors: an object is missing or damaged
+/// (named), the store did not answer, or the disk refuses.
+pub async fn restore_files(
+    cluster: &Cluster,
+    backup: &BackupDescription,
+    destination: Destination,
+    workers: usize,
+    progress: Arc<Progress>,
+) -> anyhow::Result<Written> {
+    let key = cluster.layout.manifest(&backup.id);
+    let opened = cluster.repository.open_stream(&key, manifest::KIND).await?;
+    let (_, stream) =
+        opened.ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))?;
+    let shared = Arc::new(Shared {
+        queue: Queue::default(),
+        destination,
+        tablespaces: backup.tablespaces.iter().map(|tablespace| tablespace.oid).collect(),
+        control_file: Mutex::new(None),
+        progress,
+    });
+    let mut threads = tokio::task::JoinSet::new();
+    for _ in 0..workers.max(1) {
+        let (shared, runtime) = (shared.clone(), Handle::current());
+        let mut source = FrameSource::new(cluster.repository.clone(), cluster.layout.clone(), runtime)?;
+        threads.spawn_blocking(move || shared.work(&mut source));
+    }
+    let feeder = shared.clone();
+    threads.spawn_blocking(move || feeder.feed(BufReader::with_capacity(FRAME_SIZE, stream)));
+    let mut first_error = None;
+    while let Some(ended) = threads.join_next().await {
+        if let Err(error) = ended.context("a restoring thread failed").and_then(|result| result) {
+            shared.queue.abort();
+            first_error.get_or_insert(error);
+        }
+    }
+    if let Some(error) = first_error {
+        return Err(error);
+    }
+    let control_file = shared.control_file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(Written {
+        control_file: control_file.with_context(|| format!("backup \"{}\" has no {PG_CONTROL}", backup.id))?,
+        files: shared.progress.files.load(Ordering::Relaxed),
+        bytes: shared.progress.bytes.load(Ordering::Relaxed),
+    })
+}
+
+struct Shared {
+    queue: Queue,
+    destination: Destination,
+    /// OIDs: their folders in `pg_tblspc` become links later.
+    tablespaces: Vec<u32>,
+    control_file: Mutex<Option<Vec<u8>>>,
+    progress: Arc<Progress>,
+}
+
+impl Shared {
+    /// Reads the manifest: makes folders, queues files.
+    fn feed(&self, manifest: impl std::io::BufRead) -> anyhow::Result<()> {
+        let mut small: Vec<File> = Vec::new();
+        for entry in read_entries(manifest) {
+            match entry? {
+                Entry::Folder(folder) => self.make_folder(&folder)?,
+                Entry::File(file) if left_out(&file) => (),
+                Entry::File(file) if file.size > FRAME_SIZE as u64 => {
+                    if !self.queue.push(Unit::new(vec![file])) {
+                        return Ok(());
+                    }
+                }
+                Entry::File(file) => {
+                    let bytes: u64 = small.iter().map(|file| file.size).sum();
+                    let full = small.len() >= MAX_UNIT_FILES || bytes + file.size > MAX_UNIT_BYTES;
+                    // Files that share a frame stay together, so that it is fetched and opened once.
+                    let apart = small.last().is_some_and(|last| !share_a_frame(last, &file));
+                    if full && apart && !self.queue.push(Unit::new(std::mem::take(&mut small))) {
+                        return Ok(());
+                    }
+                    small.push(file);
+                }
+            }
+        }
+        if !small.is_empty() {
+            self.queue.push(Unit::new(small));
+        }
+        self.queue.end();
+        Ok(())
+    }
+
+    fn make_folder(&self, folder: &Folder) -> anyhow::Result<()> {
+        let link = folder.path.strip_prefix("pg_tblspc/").and_then(|name| name.parse().ok());
+        if folder.tablespace.is_none() && link.is_some_and(|oid: u32| self.tablespaces.contains(&oid)) {
+            return Ok(());
+        }
+        let path = self.destination.path(folder.tablespace, &folder.path)?;
+        create_folder(&path, folder.mode).with_context(|| format!("cannot make folder \"{}\"", path.display()))
+    }
+
+    /// Takes units until there are none.
+    fn work(&self, source: &mut FrameSource) -> anyhow::Result<()> {
+        while let Some(unit) = self.queue.pop() {
+            let result = match unit.files.as_slice() {
+                [large] if large.size > FRAME_SIZE as u64 => self.write_large(source, large),
+                small => self.write_small(source, small),
+            };
+            if let Err(error) = result {
+                self.queue.abort();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of several frames: each is written as it is opened.
+    fn write_large(&self, source: &mut FrameSource, file: &File) -> anyhow::Result<()> {
+        let (path, target) = self.create(file)?;
+        let mut hasher = Hasher::default();
+        let (mut at, mut begun) = (0u64, 0u64);
+        let take = |_: usize, plain: &[u8]| {
+            hasher.update(plain);
+            target.write_all_at(plain, at).with_context(|| cannot_write(&path))?;
+            at += plain.len() as u64;
+            if at - begun >= WRITE_BEHIND {
+                fsync::start_writing(&target, begun, at - begun);
+                begun = at;
+            }
+            self.progress.bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            Ok(())
+        };
+        source.each(frames(&file.extents), take).with_context(|| restoring(file))?;
+        check(file, at, hasher.finish())?;
+        fsync::start_writing(&target, begun, at - begun);
+        self.finish(file, &target)
+    }
+
+    /// Files of at most one frame each; a frame that several share is opened once.
+    fn write_small(&self, source: &mut FrameSource, files: &[File]) -> anyhow::Result<()> {
+        let mut places: Vec<FramePlace> = Vec::new();
+        let mut of_frame: Vec<Vec<(&File, usize)>> = Vec::new();
+        for file in files {
+            let Some(place) = frames(&file.extents).next() else {
+                self.write_whole(file, &[])?;
+                continue;
+            };
+            let skip = file.extents.first().map_or(0, |extent| extent.skip as usize);
+            if places.last() != Some(&place) {
+                places.push(place);
+                of_frame.push(Vec::new());
+            }
+            if let Some(last) = of_frame.last_mut() {
+                last.push((file, skip));
+            }
+        }
+        let take = |number: usize, plain: &[u8]| {
+            of_frame[number].iter().try_for_each(|(file, skip)| {
+                let content = plain.get(*skip..).and_then(|rest| rest.get(..file.size as usize));
+                let content =
+                    content.ok_or_else(|| anyhow!("its frame is too short")).with_context(|| restoring(file))?;
+                self.write_whole(file, content)
+            })
+        };
+        source.each(places.into_iter(), take).with_context(|| match files {
+            [file] => restoring(file),
+            _ => format!("restoring {} small files from \"{}\" on", files.len(), files[0].path),
+        })
+    }
+
+    fn write_whole(&self, file: &File, content: &[u8]) -> anyhow::Result<()> {
+        check(file, content.len() as u64, Sha256Digest::of(content))?;
+        self.progress.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+        if file.tablespace.is_none() && file.path == PG_CONTROL {
+            *self.control_file.lock().unwrap_or_else(PoisonError::into_inner) = Some(content.to_vec());
+            return Ok(());
+        }
+        let (path, target) = self.create(file)?;
+        target.write_all_at(content, 0).with_context(|| cannot_write(&path))?;
+        fsync::start_writing(&target, 0, content.len() as u64);
+        self.finish(file, &target)
+    }
+
+    fn create(&self, file: &File) -> anyhow::Result<(PathBuf, fs::File)> {
+        let path = self.destination.path(file.tablespace, &file.path)?;
+        // Whatever the source allowed others: PostgreSQL knows 0600 and 0640.
+        let mode = 0o600 | (file.mode & 0o040);
+        let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
+        let opened = match (open(), path.parent()) {
+            (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
+                create_folder(parent, 0o700).with_context(|| cannot_write(&path))?;
+                open()
+            }
+            (result, _) => result,
+        };
+        let target = opened.with_context(|| cannot_write(&path)).hint(DISK)?;
+        Ok((path, target))
+    }
+
+    fn finish(&self, file: &File, target: &fs::File) -> anyhow::Result<()> {
+        let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(file.mtime).unwrap_or(0));
+        target.set_modified(modified).with_context(|| format!("cannot set the time of \"{}\"", file.path))?;
+        self.progress.files.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+const DISK: &str = "check free space and permissions of the target folder";
+
+fn left_out(file: &File) -> bool {
+    file.tablespace.is_none() && LEFT_OUT.contains(&file.path.as_str())
+}
+
+fn share_a_frame(a: &File, b: &File) -> bool {
+    matches!((frames(&a.extents).next(), frames(&b.extents).next()), (Some(a), Some(b)) if a == b)
+}
+
+fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {
+    let mode = 0o700 | (mode & 0o050);
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(mode).create(path),
+        result => result,
+    }
+}
+
+fn check(file: &File, size: u64, found: Sha256Digest) -> anyhow::Result<()> {
+    if size != file.size {
+        bail!("file \"{}\" has {size} bytes, its manifest says {}", file.path, file.size);
+    }
+    ensure!(found == file.sha256, "file \"{}\" has sha256 {found}, its manifest says {}", file.path, file.sha256);
+    Ok(())
+}
+
+fn restoring(file: &File) -> String {
+    format!("cannot restore file \"{}\"", file.path)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write \"{}\"", path.display())
+}

@@ -1,0 +1,105 @@
+//! The PostgreSQL majors that tests/postgres-majors brought.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::process;
+
+/// One major and its programs.
+#[derive(Debug, Clone)]
+pub struct Major {
+    pub number: u32,
+    bin: PathBuf,
+}
+
+impl Major {
+    /// The major, if it is there; says aloud when it is not.
+    pub fn find(number: u32) -> Option<Self> {
+        let cache = std::env::var_os("WALDEN_POSTGRES_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres"), PathBuf::from);
+        let folder = cache.join(number.to_string());
+        if !folder.join("bin/postgres").exists() {
+            eprintln!("PostgreSQL {number}: skipped (not in {}; run tests/postgres-majors)", cache.display());
+            return None;
+        }
+        Some(Self { number, bin: reachable(&folder, number).join("bin") })
+    }
+
+    /// The newest major there is.
+    pub fn newest() -> Self {
+        (13..=18).rev().find_map(Self::find).expect("a PostgreSQL (run tests/postgres-majors)")
+    }
+
+    /// Debian's major, which has all client programs.
+    pub fn with_clients() -> Self {
+        Self::find(15).unwrap_or_else(Self::newest)
+    }
+
+    /// A program of this major.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// The folder with its programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Whether this build of PostgreSQL can encrypt connections: the wheel's cannot.
+    pub fn speaks_tls(&self) -> bool {
+        let program = std::fs::read(self.program("postgres")).expect("read postgres");
+        program.windows(11).any(|window| window == b"SSL_CTX_new")
+    }
+
+    /// Whether this major came with a program: some are servers only.
+    pub fn has(&self, name: &str) -> bool {
+        self.bin.join(name).exists()
+    }
+}
+
+/// The folder itself, or a copy of it where the server's user can get at it.
+fn reachable(folder: &Path, number: u32) -> PathBuf {
+    static COPY: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = COPY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if process::is_reachable(&folder.join("bin/postgres")) {
+        return folder.to_path_buf();
+    }
+    let real = folder.canonicalize().expect("the major's folder");
+    let copy = process::shared_folder().join(format!("postgres-{number}"));
+    if !copy.exists() {
+        // A wheel keeps its libraries beside the folders of both majors, found by relative paths.
+        let (from, inside) = match real.ancestors().find(|path| path.ends_with("wheel")) {
+            Some(wheel) => (wheel, real.strip_prefix(wheel).expect("below the wheel")),
+            None => (real.as_path(), Path::new("")),
+        };
+        let status = std::process::Command::new("cp").arg("-a").arg(from).arg(&copy).status().expect("run cp");
+        assert!(status.success(), "cannot copy {} to {}", from.display(), copy.display());
+        return copy.join(inside);
+    }
+    match real.ancestors().find(|path| path.ends_with("wheel")) {
+        Some(wheel) => copy.join(real.strip_prefix(wheel).expect("below the wheel")),
+        None => copy,
+    }
+}
+
+/// Runs a scenario on each major as tests `pg13` to `pg18` in a module of the scenario's name.
+macro_rules! each_major {
+    ($(#[$meta:meta])* $name:ident, $scenario:path) => {
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+            $crate::harness::each_major!(@one $scenario, pg13 13, pg14 14, pg15 15, pg16 16, pg17 17, pg18 18);
+        }
+    };
+    (@one $scenario:path, $($test:ident $number:literal),*) => {
+        $(
+            #[test]
+            fn $test() {
+                if let Some(major) = $crate::harness::Major::find($number) {
+                    $scenario(major);
+                }
+            }
+        )*
+    };
+}
+pub(crate) use each_major;

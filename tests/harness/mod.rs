@@ -1,0 +1,31 @@
+//! The domain of the tests: PostgreSQL clusters of every major, Walden beside them, and what must be true afterwards.
+//!
+//! ```ignore
+//! let scratch = Scratch::new("archive");
+//! let mut cluster = Cluster::builder(major).start(&scratch);
+//! let walden = Walden::beside(&cluster);
+//! walden.ok(["init"]);
+//! let service = walden.serve();
+//! cluster.archive_with(&walden);
+//! cluster.commit("a");
+//! ```
+#![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses its part.
+
+mod cluster;
+mod history;
+mod ledger;
+mod majors;
+mod process;
+mod random;
+mod scratch;
+mod walden;
+
+pub use cluster::{Builder, Cluster, Stop};
+pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
+pub use ledger::{Burst, Marker, Rows};
+pub use majors::Major;
+pub(crate) use majors::each_major;
+pub use process::{Output, run_as_server, wait_until};
+pub use random::Random;
+pub use scratch::Scratch;
+pub use walden::{Service, Walden};

@@ -1,0 +1,8 @@
+//! Scenarios on real PostgreSQL, every major there is.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod errors;
+mod foundation;
+mod oracle;

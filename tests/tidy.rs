@@ -1,0 +1,321 @@
+//! The shape of the code, checked: who may name whom, sizes, purity of the core, dependencies that say why.
+//!
+//! Rules are data at the top; files are read as token streams, so strings and comments cannot confuse them. Each rule
+//! has a test that feeds it an offending text.
+
+#[path = "tidy/facts.rs"]
+mod facts;
+#[path = "tidy/rules_refuse.rs"]
+mod rules_refuse;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use facts::{Facts, Named};
+
+/// Modules of the library and what they may name below `crate::`. The longest matching module decides.
+struct Layer {
+    name: &'static str,
+    modules: &'static [&'static str],
+    may_name: &'static [&'static str],
+    /// Nothing that does I/O, waits, or reads a clock.
+    pure: bool,
+}
+
+const LEAVES: &[&str] = &["config", "error", "fsync", "metrics", "wire"];
+const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics"];
+const CORE: &[&str] =
+    &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];
+const ACTIVITIES: &[&str] =
+    &["postgres", "retention", "repo", "codec", "storage", "config", "error", "fsync", "metrics", "wire"];
+
+const LAYERS: &[Layer] = &[
+    Layer { name: "edges", modules: &["", "cli", "service", "http"], may_name: &[""], pure: false },
+    Layer { name: "activities", modules: &["postgres", "postgres::catalog::load"], may_name: ACTIVITIES, pure: false },
+    Layer { name: "core", modules: CORE_MODULES, may_name: CORE, pure: true },
+    // Keys are storage's type; which keys there are is the core's knowledge.
+    Layer {
+        name: "core (layout)",
+        modules: &["postgres::layout"],
+        may_name: &["postgres::types", "postgres::layout", "storage::Key", "error"],
+        pure: true,
+    },
+    Layer { name: "keeper", modules: &["repo", "codec", "storage"], may_name: KEEPER, pure: false },
+    Layer { name: "leaves", modules: LEAVES, may_name: LEAVES, pure: false },
+];
+const CORE_MODULES: &[&str] = &["postgres::types", "postgres::wal", "postgres::catalog", "retention"];
+
+/// What the core may not name, as consecutive parts of a path.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "async_trait",
+    "std::fs",
+    "std::net",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "SystemTime::now",
+    "Instant::now",
+    "Utc::now",
+    "Local::now",
+];
+
+const FUNCTION_LINES: usize = 70;
+const SOURCE_FILE_LINES: usize = 500;
+const TEST_FILE_LINES: usize = 800;
+
+const WHY_LAYERS: &str = "arrows point from rim to core (docs/architecture.md): the core stays a question over facts \
+     that a test can ask without a server, the keeper stays usable for other sources than PostgreSQL, and no change at \
+     the rim reaches below it. Move the code to the layer that may know this, or pass the value in";
+const WHY_PURE: &str = "the core decides over facts that it is given: no I/O, no clock, no waiting. So every decision \
+     can be printed, repeated and tested. Gather the fact in an activity and pass it in";
+const WHY_FUNCTION: &str = "a function that fits a screen can be read at once. Name its steps";
+const WHY_FILE: &str = "a file is one thought. Split it along its parts";
+const WHY_UNFINISHED: &str = "what is in the tree works; what is unfinished or for debugging stays out of it";
+const WHY_DETACHED: &str = "a task whose handle is dropped outlives its owner and hides its panic. Keep the handle, or \
+     use a JoinSet";
+const WHY_IGNORED: &str =
+    "a test that does not run proves nothing. Make it run, or say 'skipped' aloud with the reason";
+const WHY_DEPENDENCY: &str =
+    "each dependency is code to trust and to build: say in a comment behind it why it is there";
+const WHY_HOOKS: &str = "PostgreSQL starts the hook programs once for each segment: they cost about as much as \
+     /bin/true because they are made of the standard library alone";
+
+/// A place that breaks a rule.
+#[derive(Debug)]
+struct Finding {
+    line: usize,
+    what: String,
+    why: &'static str,
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn below(path: &str, prefix: &str) -> bool {
+    prefix.is_empty() || path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("::"))
+}
+
+fn layer_of(module: &str) -> &'static Layer {
+    let matches =
+        LAYERS.iter().flat_map(|layer| layer.modules.iter().map(move |prefix| (prefix.len(), *prefix, layer)));
+    let (_, _, layer) = matches
+        .filter(|(_, prefix, _)| if prefix.is_empty() { module.is_empty() } else { below(module, prefix) })
+        .max_by_key(|(length, ..)| *length)
+        .unwrap_or_else(|| panic!("module \"{module}\" has no layer yet: give it one at the top of tests/tidy.rs"));
+    layer
+}
+
+/// The import table and the purity of the core.
+fn imports(facts: &Facts, module: &str) -> Vec<Finding> {
+    let layer = layer_of(module);
+    let mut findings = Vec::new();
+    for Named { line, path } in &facts.named {
+        if let Some(inside) = path.strip_prefix("crate::")
+            && !layer.may_name.iter().any(|allowed| below(inside, allowed))
+        {
+            let what = format!("\"{module}\" belongs to the {} and may not name \"{path}\"", layer.name);
+            findings.push(Finding { line: *line, what, why: WHY_LAYERS });
+        }
+        // `load` lies within the core's folder, not in the core.
+        let names_load = layer.pure && below(path, "crate::postgres::catalog::load");
+        let around = format!("::{path}::");
+        if layer.pure && (names_load || IMPURE.iter().any(|part| around.contains(&format!("::{part}::")))) {
+            let what = format!("\"{module}\" belongs to the {} and names \"{path}\"", layer.name);
+            findings.push(Finding { line: *line, what, why: WHY_PURE });
+        }
+    }
+    if layer.pure {
+        for (line, word) in &facts.keywords {
+            let what = format!("\"{module}\" belongs to the {} and says \"{word}\"", layer.name);
+            findings.push(Finding { line: *line, what, why: WHY_PURE });
+        }
+    }
+    findings
+}
+
+/// Lengths of functions and of the file.
+fn sizes(facts: &Facts, lines: usize, limit: usize) -> Vec<Finding> {
+    let long = facts.functions.iter().filter(|(_, length, _)| *length > FUNCTION_LINES);
+    let mut findings: Vec<Finding> = long
+        .map(|(line, length, name)| {
+            let what = format!("function \"{name}\" has {length} lines, the limit is {FUNCTION_LINES}");
+            Finding { line: *line, what, why: WHY_FUNCTION }
+        })
+        .collect();
+    if lines > limit {
+        findings.push(Finding { line: lines, what: format!("{lines} lines, the limit is {limit}"), why: WHY_FILE });
+    }
+    findings
+}
+
+/// Unfinished work, tests that do not run, tasks without an owner.
+fn habits(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (line, name) in &facts.macros {
+        if ["todo", "unimplemented", "dbg"].contains(&name.as_str()) {
+            findings.push(Finding { line: *line, what: format!("\"{name}!\""), why: WHY_UNFINISHED });
+        }
+    }
+    for line in &facts.ignored_tests {
+        findings.push(Finding { line: *line, what: "an ignored test".into(), why: WHY_IGNORED });
+    }
+    for (line, call) in &facts.detached {
+        findings.push(Finding { line: *line, what: format!("the handle of {call} is dropped"), why: WHY_DETACHED });
+    }
+    findings
+}
+
+/// Each dependency says why in a comment behind it; a hook program has none.
+fn dependencies(manifest: &str, is_hook: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut in_dependencies = false;
+    let mut entry = String::new();
+    for (index, line) in manifest.lines().map(str::trim).enumerate() {
+        if line.starts_with('[') && entry.is_empty() {
+            in_dependencies = line.contains("dependencies");
+            // `[dependencies.name]` is an entry; the lines below it belong to it.
+            if !line.contains("dependencies.") {
+                continue;
+            }
+        }
+        if !in_dependencies || line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        entry.push_str(line);
+        entry.push('\n');
+        let code: String = entry.lines().map(|line| line.split(" #").next().unwrap_or(line)).collect();
+        let count = |wanted: [char; 2]| code.matches(wanted).count();
+        if count(['[', '{']) > count([']', '}']) {
+            continue;
+        }
+        let says_why = entry.lines().any(|line| line.split_once(" #").is_some_and(|(_, why)| why.trim().len() > 2));
+        let name = code.split(['=', ' ']).next().unwrap_or_default().to_string();
+        if is_hook {
+            findings.push(Finding { line: index + 1, what: format!("dependency \"{name}\""), why: WHY_HOOKS });
+        } else if !says_why {
+            let what = format!("dependency \"{name}\" does not say why");
+            findings.push(Finding { line: index + 1, what, why: WHY_DEPENDENCY });
+        }
+        entry.clear();
+    }
+    findings
+}
+
+/// A file of the tree, with its path from the root.
+struct SourceFile {
+    path: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read \"{path}\": {error}"))
+}
+
+/// All Rust files below the folders, in order.
+fn rust_files(folders: &[&str]) -> Vec<SourceFile> {
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(folder) = waiting.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.expect("a folder that can be listed").path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+                files.push(SourceFile { text: read(&name), path: name });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+const SOURCES: &[&str] = &["src", "archive-command/src", "restore-command/src"];
+
+/// `src/postgres/types/lsn.rs` is `postgres::types::lsn`.
+fn module_of(path: &str) -> String {
+    let name = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+    if name == "lib" || name == "main" { String::new() } else { name }
+}
+
+/// The modules that only tests have, from `#[cfg(test)] mod name;` and its `#[path]`.
+fn test_modules(files: &[SourceFile]) -> Vec<String> {
+    let mut modules = Vec::new();
+    for file in files {
+        let module = module_of(&file.path);
+        let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for name in Facts::read(&file.text, &module).test_modules {
+            if name.ends_with(".rs") {
+                modules.push(module_of(&format!("{folder}/{name}")));
+            } else {
+                modules.push(if module.is_empty() { name } else { format!("{module}::{name}") });
+            }
+        }
+    }
+    modules
+}
+
+/// Fails with every finding, each rule explained once.
+fn refuse(findings: Vec<(String, Finding)>) {
+    let mut text = String::new();
+    let mut reasons: Vec<&str> = Vec::new();
+    for (path, Finding { line, what, why }) in &findings {
+        text.push_str(&format!("{path}:{line}: {what}\n"));
+        if !reasons.contains(why) {
+            reasons.push(why);
+        }
+    }
+    reasons.iter().for_each(|why| text.push_str(&format!("WHY: {why}.\n")));
+    assert!(findings.is_empty(), "{} places break a rule of the tree:\n{text}", findings.len());
+}
+
+fn at(path: &str, findings: Vec<Finding>) -> impl Iterator<Item = (String, Finding)> {
+    findings.into_iter().map(move |finding| (path.to_string(), finding))
+}
+
+#[test]
+fn modules_name_only_what_their_layer_may_know() {
+    let files = rust_files(&["src"]);
+    assert!(files.len() > 20, "the tree was not found below {}", root().display());
+    let tests = test_modules(&files);
+    let mut findings = Vec::new();
+    for file in &files {
+        let module = module_of(&file.path);
+        if !tests.iter().any(|test| below(&module, test)) {
+            findings.extend(at(&file.path, imports(&Facts::read(&file.text, &module), &module)));
+        }
+    }
+    refuse(findings);
+}
+
+#[test]
+fn functions_and_files_are_short() {
+    let mut findings = Vec::new();
+    for (folders, limit) in [(SOURCES, SOURCE_FILE_LINES), (&["tests", "benches"], TEST_FILE_LINES)] {
+        for file in rust_files(folders) {
+            let facts = Facts::read(&file.text, &module_of(&file.path));
+            findings.extend(at(&file.path, sizes(&facts, file.text.lines().count(), limit)));
+        }
+    }
+    refuse(findings);
+}
+
+#[test]
+fn nothing_is_unfinished_ignored_or_detached() {
+    let mut findings = Vec::new();
+    for file in rust_files(&[SOURCES, &["tests", "benches"]].concat()) {
+        findings.extend(at(&file.path, habits(&Facts::read(&file.text, &module_of(&file.path)))));
+    }
+    refuse(findings);
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let manifests = [("Cargo.toml", false), ("archive-command/Cargo.toml", true), ("restore-command/Cargo.toml", true)];
+    refuse(manifests.iter().flat_map(|(path, is_hook)| at(path, dependencies(&read(path), *is_hook))).collect());
+}
