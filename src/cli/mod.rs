@@ -6,6 +6,9 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod serve;
+mod wal;
+mod wal_hooks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,13 +44,31 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
+    /// Store and fetch WAL files.
+    Wal(wal::Args),
+    /// Run the service: it answers archive-command and restore-command.
+    Serve,
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
 
 /// Runs the process: parses arguments, dispatches, prints the error if there is one.
 pub fn main() -> ExitCode {
-    run(std::env::args_os()).into()
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let fetches = asks_to_fetch(&arguments);
+    let exit = std::panic::catch_unwind(|| run(arguments)).unwrap_or(Exit::Failed);
+    match exit {
+        // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster.
+        Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => Exit::Unknown.into(),
+        exit => exit.into(),
+    }
+}
+
+/// Whether this process is a `restore_command`: then whatever goes wrong, also in the arguments, must not look like an
+/// answer.
+fn asks_to_fetch(arguments: &[OsString]) -> bool {
+    let mut verbs = arguments.iter().skip_while(|argument| *argument != "wal").skip(1);
+    verbs.any(|argument| argument == "fetch")
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -70,6 +91,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let context = context()?;
             context.block_on(backup::run(&context, args))
         }
+        Verb::Wal(args) => wal::run(&context()?, args),
+        Verb::Serve => {
+            let context = context()?;
+            serve::run(&context)
+        }
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),
             config::Verb::Show => config::show(&context()?),
@@ -80,6 +106,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_command_is_known_before_its_arguments_are_understood() {
+        let asks = |line: &str| asks_to_fetch(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden --config x wal fetch"));
+        assert!(asks("walden wal --nonsense fetch -- f p"));
+        assert!(!asks("walden wal push fetch.wal") && !asks("walden serve"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

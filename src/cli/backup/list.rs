@@ -63,7 +63,18 @@ async fn look_at(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Unfinished>
 
 fn table(listed: &Listed) -> String {
     let mut table = Table::new(&[
-        "ID", "STARTED", ">DURATION", "FROM", ">SIZE", ">STORED", ">RATIO", ">TLI", "START", "STOP", "CHECKSUMS", "LABEL",
+        "ID",
+        "STARTED",
+        ">DURATION",
+        "FROM",
+        ">SIZE",
+        ">STORED",
+        ">RATIO",
+        ">TLI",
+        "START",
+        "STOP",
+        "CHECKSUMS",
+        "LABEL",
     ]);
     for backup in &listed.backups {
         table.row(row(backup));

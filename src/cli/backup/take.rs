@@ -1,8 +1,8 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::progress::Progress;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::progress::Progress;
 use crate::config;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use super::Retry;
 use super::identity::{self, Refused};
-use crate::codec::{Header, Sealed, FileSealer, Sha256Digest, sealed_bound};
+use crate::codec::{FileSealer, Header, Sealed, Sha256Digest, sealed_bound};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;

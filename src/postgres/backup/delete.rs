@@ -163,7 +163,8 @@ fn lost(backups: &[BackupDescription], ranges: &WalRanges, lines: &[TimelinePath
         let (own, others): (Vec<_>, Vec<_>) = usable.filter_map(reaches).partition(|(own, ..)| *own);
         let mut left: Vec<(Lsn, Lsn)> = own.into_iter().map(|(_, from, to)| (from, to)).collect();
         for (_, from, to) in others {
-            left = left.into_iter().flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)]).filter(|(a, b)| a < b).collect();
+            left =
+                left.into_iter().flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)]).filter(|(a, b)| a < b).collect();
         }
         // What lies before the line's last timeline is told with the timeline that it belongs to.
         let timeline = line.timeline();

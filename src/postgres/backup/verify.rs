@@ -141,7 +141,8 @@ async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: us
         let (batches, shared) = (batches_out.clone(), shared.clone());
         let reader = FrameReader::new(cluster.repository.shared_storage(), cluster.layout.clone())?;
         let (cluster, runtime) = (cluster.clone(), Handle::current());
-        checking.push(tokio::task::spawn_blocking(move || check_batches(&cluster, &runtime, reader, &batches, &shared)));
+        checking
+            .push(tokio::task::spawn_blocking(move || check_batches(&cluster, &runtime, reader, &batches, &shared)));
     }
     drop(batches_out);
     let mut checked = Ok(());
