@@ -88,7 +88,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
         Verb::Backup(args) => {
             let context = context()?;
-            context.block_on(backup::run(&context, args))
+            context.block_on_one_thread(backup::run(&context, args))
         }
         Verb::Wal(args) => {
             let context = context()?;
