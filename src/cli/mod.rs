@@ -7,6 +7,7 @@ mod exit;
 mod init;
 mod output;
 mod restore;
+mod serve;
 mod wal;
 
 use std::ffi::OsString;
@@ -43,7 +44,9 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
-    /// List archived WAL, or verify it.
+    /// Run the service: it answers archive-command and restore-command.
+    Serve,
+    /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
@@ -90,10 +93,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let context = context()?;
             context.block_on_one_thread(backup::run(&context, args))
         }
-        Verb::Wal(args) => {
-            let context = context()?;
-            wal::run(&context, args)
-        }
+        Verb::Serve => serve::run(&context()?),
+        Verb::Wal(args) => wal::run(&context()?, args),
         Verb::Restore(args) => {
             let context = context()?;
             context.block_on(restore::run(&context, args))
