@@ -43,7 +43,7 @@ impl Context {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
     }
 
-    /// Runs a verb that must start quickly and has little to wait for.
+    /// Runs a verb that must start quickly, or in which one connection is busy: the thread that waits does the work, too.
     pub fn block_on_one_thread<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
     }

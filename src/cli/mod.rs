@@ -6,9 +6,9 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod restore;
 mod serve;
 mod wal;
-mod wal_hooks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,10 +44,12 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
-    /// Store and fetch WAL files.
-    Wal(wal::Args),
     /// Run the service: it answers archive-command and restore-command.
     Serve,
+    /// List and verify archived WAL; store or fetch one file.
+    Wal(wal::Args),
+    /// Restore a cluster to a moment, beside the original.
+    Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
     Config(config::Args),
 }
@@ -89,12 +91,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
         Verb::Backup(args) => {
             let context = context()?;
-            context.block_on(backup::run(&context, args))
+            context.block_on_one_thread(backup::run(&context, args))
         }
+        Verb::Serve => serve::run(&context()?),
         Verb::Wal(args) => wal::run(&context()?, args),
-        Verb::Serve => {
+        Verb::Restore(args) => {
             let context = context()?;
-            serve::run(&context)
+            context.block_on(restore::run(&context, args))
         }
         Verb::Config(args) => match args.verb {
             config::Verb::Example => config::example(),

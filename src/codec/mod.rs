@@ -5,8 +5,10 @@ mod digest;
 mod envelope;
 mod frame;
 mod sealed;
+mod sealed_writer;
 
 pub use digest::{Hasher, Sha256Digest};
 pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, PlainDigest, StoredSize};
 pub use frame::{FrameCompressor, FrameDecompressor};
-pub use sealed::{Damaged, FileSealer, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
+pub use sealed::{Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
+pub use sealed_writer::SealedWriter;

@@ -28,13 +28,13 @@ pub struct Sealed {
 #[error("the object is damaged: {0}")]
 pub struct Damaged(pub String);
 
-/// Seals sources of known sizes, one after the other; its context and buffers serve again.
-pub struct FileSealer {
+/// Seals objects one after the other; its contexts and buffers serve again.
+pub struct Sealer {
     context: CCtx<'static>,
     chunk: Vec<u8>,
 }
 
-impl FileSealer {
+impl Sealer {
     /// For zstd level `level`.
     pub fn new(level: i32) -> io::Result<Self> {
         let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
@@ -90,7 +90,7 @@ impl FileSealer {
     }
 }
 
-/// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`FileSealer`] itself.
+/// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`Sealer`] itself.
 pub fn sealed_bound(plain_size: u64) -> u64 {
     plain_size + plain_size / 256 + 2 * GROWTH as u64
 }
@@ -116,7 +116,7 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(zstd_safe::get_error_name(code))
 }
 
-/// Seals one object: see [`FileSealer::seal`].
+/// Seals one object: see [`Sealer::seal`].
 pub fn seal(
     kind: &str,
     about: serde_json::Value,
@@ -124,45 +124,7 @@ pub fn seal(
     plain_size: u64,
     level: i32,
 ) -> io::Result<Sealed> {
-    FileSealer::new(level)?.seal(kind, about, source, plain_size)
-}
-
-/// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
-pub struct Sealer {
-    encoder: zstd::Encoder<'static, Vec<u8>>,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Sealer {
-    /// An empty body, compressed at `level`.
-    pub fn new(level: i32) -> io::Result<Self> {
-        let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
-        encoder.include_checksum(true)?;
-        Ok(Self { encoder, hasher: Hasher::default(), size: 0 })
-    }
-
-    /// The object of what was written.
-    pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
-        let body = self.encoder.finish()?;
-        let plain = PlainDigest { size: self.size, sha256: self.hasher.finish() };
-        let stored = StoredSize { size: body.len() as u64 };
-        let header = Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain, stored, about };
-        Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
-    }
-}
-
-impl Write for Sealer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.encoder.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Sealer::new(level)?.seal(kind, about, source, plain_size)
 }
 
 /// The envelope of a whole object, after checking that kind and lengths are as they must be.
@@ -232,6 +194,7 @@ pub fn unseal(kind: &str, object: &[u8], sink: &mut dyn Write) -> io::Result<Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::SealedWriter;
     use proptest::prelude::*;
 
     fn sealed(content: &[u8]) -> Vec<u8> {
@@ -256,7 +219,7 @@ mod tests {
     #[test]
     fn a_sealer_serves_again_also_after_an_error() {
         for level in [-5, 1, 3] {
-            let mut sealer = FileSealer::new(level).unwrap();
+            let mut sealer = Sealer::new(level).unwrap();
             assert!(sealer.seal("test", serde_json::json!({}), &mut &b"abc"[..], 9).is_err());
             let content = content();
             let again: Vec<Vec<u8>> = (0..2)
@@ -286,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_was_written_piece_by_piece_opens() {
-        let mut sealer = Sealer::new(3).unwrap();
+        let mut sealer = SealedWriter::new(3).unwrap();
         content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
         let sealed = sealer.finish("test", serde_json::json!({})).unwrap();
         let mut opened = Vec::new();

@@ -226,13 +226,7 @@ impl Cluster {
     pub fn standby(&self, scratch: &Scratch) -> Cluster {
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let data = scratch.join(&format!("pg{}-{number}", self.major.number));
-        // The newest client there is copies from every major.
-        let client =
-            (13..=18).rev().filter_map(Major::find).find(|major| major.has("pg_basebackup")).expect("pg_basebackup");
-        let mut copy = process::command(client.program("pg_basebackup"));
-        copy.args(["-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(&data).args(["-d", &self.dsn()]);
-        let output = process::finish(&mut copy);
-        assert!(output.success(), "pg_basebackup failed: {}", output.stderr);
+        self.pg_basebackup(&data, &[]);
         let mut standby = Cluster::of(self.major.clone(), data, scratch.path().to_path_buf());
         // Not by pg_basebackup -R: a newer client writes connection options that an older server does not know.
         let primary = format!("host='{}' port={} user=walden", self.socket_folder.display(), self.port);
@@ -241,6 +235,21 @@ impl Cluster {
         scratch.give(&standby.data.join("standby.signal"));
         standby.start();
         standby
+    }
+
+    /// Copies the running cluster with PostgreSQL's own means, WAL not included.
+    pub fn copy_to(&self, data: &Path) {
+        self.pg_basebackup(data, &["-X", "none"]);
+    }
+
+    fn pg_basebackup(&self, data: &Path, options: &[&str]) {
+        // The newest client there is copies from every major.
+        let client =
+            (13..=18).rev().filter_map(Major::find).find(|major| major.has("pg_basebackup")).expect("pg_basebackup");
+        let mut copy = process::command(client.program("pg_basebackup"));
+        copy.args(["-c", "fast", "--no-sync", "-D"]).arg(data).args(["-d", &self.dsn()]).args(options);
+        let output = process::finish(&mut copy);
+        assert!(output.success(), "pg_basebackup failed: {}", output.stderr);
     }
 
     /// Makes a standby the primary.

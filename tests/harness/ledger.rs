@@ -102,12 +102,21 @@ impl Cluster {
 
     /// Lets writers commit at the same time: each makes some transactions of one to three rows, and rolls some back.
     pub fn burst(&self, writers: usize, transactions: usize) -> Burst {
+        self.write_at_once(writers, transactions, true)
+    }
+
+    /// The same, and nothing is rolled back.
+    pub fn burst_of_commits(&self, writers: usize, transactions: usize) -> Burst {
+        self.write_at_once(writers, transactions, false)
+    }
+
+    fn write_at_once(&self, writers: usize, transactions: usize, rollbacks: bool) -> Burst {
         let before = self.rows();
         let threads: Vec<_> = (0..writers)
             .map(|writer| {
                 let mut config = tokio_postgres::Config::new();
                 config.host_path(&self.socket_folder).port(self.port as u16).user("walden").dbname("postgres");
-                std::thread::spawn(move || write(config, writer, transactions))
+                std::thread::spawn(move || write(config, writer, transactions, rollbacks))
             })
             .collect();
         let commits = threads.into_iter().flat_map(|thread| thread.join().expect("a writer")).collect();
@@ -116,7 +125,7 @@ impl Cluster {
 }
 
 /// One writer: its commits.
-fn write(config: tokio_postgres::Config, writer: usize, transactions: usize) -> Vec<(String, Rows)> {
+fn write(config: tokio_postgres::Config, writer: usize, transactions: usize, rollbacks: bool) -> Vec<(String, Rows)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (mut client, connection) = config.connect(tokio_postgres::NoTls).await.expect("connect");
@@ -128,7 +137,7 @@ fn write(config: tokio_postgres::Config, writer: usize, transactions: usize) -> 
                        returning id, pg_current_xact_id()::text";
             let count = (number % 3 + 1) as i32;
             let rows = transaction.query(sql, &[&(writer as i32), &count]).await.expect("insert");
-            if number % 7 == 6 {
+            if rollbacks && number % 7 == 6 {
                 transaction.rollback().await.expect("rollback");
             } else {
                 transaction.commit().await.expect("commit");

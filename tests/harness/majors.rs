@@ -45,6 +45,12 @@ impl Major {
         &self.bin
     }
 
+    /// Whether this build of PostgreSQL can encrypt connections: the wheel's cannot.
+    pub fn speaks_tls(&self) -> bool {
+        let program = std::fs::read(self.program("postgres")).expect("read postgres");
+        program.windows(11).any(|window| window == b"SSL_CTX_new")
+    }
+
     /// Whether this major came with a program: some are servers only.
     pub fn has(&self, name: &str) -> bool {
         self.bin.join(name).exists()

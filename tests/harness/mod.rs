@@ -9,9 +9,10 @@
 //! cluster.archive_with(&walden);
 //! cluster.commit("a");
 //! ```
-#![allow(dead_code, unused_imports)] // Each test binary uses its part.
+#![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses its part.
 
 mod cluster;
+mod history;
 mod ledger;
 mod majors;
 mod process;
@@ -20,6 +21,7 @@ mod scratch;
 mod walden;
 
 pub use cluster::{Builder, Cluster, Stop};
+pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
 pub use ledger::{Burst, Marker, Rows};
 pub use majors::Major;
 pub(crate) use majors::each_major;

@@ -95,6 +95,17 @@ pub fn shared_folder() -> &'static Path {
         let path = std::env::temp_dir().join(format!("walden-test-{}", std::process::id()));
         fs::create_dir_all(&path).expect("make the folder for programs");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("open the folder for programs");
+        // Statics are not dropped: this shell waits until our end of its input closes, however we end.
+        let cleaner = Command::new("sh")
+            .args(["-c", "cat; rm -rf \"$0\""])
+            .arg(&path)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        std::mem::forget(cleaner.expect("start the folder's cleaner"));
         path
     })
 }

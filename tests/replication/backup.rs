@@ -11,8 +11,9 @@ use walden::postgres::replication::{
 };
 use walden::postgres::types::TimelineId;
 
-use crate::connect;
-use crate::server::{Server, majors, run};
+use crate::harness::{Major, each_major};
+use crate::server::Server;
+use crate::{block_on, connect};
 
 fn options() -> BackupOptions {
     BackupOptions {
@@ -94,7 +95,6 @@ impl Taken {
 
 /// A table with rows in a tablespace and one outside; their files relative to the data folder and the tablespace.
 struct Tables {
-    main: String,
     main_file: String,
     inner_file: String,
     oid: u32,
@@ -102,11 +102,7 @@ struct Tables {
 }
 
 async fn make_tables(server: &Server) -> Tables {
-    let space = server.folder.path().join("a table space");
-    let mut install = Command::new("install");
-    install.args(["-d", "-m", "0700"]).arg(&space);
-    run(&mut install);
-    run(Command::new("chown").arg("--reference").arg(server.data()).arg(&space));
+    let space = server.folder("a table space");
     let mut sql = server.sql().await;
     sql.simple_query(&format!("CREATE TABLESPACE apart LOCATION '{}'", space.display())).await.unwrap();
     let rows = "AS SELECT n, repeat('x', 100) AS filler FROM generate_series(1, 20000) AS n";
@@ -129,7 +125,6 @@ async fn make_tables(server: &Server) -> Tables {
     let apart: String = result[0].parse(0, "apart").unwrap();
     let inner_file = apart.splitn(3, '/').nth(2).unwrap().to_owned();
     Tables {
-        main: "public.inside".to_owned(),
         main_file: result[0].parse(0, "main").unwrap(),
         inner_file,
         oid: result[0].parse(0, "oid").unwrap(),
@@ -154,17 +149,21 @@ fn files_below(folder: &Path) -> BTreeSet<String> {
     found
 }
 
-#[tokio::test]
-async fn archives_unpack_to_what_the_server_has_on_every_major() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "", "");
+each_major!(
+    archives_unpack_to_what_the_server_has_on_every_major,
+    archives_unpack_to_what_the_server_has_on_every_major_on
+);
+
+fn archives_unpack_to_what_the_server_has_on_every_major_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "", "");
         let tables = make_tables(&server).await;
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let taken = take(&mut connection, &options()).await.unwrap();
         assert!(taken.start.lsn < taken.end.lsn && taken.start.timeline == TimelineId(1));
         let listed: Vec<Option<u32>> = taken.tablespaces.iter().map(|space| space.oid).collect();
         let came: Vec<Option<u32>> = taken.archives.iter().map(|(oid, _)| *oid).collect();
-        assert_eq!((listed, came), (vec![Some(tables.oid), None], vec![Some(tables.oid), None]), "{major}");
+        assert_eq!((listed, came), (vec![Some(tables.oid), None], vec![Some(tables.oid), None]));
         assert_eq!(taken.tablespaces[0].location.as_deref(), tables.space.to_str());
         assert!(taken.tablespaces.iter().all(|space| space.size_kib.unwrap() > 2000));
         assert!(taken.progress > 0 && taken.progress <= taken.bytes, "{} of {}", taken.progress, taken.bytes);
@@ -173,16 +172,16 @@ async fn archives_unpack_to_what_the_server_has_on_every_major() {
         let (main, members) = taken.unpack(1);
         let same = |file: &str, copy: &Path, source: &Path| {
             let (copy, source) = (std::fs::read(copy.join(file)).unwrap(), std::fs::read(source.join(file)).unwrap());
-            assert!(copy == source && copy.len() > 2_000_000, "{major} {file}");
+            assert!(copy == source && copy.len() > 2_000_000, "{file}");
         };
-        same(&tables.main_file, &main, &server.data());
+        same(&tables.main_file, &main, server.data());
         same(&tables.inner_file, &apart, &tables.space);
         let missing: Vec<String> = files_below(&server.data().join("base"))
             .difference(&files_below(&main.join("base")))
             .filter(|name| !name.ends_with("pg_internal.init"))
             .cloned()
             .collect();
-        assert!(missing.is_empty(), "{major} {missing:?}");
+        assert!(missing.is_empty(), "{missing:?}");
         let label = std::fs::read_to_string(main.join("backup_label")).unwrap();
         assert!(label.contains("LABEL: it's a 'test'\n") && label.contains(&taken.start.lsn.to_string()), "{label}");
         let map = std::fs::read_to_string(main.join("tablespace_map")).unwrap();
@@ -191,7 +190,7 @@ async fn archives_unpack_to_what_the_server_has_on_every_major() {
         assert!(!members.iter().any(|member| member.starts_with("pg_wal/0")));
         connection.identify_system().await.unwrap();
         connection.close().await.unwrap();
-    }
+    });
 }
 
 /// Overwrites a few bytes in the middle of the third page.
@@ -202,16 +201,20 @@ fn corrupt(file: &Path) {
     file.sync_all().unwrap();
 }
 
-#[tokio::test]
-async fn a_bad_page_is_told_apart_from_every_other_failure_on_every_major() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "", "");
+each_major!(
+    a_bad_page_is_told_apart_from_every_other_failure_on_every_major,
+    a_bad_page_is_told_apart_from_every_other_failure_on_every_major_on
+);
+
+fn a_bad_page_is_told_apart_from_every_other_failure_on_every_major_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "", "");
         let tables = make_tables(&server).await;
         corrupt(&server.data().join(&tables.main_file));
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let error = take(&mut connection, &options()).await.err().expect("a failure");
-        let bad: &ChecksumFailures = find(&error).unwrap_or_else(|| panic!("{major}: {}", one_line(&error)));
-        assert!(bad.messages.iter().any(|message| message.contains(&tables.main_file)), "{major} {bad:?}");
+        let bad: &ChecksumFailures = find(&error).unwrap_or_else(|| panic!("{}", one_line(&error)));
+        assert!(bad.messages.iter().any(|message| message.contains(&tables.main_file)), "{bad:?}");
         assert!(bad.end.lsn.0 > 0 && bad.end.timeline == TimelineId(1));
         assert!(!hints(&error).is_empty());
         connection.identify_system().await.unwrap();
@@ -220,20 +223,18 @@ async fn a_bad_page_is_told_apart_from_every_other_failure_on_every_major() {
         take(&mut connection, &unverified).await.unwrap();
         // Once turned off, 13 and 14 would not verify again in this session, silently.
         let again = take(&mut connection, &options()).await.err().expect("a failure");
-        match major {
+        match server.major {
             13 | 14 => assert!(hints(&again)[0].contains("new connection"), "{}", one_line(&again)),
             _ => assert!(find::<ChecksumFailures>(&again).is_some(), "{}", one_line(&again)),
         }
-        assert_eq!(tables.main, "public.inside");
-    }
+    });
 }
 
-#[tokio::test]
-async fn a_refused_backup_leaves_the_session_usable() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "wal_level = minimal\nmax_wal_senders = 0", "");
-        server.set("wal_level = replica\nmax_wal_senders = 3\n");
-        server.control(&["restart"]);
+each_major!(a_refused_backup_leaves_the_session_usable, a_refused_backup_leaves_the_session_usable_on);
+
+fn a_refused_backup_leaves_the_session_usable_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "", "");
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let error = connection.simple_query("SELECT 1").await.unwrap_err();
         assert!(find::<ServerError>(&error).is_some());
@@ -246,21 +247,26 @@ async fn a_refused_backup_leaves_the_session_usable() {
         assert!(connection.show("a; b").await.is_err());
         let whole = take(&mut connection, &BackupOptions { progress: false, ..options() }).await.unwrap();
         assert!(whole.tablespaces.iter().all(|space| space.size_kib.is_none()));
-    }
+    });
 }
 
-#[tokio::test]
-async fn a_server_that_stops_during_a_backup_is_an_error_never_an_end() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "", "");
+each_major!(
+    a_server_that_stops_during_a_backup_is_an_error_never_an_end,
+    a_server_that_stops_during_a_backup_is_an_error_never_an_end_on
+);
+
+fn a_server_that_stops_during_a_backup_is_an_error_never_an_end_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "", "");
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let slow = BackupOptions { max_rate_kib: Some(1024), ..options() };
         let mut backup = connection.base_backup(&slow).await.unwrap();
-        let mut stop = None;
+        let mut asked = false;
         let error = loop {
             match backup.next().await {
-                Ok(Some(BackupEvent::Data(_))) if stop.is_none() => {
-                    stop = Some(server.control(&["-m", "fast", "--no-wait", "stop"]));
+                Ok(Some(BackupEvent::Data(_))) if !asked => {
+                    server.ask_to_stop(rustix::process::Signal::INT);
+                    asked = true;
                 }
                 Ok(Some(event)) => assert!(!matches!(event, BackupEvent::End(_))),
                 Ok(None) => panic!("the backup ended well"),
@@ -268,16 +274,16 @@ async fn a_server_that_stops_during_a_backup_is_an_error_never_an_end() {
             }
         };
         let known = find::<ServerError>(&error).map(|error| error.code.clone());
-        assert!(known.is_none_or(|code| code == "57P01"), "{major} {}", one_line(&error));
+        assert!(known.is_none_or(|code| code == "57P01"), "{}", one_line(&error));
         drop(backup);
         assert!(connection.identify_system().await.is_err());
-    }
+    });
 }
 
 #[tokio::test]
 async fn an_abandoned_backup_leaves_no_session_to_misread() {
-    let (major, _) = majors().pop().unwrap();
-    let server = Server::start(major, "", "");
+    let major = Major::newest();
+    let server = Server::start(&major, "", "");
     let mut connection = connect(&server.dsn(), Mode::Physical).await;
     let mut backup = connection.base_backup(&options()).await.unwrap();
     while !matches!(backup.next().await.unwrap(), Some(BackupEvent::Data(_))) {}

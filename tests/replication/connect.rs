@@ -3,8 +3,9 @@
 use walden::error::{find, hints, one_line};
 use walden::postgres::replication::{ConnInfo, Connection, Mode, Reason, ServerError};
 
-use crate::server::{Server, majors};
-use crate::{connect, failure};
+use crate::harness::{Major, each_major};
+use crate::server::Server;
+use crate::{block_on, connect, failure};
 
 const HBA: &str = "\
 local all,replication all trust
@@ -29,35 +30,40 @@ CREATE ROLE stranger LOGIN REPLICATION;";
 /// The roles' password as a quoted value of a connection string.
 const PASSWORD: &str = r"password='p w\'\\ä'";
 
-async fn server_with_roles(major: u32) -> Server {
-    let server = Server::start(major, "max_wal_senders = 2\nmax_replication_slots = 2", HBA);
+async fn server_with_roles(major: &Major) -> Server {
+    let server = Server::start(major, "", HBA);
     server.sql().await.simple_query(ROLES).await.unwrap();
     server
 }
 
-#[tokio::test]
-async fn the_right_password_opens_both_kinds_of_session_and_the_wrong_one_neither() {
-    for (major, _) in majors() {
-        let server = server_with_roles(major).await;
+each_major!(
+    the_right_password_opens_both_kinds_of_session_and_the_wrong_one_neither,
+    the_right_password_opens_both_kinds_of_session_and_the_wrong_one_neither_on
+);
+
+fn the_right_password_opens_both_kinds_of_session_and_the_wrong_one_neither_on(major: Major) {
+    block_on(async {
+        let server = server_with_roles(&major).await;
         for role in ["scram_role", "md5_role", "plain_role"] {
             for mode in [Mode::Sql, Mode::Physical] {
                 let base = format!("{} user={role}", server.tcp());
                 connect(&format!("{base} {PASSWORD}"), mode).await.close().await.unwrap();
                 let wrong = failure(&format!("{base} password=guessed"), mode).await;
-                assert!(matches!(wrong.0.reason, Reason::WrongPassword(_)), "{major} {role} {}", wrong.1);
+                assert!(matches!(wrong.0.reason, Reason::WrongPassword(_)), "{role} {}", wrong.1);
                 assert!(wrong.1.contains(role) && wrong.1.contains("127.0.0.1") && !wrong.1.contains("guessed"));
                 let none = failure(&base, mode).await;
-                assert!(matches!(none.0.reason, Reason::NoPassword), "{major} {role} {}", none.1);
+                assert!(matches!(none.0.reason, Reason::NoPassword), "{role} {}", none.1);
                 assert!(none.1.contains("PGPASSWORD"), "{}", none.1);
             }
         }
-    }
+    });
 }
 
-#[tokio::test]
-async fn each_refusal_says_what_to_change() {
-    for (major, _) in majors() {
-        let server = server_with_roles(major).await;
+each_major!(each_refusal_says_what_to_change, each_refusal_says_what_to_change_on);
+
+fn each_refusal_says_what_to_change_on(major: Major) {
+    block_on(async {
+        let server = server_with_roles(&major).await;
         let of = |role: &str| format!("{} user={role}", server.tcp());
         let (error, text) = failure(&of("stranger"), Mode::Physical).await;
         assert!(matches!(error.reason, Reason::NoHbaEntry(_)), "{text}");
@@ -77,19 +83,23 @@ async fn each_refusal_says_what_to_change() {
         }
         let (error, text) = failure(&format!("{} dbname=nosuch", of("trusted")), Mode::Sql).await;
         assert!(matches!(&error.reason, Reason::Refused(server) if server.code == "3D000"), "{text}");
-    }
+    });
 }
 
-#[tokio::test]
-async fn a_server_without_room_or_on_its_way_down_may_be_asked_again() {
-    for (major, _) in majors() {
-        let server = server_with_roles(major).await;
+each_major!(
+    a_server_without_room_or_on_its_way_down_may_be_asked_again,
+    a_server_without_room_or_on_its_way_down_may_be_asked_again_on
+);
+
+fn a_server_without_room_or_on_its_way_down_may_be_asked_again_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "max_wal_senders = 2\nmax_replication_slots = 2", "");
         let (_one, _two) = (connect(&server.dsn(), Mode::Physical).await, connect(&server.dsn(), Mode::Physical).await);
         let (error, text) = failure(&server.dsn(), Mode::Physical).await;
         assert!(matches!(&error.reason, Reason::NotReady(server) if server.code == "53300"), "{text}");
         assert!(text.contains("max_wal_senders"), "{text}");
         let mut session = server.sql().await;
-        server.control(&["-m", "smart", "--no-wait", "stop"]);
+        server.ask_to_stop(rustix::process::Signal::TERM);
         // Requests for shutdown are handled in their own time.
         let text = loop {
             match Connection::connect(&ConnInfo::from_process(&server.dsn()).unwrap(), Mode::Sql).await {
@@ -99,7 +109,7 @@ async fn a_server_without_room_or_on_its_way_down_may_be_asked_again() {
         };
         assert!(text.contains("57P03"), "{text}");
         session.simple_query("SELECT 1").await.unwrap();
-    }
+    });
 }
 
 #[tokio::test]
@@ -113,11 +123,11 @@ async fn where_no_server_is_the_search_goes_on_to_the_next_host() {
     assert!(matches!(error.reason, Reason::NoServer(_)), "{text}");
     assert!(text.contains(".s.PGSQL.5432") && text.contains("unix_socket_directories"), "{text}");
 
-    let (major, _) = majors().pop().unwrap();
-    let server = server_with_roles(major).await;
-    let ports = format!("port={free},{}", server.port);
+    let major = Major::newest();
+    let server = server_with_roles(&major).await;
+    let ports = format!("port={free},{}", server.port());
     let found = connect(&format!("host=127.0.0.1,127.0.0.1 {ports} user=trusted dbname=postgres"), Mode::Sql).await;
-    assert!(found.server().contains(&server.port.to_string()));
+    assert!(found.server().contains(&server.port().to_string()));
     let both = format!("host=127.0.0.1,{} {ports} user=trusted", folder.path().display());
     let (error, text) = failure(&both, Mode::Sql).await;
     assert!(matches!(error.reason, Reason::NoServer(_)) && text.contains("none of the servers"), "{text}");
@@ -125,9 +135,9 @@ async fn where_no_server_is_the_search_goes_on_to_the_next_host() {
 
 #[tokio::test]
 async fn a_refusal_ends_the_search_so_that_no_password_is_tried_all_around() {
-    let (major, _) = majors().pop().unwrap();
-    let server = server_with_roles(major).await;
-    let twice = format!("host=127.0.0.1,127.0.0.1 port={0} user=scram_role password=guessed", server.port);
+    let major = Major::newest();
+    let server = server_with_roles(&major).await;
+    let twice = format!("host=127.0.0.1,127.0.0.1 port={0} user=scram_role password=guessed", server.port());
     let (error, text) = failure(&twice, Mode::Sql).await;
     assert!(matches!(error.reason, Reason::WrongPassword(_)) && !text.contains("none of the servers"), "{text}");
 }
@@ -162,10 +172,11 @@ async fn what_does_not_speak_postgresql_is_told_so() {
     web.join().unwrap();
 }
 
-#[tokio::test]
-async fn the_wanted_kind_of_server_is_looked_for() {
-    for (major, _) in majors() {
-        let server = server_with_roles(major).await;
+each_major!(the_wanted_kind_of_server_is_looked_for, the_wanted_kind_of_server_is_looked_for_on);
+
+fn the_wanted_kind_of_server_is_looked_for_on(major: Major) {
+    block_on(async {
+        let server = server_with_roles(&major).await;
         for mode in [Mode::Sql, Mode::Physical] {
             for wanted in ["any", "read-write", "primary", "prefer-standby"] {
                 connect(&format!("{} target_session_attrs={wanted}", server.dsn()), mode).await.close().await.unwrap();
@@ -175,15 +186,19 @@ async fn the_wanted_kind_of_server_is_looked_for() {
                 assert!(matches!(error.reason, Reason::WrongKindOfServer(_)), "{text}");
             }
         }
-    }
+    });
 }
 
-#[tokio::test]
-async fn sql_returns_text_and_an_error_leaves_the_session_usable() {
-    for (major, _) in majors() {
-        let server = Server::start(major, "", "");
+each_major!(
+    sql_returns_text_and_an_error_leaves_the_session_usable,
+    sql_returns_text_and_an_error_leaves_the_session_usable_on
+);
+
+fn sql_returns_text_and_an_error_leaves_the_session_usable_on(major: Major) {
+    block_on(async {
+        let server = Server::start(&major, "", "");
         let mut sql = server.sql().await;
-        assert_eq!(sql.version_num() / 10_000, major);
+        assert_eq!(sql.version_num() / 10_000, server.major);
         let results =
             sql.simple_query("SELECT 1 AS a, NULL AS b, '' AS c; CREATE TABLE public.t (); SELECT 'ä' AS d").await;
         let results = results.unwrap();
@@ -199,13 +214,13 @@ async fn sql_returns_text_and_an_error_leaves_the_session_usable() {
         let long = sql.simple_query("SELECT repeat('x', 3000000) AS x FROM generate_series(1, 3)").await.unwrap();
         assert_eq!(long[0].bytes(2, "x").unwrap().unwrap().len(), 3_000_000);
         assert_eq!(sql.simple_query("").await.unwrap().len(), 1);
-    }
+    });
 }
 
 #[tokio::test]
 async fn a_session_that_the_server_ends_says_why_and_is_of_no_more_use() {
-    let (major, _) = majors().pop().unwrap();
-    let server = Server::start(major, "", "");
+    let major = Major::newest();
+    let server = Server::start(&major, "", "");
     let mut sql = server.sql().await;
     let error = sql.simple_query("SELECT pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
     assert_eq!(find::<ServerError>(&error).unwrap().code, "57P01");
@@ -215,8 +230,8 @@ async fn a_session_that_the_server_ends_says_why_and_is_of_no_more_use() {
 
 #[tokio::test]
 async fn an_abandoned_command_is_never_taken_for_the_next_ones_answer() {
-    let (major, _) = majors().pop().unwrap();
-    let server = Server::start(major, "", "");
+    let major = Major::newest();
+    let server = Server::start(&major, "", "");
     let mut sql = server.sql().await;
     let limit = std::time::Duration::from_millis(20);
     assert!(tokio::time::timeout(limit, sql.simple_query("SELECT pg_sleep(600)")).await.is_err());

@@ -1,5 +1,8 @@
 //! The replication connection against real servers of every major that is there.
 
+#[path = "../harness/mod.rs"]
+mod harness;
+
 mod backup;
 mod connect;
 mod server;
@@ -7,6 +10,11 @@ mod tls;
 
 use walden::error::{find, hints, one_line};
 use walden::postgres::replication::{ConnInfo, ConnectError, Connection, Mode};
+
+/// Runs a scenario that connects.
+fn block_on(scenario: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+}
 
 /// A connection that must succeed.
 async fn connect(text: &str, mode: Mode) -> Connection {

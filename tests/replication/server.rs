@@ -1,112 +1,75 @@
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use walden::postgres::replication::{ConnInfo, Connection, Mode};
+use rustix::process::Signal;
+use walden::postgres::replication::{Connection, Mode};
 
-/// Majors that can be run here, with the folder of their programs.
-pub fn majors() -> Vec<(u32, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres");
-    (13..=18)
-        .filter_map(|major| {
-            let own = root.join(major.to_string()).join("bin");
-            let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
-            [own, debian].into_iter().find(|bin| bin.join("postgres").exists()).map(|bin| (major, bin))
-        })
-        .collect()
-}
+use crate::connect;
+use crate::harness::{Cluster, Major, Scratch};
 
-pub fn as_postgres(program: &str) -> Command {
-    if rustix::process::geteuid().is_root() {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--", program]);
-        command
-    } else {
-        Command::new(program)
-    }
-}
-
-pub fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
+/// A cluster with checksums that listens on loopback, too, and has a pg_hba.conf of the test's.
 pub struct Server {
-    pub folder: tempfile::TempDir,
-    pub port: u16,
+    // Stopped before its folder goes.
+    pub cluster: Cluster,
+    pub scratch: Scratch,
     pub major: u32,
-    bin: PathBuf,
 }
 
 impl Server {
-    pub fn start(major: u32, settings: &str, hba: &str) -> Self {
-        let (_, bin) = majors().into_iter().find(|(known, _)| *known == major).unwrap();
-        let folder = tempfile::Builder::new().prefix("walden").tempdir_in("/tmp").unwrap();
-        run(Command::new("chown").arg("postgres").arg(folder.path()));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, port, major, bin };
-        let data = server.data();
-        run(as_postgres(server.bin.join("initdb").to_str().unwrap())
-            .args(["-k", "-N", "-A", "trust", "-U", "postgres", "--locale=C", "-E", "UTF8", "-D"])
-            .arg(&data));
-        let own = format!(
-            "port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories='{}'\nfsync=off\n{settings}\n",
-            server.folder.path().display()
-        );
-        let conf = data.join("postgresql.conf");
-        let mut text = std::fs::read_to_string(&conf).unwrap();
-        text.push_str(&own);
-        std::fs::write(&conf, text).unwrap();
-        if !hba.is_empty() {
-            std::fs::write(data.join("pg_hba.conf"), hba).unwrap();
+    /// With settings (`name = value` lines) and, unless empty, these lines as pg_hba.conf.
+    pub fn start(major: &Major, settings: &str, hba: &str) -> Self {
+        let scratch = Scratch::new("repl");
+        let mut builder = Cluster::builder(major.clone()).checksums(true).on_loopback();
+        for line in settings.lines() {
+            let (name, value) = line.split_once(" = ").expect("name = value");
+            builder = builder.setting(name, value);
         }
-        run(as_postgres(server.bin.join("pg_ctl").to_str().unwrap())
-            .args(["-w", "-l"])
-            .arg(server.folder.path().join("log"))
-            .arg("-D")
-            .arg(&data)
-            .arg("start"));
-        server
+        if !hba.is_empty() {
+            let path = scratch.write("hba.conf", hba);
+            builder = builder.setting("hba_file", path.to_str().expect("a UTF-8 path"));
+        }
+        let cluster = builder.start(&scratch);
+        Self { cluster, scratch, major: major.number }
     }
 
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+    pub fn data(&self) -> &Path {
+        &self.cluster.data
     }
 
+    pub fn port(&self) -> u32 {
+        self.cluster.port
+    }
+
+    /// By the Unix socket, as superuser.
     pub fn dsn(&self) -> String {
-        format!("host={} port={} user=postgres dbname=postgres", self.folder.path().display(), self.port)
+        self.cluster.dsn()
     }
 
+    /// By loopback; the user is still to be named.
     pub fn tcp(&self) -> String {
-        format!("host=127.0.0.1 port={} dbname=postgres", self.port)
+        format!("host=127.0.0.1 port={} dbname=postgres", self.port())
     }
 
     pub async fn sql(&self) -> Connection {
-        Connection::connect(&ConnInfo::from_process(&self.dsn()).unwrap(), Mode::Sql).await.unwrap()
+        connect(&self.dsn(), Mode::Sql).await
     }
 
-    /// Appends settings.
-    pub fn set(&self, settings: &str) {
-        let conf = self.data().join("postgresql.conf");
-        let text = std::fs::read_to_string(&conf).unwrap() + settings;
-        std::fs::write(&conf, text).unwrap();
+    /// A folder of the server's user, outside the data directory.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.scratch.folder(name)
     }
 
-    pub fn control(&self, args: &[&str]) {
-        run(as_postgres(self.bin.join("pg_ctl").to_str().unwrap())
-            .args(["-w", "-l"])
-            .arg(self.folder.path().join("log"))
-            .arg("-D")
-            .arg(self.data())
-            .args(args));
+    /// Puts a copy of a file into the data directory, closed to others as keys must be.
+    pub fn install(&self, from: &Path, name: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let to = self.data().join(name);
+        std::fs::copy(from, &to).unwrap();
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
+        self.scratch.give(&to);
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = as_postgres(self.bin.join("pg_ctl").to_str().unwrap())
-            .args(["-m", "immediate", "-D"])
-            .arg(self.data())
-            .arg("stop")
-            .output();
+    /// Asks the server to stop, without waiting: `TERM` once all sessions have ended, `INT` at once.
+    pub fn ask_to_stop(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_raw(self.cluster.pid() as i32).expect("a process id");
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 }

@@ -1,12 +1,22 @@
 //! TLS in each sslmode.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use walden::postgres::replication::{Mode, Reason};
 
-use crate::server::{Server, majors, run};
-use crate::{connect, failure};
+use crate::harness::{Major, each_major};
+use crate::server::Server;
+use crate::{block_on, connect, failure};
+
+const HBA: &str = "\
+local all all trust
+hostssl all tls_role 127.0.0.1/32 cert
+host all,replication walden 127.0.0.1/32 trust
+hostssl all only_tls 127.0.0.1/32 trust
+hostnossl all only_plain 127.0.0.1/32 trust
+hostssl all,replication scram_role 127.0.0.1/32 scram-sha-256
+";
 
 /// An authority, what it signed, and a server that uses it.
 struct Pki {
@@ -52,40 +62,44 @@ impl Pki {
         self.openssl(&sign);
     }
 
-    async fn server(&self, major: u32, certificate: &str) -> Server {
-        let hba = "local all all trust\nhostssl all tls_role 127.0.0.1/32 cert\nhost all,replication postgres 127.0.0.1/32 trust\n\
-                   hostssl all only_tls 127.0.0.1/32 trust\nhostnossl all only_plain 127.0.0.1/32 trust\n\
-                   hostssl all,replication scram_role 127.0.0.1/32 scram-sha-256\n";
-        let server = Server::start(major, "", hba);
+    /// `None`, said aloud, where the major was built without TLS.
+    async fn server(&self, major: &Major, certificate: &str) -> Option<Server> {
+        if !major.speaks_tls() {
+            eprintln!("PostgreSQL {}: skipped (built without TLS)", major.number);
+            return None;
+        }
+        let mut server = Server::start(major, "", "");
         self.install(&server, certificate);
-        server.set("ssl = on\nssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'\nssl_ca_file = 'ca.crt'\n");
-        server.control(&["restart"]);
+        let hba = server.scratch.write("hba.conf", HBA);
+        server.cluster.append_conf(&format!(
+            "hba_file = '{}'\nssl = on\nssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'\nssl_ca_file = 'ca.crt'\n",
+            hba.display()
+        ));
+        server.cluster.restart();
         let roles = "SET password_encryption = 'scram-sha-256'; CREATE ROLE scram_role LOGIN REPLICATION PASSWORD 'x';
                      CREATE ROLE tls_role LOGIN; CREATE ROLE only_tls LOGIN; CREATE ROLE only_plain LOGIN;";
         server.sql().await.simple_query(roles).await.unwrap();
-        server
+        Some(server)
     }
 
     fn install(&self, server: &Server, certificate: &str) {
-        let copy = |from: &Path, to: &str| {
-            let to = server.data().join(to);
-            let mut install = Command::new("install");
-            install.args(["-m", "0600"]).arg(from).arg(&to);
-            run(&mut install);
-            run(Command::new("chown").arg("--reference").arg(server.data()).arg(&to));
-        };
-        copy(&self.path(&format!("{certificate}.crt")), "tls.crt");
-        copy(&self.path(&format!("{certificate}.key")), "tls.key");
-        copy(&self.path("ca.crt"), "ca.crt");
+        server.install(&self.path(&format!("{certificate}.crt")), "tls.crt");
+        server.install(&self.path(&format!("{certificate}.key")), "tls.key");
+        server.install(&self.path("ca.crt"), "ca.crt");
     }
 
     fn trusting(&self, server: &Server, host: &str, authority: &str, mode: &str) -> String {
         format!(
-            "hostaddr=127.0.0.1 {host} port={} user=postgres dbname=postgres sslmode={mode} sslrootcert={}",
-            server.port,
+            "hostaddr=127.0.0.1 {host} port={} user=walden dbname=postgres sslmode={mode} sslrootcert={}",
+            server.port(),
             self.path(&format!("{authority}.crt")).display()
         )
     }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 const ENCRYPTED: &str = "SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()";
@@ -95,16 +109,20 @@ async fn is_encrypted(text: &str) -> bool {
     sql.simple_query(ENCRYPTED).await.unwrap()[0].text(0, "ssl").unwrap() == Some("t")
 }
 
-#[tokio::test]
-async fn each_sslmode_accepts_what_it_promises_and_nothing_less() {
-    let pki = Pki::new();
-    for (major, _) in majors() {
-        let server = pki.server(major, "server").await;
+each_major!(
+    each_sslmode_accepts_what_it_promises_and_nothing_less,
+    each_sslmode_accepts_what_it_promises_and_nothing_less_on
+);
+
+fn each_sslmode_accepts_what_it_promises_and_nothing_less_on(major: Major) {
+    block_on(async {
+        let pki = Pki::new();
+        let Some(server) = pki.server(&major, "server").await else { return };
         let right = "host=db.example";
         for (mode, encrypted) in [("disable", false), ("allow", false), ("prefer", true), ("require", true)] {
-            assert_eq!(is_encrypted(&pki.trusting(&server, right, "ca", mode)).await, encrypted, "{major} {mode}");
+            assert_eq!(is_encrypted(&pki.trusting(&server, right, "ca", mode)).await, encrypted, "{mode}");
             let no_roots = pki.trusting(&server, "", "missing", mode);
-            assert_eq!(is_encrypted(&no_roots).await, encrypted, "{major} {mode}");
+            assert_eq!(is_encrypted(&no_roots).await, encrypted, "{mode}");
         }
         for mode in ["verify-ca", "verify-full"] {
             assert!(is_encrypted(&pki.trusting(&server, right, "ca", mode)).await);
@@ -125,14 +143,18 @@ async fn each_sslmode_accepts_what_it_promises_and_nothing_less() {
         assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("host name"), "{text}");
         let by_address = pki.trusting(&server, "", "ca", "verify-full").replace("hostaddr", "host");
         assert!(is_encrypted(&by_address).await);
-    }
+    });
 }
 
-#[tokio::test]
-async fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer() {
-    let pki = Pki::new();
-    for (major, _) in majors() {
-        let server = pki.server(major, "server").await;
+each_major!(
+    pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer,
+    pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer_on
+);
+
+fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer_on(major: Major) {
+    block_on(async {
+        let pki = Pki::new();
+        let Some(server) = pki.server(&major, "server").await else { return };
         let of = |role: &str, mode: &str| format!("{} user={role} sslmode={mode}", server.tcp());
         assert!(is_encrypted(&of("only_tls", "allow")).await);
         assert!(!is_encrypted(&of("only_plain", "prefer")).await);
@@ -140,14 +162,15 @@ async fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer() {
             let (error, text) = failure(&of(role, mode), Mode::Sql).await;
             assert!(matches!(error.reason, Reason::NoHbaEntry(_)) && text.contains(kind), "{text}");
         }
-    }
+    });
 }
 
-#[tokio::test]
-async fn scram_and_client_certificates_work_over_tls() {
-    let pki = Pki::new();
-    for (major, _) in majors() {
-        let server = pki.server(major, "server").await;
+each_major!(scram_and_client_certificates_work_over_tls, scram_and_client_certificates_work_over_tls_on);
+
+fn scram_and_client_certificates_work_over_tls_on(major: Major) {
+    block_on(async {
+        let pki = Pki::new();
+        let Some(server) = pki.server(&major, "server").await else { return };
         let scram = format!("{} user=scram_role password=x sslmode=require", server.tcp());
         let mut replication = connect(&scram, Mode::Physical).await;
         replication.identify_system().await.unwrap();
@@ -165,37 +188,39 @@ async fn scram_and_client_certificates_work_over_tls() {
         run(Command::new("chmod").arg("0644").arg(pki.path("open.key")));
         let (error, text) = failure(&with("open.key"), Mode::Sql).await;
         assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("chmod 0600"), "{text}");
-    }
+    });
 }
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused_only_by_modes_that_need_it() {
-    let (major, _) = majors().pop().unwrap();
-    let server = Server::start(major, "", "");
+    let major = Major::newest();
+    let server = Server::start(&major, "", "");
     for mode in ["require", "verify-ca", "verify-full"] {
         let root = if mode == "require" { "" } else { "sslrootcert=/nonexistent" };
-        let text = format!("{} user=postgres sslmode={mode} {root}", server.tcp());
+        let text = format!("{} user=walden sslmode={mode} {root}", server.tcp());
         let (error, text) = failure(&text, Mode::Sql).await;
         assert!(matches!(error.reason, Reason::TlsNotOffered) && text.contains("ssl = on"), "{text}");
     }
     for mode in ["disable", "allow", "prefer"] {
-        assert!(!is_encrypted(&format!("{} user=postgres sslmode={mode}", server.tcp())).await);
+        assert!(!is_encrypted(&format!("{} user=walden sslmode={mode}", server.tcp())).await);
     }
 }
 
-#[tokio::test]
-async fn certificates_that_people_really_have_are_accepted() {
-    let pki = Pki::new();
-    let (major, _) = majors().pop().unwrap();
-    // Self-signed, listed as its own authority.
-    let server = pki.server(major, "stranger").await;
-    assert!(is_encrypted(&pki.trusting(&server, "host=db.example", "stranger", "verify-full")).await);
-    let (error, _) = failure(&pki.trusting(&server, "host=other", "stranger", "verify-full"), Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::Tls(_)));
-    // X.509 version 1: good enough where nothing is verified.
-    pki.install(&server, "old");
-    server.control(&["restart"]);
-    assert!(is_encrypted(&pki.trusting(&server, "", "missing", "require")).await);
-    let (error, text) = failure(&pki.trusting(&server, "", "ca", "require"), Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::Tls(_)), "{text}");
+each_major!(certificates_that_people_really_have_are_accepted, certificates_that_people_really_have_are_accepted_on);
+
+fn certificates_that_people_really_have_are_accepted_on(major: Major) {
+    block_on(async {
+        let pki = Pki::new();
+        // Self-signed, listed as its own authority.
+        let Some(mut server) = pki.server(&major, "stranger").await else { return };
+        assert!(is_encrypted(&pki.trusting(&server, "host=db.example", "stranger", "verify-full")).await);
+        let (error, _) = failure(&pki.trusting(&server, "host=other", "stranger", "verify-full"), Mode::Sql).await;
+        assert!(matches!(error.reason, Reason::Tls(_)));
+        // X.509 version 1: good enough where nothing is verified.
+        pki.install(&server, "old");
+        server.cluster.restart();
+        assert!(is_encrypted(&pki.trusting(&server, "", "missing", "require")).await);
+        let (error, text) = failure(&pki.trusting(&server, "", "ca", "require"), Mode::Sql).await;
+        assert!(matches!(error.reason, Reason::Tls(_)), "{text}");
+    });
 }

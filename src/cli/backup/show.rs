@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Format::Table => {
             print_text(&in_words(&description))?;
             if args.files {
-                each_file(&object, |line| print_text(line))?;
+                each_file(&object, print_text)?;
             }
         }
     }

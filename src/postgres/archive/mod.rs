@@ -13,6 +13,7 @@ mod retry;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, Gap};
 pub use identity::Refused;

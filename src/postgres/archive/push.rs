@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use super::Retry;
 use super::identity::{self, Refused};
-use crate::codec::{FileSealer, Header, Sealed, Sha256Digest, sealed_bound};
+use crate::codec::{Header, Sealed, Sealer, Sha256Digest, sealed_bound};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -30,7 +30,7 @@ pub struct Pusher {
     cluster: Cluster,
     level: i32,
     retry: Retry,
-    sealers: Arc<Mutex<Vec<FileSealer>>>,
+    sealers: Arc<Mutex<Vec<Sealer>>>,
 }
 
 /// A file that was checked, read and compressed, and waits to be stored.
@@ -186,13 +186,13 @@ impl Pusher {
 
     fn seal(&self, about: serde_json::Value, source: &mut dyn Read, size: u64) -> anyhow::Result<Sealed> {
         let kept = self.sealers().pop();
-        let mut sealer = kept.map_or_else(|| FileSealer::new(self.level), Ok)?;
+        let mut sealer = kept.map_or_else(|| Sealer::new(self.level), Ok)?;
         let sealed = sealer.seal(WAL_KIND, about, source, size)?;
         self.sealers().push(sealer);
         Ok(sealed)
     }
 
-    fn sealers(&self) -> std::sync::MutexGuard<'_, Vec<FileSealer>> {
+    fn sealers(&self) -> std::sync::MutexGuard<'_, Vec<Sealer>> {
         self.sealers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

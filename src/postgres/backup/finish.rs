@@ -9,7 +9,7 @@ use super::packer::Totals;
 use super::pipeline::Captured;
 use super::start::Server;
 use super::stream::Transferred;
-use crate::codec::Sealer;
+use crate::codec::SealedWriter;
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -83,7 +83,7 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
 
 /// Writes the manifest: from then on the backup exists. The reservation is looked at before and after: whoever takes
 /// this process for dead removes it first, and then looks for a manifest.
-pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest: Sealer) -> anyhow::Result<()> {
+pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest: SealedWriter) -> anyhow::Result<()> {
     let (storage, layout) = (cluster.repository.storage(), &cluster.layout);
     let (key, reservation) = (layout.manifest(&description.id), layout.started(&description.id));
     let reserved = async || anyhow::Ok(storage.head(&reservation).await?.is_some());

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::cutter::FileFacts;
 use super::manifest::{Entry, Extent, File, Folder, write_entry};
-use crate::codec::{Sealer, Sha256Digest};
+use crate::codec::{SealedWriter, Sha256Digest};
 use crate::error::Hint;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
@@ -39,7 +39,7 @@ pub struct Packer {
     puts: JoinSet<anyhow::Result<()>>,
     /// Where the frames of the current large file lie.
     extents: Vec<Extent>,
-    manifest: Sealer,
+    manifest: SealedWriter,
     totals: Totals,
 }
 
@@ -54,7 +54,7 @@ impl Packer {
             pack_len: 0,
             puts: JoinSet::new(),
             extents: Vec::new(),
-            manifest: Sealer::new(MANIFEST_LEVEL)?,
+            manifest: SealedWriter::new(MANIFEST_LEVEL)?,
             totals: Totals::default(),
         })
     }
@@ -93,7 +93,7 @@ impl Packer {
     }
 
     /// Stores what is left and waits until all packs are durable.
-    pub async fn finish(mut self) -> anyhow::Result<(Sealer, Totals)> {
+    pub async fn finish(mut self) -> anyhow::Result<(SealedWriter, Totals)> {
         let mut stored = if self.pieces.is_empty() { Ok(()) } else { self.store_pack().await };
         // All are waited for, also after an error: no pack may appear after the backup was given up.
         while let Some(put) = self.puts.join_next().await {

@@ -15,7 +15,7 @@ pub use super::cutter::Captured;
 use super::cutter::{Cut, Cutter, FileFacts, FramePool};
 use super::manifest::Folder;
 use super::packer::{Packer, Totals};
-use crate::codec::{FrameCompressor, Hasher, Sealer, Sha256Digest};
+use crate::codec::{FrameCompressor, Hasher, SealedWriter, Sha256Digest};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 
@@ -41,7 +41,7 @@ pub struct PackOptions {
 /// What came out of a stream that was stored whole.
 pub struct Packed {
     /// The manifest's lines.
-    pub manifest: Sealer,
+    pub manifest: SealedWriter,
     pub totals: Totals,
     pub captured: Captured,
 }

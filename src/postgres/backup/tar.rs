@@ -226,7 +226,7 @@ fn path(block: &[u8]) -> Result<String, TarError> {
 fn number(field: &[u8]) -> Option<u64> {
     match field.split_first()? {
         (0x80, rest) => {
-            let (high, low) = rest.split_at(rest.len().checked_sub(8).unwrap_or_default());
+            let (high, low) = rest.split_at(rest.len().saturating_sub(8));
             let value = low.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
             high.iter().all(|byte| *byte == 0).then_some(value)
         }

@@ -2,7 +2,7 @@
 //! but cannot be read is an answer of its own, and a store that does not answer is an error: neither is ever taken
 //! for absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
@@ -13,7 +13,7 @@ use super::{BackupDescription, Facts, WAL_KIND, WalRanges};
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta};
 
@@ -180,38 +180,78 @@ async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result
 
 /// Lists the WAL folder, page by page. Errors: the store did not answer.
 pub async fn load_wal(cluster: &Cluster) -> anyhow::Result<LoadedWal> {
-    let ranges = WalRanges::new(cluster.description.segment_size);
-    let mut loaded = LoadedWal { ranges, partials: Vec::new(), histories: Vec::new(), foreign: Vec::new() };
-    let mut top = Listing::new(cluster.layout.wal_folder());
-    while let Some(page) = top.next_page(cluster).await? {
-        for entry in page {
-            match entry {
-                ListEntry::Object(meta) => loaded.add(cluster, &meta),
-                ListEntry::Folder(folder) => {
-                    let mut group = Listing::new(folder);
-                    while let Some(page) = group.next_page(cluster).await? {
-                        page.iter().for_each(|entry| match entry {
-                            ListEntry::Object(meta) => loaded.add(cluster, meta),
-                            ListEntry::Folder(folder) => loaded.foreign.push(folder.clone()),
-                        });
-                    }
-                }
-            }
-        }
+    let mut loaded = LoadedWal::new(cluster.description.segment_size);
+    let mut listing = list_wal(cluster);
+    while let Some(page) = listing.next_page().await? {
+        page.iter().for_each(|(name, meta)| loaded.add(*name, meta));
     }
     Ok(loaded)
 }
 
-impl LoadedWal {
-    fn add(&mut self, cluster: &Cluster, meta: &ObjectMeta) {
-        match cluster.layout.parse_wal(&meta.key) {
-            Some(WalFileName::Segment(name)) if name.fits(self.ranges.segment_size()) => {
-                self.ranges.add(name, meta.size, instant(meta.modified));
+/// Everything in the WAL folder, in pages: the folders of segments in order among the other files.
+pub fn list_wal(cluster: &Cluster) -> WalListing<'_> {
+    let top = Listing::new(cluster.layout.wal_folder());
+    WalListing { cluster, top, folders: VecDeque::new(), group: None }
+}
+
+/// A listing of WAL that is under way.
+pub struct WalListing<'a> {
+    cluster: &'a Cluster,
+    top: Listing,
+    /// Folders of the current page of the top folder that are not listed yet.
+    folders: VecDeque<String>,
+    group: Option<Listing>,
+}
+
+impl WalListing<'_> {
+    /// The next objects, with the WAL file that each holds; `None` for objects that are none. Errors: the store did not
+    /// answer.
+    pub async fn next_page(&mut self) -> anyhow::Result<Option<Vec<(Option<WalFileName>, ObjectMeta)>>> {
+        loop {
+            if let Some(group) = &mut self.group {
+                if let Some(page) = group.next_page(self.cluster).await? {
+                    return Ok(Some(self.objects(page)));
+                }
+                self.group = None;
             }
+            if let Some(folder) = self.folders.pop_front() {
+                self.group = Some(Listing::new(folder));
+                continue;
+            }
+            let Some(page) = self.top.next_page(self.cluster).await? else { return Ok(None) };
+            let is_folder = |entry: &&ListEntry| matches!(entry, ListEntry::Folder(_));
+            self.folders.extend(page.iter().filter(is_folder).map(|folder| folder.name().to_string()));
+            return Ok(Some(self.objects(page)));
+        }
+    }
+
+    fn objects(&self, page: Vec<ListEntry>) -> Vec<(Option<WalFileName>, ObjectMeta)> {
+        let fits = |name: &WalFileName| match name {
+            WalFileName::Segment(segment) => segment.fits(self.cluster.description.segment_size),
+            _ => true,
+        };
+        let object = |entry| match entry {
+            ListEntry::Object(meta) => Some((self.cluster.layout.parse_wal(&meta.key).filter(fits), meta)),
+            ListEntry::Folder(_) => None,
+        };
+        page.into_iter().filter_map(object).collect()
+    }
+}
+
+impl LoadedWal {
+    /// Nothing yet.
+    pub fn new(size: SegmentSize) -> Self {
+        Self { ranges: WalRanges::new(size), partials: Vec::new(), histories: Vec::new(), foreign: Vec::new() }
+    }
+
+    /// Adds one object of a listing.
+    pub fn add(&mut self, name: Option<WalFileName>, meta: &ObjectMeta) {
+        match name {
+            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, instant(meta.modified)),
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
             Some(WalFileName::Backup { .. }) => (),
-            Some(WalFileName::Segment(_)) | None => self.foreign.push(meta.key.to_string()),
+            None => self.foreign.push(meta.key.to_string()),
         }
     }
 }

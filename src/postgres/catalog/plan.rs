@@ -60,6 +60,13 @@ pub struct RecoveryPlan {
     pub warnings: Vec<String>,
 }
 
+impl RecoveryPlan {
+    /// Whether PostgreSQL is given a target; else it replays all WAL that it gets, and promotes.
+    pub fn has_target(&self) -> bool {
+        self.settings.iter().any(|(name, _)| name != "recovery_target_timeline")
+    }
+}
+
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.
 pub fn plan(facts: &Facts, request: &Request) -> Result<RecoveryPlan, Box<Unreachable>> {
     let mut notes = Notes::new();

@@ -31,7 +31,7 @@ const MAX_UNIT_BYTES: u64 = 8 << 20;
 const WRITE_BEHIND: u64 = 8 << 20;
 
 /// Files that would make the restored server something else than what was asked for.
-const LEFT_OUT: [&str; 9] = [
+const LEFT_OUT: [&str; 12] = [
     "postmaster.pid",
     "postmaster.opts",
     "standby.signal",
@@ -42,6 +42,10 @@ const LEFT_OUT: [&str; 9] = [
     // Written anew.
     "tablespace_map",
     "current_logfiles",
+    // Of an earlier restore.
+    super::recovery::CONFIGURATION,
+    super::clean::MARKER,
+    super::start::LOG,
 ];
 
 /// Where the files go.

@@ -4,5 +4,71 @@
 pub mod clean;
 mod conf;
 pub mod files;
+mod finish;
+pub mod programs;
 mod queue;
 mod reads;
+pub mod recovery;
+pub mod server_log;
+pub mod start;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::postgres::catalog::RecoveryPlan;
+use crate::postgres::cluster::Cluster;
+use files::{Destination, Progress};
+use recovery::{Choices, Configured};
+
+/// A folder from which the server replays to the target.
+#[derive(Debug, Clone, Serialize)]
+pub struct Restored {
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Name and value, in the order in which they were written.
+    pub settings: Vec<(String, String)>,
+    /// Sentences for the operator.
+    pub notes: Vec<String>,
+    /// For the files, and for making all durable.
+    pub seconds_for_files: f64,
+    pub seconds_for_fsync: f64,
+}
+
+/// Carries out a plan: clean, files, recovery, finish. Until it returns no server starts from the folder.
+pub async fn restore(
+    cluster: &Cluster,
+    plan: &RecoveryPlan,
+    destination: &Destination,
+    choices: &Choices,
+    workers: usize,
+    progress: Arc<Progress>,
+) -> anyhow::Result<Restored> {
+    clean::check_free(destination)?;
+    clean::prepare(destination, &plan.backup)?;
+    let begun = Instant::now();
+    let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
+    let written = written.with_context(|| {
+        format!("the restore is not complete and no server starts from \"{}\"", destination.data_directory.display())
+    })?;
+    let files_took = begun.elapsed();
+    let (destination, plan, choices) = (destination.clone(), plan.clone(), choices.clone());
+    let finishing = tokio::task::spawn_blocking(move || {
+        let configured = recovery::configure(&destination, &written.control_file, &plan, &choices)?;
+        let begun = Instant::now();
+        finish::finish(&destination, &written.control_file)?;
+        anyhow::Ok((configured, begun.elapsed(), written.files, written.bytes))
+    });
+    let (configured, fsync_took, files, bytes): (Configured, Duration, u64, u64) = finishing.await??;
+    Ok(Restored {
+        files,
+        bytes,
+        settings: configured.settings,
+        notes: configured.notes,
+        seconds_for_files: files_took.as_secs_f64(),
+        seconds_for_fsync: fsync_took.as_secs_f64(),
+    })
+}

@@ -12,7 +12,7 @@ use crate::codec::{Damaged, FrameDecompressor};
 use crate::error::Hint;
 use crate::postgres::backup::manifest::{Extent, FRAME_SIZE};
 use crate::postgres::layout::{Layout, PackName};
-use crate::repo::{ObjectError, Repository};
+use crate::repo::Repository;
 use crate::storage::{Key, Storage, StorageError};
 
 /// Stored bytes of one read, at most (one frame may be larger by itself).
@@ -66,7 +66,7 @@ pub fn coalesce(places: impl Iterator<Item = FramePlace>) -> Vec<RangedRead> {
             None => reads.push(RangedRead {
                 pack: place.pack,
                 range: place.offset..end,
-                frames: vec![0..place.length as usize],
+                frames: std::iter::once(0..place.length as usize).collect(),
             }),
         }
     }
@@ -132,7 +132,7 @@ impl FrameSource {
         if (bytes.len() as u64) < wanted {
             let end = read.range.start + bytes.len() as u64;
             let why = Damaged(format!("it ends after {end} bytes, {} are needed", read.range.end));
-            return Err(ObjectError::from(self.repository.damaged(key, why))).hint(DAMAGED);
+            return Err(self.repository.damaged(key, why)).hint(DAMAGED);
         }
         Ok(bytes)
     }

@@ -1,0 +1,252 @@
+//! `walden restore`: plan, then clean → files → recovery → finish → start.
+
+mod progress;
+mod render;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+
+use super::{Context, Exit, Format, print_json, print_text};
+use crate::config::{self, Origin, RepositoryUrl, Source};
+use crate::error::{Hint, with_hint};
+use crate::postgres::catalog::{RecoveryPlan, Request, Target, TimelineChoice, load, parse_time, plan};
+use crate::postgres::layout::BackupId;
+use crate::postgres::replication::ConnInfo;
+use crate::postgres::restore::clean::{self, Relocation};
+use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
+use crate::postgres::restore::start::{self, Recovered};
+use crate::postgres::restore::{Restored, programs, restore};
+use crate::postgres::types::Lsn;
+
+const TARGETS: &str = "\
+Without a target: --latest. A target means exactly what PostgreSQL understands by it:
+  --time T    the state before the first commit later than T; exclusive: not earlier than T
+  --lsn L     up to and including the first WAL record that begins at or after L; exclusive: before it. What
+              pg_current_wal_lsn() shows after a commit is its end: add --exclusive to leave out what follows.
+              With --exclusive L may be where the archived WAL ends, or where a gap begins: all WAL before it
+  --xid X     up to and including the end of that transaction; exclusive: just before its end
+  --name N    up to the first restore point of that name after the backup
+A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
+
+/// Arguments of `walden restore`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target"), after_help = TARGETS)]
+pub struct Args {
+    /// Where to restore to: a folder that does not exist or is empty.
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    to_dir: Option<PathBuf>,
+    /// A moment: RFC 3339 or 'YYYY-MM-DD HH:MM:SS[.ffffff][±HH[:MM]]'; without an offset it is UTC.
+    #[arg(long, group = "target", value_name = "T")]
+    time: Option<String>,
+    /// A place in the WAL, such as 16/B374D848.
+    #[arg(long, group = "target", value_name = "LSN")]
+    lsn: Option<Lsn>,
+    /// A transaction id. Where it lies is not known, so the oldest usable backup is taken unless --backup names another.
+    #[arg(long, group = "target", value_name = "X", value_parser = clap::value_parser!(u64).range(3..))]
+    xid: Option<u64>,
+    /// A restore point (pg_create_restore_point). The backup is chosen as with --xid.
+    #[arg(long, group = "target", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    name: Option<String>,
+    /// As soon as the cluster is consistent: the end of the backup.
+    #[arg(long, group = "target")]
+    immediate: bool,
+    /// All archived WAL.
+    #[arg(long, group = "target")]
+    latest: bool,
+    /// Leave out what lies exactly at the target.
+    #[arg(long, conflicts_with_all = ["name", "immediate", "latest"])]
+    exclusive: bool,
+    /// Which timeline to follow: latest, current (the backup's own) or a number.
+    #[arg(long, default_value = "latest", value_name = "TIMELINE")]
+    timeline: TimelineChoice,
+    /// Put a tablespace elsewhere; OLD is its location or OID. May be repeated.
+    #[arg(long, value_name = "OLD=NEW")]
+    tablespace: Vec<Relocation>,
+    /// What the server does at the target. PostgreSQL's own default is pause; a cluster restored for use is promoted.
+    #[arg(long, default_value = "promote", value_name = "ACTION", value_parser = action_parser())]
+    target_action: TargetAction,
+    /// The restored cluster replaces its source: it goes on archiving into the same repository. Else archiving is off.
+    #[arg(long)]
+    keep_archiving: bool,
+    /// Begin with this backup, as `walden backup list` names it.
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+    /// Print the plan and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Start the server, wait until it is at the target and tell what was recovered.
+    #[arg(long, conflicts_with = "dry_run")]
+    start: bool,
+    /// The port to start on; else the configured one, or any free one when that is taken.
+    #[arg(long, requires = "start", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// The folder of PostgreSQL's programs (postgres); else it is looked for on PATH and in the usual places.
+    #[arg(long, requires = "start", value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+fn action_parser() -> impl TypedValueParser<Value = TargetAction> {
+    PossibleValuesParser::new(TargetAction::NAMES.map(|(name, _)| name)).try_map(|name| {
+        let found = TargetAction::NAMES.iter().find(|(each, _)| *each == name);
+        found.map(|(_, action)| *action).ok_or("no such action")
+    })
+}
+
+/// What was done, for `--format json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    plan: &'a RecoveryPlan,
+    data_directory: &'a Path,
+    archiving: bool,
+    restored: Restored,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<Recovered>,
+}
+
+/// Runs the verb. Exit code 4 when the target cannot be reached exactly.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    let request = request(&args)?;
+    if !args.dry_run {
+        refuse_root()?;
+    }
+    let cluster = context.cluster().await?;
+    let plan = match plan(&load::load(&cluster).await?, &request) {
+        Ok(plan) => plan,
+        Err(unreachable) => return render::refusal(context.format, &unreachable),
+    };
+    check_action(&plan, args.target_action)?;
+    let choices = choices(context, &args)?;
+    let repository = match &context.settings.repository.url {
+        RepositoryUrl::File(path) => Some(path.as_path()),
+    };
+    let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan.backup, &args.tablespace, repository);
+    let destination = args.to_dir.as_ref().map(place).transpose()?;
+    if args.dry_run {
+        return render::dry_run(context.format, &plan, destination.as_ref(), &recovery::settings(&plan, &choices)?);
+    }
+    let destination = destination.context("--to-dir is needed")?;
+    let programs = args.start.then(|| programs::find(plan.backup.major, args.pg_bin.as_deref())).transpose()?;
+    let shared = Arc::default();
+    let restoring =
+        restore(&cluster, &plan, &destination, &choices, context.settings.restore.workers, Arc::clone(&shared));
+    let restored = progress::show(restoring, &shared, plan.backup.plain_bytes).await?;
+    let data_directory = destination.data_directory.as_path();
+    if context.format == Format::Table {
+        print_text(&render::restored(&plan, data_directory, &restored, args.keep_archiving))?;
+    }
+    let recovered = match &programs {
+        Some(programs) => Some(follow(context, programs, data_directory, args.port).await?),
+        None => None,
+    };
+    match (context.format, &recovered) {
+        (Format::Json, _) => {
+            print_json(&Report { plan: &plan, data_directory, archiving: args.keep_archiving, restored, recovered })?;
+        }
+        (Format::Table, Some(recovered)) => print_text(&render::recovered(recovered, data_directory))?,
+        (Format::Table, None) => print_text(&render::how_to_start(data_directory))?,
+    }
+    Ok(Exit::Success)
+}
+
+async fn follow(
+    context: &Context,
+    programs: &Path,
+    data_directory: &Path,
+    port: Option<u16>,
+) -> anyhow::Result<Recovered> {
+    // The role that reaches the source reaches the restored server, too.
+    let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
+    let watch = progress::Replay::new();
+    let recovered = start::start(programs, data_directory, port, user.as_deref(), &|log| watch.show(log)).await;
+    watch.end();
+    recovered
+}
+
+fn request(args: &Args) -> anyhow::Result<Request> {
+    let target = match (&args.time, args.lsn, args.xid, &args.name) {
+        (Some(text), ..) => Target::Time(moment(text)?),
+        (_, Some(lsn), ..) => Target::Lsn(lsn),
+        (_, _, Some(xid), _) => Target::Xid(xid),
+        (.., Some(name)) => Target::Name(restore_point(name)?),
+        _ if args.immediate => Target::Immediate,
+        _ => Target::Latest,
+    };
+    if args.exclusive && target == Target::Latest {
+        bail!(with_hint(anyhow!("--exclusive needs --time, --lsn or --xid"), "without a target all WAL is replayed"));
+    }
+    Ok(Request { target, inclusive: !args.exclusive, timeline: args.timeline, backup: args.backup.clone() })
+}
+
+fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
+    let (time, had_offset) = parse_time(text)?;
+    if !had_offset {
+        tracing::info!("\"{text}\" has no offset and is taken as UTC");
+    }
+    Ok(time)
+}
+
+/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
+fn restore_point(name: &str) -> anyhow::Result<String> {
+    ensure!(
+        name.len() < 64 && !name.contains('\0'),
+        "\"{name}\" is no name of a restore point: it has at most 63 bytes"
+    );
+    Ok(name.to_string())
+}
+
+fn refuse_root() -> anyhow::Result<()> {
+    match rustix::process::geteuid().is_root() {
+        true => Err(anyhow!("a restore as root would make files that PostgreSQL cannot use: it does not run as root"))
+            .hint("run this as the server's user, such as `sudo -u postgres walden restore …`"),
+        false => Ok(()),
+    }
+}
+
+fn check_action(plan: &RecoveryPlan, action: TargetAction) -> anyhow::Result<()> {
+    if action != TargetAction::Promote && !plan.has_target() {
+        let error =
+            anyhow!("--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes");
+        return Err(with_hint(error, "name a target, such as --time, or leave out --target-action"));
+    }
+    Ok(())
+}
+
+fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {
+    let (config, configuration) = configuration(context)?;
+    let walden = std::env::current_exe().context("cannot find out where walden itself lies")?;
+    let beside = walden.with_file_name("restore-command");
+    Ok(Choices {
+        action: args.target_action,
+        keep_archiving: args.keep_archiving,
+        fetch: FetchCommand {
+            restore_command: beside.exists().then_some(beside),
+            walden,
+            config,
+            socket: context.settings.service.socket.clone(),
+        },
+        configuration,
+    })
+}
+
+/// The file with which the restored server finds the repository; its content when it is to be written. The
+/// environment of this process will not be the server's.
+fn configuration(context: &Context) -> anyhow::Result<(PathBuf, Option<String>)> {
+    let settings = &context.settings;
+    let decisive = ["repository.url", "cluster.name", "service.socket"];
+    let shown = config::effective(settings);
+    let by_environment =
+        shown.iter().any(|shown| decisive.contains(&shown.key.as_str()) && shown.origin == Origin::Environment);
+    if let (Source::File(path), false) = (&settings.source, by_environment) {
+        return Ok((path.clone(), None));
+    }
+    let given: Vec<(&str, &str)> = shown
+        .iter()
+        .filter(|shown| decisive.contains(&shown.key.as_str()))
+        .filter_map(|shown| Some((shown.key.as_str(), shown.value.as_deref()?)))
+        .collect();
+    Ok((PathBuf::from(recovery::CONFIGURATION), Some(config::render_commented(&given)?)))
+}

@@ -1,0 +1,157 @@
+//! A restore in words.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::super::{Exit, Format, Table, bytes, print_json, print_text};
+use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
+use crate::postgres::restore::Restored;
+use crate::postgres::restore::files::Destination;
+use crate::postgres::restore::server_log::Phase;
+use crate::postgres::restore::start::Recovered;
+
+/// A plan and all settings that it leads to.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    plan: &'a RecoveryPlan,
+    all_settings: &'a [(String, String)],
+}
+
+/// Prints why a target cannot be reached, and what can.
+pub fn refusal(format: Format, refused: &Unreachable) -> anyhow::Result<Exit> {
+    if format == Format::Json {
+        print_json(refused)?;
+    }
+    eprintln!("ERROR: {refused}");
+    for note in &refused.notes {
+        eprintln!("NOTE: {note}");
+    }
+    for (when, nearest) in [("before", &refused.nearest_before), ("after", &refused.nearest_after)] {
+        if let Some(nearest) = nearest {
+            eprintln!("HINT: nearest reachable moment {when}: {}: walden restore {}", nearest.words, nearest.arguments);
+        }
+    }
+    eprintln!("HINT: {}", refused.hint());
+    Ok(Exit::Refused)
+}
+
+/// Prints a plan that is not carried out.
+pub fn dry_run(
+    format: Format,
+    plan: &RecoveryPlan,
+    destination: Option<&Destination>,
+    settings: &[(String, String)],
+) -> anyhow::Result<Exit> {
+    match format {
+        Format::Json => print_json(&Shown { plan, all_settings: settings })?,
+        Format::Table => print_text(&in_words(plan, destination, settings))?,
+    }
+    Ok(Exit::Success)
+}
+
+fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[(String, String)]) -> String {
+    let backup = &plan.backup;
+    let mut table = Table::new(&["", ""]);
+    let mut row = |name: &str, value: String| table.row([name.to_string(), value]);
+    row("target", plan.target.clone());
+    row("backup", format!("{} ({})", backup.id, plan.reason));
+    row(
+        "",
+        format!(
+            "PostgreSQL {}, {}, ended {}",
+            backup.major,
+            bytes(backup.plain_bytes),
+            postgresql_time(backup.stopped_at)
+        ),
+    );
+    for step in &plan.path {
+        let to = step.to.map_or("the target".to_string(), |to| to.to_string());
+        row("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)));
+    }
+    for piece in &plan.wal {
+        row(
+            "WAL",
+            format!(
+                "{} to {}, {} segments, about {}",
+                piece.first,
+                piece.last,
+                piece.segments,
+                bytes(piece.stored_bytes)
+            ),
+        );
+    }
+    if let Some(end) = plan.wal_end {
+        row("WAL ends", format!("before {end}, although fetching could go on"));
+    }
+    if let Some(destination) = destination {
+        row("to", destination.data_directory.display().to_string());
+        for (oid, place) in &destination.tablespaces {
+            row("tablespace", format!("{oid} to {}", place.display()));
+        }
+    }
+    settings.iter().for_each(|(name, value)| row("setting", format!("{name} = '{value}'")));
+    plan.warnings.iter().for_each(|warning| row("warning", warning.clone()));
+    table.render().trim_start_matches('\n').to_string()
+}
+
+/// The files are there.
+pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored, keeps_archiving: bool) -> String {
+    let mut text = format!(
+        "restored backup {} to \"{}\": {} files, {} in {:.1} s, fsync {:.1} s\n",
+        plan.backup.id,
+        data_directory.display(),
+        restored.files,
+        bytes(restored.bytes),
+        restored.seconds_for_files,
+        restored.seconds_for_fsync,
+    );
+    let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
+    text.push_str(match keeps_archiving {
+        true => "archiving: as configured, into the same repository (--keep-archiving): stop the original for good\n",
+        false => "archiving: off (archive_mode = off in postgresql.auto.conf), so that the original's archive stays its own\n",
+    });
+    for warning in plan.warnings.iter().chain(&restored.notes) {
+        let _ = writeln!(text, "note: {warning}");
+    }
+    text
+}
+
+/// Without `--start`.
+pub fn how_to_start(data_directory: &Path) -> String {
+    format!("next: start it, `pg_ctl -D '{}' start`; it replays to the target by itself\n", data_directory.display())
+}
+
+/// What the started server tells.
+pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
+    let state = match recovered.phase {
+        Phase::Promoted => "at the target and open for writing",
+        Phase::Paused => "paused at the target, read-only; SELECT pg_wal_replay_resume() opens it for writing",
+        Phase::ShutDown => "at the target and shut down",
+        Phase::Recovering => "recovering",
+    };
+    let unknown = || "unknown".to_string();
+    let mut text = format!("recovered: {state}\n");
+    if let Some(stopped) = &recovered.stopped {
+        let _ = writeln!(text, "  {stopped}");
+    }
+    let _ = writeln!(text, "  LSN {}", recovered.lsn.map_or_else(unknown, |lsn| lsn.to_string()));
+    let last = recovered.last_transaction.clone().unwrap_or_else(|| "none was replayed".into());
+    let _ = writeln!(text, "  last transaction at {last}");
+    let _ = writeln!(text, "  timeline {}", recovered.timeline.map_or_else(unknown, |timeline| timeline.to_string()));
+    let control = recovered.programs.join("pg_ctl");
+    let (control, data, log) = (control.display(), data_directory.display(), recovered.log.display());
+    match recovered.pid {
+        Some(pid) => {
+            let (socket, port) = (recovered.socket_directory.display(), recovered.port);
+            let _ = writeln!(text, "connect: psql -h '{socket}' -p {port} postgres   (process {pid}, log {log})");
+            let _ = writeln!(text, "stop: '{control}' -D '{data}' stop");
+        }
+        None => {
+            let _ = writeln!(text, "start again: '{control}' -D '{data}' start   (log {log})");
+        }
+    }
+    text
+}

@@ -1,0 +1,41 @@
+use std::io::{self, Write};
+
+use super::{CODEC_ZSTD, Envelope, Hasher, Header, PlainDigest, Sealed, StoredSize};
+
+/// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
+pub struct SealedWriter {
+    encoder: zstd::Encoder<'static, Vec<u8>>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl SealedWriter {
+    /// An empty body, compressed at `level`.
+    pub fn new(level: i32) -> io::Result<Self> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
+        encoder.include_checksum(true)?;
+        Ok(Self { encoder, hasher: Hasher::default(), size: 0 })
+    }
+
+    /// The object of what was written.
+    pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
+        let body = self.encoder.finish()?;
+        let plain = PlainDigest { size: self.size, sha256: self.hasher.finish() };
+        let stored = StoredSize { size: body.len() as u64 };
+        let header = Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain, stored, about };
+        Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
+    }
+}
+
+impl Write for SealedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.encoder.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Is the archive whole? Every object in the WAL folder is read and checked against its own header and name, and what is
+//! missing between segments is told.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::identity::{check_backup, check_history, check_segment};
+use crate::codec::{Damaged, unseal};
+use crate::error::one_line;
+use crate::postgres::catalog::load::{LoadedWal, list_wal};
+use crate::postgres::catalog::{Gap, WAL_KIND, WalDescription};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
+use crate::repo::ObjectError;
+
+/// Damages that are told one by one; the rest is counted.
+const MAX_DAMAGES: usize = 1000;
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    All,
+    /// All but segments, and every n-th segment from a random one on.
+    EveryNth(u64),
+}
+
+/// An object that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Damage {
+    pub object: String,
+    pub why: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// Segments there are.
+    pub segments: u64,
+    /// Objects read whole.
+    pub read: u64,
+    /// Bytes of their content.
+    pub plain_bytes: u64,
+    /// By key.
+    pub damages: Vec<Damage>,
+    /// Damages beyond those listed.
+    pub more_damages: u64,
+    pub gaps: Vec<Gap>,
+    /// Objects in the WAL folder that are no WAL file's.
+    pub foreign: Vec<String>,
+    /// Timelines with segments but without the history file that tells where they come from.
+    pub missing_histories: Vec<TimelineId>,
+}
+
+impl Verified {
+    /// Whether nothing is damaged or missing.
+    pub fn is_sound(&self) -> bool {
+        self.damages.is_empty() && self.gaps.is_empty() && self.missing_histories.is_empty()
+    }
+
+    fn add(&mut self, object: String, checked: Result<u64, String>) {
+        self.read += 1;
+        match checked {
+            Ok(bytes) => self.plain_bytes += bytes,
+            Err(why) if self.damages.len() < MAX_DAMAGES => self.damages.push(Damage { object, why }),
+            Err(_) => self.more_damages += 1,
+        }
+    }
+}
+
+/// Reads the archive with `workers` objects in work at once. An object that cannot be read counts as damaged: the
+/// others are still checked. Errors: the store does not list.
+pub async fn verify(cluster: &Cluster, extent: Extent, workers: usize) -> anyhow::Result<Verified> {
+    let mut found = Verified {
+        segments: 0,
+        read: 0,
+        plain_bytes: 0,
+        damages: Vec::new(),
+        more_damages: 0,
+        gaps: Vec::new(),
+        foreign: Vec::new(),
+        missing_histories: Vec::new(),
+    };
+    let offset = getrandom::u64()?;
+    let slots = Arc::new(Semaphore::new(workers.max(1)));
+    let mut reads = JoinSet::new();
+    let mut number = 0u64;
+    let size = cluster.description.segment_size;
+    let mut listing = list_wal(cluster);
+    let mut loaded = LoadedWal::new(size);
+    while let Some(page) = listing.next_page().await? {
+        for (name, meta) in page {
+            loaded.add(name, &meta);
+            let Some(name) = name else { continue };
+            number += 1;
+            let chosen = match (extent, name) {
+                (Extent::EveryNth(n), WalFileName::Segment(_)) => {
+                    (number.wrapping_add(offset)).is_multiple_of(n.max(1))
+                }
+                _ => true,
+            };
+            if !chosen {
+                continue;
+            }
+            let slot = slots.clone().acquire_owned().await?;
+            while let Some(read) = reads.try_join_next() {
+                let (object, checked) = read?;
+                found.add(object, checked);
+            }
+            let (cluster, object) = (cluster.clone(), meta.key.to_string());
+            reads.spawn(async move {
+                let checked = check(&cluster, name).await;
+                drop(slot);
+                (object, checked)
+            });
+        }
+    }
+    while let Some(read) = reads.join_next().await {
+        let (object, checked) = read?;
+        found.add(object, checked);
+    }
+    found.damages.sort();
+    found.segments = loaded.ranges.iter().map(|range| range.segments).sum();
+    found.gaps = loaded.ranges.gaps();
+    found.foreign = loaded.foreign;
+    found.missing_histories = loaded.ranges.iter().map(|range| range.timeline()).collect();
+    found.missing_histories.dedup();
+    found.missing_histories.retain(|timeline| timeline.0 > 1 && !loaded.histories.contains(timeline));
+    Ok(found)
+}
+
+/// Reads one object whole; the bytes of its content, or what is wrong with it.
+async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, String> {
+    let key = cluster.layout.wal(&name);
+    let object = match cluster.repository.get_sealed(&key, WAL_KIND).await {
+        Ok(Some(object)) => object,
+        Ok(None) => return Err("it vanished while the archive was read".into()),
+        Err(ObjectError::Damaged { source, .. }) => return Err(source.to_string()),
+        Err(error) => return Err(format!("it cannot be read: {}", one_line(&error.into()))),
+    };
+    let cluster = cluster.clone();
+    let checking = tokio::task::spawn_blocking(move || check_content(&cluster, name, &object));
+    checking.await.unwrap_or_else(|panicked| Err(panicked.to_string()))
+}
+
+fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<u64, String> {
+    let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
+    let header = match unseal(WAL_KIND, object, &mut content) {
+        Ok(Ok(header)) => header,
+        Ok(Err(Damaged(why))) => return Err(why),
+        Err(error) => return Err(error.to_string()),
+    };
+    let about: WalDescription = serde_json::from_value(header.about)
+        .map_err(|error| format!("its header does not describe a WAL file: {error}"))?;
+    let ours = &cluster.description;
+    if about.name != name {
+        return Err(format!("it holds \"{}\"", about.name));
+    }
+    if about.system_identifier != ours.system_identifier {
+        return Err(format!("it is of the cluster with system identifier {}", about.system_identifier));
+    }
+    let refused = match name {
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+            check_segment(ours, &segment, header.plain.size, &content.bytes).err()
+        }
+        WalFileName::History(timeline) => check_history(timeline, &content.bytes).err(),
+        WalFileName::Backup { segment, offset } => check_backup(ours, &segment, offset, &content.bytes).err(),
+    };
+    match refused {
+        Some(refused) => Err(one_line(&refused.into())),
+        None => Ok(header.plain.size),
+    }
+}
+
+/// How much of a file's content is looked at: a segment's first header; a text file whole.
+fn beginning(name: WalFileName) -> usize {
+    match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => LongPageHeader::LEN,
+        WalFileName::History(_) | WalFileName::Backup { .. } => 1 << 20,
+    }
+}
+
+/// Keeps the first bytes written to it.
+struct Beginning {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl std::io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = self.most - self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::{cluster_in, segment};
+    use crate::postgres::types::SystemIdentifier;
+    use crate::storage::{MemoryStorage, PutMode, Storage};
+
+    async fn put(cluster: &Cluster, under: &str, name: &str, content: &[u8]) {
+        let about = WalDescription {
+            name: name.parse().unwrap(),
+            system_identifier: SystemIdentifier(7),
+            timeline: crate::postgres::types::TimelineId(1),
+            major: None,
+            archived_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        let about = serde_json::to_value(about).unwrap();
+        let sealed = crate::codec::seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();
+        let key = cluster.layout.wal(&under.parse().unwrap());
+        let _ = cluster.repository.put_sealed(&key, &sealed).await.unwrap();
+    }
+
+    const SECOND: &str = "000000010000000000000002";
+    const THIRD: &str = "000000010000000000000003";
+    const FIFTH: &str = "000000010000000000000005";
+    const HISTORY: &str = "00000002.history";
+
+    async fn archive() -> (Cluster, Arc<MemoryStorage>) {
+        let storage = Arc::new(MemoryStorage::default());
+        let cluster = cluster_in(storage.clone()).await;
+        put(&cluster, SECOND, SECOND, &segment(SECOND, 1)).await;
+        put(&cluster, THIRD, THIRD, &segment(THIRD, 1)).await;
+        put(&cluster, HISTORY, HISTORY, b"1\t0/300000\tno recovery target specified\n").await;
+        (cluster, storage)
+    }
+
+    #[tokio::test]
+    async fn a_whole_archive_is_sound_also_by_sample() {
+        let (cluster, _) = archive().await;
+        let all = verify(&cluster, Extent::All, 2).await.unwrap();
+        assert!(all.is_sound(), "{all:?}");
+        assert_eq!((all.segments, all.read), (2, 3));
+        let sampled = verify(&cluster, Extent::EveryNth(2), 2).await.unwrap();
+        assert!(sampled.is_sound() && sampled.segments == 2 && sampled.read < 3, "{sampled:?}");
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_trouble_is_named() {
+        let (cluster, storage) = archive().await;
+        put(&cluster, FIFTH, SECOND, &segment(SECOND, 1)).await;
+        put(&cluster, "000000030000000000000003", "000000030000000000000003", &segment(THIRD, 1)).await;
+        let key = cluster.layout.wal(&THIRD.parse().unwrap());
+        let mut flipped = crate::storage::get_all(&*storage, &key).await.unwrap().unwrap().to_vec();
+        let last = flipped.len() - 9;
+        flipped[last] ^= 1;
+        let _ = storage.put(&key, flipped.into(), PutMode::Overwrite).await.unwrap();
+        let found = verify(&cluster, Extent::All, 2).await.unwrap();
+        let named: Vec<(&str, &str)> =
+            found.damages.iter().map(|d| (d.object.rsplit('/').next().unwrap(), d.why.as_str())).collect();
+        assert_eq!(named.len(), 2, "{named:?}");
+        assert!(named[0].0.starts_with(THIRD), "{named:?}");
+        assert!(named[1].0.starts_with(FIFTH) && named[1].1.contains("it holds"), "{named:?}");
+        assert_eq!(found.gaps.len(), 1);
+        assert_eq!(found.missing_histories, [TimelineId(3)]);
+    }
+}

@@ -1,0 +1,359 @@
+//! Third step: what makes the server replay to the target and stop there, on its own, and never touch its source.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use super::conf;
+use super::files::{Destination, PG_CONTROL};
+use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
+use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, TablespaceMap};
+
+/// Where the restored cluster finds the repository when no configuration file told it: relative, because the server
+/// runs its commands in the data directory.
+pub const CONFIGURATION: &str = "walden-restore.toml";
+
+/// What the server does at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetAction {
+    /// Open the cluster for writing, on a new timeline.
+    Promote,
+    /// Stay read-only until `pg_wal_replay_resume()`.
+    Pause,
+    /// Stop the server.
+    Shutdown,
+}
+
+impl TargetAction {
+    /// All, by the names that recovery_target_action has for them.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("promote", Self::Promote), ("pause", Self::Pause), ("shutdown", Self::Shutdown)];
+
+    fn value(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, each)| *each == self).map_or("promote", |(name, _)| name)
+    }
+}
+
+/// The programs and settings with which the restored server fetches WAL.
+#[derive(Debug, Clone)]
+pub struct FetchCommand {
+    /// `walden` itself.
+    pub walden: PathBuf,
+    /// The small hook program, when there is one.
+    pub restore_command: Option<PathBuf>,
+    /// The configuration file; [`CONFIGURATION`] when it is to be written.
+    pub config: PathBuf,
+    /// The hook socket of the service that serves this cluster.
+    pub socket: PathBuf,
+}
+
+impl FetchCommand {
+    /// The value of `restore_command`.
+    pub fn render(&self, end: Option<SegmentName>) -> anyhow::Result<String> {
+        let word = |path: &Path| {
+            let text = path.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", path.display()))?;
+            anyhow::Ok(conf::command_word(text))
+        };
+        let end = end.map(|segment| format!(" --end {segment}")).unwrap_or_default();
+        let (walden, config) = (word(&self.walden)?, word(&self.config)?);
+        Ok(match &self.restore_command {
+            Some(program) => {
+                let (program, socket) = (word(program)?, word(&self.socket)?);
+                format!("{program} --socket {socket} --walden {walden} --config {config}{end} %f %p")
+            }
+            None => format!("{walden} --config {config} wal fetch{end} -- %f %p"),
+        })
+    }
+}
+
+/// Choices that are not the plan's.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    pub action: TargetAction,
+    /// The restored cluster replaces its source and goes on archiving.
+    pub keep_archiving: bool,
+    pub fetch: FetchCommand,
+    /// Content of [`CONFIGURATION`], when no configuration file holds it.
+    pub configuration: Option<String>,
+}
+
+/// All settings that the restored server gets, in the order in which they are written.
+pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(String, String)>> {
+    let mut settings = plan.settings.clone();
+    let mut set = |name: &str, value: &str| settings.push((name.to_string(), value.to_string()));
+    if plan.has_target() {
+        set("recovery_target_action", choices.action.value());
+    }
+    set("restore_command", &choices.fetch.render(plan.wal_end)?);
+    // The source's own recovery, if it was a standby, could remove or run what is not meant here.
+    set("recovery_end_command", "");
+    set("archive_cleanup_command", "");
+    set("recovery_min_apply_delay", "0");
+    set("hot_standby", "on");
+    if !choices.keep_archiving {
+        set("archive_mode", "off");
+        // Nobody would ever confirm its commits.
+        set("synchronous_standby_names", "");
+    }
+    if plan.backup.major.number() < 15 {
+        // Debian points it to a folder that two servers would share.
+        set("stats_temp_directory", "pg_stat_tmp");
+    }
+    for (name, value) in plan.backup.recovery_settings.named() {
+        set(name, &value.to_string());
+    }
+    Ok(settings)
+}
+
+/// Settings whose earlier values must be gone: of two targets PostgreSQL takes none, and the rest are the source's life
+/// as a standby.
+fn is_recovery_setting(name: &str) -> bool {
+    name.starts_with("recovery_target")
+        || matches!(
+            name,
+            "restore_command"
+                | "recovery_end_command"
+                | "archive_cleanup_command"
+                | "recovery_min_apply_delay"
+                | "primary_conninfo"
+                | "primary_slot_name"
+                | "promote_trigger_file"
+        )
+}
+
+/// Settings that would lead the restored server to the source's files.
+fn is_place(name: &str) -> bool {
+    matches!(name, "data_directory" | "config_file" | "hba_file" | "ident_file" | "external_pid_file")
+}
+
+/// What was written beside the files of the backup.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// In the order in which they stand in postgresql.auto.conf.
+    pub settings: Vec<(String, String)>,
+    /// Sentences for the operator.
+    pub notes: Vec<String>,
+}
+
+/// Checks the restored files against the plan and writes what recovery needs.
+pub fn configure(
+    destination: &Destination,
+    control_file: &[u8],
+    plan: &RecoveryPlan,
+    choices: &Choices,
+) -> anyhow::Result<Configured> {
+    let folder = &destination.data_directory;
+    check_identity(folder, control_file, &plan.backup)?;
+    make_missing_folders(folder)?;
+    link_tablespaces(destination)?;
+    let mut configured = Configured::default();
+    write_missing_configuration(folder, &plan.backup, &mut configured.notes)?;
+    clean_configuration(folder, &mut configured.notes)?;
+    if let Some(content) = &choices.configuration {
+        write_new(&folder.join(CONFIGURATION), content)?;
+    }
+    configured.settings = settings(plan, choices)?;
+    raise(folder, &plan.backup, &mut configured.settings)?;
+    write_settings(folder, &configured.settings)?;
+    write_new(&folder.join("recovery.signal"), "")?;
+    Ok(configured)
+}
+
+fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription) -> anyhow::Result<()> {
+    let control = ControlFile::parse(control_file).with_context(|| format!("the backup's {PG_CONTROL}"))?;
+    ensure!(
+        control.system_identifier == backup.system_identifier && control.segment_size == backup.segment_size,
+        "{PG_CONTROL} is of the cluster with system identifier {}, the manifest of that with {}",
+        control.system_identifier,
+        backup.system_identifier
+    );
+    let version = read(&folder.join("PG_VERSION"))?.context("the backup has no PG_VERSION")?;
+    ensure!(
+        version.trim() == backup.major.to_string(),
+        "PG_VERSION is \"{}\", the manifest says {}",
+        version.trim(),
+        backup.major
+    );
+    let label = read(&folder.join("backup_label"))?.context("the backup has no backup_label")?;
+    let label = BackupLabel::parse(&label)?;
+    ensure!(!label.incremental, "the backup's backup_label is an incremental one's: no server starts from it");
+    ensure!(
+        label.start_lsn == backup.start_lsn && label.start_timeline == backup.timeline,
+        "backup_label begins at {} on timeline {}, the manifest at {} on timeline {}",
+        label.start_lsn,
+        label.start_timeline,
+        backup.start_lsn,
+        backup.timeline
+    );
+    Ok(())
+}
+
+/// Folders that a server needs and whose content a backup leaves out.
+fn make_missing_folders(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    const NEEDED: [&str; 20] = [
+        "pg_wal",
+        "pg_wal/archive_status",
+        "pg_commit_ts",
+        "pg_dynshmem",
+        "pg_logical",
+        "pg_logical/mappings",
+        "pg_logical/snapshots",
+        "pg_multixact",
+        "pg_multixact/members",
+        "pg_multixact/offsets",
+        "pg_notify",
+        "pg_replslot",
+        "pg_serial",
+        "pg_snapshots",
+        "pg_stat",
+        "pg_stat_tmp",
+        "pg_subtrans",
+        "pg_tblspc",
+        "pg_twophase",
+        "pg_xact",
+    ];
+    for name in NEEDED {
+        match fs::DirBuilder::new().mode(0o700).create(folder.join(name)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot make folder \"{name}\""));
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// Links, and the file that replaces them at the first start: a stale one would open the source's own files.
+fn link_tablespaces(destination: &Destination) -> anyhow::Result<()> {
+    let folder = &destination.data_directory;
+    let mut entries = Vec::new();
+    for (oid, place) in &destination.tablespaces {
+        let link = folder.join("pg_tblspc").join(oid.to_string());
+        symlink(place, &link).with_context(|| format!("cannot make link \"{}\"", link.display()))?;
+        let place = place.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", place.display()))?;
+        entries.push((*oid, place.to_string()));
+    }
+    match entries.is_empty() {
+        true => Ok(()),
+        false => write_new(&folder.join("tablespace_map"), &TablespaceMap(entries).render()),
+    }
+}
+
+/// Debian keeps these files in `/etc`: the folder must start without them.
+fn write_missing_configuration(
+    folder: &Path,
+    backup: &BackupDescription,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let files = [
+        (
+            "postgresql.conf",
+            "# Written by walden restore: the source kept this file outside its data directory.\nlisten_addresses = 'localhost'\n",
+        ),
+        (
+            "pg_hba.conf",
+            "# Written by walden restore: the source kept this file outside its data directory.\nlocal all all peer\n\
+             host all all 127.0.0.1/32 md5\nhost all all ::1/128 md5\n",
+        ),
+        ("pg_ident.conf", "# Written by walden restore: the source kept this file outside its data directory.\n"),
+    ];
+    let mut written = Vec::new();
+    for (name, content) in files {
+        let path = folder.join(name);
+        if !path.exists() {
+            write_new(&path, content)?;
+            written.push(name);
+        }
+    }
+    if !written.is_empty() {
+        let originals: Vec<&str> = backup.configuration_files.iter().map(|file| file.path.as_str()).collect();
+        let originals = match originals.is_empty() {
+            true => "the backup does not have the source's own".to_string(),
+            false => format!("the source's own are beside: {}", originals.join(", ")),
+        };
+        notes.push(format!(
+            "{} lay outside the source's data directory: minimal ones were written; {originals}",
+            written.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// Takes out of the restored configuration what would contradict the plan or lead to the source.
+fn clean_configuration(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let path = folder.join("postgresql.conf");
+    let text = read(&path)?.unwrap_or_default();
+    let (changed, found) = conf::commented_out(&text, |name| is_place(name) || name.starts_with("recovery_target"));
+    if !found.is_empty() {
+        write(&path, &changed)?;
+        notes.push(format!("made comments in postgresql.conf: {}", found.join(", ")));
+    }
+    Ok(())
+}
+
+/// Keeps a higher value that the restored configuration already has: WAL after the backup may need it.
+fn raise(folder: &Path, backup: &BackupDescription, settings: &mut [(String, String)]) -> anyhow::Result<()> {
+    let files = [read(&folder.join("postgresql.conf"))?, read(&folder.join("postgresql.auto.conf"))?];
+    let raised: BTreeMap<&str, i32> = backup
+        .recovery_settings
+        .named()
+        .into_iter()
+        .map(|(name, least)| {
+            let configured =
+                files.iter().flatten().filter_map(|text| conf::last_value(text, name)?.parse::<i32>().ok());
+            (name, configured.max().unwrap_or(least).max(least))
+        })
+        .collect();
+    for (name, value) in settings {
+        if let Some(least) = raised.get(name.as_str()) {
+            *value = least.to_string();
+        }
+    }
+    Ok(())
+}
+
+fn write_settings(folder: &Path, settings: &[(String, String)]) -> anyhow::Result<()> {
+    let path = folder.join("postgresql.auto.conf");
+    let before = read(&path)?.unwrap_or_default();
+    let ours = |name: &str| is_recovery_setting(name) || settings.iter().any(|(each, _)| each == name);
+    let mut text = conf::without(&before, ours);
+    text.push_str("# Written by walden restore.\n");
+    text.extend(settings.iter().map(|(name, value)| as_characters(conf::assignment(name, value).as_bytes())));
+    write(&path, &text)
+}
+
+/// A file's bytes as characters of the same numbers: whatever encoding it has, [`write`] gives the same bytes back.
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(as_characters(&bytes))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read \"{}\"", path.display())),
+    }
+}
+
+fn as_characters(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// Writes what [`read`] gave.
+fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    let bytes: Vec<u8> = content.chars().map(|character| character as u8).collect();
+    let mut options = OpenOptions::new();
+    put(options.create(true).truncate(true), path, &bytes)
+}
+
+fn write_new(path: &Path, content: &str) -> anyhow::Result<()> {
+    put(OpenOptions::new().create_new(true), path, content.as_bytes())
+}
+
+fn put(options: &mut OpenOptions, path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let opened = options.write(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(content)).with_context(|| format!("cannot write \"{}\"", path.display()))
+}

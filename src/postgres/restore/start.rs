@@ -1,0 +1,249 @@
+//! When asked for: runs the restored server and waits until the target is reached. The server goes on running by itself.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+use super::programs;
+use super::server_log::{Phase, ServerLog};
+use crate::error::{Hint, with_hint};
+use crate::postgres::replication::{ConnInfo, Connection, Mode};
+use crate::postgres::types::{ControlFile, Lsn, TimelineId};
+
+/// The restored server's log, in its data directory, until it is started by other means.
+pub const LOG: &str = "walden-restore.log";
+/// How often the log is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest path of a unix socket: `sun_path` has 108 bytes.
+const MAX_SOCKET_PATH: usize = 107;
+/// Longest line of the log that is looked at.
+const MAX_LINE: u64 = 64 << 10;
+
+/// What was recovered, as far as the server tells.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recovered {
+    pub phase: Phase,
+    /// Where replay is: its end while paused, else the begin of the last record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
+    /// Time of the last transaction replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transaction: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineId>,
+    /// Where and why replay stopped, in the server's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    pub port: u16,
+    pub socket_directory: PathBuf,
+    pub log: PathBuf,
+    /// The server's process; absent when it shut down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How to stop it, and to start it without Walden.
+    pub programs: PathBuf,
+}
+
+/// What tells how recovery goes on; `None` when nobody wants to know.
+pub type Watch<'a> = &'a (dyn Fn(&ServerLog) + Sync);
+
+/// Starts the server in `data_directory` and waits until it is at its target; `user` is the role to ask it as. Errors: it does not start or ends before;
+/// its own words are in the error.
+pub async fn start(
+    programs: &Path,
+    data_directory: &Path,
+    port: Option<u16>,
+    user: Option<&str>,
+    watch: Watch<'_>,
+) -> anyhow::Result<Recovered> {
+    let port = choose_port(programs, data_directory, port)?;
+    let socket_directory = choose_socket_directory(programs, data_directory, port)?;
+    let log_path = data_directory.join(LOG);
+    let mut child = spawn(programs, data_directory, port, &socket_directory, &log_path)?;
+    let log = wait(&mut child, &log_path, watch).await?;
+    let mut recovered = Recovered {
+        phase: log.phase,
+        lsn: log.redo_done,
+        last_transaction: log.last_transaction,
+        timeline: log.new_timeline,
+        stopped: log.stopped,
+        port,
+        socket_directory,
+        log: log_path,
+        pid: (log.phase != Phase::ShutDown).then(|| child.id()),
+        programs: programs.to_path_buf(),
+    };
+    if recovered.phase != Phase::ShutDown {
+        // The server's pg_hba.conf may not let this user in: then the log has to do.
+        if let Err(error) = ask(&mut recovered, user).await {
+            tracing::debug!("cannot ask the restored server by SQL: {error:#}");
+        }
+    }
+    if recovered.timeline.is_none() {
+        let control = fs::read(data_directory.join(super::files::PG_CONTROL)).ok();
+        let control = control.and_then(|bytes| ControlFile::parse(&bytes).ok());
+        recovered.timeline = control.map(|control| control.checkpoint_timeline);
+    }
+    Ok(recovered)
+}
+
+/// The port asked for, else the configured one if it is free, else any that is.
+fn choose_port(programs: &Path, data_directory: &Path, wanted: Option<u16>) -> anyhow::Result<u16> {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    if let Some(port) = wanted {
+        return match is_free(port) {
+            true => Ok(port),
+            false => Err(anyhow!("port {port} is taken")).hint("name another one with --port, or leave it out"),
+        };
+    }
+    let configured = programs::configured(programs, data_directory, "port")?;
+    match configured.parse() {
+        Ok(port) if is_free(port) => Ok(port),
+        _ => {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+            Ok(listener.local_addr().context("cannot find a free port")?.port())
+        }
+    }
+}
+
+/// The first configured folder if the server can put its socket there, else the data directory, else `/tmp`.
+fn choose_socket_directory(programs: &Path, data_directory: &Path, port: u16) -> anyhow::Result<PathBuf> {
+    let configured = programs::configured(programs, data_directory, "unix_socket_directories")?;
+    let first = configured.split(',').next().unwrap_or_default().trim().trim_matches('"').to_string();
+    let fits = |folder: &Path| {
+        let socket = folder.join(format!(".s.PGSQL.{port}"));
+        let listed = !folder.to_string_lossy().contains([',', '"', '\'']);
+        socket.as_os_str().len() <= MAX_SOCKET_PATH && listed && is_writable(folder) && !socket.exists()
+    };
+    let candidates = [PathBuf::from(first), data_directory.to_path_buf(), PathBuf::from("/tmp")];
+    let found = candidates.into_iter().find(|folder| folder.is_absolute() && fits(folder));
+    found
+        .with_context(|| format!("no folder for the socket of port {port} is found"))
+        .hint("name another port with --port")
+}
+
+fn is_writable(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok() && folder.is_dir()
+}
+
+fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: &Path) -> anyhow::Result<Child> {
+    let file = fs::OpenOptions::new().create(true).append(true).open(log);
+    let file = file.with_context(|| format!("cannot open \"{}\"", log.display()))?;
+    let clone = file.try_clone().context("cannot share the log")?;
+    let postgres = programs.join("postgres");
+    // English and on standard error, whatever is configured: this is read below.
+    let fixed = ["logging_collector=off", "log_destination=stderr", "lc_messages=C", "log_min_messages=log"];
+    let mut command = Command::new(&postgres);
+    command.arg("-D").arg(data_directory);
+    for setting in fixed {
+        command.args(["-c", setting]);
+    }
+    command.args(["-c", &format!("port={port}"), "-c"]);
+    let mut sockets = std::ffi::OsString::from("unix_socket_directories=");
+    sockets.push(socket);
+    // A process group of its own: it must outlive this one and its terminal.
+    command.arg(sockets).stdin(Stdio::null()).stdout(clone).stderr(file).process_group(0);
+    command.spawn().with_context(|| format!("cannot run \"{}\"", postgres.display()))
+}
+
+async fn wait(child: &mut Child, log_path: &Path, watch: Watch<'_>) -> anyhow::Result<ServerLog> {
+    let mut tail = Tail::open(log_path)?;
+    let mut log = ServerLog::default();
+    loop {
+        let ended = child.try_wait().context("cannot wait for the server")?;
+        tail.read_into(&mut log)?;
+        watch(&log);
+        match (log.phase, ended) {
+            (Phase::Paused | Phase::Promoted, None) => return Ok(log),
+            (Phase::ShutDown, Some(_)) => return Ok(log),
+            (_, Some(status)) => return Err(failed(&log, log_path, &status.to_string())),
+            (_, None) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// A log that is being written.
+struct Tail {
+    reader: BufReader<File>,
+    /// The beginning of a line whose end is not there yet.
+    begun: Vec<u8>,
+}
+
+impl Tail {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
+        Ok(Self { reader: BufReader::new(file), begun: Vec::new() })
+    }
+
+    fn read_into(&mut self, log: &mut ServerLog) -> anyhow::Result<()> {
+        loop {
+            let room = MAX_LINE.saturating_sub(self.begun.len() as u64).max(1);
+            let read = self.reader.by_ref().take(room).read_until(b'\n', &mut self.begun);
+            if read.context("cannot read the server's log")? == 0 {
+                return Ok(());
+            }
+            if self.begun.ends_with(b"\n") || self.begun.len() as u64 >= MAX_LINE {
+                log.read(String::from_utf8_lossy(&self.begun).trim_end());
+                self.begun.clear();
+            }
+        }
+    }
+}
+
+fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
+    let words: Vec<&str> = log.command.iter().chain(&log.fatal).map(String::as_str).collect();
+    let words = match words.is_empty() {
+        true => format!("it ended ({status}) without a word"),
+        false => words.join(" | "),
+    };
+    with_hint(anyhow!("the restored server did not reach the target: {words}"), next_step(&words, path))
+}
+
+/// What to do about the failures that restores meet.
+fn next_step(words: &str, path: &Path) -> String {
+    let log = format!("its log is \"{}\"", path.display());
+    let step = if words.contains("before configured recovery target was reached") {
+        "the target is not in the archived WAL: choose an earlier one, or --latest for all there is"
+    } else if words.contains("before consistent recovery point") {
+        "the target is before the end of the backup: choose a later one, or an older backup with --backup"
+    } else if words.contains("insufficient parameter settings") || words.contains("lower setting than") {
+        "raise the setting in the restored postgresql.auto.conf and start the server again"
+    } else if words.contains("could not access file") || words.contains("could not load library") {
+        "an extension that the configuration loads is not installed on this machine"
+    } else if words.contains("could not restore file") {
+        "the repository did not give a WAL file: mend what is said above and start the server again, or restore anew"
+    } else {
+        "mend what is said above and start the server again, or restore anew"
+    };
+    format!("{step}; {log}")
+}
+
+/// Asks the server itself where it is.
+async fn ask(recovered: &mut Recovered, user: Option<&str>) -> anyhow::Result<()> {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
+    let host = quoted(&recovered.socket_directory.to_string_lossy());
+    let mut dsn = format!("host='{host}' port={} dbname=postgres connect_timeout=5 sslmode=disable", recovered.port);
+    if let Some(user) = user {
+        dsn.push_str(&format!(" user='{}'", quoted(user)));
+    }
+    let info = ConnInfo::from_process(&dsn)?;
+    let mut connection = Connection::connect(&info, Mode::Sql).await?;
+    let query = match recovered.phase {
+        Phase::Paused => "SELECT pg_last_wal_replay_lsn() AS lsn, pg_last_xact_replay_timestamp() AS time",
+        _ => "SELECT NULL AS lsn, pg_last_xact_replay_timestamp() AS time",
+    };
+    let answer = connection.simple_query(query).await?;
+    if let Some(result) = answer.first() {
+        let text = |name: &str| result.text(0, name).ok().flatten().map(str::to_string);
+        recovered.lsn = text("lsn").and_then(|lsn| lsn.parse().ok()).or(recovered.lsn);
+        recovered.last_transaction = text("time").or(recovered.last_transaction.take());
+    }
+    connection.close().await
+}
