@@ -11,11 +11,10 @@ async fn what_is_ready_is_stored_ahead_and_answered_at_once() {
         .await;
     service.settle().await;
     assert!(!service.is_stored(&number(6)).await, "no more than wal.look_ahead");
-    let before = service.storage.all_calls();
     assert_eq!(service.push(&paths[1]).await, Reply::Done);
     assert_eq!(service.storage.calls(&format!("put {}", number(2))), 1);
     assert_eq!(service.storage.calls(&format!("get {}", number(2))), 0);
-    until("one more is stored ahead", || service.storage.all_calls() > before).await;
+    until("one more is stored ahead", || service.storage.calls(&format!("put {}", number(6))) == 1).await;
     for path in &paths[2..] {
         assert_eq!(service.push(path).await, Reply::Done);
     }
@@ -36,6 +35,22 @@ async fn what_becomes_ready_between_calls_is_stored_ahead() {
     service.settle().await;
     assert_eq!(service.push(&service.wal.folder().join(number(2))).await, Reply::Done);
     assert_eq!(service.storage.calls(&format!("put {}", number(2))), 1, "proven by the file itself");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_ahead_and_vanished_from_the_repository_is_stored_again() {
+    let service = Running::start().await;
+    let first = service.wal.segment(&number(1), 1);
+    let second = service.wal.segment(&number(2), 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(service.push(&first).await, Reply::Done);
+    until("it is stored ahead", || service.storage.calls(&format!("put {}", number(2))) == 1).await;
+    service.settle().await;
+    let key = service.cluster.layout.wal(&number(2).parse().unwrap());
+    service.storage.inner.delete(&key).await.unwrap();
+    assert_eq!(service.push(&second).await, Reply::Done);
+    assert!(service.is_stored(&number(2)).await, "acknowledged means stored (P1)");
     service.stop().await;
 }
 
