@@ -6,3 +6,4 @@ mod harness;
 mod errors;
 mod foundation;
 mod oracle;
+mod restore;
