@@ -18,5 +18,6 @@ pub mod error;
 pub mod fsync;
 pub mod postgres;
 pub mod repo;
+pub mod service;
 pub mod storage;
 pub mod wire;

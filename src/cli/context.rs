@@ -42,6 +42,11 @@ impl Context {
     pub fn block_on<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
     }
+
+    /// Runs a verb that must start quickly, or in which one connection is busy: the thread that waits does the work, too.
+    pub fn block_on_one_thread<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+    }
 }
 
 /// The store that a repository's URL names: one arm a kind of storage.

@@ -7,6 +7,7 @@ mod exit;
 mod init;
 mod output;
 mod restore;
+mod serve;
 mod wal;
 
 use std::ffi::OsString;
@@ -43,7 +44,9 @@ enum Verb {
     Init(init::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
-    /// List archived WAL, or verify it.
+    /// Run the service: it answers archive-command and restore-command.
+    Serve,
+    /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
@@ -53,7 +56,21 @@ enum Verb {
 
 /// Runs the process: parses arguments, dispatches, prints the error if there is one.
 pub fn main() -> ExitCode {
-    run(std::env::args_os()).into()
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let fetches = asks_to_fetch(&arguments);
+    let exit = std::panic::catch_unwind(|| run(arguments)).unwrap_or(Exit::Failed);
+    match exit {
+        // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster.
+        Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => Exit::Unknown.into(),
+        exit => exit.into(),
+    }
+}
+
+/// Whether this process is a `restore_command`: then whatever goes wrong, also in the arguments, must not look like an
+/// answer.
+fn asks_to_fetch(arguments: &[OsString]) -> bool {
+    let mut verbs = arguments.iter().skip_while(|argument| *argument != "wal").skip(1);
+    verbs.any(|argument| argument == "fetch")
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -74,12 +91,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
         Verb::Backup(args) => {
             let context = context()?;
-            context.block_on(backup::run(&context, args))
+            context.block_on_one_thread(backup::run(&context, args))
         }
-        Verb::Wal(args) => {
-            let context = context()?;
-            context.block_on(wal::run(&context, args))
-        }
+        Verb::Serve => serve::run(&context()?),
+        Verb::Wal(args) => wal::run(&context()?, args),
         Verb::Restore(args) => {
             let context = context()?;
             context.block_on(restore::run(&context, args))
@@ -94,6 +109,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_command_is_known_before_its_arguments_are_understood() {
+        let asks = |line: &str| asks_to_fetch(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden --config x wal fetch"));
+        assert!(asks("walden wal --nonsense fetch -- f p"));
+        assert!(!asks("walden wal push fetch.wal") && !asks("walden serve"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,5 +1,6 @@
 //! `walden wal`: what is archived, and whether it is whole.
 
+pub mod hooks;
 mod list;
 mod verify;
 
@@ -15,6 +16,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Store one WAL file, as archive_command does without a service.
+    Push(hooks::PushArgs),
+    /// Get one WAL file back, as restore_command does without a service. Exit codes: 0 delivered, 1 the repository
+    /// proves that there is no such file, 200 not known.
+    Fetch(hooks::FetchArgs),
     /// List the archived WAL of each timeline, and the gaps in it.
     List,
     /// Read archived WAL back and check every object, its identity, and that nothing is missing. Exit code 3 when
@@ -22,10 +28,12 @@ enum Verb {
     Verify(verify::Args),
 }
 
-/// Runs the verb.
-pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+/// Runs the verb. The hooks run once for each WAL file, so they do without threads that they do not need.
+pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::List => list::run(context).await,
-        Verb::Verify(args) => verify::run(context, &args).await,
+        Verb::Push(args) => context.block_on_one_thread(hooks::push(context, &args)),
+        Verb::Fetch(args) => context.block_on_one_thread(hooks::fetch(context, &args)),
+        Verb::List => context.block_on(list::run(context)),
+        Verb::Verify(args) => context.block_on(verify::run(context, &args)),
     }
 }

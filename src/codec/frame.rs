@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
+use zstd::zstd_safe::CParameter;
 
 use super::Damaged;
 
@@ -18,6 +19,12 @@ impl FrameCompressor {
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.include_checksum(true)?;
         compressor.include_contentsize(true)?;
+        if level == 3 {
+            // What zstd itself uses at this level for inputs above 256 KiB, with a smaller table. On pages of tables
+            // and indexes, against its choice for small inputs: 1 to 39 % faster, sizes between -5 % and +0.8 %.
+            compressor.set_parameter(CParameter::MinMatch(5))?;
+            compressor.set_parameter(CParameter::ChainLog(15))?;
+        }
         Ok(Self { compressor, scratch: Vec::new() })
     }
 

@@ -226,7 +226,7 @@ impl Cluster {
     pub fn standby(&self, scratch: &Scratch) -> Cluster {
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let data = scratch.join(&format!("pg{}-{number}", self.major.number));
-        self.pg_basebackup(&data, &["-R"]);
+        self.pg_basebackup(&data, &[]);
         let mut standby = Cluster::of(self.major.clone(), data, scratch.path().to_path_buf());
         // Not by pg_basebackup -R: a newer client writes connection options that an older server does not know.
         let primary = format!("host='{}' port={} user=walden", self.socket_folder.display(), self.port);

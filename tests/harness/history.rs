@@ -179,7 +179,7 @@ impl History {
 /// Where a record begins that follows position `end`: behind the header, when a page begins there.
 fn record_at(end: u64) -> u64 {
     // The long header of a segment's first page has 40 bytes; no record is that short, so both cases are one.
-    if end % 8192 == 0 { end + 40 } else { end }
+    if end.is_multiple_of(8192) { end + 40 } else { end }
 }
 
 impl Target {

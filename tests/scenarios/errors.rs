@@ -90,7 +90,8 @@ fn archiving_turned_off_is_told() {
 #[test]
 fn another_cluster_under_the_same_name_is_refused() {
     let ready = ready("other");
-    let stranger = Cluster::builder(Major::with_clients()).start(&ready.scratch);
+    let archiving = Cluster::builder(Major::with_clients()).setting("archive_mode", "on");
+    let stranger = archiving.setting("archive_command", "/bin/false").start(&ready.scratch);
     for verb in [&["backup", "take"][..], &["init"]] {
         let mut command = ready.walden.command(verb);
         let output = command.env("WALDEN_POSTGRESQL__DSN", stranger.dsn()).output().expect("run walden");

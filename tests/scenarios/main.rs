@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backup;
+mod backup_crash;
 mod errors;
 mod foundation;
 mod oracle;

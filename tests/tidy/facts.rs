@@ -156,7 +156,7 @@ impl Facts {
                 let text: String = statement.iter().take(12).map(ToString::to_string).collect();
                 let call = text.trim_start_matches("let_=");
                 let spawns = ["tokio::spawn(", "tokio::task::spawn(", "tokio::task::spawn_blocking(", "task::spawn("];
-                let plain = !statement.iter().rev().nth(1).is_some_and(|last| last.to_string() == "await");
+                let plain = !statement.iter().any(|token| token.to_string() == "await");
                 if plain && spawns.iter().any(|spawn| call.starts_with(spawn)) {
                     self.detached.push((statement[0].span().start().line, call.to_string()));
                 }

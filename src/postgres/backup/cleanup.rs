@@ -19,12 +19,16 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Removes all abandoned backups among `unfinished`, and logs them.
-pub async fn remove_abandoned(cluster: &Cluster, unfinished: &[BackupId]) -> anyhow::Result<Vec<Removed>> {
+/// Removes all abandoned backups among `unfinished`, and logs them. `now` is compared with the store's clock.
+pub async fn remove_abandoned(
+    cluster: &Cluster,
+    unfinished: &[BackupId],
+    now: SystemTime,
+) -> anyhow::Result<Vec<Removed>> {
     let mut removed = Vec::new();
     for id in unfinished {
         let objects = objects(cluster, id).await?;
-        if !is_abandoned(cluster, id, &objects).await? || !remove(cluster, id, &objects).await? {
+        if !is_abandoned(cluster, id, &objects, now).await? || !remove(cluster, id, &objects).await? {
             continue;
         }
         let bytes = objects.iter().map(|meta| meta.size).sum();
@@ -51,13 +55,17 @@ pub async fn discard(cluster: &Cluster, id: &BackupId) -> anyhow::Result<bool> {
 }
 
 /// Whether the process that takes the backup is proven to be gone, or nothing was stored for a long time.
-async fn is_abandoned(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> anyhow::Result<bool> {
+async fn is_abandoned(
+    cluster: &Cluster,
+    id: &BackupId,
+    objects: &[ObjectMeta],
+    now: SystemTime,
+) -> anyhow::Result<bool> {
     if let Some(Reservation::By(started)) = started::read(cluster, id).await?
         && started.process.is_gone()
     {
         return Ok(true);
     }
-    let now = SystemTime::now();
     let is_old = |meta: &ObjectMeta| now.duration_since(meta.modified).is_ok_and(|age| age > ABANDONED_AFTER);
     Ok(objects.iter().all(is_old))
 }
@@ -89,4 +97,80 @@ pub async fn objects(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Vec<Obj
 /// The keys of `objects`.
 pub fn keys(objects: &[ObjectMeta]) -> Vec<Key> {
     objects.iter().map(|meta| meta.key.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::DateTime;
+
+    use super::super::started::{ProcessIdentity, Started};
+    use super::*;
+    use crate::postgres::catalog::testing;
+    use crate::repo::Repository;
+    use crate::storage::{MemoryStorage, PutMode, PutOutcome};
+
+    const ID: &str = "20260101-000000Z";
+
+    async fn cluster() -> (Cluster, BackupId) {
+        let storage = Arc::new(MemoryStorage::default());
+        let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap().0;
+        let cluster = Cluster::register(repository, testing::cluster_description()).await.unwrap().0;
+        (cluster, ID.parse().unwrap())
+    }
+
+    async fn put(cluster: &Cluster, key: &Key, content: Vec<u8>) {
+        let outcome = cluster.repository.storage().put(key, content.into(), PutMode::CreateOnly).await.unwrap();
+        assert_eq!(outcome, PutOutcome::Stored);
+    }
+
+    /// An unfinished backup of a process, with one pack.
+    async fn unfinished_by(process: ProcessIdentity) -> (Cluster, BackupId) {
+        let (cluster, id) = cluster().await;
+        let started = Started { started_at: DateTime::UNIX_EPOCH, process };
+        put(&cluster, &cluster.layout.started(&id), serde_json::to_vec(&started).unwrap()).await;
+        let pack = format!("{ID}/pack-000001").parse().unwrap();
+        put(&cluster, &cluster.layout.pack(&pack), b"frames".to_vec()).await;
+        (cluster, id)
+    }
+
+    async fn removes(cluster: &Cluster, id: &BackupId, now: SystemTime) -> bool {
+        let removed = remove_abandoned(cluster, std::slice::from_ref(id), now).await.unwrap();
+        assert_eq!(objects(cluster, id).await.unwrap().is_empty(), !removed.is_empty());
+        !removed.is_empty()
+    }
+
+    fn gone() -> ProcessIdentity {
+        ProcessIdentity { pid_start: "0".into(), ..ProcessIdentity::own() }
+    }
+
+    #[tokio::test]
+    async fn what_a_process_that_is_gone_left_is_removed_at_once() {
+        let (cluster, id) = unfinished_by(gone()).await;
+        assert!(removes(&cluster, &id, SystemTime::now()).await);
+    }
+
+    #[tokio::test]
+    async fn what_may_still_be_written_stays_for_a_day() {
+        let elsewhere = ProcessIdentity { host: "elsewhere".into(), ..gone() };
+        for process in [ProcessIdentity::own(), elsewhere] {
+            let (cluster, id) = unfinished_by(process).await;
+            let now = SystemTime::now();
+            assert!(!removes(&cluster, &id, now).await);
+            assert!(!removes(&cluster, &id, now + ABANDONED_AFTER - Duration::from_secs(60)).await);
+            assert!(removes(&cluster, &id, now + ABANDONED_AFTER + Duration::from_secs(60)).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backup_with_a_manifest_is_never_touched() {
+        let (cluster, id) = unfinished_by(gone()).await;
+        put(&cluster, &cluster.layout.manifest(&id), b"whatever it holds".to_vec()).await;
+        let late = SystemTime::now() + 2 * ABANDONED_AFTER;
+        assert!(remove_abandoned(&cluster, std::slice::from_ref(&id), late).await.unwrap().is_empty());
+        assert!(!discard(&cluster, &id).await.unwrap());
+        let left = keys(&objects(&cluster, &id).await.unwrap());
+        assert_eq!(left.len(), 2, "all but the reservation: {left:?}");
+    }
 }

@@ -182,3 +182,71 @@ fn reachable(backup: &BackupDescription, ranges: &WalRanges, line: &TimelinePath
     let end = line.reach(ranges, first, u64::MAX).first_missing.start(size);
     (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::postgres::catalog::testing::{self, SEGMENT};
+    use crate::postgres::types::{HistoryEntry, SegmentSize};
+
+    /// A backup within one segment of a timeline.
+    fn backup(second: u32, timeline: u32, segment: u64) -> BackupDescription {
+        BackupDescription {
+            timeline: TimelineId(timeline),
+            stop_timeline: TimelineId(timeline),
+            start_lsn: Lsn(segment * SEGMENT + 0x28),
+            stop_lsn: Lsn(segment * SEGMENT + 0x100),
+            ..testing::backup(&format!("20260101-0000{second:02}Z"))
+        }
+    }
+
+    /// What is lost with the first backup, as `timeline: from..to` in segments.
+    fn lost_with(
+        backups: &[BackupDescription],
+        kept: &[(u32, std::ops::Range<u64>)],
+        ancestor: Option<u64>,
+    ) -> Vec<String> {
+        let size = SegmentSize::new(SEGMENT as u32).unwrap();
+        let mut ranges = WalRanges::new(size);
+        for (timeline, segments) in kept {
+            for number in segments.clone() {
+                let name = SegmentName::from_number(TimelineId(*timeline), number, size);
+                ranges.add(name, 1, DateTime::UNIX_EPOCH);
+            }
+        }
+        let history = ancestor.map(|segment| {
+            let switch_lsn = Lsn(segment * SEGMENT);
+            let parent = HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() };
+            TimelineHistory { timeline: TimelineId(2), ancestors: vec![parent] }
+        });
+        let lines = lines(history.into_iter(), backups, &ranges);
+        let show = |m: &Moments| format!("{}: {}..{}", m.timeline, m.from.0 / SEGMENT, m.to.0 / SEGMENT);
+        lost(backups, &ranges, &lines, &backups[0].id).iter().map(show).collect()
+    }
+
+    #[test]
+    fn the_oldest_backup_takes_with_it_what_lies_before_the_next() {
+        assert_eq!(lost_with(&[backup(1, 1, 2), backup(2, 1, 5)], &[(1, 2..9)], None), ["1: 2..5"]);
+    }
+
+    #[test]
+    fn a_later_backup_takes_nothing_with_it_unless_wal_is_missing_before() {
+        assert!(lost_with(&[backup(2, 1, 5), backup(1, 1, 2)], &[(1, 2..9)], None).is_empty());
+        assert_eq!(lost_with(&[backup(2, 1, 5), backup(1, 1, 2)], &[(1, 2..4), (1, 5..9)], None), ["1: 5..9"]);
+    }
+
+    #[test]
+    fn the_only_backup_takes_all_timelines_with_it() {
+        let kept = [(1, 2..6), (2, 5..8)];
+        assert_eq!(lost_with(&[backup(1, 1, 2)], &kept, Some(5)), ["2: 5..8", "1: 2..6"]);
+    }
+
+    #[test]
+    fn a_backup_with_bad_pages_stands_in_for_none_and_is_no_loss() {
+        let bad = |backup| BackupDescription { checksum_failures: vec!["bad page".into()], ..backup };
+        assert_eq!(lost_with(&[backup(2, 1, 5), bad(backup(1, 1, 2))], &[(1, 2..9)], None), ["1: 5..9"]);
+        assert!(lost_with(&[bad(backup(1, 1, 2)), backup(2, 1, 5)], &[(1, 2..9)], None).is_empty());
+    }
+}

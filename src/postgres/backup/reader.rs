@@ -63,7 +63,7 @@ impl FrameReader {
     }
 
     async fn stored(&mut self, place: &FramePlace) -> Result<Bytes, FrameError> {
-        if let Some(bytes) = self.from_stretch(place) {
+        if let Some(bytes) = self.in_stretch(place) {
             return Ok(bytes);
         }
         let end = place.offset.saturating_add(STRETCH.max(place.length.into()));
@@ -71,11 +71,11 @@ impl FrameReader {
         let bytes = self.storage.get(&key, place.offset..end).await?;
         let bytes = bytes.ok_or_else(|| Damaged("there is no such object".into()))?;
         self.stretch = Some((place.pack.clone(), place.offset, bytes));
-        let found = self.from_stretch(place);
+        let found = self.in_stretch(place);
         found.ok_or_else(|| Damaged(format!("it ends before the frame at byte {} does", place.offset)).into())
     }
 
-    fn from_stretch(&self, place: &FramePlace) -> Option<Bytes> {
+    fn in_stretch(&self, place: &FramePlace) -> Option<Bytes> {
         let (pack, start, bytes) = self.stretch.as_ref().filter(|(pack, ..)| *pack == place.pack)?;
         debug_assert_eq!(*pack, place.pack);
         let from = usize::try_from(place.offset.checked_sub(*start)?).ok()?;

@@ -1,6 +1,6 @@
 //! A base backup from its first check to its manifest.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -55,25 +55,38 @@ pub async fn take(
 ) -> anyhow::Result<BackupDescription> {
     let unfinished = load_backups(cluster).await?.unfinished;
     let (server, mut physical) = or_stop(stop, start(cluster, resolve)).await?;
-    cleanup::remove_abandoned(cluster, &unfinished).await?;
-    let asked = BackupOptions {
+    cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now()).await?;
+    tracing::info!("taking a backup of PostgreSQL {} at {}", server.version, physical.server());
+    let backup = physical.base_backup(&asked(options)).await?;
+    let mut source = Live { backup, info: &server.info };
+    keep(cluster, &server, &mut source, options, observer, stop).await
+}
+
+/// What to ask of the server.
+pub fn asked(options: &TakeOptions) -> BackupOptions {
+    BackupOptions {
         label: options.label.clone(),
         checkpoint: options.checkpoint,
         progress: true,
         max_rate_kib: options.max_rate_kib,
         verify_checksums: options.verify_checksums,
         tablespace_map: true,
-    };
+    }
+}
+
+/// Keeps what a server sends: everything from the reservation of a name to the manifest. On an error nothing that
+/// looks like a backup is left.
+pub async fn keep(
+    cluster: &Cluster,
+    server: &Server,
+    source: &mut impl Source,
+    options: &TakeOptions,
+    observer: Observer<'_>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<BackupDescription> {
     let (id, _) = started::reserve(cluster).await?;
-    tracing::info!("backup {id} of PostgreSQL {} at {}", server.version, physical.server());
-    let taken = match physical.base_backup(&asked).await {
-        Ok(backup) => {
-            let mut source = Live { backup, info: &server.info };
-            execute(cluster, &id, &server, &mut source, options, observer, stop).await
-        }
-        Err(error) => Err(error),
-    };
-    match taken {
+    tracing::info!("the backup's name is {id}");
+    match execute(cluster, &id, server, source, options, observer, stop).await {
         Ok(description) => Ok(description),
         Err(error) => Err(give_up(cluster, &id, error).await),
     }
@@ -128,7 +141,7 @@ impl Source for Live<'_> {
 }
 
 /// Everything after the reservation. On an error nothing is under way any more, and what was stored is still there.
-pub async fn execute(
+async fn execute(
     cluster: &Cluster,
     id: &BackupId,
     server: &Server,

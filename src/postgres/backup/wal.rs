@@ -82,7 +82,10 @@ pub async fn wait_for_wal(
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     for name in needed.files(cluster.description.segment_size) {
-        while !is_proven(cluster, &name).await.hint("the backup is of no use without this WAL file")? {
+        while !is_proven(cluster, &name)
+            .await
+            .hint("look at that object: unless it is whole again the backup cannot be restored")?
+        {
             let waited = begun.elapsed();
             if waited >= timeout {
                 return Err(WalMissing { missing: name, waited }.into());

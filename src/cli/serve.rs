@@ -1,0 +1,52 @@
+//! `walden serve`: the service, until SIGTERM or SIGINT.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Context, Exit};
+use crate::postgres::archive::Retry;
+use crate::service::{self, Options};
+
+/// Threads for files and compression: more than all parts of the service use at once.
+const BLOCKING_THREADS: usize = 64;
+/// A thread without work for so long ends.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// For blocking work that cannot be interrupted, once all that was in flight has had its time.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs the service.
+pub fn run(context: &Context) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+            }
+        };
+        service::run(context.cluster().await?, options(context), stop).await
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    result.map(|()| Exit::Success)
+}
+
+fn options(context: &Context) -> Options {
+    let (wal, service) = (&context.settings.wal, &context.settings.service);
+    Options {
+        socket: service.socket.clone(),
+        max_connections: service.max_connections,
+        compression_level: wal.compression_level,
+        look_ahead: wal.look_ahead,
+        prefetch: wal.prefetch,
+        workers: wal.workers,
+        memory: wal.memory as u64,
+        retry: Retry { retries: wal.retries, timeout: wal.timeout },
+    }
+}

@@ -1,0 +1,192 @@
+//! Takes requests from the hook socket and answers them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::socket::Socket;
+use super::{Options, fetches, peers, pushes, render};
+use crate::error::{Hint, with_hint};
+use crate::postgres::archive::Fetched;
+use crate::postgres::types::SegmentName;
+use crate::wire::{REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
+
+/// A request is short and sent at once: who takes longer is no hook program.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Beyond the bounds of the work itself, for waiting its turn.
+const QUEUE_TIME: Duration = Duration::from_secs(15);
+/// After an accept that failed, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The socket's owner.
+pub struct Connections {
+    socket: Socket,
+    asker: Asker,
+    places: Arc<Semaphore>,
+}
+
+/// What one connection needs.
+#[derive(Clone)]
+struct Asker {
+    pushes: pushes::Handle,
+    fetches: fetches::Handle,
+    /// After this an answer is given, whatever it is.
+    longest: Duration,
+}
+
+impl Connections {
+    /// Answers on `socket`.
+    pub fn new(socket: Socket, pushes: pushes::Handle, fetches: fetches::Handle, options: &Options) -> Self {
+        let longest = options.retry.timeout + QUEUE_TIME;
+        let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
+        Self { socket, asker: Asker { pushes, fetches, longest }, places }
+    }
+
+    /// Serves until `stopped` says so, then until the last request is answered.
+    pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                // Further ones wait in the socket's queue.
+                let place = self.places.clone().acquire_owned().await;
+                (place, self.socket.listener.accept().await)
+            };
+            tokio::select! {
+                () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => break,
+                Some(ended) = connections.join_next() => log_panic(ended),
+                (place, accepted) = next => match accepted {
+                    Ok((stream, _)) => {
+                        let asker = self.asker.clone();
+                        connections.spawn(async move {
+                            asker.serve(stream).await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(self.socket);
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+        Ok(())
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a connection's task failed: {error}");
+    }
+}
+
+impl Asker {
+    async fn serve(&self, mut stream: UnixStream) {
+        let reply = match timeout(REQUEST_TIME, receive(&mut stream)).await {
+            Ok(Ok(Some(request))) => self.answer(&mut stream, request).await,
+            // Connected and said nothing: a probe.
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                tracing::warn!("{error:#}");
+                Reply::Failed(render(&error).into_bytes())
+            }
+            Err(_) => return tracing::warn!("a request did not come to its end within {} s", REQUEST_TIME.as_secs()),
+        };
+        if let Err(error) = stream.write_all(&reply.encode()).await {
+            // The hook was killed meanwhile. What it asked for is done or not; PostgreSQL will ask again.
+            tracing::debug!("nobody waits for the answer any more: {error}");
+        }
+    }
+
+    /// Works on a request and says so now and then.
+    async fn answer(&self, stream: &mut UnixStream, request: Request) -> Reply {
+        let work = timeout(self.longest, self.work(request));
+        tokio::pin!(work);
+        let pause = Duration::from_secs(WORKING_SECONDS);
+        let mut ticks = interval_at(Instant::now() + pause, pause);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                _ = ticks.tick() => {
+                    // When nobody listens any more, the work still ends.
+                    let _ = stream.write_all(&Reply::Working.encode()).await;
+                }
+            }
+        };
+        match result {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(text)) => {
+                tracing::warn!("{}", text.trim_end().replace('\n', " "));
+                Reply::Failed(text.into_bytes())
+            }
+            Err(_) => {
+                let error = anyhow!("there is no answer after {} s", self.longest.as_secs());
+                let text = render(&with_hint(error, "look at the service's log; PostgreSQL asks again"));
+                tracing::warn!("{}", text.trim_end().replace('\n', " "));
+                Reply::Failed(text.into_bytes())
+            }
+        }
+    }
+
+    async fn work(&self, request: Request) -> Result<Reply, String> {
+        match request {
+            Request::Push { path } => {
+                let path = absolute(path).map_err(|error| render(&error))?;
+                self.pushes.push(path).await.map(|()| Reply::Done)
+            }
+            Request::Fetch { name, destination, end } => {
+                let fetch = fetch_request(&name, destination, &end).map_err(|error| render(&error))?;
+                self.fetches.fetch(fetch).await.map(|fetched| match fetched {
+                    Fetched::Delivered => Reply::Done,
+                    Fetched::Absent => Reply::Absent,
+                })
+            }
+        }
+    }
+}
+
+/// Reads a request; `None` when the other side closed without a byte.
+async fn receive(stream: &mut UnixStream) -> anyhow::Result<Option<Request>> {
+    let mut header = [0; REQUEST_HEADER];
+    if stream.read(&mut header[..1]).await? == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut header[1..]).await.context("a request ended within its header")?;
+    peers::check(stream)?;
+    let wrong = |error: crate::wire::WireError| {
+        let hint = "install archive-command, restore-command and walden of one version, and restart `walden serve`";
+        with_hint(anyhow!("a request cannot be understood: {}", error.text()), hint)
+    };
+    let mut body = vec![0; Request::body_len(&header).map_err(wrong)?];
+    stream.read_exact(&mut body).await.context("a request ended within its content")?;
+    Ok(Some(Request::decode(&header, &body).map_err(wrong)?))
+}
+
+fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    ensure!(path.is_absolute(), "a request names the path \"{}\", which is not absolute", path.display());
+    Ok(path)
+}
+
+fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Result<fetches::Request> {
+    let name = String::from_utf8_lossy(name).parse();
+    let name = name.hint("PostgreSQL puts the name in the place of %f in restore_command")?;
+    let end: Option<SegmentName> = match end {
+        b"" => None,
+        end => Some(String::from_utf8_lossy(end).parse().hint("--end takes the name of a segment")?),
+    };
+    Ok(fetches::Request { name, destination: absolute(destination)?, end })
+}

@@ -1,0 +1,407 @@
+//! Delivers what recovery asks for; and while that is being replayed, fetches what recovery will ask for next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::budget::Budget;
+use super::spool::Spool;
+use super::{Options, memory, render};
+use crate::error::Hint;
+use crate::postgres::archive::absent::is_beyond;
+use crate::postgres::archive::line::next_segment;
+use crate::postgres::archive::{Fetched, Fetcher};
+use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
+
+/// Requests that wait to be looked at.
+const QUEUE: usize = 64;
+/// A spool that nobody asked of for so long is dropped.
+const IDLE: Duration = Duration::from_secs(60);
+/// With nothing in flight for so long, buffers are given back.
+const COOL: Duration = Duration::from_secs(2);
+
+/// One file to be put somewhere.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub name: WalFileName,
+    pub destination: PathBuf,
+    /// Segments from this one on are absent without looking.
+    pub end: Option<SegmentName>,
+}
+
+/// Asks the owner.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Asked>,
+}
+
+struct Asked {
+    request: Request,
+    reply: oneshot::Sender<Result<Fetched, String>>,
+}
+
+/// A file on its way.
+enum Entry {
+    /// Being fetched: for somebody, or ahead.
+    Coming { waiting: Vec<Asked>, ahead: bool },
+    /// In the spool, whole, at this place.
+    Here(PathBuf),
+}
+
+/// One server in recovery: what it was given, and what lies ready for it.
+struct Session {
+    spool: Spool,
+    entries: BTreeMap<WalFileName, Entry>,
+    /// The newest timeline history that it was given.
+    line: Option<TimelineHistory>,
+    /// The last segment that it was given.
+    last: Option<SegmentName>,
+    end: Option<SegmentName>,
+    /// Fetching ahead met the archive's end or an error: it waits for the next delivery.
+    halted: bool,
+    used: Instant,
+}
+
+enum Event {
+    Obtained {
+        folder: PathBuf,
+        name: WalFileName,
+        result: anyhow::Result<Option<PathBuf>>,
+        line: Option<TimelineHistory>,
+    },
+    Delivered {
+        folder: PathBuf,
+        asked: Asked,
+        result: io::Result<()>,
+    },
+    Tidied,
+}
+
+/// Owns all state of fetching.
+pub struct Owner {
+    fetcher: Fetcher,
+    budget: Budget,
+    workers: usize,
+    prefetch: usize,
+    size: SegmentSize,
+    requests: mpsc::Receiver<Asked>,
+    closed: bool,
+    /// By the folder of the destination.
+    sessions: HashMap<PathBuf, Session>,
+    jobs: JoinSet<Event>,
+    warm: bool,
+}
+
+/// The owner, and what asks it.
+pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owner) {
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let size = fetcher.cluster().description.segment_size;
+    let owner = Owner {
+        fetcher,
+        budget,
+        workers: options.workers.max(1),
+        prefetch: options.prefetch,
+        size,
+        requests,
+        closed: false,
+        sessions: HashMap::new(),
+        jobs: JoinSet::new(),
+        warm: false,
+    };
+    (Handle { requests: sender }, owner)
+}
+
+impl Handle {
+    /// Puts a file in its place, or says that there is none. The error is text for the hook.
+    pub async fn fetch(&self, request: Request) -> Result<Fetched, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
+        self.requests.send(Asked { request, reply }).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Owner {
+    /// Works until nobody can ask any more and all is done; leaves no spool.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            if self.closed && self.jobs.is_empty() {
+                break;
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                asked = self.requests.recv(), if !self.closed => match asked {
+                    Some(asked) => self.ask(asked),
+                    None => self.closed = true,
+                },
+                Some(ended) = self.jobs.join_next() => self.ended(ended)?,
+                () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => self.cool_down(),
+            }
+        }
+        let spools: Vec<Spool> = self.sessions.into_values().map(|session| session.spool).collect();
+        tokio::task::spawn_blocking(move || spools.iter().for_each(Spool::clear)).await?;
+        Ok(())
+    }
+
+    fn ask(&mut self, asked: Asked) {
+        let folder = asked.request.destination.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let session = match self.session(&folder) {
+            Ok(session) => session,
+            Err(error) => return answer(asked, Err(render(&error.into()))),
+        };
+        session.used = Instant::now();
+        session.end = asked.request.end;
+        let name = asked.request.name;
+        match session.entries.get_mut(&name) {
+            Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
+            Some(Entry::Here(place)) => {
+                let place = std::mem::take(place);
+                session.entries.remove(&name);
+                self.deliver(folder, place, asked);
+            }
+            None => self.obtain(folder, asked),
+        }
+    }
+
+    fn session(&mut self, folder: &Path) -> io::Result<&mut Session> {
+        if !self.sessions.contains_key(folder) {
+            let spool = Spool::beside(folder)?;
+            let old = spool.clone();
+            self.tidy(move || old.remove_leftovers());
+            let session = Session {
+                spool,
+                entries: BTreeMap::new(),
+                line: None,
+                last: None,
+                end: None,
+                halted: false,
+                used: Instant::now(),
+            };
+            self.sessions.insert(folder.to_path_buf(), session);
+        }
+        Ok(self.sessions.get_mut(folder).expect("it was put there"))
+    }
+
+    /// Fetches for somebody: with the proof when there is no such file.
+    fn obtain(&mut self, folder: PathBuf, asked: Asked) {
+        let Request { name, end, .. } = asked.request;
+        let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
+        let Some(session) = self.sessions.get_mut(&folder) else { return };
+        session.entries.insert(name, Entry::Coming { waiting: vec![asked], ahead: false });
+        let place = session.spool.place(&name);
+        let spool = session.spool.clone();
+        self.warm = true;
+        self.jobs.spawn(async move {
+            let work = async {
+                let _share = budget.share(bytes).await;
+                make(&spool).await?;
+                fetcher.obtain(&name, &place, end).await
+            };
+            let result = work.await.map(|obtained| obtained.then_some(place));
+            let line = match (&result, name) {
+                (Ok(Some(place)), WalFileName::History(_)) => read_line(place, name).await,
+                _ => None,
+            };
+            Event::Obtained { folder, name, result, line }
+        });
+    }
+
+    /// Fetches ahead: a miss or an error is nobody's trouble yet.
+    fn obtain_ahead(&mut self, folder: PathBuf, name: WalFileName) {
+        let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
+        let Some(session) = self.sessions.get_mut(&folder) else { return };
+        session.entries.insert(name, Entry::Coming { waiting: Vec::new(), ahead: true });
+        let place = session.spool.place(&name);
+        let spool = session.spool.clone();
+        self.jobs.spawn(async move {
+            let work = async {
+                let _share = budget.share(bytes).await;
+                make(&spool).await?;
+                fetcher.retrieve(&name, &place).await
+            };
+            let result = work.await.map(|retrieved| retrieved.then_some(place));
+            Event::Obtained { folder, name, result, line: None }
+        });
+    }
+
+    /// A compressed file is held in memory whole; it is hardly ever longer than the plain one.
+    fn memory_of(&self, name: &WalFileName) -> u64 {
+        match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => self.size.bytes(),
+            WalFileName::History(_) | WalFileName::Backup { .. } => 0,
+        }
+    }
+
+    /// Renames a file out of the spool.
+    fn deliver(&mut self, folder: PathBuf, place: PathBuf, asked: Asked) {
+        self.jobs.spawn(async move {
+            let destination = asked.request.destination.clone();
+            let work = tokio::task::spawn_blocking(move || std::fs::rename(&place, &destination)).await;
+            let result = work.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+            Event::Delivered { folder, asked, result }
+        });
+    }
+
+    fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
+        match ended? {
+            Event::Obtained { folder, name, result, line } => self.obtained(folder, name, result, line),
+            Event::Delivered { folder, asked, result } => self.delivered(folder, asked, result),
+            Event::Tidied => (),
+        }
+        Ok(())
+    }
+
+    fn obtained(
+        &mut self,
+        folder: PathBuf,
+        name: WalFileName,
+        result: anyhow::Result<Option<PathBuf>>,
+        line: Option<TimelineHistory>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&folder) else { return };
+        let Some(Entry::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
+        session.line = line.or(session.line.take());
+        match result {
+            Ok(Some(place)) => {
+                session.entries.insert(name, Entry::Here(place));
+                // One gets the file; should there be more, they ask again.
+                waiting.into_iter().for_each(|asked| self.ask(asked));
+                self.fetch_ahead(&folder);
+            }
+            Ok(None) if ahead => {
+                session.halted = true;
+                waiting.into_iter().for_each(|asked| self.ask(asked));
+            }
+            Err(error) if ahead => {
+                tracing::debug!("not fetched ahead: {error:#}");
+                session.halted = true;
+                waiting.into_iter().for_each(|asked| self.ask(asked));
+            }
+            Ok(None) => waiting.into_iter().for_each(|asked| answer(asked, Ok(Fetched::Absent))),
+            Err(error) => {
+                let text = render(&error);
+                waiting.into_iter().for_each(|asked| answer(asked, Err(text.clone())));
+            }
+        }
+    }
+
+    fn delivered(&mut self, folder: PathBuf, asked: Asked, result: io::Result<()>) {
+        if let Err(error) = result {
+            let destination = asked.request.destination.display().to_string();
+            let error = Err::<(), _>(anyhow!(error))
+                .with_context(|| format!("cannot put \"{}\" at \"{destination}\"", asked.request.name))
+                .hint("the folder must be writable by the user who runs `walden serve`");
+            return answer(asked, error.map(|()| Fetched::Delivered).map_err(|error| render(&error)));
+        }
+        let name = asked.request.name;
+        answer(asked, Ok(Fetched::Delivered));
+        if let (WalFileName::Segment(segment), Some(session)) = (name, self.sessions.get_mut(&folder)) {
+            session.last = Some(segment);
+            session.halted = false;
+            self.fetch_ahead(&folder);
+        }
+    }
+
+    /// Runs work on the file system that nobody waits for.
+    fn tidy(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.jobs.spawn(async move {
+            if let Err(panicked) = tokio::task::spawn_blocking(work).await {
+                tracing::warn!("tidying the spool failed: {panicked}");
+            }
+            Event::Tidied
+        });
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let resting = self.sessions.values().filter(|session| session.coming() == 0);
+        let oldest = resting.map(|session| session.used + IDLE).min();
+        let cool = (self.warm && self.jobs.is_empty()).then(|| Instant::now() + COOL);
+        [oldest, cool].into_iter().flatten().min()
+    }
+
+    fn cool_down(&mut self) {
+        let now = Instant::now();
+        let is_stale = |session: &Session| session.used + IDLE <= now && session.coming() == 0;
+        let stale: Vec<PathBuf> =
+            self.sessions.iter().filter(|(_, session)| is_stale(session)).map(|(folder, _)| folder.clone()).collect();
+        for folder in stale {
+            if let Some(session) = self.sessions.remove(&folder) {
+                self.tidy(move || session.spool.clear());
+            }
+        }
+        if self.jobs.is_empty() {
+            self.warm = false;
+            memory::trim();
+        }
+    }
+}
+
+/// Fetching ahead.
+impl Owner {
+    /// Drops what will not be asked for, and fetches what will.
+    fn fetch_ahead(&mut self, folder: &Path) {
+        let in_flight: usize = self.sessions.values().map(Session::coming).sum();
+        let Some(session) = self.sessions.get_mut(folder).filter(|_| !self.closed) else { return };
+        let wanted = session.wanted(self.prefetch, self.size);
+        let stale = session.drop_unwanted(&wanted);
+        let missing = wanted.into_iter().map(WalFileName::Segment).filter(|name| !session.entries.contains_key(name));
+        let free = if session.halted { 0 } else { self.workers.saturating_sub(in_flight) };
+        let next: Vec<WalFileName> = missing.take(free).collect();
+        if !stale.is_empty() {
+            self.tidy(move || stale.iter().for_each(|place| drop(std::fs::remove_file(place))));
+        }
+        for name in next {
+            self.obtain_ahead(folder.to_path_buf(), name);
+        }
+    }
+}
+
+impl Session {
+    fn coming(&self) -> usize {
+        self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
+    }
+
+    /// What recovery will ask for next.
+    fn wanted(&self, prefetch: usize, size: SegmentSize) -> Vec<SegmentName> {
+        let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.line.as_ref(), size)));
+        following.skip(1).take(prefetch).take_while(|segment| !is_beyond(self.end, *segment, size)).collect()
+    }
+
+    /// Forgets files in the spool that will not be asked for; their places.
+    fn drop_unwanted(&mut self, wanted: &[SegmentName]) -> Vec<PathBuf> {
+        let is_wanted = |name: &WalFileName| matches!(name, WalFileName::Segment(segment) if wanted.contains(segment));
+        let mut unwanted = Vec::new();
+        self.entries.retain(|name, entry| match entry {
+            Entry::Here(place) if !is_wanted(name) => {
+                unwanted.push(std::mem::take(place));
+                false
+            }
+            _ => true,
+        });
+        unwanted
+    }
+}
+
+fn answer(asked: Asked, result: Result<Fetched, String>) {
+    // Who asked may have given up.
+    let _ = asked.reply.send(result);
+}
+
+async fn make(spool: &Spool) -> anyhow::Result<()> {
+    let owned = spool.clone();
+    let made = tokio::task::spawn_blocking(move || owned.make()).await?;
+    made.context("cannot make the spool folder beside the destination")
+        .hint("the destination's folder must exist and be writable by the user who runs `walden serve`")
+}
+
+/// The history that was just fetched; what cannot be read only costs fetching ahead.
+async fn read_line(place: &Path, name: WalFileName) -> Option<TimelineHistory> {
+    let content = tokio::fs::read(place).await.ok()?;
+    TimelineHistory::parse(name.timeline(), &String::from_utf8_lossy(&content)).ok()
+}

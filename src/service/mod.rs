@@ -1,0 +1,111 @@
+//! `walden serve`: answers the hook programs on a unix socket, and does ahead of being asked what they will ask for.
+//! It remembers nothing that the repository or the file system cannot prove.
+//!
+//! Three tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers.
+//! They stop in this order: each ends when the one before it has let go of it and its own work is done.
+
+mod budget;
+mod connections;
+mod fetches;
+mod memory;
+mod peers;
+mod pushes;
+mod ready;
+mod remembered;
+mod socket;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use tokio::task::JoinSet;
+
+use crate::error::{hints, one_line};
+use crate::postgres::archive::{Fetcher, Pusher, Retry};
+use crate::postgres::cluster::Cluster;
+
+use budget::Budget;
+
+/// Beyond the time that one request may take, for what is in flight when the service stops.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// How the service works; all bounds of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub socket: PathBuf,
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// zstd level of segments stored.
+    pub compression_level: i32,
+    /// Files stored ahead of the one asked for.
+    pub look_ahead: usize,
+    /// Segments fetched ahead of the one asked for.
+    pub prefetch: usize,
+    /// Files compressed at once, and decompressed at once.
+    pub workers: usize,
+    /// Bytes of compressed files held in memory; a file that may need more goes alone.
+    pub memory: u64,
+    /// Bounds of one request.
+    pub retry: Retry,
+}
+
+/// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
+/// part of the service failed.
+pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    memory::give_back_early();
+    let socket = socket::Socket::bind(&options.socket)?;
+    tracing::info!(
+        "serving cluster \"{}\" of {} on {}",
+        cluster.layout.cluster(),
+        cluster.repository.describe(),
+        options.socket.display()
+    );
+    let budget = Budget::new(options.memory);
+    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.retry);
+    let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
+    let (fetches, fetch_owner) = fetches::new(Fetcher::new(cluster, options.retry), &options, budget);
+    let (stopping, stopped) = tokio::sync::watch::channel(false);
+    let connections = connections::Connections::new(socket, pushes, fetches, &options);
+
+    let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    parts.spawn(async move { ("connections", connections.run(stopped).await) });
+    parts.spawn(async move { ("pushes", push_owner.run().await) });
+    parts.spawn(async move { ("fetches", fetch_owner.run().await) });
+
+    let early = tokio::select! {
+        () = stop => None,
+        ended = parts.join_next() => ended,
+    };
+    tracing::info!("stopping: finishing what is in flight");
+    stopping.send_replace(true);
+    let mut result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
+    let finish = async {
+        while let Some(ended) = parts.join_next().await {
+            if let Ok((part, Err(error))) = ended {
+                result = Err(error.context(format!("the service's {part} failed")));
+            }
+        }
+    };
+    if tokio::time::timeout(options.retry.timeout + STOP_MARGIN, finish).await.is_err() {
+        bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
+    }
+    result
+}
+
+fn unexpected(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok((part, Ok(()))) => anyhow!("the service's {part} ended unexpectedly"),
+        Ok((part, Err(error))) => error.context(format!("the service's {part} failed")),
+        Err(panicked) => anyhow::Error::from(panicked).context("a part of the service failed"),
+    }
+}
+
+/// An error in the lines that a hook program prints. The one place that makes text of errors for the socket.
+fn render(error: &anyhow::Error) -> String {
+    let hints = hints(error).into_iter().map(|hint| format!("\nHINT: {hint}"));
+    format!("ERROR: {}{}\n", one_line(error), hints.collect::<String>())
+}

@@ -1,0 +1,176 @@
+//! Files that wait to be archived, as `archive_status` shows them, in the order in which the archiver asks for them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::postgres::types::WalFileName;
+
+/// Names kept of one folder. When these are used up, the folder is read again.
+const MOST: usize = 128;
+/// How long a file is left alone after it became ready: the archiver may ask for it itself at once, and by then any
+/// change of it shows in its times.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A file's place in the archiver's order: history files first, then by name (pgarch.c, ready_file_comparator).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    no_history: bool,
+    name: String,
+}
+
+impl Turn {
+    /// The turn of a file to be archived; `None` for a name that is no WAL file's.
+    pub fn of(name: &str) -> Option<Self> {
+        let parsed: WalFileName = name.parse().ok()?;
+        Some(Self { no_history: !matches!(parsed, WalFileName::History(_)), name: name.to_string() })
+    }
+
+    /// The turn that a `.ready` file announces.
+    pub fn announced_by(status_file: &Path) -> Option<Self> {
+        Self::of(status_file.file_name()?.to_str()?.strip_suffix(".ready")?)
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The folder that tells what in `pg_wal` is ready.
+pub fn status_folder(pg_wal: &Path) -> PathBuf {
+    pg_wal.join("archive_status")
+}
+
+/// The first files that are ready, and whether there are more. Blocking.
+pub fn scan(pg_wal: &Path) -> io::Result<(Vec<Turn>, bool)> {
+    let entries = match fs::read_dir(status_folder(pg_wal)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
+        other => other?,
+    };
+    // Twice as many as are kept, sorted and cut whenever there are more: a backlog may be long.
+    let mut turns: Vec<Turn> = Vec::new();
+    let mut more = false;
+    for entry in entries {
+        turns.extend(Turn::announced_by(&entry?.path()));
+        if turns.len() == 2 * MOST {
+            turns.sort_unstable();
+            turns.truncate(MOST);
+            more = true;
+        }
+    }
+    turns.sort_unstable();
+    more |= turns.len() > MOST;
+    turns.truncate(MOST);
+    Ok((turns, more))
+}
+
+/// What is known to be ready in one `pg_wal`.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// When each may be stored ahead.
+    turns: BTreeMap<Turn, Instant>,
+    /// Names were left out.
+    pub more: bool,
+}
+
+impl Waiting {
+    /// A file became ready.
+    pub fn announce(&mut self, turn: Turn, now: Instant) {
+        self.turns.entry(turn).or_insert(now + SETTLE);
+        if self.turns.len() > MOST {
+            self.turns.pop_last();
+            self.more = true;
+        }
+    }
+
+    /// What a scan found; `is_known` are those that need nothing more.
+    pub fn found(&mut self, turns: Vec<Turn>, more: bool, now: Instant, is_known: impl Fn(&Turn) -> bool) {
+        self.more = more;
+        for turn in turns.into_iter().filter(|turn| !is_known(turn)) {
+            self.turns.entry(turn).or_insert(now);
+        }
+    }
+
+    /// The archiver has come to this file: those before it need no storing ahead any more.
+    pub fn reached(&mut self, turn: &Turn) {
+        self.turns = self.turns.split_off(turn);
+        self.turns.remove(turn);
+    }
+
+    /// The next file that may be stored ahead now.
+    pub fn take(&mut self, now: Instant) -> Option<Turn> {
+        let turn = self.turns.iter().find(|(_, from)| **from <= now).map(|(turn, _)| turn.clone())?;
+        self.turns.remove(&turn);
+        Some(turn)
+    }
+
+    /// When the next file may be stored ahead.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.turns.values().min().copied()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::PgWal;
+
+    #[test]
+    fn files_are_taken_in_the_archivers_order() {
+        let wal = PgWal::new();
+        let in_order = [
+            "00000002.history",
+            "00000003.history",
+            "000000010000000000000004",
+            "000000010000000000000005.partial",
+            "000000020000000000000005",
+            "000000020000000000000005.00000028.backup",
+            "000000020000000000000006",
+        ];
+        for name in in_order.iter().rev().chain(&["nonsense", "000000020000000000000007.gz"]) {
+            wal.ready(name, b"");
+        }
+        std::fs::write(wal.folder().join("archive_status/000000010000000000000001.done"), "").unwrap();
+        let (turns, more) = scan(&wal.folder()).unwrap();
+        assert_eq!(turns.iter().map(Turn::name).collect::<Vec<_>>(), in_order);
+        assert!(!more);
+        assert_eq!(scan(Path::new("/nowhere")).unwrap(), (Vec::new(), false));
+    }
+
+    #[test]
+    fn of_a_long_backlog_the_first_are_kept() {
+        let wal = PgWal::new();
+        let name = |number: usize| format!("0000000100000000{number:08X}");
+        for number in (0..3 * MOST).rev() {
+            std::fs::write(wal.folder().join(format!("archive_status/{}.ready", name(number))), "").unwrap();
+        }
+        let (turns, more) = scan(&wal.folder()).unwrap();
+        assert!(more && turns.len() == MOST);
+        assert!(turns.iter().enumerate().all(|(number, turn)| turn.name == name(number)));
+    }
+
+    #[test]
+    fn what_the_archiver_has_passed_is_dropped_and_the_new_waits_a_little() {
+        let turn = |name: &str| Turn::of(name).unwrap();
+        let now = Instant::now();
+        let mut waiting = Waiting::default();
+        let (second, third) = (turn("000000010000000000000002"), turn("000000010000000000000003"));
+        waiting.found(vec![turn("000000010000000000000001"), second.clone(), third.clone()], false, now, |_| false);
+        waiting.reached(&second);
+        waiting.announce(turn("00000002.history"), now);
+        assert_eq!(waiting.take(now), Some(third));
+        assert_eq!(waiting.take(now), None);
+        assert_eq!(waiting.take(now + SETTLE), Some(turn("00000002.history")));
+        assert!(waiting.is_empty());
+    }
+}

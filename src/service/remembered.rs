@@ -1,0 +1,107 @@
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use super::ready::Turn;
+use crate::postgres::archive::Fingerprint;
+
+/// What was stored ahead, and as which file. Bounded; forgetting costs a second, harmless push.
+#[derive(Debug)]
+pub struct Remembered {
+    files: HashMap<PathBuf, File>,
+    /// Oldest first.
+    order: VecDeque<PathBuf>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct File {
+    /// `None` when it may have changed since without a trace.
+    fingerprint: Option<Fingerprint>,
+    asked: bool,
+}
+
+impl Remembered {
+    /// At most `most` files.
+    pub fn new(most: usize) -> Self {
+        Self { files: HashMap::new(), order: VecDeque::new(), most }
+    }
+
+    /// This file was stored, by a push that nobody (`asked` false) or somebody asked for.
+    pub fn put(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, asked: bool) {
+        if self.files.insert(path.clone(), File { fingerprint, asked }).is_none() {
+            self.order.push_back(path);
+        }
+        while self.order.len() > self.most {
+            if let Some(oldest) = self.order.pop_front() {
+                self.files.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether the file that is at `path` now is the one stored; it counts as asked for from now on.
+    pub fn proves(&mut self, path: &Path, now: Option<Fingerprint>) -> bool {
+        let Some(file) = self.files.get_mut(path) else { return false };
+        file.asked = true;
+        now.is_some() && now == file.fingerprint
+    }
+
+    /// Whether a file is known, and need not be stored ahead again.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// Files that were stored and not asked for yet.
+    pub fn not_asked(&self) -> usize {
+        self.files.values().filter(|file| !file.asked).count()
+    }
+
+    /// The archiver has come to `turn` in `pg_wal`: it will not ask for what comes before it.
+    pub fn reached(&mut self, pg_wal: &Path, turn: &Turn) {
+        let passed = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            path.parent() == Some(pg_wal) && name.and_then(Turn::of).is_some_and(|other| other < *turn)
+        };
+        for (path, file) in &mut self.files {
+            if passed(path) {
+                file.asked = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::PgWal;
+
+    fn fingerprint(path: &Path) -> Fingerprint {
+        Fingerprint::of(&std::fs::metadata(path).unwrap())
+    }
+
+    #[test]
+    fn only_the_very_file_is_proven() {
+        let wal = PgWal::new();
+        let path = wal.segment("000000010000000000000001", 1);
+        let mut remembered = Remembered::new(2);
+        remembered.put(path.clone(), Some(fingerprint(&path)), false);
+        assert_eq!(remembered.not_asked(), 1);
+        assert!(remembered.proves(&path, Some(fingerprint(&path))));
+        assert_eq!(remembered.not_asked(), 0);
+        assert!(!remembered.proves(&path, None));
+        std::fs::rename(wal.segment("000000010000000000000002", 1), &path).unwrap();
+        assert!(!remembered.proves(&path, Some(fingerprint(&path))), "another file of the same content and size");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_was_passed_by_waits_for_nobody() {
+        let wal = PgWal::new();
+        let paths: Vec<PathBuf> = (1..=3).map(|n| wal.segment(&format!("00000001000000000000000{n}"), 1)).collect();
+        let mut remembered = Remembered::new(2);
+        for path in &paths {
+            remembered.put(path.clone(), Some(fingerprint(path)), false);
+        }
+        assert!(!remembered.knows(&paths[0]) && remembered.knows(&paths[2]));
+        remembered.reached(&wal.folder(), &Turn::of("000000010000000000000003").unwrap());
+        assert_eq!(remembered.not_asked(), 1);
+    }
+}

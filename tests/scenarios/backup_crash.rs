@@ -1,0 +1,260 @@
+//! Backups that stop at every call to the store: afterwards there is no backup, or a whole one, and the next succeeds.
+//! What the server sent is recorded once, from a real one, and sent again for each crash point.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+use walden::postgres::archive::{Pusher, Retry};
+use walden::postgres::backup::delete::{delete, plan_delete};
+use walden::postgres::backup::pipeline::PackOptions;
+use walden::postgres::backup::start::{Server, start};
+use walden::postgres::backup::stream::Events;
+use walden::postgres::backup::take::{Source, TakeOptions, asked, keep};
+use walden::postgres::backup::verify::verify;
+use walden::postgres::catalog::load::load_backups;
+use walden::postgres::cluster::{Cluster as Registered, describe_server};
+use walden::postgres::replication::{BackupEvent, Checkpoint, ConnInfo, Connection, Mode};
+use walden::postgres::types::MajorVersion;
+use walden::repo::Repository;
+use walden::storage::faulty::{CrashPoint, FaultyStorage};
+use walden::storage::{Key, ListEntry, MemoryStorage, PutMode, Storage, get_all, list_all};
+
+use crate::harness::{Cluster, Major, Scratch, wait_until};
+
+/// What one server sent for one backup.
+struct Recording {
+    server: Server,
+    events: Vec<BackupEvent>,
+    clock: DateTime<Utc>,
+    /// A repository with the registered cluster and the backup's WAL.
+    store: Arc<MemoryStorage>,
+}
+
+/// Sends a recording again.
+struct Player<'a> {
+    recording: &'a Recording,
+    next: usize,
+}
+
+impl Events for Player<'_> {
+    async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
+        self.next += 1;
+        Ok(self.recording.events.get(self.next - 1).cloned())
+    }
+}
+
+impl Source for Player<'_> {
+    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
+        Ok(self.recording.clock)
+    }
+
+    async fn archiver_failure(&mut self) -> Option<String> {
+        None
+    }
+}
+
+fn options() -> TakeOptions {
+    TakeOptions {
+        label: "recorded".into(),
+        checkpoint: Checkpoint::Fast,
+        max_rate_kib: None,
+        verify_checksums: true,
+        // Several packs, and more frames than any queue holds.
+        pack: PackOptions { compression_level: 1, workers: 2, pack_size: 600_000 },
+        wal_timeout: Duration::ZERO,
+    }
+}
+
+async fn record(scratch: &Scratch) -> Recording {
+    let archive = scratch.folder("archive");
+    let command = format!("cp \"%p\" \"{}/%f\"", archive.display());
+    let major = Major::newest();
+    let builder = Cluster::builder(major.clone()).segment_mib(1).setting("archive_mode", "on");
+    let cluster = builder.setting("archive_command", &command).start(scratch);
+    cluster.sql("create table filled as select n, repeat('x', 100) from generate_series(1, 5000) n");
+    let info = ConnInfo::from_process(&cluster.dsn()).unwrap();
+    let (registered, store) = register(&info).await;
+    let (server, mut physical) = start(&registered, &|| ConnInfo::from_process(&cluster.dsn())).await.unwrap();
+    let mut backup = physical.base_backup(&asked(&options())).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = backup.next().await.unwrap() {
+        events.push(event);
+    }
+    let clock = Utc::now();
+    let last = cluster.archive_now();
+    wait_until("the WAL is there", || archive.join(&last).exists());
+    push_all(&registered, &archive).await;
+    Recording { server, events, clock, store }
+}
+
+async fn register(info: &ConnInfo) -> (Registered, Arc<MemoryStorage>) {
+    let mut physical = Connection::connect(info, Mode::Physical).await.unwrap();
+    let identity = physical.identify_system().await.unwrap();
+    let size = physical.segment_size().await.unwrap();
+    let major = MajorVersion::from_version_num(physical.version_num()).unwrap();
+    let found = describe_server("main".parse().unwrap(), identity.system_identifier, size, major, Utc::now());
+    let store = Arc::new(MemoryStorage::default());
+    let repository = Repository::init(store.clone(), Utc::now()).await.unwrap().0;
+    (Registered::register(repository, found).await.unwrap().0, store)
+}
+
+async fn push_all(registered: &Registered, archive: &PathBuf) {
+    let pusher = Pusher::new(registered.clone(), 1, Retry { retries: 0, timeout: Duration::from_secs(60) });
+    for entry in std::fs::read_dir(archive).unwrap() {
+        pusher.push(&entry.unwrap().path()).await.unwrap();
+    }
+}
+
+/// All objects of a store in a new one.
+async fn copy(store: &MemoryStorage) -> Arc<MemoryStorage> {
+    let copy = MemoryStorage::default();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in list_all(store, &folder).await.unwrap() {
+            match entry {
+                ListEntry::Folder(inner) => folders.push(inner),
+                ListEntry::Object(meta) => {
+                    let content = get_all(store, &meta.key).await.unwrap().unwrap();
+                    let _ = copy.put(&meta.key, content.into(), PutMode::CreateOnly).await.unwrap();
+                }
+            }
+        }
+    }
+    Arc::new(copy)
+}
+
+async fn open(storage: Arc<dyn Storage>) -> Registered {
+    Registered::open(Repository::open(storage).await.unwrap(), "main".parse().unwrap()).await.unwrap()
+}
+
+async fn play(registered: &Registered, recording: &Recording) -> anyhow::Result<()> {
+    let (_stopper, mut stop) = watch::channel(false);
+    let mut player = Player { recording, next: 0 };
+    keep(registered, &recording.server, &mut player, &options(), &|_| {}, &mut stop).await.map(drop)
+}
+
+/// Every backup there is, is whole.
+async fn assert_sound(store: &Arc<MemoryStorage>, what: &str) -> usize {
+    let registered = open(store.clone()).await;
+    let loaded = load_backups(&registered).await.unwrap();
+    assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
+    for backup in &loaded.complete {
+        let verified = verify(&registered, &backup.id, 1).await.unwrap();
+        assert!(verified.is_sound(), "{what}: {:?}", verified.damages);
+        assert!(verified.files > 500 && backup.pack_count > 2, "{what}: {backup:?}");
+    }
+    loaded.complete.len()
+}
+
+/// Opening reads the marker and cluster.json: the calls before the first crash point.
+const OPENING: u64 = 2;
+
+/// Stops at call `stop_at`; false when there were fewer calls.
+async fn crash_at(recording: &Recording, stop_at: u64, point: CrashPoint) -> bool {
+    let what = format!("call {stop_at}, {point:?}");
+    let store = copy(&recording.store).await;
+    let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
+    let taken = play(&open(faulty.clone()).await, recording).await;
+    let whole = assert_sound(&store, &what).await;
+    if !faulty.stopped() {
+        taken.unwrap();
+        return false;
+    }
+    // Success may only be said of a backup that is there. One call can fail without harm: the reservation's removal.
+    assert!(taken.is_err() || whole == 1, "{what}");
+    play(&open(store.clone()).await, recording).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    assert_eq!(assert_sound(&store, &what).await, whole + 1);
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_stops_at_any_call_to_the_store_is_absent_or_whole() {
+    let scratch = Scratch::new("crash");
+    let recording = Arc::new(record(&scratch).await);
+    let mut crashes = tokio::task::JoinSet::new();
+    // Many at once: each takes a name, and names are a second apart.
+    for stop_at in 0..60 {
+        for point in [CrashPoint::Before, CrashPoint::After] {
+            let recording = recording.clone();
+            crashes.spawn(async move { (stop_at, crash_at(&recording, stop_at, point).await) });
+        }
+    }
+    let results = crashes.join_all().await;
+    let reached = results.iter().filter(|(_, stopped)| *stopped).count();
+    assert!((20..100).contains(&reached), "crash points: {reached}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_stops_at_any_call_leaves_other_backups_whole_and_can_be_repeated() {
+    let scratch = Scratch::new("crashdel");
+    let recording = record(&scratch).await;
+    let registered = open(recording.store.clone()).await;
+    for _ in 0..2 {
+        play(&registered, &recording).await.unwrap();
+    }
+    let first = load_backups(&registered).await.unwrap().complete[0].id.clone();
+    let folder = format!("main/base/{first}/");
+    for stop_at in 0.. {
+        for point in [CrashPoint::Before, CrashPoint::After] {
+            let store = copy(&recording.store).await;
+            let plan = plan_delete(&open(store.clone()).await, &first).await.unwrap();
+            let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
+            let deleted = delete(&open(faulty.clone()).await, &plan).await;
+            let what = format!("call {stop_at}, {point:?}");
+            assert!((1..=2).contains(&assert_sound(&store, &what).await), "{what}");
+            let registered = open(store.clone()).await;
+            delete(&registered, &plan).await.unwrap();
+            assert_eq!(assert_sound(&store, &what).await, 1, "{what}");
+            assert!(list_all(&*store, &folder).await.unwrap().is_empty(), "{what}");
+            if !faulty.stopped() {
+                deleted.unwrap();
+                assert!(stop_at > 3);
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_cleaned_up_under_the_hands_of_its_process_does_not_come_to_be() {
+    let scratch = Scratch::new("crashclean");
+    let recording = record(&scratch).await;
+    let registered = open(recording.store.clone()).await;
+    let cleaner = Cleaner { recording: &recording, next: 0, store: recording.store.clone() };
+    let (_stopper, mut stop) = watch::channel(false);
+    let mut cleaner = cleaner;
+    let taken = keep(&registered, &recording.server, &mut cleaner, &options(), &|_| {}, &mut stop).await;
+    assert!(format!("{:#}", taken.unwrap_err()).contains("cleaned up"));
+    assert_eq!(assert_sound(&recording.store, "after").await, 0);
+}
+
+/// Sends a recording again, and removes the reservation before its end as if somebody took the process for dead.
+struct Cleaner<'a> {
+    recording: &'a Recording,
+    next: usize,
+    store: Arc<MemoryStorage>,
+}
+
+impl Events for Cleaner<'_> {
+    async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
+        self.next += 1;
+        Ok(self.recording.events.get(self.next - 1).cloned())
+    }
+}
+
+impl Source for Cleaner<'_> {
+    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
+        for entry in list_all(&*self.store, "main/base/").await? {
+            let key = Key::new(format!("{}started.json", entry.name()))?;
+            self.store.delete(&key).await?;
+        }
+        Ok(self.recording.clock)
+    }
+
+    async fn archiver_failure(&mut self) -> Option<String> {
+        None
+    }
+}
