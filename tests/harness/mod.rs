@@ -25,7 +25,7 @@ pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
 pub use ledger::{Burst, Marker, Rows};
 pub use majors::Major;
 pub(crate) use majors::each_major;
-pub use process::{Output, run_as_server, wait_until};
+pub use process::{Output, command, run_as_server, wait_until};
 pub use random::Random;
 pub use scratch::Scratch;
 pub use walden::{Service, Walden};

@@ -114,7 +114,8 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         refuse_root()?;
     }
     let cluster = context.cluster().await?;
-    let plan = match plan(&load::load(&cluster).await?, &request) {
+    let unknown = "check that the repository is reachable and that this user may read all of it";
+    let plan = match plan(&load::load(&cluster).await.hint(unknown)?, &request) {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable),
     };

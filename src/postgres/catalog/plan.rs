@@ -63,7 +63,7 @@ pub struct RecoveryPlan {
 impl RecoveryPlan {
     /// Whether PostgreSQL is given a target; else it replays all WAL that it gets, and promotes.
     pub fn has_target(&self) -> bool {
-        self.settings.iter().any(|(name, _)| name != "recovery_target_timeline")
+        self.settings.iter().any(|(name, _)| name.starts_with("recovery_target") && name != "recovery_target_timeline")
     }
 }
 
@@ -342,6 +342,10 @@ impl<'a> Planner<'a> {
         }
         let wal = self.path.reach(&self.facts.ranges, self.start(backup), until).pieces;
         settings.push(("recovery_target_timeline", self.path.timeline().to_string()));
+        if reach.resumes.is_some() && backup.major.number() >= 15 {
+            // Reading ahead would meet the gap before replay meets the target.
+            settings.push(("recovery_prefetch", "off".into()));
+        }
         Ok(RecoveryPlan {
             cluster: self.facts.cluster.clone(),
             request: self.request.clone(),

@@ -327,7 +327,9 @@ fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
         assert_eq!(before.arguments, "--lsn 0/8000000 --exclusive --timeline 1");
         let made = plan(&world.facts(), &before.request).unwrap();
         assert_eq!((made.wal_end, made.segments), (Some(name(1, 8)), 2));
-        assert_eq!(made.settings, [("recovery_target_timeline".to_string(), "1".to_string())]);
+        let settings: Vec<String> = made.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        assert_eq!(settings, ["recovery_target_timeline = 1", "recovery_prefetch = off"]);
+        assert!(!made.has_target());
     }
     let within = plan(&world.facts(), &Request::new(Target::Time(second(70)))).unwrap();
     assert!(within.warnings[0].contains("000000010000000000000008"), "{:?}", within.warnings);

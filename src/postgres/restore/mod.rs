@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
 use files::{Destination, Progress};
@@ -53,7 +54,8 @@ pub async fn restore(
     let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
     let written = written.with_context(|| {
         format!("the restore is not complete and no server starts from \"{}\"", destination.data_directory.display())
-    })?;
+    });
+    let written = written.hint("mend what is said above, remove the folder and restore again")?;
     let files_took = begun.elapsed();
     let (destination, plan, choices) = (destination.clone(), plan.clone(), choices.clone());
     let finishing = tokio::task::spawn_blocking(move || {

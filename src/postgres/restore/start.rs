@@ -210,7 +210,8 @@ fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
 fn next_step(words: &str, path: &Path) -> String {
     let log = format!("its log is \"{}\"", path.display());
     let step = if words.contains("before configured recovery target was reached") {
-        "the target is not in the archived WAL: choose an earlier one, or --latest for all there is"
+        "the target is not in the archived WAL: choose an earlier one, or --latest; for a time it means that no transaction after \
+         it is archived, so that --latest restores everything up to it"
     } else if words.contains("before consistent recovery point") {
         "the target is before the end of the backup: choose a later one, or an older backup with --backup"
     } else if words.contains("insufficient parameter settings") || words.contains("lower setting than") {
