@@ -11,6 +11,8 @@ mod reads;
 pub mod recovery;
 pub mod server_log;
 pub mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -197,7 +197,8 @@ fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription
 /// Folders that a server needs and whose content a backup leaves out.
 fn make_missing_folders(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    const NEEDED: [&str; 20] = [
+    const NEEDED: [&str; 21] = [
+        "global",
         "pg_wal",
         "pg_wal/archive_status",
         "pg_commit_ts",
