@@ -48,11 +48,10 @@ struct Running {
     late: Vec<Asked>,
 }
 
-#[allow(clippy::large_enum_variant)] // Few are in flight, each moved once.
 enum Event {
     Compressed {
         path: PathBuf,
-        prepared: anyhow::Result<Prepared>,
+        prepared: anyhow::Result<Box<Prepared>>,
         share: Share,
     },
     Stored {
@@ -206,7 +205,8 @@ impl Owner {
             let from = path.clone();
             let work = tokio::task::spawn_blocking(move || pusher.prepare(&from)).await;
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
-            share.shrink_to(prepared.as_ref().map_or(0, Prepared::memory));
+            let prepared = prepared.map(Box::new);
+            share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
             Event::Compressed { path, prepared, share }
         });
     }
@@ -231,7 +231,7 @@ impl Owner {
         Ok(())
     }
 
-    fn store(&mut self, prepared: Prepared, share: Share) {
+    fn store(&mut self, prepared: Box<Prepared>, share: Share) {
         let pusher = self.pusher.clone();
         self.jobs.spawn(async move {
             let stored = pusher.store(&prepared).await;
