@@ -8,3 +8,4 @@ mod backup_crash;
 mod errors;
 mod foundation;
 mod oracle;
+mod restored_settings;
