@@ -10,3 +10,4 @@ mod errors;
 mod foundation;
 mod oracle;
 mod restore;
+mod restored_settings;

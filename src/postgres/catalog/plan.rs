@@ -365,11 +365,14 @@ impl<'a> Planner<'a> {
     }
 
     /// When the next segment of the line is not archived yet but an older timeline has one of that number, the server
-    /// would go on with what the line left behind: fetching has to end before it.
+    /// would go on with what the line left behind: fetching has to end before it. At a fork also when the older one is
+    /// not there yet: a server that lives on could still archive it.
     fn guard_end(&self, reach: &Reach) -> Option<SegmentName> {
-        let stale = self.path.stale_segments(reach.first_missing);
-        let tempting = reach.resumes.is_none() && stale.iter().any(|name| self.facts.ranges.contains(*name));
-        tempting.then_some(reach.first_missing)
+        let missing = reach.first_missing;
+        let stale = self.path.stale_segments(missing);
+        let is_there = || stale.iter().any(|name| self.facts.ranges.contains(*name));
+        let tempting = reach.resumes.is_none() && (self.path.is_first_of_fork(missing) || is_there());
+        tempting.then_some(missing)
     }
 
     /// When the last segment before the end of unbroken WAL was stored: every commit before is older.

@@ -359,6 +359,16 @@ fn a_backup_taken_after_the_switch_on_the_old_timeline_is_not_used_for_the_new_o
 }
 
 #[test]
+fn fetching_ends_at_a_fork_whose_segment_is_not_archived_yet_on_either_timeline() {
+    let mut world = simple();
+    world.forks.push((1, 10 * SEGMENT + 0x500, true));
+    let made = plan(&world.facts(), &Request::new(Target::Latest)).unwrap();
+    assert_eq!((made.timeline, made.wal_end), (TimelineId(2), Some(name(2, 10))));
+    world.segments.insert((2, 10), 300);
+    assert_eq!(plan(&world.facts(), &Request::new(Target::Latest)).unwrap().wal_end, None);
+}
+
+#[test]
 fn a_lost_or_damaged_history_file_is_told_not_guessed() {
     let mut world = simple();
     world.forks.push((1, 5 * SEGMENT, false));
