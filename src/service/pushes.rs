@@ -49,7 +49,7 @@ struct Running {
 }
 
 enum Event {
-    Compressed { path: PathBuf, prepared: anyhow::Result<Prepared>, share: Share },
+    Compressed { path: PathBuf, prepared: anyhow::Result<Box<Prepared>>, share: Share },
     Stored { path: PathBuf, fingerprint: Option<Fingerprint>, stored: anyhow::Result<Stored> },
     Scanned { pg_wal: PathBuf, found: std::io::Result<(Vec<Turn>, bool)> },
 }
@@ -183,7 +183,8 @@ impl Owner {
             let from = path.clone();
             let work = tokio::task::spawn_blocking(move || pusher.prepare(&from)).await;
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
-            share.shrink_to(prepared.as_ref().map_or(0, Prepared::memory));
+            let prepared = prepared.map(Box::new);
+            share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
             Event::Compressed { path, prepared, share }
         });
     }
@@ -203,7 +204,7 @@ impl Owner {
         Ok(())
     }
 
-    fn store(&mut self, prepared: Prepared, share: Share) {
+    fn store(&mut self, prepared: Box<Prepared>, share: Share) {
         let pusher = self.pusher.clone();
         self.jobs.spawn(async move {
             let stored = pusher.store(&prepared).await;

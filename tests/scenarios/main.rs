@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod archive;
 mod errors;
 mod foundation;
 mod oracle;
