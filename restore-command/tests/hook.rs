@@ -18,9 +18,7 @@ const PLACE: &str = "pg_wal/RECOVERYXLOG";
 #[test]
 fn each_answer_has_its_exit_code() {
     let failed = Reply::Failed(b"ERROR: damaged\nHINT: repair".to_vec());
-    for (reply, expected, words) in
-        [(Reply::Done, 0, ""), (Reply::Absent, 1, ""), (failed, 200, "ERROR: damaged\nHINT: repair\n")]
-    {
+    for (reply, expected, words) in [(Reply::Absent, 1, ""), (failed, 200, "ERROR: damaged\nHINT: repair\n")] {
         let scratch = Scratch::new();
         let service = scratch.service(after_working(reply));
         let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, PLACE]).output().unwrap();
@@ -28,6 +26,30 @@ fn each_answer_has_its_exit_code() {
         let destination = scratch.0.join(PLACE).into_os_string().into_encoded_bytes();
         assert_eq!(service.join().unwrap(), Request::Fetch { name: NAME.into(), destination, end: Vec::new() });
     }
+}
+
+#[test]
+fn what_was_fetched_is_renamed_into_place() {
+    let scratch = Scratch::new();
+    let (spooled, destination) = (scratch.0.join("spooled"), scratch.0.join("RECOVERYXLOG"));
+    std::fs::write(&spooled, "new").unwrap();
+    std::fs::write(&destination, "old").unwrap();
+    let delivered = Reply::Delivered { path: spooled.clone().into_os_string().into_encoded_bytes() };
+    let ask = |expected| {
+        let service = scratch.service(after_working(delivered.clone()));
+        let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, "RECOVERYXLOG"]).output();
+        let output = output.unwrap();
+        assert_eq!(code(&output), expected, "{}", stderr(&output));
+        service.join().unwrap();
+        std::fs::remove_file(scratch.socket()).unwrap();
+        stderr(&output)
+    };
+    assert_eq!(ask(0), "");
+    assert!(!spooled.exists());
+    assert_eq!(std::fs::read(&destination).unwrap(), b"new");
+    // It is gone: whether there is such a file in the archive is not known.
+    assert!(ask(200).contains("HINT: "));
+    assert_eq!(std::fs::read(&destination).unwrap(), b"new");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::postgres::archive::testing::{content, pusher, segment};
+use crate::service::spool::Spool;
 
 /// A service over an archive that has these files.
 async fn archive(names: &[&str]) -> Running {
@@ -135,6 +136,68 @@ async fn a_spool_left_by_a_killed_service_is_never_served() {
     assert!(content(&service.destination()) == Some(segment(&number(1), 1)));
     until("it is removed", || !stale.exists()).await;
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
+    let service = archive(&[&number(1), &number(2)]).await;
+    let destination = service.destination().into_os_string().into_encoded_bytes();
+    let request =
+        |name: String| Request::Fetch { name: name.into(), destination: destination.clone(), end: Vec::new() };
+    let mut killed = UnixStream::connect(&service.socket).unwrap();
+    killed.write_all(&request(number(2)).encode().unwrap()).unwrap();
+    drop(killed);
+    let left = format!("{}-1", number(2));
+    until("its file lies in the spool", || {
+        std::fs::read_dir(service.spool())
+            .is_ok_and(|mut all| all.any(|entry| entry.unwrap().file_name().to_string_lossy().ends_with(&left)))
+    })
+    .await;
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    service.settle().await;
+    assert!(content(&service.destination()) == Some(segment(&number(1), 1)));
+    let spool = service.spool();
+    service.stop().await;
+    assert!(!spool.exists(), "what it left is removed, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_made_anew_is_served_again() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("what follows lies ready", || service.spooled() == all[1..]).await;
+    std::fs::remove_dir_all(service.wal.folder()).unwrap();
+    std::fs::create_dir(service.wal.folder()).unwrap();
+    for name in [&all[1], &all[0], &all[2]] {
+        assert_eq!(service.fetch(name).await, Reply::Done);
+        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_told_later_holds_for_what_lies_ready() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("what follows lies ready", || service.spooled() == all[1..]).await;
+    assert_eq!(service.fetch_until(&all[1], &all[1]).await, Reply::Absent);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_is_cleared_of_its_own_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spools = [(), ()].map(|()| Spool::beside(folder.path()).unwrap());
+    let name = number(1).parse().unwrap();
+    let places: Vec<PathBuf> = spools.iter_mut().map(|spool| spool.place(&name)).collect();
+    spools[0].make().unwrap();
+    places.iter().for_each(|place| std::fs::write(place, "x").unwrap());
+    spools[0].clear();
+    assert!(!places[0].exists() && places[1].exists());
+    spools[1].clear();
+    assert!(!spools[1].exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod pushing;
 mod serving;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
@@ -142,10 +143,17 @@ impl Running {
         self.fetch_until(name, "").await
     }
 
+    /// Asks as `restore-command` does; `Done` stands for what was delivered and renamed.
     pub async fn fetch_until(&self, name: &str, end: &str) -> Reply {
         let destination = self.destination().into_os_string().as_bytes().to_vec();
         let (name, end) = (name.as_bytes().to_vec(), end.as_bytes().to_vec());
-        ask(&self.socket, Request::Fetch { name, destination, end }).await
+        match ask(&self.socket, Request::Fetch { name, destination, end }).await {
+            Reply::Delivered { path } => {
+                std::fs::rename(OsStr::from_bytes(&path), self.destination()).unwrap();
+                Reply::Done
+            }
+            other => other,
+        }
     }
 
     /// Where recovery wants what it asks for.
