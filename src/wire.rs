@@ -43,8 +43,11 @@ pub enum Request {
 /// What the service answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Stored and durable, or delivered.
+    /// Stored and durable.
     Done,
+    /// Fetched, whole, to this absolute path beside the destination. The hook itself renames it to the destination: one
+    /// that was killed must not replace what its successor put there.
+    Delivered { path: Vec<u8> },
     /// The repository proves that there is no such file.
     Absent,
     /// It did not work; the text says why and what to do, in lines to be printed.
@@ -147,6 +150,7 @@ impl Reply {
             Self::Absent => (2, b""),
             Self::Failed(text) => (3, &text[..text.len().min(MAX_TEXT)]),
             Self::Working => (4, b""),
+            Self::Delivered { path } => (5, path),
         };
         let mut bytes = Vec::with_capacity(REPLY_HEADER + text.len());
         bytes.extend_from_slice(&MAGIC);
@@ -171,6 +175,7 @@ impl Reply {
             2 => Ok(Self::Absent),
             3 => Ok(Self::Failed(text)),
             4 => Ok(Self::Working),
+            5 => Ok(Self::Delivered { path: text }),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -195,7 +200,8 @@ mod tests {
         ] {
             assert_eq!(decode(&request.encode().unwrap()), Ok(request));
         }
-        for reply in [Reply::Done, Reply::Absent, Reply::Failed(b"no".to_vec()), Reply::Working] {
+        let delivered = Reply::Delivered { path: b"/d/\xFF".to_vec() };
+        for reply in [Reply::Done, Reply::Absent, Reply::Failed(b"no".to_vec()), Reply::Working, delivered] {
             assert_eq!(Reply::read_from(&mut &reply.encode()[..]).unwrap(), reply);
         }
     }

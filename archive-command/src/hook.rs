@@ -27,6 +27,8 @@ pub struct Options {
 /// What came of asking the service.
 pub enum Answer {
     Done,
+    /// To be renamed from there.
+    Delivered(Vec<u8>),
     Absent,
     Failed(Vec<u8>),
     /// Nobody there, or gone without an answer, or of another version.
@@ -78,6 +80,7 @@ impl Options {
         };
         match exchange() {
             Ok(Reply::Done) => Answer::Done,
+            Ok(Reply::Delivered { path }) => Answer::Delivered(path),
             Ok(Reply::Absent) => Answer::Absent,
             Ok(Reply::Failed(text)) => Answer::Failed(text),
             Ok(Reply::Working) => Answer::Silent,

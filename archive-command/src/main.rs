@@ -29,7 +29,9 @@ fn archive() -> bool {
         Answer::Done => return true,
         Answer::Failed(text) => say(&[&text]),
         Answer::Silent => say_silent(),
-        Answer::Absent => say(&[b"ERROR: the Walden service gave an answer that does not belong to a push\n"]),
+        Answer::Absent | Answer::Delivered(_) => {
+            say(&[b"ERROR: the Walden service gave an answer that does not belong to a push\n"])
+        }
         Answer::NoService => options.exec_walden("push"),
     }
     false

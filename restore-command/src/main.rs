@@ -8,6 +8,7 @@ mod hook;
 #[allow(dead_code)] // the service's half of the protocol
 mod wire;
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
@@ -31,12 +32,35 @@ fn restore() -> u8 {
     let Some(destination) = absolute(&options.operands[1]) else { return UNKNOWN };
     let name = options.operands[0].as_bytes().to_vec();
     let end = options.end.clone().unwrap_or_default().into_vec();
-    match options.ask(&wire::Request::Fetch { name, destination, end }) {
-        Answer::Done => return DELIVERED,
+    match options.ask(&wire::Request::Fetch { name, destination: destination.clone(), end }) {
+        Answer::Delivered(path) => return deliver(&path, &destination),
+        Answer::Done => say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"]),
         Answer::Absent => return ABSENT,
         Answer::Failed(text) => say(&[&text]),
         Answer::Silent => say_silent(),
         Answer::NoService => options.exec_walden("fetch"),
     }
     UNKNOWN
+}
+
+/// Puts what the service fetched where PostgreSQL wants it. Not the service does that: when this program is killed and
+/// PostgreSQL asks for another file, nothing may replace that one.
+fn deliver(path: &[u8], destination: &[u8]) -> u8 {
+    match std::fs::rename(OsStr::from_bytes(path), OsStr::from_bytes(destination)) {
+        Ok(()) => DELIVERED,
+        Err(error) => {
+            let reason = error.to_string();
+            say(&[
+                b"ERROR: cannot rename \"",
+                path,
+                b"\" to \"",
+                destination,
+                b"\": ",
+                reason.as_bytes(),
+                b"\n\
+                HINT: PostgreSQL and `walden serve` must run as the same user and see the same folders\n",
+            ]);
+            UNKNOWN
+        }
+    }
 }

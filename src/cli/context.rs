@@ -1,14 +1,21 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::anyhow;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use super::Format;
 use crate::config::{self, LogFormat, RepositoryUrl, Settings};
+use crate::error::with_hint;
 use crate::postgres::cluster::Cluster;
 use crate::repo::Repository;
 use crate::storage::{LocalStorage, Storage};
+
+/// How long a verb that is over waits for blocking work that cannot be interrupted, such as a read from a file server
+/// that went away.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// What every verb has: settings, and how to print.
 #[derive(Debug)]
@@ -40,13 +47,38 @@ impl Context {
 
     /// Runs a verb on a runtime of two threads beside the blocking ones: all heavy work is blocking work.
     pub fn block_on<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(verb)
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let result = runtime.block_on(verb);
+        runtime.shutdown_timeout(LAST_WAIT);
+        result
     }
 
-    /// Runs a verb that must start quickly, or in which one connection is busy: the thread that waits does the work, too.
+    /// Runs a verb in which one connection is busy: the thread that waits does the work, too.
     pub fn block_on_one_thread<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(verb);
+        runtime.shutdown_timeout(LAST_WAIT);
+        result
     }
+
+    /// Runs a verb that PostgreSQL waits for: like [`block_on_one_thread`](Self::block_on_one_thread), and over after
+    /// `wal.timeout`, whatever hangs.
+    pub fn block_on_hook<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        within(self.settings.wal.timeout, verb)
+    }
+}
+
+fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async { tokio::time::timeout(limit, verb).await });
+    // Not waiting for threads that hang: the error must get out.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|_| {
+        let error = anyhow!("the repository did not answer within {} s (`wal.timeout`)", limit.as_secs_f32());
+        let hint = "check that the repository is reachable, such as its file server, or raise `wal.timeout`; \
+                    PostgreSQL asks again";
+        Err(with_hint(error, hint))
+    })
 }
 
 /// The store that a repository's URL names: one arm a kind of storage.
@@ -72,4 +104,24 @@ fn start_logging(settings: &Settings) {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{hints, one_line};
+    use crate::storage::{Key, get_all};
+
+    #[test]
+    fn a_read_that_never_ends_is_told_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        // Opening a pipe that nobody writes to waits for ever, as a file server that went away does.
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let storage = open_storage(&RepositoryUrl::File(folder.path().to_path_buf()));
+        let read = async { Ok(get_all(&*storage, &Key::new("pipe")?).await?) };
+        let error = within(Duration::from_millis(50), read).unwrap_err();
+        assert!(one_line(&error).contains("did not answer within 0.05 s"), "{error:#}");
+        assert!(hints(&error)[0].contains("wal.timeout"));
+    }
 }

@@ -31,8 +31,8 @@ enum Verb {
 /// Runs the verb. The hooks run once for each WAL file, so they do without threads that they do not need.
 pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Push(args) => context.block_on_one_thread(hooks::push(context, &args)),
-        Verb::Fetch(args) => context.block_on_one_thread(hooks::fetch(context, &args)),
+        Verb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
+        Verb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
         Verb::List => context.block_on(list::run(context)),
         Verb::Verify(args) => context.block_on(verify::run(context, &args)),
     }

@@ -16,9 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::socket::Socket;
 use super::{Options, fetches, peers, pushes, render};
 use crate::error::{Hint, with_hint};
-use crate::postgres::archive::Fetched;
 use crate::postgres::types::SegmentName;
 use crate::wire::{REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
+use fetches::Answer;
 
 /// A request is short and sent at once: who takes longer is no hook program.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -105,7 +105,8 @@ impl Asker {
             Err(_) => return tracing::warn!("a request did not come to its end within {} s", REQUEST_TIME.as_secs()),
         };
         if let Err(error) = stream.write_all(&reply.encode()).await {
-            // The hook was killed meanwhile. What it asked for is done or not; PostgreSQL will ask again.
+            // The hook was killed meanwhile. What it asked for is stored or not, and not delivered; PostgreSQL will ask
+            // again.
             tracing::debug!("nobody waits for the answer any more: {error}");
         }
     }
@@ -150,8 +151,8 @@ impl Asker {
             Request::Fetch { name, destination, end } => {
                 let fetch = fetch_request(&name, destination, &end).map_err(|error| render(&error))?;
                 self.fetches.fetch(fetch).await.map(|fetched| match fetched {
-                    Fetched::Delivered => Reply::Done,
-                    Fetched::Absent => Reply::Absent,
+                    Answer::Ready(path) => Reply::Delivered { path: path.into_os_string().into_vec() },
+                    Answer::Absent => Reply::Absent,
                 })
             }
         }

@@ -1,11 +1,11 @@
 //! Delivers what recovery asks for; and while that is being replayed, fetches what recovery will ask for next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -14,9 +14,9 @@ use super::budget::Budget;
 use super::spool::Spool;
 use super::{Options, memory, render};
 use crate::error::Hint;
+use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::absent::is_beyond;
 use crate::postgres::archive::line::next_segment;
-use crate::postgres::archive::{Fetched, Fetcher};
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 
 /// Requests that wait to be looked at.
@@ -35,6 +35,15 @@ pub struct Request {
     pub end: Option<SegmentName>,
 }
 
+/// What came of a request. That there is neither is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The file lies here, whole, for the asker to rename to its destination.
+    Ready(PathBuf),
+    /// The repository proves that there is no such file.
+    Absent,
+}
+
 /// Asks the owner.
 #[derive(Clone)]
 pub struct Handle {
@@ -43,7 +52,7 @@ pub struct Handle {
 
 struct Asked {
     request: Request,
-    reply: oneshot::Sender<Result<Fetched, String>>,
+    reply: oneshot::Sender<Result<Answer, String>>,
 }
 
 /// A file on its way.
@@ -58,6 +67,8 @@ enum Entry {
 struct Session {
     spool: Spool,
     entries: BTreeMap<WalFileName, Entry>,
+    /// Files handed out, oldest first: renamed away by now, or left by a hook that was killed.
+    handed: VecDeque<(Instant, PathBuf)>,
     /// The newest timeline history that it was given.
     line: Option<TimelineHistory>,
     /// The last segment that it was given.
@@ -74,11 +85,6 @@ enum Event {
         name: WalFileName,
         result: anyhow::Result<Option<PathBuf>>,
         line: Option<TimelineHistory>,
-    },
-    Delivered {
-        folder: PathBuf,
-        asked: Asked,
-        result: io::Result<()>,
     },
     Tidied,
 }
@@ -118,8 +124,8 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
 }
 
 impl Handle {
-    /// Puts a file in its place, or says that there is none. The error is text for the hook.
-    pub async fn fetch(&self, request: Request) -> Result<Fetched, String> {
+    /// Gets a file ready beside its destination, or says that there is none. The error is text for the hook.
+    pub async fn fetch(&self, request: Request) -> Result<Answer, String> {
         let (reply, answer) = oneshot::channel();
         let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
         self.requests.send(Asked { request, reply }).await.map_err(|_| gone())?;
@@ -150,6 +156,11 @@ impl Owner {
     }
 
     fn ask(&mut self, asked: Asked) {
+        if let WalFileName::Segment(segment) = asked.request.name
+            && is_beyond(asked.request.end, segment, self.size)
+        {
+            return answer(asked, Ok(Answer::Absent));
+        }
         let folder = asked.request.destination.parent().unwrap_or(Path::new("/")).to_path_buf();
         let session = match self.session(&folder) {
             Ok(session) => session,
@@ -163,9 +174,29 @@ impl Owner {
             Some(Entry::Here(place)) => {
                 let place = std::mem::take(place);
                 session.entries.remove(&name);
-                self.deliver(folder, place, asked);
+                // Gone when the data directory was removed and made anew.
+                match place.exists() {
+                    true => self.hand_over(folder, place, asked),
+                    false => self.obtain(folder, asked),
+                }
             }
             None => self.obtain(folder, asked),
+        }
+    }
+
+    /// Leaves a file in the spool to who asked for it.
+    fn hand_over(&mut self, folder: PathBuf, place: PathBuf, asked: Asked) {
+        let name = asked.request.name;
+        answer(asked, Ok(Answer::Ready(place.clone())));
+        let Some(session) = self.sessions.get_mut(&folder) else { return };
+        let left = session.hand_out(place);
+        if !left.is_empty() {
+            self.tidy(move || left.iter().for_each(|place| drop(std::fs::remove_file(place))));
+        }
+        if let (WalFileName::Segment(segment), Some(session)) = (name, self.sessions.get_mut(&folder)) {
+            session.last = Some(segment);
+            session.halted = false;
+            self.fetch_ahead(&folder);
         }
     }
 
@@ -177,6 +208,7 @@ impl Owner {
             let session = Session {
                 spool,
                 entries: BTreeMap::new(),
+                handed: VecDeque::new(),
                 line: None,
                 last: None,
                 end: None,
@@ -201,7 +233,14 @@ impl Owner {
             let work = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                fetcher.obtain(&name, &place, end).await
+                match fetcher.obtain(&name, &place, end).await {
+                    // The folder was tidied away just now.
+                    Err(_) if !spool.exists() => {
+                        make(&spool).await?;
+                        fetcher.obtain(&name, &place, end).await
+                    }
+                    result => result,
+                }
             };
             let result = work.await.map(|obtained| obtained.then_some(place));
             let line = match (&result, name) {
@@ -238,20 +277,9 @@ impl Owner {
         }
     }
 
-    /// Renames a file out of the spool.
-    fn deliver(&mut self, folder: PathBuf, place: PathBuf, asked: Asked) {
-        self.jobs.spawn(async move {
-            let destination = asked.request.destination.clone();
-            let work = tokio::task::spawn_blocking(move || std::fs::rename(&place, &destination)).await;
-            let result = work.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-            Event::Delivered { folder, asked, result }
-        });
-    }
-
     fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
         match ended? {
             Event::Obtained { folder, name, result, line } => self.obtained(folder, name, result, line),
-            Event::Delivered { folder, asked, result } => self.delivered(folder, asked, result),
             Event::Tidied => (),
         }
         Ok(())
@@ -283,28 +311,11 @@ impl Owner {
                 session.halted = true;
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
-            Ok(None) => waiting.into_iter().for_each(|asked| answer(asked, Ok(Fetched::Absent))),
+            Ok(None) => waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent))),
             Err(error) => {
                 let text = render(&error);
                 waiting.into_iter().for_each(|asked| answer(asked, Err(text.clone())));
             }
-        }
-    }
-
-    fn delivered(&mut self, folder: PathBuf, asked: Asked, result: io::Result<()>) {
-        if let Err(error) = result {
-            let destination = asked.request.destination.display().to_string();
-            let error = Err::<(), _>(anyhow!(error))
-                .with_context(|| format!("cannot put \"{}\" at \"{destination}\"", asked.request.name))
-                .hint("the folder must be writable by the user who runs `walden serve`");
-            return answer(asked, error.map(|()| Fetched::Delivered).map_err(|error| render(&error)));
-        }
-        let name = asked.request.name;
-        answer(asked, Ok(Fetched::Delivered));
-        if let (WalFileName::Segment(segment), Some(session)) = (name, self.sessions.get_mut(&folder)) {
-            session.last = Some(segment);
-            session.halted = false;
-            self.fetch_ahead(&folder);
         }
     }
 
@@ -367,6 +378,14 @@ impl Session {
         self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
     }
 
+    /// Notes that a file was handed out; those that were handed out long ago, which nobody will rename any more.
+    fn hand_out(&mut self, place: PathBuf) -> Vec<PathBuf> {
+        let now = Instant::now();
+        self.handed.push_back((now, place));
+        let old = self.handed.iter().take_while(|(at, _)| *at + IDLE <= now).count();
+        self.handed.drain(..old).map(|(_, place)| place).collect()
+    }
+
     /// What recovery will ask for next.
     fn wanted(&self, prefetch: usize, size: SegmentSize) -> Vec<SegmentName> {
         let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.line.as_ref(), size)));
@@ -388,7 +407,7 @@ impl Session {
     }
 }
 
-fn answer(asked: Asked, result: Result<Fetched, String>) {
+fn answer(asked: Asked, result: Result<Answer, String>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
 }

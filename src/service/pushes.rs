@@ -49,9 +49,25 @@ struct Running {
 }
 
 enum Event {
-    Compressed { path: PathBuf, prepared: anyhow::Result<Prepared>, share: Share },
-    Stored { path: PathBuf, fingerprint: Option<Fingerprint>, stored: anyhow::Result<Stored> },
-    Scanned { pg_wal: PathBuf, found: std::io::Result<(Vec<Turn>, bool)> },
+    Compressed {
+        path: PathBuf,
+        prepared: anyhow::Result<Box<Prepared>>,
+        share: Share,
+    },
+    Stored {
+        path: PathBuf,
+        fingerprint: Option<Fingerprint>,
+        stored: anyhow::Result<Stored>,
+    },
+    /// A file that was stored before is asked for: whether the repository still has it.
+    Confirmed {
+        asked: Asked,
+        there: bool,
+    },
+    Scanned {
+        pg_wal: PathBuf,
+        found: std::io::Result<(Vec<Turn>, bool)>,
+    },
 }
 
 struct Folder {
@@ -131,7 +147,7 @@ impl Owner {
         loop {
             self.start_asked();
             self.look_ahead();
-            if self.closed && self.queue.is_empty() && self.running.is_empty() {
+            if self.closed && self.queue.is_empty() && self.jobs.is_empty() {
                 return Ok(());
             }
             let wake = self.wake_at();
@@ -151,8 +167,15 @@ impl Owner {
     fn ask(&mut self, asked: Asked) {
         self.reach(&asked.path);
         if self.remembered.proves(&asked.path, asked.fingerprint) {
-            return answer(asked, Ok(()));
+            let pusher = self.pusher.clone();
+            self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
+            return;
         }
+        self.ask_anew(asked);
+    }
+
+    /// What was asked for must be pushed.
+    fn ask_anew(&mut self, asked: Asked) {
         match self.running.get_mut(&asked.path) {
             Some(running) => running.late.push(asked),
             None => self.queue.push_back(asked),
@@ -182,7 +205,8 @@ impl Owner {
             let from = path.clone();
             let work = tokio::task::spawn_blocking(move || pusher.prepare(&from)).await;
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
-            share.shrink_to(prepared.as_ref().map_or(0, Prepared::memory));
+            let prepared = prepared.map(Box::new);
+            share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
             Event::Compressed { path, prepared, share }
         });
     }
@@ -197,12 +221,17 @@ impl Owner {
                 }
             }
             Event::Stored { path, fingerprint, stored } => self.finish(&path, fingerprint, stored),
+            Event::Confirmed { asked, there: true } => {
+                self.healthy = true;
+                answer(asked, Ok(()));
+            }
+            Event::Confirmed { asked, there: false } => self.ask_anew(asked),
             Event::Scanned { pg_wal, found } => self.scanned(&pg_wal, found),
         }
         Ok(())
     }
 
-    fn store(&mut self, prepared: Prepared, share: Share) {
+    fn store(&mut self, prepared: Box<Prepared>, share: Share) {
         let pusher = self.pusher.clone();
         self.jobs.spawn(async move {
             let stored = pusher.store(&prepared).await;

@@ -43,18 +43,26 @@ impl Spool {
 
     /// Removes what another service left.
     pub fn remove_leftovers(&self) {
+        self.remove_files(|name| !name.starts_with(&self.mark));
+    }
+
+    /// Whether the folder is there.
+    pub fn exists(&self) -> bool {
+        self.folder.is_dir()
+    }
+
+    fn remove_files(&self, of_name: impl Fn(&str) -> bool) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            if !entry.file_name().to_string_lossy().starts_with(&self.mark) {
-                let _ = fs::remove_file(entry.path());
-            }
+        for entry in entries.flatten().filter(|entry| of_name(&entry.file_name().to_string_lossy())) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 
-    /// Removes the folder and all in it.
+    /// Removes this service's files, and the folder when nothing else is in it.
     pub fn clear(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder)
-            && error.kind() != ErrorKind::NotFound
+        self.remove_files(|name| name.starts_with(&self.mark));
+        if let Err(error) = fs::remove_dir(&self.folder)
+            && !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty)
         {
             tracing::warn!("cannot remove \"{}\": {error}", self.folder.display());
         }

@@ -1,12 +1,15 @@
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::fsync;
@@ -14,17 +17,51 @@ use crate::fsync;
 /// Names of files being written begin so; no key does, hence listings never show them.
 const TEMPORARY: &str = ".walden-tmp-";
 
+/// Operations under way at once. One on a file server that went away cannot be interrupted: it keeps its thread, and its
+/// place here, until the server is back. Further ones wait without a thread and can be given up.
+const AT_ONCE: usize = 16;
+/// Folders known to be durable; more are looked at again.
+const MOST_DURABLE: usize = 4096;
+
 /// Objects as files below a folder. A put writes a temporary file beside its place, fsyncs it, renames it without
 /// replacing and fsyncs the folder. Files are 0600, folders 0700.
 #[derive(Debug, Clone)]
 pub struct LocalStorage {
     root: PathBuf,
+    places: Arc<Semaphore>,
+    durable: Arc<DurableFolders>,
+}
+
+/// Folders whose own entries, and those of the folders above them, are on disk. Whoever made a folder may have died
+/// before that, so that it is there says nothing. By device and inode: a folder made anew is another one.
+#[derive(Debug, Default)]
+struct DurableFolders(Mutex<HashSet<(u64, u64)>>);
+
+impl DurableFolders {
+    /// Makes the entries of `folder` and of what is above it, up to `root`, durable, once.
+    fn ensure(&self, root: &Path, folder: &Path) -> io::Result<()> {
+        let meta = fs::metadata(folder)?;
+        let id = (meta.dev(), meta.ino());
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&id) {
+            return Ok(());
+        }
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(root)) {
+            fsync::sync_folder(above)?;
+        }
+        let mut known = known();
+        if known.len() >= MOST_DURABLE {
+            known.clear();
+        }
+        known.insert(id);
+        Ok(())
+    }
 }
 
 impl LocalStorage {
     /// The folder need not exist yet; the first put makes it.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), places: Arc::new(Semaphore::new(AT_ONCE)), durable: Arc::default() }
     }
 
     /// Runs blocking file work off the async threads.
@@ -35,7 +72,12 @@ impl LocalStorage {
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
         let root = self.root.clone();
-        let result = tokio::task::spawn_blocking(move || work(&root)).await;
+        let place = self.places.clone().acquire_owned().await;
+        let result = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work(&root)
+        })
+        .await;
         result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(|source| StorageError {
             operation,
             key: key.to_string(),
@@ -53,7 +95,13 @@ impl Storage for LocalStorage {
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
         let path = self.root.join(key.as_str());
-        self.run("put", key.as_str(), move |_| put(&path, &body, mode)).await
+        let durable = self.durable.clone();
+        let work = move |root: &Path| {
+            let outcome = put(&path, &body, mode)?;
+            path.parent().map_or(Ok(()), |folder| durable.ensure(root, folder))?;
+            Ok(outcome)
+        };
+        self.run("put", key.as_str(), work).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -245,6 +293,42 @@ mod tests {
         assert_eq!(storage.sweep(Duration::from_secs(3600)).await.unwrap(), 0);
         assert_eq!(storage.sweep(Duration::ZERO).await.unwrap(), 1);
         assert!(!leftover.exists() && folder.path().join("a/b").exists());
+    }
+
+    #[tokio::test]
+    async fn folders_above_are_made_durable_once_and_again_when_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::new(folder.path());
+        let known = || storage.durable.0.lock().unwrap().len();
+        for (name, expected) in [("a/b/1", 1), ("a/b/2", 1), ("a/c/1", 2), ("top", 3)] {
+            let _ = storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+            assert_eq!(known(), expected, "{name}");
+        }
+        // Also where the object is there: another process may have put it, and died.
+        let second = LocalStorage::new(folder.path());
+        let outcome = second.put(&Key::new("a/b/1").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+        assert_eq!(outcome, PutOutcome::AlreadyExists);
+        assert_eq!(second.durable.0.lock().unwrap().len(), 1);
+        fs::rename(folder.path().join("a/b"), folder.path().join("a/old")).unwrap();
+        let _ = storage.put(&Key::new("a/b/1").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+        assert_eq!(known(), 4);
+    }
+
+    #[tokio::test]
+    async fn operations_that_hang_keep_a_bounded_number_of_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let (storage, key) = (LocalStorage::new(folder.path()), Key::new("pipe").unwrap());
+        for _ in 0..AT_ONCE + 3 {
+            let read = tokio::time::timeout(Duration::from_millis(20), storage.get(&key, 0..1));
+            assert!(read.await.is_err());
+        }
+        assert_eq!(storage.places.available_permits(), 0);
+        // What they wait for is back: all of them end, none of the given up ones was begun.
+        let _writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let all = storage.places.acquire_many(AT_ONCE as u32);
+        assert!(tokio::time::timeout(Duration::from_secs(30), all).await.is_ok());
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The PostgreSQL majors that tests/postgres-majors brought.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -19,7 +21,10 @@ impl Major {
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres"), PathBuf::from);
         let folder = cache.join(number.to_string());
         if !folder.join("bin/postgres").exists() {
-            eprintln!("PostgreSQL {number}: skipped (not in {}; run tests/postgres-majors)", cache.display());
+            say_skipped(&format!(
+                "PostgreSQL {number}: skipped (not in {}; run tests/postgres-majors)",
+                cache.display()
+            ));
             return None;
         }
         Some(Self { number, bin: reachable(&folder, number).join("bin") })
@@ -54,6 +59,14 @@ impl Major {
     /// Whether this major came with a program: some are servers only.
     pub fn has(&self, name: &str) -> bool {
         self.bin.join(name).exists()
+    }
+}
+
+/// Says once on the real standard error that something is left out: libtest shows nothing of tests that pass.
+pub fn say_skipped(words: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(words.to_string()) {
+        let _ = writeln!(std::io::stderr(), "{words}");
     }
 }
 

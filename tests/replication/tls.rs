@@ -65,7 +65,10 @@ impl Pki {
     /// `None`, said aloud, where the major was built without TLS.
     async fn server(&self, major: &Major, certificate: &str) -> Option<Server> {
         if !major.speaks_tls() {
-            eprintln!("PostgreSQL {}: skipped (built without TLS)", major.number);
+            crate::harness::say_skipped(&format!(
+                "PostgreSQL {}: skipped where TLS is needed (built without it)",
+                major.number
+            ));
             return None;
         }
         let mut server = Server::start(major, "", "");

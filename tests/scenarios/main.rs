@@ -3,8 +3,11 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod archive;
 mod backup;
 mod backup_crash;
 mod errors;
 mod foundation;
 mod oracle;
+mod restore;
+mod restored_settings;

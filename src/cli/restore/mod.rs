@@ -114,9 +114,10 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         refuse_root()?;
     }
     let cluster = context.cluster().await?;
-    let plan = match plan(&load::load(&cluster).await?, &request) {
+    let unknown = "check that the repository is reachable and that this user may read all of it";
+    let plan = match plan(&load::load(&cluster).await.hint(unknown)?, &request) {
         Ok(plan) => plan,
-        Err(unreachable) => return render::refusal(context.format, &unreachable),
+        Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
     };
     check_action(&plan, args.target_action)?;
     let choices = choices(context, &args)?;
@@ -170,7 +171,7 @@ fn request(args: &Args) -> anyhow::Result<Request> {
     let target = match (&args.time, args.lsn, args.xid, &args.name) {
         (Some(text), ..) => Target::Time(moment(text)?),
         (_, Some(lsn), ..) => Target::Lsn(lsn),
-        (_, _, Some(xid), _) => Target::Xid(xid),
+        (_, _, Some(xid), _) => Target::Xid(without_epoch(xid)?),
         (.., Some(name)) => Target::Name(restore_point(name)?),
         _ if args.immediate => Target::Immediate,
         _ => Target::Latest,
@@ -187,6 +188,18 @@ fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
         tracing::info!("\"{text}\" has no offset and is taken as UTC");
     }
     Ok(time)
+}
+
+/// A transaction id as WAL has it. One with an epoch is refused: the same low bits come again with each epoch, and the
+/// server would stop at whichever comes first.
+fn without_epoch(xid: u64) -> anyhow::Result<u32> {
+    let narrow = u32::try_from(xid);
+    narrow.map_err(|_| anyhow!("transaction id {xid} has an epoch: PostgreSQL finds transactions by their low 32 bits only")).hint(
+        format!(
+            "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older, by --xid {} with --backup",
+            xid as u32
+        ),
+    )
 }
 
 /// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
-use crate::postgres::restore::Restored;
 use crate::postgres::restore::files::Destination;
 use crate::postgres::restore::server_log::Phase;
 use crate::postgres::restore::start::Recovered;
+use crate::postgres::restore::{Restored, shell_word};
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]
@@ -20,8 +20,8 @@ struct Shown<'a> {
     all_settings: &'a [(String, String)],
 }
 
-/// Prints why a target cannot be reached, and what can.
-pub fn refusal(format: Format, refused: &Unreachable) -> anyhow::Result<Exit> {
+/// Prints why a target cannot be reached, and what can, as commands that restore to the same folder.
+pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> anyhow::Result<Exit> {
     if format == Format::Json {
         print_json(refused)?;
     }
@@ -29,9 +29,11 @@ pub fn refusal(format: Format, refused: &Unreachable) -> anyhow::Result<Exit> {
     for note in &refused.notes {
         eprintln!("NOTE: {note}");
     }
+    let to_dir = to_dir.map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy()))).unwrap_or_default();
     for (when, nearest) in [("before", &refused.nearest_before), ("after", &refused.nearest_after)] {
         if let Some(nearest) = nearest {
-            eprintln!("HINT: nearest reachable moment {when}: {}: walden restore {}", nearest.words, nearest.arguments);
+            let (words, arguments) = (&nearest.words, &nearest.arguments);
+            eprintln!("HINT: nearest reachable moment {when}: {words}: walden restore {arguments}{to_dir}");
         }
     }
     eprintln!("HINT: {}", refused.hint());

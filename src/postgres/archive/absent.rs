@@ -1,9 +1,11 @@
-//! May "there is no such segment" be said? PostgreSQL takes that for the end of the archive and opens the cluster, so
-//! it may be said only where nothing shows that the segment must once have been. Pure.
+//! May "there is no such file" be said? PostgreSQL takes that for the end of the archive, or of the timelines in it, and
+//! opens the cluster, so it may be said only where nothing shows that the file must once have been. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 /// A WAL file that the repository has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,30 +15,55 @@ pub struct Kept {
     pub age: Duration,
 }
 
-/// What the repository has besides the missing segment.
+/// A complete base backup: all WAL of the timeline up to here was archived before the backup was called complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    pub id: BackupId,
+    pub timeline: TimelineId,
+    pub up_to: Lsn,
+}
+
+/// What the repository has besides the missing file.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Files of the segment's own timeline, at least those from its place on.
+    /// Files of the missing one's own timeline: of a segment's, at least those from its place on; of a history file's,
+    /// at least one.
     pub kept: Vec<Kept>,
     /// Newer timelines, and how long ago their history files were stored.
     pub histories: Vec<(TimelineHistory, Duration)>,
+    pub backups: Vec<BackedUp>,
 }
 
-/// Why the archive goes on beyond a missing segment.
+/// What shows that a missing file must once have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    File(WalFileName),
+    Backup(BackupId),
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) => write!(f, "{name}"),
+            Self::Backup(id) => write!(f, "base backup {id}"),
+        }
+    }
+}
+
+/// Why a missing file must once have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The file that shows it.
-    pub shown_by: WalFileName,
+    pub shown_by: Witness,
     /// How long ago that was stored.
     pub age: Duration,
 }
 
-/// What the absence of a segment means.
+/// What the absence of a file means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// WAL of this timeline ends before the segment, as far as the archive knows.
+    /// WAL of this timeline ends before the segment, or there is no such timeline, as far as the archive knows.
     End,
-    /// WAL goes on after it: it was lost, or its copy is still on its way.
+    /// WAL goes on after it, or its timeline exists: it was lost, or its copy is still on its way.
     Gap(Proof),
 }
 
@@ -50,14 +77,50 @@ pub fn judge(missing: SegmentName, size: SegmentSize, facts: &Facts) -> Verdict 
             WalFileName::History(_) => return None,
         };
         let later = segment.timeline == missing.timeline && segment.number(size) > missing.number(size);
-        later.then_some(Proof { shown_by: kept.name, age: kept.age })
+        later.then_some(kept.proof())
     };
     let later_child = |(history, age): &(TimelineHistory, Duration)| {
         // The segment of the switch itself is only needed from the child.
         let left = history.end_of(missing.timeline)??;
-        (left >= missing.end(size)).then_some(Proof { shown_by: WalFileName::History(history.timeline), age: *age })
+        (left >= missing.end(size)).then(|| shown_by_history(history, *age))
     };
+    let later_backup = |backup: &&BackedUp| backup.timeline == missing.timeline && backup.up_to > missing.start(size);
     let proofs = facts.kept.iter().filter_map(later_file).chain(facts.histories.iter().filter_map(later_child));
+    oldest(proofs.chain(facts.backups.iter().filter(later_backup).map(BackedUp::proof)))
+}
+
+/// What it means that the history file of `timeline` is not there. A server archives it before any other file of the
+/// timeline, so whatever else there is of that timeline shows that it was lost. Timeline 1 has none.
+pub fn judge_history(timeline: TimelineId, facts: &Facts) -> Verdict {
+    if timeline.0 <= 1 {
+        return Verdict::End;
+    }
+    let own_file = |kept: &&Kept| kept.name.timeline() == timeline && !matches!(kept.name, WalFileName::History(_));
+    let child = |(history, _): &&(TimelineHistory, Duration)| matches!(history.end_of(timeline), Some(Some(_)));
+    let files = facts.kept.iter().filter(own_file).map(Kept::proof);
+    let children = facts.histories.iter().filter(child).map(|(history, age)| shown_by_history(history, *age));
+    let backups = facts.backups.iter().filter(|backup| backup.timeline == timeline).map(BackedUp::proof);
+    oldest(files.chain(children).chain(backups))
+}
+
+impl Kept {
+    fn proof(&self) -> Proof {
+        Proof { shown_by: Witness::File(self.name), age: self.age }
+    }
+}
+
+impl BackedUp {
+    /// However young: it was complete only after its WAL was there.
+    fn proof(&self) -> Proof {
+        Proof { shown_by: Witness::Backup(self.id.clone()), age: Duration::MAX }
+    }
+}
+
+fn shown_by_history(history: &TimelineHistory, age: Duration) -> Proof {
+    Proof { shown_by: Witness::File(WalFileName::History(history.timeline)), age }
+}
+
+fn oldest(proofs: impl Iterator<Item = Proof>) -> Verdict {
     proofs.max_by_key(|proof| proof.age).map_or(Verdict::End, Verdict::Gap)
 }
 
@@ -71,7 +134,6 @@ pub fn is_beyond(end: Option<SegmentName>, asked: SegmentName, size: SegmentSize
 mod tests {
     use super::*;
     use crate::postgres::archive::testing::{cluster_description, name};
-    use crate::postgres::types::TimelineId;
 
     fn size() -> SegmentSize {
         cluster_description().segment_size
@@ -85,7 +147,13 @@ mod tests {
                 .iter()
                 .map(|(timeline, content)| (TimelineHistory::parse(TimelineId(*timeline), content).unwrap(), age))
                 .collect(),
+            backups: Vec::new(),
         }
+    }
+
+    fn backup(timeline: u32, up_to: &str) -> BackedUp {
+        let id = "20260101-000000Z".parse().unwrap();
+        BackedUp { id, timeline: TimelineId(timeline), up_to: up_to.parse().unwrap() }
     }
 
     fn verdict(files: &[&str], histories: &[(u32, &str)]) -> Option<String> {
@@ -139,6 +207,32 @@ mod tests {
         assert_eq!(verdict(&[], &[(2, "1\t0/5FFFFF\tx\n")]), None);
         assert_eq!(verdict(&[], &[(2, "1\t0/300000\tx\n")]), None);
         assert_eq!(verdict(&[], &[(4, "3\t0/900000\tx\n")]), None, "not a descendant");
+    }
+
+    #[test]
+    fn a_backup_shows_the_wal_up_to_its_end() {
+        let judged = |backup| {
+            let facts = Facts { backups: vec![backup], ..Facts::default() };
+            judge(name("000000010000000000000005"), size(), &facts) != Verdict::End
+        };
+        assert!(judged(backup(1, "0/500100")) && judged(backup(1, "0/900100")));
+        assert!(!judged(backup(1, "0/500000")), "it ends with the segment before");
+        assert!(!judged(backup(2, "0/900100")));
+    }
+
+    #[test]
+    fn whatever_there_is_of_a_timeline_shows_that_it_had_a_history_file() {
+        let lost = |facts: Facts| judge_history(TimelineId(2), &facts) != Verdict::End;
+        for file in ["000000020000000000000003", "000000020000000000000003.partial"] {
+            assert!(lost(facts(&[file], &[])), "{file}");
+        }
+        assert!(lost(facts(&["000000020000000000000003.00000028.backup"], &[])));
+        assert!(lost(facts(&[], &[(3, "1\t0/300000\tx\n2\t0/400000\tx\n")])), "an ancestor");
+        assert!(lost(Facts { backups: vec![backup(2, "0/500100")], ..Facts::default() }));
+        assert!(!lost(facts(&["000000010000000000000003", "000000030000000000000003"], &[(3, "1\t0/300000\tx\n")])));
+        assert!(!lost(Facts { backups: vec![backup(1, "0/500100")], ..Facts::default() }));
+        let facts = facts(&["000000010000000000000003"], &[(2, "1\t0/300000\tx\n")]);
+        assert_eq!(judge_history(TimelineId(1), &facts), Verdict::End, "timeline 1 has none");
     }
 
     #[test]

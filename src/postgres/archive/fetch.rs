@@ -1,22 +1,27 @@
 //! Getting one WAL file back: whole, verified and renamed into place; or the proof that there is none.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::absent::{Proof, Verdict, is_beyond, judge};
+use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::{Retry, miss, retry};
 use crate::codec::{Damaged, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
-use crate::postgres::catalog::{WAL_KIND, WalDescription};
+use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{SegmentName, WalFileName};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::Key;
 
@@ -29,6 +34,8 @@ const GAP_GRACE: Duration = Duration::from_secs(10);
 pub struct Fetcher {
     cluster: Cluster,
     retry: Retry,
+    /// Complete backups, as far as they were needed: they tell what WAL there must be.
+    backups: Arc<Mutex<BTreeMap<BackupId, BackupDescription>>>,
 }
 
 /// An answer. That there is none is an error.
@@ -49,10 +56,30 @@ pub struct Gap {
     pub proof: Proof,
 }
 
+/// The history file is missing although its timeline exists.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "timeline history file \"{}\" is missing in {store}, but timeline {timeline} exists: \"{}\" is there",
+    WalFileName::History(*timeline),
+    proof.shown_by
+)]
+pub struct HistoryLost {
+    pub timeline: TimelineId,
+    pub store: String,
+    pub proof: Proof,
+}
+
+/// A miss that is not the end of the archive.
+struct Lost {
+    error: anyhow::Error,
+    /// How long ago what shows it was stored.
+    age: Duration,
+}
+
 impl Fetcher {
     /// For a cluster.
     pub fn new(cluster: Cluster, retry: Retry) -> Self {
-        Self { cluster, retry }
+        Self { cluster, retry, backups: Arc::default() }
     }
 
     /// The cluster.
@@ -69,10 +96,20 @@ impl Fetcher {
         end: Option<SegmentName>,
     ) -> anyhow::Result<Fetched> {
         let beside = beside(destination)?;
+        // A process that was killed within this left it.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(anyhow!(error))
+                    .with_context(|| format!("cannot remove \"{}\"", beside.display()))
+                    .hint("the folder must be writable by the user who runs Walden");
+            }
+            // Any other trouble with the folder shows when the file is made.
+            _ => (),
+        }
         match self.obtain(name, &beside, end).await? {
             false => Ok(Fetched::Absent),
             true => {
-                let renamed = fs::rename(&beside, destination);
+                let renamed = fs::rename(&beside, destination).inspect_err(|_| drop(fs::remove_file(&beside)));
                 renamed.with_context(|| format!("cannot put \"{name}\" at \"{}\"", destination.display()))?;
                 Ok(Fetched::Delivered)
             }
@@ -92,13 +129,11 @@ impl Fetcher {
             if self.retrieve(name, path).await? {
                 return Ok(true);
             }
-            let Some(gap) = self.explain(name).await? else { return Ok(false) };
+            let explained = timeout(self.retry.timeout, self.explain(name)).await;
+            let Some(lost) = explained.unwrap_or_else(|_| Err(self.no_answer(name)))? else { return Ok(false) };
             let pause = retry::pause(attempt);
-            if gap.proof.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.retry.timeout) {
-                return Err(gap).hint(
-                    "recovery cannot pass a gap: bring the segment from the server's pg_wal or from another copy with \
-                     `walden wal push`, or restore to a target before it",
-                );
+            if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.retry.timeout) {
+                return Err(lost.error);
             }
             sleep(pause).await;
         }
@@ -120,14 +155,44 @@ impl Fetcher {
     }
 
     /// What it means that `name` is not in the repository; `None`: that it never was.
-    async fn explain(&self, name: &WalFileName) -> anyhow::Result<Option<Gap>> {
+    async fn explain(&self, name: &WalFileName) -> anyhow::Result<Option<Lost>> {
         miss::confirm(&self.cluster).await?;
-        let WalFileName::Segment(missing) = *name else { return Ok(None) };
-        let facts = miss::gather(&self.cluster, missing).await?;
-        Ok(match judge(missing, self.cluster.description.segment_size, &facts) {
-            Verdict::End => None,
-            Verdict::Gap(proof) => Some(Gap { missing, store: self.cluster.repository.describe(), proof }),
-        })
+        let facts = miss::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
+        let store = self.cluster.repository.describe();
+        let lost = match *name {
+            WalFileName::Segment(missing) => match judge(missing, self.cluster.description.segment_size, &facts) {
+                Verdict::End => return Ok(None),
+                Verdict::Gap(proof) => Lost {
+                    age: proof.age,
+                    error: with_hint(
+                        Gap { missing, store, proof }.into(),
+                        "recovery cannot pass a gap: bring the segment from the server's pg_wal or from another copy \
+                         with `walden wal push`, or restore to a target before it",
+                    ),
+                },
+            },
+            WalFileName::History(timeline) => match judge_history(timeline, &facts) {
+                Verdict::End => return Ok(None),
+                Verdict::Gap(proof) => Lost {
+                    age: proof.age,
+                    error: with_hint(
+                        HistoryLost { timeline, store, proof }.into(),
+                        format!(
+                            "without it recovery takes another timeline: store it again with `walden wal push \
+                             <data directory>/pg_wal/{name}`; every server that is or was on that timeline has it"
+                        ),
+                    ),
+                },
+            },
+            WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(None),
+        };
+        Ok(Some(lost))
+    }
+
+    fn no_answer(&self, name: &WalFileName) -> anyhow::Error {
+        let seconds = self.retry.timeout.as_secs_f32();
+        let error = anyhow!("cannot tell what it means that \"{name}\" is missing: no answer within {seconds} s");
+        with_hint(error, "check that the repository is reachable, or raise `wal.timeout`")
     }
 
     fn write_out(&self, name: &WalFileName, key: &Key, object: &Bytes, path: &Path) -> anyhow::Result<()> {
@@ -185,13 +250,15 @@ fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
     }
 }
 
-/// A new name beside `path`, on the same file system.
+/// A name beside `path`, on the same file system; always the same, so that at most one is ever left there.
 fn beside(path: &Path) -> anyhow::Result<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.file_name().is_none() {
+    let Some(name) = path.file_name() else {
         return Err(anyhow!("\"{}\" is no place for a file", path.display()));
-    }
-    Ok(folder.join(format!(".walden-fetch-{:016x}", getrandom::u64()?)))
+    };
+    let mut own = OsString::from(".walden-fetch-");
+    own.push(name);
+    Ok(folder.join(own))
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {

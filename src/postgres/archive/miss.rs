@@ -1,13 +1,16 @@
-//! Gathers what the repository has besides a segment that it does not have.
+//! Gathers what the repository has besides a file that it does not have.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
-use super::absent::{Facts, Kept};
+use super::absent::{BackedUp, Facts, Kept};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::WAL_KIND;
+use crate::postgres::catalog::load::refresh_backups;
+use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta};
 
@@ -29,28 +32,63 @@ pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads what tells whether `missing` is a gap: later files of its timeline, and newer timelines' history.
-pub async fn gather(cluster: &Cluster, missing: SegmentName) -> anyhow::Result<Facts> {
+/// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those
+/// that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where it has backups.
+pub async fn gather(
+    cluster: &Cluster,
+    missing: &WalFileName,
+    known: &mut BTreeMap<BackupId, BackupDescription>,
+) -> anyhow::Result<Facts> {
     let now = SystemTime::now();
-    let mut kept = later_in_group(cluster, missing, now).await?;
-    let mut histories = Vec::new();
+    refresh_backups(cluster, known).await?;
+    let mut facts = Facts { backups: known.values().flat_map(backed_up).collect(), ..Facts::default() };
+    if let WalFileName::Segment(segment) = missing {
+        facts.kept = later_in_group(cluster, *segment, now).await?;
+    }
+    let mut folders = Vec::new();
     for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
         match entry {
             ListEntry::Folder(folder) => {
-                if let Some(first) = first_of_later_group(cluster, &folder, missing, now).await? {
-                    kept.push(first);
+                if may_tell(cluster, &folder, missing) {
+                    facts.kept.extend(first_in(cluster, &folder, now).await?);
                 }
+                folders.push(folder);
             }
             ListEntry::Object(meta) => match cluster.layout.parse_wal(&meta.key) {
-                Some(WalFileName::History(timeline)) if timeline > missing.timeline => {
-                    histories.push((read_history(cluster, timeline).await?, age(&meta, now)));
+                Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
+                    facts.histories.push((read_history(cluster, timeline).await?, age(&meta, now)));
                 }
-                Some(name) => kept.push(Kept { name, age: age(&meta, now) }),
+                Some(name) => facts.kept.push(Kept { name, age: age(&meta, now) }),
                 None => (),
             },
         }
     }
-    Ok(Facts { kept, histories })
+    let nothing = facts.kept.is_empty() && facts.histories.is_empty();
+    if nothing && !known.is_empty() && !any_segment(cluster, &folders, now).await? {
+        return Err(no_wal(cluster));
+    }
+    Ok(facts)
+}
+
+fn backed_up(backup: &BackupDescription) -> [BackedUp; 2] {
+    let until = |timeline, up_to| BackedUp { id: backup.id.clone(), timeline, up_to };
+    [until(backup.timeline, backup.start_lsn), until(backup.stop_timeline, backup.stop_lsn)]
+}
+
+async fn any_segment(cluster: &Cluster, folders: &[String], now: SystemTime) -> anyhow::Result<bool> {
+    for folder in folders {
+        if first_in(cluster, folder, now).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Backups are complete only once their WAL is stored: what shows none of it does not show what there is.
+fn no_wal(cluster: &Cluster) -> anyhow::Error {
+    let folder = cluster.layout.wal_folder();
+    let error = anyhow!("{} has base backups, but no WAL at all in \"{folder}\"", cluster.repository.describe());
+    with_hint(error, "bring the folder back, or check what is mounted there; recovery goes on from here then")
 }
 
 async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<Kept>> {
@@ -58,21 +96,26 @@ async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime
     Ok(entries(cluster, &folder).await?.iter().filter_map(|entry| kept(cluster, entry, now)).collect())
 }
 
-/// The first segment in a folder of the same timeline that lies after the missing one's: a folder can also be empty.
-async fn first_of_later_group(
-    cluster: &Cluster,
-    folder: &str,
-    missing: SegmentName,
-    now: SystemTime,
-) -> anyhow::Result<Option<Kept>> {
-    let group = |folder: &str| folder.strip_suffix('/').and_then(|path| path.rsplit('/').next()).map(str::to_string);
-    let (Some(found), Some(own)) = (group(folder), group(&cluster.layout.wal_group_folder(&missing))) else {
-        return Ok(None);
-    };
-    let same_timeline = found.len() == own.len() && found.get(..8) == own.get(..8);
-    if !same_timeline || found <= own {
-        return Ok(None);
+/// Whether what lies in a folder of segments tells about the missing file: for a segment, those after it on its
+/// timeline; for a history file, all of its timeline.
+fn may_tell(cluster: &Cluster, folder: &str, missing: &WalFileName) -> bool {
+    let name = |folder: &str| folder.strip_prefix(&cluster.layout.wal_folder()).map(str::to_string);
+    match missing {
+        WalFileName::Segment(segment) => {
+            let (Some(found), Some(own)) = (name(folder), name(&cluster.layout.wal_group_folder(segment))) else {
+                return false;
+            };
+            found.len() == own.len() && found.get(..8) == own.get(..8) && found > own
+        }
+        WalFileName::History(timeline) => {
+            name(folder).is_some_and(|found| found.starts_with(&format!("{:08X}", timeline.0)))
+        }
+        WalFileName::Partial(_) | WalFileName::Backup { .. } => false,
     }
+}
+
+/// The first segment in a folder, which can also be empty.
+async fn first_in(cluster: &Cluster, folder: &str, now: SystemTime) -> anyhow::Result<Option<Kept>> {
     let page = cluster.repository.storage().list(folder, None).await?;
     Ok(page.iter().find_map(|entry| kept(cluster, entry, now)))
 }

@@ -15,7 +15,7 @@ pub(crate) mod testing;
 mod tests;
 pub mod verify;
 
-pub use fetch::{Fetched, Fetcher, Gap};
+pub use fetch::{Fetched, Fetcher, Gap, HistoryLost};
 pub use identity::Refused;
 pub use push::{Conflict, Fingerprint, Prepared, Pusher, Stored};
 pub use retry::Retry;

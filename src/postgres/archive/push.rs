@@ -102,6 +102,12 @@ impl Pusher {
         self.store(&prepared).await
     }
 
+    /// Whether the repository has an object of this file's name. An answer that does not come counts as no.
+    pub async fn holds(&self, path: &Path) -> bool {
+        let Ok(name) = wal_file_name(path) else { return false };
+        matches!(self.cluster.repository.storage().head(&self.cluster.layout.wal(&name)).await, Ok(Some(_)))
+    }
+
     /// Checks, reads and compresses the file at `path`. Blocking: takes a core for a while.
     pub fn prepare(&self, path: &Path) -> anyhow::Result<Prepared> {
         self.prepare_at(path, Utc::now()).with_context(|| format!("cannot archive \"{}\"", path.display()))

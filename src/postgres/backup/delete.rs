@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::BufReader;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::cleanup::{keys, objects};
 use super::manifest::{self, Entry, read_entries};
 use crate::codec::open_envelope;
-use crate::error::one_line;
+use crate::error::{one_line, with_hint};
 use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
@@ -65,14 +65,19 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     let histories = load_histories(cluster, &wal.histories).await?;
     let lines = lines(histories.known.into_values(), &loaded.complete, &wal.ranges);
     let (needed_by, unknown) = users(cluster, &loaded, id).await?;
-    let usable = |backup: &&BackupDescription| backup.checksum_failures.is_empty();
+    let usable = |backup: &&BackupDescription| {
+        let has_history = backup.timeline.0 <= 1 || wal.histories.contains(&backup.timeline);
+        backup.checksum_failures.is_empty() && has_history && has_own_wal(backup, &wal.ranges)
+    };
     let others = loaded.complete.iter().filter(usable).filter(|backup| backup.id != *id).count();
     let own = loaded.complete.iter().filter(usable).any(|backup| backup.id == *id);
     let manifest = cluster.layout.manifest(id);
-    let (first, rest): (Vec<Key>, Vec<Key>) = keys(&objects).into_iter().partition(|key| *key == manifest);
+    let reservation = cluster.layout.started(id);
+    let mut keys = keys(&objects);
+    keys.sort_by_key(|key| (*key != manifest, *key != reservation));
     Ok(DeletePlan {
         id: id.clone(),
-        keys: first.into_iter().chain(rest).collect(),
+        keys,
         objects: objects.len() as u64,
         stored_bytes: objects.iter().map(|meta| meta.size).sum(),
         lost: lost(&loaded.complete, &wal.ranges, &lines, id),
@@ -82,12 +87,34 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     })
 }
 
-/// Carries a plan out: the manifest goes first, so that the backup stops existing at once. Safe to repeat.
+/// Carries a plan out: the manifest goes first, so that the backup stops existing at once. Of an unfinished backup the
+/// reservation goes first: a process that still takes it sees that once it has written its manifest, and takes that
+/// back. Safe to repeat. Errors: the store's; or the backup was completed meanwhile, and all that belongs to it is left.
 pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> {
+    let storage = cluster.repository.storage();
+    let manifest = cluster.layout.manifest(&plan.id);
+    if !plan.keys.contains(&manifest) {
+        storage.delete(&cluster.layout.started(&plan.id)).await?;
+        if storage.head(&manifest).await?.is_some() {
+            let error = anyhow!("backup {} was completed just now: what it holds was not deleted", plan.id);
+            return Err(with_hint(
+                error,
+                "look at it with `walden backup show`, and delete it again if it is not wanted",
+            ));
+        }
+    }
     for key in &plan.keys {
-        cluster.repository.storage().delete(key).await?;
+        storage.delete(key).await?;
     }
     Ok(())
+}
+
+/// Whether all segments are kept without which the backup cannot become consistent.
+fn has_own_wal(backup: &BackupDescription, ranges: &WalRanges) -> bool {
+    let size = ranges.segment_size();
+    let last = SegmentName::ending_at(backup.timeline, backup.stop_lsn, size);
+    let first = ranges.holding(SegmentName::containing(backup.timeline, backup.start_lsn, size));
+    first.is_some_and(|range| range.holds(last.number(size), size))
 }
 
 /// The backups whose manifests name packs of `id`, and those that cannot tell.
@@ -182,6 +209,10 @@ fn reachable(backup: &BackupDescription, ranges: &WalRanges, line: &TimelinePath
     let end = line.reach(ranges, first, u64::MAX).first_missing.start(size);
     (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
 }
+
+#[cfg(test)]
+#[path = "delete_tests.rs"]
+mod delete_tests;
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::replication::conninfo::ConnInfo;
 use crate::postgres::replication::{BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode};
+use crate::postgres::types::WalFileName;
 
 /// Tries to read the server's clock after the backup's end, and the pause between them.
 const CLOCK_TRIES: u32 = 5;
@@ -189,9 +190,17 @@ async fn store(
 
 /// Adds what helps to the error that WAL is missing.
 async fn explain(error: anyhow::Error, server: &Server, source: &mut impl Source) -> anyhow::Error {
-    if find::<WalMissing>(&error).is_none() {
-        return error;
-    }
+    let Some(missing) = find::<WalMissing>(&error).map(|error| error.missing) else { return error };
+    let error = match missing {
+        WalFileName::History(_) => with_hint(
+            error,
+            format!(
+                "PostgreSQL archives this file once, when it changes to the timeline: if archiving was off then, store \
+                 it with `walden wal push <data directory>/pg_wal/{missing}` and take the backup again"
+            ),
+        ),
+        _ => error,
+    };
     if server.standby {
         let hint = "the server is a standby: its primary archives this segment once it is full; run SELECT \
                     pg_switch_wal() on the primary, check its archive_command, or raise backup.wal_timeout";

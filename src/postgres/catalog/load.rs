@@ -2,7 +2,7 @@
 //! but cannot be read is an answer of its own, and a store that does not answer is an error: neither is ever taken
 //! for absent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
@@ -74,6 +74,29 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     loaded.damaged.sort();
     loaded.unfinished.sort();
     Ok(loaded)
+}
+
+/// Brings `known`, the complete backups, up to date, reading only the manifests of those that it has not: a complete
+/// backup never changes. Damaged ones are left out. Errors: the store did not answer.
+pub async fn refresh_backups(
+    cluster: &Cluster,
+    known: &mut BTreeMap<BackupId, BackupDescription>,
+) -> anyhow::Result<()> {
+    let mut ids = BTreeSet::new();
+    let mut folders = Listing::new(cluster.layout.base_folder());
+    while let Some(page) = folders.next_page(cluster).await? {
+        ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
+    }
+    known.retain(|id, _| ids.contains(id));
+    for id in ids {
+        if known.contains_key(&id) {
+            continue;
+        }
+        if let Found::Whole(description) = read_description(cluster, &id).await? {
+            known.insert(id, description);
+        }
+    }
+    Ok(())
 }
 
 impl LoadedBackups {

@@ -104,6 +104,12 @@ impl TimelinePath {
         older.map(|timeline| SegmentName::from_number(timeline, number, self.size)).collect()
     }
 
+    /// Whether a segment is the first that is read of its timeline, and older timelines have one of that number.
+    pub fn is_first_of_fork(&self, segment: SegmentName) -> bool {
+        let begins = self.history.begin_of(segment.timeline).is_some_and(|begin| begin > Lsn(0));
+        begins && segment.number(self.size) == self.first_number(segment.timeline)
+    }
+
     /// How far WAL goes from a segment number on; never further than the segment before `until`.
     pub fn reach(&self, ranges: &WalRanges, from: u64, until: u64) -> Reach {
         let mut pieces: Vec<WalPiece> = Vec::new();

@@ -63,7 +63,7 @@ pub struct RecoveryPlan {
 impl RecoveryPlan {
     /// Whether PostgreSQL is given a target; else it replays all WAL that it gets, and promotes.
     pub fn has_target(&self) -> bool {
-        self.settings.iter().any(|(name, _)| name != "recovery_target_timeline")
+        self.settings.iter().any(|(name, _)| name.starts_with("recovery_target") && name != "recovery_target_timeline")
     }
 }
 
@@ -342,6 +342,10 @@ impl<'a> Planner<'a> {
         }
         let wal = self.path.reach(&self.facts.ranges, self.start(backup), until).pieces;
         settings.push(("recovery_target_timeline", self.path.timeline().to_string()));
+        if reach.resumes.is_some() && backup.major.number() >= 15 {
+            // Reading ahead would meet the gap before replay meets the target.
+            settings.push(("recovery_prefetch", "off".into()));
+        }
         Ok(RecoveryPlan {
             cluster: self.facts.cluster.clone(),
             request: self.request.clone(),
@@ -361,11 +365,14 @@ impl<'a> Planner<'a> {
     }
 
     /// When the next segment of the line is not archived yet but an older timeline has one of that number, the server
-    /// would go on with what the line left behind: fetching has to end before it.
+    /// would go on with what the line left behind: fetching has to end before it. At a fork also when the older one is
+    /// not there yet: a server that lives on could still archive it.
     fn guard_end(&self, reach: &Reach) -> Option<SegmentName> {
-        let stale = self.path.stale_segments(reach.first_missing);
-        let tempting = reach.resumes.is_none() && stale.iter().any(|name| self.facts.ranges.contains(*name));
-        tempting.then_some(reach.first_missing)
+        let missing = reach.first_missing;
+        let stale = self.path.stale_segments(missing);
+        let is_there = || stale.iter().any(|name| self.facts.ranges.contains(*name));
+        let tempting = reach.resumes.is_none() && (self.path.is_first_of_fork(missing) || is_there());
+        tempting.then_some(missing)
     }
 
     /// When the last segment before the end of unbroken WAL was stored: every commit before is older.

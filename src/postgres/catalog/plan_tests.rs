@@ -327,7 +327,9 @@ fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
         assert_eq!(before.arguments, "--lsn 0/8000000 --exclusive --timeline 1");
         let made = plan(&world.facts(), &before.request).unwrap();
         assert_eq!((made.wal_end, made.segments), (Some(name(1, 8)), 2));
-        assert_eq!(made.settings, [("recovery_target_timeline".to_string(), "1".to_string())]);
+        let settings: Vec<String> = made.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        assert_eq!(settings, ["recovery_target_timeline = 1", "recovery_prefetch = off"]);
+        assert!(!made.has_target());
     }
     let within = plan(&world.facts(), &Request::new(Target::Time(second(70)))).unwrap();
     assert!(within.warnings[0].contains("000000010000000000000008"), "{:?}", within.warnings);
@@ -354,6 +356,16 @@ fn a_backup_taken_after_the_switch_on_the_old_timeline_is_not_used_for_the_new_o
     let refused = plan(&world.facts(), &named).unwrap_err();
     assert!(refused.reason.to_string().contains("does not lead to timeline 2"), "{}", refused.reason);
     assert_eq!(refused.nearest_after.unwrap().arguments, "--immediate --timeline 1 --backup 20260101-000060Z");
+}
+
+#[test]
+fn fetching_ends_at_a_fork_whose_segment_is_not_archived_yet_on_either_timeline() {
+    let mut world = simple();
+    world.forks.push((1, 10 * SEGMENT + 0x500, true));
+    let made = plan(&world.facts(), &Request::new(Target::Latest)).unwrap();
+    assert_eq!((made.timeline, made.wal_end), (TimelineId(2), Some(name(2, 10))));
+    world.segments.insert((2, 10), 300);
+    assert_eq!(plan(&world.facts(), &Request::new(Target::Latest)).unwrap().wal_end, None);
 }
 
 #[test]

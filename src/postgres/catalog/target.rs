@@ -16,8 +16,8 @@ pub enum Target {
     Time(DateTime<Utc>),
     /// After the first record that begins at or after this; exclusive: before it.
     Lsn(Lsn),
-    /// After this transaction's commit or abort; exclusive: before it.
-    Xid(u64),
+    /// After this transaction's commit or abort; exclusive: before it. Without the epoch, which WAL does not have.
+    Xid(u32),
     /// After the first restore point of this name.
     Name(String),
     /// As soon as the cluster is consistent: at the backup's end.
@@ -103,8 +103,7 @@ impl Request {
         let target = match &self.target {
             Target::Time(time) => ("recovery_target_time", postgresql_time(*time)),
             Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
-            // WAL knows the low 32 bits; what SQL shows as xid8 has the epoch above them.
-            Target::Xid(xid) => ("recovery_target_xid", (*xid as u32).to_string()),
+            Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
             Target::Name(name) => ("recovery_target_name", name.clone()),
             Target::Immediate => ("recovery_target", "immediate".into()),
             Target::Latest => return Vec::new(),
@@ -232,7 +231,7 @@ mod tests {
         for (target, expected) in [
             (Target::Time(DateTime::UNIX_EPOCH), "recovery_target_time=1970-01-01 00:00:00.000000+00"),
             (lsn, "recovery_target_lsn=0/1000028"),
-            (Target::Xid((7 << 32) + 745), "recovery_target_xid=745"),
+            (Target::Xid(745), "recovery_target_xid=745"),
             (Target::Name("it's".into()), "recovery_target_name=it's"),
             (Target::Immediate, "recovery_target=immediate"),
         ] {

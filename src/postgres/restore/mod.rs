@@ -11,6 +11,8 @@ mod reads;
 pub mod recovery;
 pub mod server_log;
 pub mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +20,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
+pub use conf::shell_word;
 use files::{Destination, Progress};
 use recovery::{Choices, Configured};
 
@@ -53,7 +57,8 @@ pub async fn restore(
     let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
     let written = written.with_context(|| {
         format!("the restore is not complete and no server starts from \"{}\"", destination.data_directory.display())
-    })?;
+    });
+    let written = written.hint("mend what is said above, remove the folder and restore again")?;
     let files_took = begun.elapsed();
     let (destination, plan, choices) = (destination.clone(), plan.clone(), choices.clone());
     let finishing = tokio::task::spawn_blocking(move || {

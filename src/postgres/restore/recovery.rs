@@ -95,7 +95,10 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     set("recovery_end_command", "");
     set("archive_cleanup_command", "");
     set("recovery_min_apply_delay", "0");
-    set("hot_standby", "on");
+    // Only a pause needs queries during recovery. Without them replay does not depend on this server's settings being
+    // as high as the source's were later than the backup. The price: of WAL written at wal_level=minimal 13 then only
+    // warns.
+    set("hot_standby", if choices.action == TargetAction::Pause { "on" } else { "off" });
     if !choices.keep_archiving {
         set("archive_mode", "off");
         // Nobody would ever confirm its commits.
@@ -197,7 +200,8 @@ fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription
 /// Folders that a server needs and whose content a backup leaves out.
 fn make_missing_folders(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    const NEEDED: [&str; 20] = [
+    const NEEDED: [&str; 21] = [
+        "global",
         "pg_wal",
         "pg_wal/archive_status",
         "pg_commit_ts",

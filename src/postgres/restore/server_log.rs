@@ -19,8 +19,12 @@ pub struct ServerLog {
     /// WAL files got from the repository.
     pub fetched: u64,
     pub phase: Phase,
-    /// FATAL and PANIC lines with the HINT and DETAIL lines below them.
+    /// The last FATAL and PANIC lines with the HINT and DETAIL lines below them.
     pub fatal: Vec<String>,
+    /// Replay waits for higher settings (14 and newer, while read-only queries are possible): it does not go on.
+    pub stuck: bool,
+    /// What the server warns of that makes the result doubtful.
+    pub doubts: Vec<String>,
     /// The last lines from `restore_command`, which begin with ERROR or HINT.
     pub command: Vec<String>,
     after_fatal: bool,
@@ -40,7 +44,7 @@ pub enum Phase {
     Promoted,
 }
 
-/// Lines of `restore_command` that are kept.
+/// Lines that are kept of each kind.
 const KEPT: usize = 10;
 
 impl ServerLog {
@@ -48,18 +52,29 @@ impl ServerLog {
     pub fn read(&mut self, line: &str) {
         let Some((level, message)) = split(line) else {
             if line.starts_with("ERROR:") || line.starts_with("HINT:") {
-                self.command.push(line.to_string());
-                self.command.drain(..self.command.len().saturating_sub(KEPT));
+                keep(&mut self.command, line.to_string());
             }
             return;
         };
+        let begins = match level {
+            // Said to clients that are not let in: no reason of anything.
+            "FATAL" => !message.starts_with("the database system is "),
+            "PANIC" => true,
+            "WARNING" => message == INSUFFICIENT,
+            _ => false,
+        };
+        let belongs = matches!(level, "HINT" | "DETAIL") && self.after_fatal;
+        if begins || belongs {
+            keep(&mut self.fatal, format!("{level}:  {message}"));
+        }
         match level {
-            "FATAL" | "PANIC" => self.fatal.push(format!("{level}:  {message}")),
-            "HINT" | "DETAIL" if self.after_fatal => self.fatal.push(format!("{level}:  {message}")),
             "LOG" => self.log(message),
+            "WARNING" if message.starts_with("WAL was generated with wal_level=minimal") => {
+                keep(&mut self.doubts, message.to_string());
+            }
             _ => (),
         }
-        self.after_fatal = matches!(level, "FATAL" | "PANIC") || self.after_fatal && matches!(level, "HINT" | "DETAIL");
+        self.after_fatal = begins || belongs;
     }
 
     fn log(&mut self, message: &str) {
@@ -74,14 +89,25 @@ impl ServerLog {
             self.new_timeline = rest.parse().ok().map(TimelineId);
         } else if message.starts_with("restored log file ") {
             self.fetched += 1;
-        } else if message.starts_with("pausing at the end of recovery") || message.starts_with("recovery has paused") {
+        } else if message.starts_with("pausing at the end of recovery") {
             self.phase = Phase::Paused;
+        } else if message.starts_with("recovery has paused") {
+            // Before the target. Somebody may have asked for it by SQL, who can have it go on.
+            self.stuck = self.fatal.iter().any(|line| line.ends_with(INSUFFICIENT));
         } else if message.starts_with("shutdown at recovery target") {
             self.phase = Phase::ShutDown;
         } else if message == "database system is ready to accept connections" {
             self.phase = Phase::Promoted;
         }
     }
+}
+
+/// A warning of 14 and newer; as FATAL it has other words.
+const INSUFFICIENT: &str = "hot standby is not possible because of insufficient parameter settings";
+
+fn keep(lines: &mut Vec<String>, line: String) {
+    lines.push(line);
+    lines.drain(..lines.len().saturating_sub(KEPT));
 }
 
 /// Level and message of a line that begins with any log_line_prefix.
@@ -126,6 +152,28 @@ mod tests {
     fn pause_and_shutdown_are_told_apart() {
         assert_eq!(read("x LOG:  pausing at the end of recovery\n").phase, Phase::Paused);
         assert_eq!(read("x LOG:  shutdown at recovery target\n").phase, Phase::ShutDown);
+    }
+
+    #[test]
+    fn a_pause_for_want_of_higher_settings_is_not_the_target() {
+        let log = read(
+            "x WARNING:  hot standby is not possible because of insufficient parameter settings\n\
+             x DETAIL:  max_connections = 30 is a lower setting than on the primary server, where its value was 60.\n\
+             x LOG:  recovery has paused\nx DETAIL:  If recovery is unpaused, the server will shut down.\n",
+        );
+        assert_eq!((log.phase, log.stuck), (Phase::Recovering, true));
+        assert!(log.fatal[1].contains("max_connections = 30"), "{:?}", log.fatal);
+        assert_eq!(log.fatal.len(), 2);
+    }
+
+    #[test]
+    fn clients_that_are_turned_away_leave_no_trace() {
+        let mut text = "x FATAL:  no space\n".to_string();
+        for _ in 0..100 {
+            text.push_str("x FATAL:  the database system is not yet accepting connections\nx DETAIL:  Wait.\n");
+        }
+        assert_eq!(read(&text).fatal, ["FATAL:  no space"]);
+        assert_eq!(read(&"x FATAL:  no space\n".repeat(100)).fatal.len(), KEPT);
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: 
     let clone = file.try_clone().context("cannot share the log")?;
     let postgres = programs.join("postgres");
     // English and on standard error, whatever is configured: this is read below.
-    let fixed = ["logging_collector=off", "log_destination=stderr", "lc_messages=C", "log_min_messages=log"];
+    let fixed = ["logging_collector=off", "log_destination=stderr", "lc_messages=C", "log_min_messages=warning"];
     let mut command = Command::new(&postgres);
     command.arg("-D").arg(data_directory);
     for setting in fixed {
@@ -163,10 +163,24 @@ async fn wait(child: &mut Child, log_path: &Path, watch: Watch<'_>) -> anyhow::R
         match (log.phase, ended) {
             (Phase::Paused | Phase::Promoted, None) => return Ok(log),
             (Phase::ShutDown, Some(_)) => return Ok(log),
+            (Phase::Recovering, None) if log.stuck => {
+                stop(child).await?;
+                return Err(failed(&log, log_path, "stopped"));
+            }
             (_, Some(status)) => return Err(failed(&log, log_path, &status.to_string())),
             (_, None) => tokio::time::sleep(LOOK).await,
         }
     }
+}
+
+/// A fast shutdown of the server, waited for.
+async fn stop(child: &mut Child) -> anyhow::Result<()> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).context("cannot stop the server")?;
+    while child.try_wait().context("cannot wait for the server")?.is_none() {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// A log that is being written.
@@ -210,11 +224,13 @@ fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
 fn next_step(words: &str, path: &Path) -> String {
     let log = format!("its log is \"{}\"", path.display());
     let step = if words.contains("before configured recovery target was reached") {
-        "the target is not in the archived WAL: choose an earlier one, or --latest for all there is"
+        "the target is not in the archived WAL: choose an earlier one, or --latest; for a time it means that no transaction after \
+         it is archived, so that --latest restores everything up to it"
     } else if words.contains("before consistent recovery point") {
         "the target is before the end of the backup: choose a later one, or an older backup with --backup"
-    } else if words.contains("insufficient parameter settings") || words.contains("lower setting than") {
-        "raise the setting in the restored postgresql.auto.conf and start the server again"
+    } else if words.contains("lower setting than") || words.contains("insufficient parameter settings") {
+        let setting = wanted_setting(words).unwrap_or_else(|| "the setting that is too low".into());
+        return format!("set {setting} in postgresql.auto.conf, then start the server again: it goes on; {log}");
     } else if words.contains("could not access file") || words.contains("could not load library") {
         "an extension that the configuration loads is not installed on this machine"
     } else if words.contains("could not restore file") {
@@ -223,6 +239,16 @@ fn next_step(words: &str, path: &Path) -> String {
         "mend what is said above and start the server again, or restore anew"
     };
     format!("{step}; {log}")
+}
+
+/// From `max_connections = 30 is a lower setting than on the primary server, where its value was 60.`; 13 says
+/// `(its value was 60)`.
+fn wanted_setting(words: &str) -> Option<String> {
+    let (before, after) = words.split_once(" is a lower setting than")?;
+    let name = before.rsplit_once(" = ")?.0.rsplit(' ').next()?;
+    let value = after.split_once("its value was ")?.1;
+    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    (end > 0).then(|| format!("{name} = {}", &value[..end]))
 }
 
 /// Asks the server itself where it is.
@@ -246,4 +272,22 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>) -> anyhow::Result<()
         recovered.last_transaction = text("time").or(recovered.last_transaction.take());
     }
     connection.close().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_to_raise_is_named_with_its_value() {
+        for words in [
+            "FATAL:  hot standby is not possible because max_connections = 30 is a lower setting than on the master \
+             server (its value was 60)",
+            "WARNING:  x | DETAIL:  max_connections = 30 is a lower setting than on the primary server, where its \
+             value was 60.",
+        ] {
+            assert_eq!(wanted_setting(words).as_deref(), Some("max_connections = 60"));
+        }
+        assert_eq!(wanted_setting("nothing of the kind"), None);
+    }
 }

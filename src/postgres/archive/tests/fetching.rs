@@ -4,10 +4,11 @@ use std::sync::Arc;
 use super::pushing::damage;
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Fetched, Gap};
+use crate::postgres::archive::{Fetched, Gap, HistoryLost};
+use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::repo::ObjectError;
-use crate::storage::{LocalStorage, MemoryStorage, Storage};
+use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
 
 fn number(number: u32) -> String {
     format!("0000000100000000{number:08X}")
@@ -79,6 +80,88 @@ async fn a_missing_history_file_is_absent_also_of_timeline_1() {
     for name in ["00000001.history", "00000002.history"] {
         assert_eq!(fetch(&cluster, name, &to).await.unwrap(), Fetched::Absent);
     }
+}
+
+#[tokio::test]
+async fn a_lost_history_file_is_not_absent() {
+    let wal = PgWal::new();
+    let to = wal.folder().join("RECOVERYHISTORY");
+    let child = "000000020000000000000003";
+    for witness in [child.to_string(), format!("{child}.partial"), "00000003.history".into()] {
+        let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
+        let bytes = match witness.as_str() {
+            "00000003.history" => b"1\t0/200100\tx\n2\t0/300100\tx\n".to_vec(),
+            file => segment(file, 1),
+        };
+        pusher(&cluster).push(&wal.ready(&witness, &bytes)).await.unwrap();
+        let error = fetch(&cluster, "00000002.history", &to).await.unwrap_err();
+        assert!(find::<HistoryLost>(&error).is_some() && one_line(&error).contains(&witness), "{error:#}");
+        assert!(hints(&error)[0].contains("walden wal push"), "{:?}", hints(&error));
+        assert_eq!(fetch(&cluster, "00000004.history", &to).await.unwrap(), Fetched::Absent);
+        pusher(&cluster).push(&wal.ready("00000002.history", b"1\t0/200100\tx\n")).await.unwrap();
+        assert_eq!(fetch(&cluster, "00000002.history", &to).await.unwrap(), Fetched::Delivered);
+    }
+}
+
+/// A complete backup from within segment 1 to within segment 2.
+async fn back_up(storage: &dyn Storage, cluster: &Cluster) {
+    let backup = BackupDescription {
+        segment_size: cluster.description.segment_size,
+        start_lsn: "0/100028".parse().unwrap(),
+        stop_lsn: "0/200100".parse().unwrap(),
+        ..crate::postgres::catalog::testing::backup("20260102-000000Z")
+    };
+    let about = serde_json::to_value(&backup).unwrap();
+    let kind = crate::postgres::backup::manifest::KIND;
+    let sealed = crate::codec::seal(kind, about, &mut &b""[..], 0, 1).unwrap();
+    let object = [sealed.envelope, sealed.body].concat();
+    let _ = storage.put(&cluster.layout.manifest(&backup.id), object.into(), PutMode::CreateOnly).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_shows_what_wal_there_must_be() {
+    let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
+    let cluster = archive(storage.clone(), &wal, &[1]).await;
+    back_up(&*storage, &cluster).await;
+    let to = wal.folder().join("RECOVERYXLOG");
+    assert!(find::<Gap>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
+    assert_eq!(fetch(&cluster, &number(3), &to).await.unwrap(), Fetched::Absent);
+}
+
+#[tokio::test]
+async fn a_wal_folder_that_went_away_is_unknown_not_absent() {
+    let (folder, wal) = (tempfile::tempdir().unwrap(), PgWal::new());
+    let storage = Arc::new(LocalStorage::new(folder.path()));
+    let cluster = archive(storage.clone(), &wal, &[1, 2, 3]).await;
+    let to = wal.folder().join("x");
+    back_up(&*storage, &cluster).await;
+    assert_eq!(fetch(&cluster, &number(4), &to).await.unwrap(), Fetched::Absent);
+    let kept = folder.path().join("main/wal");
+    std::fs::rename(&kept, folder.path().join("away")).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::create_dir_all(kept.join("0000000100000000")).unwrap();
+        }
+        for name in [number(2), number(4), "00000002.history".into()] {
+            let error = fetch(&cluster, &name, &to).await.unwrap_err();
+            assert!(!hints(&error).is_empty(), "{error:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_left_is_replaced_and_a_failed_rename_leaves_nothing() {
+    let wal = PgWal::new();
+    let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
+    let beside = wal.folder().join(".walden-fetch-RECOVERYXLOG");
+    std::fs::write(&beside, "half").unwrap();
+    let to = wal.folder().join("RECOVERYXLOG");
+    assert_eq!(fetch(&cluster, &number(1), &to).await.unwrap(), Fetched::Delivered);
+    assert!(content(&to) == Some(segment(&number(1), 1)) && !beside.exists());
+    std::fs::remove_file(&to).unwrap();
+    std::fs::create_dir(&to).unwrap();
+    assert!(fetch(&cluster, &number(1), &to).await.is_err());
+    assert!(!beside.exists());
 }
 
 #[tokio::test]

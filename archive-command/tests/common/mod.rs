@@ -1,0 +1,93 @@
+//! What both hook programs are tested with: a socket that answers as told, and a program in the place of `walden`.
+#![allow(dead_code)] // Each test binary uses its part.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+#[path = "../../../src/wire.rs"]
+pub mod wire;
+
+use wire::{REQUEST_HEADER, Reply, Request};
+
+/// A folder of its own, with a space in its name; removed in the end.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let path = std::env::temp_dir().join(format!("walden hook {}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("hook.sock")
+    }
+
+    /// A program that notes its arguments and exits with `code`.
+    pub fn walden(&self, code: i32) -> PathBuf {
+        let path = self.0.join("fake walden");
+        let script =
+            format!("#!/bin/sh\nfor each; do echo \"$each\"; done > '{}/arguments'\nexit {code}\n", self.0.display());
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// What that program was started with; `None` when it was not.
+    pub fn arguments(&self) -> Option<Vec<String>> {
+        let text = fs::read_to_string(self.0.join("arguments")).ok()?;
+        Some(text.lines().map(str::to_string).collect())
+    }
+
+    /// Takes one request on the socket and says these bytes; gives the request.
+    pub fn service(&self, answer: Vec<u8>) -> JoinHandle<Request> {
+        self.service_at(&self.socket(), answer)
+    }
+
+    pub fn service_at(&self, path: &Path, answer: Vec<u8>) -> JoinHandle<Request> {
+        let listener = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut header = [0; REQUEST_HEADER];
+            stream.read_exact(&mut header).unwrap();
+            let mut body = vec![0; Request::body_len(&header).unwrap()];
+            stream.read_exact(&mut body).unwrap();
+            stream.write_all(&answer).unwrap();
+            Request::decode(&header, &body).unwrap()
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program to test, with an environment that names no socket.
+pub fn hook(program: &str, scratch: &Scratch) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("WALDEN_SOCKET").current_dir(&scratch.0);
+    command
+}
+
+pub fn code(output: &Output) -> i32 {
+    output.status.code().expect("an exit code")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What the service says while it works, then its answer.
+pub fn after_working(answer: Reply) -> Vec<u8> {
+    [Reply::Working.encode(), Reply::Working.encode(), answer.encode()].concat()
+}

@@ -1,0 +1,126 @@
+//! `restore-command` against a service that answers, fails, vanishes, or is not there.
+
+#[path = "../../archive-command/tests/common/mod.rs"]
+mod common;
+
+use std::process::Command;
+
+use common::wire::{Reply, Request};
+use common::{Scratch, after_working, code, stderr};
+
+fn hook(scratch: &Scratch) -> Command {
+    common::hook(env!("CARGO_BIN_EXE_restore-command"), scratch)
+}
+
+const NAME: &str = "000000010000000000000001";
+const PLACE: &str = "pg_wal/RECOVERYXLOG";
+
+#[test]
+fn each_answer_has_its_exit_code() {
+    let failed = Reply::Failed(b"ERROR: damaged\nHINT: repair".to_vec());
+    for (reply, expected, words) in [(Reply::Absent, 1, ""), (failed, 200, "ERROR: damaged\nHINT: repair\n")] {
+        let scratch = Scratch::new();
+        let service = scratch.service(after_working(reply));
+        let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, PLACE]).output().unwrap();
+        assert_eq!((code(&output), stderr(&output).as_str()), (expected, words));
+        let destination = scratch.0.join(PLACE).into_os_string().into_encoded_bytes();
+        assert_eq!(service.join().unwrap(), Request::Fetch { name: NAME.into(), destination, end: Vec::new() });
+    }
+}
+
+#[test]
+fn what_was_fetched_is_renamed_into_place() {
+    let scratch = Scratch::new();
+    let (spooled, destination) = (scratch.0.join("spooled"), scratch.0.join("RECOVERYXLOG"));
+    std::fs::write(&spooled, "new").unwrap();
+    std::fs::write(&destination, "old").unwrap();
+    let delivered = Reply::Delivered { path: spooled.clone().into_os_string().into_encoded_bytes() };
+    let ask = |expected| {
+        let service = scratch.service(after_working(delivered.clone()));
+        let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, "RECOVERYXLOG"]).output();
+        let output = output.unwrap();
+        assert_eq!(code(&output), expected, "{}", stderr(&output));
+        service.join().unwrap();
+        std::fs::remove_file(scratch.socket()).unwrap();
+        stderr(&output)
+    };
+    assert_eq!(ask(0), "");
+    assert!(!spooled.exists());
+    assert_eq!(std::fs::read(&destination).unwrap(), b"new");
+    // It is gone: whether there is such a file in the archive is not known.
+    assert!(ask(200).contains("HINT: "));
+    assert_eq!(std::fs::read(&destination).unwrap(), b"new");
+}
+
+#[test]
+fn the_end_of_recovery_is_passed_on() {
+    let end = "000000010000000000000009";
+    let scratch = Scratch::new();
+    let service = scratch.service(Reply::Absent.encode());
+    let output = hook(&scratch).args(["--end", end, "--socket"]).arg(scratch.socket()).args([NAME, "/x"]).output();
+    assert_eq!(code(&output.unwrap()), 1);
+    let expected = Request::Fetch { name: NAME.into(), destination: b"/x".to_vec(), end: end.into() };
+    assert_eq!(service.join().unwrap(), expected);
+}
+
+#[test]
+fn without_a_service_walden_itself_does_it() {
+    for exit in [0, 1, 200] {
+        let scratch = Scratch::new();
+        let output = hook(&scratch)
+            .args(["--config", "my config.toml", "--end", "E", "--walden"])
+            .arg(scratch.walden(exit))
+            .arg("--socket")
+            .arg(scratch.socket())
+            .args([NAME, PLACE])
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), exit);
+        let expected = ["--config", "my config.toml", "wal", "fetch", "--end", "E", "--", NAME, PLACE];
+        assert_eq!(scratch.arguments().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_service_that_vanishes_is_none() {
+    let scratch = Scratch::new();
+    let service = scratch.service(Reply::Working.encode());
+    let output = hook(&scratch)
+        .arg("--walden")
+        .arg(scratch.walden(1))
+        .arg("--socket")
+        .arg(scratch.socket())
+        .args([NAME, PLACE])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert_eq!(scratch.arguments().unwrap(), ["wal", "fetch", "--", NAME, PLACE]);
+    service.join().unwrap();
+}
+
+#[test]
+fn what_cannot_be_asked_is_unknown_never_absent() {
+    let scratch = Scratch::new();
+    let socket = scratch.socket();
+    let mut nobody = hook(&scratch);
+    nobody.args(["--walden", "/nowhere/walden", "--socket"]).arg(&socket).args([NAME, PLACE]);
+    let nobody = nobody.output().unwrap();
+    assert_eq!(code(&nobody), 200);
+    assert!(stderr(&nobody).contains("HINT: "));
+    for arguments in [&[][..], &[NAME], &[NAME, PLACE, "more"], &["--nonsense", NAME, PLACE], &["--end"], &[NAME, ""]] {
+        let output = hook(&scratch).args(arguments).output().unwrap();
+        assert_eq!(code(&output), 200, "{arguments:?}");
+        assert!(stderr(&output).contains("Usage"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_service_that_hangs_is_unknown_after_a_while() {
+    if std::env::var_os("WALDEN_TEST_LONG").is_none() {
+        return eprintln!("skipped: takes half a minute; WALDEN_TEST_LONG=1 runs it");
+    }
+    let scratch = Scratch::new();
+    let _silent = std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap();
+    let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, PLACE]).output().unwrap();
+    assert_eq!(code(&output), 200);
+}

@@ -1,0 +1,75 @@
+use std::sync::Arc;
+
+use chrono::DateTime;
+
+use super::*;
+use crate::codec::seal;
+use crate::postgres::backup::finish;
+use crate::postgres::catalog::testing;
+use crate::repo::Repository;
+use crate::storage::{MemoryStorage, PutMode};
+
+const FIRST: &str = "20260101-000000Z";
+const SECOND: &str = "20260102-000000Z";
+
+async fn cluster() -> Cluster {
+    let storage = Arc::new(MemoryStorage::default());
+    let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap().0;
+    Cluster::register(repository, testing::cluster_description()).await.unwrap().0
+}
+
+async fn put(cluster: &Cluster, key: &Key, bytes: Vec<u8>) {
+    let _ = cluster.repository.storage().put(key, bytes.into(), PutMode::CreateOnly).await.unwrap();
+}
+
+async fn put_manifest(cluster: &Cluster, backup: &BackupDescription) {
+    let sealed = seal(manifest::KIND, serde_json::to_value(backup).unwrap(), &mut &b""[..], 0, 1).unwrap();
+    put(cluster, &cluster.layout.manifest(&backup.id), [sealed.envelope, sealed.body].concat()).await;
+}
+
+#[tokio::test]
+async fn a_backup_whose_wal_is_missing_is_no_replacement() {
+    let cluster = cluster().await;
+    put(&cluster, &cluster.layout.wal(&"000000010000000000000002".parse().unwrap()), b"x".to_vec()).await;
+    let later = BackupDescription {
+        start_lsn: Lsn(3 * testing::SEGMENT + 0x28),
+        stop_lsn: Lsn(4 * testing::SEGMENT + 0x100),
+        ..testing::backup(SECOND)
+    };
+    put_manifest(&cluster, &testing::backup(FIRST)).await;
+    put_manifest(&cluster, &later).await;
+    let only_usable = async || plan_delete(&cluster, &FIRST.parse().unwrap()).await.unwrap().only_usable;
+    for (segment, expected) in [("000000010000000000000003", true), ("000000010000000000000004", false)] {
+        assert!(only_usable().await, "not all of the second one's WAL is there");
+        put(&cluster, &cluster.layout.wal(&segment.parse().unwrap()), b"x".to_vec()).await;
+        assert_eq!(only_usable().await, expected, "with {segment}");
+    }
+}
+
+#[tokio::test]
+async fn of_an_unfinished_backup_nothing_goes_when_it_is_completed_meanwhile() {
+    let cluster = cluster().await;
+    let backup = testing::backup(FIRST);
+    let pack: Key = Key::new(format!("main/base/{FIRST}/pack-000001")).unwrap();
+    put(&cluster, &cluster.layout.started(&backup.id), b"{}".to_vec()).await;
+    put(&cluster, &pack, b"x".to_vec()).await;
+    let plan = plan_delete(&cluster, &backup.id).await.unwrap();
+    put_manifest(&cluster, &backup).await;
+    assert!(one_line(&delete(&cluster, &plan).await.unwrap_err()).contains("completed"));
+    assert!(cluster.repository.storage().head(&pack).await.unwrap().is_some());
+    let whole = plan_delete(&cluster, &backup.id).await.unwrap();
+    assert_eq!(whole.keys[0], cluster.layout.manifest(&backup.id));
+    delete(&cluster, &whole).await.unwrap();
+    assert!(objects(&cluster, &backup.id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_still_takes_a_deleted_backup_cannot_complete_it() {
+    let cluster = cluster().await;
+    let backup = testing::backup(FIRST);
+    put(&cluster, &cluster.layout.started(&backup.id), b"{}".to_vec()).await;
+    delete(&cluster, &plan_delete(&cluster, &backup.id).await.unwrap()).await.unwrap();
+    let manifest = crate::codec::SealedWriter::new(1).unwrap();
+    assert!(finish::commit(&cluster, &backup, manifest).await.is_err());
+    assert!(cluster.repository.storage().head(&cluster.layout.manifest(&backup.id)).await.unwrap().is_none());
+}

@@ -1,0 +1,210 @@
+use super::*;
+use crate::postgres::archive::testing::{content, pusher, segment};
+use crate::service::spool::Spool;
+
+/// A service over an archive that has these files.
+async fn archive(names: &[&str]) -> Running {
+    let service = Running::start().await;
+    for name in names {
+        let bytes = match *name {
+            "00000002.history" => b"1\t0/300100\tx\n".to_vec(),
+            name => segment(name, 1),
+        };
+        pusher(&service.cluster).push(&service.wal.ready(name, &bytes)).await.unwrap();
+    }
+    service
+}
+
+fn numbers(from: u32, to: u32) -> Vec<String> {
+    (from..=to).map(number).collect()
+}
+
+fn names(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_is_fetched_ahead_and_handed_over() {
+    let all = numbers(1, 7);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("four lie ready", || service.spooled() == all[1..5]).await;
+    service.settle().await;
+    assert_eq!(service.spooled(), all[1..5], "no more than wal.prefetch");
+    for name in &all {
+        let gets = service.storage.calls(&format!("get {name}"));
+        assert_eq!(service.fetch(name).await, Reply::Done);
+        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+        if all[1..5].contains(name) {
+            assert_eq!(service.storage.calls(&format!("get {name}")), gets, "{name} was there already");
+        }
+    }
+    let spool = service.spool();
+    service.stop().await;
+    assert!(!spool.exists(), "a service that stops leaves no spool");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_the_plain_answer_comes_and_the_store_is_left_in_peace() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    for name in &all {
+        assert_eq!(service.fetch(name).await, Reply::Done);
+    }
+    assert_eq!(service.fetch(&number(4)).await, Reply::Absent);
+    service.settle().await;
+    let before = service.storage.all_calls();
+    assert_eq!(service.fetch(&number(4)).await, Reply::Absent);
+    let poll = service.storage.all_calls() - before;
+    for _ in 0..5 {
+        assert_eq!(service.fetch(&number(4)).await, Reply::Absent);
+        assert_eq!(service.fetch("00000002.history").await, Reply::Absent);
+    }
+    service.settle().await;
+    assert!(service.storage.all_calls() - before <= 11 * poll, "each poll costs the same, nothing happens between");
+    // The server goes on: what is polled for comes.
+    pusher(&service.cluster).push(&service.wal.segment(&number(4), 1)).await.unwrap();
+    assert_eq!(service.fetch(&number(4)).await, Reply::Done);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetching_ahead_follows_the_line_of_timelines() {
+    let child = |each: u32| format!("0000000200000000{each:08X}");
+    let wanted = [number(2), child(3), child(4)];
+    let service = archive(&[&number(1), &number(2), &number(3), "00000002.history", &child(3), &child(4)]).await;
+    assert_eq!(service.fetch("00000002.history").await, Reply::Done);
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    until("the child's segments lie ready", || service.spooled() == wanted).await;
+    for name in &wanted {
+        assert_eq!(service.fetch(name).await, Reply::Done);
+        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_order_of_asking_drops_what_lay_ready() {
+    let all = numbers(1, 20);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("what follows lies ready", || service.spooled() == all[1..5]).await;
+    assert_eq!(service.fetch(&all[14]).await, Reply::Done);
+    until("what follows that lies ready, and nothing else", || service.spooled() == all[15..19]).await;
+    // The last one again, as recovery does at its end.
+    assert_eq!(service.fetch(&all[14]).await, Reply::Done);
+    assert!(content(&service.destination()) == Some(segment(&all[14], 1)));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_and_damage_are_unknown_also_when_fetched_ahead() {
+    let service = archive(&[&number(1), &number(3), &number(4)]).await;
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    service.settle().await;
+    let reply = text(&service.fetch(&number(2)).await);
+    assert!(reply.contains(&number(2)) && reply.contains("missing") && reply.contains("HINT: "), "{reply}");
+    let key = service.cluster.layout.wal(&number(4).parse().unwrap());
+    let half = service.storage.get(&key, 0..300).await.unwrap().unwrap();
+    let _ = service.storage.put(&key, half.into(), PutMode::Overwrite).await.unwrap();
+    assert_eq!(service.fetch(&number(3)).await, Reply::Done);
+    service.settle().await;
+    let reply = text(&service.fetch(&number(4)).await);
+    assert!(reply.contains(key.as_str()) && reply.contains("damaged"), "{reply}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_known_end_nothing_is_fetched() {
+    let all = numbers(1, 6);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch_until(&number(1), &number(3)).await, Reply::Done);
+    until("the last one lies ready", || service.spooled() == [number(2)]).await;
+    service.settle().await;
+    assert_eq!(service.fetch_until(&number(3), &number(3)).await, Reply::Absent);
+    assert_eq!(service.spooled(), [number(2)]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_left_by_a_killed_service_is_never_served() {
+    let service = archive(&[&number(1)]).await;
+    std::fs::create_dir(service.spool()).unwrap();
+    let stale = service.spool().join(format!("0000000000000000-{}-1", number(1)));
+    std::fs::write(&stale, "stale").unwrap();
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    assert!(content(&service.destination()) == Some(segment(&number(1), 1)));
+    until("it is removed", || !stale.exists()).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
+    let service = archive(&[&number(1), &number(2)]).await;
+    let destination = service.destination().into_os_string().into_encoded_bytes();
+    let request =
+        |name: String| Request::Fetch { name: name.into(), destination: destination.clone(), end: Vec::new() };
+    let mut killed = UnixStream::connect(&service.socket).unwrap();
+    killed.write_all(&request(number(2)).encode().unwrap()).unwrap();
+    drop(killed);
+    let left = format!("{}-1", number(2));
+    until("its file lies in the spool", || {
+        std::fs::read_dir(service.spool())
+            .is_ok_and(|mut all| all.any(|entry| entry.unwrap().file_name().to_string_lossy().ends_with(&left)))
+    })
+    .await;
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    service.settle().await;
+    assert!(content(&service.destination()) == Some(segment(&number(1), 1)));
+    let spool = service.spool();
+    service.stop().await;
+    assert!(!spool.exists(), "what it left is removed, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_made_anew_is_served_again() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("what follows lies ready", || service.spooled() == all[1..]).await;
+    std::fs::remove_dir_all(service.wal.folder()).unwrap();
+    std::fs::create_dir(service.wal.folder()).unwrap();
+    for name in [&all[1], &all[0], &all[2]] {
+        assert_eq!(service.fetch(name).await, Reply::Done);
+        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_told_later_holds_for_what_lies_ready() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("what follows lies ready", || service.spooled() == all[1..]).await;
+    assert_eq!(service.fetch_until(&all[1], &all[1]).await, Reply::Absent);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_is_cleared_of_its_own_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spools = [(), ()].map(|()| Spool::beside(folder.path()).unwrap());
+    let name = number(1).parse().unwrap();
+    let places: Vec<PathBuf> = spools.iter_mut().map(|spool| spool.place(&name)).collect();
+    spools[0].make().unwrap();
+    places.iter().for_each(|place| std::fs::write(place, "x").unwrap());
+    spools[0].clear();
+    assert!(!places[0].exists() && places[1].exists());
+    spools[1].clear();
+    assert!(!spools[1].exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cannot_be_written_is_told() {
+    let service = archive(&[&number(1)]).await;
+    let request = Request::Fetch { name: number(1).into(), destination: b"/nowhere/at/all".to_vec(), end: Vec::new() };
+    let reply = text(&ask(&service.socket, request).await);
+    assert!(reply.contains("HINT: "), "{reply}");
+    service.stop().await;
+}

@@ -1,0 +1,130 @@
+use super::*;
+use crate::postgres::archive::testing::segment;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ready_is_stored_ahead_and_answered_at_once() {
+    let service = Running::start().await;
+    let paths: Vec<PathBuf> = (1..=6).map(|each| service.wal.segment(&number(each), 1)).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(service.push(&paths[0]).await, Reply::Done);
+    until("four are stored ahead", || (2..=5).all(|each| service.storage.calls(&format!("put {}", number(each))) == 1))
+        .await;
+    service.settle().await;
+    assert!(!service.is_stored(&number(6)).await, "no more than wal.look_ahead");
+    assert_eq!(service.push(&paths[1]).await, Reply::Done);
+    assert_eq!(service.storage.calls(&format!("put {}", number(2))), 1);
+    assert_eq!(service.storage.calls(&format!("get {}", number(2))), 0);
+    until("one more is stored ahead", || service.storage.calls(&format!("put {}", number(6))) == 1).await;
+    for path in &paths[2..] {
+        assert_eq!(service.push(path).await, Reply::Done);
+    }
+    for each in 1..=6 {
+        assert!(service.is_stored(&number(each)).await);
+        assert_eq!(service.storage.calls(&format!("put {}", number(each))), 1);
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_ready_between_calls_is_stored_ahead() {
+    let service = Running::start().await;
+    assert_eq!(service.push(&service.wal.segment(&number(1), 1)).await, Reply::Done);
+    service.settle().await;
+    service.wal.segment(&number(2), 1);
+    until("it is stored without being asked for", || service.storage.calls(&format!("put {}", number(2))) == 1).await;
+    service.settle().await;
+    assert_eq!(service.push(&service.wal.folder().join(number(2))).await, Reply::Done);
+    assert_eq!(service.storage.calls(&format!("put {}", number(2))), 1, "proven by the file itself");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_ahead_and_vanished_from_the_repository_is_stored_again() {
+    let service = Running::start().await;
+    let first = service.wal.segment(&number(1), 1);
+    let second = service.wal.segment(&number(2), 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(service.push(&first).await, Reply::Done);
+    until("it is stored ahead", || service.storage.calls(&format!("put {}", number(2))) == 1).await;
+    service.settle().await;
+    let key = service.cluster.layout.wal(&number(2).parse().unwrap());
+    service.storage.inner.delete(&key).await.unwrap();
+    assert_eq!(service.push(&second).await, Reply::Done);
+    assert!(service.is_stored(&number(2)).await, "acknowledged means stored (P1)");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changed_after_it_was_stored_ahead_is_looked_at_again() {
+    let service = Running::start().await;
+    let first = service.wal.segment(&number(1), 1);
+    let second = service.wal.segment(&number(2), 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(service.push(&first).await, Reply::Done);
+    until("it is stored ahead", || service.storage.calls(&format!("put {}", number(2))) == 1).await;
+    service.settle().await;
+    std::fs::write(&second, segment(&number(2), 9)).unwrap();
+    let reply = text(&service.push(&second).await);
+    assert!(reply.contains("archived already with other content") && reply.contains("HINT: "), "{reply}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_files_go_first_and_every_kind_is_stored() {
+    let service = Running::start_with(|options| options.workers = 1).await;
+    let first = service.wal.segment(&number(1), 1);
+    service.wal.segment(&number(2), 1);
+    service.wal.ready(&format!("{}.partial", number(3)), &segment(&number(3), 1));
+    service.wal.ready("00000002.history", b"1\t0/300100\tx\n");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(service.push(&first).await, Reply::Done);
+    let partial = format!("{}.partial", number(3));
+    until("all are stored", || service.storage.calls(&format!("put {partial}")) == 1).await;
+    assert!(service.is_stored("00000002.history").await && service.is_stored(&number(2)).await);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_file_stops_storing_ahead_until_the_archiver_gets_on() {
+    let service = Running::start().await;
+    let wrong = service.wal.ready(&number(1), &[0; 1 << 20]);
+    let second = service.wal.segment(&number(2), 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let reply = text(&service.push(&wrong).await);
+    assert!(reply.contains(&number(1)) && reply.contains("HINT: "), "{reply}");
+    service.settle().await;
+    let before = service.storage.all_calls();
+    service.wal.segment(&number(3), 1);
+    service.settle().await;
+    assert_eq!(service.storage.all_calls(), before, "nothing is stored ahead of a file that is refused");
+    assert_eq!(service.push(&second).await, Reply::Done);
+    until("it goes on", || service.storage.calls(&format!("put {}", number(3))) == 1).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_longer_than_what_is_remembered_drains() {
+    let service = Running::start().await;
+    let paths: Vec<PathBuf> = (1..=150).map(|each| service.wal.segment(&number(each), 1)).collect();
+    for path in &paths {
+        assert_eq!(service.push(path).await, Reply::Done);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let status = service.wal.folder().join("archive_status");
+        std::fs::rename(status.join(format!("{name}.ready")), status.join(format!("{name}.done"))).unwrap();
+    }
+    for each in 1..=150 {
+        assert!(service.is_stored(&number(each)).await);
+        assert!(service.storage.calls(&format!("put {}", number(each))) <= 2, "{}", number(each));
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_larger_than_the_budget_go_one_by_one() {
+    let service = Running::start_with(|options| options.memory = 1).await;
+    let paths: Vec<PathBuf> = (1..=6).map(|each| service.wal.segment(&number(each), 1)).collect();
+    for path in &paths {
+        assert_eq!(service.push(path).await, Reply::Done);
+    }
+    service.stop().await;
+}

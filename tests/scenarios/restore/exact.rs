@@ -1,0 +1,64 @@
+//! The main promise: whatever the target, exactly the transactions that it promises, none missing, none more.
+
+use super::{archiving, restore, take_backup};
+use crate::harness::{Cluster, Major, Random, Scratch, Target, each_major, lsn_number};
+
+each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
+
+fn exactly_as_promised(major: Major) {
+    let scratch = Scratch::new("exact");
+    let mut random = Random::seeded("exact");
+    let cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
+    let (cluster, walden) = archiving(&scratch, cluster);
+    let mut service = Some(walden.serve());
+    cluster.open_ledger_with_history();
+    cluster.burst(3, 10);
+    // Writers commit while the backup is taken.
+    let backup = std::thread::scope(|scope| {
+        let writers = scope.spawn(|| cluster.burst(3, 60));
+        let backup = walden.json(["backup", "take"]);
+        writers.join().expect("writers");
+        backup
+    });
+    let backup_end = lsn_number(backup["stop_lsn"].as_str().expect("an LSN"));
+    cluster.burst(4, 20);
+    let named = cluster.restore_point("between \"it\" 100%");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let quiet = cluster.insert_lsn();
+    cluster.burst_of_commits(4, 30);
+    // A later backup is the better start for later targets.
+    let later = take_backup(&walden);
+    let after_later = cluster.insert_lsn();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    cluster.burst_of_commits(4, 30);
+    cluster.mark("last");
+    cluster.archive_now();
+
+    let history = cluster.history();
+    let mut targets = vec![named];
+    targets.extend((0..6).map(|_| history.random_target(backup_end, false, &mut random)));
+    // Times only where nothing was rolled back.
+    targets.extend((0..7).map(|_| history.random_target(quiet, true, &mut random)));
+    targets.extend((0..7).map(|_| history.random_target(after_later, true, &mut random)));
+    let mut used_later = false;
+    for (number, target) in targets.iter().enumerate() {
+        if number == 14 {
+            // The rest fetches its WAL with no service running.
+            drop(service.take());
+        }
+        let restored = restore(&walden, &major, scratch.join(&format!("r {number}")), &target.arguments());
+        assert_eq!(restored.cluster.rows(), history.rows_at(target), "{target:?}: {}", restored.said);
+        assert_eq!(restored.cluster.sql("show archive_mode"), "off");
+        assert_eq!(restored.cluster.sql("select timeline_id from pg_control_checkpoint()"), "2");
+        assert_eq!(restored.said["recovered"]["timeline"], 2);
+        used_later |= restored.said["plan"]["backup"]["id"] == *later;
+        if let Target::Xid { .. } | Target::Name { .. } = target {
+            assert_eq!(restored.said["plan"]["backup"]["id"], backup["id"], "the oldest, as the place is not known");
+        }
+    }
+    assert!(used_later, "no target used the later backup");
+    // The source is untouched and goes on archiving.
+    assert_eq!(cluster.rows(), history.rows());
+    cluster.commit("still here");
+    cluster.archive_now();
+}

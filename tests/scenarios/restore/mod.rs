@@ -1,0 +1,52 @@
+//! Restores: exactly the moment asked for, or not at all.
+
+mod damage;
+mod exact;
+mod interrupted;
+mod refused;
+mod shapes;
+mod timelines;
+
+use std::path::{Path, PathBuf};
+
+use crate::harness::{Cluster, Major, Scratch, Walden};
+
+/// A restored cluster and what `walden restore` said of it.
+struct Restored {
+    cluster: Cluster,
+    said: serde_json::Value,
+}
+
+/// Arguments that restore into `data` and start the server there.
+fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec<String> {
+    let mut all: Vec<String> = vec!["restore".into(), "--to-dir".into(), data.display().to_string()];
+    all.extend(["--start".into(), "--pg-bin".into(), major.bin().display().to_string()]);
+    all.extend(target.iter().map(|argument| argument.as_ref().to_string()));
+    all
+}
+
+/// Restores, starts and takes the server over.
+fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target: &[S]) -> Restored {
+    let said = walden.json(arguments(major, &data, target));
+    let recovered = &said["recovered"];
+    let port = recovered["port"].as_u64().expect("a port") as u32;
+    let socket = PathBuf::from(recovered["socket_directory"].as_str().expect("a folder"));
+    let mut cluster = Cluster::of(major.clone(), data, socket.clone());
+    if recovered["pid"].is_u64() {
+        cluster.adopt(port, &socket);
+    }
+    Restored { cluster, said }
+}
+
+/// A registered cluster that archives into a new repository through the hook, without a service.
+fn archiving(scratch: &Scratch, mut cluster: Cluster) -> (Cluster, Walden) {
+    let walden = Walden::beside(scratch, &cluster);
+    walden.ok(["init"]);
+    cluster.archive_with(&walden);
+    (cluster, walden)
+}
+
+/// A backup's id.
+fn take_backup(walden: &Walden) -> String {
+    walden.json(["backup", "take"])["id"].as_str().expect("an id").to_string()
+}

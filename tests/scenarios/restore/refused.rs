@@ -1,0 +1,149 @@
+//! What is refused before anything is written, with the reason and the nearest moment that can be had.
+
+use std::fs;
+
+use super::{archiving, restore, take_backup};
+use crate::harness::{Cluster, Major, Marker, Scratch, Walden};
+
+/// A cluster with a backup, then a mark in each of several segments, all archived.
+struct Archive {
+    scratch: Scratch,
+    major: Major,
+    cluster: Cluster,
+    walden: Walden,
+    backup: String,
+    marks: Vec<Marker>,
+    /// The segment of each mark.
+    segments: Vec<String>,
+}
+
+fn archive(name: &str) -> Archive {
+    let (scratch, major) = (Scratch::new(name), Major::newest());
+    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let (cluster, walden) = archiving(&scratch, cluster);
+    cluster.open_ledger();
+    let backup = take_backup(&walden);
+    let (mut marks, mut segments) = (Vec::new(), Vec::new());
+    for number in 0..5 {
+        marks.push(cluster.mark(&format!("mark {number}")));
+        segments.push(cluster.archive_now());
+    }
+    Archive { scratch, major, cluster, walden, backup, marks, segments }
+}
+
+impl Archive {
+    fn dry_run(&self, target: &[&str]) -> String {
+        let all: Vec<&str> = ["restore", "--dry-run"].into_iter().chain(target.iter().copied()).collect();
+        self.walden.refused(4, all)
+    }
+
+    /// The arguments that a refusal suggests, after `when`.
+    fn suggestion(told: &str, when: &str) -> Vec<String> {
+        let line = told.lines().find(|line| line.contains(&format!("nearest reachable moment {when}")));
+        let line = line.unwrap_or_else(|| panic!("no moment {when} in:\n{told}"));
+        let arguments = line.rsplit("walden restore ").next().expect("arguments");
+        assert!(!arguments.contains('\''), "needs a shell: {arguments}");
+        arguments.split(' ').map(str::to_string).collect()
+    }
+}
+
+#[test]
+fn a_missing_segment_is_named_and_what_lies_before_it_is_restored_as_suggested() {
+    let archive = archive("gap");
+    fs::remove_file(archive.walden.segment_object(&archive.segments[2])).expect("lose a segment");
+    let beyond = "2999-01-01 00:00:00+00";
+    for target in [vec!["--latest"], vec!["--time", beyond], vec!["--lsn", &archive.marks[4].lsn_before]] {
+        let told = archive.dry_run(&target);
+        assert!(told.contains(&archive.segments[2]) && told.contains(&archive.segments[3]), "{told}");
+    }
+    let suggested = Archive::suggestion(&archive.dry_run(&["--latest"]), "before");
+    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("before"), &suggested);
+    assert_eq!(restored.cluster.rows(), archive.marks[1].with(), "{suggested:?}");
+    // A moment before the gap is reached as ever.
+    let target = ["--time", archive.marks[0].commit_time.as_str()];
+    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("early"), &target);
+    assert_eq!(restored.cluster.rows(), archive.marks[0].with());
+    let listed = archive.walden.ok(["wal", "list"]);
+    assert!(listed.contains(&format!("GAP: {}", archive.segments[2])), "{listed}");
+    let verified = archive.walden.run(["wal", "verify"]);
+    assert_eq!(verified.code, Some(3));
+    assert!(verified.stdout.contains(&archive.segments[2]), "{}", verified.stdout);
+}
+
+/// The target lies beyond the gap, which only replay can find out: PostgreSQL must stop, not promote.
+#[test]
+fn a_gap_met_during_replay_ends_the_restore_instead_of_promoting_early() {
+    let archive = archive("during");
+    fs::remove_file(archive.walden.segment_object(&archive.segments[2])).expect("lose a segment");
+    let data = archive.scratch.join("restored");
+    let target = ["--xid", archive.marks[4].xid.as_str()];
+    let told = archive.walden.refused(1, super::arguments(&archive.major, &data, &target));
+    assert!(told.contains(&archive.segments[2]) && told.contains("HINT"), "{told}");
+    assert!(!data.join("postmaster.pid").exists(), "the server must not run");
+    let state = archive.cluster.sql(&format!("select pg_read_file('{}/recovery.signal')", data.display()));
+    assert_eq!(state, "", "recovery is not over");
+}
+
+#[test]
+fn moments_outside_the_archive_are_refused_with_the_nearest_one() {
+    let archive = archive("outside");
+    let told = archive.dry_run(&["--time", "2020-01-01 00:00:00"]);
+    assert!(told.contains("before the end of the oldest usable base backup"), "{told}");
+    let suggested = Archive::suggestion(&told, "after");
+    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("after"), &suggested);
+    assert_eq!(restored.cluster.rows(), archive.marks[0].before);
+    let told = archive.dry_run(&["--time", "2999-01-01 00:00:00+00"]);
+    assert!(told.contains("after the end of the archived WAL"), "{told}");
+    let suggested = Archive::suggestion(&told, "before");
+    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("before"), &suggested);
+    assert_eq!(restored.cluster.rows(), archive.marks[4].with());
+    let told = archive.dry_run(&["--lsn", "FF/0"]);
+    assert!(told.contains("after the end of the archived WAL"), "{told}");
+    let told = archive.dry_run(&["--latest", "--timeline", "7"]);
+    assert!(told.contains("timeline 7 is not known"), "{told}");
+    let told = archive.dry_run(&["--latest", "--backup", "20200101-000000Z"]);
+    assert!(told.contains("does not exist"), "{told}");
+    let plan = archive.walden.json(["restore", "--dry-run", "--time", &archive.marks[2].commit_time]);
+    assert_eq!(plan["backup"]["id"], *archive.backup);
+}
+
+/// After the last commit, but before the end of the last archived segment's time: only replay can tell.
+#[test]
+fn a_target_that_replay_does_not_meet_is_told_with_the_servers_own_words() {
+    let archive = archive("unmet");
+    for target in [["--name", "never made"], ["--xid", "4000000"]] {
+        let data = archive.scratch.join(target[1]);
+        let told = archive.walden.refused(1, super::arguments(&archive.major, &data, &target));
+        assert!(told.contains("recovery ended before configured recovery target was reached"), "{told}");
+        assert!(told.contains("choose an earlier one"), "{told}");
+        assert!(!data.join("postmaster.pid").exists());
+    }
+}
+
+#[test]
+fn folders_in_use_are_refused_and_stay_as_they_are() {
+    let archive = archive("in use");
+    let into = |folder: &std::path::Path| {
+        archive.walden.refused(1, ["restore", "--latest", "--to-dir", &folder.display().to_string()])
+    };
+    let told = into(&archive.cluster.data);
+    assert!(told.contains(&format!("process {}", archive.cluster.pid())), "{told}");
+    let full = archive.scratch.folder("full");
+    fs::write(full.join("precious"), "x").expect("write a file");
+    let told = into(&full);
+    assert!(told.contains("precious") && told.contains("nothing is ever overwritten"), "{told}");
+    assert_eq!(fs::read_dir(&full).expect("list").count(), 1);
+    let told = into(&archive.walden.repository.join("main"));
+    assert!(told.contains("repository"), "{told}");
+    assert_eq!(archive.cluster.rows(), archive.marks[4].with());
+}
+
+#[test]
+fn another_majors_programs_are_refused_before_anything_is_written() {
+    let archive = archive("major");
+    let Some(other) = (13..18).find_map(Major::find) else { return };
+    let data = archive.scratch.join("restored");
+    let told = archive.walden.refused(1, super::arguments(&other, &data, &["--latest"]));
+    assert!(told.contains("--pg-bin") && told.contains(&other.number.to_string()), "{told}");
+    assert!(!data.exists());
+}

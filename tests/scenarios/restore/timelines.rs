@@ -1,0 +1,84 @@
+//! Failover: both timelines are archived, and every moment of both can be had.
+
+use super::{archiving, restore, take_backup};
+use crate::harness::{Cluster, Major, Scratch, Stop, each_major, wait_until};
+
+each_major!(moments_on_both_sides_of_a_promotion_are_restored_on_either_timeline, on_either_timeline);
+
+fn on_either_timeline(major: Major) {
+    let scratch = Scratch::new("lines");
+    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let (cluster, walden) = archiving(&scratch, cluster);
+    cluster.open_ledger();
+    let first_backup = take_backup(&walden);
+    cluster.burst(2, 10);
+    let before = cluster.mark("before the switch");
+    let both = cluster.commit("on both timelines");
+    let mut standby = cluster.standby(&scratch);
+    standby.wait_for_replay(&cluster.sql("select pg_current_wal_lsn()"));
+    standby.promote();
+    // The old primary lives on for a while and archives its own end of timeline 1.
+    let old = cluster.mark("on the old timeline alone");
+    let old_last = cluster.commit("last on the old timeline");
+    cluster.archive_now();
+    let new = standby.mark("on the new timeline");
+    standby.archive_now();
+    let last = standby.commit("last");
+    standby.archive_now();
+    wait_until("the new timeline's history is archived", || {
+        walden.repository.join("main/wal/00000002.history.zst").exists()
+    });
+
+    let rows = |name: &str, target: &[&str]| {
+        let restored = restore(&walden, &major, scratch.join(name), target);
+        (restored.cluster.rows(), restored.said["plan"]["timeline"].as_u64().expect("a timeline"))
+    };
+    let mut old_rows = old.with();
+    old_rows.insert(old_last);
+    let mut on_both = before.with();
+    on_both.insert(both);
+    // The latest timeline is the default.
+    let mut everything = new.with();
+    everything.insert(last);
+    assert_eq!(rows("latest", &["--latest"]), (everything, 2));
+    assert_eq!(rows("new", &["--time", &new.commit_time]), (new.with(), 2));
+    assert_eq!(rows("not new", &["--time", &new.quiet_time]), (on_both.clone(), 2));
+    assert_eq!(rows("before by 2", &["--time", &before.commit_time]), (before.with(), 2));
+    assert_eq!(rows("before by 1", &["--time", &before.commit_time, "--timeline", "1"]), (before.with(), 1));
+    assert_eq!(rows("old", &["--time", &old.commit_time, "--timeline", "1"]), (old.with(), 1));
+    assert_eq!(rows("current", &["--latest", "--timeline", "current", "--backup", &first_backup]), (old_rows, 1));
+    assert_eq!(rows("name", &["--name", &old.restore_point, "--timeline", "1"]), (on_both, 1));
+
+    // A backup of the old timeline from behind the switch does not lead to the new one; 13 and 14 would mix them.
+    let late = take_backup(&walden);
+    let told = walden.refused(4, ["restore", "--dry-run", "--latest", "--backup", &late]);
+    assert!(told.contains("does not lead to timeline 2") && told.contains("--timeline 1"), "{told}");
+    // A backup of the new timeline needs its history and is used by itself.
+    standby.stop(Stop::Fast);
+}
+
+#[test]
+fn a_cluster_that_replaces_its_source_archives_a_new_timeline_which_is_restored_in_turn() {
+    let major = Major::newest();
+    let scratch = Scratch::new("replace");
+    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let (mut cluster, walden) = archiving(&scratch, cluster);
+    cluster.open_ledger();
+    take_backup(&walden);
+    let kept = cluster.mark("kept");
+    cluster.mark("dropped by the restore");
+    cluster.archive_now();
+    cluster.stop(Stop::Fast);
+    let target = ["--time", kept.commit_time.as_str(), "--keep-archiving"];
+    let replaced = restore(&walden, &major, scratch.join("replaced"), &target).cluster;
+    assert_eq!(replaced.rows(), kept.with());
+    assert_eq!(replaced.sql("show archive_mode"), "on");
+    let new = replaced.mark("in the new life");
+    replaced.archive_now();
+    let latest = restore(&walden, &major, scratch.join("again"), &["--latest"]);
+    assert_eq!(latest.cluster.rows(), new.with());
+    assert_eq!(latest.said["plan"]["timeline"], 2);
+    // The first life's end is still there, by its timeline.
+    let first = restore(&walden, &major, scratch.join("first"), &["--latest", "--timeline", "1"]);
+    assert_eq!(first.cluster.rows().len(), 2);
+}
