@@ -314,7 +314,10 @@ fn deleting_says_what_is_lost_and_refuses_the_only_backup() {
     let window = format!("from {} to before {}", text(&first["stop_lsn"]), text(&second["stop_lsn"]));
     says(&told, &["no longer restorable", &window, "deleted"]);
     assert!(!ready.folder(&first).exists());
-    says(&ready.walden.refused(1, ["backup", "delete", id, "--yes"]), &["there is no backup", "backup list"]);
+    for verb in [&["delete", id, "--yes"][..], &["verify", id], &["show", id]] {
+        let arguments = std::iter::once(&"backup").chain(verb);
+        says(&ready.walden.refused(1, arguments), &["there is no backup", id, "backup list"]);
+    }
     says(&ready.walden.ok(["backup", "verify", "all"]), &["sound"]);
     ready.walden.ok(["backup", "delete", text(&second["id"]), "--yes", "--force"]);
     ready.assert_nothing_kept();

@@ -25,7 +25,7 @@ pub struct Args {
 /// Deletes a backup after showing what that means.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let plan = plan_delete(&cluster, &args.id).await.hint("`walden backup list` shows all backups")?;
+    let plan = plan_delete(&cluster, &args.id).await?;
     match context.format {
         Format::Json => print_json(&plan)?,
         Format::Table => print_text(&in_words(&plan))?,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::list::{checksums, duration};
 use crate::codec::open_envelope;
-use crate::error::Hint;
+use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::backup::manifest::{self, Entry, read_entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -41,9 +41,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 
 async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescription, bytes::Bytes)> {
     let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND).await?;
-    let object = object
-        .with_context(|| format!("there is no backup \"{id}\" in cluster \"{}\"", cluster.layout.cluster()))
-        .hint("`walden backup list` shows all backups")?;
+    let Some(object) = object else { return NoSuchBackup::error(cluster, id) };
     let about = open_envelope(manifest::KIND, &object)?.header.about;
     let description = serde_json::from_value(about).context("the manifest's description cannot be read")?;
     Ok((description, object))

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::cleanup::{keys, objects};
 use super::manifest::{self, Entry, read_entries};
 use crate::codec::open_envelope;
-use crate::error::{one_line, with_hint};
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
@@ -54,12 +54,20 @@ pub struct NoSuchBackup {
     pub cluster: String,
 }
 
+impl NoSuchBackup {
+    /// The error with its hint.
+    pub fn error<T>(cluster: &Cluster, id: &BackupId) -> anyhow::Result<T> {
+        Err(Self { id: id.clone(), cluster: cluster.layout.cluster().to_string() })
+            .hint("`walden backup list` shows all backups")
+    }
+}
+
 /// Finds out what deleting a backup would do. Errors: [`NoSuchBackup`], or the store did not answer.
 pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<DeletePlan> {
     let loaded = load_backups(cluster).await?;
     let objects = objects(cluster, id).await?;
     if objects.is_empty() {
-        return Err(NoSuchBackup { id: id.clone(), cluster: cluster.layout.cluster().to_string() }.into());
+        return NoSuchBackup::error(cluster, id);
     }
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use super::cleanup::objects;
+use super::delete::NoSuchBackup;
 use super::manifest::{self, Entry, FRAME_SIZE, File, read_entries};
 use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
@@ -70,15 +72,19 @@ impl Verified {
     }
 }
 
-/// Verifies one backup with `workers` threads. Errors: the store did not answer, so that the answer is not known.
+/// Verifies one backup with `workers` threads. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
+/// answer is not known.
 pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow::Result<Verified> {
     let mut verified = Verified::new(id);
     let key = cluster.layout.manifest(id);
     let damage = |why: String| Damage { object: key.to_string(), file: None, why };
     let object = match cluster.repository.get_sealed(&key, manifest::KIND).await {
         Ok(Some(object)) => object,
+        Ok(None) if objects(cluster, id).await?.is_empty() => {
+            return NoSuchBackup::error(cluster, id);
+        }
         Ok(None) => {
-            verified.add(damage("there is no such object".into()));
+            verified.add(damage("there is no such object: the backup is not finished".into()));
             return Ok(verified);
         }
         Err(ObjectError::Storage(error)) => return Err(error.into()),
