@@ -19,6 +19,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
 use crate::postgres::types::{SegmentName, TablespaceMap, TimelineId};
 use crate::repo::Repository;
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{MemoryStorage, PutMode, Storage};
 
 /// A repository with one backup: small files that share a frame, an empty one, a large one, and one in a tablespace.
@@ -300,5 +301,27 @@ async fn a_damaged_cut_or_missing_pack_is_named_and_leaves_nothing_that_starts()
         assert!(!stored.data().join("global/pg_control").exists());
         let again = format!("{:#}", stored.restore().await.unwrap_err());
         assert!(again.contains("interrupted"), "{again}");
+    }
+}
+
+#[tokio::test]
+async fn stopped_at_any_call_of_the_store_it_leaves_nothing_that_starts() {
+    for point in [CrashPoint::Before, CrashPoint::After] {
+        for stop_at in 0.. {
+            let stored = stored().await;
+            // Opening reads the marker and cluster.json first.
+            let faulty = Arc::new(FaultyStorage::new(stored.storage.clone(), stop_at + 2, point));
+            let repository = Repository::open(faulty.clone()).await.unwrap();
+            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+            let done = Stored { cluster, ..stored };
+            let result = done.restore().await;
+            if !faulty.stopped() {
+                result.unwrap();
+                assert!(stop_at > 3, "the manifest and the pack are read");
+                break;
+            }
+            assert!(result.is_err(), "call {stop_at}");
+            assert!(!done.data().join("global/pg_control").exists(), "call {stop_at}");
+        }
     }
 }
