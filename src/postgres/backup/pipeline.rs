@@ -19,13 +19,16 @@ use crate::codec::{FrameCompressor, Hasher, SealedWriter, Sha256Digest};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 
+// What is in memory at once, for W workers: 256 KiB for each cut and job, and for each piece at most that, as far as it
+// does not compress; and three packs. With two workers and packs of 16 MiB that is at most 55 MiB.
+
 /// Cuts that wait to be digested.
 const CUTS_QUEUE: usize = 8;
 /// Frames that wait to be compressed, for each worker.
 const JOBS_PER_WORKER: usize = 2;
-/// Frames and files that wait for their turn in the pack, for each worker. With frames that do not compress this many
-/// times 256 KiB are held.
-const PIECES_PER_WORKER: usize = 8;
+/// Frames and files that wait for their turn in the pack: as many, and some for each worker.
+const PIECES_QUEUE: usize = 8;
+const PIECES_PER_WORKER: usize = 4;
 
 /// How to compress and pack.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +84,7 @@ impl Pipeline {
         let pool = FramePool::default();
         let (cuts, cuts_out) = mpsc::channel(CUTS_QUEUE);
         let (jobs, jobs_out) = sync_channel(JOBS_PER_WORKER * workers);
-        let (pieces, pieces_out) = mpsc::channel(PIECES_PER_WORKER * workers);
+        let (pieces, pieces_out) = mpsc::channel(PIECES_QUEUE + PIECES_PER_WORKER * workers);
         let jobs_out = Arc::new(Mutex::new(jobs_out));
         let compressors = (0..workers).map(|_| {
             let (jobs, pool) = (jobs_out.clone(), pool.clone());

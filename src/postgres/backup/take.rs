@@ -243,3 +243,18 @@ async fn or_stop<T>(
         result = work => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service takes backups in tasks: this compiles only while that is possible.
+    #[test]
+    fn a_backup_can_be_taken_in_a_task() {
+        fn is_send<T: Send>(
+            _: impl FnOnce(&'static Cluster, &'static TakeOptions, &'static mut watch::Receiver<bool>) -> T,
+        ) {
+        }
+        is_send(|cluster, options, stop| take(cluster, &|| ConnInfo::from_process(""), options, &|_| {}, stop));
+    }
+}
