@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
+use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::files::Destination;
 use crate::postgres::restore::server_log::Phase;
 use crate::postgres::restore::start::Recovered;
@@ -100,7 +101,7 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
 }
 
 /// The files are there.
-pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored, keeps_archiving: bool) -> String {
+pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored) -> String {
     let mut text = format!(
         "restored backup {} to \"{}\": {} files, {} in {:.1} s, fsync {:.1} s\n",
         plan.backup.id,
@@ -111,14 +112,24 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored,
         restored.seconds_for_fsync,
     );
     let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
-    text.push_str(match keeps_archiving {
-        true => "archiving: as configured, into the same repository (--keep-archiving): stop the original for good\n",
-        false => "archiving: off (archive_mode = off in postgresql.auto.conf), so that the original's archive stays its own\n",
-    });
+    text.push_str(&archiving(&restored.archiving));
     for warning in plan.warnings.iter().chain(&restored.notes) {
         let _ = writeln!(text, "note: {warning}");
     }
     text
+}
+
+fn archiving(archiving: &Archiving) -> String {
+    match (&archiving.by, &archiving.off_because) {
+        (Some(by), _) => format!("archiving: on, by \"{by}\": stop the original for good\n"),
+        // Under the old name the repository would have two histories of one cluster; and what this one begins with, its
+        // timeline's history file, is not archived later by itself.
+        (None, why) => format!(
+            "archiving: off ({}), so that the original's archive stays its own\n  to archive this cluster later: under a \
+             new name, `walden init --cluster NEW`, with a new backup\n",
+            why.as_deref().unwrap_or("not configured")
+        ),
+    }
 }
 
 /// Without `--start`.
