@@ -165,3 +165,41 @@ fn a_replacement_that_would_not_archive_is_not_started() {
     assert!(told.contains("archive_mode is off") && told.contains("HINT: "), "{told}");
     assert!(!ready.to().join("postmaster.pid").exists(), "it is started");
 }
+
+each_major!(a_promoted_cluster_keeps_no_setting_of_its_recovery, resets);
+
+fn resets(major: Major) {
+    let ready = ready("resets", major);
+    ready.back_up();
+    let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
+    ready.cluster.commit("behind the target");
+    ready.cluster.archive_now();
+    let (restored, told) = ready.restored(&["--lsn", &lsn, "--exclusive"]);
+    let conf = ready.auto_conf();
+    let left = conf.lines().find(|line| line.contains("recovery") || line.contains("restore_command ="));
+    assert_eq!(left, None, "{told}");
+    assert!(!conf.contains("hot_standby"), "{conf}");
+    assert!(conf.contains("archive_mode = 'off'"), "{conf}");
+    drop(restored);
+}
+
+#[test]
+fn a_cluster_that_shut_down_at_its_target_is_opened_as_told() {
+    let ready = ready("shut", Major::with_clients());
+    ready.back_up();
+    let kept = ready.cluster.commit("before the target");
+    let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
+    let left_out = ready.cluster.commit("behind the target");
+    ready.cluster.archive_now();
+    let told = ready.walden.ok(ready.restore(&["--lsn", &lsn, "--exclusive", "--target-action", "shutdown"]));
+    assert!(told.contains("recovery_target_action = 'promote'"), "{told}");
+    let conf = ready.auto_conf();
+    let changed = conf.replace("recovery_target_action = 'shutdown'", "recovery_target_action = 'promote'");
+    assert_ne!(conf, changed);
+    std::fs::write(ready.to().join("postgresql.auto.conf"), changed).expect("write postgresql.auto.conf");
+    let mut restored = ready.dormant();
+    restored.start();
+    wait_until("it is open for writing", || restored.try_sql("select pg_is_in_recovery()").stdout.trim() == "f");
+    let rows = restored.rows();
+    assert!(rows.contains(&kept) && !rows.contains(&left_out), "{rows:?}");
+}

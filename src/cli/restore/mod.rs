@@ -144,7 +144,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         check_archiving(&restored.archiving, data_directory)?;
     }
     let recovered = match &programs {
-        Some(programs) => Some(follow(context, programs, data_directory, args.port).await?),
+        Some(programs) => Some(follow(context, programs, data_directory, args.port, &restored).await?),
         None => None,
     };
     match (context.format, &recovered) {
@@ -153,7 +153,10 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             print_json(&Report { plan: &plan, data_directory, archiving, restored, recovered })?;
         }
         (Format::Table, Some(recovered)) => print_text(&render::recovered(recovered, data_directory))?,
-        (Format::Table, None) => print_text(&render::how_to_start(data_directory))?,
+        (Format::Table, None) => {
+            let only = recovery::only_for_recovery(&restored.settings);
+            print_text(&render::how_to_start(data_directory, args.target_action, &only))?;
+        }
     }
     Ok(Exit::Success)
 }
@@ -163,11 +166,13 @@ async fn follow(
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
+    restored: &Restored,
 ) -> anyhow::Result<Recovered> {
     // The role that reaches the source reaches the restored server, too.
     let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
     let watch = progress::Replay::new();
-    let recovered = start::start(programs, data_directory, port, user.as_deref(), &|log| watch.show(log)).await;
+    let only = recovery::only_for_recovery(&restored.settings);
+    let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
     watch.end();
     recovered
 }

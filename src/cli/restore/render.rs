@@ -9,6 +9,7 @@ use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::files::Destination;
+use crate::postgres::restore::recovery::TargetAction;
 use crate::postgres::restore::server_log::Phase;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::{Restored, shell_word};
@@ -133,8 +134,35 @@ fn archiving(archiving: &Archiving) -> String {
 }
 
 /// Without `--start`.
-pub fn how_to_start(data_directory: &Path) -> String {
-    format!("next: start it, `pg_ctl -D '{}' start`; it replays to the target by itself\n", data_directory.display())
+pub fn how_to_start(data_directory: &Path, action: TargetAction, only_for_recovery: &[String]) -> String {
+    let data = data_directory.display();
+    let mut text = format!("next: start it, `pg_ctl -D '{data}' start`; it replays to the target by itself\n");
+    if action == TargetAction::Shutdown {
+        text.push_str(&after_shutdown(data_directory));
+    }
+    text + &resets(only_for_recovery)
+}
+
+/// recovery.signal and the target stay when the server stopped at it.
+fn after_shutdown(data_directory: &Path) -> String {
+    let file = data_directory.join("postgresql.auto.conf");
+    format!(
+        "once at the target it shuts down, at each start; to open it for writing there set recovery_target_action = \
+         'promote' in '{}', to go further change the target as well; then start it\n",
+        file.display()
+    )
+}
+
+/// How to take out what is of no use after recovery.
+fn resets(only_for_recovery: &[String]) -> String {
+    if only_for_recovery.is_empty() {
+        return String::new();
+    }
+    let mut text = "once it is open for writing, take out the settings of this recovery, lest a standby made from it \
+                    takes them over:\n"
+        .to_string();
+    only_for_recovery.iter().for_each(|name| text.push_str(&format!("  ALTER SYSTEM RESET {name};\n")));
+    text
 }
 
 /// What the started server tells.
@@ -150,6 +178,9 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     if let Some(stopped) = &recovered.stopped {
         let _ = writeln!(text, "  {stopped}");
     }
+    for doubt in &recovered.doubts {
+        let _ = writeln!(text, "  WARNING: {doubt}");
+    }
     let _ = writeln!(text, "  LSN {}", recovered.lsn.map_or_else(unknown, |lsn| lsn.to_string()));
     let last = recovered.last_transaction.clone().unwrap_or_else(|| "none was replayed".into());
     let _ = writeln!(text, "  last transaction at {last}");
@@ -163,8 +194,9 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
             let _ = writeln!(text, "stop: '{control}' -D '{data}' stop");
         }
         None => {
-            let _ = writeln!(text, "start again: '{control}' -D '{data}' start   (log {log})");
+            text.push_str(&after_shutdown(data_directory));
+            let _ = writeln!(text, "start: '{control}' -D '{data}' start   (log {log})");
         }
     }
-    text
+    text + &resets(&recovered.left_settings)
 }

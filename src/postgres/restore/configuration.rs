@@ -21,7 +21,7 @@ const ARCHIVING: [&str; 3] = ["archive_mode", "archive_command", "archive_librar
 
 /// Settings whose earlier values must be gone: of two targets PostgreSQL takes none, and the rest are the source's life
 /// as a standby.
-fn is_recovery_setting(name: &str) -> bool {
+pub(super) fn is_recovery_setting(name: &str) -> bool {
     name.starts_with("recovery_target")
         || matches!(
             name,

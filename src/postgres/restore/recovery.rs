@@ -114,6 +114,13 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     Ok(settings)
 }
 
+/// Which of the settings are of this recovery only: once the cluster is promoted they do nothing, but a standby made
+/// from it would take them over.
+pub fn only_for_recovery(settings: &[(String, String)]) -> Vec<String> {
+    let is_meant = |name: &str| configuration::is_recovery_setting(name) || name == "hot_standby";
+    settings.iter().map(|(name, _)| name.clone()).filter(|name| is_meant(name)).collect()
+}
+
 /// What was written beside the files of the backup.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {
