@@ -232,12 +232,12 @@ async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_a
     let expected =
         ["recovery_target_time", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
     assert_eq!(targets, expected);
-    let value = |name: &str| conf::last_value(&text, name);
+    let value = |name: &str| last_value(&text, name);
     assert_eq!(value("primary_conninfo"), None);
     assert_eq!(value("data_directory"), None);
     assert_eq!(value("archive_mode").as_deref(), Some("off"));
     assert_eq!(
-        conf::last_value(&String::from_utf8_lossy(&auto), "max_connections").as_deref(),
+        last_value(&String::from_utf8_lossy(&auto), "max_connections").as_deref(),
         Some("300"),
         "the higher one"
     );
@@ -301,4 +301,9 @@ async fn a_damaged_cut_or_missing_pack_is_named_and_leaves_nothing_that_starts()
         let again = format!("{:#}", stored.restore().await.unwrap_err());
         assert!(again.contains("interrupted"), "{again}");
     }
+}
+
+/// The last value that a file gives a setting.
+fn last_value(text: &str, name: &str) -> Option<String> {
+    text.lines().rev().find(|line| conf::setting_of(line).as_deref() == Some(name)).and_then(conf::value_of)
 }
