@@ -92,7 +92,8 @@ impl Fetcher {
             if self.retrieve(name, path).await? {
                 return Ok(true);
             }
-            let Some(gap) = self.explain(name).await? else { return Ok(false) };
+            let what = format!("cannot tell whether there is a \"{name}\"");
+            let Some(gap) = self.retry.run(&what, || self.explain(name)).await? else { return Ok(false) };
             let pause = retry::pause(attempt);
             if gap.proof.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.retry.timeout) {
                 return Err(gap).hint(
