@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
+use crate::config::Settings;
 use crate::postgres::archive::Retry;
 use crate::service::{self, Options};
 
@@ -38,12 +39,13 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn options(context: &Context) -> Options {
-    let (wal, service) = (&context.settings.wal, &context.settings.service);
+    let Settings { cluster, wal, service, .. } = &context.settings;
     Options {
         socket: service.socket.clone(),
         max_connections: service.max_connections,
         compression_level: wal.compression_level,
         look_ahead: wal.look_ahead,
+        pg_wal: cluster.data_directory.as_ref().map(|data| data.join("pg_wal")),
         prefetch: wal.prefetch,
         workers: wal.workers,
         memory: wal.memory as u64,

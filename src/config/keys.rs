@@ -136,7 +136,7 @@ pub const KEYS: &[Key] = &[
         "compression_level",
         ZSTD,
         Fallback::Value("1"),
-        "zstd level of archived WAL: higher is smaller and slower.",
+        "zstd level of archived WAL. 1 is where a core's time is best spent: 3 stores 4 to 11 % less for a third more CPU time, -1 stores 10 to 34 % more for an eighth less.",
     ),
     key(
         "wal",
@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
         "prefetch",
         SEGMENTS,
         Fallback::Value("8"),
-        "Segments fetched ahead of the one that replay asks for. 0: none.",
+        "Segments fetched ahead of the one that replay asks for, into pg_wal/walden-spool. 0: none.",
     ),
     key("wal", "workers", WORKERS, Fallback::Value("auto"), "Segments compressed or decompressed at once."),
     key(
@@ -158,7 +158,7 @@ pub const KEYS: &[Key] = &[
         "memory",
         Kind::Size { min: 16 * MIB, max: 64 * GIB },
         Fallback::Value("64MiB"),
-        "Buffers for WAL in flight, all workers together.",
+        "Compressed WAL held in memory at once. A segment that could need more by itself goes alone: for segments of 64 MiB and more, raise it to twice their size.",
     ),
     key(
         "wal",

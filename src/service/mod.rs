@@ -43,6 +43,8 @@ pub struct Options {
     pub compression_level: i32,
     /// Files stored ahead of the one asked for.
     pub look_ahead: usize,
+    /// The server's `pg_wal`, to be watched before the first call tells it.
+    pub pg_wal: Option<PathBuf>,
     /// Segments fetched ahead of the one asked for.
     pub prefetch: usize,
     /// Files compressed at once, and decompressed at once.

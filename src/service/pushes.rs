@@ -106,7 +106,7 @@ pub struct Owner {
 pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
-    let owner = Owner {
+    let mut owner = Owner {
         pusher,
         budget,
         workers: options.workers.max(1),
@@ -125,6 +125,9 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         healthy: true,
         warm: false,
     };
+    if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
+        owner.folder(pg_wal);
+    }
     (Handle { requests: sender }, owner)
 }
 

@@ -100,7 +100,7 @@ class Cluster:
         with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
             conf.write(
                 f"port={PORT}\nlisten_addresses=''\nunix_socket_directories='{self.socket}'\nshared_buffers=512MB\n"
-                f"autovacuum=off\nmax_wal_size=16GB\n{settings}\n"
+                f"autovacuum=off\n{settings}\n"
             )
         atexit.register(self.stop)
 
@@ -125,11 +125,11 @@ class Cluster:
         return f"host={self.socket} port={PORT} user=bench dbname=postgres"
 
 
-def load_with_wal(scratch, segments, scale=20):
+def load_with_wal(scratch, segments, scale=50):
     """A stopped cluster, a tar of its base backup, and the names of `segments` WAL segments that follow it. The segments lie in
     `<scratch>/wal`."""
     wal = scratch.fresh("wal")
-    cluster = Cluster(scratch, f"archive_mode=on\narchive_command='cp %p {wal}/%f'\nsynchronous_commit=off")
+    cluster = Cluster(scratch, f"archive_mode=on\narchive_command='cp %p {wal}/%f'")
     cluster.start()
     cluster.pgbench(f"-i -q -s {scale}")
     cluster.sql("create table notes(id serial, at timestamptz default now(), note text)")

@@ -1,8 +1,8 @@
 //! The configuration that a restored cluster comes with, and what it must not do to the restore.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::harness::{Cluster, Major, Scratch, Walden, each_major};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
 
 /// A registered, archiving cluster with a ledger; and where to restore to.
 struct Ready {
@@ -99,4 +99,107 @@ fn the_nearest_moment_is_a_command_that_can_be_run() {
     let told = ready.walden.refused(4, ready.restore_only(&["--time", "2001-01-01 00:00:00"]));
     let command = format!("--to-dir '{}'", ready.to().display());
     assert!(told.contains(&command), "{told}");
+}
+
+#[test]
+fn the_source_s_places_and_targets_do_not_come_along() {
+    let ready = ready("places", Major::with_clients());
+    let pid_file = ready.scratch.join("source.pid");
+    ready.cluster.sql(&format!("alter system set external_pid_file = '{}'", pid_file.display()));
+    ready.cluster.append_conf("include_dir 'conf.d'\n");
+    std::fs::create_dir(ready.cluster.data.join("conf.d")).expect("make conf.d");
+    ready.scratch.give(&ready.cluster.data.join("conf.d"));
+    let included = ready.cluster.data.join("conf.d/old.conf");
+    std::fs::write(&included, "recovery_target_xid = '3'\n").expect("write a file");
+    ready.scratch.give(&included);
+    ready.back_up();
+    ready.cluster.commit("after the backup");
+    ready.cluster.archive_now();
+    std::fs::write(&pid_file, "the source's").expect("write the source's file");
+    ready.scratch.give(&pid_file);
+    let (restored, _) = ready.restored(&["--latest"]);
+    assert_eq!(restored.rows(), ready.cluster.rows());
+    assert_eq!(std::fs::read_to_string(&pid_file).expect("read the source's file"), "the source's");
+}
+
+#[test]
+fn a_replacement_archives_although_its_configuration_lay_elsewhere() {
+    let mut ready = ready("replace", Major::with_clients());
+    // As Debian has it: the server begins in a folder of configuration, which names the data directory.
+    ready.cluster.stop(Stop::Fast);
+    let etc = ready.scratch.folder("etc");
+    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+        std::fs::rename(ready.cluster.data.join(name), etc.join(name)).expect("move the configuration");
+    }
+    let pid_file = ready.cluster.data.join("postmaster.pid");
+    std::os::unix::fs::symlink(pid_file, etc.join("postmaster.pid")).expect("show pg_ctl's file");
+    let data = std::mem::replace(&mut ready.cluster.data, etc);
+    ready.cluster.append_conf(&format!("data_directory = '{}'\n", data.display()));
+    ready.cluster.start();
+    ready.back_up();
+    ready.cluster.archive_now();
+    ready.cluster.stop(Stop::Fast);
+    let (_restored, told) = ready.restored(&["--latest", "--keep-archiving"]);
+    assert_eq!(told["archiving"], true, "{told}");
+    let is_archived = || files_below(&ready.walden.repository).iter().any(|name| name.starts_with("00000002.history"));
+    wait_until("the new timeline is archived", is_archived);
+}
+
+fn files_below(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("list a folder").map(|entry| entry.expect("an entry").path());
+    let names = entries.flat_map(|path| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path.file_name().expect("a name").to_string_lossy().into_owned()],
+    });
+    names.collect()
+}
+
+#[test]
+fn a_replacement_that_would_not_archive_is_not_started() {
+    let ready = ready("noarch", Major::with_clients());
+    // Counts from the next start on, which is the restored server's.
+    ready.cluster.sql("alter system set archive_mode = off");
+    ready.back_up();
+    ready.cluster.archive_now();
+    let told = ready.walden.refused(1, ready.restore(&["--latest", "--keep-archiving"]));
+    assert!(told.contains("archive_mode is off") && told.contains("HINT: "), "{told}");
+    assert!(!ready.to().join("postmaster.pid").exists(), "it is started");
+}
+
+each_major!(a_promoted_cluster_keeps_no_setting_of_its_recovery, resets);
+
+fn resets(major: Major) {
+    let ready = ready("resets", major);
+    ready.back_up();
+    let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
+    ready.cluster.commit("behind the target");
+    ready.cluster.archive_now();
+    let (restored, told) = ready.restored(&["--lsn", &lsn, "--exclusive"]);
+    let conf = ready.auto_conf();
+    let left = conf.lines().find(|line| line.contains("recovery") || line.contains("restore_command ="));
+    assert_eq!(left, None, "{told}");
+    assert!(!conf.contains("hot_standby"), "{conf}");
+    assert!(conf.contains("archive_mode = 'off'"), "{conf}");
+    drop(restored);
+}
+
+#[test]
+fn a_cluster_that_shut_down_at_its_target_is_opened_as_told() {
+    let ready = ready("shut", Major::with_clients());
+    ready.back_up();
+    let kept = ready.cluster.commit("before the target");
+    let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
+    let left_out = ready.cluster.commit("behind the target");
+    ready.cluster.archive_now();
+    let told = ready.walden.ok(ready.restore(&["--lsn", &lsn, "--exclusive", "--target-action", "shutdown"]));
+    assert!(told.contains("recovery_target_action = 'promote'"), "{told}");
+    let conf = ready.auto_conf();
+    let changed = conf.replace("recovery_target_action = 'shutdown'", "recovery_target_action = 'promote'");
+    assert_ne!(conf, changed);
+    std::fs::write(ready.to().join("postgresql.auto.conf"), changed).expect("write postgresql.auto.conf");
+    let mut restored = ready.dormant();
+    restored.start();
+    wait_until("it is open for writing", || restored.try_sql("select pg_is_in_recovery()").stdout.trim() == "f");
+    let rows = restored.rows();
+    assert!(rows.contains(&kept) && !rows.contains(&left_out), "{rows:?}");
 }

@@ -17,6 +17,7 @@ use crate::postgres::catalog::{RecoveryPlan, Request, Target, TimelineChoice, lo
 use crate::postgres::layout::BackupId;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
+use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
 use crate::postgres::restore::start::{self, Recovered};
 use crate::postgres::restore::{Restored, programs, restore};
@@ -137,18 +138,25 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let restored = progress::show(restoring, &shared, plan.backup.plain_bytes).await?;
     let data_directory = destination.data_directory.as_path();
     if context.format == Format::Table {
-        print_text(&render::restored(&plan, data_directory, &restored, args.keep_archiving))?;
+        print_text(&render::restored(&plan, data_directory, &restored))?;
+    }
+    if args.keep_archiving {
+        check_archiving(&restored.archiving, data_directory)?;
     }
     let recovered = match &programs {
-        Some(programs) => Some(follow(context, programs, data_directory, args.port).await?),
+        Some(programs) => Some(follow(context, programs, data_directory, args.port, &restored).await?),
         None => None,
     };
     match (context.format, &recovered) {
         (Format::Json, _) => {
-            print_json(&Report { plan: &plan, data_directory, archiving: args.keep_archiving, restored, recovered })?;
+            let archiving = restored.archiving.on;
+            print_json(&Report { plan: &plan, data_directory, archiving, restored, recovered })?;
         }
         (Format::Table, Some(recovered)) => print_text(&render::recovered(recovered, data_directory))?,
-        (Format::Table, None) => print_text(&render::how_to_start(data_directory))?,
+        (Format::Table, None) => {
+            let only = recovery::only_for_recovery(&restored.settings);
+            print_text(&render::how_to_start(data_directory, args.target_action, &only))?;
+        }
     }
     Ok(Exit::Success)
 }
@@ -158,11 +166,13 @@ async fn follow(
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
+    restored: &Restored,
 ) -> anyhow::Result<Recovered> {
     // The role that reaches the source reaches the restored server, too.
     let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
     let watch = progress::Replay::new();
-    let recovered = start::start(programs, data_directory, port, user.as_deref(), &|log| watch.show(log)).await;
+    let only = recovery::only_for_recovery(&restored.settings);
+    let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
     watch.end();
     recovered
 }
@@ -226,6 +236,17 @@ fn check_action(plan: &RecoveryPlan, action: TargetAction) -> anyhow::Result<()>
         return Err(with_hint(error, "name a target, such as --time, or leave out --target-action"));
     }
     Ok(())
+}
+
+/// A replacement that does not archive must not go into use unnoticed.
+fn check_archiving(archiving: &Archiving, data_directory: &Path) -> anyhow::Result<()> {
+    let Some(why) = &archiving.off_because else { return Ok(()) };
+    let error = anyhow!("the files are restored, but with their configuration the server would not archive: {why}");
+    let file = data_directory.join("postgresql.auto.conf");
+    Err(with_hint(
+        error,
+        format!("set archive_mode = on and archive_command in \"{}\", then start the server", file.display()),
+    ))
 }
 
 fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {

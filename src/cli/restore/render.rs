@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
+use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::files::Destination;
+use crate::postgres::restore::recovery::TargetAction;
 use crate::postgres::restore::server_log::Phase;
 use crate::postgres::restore::start::Recovered;
 use crate::postgres::restore::{Restored, shell_word};
@@ -100,7 +102,7 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
 }
 
 /// The files are there.
-pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored, keeps_archiving: bool) -> String {
+pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored) -> String {
     let mut text = format!(
         "restored backup {} to \"{}\": {} files, {} in {:.1} s, fsync {:.1} s\n",
         plan.backup.id,
@@ -111,19 +113,56 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored,
         restored.seconds_for_fsync,
     );
     let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
-    text.push_str(match keeps_archiving {
-        true => "archiving: as configured, into the same repository (--keep-archiving): stop the original for good\n",
-        false => "archiving: off (archive_mode = off in postgresql.auto.conf), so that the original's archive stays its own\n",
-    });
+    text.push_str(&archiving(&restored.archiving));
     for warning in plan.warnings.iter().chain(&restored.notes) {
         let _ = writeln!(text, "note: {warning}");
     }
     text
 }
 
+fn archiving(archiving: &Archiving) -> String {
+    match (&archiving.by, &archiving.off_because) {
+        (Some(by), _) => format!("archiving: on, by \"{by}\": stop the original for good\n"),
+        // Under the old name the repository would have two histories of one cluster; and what this one begins with, its
+        // timeline's history file, is not archived later by itself.
+        (None, why) => format!(
+            "archiving: off ({}), so that the original's archive stays its own\n  to archive this cluster later: under a \
+             new name, `walden init --cluster NEW`, with a new backup\n",
+            why.as_deref().unwrap_or("not configured")
+        ),
+    }
+}
+
 /// Without `--start`.
-pub fn how_to_start(data_directory: &Path) -> String {
-    format!("next: start it, `pg_ctl -D '{}' start`; it replays to the target by itself\n", data_directory.display())
+pub fn how_to_start(data_directory: &Path, action: TargetAction, only_for_recovery: &[String]) -> String {
+    let data = data_directory.display();
+    let mut text = format!("next: start it, `pg_ctl -D '{data}' start`; it replays to the target by itself\n");
+    if action == TargetAction::Shutdown {
+        text.push_str(&after_shutdown(data_directory));
+    }
+    text + &resets(only_for_recovery)
+}
+
+/// recovery.signal and the target stay when the server stopped at it.
+fn after_shutdown(data_directory: &Path) -> String {
+    let file = data_directory.join("postgresql.auto.conf");
+    format!(
+        "once at the target it shuts down, at each start; to open it for writing there set recovery_target_action = \
+         'promote' in '{}', to go further change the target as well; then start it\n",
+        file.display()
+    )
+}
+
+/// How to take out what is of no use after recovery.
+fn resets(only_for_recovery: &[String]) -> String {
+    if only_for_recovery.is_empty() {
+        return String::new();
+    }
+    let mut text = "once it is open for writing, take out the settings of this recovery, lest a standby made from it \
+                    takes them over:\n"
+        .to_string();
+    only_for_recovery.iter().for_each(|name| text.push_str(&format!("  ALTER SYSTEM RESET {name};\n")));
+    text
 }
 
 /// What the started server tells.
@@ -139,6 +178,9 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     if let Some(stopped) = &recovered.stopped {
         let _ = writeln!(text, "  {stopped}");
     }
+    for doubt in &recovered.doubts {
+        let _ = writeln!(text, "  WARNING: {doubt}");
+    }
     let _ = writeln!(text, "  LSN {}", recovered.lsn.map_or_else(unknown, |lsn| lsn.to_string()));
     let last = recovered.last_transaction.clone().unwrap_or_else(|| "none was replayed".into());
     let _ = writeln!(text, "  last transaction at {last}");
@@ -152,8 +194,9 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
             let _ = writeln!(text, "stop: '{control}' -D '{data}' stop");
         }
         None => {
-            let _ = writeln!(text, "start again: '{control}' -D '{data}' start   (log {log})");
+            text.push_str(&after_shutdown(data_directory));
+            let _ = writeln!(text, "start: '{control}' -D '{data}' start   (log {log})");
         }
     }
-    text
+    text + &resets(&recovered.left_settings)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::{Retry, miss, retry};
@@ -129,8 +129,8 @@ impl Fetcher {
             if self.retrieve(name, path).await? {
                 return Ok(true);
             }
-            let explained = timeout(self.retry.timeout, self.explain(name)).await;
-            let Some(lost) = explained.unwrap_or_else(|_| Err(self.no_answer(name)))? else { return Ok(false) };
+            let what = format!("cannot tell whether there is a \"{name}\"");
+            let Some(lost) = self.retry.run(&what, || self.explain(name)).await? else { return Ok(false) };
             let pause = retry::pause(attempt);
             if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.retry.timeout) {
                 return Err(lost.error);
@@ -187,12 +187,6 @@ impl Fetcher {
             WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(None),
         };
         Ok(Some(lost))
-    }
-
-    fn no_answer(&self, name: &WalFileName) -> anyhow::Error {
-        let seconds = self.retry.timeout.as_secs_f32();
-        let error = anyhow!("cannot tell what it means that \"{name}\" is missing: no answer within {seconds} s");
-        with_hint(error, "check that the repository is reachable, or raise `wal.timeout`")
     }
 
     fn write_out(&self, name: &WalFileName, key: &Key, object: &Bytes, path: &Path) -> anyhow::Result<()> {

@@ -4,8 +4,9 @@ use std::time::Duration;
 use anyhow::anyhow;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::error::with_hint;
+use crate::error::{find, with_hint};
 use crate::repo::ObjectError;
+use crate::storage::StorageError;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -24,15 +25,16 @@ pub struct Retry {
 impl Retry {
     /// Runs `access` until it answers, what it meets will not change by itself, or the bounds are reached. `what` says
     /// in an error what was going on.
-    pub async fn run<T, F>(&self, what: &str, mut access: impl FnMut() -> F) -> anyhow::Result<T>
+    pub async fn run<T, E, F>(&self, what: &str, mut access: impl FnMut() -> F) -> anyhow::Result<T>
     where
-        F: Future<Output = Result<T, ObjectError>>,
+        E: Into<anyhow::Error>,
+        F: Future<Output = Result<T, E>>,
     {
         let deadline = Instant::now() + self.timeout;
         for attempt in 0.. {
             let error = match timeout_at(deadline, access()).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error,
+                Ok(Err(error)) => error.into(),
                 Err(_) => {
                     let error =
                         anyhow!("{what}: the repository did not answer within {} s", self.timeout.as_secs_f32());
@@ -41,9 +43,9 @@ impl Retry {
             };
             let pause = pause(attempt);
             if attempt == self.retries || !may_pass(&error) || Instant::now() + pause >= deadline {
-                return Err(anyhow::Error::new(error).context(what.to_string()));
+                return Err(error.context(what.to_string()));
             }
-            tracing::debug!("{what}: {error}: again in {} ms", pause.as_millis());
+            tracing::debug!("{what}: {error:#}: again in {} ms", pause.as_millis());
             sleep(pause).await;
         }
         unreachable!("the loop above ends by returning")
@@ -57,18 +59,22 @@ pub(super) fn pause(attempt: u32) -> Duration {
     full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// Whether repeating can help.
-fn may_pass(error: &ObjectError) -> bool {
-    match error {
-        ObjectError::Damaged { .. } => false,
-        ObjectError::Storage(error) => !matches!(
+/// Whether repeating can help: the store did not answer, and for no reason that stays.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let unanswered = match find::<ObjectError>(error) {
+        Some(ObjectError::Storage(error)) => Some(error),
+        Some(ObjectError::Damaged { .. }) => None,
+        None => find::<StorageError>(error),
+    };
+    unanswered.is_some_and(|error| {
+        !matches!(
             error.source.kind(),
             ErrorKind::PermissionDenied
                 | ErrorKind::StorageFull
                 | ErrorKind::QuotaExceeded
                 | ErrorKind::ReadOnlyFilesystem
-        ),
-    }
+        )
+    })
 }
 
 #[cfg(test)]
@@ -77,7 +83,6 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::storage::StorageError;
 
     fn failure(kind: ErrorKind) -> ObjectError {
         let source = io::Error::from(kind);
@@ -105,7 +110,7 @@ mod tests {
     #[tokio::test]
     async fn no_answer_ends_at_the_timeout() {
         let retry = Retry { retries: 2, timeout: Duration::from_millis(30) };
-        let error = retry.run::<(), _>("storing", std::future::pending).await.unwrap_err();
+        let error = retry.run::<(), ObjectError, _>("storing", std::future::pending).await.unwrap_err();
         assert!(error.to_string().contains("did not answer"));
     }
 }

@@ -70,6 +70,13 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     while let Some(read) = reads.join_next().await {
         loaded.add(read??);
     }
+    for id in std::mem::take(&mut loaded.unfinished) {
+        // In a file system a folder can be there before its first object.
+        let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
+        if !objects.is_empty() {
+            loaded.unfinished.push(id);
+        }
+    }
     loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
     loaded.damaged.sort();
     loaded.unfinished.sort();

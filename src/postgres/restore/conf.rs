@@ -31,11 +31,6 @@ pub fn value_of(line: &str) -> Option<String> {
     Some(value)
 }
 
-/// The last value that a file gives a setting.
-pub fn last_value(text: &str, name: &str) -> Option<String> {
-    text.lines().rev().find(|line| setting_of(line).as_deref() == Some(name)).and_then(value_of)
-}
-
 /// The text without the lines that set one of the settings.
 pub fn without(text: &str, is_meant: impl Fn(&str) -> bool) -> String {
     let kept = text.lines().filter(|line| !setting_of(line).is_some_and(|name| is_meant(&name)));
@@ -117,7 +112,6 @@ mod tests {
         let (changed, found) = commented_out(text, |name| name == "b");
         assert_eq!(changed, "a = 1\n# b = 2\n# walden restore: B = '3'\nbb = 4\n");
         assert_eq!(found, ["b"]);
-        assert_eq!(last_value("a = 1\nA = 2\n", "a").as_deref(), Some("2"));
     }
 
     proptest! {

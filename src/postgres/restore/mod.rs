@@ -3,6 +3,7 @@
 
 pub mod clean;
 mod conf;
+pub mod configuration;
 pub mod files;
 mod finish;
 pub mod programs;
@@ -24,6 +25,7 @@ use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
 pub use conf::shell_word;
+use configuration::Archiving;
 use files::{Destination, Progress};
 use recovery::{Choices, Configured};
 
@@ -35,6 +37,8 @@ pub struct Restored {
     pub bytes: u64,
     /// Name and value, in the order in which they were written.
     pub settings: Vec<(String, String)>,
+    /// Whether the restored server will archive.
+    pub archiving: Archiving,
     /// Sentences for the operator.
     pub notes: Vec<String>,
     /// For the files, and for making all durable.
@@ -72,6 +76,7 @@ pub async fn restore(
         files,
         bytes,
         settings: configured.settings,
+        archiving: configured.archiving,
         notes: configured.notes,
         seconds_for_files: files_took.as_secs_f64(),
         seconds_for_fsync: fsync_took.as_secs_f64(),

@@ -1,6 +1,5 @@
 //! Third step: what makes the server replay to the target and stop there, on its own, and never touch its source.
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -10,6 +9,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::conf;
+use super::configuration::{self, Archiving};
 use super::files::{Destination, PG_CONTROL};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
 use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, TablespaceMap};
@@ -114,25 +114,11 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     Ok(settings)
 }
 
-/// Settings whose earlier values must be gone: of two targets PostgreSQL takes none, and the rest are the source's life
-/// as a standby.
-fn is_recovery_setting(name: &str) -> bool {
-    name.starts_with("recovery_target")
-        || matches!(
-            name,
-            "restore_command"
-                | "recovery_end_command"
-                | "archive_cleanup_command"
-                | "recovery_min_apply_delay"
-                | "primary_conninfo"
-                | "primary_slot_name"
-                | "promote_trigger_file"
-        )
-}
-
-/// Settings that would lead the restored server to the source's files.
-fn is_place(name: &str) -> bool {
-    matches!(name, "data_directory" | "config_file" | "hba_file" | "ident_file" | "external_pid_file")
+/// Which of the settings are of this recovery only: once the cluster is promoted they do nothing, but a standby made
+/// from it would take them over.
+pub fn only_for_recovery(settings: &[(String, String)]) -> Vec<String> {
+    let is_meant = |name: &str| configuration::is_recovery_setting(name) || name == "hot_standby";
+    settings.iter().map(|(name, _)| name.clone()).filter(|name| is_meant(name)).collect()
 }
 
 /// What was written beside the files of the backup.
@@ -140,6 +126,7 @@ fn is_place(name: &str) -> bool {
 pub struct Configured {
     /// In the order in which they stand in postgresql.auto.conf.
     pub settings: Vec<(String, String)>,
+    pub archiving: Archiving,
     /// Sentences for the operator.
     pub notes: Vec<String>,
 }
@@ -156,14 +143,19 @@ pub fn configure(
     make_missing_folders(folder)?;
     link_tablespaces(destination)?;
     let mut configured = Configured::default();
+    let lay_outside = !folder.join("postgresql.conf").exists();
     write_missing_configuration(folder, &plan.backup, &mut configured.notes)?;
-    clean_configuration(folder, &mut configured.notes)?;
+    configuration::clean(folder, &mut configured.notes)?;
     if let Some(content) = &choices.configuration {
         write_new(&folder.join(CONFIGURATION), content)?;
     }
     configured.settings = settings(plan, choices)?;
-    raise(folder, &plan.backup, &mut configured.settings)?;
-    write_settings(folder, &configured.settings)?;
+    if choices.keep_archiving && lay_outside {
+        configured.settings.extend(configuration::outside_archiving(folder, &plan.backup)?);
+    }
+    configuration::raise(folder, &plan.backup, &mut configured.settings)?;
+    configuration::write_settings(folder, &configured.settings, &mut configured.notes)?;
+    configured.archiving = configuration::archiving(folder)?;
     write_new(&folder.join("recovery.signal"), "")?;
     Ok(configured)
 }
@@ -290,51 +282,8 @@ fn write_missing_configuration(
     Ok(())
 }
 
-/// Takes out of the restored configuration what would contradict the plan or lead to the source.
-fn clean_configuration(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let path = folder.join("postgresql.conf");
-    let text = read(&path)?.unwrap_or_default();
-    let (changed, found) = conf::commented_out(&text, |name| is_place(name) || name.starts_with("recovery_target"));
-    if !found.is_empty() {
-        write(&path, &changed)?;
-        notes.push(format!("made comments in postgresql.conf: {}", found.join(", ")));
-    }
-    Ok(())
-}
-
-/// Keeps a higher value that the restored configuration already has: WAL after the backup may need it.
-fn raise(folder: &Path, backup: &BackupDescription, settings: &mut [(String, String)]) -> anyhow::Result<()> {
-    let files = [read(&folder.join("postgresql.conf"))?, read(&folder.join("postgresql.auto.conf"))?];
-    let raised: BTreeMap<&str, i32> = backup
-        .recovery_settings
-        .named()
-        .into_iter()
-        .map(|(name, least)| {
-            let configured =
-                files.iter().flatten().filter_map(|text| conf::last_value(text, name)?.parse::<i32>().ok());
-            (name, configured.max().unwrap_or(least).max(least))
-        })
-        .collect();
-    for (name, value) in settings {
-        if let Some(least) = raised.get(name.as_str()) {
-            *value = least.to_string();
-        }
-    }
-    Ok(())
-}
-
-fn write_settings(folder: &Path, settings: &[(String, String)]) -> anyhow::Result<()> {
-    let path = folder.join("postgresql.auto.conf");
-    let before = read(&path)?.unwrap_or_default();
-    let ours = |name: &str| is_recovery_setting(name) || settings.iter().any(|(each, _)| each == name);
-    let mut text = conf::without(&before, ours);
-    text.push_str("# Written by walden restore.\n");
-    text.extend(settings.iter().map(|(name, value)| as_characters(conf::assignment(name, value).as_bytes())));
-    write(&path, &text)
-}
-
 /// A file's bytes as characters of the same numbers: whatever encoding it has, [`write`] gives the same bytes back.
-fn read(path: &Path) -> anyhow::Result<Option<String>> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(as_characters(&bytes))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -342,12 +291,12 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
     }
 }
 
-fn as_characters(bytes: &[u8]) -> String {
+pub(super) fn as_characters(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
 /// Writes what [`read`] gave.
-fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     let bytes: Vec<u8> = content.chars().map(|character| character as u8).collect();
     let mut options = OpenOptions::new();
     put(options.create(true).truncate(true), path, &bytes)

@@ -41,6 +41,12 @@ pub struct Recovered {
     /// Where and why replay stopped, in the server's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+    /// What the server warned of that makes the result doubtful.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// Settings in postgresql.auto.conf that are of this recovery only and that are still there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_settings: Vec<String>,
     pub port: u16,
     pub socket_directory: PathBuf,
     pub log: PathBuf,
@@ -54,13 +60,15 @@ pub struct Recovered {
 /// What tells how recovery goes on; `None` when nobody wants to know.
 pub type Watch<'a> = &'a (dyn Fn(&ServerLog) + Sync);
 
-/// Starts the server in `data_directory` and waits until it is at its target; `user` is the role to ask it as. Errors: it does not start or ends before;
+/// Starts the server in `data_directory` and waits until it is at its target; `user` is the role to ask it as. Once
+/// promoted, the settings `only_for_recovery` are reset. Errors: it does not start or ends before;
 /// its own words are in the error.
 pub async fn start(
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
     user: Option<&str>,
+    only_for_recovery: Vec<String>,
     watch: Watch<'_>,
 ) -> anyhow::Result<Recovered> {
     let port = choose_port(programs, data_directory, port)?;
@@ -74,6 +82,8 @@ pub async fn start(
         last_transaction: log.last_transaction,
         timeline: log.new_timeline,
         stopped: log.stopped,
+        doubts: log.doubts,
+        left_settings: only_for_recovery,
         port,
         socket_directory,
         log: log_path,
@@ -83,7 +93,7 @@ pub async fn start(
     if recovered.phase != Phase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
         if let Err(error) = ask(&mut recovered, user).await {
-            tracing::debug!("cannot ask the restored server by SQL: {error:#}");
+            tracing::debug!("the restored server does not answer by SQL: {error:#}");
         }
     }
     if recovered.timeline.is_none() {
@@ -270,6 +280,13 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>) -> anyhow::Result<()
         let text = |name: &str| result.text(0, name).ok().flatten().map(str::to_string);
         recovered.lsn = text("lsn").and_then(|lsn| lsn.parse().ok()).or(recovered.lsn);
         recovered.last_transaction = text("time").or(recovered.last_transaction.take());
+    }
+    if recovered.phase == Phase::Promoted {
+        // One statement each: together they would be a transaction, in which ALTER SYSTEM is not allowed.
+        while let Some(name) = recovered.left_settings.first() {
+            connection.simple_query(&format!("ALTER SYSTEM RESET {name}")).await?;
+            recovered.left_settings.remove(0);
+        }
     }
     connection.close().await
 }

@@ -19,6 +19,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
 use crate::postgres::types::{SegmentName, TablespaceMap, TimelineId};
 use crate::repo::Repository;
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{MemoryStorage, PutMode, Storage};
 
 /// A repository with one backup: small files that share a frame, an empty one, a large one, and one in a tablespace.
@@ -220,6 +221,11 @@ async fn tablespaces_lead_to_their_new_places_only() {
     assert_eq!(map.0, [(16384, space.to_str().unwrap().to_string())]);
 }
 
+/// What the server takes: the last line counts.
+fn last_value(text: &str, name: &str) -> Option<String> {
+    text.lines().rev().find(|line| conf::setting_of(line).as_deref() == Some(name)).and_then(conf::value_of)
+}
+
 #[tokio::test]
 async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_astray() {
     let stored = stored().await;
@@ -232,12 +238,12 @@ async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_a
     let expected =
         ["recovery_target_time", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
     assert_eq!(targets, expected);
-    let value = |name: &str| conf::last_value(&text, name);
+    let value = |name: &str| last_value(&text, name);
     assert_eq!(value("primary_conninfo"), None);
     assert_eq!(value("data_directory"), None);
     assert_eq!(value("archive_mode").as_deref(), Some("off"));
     assert_eq!(
-        conf::last_value(&String::from_utf8_lossy(&auto), "max_connections").as_deref(),
+        last_value(&String::from_utf8_lossy(&auto), "max_connections").as_deref(),
         Some("300"),
         "the higher one"
     );
@@ -300,5 +306,27 @@ async fn a_damaged_cut_or_missing_pack_is_named_and_leaves_nothing_that_starts()
         assert!(!stored.data().join("global/pg_control").exists());
         let again = format!("{:#}", stored.restore().await.unwrap_err());
         assert!(again.contains("interrupted"), "{again}");
+    }
+}
+
+#[tokio::test]
+async fn stopped_at_any_call_of_the_store_it_leaves_nothing_that_starts() {
+    for point in [CrashPoint::Before, CrashPoint::After] {
+        for stop_at in 0.. {
+            let stored = stored().await;
+            // Opening reads the marker and cluster.json first.
+            let faulty = Arc::new(FaultyStorage::new(stored.storage.clone(), stop_at + 2, point));
+            let repository = Repository::open(faulty.clone()).await.unwrap();
+            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+            let done = Stored { cluster, ..stored };
+            let result = done.restore().await;
+            if !faulty.stopped() {
+                result.unwrap();
+                assert!(stop_at > 3, "the manifest and the pack are read");
+                break;
+            }
+            assert!(result.is_err(), "call {stop_at}");
+            assert!(!done.data().join("global/pg_control").exists(), "call {stop_at}");
+        }
     }
 }

@@ -109,6 +109,7 @@ pub fn options(socket: &Path) -> Options {
         max_connections: 4,
         compression_level: 1,
         look_ahead: 4,
+        pg_wal: None,
         prefetch: 4,
         workers: 2,
         memory: 8 << 20,

@@ -128,3 +128,19 @@ async fn files_larger_than_the_budget_go_one_by_one() {
     }
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_data_directory_known_a_backlog_is_stored_before_the_first_call() {
+    let wal = PgWal::new();
+    for each in 1..=3 {
+        wal.segment(&number(each), 1);
+    }
+    let service = Running::start_with(|options| options.pg_wal = Some(wal.folder())).await;
+    until("all are stored", || (1..=3).all(|each| service.storage.calls(&format!("put {}", number(each))) == 1)).await;
+    service.settle().await;
+    for each in 1..=3 {
+        assert_eq!(service.push(&wal.folder().join(number(each))).await, Reply::Done);
+        assert_eq!(service.storage.calls(&format!("put {}", number(each))), 1);
+    }
+    service.stop().await;
+}

@@ -57,6 +57,77 @@ fn on_either_timeline(major: Major) {
     standby.stop(Stop::Fast);
 }
 
+/// The new primary has archived its history but no segment yet, while the old one goes on archiving under the same
+/// numbers: a server tries these when the new timeline's are not there.
+#[test]
+fn what_the_new_timeline_left_behind_is_not_replayed_in_place_of_what_is_missing() {
+    for number in [13, 18] {
+        let Some(major) = Major::find(number) else { continue };
+        let scratch = Scratch::new("stale");
+        let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+        let (cluster, walden) = archiving(&scratch, cluster);
+        cluster.open_ledger();
+        take_backup(&walden);
+        let first = cluster.mark("archived before the switch");
+        cluster.archive_now();
+        let standby = cluster.standby(&scratch);
+        standby.wait_for_replay(&cluster.sql("select pg_current_wal_lsn()"));
+        standby.promote();
+        wait_until("the new timeline's history is archived", || {
+            walden.repository.join("main/wal/00000002.history.zst").exists()
+        });
+        let stray = cluster.mark("on the old timeline alone");
+        cluster.archive_now();
+        let restored = restore(&walden, &major, scratch.join("latest"), &["--latest"]);
+        assert_eq!(restored.said["plan"]["timeline"], 2);
+        assert!(restored.said["plan"]["wal_end"].is_string(), "{}", restored.said["plan"]);
+        assert_eq!(restored.cluster.rows(), first.with());
+        let beyond = walden.refused(4, ["restore", "--dry-run", "--lsn", &stray.lsn_after]);
+        assert!(beyond.contains("after the end of the archived WAL"), "{beyond}");
+    }
+}
+
+/// A standby's backup has no end record; its end comes from its own pg_control.
+#[test]
+fn a_backup_of_a_standby_is_restored_to_moments_after_it() {
+    for number in [13, 18] {
+        let Some(major) = Major::find(number) else { continue };
+        let scratch = Scratch::new("standby");
+        let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+        let (cluster, walden) = archiving(&scratch, cluster);
+        cluster.open_ledger();
+        let mut before = cluster.burst(2, 10).with();
+        let standby = cluster.standby(&scratch);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let backup = std::thread::scope(|scope| {
+            // The standby's WAL comes from the primary, segment by segment.
+            let archiver = scope.spawn(|| {
+                let mut rows = Vec::new();
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    rows.push(cluster.commit("meanwhile"));
+                    cluster.archive_now();
+                }
+                rows
+            });
+            let mut command = walden.command(["--format", "json", "backup", "take"]);
+            let output = command.env("WALDEN_POSTGRESQL__DSN", standby.dsn()).output().expect("run walden");
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            before.extend(archiver.join().expect("the archiver"));
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("a JSON document")
+        });
+        assert_eq!(backup["from_standby"], true);
+        let kept = cluster.mark("kept");
+        cluster.mark("left out");
+        cluster.archive_now();
+        assert_eq!(kept.before, before);
+        let restored = restore(&walden, &major, scratch.join("restored"), &["--time", &kept.commit_time]);
+        assert_eq!(restored.cluster.rows(), kept.with());
+        let immediate = restore(&walden, &major, scratch.join("immediate"), &["--immediate"]);
+        assert!(immediate.cluster.rows().is_subset(&before));
+    }
+}
+
 #[test]
 fn a_cluster_that_replaces_its_source_archives_a_new_timeline_which_is_restored_in_turn() {
     let major = Major::newest();

@@ -7,7 +7,8 @@ use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Fetched, Gap, HistoryLost};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
-use crate::repo::ObjectError;
+use crate::repo::{ObjectError, Repository};
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
 
 fn number(number: u32) -> String {
@@ -264,4 +265,24 @@ async fn what_is_at_the_destination_stays_until_it_is_replaced_whole() {
     assert_eq!(fetch(&cluster, &number(1), &to).await.unwrap(), Fetched::Delivered);
     assert!(content(&to) == Some(segment(&number(1), 1)));
     assert!(fetch(&cluster, &number(1), Path::new("/nowhere/at/all")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_that_stops_answering_at_any_call_is_unknown() {
+    let wal = PgWal::new();
+    let to = wal.folder().join("x");
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    archive(storage.clone(), &wal, &[1, 2]).await;
+    for stop_at in 0.. {
+        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, CrashPoint::Before));
+        let Ok(repository) = Repository::open(faulty.clone()).await else { continue };
+        let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { continue };
+        let fetched = fetcher(&cluster).fetch(&number(3).parse().unwrap(), &to, None).await;
+        if !faulty.stopped() {
+            assert_eq!(fetched.unwrap(), Fetched::Absent);
+            assert!(stop_at > 4, "the proof takes several calls");
+            break;
+        }
+        assert!(fetched.is_err(), "absent although call {stop_at} was not answered");
+    }
 }
