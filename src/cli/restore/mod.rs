@@ -5,6 +5,7 @@ mod render;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -13,7 +14,8 @@ use serde::Serialize;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::{RecoveryPlan, Request, Target, TimelineChoice, load, parse_time, plan};
+use crate::postgres::catalog::{RecoveryPlan, Request, Target, TimelineChoice, Unreachable, load, parse_time, plan};
+use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
@@ -32,6 +34,10 @@ Without a target: --latest. A target means exactly what PostgreSQL understands b
   --xid X     up to and including the end of that transaction; exclusive: just before its end
   --name N    up to the first restore point of that name after the backup
 A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
+
+/// How long ago a segment behind a gap must have been stored for the gap to count, and how often it is looked at before.
+const FRESH_GAP: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+const FRESH_GAP_LOOKS: usize = 12;
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
@@ -115,8 +121,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         refuse_root()?;
     }
     let cluster = context.cluster().await?;
-    let unknown = "check that the repository is reachable and that this user may read all of it";
-    let plan = match plan(&load::load(&cluster).await.hint(unknown)?, &request) {
+    let plan = match decide(&cluster, &request).await? {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
     };
@@ -159,6 +164,22 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// Plans; where a gap is so fresh that it may only be the order in which segments are being stored, looks again.
+async fn decide(cluster: &Cluster, request: &Request) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
+    let unknown = "check that the repository is reachable and that this user may read all of it";
+    for _ in 0..FRESH_GAP_LOOKS {
+        let facts = load::load(cluster).await.hint(unknown)?;
+        match plan(&facts, request) {
+            Err(refused) if facts.may_close(&refused, chrono::Utc::now(), FRESH_GAP) => {
+                tracing::info!("{}: looking again, for segments are being archived", refused.reason);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            decided => return Ok(decided),
+        }
+    }
+    Ok(plan(&load::load(cluster).await.hint(unknown)?, request))
 }
 
 async fn follow(

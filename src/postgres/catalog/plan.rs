@@ -84,6 +84,15 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<RecoveryPlan, Box<Unreac
     })
 }
 
+impl Facts {
+    /// Whether a refusal names a gap that may close by itself: segments are stored several at a time, so that a later one
+    /// can be there before an earlier one. True when what lies behind the gap was stored less than `grace` before `now`.
+    pub fn may_close(&self, refused: &Unreachable, now: DateTime<Utc>, grace: TimeDelta) -> bool {
+        let Reason::Gap { resumes, .. } = &refused.reason else { return false };
+        self.ranges.holding(*resumes).is_some_and(|range| now - range.first_stored < grace)
+    }
+}
+
 /// Backups that were passed over; and why.
 type Notes = Vec<(BackupId, String)>;
 

@@ -336,6 +336,18 @@ fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
 }
 
 #[test]
+fn a_gap_before_a_segment_that_was_stored_just_now_may_close() {
+    let mut world = simple();
+    world.segments.remove(&(1, 8));
+    let facts = world.facts();
+    let refused = plan(&facts, &Request::new(Target::Latest)).unwrap_err();
+    let ten = TimeDelta::seconds(10);
+    assert!(facts.may_close(&refused, second(95), ten) && !facts.may_close(&refused, second(101), ten));
+    let beyond = plan(&facts, &Request::new(Target::Time(second(1)))).unwrap_err();
+    assert!(!facts.may_close(&beyond, second(1), ten));
+}
+
+#[test]
 fn a_backup_taken_after_the_switch_on_the_old_timeline_is_not_used_for_the_new_one() {
     let mut world = simple();
     world.forks.push((1, 5 * SEGMENT + 0x500, true));
