@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep_until};
 use super::budget::Budget;
 use super::spool::Spool;
 use super::{Options, memory, render};
-use crate::error::Hint;
+use crate::error::{Hint, with_hint};
 use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::absent::is_beyond;
 use crate::postgres::archive::line::next_segment;
-use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
+use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
@@ -48,6 +48,7 @@ pub enum Answer {
 #[derive(Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Asked>,
+    system_identifier: SystemIdentifier,
 }
 
 struct Asked {
@@ -108,6 +109,7 @@ pub struct Owner {
 pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let size = fetcher.cluster().description.segment_size;
+    let system_identifier = fetcher.cluster().description.system_identifier;
     let owner = Owner {
         fetcher,
         budget,
@@ -120,16 +122,40 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
         jobs: JoinSet::new(),
         warm: false,
     };
-    (Handle { requests: sender }, owner)
+    (Handle { requests: sender, system_identifier }, owner)
 }
 
 impl Handle {
     /// Gets a file ready beside its destination, or says that there is none. The error is text for the hook.
     pub async fn fetch(&self, request: Request) -> Result<Answer, String> {
+        self.check_cluster(&request.destination).await.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
         let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
         self.requests.send(Asked { request, reply }).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Handle {
+    /// A data directory of another cluster asks the wrong service: "absent" would end its recovery early. Destinations
+    /// outside a data directory are nobody's, and a pg_control that is being written tells nothing.
+    async fn check_cluster(&self, destination: &Path) -> anyhow::Result<()> {
+        let Some(data) = destination.parent().and_then(Path::parent) else { return Ok(()) };
+        let Ok(bytes) = tokio::fs::read(data.join("global/pg_control")).await else { return Ok(()) };
+        match ControlFile::parse(&bytes) {
+            Ok(control) if control.system_identifier != self.system_identifier => {
+                let (found, ours) = (control.system_identifier, self.system_identifier);
+                let error = anyhow!(
+                    "\"{}\" belongs to the cluster with system identifier {found}, this service serves {ours}",
+                    data.display()
+                );
+                Err(with_hint(
+                    error,
+                    "give restore-command the --socket of that cluster's service, or one that nobody serves",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

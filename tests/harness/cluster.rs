@@ -68,6 +68,8 @@ impl Builder {
              min_wal_size = {}MB\nlog_timezone = UTC\ntimezone = UTC\nmax_wal_size = 1GB\nwal_level = replica\n",
             2 * self.segment_mib
         ));
+        // For what walden starts from a copy of this configuration: copies of several tests must not meet on one port.
+        cluster.append_conf(&format!("port = {}\nlisten_addresses = ''\n", next_port()));
         cluster.listen = self.listen;
         for (name, value) in &self.settings {
             cluster.append_conf(&format!("{name} = '{value}'\n"));
@@ -80,6 +82,11 @@ impl Builder {
 static NEXT: AtomicU32 = AtomicU32::new(1);
 /// Servers on loopback need ports of their own; sockets only need names of their own.
 static PORT: AtomicU32 = AtomicU32::new(0);
+
+/// A port that no other cluster of this process has.
+fn next_port() -> u32 {
+    20_000 + std::process::id() % 10_000 + PORT.fetch_add(1, Ordering::SeqCst)
+}
 
 /// A cluster; its server is stopped when this goes away.
 #[derive(Debug)]
@@ -101,8 +108,7 @@ impl Cluster {
 
     /// A data directory that is there already, such as a restored one; not started yet.
     pub fn of(major: Major, data: PathBuf, socket_folder: PathBuf) -> Self {
-        let base = 20_000 + std::process::id() % 20_000;
-        let port = base + PORT.fetch_add(1, Ordering::SeqCst);
+        let port = next_port();
         Self { major, data, socket_folder, port, listen: false, running: false }
     }
 
