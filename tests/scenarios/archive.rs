@@ -56,6 +56,8 @@ impl Primary {
 
     /// Every file that is archived and still in pg_wal is byte for byte in the repository.
     fn check_archive(&self) {
+        // A checkpoint under way would recycle files while they are compared.
+        self.cluster.sql("checkpoint");
         let pg_wal = self.cluster.data.join("pg_wal");
         let mut checked = 0;
         for entry in fs::read_dir(pg_wal.join("archive_status")).expect("read archive_status") {
