@@ -8,8 +8,12 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use walden::storage::s3::{CreateOnly, Credentials, Options};
+use walden::storage::{S3Storage, Storage};
 
 use super::{Proxy, say_skipped};
 
@@ -130,6 +134,32 @@ impl Bucket {
         )
     }
 
+    /// Walden's storage in the bucket, below a prefix, with changed options.
+    pub fn storage(&self, prefix: &str, change: impl FnOnce(&mut Options)) -> Arc<dyn Storage> {
+        let ObjectStore { region, access_key_id, secret_access_key, .. } = self.store;
+        let mut options = Options {
+            bucket: self.name.clone(),
+            prefix: format!("{prefix}/"),
+            region: Some(region.clone()),
+            endpoint: Some(self.endpoint.clone()),
+            path_style: true,
+            credentials: Some(Credentials::new(access_key_id, secret_access_key, None, None, "test")),
+            profile: None,
+            ca_file: None,
+            bucket_owner: None,
+            classes: Vec::new(),
+            encryption: None,
+            kms_key: None,
+            create_only: CreateOnly::Conditional,
+            multipart_threshold: 64 << 20,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(30),
+            requests: 16,
+        };
+        change(&mut options);
+        Arc::new(S3Storage::new(options))
+    }
+
     /// A request by an independent client. The key is below the repository's prefix and has only characters that URLs
     /// leave as they are; an empty one asks for the bucket.
     pub fn request(&self, method: &str, key: &str, body: &[u8]) -> Answer {
@@ -144,7 +174,18 @@ impl Bucket {
         }
         let mut curl = Command::new("curl");
         // Older versions do not say by themselves that the body is not signed.
-        curl.args(["-sS", "-i", "--max-time", "60", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "-K", "-"]);
+        curl.args([
+            "-sS",
+            "-i",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "60",
+            "-H",
+            "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+            "-K",
+            "-",
+        ]);
         let verb: &[&str] = if method == "HEAD" { &["--head"] } else { &["-X", method] };
         curl.args(verb).args(["--aws-sigv4", &format!("aws:amz:{}:s3", self.store.region)]);
         let folder = tempfile::tempdir().expect("a folder for the body");
