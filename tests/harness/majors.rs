@@ -35,6 +35,12 @@ impl Major {
         (13..=18).rev().find_map(Self::find).expect("a PostgreSQL (run tests/postgres-majors)")
     }
 
+    /// Whether this is the oldest or the newest major there is: where a scenario takes too long to run on each.
+    pub fn is_first_or_last(&self) -> bool {
+        let found: Vec<u32> = (13..=18).filter(|number| Self::find(*number).is_some()).collect();
+        found.first() == Some(&self.number) || found.last() == Some(&self.number)
+    }
+
     /// Debian's major, which has all client programs.
     pub fn with_clients() -> Self {
         Self::find(15).unwrap_or_else(Self::newest)

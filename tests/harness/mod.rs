@@ -13,10 +13,13 @@
 
 mod cluster;
 mod history;
+mod http;
 mod ledger;
 mod majors;
 mod process;
+mod proxy;
 mod random;
+mod s3;
 mod scratch;
 mod walden;
 
@@ -26,6 +29,8 @@ pub use ledger::{Burst, Marker, Rows};
 pub(crate) use majors::each_major;
 pub use majors::{Major, say_skipped};
 pub use process::{Output, command, run_as_server, wait_until};
+pub use proxy::{Fault, Proxy, Vanished, When};
 pub use random::Random;
+pub use s3::{Answer, Bucket, ObjectStore};
 pub use scratch::Scratch;
 pub use walden::{Service, Walden};

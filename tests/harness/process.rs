@@ -29,12 +29,13 @@ pub fn server_user() -> Option<ServerUser> {
     })
 }
 
-/// A command that will run as the server's user, with a clean environment of libpq and Walden.
+/// A command that will run as the server's user, with a clean environment of libpq, AWS and Walden.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("PG") || (text.starts_with("WALDEN_") && !text.starts_with("WALDEN_TEST_")) {
+        let foreign = text.starts_with("PG") || text.starts_with("AWS_");
+        if foreign || (text.starts_with("WALDEN_") && !text.starts_with("WALDEN_TEST_")) {
             command.env_remove(&name);
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{Cluster, Output, Scratch, process, wait_until};
+use super::{Bucket, Cluster, Output, Scratch, process, wait_until};
 
 /// The programs, where the server's user can run them.
 fn programs() -> &'static Path {
@@ -34,6 +34,7 @@ fn programs() -> &'static Path {
 #[derive(Debug)]
 pub struct Walden {
     pub config: PathBuf,
+    /// The folder; empty with a bucket.
     pub repository: PathBuf,
     pub socket: PathBuf,
     log_folder: PathBuf,
@@ -57,15 +58,27 @@ impl Walden {
     /// The same under another name of the cluster and of the files.
     pub fn named(scratch: &Scratch, cluster: &Cluster, name: &str, settings: &str) -> Self {
         let repository = scratch.join("repo sitory");
+        let url = format!("file://{}", repository.display());
+        let mut walden = Self::at(scratch, cluster, name, &url, settings);
+        walden.repository = repository;
+        walden
+    }
+
+    /// The same with a repository in a bucket. There is no folder then.
+    pub fn on_s3(scratch: &Scratch, cluster: &Cluster, bucket: &Bucket, settings: &str) -> Self {
+        Self::at(scratch, cluster, "main", &bucket.url(), &(bucket.settings() + settings))
+    }
+
+    fn at(scratch: &Scratch, cluster: &Cluster, name: &str, url: &str, settings: &str) -> Self {
         let socket = scratch.join(&format!("{name}.sock"));
         let dsn = cluster.dsn().replace('\\', "\\\\").replace('"', "\\\"");
         let text = format!(
-            "repository.url = \"file://{}\"\ncluster.name = \"{name}\"\npostgresql.dsn = \"{dsn}\"\nservice.socket = \"{}\"\n{settings}\n",
-            repository.display(),
+            "repository.url = \"{url}\"\ncluster.name = \"{name}\"\npostgresql.dsn = \"{dsn}\"\n\
+             service.socket = \"{}\"\n{settings}\n",
             socket.display()
         );
         let config = scratch.write(&format!("{name}.toml"), &text);
-        let log_folder = scratch.folder("logs");
+        let (repository, log_folder) = (PathBuf::new(), scratch.folder("logs"));
         Self { config, repository, socket, log_folder, expected: RefCell::default(), lines: RefCell::default() }
     }
 

@@ -7,19 +7,24 @@ use std::process::Command;
 use crate::harness::{Cluster, Major, Rows, Scratch, Stop, Walden, each_major, run_as_server, wait_until};
 
 /// A registered cluster that archives, and a copy of its data directory from before most of its WAL.
-struct Primary {
-    cluster: Cluster,
+pub struct Primary {
+    pub cluster: Cluster,
     base: PathBuf,
-    walden: Walden,
-    scratch: Scratch,
+    pub walden: Walden,
+    pub scratch: Scratch,
 }
 
 fn primary(major: Major, segment_mib: u32, settings: &str) -> Primary {
+    primary_with(major, segment_mib, |scratch, cluster| Walden::with(scratch, cluster, settings))
+}
+
+/// With Walden as `beside` sets it up.
+pub fn primary_with(major: Major, segment_mib: u32, beside: impl FnOnce(&Scratch, &Cluster) -> Walden) -> Primary {
     let scratch = Scratch::new("wal");
     // What is archived stays in pg_wal: a checkpoint would recycle files while they are compared.
     let builder = Cluster::builder(major).segment_mib(segment_mib).setting("wal_keep_size", "2GB");
     let mut cluster = builder.setting("archive_timeout", "0").start(&scratch);
-    let walden = Walden::with(&scratch, &cluster, settings);
+    let walden = beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.open_ledger();
     cluster.archive_with(&walden);
@@ -32,7 +37,7 @@ fn primary(major: Major, segment_mib: u32, settings: &str) -> Primary {
 
 impl Primary {
     /// Commits and switches segments, then waits until all is archived.
-    fn write_segments(&self, segments: usize) -> Rows {
+    pub fn write_segments(&self, segments: usize) -> Rows {
         for _ in 0..segments {
             self.cluster.burst(2, 6);
             self.cluster.switch_wal();
@@ -43,7 +48,7 @@ impl Primary {
     }
 
     /// A server that replays from the archive, made of the copy; not started.
-    fn replica(&self, name: &str, signal: &str, settings: &str) -> Cluster {
+    pub fn replica(&self, name: &str, signal: &str, settings: &str) -> Cluster {
         let data = self.scratch.join(name);
         run_as_server("cp", ["-a".as_ref(), self.base.as_os_str(), data.as_os_str()]);
         // What it needs comes from the archive.
@@ -57,7 +62,7 @@ impl Primary {
     }
 
     /// Every file that is archived and still in pg_wal is byte for byte in the repository.
-    fn check_archive(&self) {
+    pub fn check_archive(&self) {
         let pg_wal = self.cluster.data.join("pg_wal");
         let mut checked = 0;
         for entry in fs::read_dir(pg_wal.join("archive_status")).expect("read archive_status") {

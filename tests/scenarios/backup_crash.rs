@@ -25,12 +25,12 @@ use walden::storage::{Key, ListEntry, MemoryStorage, PutMode, Storage, get_all, 
 use crate::harness::{Cluster, Major, Scratch, wait_until};
 
 /// What one server sent for one backup.
-struct Recording {
+pub struct Recording {
     server: Server,
     events: Vec<BackupEvent>,
     clock: DateTime<Utc>,
     /// A repository with the registered cluster and the backup's WAL.
-    store: Arc<MemoryStorage>,
+    pub store: Arc<MemoryStorage>,
 }
 
 /// Sends a recording again.
@@ -68,7 +68,7 @@ fn options() -> TakeOptions {
     }
 }
 
-async fn record(scratch: &Scratch) -> Recording {
+pub async fn record(scratch: &Scratch) -> Recording {
     let archive = scratch.folder("archive");
     let command = format!("cp \"%p\" \"{}/%f\"", archive.display());
     let major = Major::newest();
@@ -111,6 +111,12 @@ async fn push_all(registered: &Registered, archive: &PathBuf) {
 /// All objects of a store in a new one.
 async fn copy(store: &MemoryStorage) -> Arc<MemoryStorage> {
     let copy = MemoryStorage::default();
+    copy_into(store, &copy).await;
+    Arc::new(copy)
+}
+
+/// All objects of a store in another, which is empty.
+async fn copy_into(store: &MemoryStorage, copy: &dyn Storage) {
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         for entry in list_all(store, &folder).await.unwrap() {
@@ -123,10 +129,9 @@ async fn copy(store: &MemoryStorage) -> Arc<MemoryStorage> {
             }
         }
     }
-    Arc::new(copy)
 }
 
-async fn open(storage: Arc<dyn Storage>) -> Registered {
+pub async fn open(storage: Arc<dyn Storage>) -> Registered {
     Registered::open(Repository::open(storage).await.unwrap(), "main".parse().unwrap()).await.unwrap()
 }
 
@@ -137,8 +142,8 @@ async fn play(registered: &Registered, recording: &Recording) -> anyhow::Result<
 }
 
 /// Every backup there is, is whole.
-async fn assert_sound(store: &Arc<MemoryStorage>, what: &str) -> usize {
-    let registered = open(store.clone()).await;
+async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
+    let registered = open(store).await;
     let loaded = load_backups(&registered).await.unwrap();
     assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
     for backup in &loaded.complete {
@@ -152,13 +157,13 @@ async fn assert_sound(store: &Arc<MemoryStorage>, what: &str) -> usize {
 /// Opening reads the marker and cluster.json: the calls before the first crash point.
 const OPENING: u64 = 2;
 
-/// Stops at call `stop_at`; false when there were fewer calls.
-async fn crash_at(recording: &Recording, stop_at: u64, point: CrashPoint) -> bool {
+/// Stops at call `stop_at` to a store that is empty before; false when there were fewer calls.
+pub async fn crash_at(recording: &Recording, store: Arc<dyn Storage>, stop_at: u64, point: CrashPoint) -> bool {
     let what = format!("call {stop_at}, {point:?}");
-    let store = copy(&recording.store).await;
+    copy_into(&recording.store, &*store).await;
     let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
     let taken = play(&open(faulty.clone()).await, recording).await;
-    let whole = assert_sound(&store, &what).await;
+    let whole = assert_sound(store.clone(), &what).await;
     if !faulty.stopped() {
         taken.unwrap();
         return false;
@@ -166,7 +171,7 @@ async fn crash_at(recording: &Recording, stop_at: u64, point: CrashPoint) -> boo
     // Success may only be said of a backup that is there. One call can fail without harm: the reservation's removal.
     assert!(taken.is_err() || whole == 1, "{what}");
     play(&open(store.clone()).await, recording).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
-    assert_eq!(assert_sound(&store, &what).await, whole + 1);
+    assert_eq!(assert_sound(store, &what).await, whole + 1);
     true
 }
 
@@ -179,7 +184,8 @@ async fn a_backup_that_stops_at_any_call_to_the_store_is_absent_or_whole() {
     for stop_at in 0..60 {
         for point in [CrashPoint::Before, CrashPoint::After] {
             let recording = recording.clone();
-            crashes.spawn(async move { (stop_at, crash_at(&recording, stop_at, point).await) });
+            let store = Arc::new(MemoryStorage::default());
+            crashes.spawn(async move { (stop_at, crash_at(&recording, store, stop_at, point).await) });
         }
     }
     let results = crashes.join_all().await;
@@ -204,10 +210,10 @@ async fn a_deletion_that_stops_at_any_call_leaves_other_backups_whole_and_can_be
             let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
             let deleted = delete(&open(faulty.clone()).await, &plan).await;
             let what = format!("call {stop_at}, {point:?}");
-            assert!((1..=2).contains(&assert_sound(&store, &what).await), "{what}");
+            assert!((1..=2).contains(&assert_sound(store.clone(), &what).await), "{what}");
             let registered = open(store.clone()).await;
             delete(&registered, &plan).await.unwrap();
-            assert_eq!(assert_sound(&store, &what).await, 1, "{what}");
+            assert_eq!(assert_sound(store.clone(), &what).await, 1, "{what}");
             assert!(list_all(&*store, &folder).await.unwrap().is_empty(), "{what}");
             if !faulty.stopped() {
                 deleted.unwrap();
@@ -228,7 +234,7 @@ async fn a_backup_cleaned_up_under_the_hands_of_its_process_does_not_come_to_be(
     let mut cleaner = cleaner;
     let taken = keep(&registered, &recording.server, &mut cleaner, &options(), &|_| {}, &mut stop).await;
     assert!(format!("{:#}", taken.unwrap_err()).contains("cleaned up"));
-    assert_eq!(assert_sound(&recording.store, "after").await, 0);
+    assert_eq!(assert_sound(recording.store.clone(), "after").await, 0);
 }
 
 /// Sends a recording again, and removes the reservation before its end as if somebody took the process for dead.

@@ -11,3 +11,4 @@ mod foundation;
 mod oracle;
 mod restore;
 mod restored_settings;
+mod s3;

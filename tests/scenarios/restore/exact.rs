@@ -1,15 +1,21 @@
 //! The main promise: whatever the target, exactly the transactions that it promises, none missing, none more.
 
-use super::{archiving, restore, take_backup};
-use crate::harness::{Cluster, Major, Random, Scratch, Target, each_major, lsn_number};
+use super::{register, restore, take_backup};
+use crate::harness::{Cluster, Major, Random, Scratch, Target, Walden, each_major, lsn_number};
 
 each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
 
 fn exactly_as_promised(major: Major) {
+    exactly_as_promised_with(major, Walden::beside);
+}
+
+/// With Walden as `beside` sets it up.
+pub fn exactly_as_promised_with(major: Major, beside: impl Fn(&Scratch, &Cluster) -> Walden) {
     let scratch = Scratch::new("exact");
     let mut random = Random::seeded("exact");
-    let cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
-    let (cluster, walden) = archiving(&scratch, cluster);
+    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
+    let walden = beside(&scratch, &cluster);
+    register(&mut cluster, &walden);
     let mut service = Some(walden.serve());
     cluster.open_ledger_with_history();
     cluster.burst(3, 10);

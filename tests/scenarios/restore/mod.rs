@@ -1,7 +1,7 @@
 //! Restores: exactly the moment asked for, or not at all.
 
 mod damage;
-mod exact;
+pub mod exact;
 mod interrupted;
 mod refused;
 mod shapes;
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::harness::{Cluster, Major, Scratch, Walden};
 
 /// A restored cluster and what `walden restore` said of it.
-struct Restored {
-    cluster: Cluster,
-    said: serde_json::Value,
+pub struct Restored {
+    pub cluster: Cluster,
+    pub said: serde_json::Value,
 }
 
 /// Arguments that restore into `data` and start the server there.
@@ -26,7 +26,7 @@ fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec<Str
 }
 
 /// Restores, starts and takes the server over.
-fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target: &[S]) -> Restored {
+pub fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target: &[S]) -> Restored {
     let said = walden.json(arguments(major, &data, target));
     let recovered = &said["recovered"];
     let port = recovered["port"].as_u64().expect("a port") as u32;
@@ -41,12 +41,17 @@ fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target:
 /// A registered cluster that archives into a new repository through the hook, without a service.
 fn archiving(scratch: &Scratch, mut cluster: Cluster) -> (Cluster, Walden) {
     let walden = Walden::beside(scratch, &cluster);
-    walden.ok(["init"]);
-    cluster.archive_with(&walden);
+    register(&mut cluster, &walden);
     (cluster, walden)
 }
 
+/// Registers a cluster and archives it through the hook.
+pub fn register(cluster: &mut Cluster, walden: &Walden) {
+    walden.ok(["init"]);
+    cluster.archive_with(walden);
+}
+
 /// A backup's id.
-fn take_backup(walden: &Walden) -> String {
+pub fn take_backup(walden: &Walden) -> String {
     walden.json(["backup", "take"])["id"].as_str().expect("an id").to_string()
 }

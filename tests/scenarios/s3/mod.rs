@@ -1,0 +1,14 @@
+//! Repositories on S3: on a real server, on an emulator for what that does not have, and through the faults of networks
+//! and stores.
+
+mod backup_crash;
+mod conformance;
+mod end_to_end;
+mod errors;
+mod faults;
+mod headers;
+mod proxy;
+mod replay;
+mod vanished;
+mod wal_crash;
+mod workload;
