@@ -14,7 +14,9 @@ use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
 use crate::fsync;
 use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::check::refuse_unsafe;
 use crate::postgres::cluster::{Cluster, describe_server};
+use crate::postgres::layout::Layout;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::repo::Repository;
 
@@ -154,7 +156,9 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
-    let (repository, repository_created) = Repository::init(open_storage(url), now).await?;
+    let storage = open_storage(url);
+    refuse_unsafe(&storage, &Layout::new(found.name.clone()).probe_folder()).await?;
+    let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,

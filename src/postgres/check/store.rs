@@ -1,0 +1,215 @@
+//! The repository's store: there, writable, true to create-only, with the right time.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::{Check, Request, Trouble, Verdict};
+use crate::config::RepositoryUrl;
+use crate::error::{one_line, with_hint};
+use crate::repo::Repository;
+use crate::repo::probe::{self, CreateOnlyEffect, Promise, Written};
+
+/// The checks of this file.
+pub(super) const CHECKS: &[Check] =
+    &[Check::Repository, Check::Writable, Check::CreateOnly, Check::Clock, Check::Encryption];
+/// Those that one written object answers.
+const BY_WRITING: &[Check] = &[Check::Writable, Check::Clock, Check::Encryption];
+
+/// Clocks that differ by more make times in listings and proofs of age wrong.
+const SKEW_WARNING: Duration = Duration::from_secs(30);
+/// S3 refuses requests from clocks that differ by 15 minutes; well before that something is wrong.
+const SKEW_CRITICAL: Duration = Duration::from_secs(300);
+
+const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
+const CREATE_ONLY_HINT: &str = "Walden must never overwrite what it archived: use a store that honours create-only puts \
+     (S3: If-None-Match)";
+
+/// Checks the store; the repository, if it can be opened.
+pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
+    let open = async {
+        let repository = Repository::open(request.storage.clone()).await?;
+        Ok::<_, anyhow::Error>((repository, request.layout()?.probe_folder()))
+    };
+    let (repository, folder) = match request.within("the repository", open).await {
+        Ok(opened) => opened,
+        Err(trouble) => {
+            verdicts.push(Check::Repository.failed(&trouble));
+            verdicts.extend(CHECKS.iter().skip(1).map(|check| check.because(Check::Repository)));
+            return None;
+        }
+    };
+    let format = repository.marker().format;
+    verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
+    if request.wants(BY_WRITING) {
+        let written = request.within("the store", probe::write(&*request.storage, &folder)).await;
+        verdicts.extend(decide_written(&written, &request.settings.repository.url));
+    }
+    if request.wants(&[Check::CreateOnly]) {
+        let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
+        verdicts.push(decide_create_only(&effect));
+    }
+    Some(repository)
+}
+
+fn decide_written(written: &Result<Written, Trouble>, url: &RepositoryUrl) -> Vec<Verdict> {
+    match written {
+        Ok(written) => vec![decide_writable(written), decide_clock(written.clock_skew()), decide_encryption(url)],
+        Err(trouble) => {
+            let hint = trouble.hint.clone().unwrap_or_else(|| WRITE_HINT.into());
+            let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
+            std::iter::once(Check::Writable.failed(trouble).hint(hint)).chain(others).collect()
+        }
+    }
+}
+
+fn decide_writable(written: &Written) -> Verdict {
+    let key = &written.key;
+    if !written.read_back {
+        return Check::Writable
+            .critical(format!("object \"{key}\" did not come back as it was stored"))
+            .hint("do not trust this store: what it answers is not what it keeps");
+    }
+    if !written.listed {
+        return Check::Writable
+            .critical(format!("object \"{key}\" is there, but a listing does not show it"))
+            .hint("Walden finds backups and gaps by listing: use a store whose listings are up to date");
+    }
+    let stays = |why: String| {
+        Check::Writable
+            .warning(format!("objects can be stored and read, but object \"{key}\" could not be deleted{why}"))
+            .hint("`walden backup delete` needs that right; without it nothing is lost, and probes like this one stay")
+    };
+    match &written.deleted {
+        Ok(true) => Check::Writable.ok("an object was stored, read back, listed and deleted"),
+        Ok(false) => stays(String::new()),
+        Err(error) => stays(format!(": {}", one_line(&anyhow!(error.to_string())))),
+    }
+}
+
+fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
+    let Some((skew, ahead)) = skew else { return Check::Clock.unknown("the store does not tell when it stored") };
+    let by = format!(
+        "the store's clock is {} s {} this machine's",
+        skew.as_secs(),
+        if ahead { "ahead of" } else { "behind" }
+    );
+    let hint = "let both keep time by NTP: `timedatectl` shows this machine's state";
+    match skew {
+        skew if skew > SKEW_CRITICAL => Check::Clock.critical(by).hint(hint),
+        skew if skew > SKEW_WARNING => Check::Clock.warning(by).hint(hint),
+        skew if skew < Duration::from_secs(2) => Check::Clock.ok("the store and this machine agree"),
+        _ => Check::Clock.ok(by),
+    }
+}
+
+fn decide_encryption(url: &RepositoryUrl) -> Verdict {
+    match url {
+        RepositoryUrl::File(_) => {
+            Check::Encryption.ok("not known: a folder is encrypted if the file system below it is")
+        }
+    }
+}
+
+fn decide_create_only(effect: &Result<CreateOnlyEffect, Trouble>) -> Verdict {
+    let effect = match effect {
+        Ok(effect) => effect,
+        Err(trouble) => return Check::CreateOnly.failed(trouble),
+    };
+    match effect.promise() {
+        Promise::Atomic => Check::CreateOnly.ok("what is stored stays, also when several store at once"),
+        Promise::OneByOne => Check::CreateOnly
+            .critical("what is stored stays, but of several that store at once a later one overwrites an earlier one")
+            .hint(CREATE_ONLY_HINT),
+        Promise::None => {
+            let message = match effect.kept {
+                false => "a create-only put overwrote what was there",
+                true => "a create-only put under a taken name was answered \"stored\"",
+            };
+            Check::CreateOnly.critical(message).hint(CREATE_ONLY_HINT)
+        }
+    }
+}
+
+/// For whoever makes a repository: refuses a store that does not keep what create-only promises.
+pub async fn refuse_unsafe(storage: &std::sync::Arc<dyn crate::storage::Storage>, folder: &str) -> anyhow::Result<()> {
+    let effect = probe::create_only(storage, folder).await.map_err(|error| with_hint(error, WRITE_HINT))?;
+    let verdict = decide_create_only(&Ok(effect));
+    match verdict.status {
+        super::Status::Critical => {
+            let error = anyhow!("\"{}\" cannot hold a repository: {}", storage.describe(), verdict.message);
+            Err(with_hint(error, verdict.hint.unwrap_or_default()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::error::hints;
+    use crate::postgres::check::Status;
+    use crate::repo::probe_testing::{Conditional, Lenient};
+    use crate::storage::{Key, MemoryStorage, PutOutcome, Storage};
+
+    fn written(read_back: bool, listed: bool, gone: bool) -> Status {
+        let put_between = (SystemTime::now(), SystemTime::now());
+        let key = Key::new("main/probe/1").unwrap();
+        decide_writable(&Written { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
+    }
+
+    #[test]
+    fn a_store_must_give_back_list_and_delete_what_it_was_given() {
+        assert_eq!(written(true, true, true), Status::Ok);
+        assert_eq!(written(false, true, true), Status::Critical);
+        assert_eq!(written(true, false, true), Status::Critical);
+        assert_eq!(written(true, true, false), Status::Warning);
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
+        let trouble = Trouble { what: "cannot put".into(), hint: None };
+        let verdicts = decide_written(&Err(trouble), &RepositoryUrl::parse("file:///srv/x").unwrap());
+        assert_eq!(verdicts[0].status, Status::Critical);
+        assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
+        assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
+        assert_eq!(verdicts.iter().map(|v| v.check).collect::<Vec<_>>(), BY_WRITING);
+    }
+
+    #[test]
+    fn clocks_may_differ_by_30_seconds_and_must_not_by_5_minutes() {
+        let status = |seconds, ahead| decide_clock(Some((Duration::from_secs(seconds), ahead))).status;
+        for ahead in [false, true] {
+            assert_eq!(status(0, ahead), Status::Ok);
+            assert_eq!(status(30, ahead), Status::Ok);
+            assert_eq!(status(31, ahead), Status::Warning);
+            assert_eq!(status(300, ahead), Status::Warning);
+            assert_eq!(status(301, ahead), Status::Critical);
+        }
+        assert_eq!(decide_clock(None).status, Status::Unknown);
+    }
+
+    #[test]
+    fn answers_that_do_not_say_what_happened_are_critical() {
+        let decide = |second, kept| decide_create_only(&Ok(CreateOnlyEffect { second, kept, races: Vec::new() }));
+        assert_eq!(decide(PutOutcome::AlreadyExists, true).status, Status::Ok);
+        assert_eq!(decide(PutOutcome::AlreadyExists, false).status, Status::Critical);
+        assert_eq!(decide(PutOutcome::Stored, false).status, Status::Critical);
+        assert!(decide(PutOutcome::Stored, true).message.contains("answered \"stored\""));
+    }
+
+    #[tokio::test]
+    async fn no_repository_is_made_in_a_store_that_overwrites() {
+        for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
+            let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
+            let error = refuse_unsafe(&storage, "main/probe/").await.unwrap_err();
+            assert!(one_line(&error).contains("overw"), "{error:#}");
+            assert!(hints(&error)[0].contains("If-None-Match"));
+        }
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        refuse_unsafe(&storage, "main/probe/").await.unwrap();
+    }
+}
