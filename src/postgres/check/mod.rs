@@ -139,9 +139,9 @@ async fn check_server(
         verdicts.push(server::check_replication(request, &server).await);
     }
     let user = hook::server_user(request, &server);
-    verdicts.push(hook::check_hook(request, &server, user));
+    let hook = hook::check_hook(request, &server, user);
     if request.wants(&[Check::EndToEnd]) {
-        let causes: Vec<&Verdict> = settings.iter().chain([&identity]).collect();
+        let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
         verdicts.push(match (end_to_end::hindrance(request.probe, &server, &causes), &cluster) {
             (Some(verdict), _) => verdict,
             (None, Some(Ok(cluster))) => end_to_end::check(request, &mut sql, &server, cluster).await,
@@ -151,7 +151,7 @@ async fn check_server(
     // Last: what was just archived counts.
     let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
     verdicts.push(archiver::decide(&archiver, &server));
-    verdicts.extend(settings.into_iter().chain([identity]));
+    verdicts.extend(settings.into_iter().chain([identity, hook]));
     user
 }
 
