@@ -71,9 +71,13 @@ enum Compared {
 
 /// Does it all.
 pub(super) async fn check(request: &Request<'_>, sql: &mut Connection, server: &Server, cluster: &Cluster) -> Verdict {
-    match probe(request, sql, server, cluster).await {
-        Ok((segment, outcome, compared)) => decide(&segment, &outcome, compared, request.timeout),
-        Err(error) => Check::EndToEnd.failed(&Trouble::from(&error)),
+    // The switch, the wait and the fetch have their time each.
+    match tokio::time::timeout(request.timeout * 3, probe(request, sql, server, cluster)).await {
+        Ok(Ok((segment, outcome, compared))) => decide(&segment, &outcome, compared, request.timeout),
+        Ok(Err(error)) => Check::EndToEnd.failed(&Trouble::from(&error)),
+        Err(_) => Check::EndToEnd
+            .critical("the server or the repository hangs")
+            .hint("look at the server's log and at the state of the repository, or raise --timeout"),
     }
 }
 

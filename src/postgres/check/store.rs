@@ -56,11 +56,14 @@ fn decide_written(written: &Result<Written, Trouble>, url: &RepositoryUrl) -> Ve
     match written {
         Ok(written) => vec![decide_writable(written), decide_clock(written.clock_skew()), decide_encryption(url)],
         Err(trouble) => {
-            let hint = trouble.hint.clone().unwrap_or_else(|| WRITE_HINT.into());
             let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
-            std::iter::once(Check::Writable.failed(trouble).hint(hint)).chain(others).collect()
+            std::iter::once(not_written(Check::Writable, trouble)).chain(others).collect()
         }
     }
+}
+
+fn not_written(check: Check, trouble: &Trouble) -> Verdict {
+    check.failed(trouble).hint(trouble.hint.as_deref().unwrap_or(WRITE_HINT))
 }
 
 fn decide_writable(written: &Written) -> Verdict {
@@ -114,7 +117,7 @@ fn decide_encryption(url: &RepositoryUrl) -> Verdict {
 fn decide_create_only(effect: &Result<CreateOnlyEffect, Trouble>) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
-        Err(trouble) => return Check::CreateOnly.failed(trouble),
+        Err(trouble) => return not_written(Check::CreateOnly, trouble),
     };
     match effect.promise() {
         Promise::Atomic => Check::CreateOnly.ok("what is stored stays, also when several store at once"),
