@@ -112,6 +112,16 @@ pub async fn create_only(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Re
     try_create_only(storage, folder, SMALL, CREATORS, ROUNDS).await
 }
 
+/// The same with objects of `size` bytes, once and with two creators: enough to see whether the store's other way of
+/// taking large objects keeps the promise, too.
+pub async fn create_only_large(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    size: usize,
+) -> anyhow::Result<CreateOnlyEffect> {
+    try_create_only(storage, folder, size, 2, 1).await
+}
+
 async fn try_create_only(
     storage: &Arc<dyn Storage>,
     folder: &str,
@@ -207,6 +217,14 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_looks_first_and_then_puts_is_found_out() {
         assert_eq!(promise(Lenient::new(Conditional::LookedAtFirst)).await, Promise::OneByOne);
+    }
+
+    #[tokio::test]
+    async fn large_objects_are_raced_too() {
+        let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::LookedAtFirst));
+        let effect = create_only_large(&storage, "main/probe/", 3 << 20).await.unwrap();
+        assert_eq!((effect.promise(), effect.races.len()), (Promise::OneByOne, 1));
+        assert!(list_all(&*storage, "").await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -1,18 +1,20 @@
 //! The repository's store: there, writable, true to create-only, with the right time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Check, Request, Trouble, Verdict};
-use crate::config::RepositoryUrl;
-use crate::error::{one_line, with_hint};
+use super::{Check, Request, Status, Trouble, Verdict};
+use crate::config::{RepositoryUrl, Settings};
+use crate::error::{Hint, one_line};
 use crate::repo::Repository;
 use crate::repo::probe::{self, CreateOnlyEffect, Promise, Written};
+use crate::storage::Storage;
 
 /// The checks of this file.
 pub(super) const CHECKS: &[Check] =
-    &[Check::Repository, Check::Writable, Check::CreateOnly, Check::Clock, Check::Encryption];
+    &[Check::Repository, Check::Writable, Check::CreateOnly, Check::CreateOnlyLarge, Check::Clock, Check::Encryption];
 /// Those that one written object answers.
 const BY_WRITING: &[Check] = &[Check::Writable, Check::Clock, Check::Encryption];
 
@@ -20,6 +22,9 @@ const BY_WRITING: &[Check] = &[Check::Writable, Check::Clock, Check::Encryption]
 const SKEW_WARNING: Duration = Duration::from_secs(30);
 /// S3 refuses requests from clocks that differ by 15 minutes; well before that something is wrong.
 const SKEW_CRITICAL: Duration = Duration::from_secs(300);
+
+/// The largest pack (`backup.pack_size`); what would only be larger is no object of ours.
+const LARGEST: usize = 64 << 20;
 
 const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
 const CREATE_ONLY_HINT: &str = "Walden must never overwrite what it archived: use a store that honours create-only puts \
@@ -47,7 +52,18 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     }
     if request.wants(&[Check::CreateOnly]) {
         let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
-        verdicts.push(decide_create_only(&effect));
+        verdicts.push(decide_create_only(Check::CreateOnly, &effect, relied_on(request.settings)));
+    }
+    if request.wants(&[Check::CreateOnlyLarge]) {
+        verdicts.push(match in_parts_from(request.settings) {
+            Some(size) => {
+                let effect =
+                    request.within("the store", probe::create_only_large(&request.storage, &folder, size)).await;
+                // Some stores know the condition and forget it when the parts are joined.
+                decide_create_only(Check::CreateOnlyLarge, &effect, Promise::OneByOne)
+            }
+            None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
+        });
     }
     Some(repository)
 }
@@ -114,34 +130,56 @@ fn decide_encryption(url: &RepositoryUrl) -> Verdict {
     }
 }
 
-fn decide_create_only(effect: &Result<CreateOnlyEffect, Trouble>) -> Verdict {
+/// What the settings let the store be relied on for.
+fn relied_on(settings: &Settings) -> Promise {
+    match &settings.repository.url {
+        RepositoryUrl::File(_) => Promise::Atomic,
+    }
+}
+
+/// Bytes from which on the store takes objects in parts; `None`: it does not, or none of ours is as large.
+fn in_parts_from(settings: &Settings) -> Option<usize> {
+    let threshold = match &settings.repository.url {
+        RepositoryUrl::File(_) => None,
+    };
+    threshold.filter(|size| *size <= LARGEST)
+}
+
+fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, relied_on: Promise) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
-        Err(trouble) => return not_written(Check::CreateOnly, trouble),
+        Err(trouble) => return not_written(check, trouble),
     };
-    match effect.promise() {
-        Promise::Atomic => Check::CreateOnly.ok("what is stored stays, also when several store at once"),
-        Promise::OneByOne => Check::CreateOnly
+    match (effect.promise(), relied_on) {
+        (Promise::Atomic, _) => check.ok("what is stored stays, also when several store at once"),
+        (Promise::OneByOne, Promise::Atomic) => check
             .critical("what is stored stays, but of several that store at once a later one overwrites an earlier one")
             .hint(CREATE_ONLY_HINT),
-        Promise::None => {
-            let message = match effect.kept {
+        (Promise::OneByOne, _) => check
+            .warning("what is stored stays, but only as long as no two store under one name at once")
+            .hint("let only one server, and one Walden service, archive into this repository under the cluster's name"),
+        (Promise::None, _) => check
+            .critical(match effect.kept {
                 false => "a create-only put overwrote what was there",
                 true => "a create-only put under a taken name was answered \"stored\"",
-            };
-            Check::CreateOnly.critical(message).hint(CREATE_ONLY_HINT)
-        }
+            })
+            .hint(CREATE_ONLY_HINT),
     }
 }
 
 /// For whoever makes a repository: refuses a store that does not keep what create-only promises.
-pub async fn refuse_unsafe(storage: &std::sync::Arc<dyn crate::storage::Storage>, folder: &str) -> anyhow::Result<()> {
-    let effect = probe::create_only(storage, folder).await.map_err(|error| with_hint(error, WRITE_HINT))?;
-    let verdict = decide_create_only(&Ok(effect));
+pub async fn refuse_unsafe(settings: &Settings, storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
+    let effect = probe::create_only(storage, folder).await.hint(WRITE_HINT)?;
+    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), relied_on(settings)))
+}
+
+fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
     match verdict.status {
-        super::Status::Critical => {
-            let error = anyhow!("\"{}\" cannot hold a repository: {}", storage.describe(), verdict.message);
-            Err(with_hint(error, verdict.hint.unwrap_or_default()))
+        Status::Critical => Err(anyhow!("\"{store}\" cannot hold a repository: {}", verdict.message))
+            .hint(verdict.hint.unwrap_or_default()),
+        Status::Warning => {
+            tracing::warn!("{store}: {}", verdict.message);
+            Ok(())
         }
         _ => Ok(()),
     }
@@ -149,14 +187,13 @@ pub async fn refuse_unsafe(storage: &std::sync::Arc<dyn crate::storage::Storage>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::SystemTime;
 
     use super::*;
     use crate::error::hints;
-    use crate::postgres::check::Status;
+    use crate::repo::probe::Race;
     use crate::repo::probe_testing::{Conditional, Lenient};
-    use crate::storage::{Key, MemoryStorage, PutOutcome, Storage};
+    use crate::storage::{Key, PutOutcome};
 
     fn written(read_back: bool, listed: bool, gone: bool) -> Status {
         let put_between = (SystemTime::now(), SystemTime::now());
@@ -195,24 +232,42 @@ mod tests {
         assert_eq!(decide_clock(None).status, Status::Unknown);
     }
 
+    fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, Trouble> {
+        Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
+    }
+
+    fn decide(effect: Result<CreateOnlyEffect, Trouble>, relied_on: Promise) -> Verdict {
+        decide_create_only(Check::CreateOnly, &effect, relied_on)
+    }
+
     #[test]
     fn answers_that_do_not_say_what_happened_are_critical() {
-        let decide = |second, kept| decide_create_only(&Ok(CreateOnlyEffect { second, kept, races: Vec::new() }));
-        assert_eq!(decide(PutOutcome::AlreadyExists, true).status, Status::Ok);
-        assert_eq!(decide(PutOutcome::AlreadyExists, false).status, Status::Critical);
-        assert_eq!(decide(PutOutcome::Stored, false).status, Status::Critical);
-        assert!(decide(PutOutcome::Stored, true).message.contains("answered \"stored\""));
+        for relied_on in [Promise::Atomic, Promise::OneByOne] {
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, Status::Ok);
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, Status::Critical);
+            assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, Status::Critical);
+            let lied = decide(effect(PutOutcome::Stored, true, 1), relied_on);
+            assert!(lied.message.contains("answered \"stored\""), "{}", lied.message);
+        }
+    }
+
+    #[test]
+    fn creators_at_once_are_only_relied_on_where_the_store_decides() {
+        for winners in [0, 2] {
+            let raced = || effect(PutOutcome::AlreadyExists, true, winners);
+            assert_eq!(decide(raced(), Promise::Atomic).status, Status::Critical);
+            assert_eq!(decide(raced(), Promise::OneByOne).status, Status::Warning);
+        }
     }
 
     #[tokio::test]
-    async fn no_repository_is_made_in_a_store_that_overwrites() {
+    async fn a_store_that_overwrites_cannot_hold_a_repository() {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
-            let error = refuse_unsafe(&storage, "main/probe/").await.unwrap_err();
-            assert!(one_line(&error).contains("overw"), "{error:#}");
+            let effect = probe::create_only(&storage, "main/probe/").await.unwrap();
+            let error = refuse("lenient:", decide(Ok(effect), Promise::Atomic)).unwrap_err();
+            assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
             assert!(hints(&error)[0].contains("If-None-Match"));
         }
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
-        refuse_unsafe(&storage, "main/probe/").await.unwrap();
     }
 }
