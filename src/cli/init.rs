@@ -192,7 +192,7 @@ fn in_words(report: &Report) -> String {
     if report.cluster_registered {
         text += &format!(
             "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
-             '{}'\nthen restart PostgreSQL and run `walden backup take`.\n",
+             '{}'\nthen restart PostgreSQL and run `walden check` and `walden backup take`.\n",
             archive_command(report)
         );
     }

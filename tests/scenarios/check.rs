@@ -286,6 +286,29 @@ fn a_service_that_is_down_is_a_warning_because_the_hooks_do_without() {
 }
 
 #[test]
+fn an_archiver_that_hangs_is_not_waited_for_longer_than_told() {
+    let Ready { scratch: _scratch, cluster, walden } = ready(Major::newest());
+    cluster.append_conf("archive_command = '/bin/sleep 8 # %p'\n");
+    cluster.reload();
+    wait_until("the setting counts", || cluster.sql("show archive_command").starts_with("/bin/sleep"));
+    let said = Said::by(&walden, 2, &["--timeout", "1", "--check", "end-to-end"]);
+    said.says("end-to-end", "critical", &["did not arrive within 1 s", "--timeout"]);
+}
+
+#[test]
+fn a_server_on_loopback_is_known_to_be_here() {
+    let scratch = Scratch::new("check");
+    let mut cluster = Cluster::builder(Major::newest()).on_loopback().start(&scratch);
+    let walden = Walden::beside(&scratch, &cluster);
+    walden.ok(["init"]);
+    cluster.archive_with(&walden);
+    let dsn = format!("host=127.0.0.1 port={} user=walden dbname=postgres", cluster.port);
+    let said = Said::with_dsn(&walden, 1, &dsn);
+    said.says("server", "ok", &["127.0.0.1"]).says("hook", "ok", &["server's user"]);
+    said.says("end-to-end", "ok", &["came back the same"]).says("archive-timeout", "ok", &["archive_timeout = 60s"]);
+}
+
+#[test]
 fn settings_that_cannot_be_read_and_wrong_usage_end_as_monitoring_expects() {
     let Ready { scratch: _scratch, cluster: _cluster, walden } = ready(Major::newest());
     let mut command = walden.command(["--format", "json", "check"]);

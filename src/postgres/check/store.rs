@@ -261,6 +261,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_repository_in_a_store_that_ignores_the_condition_is_critical() {
+        let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::Ignored));
+        let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH).await.unwrap();
+        let settings = crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
+        let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
+        let mut verdicts = Vec::new();
+        let request = Request { settings: &settings, storage, checks, probe: true, timeout };
+        assert!(check(&request, &mut verdicts).await.is_some());
+        let critical: Vec<Check> =
+            verdicts.iter().filter(|verdict| verdict.status == Status::Critical).map(|verdict| verdict.check).collect();
+        assert_eq!(critical, [Check::CreateOnly], "{verdicts:?}");
+    }
+
+    #[tokio::test]
     async fn a_store_that_overwrites_cannot_hold_a_repository() {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
