@@ -27,7 +27,7 @@ pub struct Written {
     /// Our clock before and after the put.
     pub put_between: (SystemTime, SystemTime),
     /// Whether it is gone after its deletion.
-    pub deleted: Result<bool, StorageError>,
+    pub deleted: anyhow::Result<bool>,
     pub key: Key,
 }
 
@@ -44,8 +44,8 @@ pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<Writte
     };
     let looked = looked.await;
     let deleted = match storage.delete(&key).await {
-        Ok(()) => storage.head(&key).await.map(|meta| meta.is_none()),
-        Err(error) => Err(error),
+        Ok(()) => storage.head(&key).await.map(|meta| meta.is_none()).map_err(Into::into),
+        Err(error) => Err(error.into()),
     };
     let (read_back, listed, meta) = looked?;
     Ok(Written { read_back, listed, meta, put_between, deleted, key })

@@ -64,9 +64,9 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
 
 fn exit(status: Status) -> Exit {
     match status {
-        Status::Ok => Exit::Success,
+        Status::Ok | Status::Skipped => Exit::Success,
         Status::Warning => Exit::CheckWarning,
         Status::Critical => Exit::CheckCritical,
-        Status::Unknown | Status::Skipped => Exit::CheckUnknown,
+        Status::Unknown => Exit::CheckUnknown,
     }
 }

@@ -86,7 +86,10 @@ impl Archiver {
 pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
     let archiver = match archiver {
         Ok(archiver) => archiver,
-        Err(trouble) => return Check::Archiver.unknown(&*trouble.what),
+        Err(trouble) => {
+            let unknown = Check::Archiver.unknown(&*trouble.what);
+            return Verdict { hint: trouble.hint.clone(), ..unknown };
+        }
     };
     if server.settings.archive_mode == "off" {
         return Check::Archiver.because(Check::ArchiveMode);

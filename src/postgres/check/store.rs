@@ -102,7 +102,7 @@ fn decide_writable(written: &Written) -> Verdict {
     match &written.deleted {
         Ok(true) => Check::Writable.ok("an object was stored, read back, listed and deleted"),
         Ok(false) => stays(String::new()),
-        Err(error) => stays(format!(": {}", one_line(&anyhow!(error.to_string())))),
+        Err(error) => stays(format!(": {}", one_line(error))),
     }
 }
 
