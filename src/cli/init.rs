@@ -156,7 +156,7 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
-    let storage = open_storage(url);
+    let storage = open_storage(settings)?;
     refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).probe_folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;

@@ -241,7 +241,7 @@ mod tests {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let skew = |modified| {
             let key = Key::new("a").unwrap();
-            let meta = Some(ObjectMeta { key: key.clone(), size: 1, modified });
+            let meta = Some(ObjectMeta { key: key.clone(), size: 1, modified, class: None, encryption: None });
             let put_between = (at(100), at(103));
             Written { read_back: true, listed: true, meta, put_between, deleted: Ok(true), key }.clock_skew()
         };

@@ -46,7 +46,7 @@ struct Asker {
 impl Connections {
     /// Answers on `socket`.
     pub fn new(socket: Socket, pushes: pushes::Handle, fetches: fetches::Handle, options: &Options) -> Self {
-        let longest = options.retry.timeout + QUEUE_TIME;
+        let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
         Self { socket, asker: Asker { pushes, fetches, longest }, places }
     }

@@ -23,6 +23,11 @@ use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdenti
 const QUEUE: usize = 64;
 /// A spool that nobody asked of for so long is dropped.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long "absent" stays the answer: a standby that polls for what is not there yet, however often, makes few
+/// requests.
+const ABSENT: Duration = Duration::from_secs(1);
+/// Absent files remembered of one server: it polls for a segment and a history file.
+const MOST_ABSENT: usize = 8;
 /// With nothing in flight for so long, buffers are given back.
 const COOL: Duration = Duration::from_secs(2);
 
@@ -75,6 +80,10 @@ struct Session {
     /// The last segment that it was given.
     last: Option<SegmentName>,
     end: Option<SegmentName>,
+    /// Files proven absent just now, oldest first.
+    absent: VecDeque<(Instant, WalFileName)>,
+    /// Files fetched ahead at once: few where the archive's end may be near, more with each that was there.
+    reach: usize,
     /// Fetching ahead met the archive's end or an error: it waits for the next delivery.
     halted: bool,
     used: Instant,
@@ -94,7 +103,6 @@ enum Event {
 pub struct Owner {
     fetcher: Fetcher,
     budget: Budget,
-    workers: usize,
     prefetch: usize,
     size: SegmentSize,
     requests: mpsc::Receiver<Asked>,
@@ -113,7 +121,6 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
     let owner = Owner {
         fetcher,
         budget,
-        workers: options.workers.max(1),
         prefetch: options.prefetch,
         size,
         requests,
@@ -195,6 +202,9 @@ impl Owner {
         session.used = Instant::now();
         session.end = asked.request.end;
         let name = asked.request.name;
+        if session.is_known_absent(&name) {
+            return answer(asked, Ok(Answer::Absent));
+        }
         match session.entries.get_mut(&name) {
             Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
             Some(Entry::Here(place)) => {
@@ -238,6 +248,8 @@ impl Owner {
                 line: None,
                 last: None,
                 end: None,
+                absent: VecDeque::new(),
+                reach: 1,
                 halted: false,
                 used: Instant::now(),
             };
@@ -324,12 +336,13 @@ impl Owner {
         match result {
             Ok(Some(place)) => {
                 session.entries.insert(name, Entry::Here(place));
+                session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
                 // One gets the file; should there be more, they ask again.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
                 self.fetch_ahead(&folder);
             }
             Ok(None) if ahead => {
-                session.halted = true;
+                (session.halted, session.reach) = (true, 1);
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
             Err(error) if ahead => {
@@ -337,7 +350,10 @@ impl Owner {
                 session.halted = true;
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
-            Ok(None) => waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent))),
+            Ok(None) => {
+                session.note_absent(name);
+                waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent)));
+            }
             Err(error) => {
                 let text = render(&error);
                 waiting.into_iter().for_each(|asked| answer(asked, Err(text.clone())));
@@ -383,12 +399,11 @@ impl Owner {
 impl Owner {
     /// Drops what will not be asked for, and fetches what will.
     fn fetch_ahead(&mut self, folder: &Path) {
-        let in_flight: usize = self.sessions.values().map(Session::coming).sum();
         let Some(session) = self.sessions.get_mut(folder).filter(|_| !self.closed) else { return };
         let wanted = session.wanted(self.prefetch, self.size);
         let stale = session.drop_unwanted(&wanted);
         let missing = wanted.into_iter().map(WalFileName::Segment).filter(|name| !session.entries.contains_key(name));
-        let free = if session.halted { 0 } else { self.workers.saturating_sub(in_flight) };
+        let free = if session.halted { 0 } else { session.reach.min(self.prefetch).saturating_sub(session.coming()) };
         let next: Vec<WalFileName> = missing.take(free).collect();
         if !stale.is_empty() {
             self.tidy(move || stale.iter().for_each(|place| drop(std::fs::remove_file(place))));
@@ -402,6 +417,18 @@ impl Owner {
 impl Session {
     fn coming(&self) -> usize {
         self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
+    }
+
+    fn is_known_absent(&self, name: &WalFileName) -> bool {
+        self.absent.iter().any(|(at, absent)| absent == name && at.elapsed() < ABSENT)
+    }
+
+    fn note_absent(&mut self, name: WalFileName) {
+        self.absent.retain(|(at, absent)| *absent != name && at.elapsed() < ABSENT);
+        self.absent.push_back((Instant::now(), name));
+        if self.absent.len() > MOST_ABSENT {
+            self.absent.pop_front();
+        }
     }
 
     /// Notes that a file was handed out; those that were handed out long ago, which nobody will rename any more.

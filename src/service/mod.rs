@@ -25,7 +25,7 @@ use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
 use crate::error::{hints, one_line};
-use crate::postgres::archive::{Fetcher, Pusher, Retry};
+use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
 
 use budget::Budget;
@@ -43,6 +43,8 @@ pub struct Options {
     pub compression_level: i32,
     /// Files stored ahead of the one asked for.
     pub look_ahead: usize,
+    /// How long a file that was stored ahead needs no second look in the repository when it is asked for.
+    pub fresh: Duration,
     /// The server's `pg_wal`, to be watched before the first call tells it.
     pub pg_wal: Option<PathBuf>,
     /// Segments fetched ahead of the one asked for.
@@ -51,8 +53,8 @@ pub struct Options {
     pub workers: usize,
     /// Bytes of compressed files held in memory; a file that may need more goes alone.
     pub memory: u64,
-    /// Bounds of one request.
-    pub retry: Retry,
+    /// For one access to the repository.
+    pub timeout: Duration,
 }
 
 /// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
@@ -67,9 +69,10 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         options.socket.display()
     );
     let budget = Budget::new(options.memory);
-    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.retry);
+    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
     let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
-    let (fetches, fetch_owner) = fetches::new(Fetcher::new(cluster, options.retry), &options, budget);
+    let (fetches, fetch_owner) =
+        fetches::new(Fetcher::new(cluster, options.timeout, options.workers), &options, budget);
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let connections = connections::Connections::new(socket, pushes, fetches, &options);
 
@@ -92,7 +95,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             }
         }
     };
-    if tokio::time::timeout(options.retry.timeout + STOP_MARGIN, finish).await.is_err() {
+    if tokio::time::timeout(options.timeout + STOP_MARGIN, finish).await.is_err() {
         bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
     }
     result

@@ -24,6 +24,11 @@ const QUEUE: usize = 64;
 const ANSWERED: usize = 64;
 /// Folders with files to archive: one a server; the one unused longest makes room.
 const MOST_FOLDERS: usize = 8;
+/// After a push that failed nothing is stored ahead for so long, then one file to see whether that has passed; each
+/// further failure doubles it.
+const FIRST_REST: Duration = Duration::from_secs(2);
+/// No rest is longer: after an outage the backlog drains by itself, also while the archiver sleeps.
+const LONGEST_REST: Duration = Duration::from_secs(15);
 /// With nothing to do for so long, buffers are given back.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -78,6 +83,13 @@ struct Folder {
     used: Instant,
 }
 
+/// A pause in storing ahead.
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    length: Duration,
+}
+
 /// Owns all state of pushing.
 pub struct Owner {
     pusher: Pusher,
@@ -96,8 +108,10 @@ pub struct Owner {
     watcher: Option<FolderWatcher>,
     news: mpsc::Receiver<PathBuf>,
     news_lost: Arc<AtomicBool>,
-    /// The last push succeeded: nothing is stored ahead while pushes fail.
-    healthy: bool,
+    /// Files that were stored this recently are answered for without asking the repository again.
+    fresh: Duration,
+    /// Pushes fail.
+    rest: Option<Rest>,
     /// Buffers may be held.
     warm: bool,
 }
@@ -122,7 +136,8 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         watcher,
         news,
         news_lost: lost,
-        healthy: true,
+        fresh: options.fresh,
+        rest: None,
         warm: false,
     };
     if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
@@ -169,12 +184,14 @@ impl Owner {
     /// A request came.
     fn ask(&mut self, asked: Asked) {
         self.reach(&asked.path);
-        if self.remembered.proves(&asked.path, asked.fingerprint) {
-            let pusher = self.pusher.clone();
-            self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
-            return;
+        match self.remembered.proves(&asked.path, asked.fingerprint) {
+            Some(age) if age < self.fresh => answer(asked, Ok(())),
+            Some(_) => {
+                let pusher = self.pusher.clone();
+                self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
+            }
+            None => self.ask_anew(asked),
         }
-        self.ask_anew(asked);
     }
 
     /// What was asked for must be pushed.
@@ -225,7 +242,7 @@ impl Owner {
             }
             Event::Stored { path, fingerprint, stored } => self.finish(&path, fingerprint, stored),
             Event::Confirmed { asked, there: true } => {
-                self.healthy = true;
+                self.rest = None;
                 answer(asked, Ok(()));
             }
             Event::Confirmed { asked, there: false } => self.ask_anew(asked),
@@ -250,7 +267,7 @@ impl Owner {
         match stored {
             Ok(stored) => {
                 tracing::debug!(ahead = !was_asked, "\"{}\": {stored:?}", path.display());
-                self.healthy |= was_asked;
+                self.rest = None;
                 self.remembered.put(path.to_path_buf(), fingerprint, was_asked);
                 asked.into_iter().for_each(|asked| answer(asked, Ok(())));
                 for asked in late {
@@ -259,7 +276,7 @@ impl Owner {
                 }
             }
             Err(error) => {
-                self.healthy = false;
+                self.rest(path);
                 let text = render(&error);
                 if !was_asked && late.is_empty() {
                     tracing::debug!("not stored ahead: {}", text.trim_end());
@@ -273,9 +290,15 @@ impl Owner {
 
     /// When there is something to do without being told.
     fn wake_at(&self) -> Option<Instant> {
-        let ahead = self.may_look_ahead().then(|| self.folders.values().filter_map(|f| f.waiting.next_at()).min());
+        let next = self.folders.values().filter_map(|folder| folder.waiting.next_at()).min();
+        let ahead = match self.rest {
+            _ if !self.has_room_ahead() => None,
+            Some(rest) if self.running.is_empty() => next.map(|next| next.max(rest.until)),
+            Some(_) => None,
+            None => next,
+        };
         let cool = (self.warm && self.running.is_empty()).then(|| Instant::now() + IDLE);
-        [ahead.flatten(), cool].into_iter().flatten().min()
+        [ahead, cool].into_iter().flatten().min()
     }
 
     fn cool_down(&mut self) {
@@ -295,9 +318,24 @@ fn answer(asked: Asked, result: Result<(), String>) {
 /// Storing ahead.
 impl Owner {
     fn may_look_ahead(&self) -> bool {
+        let rested = |rest: Rest| rest.until <= Instant::now() && self.running.is_empty();
+        self.rest.is_none_or(rested) && self.has_room_ahead()
+    }
+
+    /// A push failed: storing ahead rests, and comes back to this file.
+    fn rest(&mut self, path: &Path) {
+        let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
+        let until = Instant::now() + doubled;
+        self.rest = Some(Rest { until, length: doubled });
+        let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
+        if let (Some(folder), Some(turn)) = (path.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal)), turn) {
+            folder.waiting.announce(turn, until);
+        }
+    }
+
+    fn has_room_ahead(&self) -> bool {
         let waiting = self.running.values().filter(|running| running.asked.is_none() && running.late.is_empty());
-        self.healthy
-            && !self.closed
+        !self.closed
             && self.compressing < self.workers
             && waiting.count() + self.remembered.not_asked() < self.look_ahead
     }

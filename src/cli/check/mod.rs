@@ -45,7 +45,7 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         Ok(context) => {
             let request = Request {
                 settings: &context.settings,
-                storage: open_storage(&context.settings.repository.url),
+                storage: open_storage(&context.settings)?,
                 checks: args.checks.iter().copied().collect::<BTreeSet<_>>(),
                 probe: !args.no_probe,
                 timeout: Duration::from_secs(args.timeout),

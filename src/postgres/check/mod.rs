@@ -21,7 +21,7 @@ use anyhow::anyhow;
 
 use crate::config::Settings;
 use crate::error::with_hint;
-use crate::postgres::archive::{Fetcher, Retry};
+use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::Layout;
 use crate::repo::Repository;
@@ -57,7 +57,7 @@ impl Request<'_> {
     }
 
     fn fetcher(&self, cluster: Cluster) -> Fetcher {
-        Fetcher::new(cluster, Retry { retries: self.settings.wal.retries, timeout: self.timeout })
+        Fetcher::new(cluster, self.timeout, 1)
     }
 
     /// Waits no longer than `timeout`.

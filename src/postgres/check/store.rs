@@ -27,8 +27,6 @@ const SKEW_CRITICAL: Duration = Duration::from_secs(300);
 const LARGEST: usize = 64 << 20;
 
 const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
-const CREATE_ONLY_HINT: &str = "Walden must never overwrite what it archived: use a store that honours create-only puts \
-     (S3: If-None-Match)";
 
 /// Checks the store; the repository, if it can be opened.
 pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
@@ -48,19 +46,24 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
     if request.wants(BY_WRITING) {
         let written = request.within("the store", probe::write(&*request.storage, &folder)).await;
-        verdicts.extend(decide_written(&written, &request.settings.repository.url));
+        verdicts.extend(decide_written(&written, request.settings));
     }
     if request.wants(&[Check::CreateOnly]) {
         let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
-        verdicts.push(decide_create_only(Check::CreateOnly, &effect, relied_on(request.settings)));
+        verdicts.push(decide_create_only(Check::CreateOnly, &effect, request.settings));
     }
     if request.wants(&[Check::CreateOnlyLarge]) {
         verdicts.push(match in_parts_from(request.settings) {
+            // Sent several times: not what one wants every hour.
+            Some(size) if !request.checks.contains(&Check::CreateOnlyLarge) => Check::CreateOnlyLarge.skipped(format!(
+                "sends objects of {} MiB: ask for it by --check {}",
+                size >> 20,
+                Check::CreateOnlyLarge.name()
+            )),
             Some(size) => {
                 let effect =
                     request.within("the store", probe::create_only_large(&request.storage, &folder, size)).await;
-                // Some stores know the condition and forget it when the parts are joined.
-                decide_create_only(Check::CreateOnlyLarge, &effect, Promise::OneByOne)
+                decide_create_only(Check::CreateOnlyLarge, &effect, request.settings)
             }
             None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
         });
@@ -68,9 +71,13 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     Some(repository)
 }
 
-fn decide_written(written: &Result<Written, Trouble>, url: &RepositoryUrl) -> Vec<Verdict> {
+fn decide_written(written: &Result<Written, Trouble>, settings: &Settings) -> Vec<Verdict> {
     match written {
-        Ok(written) => vec![decide_writable(written), decide_clock(written.clock_skew()), decide_encryption(url)],
+        Ok(written) => {
+            let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
+            let encryption = decide_encryption(&settings.repository.url, settings.s3.encryption.as_deref(), told);
+            vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
+        }
         Err(trouble) => {
             let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
             std::iter::once(not_written(Check::Writable, trouble)).chain(others).collect()
@@ -122,39 +129,55 @@ fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
     }
 }
 
-fn decide_encryption(url: &RepositoryUrl) -> Verdict {
-    match url {
-        RepositoryUrl::File(_) => {
+/// `asked`: the setting, where there is one.
+fn decide_encryption(url: &RepositoryUrl, asked: Option<&str>, told: Option<&str>) -> Verdict {
+    match (url, asked, told) {
+        (RepositoryUrl::File(_), ..) => {
             Check::Encryption.ok("not known: a folder is encrypted if the file system below it is")
         }
+        (_, Some(asked), told) if told != Some(asked) => Check::Encryption
+            .warning(match told {
+                Some(told) => format!("the store encrypts by {told}, s3.encryption asks for {asked}"),
+                None => format!("s3.encryption asks for {asked}, and the store does not say that it encrypts"),
+            })
+            .hint("use a store that knows this kind of encryption, or set s3.encryption = \"bucket\""),
+        (_, _, Some(told)) => Check::Encryption.ok(format!("the store says: {told}")),
+        (_, _, None) => Check::Encryption
+            .ok("the store does not say that it encrypts")
+            .hint("set s3.encryption, or the bucket's default encryption, if the disks below are not encrypted"),
     }
 }
 
 /// What the settings let the store be relied on for.
 fn relied_on(settings: &Settings) -> Promise {
     match &settings.repository.url {
-        RepositoryUrl::File(_) => Promise::Atomic,
+        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => Promise::OneByOne,
+        RepositoryUrl::S3 { .. } | RepositoryUrl::File(_) => Promise::Atomic,
     }
 }
 
 /// Bytes from which on the store takes objects in parts; `None`: it does not, or none of ours is as large.
 fn in_parts_from(settings: &Settings) -> Option<usize> {
-    let threshold = match &settings.repository.url {
+    match &settings.repository.url {
+        RepositoryUrl::S3 { .. } => {
+            usize::try_from(settings.s3.multipart_threshold).ok().filter(|size| *size <= LARGEST)
+        }
         RepositoryUrl::File(_) => None,
-    };
-    threshold.filter(|size| *size <= LARGEST)
+    }
 }
 
-fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, relied_on: Promise) -> Verdict {
+fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, settings: &Settings) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
         Err(trouble) => return not_written(check, trouble),
     };
+    // Some stores know the condition and forget it when the parts are joined: Walden looks before it sends parts.
+    let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { relied_on(settings) };
     match (effect.promise(), relied_on) {
         (Promise::Atomic, _) => check.ok("what is stored stays, also when several store at once"),
         (Promise::OneByOne, Promise::Atomic) => check
             .critical("what is stored stays, but of several that store at once a later one overwrites an earlier one")
-            .hint(CREATE_ONLY_HINT),
+            .hint(other_store(settings)),
         (Promise::OneByOne, _) => check
             .warning("what is stored stays, but only as long as no two store under one name at once")
             .hint("let only one server, and one Walden service, archive into this repository under the cluster's name"),
@@ -163,14 +186,28 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, 
                 false => "a create-only put overwrote what was there",
                 true => "a create-only put under a taken name was answered \"stored\"",
             })
-            .hint(CREATE_ONLY_HINT),
+            .hint(other_store(settings)),
+    }
+}
+
+/// What to do about a store that overwrites.
+fn other_store(settings: &Settings) -> &'static str {
+    match &settings.repository.url {
+        RepositoryUrl::File(_) => "use a folder on a file system that can rename without replacing, or a bucket",
+        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => {
+            "use another store: what this one answers is not what it keeps"
+        }
+        RepositoryUrl::S3 { .. } => {
+            "use a store that honours If-None-Match, or set s3.create_only = \"head-then-put\" and let only one server \
+             archive into this repository under the cluster's name"
+        }
     }
 }
 
 /// For whoever makes a repository: refuses a store that does not keep what create-only promises.
 pub async fn refuse_unsafe(settings: &Settings, storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
     let effect = probe::create_only(storage, folder).await.hint(WRITE_HINT)?;
-    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), relied_on(settings)))
+    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), settings))
 }
 
 fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
@@ -195,6 +232,30 @@ mod tests {
     use crate::repo::probe_testing::{Conditional, Lenient};
     use crate::storage::{Key, PutOutcome};
 
+    fn settings(url: &str) -> Settings {
+        crate::config::load(None, [("WALDEN_REPOSITORY__URL", url)]).unwrap()
+    }
+
+    #[test]
+    fn a_buckets_encryption_is_what_was_asked_for() {
+        let bucket = RepositoryUrl::parse("s3://bucket/x").unwrap();
+        let status = |asked, told| decide_encryption(&bucket, asked, told).status;
+        assert_eq!(status(None, Some("AES256")), Status::Ok);
+        assert_eq!(status(None, None), Status::Ok, "it may be encrypted below");
+        assert_eq!(status(Some("aws:kms"), Some("aws:kms")), Status::Ok);
+        assert_eq!(status(Some("aws:kms"), Some("AES256")), Status::Warning);
+        assert_eq!(status(Some("AES256"), None), Status::Warning);
+    }
+
+    #[test]
+    fn only_a_bucket_takes_objects_in_parts_and_may_be_relied_on_for_less() {
+        assert_eq!(in_parts_from(&settings("file:///srv/x")), None);
+        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "8MiB")), Some(8 << 20));
+        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "65MiB")), None, "no pack is as large");
+        assert_eq!(relied_on(&bucket("WALDEN_S3__CREATE_ONLY", "head-then-put")), Promise::OneByOne);
+        assert_eq!(relied_on(&settings("s3://bucket/x")), Promise::Atomic);
+    }
+
     fn written(read_back: bool, listed: bool, gone: bool) -> Status {
         let put_between = (SystemTime::now(), SystemTime::now());
         let key = Key::new("main/probe/1").unwrap();
@@ -212,7 +273,7 @@ mod tests {
     #[test]
     fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
         let trouble = Trouble { what: "cannot put".into(), hint: None };
-        let verdicts = decide_written(&Err(trouble), &RepositoryUrl::parse("file:///srv/x").unwrap());
+        let verdicts = decide_written(&Err(trouble), &settings("file:///srv/x"));
         assert_eq!(verdicts[0].status, Status::Critical);
         assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
         assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
@@ -236,13 +297,17 @@ mod tests {
         Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
     }
 
-    fn decide(effect: Result<CreateOnlyEffect, Trouble>, relied_on: Promise) -> Verdict {
-        decide_create_only(Check::CreateOnly, &effect, relied_on)
+    fn bucket(variable: &str, value: &str) -> Settings {
+        crate::config::load(None, [("WALDEN_REPOSITORY__URL", "s3://bucket/x"), (variable, value)]).unwrap()
+    }
+
+    fn decide(effect: Result<CreateOnlyEffect, Trouble>, create_only: &str) -> Verdict {
+        decide_create_only(Check::CreateOnly, &effect, &bucket("WALDEN_S3__CREATE_ONLY", create_only))
     }
 
     #[test]
     fn answers_that_do_not_say_what_happened_are_critical() {
-        for relied_on in [Promise::Atomic, Promise::OneByOne] {
+        for relied_on in ["conditional", "head-then-put"] {
             assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, Status::Ok);
             assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, Status::Critical);
             assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, Status::Critical);
@@ -255,8 +320,12 @@ mod tests {
     fn creators_at_once_are_only_relied_on_where_the_store_decides() {
         for winners in [0, 2] {
             let raced = || effect(PutOutcome::AlreadyExists, true, winners);
-            assert_eq!(decide(raced(), Promise::Atomic).status, Status::Critical);
-            assert_eq!(decide(raced(), Promise::OneByOne).status, Status::Warning);
+            let told = decide(raced(), "conditional");
+            assert_eq!(told.status, Status::Critical);
+            assert!(told.hint.unwrap().contains("s3.create_only = \"head-then-put\""));
+            assert_eq!(decide(raced(), "head-then-put").status, Status::Warning);
+            let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &settings("s3://bucket/x"));
+            assert_eq!(large.status, Status::Warning);
         }
     }
 
@@ -264,7 +333,7 @@ mod tests {
     async fn a_repository_in_a_store_that_ignores_the_condition_is_critical() {
         let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::Ignored));
         let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH).await.unwrap();
-        let settings = crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
+        let settings = settings("file:///srv/x");
         let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
         let mut verdicts = Vec::new();
         let request = Request { settings: &settings, storage, checks, probe: true, timeout };
@@ -279,7 +348,7 @@ mod tests {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
             let effect = probe::create_only(&storage, "main/probe/").await.unwrap();
-            let error = refuse("lenient:", decide(Ok(effect), Promise::Atomic)).unwrap_err();
+            let error = refuse("lenient:", decide(Ok(effect), "conditional")).unwrap_err();
             assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
             assert!(hints(&error)[0].contains("If-None-Match"));
         }

@@ -166,7 +166,8 @@ pub struct Trouble {
 
 impl From<&anyhow::Error> for Trouble {
     fn from(error: &anyhow::Error) -> Self {
-        let hint = hints(error).join("; ");
+        // The innermost knows most.
+        let hint = hints(error).into_iter().rev().collect::<Vec<_>>().join("; ");
         Self { what: one_line(error), hint: (!hint.is_empty()).then_some(hint) }
     }
 }
