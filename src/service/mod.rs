@@ -12,8 +12,10 @@ mod peers;
 mod pushes;
 mod ready;
 mod remembered;
+mod session;
 mod socket;
 mod spool;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -68,13 +70,18 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         cluster.repository.describe(),
         options.socket.display()
     );
+    let about = connections::About {
+        started_at: chrono::Utc::now(),
+        cluster: cluster.layout.cluster().to_string(),
+        repository: cluster.repository.describe(),
+    };
     let budget = Budget::new(options.memory);
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
     let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
     let (fetches, fetch_owner) =
         fetches::new(Fetcher::new(cluster, options.timeout, options.workers), &options, budget);
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let connections = connections::Connections::new(socket, pushes, fetches, &options);
+    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     parts.spawn(async move { ("connections", connections.run(stopped).await) });

@@ -1,6 +1,6 @@
 //! Stores what the archiver asks for, first; and while it is at it, what the archiver will ask for next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::budget::{Budget, Share};
 use super::ready::{self, Turn, Waiting};
 use super::remembered::Remembered;
+use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher};
 use super::{Options, memory, render};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
@@ -35,7 +36,19 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Asks the owner.
 #[derive(Clone)]
 pub struct Handle {
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Push(Asked),
+    Report(oneshot::Sender<Report>),
+}
+
+/// What was done so far, and what is needed to look at what waits.
+struct Report {
+    done: Archiving,
+    folders: Vec<PathBuf>,
+    stored: HashSet<PathBuf>,
 }
 
 struct Asked {
@@ -96,7 +109,7 @@ pub struct Owner {
     budget: Budget,
     workers: usize,
     look_ahead: usize,
-    requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Message>,
     /// No more requests will come.
     closed: bool,
     queue: VecDeque<Asked>,
@@ -114,6 +127,8 @@ pub struct Owner {
     rest: Option<Rest>,
     /// Buffers may be held.
     warm: bool,
+    done: Archiving,
+    speed: Speed,
 }
 
 /// The owner, and what asks it.
@@ -139,6 +154,8 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         fresh: options.fresh,
         rest: None,
         warm: false,
+        done: Archiving::default(),
+        speed: Speed::default(),
     };
     if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
         owner.folder(pg_wal);
@@ -152,10 +169,21 @@ impl Handle {
         wal_file_name(&path).map_err(|error| render(&error))?;
         let fingerprint = tokio::fs::metadata(&path).await.ok().map(|meta| Fingerprint::of(&meta));
         let (reply, answer) = oneshot::channel();
-        let sent = self.requests.send(Asked { path, fingerprint, reply }).await;
+        let sent = self.requests.send(Message::Push(Asked { path, fingerprint, reply })).await;
         let gone = || "ERROR: the service is stopping\nHINT: PostgreSQL asks again\n".to_string();
         sent.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// What was done so far, and what waits; `None` when the service is stopping.
+    pub async fn report(&self) -> Option<Archiving> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Message::Report(reply)).await.ok()?;
+        let Report { mut done, folders, stored } = answer.await.ok()?;
+        let speed = done.files_per_second;
+        let look = move || folders.iter().filter_map(|f| backlog(f, speed, |path| stored.contains(path))).collect();
+        done.backlogs = tokio::task::spawn_blocking(look).await.ok()?;
+        Some(done)
     }
 }
 
@@ -170,8 +198,10 @@ impl Owner {
             }
             let wake = self.wake_at();
             tokio::select! {
-                asked = self.requests.recv(), if !self.closed => match asked {
-                    Some(asked) => self.ask(asked),
+                message = self.requests.recv(), if !self.closed => match message {
+                    Some(Message::Push(asked)) => self.ask(asked),
+                    // Who asked may have given up.
+                    Some(Message::Report(reply)) => drop(reply.send(self.report())),
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
@@ -268,6 +298,9 @@ impl Owner {
             Ok(stored) => {
                 tracing::debug!(ahead = !was_asked, "\"{}\": {stored:?}", path.display());
                 self.rest = None;
+                self.done.stored.note(path.file_name().unwrap_or_default().to_string_lossy());
+                self.done.ahead += u64::from(!was_asked);
+                self.speed.note(Instant::now());
                 self.remembered.put(path.to_path_buf(), fingerprint, was_asked);
                 asked.into_iter().for_each(|asked| answer(asked, Ok(())));
                 for asked in late {
@@ -278,6 +311,7 @@ impl Owner {
             Err(error) => {
                 self.rest(path);
                 let text = render(&error);
+                self.done.failed.note(path.file_name().unwrap_or_default().to_string_lossy(), &text);
                 if !was_asked && late.is_empty() {
                     tracing::debug!("not stored ahead: {}", text.trim_end());
                 }
@@ -285,6 +319,15 @@ impl Owner {
                     answer(asked, Err(text.clone()));
                 }
             }
+        }
+    }
+
+    fn report(&self) -> Report {
+        let files_per_second = self.speed.per_second(Instant::now());
+        Report {
+            done: Archiving { files_per_second, resting: self.rest.is_some(), ..self.done.clone() },
+            folders: self.folders.keys().cloned().collect(),
+            stored: self.remembered.all().map(Path::to_path_buf).collect(),
         }
     }
 
@@ -329,7 +372,7 @@ impl Owner {
         self.rest = Some(Rest { until, length: doubled });
         let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
         if let (Some(folder), Some(turn)) = (path.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal)), turn) {
-            folder.waiting.announce(turn, until);
+            folder.waiting.again(turn, until);
         }
     }
 

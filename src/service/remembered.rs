@@ -55,6 +55,11 @@ impl Remembered {
         self.files.contains_key(path)
     }
 
+    /// All files that are known.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
     /// Files that were stored and not asked for yet.
     pub fn not_asked(&self) -> usize {
         self.files.values().filter(|file| !file.asked).count()
