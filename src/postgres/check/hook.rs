@@ -1,16 +1,21 @@
 //! The program of archive_command, as the server's user meets it, and the service that answers it.
 
 use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::command::{Program, program, words};
 use super::server::Server;
-use super::{Check, Request, Trouble, Verdict};
+use super::{Check, Request, Verdict};
 use crate::config::DEFAULT_SOCKET;
+use crate::wire::{self, Reply, SILENCE_SECONDS};
 
 /// The user whose data directory it is: the server runs as that user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +126,10 @@ fn decide_hook(name: &str, found: &Found, user: Option<ServerUser>, other_socket
 /// Who answers on the hook socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answers {
-    /// A process of this user.
-    User(u32),
+    /// A process of this user; the cluster and repository it serves, if it told.
+    User { uid: u32, serves: Option<(String, String)> },
+    /// It took the request and is silent.
+    Silent,
     /// There is no socket, or nobody listens on it.
     Nobody,
 }
@@ -130,33 +137,83 @@ enum Answers {
 /// Checks the service, for the server's user if that is known.
 pub(super) async fn check_service(request: &Request<'_>, user: Option<ServerUser>) -> Verdict {
     let socket = &request.settings.service.socket;
-    let connect = async {
-        match tokio::net::UnixStream::connect(socket).await {
-            Ok(stream) => Ok(Answers::User(stream.peer_cred()?.uid())),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                Ok(Answers::Nobody)
-            }
-            Err(error) => Err(error),
-        }
-    };
-    decide_service(socket, &request.within("the service", connect).await, user)
+    let wanted = (request.settings.cluster.name.clone(), request.storage.describe());
+    let limit = request.timeout.min(Duration::from_secs(SILENCE_SECONDS));
+    decide_service(socket, &ask_service(socket, limit).await, user, &wanted)
 }
 
-fn decide_service(socket: &Path, answers: &Result<Answers, Trouble>, user: Option<ServerUser>) -> Verdict {
+async fn ask_service(socket: &Path, limit: Duration) -> io::Result<Answers> {
+    let mut stream = match UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(Answers::Nobody);
+        }
+        Err(error) => return Err(error),
+    };
+    let uid = stream.peer_cred()?.uid();
+    let exchange = async {
+        let question = wire::Request::Status.encode().map_err(|error| io::Error::other(error.text()))?;
+        stream.write_all(&question).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    };
+    match timeout(limit, exchange).await {
+        Ok(answer) => Ok(Answers::User { uid, serves: answer.ok().and_then(|answer| serves(&answer)) }),
+        Err(_) => Ok(Answers::Silent),
+    }
+}
+
+/// What the service says it serves; `None`: it refused to tell, or is of another version.
+fn serves(mut answer: &[u8]) -> Option<(String, String)> {
+    let status = loop {
+        match Reply::read_from(&mut answer).ok()? {
+            Reply::Working => (),
+            Reply::Status(text) => break serde_json::from_slice::<serde_json::Value>(&text).ok()?,
+            _ => return None,
+        }
+    };
+    Some((status["cluster"].as_str()?.to_string(), status["repository"].as_str()?.to_string()))
+}
+
+fn decide_service(
+    socket: &Path,
+    answers: &io::Result<Answers>,
+    user: Option<ServerUser>,
+    wanted: &(String, String),
+) -> Verdict {
     let socket = socket.display();
-    match answers {
-        Err(trouble) => Check::Service
-            .unknown(format!("cannot connect to \"{socket}\": {}", trouble.what))
-            .hint("run this as the user that PostgreSQL and the service run as, or as root"),
-        Ok(Answers::Nobody) => Check::Service
-            .warning(format!("no service answers on \"{socket}\": the hooks do their work themselves, only slower"))
-            .hint("keep `walden serve` running: `systemctl enable --now walden`"),
-        Ok(Answers::User(uid)) => match user.filter(|user| user.uid != *uid) {
-            Some(user) => Check::Service
-                .critical(format!("the service runs as uid {uid} and refuses the server's user (uid {})", user.uid))
-                .hint("run `walden serve` as the user that PostgreSQL runs as"),
-            None => Check::Service.ok(format!("answers on \"{socket}\"")),
-        },
+    let (uid, serves) = match answers {
+        Err(error) => {
+            return Check::Service
+                .unknown(format!("cannot connect to \"{socket}\": {error}"))
+                .hint("run this as the user that PostgreSQL and the service run as, or as root");
+        }
+        Ok(Answers::Nobody) => {
+            return Check::Service
+                .warning(format!("no service answers on \"{socket}\": the hooks do their work themselves, only slower"))
+                .hint("keep `walden serve` running: `systemctl enable --now walden`");
+        }
+        Ok(Answers::Silent) => {
+            return Check::Service
+                .critical(format!("the service on \"{socket}\" takes requests and does not answer"))
+                .hint("look at its log and restart it; without a service the hooks do their work themselves");
+        }
+        Ok(Answers::User { uid, serves }) => (uid, serves),
+    };
+    if let Some(user) = user.filter(|user| user.uid != *uid) {
+        return Check::Service
+            .critical(format!("the service runs as uid {uid} and refuses the server's user (uid {})", user.uid))
+            .hint("run `walden serve` as the user that PostgreSQL runs as");
+    }
+    match serves {
+        Some(serves) if serves != wanted => Check::Service
+            .critical(format!("the service on \"{socket}\" serves cluster \"{}\" in {}", serves.0, serves.1))
+            .hint("restart it with this configuration, or give each cluster's service a `service.socket` of its own"),
+        Some(_) => Check::Service.ok(format!("answers on \"{socket}\"")),
+        None => Check::Service
+            .warning(format!("what answers on \"{socket}\" does not tell what it serves"))
+            .hint("install walden, archive-command and restore-command of one version, and restart `walden serve`"),
     }
 }
 
@@ -185,15 +242,34 @@ mod tests {
         assert!(verdict.message.contains("/run/other.sock"));
     }
 
+    fn service(answers: io::Result<Answers>, user: Option<ServerUser>) -> Status {
+        let wanted = ("main".to_string(), "file:///srv/x".to_string());
+        decide_service(Path::new("/run/s"), &answers, user, &wanted).status
+    }
+
+    fn serving(uid: u32, cluster: &str) -> io::Result<Answers> {
+        Ok(Answers::User { uid, serves: Some((cluster.into(), "file:///srv/x".into())) })
+    }
+
     #[test]
-    fn the_service_must_be_the_servers_users() {
-        let decide = |answers| decide_service(Path::new("/run/s"), &answers, USER).status;
-        assert_eq!(decide(Ok(Answers::User(105))), Status::Ok);
-        assert_eq!(decide(Ok(Answers::User(0))), Status::Critical, "it refuses others than its own user and root");
-        assert_eq!(decide(Ok(Answers::Nobody)), Status::Warning);
-        assert_eq!(decide(Err(Trouble { what: "denied".into(), hint: None })), Status::Unknown);
-        let nobody_known = decide_service(Path::new("/run/s"), &Ok(Answers::User(0)), None);
-        assert_eq!(nobody_known.status, Status::Ok);
+    fn the_service_must_be_the_servers_users_and_answer() {
+        assert_eq!(service(serving(105, "main"), USER), Status::Ok);
+        assert_eq!(service(serving(0, "main"), USER), Status::Critical, "it refuses others than its own user and root");
+        assert_eq!(service(serving(0, "main"), None), Status::Ok);
+        assert_eq!(service(Ok(Answers::Nobody), USER), Status::Warning);
+        assert_eq!(service(Ok(Answers::Silent), USER), Status::Critical);
+        assert_eq!(service(Err(ErrorKind::PermissionDenied.into()), USER), Status::Unknown);
+    }
+
+    #[test]
+    fn the_service_must_serve_this_cluster() {
+        assert_eq!(service(serving(105, "other"), USER), Status::Critical);
+        assert_eq!(service(Ok(Answers::User { uid: 105, serves: None }), USER), Status::Warning);
+        let answer = |reply: Reply| serves(&[Reply::Working.encode(), reply.encode()].concat());
+        let told = answer(Reply::Status(br#"{"cluster": "main", "repository": "file:///srv/x"}"#.to_vec()));
+        assert_eq!(told, Some(("main".into(), "file:///srv/x".into())));
+        assert_eq!(answer(Reply::Failed(b"no".to_vec())), None);
+        assert_eq!(serves(b"garbage"), None);
     }
 
     #[test]
