@@ -13,8 +13,9 @@ fn archives_through(faults: &[(Fault, &'static [&'static str], When)], declared:
     let service = workload.primary.walden.serve();
     for (fault, kinds, when) in faults {
         workload.proxy.fault(*fault, kinds, *when);
-        workload.write(6);
-        workload.proxy.wait_for_strikes(3);
+        while workload.proxy.strikes() < 5 {
+            workload.write(3);
+        }
         workload.proxy.heal();
     }
     workload.ends_well(&service);

@@ -19,7 +19,7 @@ fn archived() -> Option<(Workload, Rows)> {
 #[test]
 fn replay_through_failing_requests_ends_at_the_right_row() {
     let Some((workload, rows)) = archived() else { return };
-    for part in ["no answer", "SlowDown", "damaged", "HINT"] {
+    for part in ["no answer", "SlowDown", "damaged", "cannot read object"] {
         workload.primary.walden.expect_log(part);
     }
     let service = workload.primary.walden.serve();
@@ -48,7 +48,7 @@ fn replay_through_failing_requests_ends_at_the_right_row() {
 #[test]
 fn replay_stops_and_does_not_end_while_the_store_has_wrong_content_or_is_gone() {
     let Some((workload, rows)) = archived() else { return };
-    for part in ["no answer", "did not answer", "damaged", "HINT"] {
+    for part in ["no answer", "did not answer", "damaged", "cannot read object"] {
         workload.primary.walden.expect_log(part);
     }
     for serving in [true, false] {
