@@ -6,9 +6,11 @@ for all of them. Nothing here fails because of a timing.
 
 import atexit
 import contextlib
+import datetime
 import glob
 import os
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -149,6 +151,40 @@ def load_with_wal(scratch, segments, scale=50):
     return cluster, names
 
 
+def offer(scratch, cluster, names):
+    """The data directory as after an outage: all segments there, all .ready."""
+    pg_wal = os.path.join(cluster.data, "pg_wal")
+    sh(f"rm -rf '{pg_wal}' && mkdir -p '{pg_wal}/archive_status'")
+    for name in names:
+        sh(f"cp '{scratch.join('wal', name)}' '{pg_wal}/{name}' && : > '{pg_wal}/archive_status/{name}.ready'")
+
+
+def drain(cluster, names, command):
+    """The archiver's loop; seconds, and milliseconds of each call."""
+    status, calls = os.path.join(cluster.data, "pg_wal", "archive_status"), []
+    env, began = environment(), time.perf_counter()
+    for name in names:
+        call = time.perf_counter()
+        line = command.replace("%p", f"pg_wal/{name}").replace("%f", name)
+        subprocess.run(["sh", "-c", line], cwd=cluster.data, env=env, check=True, **server_user())
+        os.rename(f"{status}/{name}.ready", f"{status}/{name}.done")
+        calls.append((time.perf_counter() - call) * 1000)
+    return time.perf_counter() - began, sorted(calls)
+
+
+def redo_seconds(log):
+    """From the server's own log lines."""
+    stamp = r"^(\d+-\d+-\d+ \d+:\d+:\d+\.\d+) \S+ \[\d+\] LOG:  "
+    with open(log) as file:
+        text = file.read()
+    begin = re.search(stamp + "redo starts", text, re.M)
+    end = re.search(stamp + "redo done", text, re.M)
+    if not begin or not end:
+        raise SystemExit(f"no redo in the log:\n{text[-2000:]}")
+    parse = lambda match: datetime.datetime.strptime(match.group(1), "%Y-%m-%d %H:%M:%S.%f")
+    return (parse(end) - parse(begin)).total_seconds()
+
+
 @contextlib.contextmanager
 def service(scratch, config, env=None):
     """`walden serve`, ready to answer."""
@@ -166,18 +202,19 @@ def service(scratch, config, env=None):
         child.wait(60)
 
 
-def walden_config(scratch, dsn, **settings):
+def walden_config(scratch, dsn, url=None, **settings):
     """A configuration file; settings as section__key."""
-    lines = [f'repository.url = "file://{scratch.join("repository")}"', f'postgresql.dsn = "{dsn}"',
+    lines = [f'repository.url = "{url or "file://" + scratch.join("repository")}"', f'postgresql.dsn = "{dsn}"',
              f'service.socket = "{scratch.join("hook.sock")}"', 'log.level = "warn"']
     for name, value in settings.items():
         lines.append(f"{name.replace('__', '.')} = {value}")
     return scratch.write("walden.toml", "\n".join(lines) + "\n")
 
 
-def pgbackrest_config(scratch, data, level=3, processes=2, asynchronous=True):
+def pgbackrest_config(scratch, data, level=3, processes=2, asynchronous=True, repository=""):
+    repository = repository or f"repo1-path={scratch.join('pgbackrest')}"
     return scratch.write("pgbackrest.conf", f"""[global]
-repo1-path={scratch.join('pgbackrest')}
+{repository}
 spool-path={scratch.join('spool')}
 lock-path={scratch.join('lock')}
 log-path={scratch.join('log')}
@@ -196,6 +233,41 @@ pg1-socket-path={scratch.path}
 pg1-user=bench
 pg1-database=postgres
 """)
+
+
+def timed(command, env=None):
+    """Seconds of a command that must succeed, its peak memory, and the machine's busy seconds."""
+    busy, began = machine_busy(), time.perf_counter()
+    child = subprocess.Popen(["sh", "-c", "exec " + command], cwd="/", env=environment(env), stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, **server_user())
+    errors = child.stderr.read()
+    _, status, used = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"failed: {command}\n{errors.decode(errors='replace')}")
+    return {"s": seconds, "machine CPU s": machine_busy() - busy, "its CPU s": used.ru_utime + used.ru_stime,
+            "peak MiB": used.ru_maxrss / 1024}
+
+
+@contextlib.contextmanager
+def s3_server(latencies):
+    """A fresh radosgw: its settings, and for each latency in milliseconds a port that adds it to each request. Objects are in memory."""
+    env = {**os.environ, "WALDEN_TEST_S3_BYTES": str(6 << 30)}
+    server = subprocess.Popen([os.path.join(ROOT, "tests", "s3-start"), "radosgw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
+    found = dict(line.strip().removeprefix("WALDEN_TEST_S3_").split("=", 1) for line in server.stdout)
+    if "TLS_ENDPOINT" not in found:
+        sys.exit("no S3 server: tests/s3-servers installs it")
+    target, proxies, ports = found["TLS_ENDPOINT"].rsplit(":", 1)[1], [], {}
+    for latency in latencies:
+        proxy = subprocess.Popen([os.path.join(ROOT, "tests", "bench", "latency"), target, str(latency)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ports[latency] = int(proxy.stdout.readline())
+        proxies.append(proxy)
+    try:
+        yield found, ports
+    finally:
+        for child in [*proxies, server]:
+            child.stdin.close()
+            child.wait(60)
 
 
 def cpu_of(pid):

@@ -38,6 +38,15 @@ pub async fn remove_abandoned(
     Ok(removed)
 }
 
+/// Removes what puts that were interrupted long ago left in the store, such as uploads in parts. Nothing depends on it.
+pub async fn sweep(cluster: &Cluster) {
+    match cluster.repository.storage().sweep(ABANDONED_AFTER).await {
+        Ok(0) => (),
+        Ok(count) => tracing::info!("removed {count} leftovers of interrupted puts"),
+        Err(error) => tracing::warn!("cannot look for leftovers of interrupted puts: {error}: {:#}", error.source),
+    }
+}
+
 /// Removes what a failed backup of this process has stored. When its manifest is there after all, the backup exists
 /// and nothing is removed: the answer is false.
 pub async fn discard(cluster: &Cluster, id: &BackupId) -> anyhow::Result<bool> {

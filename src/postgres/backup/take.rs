@@ -57,6 +57,7 @@ pub async fn take(
     let unfinished = load_backups(cluster).await?.unfinished;
     let (server, mut physical) = or_stop(stop, start(cluster, resolve)).await?;
     cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now()).await?;
+    cleanup::sweep(cluster).await;
     tracing::info!("taking a backup of PostgreSQL {} at {}", server.version, physical.server());
     let backup = physical.base_backup(&asked(options)).await?;
     let mut source = Live { backup, info: &server.info };
