@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::http::{self, Message};
-use super::{ObjectStore, Random, wait_until};
+use super::{ObjectStore, Random};
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,9 +143,9 @@ impl Proxy {
         std::mem::take(&mut state.struck)
     }
 
-    /// Waits until faults have struck so often since the last [`Self::heal`].
-    pub fn wait_for_strikes(&self, count: u64) {
-        wait_until(&format!("{count} requests have failed"), || self.shared.state().struck >= count);
+    /// How often faults have struck since the last [`Self::heal`].
+    pub fn strikes(&self) -> u64 {
+        self.shared.state().struck
     }
 
     /// The store is gone until [`Self::come_back`].

@@ -21,7 +21,7 @@ const MOST_PAGES: usize = 100;
 /// segments either.
 pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
     let again = Cluster::open(cluster.repository.clone(), cluster.layout.cluster().clone()).await;
-    let again = again.context("a file is missing, and so is what must be there")?;
+    let again = again.context("the file is missing, and what must be there beside it cannot be read")?;
     let reopened = crate::repo::Repository::open(cluster.repository.shared_storage()).await?;
     if reopened.marker().id != cluster.repository.marker().id
         || again.description.system_identifier != cluster.description.system_identifier

@@ -36,7 +36,7 @@ fn archive_back_up_and_restore(major: Major) {
 
     let backups = walden.json(["backup", "list"]);
     assert!(backups.to_string().contains(&id), "{backups}");
-    walden.ok(["backup", "verify"]);
+    walden.ok(["backup", "verify", &id]);
     walden.ok(["wal", "verify"]);
     assert_eq!(walden.json(["wal", "list"])["gaps"], serde_json::json!([]));
     let none: [&str; 0] = [];

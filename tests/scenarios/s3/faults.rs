@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::workload::Workload;
 use crate::harness::{Fault, When};
+use crate::restore::{restore, take_backup};
 
 /// Writes while requests fail, and checks everything afterwards. `declared`: parts of log lines that belong to it.
 fn archives_through(faults: &[(Fault, &'static [&'static str], When)], declared: &[&str]) {
@@ -13,8 +14,9 @@ fn archives_through(faults: &[(Fault, &'static [&'static str], When)], declared:
     let service = workload.primary.walden.serve();
     for (fault, kinds, when) in faults {
         workload.proxy.fault(*fault, kinds, *when);
-        workload.write(6);
-        workload.proxy.wait_for_strikes(3);
+        while workload.proxy.strikes() < 5 {
+            workload.write(3);
+        }
         workload.proxy.heal();
     }
     workload.ends_well(&service);
@@ -77,5 +79,32 @@ fn refused_credentials_are_told_to_the_server_and_archiving_goes_on_when_they_ar
         workload.proxy.heal();
         workload.primary.cluster.archive_now();
     }
+    workload.ends_well(&service);
+}
+
+#[test]
+fn a_backup_is_taken_verified_and_restored_through_failing_requests() {
+    let Some(workload) = Workload::new() else { return };
+    let (walden, proxy) = (&workload.primary.walden, &workload.proxy);
+    let service = walden.serve();
+    let all: &[&str] = &[];
+    for (fault, kinds) in [
+        (Fault::Answer(503, "SlowDown"), all),
+        (Fault::CutAnswer, all),
+        (Fault::LoseAnswer, all),
+        (Fault::CutRequest, &["put"]),
+    ] {
+        proxy.fault(fault, kinds, When::OneIn(8));
+    }
+    workload.write(2);
+    let id = take_backup(walden);
+    workload.write(2);
+    let rows = workload.rows();
+    workload.primary.cluster.archive_now();
+    walden.ok(["backup", "verify", &id]);
+    let data = workload.primary.scratch.join("restored");
+    let restored = restore(walden, &workload.primary.cluster.major, data, &[] as &[&str]);
+    assert_eq!(restored.cluster.rows(), rows, "{}", restored.said);
+    assert!(proxy.heal() > 10, "few requests failed");
     workload.ends_well(&service);
 }

@@ -31,8 +31,13 @@ fn wal_and_backups_carry_encryption_and_their_storage_classes() {
         cluster.open_ledger();
         let id = take_backup(&walden);
         // What does not compress is stored in parts.
-        cluster.sql("create table noise as select gen_random_uuid() from generate_series(1, 250000)");
-        let large = cluster.switch_wal();
+        cluster.switch_wal();
+        cluster.sql("create table noise(bytes bytea)");
+        let large = cluster.sql("select pg_walfile_name(pg_current_wal_insert_lsn())");
+        cluster.sql(
+            "insert into noise select (select string_agg(uuid_send(gen_random_uuid()), '') \
+             from generate_series(1, 100) where n > 0) from generate_series(1, 12000) n",
+        );
         let rows = cluster.rows();
         cluster.archive_now();
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::{Primary, primary_with};
-use crate::harness::{Bucket, Cluster, Major, ObjectStore, Proxy, Rows, Service, Walden, wait_until};
+use crate::harness::{Cluster, Major, ObjectStore, Proxy, Rows, Service, Walden, wait_until};
 
 /// `wal.timeout` of these clusters.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -18,7 +18,6 @@ const MOST_MEMORY_KIB: u64 = 128 << 10;
 pub struct Workload {
     pub primary: Primary,
     pub proxy: Proxy,
-    pub bucket: Bucket,
     /// A line for each call of the hook: milliseconds and exit code.
     calls: PathBuf,
 }
@@ -27,8 +26,8 @@ impl Workload {
     /// `None` where there is no server.
     pub fn new() -> Option<Self> {
         let store = ObjectStore::radosgw()?;
-        let (bucket, proxy) = (store.fresh_bucket(), Proxy::before(store));
-        let through = bucket.through(&proxy);
+        let proxy = Proxy::before(store);
+        let through = store.fresh_bucket().through(&proxy);
         let settings = format!(
             "wal.timeout = \"{}s\"\ns3.connect_timeout = \"2s\"\ns3.response_timeout = \"2s\"\n",
             DEADLINE.as_secs()
@@ -47,7 +46,7 @@ impl Workload {
         );
         primary.cluster.append_conf(&format!("archive_command = 'sh \"{}\" %p'\n", timed.display()));
         primary.cluster.reload();
-        Some(Self { primary, proxy, bucket, calls })
+        Some(Self { primary, proxy, calls })
     }
 
     /// Commits and fills segments, and does not wait for them.
