@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{ClusterName, Layout};
+use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
-use crate::storage::{PutMode, PutOutcome, get_all};
+use crate::storage::{Key, PutMode, PutOutcome, get_all};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -76,6 +77,15 @@ impl Cluster {
             let _ = put(&cluster.description, PutMode::Overwrite).await?;
         }
         Ok((cluster, false))
+    }
+
+    /// The WAL file of an object below the WAL folder; `None` for an object that is no WAL file of this cluster.
+    pub fn wal_file(&self, key: &Key) -> Option<WalFileName> {
+        let fits = |name: &WalFileName| match name {
+            WalFileName::Segment(segment) => segment.fits(self.description.segment_size),
+            _ => true,
+        };
+        self.layout.parse_wal(key).filter(fits)
     }
 
     /// Refuses a server that is another cluster than the repository's.

@@ -6,5 +6,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod layout;
 pub mod replication;
+pub mod repository;
 pub mod restore;
+pub mod trouble;
 pub mod types;

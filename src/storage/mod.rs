@@ -6,6 +6,7 @@
 mod key;
 mod local;
 mod memory;
+mod walk;
 
 pub mod conformance;
 pub mod faulty;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use walk::Walk;
 
 /// Entries in one answer of [`Storage::list`], at most.
 pub const LIST_PAGE: usize = 1000;

@@ -19,6 +19,7 @@ use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::trouble::Trouble;
 use crate::repo::ObjectError;
 use crate::storage::StorageError;
 
@@ -33,6 +34,7 @@ const MAX_DAMAGES: usize = 100;
 pub struct Damage {
     /// The object's key.
     pub object: String,
+    pub trouble: Trouble,
     /// The file that cannot be restored because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -75,40 +77,57 @@ impl Verified {
 /// Verifies one backup with `workers` threads. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
 /// answer is not known.
 pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow::Result<Verified> {
-    let mut verified = Verified::new(id);
     let key = cluster.layout.manifest(id);
-    let damage = |why: String| Damage { object: key.to_string(), file: None, why };
+    let mut verified = Verified::new(id);
+    let damage = |trouble, why: String| Damage { object: key.to_string(), trouble, file: None, why };
     let object = match cluster.repository.get_sealed(&key, manifest::KIND).await {
         Ok(Some(object)) => object,
         Ok(None) if objects(cluster, id).await?.is_empty() => {
             return NoSuchBackup::error(cluster, id);
         }
         Ok(None) => {
-            verified.add(damage("there is no such object: the backup is not finished".into()));
+            verified.add(damage(Trouble::Missing, "there is no such object: the backup is not finished".into()));
             return Ok(verified);
         }
         Err(ObjectError::Storage(error)) => return Err(error.into()),
         Err(damaged) => {
-            verified.add(damage(one_line(&damaged.into())));
+            verified.add(damage(Trouble::Damaged, one_line(&damaged.into())));
             return Ok(verified);
         }
     };
+    let (description, verified) = verify_content(cluster, id, object, workers).await?;
+    match description {
+        Some(description) => wal(cluster, &description, verified).await,
+        None => Ok(verified),
+    }
+}
+
+/// Verifies the content of the manifest `object`, and reads all files that it lists from the packs. The backup's
+/// description, where that can be read. Errors: the store did not answer.
+pub async fn verify_content(
+    cluster: &Cluster,
+    id: &BackupId,
+    object: Bytes,
+    workers: usize,
+) -> anyhow::Result<(Option<BackupDescription>, Verified)> {
+    let key = cluster.layout.manifest(id);
+    let mut verified = Verified::new(id);
+    let damage = |why: String| Damage { object: key.to_string(), trouble: Trouble::Damaged, file: None, why };
     let header = match cluster.repository.verify(&key, manifest::KIND, object.clone()).await {
         Ok(header) => header,
         Err(damaged) => {
             verified.add(damage(one_line(&damaged.into())));
-            return Ok(verified);
+            return Ok((None, verified));
         }
     };
     let description: BackupDescription = match serde_json::from_value(header.about) {
         Ok(description) => description,
         Err(error) => {
             verified.add(damage(format!("its description cannot be read: {error}")));
-            return Ok(verified);
+            return Ok((None, verified));
         }
     };
-    let verified = files(cluster, verified, object, workers).await?;
-    let mut verified = wal(cluster, &description, verified).await?;
+    let mut verified = files(cluster, verified, object, workers).await?;
     if (verified.files, verified.plain_bytes) != (description.file_count, description.plain_bytes) {
         let (files, bytes) = (verified.files, verified.plain_bytes);
         verified.add(damage(format!(
@@ -116,20 +135,22 @@ pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow:
             description.file_count, description.plain_bytes
         )));
     }
-    Ok(verified)
+    Ok((Some(description), verified))
 }
 
 async fn wal(cluster: &Cluster, backup: &BackupDescription, mut verified: Verified) -> anyhow::Result<Verified> {
     let needed = NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn };
     for name in needed.files(backup.segment_size) {
         verified.wal_files += 1;
-        let why = match is_proven(cluster, &name).await {
+        let (trouble, why) = match is_proven(cluster, &name).await {
             Ok(true) => continue,
-            Ok(false) => "the backup needs this WAL file, and there is no such object".to_string(),
+            Ok(false) => {
+                (Trouble::Missing, "the backup needs this WAL file, and there is no such object".to_string())
+            }
             Err(error) if crate::error::find::<StorageError>(&error).is_some() => return Err(error),
-            Err(error) => one_line(&error),
+            Err(error) => (Trouble::Damaged, one_line(&error)),
         };
-        verified.add(Damage { object: cluster.layout.wal(&name).to_string(), file: None, why });
+        verified.add(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
     }
     Ok(verified)
 }
@@ -159,7 +180,7 @@ async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: us
     checked?;
     let mut verified = lock(&shared).clone();
     if let Err(error) = read {
-        verified.add(Damage { object: key, file: None, why: one_line(&error) });
+        verified.add(Damage { object: key, trouble: Trouble::Damaged, file: None, why: one_line(&error) });
     }
     Ok(verified)
 }
@@ -216,7 +237,9 @@ fn check_batches(
 async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) -> anyhow::Result<Option<Damage>> {
     let mut hasher = Hasher::default();
     let mut left = file.size;
-    let damage = |object: String, why: String| Some(Damage { object, file: Some(full_path(file)), why });
+    let damage = |object: String, why: String| {
+        Some(Damage { object, trouble: Trouble::Damaged, file: Some(full_path(file)), why })
+    };
     for extent in &file.extents {
         let key = cluster.layout.pack(&extent.pack);
         let mut offset = extent.offset;
@@ -226,6 +249,11 @@ async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) ->
             let plain = match reader.read(&place).await {
                 Ok(plain) => plain,
                 Err(FrameError::Storage(error)) => return Err(error.into()),
+                Err(FrameError::Absent) => {
+                    let (object, why) = (key.to_string(), FrameError::Absent.to_string());
+                    let file = Some(full_path(file));
+                    return Ok(Some(Damage { object, trouble: Trouble::Missing, file, why }));
+                }
                 Err(FrameError::Damaged(damaged)) => {
                     return Ok(damage(key.to_string(), format!("{damaged} (frame at byte {})", place.offset)));
                 }
