@@ -6,6 +6,8 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod progress;
+mod repo;
 mod restore;
 mod serve;
 mod wal;
@@ -48,6 +50,8 @@ enum Verb {
     Serve,
     /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
+    /// Copy, verify and measure everything that is kept of the cluster.
+    Repo(repo::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
@@ -95,6 +99,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Verb::Serve => serve::run(&context()?),
         Verb::Wal(args) => wal::run(&context()?, args),
+        Verb::Repo(args) => {
+            let context = context()?;
+            context.block_on(repo::run(&context, args))
+        }
         Verb::Restore(args) => {
             let context = context()?;
             context.block_on(restore::run(&context, args))

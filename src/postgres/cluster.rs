@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
-use crate::postgres::layout::{ClusterName, Layout};
+use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{Key, PutMode, PutOutcome, get_all};
@@ -86,6 +86,14 @@ impl Cluster {
             _ => true,
         };
         self.layout.parse_wal(key).filter(fits)
+    }
+
+    /// What an object of this cluster is; `None` for a key that the layout does not know.
+    pub fn object_kind(&self, key: &Key) -> Option<ObjectKind> {
+        match self.layout.parse(key) {
+            Some(ObjectKind::Wal(_)) => self.wal_file(key).map(ObjectKind::Wal),
+            other => other,
+        }
     }
 
     /// Refuses a server that is another cluster than the repository's.

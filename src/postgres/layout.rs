@@ -178,10 +178,8 @@ impl Layout {
             return Some(ObjectKind::Pack(pack));
         }
         let id: BackupId = path.split_once('/')?.0.parse().ok()?;
-        let kinds = [
-            (self.manifest(&id), ObjectKind::Manifest(id.clone())),
-            (self.started(&id), ObjectKind::Started(id)),
-        ];
+        let kinds =
+            [(self.manifest(&id), ObjectKind::Manifest(id.clone())), (self.started(&id), ObjectKind::Started(id))];
         kinds.into_iter().find(|(named, _)| named == key).map(|(_, kind)| kind)
     }
 
@@ -274,7 +272,8 @@ mod tests {
         ] {
             assert_eq!(layout.parse(&key), Some(kind), "{key}");
         }
-        for key in ["main/x", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
+        for key in
+            ["main/x", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
         {
             assert_eq!(layout.parse(&Key::new(key).unwrap()), None, "{key}");
         }

@@ -9,5 +9,6 @@ mod backup_crash;
 mod errors;
 mod foundation;
 mod oracle;
+mod repo;
 mod restore;
 mod restored_settings;

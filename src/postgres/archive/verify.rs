@@ -15,7 +15,7 @@ use crate::postgres::catalog::{Gap, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
-use crate::storage::{Key, get_all};
+use crate::storage::{Key, ObjectMeta, get_all};
 
 /// Damages that are told one by one; the rest is counted.
 const MAX_DAMAGES: usize = 1000;
@@ -77,9 +77,9 @@ impl Verified {
 /// What a verification reads, and who is told. Objects are begun in the order of their keys.
 pub trait Reading {
     /// Whether to read the object of a WAL file.
-    fn wants(&mut self, key: &Key, name: WalFileName) -> bool;
-    /// An object was read: the bytes of its content, or what is wrong with it. In any order.
-    fn read(&mut self, key: &Key, checked: &Result<u64, Why>);
+    fn wants(&mut self, meta: &ObjectMeta, name: WalFileName) -> bool;
+    /// An object was read: the bytes of its content, or what is wrong with it. In any order. Errors end the reading.
+    fn read(&mut self, key: &Key, checked: &Result<u64, Why>) -> anyhow::Result<()>;
 }
 
 /// An extent that nobody watches.
@@ -90,7 +90,7 @@ struct Unwatched {
 }
 
 impl Reading for Unwatched {
-    fn wants(&mut self, _: &Key, name: WalFileName) -> bool {
+    fn wants(&mut self, _: &ObjectMeta, name: WalFileName) -> bool {
         self.number = self.number.wrapping_add(1);
         match (self.extent, name) {
             (Extent::EveryNth(n), WalFileName::Segment(_)) => self.number.is_multiple_of(n.max(1)),
@@ -98,7 +98,9 @@ impl Reading for Unwatched {
         }
     }
 
-    fn read(&mut self, _: &Key, _: &Result<u64, Why>) {}
+    fn read(&mut self, _: &Key, _: &Result<u64, Why>) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads the archive with `workers` objects in work at once. An object that cannot be read counts as damaged: the
@@ -108,11 +110,7 @@ pub async fn verify(cluster: &Cluster, extent: Extent, workers: usize) -> anyhow
 }
 
 /// The same, of the objects that `reading` wants.
-pub async fn verify_watched(
-    cluster: &Cluster,
-    reading: &mut dyn Reading,
-    workers: usize,
-) -> anyhow::Result<Verified> {
+pub async fn verify_watched(cluster: &Cluster, reading: &mut dyn Reading, workers: usize) -> anyhow::Result<Verified> {
     let mut found = Verified::default();
     let slots = Arc::new(Semaphore::new(workers.max(1)));
     let mut reads = JoinSet::new();
@@ -120,11 +118,11 @@ pub async fn verify_watched(
     let mut loaded = LoadedWal::new(cluster.description.segment_size);
     while let Some((name, meta)) = listing.next().await? {
         loaded.add(name, &meta);
-        let Some(name) = name.filter(|name| reading.wants(&meta.key, *name)) else { continue };
+        let Some(name) = name.filter(|name| reading.wants(&meta, *name)) else { continue };
         let slot = slots.clone().acquire_owned().await?;
         while let Some(read) = reads.try_join_next() {
             let (key, checked): (Key, _) = read?;
-            reading.read(&key, &checked);
+            reading.read(&key, &checked)?;
             found.add(&key, checked);
         }
         let cluster = cluster.clone();
@@ -136,7 +134,7 @@ pub async fn verify_watched(
     }
     while let Some(read) = reads.join_next().await {
         let (key, checked) = read?;
-        reading.read(&key, &checked);
+        reading.read(&key, &checked)?;
         found.add(&key, checked);
     }
     found.damages.sort();

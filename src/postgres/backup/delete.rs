@@ -13,7 +13,7 @@ use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::repo::ObjectError;
 use crate::storage::Key;
 
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::postgres::catalog::testing::{self, SEGMENT};
-    use crate::postgres::types::{HistoryEntry, SegmentSize};
+    use crate::postgres::types::{HistoryEntry, SegmentSize, TimelineHistory};
 
     /// A backup within one segment of a timeline.
     fn backup(second: u32, timeline: u32, segment: u64) -> BackupDescription {

@@ -1,6 +1,7 @@
 //! Is a backup whole? Every frame and file is read and checked, and the WAL that it needs is looked up.
 
 use std::io::BufReader;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,9 +75,14 @@ impl Verified {
     }
 }
 
-/// Verifies one backup with `workers` threads. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
+/// Verifies one backup with `workers` threads; `read` grows by the plain bytes that were read. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
 /// answer is not known.
-pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow::Result<Verified> {
+pub async fn verify(
+    cluster: &Cluster,
+    id: &BackupId,
+    workers: usize,
+    read: &Arc<AtomicU64>,
+) -> anyhow::Result<Verified> {
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
     let damage = |trouble, why: String| Damage { object: key.to_string(), trouble, file: None, why };
@@ -95,11 +101,13 @@ pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow:
             return Ok(verified);
         }
     };
-    let (description, verified) = verify_content(cluster, id, object, workers).await?;
-    match description {
-        Some(description) => wal(cluster, &description, verified).await,
-        None => Ok(verified),
+    let (description, mut verified) = verify_content(cluster, id, object, workers, read).await?;
+    if let Some(description) = description {
+        let (files, damages) = verify_wal(cluster, &description).await?;
+        verified.wal_files = files;
+        damages.into_iter().for_each(|damage| verified.add(damage));
     }
+    Ok(verified)
 }
 
 /// Verifies the content of the manifest `object`, and reads all files that it lists from the packs. The backup's
@@ -109,6 +117,7 @@ pub async fn verify_content(
     id: &BackupId,
     object: Bytes,
     workers: usize,
+    read: &Arc<AtomicU64>,
 ) -> anyhow::Result<(Option<BackupDescription>, Verified)> {
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
@@ -127,7 +136,7 @@ pub async fn verify_content(
             return Ok((None, verified));
         }
     };
-    let mut verified = files(cluster, verified, object, workers).await?;
+    let mut verified = files(cluster, verified, object, workers, read).await?;
     if (verified.files, verified.plain_bytes) != (description.file_count, description.plain_bytes) {
         let (files, bytes) = (verified.files, verified.plain_bytes);
         verified.add(damage(format!(
@@ -138,38 +147,50 @@ pub async fn verify_content(
     Ok((Some(description), verified))
 }
 
-async fn wal(cluster: &Cluster, backup: &BackupDescription, mut verified: Verified) -> anyhow::Result<Verified> {
+/// Looks up the WAL that a backup needs, by headers: how many files that is, and what is wrong. Errors: the store did
+/// not answer.
+pub async fn verify_wal(cluster: &Cluster, backup: &BackupDescription) -> anyhow::Result<(u64, Vec<Damage>)> {
     let needed = NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn };
+    let (mut files, mut damages) = (0, Vec::new());
     for name in needed.files(backup.segment_size) {
-        verified.wal_files += 1;
+        files += 1;
         let (trouble, why) = match is_proven(cluster, &name).await {
             Ok(true) => continue,
             Ok(false) => {
-                (Trouble::Missing, "the backup needs this WAL file, and there is no such object".to_string())
+                (Trouble::Missing, format!("backup {} needs this WAL file, and there is no such object", backup.id))
             }
             Err(error) if crate::error::find::<StorageError>(&error).is_some() => return Err(error),
             Err(error) => (Trouble::Damaged, one_line(&error)),
         };
-        verified.add(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
+        damages.push(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
     }
-    Ok(verified)
+    Ok((files, damages))
 }
 
 /// Reads all files that the manifest lists.
-async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: usize) -> anyhow::Result<Verified> {
+async fn files(
+    cluster: &Cluster,
+    verified: Verified,
+    object: Bytes,
+    workers: usize,
+    read: &Arc<AtomicU64>,
+) -> anyhow::Result<Verified> {
     let key = cluster.layout.manifest(&verified.id).to_string();
     let workers = workers.max(1);
     let (batches, batches_out) = sync_channel(workers);
     let batches_out = Arc::new(Mutex::new(batches_out));
     let shared = Arc::new(Mutex::new(verified));
+    let given_up = Arc::new(AtomicBool::new(false));
+    let _when_dropped = GiveUp(given_up.clone());
     let reading = tokio::task::spawn_blocking(move || read_manifest(&object, &batches));
     let mut checking = Vec::new();
     for _ in 0..workers {
-        let (batches, shared) = (batches_out.clone(), shared.clone());
+        let (batches, shared, read, given_up) = (batches_out.clone(), shared.clone(), read.clone(), given_up.clone());
         let reader = FrameReader::new(cluster.repository.shared_storage(), cluster.layout.clone())?;
         let (cluster, runtime) = (cluster.clone(), Handle::current());
-        checking
-            .push(tokio::task::spawn_blocking(move || check_batches(&cluster, &runtime, reader, &batches, &shared)));
+        checking.push(tokio::task::spawn_blocking(move || {
+            check_batches(&cluster, &runtime, reader, &batches, &shared, &read, &given_up)
+        }));
     }
     drop(batches_out);
     let mut checked = Ok(());
@@ -183,6 +204,15 @@ async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: us
         verified.add(Damage { object: key, trouble: Trouble::Damaged, file: None, why: one_line(&error) });
     }
     Ok(verified)
+}
+
+/// Tells the threads of a verification that nobody waits for it any more.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Hands the files out. Errors: the manifest cannot be read on.
@@ -219,13 +249,19 @@ fn check_batches(
     mut reader: FrameReader,
     batches: &Mutex<Receiver<Vec<File>>>,
     verified: &Mutex<Verified>,
+    read: &AtomicU64,
+    given_up: &AtomicBool,
 ) -> anyhow::Result<()> {
     loop {
         // The lock is held while waiting: one worker waits for a batch, the others for the lock.
         let batch = lock(batches).recv();
         let Ok(batch) = batch else { return Ok(()) };
         for file in batch {
+            if given_up.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let damage = runtime.block_on(check_file(cluster, &mut reader, &file))?;
+            read.fetch_add(file.size, Ordering::Relaxed);
             let mut verified = lock(verified);
             verified.files += 1;
             verified.plain_bytes += file.size;

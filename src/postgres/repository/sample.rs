@@ -75,11 +75,13 @@ impl Lowest {
     }
 }
 
-/// How far work is that begins in order and ends in any order.
+/// How far work is that begins in the order of its keys and ends in any order.
 #[derive(Debug, Default)]
 pub struct Watermark {
     begun: VecDeque<Key>,
     ended: BTreeSet<Key>,
+    /// The first of which it is not known how it ended: it is never passed.
+    failed: Option<Key>,
     /// It and everything before it is done.
     pub done: Option<Key>,
 }
@@ -87,14 +89,28 @@ pub struct Watermark {
 impl Watermark {
     /// Work on a key begins.
     pub fn begin(&mut self, key: Key) {
-        self.begun.push_back(key);
+        if self.failed.is_none() {
+            self.begun.push_back(key);
+        }
     }
 
     /// Work on a key ended.
     pub fn end(&mut self, key: &Key) {
+        if self.failed.as_ref().is_some_and(|failed| key >= failed) {
+            return;
+        }
         self.ended.insert(key.clone());
         while self.begun.front().is_some_and(|first| self.ended.remove(first)) {
             self.done = self.begun.pop_front();
+        }
+    }
+
+    /// Work on a key could not be done: it has to be done again.
+    pub fn fail(&mut self, key: &Key) {
+        if self.failed.as_ref().is_none_or(|failed| key < failed) {
+            self.begun.retain(|begun| begun < key);
+            self.ended.retain(|ended| ended < key);
+            self.failed = Some(key.clone());
         }
     }
 }
@@ -104,7 +120,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Vec<Key> {
-        (0..1000).map(|n| Key::new(format!("main/wal/{n}")).unwrap()).collect()
+        (0..1000).map(|n| Key::new(format!("main/wal/{n:04}")).unwrap()).collect()
     }
 
     #[test]
@@ -136,5 +152,13 @@ mod tests {
         assert_eq!(mark.done.as_ref(), Some(&keys[1]));
         mark.end(&keys[2]);
         assert_eq!(mark.done.as_ref(), Some(&keys[3]));
+        keys[4..9].iter().for_each(|key| mark.begin(key.clone()));
+        mark.end(&keys[7]);
+        mark.fail(&keys[7 - 1]);
+        keys[4..6].iter().for_each(|key| mark.end(key));
+        mark.begin(keys[9].clone());
+        mark.end(&keys[9]);
+        assert_eq!(mark.done.as_ref(), Some(&keys[5]), "never past what could not be done");
+        assert!(mark.begun.is_empty() && mark.ended.is_empty(), "and nothing behind it is remembered");
     }
 }

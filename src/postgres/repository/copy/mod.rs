@@ -7,8 +7,8 @@ mod tests;
 mod transfer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
@@ -25,9 +25,10 @@ use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage};
 
+use super::Crew;
 pub use proof::{Continuity, Proof, Snapshot};
+use transfer::Copier;
 pub use transfer::{Count, Counts, Failure, Side};
-use transfer::{Copier, Crew};
 
 /// What is copied, and its bounds.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Progress {
     pub done: AtomicU64,
     /// Of WAL and packs; 0 until it is known.
     pub total: AtomicU64,
+    /// What is being done, in words.
+    pub phase: Mutex<String>,
 }
 
 /// What was copied, and what proves it.
@@ -190,13 +193,13 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
 }
 
 /// Copies all WAL files that the destination has not. Both listings go by key, so they are read side by side. With
-/// `compare` those that it has are compared.
+/// `compare` those that it has are compared, and history files are left out: they were copied before.
 async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
     let mut crew = Crew::new(copier.workers);
     let (mut ours, mut theirs) = (list_wal(&copier.source), list_wal(&copier.destination));
     let mut next: Option<ObjectMeta> = theirs.next().await?.map(|(_, meta)| meta);
     while let Some((name, meta)) = ours.next().await? {
-        let Some(name) = name else { continue };
+        let Some(name) = name.filter(|name| !compare || !matches!(name, WalFileName::History(_))) else { continue };
         while next.as_ref().is_some_and(|next| next.key < meta.key) {
             next = theirs.next().await?.map(|(_, meta)| meta);
         }

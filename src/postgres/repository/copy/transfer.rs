@@ -7,31 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::proof::{Snapshot, needed};
 use super::{Options, Progress};
 use crate::budget::Budget;
 use crate::error::{Hint, find, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
-use crate::postgres::backup::cleanup::objects;
 use crate::postgres::backup::manifest;
 use crate::postgres::backup::verify::verify_content;
 use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BackupId, ObjectKind, PackName};
-use crate::postgres::repository::packs;
+use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
 use crate::repo::ObjectError;
 use crate::storage::{Key, PutMode, PutOutcome, StorageError, get_all};
 
-/// Failures that are told one by one; the rest is counted.
-const MAX_FAILURES: usize = 1000;
-/// When so many objects of the source could not be read, it is taken for gone.
-const MAX_UNREAD: u64 = 20;
 /// What to do when a repository did not answer.
 const AGAIN: &str = "run the same again once the repository answers: what was copied is not copied again";
 
@@ -98,45 +91,6 @@ pub struct Copier {
     tally: Mutex<Tally>,
 }
 
-/// Work in parallel, bounded. Each answers whether its object is at the destination.
-pub struct Crew {
-    slots: Arc<Semaphore>,
-    tasks: JoinSet<anyhow::Result<bool>>,
-    all: bool,
-}
-
-impl Crew {
-    /// So many at once.
-    pub fn new(workers: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(workers.max(1))), tasks: JoinSet::new(), all: true }
-    }
-
-    /// Begins work as soon as there is room. Errors: of work that was begun before.
-    pub async fn add(
-        &mut self,
-        work: impl Future<Output = anyhow::Result<bool>> + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let slot = self.slots.clone().acquire_owned().await?;
-        while let Some(done) = self.tasks.try_join_next() {
-            self.all &= done??;
-        }
-        self.tasks.spawn(async move {
-            let done = work.await;
-            drop(slot);
-            done
-        });
-        Ok(())
-    }
-
-    /// Waits for all work; whether every object is at the destination.
-    pub async fn finish(mut self) -> anyhow::Result<bool> {
-        while let Some(done) = self.tasks.join_next().await {
-            self.all &= done??;
-        }
-        Ok(self.all)
-    }
-}
-
 /// What is to be done about a pack that a manifest names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -194,7 +148,10 @@ impl Copier {
         if trouble == Trouble::Unread {
             tally.unread += 1;
             if tally.unread > MAX_UNREAD {
-                return Err(with_hint(anyhow!("more than {MAX_UNREAD} objects cannot be read, the last: {why}"), AGAIN));
+                return Err(with_hint(
+                    anyhow!("more than {MAX_UNREAD} objects cannot be read, the last: {why}"),
+                    AGAIN,
+                ));
             }
         }
         let object = key.to_string();
@@ -202,7 +159,7 @@ impl Copier {
         if tally.failures.iter().any(|failure| failure.object == object && failure.trouble == trouble) {
             return Ok(false);
         }
-        match tally.failures.len() < MAX_FAILURES {
+        match tally.failures.len() < MAX_TOLD {
             true => tally.failures.push(Failure { object, at, trouble, why }),
             false => tally.more_failures += 1,
         }
@@ -283,9 +240,14 @@ impl Copier {
         }
     }
 
+    fn phase(&self, phase: String) {
+        *self.progress.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
     /// Copies a backup: the packs, then, after reading them back, the manifest. The WAL it needs was copied before.
     pub async fn backup(self: &Arc<Self>, before: &Snapshot, backup: &BackupDescription) -> anyhow::Result<()> {
         let (key, kind) = (self.source.layout.manifest(&backup.id), manifest::KIND);
+        self.phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
         let Some(object) = self.read(&key).await? else { return Ok(()) };
         let plain = match self.source.repository.verify(&key, kind, object.clone()).await {
@@ -329,7 +291,10 @@ impl Copier {
         let mut sizes: BTreeMap<BackupId, [BTreeMap<Key, u64>; 2]> = BTreeMap::new();
         for (pack, least) in needed {
             if !sizes.contains_key(&pack.backup) {
-                let both = [pack_sizes(&self.source, &pack.backup).await?, pack_sizes(&self.destination, &pack.backup).await?];
+                let both = [
+                    pack_sizes(&self.source, &pack.backup).await.hint(AGAIN)?,
+                    pack_sizes(&self.destination, &pack.backup).await.hint(AGAIN)?,
+                ];
                 sizes.insert(pack.backup.clone(), both);
             }
             let key = self.source.layout.pack(&pack);
@@ -388,20 +353,15 @@ impl Copier {
 
     /// Reads all files of a backup from the destination; whether all have the digests of the manifest `object`.
     async fn reads_back(&self, id: &BackupId, object: &Bytes) -> anyhow::Result<bool> {
-        let (_, verified) = verify_content(&self.destination, id, object.clone(), self.workers).await.hint(AGAIN)?;
+        self.phase(format!("reading backup {id} back"));
+        let (_, verified) =
+            verify_content(&self.destination, id, object.clone(), self.workers, &Arc::default()).await.hint(AGAIN)?;
         for damage in &verified.damages {
             let key = Key::new(damage.object.clone()).unwrap_or_else(|_| self.destination.layout.manifest(id));
             self.failed(Side::Destination, &key, damage.trouble, damage.why.clone())?;
         }
         Ok(verified.is_sound())
     }
-}
-
-/// Stored bytes of a backup's packs.
-async fn pack_sizes(cluster: &Cluster, id: &BackupId) -> anyhow::Result<BTreeMap<Key, u64>> {
-    let found = objects(cluster, id).await.hint(AGAIN)?;
-    let packs = found.into_iter().filter(|meta| matches!(cluster.layout.parse(&meta.key), Some(ObjectKind::Pack(_))));
-    Ok(packs.map(|meta| (meta.key, meta.size)).collect())
 }
 
 /// Why an object is damaged, without its key, which is told beside it.
