@@ -115,6 +115,9 @@ fn in_words(report: &Report) -> String {
     if found.more_findings > 0 {
         text += &format!("and {} more\n", found.more_findings);
     }
+    if found.more_files > 0 {
+        text += &format!("and {} more files of backups cannot be restored\n", found.more_files);
+    }
     for gap in &found.gaps {
         let (first, last) = (gap.first_missing, gap.last_missing);
         text += &format!("GAP: {first} to {last} are missing ({} segments)\n", gap.segments);

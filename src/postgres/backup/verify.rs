@@ -27,8 +27,9 @@ use crate::storage::StorageError;
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_FILES: usize = 1000;
-/// Damages that are told one by one; the rest is counted.
+/// Damages that are told one by one; the rest is counted. A pack can cost many files, and must not hide another.
 const MAX_DAMAGES: usize = 100;
+const MAX_DAMAGED_OBJECTS: usize = 1000;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +69,8 @@ impl Verified {
     }
 
     fn add(&mut self, damage: Damage) {
-        match self.damages.len() < MAX_DAMAGES {
+        let known = self.damages.iter().any(|other| other.object == damage.object);
+        match self.damages.len() < if known { MAX_DAMAGES } else { MAX_DAMAGED_OBJECTS } {
             true => self.damages.push(damage),
             false => self.more_damages += 1,
         }
@@ -323,4 +325,24 @@ fn full_path(file: &File) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lost_pack_with_many_files_does_not_hide_another() {
+        let mut verified = Verified::new(&"20260101-000000Z".parse().unwrap());
+        let damage = |object: &str, file: u32| Damage {
+            object: object.into(),
+            trouble: Trouble::Missing,
+            file: Some(file.to_string()),
+            why: String::new(),
+        };
+        (0..500).for_each(|file| verified.add(damage("a", file)));
+        (0..3).for_each(|file| verified.add(damage("b", file)));
+        assert_eq!((verified.damages.len(), verified.more_damages), (101, 402));
+        assert_eq!(verified.damages[100].object, "b");
+    }
 }

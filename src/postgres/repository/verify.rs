@@ -72,6 +72,8 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// Findings beyond those listed.
     pub more_findings: u64,
+    /// Files of backups beyond those counted at the findings.
+    pub more_files: u64,
     /// Segments that are missing between others.
     pub gaps: Vec<Gap>,
     /// Timelines with segments but without the history file that tells where they come from.
@@ -282,7 +284,7 @@ impl Verification {
         for Damage { object, trouble, file, why } in damages {
             self.note_files(&object, Why { trouble, why }, u64::from(file.is_some()))?;
         }
-        self.state().found.more_findings += more;
+        self.state().found.more_files += more;
         Ok(())
     }
 
