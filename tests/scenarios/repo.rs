@@ -1,8 +1,9 @@
 //! Repositories as a whole: copied, verified, measured.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -218,35 +219,61 @@ fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
 }
 
 #[test]
-fn a_verification_that_is_interrupted_says_how_it_goes_on() {
+fn a_verification_that_the_repository_fails_says_how_it_goes_on() {
     let (scratch, major) = (Scratch::new("after"), Major::newest());
     let (cluster, walden) = archiving(&scratch, &major);
-    let id = take(&walden);
-    let last = cluster.archive_now();
+    take(&walden);
+    let closed: Vec<PathBuf> = (0..21).map(|_| walden.segment_object(&cluster.archive_now())).collect();
+    let mode = |mode: u32| {
+        for object in &closed {
+            fs::set_permissions(object, fs::Permissions::from_mode(mode)).expect("change an object's mode");
+        }
+    };
+    mode(0o000);
+    let output = walden.run(["repo", "verify"]);
+    let (said, told) = (&output.stdout, &output.stderr);
+    assert_eq!(output.code, Some(1), "{said}\n{told}");
+    assert!(told.contains("ERROR: more than 20 objects cannot be read"), "{told}");
+    assert!(said.contains("UNREAD: object") && said.contains("Permission denied"), "{said}");
+    let hint = told.lines().find_map(|line| line.split("--after ").nth(1)).expect("a hint");
+    let key = hint.split('`').next().expect("a key").to_string();
+    mode(0o600);
+    let rest = walden.json(["repo", "verify", "--after", key.as_str()]);
+    assert_eq!((&rest["sound"], &rest["backups"]), (&Value::Bool(true), &Value::from(0)), "{rest}");
+    // The last of them and what lies behind it, but nothing before.
+    let read = rest["wal_files"].as_u64().expect("a number");
+    assert!((21..25).contains(&read), "{rest}");
+    let told = walden.refused(1, ["repo", "verify", "--sample", "1%", "--after", key.as_str()]);
+    assert!(told.contains("add the --seed"), "{told}");
+}
+
+#[test]
+fn work_that_is_interrupted_ends_at_once_and_says_so() {
+    let (scratch, major) = (Scratch::new("signal"), Major::newest());
+    let (cluster, walden) = archiving(&scratch, &major);
+    take(&walden);
     // Reading a pipe that nobody writes to never ends.
-    let pipe = walden.segment_object(&last);
-    let whole = fs::read(&pipe).expect("read a segment");
+    let pipe = walden.segment_object(&cluster.archive_now());
     fs::remove_file(&pipe).expect("remove a segment");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("make a pipe");
     scratch.give(&pipe);
-    let mut command = walden.command(["repo", "verify"]);
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("run");
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
-        .expect("signal");
-    let output = child.wait_with_output().expect("wait for walden");
-    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{said}\n{told}");
-    assert!(said.contains("is sound so far: read 1 backups") && told.contains("ERROR: interrupted"), "{said}\n{told}");
-    let hint = told.lines().find_map(|line| line.split("--after ").nth(1)).expect("a hint");
-    let key = hint.split('`').next().expect("a key").to_string();
-    assert!(key.starts_with("main/"), "{told}");
-    fs::remove_file(&pipe).expect("remove the pipe");
-    fs::write(&pipe, whole).expect("put the segment back");
-    let rest = walden.json(["repo", "verify", "--after", key.as_str()]);
-    assert_eq!((&rest["sound"], &rest["backups"]), (&Value::Bool(true), &Value::from(0)), "{rest} after {id}");
-    let told = walden.refused(1, ["repo", "verify", "--sample", "1%", "--after", key.as_str()]);
-    assert!(told.contains("add the --seed"), "{told}");
+    let copy = other(&scratch, &cluster, "copy");
+    for arguments in [vec!["repo".to_string(), "verify".to_string()], copy_to(&copy, &[])] {
+        let mut command = walden.command(&arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run walden");
+        let status = format!("/proc/{}/status", child.id());
+        wait_until("walden waits for signals", || {
+            let status = fs::read_to_string(&status).expect("the status of walden");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
+            u64::from_str_radix(caught.trim(), 16).expect("a mask") & (1 << 1) != 0
+        });
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+            .expect("signal walden");
+        let output = child.wait_with_output().expect("wait for walden");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("ERROR: interrupted"), "{told}");
+    }
 }
 
 #[test]

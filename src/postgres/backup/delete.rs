@@ -237,7 +237,7 @@ mod tests {
             let parent = HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() };
             TimelineHistory { timeline: TimelineId(2), ancestors: vec![parent] }
         });
-        let lines = TimelinePath::all(history.into_iter(), backups, &ranges);
+        let lines = TimelinePath::all(history, backups, &ranges);
         let show = |m: &Moments| format!("{}: {}..{}", m.timeline, m.from.0 / SEGMENT, m.to.0 / SEGMENT);
         lost(backups, &ranges, &lines, &backups[0].id).iter().map(show).collect()
     }

@@ -293,7 +293,7 @@ async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) ->
                     return Ok(Some(Damage { object, trouble: Trouble::Missing, file, why }));
                 }
                 Err(FrameError::Damaged(damaged)) => {
-                    return Ok(damage(key.to_string(), format!("{damaged} (frame at byte {})", place.offset)));
+                    return Ok(damage(key.to_string(), format!("{} (frame at byte {})", damaged.0, place.offset)));
                 }
             };
             let wanted = left.min(FRAME_SIZE as u64) as usize;
