@@ -38,6 +38,8 @@ pub enum Request {
     /// Put the WAL file of this name at this absolute path. Segments from `end` on (when not empty) are answered as
     /// absent without looking.
     Fetch { name: Vec<u8>, destination: Vec<u8>, end: Vec<u8> },
+    /// Say what the service is doing.
+    Status,
 }
 
 /// What the service answers.
@@ -54,6 +56,8 @@ pub enum Reply {
     Failed(Vec<u8>),
     /// Not an answer yet: the service is alive and at it.
     Working,
+    /// What the service is doing: a JSON document.
+    Status(Vec<u8>),
 }
 
 /// Bytes that are not of this protocol and version.
@@ -84,6 +88,7 @@ impl Request {
         let (kind, strings): (u8, [&[u8]; 3]) = match self {
             Self::Push { path } => (1, [path, b"", b""]),
             Self::Fetch { name, destination, end } => (2, [name, destination, end]),
+            Self::Status => (3, [b"", b"", b""]),
         };
         let mut bytes = Vec::with_capacity(REQUEST_HEADER + strings.iter().map(|string| string.len()).sum::<usize>());
         bytes.extend_from_slice(&MAGIC);
@@ -115,6 +120,7 @@ impl Request {
         let (two, three) = rest.split_at(second);
         Ok(match header[4] {
             1 => Self::Push { path: one.to_vec() },
+            3 => Self::Status,
             _ => Self::Fetch { name: one.to_vec(), destination: two.to_vec(), end: three.to_vec() },
         })
     }
@@ -125,6 +131,7 @@ fn longest(kind: u8) -> Result<[usize; 3], WireError> {
     match kind {
         1 => Ok([MAX_PATH, 0, 0]),
         2 => Ok([MAX_NAME, MAX_PATH, MAX_NAME]),
+        3 => Ok([0, 0, 0]),
         _ => Err(WireError::Kind),
     }
 }
@@ -151,6 +158,7 @@ impl Reply {
             Self::Failed(text) => (3, &text[..text.len().min(MAX_TEXT)]),
             Self::Working => (4, b""),
             Self::Delivered { path } => (5, path),
+            Self::Status(text) => (6, &text[..text.len().min(MAX_TEXT)]),
         };
         let mut bytes = Vec::with_capacity(REPLY_HEADER + text.len());
         bytes.extend_from_slice(&MAGIC);
@@ -176,6 +184,7 @@ impl Reply {
             3 => Ok(Self::Failed(text)),
             4 => Ok(Self::Working),
             5 => Ok(Self::Delivered { path: text }),
+            6 => Ok(Self::Status(text)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -197,11 +206,13 @@ mod tests {
             Request::Push { path: b"/data dir/\xFF/pg_wal/000000010000000000000001".to_vec() },
             Request::Fetch { name: b"00000002.history".to_vec(), destination: b"/d".to_vec(), end: Vec::new() },
             Request::Fetch { name: b"x".to_vec(), destination: b"/d".to_vec(), end: b"y".to_vec() },
+            Request::Status,
         ] {
             assert_eq!(decode(&request.encode().unwrap()), Ok(request));
         }
         let delivered = Reply::Delivered { path: b"/d/\xFF".to_vec() };
-        for reply in [Reply::Done, Reply::Absent, Reply::Failed(b"no".to_vec()), Reply::Working, delivered] {
+        let (failed, status) = (Reply::Failed(b"no".to_vec()), Reply::Status(b"{}".to_vec()));
+        for reply in [Reply::Done, Reply::Absent, failed, Reply::Working, delivered, status] {
             assert_eq!(Reply::read_from(&mut &reply.encode()[..]).unwrap(), reply);
         }
     }

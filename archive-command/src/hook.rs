@@ -84,7 +84,7 @@ impl Options {
             Ok(Reply::Delivered { path }) => Answer::Delivered(path),
             Ok(Reply::Absent) => Answer::Absent,
             Ok(Reply::Failed(text)) => Answer::Failed(text),
-            Ok(Reply::Working) => Answer::Silent,
+            Ok(Reply::Working | Reply::Status(_)) => Answer::Silent,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
             Err(_) => Answer::NoService,
         }

@@ -10,8 +10,9 @@ use super::Format;
 use crate::config::{self, LogFormat, RepositoryUrl, Settings};
 use crate::error::with_hint;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER};
 use crate::repo::Repository;
-use crate::storage::{LocalStorage, Storage};
+use crate::storage::{LocalStorage, Retry, RetryingStorage, S3Storage, Storage, s3};
 
 /// How long a verb that is over waits for blocking work that cannot be interrupted, such as a read from a file server
 /// that went away.
@@ -37,7 +38,7 @@ impl Context {
 
     /// The repository that the settings name.
     pub async fn repository(&self) -> anyhow::Result<Repository> {
-        Repository::open(open_storage(&self.settings.repository.url)).await
+        Repository::open(open_storage(&self.settings)?).await
     }
 
     /// The cluster that the settings name.
@@ -81,17 +82,62 @@ fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> 
     })
 }
 
-/// The store that a repository's URL names: one arm a kind of storage.
-pub fn open_storage(url: &RepositoryUrl) -> Arc<dyn Storage> {
-    match url {
+/// The store that the settings name, with the one layer that repeats: one arm a kind of storage.
+pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
+    let store: Arc<dyn Storage> = match &settings.repository.url {
         RepositoryUrl::File(path) => Arc::new(LocalStorage::new(path)),
+        RepositoryUrl::S3 { bucket, prefix } => Arc::new(S3Storage::new(bucket_options(settings, bucket, prefix)?)),
+    };
+    let retry = Retry { retries: settings.repository.retries, timeout: settings.repository.timeout };
+    Ok(Arc::new(RetryingStorage::new(store, retry)))
+}
+
+fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::Options> {
+    let s3 = settings.s3.clone();
+    if s3.head_then_put {
+        tracing::warn!(
+            "s3.create_only is head-then-put: two servers that archive the same name at the same moment are not told apart"
+        );
     }
+    let credentials = match (s3.access_key_id.expose(), s3.secret_access_key.expose()) {
+        ("", "") => None,
+        ("", _) | (_, "") => {
+            let error = anyhow!("one of s3.access_key_id and s3.secret_access_key is set, the other is not");
+            return Err(with_hint(error, "set both, or neither to use the standard chain of credentials"));
+        }
+        (id, secret) => Some(s3::Credentials::new(id, secret, None, None, "walden.toml")),
+    };
+    let class = |folder: &str, class: Option<String>| class.map(|class| (folder.to_string(), class.as_str().into()));
+    Ok(s3::Options {
+        bucket: bucket.to_string(),
+        prefix: prefix.to_string(),
+        region: s3.region,
+        endpoint: s3.endpoint,
+        path_style: s3.path_style,
+        credentials,
+        profile: s3.profile,
+        ca_file: s3.ca_file,
+        bucket_owner: s3.bucket_owner,
+        classes: [class(WAL_FOLDER, s3.storage_class_wal), class(BASE_FOLDER, s3.storage_class_base)]
+            .into_iter()
+            .flatten()
+            .collect(),
+        encryption: s3.encryption.map(|kind| kind.as_str().into()),
+        kms_key: s3.kms_key,
+        create_only: if s3.head_then_put { s3::CreateOnly::HeadThenPut } else { s3::CreateOnly::Conditional },
+        multipart_threshold: s3.multipart_threshold,
+        connect_timeout: s3.connect_timeout,
+        response_timeout: s3.response_timeout,
+        requests: s3.requests,
+    })
 }
 
 /// Log lines go to standard error; `WALDEN_LOG` (tracing's filter syntax) overrides `log.level`.
 fn start_logging(settings: &Settings) {
-    let filter = std::env::var("WALDEN_LOG").unwrap_or_else(|_| settings.log.level.as_str().to_string());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(settings.log.level.as_str()));
+    // Of the libraries only what an operator must know.
+    let default = format!("error,walden={}", settings.log.level.as_str());
+    let filter = std::env::var("WALDEN_LOG").unwrap_or_else(|_| default.clone());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
     let timer = ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".into());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -118,8 +164,8 @@ mod tests {
         // Opening a pipe that nobody writes to waits for ever, as a file server that went away does.
         let pipe = folder.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let storage = open_storage(&RepositoryUrl::File(folder.path().to_path_buf()));
-        let read = async { Ok(get_all(&*storage, &Key::new("pipe")?).await?) };
+        let storage = LocalStorage::new(folder.path());
+        let read = async { Ok(get_all(&storage, &Key::new("pipe")?).await?) };
         let error = within(Duration::from_millis(50), read).unwrap_err();
         assert!(one_line(&error).contains("did not answer within 0.05 s"), "{error:#}");
         assert!(hints(&error)[0].contains("wal.timeout"));

@@ -154,7 +154,7 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
-    let (repository, repository_created) = Repository::init(open_storage(url), now).await?;
+    let (repository, repository_created) = Repository::init(open_storage(settings)?, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,

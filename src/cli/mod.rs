@@ -10,6 +10,7 @@ mod progress;
 mod repo;
 mod restore;
 mod serve;
+mod status;
 mod wal;
 
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ enum Verb {
     Backup(backup::Args),
     /// Run the service: it answers archive-command and restore-command.
     Serve,
+    /// Show what the running service is doing: what waits to be archived, what was stored and delivered.
+    Status,
     /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
     /// Copy, verify and measure everything that is kept of the cluster.
@@ -98,6 +101,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             context.block_on_one_thread(backup::run(&context, args))
         }
         Verb::Serve => serve::run(&context()?),
+        Verb::Status => {
+            let context = context()?;
+            context.block_on_one_thread(status::run(&context))
+        }
         Verb::Wal(args) => wal::run(&context()?, args),
         Verb::Repo(args) => {
             let context = context()?;

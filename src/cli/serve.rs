@@ -6,11 +6,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
 use crate::config::Settings;
-use crate::postgres::archive::Retry;
 use crate::service::{self, Options};
 
 /// Threads for files and compression: more than all parts of the service use at once.
 const BLOCKING_THREADS: usize = 64;
+/// Who deletes what was stored this recently could do so after the answer as well.
+const FRESH: Duration = Duration::from_secs(10);
 /// A thread without work for so long ends.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// For blocking work that cannot be interrupted, once all that was in flight has had its time.
@@ -45,10 +46,11 @@ fn options(context: &Context) -> Options {
         max_connections: service.max_connections,
         compression_level: wal.compression_level,
         look_ahead: wal.look_ahead,
+        fresh: FRESH,
         pg_wal: cluster.data_directory.as_ref().map(|data| data.join("pg_wal")),
         prefetch: wal.prefetch,
         workers: wal.workers,
         memory: wal.memory as u64,
-        retry: Retry { retries: wal.retries, timeout: wal.timeout },
+        timeout: wal.timeout,
     }
 }

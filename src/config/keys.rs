@@ -11,6 +11,10 @@ pub enum Kind {
     Path {
         max_bytes: usize,
     },
+    /// The URL of a server: `http` or `https`, a host, perhaps a port.
+    Endpoint,
+    /// Printable ASCII without spaces.
+    Word,
     /// Free text that may hold a password.
     Secret,
     Integer {
@@ -106,7 +110,130 @@ pub const KEYS: &[Key] = &[
         "url",
         Kind::Url,
         Fallback::Required("file:///var/lib/walden/repository"),
-        "The folder that holds the archive. Spaces may be written as they are or as %20.",
+        "What holds the archive: a folder (file:///absolute/path; spaces may be written as they are or as %20) or a bucket, \
+         perhaps below a prefix (s3://bucket/prefix; see section s3).",
+    ),
+    key(
+        "repository",
+        "retries",
+        Kind::Integer { min: 0, max: 100 },
+        Fallback::Value("5"),
+        "How often a failed access to the repository is repeated, with growing pauses, within the timeout. What repeating \
+         cannot help, such as a denied access, is told at once.",
+    ),
+    key(
+        "repository",
+        "timeout",
+        Kind::Duration { min: 1, max: DAY },
+        Fallback::Value("5m"),
+        "How long one access to the repository may take, with its repetitions: reading or storing one object.",
+    ),
+    key(
+        "s3",
+        "endpoint",
+        Kind::Endpoint,
+        Fallback::Unset("https://s3.example.org:9000"),
+        "The server's URL when it is not Amazon's.",
+    ),
+    key(
+        "s3",
+        "region",
+        Kind::Word,
+        Fallback::Unset("eu-central-1"),
+        "The bucket's region. When not set, the environment (AWS_REGION), the profile or the instance tells; us-east-1 when \
+         none does.",
+    ),
+    key(
+        "s3",
+        "path_style",
+        Kind::Bool,
+        Fallback::Unset("true"),
+        "Whether the bucket's name stands in the path (https://host/bucket) instead of the host's name. When not set: yes \
+         with an endpoint, no without.",
+    ),
+    key(
+        "s3",
+        "access_key_id",
+        Kind::Secret,
+        Fallback::Value(""),
+        "When not set, the standard chain is asked: environment (AWS_ACCESS_KEY_ID, ...), profile, web identity, instance \
+         role. PostgreSQL's own hook calls see PostgreSQL's environment.",
+    ),
+    key("s3", "secret_access_key", Kind::Secret, Fallback::Value(""), "The secret of the access key."),
+    key(
+        "s3",
+        "profile",
+        Kind::Word,
+        Fallback::Unset("walden"),
+        "The profile of the standard chain's files (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE).",
+    ),
+    key(
+        "s3",
+        "ca_file",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Unset("/etc/walden/ca.pem"),
+        "Certificates to trust beside the system's, for a server with a certificate of one's own.",
+    ),
+    key(
+        "s3",
+        "bucket_owner",
+        Kind::Word,
+        Fallback::Unset("123456789012"),
+        "The account that must own the bucket; requests to anybody else's are refused.",
+    ),
+    key(
+        "s3",
+        "create_only",
+        Kind::Choice(&["conditional", "head-then-put"]),
+        Fallback::Value("conditional"),
+        "How Walden makes sure that it never overwrites. conditional: the store decides (If-None-Match). head-then-put: Walden \
+         looks first, for stores that ignore the condition, which `walden check` finds out; two servers that archive the same \
+         name at the same moment are then not told apart.",
+    ),
+    key(
+        "s3",
+        "encryption",
+        Kind::Choice(&["bucket", "AES256", "aws:kms"]),
+        Fallback::Value("bucket"),
+        "Encryption at rest by the store. bucket: as the bucket is set.",
+    ),
+    key(
+        "s3",
+        "kms_key",
+        Kind::Word,
+        Fallback::Unset("alias/walden"),
+        "The key for aws:kms. When not set: the account's own.",
+    ),
+    key(
+        "s3",
+        "storage_class_wal",
+        Kind::Word,
+        Fallback::Unset("STANDARD_IA"),
+        "Storage class of WAL. When not set: the bucket's default. Classes that must be restored before they are read are \
+         no place for it.",
+    ),
+    key("s3", "storage_class_base", Kind::Word, Fallback::Unset("STANDARD_IA"), "Storage class of base backups."),
+    key(
+        "s3",
+        "multipart_threshold",
+        Kind::Size { min: 5 * MIB, max: 5 * GIB },
+        Fallback::Value("64MiB"),
+        "Objects of this size and more are stored in parts of 16 MiB.",
+    ),
+    key("s3", "requests", Kind::Integer { min: 1, max: 256 }, Fallback::Value("16"), "Requests under way at once."),
+    key(
+        "s3",
+        "connect_timeout",
+        Kind::Duration { min: 1, max: 5 * MINUTE },
+        Fallback::Value("5s"),
+        "How long making a connection may take.",
+    ),
+    key(
+        "s3",
+        "response_timeout",
+        Kind::Duration { min: 1, max: HOUR },
+        Fallback::Value("30s"),
+        "How long a request may wait until its answer begins. A body that stands still is given up after 20 s.",
     ),
     key(
         "cluster",
@@ -166,13 +293,6 @@ pub const KEYS: &[Key] = &[
         Kind::Duration { min: 1, max: HOUR },
         Fallback::Value("60s"),
         "How long a hook call tries before it answers that it failed. PostgreSQL then calls again.",
-    ),
-    key(
-        "wal",
-        "retries",
-        Kind::Integer { min: 0, max: 100 },
-        Fallback::Value("5"),
-        "How often a hook call repeats a failed access to the repository, within the timeout.",
     ),
     key(
         "backup",

@@ -18,6 +18,7 @@ pub struct Settings {
     /// Sentences for the caller to log once logging is up.
     pub warnings: Vec<String>,
     pub repository: Repository,
+    pub s3: S3,
     pub cluster: Cluster,
     pub postgresql: Postgresql,
     pub wal: Wal,
@@ -40,6 +41,38 @@ pub(super) struct Effective {
 #[derive(Debug, Clone)]
 pub struct Repository {
     pub url: RepositoryUrl,
+    /// Repetitions of a failed access, within `timeout`.
+    pub retries: u32,
+    /// How long one access may take, with its repetitions.
+    pub timeout: Duration,
+}
+
+/// How a bucket is used; only with an `s3` URL.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    /// With the default filled in.
+    pub path_style: bool,
+    /// Empty: the standard chain.
+    pub access_key_id: Secret,
+    pub secret_access_key: Secret,
+    pub profile: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub bucket_owner: Option<String>,
+    /// Look first instead of letting the store decide.
+    pub head_then_put: bool,
+    /// `AES256` or `aws:kms`; `None`: as the bucket is set.
+    pub encryption: Option<String>,
+    pub kms_key: Option<String>,
+    pub storage_class_wal: Option<String>,
+    pub storage_class_base: Option<String>,
+    /// Bytes.
+    pub multipart_threshold: u64,
+    /// At once, at least 1.
+    pub requests: usize,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -69,8 +102,6 @@ pub struct Wal {
     pub memory: usize,
     /// How long a hook call tries before it answers that it failed.
     pub timeout: Duration,
-    /// Repetitions of a failed access to the repository, within `timeout`.
-    pub retries: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -156,7 +187,12 @@ pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>)
     }
     let get = Get(&values);
     Ok(Settings {
-        repository: Repository { url: get.url("repository.url") },
+        repository: Repository {
+            url: get.url("repository.url"),
+            retries: get.integer("repository.retries"),
+            timeout: get.duration("repository.timeout"),
+        },
+        s3: s3(&get),
         cluster: Cluster { name: get.text("cluster.name").into(), data_directory: get.path("cluster.data_directory") },
         postgresql: Postgresql { dsn: get.secret("postgresql.dsn") },
         wal: wal(&get),
@@ -173,6 +209,29 @@ pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>)
     })
 }
 
+fn s3(get: &Get) -> S3 {
+    let endpoint = get.word("s3.endpoint");
+    S3 {
+        region: get.word("s3.region"),
+        path_style: get.optional_bool("s3.path_style").unwrap_or(endpoint.is_some()),
+        access_key_id: get.secret("s3.access_key_id"),
+        secret_access_key: get.secret("s3.secret_access_key"),
+        profile: get.word("s3.profile"),
+        ca_file: get.path("s3.ca_file"),
+        bucket_owner: get.word("s3.bucket_owner"),
+        head_then_put: get.text("s3.create_only") == "head-then-put",
+        encryption: Some(get.text("s3.encryption")).filter(|kind| *kind != "bucket").map(str::to_string),
+        kms_key: get.word("s3.kms_key"),
+        storage_class_wal: get.word("s3.storage_class_wal"),
+        storage_class_base: get.word("s3.storage_class_base"),
+        multipart_threshold: get.bytes("s3.multipart_threshold") as u64,
+        requests: get.integer("s3.requests"),
+        connect_timeout: get.duration("s3.connect_timeout"),
+        response_timeout: get.duration("s3.response_timeout"),
+        endpoint,
+    }
+}
+
 fn wal(get: &Get) -> Wal {
     Wal {
         compression_level: get.integer("wal.compression_level"),
@@ -181,7 +240,6 @@ fn wal(get: &Get) -> Wal {
         workers: get.integer("wal.workers"),
         memory: get.bytes("wal.memory"),
         timeout: get.duration("wal.timeout"),
-        retries: get.integer("wal.retries"),
     }
 }
 
@@ -278,6 +336,20 @@ impl<'a> Get<'a> {
         match self.value(path) {
             Value::Bool(yes) => *yes,
             _ => panic!("\"{path}\" is not a boolean"),
+        }
+    }
+
+    fn optional_bool(&self, path: &str) -> Option<bool> {
+        match self.value(path) {
+            Value::Unset => None,
+            _ => Some(self.bool(path)),
+        }
+    }
+
+    fn word(&self, path: &str) -> Option<String> {
+        match self.value(path) {
+            Value::Unset => None,
+            _ => Some(self.text(path).to_string()),
         }
     }
 

@@ -95,6 +95,8 @@ fn of_text(kind: Kind, text: &str) -> Result<Option<Value>, String> {
             }
             (text.starts_with('/') && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
         }
+        Kind::Endpoint => is_endpoint(text).then(|| Value::Text(text.trim_end_matches('/').to_owned())),
+        Kind::Word => is_word(text).then(|| Value::Text(text.to_owned())),
         Kind::Secret => Some(Value::Secret(Secret::new(text))),
         Kind::Integer { min, max } => text.parse().ok().filter(|n| (min..=max).contains(n)).map(Value::Integer),
         Kind::Workers { max } if text == "auto" => Some(Value::Integer(cpus().min(max))),
@@ -111,9 +113,11 @@ fn of_text(kind: Kind, text: &str) -> Result<Option<Value>, String> {
 /// What a key allows, as the end of a sentence.
 pub(super) fn allowed(key: &Key) -> String {
     let text = match key.kind {
-        Kind::Url => "a URL file:///absolute/path".into(),
+        Kind::Url => "a URL file:///absolute/path or s3://bucket/prefix".into(),
         Kind::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
         Kind::Path { max_bytes } => allowed_path(max_bytes),
+        Kind::Endpoint => "a URL http://host:port or https://host:port".into(),
+        Kind::Word => format!("up to {LONGEST_WORD} printable characters without spaces"),
         Kind::Secret => "text".into(),
         Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
         Kind::Workers { max } => format!("an integer from 1 to {max}, or \"auto\": the number of CPUs"),
@@ -136,6 +140,20 @@ pub(super) fn allowed(key: &Key) -> String {
 
 fn allowed_path(max_bytes: usize) -> String {
     format!("an absolute path of at most {max_bytes} bytes")
+}
+
+/// Bytes of a [`Kind::Word`].
+const LONGEST_WORD: usize = 2048;
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= LONGEST_WORD && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// No path, user or query: requests bring their own.
+fn is_endpoint(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
+    host.is_some_and(|host| is_word(host) && !host.contains(['/', '@', '?', '#']))
 }
 
 fn is_name(text: &str) -> bool {

@@ -8,6 +8,10 @@ use crate::storage::Key;
 
 /// Suffix of compressed objects; tells the codec.
 const ZST: &str = ".zst";
+/// The folder of a cluster that holds its WAL.
+pub const WAL_FOLDER: &str = "wal";
+/// The folder of a cluster that holds its base backups.
+pub const BASE_FOLDER: &str = "base";
 
 /// A cluster's name in the repository: 1 to 63 of `a-z 0-9 _ -`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,22 +131,22 @@ impl Layout {
 
     /// The folder with all WAL.
     pub fn wal_folder(&self) -> String {
-        format!("{}/wal/", self.cluster)
+        format!("{}/{WAL_FOLDER}/", self.cluster)
     }
 
     /// The folder that holds a segment and its neighbours.
     pub fn wal_group_folder(&self, segment: &SegmentName) -> String {
-        format!("{}/wal/{}/", self.cluster, segment.group())
+        format!("{}/{WAL_FOLDER}/{}/", self.cluster, segment.group())
     }
 
     /// The folder with all base backups.
     pub fn base_folder(&self) -> String {
-        format!("{}/base/", self.cluster)
+        format!("{}/{BASE_FOLDER}/", self.cluster)
     }
 
     /// The folder of one base backup.
     pub fn backup_folder(&self, id: &BackupId) -> String {
-        format!("{}/base/{id}/", self.cluster)
+        format!("{}/{BASE_FOLDER}/{id}/", self.cluster)
     }
 
     /// The object that makes a base backup exist.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use chrono::{DateTime, Utc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
+use super::status::Status;
 use super::{Options, fetches, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
@@ -39,16 +41,30 @@ pub struct Connections {
 struct Asker {
     pushes: pushes::Handle,
     fetches: fetches::Handle,
+    about: Arc<About>,
     /// After this an answer is given, whatever it is.
     longest: Duration,
 }
 
+/// What the service says of itself.
+pub struct About {
+    pub started_at: DateTime<Utc>,
+    pub cluster: String,
+    pub repository: String,
+}
+
 impl Connections {
     /// Answers on `socket`.
-    pub fn new(socket: Socket, pushes: pushes::Handle, fetches: fetches::Handle, options: &Options) -> Self {
-        let longest = options.retry.timeout + QUEUE_TIME;
+    pub fn new(
+        socket: Socket,
+        pushes: pushes::Handle,
+        fetches: fetches::Handle,
+        options: &Options,
+        about: About,
+    ) -> Self {
+        let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
-        Self { socket, asker: Asker { pushes, fetches, longest }, places }
+        Self { socket, asker: Asker { pushes, fetches, about: Arc::new(about), longest }, places }
     }
 
     /// Serves until `stopped` says so, then until the last request is answered.
@@ -155,7 +171,21 @@ impl Asker {
                     Answer::Absent => Reply::Absent,
                 })
             }
+            Request::Status => self.status().await.ok_or_else(|| "ERROR: the service is stopping\n".to_string()),
         }
+    }
+
+    async fn status(&self) -> Option<Reply> {
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            started_at: self.about.started_at,
+            cluster: self.about.cluster.clone(),
+            repository: self.about.repository.clone(),
+            archiving: self.pushes.report().await?,
+            fetching: self.fetches.report().await?,
+        };
+        Some(Reply::Status(serde_json::to_vec(&status).ok()?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Delivers what recovery asks for; and while that is being replayed, fetches what recovery will ask for next.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,19 +10,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::session::{Entry, IDLE, Session};
 use super::spool::Spool;
+use super::status::Fetching;
 use super::{Options, memory, render};
 use crate::budget::Budget;
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::absent::is_beyond;
-use crate::postgres::archive::line::next_segment;
 use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
-/// A spool that nobody asked of for so long is dropped.
-const IDLE: Duration = Duration::from_secs(60);
 /// With nothing in flight for so long, buffers are given back.
 const COOL: Duration = Duration::from_secs(2);
 
@@ -47,37 +46,19 @@ pub enum Answer {
 /// Asks the owner.
 #[derive(Clone)]
 pub struct Handle {
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<Message>,
     system_identifier: SystemIdentifier,
 }
 
-struct Asked {
-    request: Request,
+/// A request that waits for its answer.
+pub struct Asked {
+    pub request: Request,
     reply: oneshot::Sender<Result<Answer, String>>,
 }
 
-/// A file on its way.
-enum Entry {
-    /// Being fetched: for somebody, or ahead.
-    Coming { waiting: Vec<Asked>, ahead: bool },
-    /// In the spool, whole, at this place.
-    Here(PathBuf),
-}
-
-/// One server in recovery: what it was given, and what lies ready for it.
-struct Session {
-    spool: Spool,
-    entries: BTreeMap<WalFileName, Entry>,
-    /// Files handed out, oldest first: renamed away by now, or left by a hook that was killed.
-    handed: VecDeque<(Instant, PathBuf)>,
-    /// The newest timeline history that it was given.
-    line: Option<TimelineHistory>,
-    /// The last segment that it was given.
-    last: Option<SegmentName>,
-    end: Option<SegmentName>,
-    /// Fetching ahead met the archive's end or an error: it waits for the next delivery.
-    halted: bool,
-    used: Instant,
+enum Message {
+    Fetch(Asked),
+    Report(oneshot::Sender<Fetching>),
 }
 
 enum Event {
@@ -94,15 +75,15 @@ enum Event {
 pub struct Owner {
     fetcher: Fetcher,
     budget: Budget,
-    workers: usize,
     prefetch: usize,
     size: SegmentSize,
-    requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Message>,
     closed: bool,
     /// By the folder of the destination.
     sessions: HashMap<PathBuf, Session>,
     jobs: JoinSet<Event>,
     warm: bool,
+    done: Fetching,
 }
 
 /// The owner, and what asks it.
@@ -113,7 +94,6 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
     let owner = Owner {
         fetcher,
         budget,
-        workers: options.workers.max(1),
         prefetch: options.prefetch,
         size,
         requests,
@@ -121,6 +101,7 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
         sessions: HashMap::new(),
         jobs: JoinSet::new(),
         warm: false,
+        done: Fetching::default(),
     };
     (Handle { requests: sender, system_identifier }, owner)
 }
@@ -131,12 +112,17 @@ impl Handle {
         self.check_cluster(&request.destination).await.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
         let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
-        self.requests.send(Asked { request, reply }).await.map_err(|_| gone())?;
+        self.requests.send(Message::Fetch(Asked { request, reply })).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
-}
 
-impl Handle {
+    /// What was done so far; `None` when the service is stopping.
+    pub async fn report(&self) -> Option<Fetching> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Message::Report(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
     /// A data directory of another cluster asks the wrong service: "absent" would end its recovery early. Destinations
     /// outside a data directory are nobody's, and a pg_control that is being written tells nothing.
     async fn check_cluster(&self, destination: &Path) -> anyhow::Result<()> {
@@ -168,8 +154,10 @@ impl Owner {
             }
             let wake = self.wake_at();
             tokio::select! {
-                asked = self.requests.recv(), if !self.closed => match asked {
-                    Some(asked) => self.ask(asked),
+                message = self.requests.recv(), if !self.closed => match message {
+                    Some(Message::Fetch(asked)) => self.ask(asked),
+                    // Who asked may have given up.
+                    Some(Message::Report(reply)) => drop(reply.send(self.done.clone())),
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
@@ -195,12 +183,17 @@ impl Owner {
         session.used = Instant::now();
         session.end = asked.request.end;
         let name = asked.request.name;
+        if session.is_known_absent(&name) {
+            self.done.absent.note(name);
+            return answer(asked, Ok(Answer::Absent));
+        }
         match session.entries.get_mut(&name) {
             Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
             Some(Entry::Here(place)) => {
                 let place = std::mem::take(place);
                 session.entries.remove(&name);
                 // Gone when the data directory was removed and made anew.
+                self.done.ahead += 1;
                 match place.exists() {
                     true => self.hand_over(folder, place, asked),
                     false => self.obtain(folder, asked),
@@ -213,6 +206,7 @@ impl Owner {
     /// Leaves a file in the spool to who asked for it.
     fn hand_over(&mut self, folder: PathBuf, place: PathBuf, asked: Asked) {
         let name = asked.request.name;
+        self.done.delivered.note(name);
         answer(asked, Ok(Answer::Ready(place.clone())));
         let Some(session) = self.sessions.get_mut(&folder) else { return };
         let left = session.hand_out(place);
@@ -231,16 +225,7 @@ impl Owner {
             let spool = Spool::beside(folder)?;
             let old = spool.clone();
             self.tidy(move || old.remove_leftovers());
-            let session = Session {
-                spool,
-                entries: BTreeMap::new(),
-                handed: VecDeque::new(),
-                line: None,
-                last: None,
-                end: None,
-                halted: false,
-                used: Instant::now(),
-            };
+            let session = Session::new(spool);
             self.sessions.insert(folder.to_path_buf(), session);
         }
         Ok(self.sessions.get_mut(folder).expect("it was put there"))
@@ -324,12 +309,13 @@ impl Owner {
         match result {
             Ok(Some(place)) => {
                 session.entries.insert(name, Entry::Here(place));
+                session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
                 // One gets the file; should there be more, they ask again.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
                 self.fetch_ahead(&folder);
             }
             Ok(None) if ahead => {
-                session.halted = true;
+                (session.halted, session.reach) = (true, 1);
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
             Err(error) if ahead => {
@@ -337,9 +323,14 @@ impl Owner {
                 session.halted = true;
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
-            Ok(None) => waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent))),
+            Ok(None) => {
+                session.note_absent(name);
+                self.done.absent.note(name);
+                waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent)));
+            }
             Err(error) => {
                 let text = render(&error);
+                self.done.failed.note(name, &text);
                 waiting.into_iter().for_each(|asked| answer(asked, Err(text.clone())));
             }
         }
@@ -383,12 +374,11 @@ impl Owner {
 impl Owner {
     /// Drops what will not be asked for, and fetches what will.
     fn fetch_ahead(&mut self, folder: &Path) {
-        let in_flight: usize = self.sessions.values().map(Session::coming).sum();
         let Some(session) = self.sessions.get_mut(folder).filter(|_| !self.closed) else { return };
         let wanted = session.wanted(self.prefetch, self.size);
         let stale = session.drop_unwanted(&wanted);
         let missing = wanted.into_iter().map(WalFileName::Segment).filter(|name| !session.entries.contains_key(name));
-        let free = if session.halted { 0 } else { self.workers.saturating_sub(in_flight) };
+        let free = if session.halted { 0 } else { session.reach.min(self.prefetch).saturating_sub(session.coming()) };
         let next: Vec<WalFileName> = missing.take(free).collect();
         if !stale.is_empty() {
             self.tidy(move || stale.iter().for_each(|place| drop(std::fs::remove_file(place))));
@@ -396,40 +386,6 @@ impl Owner {
         for name in next {
             self.obtain_ahead(folder.to_path_buf(), name);
         }
-    }
-}
-
-impl Session {
-    fn coming(&self) -> usize {
-        self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
-    }
-
-    /// Notes that a file was handed out; those that were handed out long ago, which nobody will rename any more.
-    fn hand_out(&mut self, place: PathBuf) -> Vec<PathBuf> {
-        let now = Instant::now();
-        self.handed.push_back((now, place));
-        let old = self.handed.iter().take_while(|(at, _)| *at + IDLE <= now).count();
-        self.handed.drain(..old).map(|(_, place)| place).collect()
-    }
-
-    /// What recovery will ask for next.
-    fn wanted(&self, prefetch: usize, size: SegmentSize) -> Vec<SegmentName> {
-        let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.line.as_ref(), size)));
-        following.skip(1).take(prefetch).take_while(|segment| !is_beyond(self.end, *segment, size)).collect()
-    }
-
-    /// Forgets files in the spool that will not be asked for; their places.
-    fn drop_unwanted(&mut self, wanted: &[SegmentName]) -> Vec<PathBuf> {
-        let is_wanted = |name: &WalFileName| matches!(name, WalFileName::Segment(segment) if wanted.contains(segment));
-        let mut unwanted = Vec::new();
-        self.entries.retain(|name, entry| match entry {
-            Entry::Here(place) if !is_wanted(name) => {
-                unwanted.push(std::mem::take(place));
-                false
-            }
-            _ => true,
-        });
-        unwanted
     }
 }
 

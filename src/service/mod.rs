@@ -11,8 +11,10 @@ mod peers;
 mod pushes;
 mod ready;
 mod remembered;
+mod session;
 mod socket;
 mod spool;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,7 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::budget::Budget;
 use crate::error::{hints, one_line};
-use crate::postgres::archive::{Fetcher, Pusher, Retry};
+use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
 
 /// Beyond the time that one request may take, for what is in flight when the service stops.
@@ -41,6 +43,8 @@ pub struct Options {
     pub compression_level: i32,
     /// Files stored ahead of the one asked for.
     pub look_ahead: usize,
+    /// How long a file that was stored ahead needs no second look in the repository when it is asked for.
+    pub fresh: Duration,
     /// The server's `pg_wal`, to be watched before the first call tells it.
     pub pg_wal: Option<PathBuf>,
     /// Segments fetched ahead of the one asked for.
@@ -49,8 +53,8 @@ pub struct Options {
     pub workers: usize,
     /// Bytes of compressed files held in memory; a file that may need more goes alone.
     pub memory: u64,
-    /// Bounds of one request.
-    pub retry: Retry,
+    /// For one access to the repository.
+    pub timeout: Duration,
 }
 
 /// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
@@ -64,12 +68,18 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         cluster.repository.describe(),
         options.socket.display()
     );
+    let about = connections::About {
+        started_at: chrono::Utc::now(),
+        cluster: cluster.layout.cluster().to_string(),
+        repository: cluster.repository.describe(),
+    };
     let budget = Budget::new(options.memory);
-    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.retry);
+    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
     let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
-    let (fetches, fetch_owner) = fetches::new(Fetcher::new(cluster, options.retry), &options, budget);
+    let (fetches, fetch_owner) =
+        fetches::new(Fetcher::new(cluster, options.timeout, options.workers), &options, budget);
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let connections = connections::Connections::new(socket, pushes, fetches, &options);
+    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
@@ -90,7 +100,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             }
         }
     };
-    if tokio::time::timeout(options.retry.timeout + STOP_MARGIN, finish).await.is_err() {
+    if tokio::time::timeout(options.timeout + STOP_MARGIN, finish).await.is_err() {
         bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
     }
     result

@@ -1,6 +1,6 @@
 //! Stores what the archiver asks for, first; and while it is at it, what the archiver will ask for next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ready::{self, Turn, Waiting};
 use super::remembered::Remembered;
+use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher};
 use super::{Options, memory, render};
 use crate::budget::{Budget, Share};
@@ -24,13 +25,30 @@ const QUEUE: usize = 64;
 const ANSWERED: usize = 64;
 /// Folders with files to archive: one a server; the one unused longest makes room.
 const MOST_FOLDERS: usize = 8;
+/// After a push that failed nothing is stored ahead for so long, then one file to see whether that has passed; each
+/// further failure doubles it.
+const FIRST_REST: Duration = Duration::from_secs(2);
+/// No rest is longer: after an outage the backlog drains by itself, also while the archiver sleeps.
+const LONGEST_REST: Duration = Duration::from_secs(15);
 /// With nothing to do for so long, buffers are given back.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// Asks the owner.
 #[derive(Clone)]
 pub struct Handle {
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Push(Asked),
+    Report(oneshot::Sender<Report>),
+}
+
+/// What was done so far, and what is needed to look at what waits.
+struct Report {
+    done: Archiving,
+    folders: Vec<PathBuf>,
+    stored: HashSet<PathBuf>,
 }
 
 struct Asked {
@@ -78,13 +96,20 @@ struct Folder {
     used: Instant,
 }
 
+/// A pause in storing ahead.
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    length: Duration,
+}
+
 /// Owns all state of pushing.
 pub struct Owner {
     pusher: Pusher,
     budget: Budget,
     workers: usize,
     look_ahead: usize,
-    requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Message>,
     /// No more requests will come.
     closed: bool,
     queue: VecDeque<Asked>,
@@ -96,10 +121,14 @@ pub struct Owner {
     watcher: Option<FolderWatcher>,
     news: mpsc::Receiver<PathBuf>,
     news_lost: Arc<AtomicBool>,
-    /// The last push succeeded: nothing is stored ahead while pushes fail.
-    healthy: bool,
+    /// Files that were stored this recently are answered for without asking the repository again.
+    fresh: Duration,
+    /// Pushes fail.
+    rest: Option<Rest>,
     /// Buffers may be held.
     warm: bool,
+    done: Archiving,
+    speed: Speed,
 }
 
 /// The owner, and what asks it.
@@ -122,8 +151,11 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         watcher,
         news,
         news_lost: lost,
-        healthy: true,
+        fresh: options.fresh,
+        rest: None,
         warm: false,
+        done: Archiving::default(),
+        speed: Speed::default(),
     };
     if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
         owner.folder(pg_wal);
@@ -137,10 +169,21 @@ impl Handle {
         wal_file_name(&path).map_err(|error| render(&error))?;
         let fingerprint = tokio::fs::metadata(&path).await.ok().map(|meta| Fingerprint::of(&meta));
         let (reply, answer) = oneshot::channel();
-        let sent = self.requests.send(Asked { path, fingerprint, reply }).await;
+        let sent = self.requests.send(Message::Push(Asked { path, fingerprint, reply })).await;
         let gone = || "ERROR: the service is stopping\nHINT: PostgreSQL asks again\n".to_string();
         sent.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// What was done so far, and what waits; `None` when the service is stopping.
+    pub async fn report(&self) -> Option<Archiving> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Message::Report(reply)).await.ok()?;
+        let Report { mut done, folders, stored } = answer.await.ok()?;
+        let speed = done.files_per_second;
+        let look = move || folders.iter().filter_map(|f| backlog(f, speed, |path| stored.contains(path))).collect();
+        done.backlogs = tokio::task::spawn_blocking(look).await.ok()?;
+        Some(done)
     }
 }
 
@@ -155,8 +198,10 @@ impl Owner {
             }
             let wake = self.wake_at();
             tokio::select! {
-                asked = self.requests.recv(), if !self.closed => match asked {
-                    Some(asked) => self.ask(asked),
+                message = self.requests.recv(), if !self.closed => match message {
+                    Some(Message::Push(asked)) => self.ask(asked),
+                    // Who asked may have given up.
+                    Some(Message::Report(reply)) => drop(reply.send(self.report())),
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
@@ -169,12 +214,14 @@ impl Owner {
     /// A request came.
     fn ask(&mut self, asked: Asked) {
         self.reach(&asked.path);
-        if self.remembered.proves(&asked.path, asked.fingerprint) {
-            let pusher = self.pusher.clone();
-            self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
-            return;
+        match self.remembered.proves(&asked.path, asked.fingerprint) {
+            Some(age) if age < self.fresh => answer(asked, Ok(())),
+            Some(_) => {
+                let pusher = self.pusher.clone();
+                self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
+            }
+            None => self.ask_anew(asked),
         }
-        self.ask_anew(asked);
     }
 
     /// What was asked for must be pushed.
@@ -225,7 +272,7 @@ impl Owner {
             }
             Event::Stored { path, fingerprint, stored } => self.finish(&path, fingerprint, stored),
             Event::Confirmed { asked, there: true } => {
-                self.healthy = true;
+                self.rest = None;
                 answer(asked, Ok(()));
             }
             Event::Confirmed { asked, there: false } => self.ask_anew(asked),
@@ -250,7 +297,10 @@ impl Owner {
         match stored {
             Ok(stored) => {
                 tracing::debug!(ahead = !was_asked, "\"{}\": {stored:?}", path.display());
-                self.healthy |= was_asked;
+                self.rest = None;
+                self.done.stored.note(path.file_name().unwrap_or_default().to_string_lossy());
+                self.done.ahead += u64::from(!was_asked);
+                self.speed.note(Instant::now());
                 self.remembered.put(path.to_path_buf(), fingerprint, was_asked);
                 asked.into_iter().for_each(|asked| answer(asked, Ok(())));
                 for asked in late {
@@ -259,8 +309,9 @@ impl Owner {
                 }
             }
             Err(error) => {
-                self.healthy = false;
+                self.rest(path);
                 let text = render(&error);
+                self.done.failed.note(path.file_name().unwrap_or_default().to_string_lossy(), &text);
                 if !was_asked && late.is_empty() {
                     tracing::debug!("not stored ahead: {}", text.trim_end());
                 }
@@ -271,11 +322,26 @@ impl Owner {
         }
     }
 
+    fn report(&self) -> Report {
+        let files_per_second = self.speed.per_second(Instant::now());
+        Report {
+            done: Archiving { files_per_second, resting: self.rest.is_some(), ..self.done.clone() },
+            folders: self.folders.keys().cloned().collect(),
+            stored: self.remembered.all().map(Path::to_path_buf).collect(),
+        }
+    }
+
     /// When there is something to do without being told.
     fn wake_at(&self) -> Option<Instant> {
-        let ahead = self.may_look_ahead().then(|| self.folders.values().filter_map(|f| f.waiting.next_at()).min());
+        let next = self.folders.values().filter_map(|folder| folder.waiting.next_at()).min();
+        let ahead = match self.rest {
+            _ if !self.has_room_ahead() => None,
+            Some(rest) if self.running.is_empty() => next.map(|next| next.max(rest.until)),
+            Some(_) => None,
+            None => next,
+        };
         let cool = (self.warm && self.running.is_empty()).then(|| Instant::now() + IDLE);
-        [ahead.flatten(), cool].into_iter().flatten().min()
+        [ahead, cool].into_iter().flatten().min()
     }
 
     fn cool_down(&mut self) {
@@ -295,9 +361,24 @@ fn answer(asked: Asked, result: Result<(), String>) {
 /// Storing ahead.
 impl Owner {
     fn may_look_ahead(&self) -> bool {
+        let rested = |rest: Rest| rest.until <= Instant::now() && self.running.is_empty();
+        self.rest.is_none_or(rested) && self.has_room_ahead()
+    }
+
+    /// A push failed: storing ahead rests, and comes back to this file.
+    fn rest(&mut self, path: &Path) {
+        let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
+        let until = Instant::now() + doubled;
+        self.rest = Some(Rest { until, length: doubled });
+        let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
+        if let (Some(folder), Some(turn)) = (path.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal)), turn) {
+            folder.waiting.again(turn, until);
+        }
+    }
+
+    fn has_room_ahead(&self) -> bool {
         let waiting = self.running.values().filter(|running| running.asked.is_none() && running.late.is_empty());
-        self.healthy
-            && !self.closed
+        !self.closed
             && self.compressing < self.workers
             && waiting.count() + self.remembered.not_asked() < self.look_ahead
     }

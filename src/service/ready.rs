@@ -81,7 +81,16 @@ pub struct Waiting {
 impl Waiting {
     /// A file became ready.
     pub fn announce(&mut self, turn: Turn, now: Instant) {
-        self.turns.entry(turn).or_insert(now + SETTLE);
+        self.put(turn, now + SETTLE);
+    }
+
+    /// A file could not be stored: not again before `at`.
+    pub fn again(&mut self, turn: Turn, at: Instant) {
+        self.put(turn, at);
+    }
+
+    fn put(&mut self, turn: Turn, at: Instant) {
+        self.turns.entry(turn).or_insert(at);
         if self.turns.len() > MOST {
             self.turns.pop_last();
             self.more = true;

@@ -1,5 +1,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ready::Turn;
 use crate::postgres::archive::Fingerprint;
@@ -18,6 +21,7 @@ struct File {
     /// `None` when it may have changed since without a trace.
     fingerprint: Option<Fingerprint>,
     asked: bool,
+    stored: Instant,
 }
 
 impl Remembered {
@@ -28,7 +32,7 @@ impl Remembered {
 
     /// This file was stored, by a push that nobody (`asked` false) or somebody asked for.
     pub fn put(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, asked: bool) {
-        if self.files.insert(path.clone(), File { fingerprint, asked }).is_none() {
+        if self.files.insert(path.clone(), File { fingerprint, asked, stored: Instant::now() }).is_none() {
             self.order.push_back(path);
         }
         while self.order.len() > self.most {
@@ -38,16 +42,22 @@ impl Remembered {
         }
     }
 
-    /// Whether the file that is at `path` now is the one stored; it counts as asked for from now on.
-    pub fn proves(&mut self, path: &Path, now: Option<Fingerprint>) -> bool {
-        let Some(file) = self.files.get_mut(path) else { return false };
+    /// How long ago the file that is at `path` now was stored; `None` when that is not proven. It counts as asked for
+    /// from now on.
+    pub fn proves(&mut self, path: &Path, now: Option<Fingerprint>) -> Option<Duration> {
+        let file = self.files.get_mut(path)?;
         file.asked = true;
-        now.is_some() && now == file.fingerprint
+        (now.is_some() && now == file.fingerprint).then(|| file.stored.elapsed())
     }
 
     /// Whether a file is known, and need not be stored ahead again.
     pub fn knows(&self, path: &Path) -> bool {
         self.files.contains_key(path)
+    }
+
+    /// All files that are known.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
     }
 
     /// Files that were stored and not asked for yet.
@@ -85,11 +95,12 @@ mod tests {
         let mut remembered = Remembered::new(2);
         remembered.put(path.clone(), Some(fingerprint(&path)), false);
         assert_eq!(remembered.not_asked(), 1);
-        assert!(remembered.proves(&path, Some(fingerprint(&path))));
+        assert!(remembered.proves(&path, Some(fingerprint(&path))).is_some());
         assert_eq!(remembered.not_asked(), 0);
-        assert!(!remembered.proves(&path, None));
+        assert_eq!(remembered.proves(&path, None), None);
         std::fs::rename(wal.segment("000000010000000000000002", 1), &path).unwrap();
-        assert!(!remembered.proves(&path, Some(fingerprint(&path))), "another file of the same content and size");
+        let another = Some(fingerprint(&path));
+        assert_eq!(remembered.proves(&path, another), None, "another file of the same content and size");
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl FaultyStorage {
             operation,
             key: key.to_string(),
             store: self.describe(),
-            source: std::io::Error::other(format!("stopped at call {number}")),
+            lasting: false,
+            source: anyhow::anyhow!("stopped at call {number}"),
         })
     }
 }

@@ -82,7 +82,8 @@ impl LocalStorage {
             operation,
             key: key.to_string(),
             store: self.describe(),
-            source,
+            lasting: is_lasting(source.kind()),
+            source: source.into(),
         })
     }
 }
@@ -115,7 +116,7 @@ impl Storage for LocalStorage {
             let Some(meta) = absent_as_none(fs::metadata(&path))?.filter(fs::Metadata::is_file) else {
                 return Ok(None);
             };
-            Ok(Some(ObjectMeta { key: owned, size: meta.len(), modified: meta.modified()? }))
+            Ok(Some(describe(owned, &meta)?))
         };
         self.run("head", key.as_str(), work).await
     }
@@ -137,6 +138,15 @@ impl Storage for LocalStorage {
     async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
         self.run("sweep", "", move |root| sweep(root, SystemTime::now() - age)).await
     }
+}
+
+fn is_lasting(kind: ErrorKind) -> bool {
+    use ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, PermissionDenied | StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}
+
+fn describe(key: Key, meta: &fs::Metadata) -> io::Result<ObjectMeta> {
+    Ok(ObjectMeta { key, size: meta.len(), modified: meta.modified()?, class: None, encryption: None })
 }
 
 fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -241,7 +251,7 @@ fn list(root: &Path, folder: &str, after: Option<&str>) -> io::Result<Vec<ListEn
             page.push(ListEntry::Folder(name));
         } else if let Some(meta) = absent_as_none(fs::metadata(root.join(&name)))? {
             let key = Key::new(name).map_err(io::Error::other)?;
-            page.push(ListEntry::Object(ObjectMeta { key, size: meta.len(), modified: meta.modified()? }));
+            page.push(ListEntry::Object(describe(key, &meta)?));
         }
     }
     Ok(page)

@@ -76,5 +76,5 @@ impl Storage for MemoryStorage {
 }
 
 fn meta(key: &Key, bytes: &Bytes, modified: SystemTime) -> ObjectMeta {
-    ObjectMeta { key: key.clone(), size: bytes.len() as u64, modified }
+    ObjectMeta { key: key.clone(), size: bytes.len() as u64, modified, class: None, encryption: None }
 }

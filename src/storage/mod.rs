@@ -6,10 +6,12 @@
 mod key;
 mod local;
 mod memory;
+mod retry;
 mod walk;
 
 pub mod conformance;
 pub mod faulty;
+pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +23,8 @@ use bytes::Bytes;
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use retry::{Retry, RetryingStorage, pause};
+pub use s3::S3Storage;
 pub use walk::Walk;
 
 /// Entries in one answer of [`Storage::list`], at most.
@@ -60,6 +64,21 @@ impl Body {
         self.len() == 0
     }
 
+    /// The bytes of a range of it, which lies within it, without copying.
+    pub fn slice(&self, range: Range<u64>) -> Self {
+        let mut at = 0;
+        let mut pieces = Vec::new();
+        for piece in &self.0 {
+            let end = at + piece.len() as u64;
+            let (from, to) = (range.start.max(at), range.end.min(end));
+            if from < to {
+                pieces.push(piece.slice((from - at) as usize..(to - at) as usize));
+            }
+            at = end;
+        }
+        Self(pieces)
+    }
+
     /// All pieces copied into one.
     pub fn to_bytes(&self) -> Bytes {
         match self.0.as_slice() {
@@ -83,6 +102,10 @@ pub struct ObjectMeta {
     pub size: u64,
     /// When it was stored, by the store's clock.
     pub modified: SystemTime,
+    /// The storage class, in stores that have such.
+    pub class: Option<String>,
+    /// How the store encrypts it at rest, as it says by `head`; listings do not tell.
+    pub encryption: Option<String>,
 }
 
 /// One entry of a listing.
@@ -112,8 +135,11 @@ pub struct StorageError {
     pub key: String,
     /// The store's URL.
     pub store: String,
+    /// Repeating cannot help: access is denied, the disk is full, a setting is wrong.
+    pub lasting: bool,
+    /// Carries a hint where the store knows the next step.
     #[source]
-    pub source: std::io::Error,
+    pub source: anyhow::Error,
 }
 
 /// A store of objects. All methods are safe to repeat.
@@ -157,6 +183,19 @@ pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEnt
         entries.extend(page);
         if last {
             return Ok(entries);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_of_a_body_crosses_its_pieces() {
+        let body = Body(vec!["01".into(), "".into(), "2345".into(), "6".into()]);
+        for (range, expected) in [(0..7, "0123456"), (1..3, "12"), (2..6, "2345"), (5..7, "56"), (3..3, "")] {
+            assert_eq!(body.slice(range.clone()).to_bytes(), expected, "{range:?}");
         }
     }
 }

@@ -229,7 +229,7 @@ fn a_copy_that_archives_too_is_refused_with_both_digests() {
 
 #[test]
 fn a_full_disk_is_told_and_archiving_goes_on_when_there_is_room() {
-    let primary = primary(Major::with_clients(), 1, "wal.retries = 0");
+    let primary = primary(Major::with_clients(), 1, "repository.retries = 0");
     let Some(_disk) = SmallDisk::mount(&primary.walden.repository, &primary.scratch) else { return };
     primary.walden.expect_log("No space left");
     let service = primary.walden.serve();

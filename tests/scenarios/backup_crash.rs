@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
-use walden::postgres::archive::{Pusher, Retry};
+use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
 use walden::postgres::backup::pipeline::PackOptions;
 use walden::postgres::backup::start::{Server, start};
@@ -102,7 +102,7 @@ async fn register(info: &ConnInfo) -> (Registered, Arc<MemoryStorage>) {
 }
 
 async fn push_all(registered: &Registered, archive: &PathBuf) {
-    let pusher = Pusher::new(registered.clone(), 1, Retry { retries: 0, timeout: Duration::from_secs(60) });
+    let pusher = Pusher::new(registered.clone(), 1, Duration::from_secs(60));
     for entry in std::fs::read_dir(archive).unwrap() {
         pusher.push(&entry.unwrap().path()).await.unwrap();
     }

@@ -10,7 +10,7 @@ use super::super::context::open_storage;
 use super::super::progress::{Step, show};
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use super::asked_to_end;
-use crate::config::{self, RepositoryUrl};
+use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{Copied, Count, Options, Progress, Proof, Side, copy, open_destination};
@@ -49,7 +49,7 @@ struct Report<'a> {
 /// Copies. Exit code 3 when anything that the source had is not at the destination.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
-    let storage = destination(&args.to)?;
+    let storage = destination(&context.settings, &args.to)?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
     let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
@@ -73,17 +73,18 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(if copied.complete { Exit::Success } else { Exit::Unsound })
 }
 
-fn destination(to: &To) -> anyhow::Result<Arc<dyn Storage>> {
+fn destination(present: &Settings, to: &To) -> anyhow::Result<Arc<dyn Storage>> {
     match (&to.to, &to.to_config) {
         (Some(url), _) => {
-            let url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
-            Ok(open_storage(&url))
+            let mut settings = present.clone();
+            settings.repository.url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
+            open_storage(&settings)
         }
         (None, file) => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
             let settings = config::load(Some(file), std::iter::empty::<(String, String)>())?;
             settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Ok(open_storage(&settings.repository.url))
+            open_storage(&settings)
         }
     }
 }

@@ -39,6 +39,9 @@ fn kinds(stats: &Stats) -> String {
         table.row([name(*kind).into(), size.objects.to_string(), bytes(size.stored_bytes)]);
     }
     table.row(["total".into(), stats.total.objects.to_string(), bytes(stats.total.stored_bytes)]);
+    for (class, size) in &stats.classes {
+        table.row([format!("  of class {class}"), size.objects.to_string(), bytes(size.stored_bytes)]);
+    }
     table.render()
 }
 

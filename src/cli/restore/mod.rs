@@ -131,6 +131,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let choices = choices(context, &args)?;
     let repository = match &context.settings.repository.url {
         RepositoryUrl::File(path) => Some(path.as_path()),
+        RepositoryUrl::S3 { .. } => None,
     };
     let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan.backup, &args.tablespace, repository);
     let destination = args.to_dir.as_ref().map(place).transpose()?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Context, Exit};
 use crate::error::Hint;
 use crate::postgres::archive::push::wal_file_name;
-use crate::postgres::archive::{Fetched, Fetcher, Pusher, Retry};
+use crate::postgres::archive::{Fetched, Fetcher, Pusher};
 use crate::postgres::types::{SegmentName, WalFileName};
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub async fn push(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
     // Before the repository is opened: a wrong name is told as such.
     wal_file_name(&args.path)?;
     let wal = &context.settings.wal;
-    let pusher = Pusher::new(context.cluster().await?, wal.compression_level, retry(context));
+    let pusher = Pusher::new(context.cluster().await?, wal.compression_level, wal.timeout);
     let stored = pusher.push(&args.path).await?;
     tracing::debug!("\"{}\": {stored:?}", args.path.display());
     Ok(Exit::Success)
@@ -40,14 +40,9 @@ pub async fn push(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
 /// [`Exit::Unknown`].
 pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> {
     let name: WalFileName = args.name.parse().hint("PostgreSQL puts the name in the place of %f in restore_command")?;
-    let fetcher = Fetcher::new(context.cluster().await?, retry(context));
+    let fetcher = Fetcher::new(context.cluster().await?, context.settings.wal.timeout, 1);
     match fetcher.fetch(&name, &args.destination, args.end).await? {
         Fetched::Delivered => Ok(Exit::Success),
         Fetched::Absent => Ok(Exit::Absent),
     }
-}
-
-fn retry(context: &Context) -> Retry {
-    let wal = &context.settings.wal;
-    Retry { retries: wal.retries, timeout: wal.timeout }
 }

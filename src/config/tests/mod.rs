@@ -84,11 +84,14 @@ fn other_value(key: &Key) -> (String, String) {
         Kind::Url => "file:///other/folder",
         Kind::Name => "other-1",
         Kind::Path { .. } => "/other/path",
+        Kind::Endpoint => "https://other:9000",
+        Kind::Word => "other/word",
         Kind::Secret => "host=other",
         Kind::Integer { .. } | Kind::Workers { .. } => return ("7".into(), "7".into()),
         Kind::Size { .. } => "32MiB",
         Kind::Duration { .. } => "90s",
-        Kind::Bool => return ("false".into(), "false".into()),
+        Kind::Bool if key.default == Fallback::Value("true") => return ("false".into(), "false".into()),
+        Kind::Bool => return ("true".into(), "true".into()),
         Kind::Choice(choices) => choices[1],
     };
     let text = if key.path() == "log.level" { "trace" } else { text };
@@ -105,7 +108,8 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let (text, toml) = other_value(key);
         let default = Machine::with(URL).settings();
         let file = match key.section {
-            "repository" => format!("[repository]\n{} = {toml}\n", key.name),
+            "repository" if key.name == "url" => format!("[repository]\nurl = {toml}\n"),
+            "repository" => format!("{URL}{} = {toml}\n", key.name),
             section => format!("{URL}[{section}]\n{} = {toml}\n", key.name),
         };
         let by_file = Machine::with(&file).settings();
@@ -118,8 +122,11 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {:?} {:?} {:?} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?}",
                 s.repository,
+                s.s3,
+                s.s3.access_key_id.expose(),
+                s.s3.secret_access_key.expose(),
                 s.cluster,
                 s.postgresql.dsn.expose(),
                 s.wal,
@@ -155,7 +162,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((settings.cluster.name.as_str(), &settings.cluster.data_directory), ("main", &None));
     assert!(settings.postgresql.dsn.is_empty());
     let wal = &settings.wal;
-    assert_eq!((wal.compression_level, wal.look_ahead, wal.prefetch, wal.retries), (1, 8, 8, 5));
+    assert_eq!((wal.compression_level, wal.look_ahead, wal.prefetch, settings.repository.retries), (1, 8, 8, 5));
     assert_eq!((wal.memory, wal.timeout), (64 << 20, Duration::from_secs(60)));
     let cpus = std::thread::available_parallelism().unwrap().get().min(64);
     assert_eq!((wal.workers, settings.backup.workers, settings.restore.workers), (cpus, cpus, cpus));

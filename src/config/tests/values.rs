@@ -93,7 +93,14 @@ fn a_file_url_may_hold_spaces_raw_or_encoded() {
 fn a_url_that_is_not_a_folder_of_this_machine_says_what_is_supported() {
     for (url, part) in [
         ("", "supported: file"),
-        ("s3://bucket/prefix", "scheme \"s3\" is not supported; supported: file"),
+        ("gs://bucket/prefix", "scheme \"gs\" is not supported; supported: file"),
+        ("s3:bucket", "begins with \"s3://\""),
+        ("s3://", "\"\" is no bucket's name"),
+        ("s3://a/b", "\"a\" is no bucket's name"),
+        ("s3://bucket name/b", "no bucket's name"),
+        ("s3://bucket/a//b", "\"a//b\" is no prefix"),
+        ("s3://bucket/../b", "no prefix"),
+        ("s3://bucket/a?b", "no prefix"),
         ("/srv/archive", "\"file:///srv/archive\""),
         ("archive", "absolute path"),
         ("file://archive/main", "three slashes"),
@@ -109,6 +116,28 @@ fn a_url_that_is_not_a_folder_of_this_machine_says_what_is_supported() {
     ] {
         let (error, _) = Machine::new().variable("WALDEN_REPOSITORY__URL", url).error();
         assert_says(&error, &[&format!("WALDEN_REPOSITORY__URL is {url:?}"), part]);
+    }
+}
+
+#[test]
+fn an_s3_url_names_a_bucket_and_perhaps_a_prefix() {
+    let s3 = |bucket: &str, prefix: &str| Ok(RepositoryUrl::S3 { bucket: bucket.into(), prefix: prefix.into() });
+    assert_eq!(RepositoryUrl::parse("s3://my-bucket"), s3("my-bucket", ""));
+    assert_eq!(RepositoryUrl::parse("s3://my-bucket/"), s3("my-bucket", ""));
+    assert_eq!(RepositoryUrl::parse("S3://my.bucket/walden/prod_1/"), s3("my.bucket", "walden/prod_1/"));
+    for url in ["s3://bucket", "s3://bucket/a/b"] {
+        assert_eq!(RepositoryUrl::parse(url).unwrap().to_string(), url);
+    }
+}
+
+#[test]
+fn an_endpoint_is_a_servers_url_alone() {
+    let load = |url: &str| Machine::with(URL).variable("WALDEN_S3__ENDPOINT", url).load();
+    for good in ["http://127.0.0.1:9000", "https://s3.example.org", "https://s3.example.org/"] {
+        assert_eq!(load(good).unwrap().s3.endpoint.as_deref(), Some(good.trim_end_matches('/')));
+    }
+    for bad in ["s3.example.org", "ftp://host", "https://", "https://user@host", "https://host/path", "https://a b"] {
+        assert!(load(bad).is_err(), "{bad}");
     }
 }
 

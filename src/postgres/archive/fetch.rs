@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
-use super::{Retry, miss, retry};
+use super::limit::within;
+use super::miss;
 use crate::codec::{Damaged, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription};
@@ -23,7 +24,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
-use crate::storage::Key;
+use crate::storage::{Key, pause};
 
 /// How long a gap is watched before it is called one, when what shows it was stored this recently: segments are stored
 /// several at a time, so a later one can be there before an earlier one.
@@ -33,7 +34,10 @@ const GAP_GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Fetcher {
     cluster: Cluster,
-    retry: Retry,
+    /// For one access to the repository.
+    limit: Duration,
+    /// For decompressing and writing: as many at once as there are cores to do it.
+    workers: Arc<Semaphore>,
     /// Complete backups, as far as they were needed: they tell what WAL there must be.
     backups: Arc<Mutex<BTreeMap<BackupId, BackupDescription>>>,
 }
@@ -77,9 +81,10 @@ struct Lost {
 }
 
 impl Fetcher {
-    /// For a cluster.
-    pub fn new(cluster: Cluster, retry: Retry) -> Self {
-        Self { cluster, retry, backups: Arc::default() }
+    /// For a cluster; waits for the repository no longer than `limit`, decompresses `workers` files at once.
+    pub fn new(cluster: Cluster, limit: Duration, workers: usize) -> Self {
+        let workers = Arc::new(Semaphore::new(workers.max(1)));
+        Self { cluster, limit, workers, backups: Arc::default() }
     }
 
     /// The cluster.
@@ -130,9 +135,9 @@ impl Fetcher {
                 return Ok(true);
             }
             let what = format!("cannot tell whether there is a \"{name}\"");
-            let Some(lost) = self.retry.run(&what, || self.explain(name)).await? else { return Ok(false) };
-            let pause = retry::pause(attempt);
-            if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.retry.timeout) {
+            let Some(lost) = within(self.limit, &what, self.explain(name)).await? else { return Ok(false) };
+            let pause = pause(attempt);
+            if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
                 return Err(lost.error);
             }
             sleep(pause).await;
@@ -143,11 +148,23 @@ impl Fetcher {
     /// Makes the file `path` of the content of `name`, verified; `false` when the repository has no such object, which
     /// alone proves nothing. `path` must not exist and is removed again on an error.
     pub async fn retrieve(&self, name: &WalFileName, path: &Path) -> anyhow::Result<bool> {
+        match self.retrieve_once(name, path).await {
+            // Bytes can also be damaged on their way here.
+            Err(error) if is_damaged(&error) => {
+                tracing::debug!("{error:#}: reading it once more");
+                self.retrieve_once(name, path).await
+            }
+            result => result,
+        }
+    }
+
+    async fn retrieve_once(&self, name: &WalFileName, path: &Path) -> anyhow::Result<bool> {
         let key = self.cluster.layout.wal(name);
         let what = format!("cannot fetch \"{name}\"");
-        let get = || self.cluster.repository.get_sealed(&key, WAL_KIND);
-        let object = self.retry.run(&what, get).await.map_err(|error| with_repair_hint(error, &key))?;
+        let get = self.cluster.repository.get_sealed(&key, WAL_KIND);
+        let object = within(self.limit, &what, get).await.map_err(|error| with_repair_hint(error, &key))?;
         let Some(object) = object else { return Ok(false) };
+        let _place = self.workers.acquire().await?;
         let (this, name, path) = (self.clone(), *name, path.to_path_buf());
         let write = move || this.write_out(&name, &key, &object, &path);
         tokio::task::spawn_blocking(write).await?.context(what)?;
@@ -230,15 +247,19 @@ impl Fetcher {
     }
 }
 
+fn is_damaged(error: &anyhow::Error) -> bool {
+    matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. }))
+}
+
 fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
-    match find::<ObjectError>(&error) {
-        Some(ObjectError::Damaged { .. }) => with_hint(
+    match is_damaged(&error) {
+        true => with_hint(
             error,
             format!(
                 "repair the repository: bring back object \"{key}\" from a copy of it, or restore to a target before it"
             ),
         ),
-        _ => {
+        false => {
             with_hint(error, "check that the repository is reachable and can be read; recovery goes on from here then")
         }
     }

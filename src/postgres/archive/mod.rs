@@ -5,10 +5,10 @@
 pub mod absent;
 pub mod fetch;
 pub mod identity;
+mod limit;
 pub mod line;
 mod miss;
 pub mod push;
-mod retry;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -18,4 +18,3 @@ pub mod verify;
 pub use fetch::{Fetched, Fetcher, Gap, HistoryLost};
 pub use identity::Refused;
 pub use push::{Conflict, Fingerprint, Prepared, Pusher, Stored};
-pub use retry::Retry;

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
-use super::Retry;
 use super::identity::{self, Refused};
+use super::limit::within;
 use crate::codec::{Header, Sealed, Sealer, Sha256Digest, sealed_bound};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
@@ -29,7 +29,8 @@ const TICK: Duration = Duration::from_millis(20);
 pub struct Pusher {
     cluster: Cluster,
     level: i32,
-    retry: Retry,
+    /// For one access to the repository.
+    limit: Duration,
     sealers: Arc<Mutex<Vec<Sealer>>>,
 }
 
@@ -84,9 +85,9 @@ const CONFLICT_HINT: &str = "nothing was overwritten. Two servers archive into t
     another cluster name";
 
 impl Pusher {
-    /// Compresses at zstd level `level`.
-    pub fn new(cluster: Cluster, level: i32, retry: Retry) -> Self {
-        Self { cluster, level, retry, sealers: Arc::default() }
+    /// Compresses at zstd level `level`, waits for the repository no longer than `limit`.
+    pub fn new(cluster: Cluster, level: i32, limit: Duration) -> Self {
+        Self { cluster, level, limit, sealers: Arc::default() }
     }
 
     /// The cluster.
@@ -116,9 +117,9 @@ impl Pusher {
     /// Stores what was prepared; durable when this returns.
     pub async fn store(&self, prepared: &Prepared) -> anyhow::Result<Stored> {
         let key = self.cluster.layout.wal(&prepared.name);
-        let put = || self.cluster.repository.put_sealed(&key, &prepared.sealed);
+        let put = self.cluster.repository.put_sealed(&key, &prepared.sealed);
         let what = format!("cannot archive \"{}\"", prepared.name);
-        let outcome = self.retry.run(&what, put).await;
+        let outcome = within(self.limit, &what, put).await;
         let damaged = || {
             "an object of this name is there and damaged: repair the repository from a copy, or move the object away by \
              hand so that it can be stored again"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-use super::{Fetcher, Pusher, Retry};
+use super::{Fetcher, Pusher};
 use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::types::{MajorVersion, SegmentName, SegmentSize, SystemIdentifier};
@@ -15,7 +15,7 @@ use crate::storage::Storage;
 
 pub const SEGMENT: usize = 1 << 20;
 /// Quick to give up.
-pub const RETRY: Retry = Retry { retries: 2, timeout: Duration::from_millis(700) };
+pub const LIMIT: Duration = Duration::from_millis(700);
 
 pub fn cluster_description() -> ClusterDescription {
     describe_server(
@@ -59,11 +59,11 @@ pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
 }
 
 pub fn pusher(cluster: &Cluster) -> Pusher {
-    Pusher::new(cluster.clone(), 1, RETRY)
+    Pusher::new(cluster.clone(), 1, LIMIT)
 }
 
 pub fn fetcher(cluster: &Cluster) -> Fetcher {
-    Fetcher::new(cluster.clone(), RETRY)
+    Fetcher::new(cluster.clone(), LIMIT, 1)
 }
 
 /// A data directory's `pg_wal`, with `archive_status`.

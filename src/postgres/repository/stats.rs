@@ -113,6 +113,8 @@ pub struct Stats {
     pub repository: String,
     pub total: Size,
     pub kinds: BTreeMap<Kind, Size>,
+    /// By storage class, in stores that have such.
+    pub classes: BTreeMap<String, Size>,
     pub timelines: Vec<TimelineStats>,
     pub backups: Vec<BackupStats>,
     pub oldest: Option<Stored>,
@@ -136,6 +138,7 @@ pub async fn stats(cluster: &Cluster) -> anyhow::Result<Stats> {
 struct Tally {
     total: Size,
     kinds: BTreeMap<Kind, Size>,
+    classes: BTreeMap<String, Size>,
     ranges: WalRanges,
     /// Packs, and bytes of all objects.
     backups: BTreeMap<BackupId, (u64, u64)>,
@@ -149,6 +152,7 @@ impl Tally {
         Self {
             total: Size::default(),
             kinds: BTreeMap::new(),
+            classes: BTreeMap::new(),
             ranges: WalRanges::new(segment_size),
             backups: BTreeMap::new(),
             oldest: None,
@@ -160,6 +164,9 @@ impl Tally {
     fn add(&mut self, kind: Option<ObjectKind>, meta: &ObjectMeta) {
         self.total.add(meta.size);
         self.kinds.entry(Kind::of(kind.as_ref())).or_default().add(meta.size);
+        if let Some(class) = &meta.class {
+            self.classes.entry(class.clone()).or_default().add(meta.size);
+        }
         let at = DateTime::from(meta.modified);
         if self.oldest.as_ref().is_none_or(|oldest| at < oldest.at) {
             self.oldest = Some(Stored { at, object: meta.key.to_string() });
@@ -195,6 +202,7 @@ impl Tally {
             repository,
             total: self.total,
             kinds: self.kinds,
+            classes: self.classes,
             timelines,
             backups: self.backups.into_iter().map(backup).collect(),
             oldest: self.oldest,
@@ -238,6 +246,18 @@ mod tests {
     use crate::postgres::catalog::testing;
     use crate::repo::Repository;
     use crate::storage::{Key, MemoryStorage, PutMode, Storage};
+
+    #[test]
+    fn classes_are_counted_where_the_store_has_them() {
+        let mut tally = Tally::new(SegmentSize::new(1 << 24).unwrap());
+        for (size, class) in [(1, None), (10, Some("STANDARD")), (20, Some("GLACIER_IR")), (30, Some("STANDARD"))] {
+            let (key, modified) = (Key::new("main/x").unwrap(), std::time::SystemTime::UNIX_EPOCH);
+            let class = class.map(String::from);
+            tally.add(None, &ObjectMeta { key, size, modified, class, encryption: None });
+        }
+        let classes: Vec<_> = tally.classes.iter().map(|(class, size)| (class.as_str(), size.stored_bytes)).collect();
+        assert_eq!(classes, [("GLACIER_IR", 20), ("STANDARD", 40)]);
+    }
 
     #[tokio::test]
     async fn every_object_is_counted_once_by_what_it_is() {

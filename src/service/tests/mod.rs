@@ -20,7 +20,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Options, run};
-use crate::postgres::archive::Retry;
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
@@ -109,11 +108,12 @@ pub fn options(socket: &Path) -> Options {
         max_connections: 4,
         compression_level: 1,
         look_ahead: 4,
+        fresh: Duration::ZERO,
         pg_wal: None,
         prefetch: 4,
         workers: 2,
         memory: 8 << 20,
-        retry: Retry { retries: 1, timeout: Duration::from_secs(5) },
+        timeout: Duration::from_secs(5),
     }
 }
 

@@ -28,7 +28,7 @@ async fn what_is_in_flight_is_finished_before_the_service_stops() {
 async fn a_stop_does_not_wait_for_ever() {
     let service = Running::start_with(|options| {
         options.look_ahead = 0;
-        options.retry.timeout = Duration::from_millis(300);
+        options.timeout = Duration::from_millis(300);
     })
     .await;
     let path = service.wal.segment(&number(1), 1);

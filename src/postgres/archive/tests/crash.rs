@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
+use crate::postgres::archive::Fetched;
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Fetched, Retry};
 use crate::postgres::cluster::Cluster;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
@@ -22,8 +22,7 @@ async fn push_all(storage: Arc<dyn Storage>, wal: &PgWal) -> Vec<&'static str> {
     let mut acknowledged = Vec::new();
     let Ok(repository) = Repository::open(storage).await else { return acknowledged };
     let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return acknowledged };
-    let retry = Retry { retries: 0, ..RETRY };
-    let pusher = crate::postgres::archive::Pusher::new(cluster, 1, retry);
+    let pusher = pusher(&cluster);
     for name in NAMES {
         match pusher.push(&wal.folder().join(name)).await {
             Ok(_) => acknowledged.push(name),

@@ -1,0 +1,171 @@
+//! `walden status`: what the running service is doing.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::{Context, Exit, Format, print_json, print_text};
+use crate::error::{Hint, with_hint};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Status};
+use crate::wire::{Reply, Request};
+
+/// The service answers at once, or is in trouble.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the verb.
+pub async fn run(context: &Context) -> anyhow::Result<Exit> {
+    let socket = &context.settings.service.socket;
+    let asked = tokio::time::timeout(PATIENCE, ask(socket)).await;
+    let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let reply = asked
+        .with_context(|| format!("no service answers on \"{}\"", socket.display()))
+        .hint("start `walden serve`, as the user that PostgreSQL runs as; `service.socket` names its socket")?;
+    let status: Status = match reply {
+        Reply::Status(text) => serde_json::from_slice(&text).context("the service's answer cannot be read")?,
+        other => {
+            let error = anyhow!("the service gave an answer that does not belong to the question: {other:?}");
+            return Err(with_hint(error, "install walden of one version, and restart `walden serve`"));
+        }
+    };
+    match context.format {
+        Format::Json => print_json(&status)?,
+        Format::Table => print_text(&in_words(&status, Utc::now()))?,
+    }
+    Ok(Exit::Success)
+}
+
+async fn ask(socket: &Path) -> io::Result<Reply> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let request = Request::Status.encode().map_err(|error| io::Error::other(error.text()))?;
+    stream.write_all(&request).await?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).await?;
+    let mut rest = reply.as_slice();
+    loop {
+        match Reply::read_from(&mut rest)? {
+            Reply::Working => (),
+            answer => return Ok(answer),
+        }
+    }
+}
+
+fn in_words(status: &Status, now: DateTime<Utc>) -> String {
+    let mut text = format!(
+        "service    walden {}, pid {}, up {}\n           cluster {} of {}\n",
+        status.version,
+        status.pid,
+        span(now - status.started_at),
+        status.cluster,
+        status.repository
+    );
+    archiving(&mut text, &status.archiving, now);
+    fetching(&mut text, &status.fetching, now);
+    text
+}
+
+fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
+    let ahead = match done.ahead {
+        0 => String::new(),
+        ahead => format!(" ({ahead} of them ahead of being asked)"),
+    };
+    let _ = writeln!(text, "archiving  {} stored{ahead}{}", done.stored.count, last(&done.stored, now));
+    for backlog in &done.backlogs {
+        let _ = writeln!(text, "           {}", waiting(backlog, now));
+    }
+    failures(text, &done.failed, now);
+    if done.resting {
+        text.push_str("           storing ahead pauses, since the last file could not be stored\n");
+    }
+}
+
+fn fetching(text: &mut String, done: &Fetching, now: DateTime<Utc>) {
+    let ready = match done.ahead {
+        0 => String::new(),
+        ahead => format!(" ({ahead} lay ready)"),
+    };
+    let absent = match done.absent.count {
+        0 => String::new(),
+        count => format!(", {count} proven absent"),
+    };
+    let _ =
+        writeln!(text, "fetching   {} delivered{ready}{absent}{}", done.delivered.count, last(&done.delivered, now));
+    failures(text, &done.failed, now);
+}
+
+fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
+    let place = backlog.pg_wal.display();
+    let Some(oldest) = backlog.oldest_since else { return format!("nothing waits in {place}") };
+    let stored = match backlog.stored {
+        0 => String::new(),
+        stored => format!(" ({stored} of them stored already)"),
+    };
+    let eta = match backlog.eta_seconds {
+        Some(seconds) => format!("about {} to go", span(TimeDelta::milliseconds((seconds * 1000.0) as i64))),
+        None => "nothing was stored in the last minute".to_string(),
+    };
+    format!("{} waiting{stored} in {place}, the oldest for {}; {eta}", backlog.files, span(now - oldest))
+}
+
+fn failures(text: &mut String, failed: &Failures, now: DateTime<Utc>) {
+    if failed.count.count > 0 {
+        let why = failed.why.as_deref().unwrap_or_default().replace('\n', "\n           ");
+        let _ =
+            writeln!(text, "           {} failed{}\n           {why}", failed.count.count, last(&failed.count, now));
+    }
+}
+
+fn last(count: &Count, now: DateTime<Utc>) -> String {
+    match (&count.last, count.last_at) {
+        (Some(name), Some(at)) => format!(", last {name} {} ago", span(now - at)),
+        _ => String::new(),
+    }
+}
+
+/// A span of time with its two largest units.
+fn span(span: TimeDelta) -> String {
+    let seconds = span.num_seconds().max(0);
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_told_in_one_line() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(200);
+        let mut backlog = Backlog {
+            pg_wal: "/data/pg_wal".into(),
+            files: 12,
+            stored: 8,
+            oldest_since: Some(DateTime::UNIX_EPOCH),
+            eta_seconds: Some(2.0),
+        };
+        assert_eq!(
+            waiting(&backlog, now),
+            "12 waiting (8 of them stored already) in /data/pg_wal, the oldest for 3 min 20 s; about 2 s to go"
+        );
+        backlog.eta_seconds = None;
+        assert!(waiting(&backlog, now).ends_with("nothing was stored in the last minute"));
+        backlog.oldest_since = None;
+        assert_eq!(waiting(&backlog, now), "nothing waits in /data/pg_wal");
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        let said = |seconds| span(TimeDelta::seconds(seconds));
+        assert_eq!([said(59), said(61), said(7200), said(90000)], ["59 s", "1 min 1 s", "2 h 0 min", "1 d 1 h"]);
+    }
+}

@@ -1,0 +1,187 @@
+//! What the service is doing and has done, for operators.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::ready::{Turn, status_folder};
+
+/// Over this time the speed of storing is measured.
+const SPEED_OVER: Duration = Duration::from_secs(60);
+/// Files that the speed is measured by, at most.
+const SPEED_BY: usize = 256;
+/// Bytes of an error's text that are kept.
+const LONGEST_WHY: usize = 1000;
+
+/// The answer of `walden status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub started_at: DateTime<Utc>,
+    pub cluster: String,
+    pub repository: String,
+    pub archiving: Archiving,
+    pub fetching: Fetching,
+}
+
+/// Files stored for archive_command since the service started.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Archiving {
+    pub stored: Count,
+    /// Of these, stored before they were asked for.
+    pub ahead: u64,
+    pub failed: Failures,
+    /// Storing ahead pauses because pushes fail.
+    pub resting: bool,
+    /// Of each server that archives here.
+    pub backlogs: Vec<Backlog>,
+    /// Files stored a second, over the last minute of storing.
+    pub files_per_second: Option<f64>,
+}
+
+/// Files delivered to restore_command since the service started.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Fetching {
+    pub delivered: Count,
+    /// Of these, they lay ready when they were asked for.
+    pub ahead: u64,
+    /// Proven absent.
+    pub absent: Count,
+    pub failed: Failures,
+}
+
+/// How often, and the last time.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Count {
+    pub count: u64,
+    pub last: Option<String>,
+    pub last_at: Option<DateTime<Utc>>,
+}
+
+impl Count {
+    /// Once more, now.
+    pub fn note(&mut self, name: impl ToString) {
+        self.count += 1;
+        self.last = Some(name.to_string());
+        self.last_at = Some(Utc::now());
+    }
+}
+
+/// How often something failed, and why the last time.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Failures {
+    #[serde(flatten)]
+    pub count: Count,
+    pub why: Option<String>,
+}
+
+impl Failures {
+    /// Once more, now.
+    pub fn note(&mut self, name: impl ToString, why: &str) {
+        self.count.note(name);
+        self.why = Some(why.trim_end().chars().take(LONGEST_WHY).collect());
+    }
+}
+
+/// What waits in one server's `pg_wal`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backlog {
+    pub pg_wal: PathBuf,
+    /// Files that the server has not noted as archived.
+    pub files: u64,
+    /// Of these, the service has stored.
+    pub stored: u64,
+    /// Since when the oldest one waits.
+    pub oldest_since: Option<DateTime<Utc>>,
+    /// Until the rest is stored, at the present speed; `None` when nothing was stored lately.
+    pub eta_seconds: Option<f64>,
+}
+
+/// When files were stored, the latest ones.
+#[derive(Debug, Default)]
+pub struct Speed(VecDeque<Instant>);
+
+impl Speed {
+    /// One more was stored.
+    pub fn note(&mut self, now: Instant) {
+        self.0.push_back(now);
+        if self.0.len() > SPEED_BY {
+            self.0.pop_front();
+        }
+    }
+
+    /// Files a second; `None` with fewer than two in the last minute.
+    pub fn per_second(&self, now: Instant) -> Option<f64> {
+        let recent = || self.0.iter().filter(|at| now.duration_since(**at) < SPEED_OVER);
+        let (first, count) = (recent().next()?, recent().count());
+        let span = now.duration_since(*first).as_secs_f64();
+        (count > 1 && span > 0.0).then(|| count as f64 / span)
+    }
+}
+
+/// Looks at a server's backlog. Blocking. `is_stored` are files that the service has stored already. A folder that
+/// cannot be read is `None`.
+pub fn backlog(pg_wal: &Path, speed: Option<f64>, is_stored: impl Fn(&Path) -> bool) -> Option<Backlog> {
+    let mut backlog =
+        Backlog { pg_wal: pg_wal.to_path_buf(), files: 0, stored: 0, oldest_since: None, eta_seconds: None };
+    for entry in fs::read_dir(status_folder(pg_wal)).ok()? {
+        let Ok(entry) = entry else { continue };
+        let Some(turn) = Turn::announced_by(&entry.path()) else { continue };
+        // Gone when it was archived just now.
+        let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
+        let since = DateTime::<Utc>::from(since);
+        backlog.files += 1;
+        backlog.stored += u64::from(is_stored(&pg_wal.join(turn.name())));
+        backlog.oldest_since = Some(backlog.oldest_since.map_or(since, |oldest| oldest.min(since)));
+    }
+    backlog.eta_seconds = eta(backlog.files - backlog.stored, speed);
+    Some(backlog)
+}
+
+/// Seconds until `files` are stored at `speed` files a second.
+fn eta(files: u64, speed: Option<f64>) -> Option<f64> {
+    match (files, speed) {
+        (0, _) => Some(0.0),
+        (files, Some(speed)) if speed > 0.0 => Some(files as f64 / speed),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::PgWal;
+
+    #[test]
+    fn a_backlog_tells_how_much_waits_and_how_long_it_takes() {
+        let wal = PgWal::new();
+        assert_eq!(backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds, Some(0.0), "nothing waits");
+        let first = wal.segment("000000010000000000000001", 1);
+        wal.segment("000000010000000000000002", 1);
+        wal.segment("000000010000000000000003", 1);
+        let found = backlog(&wal.folder(), Some(4.0), |path| path == first).unwrap();
+        assert_eq!((found.files, found.stored, found.eta_seconds), (3, 1, Some(0.5)));
+        assert!(found.oldest_since.is_some_and(|since| since <= Utc::now()));
+        assert_eq!(backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds, None, "the speed is not known");
+        assert_eq!(backlog(Path::new("/nowhere"), None, |_| false), None);
+    }
+
+    #[test]
+    fn the_speed_is_that_of_the_last_minute() {
+        let begin = Instant::now();
+        let mut speed = Speed::default();
+        assert_eq!(speed.per_second(begin), None);
+        for second in 0..100 {
+            speed.note(begin + Duration::from_secs(second));
+        }
+        let found = speed.per_second(begin + Duration::from_secs(100)).unwrap();
+        assert!((0.9..1.1).contains(&found), "{found}");
+        assert_eq!(speed.per_second(begin + Duration::from_secs(1000)), None);
+    }
+}

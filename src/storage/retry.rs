@@ -1,0 +1,255 @@
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::error::with_hint;
+
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes of an object compared at a time.
+const COMPARED: u64 = 4 << 20;
+
+/// How often and how long a failed call of a store is repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Repetitions at most.
+    pub retries: u32,
+    /// No repetition begins, and no answer is waited for, beyond this.
+    pub timeout: Duration,
+}
+
+/// Repeats what failed and may pass. The one place that repeats: neither the stores below nor their callers do.
+#[derive(Debug)]
+pub struct RetryingStorage {
+    inner: Arc<dyn Storage>,
+    retry: Retry,
+}
+
+impl RetryingStorage {
+    /// `inner`, with its failures repeated.
+    pub fn new(inner: Arc<dyn Storage>, retry: Retry) -> Self {
+        Self { inner, retry }
+    }
+
+    /// Makes a call until it is answered, what it meets will not change by itself, or the bounds are reached. The
+    /// call is told whether it was made before.
+    async fn run<T, F>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        mut call: impl FnMut(bool) -> F,
+    ) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, StorageError>>,
+    {
+        let deadline = Instant::now() + self.retry.timeout;
+        for attempt in 0.. {
+            let Ok(result) = timeout_at(deadline, call(attempt > 0)).await else {
+                return Err(self.timed_out(operation, key));
+            };
+            let error = match result {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let pause = pause(attempt);
+            if attempt == self.retry.retries || error.lasting || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!("{error}: {:#}: again in {} ms", error.source, pause.as_millis());
+            sleep(pause).await;
+        }
+        unreachable!("the loop above ends by returning")
+    }
+
+    fn timed_out(&self, operation: &'static str, key: &str) -> StorageError {
+        let error = anyhow!("the repository did not answer within {} s", self.retry.timeout.as_secs_f32());
+        let hint = "check that the repository is reachable, or raise `repository.timeout`";
+        let source = with_hint(error, hint);
+        StorageError { operation, key: key.to_string(), store: self.describe(), lasting: false, source }
+    }
+
+    /// Whether the object is exactly `body`.
+    async fn holds(&self, key: &Key, body: &Body) -> Result<bool, StorageError> {
+        if self.inner.head(key).await?.is_none_or(|meta| meta.size != body.len()) {
+            return Ok(false);
+        }
+        let mut at = 0;
+        for piece in &body.0 {
+            for part in piece.chunks(COMPARED as usize) {
+                let found = self.inner.get(key, at..at + part.len() as u64).await?;
+                if found.is_none_or(|found| found != part) {
+                    return Ok(false);
+                }
+                at += part.len() as u64;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The time to wait after failure `attempt` (from 0). Half to all of the doubled pause: several processes that failed
+/// together do not come back together.
+pub fn pause(attempt: u32) -> Duration {
+    let full = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[async_trait]
+impl Storage for RetryingStorage {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        let body = &body;
+        let put = |again: bool| async move {
+            let outcome = self.inner.put(key, body.clone(), mode).await?;
+            // It may be ours: carried out, its answer lost.
+            if again && outcome == PutOutcome::AlreadyExists && self.holds(key, body).await? {
+                return Ok(PutOutcome::Stored);
+            }
+            Ok(outcome)
+        };
+        self.run("put", key.as_str(), put).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.run("get", key.as_str(), |_| self.inner.get(key, range.clone())).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.run("head", key.as_str(), |_| self.inner.head(key)).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        self.run("list", folder, |_| self.inner.list(folder, after)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.run("delete", key.as_str(), |_| self.inner.delete(key)).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.run("sweep", "", |_| self.inner.sweep(age)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    const RETRY: Retry = Retry { retries: 2, timeout: Duration::from_secs(60) };
+
+    fn key() -> Key {
+        Key::new("k").unwrap()
+    }
+
+    /// Fails some calls: before they reach the store, or after, as an answer that is lost.
+    #[derive(Debug, Default)]
+    struct Failing {
+        inner: MemoryStorage,
+        calls: AtomicU32,
+        /// Calls that fail, from the first on.
+        failing: u32,
+        lasting: bool,
+        carried_out: bool,
+        hangs: bool,
+    }
+
+    impl Failing {
+        async fn call<T>(&self, call: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            if self.calls.fetch_add(1, Ordering::SeqCst) >= self.failing {
+                return call.await;
+            }
+            if self.carried_out {
+                call.await?;
+            }
+            let (store, source) = (self.describe(), anyhow!("it fails"));
+            Err(StorageError { operation: "test", key: "k".into(), store, lasting: self.lasting, source })
+        }
+    }
+
+    #[async_trait]
+    impl Storage for Failing {
+        fn describe(&self) -> String {
+            "failing:".into()
+        }
+        async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+            self.call(self.inner.put(key, body, mode)).await
+        }
+        async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+            self.call(self.inner.get(key, range)).await
+        }
+        async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+            self.call(self.inner.head(key)).await
+        }
+        async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+            self.call(self.inner.list(folder, after)).await
+        }
+        async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+            self.call(self.inner.delete(key)).await
+        }
+        async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+            self.call(self.inner.sweep(age)).await
+        }
+    }
+
+    /// Calls made until a head was answered, or that were made in vain.
+    async fn calls(failing: u32, lasting: bool) -> Result<u32, u32> {
+        let failing = Arc::new(Failing { failing, lasting, ..Failing::default() });
+        let answered = RetryingStorage::new(failing.clone(), RETRY).head(&key()).await;
+        let calls = failing.calls.load(Ordering::SeqCst);
+        answered.map(|_| calls).map_err(|_| calls)
+    }
+
+    #[tokio::test]
+    async fn a_passing_failure_is_overcome_and_a_lasting_one_told() {
+        assert_eq!(calls(2, false).await, Ok(3));
+        assert_eq!(calls(3, false).await, Err(3));
+        assert_eq!(calls(1, true).await, Err(1));
+    }
+
+    #[tokio::test]
+    async fn no_answer_ends_at_the_timeout() {
+        let failing = Arc::new(Failing { hangs: true, ..Failing::default() });
+        let retry = Retry { timeout: Duration::from_millis(30), ..RETRY };
+        let error = RetryingStorage::new(failing, retry).head(&key()).await.unwrap_err();
+        assert!(format!("{:#}", error.source).contains("did not answer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_put_whose_answer_was_lost_is_found_to_be_stored() {
+        let body = || Body(vec!["head".into(), vec![7u8; (COMPARED + 5) as usize].into()]);
+        let failing = Arc::new(Failing { failing: 1, carried_out: true, ..Failing::default() });
+        let storage = RetryingStorage::new(failing, RETRY);
+        assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+        // Called once, what is there is told as it is: the same content may be somebody else's.
+        assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_object_is_not_taken_for_ours() {
+        for other in ["same length", "short"] {
+            let failing = Arc::new(Failing { failing: 1, ..Failing::default() });
+            let _ = failing.inner.put(&key(), other.into(), PutMode::CreateOnly).await.unwrap();
+            let storage = RetryingStorage::new(failing, RETRY);
+            let outcome = storage.put(&key(), "ours length".into(), PutMode::CreateOnly).await.unwrap();
+            assert_eq!(outcome, PutOutcome::AlreadyExists);
+        }
+    }
+}

@@ -1,0 +1,411 @@
+use std::error::Error;
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::RequestId;
+
+use super::Options;
+use crate::error::with_hint;
+
+/// A request that failed: which, on what, and what came back.
+#[derive(Debug)]
+pub struct S3Error {
+    /// S3's name of the operation.
+    api: &'static str,
+    bucket: String,
+    /// The object's full key, or the prefix of a listing.
+    path: String,
+    endpoint: Option<String>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// The store answered.
+    Answer(Answer),
+    /// It was asked, and did not answer, or not to the end.
+    NoAnswer(String),
+    /// There are no credentials to ask with. `lasting`: there is nowhere to look for them.
+    NoCredentials { why: String, lasting: bool },
+    /// It could not be asked.
+    NotAsked(String),
+}
+
+/// What S3 says of an error (Amazon S3 API Reference, "Error responses").
+#[derive(Debug, Default)]
+struct Answer {
+    status: u16,
+    code: String,
+    message: String,
+    request_id: String,
+    /// The region that the bucket is in, when the store says that it is another one.
+    region: Option<String>,
+}
+
+/// What kind of trouble an answer tells of; decides the hint and whether to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Credentials,
+    Expired,
+    ClockSkew,
+    Region,
+    NoBucket,
+    Denied,
+    Busy,
+    Encryption,
+    StorageClass,
+    Archived,
+    Unsupported,
+    Other,
+}
+
+impl S3Error {
+    /// Of the client's error.
+    pub(super) fn of<E>(options: &Options, api: &'static str, path: &str, error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let request_id = error.request_id().unwrap_or_default().to_string();
+        let what = match &error {
+            SdkError::ServiceError(service) => {
+                let (raw, meta) = (service.raw(), service.err().meta());
+                let header = raw.headers().get("x-amz-bucket-region").map(str::to_string);
+                What::Answer(Answer {
+                    status: raw.status().as_u16(),
+                    code: meta.code().unwrap_or_default().to_string(),
+                    message: meta.message().unwrap_or_default().to_string(),
+                    request_id,
+                    region: header,
+                })
+            }
+            SdkError::ResponseError(response) => What::Answer(Answer {
+                status: response.raw().status().as_u16(),
+                message: format!("the answer cannot be understood: {}", chain(&error)),
+                request_id,
+                ..Answer::default()
+            }),
+            _ => match credentials(&error) {
+                Some(cause) => What::NoCredentials {
+                    why: chain(cause),
+                    lasting: matches!(
+                        cause,
+                        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+                    ),
+                },
+                None if matches!(error, SdkError::ConstructionFailure(_)) => What::NotAsked(chain(&error)),
+                None => What::NoAnswer(chain(&error)),
+            },
+        };
+        Self::new(options, api, path, what)
+    }
+
+    /// The request was not made.
+    pub(super) fn before(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+        Self::new(options, api, path, What::NotAsked(why.to_string()))
+    }
+
+    /// The connection broke within the answer's body.
+    pub(super) fn cut(options: &Options, api: &'static str, path: &str, error: &dyn Error) -> Self {
+        Self::new(options, api, path, What::NoAnswer(format!("the answer was cut off: {}", chain(error))))
+    }
+
+    fn new(options: &Options, api: &'static str, path: &str, what: What) -> Self {
+        let (bucket, endpoint) = (options.bucket.clone(), options.endpoint.clone());
+        Self { api, bucket, path: path.to_string(), endpoint, what }
+    }
+
+    fn answer(&self) -> Option<&Answer> {
+        match &self.what {
+            What::Answer(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        self.answer().is_some_and(|answer| codes.contains(&answer.code.as_str()))
+    }
+
+    /// Whether the store answered with this HTTP status.
+    pub(super) fn has_status(&self, status: u16) -> bool {
+        self.answer().is_some_and(|answer| answer.status == status)
+    }
+
+    /// The condition of a put does not hold: the key is taken.
+    pub(super) fn says_taken(&self) -> bool {
+        self.has_status(412)
+    }
+
+    /// The bucket is there and has no such object or upload.
+    pub(super) fn says_absent(&self) -> bool {
+        self.has_status(404) && self.has_code(&["NoSuchKey", "NoSuchUpload"])
+    }
+
+    /// The range begins behind the object's end.
+    pub(super) fn says_beyond_end(&self) -> bool {
+        self.has_status(416)
+    }
+
+    /// Whether other credentials would help.
+    pub(super) fn is_about_credentials(&self) -> bool {
+        let refused = self.answer().map(Answer::trouble);
+        matches!(self.what, What::NoCredentials { .. })
+            || matches!(refused, Some(Trouble::Credentials | Trouble::Expired))
+    }
+
+    /// Whether asking again soon cannot help.
+    pub(super) fn is_lasting(&self) -> bool {
+        match &self.what {
+            What::Answer(answer) => match answer.trouble() {
+                // New ones may lie where they are read from.
+                Trouble::Expired | Trouble::Busy => false,
+                Trouble::Other => (400..500).contains(&answer.status),
+                _ => true,
+            },
+            What::NoAnswer(why) => is_about_certificates(why),
+            What::NoCredentials { lasting, .. } => *lasting,
+            What::NotAsked(_) => true,
+        }
+    }
+
+    /// The error with the next step.
+    pub(super) fn with_hint(self) -> anyhow::Error {
+        let hint = self.hint();
+        with_hint(self.into(), hint)
+    }
+
+    fn hint(&self) -> String {
+        let bucket = &self.bucket;
+        match &self.what {
+            What::Answer(answer) => answer.hint(self.api, bucket),
+            What::NoAnswer(why) if is_about_certificates(why) => {
+                "the server's certificate is not trusted: name the authority's certificate in `s3.ca_file`".into()
+            }
+            What::NoAnswer(_) => match &self.endpoint {
+                Some(endpoint) => {
+                    format!("check that \"{endpoint}\" (`s3.endpoint`) is right and can be reached from here")
+                }
+                None => {
+                    "check the network from here to Amazon S3, and `s3.region`; for another store set `s3.endpoint`"
+                        .into()
+                }
+            },
+            What::NoCredentials { .. } => {
+                "set `s3.access_key_id` and `s3.secret_access_key`, or give credentials by the environment \
+                 (AWS_ACCESS_KEY_ID, ...), a profile (`s3.profile`, AWS_SHARED_CREDENTIALS_FILE), web identity or an \
+                 instance role"
+                    .into()
+            }
+            What::NotAsked(_) => "check the settings of section `s3`".into(),
+        }
+    }
+}
+
+impl Answer {
+    fn trouble(&self) -> Trouble {
+        match self.code.as_str() {
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity" => Trouble::Credentials,
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
+            "RequestTimeTooSkewed" => Trouble::ClockSkew,
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+                Trouble::Region
+            }
+            "NoSuchBucket" => Trouble::NoBucket,
+            "SlowDown"
+            | "Throttling"
+            | "ServiceUnavailable"
+            | "InternalError"
+            | "RequestTimeout"
+            | "ConditionalRequestConflict"
+            | "OperationAborted" => Trouble::Busy,
+            "InvalidStorageClass" => Trouble::StorageClass,
+            "InvalidObjectState" => Trouble::Archived,
+            "NotImplemented" => Trouble::Unsupported,
+            code if code.starts_with("KMS.") => Trouble::Encryption,
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => Trouble::Denied,
+            _ => match self.status {
+                301 | 307 => Trouble::Region,
+                401 | 403 => Trouble::Denied,
+                408 | 409 | 429 | 500 | 502..=599 => Trouble::Busy,
+                501 => Trouble::Unsupported,
+                _ => Trouble::Other,
+            },
+        }
+    }
+
+    fn hint(&self, api: &str, bucket: &str) -> String {
+        match self.trouble() {
+            Trouble::Credentials => "the store does not know these credentials: check the access key and its secret \
+                 (`s3.access_key_id`, `s3.secret_access_key`, or where the standard chain finds them)"
+                .into(),
+            Trouble::Expired => {
+                "the credentials have expired: renew them where they come from; a session token in the \
+                 environment is only read when Walden starts"
+                    .into()
+            }
+            Trouble::ClockSkew => {
+                "this machine's clock differs too much from the store's: set it right (`timedatectl`, NTP)".into()
+            }
+            Trouble::Region => match &self.region {
+                Some(region) => format!("the bucket is in region \"{region}\": set `s3.region` to it"),
+                None => "set `s3.region` to the bucket's region; the message may name it".into(),
+            },
+            Trouble::NoBucket => {
+                format!(
+                    "make bucket \"{bucket}\", or correct `repository.url`; with a server of your own check `s3.endpoint`, too"
+                )
+            }
+            Trouble::Denied => format!(
+                "allow this user {} on bucket \"{bucket}\"; Walden needs s3:ListBucket, s3:GetObject, s3:PutObject and \
+                 s3:AbortMultipartUpload (without s3:ListBucket a missing object cannot be told from a forbidden one), \
+                 and s3:DeleteObject for deleting backups",
+                permission(api)
+            ),
+            Trouble::Busy => {
+                "the store is overloaded or has trouble of its own: it is asked again; when this goes on, \
+                 look at the store, or lower `s3.requests`"
+                    .into()
+            }
+            Trouble::Encryption => {
+                "check `s3.encryption` and `s3.kms_key`, and that this user may use that key (kms:GenerateDataKey, \
+                 kms:Decrypt)"
+                    .into()
+            }
+            Trouble::StorageClass => {
+                "the store has no such storage class: check `s3.storage_class_wal` and `s3.storage_class_base`".into()
+            }
+            Trouble::Archived => {
+                "the object lies in an archive class: restore it in the bucket first (RestoreObject), \
+                 and keep WAL and backups in classes that can be read at once"
+                    .into()
+            }
+            Trouble::Unsupported => "the store does not know this request: check `walden check`; for one without \
+                 conditional writes set `s3.create_only = \"head-then-put\"`"
+                .into(),
+            Trouble::Other => {
+                "look up the code in the store's documentation; `walden check` tests the repository".into()
+            }
+        }
+    }
+}
+
+/// The permission that an operation needs.
+fn permission(api: &str) -> &'static str {
+    match api {
+        "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => "s3:PutObject",
+        "ListObjectsV2" => "s3:ListBucket",
+        "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
+        "AbortMultipartUpload" => "s3:AbortMultipartUpload",
+        "DeleteObject" => "s3:DeleteObject",
+        _ => "s3:GetObject",
+    }
+}
+
+fn is_about_certificates(why: &str) -> bool {
+    why.contains("certificate")
+}
+
+/// The error of credentials somewhere below.
+fn credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    match error.downcast_ref() {
+        Some(found) => Some(found),
+        None => credentials(error.source()?),
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text += &format!(": {part}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for S3Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of \"{}\" in bucket \"{}\": ", self.api, self.path, self.bucket)?;
+        match &self.what {
+            What::Answer(answer) => {
+                write!(f, "HTTP {}", answer.status)?;
+                for part in [&answer.code, &answer.message].into_iter().filter(|part| !part.is_empty()) {
+                    write!(f, " {part}")?;
+                }
+                match answer.request_id.as_str() {
+                    "" => Ok(()),
+                    id => write!(f, " (request id {id})"),
+                }
+            }
+            What::NoAnswer(why) => write!(f, "no answer: {why}"),
+            What::NoCredentials { why, .. } => write!(f, "no credentials: {why}"),
+            What::NotAsked(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Error for S3Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str) -> Answer {
+        Answer { status, code: code.into(), ..Answer::default() }
+    }
+
+    #[test]
+    fn each_trouble_is_told_apart_with_a_hint_of_its_own() {
+        let cases = [
+            (403, "InvalidAccessKeyId", Trouble::Credentials, "secret_access_key"),
+            (403, "SignatureDoesNotMatch", Trouble::Credentials, "secret_access_key"),
+            (400, "ExpiredToken", Trouble::Expired, "expired"),
+            (403, "RequestTimeTooSkewed", Trouble::ClockSkew, "clock"),
+            (301, "PermanentRedirect", Trouble::Region, "s3.region"),
+            (404, "NoSuchBucket", Trouble::NoBucket, "make bucket"),
+            (403, "AccessDenied", Trouble::Denied, "s3:PutObject"),
+            (403, "", Trouble::Denied, "s3:PutObject"),
+            (503, "SlowDown", Trouble::Busy, "overloaded"),
+            (500, "", Trouble::Busy, "overloaded"),
+            (409, "ConditionalRequestConflict", Trouble::Busy, "overloaded"),
+            (400, "KMS.DisabledException", Trouble::Encryption, "kms_key"),
+            (400, "InvalidStorageClass", Trouble::StorageClass, "storage_class"),
+            (403, "InvalidObjectState", Trouble::Archived, "archive class"),
+            (501, "NotImplemented", Trouble::Unsupported, "create_only"),
+            (400, "Strange", Trouble::Other, "walden check"),
+        ];
+        for (status, code, trouble, hint) in cases {
+            let answer = answer(status, code);
+            assert_eq!(answer.trouble(), trouble, "{status} {code}");
+            assert!(answer.hint("PutObject", "b").contains(hint), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_bucket_is_not_a_missing_object() {
+        let error = |code| S3Error {
+            api: "GetObject",
+            bucket: "b".into(),
+            path: "k".into(),
+            endpoint: None,
+            what: What::Answer(answer(404, code)),
+        };
+        assert!(error("NoSuchKey").says_absent());
+        assert!(!error("NoSuchBucket").says_absent() && error("NoSuchBucket").is_lasting());
+        assert!(!error("").says_absent(), "what is missing was not said");
+    }
+
+    #[test]
+    fn an_error_says_what_where_and_which_request() {
+        let answer = Answer { message: "Slow".into(), request_id: "tx1".into(), ..answer(503, "SlowDown") };
+        let what = What::Answer(answer);
+        let error = S3Error { api: "PutObject", bucket: "b".into(), path: "p/k".into(), endpoint: None, what };
+        assert_eq!(error.to_string(), "PutObject of \"p/k\" in bucket \"b\": HTTP 503 SlowDown Slow (request id tx1)");
+        assert!(!error.is_lasting());
+    }
+}

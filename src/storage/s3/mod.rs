@@ -1,0 +1,178 @@
+//! Objects in a bucket of Amazon S3 or of a server that speaks its protocol.
+//!
+//! One request is made for one call, or several for a large object; nothing is repeated here but the rest of a body
+//! whose connection broke.
+
+mod body;
+mod client;
+mod error;
+mod get;
+mod list;
+mod multipart;
+mod put;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use bytes::Bytes;
+use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
+
+use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+
+pub use aws_sdk_s3::config::Credentials;
+pub use error::S3Error;
+
+/// Where the bucket is and how it is used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub bucket: String,
+    /// Before every key: empty, or ending with `/`.
+    pub prefix: String,
+    /// `None`: as the environment, the profile or the instance says.
+    pub region: Option<String>,
+    /// URL of a server other than Amazon's.
+    pub endpoint: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// `None`: the standard chain of environment, profile, web identity and instance role.
+    pub credentials: Option<Credentials>,
+    /// The profile of the standard chain.
+    pub profile: Option<String>,
+    /// Certificates to trust beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The account that must own the bucket.
+    pub bucket_owner: Option<String>,
+    /// Objects with this as the second part of their key get this storage class.
+    pub classes: Vec<(String, StorageClass)>,
+    /// `None`: as the bucket is set.
+    pub encryption: Option<ServerSideEncryption>,
+    /// The key of `aws:kms`; `None`: the account's own for S3.
+    pub kms_key: Option<String>,
+    pub create_only: CreateOnly,
+    /// Objects of this size and more, in bytes, are stored in parts.
+    pub multipart_threshold: u64,
+    /// Until a connection is made.
+    pub connect_timeout: Duration,
+    /// Until an answer begins.
+    pub response_timeout: Duration,
+    /// Requests under way at once.
+    pub requests: usize,
+}
+
+/// How an object is stored only where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateOnly {
+    /// By `If-None-Match: *`: the store decides, one of many wins.
+    Conditional,
+    /// By looking first: of two that look at the same moment both store, the later one wins. For stores that ignore
+    /// the condition.
+    HeadThenPut,
+}
+
+/// A bucket, or what lies below a prefix of it.
+#[derive(Debug)]
+pub struct S3Storage {
+    options: Arc<Options>,
+    /// Keeps connections; outlives clients.
+    http: OnceCell<SharedHttpClient>,
+    /// Made by the first call; made anew when its credentials were refused.
+    client: Mutex<Option<Client>>,
+    places: Semaphore,
+}
+
+impl S3Storage {
+    /// Nothing is read or connected to before the first call.
+    pub fn new(options: Options) -> Self {
+        let places = Semaphore::new(options.requests.max(1));
+        Self { options: Arc::new(options), http: OnceCell::new(), client: Mutex::new(None), places }
+    }
+
+    fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.options.prefix)
+    }
+
+    /// The client, and the right to make one request with it at a time.
+    async fn enter(&self, api: &'static str, path: &str) -> Result<(Client, SemaphorePermit<'_>), S3Error> {
+        let place = self.places.acquire().await.expect("the semaphore is never closed");
+        let mut kept = self.client.lock().await;
+        if let Some(client) = &*kept {
+            return Ok((client.clone(), place));
+        }
+        let http = self.http.get_or_try_init(|| client::http(&self.options)).await;
+        let http = http.map_err(|why| S3Error::before(&self.options, api, path, &why))?;
+        let client = client::connect(&self.options, http.clone()).await;
+        *kept = Some(client.clone());
+        Ok((client, place))
+    }
+
+    /// What a call came to; after refused credentials the next call reads them anew.
+    async fn told<T>(&self, operation: &'static str, key: &str, result: Result<T, S3Error>) -> Result<T, StorageError> {
+        let error = match result {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if error.is_about_credentials() {
+            *self.client.lock().await = None;
+        }
+        let store = self.describe();
+        Err(StorageError {
+            operation,
+            key: key.to_string(),
+            store,
+            lasting: error.is_lasting(),
+            source: error.with_hint(),
+        })
+    }
+
+    fn class(&self, key: &str) -> Option<StorageClass> {
+        let kind = key.split('/').nth(1)?;
+        let found = self.options.classes.iter().find(|(folder, _)| folder == kind);
+        found.map(|(_, class)| class.clone())
+    }
+}
+
+#[async_trait]
+impl Storage for S3Storage {
+    fn describe(&self) -> String {
+        format!("s3://{}/{}", self.options.bucket, self.options.prefix).trim_end_matches('/').to_string()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        let result = match body.len() >= self.options.multipart_threshold {
+            true => self.put_parts(key, &body, mode).await,
+            false => self.put_whole(key, body, mode).await,
+        };
+        self.told("put", key.as_str(), result).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        let result = self.get_range(key, range).await;
+        self.told("get", key.as_str(), result).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        let result = self.meta(key).await;
+        self.told("head", key.as_str(), result).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        let result = self.page(folder, after).await;
+        self.told("list", folder, result).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        let result = self.remove(key).await;
+        self.told("delete", key.as_str(), result).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        let result = self.abort_uploads_older_than(age).await;
+        self.told("sweep", "", result).await
+    }
+}
