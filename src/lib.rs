@@ -6,11 +6,12 @@
 //! | layer      | modules                                                                    |
 //! |------------|----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`                                                           |
-//! | activities | `postgres::{cluster, replication, archive, backup, restore, check}`, `postgres::catalog::load` |
+//! | activities | `postgres::{cluster, replication, archive, backup, restore, check, repository}`, `postgres::catalog::load` |
 //! | core       | `postgres::{types, layout, catalog}`: pure                                  |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `config`, `error`, `fsync`, `wire`                                                  |
+//! | leaves     | `budget`, `config`, `error`, `fsync`, `wire`                                        |
 
+pub mod budget;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -22,12 +22,12 @@ struct Layer {
     pure: bool,
 }
 
-const LEAVES: &[&str] = &["config", "error", "fsync", "metrics", "wire"];
+const LEAVES: &[&str] = &["budget", "config", "error", "fsync", "metrics", "wire"];
 const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics"];
 const CORE: &[&str] =
     &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];
 const ACTIVITIES: &[&str] =
-    &["postgres", "retention", "repo", "codec", "storage", "config", "error", "fsync", "metrics", "wire"];
+    &["postgres", "retention", "repo", "codec", "storage", "budget", "config", "error", "fsync", "metrics", "wire"];
 
 const LAYERS: &[Layer] = &[
     Layer { name: "edges", modules: &["", "cli", "service", "http"], may_name: &[""], pure: false },

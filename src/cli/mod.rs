@@ -7,6 +7,8 @@ mod context;
 mod exit;
 mod init;
 mod output;
+mod progress;
+mod repo;
 mod restore;
 mod serve;
 mod status;
@@ -54,6 +56,8 @@ enum Verb {
     Status,
     /// List and verify archived WAL; store or fetch one file.
     Wal(wal::Args),
+    /// Copy, verify and measure everything that is kept of the cluster.
+    Repo(repo::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
@@ -121,6 +125,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             context.block_on_one_thread(status::run(&context))
         }
         Verb::Wal(args) => wal::run(&context()?, args),
+        Verb::Repo(args) => {
+            let context = context()?;
+            context.block_on(repo::run(&context, args))
+        }
         Verb::Restore(args) => {
             let context = context()?;
             context.block_on(restore::run(&context, args))

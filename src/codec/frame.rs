@@ -37,6 +37,11 @@ impl FrameCompressor {
     }
 }
 
+/// Stored bytes of the frame that `stored` begins with.
+pub fn frame_length(stored: &[u8]) -> Result<usize, Damaged> {
+    zstd::zstd_safe::find_frame_compressed_size(stored).map_err(|_| Damaged("what is there is no whole frame".into()))
+}
+
 /// Opens frames one after the other with one reused context.
 pub struct FrameDecompressor(zstd::bulk::Decompressor<'static>);
 

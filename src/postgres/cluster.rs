@@ -5,9 +5,10 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
-use crate::postgres::layout::{ClusterName, Layout};
+use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
+use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
-use crate::storage::{PutMode, PutOutcome, get_all};
+use crate::storage::{Key, PutMode, PutOutcome, get_all};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -76,6 +77,23 @@ impl Cluster {
             let _ = put(&cluster.description, PutMode::Overwrite).await?;
         }
         Ok((cluster, false))
+    }
+
+    /// The WAL file of an object below the WAL folder; `None` for an object that is no WAL file of this cluster.
+    pub fn wal_file(&self, key: &Key) -> Option<WalFileName> {
+        let fits = |name: &WalFileName| match name {
+            WalFileName::Segment(segment) => segment.fits(self.description.segment_size),
+            _ => true,
+        };
+        self.layout.parse_wal(key).filter(fits)
+    }
+
+    /// What an object of this cluster is; `None` for a key that the layout does not know.
+    pub fn object_kind(&self, key: &Key) -> Option<ObjectKind> {
+        match self.layout.parse(key) {
+            Some(ObjectKind::Wal(_)) => self.wal_file(key).map(ObjectKind::Wal),
+            other => other,
+        }
     }
 
     /// Refuses a server that is another cluster than the repository's.

@@ -81,6 +81,18 @@ impl fmt::Display for BackupId {
 crate::postgres::types::serde_as_text!(BackupId);
 crate::postgres::types::serde_as_text!(ClusterName);
 
+/// What an object of a cluster is, by its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// `cluster.json`.
+    Description,
+    Wal(WalFileName),
+    Manifest(BackupId),
+    Pack(PackName),
+    /// Reserves a backup's name.
+    Started(BackupId),
+}
+
 /// The keys of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -110,6 +122,11 @@ impl Layout {
             WalFileName::Segment(segment) => self.key(&format!("wal/{}/{segment}{ZST}", segment.group())),
             other => self.key(&format!("wal/{other}{ZST}")),
         }
+    }
+
+    /// The folder with everything of the cluster.
+    pub fn folder(&self) -> String {
+        format!("{}/", self.cluster)
     }
 
     /// The folder with all WAL.
@@ -156,6 +173,23 @@ impl Layout {
     pub fn parse_wal(&self, key: &Key) -> Option<WalFileName> {
         let name: WalFileName = key.file_name().strip_suffix(ZST)?.parse().ok()?;
         (self.wal(&name) == *key).then_some(name)
+    }
+
+    /// What an object is; `None` for a key that the layout does not know.
+    pub fn parse(&self, key: &Key) -> Option<ObjectKind> {
+        if *key == self.cluster_json() {
+            return Some(ObjectKind::Description);
+        }
+        let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
+            return self.parse_wal(key).map(ObjectKind::Wal);
+        };
+        if let Ok(pack) = path.parse() {
+            return Some(ObjectKind::Pack(pack));
+        }
+        let id: BackupId = path.split_once('/')?.0.parse().ok()?;
+        let kinds =
+            [(self.manifest(&id), ObjectKind::Manifest(id.clone())), (self.started(&id), ObjectKind::Started(id))];
+        kinds.into_iter().find(|(named, _)| named == key).map(|(_, kind)| kind)
     }
 
     /// The backup of a folder in a listing of [`base_folder`](Self::base_folder).
@@ -229,6 +263,28 @@ mod tests {
             "main/wal/00000002.history",
         ] {
             assert_eq!(layout().parse_wal(&Key::new(key).unwrap()), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn every_key_tells_what_it_is_and_strangers_are_nothing() {
+        let layout = layout();
+        let id: BackupId = "20260101-000000Z".parse().unwrap();
+        let pack = PackName { backup: id.clone(), number: 1_000_000 };
+        let wal: WalFileName = "00000002.history".parse().unwrap();
+        for (key, kind) in [
+            (layout.cluster_json(), ObjectKind::Description),
+            (layout.wal(&wal), ObjectKind::Wal(wal)),
+            (layout.manifest(&id), ObjectKind::Manifest(id.clone())),
+            (layout.pack(&pack), ObjectKind::Pack(pack)),
+            (layout.started(&id), ObjectKind::Started(id.clone())),
+        ] {
+            assert_eq!(layout.parse(&key), Some(kind), "{key}");
+        }
+        for key in
+            ["main/x", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
+        {
+            assert_eq!(layout.parse(&Key::new(key).unwrap()), None, "{key}");
         }
     }
 

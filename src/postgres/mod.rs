@@ -7,5 +7,7 @@ pub mod check;
 pub mod cluster;
 pub mod layout;
 pub mod replication;
+pub mod repository;
 pub mod restore;
+pub mod trouble;
 pub mod types;

@@ -57,7 +57,14 @@ impl Repository {
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
     /// its content is not.
     pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
-        let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
+        match self.storage().head(key).await? {
+            Some(meta) => self.header_of(key, meta.size, kind).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The same of an object whose size is known, such as from a listing.
+    pub async fn header_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
         let mut wanted = HEADER_READ;
         let envelope = loop {
             let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
@@ -67,7 +74,7 @@ impl Repository {
                 Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
             }
         };
-        let body = meta.size.saturating_sub(envelope.len);
+        let body = size.saturating_sub(envelope.len);
         if body != envelope.header.stored.size || envelope.header.kind != kind {
             let why = format!(
                 "it is of kind \"{}\" with {} bytes of {body} in its body, expected \"{kind}\"",

@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::budget::Budget;
 use super::session::{Entry, IDLE, Session};
 use super::spool::Spool;
 use super::status::Fetching;
 use super::{Options, memory, render};
+use crate::budget::Budget;
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::absent::is_beyond;

@@ -4,7 +4,6 @@
 //! Three tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers.
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done.
 
-mod budget;
 mod connections;
 mod fetches;
 mod memory;
@@ -26,11 +25,10 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
+use crate::budget::Budget;
 use crate::error::{hints, one_line};
 use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
-
-use budget::Budget;
 
 /// Beyond the time that one request may take, for what is in flight when the service stops.
 const STOP_MARGIN: Duration = Duration::from_secs(5);

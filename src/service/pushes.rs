@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::budget::{Budget, Share};
 use super::ready::{self, Turn, Waiting};
 use super::remembered::Remembered;
 use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher};
 use super::{Options, memory, render};
+use crate::budget::{Budget, Share};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
 use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored};
 

@@ -7,6 +7,7 @@ mod key;
 mod local;
 mod memory;
 mod retry;
+mod walk;
 
 pub mod conformance;
 pub mod faulty;
@@ -24,6 +25,7 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use retry::{Retry, RetryingStorage, pause};
 pub use s3::S3Storage;
+pub use walk::Walk;
 
 /// Entries in one answer of [`Storage::list`], at most.
 pub const LIST_PAGE: usize = 1000;

@@ -82,6 +82,12 @@ impl Walden {
         Self { config, repository, socket, log_folder, expected: RefCell::default(), lines: RefCell::default() }
     }
 
+    /// Walden with a configuration file of its own that names `repository`.
+    pub fn by(scratch: &Scratch, config: PathBuf, repository: PathBuf) -> Self {
+        let (socket, log_folder) = (scratch.join("other.sock"), scratch.folder("logs"));
+        Self { config, repository, socket, log_folder, expected: RefCell::default(), lines: RefCell::default() }
+    }
+
     /// A program's path.
     pub fn program(name: &str) -> PathBuf {
         programs().join(name)

@@ -10,6 +10,7 @@ mod check;
 mod errors;
 mod foundation;
 mod oracle;
+mod repo;
 mod restore;
 mod restored_settings;
 mod s3;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::with_hint;
 use crate::postgres::backup::verify::{Verified, verify};
@@ -17,7 +19,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let mut all = Vec::new();
     for id in chosen(&cluster, args).await? {
-        let verified = verify(&cluster, &id, context.settings.restore.workers).await?;
+        let verified = verify(&cluster, &id, context.settings.restore.workers, &Arc::default()).await?;
         if context.format == Format::Table {
             print_text(&in_words(&verified))?;
         }

@@ -5,12 +5,14 @@ mod render;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
+use super::progress::{Step, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
 use crate::error::{Hint, with_hint};
@@ -22,7 +24,7 @@ use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
 use crate::postgres::restore::start::{self, Recovered};
-use crate::postgres::restore::{Restored, programs, restore};
+use crate::postgres::restore::{Restored, files, programs, restore};
 use crate::postgres::types::Lsn;
 
 const TARGETS: &str = "\
@@ -138,10 +140,12 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     }
     let destination = destination.context("--to-dir is needed")?;
     let programs = args.start.then(|| programs::find(plan.backup.major, args.pg_bin.as_deref())).transpose()?;
-    let shared = Arc::default();
+    let shared: Arc<files::Progress> = Arc::default();
     let restoring =
         restore(&cluster, &plan, &destination, &choices, context.settings.restore.workers, Arc::clone(&shared));
-    let restored = progress::show(restoring, &shared, plan.backup.plain_bytes).await?;
+    let step =
+        || Step { done: shared.bytes.load(Ordering::Relaxed), total: plan.backup.plain_bytes, phase: String::new() };
+    let restored = show(restoring, "restored", step).await?;
     let data_directory = destination.data_directory.as_path();
     if context.format == Format::Table {
         print_text(&render::restored(&plan, data_directory, &restored))?;

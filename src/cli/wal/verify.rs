@@ -23,7 +23,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 fn in_words(verified: &Verified) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
-        text += &format!("DAMAGED: object \"{}\": {}\n", damage.object, damage.why);
+        text += &format!("{}: object \"{}\": {}\n", damage.trouble, damage.object, damage.why);
     }
     if verified.more_damages > 0 {
         text += &format!("and {} more\n", verified.more_damages);

@@ -13,8 +13,9 @@ use crate::error::one_line;
 use crate::postgres::catalog::load::{LoadedWal, list_wal, load_wal};
 use crate::postgres::catalog::{Gap, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
-use crate::repo::ObjectError;
+use crate::storage::{Key, ObjectMeta, get_all};
 
 /// Damages that are told one by one; the rest is counted.
 const MAX_DAMAGES: usize = 1000;
@@ -31,11 +32,12 @@ pub enum Extent {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
     pub object: String,
+    pub trouble: Trouble,
     pub why: String,
 }
 
 /// What a verification found.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Verified {
     /// Segments there are.
     pub segments: u64,
@@ -60,91 +62,116 @@ impl Verified {
         self.damages.is_empty() && self.gaps.is_empty() && self.missing_histories.is_empty()
     }
 
-    fn add(&mut self, object: String, checked: Result<u64, String>) {
+    fn add(&mut self, key: &Key, checked: Result<u64, Why>) {
         self.read += 1;
         match checked {
             Ok(bytes) => self.plain_bytes += bytes,
-            Err(why) if self.damages.len() < MAX_DAMAGES => self.damages.push(Damage { object, why }),
+            Err(Why { trouble, why }) if self.damages.len() < MAX_DAMAGES => {
+                self.damages.push(Damage { object: key.to_string(), trouble, why });
+            }
             Err(_) => self.more_damages += 1,
         }
+    }
+}
+
+/// What a verification reads, and who is told. Objects are begun in the order of their keys.
+pub trait Reading {
+    /// Whether to read the object of a WAL file.
+    fn wants(&mut self, meta: &ObjectMeta, name: WalFileName) -> bool;
+    /// An object was read: the bytes of its content, or what is wrong with it. In any order. Errors end the reading.
+    fn read(&mut self, key: &Key, checked: &Result<u64, Why>) -> anyhow::Result<()>;
+}
+
+/// An extent that nobody watches.
+struct Unwatched {
+    extent: Extent,
+    /// Objects so far, from a random number on.
+    number: u64,
+}
+
+impl Reading for Unwatched {
+    fn wants(&mut self, _: &ObjectMeta, name: WalFileName) -> bool {
+        self.number = self.number.wrapping_add(1);
+        match (self.extent, name) {
+            (Extent::EveryNth(n), WalFileName::Segment(_)) => self.number.is_multiple_of(n.max(1)),
+            _ => true,
+        }
+    }
+
+    fn read(&mut self, _: &Key, _: &Result<u64, Why>) -> anyhow::Result<()> {
+        Ok(())
     }
 }
 
 /// Reads the archive with `workers` objects in work at once. An object that cannot be read counts as damaged: the
 /// others are still checked. Errors: the store does not list.
 pub async fn verify(cluster: &Cluster, extent: Extent, workers: usize) -> anyhow::Result<Verified> {
-    let mut found = Verified {
-        segments: 0,
-        read: 0,
-        plain_bytes: 0,
-        damages: Vec::new(),
-        more_damages: 0,
-        gaps: Vec::new(),
-        foreign: Vec::new(),
-        missing_histories: Vec::new(),
-    };
-    let offset = getrandom::u64()?;
+    verify_watched(cluster, &mut Unwatched { extent, number: getrandom::u64()? }, workers).await
+}
+
+/// The same, of the objects that `reading` wants.
+pub async fn verify_watched(cluster: &Cluster, reading: &mut dyn Reading, workers: usize) -> anyhow::Result<Verified> {
+    let mut found = Verified::default();
     let slots = Arc::new(Semaphore::new(workers.max(1)));
     let mut reads = JoinSet::new();
-    let mut number = 0u64;
-    let size = cluster.description.segment_size;
     let mut listing = list_wal(cluster);
-    let mut loaded = LoadedWal::new(size);
-    while let Some(page) = listing.next_page().await? {
-        for (name, meta) in page {
-            loaded.add(name, &meta);
-            let Some(name) = name else { continue };
-            number += 1;
-            let chosen = match (extent, name) {
-                (Extent::EveryNth(n), WalFileName::Segment(_)) => {
-                    (number.wrapping_add(offset)).is_multiple_of(n.max(1))
-                }
-                _ => true,
-            };
-            if !chosen {
-                continue;
-            }
-            let slot = slots.clone().acquire_owned().await?;
-            while let Some(read) = reads.try_join_next() {
-                let (object, checked) = read?;
-                found.add(object, checked);
-            }
-            let (cluster, object) = (cluster.clone(), meta.key.to_string());
-            reads.spawn(async move {
-                let checked = check(&cluster, name).await;
-                drop(slot);
-                (object, checked)
-            });
+    let mut loaded = LoadedWal::new(cluster.description.segment_size);
+    while let Some((name, meta)) = listing.next().await? {
+        loaded.add(name, &meta);
+        let Some(name) = name.filter(|name| reading.wants(&meta, *name)) else { continue };
+        let slot = slots.clone().acquire_owned().await?;
+        while let Some(read) = reads.try_join_next() {
+            let (key, checked): (Key, _) = read?;
+            reading.read(&key, &checked)?;
+            found.add(&key, checked);
         }
+        let cluster = cluster.clone();
+        reads.spawn(async move {
+            let checked = check(&cluster, name).await;
+            drop(slot);
+            (meta.key, checked)
+        });
     }
     while let Some(read) = reads.join_next().await {
-        let (object, checked) = read?;
-        found.add(object, checked);
+        let (key, checked) = read?;
+        reading.read(&key, &checked)?;
+        found.add(&key, checked);
     }
     found.damages.sort();
-    found.segments = loaded.ranges.iter().map(|range| range.segments).sum();
-    found.gaps = loaded.ranges.gaps();
-    if !found.gaps.is_empty() {
-        // Segments are stored several at a time: what was on its way then is there now.
-        let now = load_wal(cluster).await?.ranges;
-        found.gaps.retain(|gap| !now.contains(gap.first_missing));
-    }
-    found.foreign = loaded.foreign;
-    found.missing_histories = loaded.ranges.iter().map(|range| range.timeline()).collect();
-    found.missing_histories.dedup();
-    found.missing_histories.retain(|timeline| timeline.0 > 1 && !loaded.histories.contains(timeline));
+    found.conclude(cluster, loaded).await?;
     Ok(found)
 }
 
+impl Verified {
+    /// What is missing between the objects that there are.
+    async fn conclude(&mut self, cluster: &Cluster, loaded: LoadedWal) -> anyhow::Result<()> {
+        self.segments = loaded.ranges.iter().map(|range| range.segments).sum();
+        self.gaps = loaded.ranges.gaps();
+        if !self.gaps.is_empty() {
+            // Segments are stored several at a time: what was on its way then is there now.
+            let now = load_wal(cluster).await?.ranges;
+            self.gaps.retain(|gap| !now.contains(gap.first_missing));
+        }
+        self.foreign = loaded.foreign;
+        self.missing_histories = loaded.ranges.iter().map(|range| range.timeline()).collect();
+        self.missing_histories.dedup();
+        self.missing_histories.retain(|timeline| timeline.0 > 1 && !loaded.histories.contains(timeline));
+        Ok(())
+    }
+}
+
 /// Reads one object whole; the bytes of its content, or what is wrong with it.
-async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, String> {
-    let key = cluster.layout.wal(&name);
-    let object = match cluster.repository.get_sealed(&key, WAL_KIND).await {
-        Ok(Some(object)) => object,
-        Ok(None) => return Err("it vanished while the archive was read".into()),
-        Err(ObjectError::Damaged { source, .. }) => return Err(source.to_string()),
-        Err(error) => return Err(format!("it cannot be read: {}", one_line(&error.into()))),
-    };
+async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, Why> {
+    match get_all(cluster.repository.storage(), &cluster.layout.wal(&name)).await {
+        Ok(Some(object)) => check_object(cluster, name, object).await.map_err(Why::damaged),
+        Ok(None) => Err(Why::missing("it vanished while the archive was read")),
+        Err(error) => Err(Why::unread(&error.into())),
+    }
+}
+
+/// Checks a whole object against its own header, its name and the cluster's identity; the bytes of its content, or
+/// what is wrong with it.
+pub async fn check_object(cluster: &Cluster, name: WalFileName, object: bytes::Bytes) -> Result<u64, String> {
     let cluster = cluster.clone();
     let checking = tokio::task::spawn_blocking(move || check_content(&cluster, name, &object));
     checking.await.unwrap_or_else(|panicked| Err(panicked.to_string()))

@@ -1,6 +1,5 @@
 //! Deleting a base backup: what would go, what can no longer be restored, and what forbids it; then the deletion.
 
-use std::collections::BTreeSet;
 use std::io::BufReader;
 
 use anyhow::{Context, anyhow};
@@ -14,7 +13,7 @@ use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::repo::ObjectError;
 use crate::storage::Key;
 
@@ -71,7 +70,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     }
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
-    let lines = lines(histories.known.into_values(), &loaded.complete, &wal.ranges);
+    let lines = TimelinePath::all(histories.known.into_values(), &loaded.complete, &wal.ranges);
     let (needed_by, unknown) = users(cluster, &loaded, id).await?;
     let usable = |backup: &&BackupDescription| {
         let has_history = backup.timeline.0 <= 1 || wal.histories.contains(&backup.timeline);
@@ -172,26 +171,12 @@ fn uses(object: &[u8], id: &BackupId) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// All lines of timelines there are: those that history files tell, and timelines without one.
-fn lines(
-    histories: impl Iterator<Item = TimelineHistory>,
-    backups: &[BackupDescription],
-    ranges: &WalRanges,
-) -> Vec<TimelinePath> {
-    let mut histories: Vec<TimelineHistory> = histories.collect();
-    let known: BTreeSet<TimelineId> = histories.iter().map(|history| history.timeline).collect();
-    let seen = backups.iter().map(|backup| backup.timeline).chain(ranges.iter().map(|range| range.timeline()));
-    let bare: BTreeSet<TimelineId> = seen.filter(|timeline| !known.contains(timeline)).collect();
-    histories.extend(bare.into_iter().map(TimelineHistory::root));
-    histories.into_iter().map(|history| TimelinePath::new(history, ranges.segment_size())).collect()
-}
-
 /// What only backup `id` can restore, on each timeline.
 fn lost(backups: &[BackupDescription], ranges: &WalRanges, lines: &[TimelinePath], id: &BackupId) -> Vec<Moments> {
     let mut lost = Vec::new();
     for line in lines {
         let reaches = |backup: &BackupDescription| {
-            let (from, to) = reachable(backup, ranges, line)?;
+            let (from, to) = line.moments(ranges, backup)?;
             Some((backup.id == *id, from, to))
         };
         let usable = backups.iter().filter(|backup| backup.checksum_failures.is_empty() && line.carries(backup));
@@ -210,14 +195,6 @@ fn lost(backups: &[BackupDescription], ranges: &WalRanges, lines: &[TimelinePath
     lost
 }
 
-/// From where to where a backup can be recovered along a line.
-fn reachable(backup: &BackupDescription, ranges: &WalRanges, line: &TimelinePath) -> Option<(Lsn, Lsn)> {
-    let size = ranges.segment_size();
-    let first = SegmentName::containing(backup.timeline, backup.start_lsn, size).number(size);
-    let end = line.reach(ranges, first, u64::MAX).first_missing.start(size);
-    (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
-}
-
 #[cfg(test)]
 #[path = "delete_tests.rs"]
 mod delete_tests;
@@ -228,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::postgres::catalog::testing::{self, SEGMENT};
-    use crate::postgres::types::{HistoryEntry, SegmentSize};
+    use crate::postgres::types::{HistoryEntry, SegmentSize, TimelineHistory};
 
     /// A backup within one segment of a timeline.
     fn backup(second: u32, timeline: u32, segment: u64) -> BackupDescription {
@@ -260,7 +237,7 @@ mod tests {
             let parent = HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() };
             TimelineHistory { timeline: TimelineId(2), ancestors: vec![parent] }
         });
-        let lines = lines(history.into_iter(), backups, &ranges);
+        let lines = TimelinePath::all(history, backups, &ranges);
         let show = |m: &Moments| format!("{}: {}..{}", m.timeline, m.from.0 / SEGMENT, m.to.0 / SEGMENT);
         lost(backups, &ranges, &lines, &backups[0].id).iter().map(show).collect()
     }

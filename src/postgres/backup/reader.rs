@@ -18,7 +18,10 @@ pub enum FrameError {
     /// The store did not answer.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The pack is absent, ends too early, or the frame in it is damaged.
+    /// There is no such pack.
+    #[error("there is no such object")]
+    Absent,
+    /// The pack ends too early, or the frame in it is damaged.
     #[error(transparent)]
     Damaged(#[from] Damaged),
 }
@@ -69,7 +72,7 @@ impl FrameReader {
         let end = place.offset.saturating_add(STRETCH.max(place.length.into()));
         let key = self.layout.pack(&place.pack);
         let bytes = self.storage.get(&key, place.offset..end).await?;
-        let bytes = bytes.ok_or_else(|| Damaged("there is no such object".into()))?;
+        let bytes = bytes.ok_or(FrameError::Absent)?;
         self.stretch = Some((place.pack.clone(), place.offset, bytes));
         let found = self.in_stretch(place);
         found.ok_or_else(|| Damaged(format!("it ends before the frame at byte {} does", place.offset)).into())

@@ -1,6 +1,7 @@
 //! Is a backup whole? Every frame and file is read and checked, and the WAL that it needs is looked up.
 
 use std::io::BufReader;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,20 +20,23 @@ use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::trouble::Trouble;
 use crate::repo::ObjectError;
 use crate::storage::StorageError;
 
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_FILES: usize = 1000;
-/// Damages that are told one by one; the rest is counted.
+/// Damages that are told one by one; the rest is counted. A pack can cost many files, and must not hide another.
 const MAX_DAMAGES: usize = 100;
+const MAX_DAMAGED_OBJECTS: usize = 1000;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// The object's key.
     pub object: String,
+    pub trouble: Trouble,
     /// The file that cannot be restored because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -65,50 +69,76 @@ impl Verified {
     }
 
     fn add(&mut self, damage: Damage) {
-        match self.damages.len() < MAX_DAMAGES {
+        let known = self.damages.iter().any(|other| other.object == damage.object);
+        match self.damages.len() < if known { MAX_DAMAGES } else { MAX_DAMAGED_OBJECTS } {
             true => self.damages.push(damage),
             false => self.more_damages += 1,
         }
     }
 }
 
-/// Verifies one backup with `workers` threads. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
+/// Verifies one backup with `workers` threads; `read` grows by the plain bytes that were read. Errors: [`NoSuchBackup`]; or the store did not answer, so that the
 /// answer is not known.
-pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow::Result<Verified> {
-    let mut verified = Verified::new(id);
+pub async fn verify(
+    cluster: &Cluster,
+    id: &BackupId,
+    workers: usize,
+    read: &Arc<AtomicU64>,
+) -> anyhow::Result<Verified> {
     let key = cluster.layout.manifest(id);
-    let damage = |why: String| Damage { object: key.to_string(), file: None, why };
+    let mut verified = Verified::new(id);
+    let damage = |trouble, why: String| Damage { object: key.to_string(), trouble, file: None, why };
     let object = match cluster.repository.get_sealed(&key, manifest::KIND).await {
         Ok(Some(object)) => object,
         Ok(None) if objects(cluster, id).await?.is_empty() => {
             return NoSuchBackup::error(cluster, id);
         }
         Ok(None) => {
-            verified.add(damage("there is no such object: the backup is not finished".into()));
+            verified.add(damage(Trouble::Missing, "there is no such object: the backup is not finished".into()));
             return Ok(verified);
         }
         Err(ObjectError::Storage(error)) => return Err(error.into()),
         Err(damaged) => {
-            verified.add(damage(one_line(&damaged.into())));
+            verified.add(damage(Trouble::Damaged, one_line(&damaged.into())));
             return Ok(verified);
         }
     };
+    let (description, mut verified) = verify_content(cluster, id, object, workers, read).await?;
+    if let Some(description) = description {
+        let (files, damages) = verify_wal(cluster, &description).await?;
+        verified.wal_files = files;
+        damages.into_iter().for_each(|damage| verified.add(damage));
+    }
+    Ok(verified)
+}
+
+/// Verifies the content of the manifest `object`, and reads all files that it lists from the packs. The backup's
+/// description, where that can be read. Errors: the store did not answer.
+pub async fn verify_content(
+    cluster: &Cluster,
+    id: &BackupId,
+    object: Bytes,
+    workers: usize,
+    read: &Arc<AtomicU64>,
+) -> anyhow::Result<(Option<BackupDescription>, Verified)> {
+    let key = cluster.layout.manifest(id);
+    let mut verified = Verified::new(id);
+    let damage = |why: String| Damage { object: key.to_string(), trouble: Trouble::Damaged, file: None, why };
     let header = match cluster.repository.verify(&key, manifest::KIND, object.clone()).await {
         Ok(header) => header,
         Err(damaged) => {
             verified.add(damage(one_line(&damaged.into())));
-            return Ok(verified);
+            return Ok((None, verified));
         }
     };
     let description: BackupDescription = match serde_json::from_value(header.about) {
         Ok(description) => description,
         Err(error) => {
             verified.add(damage(format!("its description cannot be read: {error}")));
-            return Ok(verified);
+            return Ok((None, verified));
         }
     };
-    let verified = files(cluster, verified, object, workers).await?;
-    let mut verified = wal(cluster, &description, verified).await?;
+    let mut verified = files(cluster, verified, object, workers, read).await?;
     if (verified.files, verified.plain_bytes) != (description.file_count, description.plain_bytes) {
         let (files, bytes) = (verified.files, verified.plain_bytes);
         verified.add(damage(format!(
@@ -116,39 +146,53 @@ pub async fn verify(cluster: &Cluster, id: &BackupId, workers: usize) -> anyhow:
             description.file_count, description.plain_bytes
         )));
     }
-    Ok(verified)
+    Ok((Some(description), verified))
 }
 
-async fn wal(cluster: &Cluster, backup: &BackupDescription, mut verified: Verified) -> anyhow::Result<Verified> {
+/// Looks up the WAL that a backup needs, by headers: how many files that is, and what is wrong. Errors: the store did
+/// not answer.
+pub async fn verify_wal(cluster: &Cluster, backup: &BackupDescription) -> anyhow::Result<(u64, Vec<Damage>)> {
     let needed = NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn };
+    let (mut files, mut damages) = (0, Vec::new());
     for name in needed.files(backup.segment_size) {
-        verified.wal_files += 1;
-        let why = match is_proven(cluster, &name).await {
+        files += 1;
+        let (trouble, why) = match is_proven(cluster, &name).await {
             Ok(true) => continue,
-            Ok(false) => "the backup needs this WAL file, and there is no such object".to_string(),
+            Ok(false) => {
+                (Trouble::Missing, format!("backup {} needs this WAL file, and there is no such object", backup.id))
+            }
             Err(error) if crate::error::find::<StorageError>(&error).is_some() => return Err(error),
-            Err(error) => one_line(&error),
+            Err(error) => (Trouble::Damaged, one_line(&error)),
         };
-        verified.add(Damage { object: cluster.layout.wal(&name).to_string(), file: None, why });
+        damages.push(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
     }
-    Ok(verified)
+    Ok((files, damages))
 }
 
 /// Reads all files that the manifest lists.
-async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: usize) -> anyhow::Result<Verified> {
+async fn files(
+    cluster: &Cluster,
+    verified: Verified,
+    object: Bytes,
+    workers: usize,
+    read: &Arc<AtomicU64>,
+) -> anyhow::Result<Verified> {
     let key = cluster.layout.manifest(&verified.id).to_string();
     let workers = workers.max(1);
     let (batches, batches_out) = sync_channel(workers);
     let batches_out = Arc::new(Mutex::new(batches_out));
     let shared = Arc::new(Mutex::new(verified));
+    let given_up = Arc::new(AtomicBool::new(false));
+    let _when_dropped = GiveUp(given_up.clone());
     let reading = tokio::task::spawn_blocking(move || read_manifest(&object, &batches));
     let mut checking = Vec::new();
     for _ in 0..workers {
-        let (batches, shared) = (batches_out.clone(), shared.clone());
+        let (batches, shared, read, given_up) = (batches_out.clone(), shared.clone(), read.clone(), given_up.clone());
         let reader = FrameReader::new(cluster.repository.shared_storage(), cluster.layout.clone())?;
         let (cluster, runtime) = (cluster.clone(), Handle::current());
-        checking
-            .push(tokio::task::spawn_blocking(move || check_batches(&cluster, &runtime, reader, &batches, &shared)));
+        checking.push(tokio::task::spawn_blocking(move || {
+            check_batches(&cluster, &runtime, reader, &batches, &shared, &read, &given_up)
+        }));
     }
     drop(batches_out);
     let mut checked = Ok(());
@@ -159,9 +203,18 @@ async fn files(cluster: &Cluster, verified: Verified, object: Bytes, workers: us
     checked?;
     let mut verified = lock(&shared).clone();
     if let Err(error) = read {
-        verified.add(Damage { object: key, file: None, why: one_line(&error) });
+        verified.add(Damage { object: key, trouble: Trouble::Damaged, file: None, why: one_line(&error) });
     }
     Ok(verified)
+}
+
+/// Tells the threads of a verification that nobody waits for it any more.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Hands the files out. Errors: the manifest cannot be read on.
@@ -198,13 +251,19 @@ fn check_batches(
     mut reader: FrameReader,
     batches: &Mutex<Receiver<Vec<File>>>,
     verified: &Mutex<Verified>,
+    read: &AtomicU64,
+    given_up: &AtomicBool,
 ) -> anyhow::Result<()> {
     loop {
         // The lock is held while waiting: one worker waits for a batch, the others for the lock.
         let batch = lock(batches).recv();
         let Ok(batch) = batch else { return Ok(()) };
         for file in batch {
+            if given_up.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let damage = runtime.block_on(check_file(cluster, &mut reader, &file))?;
+            read.fetch_add(file.size, Ordering::Relaxed);
             let mut verified = lock(verified);
             verified.files += 1;
             verified.plain_bytes += file.size;
@@ -216,7 +275,9 @@ fn check_batches(
 async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) -> anyhow::Result<Option<Damage>> {
     let mut hasher = Hasher::default();
     let mut left = file.size;
-    let damage = |object: String, why: String| Some(Damage { object, file: Some(full_path(file)), why });
+    let damage = |object: String, why: String| {
+        Some(Damage { object, trouble: Trouble::Damaged, file: Some(full_path(file)), why })
+    };
     for extent in &file.extents {
         let key = cluster.layout.pack(&extent.pack);
         let mut offset = extent.offset;
@@ -226,8 +287,13 @@ async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) ->
             let plain = match reader.read(&place).await {
                 Ok(plain) => plain,
                 Err(FrameError::Storage(error)) => return Err(error.into()),
+                Err(FrameError::Absent) => {
+                    let (object, why) = (key.to_string(), FrameError::Absent.to_string());
+                    let file = Some(full_path(file));
+                    return Ok(Some(Damage { object, trouble: Trouble::Missing, file, why }));
+                }
                 Err(FrameError::Damaged(damaged)) => {
-                    return Ok(damage(key.to_string(), format!("{damaged} (frame at byte {})", place.offset)));
+                    return Ok(damage(key.to_string(), format!("{} (frame at byte {})", damaged.0, place.offset)));
                 }
             };
             let wanted = left.min(FRAME_SIZE as u64) as usize;
@@ -259,4 +325,24 @@ fn full_path(file: &File) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lost_pack_with_many_files_does_not_hide_another() {
+        let mut verified = Verified::new(&"20260101-000000Z".parse().unwrap());
+        let damage = |object: &str, file: u32| Damage {
+            object: object.into(),
+            trouble: Trouble::Missing,
+            file: Some(file.to_string()),
+            why: String::new(),
+        };
+        (0..500).for_each(|file| verified.add(damage("a", file)));
+        (0..3).for_each(|file| verified.add(damage("b", file)));
+        assert_eq!((verified.damages.len(), verified.more_damages), (101, 402));
+        assert_eq!(verified.damages[100].object, "b");
+    }
 }

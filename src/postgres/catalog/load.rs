@@ -2,7 +2,7 @@
 //! but cannot be read is an answer of its own, and a store that does not answer is an error: neither is ever taken
 //! for absent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
@@ -15,7 +15,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::ObjectError;
-use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta};
+use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
 
 /// Headers read at once.
 const PARALLEL_READS: usize = 16;
@@ -47,6 +47,8 @@ pub struct LoadedWal {
     pub partials: Vec<SegmentName>,
     /// Timelines that have a history file.
     pub histories: Vec<TimelineId>,
+    /// Backup history files: the segment, and where in it a backup began.
+    pub backup_files: Vec<(SegmentName, u32)>,
     /// Objects whose names are no WAL file's, or that lie where their name does not belong.
     pub foreign: Vec<String>,
 }
@@ -208,70 +210,46 @@ async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result
     })
 }
 
-/// Lists the WAL folder, page by page. Errors: the store did not answer.
+/// Lists the WAL folder. Errors: the store did not answer.
 pub async fn load_wal(cluster: &Cluster) -> anyhow::Result<LoadedWal> {
     let mut loaded = LoadedWal::new(cluster.description.segment_size);
     let mut listing = list_wal(cluster);
-    while let Some(page) = listing.next_page().await? {
-        page.iter().for_each(|(name, meta)| loaded.add(*name, meta));
+    while let Some((name, meta)) = listing.next().await? {
+        loaded.add(name, &meta);
     }
     Ok(loaded)
 }
 
-/// Everything in the WAL folder, in pages: the folders of segments in order among the other files.
+/// Everything in the WAL folder, in the order of the keys: segments ascend within a timeline.
 pub fn list_wal(cluster: &Cluster) -> WalListing<'_> {
-    let top = Listing::new(cluster.layout.wal_folder());
-    WalListing { cluster, top, folders: VecDeque::new(), group: None }
+    WalListing { cluster, walk: Walk::new(cluster.layout.wal_folder()) }
 }
 
 /// A listing of WAL that is under way.
 pub struct WalListing<'a> {
     cluster: &'a Cluster,
-    top: Listing,
-    /// Folders of the current page of the top folder that are not listed yet.
-    folders: VecDeque<String>,
-    group: Option<Listing>,
+    walk: Walk,
 }
 
 impl WalListing<'_> {
-    /// The next objects, with the WAL file that each holds; `None` for objects that are none. Errors: the store did not
+    /// The next object, with the WAL file that it holds; `None` for an object that is none. Errors: the store did not
     /// answer.
-    pub async fn next_page(&mut self) -> anyhow::Result<Option<Vec<(Option<WalFileName>, ObjectMeta)>>> {
-        loop {
-            if let Some(group) = &mut self.group {
-                if let Some(page) = group.next_page(self.cluster).await? {
-                    return Ok(Some(self.objects(page)));
-                }
-                self.group = None;
-            }
-            if let Some(folder) = self.folders.pop_front() {
-                self.group = Some(Listing::new(folder));
-                continue;
-            }
-            let Some(page) = self.top.next_page(self.cluster).await? else { return Ok(None) };
-            let is_folder = |entry: &&ListEntry| matches!(entry, ListEntry::Folder(_));
-            self.folders.extend(page.iter().filter(is_folder).map(|folder| folder.name().to_string()));
-            return Ok(Some(self.objects(page)));
-        }
-    }
-
-    fn objects(&self, page: Vec<ListEntry>) -> Vec<(Option<WalFileName>, ObjectMeta)> {
-        let fits = |name: &WalFileName| match name {
-            WalFileName::Segment(segment) => segment.fits(self.cluster.description.segment_size),
-            _ => true,
-        };
-        let object = |entry| match entry {
-            ListEntry::Object(meta) => Some((self.cluster.layout.parse_wal(&meta.key).filter(fits), meta)),
-            ListEntry::Folder(_) => None,
-        };
-        page.into_iter().filter_map(object).collect()
+    pub async fn next(&mut self) -> anyhow::Result<Option<(Option<WalFileName>, ObjectMeta)>> {
+        let Some(meta) = self.walk.next(self.cluster.repository.storage()).await? else { return Ok(None) };
+        Ok(Some((self.cluster.wal_file(&meta.key), meta)))
     }
 }
 
 impl LoadedWal {
     /// Nothing yet.
     pub fn new(size: SegmentSize) -> Self {
-        Self { ranges: WalRanges::new(size), partials: Vec::new(), histories: Vec::new(), foreign: Vec::new() }
+        Self {
+            ranges: WalRanges::new(size),
+            partials: Vec::new(),
+            histories: Vec::new(),
+            backup_files: Vec::new(),
+            foreign: Vec::new(),
+        }
     }
 
     /// Adds one object of a listing.
@@ -280,7 +258,7 @@ impl LoadedWal {
             Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, instant(meta.modified)),
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
-            Some(WalFileName::Backup { .. }) => (),
+            Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
             None => self.foreign.push(meta.key.to_string()),
         }
     }

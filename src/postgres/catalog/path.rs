@@ -1,5 +1,7 @@
 //! The line of timelines that a recovery follows, and how far the kept WAL goes along it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{BackupDescription, WalRanges};
@@ -46,6 +48,21 @@ impl TimelinePath {
     /// The line that a history tells, of a cluster with segments of this size.
     pub fn new(history: TimelineHistory, size: SegmentSize) -> Self {
         Self { history, size }
+    }
+
+    /// All lines there are: those that history files tell, and those of timelines without one, taken for the first of
+    /// theirs.
+    pub fn all(
+        histories: impl IntoIterator<Item = TimelineHistory>,
+        backups: &[BackupDescription],
+        ranges: &WalRanges,
+    ) -> Vec<Self> {
+        let mut histories: Vec<TimelineHistory> = histories.into_iter().collect();
+        let known: BTreeSet<TimelineId> = histories.iter().map(|history| history.timeline).collect();
+        let seen = backups.iter().map(|backup| backup.timeline).chain(ranges.iter().map(|range| range.timeline()));
+        let bare: BTreeSet<TimelineId> = seen.filter(|timeline| !known.contains(timeline)).collect();
+        histories.extend(bare.into_iter().map(TimelineHistory::root));
+        histories.into_iter().map(|history| Self::new(history, ranges.segment_size())).collect()
     }
 
     /// The timeline that it leads to.
@@ -128,6 +145,13 @@ impl TimelinePath {
             }
         }
         Reach { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
+    }
+
+    /// From where to where a backup on the line can be recovered along it; `None` when its own WAL is not all kept.
+    pub fn moments(&self, ranges: &WalRanges, backup: &BackupDescription) -> Option<(Lsn, Lsn)> {
+        let first = SegmentName::containing(backup.timeline, backup.start_lsn, self.size).number(self.size);
+        let end = self.reach(ranges, first, u64::MAX).first_missing.start(self.size);
+        (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
     }
 
     /// The first segment of the line that is kept, at or after a number.

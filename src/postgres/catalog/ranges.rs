@@ -135,6 +135,28 @@ impl WalRanges {
         Gap { first_missing: name(first), last_missing: name(next - 1), segments: next - first }
     }
 
+    /// The segments kept here that `other` does not keep, as stretches.
+    pub fn missing_in(&self, other: &Self) -> Vec<Gap> {
+        let mut missing = Vec::new();
+        for range in &self.ranges {
+            let (mut number, last) = (range.first.number(self.size), range.last.number(self.size));
+            while number <= last {
+                let theirs = other.of(range.timeline()).iter().find(|range| range.last.number(self.size) >= number);
+                let (from, to) = theirs.map_or((u64::MAX, u64::MAX), |theirs| {
+                    (theirs.first.number(self.size), theirs.last.number(self.size))
+                });
+                if from > number {
+                    let until = last.min(from - 1);
+                    let name = |number| SegmentName::from_number(range.timeline(), number, self.size);
+                    let segments = until - number + 1;
+                    missing.push(Gap { first_missing: name(number), last_missing: name(until), segments });
+                }
+                number = to.saturating_add(1);
+            }
+        }
+        missing
+    }
+
     /// The first LSN after a range.
     pub fn end(&self, range: &WalRange) -> Lsn {
         range.last.end(self.size)
@@ -185,6 +207,29 @@ mod tests {
                 prop_assert!((first..=last).all(|n| !kept.contains(&(timeline, n))));
                 prop_assert!(kept.contains(&(timeline, first - 1)) && kept.contains(&(timeline, last + 1)));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_another_archive_lacks_is_told_segment_by_segment(
+            ours in prop::collection::btree_set((1u32..3, 50u64..70), 0..40),
+            theirs in prop::collection::btree_set((1u32..3, 50u64..70), 0..40),
+        ) {
+            let all = |kept: &BTreeSet<(u32, u64)>| {
+                let mut ranges = WalRanges::new(size());
+                kept.iter().for_each(|(timeline, number)| {
+                    ranges.add(name(*timeline, *number), 1, DateTime::UNIX_EPOCH);
+                });
+                ranges
+            };
+            let missing = all(&ours).missing_in(&all(&theirs));
+            let told: Vec<(u32, u64)> = missing.iter().flat_map(|gap| {
+                let (first, last) = (gap.first_missing.number(size()), gap.last_missing.number(size()));
+                assert_eq!(gap.segments, last - first + 1);
+                (first..=last).map(|number| (gap.first_missing.timeline.0, number))
+            }).collect();
+            prop_assert_eq!(told, ours.difference(&theirs).copied().collect::<Vec<_>>());
         }
     }
 

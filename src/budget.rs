@@ -1,3 +1,5 @@
+//! Bytes of memory that work in flight shares.
+
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

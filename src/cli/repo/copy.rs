@@ -1,0 +1,159 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use anyhow::anyhow;
+use chrono::Utc;
+use serde::Serialize;
+
+use super::super::context::open_storage;
+use super::super::progress::{Step, show};
+use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
+use super::asked_to_end;
+use crate::config::{self, RepositoryUrl, Settings};
+use crate::error::with_hint;
+use crate::postgres::layout::BackupId;
+use crate::postgres::repository::copy::{Copied, Count, Options, Progress, Proof, Side, copy, open_destination};
+use crate::storage::Storage;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    to: To,
+    /// Copy only this backup, the WAL from its start to its stop, and the histories of its timeline.
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct To {
+    /// The other repository, reached with the present settings.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// A configuration file whose repository is the other one, such as with other credentials. The environment does
+    /// not override it.
+    #[arg(long, value_name = "FILE")]
+    to_config: Option<PathBuf>,
+}
+
+/// What was done, for `--format json`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// The destination was made a repository now.
+    repository_created: bool,
+    #[serde(flatten)]
+    copied: &'a Copied,
+}
+
+/// Copies. Exit code 3 when anything that the source had is not at the destination.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let source = context.cluster().await?;
+    let storage = destination(&context.settings, &args.to)?;
+    let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
+    let settings = &context.settings.wal;
+    let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
+    let progress = Arc::new(Progress::default());
+    let step = || Step {
+        done: progress.done.load(Ordering::Relaxed),
+        total: progress.total.load(Ordering::Relaxed),
+        phase: progress.phase.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    };
+    let copied = tokio::select! {
+        copied = show(copy(&source, &destination, &options, progress.clone()), "copied", step) => copied?,
+        asked = asked_to_end() => {
+            asked?;
+            return Err(with_hint(anyhow!("interrupted"), "run the same again: what was copied is not copied again"));
+        }
+    };
+    match context.format {
+        Format::Json => print_json(&Report { repository_created, copied: &copied })?,
+        Format::Table => print_text(&in_words(&copied, repository_created))?,
+    }
+    Ok(if copied.complete { Exit::Success } else { Exit::Unsound })
+}
+
+fn destination(present: &Settings, to: &To) -> anyhow::Result<Arc<dyn Storage>> {
+    match (&to.to, &to.to_config) {
+        (Some(url), _) => {
+            let mut settings = present.clone();
+            settings.repository.url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
+            open_storage(&settings)
+        }
+        (None, file) => {
+            let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
+            let settings = config::load(Some(file), std::iter::empty::<(String, String)>())?;
+            settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            open_storage(&settings)
+        }
+    }
+}
+
+fn in_words(copied: &Copied, created: bool) -> String {
+    let Copied { cluster, source, destination, counts, .. } = copied;
+    let made = if created { ", made a repository now" } else { "" };
+    let mut text = format!("cluster \"{cluster}\"\nfrom {source}\nto   {destination}{made}\n\n");
+    let mut table = Table::new(&["", ">COPIED", ">SIZE", ">THERE ALREADY"]);
+    for (name, Count { copied, copied_bytes, present }) in
+        [("WAL files", counts.wal), ("packs", counts.packs), ("backups", counts.backups)]
+    {
+        table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string()]);
+    }
+    text += &table.render();
+    text += &proofs(&copied.continuity.proofs);
+    text += &troubles(copied);
+    text += match copied.complete {
+        true => "complete: all that the source had is there, and every backup leads as far as from the source\n",
+        false => "NOT complete: see above\n",
+    };
+    text
+}
+
+/// How far each backup leads, from either repository.
+fn proofs(proofs: &[Proof]) -> String {
+    if proofs.is_empty() {
+        return "\n".into();
+    }
+    let mut table = Table::new(&["BACKUP", ">TLI", "RESTORES FROM", "TO, AT THE SOURCE", "TO, FROM THE COPY", ""]);
+    for proof in proofs {
+        let end = |end: Option<crate::postgres::types::Lsn>| end.map_or("nowhere".into(), |end| end.to_string());
+        table.row([
+            proof.backup.to_string(),
+            proof.timeline.to_string(),
+            proof.from.to_string(),
+            end(proof.source_end),
+            end(proof.destination_end),
+            if proof.holds() { "proven".into() } else { "NOT PROVEN".into() },
+        ]);
+    }
+    format!("\n{}\n", table.render())
+}
+
+fn troubles(copied: &Copied) -> String {
+    let mut text = String::new();
+    for failure in &copied.failures {
+        let at = if failure.at == Side::Source { "source" } else { "destination" };
+        text += &format!("{}: object \"{}\" at the {at}: {}\n", failure.trouble, failure.object, failure.why);
+    }
+    if copied.more_failures > 0 {
+        text += &format!("and {} more\n", copied.more_failures);
+    }
+    for gap in &copied.continuity.missing_segments {
+        let (first, last) = (gap.first_missing, gap.last_missing);
+        text += &format!("NOT COPIED: {first} to {last} ({} segments)\n", gap.segments);
+    }
+    for object in &copied.continuity.missing {
+        text += &format!("NOT COPIED: object \"{object}\"\n");
+    }
+    for gap in &copied.source_gaps {
+        let (first, last) = (gap.first_missing, gap.last_missing);
+        text += &format!("GAP of the source: {first} to {last} are missing ({} segments)\n", gap.segments);
+    }
+    for id in &copied.unfinished {
+        text += &format!("left out: backup {id} is being taken, or was interrupted\n");
+    }
+    for object in &copied.foreign {
+        text += &format!("left out: object \"{object}\" is no WAL file\n");
+    }
+    text
+}

@@ -1,0 +1,166 @@
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::anyhow;
+
+use super::super::progress::{Step, show};
+use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::asked_to_end;
+use crate::error::with_hint;
+use crate::postgres::repository::Extent;
+use crate::postgres::repository::verify::{Options, Report, Verification};
+use crate::storage::Key;
+
+/// The largest sample in objects: their numbers are kept in memory.
+const MAX_SAMPLE: u32 = 1_000_000;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Read only so many segments and packs, chosen at random: a number of objects, or a percentage such as 5%. All
+    /// else is read, and what is missing is found, anyway.
+    #[arg(long, value_name = "N|PERCENT%")]
+    sample: Option<Sample>,
+    /// Choose the sample that this number gave before.
+    #[arg(long, value_name = "NUMBER", requires = "sample")]
+    seed: Option<u64>,
+    /// Go on behind this object, as a verification that was interrupted says.
+    #[arg(long, value_name = "KEY", value_parser = key)]
+    after: Option<Key>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample(Extent);
+
+impl FromStr for Sample {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected a number of objects from 1 to {MAX_SAMPLE}, or more than 0% to 100%");
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+                if percent > 0.0 && percent <= 100.0 { Ok(Self(Extent::Percent(percent))) } else { Err(wrong()) }
+            }
+            None => {
+                let count: u32 = text.parse().map_err(|_| wrong())?;
+                if (1..=MAX_SAMPLE).contains(&count) { Ok(Self(Extent::Objects(count))) } else { Err(wrong()) }
+            }
+        }
+    }
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    Key::new(text).map_err(|error| error.to_string())
+}
+
+/// Verifies. Exit code 3 when anything is damaged, missing or could not be read.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    if args.sample.is_some() && args.after.is_some() && args.seed.is_none() {
+        let error = anyhow!("--after goes on with a sample, and which one is not said");
+        return Err(with_hint(error, "add the --seed that the interrupted verification printed"));
+    }
+    let cluster = context.cluster().await?;
+    let settings = &context.settings;
+    let options = Options {
+        extent: args.sample.map_or(Extent::All, |sample| sample.0),
+        // Short enough to be typed again.
+        seed: args.seed.map_or_else(|| getrandom::u32().map(u64::from), Ok)?,
+        after: args.after.clone(),
+        workers: settings.restore.workers,
+        memory: settings.wal.memory as u64,
+    };
+    let verification = Arc::new(Verification::new(cluster, options));
+    let progress = &verification.progress;
+    let step = || Step {
+        done: progress.done.load(Ordering::Relaxed),
+        total: progress.total.load(Ordering::Relaxed),
+        phase: String::new(),
+    };
+    let ended = tokio::select! {
+        ended = show(verification.run(), "verified", step) => ended,
+        asked = asked_to_end() => asked.and_then(|()| Err(anyhow!("interrupted"))),
+    };
+    let report = verification.report(ended.is_ok());
+    match context.format {
+        Format::Json => print_json(&report)?,
+        Format::Table => print_text(&in_words(&report))?,
+    }
+    ended.map_err(|error| go_on(error, &report, args))?;
+    Ok(if report.sound { Exit::Success } else { Exit::Unsound })
+}
+
+/// The error with the arguments that go on where it ended.
+fn go_on(error: anyhow::Error, report: &Report, args: &Args) -> anyhow::Error {
+    let Some(done) = &report.done else { return error };
+    let sample = match (args.sample, report.seed) {
+        (Some(Sample(Extent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
+        (Some(Sample(Extent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
+        _ => String::new(),
+    };
+    with_hint(error, format!("`walden repo verify --after {done}{sample}` goes on where this one ended"))
+}
+
+fn in_words(report: &Report) -> String {
+    let found = &report.found;
+    let mut text = String::new();
+    for finding in &found.findings {
+        let files = match finding.files {
+            0 => String::new(),
+            1 => " (1 file)".into(),
+            files => format!(" ({files} files)"),
+        };
+        text += &format!("{}: object \"{}\": {}{files}\n", finding.trouble, finding.object, finding.why);
+    }
+    if found.more_findings > 0 {
+        text += &format!("and {} more\n", found.more_findings);
+    }
+    if found.more_files > 0 {
+        text += &format!("and {} more files of backups cannot be restored\n", found.more_files);
+    }
+    for gap in &found.gaps {
+        let (first, last) = (gap.first_missing, gap.last_missing);
+        text += &format!("GAP: {first} to {last} are missing ({} segments)\n", gap.segments);
+    }
+    for timeline in &found.missing_histories {
+        text += &format!("MISSING: the history file of timeline {timeline}\n");
+    }
+    for id in &found.unfinished {
+        text += &format!("not verified: backup {id} is being taken, or was interrupted\n");
+    }
+    for object in &found.unknown {
+        text += &format!("unknown: object \"{object}\"\n");
+    }
+    let verdict = match (report.sound, report.finished) {
+        (true, true) => "sound",
+        (true, false) => "sound so far",
+        (false, _) => "NOT sound",
+    };
+    let packs =
+        report.seed.map(|seed| format!(", {} packs (sample with --seed {seed})", found.packs)).unwrap_or_default();
+    let after = report.began_after.as_ref().map(|key| format!(", from behind {key} on")).unwrap_or_default();
+    text + &format!(
+        "cluster \"{}\" in {} is {verdict}: read {} backups{packs}, {} WAL files, {}{after}\n",
+        report.cluster,
+        report.repository,
+        found.backups,
+        found.wal_files,
+        bytes(found.plain_bytes),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_number_of_objects_or_a_percentage() {
+        let parse = |text: &str| text.parse::<Sample>().map(|sample| sample.0);
+        assert_eq!(parse("7"), Ok(Extent::Objects(7)));
+        assert_eq!(parse("2.5%"), Ok(Extent::Percent(2.5)));
+        assert_eq!(parse("100%"), Ok(Extent::Percent(100.0)));
+        for text in ["", "0", "0%", "101%", "nan%", "-1", "1000001", "x"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+}

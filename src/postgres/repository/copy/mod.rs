@@ -1,0 +1,214 @@
+//! A cluster into another repository: history files and WAL first, then packs, a backup's manifest last, so that the
+//! destination is right wherever it is interrupted. What is there already is not copied again.
+
+mod proof;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::anyhow;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::error::{Hint, find};
+use crate::postgres::backup::delete::NoSuchBackup;
+use crate::postgres::catalog::Gap;
+use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, load_wal};
+use crate::postgres::cluster::{Cluster, NotRegistered};
+use crate::postgres::layout::{BackupId, ClusterName};
+use crate::postgres::trouble::Trouble;
+use crate::postgres::types::WalFileName;
+use crate::repo::Repository;
+use crate::storage::{ObjectMeta, Storage};
+
+use super::Crew;
+pub use proof::{Continuity, Proof, Snapshot};
+use transfer::Copier;
+pub use transfer::{Count, Counts, Failure, Side};
+
+/// What is copied, and its bounds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only this backup with the WAL that it cannot be restored without.
+    pub backup: Option<BackupId>,
+    /// Objects in work at once.
+    pub workers: usize,
+    /// Bytes of objects in memory at once; a larger object goes alone.
+    pub memory: u64,
+}
+
+/// How far a copy is, in stored bytes.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub done: AtomicU64,
+    /// Of WAL and packs; 0 until it is known.
+    pub total: AtomicU64,
+    /// What is being done, in words.
+    pub phase: Mutex<String>,
+}
+
+/// What was copied, and what proves it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Copied {
+    pub cluster: ClusterName,
+    /// The repositories' URLs.
+    pub source: String,
+    pub destination: String,
+    /// Everything that the source had when the copy began is at the destination.
+    pub complete: bool,
+    #[serde(flatten)]
+    pub counts: Counts,
+    pub failures: Vec<Failure>,
+    /// Failures beyond those listed.
+    pub more_failures: u64,
+    pub continuity: Continuity,
+    /// What the source itself lacks.
+    pub source_gaps: Vec<Gap>,
+    /// Not copied: being taken, or interrupted.
+    pub unfinished: Vec<BackupId>,
+    /// Not copied: objects in the WAL folder that are no WAL file's.
+    pub foreign: Vec<String>,
+}
+
+/// Both URLs lead to the same repository.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{destination}\" is the same repository as \"{source_url}\": both have the id {id}")]
+pub struct SameRepository {
+    pub source_url: String,
+    pub destination: String,
+    pub id: String,
+}
+
+/// The destination has another cluster of that name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "repository \"{destination}\" has a cluster \"{name}\" with system identifier {found}; the one to copy has {expected}"
+)]
+pub struct OtherCluster {
+    pub destination: String,
+    pub name: ClusterName,
+    pub found: String,
+    pub expected: String,
+}
+
+/// Opens the destination, and makes it a repository with this cluster where it is not one yet; says whether it was.
+/// Errors: [`SameRepository`], [`OtherCluster`], or the store's.
+pub async fn open_destination(
+    source: &Cluster,
+    storage: Arc<dyn Storage>,
+    now: DateTime<Utc>,
+) -> anyhow::Result<(Cluster, bool)> {
+    let (repository, created) = Repository::init(storage, now).await?;
+    if repository.marker().id == source.repository.marker().id {
+        let (source_url, destination) = (source.repository.describe(), repository.describe());
+        return Err(SameRepository { source_url, destination, id: repository.marker().id.clone() })
+            .hint("name another destination; one that was copied by other means carries its source's walden.json");
+    }
+    let ours = &source.description;
+    match Cluster::open(repository.clone(), ours.name.clone()).await {
+        Ok(theirs) if theirs.description.system_identifier != ours.system_identifier => {
+            let (found, expected) = (theirs.description.system_identifier, ours.system_identifier);
+            let (found, expected) = (found.to_string(), expected.to_string());
+            return Err(OtherCluster { destination: repository.describe(), name: ours.name.clone(), found, expected })
+                .hint("copy into another repository: names and what lies below them are never mixed");
+        }
+        Err(error) if find::<NotRegistered>(&error).is_none() => return Err(error),
+        _ => (),
+    }
+    Ok((Cluster::register(repository, ours.clone()).await?.0, created))
+}
+
+/// Copies. What is damaged, missing or in conflict is told in the result, and the rest is copied. Errors: a repository
+/// did not answer; the next run goes on where this one ended.
+pub async fn copy(
+    source: &Cluster,
+    destination: &Cluster,
+    options: &Options,
+    progress: Arc<Progress>,
+) -> anyhow::Result<Copied> {
+    let mut before = load(source).await?;
+    if let Some(id) = &options.backup {
+        if let Some((_, why)) = before.damaged.iter().find(|(damaged, _)| damaged == id) {
+            return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
+        }
+        before = before.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)?;
+    }
+    progress.total.store(before.stored_bytes(), Ordering::Relaxed);
+    let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
+    for (id, why) in &before.damaged {
+        copier.failed(Side::Source, &source.layout.manifest(id), Trouble::Damaged, why.clone())?;
+    }
+    // History files first: with them the destination never takes an old timeline for the last.
+    named(&copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
+    match options.backup {
+        Some(_) => named(&copier, before.segments().map(WalFileName::Segment)).await?,
+        None => all_wal(&copier, true).await?,
+    }
+    for backup in &before.backups {
+        copier.backup(&before, backup).await?;
+    }
+    if options.backup.is_none() {
+        all_wal(&copier, false).await?;
+    }
+    let after = load(destination).await?;
+    let continuity = proof::prove(&before, &after, &source.layout);
+    let (counts, failures, more_failures) = copier.results();
+    Ok(Copied {
+        cluster: source.description.name.clone(),
+        source: source.repository.describe(),
+        destination: destination.repository.describe(),
+        complete: failures.is_empty() && continuity.is_proven(),
+        counts,
+        failures,
+        more_failures,
+        continuity,
+        source_gaps: before.wal.ranges.gaps(),
+        unfinished: before.unfinished,
+        foreign: before.wal.foreign,
+    })
+}
+
+async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
+    // Backups first: the WAL of one that was complete by then is in the listing that follows.
+    let backups = load_backups(cluster).await?;
+    let wal = load_wal(cluster).await?;
+    let histories: BTreeMap<_, _> = load_histories(cluster, &wal.histories).await?.known;
+    let (backups, damaged, unfinished) = (backups.complete, backups.damaged, backups.unfinished);
+    Ok(Snapshot { backups, damaged, unfinished, wal, histories })
+}
+
+/// Copies these WAL files.
+async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -> anyhow::Result<()> {
+    let mut crew = Crew::new(copier.workers);
+    for name in names {
+        let copier = copier.clone();
+        crew.add(async move { copier.named_wal(name).await }).await?;
+    }
+    crew.finish().await?;
+    Ok(())
+}
+
+/// Copies all WAL files that the destination has not. Both listings go by key, so they are read side by side. With
+/// `compare` those that it has are compared, and history files are left out: they were copied before.
+async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
+    let mut crew = Crew::new(copier.workers);
+    let (mut ours, mut theirs) = (list_wal(&copier.source), list_wal(&copier.destination));
+    let mut next: Option<ObjectMeta> = theirs.next().await?.map(|(_, meta)| meta);
+    while let Some((name, meta)) = ours.next().await? {
+        let Some(name) = name.filter(|name| !compare || !matches!(name, WalFileName::History(_))) else { continue };
+        while next.as_ref().is_some_and(|next| next.key < meta.key) {
+            next = theirs.next().await?.map(|(_, meta)| meta);
+        }
+        let there = next.as_ref().filter(|next| next.key == meta.key).map(|next| next.size);
+        if there.is_none() || compare {
+            let copier = copier.clone();
+            crew.add(async move { copier.wal(name, meta.size, there).await }).await?;
+        }
+    }
+    crew.finish().await?;
+    Ok(())
+}

@@ -1,0 +1,206 @@
+use std::sync::Arc;
+
+use chrono::DateTime;
+
+use super::*;
+use crate::postgres::archive::testing::segment;
+use crate::postgres::backup::verify::verify;
+use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::{Key, MemoryStorage, PutMode};
+
+const PACK: &str = "main/base/20260101-000000Z/pack-000002";
+const SEGMENT_5: &str = "main/wal/0000000100000000/000000010000000000000005.zst";
+
+fn options() -> Options {
+    // Less than two packs: they go one by one.
+    Options { backup: None, workers: 3, memory: 1 << 16 }
+}
+
+async fn copied(source: &Cluster, to: Arc<dyn Storage>, options: &Options) -> anyhow::Result<Copied> {
+    let destination = open_destination(source, to, DateTime::UNIX_EPOCH).await?.0;
+    copy(source, &destination, options, Arc::default()).await
+}
+
+/// What makes a backup that is there one that can be restored.
+async fn assert_backups_whole(storage: Arc<dyn Storage>) {
+    let Ok(repository) = Repository::open(storage.clone()).await else { return };
+    let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return };
+    for backup in load_backups(&cluster).await.unwrap().complete {
+        let verified = verify(&cluster, &backup.id, 1, &Arc::default()).await.unwrap();
+        assert!(verified.is_sound(), "{verified:?}");
+    }
+}
+
+fn troubles(copied: &Copied) -> Vec<(Side, Trouble, &str)> {
+    copied.failures.iter().map(|failure| (failure.at, failure.trouble, failure.object.as_str())).collect()
+}
+
+#[tokio::test]
+async fn a_copy_equals_its_source_and_a_second_one_copies_nothing() {
+    let (source, storage) = example().await;
+    let to = Arc::new(MemoryStorage::default());
+    let first = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(first.complete, "{first:?}");
+    assert_eq!((first.counts.wal.copied, first.counts.packs.copied, first.counts.backups.copied), (9, 3, 2));
+    assert!(first.continuity.proofs.iter().all(|proof| proof.source_end.is_some()), "{:?}", first.continuity);
+    assert_eq!(content(&*to).await, content(&*storage).await);
+    let again = copied(&source, to.clone(), &options()).await.unwrap();
+    assert!(again.complete);
+    let counts = again.counts;
+    assert_eq!((counts.wal.copied, counts.packs.copied, counts.backups.copied), (0, 0, 0));
+    assert_eq!((counts.wal.present, counts.backups.present), (9, 2));
+}
+
+/// Wherever it ends, what is at the destination is right; and the next run brings the rest.
+#[tokio::test]
+async fn a_copy_that_dies_anywhere_is_right_so_far_and_the_next_one_completes_it() {
+    let (source, storage) = example().await;
+    let expected = content(&*storage).await;
+    for point in [CrashPoint::Before, CrashPoint::After] {
+        for stop_at in 0.. {
+            let to = Arc::new(MemoryStorage::default());
+            let faulty = Arc::new(FaultyStorage::new(to.clone(), stop_at, point));
+            let died = copied(&source, faulty.clone(), &options()).await;
+            if !faulty.stopped() {
+                assert!(died.unwrap().complete);
+                break;
+            }
+            assert!(died.is_err(), "call {stop_at}, {point:?}");
+            assert_backups_whole(to.clone()).await;
+            let again = copied(&source, to.clone(), &options()).await.unwrap();
+            assert!(again.complete, "call {stop_at}, {point:?}: {again:?}");
+            assert!(content(&*to).await == expected, "call {stop_at}, {point:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_stops_answering_never_makes_a_complete_copy() {
+    let (_, storage) = example().await;
+    let expected = content(&*storage).await;
+    for stop_at in 2.. {
+        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, CrashPoint::Before));
+        let repository = Repository::open(faulty.clone()).await.unwrap();
+        let source = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let to = Arc::new(MemoryStorage::default());
+        let result = copied(&source, to.clone(), &options()).await;
+        if !faulty.stopped() {
+            assert!(result.unwrap().complete && content(&*to).await == expected);
+            return;
+        }
+        assert!(result.is_err() || !result.unwrap().complete, "call {stop_at}");
+        assert_backups_whole(to).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_at_the_source_is_named_and_no_backup_that_needs_it_is_made() {
+    for (key, backups) in [
+        (PACK, 0),
+        ("main/base/20260102-000000Z/pack-000001", 1),
+        ("main/base/20260101-000000Z/manifest.zst", 1),
+        // The first backup's own segment.
+        ("main/wal/0000000100000000/000000010000000000000002.zst", 1),
+        (SEGMENT_5, 2),
+        ("main/wal/00000002.history.zst", 1),
+    ] {
+        let (source, storage) = example().await;
+        damage(&*storage, key).await;
+        let to = Arc::new(MemoryStorage::default());
+        let copied = copied(&source, to.clone(), &options()).await.unwrap();
+        assert!(!copied.complete, "{key}");
+        assert!(troubles(&copied).contains(&(Side::Source, Trouble::Damaged, key)), "{key}: {copied:?}");
+        assert_eq!(copied.counts.backups.copied, backups, "{key}: {copied:?}");
+        assert!(!content(&*to).await.iter().any(|(copy, _)| copy.as_str() == key));
+        assert_backups_whole(to).await;
+    }
+}
+
+#[tokio::test]
+async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure() {
+    let (source, storage) = example().await;
+    storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
+    let without_pack = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
+    assert_eq!(troubles(&without_pack), [(Side::Source, Trouble::Missing, PACK)]);
+    assert_eq!(without_pack.continuity.missing.len(), 2, "both backups need it");
+
+    let (source, storage) = example().await;
+    storage.delete(&Key::new("main/wal/0000000100000000/000000010000000000000003.zst").unwrap()).await.unwrap();
+    let with_gap = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
+    assert!(with_gap.complete && with_gap.counts.backups.copied == 2, "{with_gap:?}");
+    assert_eq!(with_gap.source_gaps.len(), 1);
+}
+
+#[tokio::test]
+async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
+    let (source, _) = example().await;
+    let to = Arc::new(MemoryStorage::default());
+    let destination = open_destination(&source, to.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+    let name = "000000010000000000000005";
+    wal(&destination, name, &segment(name, 99)).await;
+    let pack = Key::new(PACK).unwrap();
+    let _ = to.put(&pack, "another".into(), PutMode::CreateOnly).await.unwrap();
+    let copied = copy(&source, &destination, &options(), Arc::default()).await.unwrap();
+    let conflict = |key| (Side::Destination, Trouble::Conflict, key);
+    assert_eq!(troubles(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
+    assert!(!copied.complete);
+    assert_eq!(crate::storage::get_all(&*to, &pack).await.unwrap().unwrap(), "another");
+}
+
+/// A pack of the right size that an earlier copy cannot have left: its frames are whole and another file's.
+#[tokio::test]
+async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
+    let (source, storage) = example().await;
+    let to = Arc::new(MemoryStorage::default());
+    let object = crate::storage::get_all(&*storage, &Key::new(PACK).unwrap()).await.unwrap().unwrap();
+    let mut other = object.to_vec();
+    let middle = other.len() / 2;
+    other[middle] ^= 0x5A;
+    let _ = to.put(&Key::new(PACK).unwrap(), other.into(), PutMode::CreateOnly).await.unwrap();
+    let copied = copied(&source, to.clone(), &options()).await.unwrap();
+    assert_eq!(troubles(&copied), [(Side::Destination, Trouble::Damaged, PACK)]);
+    assert_eq!(copied.counts.backups.copied, 0);
+    assert_backups_whole(to).await;
+}
+
+#[tokio::test]
+async fn one_backup_comes_with_what_it_needs_and_no_more() {
+    let (source, _) = example().await;
+    let to = Arc::new(MemoryStorage::default());
+    let options = |id: &str| Options { backup: Some(id.parse().unwrap()), ..options() };
+    let one = copied(&source, to.clone(), &options(SECOND)).await.unwrap();
+    assert!(one.complete, "{one:?}");
+    let keys: Vec<String> = content(&*to).await.into_iter().map(|(key, _)| key.to_string()).collect();
+    assert_eq!(
+        keys,
+        [
+            PACK,
+            "main/base/20260102-000000Z/manifest.zst",
+            "main/base/20260102-000000Z/pack-000001",
+            "main/cluster.json",
+            "main/wal/00000002.history.zst",
+            "main/wal/0000000200000000/000000020000000000000005.zst",
+        ]
+    );
+    assert_backups_whole(to.clone()).await;
+    let both = copied(&source, to.clone(), &options(FIRST)).await.unwrap();
+    assert!(both.complete && both.counts.packs.present == 1, "{both:?}");
+    let error = copied(&source, to, &options("20260103-000000Z")).await.unwrap_err();
+    assert!(find::<NoSuchBackup>(&error).is_some());
+}
+
+#[tokio::test]
+async fn the_same_repository_and_another_cluster_of_that_name_are_refused() {
+    let (source, storage) = example().await;
+    let error = copied(&source, storage, &options()).await.unwrap_err();
+    assert!(find::<SameRepository>(&error).is_some(), "{error:#}");
+    let to = Arc::new(MemoryStorage::default());
+    let repository = Repository::init(to.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+    let mut other = source.description.clone();
+    other.system_identifier = crate::postgres::types::SystemIdentifier(8);
+    Cluster::register(repository, other).await.unwrap();
+    let error = copied(&source, to.clone(), &options()).await.unwrap_err();
+    assert!(find::<OtherCluster>(&error).is_some(), "{error:#}");
+    assert_eq!(content(&*to).await.len(), 1, "nothing but the other's cluster.json");
+}

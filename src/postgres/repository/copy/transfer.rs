@@ -1,0 +1,389 @@
+//! One object from one repository into the other: read whole, verified, stored where nothing is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::proof::{Snapshot, needed};
+use super::{Options, Progress};
+use crate::budget::Budget;
+use crate::error::{Hint, find, one_line, with_hint};
+use crate::postgres::archive::verify::check_object;
+use crate::postgres::backup::manifest;
+use crate::postgres::backup::verify::verify_content;
+use crate::postgres::backup::wal::is_proven;
+use crate::postgres::catalog::{BackupDescription, WAL_KIND};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
+use crate::postgres::trouble::Trouble;
+use crate::postgres::types::WalFileName;
+use crate::repo::ObjectError;
+use crate::storage::{Key, PutMode, PutOutcome, StorageError, get_all};
+
+/// What to do when a repository did not answer.
+const AGAIN: &str = "run the same again once the repository answers: what was copied is not copied again";
+
+/// Which repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Source,
+    Destination,
+}
+
+/// An object that is not at the destination as it must be; and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    pub object: String,
+    /// Where the trouble lies.
+    pub at: Side,
+    pub trouble: Trouble,
+    pub why: String,
+}
+
+/// Objects of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    pub copied: u64,
+    /// Stored bytes of those copied.
+    pub copied_bytes: u64,
+    /// There already, with the same content.
+    pub present: u64,
+}
+
+/// Objects by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// WAL files of all kinds.
+    pub wal: Count,
+    pub packs: Count,
+    /// Backups, by their manifests.
+    pub backups: Count,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Group {
+    Wal,
+    Packs,
+    Backups,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    counts: Counts,
+    failures: Vec<Failure>,
+    more_failures: u64,
+    unread: u64,
+}
+
+/// What all work of one copy shares.
+pub struct Copier {
+    pub source: Cluster,
+    pub destination: Cluster,
+    pub workers: usize,
+    budget: Budget,
+    progress: Arc<Progress>,
+    tally: Mutex<Tally>,
+}
+
+/// What is to be done about a pack that a manifest names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Copy(u64),
+    Present,
+    Fail(Trouble),
+}
+
+/// Decides by the pack's size at the source and at the destination; the manifest needs `least` bytes of it.
+fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> Step {
+    match (source, destination) {
+        (None, None) => Step::Fail(Trouble::Missing),
+        (Some(size), _) if size < least => Step::Fail(Trouble::Damaged),
+        (Some(size), None) => Step::Copy(size),
+        (Some(size), Some(there)) if size != there => Step::Fail(Trouble::Conflict),
+        // Lost at the source since an earlier copy.
+        (None, Some(there)) if there < least => Step::Fail(Trouble::Missing),
+        _ => Step::Present,
+    }
+}
+
+impl Copier {
+    /// Nothing copied yet.
+    pub fn new(source: Cluster, destination: Cluster, options: &Options, progress: Arc<Progress>) -> Self {
+        let (workers, budget) = (options.workers, Budget::new(options.memory));
+        Self { source, destination, workers, budget, progress, tally: Mutex::default() }
+    }
+
+    /// What was copied and what was not, and how many failures are not listed.
+    pub fn results(&self) -> (Counts, Vec<Failure>, u64) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = std::mem::take(&mut tally.failures);
+        failures.sort_by(|a, b| a.object.cmp(&b.object));
+        (tally.counts, failures, tally.more_failures)
+    }
+
+    fn count(&self, group: Group, bytes: u64, copied: bool) -> bool {
+        self.progress.done.fetch_add(bytes, Ordering::Relaxed);
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match group {
+            Group::Wal => &mut tally.counts.wal,
+            Group::Packs => &mut tally.counts.packs,
+            Group::Backups => &mut tally.counts.backups,
+        };
+        match copied {
+            true => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
+            false => count.present += 1,
+        }
+        true
+    }
+
+    /// Notes that an object is not at the destination as it must be; false. Errors: the source is gone.
+    pub fn failed(&self, at: Side, key: &Key, trouble: Trouble, why: String) -> anyhow::Result<bool> {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble == Trouble::Unread {
+            tally.unread += 1;
+            if tally.unread > MAX_UNREAD {
+                return Err(with_hint(
+                    anyhow!("more than {MAX_UNREAD} objects cannot be read, the last: {why}"),
+                    AGAIN,
+                ));
+            }
+        }
+        let object = key.to_string();
+        // A pack that several backups need is told once.
+        if tally.failures.iter().any(|failure| failure.object == object && failure.trouble == trouble) {
+            return Ok(false);
+        }
+        match tally.failures.len() < MAX_TOLD {
+            true => tally.failures.push(Failure { object, at, trouble, why }),
+            false => tally.more_failures += 1,
+        }
+        Ok(false)
+    }
+
+    /// An object of the source, whole; `None` after noting that there is none.
+    async fn read(&self, key: &Key) -> anyhow::Result<Option<Bytes>> {
+        match get_all(self.source.repository.storage(), key).await {
+            Ok(Some(object)) => return Ok(Some(object)),
+            Ok(None) => self.failed(Side::Source, key, Trouble::Missing, "it vanished during the copy".into())?,
+            Err(error) => self.failed(Side::Source, key, Trouble::Unread, one_line(&error.into()))?,
+        };
+        Ok(None)
+    }
+
+    /// Copies a WAL file, of which only the name is known.
+    pub async fn named_wal(&self, name: WalFileName) -> anyhow::Result<bool> {
+        let key = self.source.layout.wal(&name);
+        let there = self.destination.repository.storage().head(&key).await.hint(AGAIN)?.map(|meta| meta.size);
+        let ours = self.source.repository.storage().head(&key).await.hint(AGAIN)?;
+        match ours {
+            Some(ours) => self.wal(name, ours.size, there).await,
+            None => self.failed(Side::Source, &key, Trouble::Missing, "it vanished during the copy".into()),
+        }
+    }
+
+    /// Copies a WAL file, or compares it with what is `there`; sizes in stored bytes.
+    pub async fn wal(&self, name: WalFileName, size: u64, there: Option<u64>) -> anyhow::Result<bool> {
+        let key = self.source.layout.wal(&name);
+        if let Some(there) = there {
+            return self.compare(&key, size, there).await;
+        }
+        let _share = self.budget.share(size).await;
+        let Some(object) = self.read(&key).await? else { return Ok(false) };
+        if let Err(why) = check_object(&self.source, name, object.clone()).await {
+            return self.failed(Side::Source, &key, Trouble::Damaged, why);
+        }
+        let size = object.len() as u64;
+        match self.put(&key, object).await? {
+            PutOutcome::Stored => Ok(self.count(Group::Wal, size, true)),
+            PutOutcome::AlreadyExists => match self.destination.repository.storage().head(&key).await.hint(AGAIN)? {
+                Some(there) => self.compare(&key, size, there.size).await,
+                None => self.failed(Side::Destination, &key, Trouble::Missing, "it vanished during the copy".into()),
+            },
+        }
+    }
+
+    async fn put(&self, key: &Key, object: Bytes) -> anyhow::Result<PutOutcome> {
+        self.destination.repository.storage().put(key, object.into(), PutMode::CreateOnly).await.hint(AGAIN)
+    }
+
+    /// Compares a WAL file in both repositories by the headers.
+    async fn compare(&self, key: &Key, size: u64, there: u64) -> anyhow::Result<bool> {
+        let vanished = || "it vanished during the copy".to_string();
+        let ours = match self.source.repository.header_of(key, size, WAL_KIND).await {
+            Ok(Some(header)) => header,
+            Ok(None) => return self.failed(Side::Source, key, Trouble::Missing, vanished()),
+            Err(ObjectError::Damaged { source, .. }) => {
+                return self.failed(Side::Source, key, Trouble::Damaged, source.to_string());
+            }
+            Err(error) => return self.failed(Side::Source, key, Trouble::Unread, one_line(&error.into())),
+        };
+        match self.destination.repository.header_of(key, there, WAL_KIND).await {
+            Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, false)),
+            Ok(Some(theirs)) => {
+                let why = format!(
+                    "its content has {} bytes and sha256 {}, the source's has {} and {}",
+                    theirs.plain.size, theirs.plain.sha256, ours.plain.size, ours.plain.sha256
+                );
+                self.failed(Side::Destination, key, Trouble::Conflict, why)
+            }
+            Ok(None) => self.failed(Side::Destination, key, Trouble::Missing, vanished()),
+            Err(ObjectError::Damaged { source, .. }) => {
+                self.failed(Side::Destination, key, Trouble::Damaged, source.to_string())
+            }
+            Err(error) => Err(error).hint(AGAIN),
+        }
+    }
+
+    fn phase(&self, phase: String) {
+        *self.progress.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Copies a backup: the packs, then, after reading them back, the manifest. The WAL it needs was copied before.
+    pub async fn backup(self: &Arc<Self>, before: &Snapshot, backup: &BackupDescription) -> anyhow::Result<()> {
+        let (key, kind) = (self.source.layout.manifest(&backup.id), manifest::KIND);
+        self.phase(format!("backup {}", backup.id));
+        // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
+        let Some(object) = self.read(&key).await? else { return Ok(()) };
+        let plain = match self.source.repository.verify(&key, kind, object.clone()).await {
+            Ok(header) => header.plain,
+            Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, cause(error)).map(drop),
+        };
+        let scanned = object.clone();
+        let scan = tokio::task::spawn_blocking(move || packs::needed(&scanned));
+        let packs = match scan.await.context("the thread that reads a manifest failed")? {
+            Ok(packs) => packs,
+            Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error)).map(drop),
+        };
+        let present = match self.destination.repository.header(&key, kind).await {
+            Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != plain) => {
+                let why = "the destination has another backup of that name".to_string();
+                return self.failed(Side::Destination, &key, Trouble::Conflict, why).map(drop);
+            }
+            Ok(theirs) => theirs.is_some(),
+            Err(error @ ObjectError::Damaged { .. }) => {
+                return self.failed(Side::Destination, &key, Trouble::Damaged, cause(error)).map(drop);
+            }
+            Err(error) => return Err(error).hint(AGAIN),
+        };
+        let whole = self.packs(&backup.id, packs).await?;
+        if present {
+            self.count(Group::Backups, 0, false);
+        } else if whole && self.has_wal(before, backup).await? && self.reads_back(&backup.id, &object).await? {
+            let size = object.len() as u64;
+            match self.put(&key, object).await? {
+                PutOutcome::Stored => drop(self.count(Group::Backups, size, true)),
+                PutOutcome::AlreadyExists => drop(self.count(Group::Backups, 0, false)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies packs; whether all are at the destination.
+    async fn packs(self: &Arc<Self>, id: &BackupId, needed: BTreeMap<PackName, u64>) -> anyhow::Result<bool> {
+        let mut crew = Crew::new(self.workers);
+        let mut whole = true;
+        let mut sizes: BTreeMap<BackupId, [BTreeMap<Key, u64>; 2]> = BTreeMap::new();
+        for (pack, least) in needed {
+            if !sizes.contains_key(&pack.backup) {
+                let both = [
+                    pack_sizes(&self.source, &pack.backup).await.hint(AGAIN)?,
+                    pack_sizes(&self.destination, &pack.backup).await.hint(AGAIN)?,
+                ];
+                sizes.insert(pack.backup.clone(), both);
+            }
+            let key = self.source.layout.pack(&pack);
+            let size = |side: usize| sizes.get(&pack.backup).and_then(|both| both[side].get(&key).copied());
+            whole &= match step(size(0), size(1), least) {
+                Step::Present => self.count(Group::Packs, size(1).unwrap_or_default(), false),
+                Step::Copy(size) => {
+                    let copier = self.clone();
+                    crew.add(async move { copier.pack(&key, size).await }).await?;
+                    true
+                }
+                Step::Fail(trouble) => {
+                    let why = match trouble {
+                        Trouble::Conflict => "its size is not that of the source's".to_string(),
+                        Trouble::Damaged => format!("it has not the {least} bytes that backup {id} needs"),
+                        _ => format!("backup {id} needs it, and there is no such object"),
+                    };
+                    let at = if trouble == Trouble::Conflict { Side::Destination } else { Side::Source };
+                    self.failed(at, &key, trouble, why)?
+                }
+            };
+        }
+        Ok(crew.finish().await? && whole)
+    }
+
+    async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
+        let _share = self.budget.share(size).await;
+        let Some(object) = self.read(key).await? else { return Ok(false) };
+        if let Err(damaged) = packs::check(object.clone()).await {
+            return self.failed(Side::Source, key, Trouble::Damaged, damaged.0);
+        }
+        let size = object.len() as u64;
+        match self.put(key, object).await? {
+            PutOutcome::Stored => Ok(self.count(Group::Packs, size, true)),
+            // Stored by another copy that runs, or by a put whose answer was lost; it is read back like all.
+            PutOutcome::AlreadyExists => Ok(self.count(Group::Packs, size, false)),
+        }
+    }
+
+    /// Whether the destination has all WAL of a backup that the source has: what the source lacks is its own loss.
+    async fn has_wal(&self, before: &Snapshot, backup: &BackupDescription) -> anyhow::Result<bool> {
+        for name in needed(backup).files(backup.segment_size) {
+            match is_proven(&self.destination, &name).await {
+                Ok(true) => (),
+                Ok(false) if before.has(&name) => return Ok(false),
+                Ok(false) => (),
+                Err(error) if find::<StorageError>(&error).is_some() => return Err(error).hint(AGAIN),
+                Err(error) => {
+                    let key = self.destination.layout.wal(&name);
+                    return self.failed(Side::Destination, &key, Trouble::Damaged, one_line(&error));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads all files of a backup from the destination; whether all have the digests of the manifest `object`.
+    async fn reads_back(&self, id: &BackupId, object: &Bytes) -> anyhow::Result<bool> {
+        self.phase(format!("reading backup {id} back"));
+        let (_, verified) =
+            verify_content(&self.destination, id, object.clone(), self.workers, &Arc::default()).await.hint(AGAIN)?;
+        for damage in &verified.damages {
+            let key = Key::new(damage.object.clone()).unwrap_or_else(|_| self.destination.layout.manifest(id));
+            self.failed(Side::Destination, &key, damage.trouble, damage.why.clone())?;
+        }
+        Ok(verified.is_sound())
+    }
+}
+
+/// Why an object is damaged, without its key, which is told beside it.
+fn cause(error: ObjectError) -> String {
+    match error {
+        ObjectError::Damaged { source, .. } => source.to_string(),
+        other => one_line(&other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_is_copied_once_and_never_over_another() {
+        assert_eq!(step(Some(10), None, 10), Step::Copy(10));
+        assert_eq!(step(Some(10), Some(10), 10), Step::Present);
+        assert_eq!(step(Some(10), Some(9), 5), Step::Fail(Trouble::Conflict));
+        assert_eq!(step(Some(9), None, 10), Step::Fail(Trouble::Damaged));
+        assert_eq!(step(None, None, 10), Step::Fail(Trouble::Missing));
+        assert_eq!(step(None, Some(10), 10), Step::Present);
+        assert_eq!(step(None, Some(9), 10), Step::Fail(Trouble::Missing));
+    }
+}

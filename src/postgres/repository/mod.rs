@@ -1,0 +1,33 @@
+//! A cluster's objects as a whole: copied into another repository ([`copy`]), read and verified ([`verify`]), counted
+//! ([`stats`]).
+
+pub mod copy;
+mod crew;
+mod packs;
+mod sample;
+pub mod stats;
+#[cfg(test)]
+mod testing;
+pub mod verify;
+
+use std::collections::BTreeMap;
+
+use crate::postgres::backup::cleanup::objects;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{BackupId, ObjectKind};
+use crate::storage::Key;
+
+use crew::Crew;
+pub use sample::{Extent, Sample};
+
+/// Objects of the source or of a cluster that are told one by one; the rest is counted.
+const MAX_TOLD: usize = 1000;
+/// When so many objects could not be read, the repository is taken for gone.
+const MAX_UNREAD: u64 = 20;
+
+/// Stored bytes of a backup's packs.
+async fn pack_sizes(cluster: &Cluster, id: &BackupId) -> anyhow::Result<BTreeMap<Key, u64>> {
+    let found = objects(cluster, id).await?;
+    let packs = found.into_iter().filter(|meta| matches!(cluster.layout.parse(&meta.key), Some(ObjectKind::Pack(_))));
+    Ok(packs.map(|meta| (meta.key, meta.size)).collect())
+}

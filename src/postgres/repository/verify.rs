@@ -1,0 +1,421 @@
+//! Is everything of a cluster whole? Backups, then WAL, in the order of their keys, so that a verification which was
+//! interrupted goes on where it ended. Manifests, history files and what ought to be there are always checked; of
+//! segments and packs a sample may do.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+use super::sample::{Lowest, Watermark};
+use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, packs};
+use crate::budget::Budget;
+use crate::error::{find, one_line};
+use crate::postgres::archive::verify::{Reading, verify_watched};
+use crate::postgres::backup::verify::{Damage, verify, verify_wal};
+use crate::postgres::backup::{delete::NoSuchBackup, manifest};
+use crate::postgres::catalog::load::{LoadedBackups, load_backups};
+use crate::postgres::catalog::{BackupDescription, Gap};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
+use crate::postgres::trouble::{Trouble, Why};
+use crate::postgres::types::{TimelineId, WalFileName};
+use crate::repo::ObjectError;
+use crate::storage::{Key, ObjectMeta, StorageError, Walk, get_all};
+
+/// What is read, and the bounds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub extent: Extent,
+    /// What the sample is chosen by.
+    pub seed: u64,
+    /// Nothing up to this key is read again.
+    pub after: Option<Key>,
+    /// Objects in work at once.
+    pub workers: usize,
+    /// Bytes of packs in memory at once, when a sample of them is read; a larger one goes alone.
+    pub memory: u64,
+}
+
+/// How far a verification is, in bytes: of content where that is known, else stored.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub done: Arc<AtomicU64>,
+    /// 0 until it is known.
+    pub total: AtomicU64,
+}
+
+/// An object that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    pub object: String,
+    pub trouble: Trouble,
+    pub why: String,
+    /// Files of backups that cannot be restored because of it, as far as they were counted.
+    pub files: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Found {
+    /// WAL files read.
+    pub wal_files: u64,
+    /// Backups whose manifest was read, with all packs or a sample of them.
+    pub backups: u64,
+    /// Single packs read, for a sample.
+    pub packs: u64,
+    /// Bytes of content that were read.
+    pub plain_bytes: u64,
+    /// In the order in which they were found.
+    pub findings: Vec<Finding>,
+    /// Findings beyond those listed.
+    pub more_findings: u64,
+    /// Files of backups beyond those counted at the findings.
+    pub more_files: u64,
+    /// Segments that are missing between others.
+    pub gaps: Vec<Gap>,
+    /// Timelines with segments but without the history file that tells where they come from.
+    pub missing_histories: Vec<TimelineId>,
+    /// Keys that the layout does not know, as far as they are told one by one.
+    pub unknown: Vec<String>,
+    /// Being taken, or interrupted.
+    pub unfinished: Vec<BackupId>,
+}
+
+/// What a verification found so far.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub cluster: ClusterName,
+    /// The repository's URL.
+    pub repository: String,
+    /// Nothing is damaged, missing or could not be read, as far as it was looked at.
+    pub sound: bool,
+    /// Whether it came to its end.
+    pub finished: bool,
+    /// Where it began: nothing up to this key was read.
+    pub began_after: Option<String>,
+    /// Everything up to this key is done: what could not be read lies behind it.
+    pub done: Option<String>,
+    /// What a sample was chosen by; absent when everything is read.
+    pub seed: Option<u64>,
+    #[serde(flatten)]
+    pub found: Found,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    found: Found,
+    mark: Watermark,
+    unread: u64,
+}
+
+/// A verification that is under way or over.
+pub struct Verification {
+    cluster: Cluster,
+    options: Options,
+    /// `None`: everything is read. Set once the objects are counted.
+    sample: OnceLock<Option<Sample>>,
+    budget: Budget,
+    state: Mutex<State>,
+    pub progress: Progress,
+}
+
+impl Verification {
+    /// Nothing read yet.
+    pub fn new(cluster: Cluster, options: Options) -> Self {
+        let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), Progress::default());
+        Self { cluster, options, sample: OnceLock::new(), budget, state, progress }
+    }
+
+    /// Reads and verifies. Errors: the repository does not answer; what was found until then is in the
+    /// [report](Self::report).
+    pub async fn run(self: &Arc<Self>) -> anyhow::Result<()> {
+        let backups = load_backups(&self.cluster).await?;
+        self.survey(&backups).await?;
+        self.state().found.unfinished = backups.unfinished.clone();
+        let mut ids: Vec<&BackupId> = backups.complete.iter().map(|backup| &backup.id).collect();
+        ids.extend(backups.damaged.iter().map(|(id, _)| id));
+        ids.sort();
+        for id in ids {
+            let key = self.cluster.layout.manifest(id);
+            if self.is_done(&key) {
+                continue;
+            }
+            let unread = self.state().unread;
+            self.state().mark.begin(key.clone());
+            match self.sample() {
+                None => self.backup(id).await?,
+                Some(sample) => self.sample_of_backup(id, sample).await?,
+            }
+            let mut state = self.state();
+            match state.unread == unread {
+                true => state.mark.end(&key),
+                false => state.mark.fail(&key),
+            }
+            state.found.backups += 1;
+        }
+        let verified = verify_watched(&self.cluster, &mut Watched(self), self.options.workers).await?;
+        let mut state = self.state();
+        (state.found.gaps, state.found.missing_histories) = (verified.gaps, verified.missing_histories);
+        Ok(())
+    }
+
+    /// What was found so far.
+    pub fn report(&self, finished: bool) -> Report {
+        let state = self.state();
+        let found = state.found.clone();
+        Report {
+            cluster: self.cluster.description.name.clone(),
+            repository: self.cluster.repository.describe(),
+            sound: found.findings.is_empty() && found.gaps.is_empty() && found.missing_histories.is_empty(),
+            finished,
+            began_after: self.options.after.as_ref().map(Key::to_string),
+            done: state.mark.done.as_ref().or(self.options.after.as_ref()).map(Key::to_string),
+            seed: (self.options.extent != Extent::All).then_some(self.options.seed),
+            found,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sample(&self) -> Option<Sample> {
+        self.sample.get().copied().flatten()
+    }
+
+    fn is_done(&self, key: &Key) -> bool {
+        self.options.after.as_ref().is_some_and(|after| key <= after)
+    }
+
+    /// Lists everything: which objects make the sample, what does not belong there, and how much there is to read.
+    async fn survey(&self, backups: &LoadedBackups) -> anyhow::Result<()> {
+        let sample = match self.options.extent {
+            Extent::All => None,
+            Extent::Percent(percent) => Some(Sample::percent(self.options.seed, percent)),
+            Extent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count).await?)),
+        };
+        let _ = self.sample.set(sample);
+        let waits = |backup: &&BackupDescription| !self.is_done(&self.cluster.layout.manifest(&backup.id));
+        let mut bytes = match sample {
+            None => backups.complete.iter().filter(waits).map(|backup| backup.plain_bytes).sum(),
+            Some(_) => 0,
+        };
+        let mut walk = Walk::new(self.cluster.layout.folder());
+        while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
+            bytes += match self.cluster.object_kind(&meta.key) {
+                Some(ObjectKind::Wal(name)) if self.wants_wal(&meta.key, name) => match name {
+                    WalFileName::Segment(_) | WalFileName::Partial(_) => self.cluster.description.segment_size.bytes(),
+                    _ => 0,
+                },
+                Some(ObjectKind::Pack(pack)) if self.wants_pack(&pack) => meta.size,
+                Some(_) => 0,
+                None => self.note_unknown(&meta.key),
+            };
+        }
+        self.progress.total.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The lowest numbers of all segments and packs.
+    async fn lowest(&self, count: u32) -> anyhow::Result<Lowest> {
+        let mut lowest = Lowest::new(self.options.seed, count);
+        let mut walk = Walk::new(self.cluster.layout.folder());
+        while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
+            if let Some(ObjectKind::Wal(WalFileName::Segment(_)) | ObjectKind::Pack(_)) =
+                self.cluster.object_kind(&meta.key)
+            {
+                lowest.add(&meta.key);
+            }
+        }
+        Ok(lowest)
+    }
+
+    /// Nothing to read.
+    fn note_unknown(&self, key: &Key) -> u64 {
+        let mut state = self.state();
+        if state.found.unknown.len() < MAX_TOLD {
+            state.found.unknown.push(key.to_string());
+        }
+        0
+    }
+
+    fn wants_wal(&self, key: &Key, name: WalFileName) -> bool {
+        let is_segment = matches!(name, WalFileName::Segment(_));
+        !self.is_done(key) && self.sample().is_none_or(|sample| !is_segment || sample.holds(key))
+    }
+
+    /// Whether a pack is read by itself, for a sample. It belongs to its backup, and goes with its manifest.
+    fn wants_pack(&self, pack: &PackName) -> bool {
+        let key = self.cluster.layout.pack(pack);
+        !self.is_done(&self.cluster.layout.manifest(&pack.backup)) && self.sample().is_some_and(|one| one.holds(&key))
+    }
+
+    /// Notes what is wrong with an object. Errors: so many could not be read that the repository is taken for gone.
+    fn note(&self, object: &str, why: Why) -> anyhow::Result<()> {
+        self.note_files(object, why, 0)
+    }
+
+    fn note_files(&self, object: &str, Why { trouble, why }: Why, files: u64) -> anyhow::Result<()> {
+        let mut state = self.state();
+        if trouble == Trouble::Unread {
+            state.unread += 1;
+            if state.unread > MAX_UNREAD {
+                return Err(anyhow!(
+                    "more than {MAX_UNREAD} objects cannot be read, the last: object \"{object}\": {why}"
+                ));
+            }
+        }
+        let found = &mut state.found;
+        let room = found.findings.len() < MAX_TOLD;
+        match found.findings.iter_mut().find(|finding| finding.object == object && finding.trouble == trouble) {
+            Some(known) => known.files += files,
+            None if room => {
+                found.findings.push(Finding { object: object.to_string(), trouble, why, files });
+            }
+            None => found.more_findings += 1,
+        }
+        Ok(())
+    }
+
+    fn note_damages(&self, damages: Vec<Damage>, more: u64) -> anyhow::Result<()> {
+        for Damage { object, trouble, file, why } in damages {
+            self.note_files(&object, Why { trouble, why }, u64::from(file.is_some()))?;
+        }
+        self.state().found.more_files += more;
+        Ok(())
+    }
+
+    /// An error of one object: the store did not give it. Others are passed on.
+    fn note_error(&self, key: &Key, error: anyhow::Error) -> anyhow::Result<()> {
+        match find::<StorageError>(&error) {
+            Some(unanswered) => self.note(&unanswered.key.clone(), Why::unread(&error)),
+            // Deleted meanwhile.
+            None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
+            None => self.note(key.as_str(), Why::damaged(one_line(&error))),
+        }
+    }
+
+    /// Reads a backup whole.
+    async fn backup(&self, id: &BackupId) -> anyhow::Result<()> {
+        match verify(&self.cluster, id, self.options.workers, &self.progress.done).await {
+            Ok(verified) => {
+                self.state().found.plain_bytes += verified.plain_bytes;
+                self.note_damages(verified.damages, verified.more_damages)
+            }
+            Err(error) => self.note_error(&self.cluster.layout.manifest(id), error),
+        }
+    }
+
+    /// Reads a manifest, checks that all it names is there, and reads the packs that are in the sample.
+    async fn sample_of_backup(self: &Arc<Self>, id: &BackupId, sample: Sample) -> anyhow::Result<()> {
+        let key = self.cluster.layout.manifest(id);
+        let (description, needed) = match self.manifest(&key).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.note_error(&key, error),
+        };
+        let mut crew = Crew::new(self.options.workers);
+        let mut sizes: BTreeMap<BackupId, BTreeMap<Key, u64>> = BTreeMap::new();
+        for (pack, least) in needed {
+            if !sizes.contains_key(&pack.backup) {
+                sizes.insert(pack.backup.clone(), pack_sizes(&self.cluster, &pack.backup).await?);
+            }
+            let key = self.cluster.layout.pack(&pack);
+            match sizes.get(&pack.backup).and_then(|sizes| sizes.get(&key)) {
+                None => {
+                    let why = format!("backup {id} needs it, and there is no such object");
+                    self.note(key.as_str(), Why::missing(why))?;
+                }
+                Some(size) if *size < least => {
+                    let why = format!("it has {size} bytes where backup {id} needs {least}");
+                    self.note(key.as_str(), Why::damaged(why))?;
+                }
+                Some(size) if sample.holds(&key) => {
+                    let (own, size) = (self.clone(), *size);
+                    crew.add(async move { own.pack(&key, size).await }).await?;
+                }
+                Some(_) => (),
+            }
+        }
+        crew.finish().await?;
+        match verify_wal(&self.cluster, &description).await {
+            Ok((_, damages)) => self.note_damages(damages, 0),
+            Err(error) => self.note_error(&key, error),
+        }
+    }
+
+    /// A manifest's description, and the packs that it names. `None`: it was deleted meanwhile.
+    async fn manifest(&self, key: &Key) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
+        let repository = &self.cluster.repository;
+        let Some(object) = repository.get_sealed(key, manifest::KIND).await.map_err(cause)? else { return Ok(None) };
+        let header = repository.verify(key, manifest::KIND, object.clone()).await.map_err(cause)?;
+        let description = serde_json::from_value(header.about).context("its description cannot be read")?;
+        let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
+        Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
+    }
+
+    async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
+        let _share = self.budget.share(size).await;
+        let why = match get_all(self.cluster.repository.storage(), key).await {
+            Ok(Some(object)) => match packs::check(object).await {
+                Ok(bytes) => {
+                    self.progress.done.fetch_add(size, Ordering::Relaxed);
+                    let mut state = self.state();
+                    (state.found.packs, state.found.plain_bytes) =
+                        (state.found.packs + 1, state.found.plain_bytes + bytes);
+                    return Ok(true);
+                }
+                Err(damaged) => Why::damaged(damaged.0),
+            },
+            Ok(None) => Why::missing("it vanished while it was verified"),
+            Err(error) => Why::unread(&error.into()),
+        };
+        self.note(key.as_str(), why)?;
+        Ok(false)
+    }
+}
+
+/// Why an object is damaged, without its key, which is told beside it.
+fn cause(error: ObjectError) -> anyhow::Error {
+    match error {
+        ObjectError::Damaged { source, .. } => source.into(),
+        ObjectError::Storage(error) => error.into(),
+    }
+}
+
+/// The WAL of a verification.
+struct Watched<'a>(&'a Arc<Verification>);
+
+impl Reading for Watched<'_> {
+    fn wants(&mut self, meta: &ObjectMeta, name: WalFileName) -> bool {
+        let wanted = self.0.wants_wal(&meta.key, name);
+        if wanted {
+            self.0.state().mark.begin(meta.key.clone());
+        }
+        wanted
+    }
+
+    fn read(&mut self, key: &Key, checked: &Result<u64, Why>) -> anyhow::Result<()> {
+        match checked {
+            Ok(bytes) => {
+                self.0.progress.done.fetch_add(*bytes, Ordering::Relaxed);
+                self.0.state().found.plain_bytes += bytes;
+            }
+            Err(why) => self.0.note(key.as_str(), why.clone())?,
+        }
+        let mut state = self.0.state();
+        state.found.wal_files += 1;
+        match checked {
+            Err(Why { trouble: Trouble::Unread, .. }) => state.mark.fail(key),
+            _ => state.mark.end(key),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::postgres::repository::testing::{SECOND, damage, example};
+use crate::repo::Repository;
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::{MemoryStorage, PutMode, Storage};
+
+const PACK: &str = "main/base/20260101-000000Z/pack-000002";
+const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
+
+fn options() -> Options {
+    Options { extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
+}
+
+async fn verified(cluster: &Cluster, options: Options) -> Report {
+    let verification = Arc::new(Verification::new(cluster.clone(), options));
+    verification.run().await.unwrap();
+    let progress = &verification.progress;
+    assert_eq!(progress.total.load(Ordering::Relaxed) == 0, progress.done.load(Ordering::Relaxed) == 0);
+    verification.report(true)
+}
+
+fn found(report: &Report) -> Vec<(Trouble, &str, u64)> {
+    let findings = report.found.findings.iter();
+    findings.map(|finding| (finding.trouble, finding.object.as_str(), finding.files)).collect()
+}
+
+fn samples() -> [Extent; 3] {
+    [Extent::All, Extent::Percent(100.0), Extent::Objects(1000)]
+}
+
+#[tokio::test]
+async fn a_whole_cluster_is_sound_and_all_of_it_was_read() {
+    let (cluster, _) = example().await;
+    for extent in samples() {
+        let report = verified(&cluster, Options { extent, ..options() }).await;
+        assert!(report.sound && report.finished, "{report:?}");
+        let packs = if extent == Extent::All { 0 } else { 4 };
+        assert_eq!((report.found.wal_files, report.found.backups, report.found.packs), (9, 2, packs));
+    }
+}
+
+#[tokio::test]
+async fn damaged_missing_and_unknown_objects_are_told_apart() {
+    for extent in samples() {
+        let (cluster, storage) = example().await;
+        damage(&*storage, PACK).await;
+        damage(&*storage, SEGMENT_3).await;
+        storage.delete(&Key::new("main/base/20260102-000000Z/pack-000001").unwrap()).await.unwrap();
+        storage.delete(&Key::new("main/wal/0000000200000000/000000020000000000000005.zst").unwrap()).await.unwrap();
+        let _ = storage.put(&Key::new("main/base/x").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+        let report = verified(&cluster, Options { extent, ..options() }).await;
+        // Reading all tells how many files are lost.
+        let files = |count| if extent == Extent::All { count } else { 0 };
+        let mut told = found(&report);
+        told.sort();
+        assert_eq!(
+            told,
+            [
+                (Trouble::Damaged, PACK, files(2)),
+                (Trouble::Damaged, SEGMENT_3, 0),
+                (Trouble::Missing, "main/base/20260102-000000Z/pack-000001", files(2)),
+                (Trouble::Missing, "main/wal/0000000200000000/000000020000000000000005.zst", 0),
+            ]
+        );
+        assert_eq!((report.found.gaps.len(), report.found.unknown.as_slice()), (1, &["main/base/x".to_string()][..]));
+        assert!(!report.sound);
+    }
+}
+
+#[tokio::test]
+async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing() {
+    let (cluster, storage) = example().await;
+    storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
+    let report = verified(&cluster, Options { extent: Extent::Objects(3), ..options() }).await;
+    // Two files that are no segments are always read.
+    assert_eq!(report.found.wal_files + report.found.packs, 3 + 2, "{report:?}");
+    assert_eq!(found(&report), [(Trouble::Missing, PACK, 0)]);
+}
+
+#[tokio::test]
+async fn a_verification_goes_on_where_it_ended() {
+    let (cluster, _) = example().await;
+    let layout = &cluster.layout;
+    let second = layout.manifest(&SECOND.parse().unwrap());
+    let first = layout.manifest(&"20260101-000000Z".parse().unwrap());
+    let counts = async |after: &str| {
+        let after = Some(Key::new(after).unwrap());
+        let found = verified(&cluster, Options { after, ..options() }).await.found;
+        (found.backups, found.wal_files)
+    };
+    assert_eq!(counts(first.as_str()).await, (1, 9));
+    assert_eq!(counts(second.as_str()).await, (0, 9));
+    assert_eq!(counts(SEGMENT_3).await, (0, 9 - 2), "two segments lie before it");
+    assert_eq!(counts("main/wal/zzz").await, (0, 0));
+}
+
+/// A store that goes away leaves a report that says how far it came; going on from there reads the rest, and nothing
+/// is left out.
+#[tokio::test]
+async fn a_store_that_goes_away_is_never_sound_and_nothing_is_left_out_after_going_on() {
+    let (_, storage) = example().await;
+    damage(&*storage, SEGMENT_3).await;
+    for stop_at in 2.. {
+        let faulty = Arc::new(FaultyStorage::new(storage.clone() as Arc<dyn Storage>, stop_at, CrashPoint::Before));
+        let open = async |storage: Arc<dyn Storage>| {
+            let repository = Repository::open(storage).await.unwrap();
+            Cluster::open(repository, "main".parse().unwrap()).await.unwrap()
+        };
+        let verification = Arc::new(Verification::new(open(faulty.clone()).await, options()));
+        let ended = verification.run().await;
+        let report = verification.report(ended.is_ok());
+        if !faulty.stopped() {
+            assert_eq!(found(&report), [(Trouble::Damaged, SEGMENT_3, 0)]);
+            return;
+        }
+        assert!(ended.is_err() || !report.sound, "call {stop_at}");
+        let after = report.done.clone().map(|key| Key::new(key).unwrap());
+        let rest = verified(&open(storage.clone()).await, Options { after, ..options() }).await;
+        let all = [found(&report), found(&rest)].concat();
+        assert!(all.contains(&(Trouble::Damaged, SEGMENT_3, 0)), "call {stop_at}: {report:?} {rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_archived_is_sound() {
+    let storage = Arc::new(MemoryStorage::default());
+    let cluster = crate::postgres::archive::testing::cluster_in(storage).await;
+    assert!(verified(&cluster, options()).await.sound);
+}

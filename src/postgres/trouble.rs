@@ -1,0 +1,54 @@
+//! What can be wrong with an object of the repository.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// In which way an object is not as it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trouble {
+    /// It is there, and is not what it must be.
+    Damaged,
+    /// The repository answered that there is no such object.
+    Missing,
+    /// The repository did not give it: whether it is whole is not known.
+    Unread,
+    /// Two repositories hold different content under the same key.
+    Conflict,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Damaged => "DAMAGED",
+            Self::Missing => "MISSING",
+            Self::Unread => "UNREAD",
+            Self::Conflict => "CONFLICT",
+        })
+    }
+}
+
+/// A trouble, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    pub trouble: Trouble,
+    pub why: String,
+}
+
+impl Why {
+    /// An object that is there and not as it must be.
+    pub fn damaged(why: impl Into<String>) -> Self {
+        Self { trouble: Trouble::Damaged, why: why.into() }
+    }
+
+    /// An object that is not there.
+    pub fn missing(why: impl Into<String>) -> Self {
+        Self { trouble: Trouble::Missing, why: why.into() }
+    }
+
+    /// An object that the store did not give.
+    pub fn unread(error: &anyhow::Error) -> Self {
+        Self { trouble: Trouble::Unread, why: format!("it cannot be read: {}", crate::error::one_line(error)) }
+    }
+}

@@ -1,0 +1,72 @@
+use std::collections::VecDeque;
+
+use super::{LIST_PAGE, ListEntry, ObjectMeta, Storage, StorageError};
+
+/// All objects below a folder at any depth, in the order of their keys. Memory: a page for each folder on the way.
+#[derive(Debug)]
+pub struct Walk(Vec<Level>);
+
+/// One folder that is being listed.
+#[derive(Debug)]
+struct Level {
+    folder: String,
+    /// Listed and not given out yet.
+    page: VecDeque<ListEntry>,
+    after: Option<String>,
+    ended: bool,
+}
+
+impl Walk {
+    /// Begins at a folder: empty, or ending with `/`.
+    pub fn new(folder: String) -> Self {
+        Self(vec![Level::new(folder)])
+    }
+
+    /// The next object. Errors: the store did not answer.
+    pub async fn next(&mut self, storage: &dyn Storage) -> Result<Option<ObjectMeta>, StorageError> {
+        loop {
+            let Some(level) = self.0.last_mut() else { return Ok(None) };
+            match level.page.pop_front() {
+                Some(ListEntry::Object(meta)) => return Ok(Some(meta)),
+                Some(ListEntry::Folder(folder)) => self.0.push(Level::new(folder)),
+                None if level.ended => drop(self.0.pop()),
+                None => {
+                    let page = storage.list(&level.folder, level.after.as_deref()).await?;
+                    level.ended = page.len() < LIST_PAGE;
+                    level.after = page.last().map(|entry| entry.name().to_string());
+                    level.page = page.into();
+                }
+            }
+        }
+    }
+}
+
+impl Level {
+    fn new(folder: String) -> Self {
+        Self { folder, page: VecDeque::new(), after: None, ended: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Key, MemoryStorage, PutMode};
+
+    #[tokio::test]
+    async fn all_objects_come_in_the_order_of_their_keys_over_pages_and_folders() {
+        let storage = MemoryStorage::default();
+        let mut expected: Vec<String> = (0..LIST_PAGE + 5).map(|n| format!("a/b/{n:05}")).collect();
+        expected.extend(["a/b.x", "a/b0", "a/c/d/e", "a/c/f", "ab"].map(String::from));
+        for key in &expected {
+            let _ = storage.put(&Key::new(key.clone()).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+        }
+        expected.retain(|key| key.starts_with("a/"));
+        expected.sort();
+        let mut walk = Walk::new("a/".into());
+        let mut found = Vec::new();
+        while let Some(meta) = walk.next(&storage).await.unwrap() {
+            found.push(meta.key.to_string());
+        }
+        assert_eq!(found, expected);
+    }
+}
