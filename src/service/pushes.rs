@@ -297,7 +297,10 @@ impl Owner {
         match stored {
             Ok(stored) => {
                 tracing::debug!(ahead = !was_asked, "\"{}\": {stored:?}", path.display());
-                self.rest = None;
+                // What had begun before the failure tells nothing.
+                if was_asked || self.rest.is_some_and(|rest| rest.until <= Instant::now()) {
+                    self.rest = None;
+                }
                 self.done.stored.note(path.file_name().unwrap_or_default().to_string_lossy());
                 self.done.ahead += u64::from(!was_asked);
                 self.speed.note(Instant::now());
