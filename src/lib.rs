@@ -6,7 +6,7 @@
 //! | layer      | modules                                                                    |
 //! |------------|----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`                                                           |
-//! | activities | `postgres::{cluster, replication, archive, backup, restore}`, `postgres::catalog::load` |
+//! | activities | `postgres::{cluster, replication, archive, backup, restore, check}`, `postgres::catalog::load` |
 //! | core       | `postgres::{types, layout, catalog}`: pure                                  |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `config`, `error`, `fsync`, `wire`                                                  |

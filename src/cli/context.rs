@@ -28,11 +28,17 @@ pub struct Context {
 impl Context {
     /// Reads the settings and starts logging to standard error.
     pub fn load(file: Option<&Path>, format: Format) -> anyhow::Result<Self> {
-        let settings = config::load(file, std::env::vars_os())?;
-        start_logging(&settings);
-        for warning in &settings.warnings {
+        let context = Self::load_silently(file, format)?;
+        for warning in &context.settings.warnings {
             tracing::warn!("{warning}");
         }
+        Ok(context)
+    }
+
+    /// The same for a verb that tells the settings' warnings itself.
+    pub fn load_silently(file: Option<&Path>, format: Format) -> anyhow::Result<Self> {
+        let settings = config::load(file, std::env::vars_os())?;
+        start_logging(&settings);
         Ok(Self { settings, format })
     }
 

@@ -20,6 +20,12 @@ pub enum Exit {
     Absent,
     /// `wal fetch`: whether there is such a file is not known; PostgreSQL must stop, not promote (above 125).
     Unknown,
+    /// `check`, as Nagios plugins end: something should be mended.
+    CheckWarning,
+    /// `check`: WAL is not archived, or a restore is not possible.
+    CheckCritical,
+    /// `check`: something could not be found out.
+    CheckUnknown,
 }
 
 impl Exit {
@@ -27,9 +33,9 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::Failed | Self::Absent => 1,
-            Self::Usage => 2,
-            Self::Unsound => 3,
+            Self::Failed | Self::Absent | Self::CheckWarning => 1,
+            Self::Usage | Self::CheckCritical => 2,
+            Self::Unsound | Self::CheckUnknown => 3,
             Self::Refused => 4,
             Self::Unknown => 200,
         }

@@ -14,7 +14,9 @@ use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
 use crate::fsync;
 use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::check::refuse_unsafe;
 use crate::postgres::cluster::{Cluster, describe_server};
+use crate::postgres::layout::Layout;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::repo::Repository;
 
@@ -154,7 +156,9 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
-    let (repository, repository_created) = Repository::init(open_storage(settings)?, now).await?;
+    let storage = open_storage(settings)?;
+    refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).probe_folder()).await?;
+    let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {
         configuration: None,
@@ -188,7 +192,7 @@ fn in_words(report: &Report) -> String {
     if report.cluster_registered {
         text += &format!(
             "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
-             '{}'\nthen restart PostgreSQL and run `walden backup take`.\n",
+             '{}'\nthen restart PostgreSQL and run `walden check` and `walden backup take`.\n",
             archive_command(report)
         );
     }

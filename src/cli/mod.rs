@@ -1,6 +1,7 @@
 //! The command line: one file a verb. Arguments and settings in, a table or JSON and an exit code out.
 
 mod backup;
+mod check;
 mod config;
 mod context;
 mod exit;
@@ -25,7 +26,7 @@ pub use output::{Format, Table, bytes, print_json, print_text};
 #[derive(Debug, Parser)]
 #[command(name = "walden", version, propagate_version = true, max_term_width = 110)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly. `walden check` has its own."
 )]
 struct Cli {
     /// Configuration file; else WALDEN_CONFIG, else /etc/walden/walden.toml. Every setting can also be given by the
@@ -43,6 +44,8 @@ struct Cli {
 enum Verb {
     /// Write a configuration file, make the repository and register the server. Safe to repeat.
     Init(init::Args),
+    /// Check that everything is in place: repository, server, hooks, and the whole way of a WAL file.
+    Check(check::Args),
     /// Take, list, show, verify and delete base backups.
     Backup(backup::Args),
     /// Run the service: it answers archive-command and restore-command.
@@ -60,11 +63,13 @@ enum Verb {
 /// Runs the process: parses arguments, dispatches, prints the error if there is one.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let fetches = asks_to_fetch(&arguments);
+    let (fetches, checks) = (asks_to_fetch(&arguments), asks_to_check(&arguments));
     let exit = std::panic::catch_unwind(|| run(arguments)).unwrap_or(Exit::Failed);
     match exit {
         // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster.
         Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => Exit::Unknown.into(),
+        // What watches takes the usual codes for warning and critical.
+        Exit::Failed | Exit::Usage if checks => Exit::CheckUnknown.into(),
         exit => exit.into(),
     }
 }
@@ -74,6 +79,19 @@ pub fn main() -> ExitCode {
 fn asks_to_fetch(arguments: &[OsString]) -> bool {
     let mut verbs = arguments.iter().skip_while(|argument| *argument != "wal").skip(1);
     verbs.any(|argument| argument == "fetch")
+}
+
+/// Whether the verb is `check`: its exit codes are those of Nagios plugins, also when the arguments are wrong.
+fn asks_to_check(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--config" | "--format") => drop(words.next()),
+            Some(option) if option.starts_with('-') => (),
+            verb => return verb == Some("check"),
+        }
+    }
+    false
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -92,6 +110,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let context = || Context::load(cli.config.as_deref(), cli.format);
     match cli.verb {
         Verb::Init(args) => init::run(cli.config.as_deref(), cli.format, &args),
+        Verb::Check(args) => check::run(cli.config.as_deref(), cli.format, &args),
         Verb::Backup(args) => {
             let context = context()?;
             context.block_on_one_thread(backup::run(&context, args))
@@ -123,6 +142,15 @@ mod tests {
         assert!(asks("walden --config x wal fetch"));
         assert!(asks("walden wal --nonsense fetch -- f p"));
         assert!(!asks("walden wal push fetch.wal") && !asks("walden serve"));
+    }
+
+    #[test]
+    fn a_check_is_known_before_its_arguments_are_understood() {
+        let asks = |line: &str| asks_to_check(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(asks("walden check") && asks("walden --config x --format=json check --nonsense"));
+        assert!(
+            !asks("walden --config check backup take") && !asks("walden backup take --label check") && !asks("walden")
+        );
     }
 
     #[test]

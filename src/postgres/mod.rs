@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod backup;
 pub mod catalog;
+pub mod check;
 pub mod cluster;
 pub mod layout;
 pub mod replication;

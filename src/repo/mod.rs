@@ -2,6 +2,9 @@
 
 mod marker;
 mod object;
+pub mod probe;
+#[cfg(test)]
+pub(crate) mod probe_testing;
 mod stream;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ mod harness;
 mod archive;
 mod backup;
 mod backup_crash;
+mod check;
 mod errors;
 mod foundation;
 mod oracle;

@@ -1,0 +1,201 @@
+//! What the server's archiver says of itself: pg_stat_archiver.
+
+use std::time::Duration;
+
+use super::server::Server;
+use super::{Check, Trouble, Verdict};
+use crate::postgres::backup::start::ask;
+use crate::postgres::replication::Connection;
+use crate::postgres::types::{SegmentSize, WalFileName};
+
+/// Finished segments that wait: more are told.
+const BACKLOG: u64 = 64;
+/// While segments wait, the last success may be this long ago.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// What the archiver did last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Archiver {
+    pub archived: Last,
+    pub failed: Last,
+    /// The segment being written; `None` on a standby.
+    pub current: Option<WalFileName>,
+}
+
+/// How often something happened, and the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Last {
+    pub count: u64,
+    /// The file's name and how long ago; `None`: never.
+    pub file: Option<(String, Duration)>,
+}
+
+impl Archiver {
+    /// Asks the server.
+    pub async fn ask(sql: &mut Connection) -> anyhow::Result<Self> {
+        let question = "SELECT archived_count, last_archived_wal, failed_count, last_failed_wal, \
+             extract(epoch FROM clock_timestamp() - last_archived_time)::float8 AS archived_age, \
+             extract(epoch FROM clock_timestamp() - last_failed_time)::float8 AS failed_age, \
+             CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END AS current_wal \
+             FROM pg_stat_archiver";
+        let answer = ask(sql, question).await?;
+        let last = |count, wal, age| -> anyhow::Result<Last> {
+            let file = match answer.text(0, wal)? {
+                Some(name) => {
+                    // The clock may have been set back since.
+                    let seconds = answer.parse::<f64>(0, age)?.max(0.0);
+                    Some((name.to_string(), Duration::try_from_secs_f64(seconds)?))
+                }
+                None => None,
+            };
+            Ok(Last { count: answer.parse(0, count)?, file })
+        };
+        Ok(Self {
+            archived: last("archived_count", "last_archived_wal", "archived_age")?,
+            failed: last("failed_count", "last_failed_wal", "failed_age")?,
+            current: answer.text(0, "current_wal")?.map(str::parse).transpose()?,
+        })
+    }
+
+    /// The file at which the archiver is stuck, and how long ago it last failed.
+    fn stuck(&self) -> Option<(&str, Duration)> {
+        let (file, failed_age) = self.failed.file.as_ref()?;
+        let since = self.archived.file.as_ref().is_none_or(|(_, archived_age)| failed_age < archived_age);
+        since.then_some((file.as_str(), *failed_age))
+    }
+
+    /// Whether the last that happened was a failure.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck().is_some()
+    }
+
+    /// Finished segments after the last archived one; `None` when that is not known, as after a switch of timelines.
+    fn backlog(&self, size: SegmentSize) -> Option<u64> {
+        let WalFileName::Segment(current) = self.current? else { return None };
+        let (last, _) = self.archived.file.as_ref()?;
+        let last = match last.parse().ok()? {
+            WalFileName::Segment(segment) | WalFileName::Backup { segment, .. } => segment,
+            WalFileName::Partial(_) | WalFileName::History(_) => return None,
+        };
+        let behind = || current.number(size).checked_sub(last.number(size) + 1);
+        (last.timeline == current.timeline).then(behind).flatten()
+    }
+}
+
+/// Decides whether the archiver keeps up.
+pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
+    let archiver = match archiver {
+        Ok(archiver) => archiver,
+        Err(trouble) => {
+            let unknown = Check::Archiver.unknown(&*trouble.what);
+            return Verdict { hint: trouble.hint.clone(), ..unknown };
+        }
+    };
+    if server.settings.archive_mode == "off" {
+        return Check::Archiver.because(Check::ArchiveMode);
+    }
+    if server.standby && server.settings.archive_mode != "always" {
+        return Check::Archiver.skipped("a standby with archive_mode = on archives once it is promoted");
+    }
+    let backlog = archiver.backlog(server.segment_size);
+    if let Some((file, age)) = archiver.stuck() {
+        let waiting =
+            backlog.filter(|count| *count > 0).map(|count| format!(", {count} segments wait")).unwrap_or_default();
+        let count = archiver.failed.count;
+        return Check::Archiver
+            .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {count} in all{waiting}", ago(age)))
+            .hint("the server's log has the reason, behind \"archive command failed\"; the server goes on trying");
+    }
+    let Some((file, age)) = &archiver.archived.file else {
+        return Check::Archiver.ok("nothing was archived yet, and nothing failed");
+    };
+    match backlog.unwrap_or(0) {
+        count if count > BACKLOG => Check::Archiver
+            .warning(format!("{count} segments wait to be archived, the last success was {} ago", ago(*age)))
+            .hint("if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`"),
+        count if count > 0 && *age > SILENCE => Check::Archiver
+            .warning(format!("{count} segments wait and none was archived for {}", ago(*age)))
+            .hint("the archiver hangs or archive_command does: look at the server's log and its processes"),
+        0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
+        count => Check::Archiver.ok(format!("last archived {file}, {} ago; {count} wait", ago(*age))),
+    }
+}
+
+/// A span for people, in its largest unit.
+pub(super) fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::check::Status;
+    use crate::postgres::check::testing::server;
+
+    fn last(count: u64, file: &str, seconds: u64) -> Last {
+        Last { count, file: Some((file.into(), Duration::from_secs(seconds))) }
+    }
+
+    fn archiver(archived: Last, failed: Last) -> Archiver {
+        Archiver { archived, failed, current: Some("000000010000000000000009".parse().unwrap()) }
+    }
+
+    const EIGHTH: &str = "000000010000000000000008";
+
+    #[test]
+    fn a_failure_after_the_last_success_is_critical_and_names_the_file() {
+        let verdict = decide(&Ok(archiver(last(4, "000000010000000000000004", 60), last(9, EIGHTH, 5))), &server());
+        assert_eq!(verdict.status, Status::Critical);
+        for part in [EIGHTH, "5 s ago", "9 in all", "4 segments wait"] {
+            assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
+        }
+        let never = decide(&Ok(archiver(Last::default(), last(1, EIGHTH, 5))), &server());
+        assert_eq!(never.status, Status::Critical);
+    }
+
+    #[test]
+    fn a_failure_that_was_overcome_is_history() {
+        let verdict = decide(&Ok(archiver(last(5, EIGHTH, 4), last(9, EIGHTH, 5))), &server());
+        assert_eq!((verdict.status, verdict.message.contains("none waits")), (Status::Ok, true), "{}", verdict.message);
+        assert_eq!(decide(&Ok(archiver(Last::default(), Last::default())), &server()).status, Status::Ok);
+    }
+
+    #[test]
+    fn what_waits_is_told_when_it_is_much_or_waits_long() {
+        let with = |file: &str, current: &str, seconds| {
+            let current = Some(current.parse().unwrap());
+            let archiver = Archiver { current, ..archiver(last(5, file, seconds), Last::default()) };
+            decide(&Ok(archiver), &server()).status
+        };
+        assert_eq!(with("000000010000000000000001", "000000010000000000000042", 1), Status::Ok, "64 wait");
+        assert_eq!(with("000000010000000000000001", "000000010000000000000043", 1), Status::Warning);
+        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 599), Status::Ok);
+        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 601), Status::Warning);
+        assert_eq!(with("000000010000000000000002", "000000010000000000000003", 90_000), Status::Ok, "none waits");
+        assert_eq!(with("00000002.history", "000000020000000000000003", 1), Status::Ok, "not known");
+    }
+
+    #[test]
+    fn a_server_that_does_not_archive_is_not_judged_by_its_archiver() {
+        let facts = Ok(archiver(Last::default(), last(1, EIGHTH, 5)));
+        let decide = |standby, mode: &str| {
+            let mut server = server();
+            (server.standby, server.settings.archive_mode) = (standby, mode.into());
+            decide(&facts, &server)
+        };
+        assert_eq!(decide(true, "on").status, Status::Skipped);
+        assert_eq!(decide(true, "always").status, Status::Critical);
+        assert_eq!(decide(false, "off").because, Some(Check::ArchiveMode));
+    }
+
+    #[test]
+    fn spans_are_told_in_their_largest_unit() {
+        let told = |seconds| ago(Duration::from_secs(seconds));
+        assert_eq!([told(119), told(120), told(7200), told(172_800)], ["119 s", "2 min", "2 h", "2 days"]);
+    }
+}

@@ -1,0 +1,160 @@
+//! `walden check`: is everything in place so that WAL is archived and backups can be taken? Each theme gathers facts,
+//! then pure functions decide over them; a check that cannot be decided says because of which other one.
+
+mod archiver;
+mod command;
+mod configuration;
+mod end_to_end;
+mod hook;
+mod server;
+mod settings;
+mod store;
+#[cfg(test)]
+mod testing;
+mod verdict;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use crate::config::Settings;
+use crate::error::with_hint;
+use crate::postgres::archive::Fetcher;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::Layout;
+use crate::repo::Repository;
+use crate::storage::Storage;
+
+pub use configuration::unreadable as unreadable_configuration;
+pub use store::refuse_unsafe;
+pub use verdict::{Check, Status, Trouble, Verdict, overall};
+
+use archiver::Archiver;
+use verdict::chosen;
+
+/// What to check, and how.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub settings: &'a Settings,
+    pub storage: Arc<dyn Storage>,
+    /// Empty: all of them.
+    pub checks: BTreeSet<Check>,
+    /// Whether to switch WAL for [`Check::EndToEnd`].
+    pub probe: bool,
+    /// The longest wait for the store, for the server, and for the archiver.
+    pub timeout: Duration,
+}
+
+impl Request<'_> {
+    fn wants(&self, any: &[Check]) -> bool {
+        self.checks.is_empty() || any.iter().any(|check| self.checks.contains(check))
+    }
+
+    fn layout(&self) -> anyhow::Result<Layout> {
+        Ok(Layout::new(self.settings.cluster.name.parse()?))
+    }
+
+    fn fetcher(&self, cluster: Cluster) -> Fetcher {
+        Fetcher::new(cluster, self.timeout, 1)
+    }
+
+    /// Waits no longer than `timeout`.
+    async fn within<T, E: Into<anyhow::Error>>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Trouble> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result.map_err(|error| Trouble::from(&error.into())),
+            Err(_) => {
+                let error = anyhow!("{what} did not answer within {} s", self.timeout.as_secs_f32());
+                Err(Trouble::from(&with_hint(error, "find out what it waits for, or raise --timeout")))
+            }
+        }
+    }
+}
+
+/// Checks that only the server can answer.
+const SERVER: &[Check] = &[
+    Check::Server,
+    Check::Identity,
+    Check::WalLevel,
+    Check::ArchiveMode,
+    Check::ArchiveCommand,
+    Check::ArchiveTimeout,
+    Check::FullPageWrites,
+    Check::Privileges,
+    Check::Replication,
+    Check::Hook,
+    Check::EndToEnd,
+    Check::Archiver,
+];
+
+/// Runs the checks: those asked for, and those because of which they could not be decided; in the order of
+/// [`Check::ALL`].
+pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
+    let mut verdicts = vec![configuration::check(request.settings)];
+    let repository = match request.wants(&[store::CHECKS, &[Check::Identity, Check::EndToEnd]].concat()) {
+        true => store::check(request, &mut verdicts).await,
+        false => None,
+    };
+    let user = match request.wants(SERVER) || request.wants(&[Check::Service]) {
+        true => check_server(request, repository, &mut verdicts).await,
+        false => None,
+    };
+    if request.wants(&[Check::Service]) {
+        verdicts.push(hook::check_service(request, user).await);
+    }
+    chosen(verdicts, &request.checks)
+}
+
+/// The server's part; the server's user, if that can be seen.
+async fn check_server(
+    request: &Request<'_>,
+    repository: Option<Repository>,
+    verdicts: &mut Vec<Verdict>,
+) -> Option<hook::ServerUser> {
+    let (mut sql, server) = match server::gather(request).await {
+        Ok(gathered) => gathered,
+        Err(trouble) => {
+            verdicts.push(Check::Server.failed(&trouble));
+            verdicts.extend(SERVER.iter().skip(1).map(|check| check.because(Check::Server)));
+            return None;
+        }
+    };
+    verdicts.push(server::decide_server(&server));
+    let cluster = match repository {
+        Some(repository) => Some(request.within("the repository", open_cluster(request, repository)).await),
+        None => None,
+    };
+    let identity = match &cluster {
+        Some(cluster) => server::decide_identity(&server, cluster),
+        None => Check::Identity.because(Check::Repository),
+    };
+    let settings = settings::decide(&server.settings, server.standby);
+    verdicts.push(server::decide_privileges(&server.role, request.probe && !server.standby));
+    if request.wants(&[Check::Replication]) {
+        verdicts.push(server::check_replication(request, &server).await);
+    }
+    let user = hook::server_user(request, &server);
+    let hook = hook::check_hook(request, &server, user);
+    if request.wants(&[Check::EndToEnd]) {
+        let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
+        verdicts.push(match (end_to_end::hindrance(request.probe, &server, &causes), &cluster) {
+            (Some(verdict), _) => verdict,
+            (None, Some(Ok(cluster))) => end_to_end::check(request, &mut sql, &server, cluster).await,
+            (None, _) => Check::EndToEnd.because(Check::Identity),
+        });
+    }
+    // Last: what was just archived counts.
+    let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
+    verdicts.push(archiver::decide(&archiver, &server));
+    verdicts.extend(settings.into_iter().chain([identity, hook]));
+    user
+}
+
+async fn open_cluster(request: &Request<'_>, repository: Repository) -> anyhow::Result<Cluster> {
+    Cluster::open(repository, request.settings.cluster.name.parse()?).await
+}

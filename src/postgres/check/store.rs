@@ -1,0 +1,356 @@
+//! The repository's store: there, writable, true to create-only, with the right time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::{Check, Request, Status, Trouble, Verdict};
+use crate::config::{RepositoryUrl, Settings};
+use crate::error::{Hint, one_line};
+use crate::repo::Repository;
+use crate::repo::probe::{self, CreateOnlyEffect, Promise, Written};
+use crate::storage::Storage;
+
+/// The checks of this file.
+pub(super) const CHECKS: &[Check] =
+    &[Check::Repository, Check::Writable, Check::CreateOnly, Check::CreateOnlyLarge, Check::Clock, Check::Encryption];
+/// Those that one written object answers.
+const BY_WRITING: &[Check] = &[Check::Writable, Check::Clock, Check::Encryption];
+
+/// Clocks that differ by more make times in listings and proofs of age wrong.
+const SKEW_WARNING: Duration = Duration::from_secs(30);
+/// S3 refuses requests from clocks that differ by 15 minutes; well before that something is wrong.
+const SKEW_CRITICAL: Duration = Duration::from_secs(300);
+
+/// The largest pack (`backup.pack_size`); what would only be larger is no object of ours.
+const LARGEST: usize = 64 << 20;
+
+const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
+
+/// Checks the store; the repository, if it can be opened.
+pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
+    let open = async {
+        let repository = Repository::open(request.storage.clone()).await?;
+        Ok::<_, anyhow::Error>((repository, request.layout()?.probe_folder()))
+    };
+    let (repository, folder) = match request.within("the repository", open).await {
+        Ok(opened) => opened,
+        Err(trouble) => {
+            verdicts.push(Check::Repository.failed(&trouble));
+            verdicts.extend(CHECKS.iter().skip(1).map(|check| check.because(Check::Repository)));
+            return None;
+        }
+    };
+    let format = repository.marker().format;
+    verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
+    if request.wants(BY_WRITING) {
+        let written = request.within("the store", probe::write(&*request.storage, &folder)).await;
+        verdicts.extend(decide_written(&written, request.settings));
+    }
+    if request.wants(&[Check::CreateOnly]) {
+        let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
+        verdicts.push(decide_create_only(Check::CreateOnly, &effect, request.settings));
+    }
+    if request.wants(&[Check::CreateOnlyLarge]) {
+        verdicts.push(match in_parts_from(request.settings) {
+            // Sent several times: not what one wants every hour.
+            Some(size) if !request.checks.contains(&Check::CreateOnlyLarge) => Check::CreateOnlyLarge.skipped(format!(
+                "sends objects of {} MiB: ask for it by --check {}",
+                size >> 20,
+                Check::CreateOnlyLarge.name()
+            )),
+            Some(size) => {
+                let effect =
+                    request.within("the store", probe::create_only_large(&request.storage, &folder, size)).await;
+                decide_create_only(Check::CreateOnlyLarge, &effect, request.settings)
+            }
+            None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
+        });
+    }
+    Some(repository)
+}
+
+fn decide_written(written: &Result<Written, Trouble>, settings: &Settings) -> Vec<Verdict> {
+    match written {
+        Ok(written) => {
+            let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
+            let encryption = decide_encryption(&settings.repository.url, settings.s3.encryption.as_deref(), told);
+            vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
+        }
+        Err(trouble) => {
+            let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
+            std::iter::once(not_written(Check::Writable, trouble)).chain(others).collect()
+        }
+    }
+}
+
+fn not_written(check: Check, trouble: &Trouble) -> Verdict {
+    check.failed(trouble).hint(trouble.hint.as_deref().unwrap_or(WRITE_HINT))
+}
+
+fn decide_writable(written: &Written) -> Verdict {
+    let key = &written.key;
+    if !written.read_back {
+        return Check::Writable
+            .critical(format!("object \"{key}\" did not come back as it was stored"))
+            .hint("do not trust this store: what it answers is not what it keeps");
+    }
+    if !written.listed {
+        return Check::Writable
+            .critical(format!("object \"{key}\" is there, but a listing does not show it"))
+            .hint("Walden finds backups and gaps by listing: use a store whose listings are up to date");
+    }
+    let stays = |why: String| {
+        Check::Writable
+            .warning(format!("objects can be stored and read, but object \"{key}\" could not be deleted{why}"))
+            .hint("`walden backup delete` needs that right; without it nothing is lost, and probes like this one stay")
+    };
+    match &written.deleted {
+        Ok(true) => Check::Writable.ok("an object was stored, read back, listed and deleted"),
+        Ok(false) => stays(String::new()),
+        Err(error) => stays(format!(": {}", one_line(error))),
+    }
+}
+
+fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
+    let Some((skew, ahead)) = skew else { return Check::Clock.unknown("the store does not tell when it stored") };
+    let by = format!(
+        "the store's clock is {} s {} this machine's",
+        skew.as_secs(),
+        if ahead { "ahead of" } else { "behind" }
+    );
+    let hint = "let both keep time by NTP: `timedatectl` shows this machine's state";
+    match skew {
+        skew if skew > SKEW_CRITICAL => Check::Clock.critical(by).hint(hint),
+        skew if skew > SKEW_WARNING => Check::Clock.warning(by).hint(hint),
+        skew if skew < Duration::from_secs(2) => Check::Clock.ok("the store and this machine agree"),
+        _ => Check::Clock.ok(by),
+    }
+}
+
+/// `asked`: the setting, where there is one.
+fn decide_encryption(url: &RepositoryUrl, asked: Option<&str>, told: Option<&str>) -> Verdict {
+    match (url, asked, told) {
+        (RepositoryUrl::File(_), ..) => {
+            Check::Encryption.ok("not known: a folder is encrypted if the file system below it is")
+        }
+        (_, Some(asked), told) if told != Some(asked) => Check::Encryption
+            .warning(match told {
+                Some(told) => format!("the store encrypts by {told}, s3.encryption asks for {asked}"),
+                None => format!("s3.encryption asks for {asked}, and the store does not say that it encrypts"),
+            })
+            .hint("use a store that knows this kind of encryption, or set s3.encryption = \"bucket\""),
+        (_, _, Some(told)) => Check::Encryption.ok(format!("the store says: {told}")),
+        (_, _, None) => Check::Encryption
+            .ok("the store does not say that it encrypts")
+            .hint("set s3.encryption, or the bucket's default encryption, if the disks below are not encrypted"),
+    }
+}
+
+/// What the settings let the store be relied on for.
+fn relied_on(settings: &Settings) -> Promise {
+    match &settings.repository.url {
+        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => Promise::OneByOne,
+        RepositoryUrl::S3 { .. } | RepositoryUrl::File(_) => Promise::Atomic,
+    }
+}
+
+/// Bytes from which on the store takes objects in parts; `None`: it does not, or none of ours is as large.
+fn in_parts_from(settings: &Settings) -> Option<usize> {
+    match &settings.repository.url {
+        RepositoryUrl::S3 { .. } => {
+            usize::try_from(settings.s3.multipart_threshold).ok().filter(|size| *size <= LARGEST)
+        }
+        RepositoryUrl::File(_) => None,
+    }
+}
+
+fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, settings: &Settings) -> Verdict {
+    let effect = match effect {
+        Ok(effect) => effect,
+        Err(trouble) => return not_written(check, trouble),
+    };
+    // Some stores know the condition and forget it when the parts are joined: Walden looks before it sends parts.
+    let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { relied_on(settings) };
+    match (effect.promise(), relied_on) {
+        (Promise::Atomic, _) => check.ok("what is stored stays, also when several store at once"),
+        (Promise::OneByOne, Promise::Atomic) => check
+            .critical("what is stored stays, but of several that store at once a later one overwrites an earlier one")
+            .hint(other_store(settings)),
+        (Promise::OneByOne, _) => check
+            .warning("what is stored stays, but only as long as no two store under one name at once")
+            .hint("let only one server, and one Walden service, archive into this repository under the cluster's name"),
+        (Promise::None, _) => check
+            .critical(match effect.kept {
+                false => "a create-only put overwrote what was there",
+                true => "a create-only put under a taken name was answered \"stored\"",
+            })
+            .hint(other_store(settings)),
+    }
+}
+
+/// What to do about a store that overwrites.
+fn other_store(settings: &Settings) -> &'static str {
+    match &settings.repository.url {
+        RepositoryUrl::File(_) => "use a folder on a file system that can rename without replacing, or a bucket",
+        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => {
+            "use another store: what this one answers is not what it keeps"
+        }
+        RepositoryUrl::S3 { .. } => {
+            "use a store that honours If-None-Match, or set s3.create_only = \"head-then-put\" and let only one server \
+             archive into this repository under the cluster's name"
+        }
+    }
+}
+
+/// For whoever makes a repository: refuses a store that does not keep what create-only promises.
+pub async fn refuse_unsafe(settings: &Settings, storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
+    let effect = probe::create_only(storage, folder).await.hint(WRITE_HINT)?;
+    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), settings))
+}
+
+fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
+    match verdict.status {
+        Status::Critical => Err(anyhow!("\"{store}\" cannot hold a repository: {}", verdict.message))
+            .hint(verdict.hint.unwrap_or_default()),
+        Status::Warning => {
+            tracing::warn!("{store}: {}", verdict.message);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::error::hints;
+    use crate::repo::probe::Race;
+    use crate::repo::probe_testing::{Conditional, Lenient};
+    use crate::storage::{Key, PutOutcome};
+
+    fn settings(url: &str) -> Settings {
+        crate::config::load(None, [("WALDEN_REPOSITORY__URL", url)]).unwrap()
+    }
+
+    #[test]
+    fn a_buckets_encryption_is_what_was_asked_for() {
+        let bucket = RepositoryUrl::parse("s3://bucket/x").unwrap();
+        let status = |asked, told| decide_encryption(&bucket, asked, told).status;
+        assert_eq!(status(None, Some("AES256")), Status::Ok);
+        assert_eq!(status(None, None), Status::Ok, "it may be encrypted below");
+        assert_eq!(status(Some("aws:kms"), Some("aws:kms")), Status::Ok);
+        assert_eq!(status(Some("aws:kms"), Some("AES256")), Status::Warning);
+        assert_eq!(status(Some("AES256"), None), Status::Warning);
+    }
+
+    #[test]
+    fn only_a_bucket_takes_objects_in_parts_and_may_be_relied_on_for_less() {
+        assert_eq!(in_parts_from(&settings("file:///srv/x")), None);
+        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "8MiB")), Some(8 << 20));
+        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "65MiB")), None, "no pack is as large");
+        assert_eq!(relied_on(&bucket("WALDEN_S3__CREATE_ONLY", "head-then-put")), Promise::OneByOne);
+        assert_eq!(relied_on(&settings("s3://bucket/x")), Promise::Atomic);
+    }
+
+    fn written(read_back: bool, listed: bool, gone: bool) -> Status {
+        let put_between = (SystemTime::now(), SystemTime::now());
+        let key = Key::new("main/probe/1").unwrap();
+        decide_writable(&Written { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
+    }
+
+    #[test]
+    fn a_store_must_give_back_list_and_delete_what_it_was_given() {
+        assert_eq!(written(true, true, true), Status::Ok);
+        assert_eq!(written(false, true, true), Status::Critical);
+        assert_eq!(written(true, false, true), Status::Critical);
+        assert_eq!(written(true, true, false), Status::Warning);
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
+        let trouble = Trouble { what: "cannot put".into(), hint: None };
+        let verdicts = decide_written(&Err(trouble), &settings("file:///srv/x"));
+        assert_eq!(verdicts[0].status, Status::Critical);
+        assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
+        assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
+        assert_eq!(verdicts.iter().map(|v| v.check).collect::<Vec<_>>(), BY_WRITING);
+    }
+
+    #[test]
+    fn clocks_may_differ_by_30_seconds_and_must_not_by_5_minutes() {
+        let status = |seconds, ahead| decide_clock(Some((Duration::from_secs(seconds), ahead))).status;
+        for ahead in [false, true] {
+            assert_eq!(status(0, ahead), Status::Ok);
+            assert_eq!(status(30, ahead), Status::Ok);
+            assert_eq!(status(31, ahead), Status::Warning);
+            assert_eq!(status(300, ahead), Status::Warning);
+            assert_eq!(status(301, ahead), Status::Critical);
+        }
+        assert_eq!(decide_clock(None).status, Status::Unknown);
+    }
+
+    fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, Trouble> {
+        Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
+    }
+
+    fn bucket(variable: &str, value: &str) -> Settings {
+        crate::config::load(None, [("WALDEN_REPOSITORY__URL", "s3://bucket/x"), (variable, value)]).unwrap()
+    }
+
+    fn decide(effect: Result<CreateOnlyEffect, Trouble>, create_only: &str) -> Verdict {
+        decide_create_only(Check::CreateOnly, &effect, &bucket("WALDEN_S3__CREATE_ONLY", create_only))
+    }
+
+    #[test]
+    fn answers_that_do_not_say_what_happened_are_critical() {
+        for relied_on in ["conditional", "head-then-put"] {
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, Status::Ok);
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, Status::Critical);
+            assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, Status::Critical);
+            let lied = decide(effect(PutOutcome::Stored, true, 1), relied_on);
+            assert!(lied.message.contains("answered \"stored\""), "{}", lied.message);
+        }
+    }
+
+    #[test]
+    fn creators_at_once_are_only_relied_on_where_the_store_decides() {
+        for winners in [0, 2] {
+            let raced = || effect(PutOutcome::AlreadyExists, true, winners);
+            let told = decide(raced(), "conditional");
+            assert_eq!(told.status, Status::Critical);
+            assert!(told.hint.unwrap().contains("s3.create_only = \"head-then-put\""));
+            assert_eq!(decide(raced(), "head-then-put").status, Status::Warning);
+            let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &settings("s3://bucket/x"));
+            assert_eq!(large.status, Status::Warning);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repository_in_a_store_that_ignores_the_condition_is_critical() {
+        let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::Ignored));
+        let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH).await.unwrap();
+        let settings = settings("file:///srv/x");
+        let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
+        let mut verdicts = Vec::new();
+        let request = Request { settings: &settings, storage, checks, probe: true, timeout };
+        assert!(check(&request, &mut verdicts).await.is_some());
+        let critical: Vec<Check> =
+            verdicts.iter().filter(|verdict| verdict.status == Status::Critical).map(|verdict| verdict.check).collect();
+        assert_eq!(critical, [Check::CreateOnly], "{verdicts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_overwrites_cannot_hold_a_repository() {
+        for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
+            let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
+            let effect = probe::create_only(&storage, "main/probe/").await.unwrap();
+            let error = refuse("lenient:", decide(Ok(effect), "conditional")).unwrap_err();
+            assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
+            assert!(hints(&error)[0].contains("If-None-Match"));
+        }
+    }
+}

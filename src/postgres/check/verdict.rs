@@ -1,0 +1,212 @@
+//! What checks are called and what they answer.
+
+use std::collections::BTreeSet;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::{hints, one_line};
+
+/// A check; in the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    Configuration,
+    Repository,
+    Writable,
+    CreateOnly,
+    CreateOnlyLarge,
+    Clock,
+    Encryption,
+    Server,
+    Identity,
+    WalLevel,
+    ArchiveMode,
+    ArchiveCommand,
+    ArchiveTimeout,
+    FullPageWrites,
+    Privileges,
+    Replication,
+    Hook,
+    Service,
+    EndToEnd,
+    Archiver,
+}
+
+impl Check {
+    /// All of them with their names and what they ask.
+    pub const ALL: &[(Self, &'static str, &'static str)] = &[
+        (Self::Configuration, "configuration", "Are the settings understood, and safe from other users?"),
+        (Self::Repository, "repository", "Can the repository be reached, and is it one?"),
+        (Self::Writable, "writable", "Can objects be stored, read back, listed and deleted?"),
+        (Self::CreateOnly, "create-only", "Does what is stored stay, whoever else stores under its name?"),
+        (Self::CreateOnlyLarge, "create-only-large", "The same for objects that the store takes in parts?"),
+        (Self::Clock, "clock", "Do the store and this machine agree on the time?"),
+        (Self::Encryption, "encryption", "Does the store encrypt what it keeps?"),
+        (Self::Server, "server", "Does PostgreSQL answer, in a version that is supported?"),
+        (Self::Identity, "identity", "Is it the cluster that is registered in the repository?"),
+        (Self::WalLevel, "wal-level", "Does the WAL hold what a restore needs?"),
+        (Self::ArchiveMode, "archive-mode", "Does the server archive?"),
+        (Self::ArchiveCommand, "archive-command", "Does it archive with Walden?"),
+        (Self::ArchiveTimeout, "archive-timeout", "How old can what is not archived become?"),
+        (Self::FullPageWrites, "full-page-writes", "Can torn pages be repaired from WAL?"),
+        (Self::Privileges, "privileges", "May the role do what Walden does?"),
+        (Self::Replication, "replication", "Is there a way in, and a free WAL sender, for base backups?"),
+        (Self::Hook, "hook", "Can the server's user run the program of archive_command?"),
+        (Self::Service, "service", "Does `walden serve` answer the hooks?"),
+        (Self::EndToEnd, "end-to-end", "Does a WAL file that is written now arrive, and come back the same?"),
+        (Self::Archiver, "archiver", "Does the server's archiver keep up?"),
+    ];
+
+    /// Its name, for `--check` and for documents.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(check, ..)| *check == self).map_or("", |(_, name, _)| name)
+    }
+
+    pub(super) fn ok(self, message: impl Into<String>) -> Verdict {
+        self.verdict(Status::Ok, message)
+    }
+
+    pub(super) fn warning(self, message: impl Into<String>) -> Verdict {
+        self.verdict(Status::Warning, message)
+    }
+
+    pub(super) fn critical(self, message: impl Into<String>) -> Verdict {
+        self.verdict(Status::Critical, message)
+    }
+
+    pub(super) fn unknown(self, message: impl Into<String>) -> Verdict {
+        self.verdict(Status::Unknown, message)
+    }
+
+    pub(super) fn skipped(self, message: impl Into<String>) -> Verdict {
+        self.verdict(Status::Skipped, message)
+    }
+
+    /// Cannot be decided because another check failed.
+    pub(super) fn because(self, other: Self) -> Verdict {
+        let message = format!("not known, because of \"{}\"", other.name());
+        Verdict { because: Some(other), ..self.verdict(Status::Unknown, message) }
+    }
+
+    /// Looking at it failed, and what was looked at must work.
+    pub(super) fn failed(self, trouble: &Trouble) -> Verdict {
+        Verdict { hint: trouble.hint.clone(), ..self.verdict(Status::Critical, &*trouble.what) }
+    }
+
+    fn verdict(self, status: Status, message: impl Into<String>) -> Verdict {
+        Verdict { check: self, status, message: message.into(), hint: None, because: None }
+    }
+}
+
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// How it is. The order is that of what is told first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Does not apply, or was not asked for; says nothing.
+    Skipped,
+    Ok,
+    Warning,
+    /// Could not be found out: it may be as bad as can be.
+    Unknown,
+    Critical,
+}
+
+/// One check's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    #[serde(rename = "name")]
+    pub check: Check,
+    pub status: Status,
+    /// One line.
+    pub message: String,
+    /// The next step, or advice.
+    pub hint: Option<String>,
+    /// The check that failed before this one could be decided.
+    pub because: Option<Check>,
+}
+
+impl Verdict {
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// The worst of all. What does not apply is no trouble, so that servers that change roles are watched in the same way.
+pub fn overall(verdicts: &[Verdict]) -> Status {
+    verdicts.iter().map(|verdict| verdict.status).max().unwrap_or(Status::Ok).max(Status::Ok)
+}
+
+/// The verdicts asked for, and those because of which they could not be decided, in order.
+pub(super) fn chosen(verdicts: Vec<Verdict>, asked: &BTreeSet<Check>) -> Vec<Verdict> {
+    let mut wanted = asked.clone();
+    while let Some(cause) = verdicts
+        .iter()
+        .filter(|verdict| wanted.contains(&verdict.check))
+        .find_map(|verdict| verdict.because.filter(|cause| !wanted.contains(cause)))
+    {
+        wanted.insert(cause);
+    }
+    let mut chosen: Vec<Verdict> =
+        verdicts.into_iter().filter(|verdict| asked.is_empty() || wanted.contains(&verdict.check)).collect();
+    chosen.sort_by_key(|verdict| verdict.check);
+    chosen
+}
+
+/// Why something could not be found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub what: String,
+    pub hint: Option<String>,
+}
+
+impl From<&anyhow::Error> for Trouble {
+    fn from(error: &anyhow::Error) -> Self {
+        // The innermost knows most.
+        let hint = hints(error).into_iter().rev().collect::<Vec<_>>().join("; ");
+        Self { what: one_line(error), hint: (!hint.is_empty()).then_some(hint) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_has_its_place_in_the_table() {
+        for (place, (check, name, _)) in Check::ALL.iter().enumerate() {
+            assert_eq!((*check as usize, check.name()), (place, *name));
+        }
+        assert_eq!(Check::ALL.len(), Check::Archiver as usize + 1);
+    }
+
+    #[test]
+    fn the_worst_wins_and_what_is_not_known_may_be_worse_than_a_warning() {
+        let all = |statuses: &[Status]| {
+            overall(&statuses.iter().map(|status| Check::Clock.verdict(*status, "")).collect::<Vec<_>>())
+        };
+        use Status::*;
+        assert_eq!(all(&[Ok, Skipped]), Ok);
+        assert_eq!(all(&[Ok, Warning, Skipped]), Warning);
+        assert_eq!(all(&[Unknown, Warning]), Unknown);
+        assert_eq!(all(&[Critical, Unknown, Warning, Ok]), Critical);
+        assert_eq!(all(&[Skipped]), Ok);
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_with_its_causes() {
+        let verdicts =
+            vec![Check::Archiver.because(Check::Server), Check::Server.critical("down"), Check::Repository.ok("there")];
+        let names = |asked: &[Check]| {
+            let chosen = chosen(verdicts.clone(), &asked.iter().copied().collect());
+            chosen.iter().map(|verdict| verdict.check).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[Check::Archiver]), [Check::Server, Check::Archiver]);
+        assert_eq!(names(&[Check::Repository]), [Check::Repository]);
+        assert_eq!(names(&[]), [Check::Repository, Check::Server, Check::Archiver]);
+    }
+}
