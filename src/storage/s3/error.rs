@@ -160,7 +160,8 @@ impl S3Error {
             What::Answer(answer) => match answer.trouble() {
                 // New ones may lie where they are read from.
                 Trouble::Expired | Trouble::Busy => false,
-                Trouble::Other => (400..500).contains(&answer.status),
+                // Without a code the answer did not arrive whole, or was to a request whose answer has no body.
+                Trouble::Other => (400..500).contains(&answer.status) && !answer.code.is_empty(),
                 _ => true,
             },
             What::NoAnswer(why) => is_about_certificates(why),
@@ -397,7 +398,7 @@ mod tests {
         };
         assert!(error("NoSuchKey").says_absent());
         assert!(!error("NoSuchBucket").says_absent() && error("NoSuchBucket").is_lasting());
-        assert!(!error("").says_absent(), "what is missing was not said");
+        assert!(!error("").says_absent() && !error("").is_lasting(), "what is missing was not said");
     }
 
     #[test]

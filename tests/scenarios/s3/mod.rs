@@ -7,6 +7,7 @@ mod end_to_end;
 mod errors;
 mod faults;
 mod headers;
+mod parts;
 mod proxy;
 mod replay;
 mod vanished;
