@@ -28,7 +28,7 @@ const MAX_PATH: usize = 4096;
 /// Longest name of a WAL file that is passed on; the longest real one has 40 bytes.
 const MAX_NAME: usize = 255;
 /// Longest text of a reply; longer ones are cut.
-const MAX_TEXT: usize = 16 << 10;
+pub const MAX_TEXT: usize = 16 << 10;
 
 /// What a hook asks.
 #[derive(Debug, Clone, PartialEq, Eq)]

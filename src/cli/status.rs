@@ -1,17 +1,17 @@
 //! `walden status`: what the running service is doing.
 
 use std::fmt::Write;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
-use crate::error::{Hint, with_hint};
+use crate::error::with_hint;
 use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Status};
 use crate::wire::{Reply, Request};
 
@@ -23,11 +23,10 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let socket = &context.settings.service.socket;
     let asked = tokio::time::timeout(PATIENCE, ask(socket)).await;
     let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let reply = asked
-        .with_context(|| format!("no service answers on \"{}\"", socket.display()))
-        .hint("start `walden serve`, as the user that PostgreSQL runs as; `service.socket` names its socket")?;
+    let reply = asked.map_err(|error| unanswered(socket, error))?;
     let status: Status = match reply {
         Reply::Status(text) => serde_json::from_slice(&text).context("the service's answer cannot be read")?,
+        Reply::Failed(text) => bail!("{}", String::from_utf8_lossy(&text).trim_start_matches("ERROR: ").trim_end()),
         other => {
             let error = anyhow!("the service gave an answer that does not belong to the question: {other:?}");
             return Err(with_hint(error, "install walden of one version, and restart `walden serve`"));
@@ -38,6 +37,24 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
         Format::Table => print_text(&in_words(&status, Utc::now()))?,
     }
     Ok(Exit::Success)
+}
+
+/// Nobody there, not let in, or there and silent.
+fn unanswered(socket: &Path, error: io::Error) -> anyhow::Error {
+    let (what, hint) = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => (
+            "no service answers on",
+            "start `walden serve`, as the user that PostgreSQL runs as; `service.socket` names its socket",
+        ),
+        ErrorKind::PermissionDenied => {
+            ("this user may not ask the service on", "run this as the user that PostgreSQL runs as, or as root")
+        }
+        _ => (
+            "the service is there and does not say what it does, on",
+            "look at its log; a pg_wal on slow storage, or another version of it, can be why",
+        ),
+    };
+    with_hint(anyhow::Error::new(error).context(format!("{what} \"{}\"", socket.display())), hint)
 }
 
 async fn ask(socket: &Path) -> io::Result<Reply> {

@@ -117,7 +117,7 @@ pub const KEYS: &[Key] = &[
         "repository",
         "retries",
         Kind::Integer { min: 0, max: 100 },
-        Fallback::Value("5"),
+        Fallback::Value("8"),
         "How often a failed access to the repository is repeated, with growing pauses, within the timeout. What repeating \
          cannot help, such as a denied access, is told at once.",
     ),

@@ -156,11 +156,17 @@ fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
 
 /// A warning if every user of the machine can read a password in the file.
 fn exposed_password(file: &File, entries: &raw::Entries) -> Option<String> {
-    let dsn = entries.secret("postgresql.dsn")?;
-    (file.mode & 0o004 != 0 && secret::holds_password(dsn.expose())).then(|| {
+    let in_dsn = entries.secret("postgresql.dsn").is_some_and(|dsn| secret::holds_password(dsn.expose()));
+    let key = entries.secret("s3.secret_access_key").is_some_and(|key| !key.is_empty());
+    let (what, elsewhere) = match (in_dsn, key) {
+        (true, _) => ("a password in \"postgresql.dsn\"", "move the password to a PGPASSFILE"),
+        (false, true) => ("\"s3.secret_access_key\"", "use the standard chain of credentials"),
+        (false, false) => return None,
+    };
+    (file.mode & 0o004 != 0).then(|| {
         format!(
-            "configuration file \"{}\" holds a password in \"postgresql.dsn\" and every user can read it (mode {:04o}): \
-             run `chmod o-rwx` on it, or move the password to a PGPASSFILE",
+            "configuration file \"{}\" holds {what} and every user can read it (mode {:04o}): run `chmod o-rwx` on it, \
+             or {elsewhere}",
             file.path.display(),
             file.mode & 0o7777,
         )

@@ -19,7 +19,7 @@ use super::status::Status;
 use super::{Options, fetches, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
-use crate::wire::{REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
+use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
 use fetches::Answer;
 
 /// A request is short and sent at once: who takes longer is no hook program.
@@ -176,7 +176,7 @@ impl Asker {
     }
 
     async fn status(&self) -> Option<Reply> {
-        let status = Status {
+        let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
             started_at: self.about.started_at,
@@ -185,6 +185,8 @@ impl Asker {
             archiving: self.pushes.report().await?,
             fetching: self.fetches.report().await?,
         };
+        // Cut, it could not be read.
+        while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT && status.archiving.backlogs.pop().is_some() {}
         Some(Reply::Status(serde_json::to_vec(&status).ok()?))
     }
 }

@@ -66,6 +66,8 @@ enum Event {
         folder: PathBuf,
         name: WalFileName,
         result: anyhow::Result<Option<PathBuf>>,
+        /// When a proof that there is no such file began.
+        proof: Option<Instant>,
         line: Option<TimelineHistory>,
     },
     Tidied,
@@ -183,17 +185,13 @@ impl Owner {
         session.used = Instant::now();
         session.end = asked.request.end;
         let name = asked.request.name;
-        if session.is_known_absent(&name) {
-            self.done.absent.note(name);
-            return answer(asked, Ok(Answer::Absent));
-        }
         match session.entries.get_mut(&name) {
             Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
-            Some(Entry::Here(place)) => {
-                let place = std::mem::take(place);
+            Some(Entry::Here { place, ahead }) => {
+                let (place, ahead) = (std::mem::take(place), *ahead);
                 session.entries.remove(&name);
+                self.done.ahead += u64::from(ahead);
                 // Gone when the data directory was removed and made anew.
-                self.done.ahead += 1;
                 match place.exists() {
                     true => self.hand_over(folder, place, asked),
                     false => self.obtain(folder, asked),
@@ -239,11 +237,18 @@ impl Owner {
         session.entries.insert(name, Entry::Coming { waiting: vec![asked], ahead: false });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
+        let look = session.look_again_at(&name);
         self.warm = true;
         self.jobs.spawn(async move {
             let work = async {
+                if let Some(at) = look {
+                    sleep_until(at).await;
+                }
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
+                if look.is_some() {
+                    return fetcher.retrieve(&name, &place).await;
+                }
                 match fetcher.obtain(&name, &place, end).await {
                     // The folder was tidied away just now.
                     Err(_) if !spool.exists() => {
@@ -253,12 +258,14 @@ impl Owner {
                     result => result,
                 }
             };
+            let began = Instant::now();
             let result = work.await.map(|obtained| obtained.then_some(place));
+            let proof = look.is_none().then_some(began);
             let line = match (&result, name) {
                 (Ok(Some(place)), WalFileName::History(_)) => read_line(place, name).await,
                 _ => None,
             };
-            Event::Obtained { folder, name, result, line }
+            Event::Obtained { folder, name, result, proof, line }
         });
     }
 
@@ -276,7 +283,7 @@ impl Owner {
                 fetcher.retrieve(&name, &place).await
             };
             let result = work.await.map(|retrieved| retrieved.then_some(place));
-            Event::Obtained { folder, name, result, line: None }
+            Event::Obtained { folder, name, result, proof: None, line: None }
         });
     }
 
@@ -290,7 +297,12 @@ impl Owner {
 
     fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            Event::Obtained { folder, name, result, line } => self.obtained(folder, name, result, line),
+            Event::Obtained { folder, name, result, proof, line } => {
+                if let Some(session) = self.sessions.get_mut(&folder) {
+                    session.line = line.or(session.line.take());
+                }
+                self.obtained(folder, name, result, proof);
+            }
             Event::Tidied => (),
         }
         Ok(())
@@ -301,14 +313,13 @@ impl Owner {
         folder: PathBuf,
         name: WalFileName,
         result: anyhow::Result<Option<PathBuf>>,
-        line: Option<TimelineHistory>,
+        proof: Option<Instant>,
     ) {
         let Some(session) = self.sessions.get_mut(&folder) else { return };
         let Some(Entry::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
-        session.line = line.or(session.line.take());
         match result {
             Ok(Some(place)) => {
-                session.entries.insert(name, Entry::Here(place));
+                session.entries.insert(name, Entry::Here { place, ahead });
                 session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
                 // One gets the file; should there be more, they ask again.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
@@ -324,9 +335,16 @@ impl Owner {
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
             Ok(None) => {
-                session.note_absent(name);
+                if let Some(began) = proof {
+                    session.note_absent(name, began);
+                }
                 self.done.absent.note(name);
-                waiting.into_iter().for_each(|asked| answer(asked, Ok(Answer::Absent)));
+                let mut waiting = waiting.into_iter();
+                if let Some(first) = waiting.next() {
+                    answer(first, Ok(Answer::Absent));
+                }
+                // They asked after the repository was looked into: it may have come since.
+                waiting.for_each(|asked| self.ask(asked));
             }
             Err(error) => {
                 let text = render(&error);

@@ -125,6 +125,8 @@ pub struct Owner {
     fresh: Duration,
     /// Pushes fail.
     rest: Option<Rest>,
+    /// Files stored ahead at once: one after a failure, twice as many after each that was stored.
+    reach: usize,
     /// Buffers may be held.
     warm: bool,
     done: Archiving,
@@ -153,6 +155,7 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         news_lost: lost,
         fresh: options.fresh,
         rest: None,
+        reach: options.look_ahead,
         warm: false,
         done: Archiving::default(),
         speed: Speed::default(),
@@ -298,6 +301,7 @@ impl Owner {
             Ok(stored) => {
                 tracing::debug!(ahead = !was_asked, "\"{}\": {stored:?}", path.display());
                 // What had begun before the failure tells nothing.
+                self.reach = self.look_ahead.min(self.reach.saturating_mul(2));
                 if was_asked || self.rest.is_some_and(|rest| rest.until <= Instant::now()) {
                     self.rest = None;
                 }
@@ -374,16 +378,23 @@ impl Owner {
         let until = Instant::now() + doubled;
         self.rest = Some(Rest { until, length: doubled });
         let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
-        if let (Some(folder), Some(turn)) = (path.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal)), turn) {
+        self.reach = 1;
+        let (Some(pg_wal), Some(turn)) = (path.parent(), turn) else { return };
+        // A file that nobody waits for is not tried again.
+        if ready::is_waiting(pg_wal, &turn)
+            && let Some(folder) = self.folders.get_mut(pg_wal)
+        {
             folder.waiting.again(turn, until);
         }
     }
 
     fn has_room_ahead(&self) -> bool {
         let waiting = self.running.values().filter(|running| running.asked.is_none() && running.late.is_empty());
+        let ahead = waiting.count();
         !self.closed
             && self.compressing < self.workers
-            && waiting.count() + self.remembered.not_asked() < self.look_ahead
+            && ahead < self.reach
+            && ahead + self.remembered.not_asked() < self.look_ahead
     }
 
     /// Starts what may be stored ahead now.

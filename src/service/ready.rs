@@ -46,6 +46,11 @@ pub fn status_folder(pg_wal: &Path) -> PathBuf {
     pg_wal.join("archive_status")
 }
 
+/// Whether a file is still to be archived.
+pub fn is_waiting(pg_wal: &Path, turn: &Turn) -> bool {
+    status_folder(pg_wal).join(format!("{}.ready", turn.name())).exists()
+}
+
 /// The first files that are ready, and whether there are more. Blocking.
 pub fn scan(pg_wal: &Path) -> io::Result<(Vec<Turn>, bool)> {
     let entries = match fs::read_dir(status_folder(pg_wal)) {

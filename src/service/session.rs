@@ -14,9 +14,11 @@ use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileN
 
 /// A spool that nobody asked of for so long is dropped.
 pub const IDLE: Duration = Duration::from_secs(60);
-/// How long "absent" stays the answer: a standby that polls for what is not there yet, however often, makes few
-/// requests.
+/// How long the proof that a file is absent, and not lost, need not be repeated: it takes several requests. Whether the
+/// file has come meanwhile is asked each time.
 const ABSENT: Duration = Duration::from_secs(1);
+/// Between two looks for a file that was absent just now: a standby that polls, however often, makes few requests.
+const LOOK: Duration = Duration::from_millis(50);
 /// Absent files remembered of one server: it polls for a segment and a history file.
 const MOST_ABSENT: usize = 8;
 
@@ -25,7 +27,7 @@ pub enum Entry {
     /// Being fetched: for somebody, or ahead.
     Coming { waiting: Vec<Asked>, ahead: bool },
     /// In the spool, whole, at this place.
-    Here(PathBuf),
+    Here { place: PathBuf, ahead: bool },
 }
 
 /// One server in recovery: what it was given, and what lies ready for it.
@@ -39,8 +41,10 @@ pub struct Session {
     /// The last segment that it was given.
     pub last: Option<SegmentName>,
     pub end: Option<SegmentName>,
-    /// Files proven absent just now, oldest first.
+    /// Files proven absent just now, oldest first, and when their proof began.
     absent: VecDeque<(Instant, WalFileName)>,
+    /// The last look for one of them.
+    looked: Instant,
     /// Files fetched ahead at once: few where the archive's end may be near, more with each that was there.
     pub reach: usize,
     /// Fetching ahead met the archive's end or an error: it waits for the next delivery.
@@ -59,6 +63,7 @@ impl Session {
             last: None,
             end: None,
             absent: VecDeque::new(),
+            looked: Instant::now(),
             reach: 1,
             halted: false,
             used: Instant::now(),
@@ -70,15 +75,18 @@ impl Session {
         self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
     }
 
-    /// Whether the file was proven absent just now.
-    pub fn is_known_absent(&self, name: &WalFileName) -> bool {
-        self.absent.iter().any(|(at, absent)| absent == name && at.elapsed() < ABSENT)
+    /// When to look for a file that was proven absent just now; `None` for any other.
+    pub fn look_again_at(&mut self, name: &WalFileName) -> Option<Instant> {
+        self.absent.iter().find(|(began, absent)| absent == name && began.elapsed() < ABSENT)?;
+        let at = Instant::now().max(self.looked + LOOK);
+        self.looked = at;
+        Some(at)
     }
 
-    /// The file was proven absent now.
-    pub fn note_absent(&mut self, name: WalFileName) {
+    /// The file was proven absent by a proof that began then.
+    pub fn note_absent(&mut self, name: WalFileName, began: Instant) {
         self.absent.retain(|(at, absent)| *absent != name && at.elapsed() < ABSENT);
-        self.absent.push_back((Instant::now(), name));
+        self.absent.push_back((began, name));
         if self.absent.len() > MOST_ABSENT {
             self.absent.pop_front();
         }
@@ -103,7 +111,7 @@ impl Session {
         let is_wanted = |name: &WalFileName| matches!(name, WalFileName::Segment(segment) if wanted.contains(segment));
         let mut unwanted = Vec::new();
         self.entries.retain(|name, entry| match entry {
-            Entry::Here(place) if !is_wanted(name) => {
+            Entry::Here { place, .. } if !is_wanted(name) => {
                 unwanted.push(std::mem::take(place));
                 false
             }

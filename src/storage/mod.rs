@@ -23,7 +23,7 @@ use bytes::Bytes;
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
-pub use retry::{Retry, RetryingStorage, pause};
+pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
 pub use walk::Walk;
 

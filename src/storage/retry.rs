@@ -17,6 +17,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes of an object compared at a time.
 const COMPARED: usize = 4 << 20;
 
+tokio::task_local! {
+    static DEADLINE: Instant;
+}
+
+/// Runs calls of stores whose repetitions must be over by `deadline`, so that what went wrong is told in time.
+pub async fn until<F: Future>(deadline: Instant, calls: F) -> F::Output {
+    DEADLINE.scope(deadline, calls).await
+}
+
 /// How often and how long a failed call of a store is repeated.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
@@ -50,10 +59,12 @@ impl RetryingStorage {
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        let deadline = Instant::now() + self.retry.timeout;
+        let began = Instant::now();
+        let own = began + self.retry.timeout;
+        let deadline = DEADLINE.try_with(|deadline| own.min(*deadline)).unwrap_or(own);
         for attempt in 0.. {
             let Ok(result) = timeout_at(deadline, call(attempt > 0)).await else {
-                return Err(self.timed_out(operation, key));
+                return Err(self.timed_out(operation, key, began.elapsed()));
             };
             let error = match result {
                 Ok(answer) => return Ok(answer),
@@ -69,9 +80,10 @@ impl RetryingStorage {
         unreachable!("the loop above ends by returning")
     }
 
-    fn timed_out(&self, operation: &'static str, key: &str) -> StorageError {
-        let error = anyhow!("the repository did not answer within {} s", self.retry.timeout.as_secs_f32());
-        let hint = "check that the repository is reachable, or raise `repository.timeout`";
+    fn timed_out(&self, operation: &'static str, key: &str, waited: Duration) -> StorageError {
+        let error = anyhow!("the repository did not answer within {:.1} s", waited.as_secs_f32());
+        let hint =
+            "check that the repository is reachable, or raise `repository.timeout` (for hooks also `wal.timeout`)";
         let source = with_hint(error, hint);
         StorageError { operation, key: key.to_string(), store: self.describe(), lasting: false, source }
     }
@@ -226,6 +238,16 @@ mod tests {
         let retry = Retry { timeout: Duration::from_millis(30), ..RETRY };
         let error = RetryingStorage::new(failing, retry).head(&key()).await.unwrap_err();
         assert!(format!("{:#}", error.source).contains("did not answer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn at_a_callers_deadline_the_failure_itself_is_told() {
+        let failing = Arc::new(Failing { failing: u32::MAX, ..Failing::default() });
+        let storage = RetryingStorage::new(failing, Retry { retries: 1000, ..RETRY });
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let error = until(deadline, storage.head(&key())).await.unwrap_err();
+        assert_eq!(error.source.to_string(), "it fails");
+        assert!(Instant::now() <= deadline, "no pause goes beyond it");
     }
 
     #[tokio::test]

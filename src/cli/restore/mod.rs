@@ -296,17 +296,34 @@ fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {
 /// environment of this process will not be the server's.
 fn configuration(context: &Context) -> anyhow::Result<(PathBuf, Option<String>)> {
     let settings = &context.settings;
-    let decisive = ["repository.url", "cluster.name", "service.socket"];
+    let is_decisive = |key: &str| {
+        let (section, _) = key.split_once('.').unwrap_or((key, ""));
+        matches!(section, "repository" | "s3") || matches!(key, "cluster.name" | "service.socket")
+    };
+    let secrets = ["s3.access_key_id", "s3.secret_access_key"];
     let shown = config::effective(settings);
-    let by_environment =
-        shown.iter().any(|shown| decisive.contains(&shown.key.as_str()) && shown.origin == Origin::Environment);
+    let of_environment = |shown: &&config::Shown| is_decisive(&shown.key) && shown.origin == Origin::Environment;
+    if let Some(secret) = shown.iter().filter(of_environment).find(|shown| secrets.contains(&shown.key.as_str())) {
+        let error = anyhow!("{} is set by the environment, which the restored server will not have", secret.key);
+        return Err(with_hint(
+            error,
+            "set it in the configuration file (mode 0600), or use credentials that the standard chain finds",
+        ));
+    }
+    let by_environment = shown.iter().any(|shown| of_environment(&shown));
     if let (Source::File(path), false) = (&settings.source, by_environment) {
         return Ok((path.clone(), None));
     }
-    let given: Vec<(&str, &str)> = shown
+    let value = |shown: &config::Shown| match shown.key.as_str() {
+        "s3.access_key_id" => Some(settings.s3.access_key_id.expose().to_string()),
+        "s3.secret_access_key" => Some(settings.s3.secret_access_key.expose().to_string()),
+        _ => shown.value.clone(),
+    };
+    let given: Vec<(&str, String)> = shown
         .iter()
-        .filter(|shown| decisive.contains(&shown.key.as_str()))
-        .filter_map(|shown| Some((shown.key.as_str(), shown.value.as_deref()?)))
+        .filter(|shown| is_decisive(&shown.key) && shown.origin != Origin::Default)
+        .filter_map(|shown| Some((shown.key.as_str(), value(shown)?)))
         .collect();
+    let given: Vec<(&str, &str)> = given.iter().map(|(key, value)| (*key, value.as_str())).collect();
     Ok((PathBuf::from(recovery::CONFIGURATION), Some(config::render_commented(&given)?)))
 }

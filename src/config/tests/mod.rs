@@ -162,7 +162,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((settings.cluster.name.as_str(), &settings.cluster.data_directory), ("main", &None));
     assert!(settings.postgresql.dsn.is_empty());
     let wal = &settings.wal;
-    assert_eq!((wal.compression_level, wal.look_ahead, wal.prefetch, settings.repository.retries), (1, 8, 8, 5));
+    assert_eq!((wal.compression_level, wal.look_ahead, wal.prefetch, settings.repository.retries), (1, 8, 8, 8));
     assert_eq!((wal.memory, wal.timeout), (64 << 20, Duration::from_secs(60)));
     let cpus = std::thread::available_parallelism().unwrap().get().min(64);
     assert_eq!((wal.workers, settings.backup.workers, settings.restore.workers), (cpus, cpus, cpus));

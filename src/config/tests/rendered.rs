@@ -47,6 +47,19 @@ fn a_password_in_a_file_that_all_can_read_is_warned_of() {
 }
 
 #[test]
+fn a_secret_key_in_a_file_that_all_can_read_is_warned_of() {
+    for (key, mode, expected) in [("hunter2", 0o644, true), ("hunter2", 0o600, false), ("", 0o644, false)] {
+        let machine =
+            Machine::with_url_and(&format!("[s3]\nsecret_access_key = \"{key}\"\n")).mode("walden.toml", mode);
+        let warnings = machine.settings().warnings;
+        assert_eq!(!warnings.is_empty(), expected, "{mode:o}");
+        assert!(
+            warnings.iter().all(|warning| warning.contains("s3.secret_access_key") && !warning.contains("hunter2"))
+        );
+    }
+}
+
+#[test]
 fn show_tells_where_each_value_comes_from() {
     let machine = Machine::with_url_and("[cluster]\nname = \"blue\"\n").variable("WALDEN_LOG__FORMAT", "json");
     let text = show(&machine.settings());

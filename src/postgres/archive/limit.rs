@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::error::with_hint;
+use crate::storage::until;
 
 /// Waits for an access to the repository no longer than `limit`; repeating is the store's business. `what` says in an
 /// error what was going on.
@@ -12,7 +13,7 @@ pub async fn within<T, E: Into<anyhow::Error>>(
     what: &str,
     access: impl Future<Output = Result<T, E>>,
 ) -> anyhow::Result<T> {
-    match timeout(limit, access).await {
+    match timeout(limit, until(Instant::now() + limit, access)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(error.into().context(what.to_string())),
         Err(_) => {

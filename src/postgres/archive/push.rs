@@ -106,7 +106,9 @@ impl Pusher {
     /// Whether the repository has an object of this file's name. An answer that does not come counts as no.
     pub async fn holds(&self, path: &Path) -> bool {
         let Ok(name) = wal_file_name(path) else { return false };
-        matches!(self.cluster.repository.storage().head(&self.cluster.layout.wal(&name)).await, Ok(Some(_)))
+        let key = self.cluster.layout.wal(&name);
+        let head = self.cluster.repository.storage().head(&key);
+        matches!(tokio::time::timeout(self.limit, head).await, Ok(Ok(Some(_))))
     }
 
     /// Checks, reads and compresses the file at `path`. Blocking: takes a core for a while.

@@ -109,7 +109,10 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
     let Some((file, age)) = &archiver.archived.file else {
         return Check::Archiver.ok("nothing was archived yet, and nothing failed");
     };
-    match backlog.unwrap_or(0) {
+    let Some(backlog) = backlog else {
+        return Check::Archiver.ok(format!("last archived {file}, {} ago; how many wait is not known", ago(*age)));
+    };
+    match backlog {
         count if count > BACKLOG => Check::Archiver
             .warning(format!("{count} segments wait to be archived, the last success was {} ago", ago(*age)))
             .hint("if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`"),

@@ -18,6 +18,8 @@ use super::Options;
 const DEFAULT_REGION: &str = "us-east-1";
 /// A body that stands still for so long is given up.
 const STALLED: Duration = Duration::from_secs(20);
+/// Bytes a second that a slow way to the store carries at least, for all requests under way together.
+const SLOWEST: u64 = 64 << 10;
 /// A connection that was not used for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,14 @@ pub async fn http(options: &Options) -> Result<SharedHttpClient, String> {
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(context)
         .build_https())
+}
+
+/// For a request that sends `bytes`: the client's own timeout counts sending as waiting for the answer. One that stands
+/// still is given up earlier.
+pub fn patience(options: &Options, bytes: u64) -> aws_sdk_s3::config::Builder {
+    let read = options.response_timeout + Duration::from_secs(bytes / SLOWEST);
+    let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).read_timeout(read).build();
+    aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
 }
 
 /// A client with its credentials and region found.

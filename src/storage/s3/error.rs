@@ -106,9 +106,9 @@ impl S3Error {
         Self::new(options, api, path, What::NotAsked(why.to_string()))
     }
 
-    /// The connection broke within the answer's body.
-    pub(super) fn cut(options: &Options, api: &'static str, path: &str, error: &dyn Error) -> Self {
-        Self::new(options, api, path, What::NoAnswer(format!("the answer was cut off: {}", chain(error))))
+    /// What came was no answer; asking again may bring one.
+    pub(super) fn no_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+        Self::new(options, api, path, What::NoAnswer(why.to_string()))
     }
 
     fn new(options: &Options, api: &'static str, path: &str, what: What) -> Self {
@@ -149,9 +149,13 @@ impl S3Error {
 
     /// Whether other credentials would help.
     pub(super) fn is_about_credentials(&self) -> bool {
-        let refused = self.answer().map(Answer::trouble);
-        matches!(self.what, What::NoCredentials { .. })
-            || matches!(refused, Some(Trouble::Credentials | Trouble::Expired))
+        match &self.what {
+            // An answer to HEAD does not say why it refuses.
+            What::Answer(answer) if answer.code.is_empty() => matches!(answer.status, 400 | 401 | 403),
+            What::Answer(answer) => matches!(answer.trouble(), Trouble::Credentials | Trouble::Expired),
+            What::NoCredentials { .. } => true,
+            What::NoAnswer(_) | What::NotAsked(_) => false,
+        }
     }
 
     /// Whether asking again soon cannot help.
@@ -219,6 +223,11 @@ impl Answer {
             | "InternalError"
             | "RequestTimeout"
             | "ConditionalRequestConflict"
+            | "TemporaryRedirect"
+            // Bytes were lost or changed on their way there.
+            | "IncompleteBody"
+            | "BadDigest"
+            | "XAmzContentSHA256Mismatch"
             | "OperationAborted" => Trouble::Busy,
             "InvalidStorageClass" => Trouble::StorageClass,
             "InvalidObjectState" => Trouble::Archived,
@@ -226,9 +235,9 @@ impl Answer {
             code if code.starts_with("KMS.") => Trouble::Encryption,
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => Trouble::Denied,
             _ => match self.status {
-                301 | 307 => Trouble::Region,
+                301 => Trouble::Region,
                 401 | 403 => Trouble::Denied,
-                408 | 409 | 429 | 500 | 502..=599 => Trouble::Busy,
+                307 | 408 | 409 | 429 | 500 | 502..=599 => Trouble::Busy,
                 501 => Trouble::Unsupported,
                 _ => Trouble::Other,
             },
@@ -316,7 +325,7 @@ fn credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsEr
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -374,6 +383,7 @@ mod tests {
             (503, "SlowDown", Trouble::Busy, "overloaded"),
             (500, "", Trouble::Busy, "overloaded"),
             (409, "ConditionalRequestConflict", Trouble::Busy, "overloaded"),
+            (400, "BadDigest", Trouble::Busy, "overloaded"),
             (400, "KMS.DisabledException", Trouble::Encryption, "kms_key"),
             (400, "InvalidStorageClass", Trouble::StorageClass, "storage_class"),
             (403, "InvalidObjectState", Trouble::Archived, "archive class"),
@@ -399,6 +409,19 @@ mod tests {
         assert!(error("NoSuchKey").says_absent());
         assert!(!error("NoSuchBucket").says_absent() && error("NoSuchBucket").is_lasting());
         assert!(!error("").says_absent() && !error("").is_lasting(), "what is missing was not said");
+    }
+
+    #[test]
+    fn an_answer_without_a_code_may_be_about_credentials() {
+        let is_about_credentials = |status, code| {
+            let what = What::Answer(answer(status, code));
+            let error = S3Error { api: "HeadObject", bucket: "b".into(), path: "k".into(), endpoint: None, what };
+            error.is_about_credentials()
+        };
+        assert!(
+            is_about_credentials(403, "") && is_about_credentials(400, "") && is_about_credentials(400, "ExpiredToken")
+        );
+        assert!(!is_about_credentials(403, "AccessDenied") && !is_about_credentials(404, ""));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use aws_sdk_s3::primitives::DateTime;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::SemaphorePermit;
 
+use super::error::chain;
 use super::put::encryption;
 use super::{S3Error, S3Storage};
 use crate::storage::{Key, ObjectMeta};
@@ -29,19 +30,30 @@ impl S3Storage {
                 Ok(response) => response,
                 Err(error) if before == 0 && error.says_absent() => return Ok(None),
                 Err(error) if before == 0 && error.says_beyond_end() => return Ok(Some(Bytes::new())),
+                Err(error) if error.has_status(412) => {
+                    return Err(S3Error::no_answer(&self.options, "GetObject", &path, "the object changed meanwhile"));
+                }
                 Err(error) => return Err(error),
             };
+            if first_byte(response.content_range()) != Some(rest.start) {
+                return Err(S3Error::no_answer(&self.options, "GetObject", &path, "the answer is another range"));
+            }
             got.reserve(response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
             tag = response.e_tag().map(str::to_string);
             let broken = loop {
                 match response.body.try_next().await {
                     Ok(Some(piece)) => got.extend_from_slice(&piece),
-                    Ok(None) => return Ok(Some(got.freeze())),
+                    Ok(None) => {
+                        // A store may ignore where a range ends.
+                        got.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+                        return Ok(Some(got.freeze()));
+                    }
                     Err(error) => break error,
                 }
             };
             if got.len() - before < PROGRESS || tag.is_none() {
-                return Err(S3Error::cut(&self.options, "GetObject", &path, &broken));
+                let why = format!("the answer was cut off: {}", chain(&broken));
+                return Err(S3Error::no_answer(&self.options, "GetObject", &path, &why));
             }
             tracing::debug!("GetObject of \"{path}\": the connection broke: {broken}: going on at {}", got.len());
         }
@@ -68,43 +80,78 @@ impl S3Storage {
 
     /// What the store tells of an object.
     pub(super) async fn meta(&self, key: &Key) -> Result<Option<ObjectMeta>, S3Error> {
-        let (options, path) = (&self.options, self.path(key.as_str()));
-        let sent = {
-            let (client, _place) = self.enter("HeadObject", &path).await?;
-            let head = client.head_object().bucket(&options.bucket).key(&path);
-            head.set_expected_bucket_owner(options.bucket_owner.clone()).send().await
-        };
-        let found = match sent {
+        let path = self.path(key.as_str());
+        // An answer to HEAD has no body to say what is missing: it may be the bucket.
+        if let Some(found) = self.head_object(key, &path).await? {
+            return Ok(Some(found));
+        }
+        if self.is_absent(&path).await? {
+            return Ok(None);
+        }
+        // It was put in between.
+        let found = self.head_object(key, &path).await?;
+        let torn = || S3Error::no_answer(&self.options, "HeadObject", &path, "the object is there and is not");
+        found.map(Some).ok_or_else(torn)
+    }
+
+    async fn head_object(&self, key: &Key, path: &str) -> Result<Option<ObjectMeta>, S3Error> {
+        let options = &self.options;
+        let (client, _place) = self.enter("HeadObject", path).await?;
+        let head = client.head_object().bucket(&options.bucket).key(path);
+        let found = match head.set_expected_bucket_owner(options.bucket_owner.clone()).send().await {
             Ok(found) => found,
             Err(error) => {
-                let error = S3Error::of(options, "HeadObject", &path, error);
-                return match error.has_status(404) {
-                    // An answer to HEAD has no body to say what is missing: it may be the bucket.
-                    true => self.confirm_absent(&path).await.map(|()| None),
-                    false => Err(error),
-                };
+                let error = S3Error::of(options, "HeadObject", path, error);
+                return if error.has_status(404) { Ok(None) } else { Err(error) };
             }
         };
         Ok(Some(ObjectMeta {
             key: key.clone(),
             size: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
-            modified: found.last_modified().map_or(SystemTime::UNIX_EPOCH, system_time),
+            modified: self.time("HeadObject", path, found.last_modified())?,
             class: found.storage_class().map(|class| class.as_str().to_string()),
             encryption: encryption(found.server_side_encryption()),
         }))
     }
 
-    /// Makes sure that the bucket is there. An object that appeared since was absent when it was asked for.
-    async fn confirm_absent(&self, path: &str) -> Result<(), S3Error> {
+    /// Whether the bucket is there and has no such object.
+    async fn is_absent(&self, path: &str) -> Result<bool, S3Error> {
         match self.request(path, &(0..1), None).await {
-            Err(error) if !error.says_absent() && !error.says_beyond_end() => Err(error),
-            _ => Ok(()),
+            Ok(_) => Ok(false),
+            Err(error) if error.says_absent() => Ok(true),
+            Err(error) if error.says_beyond_end() => Ok(false),
+            Err(error) => Err(error),
         }
     }
+
+    /// A time that the store must tell: without it nobody knows what is old.
+    pub(super) fn time(&self, api: &'static str, path: &str, time: Option<&DateTime>) -> Result<SystemTime, S3Error> {
+        time.map(system_time).ok_or_else(|| S3Error::no_answer(&self.options, api, path, "it tells no time of storing"))
+    }
+}
+
+/// The place of a body's first byte: `bytes 5-9/10`; the object's begin without that header (RFC 9110, section 14.4).
+fn first_byte(content_range: Option<&str>) -> Option<u64> {
+    let Some(range) = content_range else { return Some(0) };
+    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// A time of the store's clock.
 pub(super) fn system_time(time: &DateTime) -> SystemTime {
     let seconds = u64::try_from(time.secs()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::new(seconds, time.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_of_an_answer_is_known_or_it_is_no_answer() {
+        assert_eq!(first_byte(None), Some(0));
+        assert_eq!(first_byte(Some("bytes 5-9/10")), Some(5));
+        for wrong in ["", "bytes */10", "items 5-9/10", "bytes 5"] {
+            assert_eq!(first_byte(Some(wrong)), None, "{wrong}");
+        }
+    }
 }

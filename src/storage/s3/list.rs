@@ -1,8 +1,5 @@
-use std::time::SystemTime;
-
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 
-use super::get::system_time;
 use super::{S3Error, S3Storage};
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta};
 
@@ -32,8 +29,12 @@ impl S3Storage {
                 .set_expected_bucket_owner(options.bucket_owner.clone());
             let sent = list.send().await;
             let found = sent.map_err(|error| S3Error::of(options, "ListObjectsV2", &path, error))?;
-            self.collect(&found, &mut entries);
+            self.collect(&path, &found, &mut entries)?;
             token = found.next_continuation_token;
+            if token.is_none() && found.is_truncated == Some(true) {
+                let why = "the listing is cut and does not say where it goes on";
+                return Err(S3Error::no_answer(options, "ListObjectsV2", &path, why));
+            }
             if entries.len() >= LIST_PAGE || token.is_none() {
                 break;
             }
@@ -44,14 +45,14 @@ impl S3Storage {
     }
 
     /// Objects that others put there under names that are no keys are left out.
-    fn collect(&self, found: &ListObjectsV2Output, entries: &mut Vec<ListEntry>) {
+    fn collect(&self, path: &str, found: &ListObjectsV2Output, entries: &mut Vec<ListEntry>) -> Result<(), S3Error> {
         let own = |path: &str| path.strip_prefix(&self.options.prefix).map(str::to_string);
         for object in found.contents() {
             let Some(key) = object.key().and_then(own).and_then(|key| Key::new(key).ok()) else { continue };
             entries.push(ListEntry::Object(ObjectMeta {
                 key,
                 size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
-                modified: object.last_modified().map_or(SystemTime::UNIX_EPOCH, system_time),
+                modified: self.time("ListObjectsV2", path, object.last_modified())?,
                 class: object.storage_class().map(|class| class.as_str().to_string()),
                 encryption: None,
             }));
@@ -59,5 +60,6 @@ impl S3Storage {
         let folders = found.common_prefixes().iter().filter_map(|folder| folder.prefix().and_then(own));
         let valid = |folder: &String| Key::new(folder.trim_end_matches('/')).is_ok();
         entries.extend(folders.filter(valid).map(ListEntry::Folder));
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::get::system_time;
 use super::put::condition;
-use super::{S3Error, S3Storage, body};
+use super::{S3Error, S3Storage, body, client};
 use crate::storage::{Body, Key, PutMode, PutOutcome};
 
 /// Bytes of a part; S3 takes 5 MiB to 5 GiB, and 10,000 parts.
@@ -41,6 +41,10 @@ impl S3Storage {
         let upload = created.upload_id().unwrap_or_default();
         let outcome = async {
             let parts = self.send_parts(&path, upload, content).await?;
+            // Sending took its time.
+            if mode == PutMode::CreateOnly && self.meta(key).await?.is_some() {
+                return Ok(PutOutcome::AlreadyExists);
+            }
             self.complete(&path, upload, parts, mode).await
         };
         let outcome = outcome.await;
@@ -62,7 +66,7 @@ impl S3Storage {
 
     async fn send_part(&self, path: &str, upload: &str, number: i32, part: Body) -> Result<CompletedPart, S3Error> {
         let options = &self.options;
-        let digest = body::digest(&part).await;
+        let (digest, length) = (body::digest(&part).await, part.len());
         let checksum = body::in_base64(&digest);
         let (client, _place) = self.enter("UploadPart", path).await?;
         let send = client
@@ -71,11 +75,12 @@ impl S3Storage {
             .key(path)
             .upload_id(upload)
             .part_number(number)
-            .content_length(part.len() as i64)
+            .content_length(length as i64)
             .checksum_sha256(&checksum)
             .body(body::stream(part))
             .set_expected_bucket_owner(options.bucket_owner.clone());
-        let sent = send.customize().interceptor(body::SignedOver(digest)).send().await;
+        let send = send.customize().config_override(client::patience(options, length));
+        let sent = send.interceptor(body::SignedOver(digest)).send().await;
         let sent = sent.map_err(|error| S3Error::of(options, "UploadPart", path, error))?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).checksum_sha256(checksum).build())
     }
@@ -141,6 +146,10 @@ impl S3Storage {
             }
             if !found.is_truncated().unwrap_or(false) {
                 return Ok(aborted);
+            }
+            if found.next_key_marker.is_none() {
+                let why = "the listing is cut and does not say where it goes on";
+                return Err(S3Error::no_answer(options, "ListMultipartUploads", &options.prefix, why));
             }
             (key_marker, upload_marker) = (found.next_key_marker, found.next_upload_id_marker);
         }

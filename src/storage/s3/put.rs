@@ -1,6 +1,6 @@
 use aws_sdk_s3::types::ServerSideEncryption;
 
-use super::{CreateOnly, Options, S3Error, S3Storage, body};
+use super::{CreateOnly, Options, S3Error, S3Storage, body, client};
 use crate::storage::{Body, Key, PutMode, PutOutcome};
 
 impl S3Storage {
@@ -10,13 +10,13 @@ impl S3Storage {
             return Ok(PutOutcome::AlreadyExists);
         }
         let (options, path) = (&self.options, self.path(key.as_str()));
-        let digest = body::digest(&content).await;
+        let (digest, length) = (body::digest(&content).await, content.len());
         let (client, _place) = self.enter("PutObject", &path).await?;
         let put = client
             .put_object()
             .bucket(&options.bucket)
             .key(&path)
-            .content_length(content.len() as i64)
+            .content_length(length as i64)
             .checksum_sha256(body::in_base64(&digest))
             .body(body::stream(content))
             .set_if_none_match(condition(options, mode))
@@ -24,7 +24,8 @@ impl S3Storage {
             .set_server_side_encryption(options.encryption.clone())
             .set_ssekms_key_id(options.kms_key.clone())
             .set_expected_bucket_owner(options.bucket_owner.clone());
-        match put.customize().interceptor(body::SignedOver(digest)).send().await {
+        let put = put.customize().config_override(client::patience(options, length));
+        match put.interceptor(body::SignedOver(digest)).send().await {
             Ok(_) => Ok(PutOutcome::Stored),
             Err(error) => match S3Error::of(options, "PutObject", &path, error) {
                 error if error.says_taken() => Ok(PutOutcome::AlreadyExists),

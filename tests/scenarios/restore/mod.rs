@@ -18,7 +18,7 @@ pub struct Restored {
 }
 
 /// Arguments that restore into `data` and start the server there.
-fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec<String> {
+pub fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec<String> {
     let mut all: Vec<String> = vec!["restore".into(), "--to-dir".into(), data.display().to_string()];
     all.extend(["--start".into(), "--pg-bin".into(), major.bin().display().to_string()]);
     all.extend(target.iter().map(|argument| argument.as_ref().to_string()));

@@ -1,10 +1,11 @@
 //! The suite that every storage passes, on real servers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use walden::storage::conformance::{check, check_without_races};
 use walden::storage::s3::CreateOnly;
-use walden::storage::{Key, PutMode, PutOutcome};
+use walden::storage::{Key, PutMode, PutOutcome, Retry, RetryingStorage};
 
 use crate::harness::{Fault, ObjectStore, Proxy, When};
 
@@ -32,7 +33,9 @@ async fn radosgw_conforms_in_parts_but_for_races() {
 #[tokio::test(flavor = "multi_thread")]
 async fn moto_conforms() {
     let Some(store) = ObjectStore::moto() else { return };
-    check(store.fresh_bucket().storage("emulated", |_| {})).await;
+    // It answers 500 when requests race.
+    let storage = store.fresh_bucket().storage("emulated", |_| {});
+    check(Arc::new(RetryingStorage::new(storage, Retry { retries: 5, timeout: Duration::from_secs(60) }))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +54,7 @@ async fn a_store_that_ignores_if_none_match_needs_a_look_before_each_put() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_appears_between_two_requests_was_absent_before() {
+async fn an_object_that_appears_between_two_requests_is_found() {
     let Some(store) = ObjectStore::radosgw() else { return };
     let proxy = Proxy::before(store);
     let storage = store.fresh_bucket().through(&proxy).storage("appears", |_| {});
@@ -59,6 +62,8 @@ async fn an_object_that_appears_between_two_requests_was_absent_before() {
     assert_eq!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.expect("put"), PutOutcome::Stored);
     // An answer to HEAD does not say what is missing, so a second request asks for the bucket.
     proxy.fault(Fault::Answer(404, "NoSuchKey"), &["head"], When::Next(1));
-    assert_eq!(storage.head(&key).await.expect("head"), None);
     assert!(storage.head(&key).await.expect("head").is_some());
+    // One that is there for GET and not for HEAD is neither present nor absent.
+    proxy.fault(Fault::Answer(404, "NoSuchKey"), &["head"], When::Next(2));
+    assert!(storage.head(&key).await.is_err());
 }

@@ -1,8 +1,10 @@
 //! What an operator does, on S3: register, archive, back up, verify, restore.
 
+use std::fs;
+
 use crate::harness::{Cluster, Major, ObjectStore, Scratch, Walden, each_major, say_skipped};
 use crate::restore::exact::exactly_as_promised_with;
-use crate::restore::{register, restore, take_backup};
+use crate::restore::{arguments, register, restore, take_backup};
 
 each_major!(a_cluster_is_archived_backed_up_and_restored, archive_back_up_and_restore);
 
@@ -47,6 +49,40 @@ fn archive_back_up_and_restore(major: Major) {
     let restored = restore(&walden, &major, scratch.join("without"), &none);
     assert_eq!(restored.cluster.rows(), rows, "{}", restored.said);
     assert!(!cluster.log().contains(&store.secret_access_key), "no secret in the server's log");
+}
+
+#[test]
+fn what_the_environment_says_of_the_bucket_reaches_the_restored_server_or_is_refused() {
+    let Some(store) = ObjectStore::radosgw() else { return };
+    let (bucket, major, scratch) = (store.fresh_bucket(), Major::newest(), Scratch::new("s3 env"));
+    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let walden = Walden::on_s3(&scratch, &cluster, &bucket, "");
+    register(&mut cluster, &walden);
+    cluster.open_ledger();
+    take_backup(&walden);
+    cluster.burst(2, 5);
+    let rows = cluster.rows();
+    cluster.archive_now();
+    let text = fs::read_to_string(&walden.config).expect("the configuration");
+    let without = |key: &str| -> String {
+        text.lines().filter(|line| !line.contains(key)).map(|l| l.to_owned() + "\n").collect()
+    };
+    let run = |file: String, key: &str, value: &str, to: &str| {
+        scratch.write("main.toml", &file);
+        let mut command = walden.command(arguments(&major, &scratch.join(to), &["--latest", "--format", "json"]));
+        command.env(key, value).output().expect("run walden")
+    };
+    let refused = run(without("secret"), "WALDEN_S3__SECRET_ACCESS_KEY", &store.secret_access_key, "refused");
+    let refusal = String::from_utf8_lossy(&refused.stderr);
+    assert!(refusal.contains("s3.secret_access_key is set by the environment"), "{refusal}");
+    assert!(!scratch.join("refused").exists(), "nothing was written");
+    let done = run(without("endpoint"), "WALDEN_S3__ENDPOINT", &store.endpoint, "restored");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&done.stdout).expect("a JSON document");
+    let mut restored = Cluster::of(major.clone(), scratch.join("restored"), scratch.path().to_path_buf());
+    let socket = said["recovered"]["socket_directory"].as_str().expect("a folder");
+    restored.adopt(said["recovered"]["port"].as_u64().expect("a port") as u32, socket.as_ref());
+    assert_eq!(restored.rows(), rows);
 }
 
 each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
