@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Rows, Scratch, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, ObjectStore, Proxy, Rows, Scratch, Walden, each_major, wait_until};
 
 /// A registered cluster that archives into a new repository through the hook, without a service.
 fn archiving(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
@@ -168,6 +168,21 @@ fn a_copy_refuses_itself_strangers_and_nonsense() {
     walden.refused(2, ["repo", "copy"]);
     let told = walden.refused(1, copy_to(&other(&scratch, &cluster, "new"), &["--backup", "20200101-000000Z"]));
     assert!(told.contains("there is no backup \"20200101-000000Z\""), "{told}");
+}
+
+#[test]
+fn a_store_that_overwrites_takes_no_copy() {
+    let Some(store) = ObjectStore::moto() else { return };
+    let scratch = Scratch::new("overwrites");
+    let (_cluster, walden) = archiving(&scratch, &Major::newest());
+    let proxy = Proxy::before(store);
+    proxy.ignore_if_none_match();
+    let bucket = store.fresh_bucket().through(&proxy);
+    let text = format!("repository.url = \"{}\"\ncluster.name = \"main\"\n{}", bucket.url(), bucket.settings());
+    let config = scratch.write("overwrites.toml", &text).display().to_string();
+    let told = walden.refused(1, ["repo", "copy", "--to-config", &config]);
+    assert!(told.contains("cannot hold a repository: a create-only put") && told.contains("If-None-Match"), "{told}");
+    assert_eq!(bucket.request("GET", "walden.json", b"").status, 404, "it was made a repository");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
+use crate::postgres::check::refuse_unsafe;
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{Copied, Count, Options, Progress, Proof, Side, copy, open_destination};
 use crate::storage::Storage;
@@ -49,7 +50,8 @@ struct Report<'a> {
 /// Copies. Exit code 3 when anything that the source had is not at the destination.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
-    let storage = destination(&context.settings, &args.to)?;
+    let (theirs, storage) = destination(&context.settings, &args.to)?;
+    refuse_unsafe(&theirs, &storage, &source.layout.probe_folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
     let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
@@ -73,20 +75,23 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(if copied.complete { Exit::Success } else { Exit::Unsound })
 }
 
-fn destination(present: &Settings, to: &To) -> anyhow::Result<Arc<dyn Storage>> {
-    match (&to.to, &to.to_config) {
+/// The settings of the destination, and its store.
+fn destination(present: &Settings, to: &To) -> anyhow::Result<(Settings, Arc<dyn Storage>)> {
+    let settings = match (&to.to, &to.to_config) {
         (Some(url), _) => {
             let mut settings = present.clone();
             settings.repository.url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
-            open_storage(&settings)
+            settings
         }
         (None, file) => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
             let settings = config::load(Some(file), std::iter::empty::<(String, String)>())?;
             settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            open_storage(&settings)
+            settings
         }
-    }
+    };
+    let storage = open_storage(&settings)?;
+    Ok((settings, storage))
 }
 
 fn in_words(copied: &Copied, created: bool) -> String {
