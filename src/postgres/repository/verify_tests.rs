@@ -70,6 +70,18 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_hole_where_one_timeline_follows_another_is_not_sound() {
+    for lost in ["0000000200000000/000000020000000000000004", "0000000100000000/000000010000000000000003"] {
+        let (cluster, storage) = example().await;
+        storage.delete(&Key::new(format!("main/wal/{lost}.zst")).unwrap()).await.unwrap();
+        let report = verified(&cluster, options()).await;
+        assert!(!report.sound && report.found.findings.is_empty(), "{report:?}");
+        let gaps: Vec<String> = report.found.gaps.iter().map(|gap| gap.first_missing.to_string()).collect();
+        assert_eq!(gaps, [lost.rsplit('/').next().unwrap()]);
+    }
+}
+
+#[tokio::test]
 async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing() {
     let (cluster, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();

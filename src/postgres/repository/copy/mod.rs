@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::error::{Hint, find};
 use crate::postgres::backup::delete::NoSuchBackup;
-use crate::postgres::catalog::Gap;
 use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, load_wal};
+use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::trouble::Trouble;
@@ -166,7 +166,7 @@ pub async fn copy(
         failures,
         more_failures,
         continuity,
-        source_gaps: before.wal.ranges.gaps(),
+        source_gaps: TimelinePath::all_gaps(&before.lines(), &before.wal.ranges),
         unfinished: before.unfinished,
         foreign: before.wal.foreign,
     })

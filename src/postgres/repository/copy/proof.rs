@@ -77,7 +77,8 @@ impl Snapshot {
         histories.chain(partials).chain(of_backups)
     }
 
-    fn lines(&self) -> Vec<TimelinePath> {
+    /// All lines of timelines that it tells of.
+    pub fn lines(&self) -> Vec<TimelinePath> {
         TimelinePath::all(self.histories.values().cloned(), &self.backups, &self.wal.ranges)
     }
 }
