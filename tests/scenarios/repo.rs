@@ -234,6 +234,32 @@ fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
 }
 
 #[test]
+fn a_copy_of_a_backup_that_cannot_be_restored_claims_nothing() {
+    let (scratch, major) = (Scratch::new("not restorable"), Major::newest());
+    let (cluster, walden) = archiving(&scratch, &major);
+    let id = take(&walden);
+    let backups = walden.json(["backup", "list"]);
+    let start = backups["backups"][0]["start_lsn"].as_str().expect("an LSN");
+    fs::remove_file(walden.segment_object(&cluster.sql(&format!("select pg_walfile_name('{start}')"))))
+        .expect("lose its first segment");
+    let copy = other(&scratch, &cluster, "copy");
+    let output = walden.run(copy_to(&copy, &[]));
+    assert_eq!(output.code, Some(3), "{}", output.stderr);
+    for expected in [&format!("NOT RESTORABLE: backup {id}"), "all that the source had is there, but NOT every backup"]
+    {
+        assert!(output.stdout.contains(expected), "{expected}:\n{}", output.stdout);
+    }
+    assert!(!output.stdout.contains("proven") && !output.stdout.contains("not read"), "{}", output.stdout);
+    let output = walden.run(copy_to(&copy, &["--format", "json"]));
+    let said: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!((output.code, &said["complete"], &said["sound"]), (Some(3), &true.into(), &false.into()), "{said}");
+    assert_eq!(said["continuity"]["not_restorable"], Value::from(vec![id]), "{said}");
+    assert_eq!(said["continuity"]["proofs"][0]["verdict"], "not_restorable", "{said}");
+    assert_eq!(said["wal"]["present"], said["wal"]["not_read"], "{said}");
+    assert!(walden.run(copy_to(&copy, &[])).stdout.contains("present, not read: WAL files"));
+}
+
+#[test]
 fn a_verification_that_the_repository_fails_says_how_it_goes_on() {
     let (scratch, major) = (Scratch::new("after"), Major::newest());
     let (cluster, walden) = archiving(&scratch, &major);
