@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Rows, Scratch, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, ObjectStore, Proxy, Rows, Scratch, Walden, each_major, wait_until};
 
 /// A registered cluster that archives into a new repository through the hook, without a service.
 fn archiving(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
@@ -171,6 +171,21 @@ fn a_copy_refuses_itself_strangers_and_nonsense() {
 }
 
 #[test]
+fn a_store_that_overwrites_takes_no_copy() {
+    let Some(store) = ObjectStore::moto() else { return };
+    let scratch = Scratch::new("overwrites");
+    let (_cluster, walden) = archiving(&scratch, &Major::newest());
+    let proxy = Proxy::before(store);
+    proxy.ignore_if_none_match();
+    let bucket = store.fresh_bucket().through(&proxy);
+    let text = format!("repository.url = \"{}\"\ncluster.name = \"main\"\n{}", bucket.url(), bucket.settings());
+    let config = scratch.write("overwrites.toml", &text).display().to_string();
+    let told = walden.refused(1, ["repo", "copy", "--to-config", &config]);
+    assert!(told.contains("cannot hold a repository: a create-only put") && told.contains("If-None-Match"), "{told}");
+    assert_eq!(bucket.request("GET", "walden.json", b"").status, 404, "it was made a repository");
+}
+
+#[test]
 fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
     let (scratch, major) = (Scratch::new("damaged"), Major::newest());
     let (cluster, walden) = archiving(&scratch, &major);
@@ -216,6 +231,32 @@ fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
         !copy.segment_object(&flipped).exists()
             && !copy.repository.join("main/base").join(&bad).join("manifest.zst").exists()
     );
+}
+
+#[test]
+fn a_copy_of_a_backup_that_cannot_be_restored_claims_nothing() {
+    let (scratch, major) = (Scratch::new("not restorable"), Major::newest());
+    let (cluster, walden) = archiving(&scratch, &major);
+    let id = take(&walden);
+    let backups = walden.json(["backup", "list"]);
+    let start = backups["backups"][0]["start_lsn"].as_str().expect("an LSN");
+    fs::remove_file(walden.segment_object(&cluster.sql(&format!("select pg_walfile_name('{start}')"))))
+        .expect("lose its first segment");
+    let copy = other(&scratch, &cluster, "copy");
+    let output = walden.run(copy_to(&copy, &[]));
+    assert_eq!(output.code, Some(3), "{}", output.stderr);
+    for expected in [&format!("NOT RESTORABLE: backup {id}"), "all that the source had is there, but NOT every backup"]
+    {
+        assert!(output.stdout.contains(expected), "{expected}:\n{}", output.stdout);
+    }
+    assert!(!output.stdout.contains("proven") && !output.stdout.contains("not read"), "{}", output.stdout);
+    let output = walden.run(copy_to(&copy, &["--format", "json"]));
+    let said: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!((output.code, &said["complete"], &said["sound"]), (Some(3), &true.into(), &false.into()), "{said}");
+    assert_eq!(said["continuity"]["not_restorable"], Value::from(vec![id]), "{said}");
+    assert_eq!(said["continuity"]["proofs"][0]["verdict"], "not_restorable", "{said}");
+    assert_eq!(said["wal"]["present"], said["wal"]["not_read"], "{said}");
+    assert!(walden.run(copy_to(&copy, &[])).stdout.contains("present, not read: WAL files"));
 }
 
 #[test]

@@ -12,8 +12,11 @@ use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
+use crate::postgres::check::refuse_unsafe;
 use crate::postgres::layout::BackupId;
-use crate::postgres::repository::copy::{Copied, Count, Options, Progress, Proof, Side, copy, open_destination};
+use crate::postgres::repository::copy::{
+    Copied, Count, Options, Progress, Proof, Side, Verdict, copy, open_destination,
+};
 use crate::storage::Storage;
 
 #[derive(Debug, clap::Args)]
@@ -42,14 +45,17 @@ struct To {
 struct Report<'a> {
     /// The destination was made a repository now.
     repository_created: bool,
+    /// All that the source had is there, and every backup can be restored from there.
+    sound: bool,
     #[serde(flatten)]
     copied: &'a Copied,
 }
 
-/// Copies. Exit code 3 when anything that the source had is not at the destination.
+/// Copies. Exit code 3 when anything that the source had is not at the destination, or a backup cannot be restored.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
-    let storage = destination(&context.settings, &args.to)?;
+    let (theirs, storage) = destination(&context.settings, &args.to)?;
+    refuse_unsafe(&theirs, &storage, &source.layout.probe_folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
     let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
@@ -67,44 +73,53 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
     };
     match context.format {
-        Format::Json => print_json(&Report { repository_created, copied: &copied })?,
+        Format::Json => print_json(&Report { repository_created, sound: copied.is_sound(), copied: &copied })?,
         Format::Table => print_text(&in_words(&copied, repository_created))?,
     }
-    Ok(if copied.complete { Exit::Success } else { Exit::Unsound })
+    Ok(if copied.is_sound() { Exit::Success } else { Exit::Unsound })
 }
 
-fn destination(present: &Settings, to: &To) -> anyhow::Result<Arc<dyn Storage>> {
-    match (&to.to, &to.to_config) {
+/// The settings of the destination, and its store.
+fn destination(present: &Settings, to: &To) -> anyhow::Result<(Settings, Arc<dyn Storage>)> {
+    let settings = match (&to.to, &to.to_config) {
         (Some(url), _) => {
             let mut settings = present.clone();
             settings.repository.url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
-            open_storage(&settings)
+            settings
         }
         (None, file) => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
             let settings = config::load(Some(file), std::iter::empty::<(String, String)>())?;
             settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            open_storage(&settings)
+            settings
         }
-    }
+    };
+    let storage = open_storage(&settings)?;
+    Ok((settings, storage))
 }
 
 fn in_words(copied: &Copied, created: bool) -> String {
     let Copied { cluster, source, destination, counts, .. } = copied;
     let made = if created { ", made a repository now" } else { "" };
     let mut text = format!("cluster \"{cluster}\"\nfrom {source}\nto   {destination}{made}\n\n");
-    let mut table = Table::new(&["", ">COPIED", ">SIZE", ">THERE ALREADY"]);
-    for (name, Count { copied, copied_bytes, present }) in
-        [("WAL files", counts.wal), ("packs", counts.packs), ("backups", counts.backups)]
-    {
-        table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string()]);
+    let mut table = Table::new(&["", ">COPIED", ">SIZE", ">PRESENT", ">OF THESE NOT READ"]);
+    let groups = [("WAL files", counts.wal), ("packs", counts.packs), ("backups", counts.backups)];
+    for (name, Count { copied, copied_bytes, present, not_read }) in groups {
+        table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);
     }
     text += &table.render();
+    if groups.iter().any(|(_, count)| count.not_read > 0) {
+        text += "present, not read: WAL files and manifests compared by header, packs by size; `walden repo verify` on the \
+                 copy reads them\n";
+    }
     text += &proofs(&copied.continuity.proofs);
     text += &troubles(copied);
-    text += match copied.complete {
-        true => "complete: all that the source had is there, and every backup leads as far as from the source\n",
-        false => "NOT complete: see above\n",
+    text += match (copied.complete, copied.is_sound()) {
+        (true, true) => {
+            "complete: all that the source had is there, and every backup leads as far as from the source\n"
+        }
+        (true, false) => "all that the source had is there, but NOT every backup can be restored: see above\n",
+        (false, _) => "NOT complete: see above\n",
     };
     text
 }
@@ -123,7 +138,11 @@ fn proofs(proofs: &[Proof]) -> String {
             proof.from.to_string(),
             end(proof.source_end),
             end(proof.destination_end),
-            if proof.holds() { "proven".into() } else { "NOT PROVEN".into() },
+            match proof.verdict {
+                Verdict::Proven => "proven".into(),
+                Verdict::NotProven => "NOT PROVEN".into(),
+                Verdict::NotRestorable => "NOT RESTORABLE".into(),
+            },
         ]);
     }
     format!("\n{}\n", table.render())
@@ -144,6 +163,9 @@ fn troubles(copied: &Copied) -> String {
     }
     for object in &copied.continuity.missing {
         text += &format!("NOT COPIED: object \"{object}\"\n");
+    }
+    for id in &copied.continuity.not_restorable {
+        text += &format!("NOT RESTORABLE: backup {id}: the source lacks WAL between its start and its stop\n");
     }
     for gap in &copied.source_gaps {
         let (first, last) = (gap.first_missing, gap.last_missing);

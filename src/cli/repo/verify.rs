@@ -136,8 +136,9 @@ fn in_words(report: &Report) -> String {
         (true, false) => "sound so far",
         (false, _) => "NOT sound",
     };
-    let packs =
-        report.seed.map(|seed| format!(", {} packs (sample with --seed {seed})", found.packs)).unwrap_or_default();
+    let drawn = found.drawn.map(|drawn| format!(", {drawn} objects drawn")).unwrap_or_default();
+    let sample = |seed| format!(", {} packs (sample with --seed {seed}{drawn}, {} read)", found.packs, found.sampled);
+    let packs = report.seed.map(sample).unwrap_or_default();
     let after = report.began_after.as_ref().map(|key| format!(", from behind {key} on")).unwrap_or_default();
     text + &format!(
         "cluster \"{}\" in {} is {verdict}: read {} backups{packs}, {} WAL files, {}{after}\n",

@@ -1,6 +1,7 @@
 //! Is the archive whole? Every object in the WAL folder is read and checked against its own header and name, and what is
 //! missing between segments is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,8 +11,8 @@ use tokio::task::JoinSet;
 use super::identity::{check_backup, check_history, check_segment};
 use crate::codec::{Damaged, unseal};
 use crate::error::one_line;
-use crate::postgres::catalog::load::{LoadedWal, list_wal, load_wal};
-use crate::postgres::catalog::{Gap, WAL_KIND, WalDescription};
+use crate::postgres::catalog::load::{LoadedWal, list_wal, load_histories, load_wal};
+use crate::postgres::catalog::{Gap, TimelinePath, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
@@ -146,17 +147,27 @@ impl Verified {
     /// What is missing between the objects that there are.
     async fn conclude(&mut self, cluster: &Cluster, loaded: LoadedWal) -> anyhow::Result<()> {
         self.segments = loaded.ranges.iter().map(|range| range.segments).sum();
-        self.gaps = loaded.ranges.gaps();
+        self.gaps = self.gaps_of(cluster, &loaded).await?;
         if !self.gaps.is_empty() {
-            // Segments are stored several at a time: what was on its way then is there now.
-            let now = load_wal(cluster).await?.ranges;
-            self.gaps.retain(|gap| !now.contains(gap.first_missing));
+            // Segments are stored several at a time: some that were on their way then are there now.
+            let now = self.gaps_of(cluster, &load_wal(cluster).await?).await?;
+            self.gaps = now.into_iter().filter(|gap| self.gaps.iter().any(|old| gap.overlaps(old))).collect();
         }
         self.foreign = loaded.foreign;
         self.missing_histories = loaded.ranges.iter().map(|range| range.timeline()).collect();
         self.missing_histories.dedup();
         self.missing_histories.retain(|timeline| timeline.0 > 1 && !loaded.histories.contains(timeline));
         Ok(())
+    }
+
+    /// What is missing within timelines and where one follows another. A history that is told as damaged tells nothing.
+    async fn gaps_of(&self, cluster: &Cluster, loaded: &LoadedWal) -> anyhow::Result<Vec<Gap>> {
+        let damaged: BTreeSet<&str> = self.damages.iter().map(|damage| damage.object.as_str()).collect();
+        let key = |timeline: TimelineId| cluster.layout.wal(&WalFileName::History(timeline));
+        let whole = loaded.histories.iter().copied().filter(|timeline| !damaged.contains(key(*timeline).as_str()));
+        let histories = load_histories(cluster, &whole.collect::<Vec<_>>()).await?;
+        let lines = TimelinePath::all(histories.known.into_values(), &[], &loaded.ranges);
+        Ok(TimelinePath::all_gaps(&lines, &loaded.ranges))
     }
 }
 
@@ -275,6 +286,45 @@ mod tests {
         assert_eq!((all.segments, all.read), (2, 3));
         let sampled = verify(&cluster, Extent::EveryNth(2), 2).await.unwrap();
         assert!(sampled.is_sound() && sampled.segments == 2 && sampled.read < 3, "{sampled:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hole_before_a_new_timeline_is_a_gap() {
+        let (cluster, storage) = archive().await;
+        let fifth_of_second = "000000020000000000000005";
+        let other = cluster.layout.wal(&HISTORY.parse().unwrap());
+        storage.delete(&other).await.unwrap();
+        put(&cluster, HISTORY, HISTORY, b"1\t0/500100\tno recovery target specified\n").await;
+        put(&cluster, fifth_of_second, fifth_of_second, &segment(fifth_of_second, 1)).await;
+        let found = verify(&cluster, Extent::All, 2).await.unwrap();
+        assert_eq!(gaps(&found), [("000000010000000000000004".into(), "000000010000000000000004".into())]);
+        assert!(found.damages.is_empty() && !found.is_sound());
+    }
+
+    /// Segments in the order of their arrival while the archive is read.
+    #[tokio::test]
+    async fn of_a_gap_stays_what_did_not_arrive_meanwhile() {
+        let (cluster, _) = archive().await;
+        let name = |number: u32| format!("00000001000000000000000{number}");
+        put(&cluster, &name(8), &name(8), &segment(&name(8), 1)).await;
+        let before = load_wal(&cluster).await.unwrap();
+        for number in [4, 6] {
+            put(&cluster, &name(number), &name(number), &segment(&name(number), 1)).await;
+        }
+        let mut found = Verified::default();
+        found.conclude(&cluster, before.clone()).await.unwrap();
+        assert_eq!(gaps(&found), [(name(5), name(5)), (name(7), name(7))]);
+        for number in [5, 7] {
+            put(&cluster, &name(number), &name(number), &segment(&name(number), 1)).await;
+        }
+        // Nor is a gap told that was none when the archive was read.
+        put(&cluster, "00000001000000000000000A", "00000001000000000000000A", &segment(&name(9), 1)).await;
+        found.conclude(&cluster, before).await.unwrap();
+        assert!(found.is_sound(), "{found:?}");
+    }
+
+    fn gaps(found: &Verified) -> Vec<(String, String)> {
+        found.gaps.iter().map(|gap| (gap.first_missing.to_string(), gap.last_missing.to_string())).collect()
     }
 
     #[tokio::test]

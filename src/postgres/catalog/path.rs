@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{BackupDescription, WalRanges};
+use super::{BackupDescription, Gap, WalRanges};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 
 /// One timeline of the line, and the LSNs that are its own.
@@ -154,10 +154,96 @@ impl TimelinePath {
         (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
     }
 
+    /// What is missing within each timeline and along each line, also where a line leaves one timeline for the next.
+    pub fn all_gaps(lines: &[Self], ranges: &WalRanges) -> Vec<Gap> {
+        let along = lines.iter().flat_map(|line| line.gaps(ranges));
+        Gap::distinct(ranges.gaps().into_iter().chain(along).collect())
+    }
+
+    /// What is missing along the line behind the first segment kept, by timeline.
+    fn gaps(&self, ranges: &WalRanges) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let mut next = self.resumes(ranges, 0);
+        while let Some(kept) = next {
+            let reach = self.reach(ranges, kept.number(self.size), u64::MAX);
+            next = reach.resumes;
+            let Some(resumes) = next else { break };
+            let missing = (reach.first_missing.number(self.size), resumes.number(self.size));
+            for (timeline, from, to) in self.stretches() {
+                let (from, to) = (from.max(missing.0), to.min(missing.1));
+                if from < to {
+                    let name = |number| SegmentName::from_number(timeline, number, self.size);
+                    gaps.push(Gap { first_missing: name(from), last_missing: name(to - 1), segments: to - from });
+                }
+            }
+        }
+        gaps
+    }
+
     /// The first segment of the line that is kept, at or after a number.
     fn resumes(&self, ranges: &WalRanges, number: u64) -> Option<SegmentName> {
         self.stretches().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
             ranges.first_from(timeline, number.max(first)).filter(|name| name.number(self.size) < end)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::super::testing::SEGMENT;
+    use super::*;
+    use crate::postgres::types::HistoryEntry;
+
+    /// Timeline 2 branches off timeline 1 in segment 7, timeline 3 off timeline 2 in segment 9.
+    fn gaps(kept: [&[u64]; 3]) -> Vec<String> {
+        let size = SegmentSize::new(SEGMENT as u32).unwrap();
+        let mut ranges = WalRanges::new(size);
+        for (timeline, numbers) in (1..).zip(kept) {
+            for number in numbers {
+                let name = SegmentName::from_number(TimelineId(timeline), *number, size);
+                ranges.add(name, 1, DateTime::UNIX_EPOCH);
+            }
+        }
+        let entry = |timeline, segment: u64| HistoryEntry {
+            timeline: TimelineId(timeline),
+            switch_lsn: Lsn(segment * SEGMENT + 100),
+            reason: String::new(),
+        };
+        let second = TimelineHistory { timeline: TimelineId(2), ancestors: vec![entry(1, 7)] };
+        let third = TimelineHistory { timeline: TimelineId(3), ancestors: vec![entry(1, 7), entry(2, 9)] };
+        let lines = TimelinePath::all([second, third], &[], &ranges);
+        let number = |name: SegmentName| name.number(size);
+        let gaps = TimelinePath::all_gaps(&lines, &ranges).into_iter();
+        gaps.map(|gap| {
+            assert_eq!(gap.segments, number(gap.last_missing) - number(gap.first_missing) + 1);
+            assert_eq!(gap.first_missing.timeline, gap.last_missing.timeline);
+            format!("{}:{}-{}", gap.first_missing.timeline, number(gap.first_missing), number(gap.last_missing))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_hole_where_a_line_leaves_a_timeline_is_a_gap() {
+        assert_eq!(gaps([&[1, 2, 3, 4], &[7, 8, 9], &[]]), ["1:5-6"]);
+        assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[8, 9], &[]]), ["2:7-7"]);
+        assert_eq!(gaps([&[1, 2, 3, 4, 5, 6, 7], &[8], &[]]), ["2:7-7"], "the older one's segment is not enough");
+        assert_eq!(gaps([&[1, 2, 3, 4], &[8], &[10]]), ["1:5-6", "2:7-7", "3:9-9"]);
+        assert_eq!(gaps([&[1, 2, 3, 4], &[], &[9]]), ["1:5-6", "2:7-8"]);
+    }
+
+    #[test]
+    fn a_gap_on_several_lines_is_told_once() {
+        assert_eq!(gaps([&[1, 2, 4, 5, 6], &[7, 8], &[9]]), ["1:3-3"]);
+        assert_eq!(gaps([&[1, 2, 3, 4, 8], &[7, 8], &[9]]), ["1:5-7"]);
+    }
+
+    #[test]
+    fn what_no_line_reads_is_no_gap() {
+        assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[7, 8, 9], &[9, 10]]), [""; 0]);
+        assert_eq!(gaps([&[], &[8, 9], &[]]), [""; 0], "what lies before was let go");
+        assert_eq!(gaps([&[8, 9], &[7, 8], &[]]), [""; 0], "the old timeline went on by itself");
+        assert_eq!(gaps([&[1, 2, 3, 4], &[], &[]]), [""; 0]);
     }
 }

@@ -31,12 +31,31 @@ impl WalRange {
     }
 }
 
-/// Segments that are missing although later ones of the same timeline are kept.
+/// Segments of one timeline that are missing although later ones are kept, of it or of a timeline that follows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     pub first_missing: SegmentName,
     pub last_missing: SegmentName,
     pub segments: u64,
+}
+
+impl Gap {
+    /// Whether some segment is missing in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.first_missing <= other.last_missing && other.first_missing <= self.last_missing
+    }
+
+    /// Whether all that is missing in `other` is missing in this one.
+    fn covers(&self, other: &Self) -> bool {
+        self.first_missing <= other.first_missing && other.last_missing <= self.last_missing
+    }
+
+    /// Gaps in order, without those that another one covers.
+    pub fn distinct(mut gaps: Vec<Self>) -> Vec<Self> {
+        gaps.sort_by(|a, b| (a.first_missing, b.last_missing).cmp(&(b.first_missing, a.last_missing)));
+        gaps.dedup_by(|later, kept| kept.covers(later));
+        gaps
+    }
 }
 
 /// All ranges of a cluster, ordered by timeline and place, never touching each other.

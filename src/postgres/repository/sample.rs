@@ -66,6 +66,11 @@ impl Lowest {
         Self { seed, count: count as usize, numbers: BinaryHeap::new() }
     }
 
+    /// How many objects are drawn so far.
+    pub fn drawn(&self) -> u64 {
+        self.numbers.len() as u64
+    }
+
     /// Counts an object.
     pub fn add(&mut self, key: &Key) {
         self.numbers.push(number(self.seed, key));

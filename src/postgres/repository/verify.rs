@@ -2,7 +2,7 @@
 //! interrupted goes on where it ended. Manifests, history files and what ought to be there are always checked; of
 //! segments and packs a sample may do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::sample::{Lowest, Watermark};
 use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, packs};
 use crate::budget::Budget;
+use crate::codec::Damaged;
 use crate::error::{find, one_line};
 use crate::postgres::archive::verify::{Reading, verify_watched};
 use crate::postgres::backup::verify::{Damage, verify, verify_wal};
@@ -64,8 +65,12 @@ pub struct Found {
     pub wal_files: u64,
     /// Backups whose manifest was read, with all packs or a sample of them.
     pub backups: u64,
-    /// Single packs read, for a sample.
+    /// Single packs read, for a sample; one that several backups need counts for each.
     pub packs: u64,
+    /// Segments and packs that a sample by number holds, of all that a verification from the beginning reads.
+    pub drawn: Option<u64>,
+    /// Different segments and packs read, for a sample.
+    pub sampled: u64,
     /// Bytes of content that were read.
     pub plain_bytes: u64,
     /// In the order in which they were found.
@@ -109,6 +114,8 @@ struct State {
     found: Found,
     mark: Watermark,
     unread: u64,
+    /// Packs of a sample that were read.
+    packs: BTreeSet<Key>,
 }
 
 /// A verification that is under way or over.
@@ -195,7 +202,7 @@ impl Verification {
         let sample = match self.options.extent {
             Extent::All => None,
             Extent::Percent(percent) => Some(Sample::percent(self.options.seed, percent)),
-            Extent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count).await?)),
+            Extent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count, backups).await?)),
         };
         let _ = self.sample.set(sample);
         let waits = |backup: &&BackupDescription| !self.is_done(&self.cluster.layout.manifest(&backup.id));
@@ -219,17 +226,28 @@ impl Verification {
         Ok(())
     }
 
-    /// The lowest numbers of all segments and packs.
-    async fn lowest(&self, count: u32) -> anyhow::Result<Lowest> {
+    /// The lowest numbers of all segments, and of all packs that complete backups need: no others are read. Also of
+    /// those before `after`, so that going on reads the rest of the same sample.
+    async fn lowest(&self, count: u32, backups: &LoadedBackups) -> anyhow::Result<Lowest> {
+        let mut needed: BTreeSet<PackName> = BTreeSet::new();
+        for backup in &backups.complete {
+            // Damage is told when the backup's turn comes, and none of its packs is read then.
+            match self.manifest(&self.cluster.layout.manifest(&backup.id)).await {
+                Ok(read) => needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys())),
+                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+                Err(_) => (),
+            }
+        }
         let mut lowest = Lowest::new(self.options.seed, count);
         let mut walk = Walk::new(self.cluster.layout.folder());
         while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
-            if let Some(ObjectKind::Wal(WalFileName::Segment(_)) | ObjectKind::Pack(_)) =
-                self.cluster.object_kind(&meta.key)
-            {
-                lowest.add(&meta.key);
+            match self.cluster.object_kind(&meta.key) {
+                Some(ObjectKind::Wal(WalFileName::Segment(_))) => lowest.add(&meta.key),
+                Some(ObjectKind::Pack(pack)) if needed.contains(&pack) => lowest.add(&meta.key),
+                _ => (),
             }
         }
+        self.state().found.drawn = Some(lowest.drawn());
         Ok(lowest)
     }
 
@@ -357,10 +375,17 @@ impl Verification {
         Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
     }
 
+    /// Counts a pack of a sample once, whole or not.
+    fn sampled(&self, key: &Key, checked: Result<u64, Damaged>) -> Result<u64, Damaged> {
+        let mut state = self.state();
+        state.found.sampled += u64::from(state.packs.insert(key.clone()));
+        checked
+    }
+
     async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
         let why = match get_all(self.cluster.repository.storage(), key).await {
-            Ok(Some(object)) => match packs::check(object).await {
+            Ok(Some(object)) => match self.sampled(key, packs::check(object).await) {
                 Ok(bytes) => {
                     self.progress.done.fetch_add(size, Ordering::Relaxed);
                     let mut state = self.state();
@@ -408,6 +433,9 @@ impl Reading for Watched<'_> {
         }
         let mut state = self.0.state();
         state.found.wal_files += 1;
+        let was_read = !matches!(checked, Err(Why { trouble: Trouble::Unread | Trouble::Missing, .. }));
+        let is_segment = matches!(self.0.cluster.object_kind(key), Some(ObjectKind::Wal(WalFileName::Segment(_))));
+        state.found.sampled += u64::from(self.0.sample().is_some() && is_segment && was_read);
         match checked {
             Err(Why { trouble: Trouble::Unread, .. }) => state.mark.fail(key),
             _ => state.mark.end(key),

@@ -70,6 +70,18 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_hole_where_one_timeline_follows_another_is_not_sound() {
+    for lost in ["0000000200000000/000000020000000000000004", "0000000100000000/000000010000000000000003"] {
+        let (cluster, storage) = example().await;
+        storage.delete(&Key::new(format!("main/wal/{lost}.zst")).unwrap()).await.unwrap();
+        let report = verified(&cluster, options()).await;
+        assert!(!report.sound && report.found.findings.is_empty(), "{report:?}");
+        let gaps: Vec<String> = report.found.gaps.iter().map(|gap| gap.first_missing.to_string()).collect();
+        assert_eq!(gaps, [lost.rsplit('/').next().unwrap()]);
+    }
+}
+
+#[tokio::test]
 async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing() {
     let (cluster, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
@@ -77,6 +89,33 @@ async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing
     // Two files that are no segments are always read.
     assert_eq!(report.found.wal_files + report.found.packs, 3 + 2, "{report:?}");
     assert_eq!(found(&report), [(Trouble::Missing, PACK, 0)]);
+}
+
+#[tokio::test]
+async fn a_sample_is_drawn_only_from_what_is_read() {
+    let (cluster, storage) = example().await;
+    // Of an interrupted backup, and one that no manifest names.
+    let pack = Key::new(PACK).unwrap();
+    let content = get_all(&*storage, &pack).await.unwrap().unwrap();
+    for folder in ["20260103-000000Z", "20260101-000000Z"] {
+        for number in 100..150 {
+            let key = Key::new(format!("main/base/{folder}/pack-{number:06}")).unwrap();
+            let _ = storage.put(&key, content.clone().into(), PutMode::CreateOnly).await.unwrap();
+        }
+    }
+    for seed in 1..9 {
+        let options = Options { extent: Extent::Objects(5), seed, ..options() };
+        let found = verified(&cluster, options.clone()).await.found;
+        assert_eq!((found.drawn, found.sampled), (Some(5), 5), "seed {seed}: {found:?}");
+        // Going on reads no other objects.
+        let after = Some(Key::new(SEGMENT_3).unwrap());
+        let rest = verified(&cluster, Options { after, ..options }).await.found;
+        assert!(rest.drawn == Some(5) && rest.sampled <= found.sampled, "seed {seed}: {rest:?}");
+    }
+    damage(&*storage, PACK).await;
+    damage(&*storage, SEGMENT_3).await;
+    let all = verified(&cluster, Options { extent: Extent::Objects(1000), ..options() }).await.found;
+    assert_eq!((all.drawn, all.sampled), (Some(10), 10), "7 segments and 3 packs: {all:?}");
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::error::{Hint, find};
 use crate::postgres::backup::delete::NoSuchBackup;
-use crate::postgres::catalog::Gap;
 use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, load_wal};
+use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::trouble::Trouble;
@@ -26,7 +26,7 @@ use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage};
 
 use super::Crew;
-pub use proof::{Continuity, Proof, Snapshot};
+pub use proof::{Continuity, Proof, Snapshot, Verdict};
 use transfer::Copier;
 pub use transfer::{Count, Counts, Failure, Side};
 
@@ -72,6 +72,13 @@ pub struct Copied {
     pub unfinished: Vec<BackupId>,
     /// Not copied: objects in the WAL folder that are no WAL file's.
     pub foreign: Vec<String>,
+}
+
+impl Copied {
+    /// Whether all that the source had is at the destination, and every backup can be restored from there.
+    pub fn is_sound(&self) -> bool {
+        self.complete && self.continuity.not_restorable.is_empty()
+    }
 }
 
 /// Both URLs lead to the same repository.
@@ -161,12 +168,12 @@ pub async fn copy(
         cluster: source.description.name.clone(),
         source: source.repository.describe(),
         destination: destination.repository.describe(),
-        complete: failures.is_empty() && continuity.is_proven(),
+        complete: failures.is_empty() && continuity.is_whole(),
         counts,
         failures,
         more_failures,
         continuity,
-        source_gaps: before.wal.ranges.gaps(),
+        source_gaps: TimelinePath::all_gaps(&before.lines(), &before.wal.ranges),
         unfinished: before.unfinished,
         foreign: before.wal.foreign,
     })

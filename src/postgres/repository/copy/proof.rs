@@ -77,7 +77,8 @@ impl Snapshot {
         histories.chain(partials).chain(of_backups)
     }
 
-    fn lines(&self) -> Vec<TimelinePath> {
+    /// All lines of timelines that it tells of.
+    pub fn lines(&self) -> Vec<TimelinePath> {
         TimelinePath::all(self.histories.values().cloned(), &self.backups, &self.wal.ranges)
     }
 }
@@ -92,6 +93,8 @@ pub fn needed(backup: &BackupDescription) -> NeededWal {
 pub struct Continuity {
     /// For each backup and each timeline that it leads to.
     pub proofs: Vec<Proof>,
+    /// Backups that cannot be restored from either repository: the source lacks WAL of theirs, too.
+    pub not_restorable: Vec<BackupId>,
     /// Segments that the source had and the destination has not.
     pub missing_segments: Vec<Gap>,
     /// Keys of other objects that the source had and the destination has not.
@@ -99,10 +102,24 @@ pub struct Continuity {
 }
 
 impl Continuity {
-    /// Whether everything that the source had can be had from the destination.
-    pub fn is_proven(&self) -> bool {
-        self.missing_segments.is_empty() && self.missing.is_empty() && self.proofs.iter().all(Proof::holds)
+    /// Whether everything that the source had can be had from the destination. What could not be restored from the
+    /// source cannot be from there.
+    pub fn is_whole(&self) -> bool {
+        let worse = |proof: &Proof| proof.verdict == Verdict::NotProven;
+        self.missing_segments.is_empty() && self.missing.is_empty() && !self.proofs.iter().any(worse)
     }
+}
+
+/// What a proof shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The destination leads at least as far as the source did.
+    Proven,
+    /// It does not.
+    NotProven,
+    /// Neither leads anywhere, so nothing is proven: the source lacks WAL of the backup itself.
+    NotRestorable,
 }
 
 /// How far a backup can be recovered along a timeline, from either repository.
@@ -116,12 +133,14 @@ pub struct Proof {
     pub source_end: Option<Lsn>,
     /// The same of the destination.
     pub destination_end: Option<Lsn>,
+    pub verdict: Verdict,
 }
 
-impl Proof {
-    /// Whether the destination leads at least as far as the source did.
-    pub fn holds(&self) -> bool {
-        self.destination_end >= self.source_end
+fn verdict(source_end: Option<Lsn>, destination_end: Option<Lsn>) -> Verdict {
+    match (source_end, destination_end) {
+        (None, None) => Verdict::NotRestorable,
+        (source, destination) if destination >= source => Verdict::Proven,
+        _ => Verdict::NotProven,
     }
 }
 
@@ -133,21 +152,30 @@ pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity
         let copied = after.backups.iter().any(|copy| copy == backup);
         for line in before.lines().iter().filter(|line| line.carries(backup)) {
             let same = there.iter().find(|same| *same == line).filter(|_| copied);
+            let source_end = line.moments(&before.wal.ranges, backup).map(|(_, end)| end);
+            let destination_end = same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end);
             proofs.push(Proof {
                 backup: backup.id.clone(),
                 timeline: line.timeline(),
                 from: backup.stop_lsn,
-                source_end: line.moments(&before.wal.ranges, backup).map(|(_, end)| end),
-                destination_end: same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end),
+                source_end,
+                destination_end,
+                verdict: verdict(source_end, destination_end),
             });
         }
     }
+    let leads = |proof: &Proof| proof.verdict != Verdict::NotRestorable;
+    let restorable: BTreeSet<&BackupId> =
+        proofs.iter().filter(|proof| leads(proof)).map(|proof| &proof.backup).collect();
+    let not_restorable = before.backups.iter().map(|backup| &backup.id).filter(|id| !restorable.contains(id));
+    let not_restorable = not_restorable.cloned().collect();
     let copies: BTreeSet<&BackupId> = after.backups.iter().map(|backup| &backup.id).collect();
     let files = before.other_files().filter(|name| !after.has(name)).map(|name| layout.wal(&name));
     let backups = before.backups.iter().filter(|backup| !copies.contains(&backup.id));
     let missing = files.chain(backups.map(|backup| layout.manifest(&backup.id)));
     Continuity {
         proofs,
+        not_restorable,
         missing_segments: before.wal.ranges.missing_in(&after.wal.ranges),
         missing: missing.map(|key| key.to_string()).collect(),
     }
@@ -204,10 +232,10 @@ mod tests {
     fn a_copy_leads_as_far_as_its_source_along_every_timeline() {
         let source = snapshot(2..8, 5..9);
         let proof = prove(&source, &source, &layout());
-        assert!(proof.is_proven());
+        assert!(proof.is_whole());
         assert_eq!(shown(&proof), ["1/2: 9>9", "1/1: 8>8", "2/2: 9>9"]);
         // What arrived meanwhile does no harm.
-        assert!(prove(&source, &snapshot(1..9, 5..12), &layout()).is_proven());
+        assert!(prove(&source, &snapshot(1..9, 5..12), &layout()).is_whole());
     }
 
     #[test]
@@ -220,7 +248,7 @@ mod tests {
         lost.histories.clear();
         lost.wal.histories.clear();
         let proof = prove(&source, &lost, &layout());
-        assert!(!proof.is_proven());
+        assert!(!proof.is_whole());
         assert_eq!(proof.missing, ["main/wal/00000002.history.zst"]);
         let mut lost = source.clone();
         lost.backups.remove(0);
@@ -234,8 +262,27 @@ mod tests {
         let mut source = snapshot(2..4, 5..9);
         source.wal.ranges.add("000000010000000000000006".parse().unwrap(), 1, DateTime::UNIX_EPOCH);
         let proof = prove(&source, &source, &layout());
-        assert!(proof.is_proven());
+        assert!(proof.is_whole());
         assert_eq!(shown(&proof), ["1/2: 4>4", "1/1: 4>4", "2/2: 9>9"]);
+    }
+
+    #[test]
+    fn a_backup_that_the_source_cannot_restore_is_named_and_nothing_is_proven_of_it() {
+        let source = snapshot(3..8, 5..9);
+        let proof = prove(&source, &source, &layout());
+        assert_eq!(shown(&proof), ["1/2: ->-", "1/1: ->-", "2/2: 9>9"]);
+        let verdicts: Vec<Verdict> = proof.proofs.iter().map(|proof| proof.verdict).collect();
+        assert_eq!(verdicts, [Verdict::NotRestorable, Verdict::NotRestorable, Verdict::Proven]);
+        assert_eq!(proof.not_restorable, ["20260101-000000Z".parse().unwrap()]);
+        assert!(proof.is_whole(), "it is no fault of the copy");
+        // An earlier copy has what the source lost since.
+        let kept = prove(&source, &snapshot(2..8, 5..9), &layout());
+        assert!(kept.not_restorable.is_empty() && kept.proofs.iter().all(|proof| proof.verdict == Verdict::Proven));
+        // No timeline's line carries a backup whose stop lies behind an unknown switch.
+        let mut source = snapshot(2..8, 5..9);
+        source.backups[0].stop_timeline = TimelineId(9);
+        let proof = prove(&source, &source, &layout());
+        assert_eq!(proof.not_restorable, ["20260101-000000Z".parse().unwrap()]);
     }
 
     #[test]

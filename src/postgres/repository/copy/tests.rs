@@ -50,6 +50,13 @@ async fn a_copy_equals_its_source_and_a_second_one_copies_nothing() {
     let counts = again.counts;
     assert_eq!((counts.wal.copied, counts.packs.copied, counts.backups.copied), (0, 0, 0));
     assert_eq!((counts.wal.present, counts.backups.present), (9, 2));
+    // What is there is compared, and no more is claimed.
+    let not_read = |counts: Counts| [counts.wal, counts.packs, counts.backups].map(|count| count.not_read);
+    assert_eq!((not_read(first.counts), not_read(again.counts)), ([0, 0, 0], [9, 4, 2]));
+    to.delete(&Key::new("main/base/20260102-000000Z/manifest.zst").unwrap()).await.unwrap();
+    let third = copied(&source, to.clone(), &options()).await.unwrap().counts;
+    assert_eq!((third.packs.present, third.backups.copied), (4, 1));
+    assert_eq!(not_read(third), [9, 2, 1], "the packs of the backup that was made are read back");
 }
 
 /// Wherever it ends, what is at the destination is right; and the next run brings the rest.
@@ -130,6 +137,17 @@ async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure(
     let with_gap = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
     assert!(with_gap.complete && with_gap.counts.backups.copied == 2, "{with_gap:?}");
     assert_eq!(with_gap.source_gaps.len(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_whose_wal_the_source_lacks_is_copied_and_named_as_not_restorable() {
+    let (source, storage) = example().await;
+    storage.delete(&Key::new("main/wal/0000000100000000/000000010000000000000002.zst").unwrap()).await.unwrap();
+    for options in [options(), Options { backup: Some(FIRST.parse().unwrap()), ..options() }] {
+        let copied = copied(&source, Arc::new(MemoryStorage::default()), &options).await.unwrap();
+        assert!(copied.complete && !copied.is_sound(), "{copied:?}");
+        assert_eq!(copied.continuity.not_restorable, [FIRST.parse().unwrap()]);
+    }
 }
 
 #[tokio::test]

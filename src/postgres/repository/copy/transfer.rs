@@ -52,8 +52,10 @@ pub struct Count {
     pub copied: u64,
     /// Stored bytes of those copied.
     pub copied_bytes: u64,
-    /// There already, with the same content.
+    /// There already, and as far as it was looked at the same.
     pub present: u64,
+    /// Of these, the ones that were not read: compared by header (WAL files, manifests) or size (packs) only.
+    pub not_read: u64,
 }
 
 /// Objects by kind.
@@ -64,6 +66,16 @@ pub struct Counts {
     pub packs: Count,
     /// Backups, by their manifests.
     pub backups: Count,
+}
+
+/// How an object came to be at the destination, or how it is known that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    Copied,
+    /// It was there; it is read back with its backup.
+    Present,
+    /// It was there, and is not read.
+    NotRead,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +139,7 @@ impl Copier {
         (tally.counts, failures, tally.more_failures)
     }
 
-    fn count(&self, group: Group, bytes: u64, copied: bool) -> bool {
+    fn count(&self, group: Group, bytes: u64, came: Came) -> bool {
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match group {
@@ -135,9 +147,10 @@ impl Copier {
             Group::Packs => &mut tally.counts.packs,
             Group::Backups => &mut tally.counts.backups,
         };
-        match copied {
-            true => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
-            false => count.present += 1,
+        match came {
+            Came::Copied => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
+            Came::Present => count.present += 1,
+            Came::NotRead => (count.present, count.not_read) = (count.present + 1, count.not_read + 1),
         }
         true
     }
@@ -200,7 +213,7 @@ impl Copier {
         }
         let size = object.len() as u64;
         match self.put(&key, object).await? {
-            PutOutcome::Stored => Ok(self.count(Group::Wal, size, true)),
+            PutOutcome::Stored => Ok(self.count(Group::Wal, size, Came::Copied)),
             PutOutcome::AlreadyExists => match self.destination.repository.storage().head(&key).await.hint(AGAIN)? {
                 Some(there) => self.compare(&key, size, there.size).await,
                 None => self.failed(Side::Destination, &key, Trouble::Missing, "it vanished during the copy".into()),
@@ -224,7 +237,7 @@ impl Copier {
             Err(error) => return self.failed(Side::Source, key, Trouble::Unread, one_line(&error.into())),
         };
         match self.destination.repository.header_of(key, there, WAL_KIND).await {
-            Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, false)),
+            Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
             Ok(Some(theirs)) => {
                 let why = format!(
                     "its content has {} bytes and sha256 {}, the source's has {} and {}",
@@ -271,21 +284,28 @@ impl Copier {
             }
             Err(error) => return Err(error).hint(AGAIN),
         };
-        let whole = self.packs(&backup.id, packs).await?;
+        // The packs of a backup that is there are not read back.
+        let there = if present { Came::NotRead } else { Came::Present };
+        let whole = self.packs(&backup.id, packs, there).await?;
         if present {
-            self.count(Group::Backups, 0, false);
+            self.count(Group::Backups, 0, Came::NotRead);
         } else if whole && self.has_wal(before, backup).await? && self.reads_back(&backup.id, &object).await? {
             let size = object.len() as u64;
             match self.put(&key, object).await? {
-                PutOutcome::Stored => drop(self.count(Group::Backups, size, true)),
-                PutOutcome::AlreadyExists => drop(self.count(Group::Backups, 0, false)),
+                PutOutcome::Stored => drop(self.count(Group::Backups, size, Came::Copied)),
+                PutOutcome::AlreadyExists => drop(self.count(Group::Backups, 0, Came::NotRead)),
             }
         }
         Ok(())
     }
 
-    /// Copies packs; whether all are at the destination.
-    async fn packs(self: &Arc<Self>, id: &BackupId, needed: BTreeMap<PackName, u64>) -> anyhow::Result<bool> {
+    /// Copies packs; whether all are at the destination. Those that were `there` before count as that.
+    async fn packs(
+        self: &Arc<Self>,
+        id: &BackupId,
+        needed: BTreeMap<PackName, u64>,
+        there: Came,
+    ) -> anyhow::Result<bool> {
         let mut crew = Crew::new(self.workers);
         let mut whole = true;
         let mut sizes: BTreeMap<BackupId, [BTreeMap<Key, u64>; 2]> = BTreeMap::new();
@@ -300,10 +320,10 @@ impl Copier {
             let key = self.source.layout.pack(&pack);
             let size = |side: usize| sizes.get(&pack.backup).and_then(|both| both[side].get(&key).copied());
             whole &= match step(size(0), size(1), least) {
-                Step::Present => self.count(Group::Packs, size(1).unwrap_or_default(), false),
+                Step::Present => self.count(Group::Packs, size(1).unwrap_or_default(), there),
                 Step::Copy(size) => {
                     let copier = self.clone();
-                    crew.add(async move { copier.pack(&key, size).await }).await?;
+                    crew.add(async move { copier.pack(&key, size, there).await }).await?;
                     true
                 }
                 Step::Fail(trouble) => {
@@ -320,7 +340,7 @@ impl Copier {
         Ok(crew.finish().await? && whole)
     }
 
-    async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
+    async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
         let Some(object) = self.read(key).await? else { return Ok(false) };
         if let Err(damaged) = packs::check(object.clone()).await {
@@ -328,9 +348,9 @@ impl Copier {
         }
         let size = object.len() as u64;
         match self.put(key, object).await? {
-            PutOutcome::Stored => Ok(self.count(Group::Packs, size, true)),
-            // Stored by another copy that runs, or by a put whose answer was lost; it is read back like all.
-            PutOutcome::AlreadyExists => Ok(self.count(Group::Packs, size, false)),
+            PutOutcome::Stored => Ok(self.count(Group::Packs, size, Came::Copied)),
+            // Stored by another copy that runs, or by a put whose answer was lost.
+            PutOutcome::AlreadyExists => Ok(self.count(Group::Packs, size, there)),
         }
     }
 
