@@ -24,7 +24,7 @@ pub struct S3Error {
 #[derive(Debug)]
 enum What {
     /// The store answered.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// It was asked, and did not answer, or not to the end.
     NoAnswer(String),
     /// There are no credentials to ask with. `lasting`: there is nowhere to look for them.
@@ -72,20 +72,20 @@ impl S3Error {
             SdkError::ServiceError(service) => {
                 let (raw, meta) = (service.raw(), service.err().meta());
                 let header = raw.headers().get("x-amz-bucket-region").map(str::to_string);
-                What::Answer(Answer {
+                What::Answer(Box::new(Answer {
                     status: raw.status().as_u16(),
                     code: meta.code().unwrap_or_default().to_string(),
                     message: meta.message().unwrap_or_default().to_string(),
                     request_id,
                     region: header,
-                })
+                }))
             }
-            SdkError::ResponseError(response) => What::Answer(Answer {
+            SdkError::ResponseError(response) => What::Answer(Box::new(Answer {
                 status: response.raw().status().as_u16(),
                 message: format!("the answer cannot be understood: {}", chain(&error)),
                 request_id,
                 ..Answer::default()
-            }),
+            })),
             _ => match credentials(&error) {
                 Some(cause) => What::NoCredentials {
                     why: chain(cause),
@@ -404,7 +404,7 @@ mod tests {
             bucket: "b".into(),
             path: "k".into(),
             endpoint: None,
-            what: What::Answer(answer(404, code)),
+            what: What::Answer(answer(404, code).into()),
         };
         assert!(error("NoSuchKey").says_absent());
         assert!(!error("NoSuchBucket").says_absent() && error("NoSuchBucket").is_lasting());
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_code_may_be_about_credentials() {
         let is_about_credentials = |status, code| {
-            let what = What::Answer(answer(status, code));
+            let what = What::Answer(answer(status, code).into());
             let error = S3Error { api: "HeadObject", bucket: "b".into(), path: "k".into(), endpoint: None, what };
             error.is_about_credentials()
         };
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn an_error_says_what_where_and_which_request() {
         let answer = Answer { message: "Slow".into(), request_id: "tx1".into(), ..answer(503, "SlowDown") };
-        let what = What::Answer(answer);
+        let what = What::Answer(answer.into());
         let error = S3Error { api: "PutObject", bucket: "b".into(), path: "p/k".into(), endpoint: None, what };
         assert_eq!(error.to_string(), "PutObject of \"p/k\" in bucket \"b\": HTTP 503 SlowDown Slow (request id tx1)");
         assert!(!error.is_lasting());
