@@ -77,8 +77,9 @@ impl Archiver {
             WalFileName::Segment(segment) | WalFileName::Backup { segment, .. } => segment,
             WalFileName::Partial(_) | WalFileName::History(_) => return None,
         };
-        let behind = || current.number(size).checked_sub(last.number(size) + 1);
-        (last.timeline == current.timeline).then(behind).flatten()
+        // At a segment's begin the server names the one before it (pg_walfile_name), which is archived by now.
+        let behind = || current.number(size).saturating_sub(last.number(size) + 1);
+        (last.timeline == current.timeline).then(behind)
     }
 }
 
