@@ -9,3 +9,4 @@ pub mod layout;
 pub mod replication;
 pub mod restore;
 pub mod types;
+pub mod wal;
