@@ -69,7 +69,10 @@ fn ended(description: &str) -> (String, Vec<String>) {
     let after_xid = description.split_once(": ").filter(|(before, _)| before.contains("PREPARED"));
     let text = after_xid.map_or_else(|| description.split_once(' ').expect("a time").1, |(_, rest)| rest);
     let rels = description.split("; ").find_map(|part| part.strip_prefix("rels: "));
-    let time: String = text.chars().take(26).collect();
+    // pg_waldump: "… 03:04:05.678900 UTC"; the server: "… 03:04:05.6789+00".
+    let time = text.split([';', '+']).next().unwrap_or_default().trim_end_matches(" UTC");
+    let (seconds, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let time = format!("{seconds}.{fraction:0<6}");
     (time, rels.unwrap_or_default().split_whitespace().map(|path| path.trim_end_matches(',').to_string()).collect())
 }
 

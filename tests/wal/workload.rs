@@ -1,6 +1,6 @@
 //! A workload that makes records of all kinds, and what it did.
 
-use walden::postgres::types::Lsn;
+use walden::postgres::types::{Lsn, SegmentName, SegmentSize};
 
 use crate::harness::{Cluster, Major, Scratch, Stop};
 use crate::segments::{self, Segment};
@@ -161,8 +161,9 @@ fn relations(work: &mut Work) {
     work.sql("vacuum full a");
     work.sql("vacuum freeze p1");
     work.sql("checkpoint");
-    work.rows("after a checkpoint", "a", "update a set n = 0", [0, 901, 0]);
-    work.rows("delete all", "a", "delete from a", [0, 0, 901]);
+    let all: u64 = work.sql("select count(*) from a").parse().expect("a count");
+    work.rows("after a checkpoint", "a", "update a set n = 0", [0, all, 0]);
+    work.rows("delete all", "a", "delete from a", [0, 0, all]);
     work.sql("reindex table a; analyze; select txid_current(); alter table a add column z int default 1");
 }
 
@@ -184,7 +185,8 @@ fn large(work: &Work) {
 fn commits(work: &Work, first_xid: u32) -> Vec<(u32, i64)> {
     let last: u32 = work.sql("select pg_current_xact_id()").parse().expect("an xid");
     let rows = work.sql(&format!(
-        "select x, round(extract(epoch from t)::numeric * 1000000)::bigint from generate_series({first_xid}, {last}) x, \
+        "select x, extract(epoch from date_trunc('second', t))::bigint * 1000000 \
+         + extract(microseconds from t)::bigint % 1000000 from generate_series({first_xid}, {last}) x, \
          pg_xact_commit_timestamp(x::text::xid) t where t is not null"
     ));
     let commit = |line: &str| {
@@ -199,7 +201,9 @@ fn inspect(work: &Work, segment_mib: u32) -> Option<String> {
     if !wanted || !work.cluster.try_sql("create extension pg_walinspect").success() {
         return None;
     }
-    let start = Lsn(u64::from(segment_mib) << 20);
+    let size = SegmentSize::new(segment_mib << 20).expect("a segment size");
+    let first = work.sql("select min(name) from pg_ls_waldir() where length(name) = 24");
+    let start = first.parse::<SegmentName>().expect("a segment").start(size);
     Some(work.sql(&format!(
         "select start_lsn, prev_lsn, xid, resource_manager, record_length, record_type, description, block_ref \
          from pg_get_wal_records_info('{start}', pg_current_wal_flush_lsn())"

@@ -36,7 +36,7 @@ pub struct Decoder {
 }
 
 /// What nothing before it proves: the link of the first record read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FirstRecord {
     pub lsn: Lsn,
     pub prev: Lsn,
@@ -232,7 +232,7 @@ impl Decoder {
                 return Ok(Some(0));
             }
             (State::Start, First::Continuation(remaining)) => {
-                self.head = Some(Head { remaining, piece: Piece::default() });
+                self.head = Some(Head { remaining, piece: Piece::default(), end: None });
                 self.state = State::Head;
                 u64::from(remaining)
             }
@@ -259,7 +259,8 @@ impl Decoder {
         let end = plus(address, header_length as u64 + aligned);
         if self.state == State::Within {
             self.assembled(end, each)?;
-        } else {
+        } else if let Some(head) = &mut self.head {
+            head.end = Some(end);
             self.state = State::Between;
         }
         Ok((self.state == State::Between).then_some(aligned as usize))
@@ -365,7 +366,7 @@ pub(super) fn verify(header: &Header, bytes: &[u8], crc_of_body: u32) -> Result<
 const SWITCH: u8 = 0x40;
 const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
-fn is_switch(record: &Record<'_>) -> bool {
+pub(super) fn is_switch(record: &Record<'_>) -> bool {
     (record.header.rmgr, record.operation()) == (rmgr::XLOG, SWITCH)
 }
 

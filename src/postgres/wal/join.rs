@@ -5,13 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decoder::{KEPT, verify};
+use super::decoder::{FirstRecord, KEPT, verify};
 use super::record::{HEADER, Header, Record};
 use super::stop::{Stop, Why};
 use crate::postgres::types::{Lsn, MajorVersion};
 
 /// Bytes kept of each end of a piece.
-const EDGE: usize = 1024;
+const EDGE: usize = 512;
 
 /// Part of a record: its length, its CRC-32C, and the bytes at its ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,6 +92,8 @@ pub struct Head {
     pub remaining: u32,
     /// What the segment has of them: all, unless the record goes on beyond it, too.
     pub piece: Piece,
+    /// Where the record after it begins, if it ends here.
+    pub end: Option<Lsn>,
 }
 
 impl Head {
@@ -138,11 +140,16 @@ impl JoinedRecord {
 }
 
 impl Tail {
-    /// Joins it with the head of the next segment; `end` is where the record after this one begins.
+    /// The record and its link, if its header is there.
+    pub(super) fn first(&self) -> Option<FirstRecord> {
+        Some(FirstRecord { lsn: self.lsn, prev: Header::read(&self.piece.first)?.prev })
+    }
+
+    /// Joins it with the head of the next segment.
     ///
     /// # Errors
     /// If the next segment does not go on with this record, or the record's CRC is wrong.
-    pub fn join(&self, next: Option<&Head>, major: MajorVersion, end: Lsn) -> Result<Joined, Stop> {
+    pub fn join(&self, next: Option<&Head>, major: MajorVersion) -> Result<Joined, Stop> {
         let wrong = |why| Stop { lsn: self.lsn, why };
         let missing = u64::from(self.total_length).saturating_sub(self.piece.length);
         let next = match next {
@@ -154,9 +161,7 @@ impl Tail {
         };
         let mut tail = self.clone();
         tail.piece.append(&next.piece);
-        if next.missing() > 0 {
-            return Ok(Joined::GoesOn(tail));
-        }
+        let Some(end) = next.end else { return Ok(Joined::GoesOn(tail)) };
         let header = Header::read(&tail.piece.first).ok_or_else(|| wrong(Why::Parts))?;
         let of_header = crc32c::crc32c(&tail.piece.first[..HEADER]);
         let after = (tail.piece.length as usize).saturating_sub(HEADER);

@@ -10,7 +10,13 @@ mod heap;
 mod join;
 mod pages;
 mod record;
+mod rows;
 mod stop;
+mod summary;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 mod transactions;
 
@@ -18,6 +24,8 @@ pub use decoder::{Decoder, FirstRecord, KEPT};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
+pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
 pub use stop::{Stop, Why};
+pub use summary::{Commit, Commits, Created, EVENTS, Event, NAMED, Seam, Summarizer, Summary, What, join};
 pub use timestamp::Timestamp;
 pub use transactions::{DroppedStatistics, TransactionEnd};
