@@ -129,7 +129,7 @@ impl Decoder {
 
     /// Says that no more bytes follow, and gives the record that they cut off, if any.
     pub fn finish(&mut self) -> Option<Tail> {
-        if !self.page.is_empty() && !matches!(self.state, State::Stopped(_) | State::Switched) {
+        if !self.page.is_empty() && !self.skips(self.position) {
             self.stop(self.position, Why::PageCut { bytes: self.page.len() as u32 });
         }
         (self.state == State::Within).then(|| Tail {
@@ -180,10 +180,8 @@ impl Decoder {
     fn next_page(&mut self, page: &[u8], each: &mut impl FnMut(&Record<'_>)) {
         let address = self.position;
         self.position = plus(address, PAGE as u64);
-        match (&self.state, &self.origin) {
-            (State::Stopped(_), _) => return,
-            (State::Switched, Some(origin)) if address.0 % origin.segment_size.bytes() != 0 => return,
-            _ => {}
+        if self.skips(address) {
+            return;
         }
         let header = match self.page_header(page, address) {
             Ok(header) => header,
@@ -195,6 +193,15 @@ impl Decoder {
             Ok(Some(taken)) => self.records(page, address, content + taken, each),
             Ok(None) => {}
             Err(stop) => self.state = State::Stopped(stop),
+        }
+    }
+
+    /// Whether the page at `address` no longer matters.
+    fn skips(&self, address: Lsn) -> bool {
+        match (&self.state, &self.origin) {
+            (State::Stopped(_), _) => true,
+            (State::Switched, Some(origin)) => address.0 % origin.segment_size.bytes() != 0,
+            _ => false,
         }
     }
 
