@@ -1,6 +1,7 @@
 //! Rows changed in a segment, by transaction and relation file.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use crate::postgres::types::Lsn;
 
 /// Entries of a summary: those with the most rows.
 pub const ENTRIES: usize = 64;
-/// Entries and ended transactions held while counting. At twice as many the smaller half goes.
+/// Entries of open transactions held while counting. At twice as many the smaller half goes.
 const HELD: usize = 16_384;
 
 /// Rows that one transaction changed in one relation file.
@@ -76,106 +77,103 @@ pub struct Rows {
     pub largest_left_out: u64,
 }
 
-/// Counts rows while records pass.
+/// Counts rows while records pass. Holds what transactions did that are still open, and the largest of the others.
 #[derive(Debug, Default)]
 pub(super) struct RowCounter {
-    open: HashMap<(Xid, RelFileLocator), RowCounts>,
-    /// The change counted last: rows of one statement come in a row.
-    recent: Option<((Xid, RelFileLocator), RowCounts)>,
-    ended: HashMap<Xid, Ended>,
-    left_out: u64,
-    largest_left_out: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ended {
-    /// Itself, or the transaction that it belonged to.
-    xid: Xid,
-    commit: Option<(Lsn, Timestamp)>,
+    open: BTreeMap<(Xid, RelFileLocator), RowCounts>,
+    rows: Rows,
+    /// The least that still gets among the largest.
+    least: (u64, u64),
 }
 
 impl RowCounter {
     pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
-        let key = (xid, file);
-        match &mut self.recent {
-            Some((recent, counts)) if *recent == key => return counts.add(change, u64::from(rows)),
-            _ => self.settle(),
-        }
-        let mut counts = self.open.remove(&key).unwrap_or_default();
-        counts.add(change, u64::from(rows));
-        self.recent = Some((key, counts));
-    }
-
-    /// Puts what was counted last to the rest.
-    fn settle(&mut self) {
-        if let Some((key, counts)) = self.recent.take() {
-            self.open.insert(key, counts);
-            self.bound();
-        }
-    }
-
-    pub fn end(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
-        let commit = end.committed.then_some((lsn, end.time));
-        for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
-            self.ended.insert(xid, Ended { xid: end.xid, commit });
-            self.bound();
-        }
-    }
-
-    /// Keeps memory bounded: forgets the smaller entries, and the ends that no entry needs.
-    fn bound(&mut self) {
-        if self.open.len().max(self.ended.len()) < 2 * HELD {
-            return;
-        }
-        if let Some((key, counts)) = self.recent.take() {
-            self.open.insert(key, counts);
-        }
-        if self.open.len() > HELD {
+        self.open.entry((xid, file)).or_default().add(change, u64::from(rows));
+        if self.open.len() >= 2 * HELD {
             self.prune();
         }
-        let open: HashSet<Xid> = self.open.keys().map(|(xid, _)| *xid).collect();
-        self.ended.retain(|xid, _| open.contains(xid));
     }
 
-    /// Forgets all but the [`HELD`] largest entries.
+    /// A transaction ended, with the subtransactions that were not rolled back before.
+    pub fn end(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
+        let mut sums: Vec<(RelFileLocator, RowCounts)> = Vec::new();
+        for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
+            if self.open.is_empty() {
+                break;
+            }
+            self.take(xid, &mut sums);
+        }
+        if !end.committed {
+            return;
+        }
+        sums.sort_unstable_by_key(|(file, _)| *file);
+        sums.dedup_by(|(next, more), (file, counts)| {
+            let same = next == file;
+            if same {
+                counts.merge(*more);
+            }
+            same
+        });
+        for (file, counts) in sums {
+            self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
+        }
+    }
+
+    /// Moves what one transaction did.
+    fn take(&mut self, xid: Xid, sums: &mut Vec<(RelFileLocator, RowCounts)>) {
+        let first = RelFileLocator { tablespace: 0, database: 0, number: 0 };
+        while let Some((&key, _)) = self.open.range((xid, first)..).next().filter(|((found, _), _)| *found == xid) {
+            sums.extend(self.open.remove(&key).map(|counts| (key.1, counts)));
+        }
+    }
+
+    /// Lists an entry, if it is large enough.
+    fn rank(&mut self, rows: RowsOf) {
+        if self.rows.largest.len() >= ENTRIES && rows.counts.weight() <= self.least {
+            return self.rows.leave_out(&rows.counts);
+        }
+        self.rows.largest.push(rows);
+        if self.rows.largest.len() >= 2 * ENTRIES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let rows = &mut self.rows;
+        rows.largest.sort_by_key(|rows| (Reverse(rows.counts.weight()), rows.xid, rows.file));
+        for beyond in rows.largest.split_off(rows.largest.len().min(ENTRIES)) {
+            rows.leave_out(&beyond.counts);
+        }
+        self.least = rows.largest.last().map_or((0, 0), |rows| rows.counts.weight());
+    }
+
+    /// Forgets the smaller half of what open transactions did.
     fn prune(&mut self) {
         let mut weights: Vec<(u64, u64)> = self.open.values().map(RowCounts::weight).collect();
-        weights.sort_unstable_by(|a, b| b.cmp(a));
-        let least = weights[HELD];
-        // Of those that are as large as the first to go, none stays.
-        let (left_out, largest) = (&mut self.left_out, &mut self.largest_left_out);
+        let (_, middle, _) = weights.select_nth_unstable(HELD);
+        let (middle, rows) = (*middle, &mut self.rows);
         self.open.retain(|_, counts| {
-            let kept = counts.weight() > least;
+            let kept = counts.weight() > middle;
             if !kept {
-                *left_out += 1;
-                *largest = (*largest).max(counts.changed());
+                rows.leave_out(counts);
             }
             kept
         });
     }
 
-    /// What was counted, by the transactions that did it as far as they are known.
+    /// What was counted.
     pub fn finish(mut self) -> Rows {
-        self.settle();
-        let mut sums: HashMap<(Xid, RelFileLocator), (RowCounts, Option<(Lsn, Timestamp)>)> = HashMap::new();
-        for ((xid, file), counts) in self.open {
-            let ended = self.ended.get(&xid);
-            if ended.is_some_and(|ended| ended.commit.is_none()) {
-                continue;
-            }
-            let sum = sums.entry((ended.map_or(xid, |ended| ended.xid), file)).or_default();
-            sum.0.merge(counts);
-            sum.1 = sum.1.or(ended.and_then(|ended| ended.commit));
+        for ((xid, file), counts) in std::mem::take(&mut self.open) {
+            self.rank(RowsOf { xid, file, counts, commit: None });
         }
-        let mut largest: Vec<RowsOf> =
-            sums.into_iter().map(|((xid, file), (counts, commit))| RowsOf { xid, file, counts, commit }).collect();
-        largest.sort_by_key(|rows| (std::cmp::Reverse(rows.counts.weight()), rows.xid, rows.file));
-        let beyond = largest.split_off(largest.len().min(ENTRIES));
-        let most = beyond.first().map_or(0, |rows| rows.counts.changed());
-        Rows {
-            largest,
-            left_out: self.left_out + beyond.len() as u64,
-            largest_left_out: self.largest_left_out.max(most),
-        }
+        self.cut();
+        self.rows
+    }
+}
+
+impl Rows {
+    fn leave_out(&mut self, counts: &RowCounts) {
+        self.left_out += 1;
+        self.largest_left_out = self.largest_left_out.max(counts.changed());
     }
 }

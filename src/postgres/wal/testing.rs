@@ -1,5 +1,6 @@
 //! WAL made up: records laid out over pages and segments as the server does. Also part of `benches/wal.rs`, so it
 //! names nothing of the library.
+#![allow(dead_code)] // The benchmark uses its part.
 
 pub const PAGE: u64 = 8192;
 
