@@ -131,18 +131,15 @@ pub struct Record<'a> {
     /// Where the headers of its parts end.
     pub(super) content: usize,
     pub(super) main_length: usize,
-    fragments: Fragments<'a>,
+    bytes: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     /// Takes a record apart. `bytes` may be its first part only, if the headers of its parts are in there.
     pub(super) fn read(major: MajorVersion, lsn: Lsn, end: Lsn, header: Header, bytes: &'a [u8]) -> Result<Self, Why> {
         let total = header.total_length as usize;
-        let left = total.saturating_sub(HEADER);
-        let fragments =
-            Fragments { fields: Reader(bytes.get(HEADER..).unwrap_or_default()), left, major, file: None, last_id: -1 };
         let (mut top_xid, mut block, mut main_length) = (None, None, 0);
-        let mut walk = fragments;
+        let mut walk = Fragments::new(bytes, total, major);
         while let Some(fragment) = walk.next()? {
             match fragment {
                 Fragment::Block(found) => block = block.or(Some(found)),
@@ -153,7 +150,7 @@ impl<'a> Record<'a> {
         }
         let main = bytes.get(total - main_length.min(total)..).unwrap_or_default();
         let (whole, content) = (bytes.len() >= total, bytes.len().saturating_sub(walk.fields.0.len()));
-        Ok(Self { major, lsn, end, header, top_xid, block, main, whole, content, main_length, fragments })
+        Ok(Self { major, lsn, end, header, top_xid, block, main, whole, content, main_length, bytes })
     }
 
     /// The operation: the four bits of the info byte that belong to the resource manager.
@@ -163,7 +160,7 @@ impl<'a> Record<'a> {
 
     /// All block references.
     pub fn blocks(&self) -> impl Iterator<Item = BlockRef> + 'a {
-        let mut walk = self.fragments;
+        let mut walk = Fragments::new(self.bytes, self.header.total_length as usize, self.major);
         std::iter::from_fn(move || {
             loop {
                 match walk.next().ok()?? {
@@ -183,7 +180,6 @@ enum Fragment {
 }
 
 /// Walks the headers of a record's parts.
-#[derive(Debug, Clone, Copy)]
 struct Fragments<'a> {
     fields: Reader<'a>,
     /// Bytes of the record that are neither headers read so far nor content that they announce.
@@ -193,8 +189,14 @@ struct Fragments<'a> {
     last_id: i16,
 }
 
-impl Fragments<'_> {
+impl<'a> Fragments<'a> {
+    fn new(bytes: &'a [u8], total: usize, major: MajorVersion) -> Self {
+        let fields = Reader(bytes.get(HEADER..).unwrap_or_default());
+        Self { fields, left: total.saturating_sub(HEADER), major, file: None, last_id: -1 }
+    }
+
     /// The next part's header; `None` after the last.
+    #[inline]
     fn next(&mut self) -> Result<Option<Fragment>, Why> {
         if self.left == 0 {
             return Ok(None);
@@ -210,6 +212,7 @@ impl Fragments<'_> {
     }
 
     /// A header and the bytes that it announces.
+    #[inline]
     fn header(&mut self) -> Option<(Fragment, usize)> {
         let id = self.fields.u8()?;
         let (fragment, content) = match id {
@@ -227,6 +230,7 @@ impl Fragments<'_> {
         Some((fragment, content))
     }
 
+    #[inline]
     fn block(&mut self, id: u8) -> Option<BlockRef> {
         let fork_flags = self.fields.u8()?;
         let data_length = self.fields.u16()?;

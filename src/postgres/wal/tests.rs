@@ -179,8 +179,9 @@ fn assert_joins(bytes: &[u8]) {
     assert_eq!(serde_json::from_str::<Vec<Summary>>(&json).unwrap(), segments);
 }
 
+/// Rows inserted; what does not fit is one row each here.
 fn inserted(summary: &Summary) -> u64 {
-    summary.rows.largest.iter().map(|rows| rows.counts.inserted).sum()
+    summary.rows.largest.iter().map(|rows| rows.counts.inserted).sum::<u64>() + summary.rows.left_out
 }
 
 /// Records of all sizes: within a page, across pages, across segments.
