@@ -15,7 +15,8 @@ const PIECE: usize = 256 << 10;
 
 fn made_up() -> Vec<u8> {
     let mut wal = Writer::new(0xD113, SEGMENT, SEGMENT);
-    let row = |xid| Draft { xid, rmgr: rmgr::HEAP, main: vec![0; 60], block: Some((xid % 8, vec![])), ..Draft::default() };
+    let row =
+        |xid| Draft { xid, rmgr: rmgr::HEAP, main: vec![0; 60], block: Some((xid % 8, vec![])), ..Draft::default() };
     let entry = |xid| Draft { xid, rmgr: 11, main: vec![0; 20], block: Some((xid % 8, vec![])), ..Draft::default() };
     let image = Draft { rmgr: rmgr::XLOG, info: 0xB0, block: Some((1, vec![1; 7000])), ..Draft::default() };
     let commit = |xid| Draft { xid, rmgr: rmgr::TRANSACTION, main: vec![5; 8], ..Draft::default() };

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use walden::postgres::types::Lsn;
-use walden::postgres::wal::{Fact, RowChange, Timestamp};
+use walden::postgres::wal::{Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
 
 use crate::harness::{Major, each_major};
-use crate::segments::decode;
+use crate::peers::every_record_is_read_as_the_server_reads_it;
+use crate::segments::{Segment, decode};
 use crate::workload::{self, Worked};
 
 /// Rows inserted, updated and deleted by (transaction, file).
@@ -28,7 +29,8 @@ fn counts(worked: &Worked) -> Counts {
         }
         Some(Fact::End(end)) => {
             for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
-                let mine: Vec<_> = open.range((xid, 0)..=(xid, u32::MAX)).map(|(key, counts)| (*key, *counts)).collect();
+                let mine: Vec<_> =
+                    open.range((xid, 0)..=(xid, u32::MAX)).map(|(key, counts)| (*key, *counts)).collect();
                 for (key, counts) in mine {
                     open.remove(&key);
                     let sum = committed.entry((end.xid, key.1)).or_default();
@@ -95,11 +97,52 @@ fn named_facts_are_there(worked: &Worked) {
     assert!(switches >= 2 && checkpoints >= 3, "{switches} switches, {checkpoints} checkpoints");
 }
 
-fn records_say_what_the_workload_did(major: Major) {
-    for (segment_mib, wal_level) in [(1, "replica"), (16, "logical")] {
-        let worked = workload::run(&major, segment_mib, wal_level);
-        rows_and_ends_are_what_the_workload_did(&worked);
-        named_facts_are_there(&worked);
+/// The summaries of single segments, joined, tell what all the WAL tells.
+fn summaries_join_to_the_whole(worked: &Worked) {
+    let mut commits = 0;
+    let mut records = 0;
+    decode(&worked.segments, 1 << 20, |_, fact| {
+        records += 1;
+        commits += u64::from(matches!(fact, Some(Fact::End(end)) if end.committed));
+    });
+    let summaries: Vec<Summary> = worked.segments.iter().map(summarize).collect();
+    let mut sum = (summaries[0].records, summaries[0].commits.count);
+    let mut tail = summaries[0].tail.clone();
+    for pair in summaries.windows(2) {
+        let seam = join(&pair[0], tail.as_ref(), &pair[1]).unwrap_or_else(|stop| panic!("{stop}"));
+        sum = (sum.0 + pair[1].records, sum.1 + pair[1].commits.count);
+        tail = pair[1].tail.clone();
+        match seam {
+            Seam::Clean => {}
+            Seam::Crossed(crossed) => sum = (sum.0 + crossed.records, sum.1 + crossed.commits.count),
+            Seam::GoesOn(longer) => tail = Some(longer),
+        }
     }
+    assert_eq!(sum, (records, commits));
+    let dropped = summaries.iter().flat_map(|summary| &summary.events);
+    let dropped = dropped.filter(|event| matches!(event.what, What::Dropped { .. })).count();
+    assert!(dropped >= worked.drops.len(), "{dropped} events of dropped files");
 }
-each_major!(facts_of_records, records_say_what_the_workload_did);
+
+fn summarize(segment: &Segment) -> Summary {
+    let mut summarizer = Summarizer::new(segment.start);
+    summarizer.push(&segment.bytes);
+    summarizer.finish()
+}
+
+fn small_segments(major: Major) {
+    check(&workload::run(&major, 1, "replica"));
+}
+each_major!(small_segments_say_what_happened, small_segments);
+
+fn logical(major: Major) {
+    check(&workload::run(&major, 16, "logical"));
+}
+each_major!(logical_wal_says_what_happened, logical);
+
+fn check(worked: &Worked) {
+    every_record_is_read_as_the_server_reads_it(worked);
+    rows_and_ends_are_what_the_workload_did(worked);
+    named_facts_are_there(worked);
+    summaries_join_to_the_whole(worked);
+}

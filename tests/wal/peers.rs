@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use walden::postgres::types::Lsn;
 use walden::postgres::wal::{Fact, Timestamp};
 
-use crate::harness::{Major, command, each_major, say_skipped};
+use crate::harness::{command, say_skipped};
 use crate::segments::{Seen, decode, records};
-use crate::workload::{self, Worked};
+use crate::workload::Worked;
 
 /// What another program prints of a record, and its description.
 type Printed = (Seen, String);
@@ -19,7 +19,10 @@ fn printed(worked: &Worked) -> Option<Vec<Printed>> {
     }
     let major = &worked.cluster.major;
     if !major.has("pg_waldump") {
-        say_skipped(&format!("PostgreSQL {}: records not compared (neither pg_waldump nor pg_walinspect)", major.number));
+        say_skipped(&format!(
+            "PostgreSQL {}: records not compared (neither pg_waldump nor pg_walinspect)",
+            major.number
+        ));
         return None;
     }
     let mut waldump = command(major.program("pg_waldump"));
@@ -30,7 +33,8 @@ fn printed(worked: &Worked) -> Option<Vec<Printed>> {
 
 /// `rmgr: Heap len (rec/tot): 54/ 54, tx: 488, lsn: 0/015000A0, prev 0/01500028, desc: INSERT off 3, blkref #0: rel …`
 fn dumped(line: &str) -> Printed {
-    let after = |word: &str| line.split_once(word).map(|(_, rest)| rest.trim_start()).unwrap_or_else(|| panic!("{line}"));
+    let after =
+        |word: &str| line.split_once(word).map(|(_, rest)| rest.trim_start()).unwrap_or_else(|| panic!("{line}"));
     let word = |text: &str| text.split([' ', ',']).next().unwrap_or_default().to_string();
     let lengths = after("len (rec/tot):").split_once('/').expect("two lengths").1.trim_start();
     let desc = after("desc: ");
@@ -95,7 +99,8 @@ fn time_text(time: Timestamp) -> String {
     time.to_utc().expect("a time").format("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
 
-fn compare(worked: &Worked) {
+/// LSN, link, transaction, resource manager, length and blocks of each record; times and files of each end.
+pub fn every_record_is_read_as_the_server_reads_it(worked: &Worked) {
     let (ours, stop) = records(&worked.segments, 1 << 18);
     let stop = stop.expect("WAL ends within its last segment");
     assert!(stop.why.may_be_the_end(), "{stop}");
@@ -121,13 +126,3 @@ fn compare(worked: &Worked) {
     }
     assert!(compared > 100, "only {compared} ends of transactions");
 }
-
-fn every_record_is_read_as_the_server_reads_it(major: Major) {
-    compare(&workload::run(&major, 1, "replica"));
-}
-each_major!(records_in_small_segments, every_record_is_read_as_the_server_reads_it);
-
-fn logical_wal_is_read_as_the_server_reads_it(major: Major) {
-    compare(&workload::run(&major, 16, "logical"));
-}
-each_major!(records_at_wal_level_logical, logical_wal_is_read_as_the_server_reads_it);

@@ -200,7 +200,7 @@ impl Decoder {
     fn skips(&self, address: Lsn) -> bool {
         match (&self.state, &self.origin) {
             (State::Stopped(_), _) => true,
-            (State::Switched, Some(origin)) => address.0 % origin.segment_size.bytes() != 0,
+            (State::Switched, Some(origin)) => !address.0.is_multiple_of(origin.segment_size.bytes()),
             _ => false,
         }
     }
@@ -382,4 +382,3 @@ pub(super) fn overwritten(record: &Record<'_>) -> Option<Lsn> {
     let is_it = (record.header.rmgr, record.operation()) == (rmgr::XLOG, OVERWRITE_CONTRECORD);
     super::bytes::Reader(record.main).u64().filter(|_| is_it).map(Lsn)
 }
-

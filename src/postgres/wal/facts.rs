@@ -16,33 +16,73 @@ pub enum Fact<'a> {
     /// A transaction ended.
     End(TransactionEnd<'a>),
     /// PREPARE TRANSACTION.
-    Prepare { xid: Xid, database: u32, time: Timestamp, gid: &'a [u8] },
+    Prepare {
+        xid: Xid,
+        database: u32,
+        time: Timestamp,
+        gid: &'a [u8],
+    },
     /// Some of a transaction's subtransactions. Written late or never: the end's list is the whole one.
-    Assignment { top: Xid, subxids: List<'a, Xid> },
+    Assignment {
+        top: Xid,
+        subxids: List<'a, Xid>,
+    },
     /// Rows of a table, TOAST table or catalogue.
-    Rows { file: RelFileLocator, change: RowChange, rows: u32 },
+    Rows {
+        file: RelFileLocator,
+        change: RowChange,
+        rows: u32,
+    },
     /// TRUNCATE, at `wal_level = logical` only. OIDs of tables, not their files.
-    TablesTruncated { database: u32, tables: List<'a, u32> },
+    TablesTruncated {
+        database: u32,
+        tables: List<'a, u32>,
+    },
     /// `pg_create_restore_point`.
-    RestorePoint { time: Timestamp, name: &'a [u8] },
+    RestorePoint {
+        time: Timestamp,
+        name: &'a [u8],
+    },
     Checkpoint(Checkpoint),
     /// Recovery ended and a timeline began.
-    EndOfRecovery { time: Timestamp, timeline: TimelineId, previous: TimelineId },
+    EndOfRecovery {
+        time: Timestamp,
+        timeline: TimelineId,
+        previous: TimelineId,
+    },
     /// The rest of the segment is empty.
     Switch,
     /// A base backup that began at `start` needs WAL up to here.
-    BackupEnd { start: Lsn },
+    BackupEnd {
+        start: Lsn,
+    },
     ParameterChange(Parameters),
     FullPageWrites(bool),
     /// The record at `lsn` was cut off by a crash and is void.
-    Overwritten { lsn: Lsn },
+    Overwritten {
+        lsn: Lsn,
+    },
     /// A relation got a file: fork 0 is its main one.
-    FileCreated { file: RelFileLocator, fork: u32 },
+    FileCreated {
+        file: RelFileLocator,
+        fork: u32,
+    },
     /// A relation was cut to so many blocks. `forks`: 1 main, 2 visibility map, 4 free space map.
-    FileTruncated { file: RelFileLocator, blocks: u32, forks: u32 },
+    FileTruncated {
+        file: RelFileLocator,
+        blocks: u32,
+        forks: u32,
+    },
     /// `source` is the database whose files were copied; 15 and later mostly write the content instead.
-    DatabaseCreated { database: u32, tablespace: u32, source: Option<u32> },
-    DatabaseDropped { database: u32, tablespaces: List<'a, u32> },
+    DatabaseCreated {
+        database: u32,
+        tablespace: u32,
+        source: Option<u32>,
+    },
+    DatabaseDropped {
+        database: u32,
+        tablespaces: List<'a, u32>,
+    },
 }
 
 /// What happened to rows.

@@ -56,7 +56,7 @@ impl PageHeader {
         if Lsn(lsn) != address {
             return Err(Why::Address(Lsn(lsn)));
         }
-        let begins_segment = known.is_none_or(|known| address.0 % known.segment_size.bytes() == 0);
+        let begins_segment = known.is_none_or(|known| address.0.is_multiple_of(known.segment_size.bytes()));
         if flags & !ALL_FLAGS != 0 || (flags & LONG_HEADER != 0) != begins_segment {
             return Err(Why::Flags(flags));
         }
@@ -77,6 +77,6 @@ fn long_header(page: &[u8], known: Option<&LongPageHeader>) -> Result<LongPageHe
         (known.system_identifier, known.segment_size) == (header.system_identifier, header.segment_size)
     });
     let block_size = Reader(page.get(36..).unwrap_or_default()).u32();
-    let aligned = header.address.0 % header.segment_size.bytes() == 0;
+    let aligned = header.address.0.is_multiple_of(header.segment_size.bytes());
     if same && aligned && block_size == Some(PAGE as u32) { Ok(header) } else { Err(Why::LongHeader) }
 }

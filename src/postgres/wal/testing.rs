@@ -25,7 +25,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    fn bytes(&self, prev: u64) -> Vec<u8> {
+    /// Headers of the parts, then the parts.
+    fn body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         if let Some((number, image)) = &self.block {
             body.extend_from_slice(&[0, if image.is_empty() { 0 } else { 0x10 }, 0, 0]);
@@ -47,16 +48,21 @@ impl Draft {
         }
         body.extend(self.block.iter().flat_map(|(_, image)| image));
         body.extend_from_slice(&self.main);
-        let mut record = Vec::new();
-        record.extend_from_slice(&(24 + body.len() as u32).to_le_bytes());
-        record.extend_from_slice(&self.xid.to_le_bytes());
-        record.extend_from_slice(&prev.to_le_bytes());
-        record.extend_from_slice(&[self.info, self.rmgr, 0, 0]);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&body), &record);
-        record.extend_from_slice(&crc.to_le_bytes());
-        record.extend_from_slice(&body);
-        record
+        body
     }
+}
+
+/// A record with its header and CRC.
+fn seal(draft: &Draft, body: &[u8], prev: u64) -> Vec<u8> {
+    let mut record = Vec::new();
+    record.extend_from_slice(&(24 + body.len() as u32).to_le_bytes());
+    record.extend_from_slice(&draft.xid.to_le_bytes());
+    record.extend_from_slice(&prev.to_le_bytes());
+    record.extend_from_slice(&[draft.info, draft.rmgr, 0, 0]);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(body), &record);
+    record.extend_from_slice(&crc.to_le_bytes());
+    record.extend_from_slice(body);
+    record
 }
 
 impl Writer {
@@ -71,7 +77,7 @@ impl Writer {
 
     fn page_header(&mut self, flags: u16, remaining: u32) {
         let address = self.position();
-        let long = address % self.segment == 0;
+        let long = address.is_multiple_of(self.segment);
         self.bytes.extend_from_slice(&self.magic.to_le_bytes());
         self.bytes.extend_from_slice(&(flags | if long { 2 } else { 0 }).to_le_bytes());
         self.bytes.extend_from_slice(&1u32.to_le_bytes());
@@ -87,15 +93,20 @@ impl Writer {
 
     /// Writes a record; gives its LSN.
     pub fn write(&mut self, draft: &Draft) -> u64 {
+        self.write_body(draft, &draft.body())
+    }
+
+    /// Writes a record with any body, and a CRC that is right.
+    pub fn write_body(&mut self, draft: &Draft, body: &[u8]) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        if self.position() % PAGE == 0 {
+        if self.position().is_multiple_of(PAGE) {
             self.page_header(0, 0);
         }
         let lsn = self.position();
-        let record = draft.bytes(self.prev);
+        let record = seal(draft, body, self.prev);
         let mut rest = &record[..];
         while !rest.is_empty() {
-            if self.position() % PAGE == 0 {
+            if self.position().is_multiple_of(PAGE) {
                 self.page_header(1, rest.len() as u32);
             }
             let room = (PAGE - self.position() % PAGE) as usize;
@@ -112,7 +123,7 @@ impl Writer {
         let prev = self.prev;
         let lsn = self.write(draft);
         let within_page = (PAGE - lsn % PAGE) as usize;
-        assert!(length >= within_page && length < draft.bytes(prev).len(), "the record must cross a page");
+        assert!(length >= within_page && length < draft.body().len(), "the record must cross a page");
         let cut = (lsn - self.start) as usize + within_page;
         self.bytes.truncate(cut);
         self.prev = prev;

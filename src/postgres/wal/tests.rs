@@ -275,6 +275,18 @@ proptest! {
     }
 
     #[test]
+    fn no_parts_of_a_record_make_anything_panic(
+        rmgr in 0u8..12, info in any::<u8>(), body in prop::collection::vec(prop_oneof![0u8..3, any::<u8>()], 0..80), major in 0usize..6,
+    ) {
+        let mut wal = Writer::new(MAGICS[major], SEGMENT, START);
+        let lsn = wal.write_body(&Draft { rmgr, info, ..Draft::default() }, &body);
+        wal.fill();
+        let (seen, stop, _) = decode(&wal.bytes, 8192);
+        let refused = stop.is_some_and(|stop| stop == Stop { lsn: Lsn(lsn), why: Why::Parts });
+        prop_assert!(refused != (seen.len() == 1));
+    }
+
+    #[test]
     fn no_bytes_make_anything_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..20_000), whole in any::<bool>()) {
         if whole && bytes.len() > 40 {
             let mut wal = writer();
