@@ -46,8 +46,9 @@ fn records(magic: u16, mut input: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    wal.fill();
-    wal.bytes
+    let mut bytes = wal.bytes;
+    bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+    bytes
 }
 
 /// The input as pages, their headers mended as far as the first fields go.

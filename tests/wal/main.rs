@@ -7,4 +7,5 @@ mod damage;
 mod facts;
 mod peers;
 mod segments;
+mod timelines;
 mod workload;

@@ -1,7 +1,8 @@
 //! Rows changed in a segment, by transaction and relation file.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,51 +81,65 @@ pub struct Rows {
 /// Counts rows while records pass. Holds what transactions did that are still open, and the largest of the others.
 #[derive(Debug, Default)]
 pub(super) struct RowCounter {
-    open: BTreeMap<(Xid, RelFileLocator), RowCounts>,
+    open: HashMap<Xid, Files, BuildHasherDefault<XidHasher>>,
+    /// Entries of all of them.
+    held: usize,
     rows: Rows,
     /// The least that still gets among the largest.
     least: (u64, u64),
 }
 
+type Files = BTreeMap<RelFileLocator, RowCounts>;
+
+/// Transaction numbers come in order, and nobody chooses them: one multiplication spreads them well enough.
+#[derive(Debug, Default)]
+struct XidHasher(u64);
+
+impl Hasher for XidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, xid: u32) {
+        self.0 = (self.0 ^ u64::from(xid)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
 impl RowCounter {
     pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
-        self.open.entry((xid, file)).or_default().add(change, u64::from(rows));
-        if self.open.len() >= 2 * HELD {
+        let files = self.open.entry(xid).or_default();
+        let before = files.len();
+        files.entry(file).or_default().add(change, u64::from(rows));
+        self.held += files.len() - before;
+        if self.held >= 2 * HELD {
             self.prune();
         }
     }
 
     /// A transaction ended, with the subtransactions that were not rolled back before.
     pub fn end(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
-        let mut sums: Vec<(RelFileLocator, RowCounts)> = Vec::new();
-        for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
-            if self.open.is_empty() {
-                break;
+        let mut sums = self.take(end.xid);
+        for xid in end.subxids.iter() {
+            for (file, counts) in self.take(xid) {
+                sums.entry(file).or_default().merge(counts);
             }
-            self.take(xid, &mut sums);
         }
-        if !end.committed {
-            return;
-        }
-        sums.sort_unstable_by_key(|(file, _)| *file);
-        sums.dedup_by(|(next, more), (file, counts)| {
-            let same = next == file;
-            if same {
-                counts.merge(*more);
+        if end.committed {
+            for (file, counts) in sums {
+                self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
             }
-            same
-        });
-        for (file, counts) in sums {
-            self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
         }
     }
 
-    /// Moves what one transaction did.
-    fn take(&mut self, xid: Xid, sums: &mut Vec<(RelFileLocator, RowCounts)>) {
-        let first = RelFileLocator { tablespace: 0, database: 0, number: 0 };
-        while let Some((&key, _)) = self.open.range((xid, first)..).next().filter(|((found, _), _)| *found == xid) {
-            sums.extend(self.open.remove(&key).map(|counts| (key.1, counts)));
-        }
+    /// What one transaction did, which is no longer held.
+    fn take(&mut self, xid: Xid) -> Files {
+        let files = self.open.remove(&xid).unwrap_or_default();
+        self.held -= files.len();
+        files
     }
 
     /// Lists an entry, if it is large enough.
@@ -149,22 +164,30 @@ impl RowCounter {
 
     /// Forgets the smaller half of what open transactions did.
     fn prune(&mut self) {
-        let mut weights: Vec<(u64, u64)> = self.open.values().map(RowCounts::weight).collect();
-        let (_, middle, _) = weights.select_nth_unstable(HELD);
+        let mut weights: Vec<(u64, u64)> = self.open.values().flatten().map(|(_, counts)| counts.weight()).collect();
+        let middle = weights.len() / 2;
+        let (_, middle, _) = weights.select_nth_unstable(middle);
         let (middle, rows) = (*middle, &mut self.rows);
-        self.open.retain(|_, counts| {
-            let kept = counts.weight() > middle;
-            if !kept {
-                rows.leave_out(counts);
-            }
-            kept
+        self.held = 0;
+        self.open.retain(|_, files| {
+            files.retain(|_, counts| {
+                let kept = counts.weight() > middle;
+                if !kept {
+                    rows.leave_out(counts);
+                }
+                kept
+            });
+            self.held += files.len();
+            !files.is_empty()
         });
     }
 
     /// What was counted.
     pub fn finish(mut self) -> Rows {
-        for ((xid, file), counts) in std::mem::take(&mut self.open) {
-            self.rank(RowsOf { xid, file, counts, commit: None });
+        for (xid, files) in std::mem::take(&mut self.open) {
+            for (file, counts) in files {
+                self.rank(RowsOf { xid, file, counts, commit: None });
+            }
         }
         self.cut();
         self.rows

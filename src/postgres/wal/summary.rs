@@ -21,7 +21,7 @@ pub const NAMED: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub major: Option<MajorVersion>,
-    /// Of the last page; a segment in which a timeline begins has pages of the one before, too.
+    /// Of the last page. Where a timeline begins, pages up to the one that holds the switch point have the one before.
     pub timeline: Option<TimelineId>,
     /// The first record that begins here, and the one that it says it follows.
     pub first: Option<FirstRecord>,
