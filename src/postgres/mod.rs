@@ -11,3 +11,4 @@ pub mod repository;
 pub mod restore;
 pub mod trouble;
 pub mod types;
+pub mod wal;

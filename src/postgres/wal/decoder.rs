@@ -1,0 +1,384 @@
+//! From bytes to records: pages in order, records put together across them.
+
+use super::bytes::align8;
+use super::join::{Head, Piece, Tail};
+use super::pages::{First, PAGE, PageHeader};
+use super::record::{HEADER, Header, LONGEST, Record, rmgr};
+use super::stop::{Stop, Why};
+use crate::postgres::types::{LongPageHeader, Lsn, TimelineId};
+
+/// What is kept of a record that crosses pages. Only messages of logical decoding and commits of a million
+/// subtransactions are longer; their checksums are checked, but their content ends here.
+pub const KEPT: usize = 4 << 20;
+
+/// Reads WAL that is pushed in pieces of any size, from a segment's start on, one segment after another.
+///
+/// Records within a page are read where they lie; those that cross pages are put together in one buffer of at most
+/// [`KEPT`] bytes. After the first position that is no valid WAL the rest is ignored.
+#[derive(Debug)]
+pub struct Decoder {
+    /// Where the next page begins.
+    position: Lsn,
+    /// A page that is not whole yet.
+    page: Vec<u8>,
+    /// The first page's header: what the others must agree with.
+    origin: Option<LongPageHeader>,
+    timeline: Option<TimelineId>,
+    state: State,
+    assembly: Assembly,
+    head: Option<Head>,
+    /// The record that was given up for an overwritten continuation: the next one must name it.
+    lost: Option<Lsn>,
+    first: Option<FirstRecord>,
+    /// The last valid record.
+    last: Option<Lsn>,
+    end: Option<Lsn>,
+}
+
+/// What nothing before it proves: the link of the first record read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FirstRecord {
+    pub lsn: Lsn,
+    pub prev: Lsn,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Nothing was read yet.
+    Start,
+    /// Within a record that began before the first page.
+    Head,
+    /// A record begins next.
+    Between,
+    /// Within the record of `assembly`.
+    Within,
+    /// A switch of segments was read: the rest of this one is zeros.
+    Switched,
+    Stopped(Stop),
+}
+
+/// A record that goes on on the next page.
+#[derive(Debug, Default)]
+struct Assembly {
+    lsn: Lsn,
+    total: u64,
+    got: u64,
+    /// The first [`KEPT`] bytes of it.
+    kept: Vec<u8>,
+    /// Of what follows the header, once not all is kept.
+    crc: Option<u32>,
+}
+
+impl Assembly {
+    fn begin(&mut self, lsn: Lsn, total: u32, bytes: &[u8]) {
+        self.kept.clear();
+        self.kept.shrink_to(2 * PAGE);
+        (self.lsn, self.total, self.got, self.crc) = (lsn, u64::from(total), 0, None);
+        self.add(bytes);
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.got += bytes.len() as u64;
+        if let Some(crc) = &mut self.crc {
+            *crc = crc32c::crc32c_append(*crc, bytes);
+        } else if self.kept.len() + bytes.len() <= KEPT {
+            self.kept.extend_from_slice(bytes);
+        } else {
+            let so_far = crc32c::crc32c(self.kept.get(HEADER..).unwrap_or_default());
+            self.crc = Some(crc32c::crc32c_append(so_far, bytes));
+        }
+    }
+}
+
+impl Decoder {
+    /// Begins at `start`, where a segment begins.
+    pub fn new(start: Lsn) -> Self {
+        Self {
+            position: start,
+            page: Vec::new(),
+            origin: None,
+            timeline: None,
+            state: State::Start,
+            assembly: Assembly::default(),
+            head: None,
+            lost: None,
+            first: None,
+            last: None,
+            end: None,
+        }
+    }
+
+    /// Reads on, and hands over each valid record that ends in these bytes.
+    pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
+        if !self.page.is_empty() {
+            let (taken, rest) = bytes.split_at(bytes.len().min(PAGE - self.page.len()));
+            self.page.extend_from_slice(taken);
+            bytes = rest;
+            if self.page.len() < PAGE {
+                return;
+            }
+            let page = std::mem::take(&mut self.page);
+            self.next_page(&page, &mut each);
+            self.page = page;
+            self.page.clear();
+        }
+        let mut pages = bytes.chunks_exact(PAGE);
+        pages.by_ref().for_each(|page| self.next_page(page, &mut each));
+        self.page.extend_from_slice(pages.remainder());
+    }
+
+    /// Says that no more bytes follow, and gives the record that they cut off, if any.
+    pub fn finish(&mut self) -> Option<Tail> {
+        if !self.page.is_empty() && !self.skips(self.position) {
+            self.stop(self.position, Why::PageCut { bytes: self.page.len() as u32 });
+        }
+        (self.state == State::Within).then(|| Tail {
+            lsn: self.assembly.lsn,
+            total_length: self.assembly.total as u32,
+            piece: Piece::of(&self.assembly.kept, self.assembly.got, self.assembly.crc),
+        })
+    }
+
+    /// The first position that is no valid WAL, if it was met.
+    pub fn stopped(&self) -> Option<&Stop> {
+        if let State::Stopped(stop) = &self.state { Some(stop) } else { None }
+    }
+
+    /// The first page's header.
+    pub fn origin(&self) -> Option<&LongPageHeader> {
+        self.origin.as_ref()
+    }
+
+    /// The timeline of the last page.
+    pub fn timeline(&self) -> Option<TimelineId> {
+        self.timeline
+    }
+
+    /// What the first page had of a record that began before it.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    pub fn first(&self) -> Option<FirstRecord> {
+        self.first
+    }
+
+    /// The last valid record and its end.
+    pub fn last(&self) -> Option<(Lsn, Lsn)> {
+        self.last.zip(self.end)
+    }
+
+    /// Whether the last record was a switch of segments.
+    pub fn switched(&self) -> bool {
+        self.state == State::Switched
+    }
+
+    fn stop(&mut self, lsn: Lsn, why: Why) {
+        self.state = State::Stopped(Stop { lsn, why });
+    }
+
+    fn next_page(&mut self, page: &[u8], each: &mut impl FnMut(&Record<'_>)) {
+        let address = self.position;
+        self.position = plus(address, PAGE as u64);
+        if self.skips(address) {
+            return;
+        }
+        let header = match self.page_header(page, address) {
+            Ok(header) => header,
+            // A record that does not go on is where the chain breaks.
+            Err(why) => return self.stop(if self.state == State::Within { self.assembly.lsn } else { address }, why),
+        };
+        let content = header.length();
+        match self.begin_page(header.first, &page[content..], address, content, each) {
+            Ok(Some(taken)) => self.records(page, address, content + taken, each),
+            Ok(None) => {}
+            Err(stop) => self.state = State::Stopped(stop),
+        }
+    }
+
+    /// Whether the page at `address` no longer matters.
+    fn skips(&self, address: Lsn) -> bool {
+        match (&self.state, &self.origin) {
+            (State::Stopped(_), _) => true,
+            (State::Switched, Some(origin)) => !address.0.is_multiple_of(origin.segment_size.bytes()),
+            _ => false,
+        }
+    }
+
+    fn page_header(&mut self, page: &[u8], address: Lsn) -> Result<PageHeader, Why> {
+        let header = PageHeader::read(page, address, self.origin.as_ref())?;
+        if let Some(before) = self.timeline
+            && header.timeline < before
+        {
+            return Err(Why::Timeline { found: header.timeline, before });
+        }
+        self.timeline = Some(header.timeline);
+        self.origin = self.origin.or(header.long);
+        Ok(header)
+    }
+
+    /// Takes what the page has of a record that began before. Gives the bytes that it takes, or `None` if all.
+    fn begin_page(
+        &mut self,
+        first: First,
+        content: &[u8],
+        address: Lsn,
+        header_length: usize,
+        each: &mut impl FnMut(&Record<'_>),
+    ) -> Result<Option<usize>, Stop> {
+        let at = |lsn, why| Stop { lsn, why };
+        let remaining = match (&self.state, first) {
+            (State::Start, First::Record | First::Overwrite)
+            | (State::Between | State::Switched, First::Record | First::Overwrite) => {
+                self.state = State::Between;
+                return Ok(Some(0));
+            }
+            (State::Within | State::Head, First::Overwrite) => {
+                self.lost = (self.state == State::Within).then_some(self.assembly.lsn);
+                self.state = State::Between;
+                return Ok(Some(0));
+            }
+            (State::Start, First::Continuation(remaining)) => {
+                self.head = Some(Head { remaining, piece: Piece::default(), end: None });
+                self.state = State::Head;
+                u64::from(remaining)
+            }
+            (State::Head, _) => self.head.as_ref().map_or(0, Head::missing),
+            (State::Within, _) => self.assembly.total - self.assembly.got,
+            (_, First::Continuation(found)) => return Err(at(address, Why::Continuation { missing: 0, found })),
+            (State::Stopped(stop), _) => return Err(stop.clone()),
+        };
+        let found = if let First::Continuation(found) = first { found } else { 0 };
+        if u64::from(found) != remaining {
+            let lsn = if self.state == State::Within { self.assembly.lsn } else { address };
+            return Err(at(lsn, Why::Continuation { missing: remaining, found }));
+        }
+        let taken = content.len().min(remaining as usize);
+        if let (State::Head, Some(head)) = (&self.state, &mut self.head) {
+            head.piece.add(&content[..taken]);
+        } else {
+            self.assembly.add(&content[..taken]);
+        }
+        if (taken as u64) < remaining {
+            return Ok(None);
+        }
+        let aligned = align8(taken as u64);
+        let end = plus(address, header_length as u64 + aligned);
+        if self.state == State::Within {
+            self.assembled(end, each)?;
+        } else if let Some(head) = &mut self.head {
+            head.end = Some(end);
+            self.state = State::Between;
+        }
+        Ok((self.state == State::Between).then_some(aligned as usize))
+    }
+
+    /// The records that begin on a page, from `cursor` on.
+    fn records(&mut self, page: &[u8], address: Lsn, mut cursor: usize, each: &mut impl FnMut(&Record<'_>)) {
+        while let Some((length, _)) = page.get(cursor..).and_then(|rest| rest.split_first_chunk::<4>()) {
+            let lsn = plus(address, cursor as u64);
+            let rest = &page[cursor..];
+            let total = u32::from_le_bytes(*length);
+            let checked = match total {
+                0 => Err(Why::ZeroLength),
+                _ if !(HEADER as u32..=LONGEST).contains(&total) => Err(Why::Length(total)),
+                _ => Header::read(rest).map_or(Ok(None), |header| self.header(lsn, &header).map(|()| Some(header))),
+            };
+            let header = match checked {
+                Ok(header) => header,
+                Err(why) => return self.stop(lsn, why),
+            };
+            let (Some(header), Some(bytes)) = (header, rest.get(..total as usize)) else {
+                self.state = State::Within;
+                return self.assembly.begin(lsn, total, rest);
+            };
+            cursor += align8(u64::from(total)) as usize;
+            let end = plus(address, cursor as u64);
+            if let Err(stop) = self.record(lsn, end, header, bytes, crc32c::crc32c(&bytes[HEADER..]), each) {
+                self.state = State::Stopped(stop);
+            }
+            if self.state != State::Between {
+                return;
+            }
+        }
+    }
+
+    /// What can be said of a record before its body is there.
+    fn header(&self, lsn: Lsn, header: &Header) -> Result<(), Why> {
+        let follows = self.last.map_or(header.prev < lsn, |last| header.prev == last);
+        if !follows {
+            return Err(Why::Previous { expected: self.last, found: header.prev });
+        }
+        let custom = header.rmgr >= rmgr::FIRST_CUSTOM;
+        if rmgr::name(header.rmgr).is_none() && !custom { Err(Why::ResourceManager(header.rmgr)) } else { Ok(()) }
+    }
+
+    /// The record of `assembly` is whole.
+    fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), Stop> {
+        let lsn = self.assembly.lsn;
+        let kept = std::mem::take(&mut self.assembly.kept);
+        let header = Header::read(&kept).ok_or(Stop { lsn, why: Why::Parts })?;
+        self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
+        let crc = self.assembly.crc.unwrap_or_else(|| crc32c::crc32c(kept.get(HEADER..).unwrap_or_default()));
+        self.state = State::Between;
+        let read = self.record(lsn, end, header, &kept, crc, each);
+        self.assembly.kept = kept;
+        read
+    }
+
+    /// Checks a record and hands it over. `bytes` are its first ones at least, `crc` that of all after the header.
+    fn record(
+        &mut self,
+        lsn: Lsn,
+        end: Lsn,
+        header: Header,
+        bytes: &[u8],
+        crc: u32,
+        each: &mut impl FnMut(&Record<'_>),
+    ) -> Result<(), Stop> {
+        let wrong = |why| Stop { lsn, why };
+        let Some(origin) = &self.origin else { return Err(wrong(Why::LongHeader)) };
+        verify(&header, bytes, crc).map_err(wrong)?;
+        let mut record = Record::read(origin.major, lsn, end, header, bytes).map_err(wrong)?;
+        if let Some(lost) = self.lost.take()
+            && overwritten(&record) != Some(lost)
+        {
+            return Err(wrong(Why::Overwrite));
+        }
+        if is_switch(&record) {
+            let size = origin.segment_size.bytes();
+            // Of a switch's header the last byte may be on the next segment's first page.
+            let last_byte = end.0.saturating_sub(1);
+            record.end = plus(Lsn(last_byte - last_byte % size), size);
+            self.state = State::Switched;
+        }
+        self.first = self.first.or(Some(FirstRecord { lsn, prev: header.prev }));
+        (self.last, self.end) = (Some(lsn), Some(record.end));
+        each(&record);
+        Ok(())
+    }
+}
+
+/// The position so many bytes on. No name of a segment lets a cluster get past the end of the range.
+fn plus(lsn: Lsn, bytes: u64) -> Lsn {
+    Lsn(lsn.0.saturating_add(bytes))
+}
+
+/// The CRC covers the body, then the header up to the CRC itself.
+pub(super) fn verify(header: &Header, bytes: &[u8], crc_of_body: u32) -> Result<(), Why> {
+    let computed = crc32c::crc32c_append(crc_of_body, bytes.get(..HEADER - 4).unwrap_or_default());
+    if computed == header.crc { Ok(()) } else { Err(Why::Checksum { stored: header.crc, computed }) }
+}
+
+const SWITCH: u8 = 0x40;
+const OVERWRITE_CONTRECORD: u8 = 0xD0;
+
+pub(super) fn is_switch(record: &Record<'_>) -> bool {
+    (record.header.rmgr, record.operation()) == (rmgr::XLOG, SWITCH)
+}
+
+/// The record that this one declares lost.
+pub(super) fn overwritten(record: &Record<'_>) -> Option<Lsn> {
+    let is_it = (record.header.rmgr, record.operation()) == (rmgr::XLOG, OVERWRITE_CONTRECORD);
+    super::bytes::Reader(record.main).u64().filter(|_| is_it).map(Lsn)
+}

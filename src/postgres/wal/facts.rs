@@ -1,0 +1,267 @@
+//! What a record says, as far as recovery and finding need it. Layouts: the headers of PostgreSQL named at each part.
+
+use std::fmt;
+
+use super::bytes::Reader;
+use super::decoder::overwritten;
+use super::heap;
+use super::record::{Record, RelFileLocator, Xid, rmgr};
+use super::timestamp::Timestamp;
+use super::transactions::{self, TransactionEnd};
+use crate::postgres::types::{Lsn, TimelineId};
+
+/// What one record says.
+#[derive(Debug, Clone, Copy)]
+pub enum Fact<'a> {
+    /// A transaction ended.
+    End(TransactionEnd<'a>),
+    /// PREPARE TRANSACTION.
+    Prepare {
+        xid: Xid,
+        database: u32,
+        time: Timestamp,
+        gid: &'a [u8],
+    },
+    /// Some of a transaction's subtransactions. Written late or never: the end's list is the whole one.
+    Assignment {
+        top: Xid,
+        subxids: List<'a, Xid>,
+    },
+    /// Rows of a table, TOAST table or catalogue.
+    Rows {
+        file: RelFileLocator,
+        change: RowChange,
+        rows: u32,
+    },
+    /// TRUNCATE, at `wal_level = logical` only. OIDs of tables, not their files.
+    TablesTruncated {
+        database: u32,
+        tables: List<'a, u32>,
+    },
+    /// `pg_create_restore_point`.
+    RestorePoint {
+        time: Timestamp,
+        name: &'a [u8],
+    },
+    Checkpoint(Checkpoint),
+    /// Recovery ended and a timeline began.
+    EndOfRecovery {
+        time: Timestamp,
+        timeline: TimelineId,
+        previous: TimelineId,
+    },
+    /// The rest of the segment is empty.
+    Switch,
+    /// A base backup that began at `start` needs WAL up to here.
+    BackupEnd {
+        start: Lsn,
+    },
+    ParameterChange(Parameters),
+    FullPageWrites(bool),
+    /// The record at `lsn` was cut off by a crash and is void.
+    Overwritten {
+        lsn: Lsn,
+    },
+    /// A relation got a file: fork 0 is its main one.
+    FileCreated {
+        file: RelFileLocator,
+        fork: u32,
+    },
+    /// A relation was cut to so many blocks. `forks`: 1 main, 2 visibility map, 4 free space map.
+    FileTruncated {
+        file: RelFileLocator,
+        blocks: u32,
+        forks: u32,
+    },
+    /// `source` is the database whose files were copied; 15 and later mostly write the content instead.
+    DatabaseCreated {
+        database: u32,
+        tablespace: u32,
+        source: Option<u32>,
+    },
+    DatabaseDropped {
+        database: u32,
+        tablespaces: List<'a, u32>,
+    },
+}
+
+/// What happened to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowChange {
+    Inserted,
+    /// A speculative insertion was taken back: INSERT ... ON CONFLICT lost a race.
+    TakenBack,
+    Updated,
+    Deleted,
+    /// UPDATE moved the row to another partition, where it is inserted.
+    Moved,
+}
+
+/// pg_control.h, struct CheckPoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub shutdown: bool,
+    pub redo: Lsn,
+    pub timeline: TimelineId,
+    /// Another one: a timeline begins here.
+    pub previous: TimelineId,
+    /// The next transaction's number, with the epoch in the upper half.
+    pub next_full_xid: u64,
+    /// Seconds since 1970.
+    pub time: i64,
+}
+
+/// xlog_internal.h, xl_parameter_change: what a standby must be able to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Parameters {
+    pub max_connections: u32,
+    pub max_worker_processes: u32,
+    pub max_wal_senders: u32,
+    pub max_prepared_transactions: u32,
+    pub max_locks_per_transaction: u32,
+    /// 0 minimal, 1 replica, 2 logical.
+    pub wal_level: u32,
+}
+
+/// The record's checksum is right, but its content is not as expected: damage before it was written, or a minor
+/// release that writes otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the record at {lsn} (resource manager {rmgr}, info {info:02X}) is not of the known form")]
+pub struct Unreadable {
+    pub lsn: Lsn,
+    pub rmgr: u8,
+    pub info: u8,
+}
+
+/// Items of equal size in a record.
+#[derive(Clone, Copy)]
+pub struct List<'a, T> {
+    bytes: &'a [u8],
+    size: usize,
+    read: fn(&mut Reader<'_>) -> Option<T>,
+}
+
+impl<'a, T> List<'a, T> {
+    pub(super) fn new(bytes: &'a [u8], size: usize, read: fn(&mut Reader<'_>) -> Option<T>) -> Self {
+        Self { bytes, size, read }
+    }
+
+    pub(super) fn empty(read: fn(&mut Reader<'_>) -> Option<T>) -> Self {
+        Self::new(&[], 1, read)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
+        let read = self.read;
+        self.bytes.chunks_exact(self.size).filter_map(move |item| read(&mut Reader(item)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.size
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> Fact<'a> {
+    /// What the record says; `None` for what concerns nobody but replay.
+    ///
+    /// # Errors
+    /// If the record is of a kind that says something, but not readable.
+    pub fn read(record: &Record<'a>) -> Result<Option<Self>, Unreadable> {
+        let read = match record.header.rmgr {
+            rmgr::HEAP => heap::read(record),
+            rmgr::HEAP2 => heap::read2(record),
+            rmgr::TRANSACTION => transactions::read(record),
+            rmgr::XLOG => xlog(record),
+            rmgr::STORAGE => storage(record),
+            rmgr::DATABASE => database(record),
+            _ => Some(None),
+        };
+        read.ok_or(Unreadable { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info })
+    }
+}
+
+/// pg_control.h, xlog_internal.h.
+fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
+    let mut fields = Reader(record.main);
+    let fact = match record.operation() {
+        0x00 | 0x10 => Fact::Checkpoint(checkpoint(record)?),
+        0x40 => Fact::Switch,
+        0x50 => Fact::BackupEnd { start: Lsn(fields.u64()?) },
+        0x60 => Fact::ParameterChange(Parameters {
+            max_connections: fields.u32()?,
+            max_worker_processes: fields.u32()?,
+            max_wal_senders: fields.u32()?,
+            max_prepared_transactions: fields.u32()?,
+            max_locks_per_transaction: fields.u32()?,
+            wal_level: fields.u32()?,
+        }),
+        0x70 => {
+            let (time, name) = (Timestamp(fields.i64()?), fields.take(64)?);
+            let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            Fact::RestorePoint { time, name: &name[..length] }
+        }
+        0x80 => Fact::FullPageWrites(fields.u8()? != 0),
+        0x90 => Fact::EndOfRecovery {
+            time: Timestamp(fields.i64()?),
+            timeline: TimelineId(fields.u32()?),
+            previous: TimelineId(fields.u32()?),
+        },
+        0xD0 => Fact::Overwritten { lsn: overwritten(record)? },
+        _ => return Some(None),
+    };
+    Some(Some(fact))
+}
+
+fn checkpoint(record: &Record<'_>) -> Option<Checkpoint> {
+    let mut fields = Reader(record.main);
+    Some(Checkpoint {
+        shutdown: record.operation() == 0x00,
+        redo: Lsn(fields.u64()?),
+        timeline: TimelineId(fields.u32()?),
+        previous: TimelineId(fields.u32()?),
+        next_full_xid: Reader(record.main.get(24..)?).u64()?,
+        time: Reader(record.main.get(64..)?).i64()?,
+    })
+}
+
+/// storage_xlog.h.
+fn storage<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
+    let mut fields = Reader(record.main);
+    let fact = match record.operation() {
+        0x10 => Fact::FileCreated { file: RelFileLocator::read(&mut fields)?, fork: fields.u32()? },
+        0x20 => {
+            let (blocks, file) = (fields.u32()?, RelFileLocator::read(&mut fields)?);
+            Fact::FileTruncated { file, blocks, forks: fields.u32()? }
+        }
+        _ => return Some(None),
+    };
+    Some(Some(fact))
+}
+
+/// dbcommands_xlog.h. In 15 the operations got other numbers.
+fn database<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
+    let mut fields = Reader(record.main);
+    let fact = match (record.operation(), record.major.number()) {
+        (0x00, _) => {
+            let (database, tablespace) = (fields.u32()?, fields.u32()?);
+            Fact::DatabaseCreated { database, tablespace, source: Some(fields.u32()?) }
+        }
+        (0x10, 15..) => Fact::DatabaseCreated { database: fields.u32()?, tablespace: fields.u32()?, source: None },
+        (0x10, _) | (0x20, 15..) => {
+            let (database, count) = (fields.u32()?, fields.u32()?);
+            let bytes = fields.take((count as usize).checked_mul(4)?)?;
+            Fact::DatabaseDropped { database, tablespaces: List::new(bytes, 4, transactions::read_xid) }
+        }
+        _ => return Some(None),
+    };
+    Some(Some(fact))
+}

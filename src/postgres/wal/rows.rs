@@ -1,0 +1,202 @@
+//! Rows changed in a segment, by transaction and relation file.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::RowChange;
+use super::record::{RelFileLocator, Xid};
+use super::timestamp::Timestamp;
+use super::transactions::TransactionEnd;
+use crate::postgres::types::Lsn;
+
+/// Entries of a summary: those with the most rows.
+pub const ENTRIES: usize = 64;
+/// Entries of open transactions held while counting. At twice as many the smaller half goes.
+const HELD: usize = 16_384;
+
+/// Rows that one transaction changed in one relation file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Moved to another partition by UPDATE: gone here, inserted there.
+    pub moved: u64,
+}
+
+impl RowCounts {
+    fn add(&mut self, change: RowChange, rows: u64) {
+        match change {
+            RowChange::Inserted => self.inserted += rows,
+            RowChange::TakenBack => self.inserted = self.inserted.saturating_sub(rows),
+            RowChange::Updated => self.updated += rows,
+            RowChange::Deleted => self.deleted += rows,
+            RowChange::Moved => self.moved += rows,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.moved += other.moved;
+    }
+
+    /// Rows that are not what they were; what is lost counts, what is new does not.
+    pub fn changed(&self) -> u64 {
+        self.updated + self.deleted + self.moved
+    }
+
+    fn weight(&self) -> (u64, u64) {
+        (self.changed(), self.inserted)
+    }
+}
+
+/// What one transaction did to one relation file in this segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsOf {
+    /// The transaction; a subtransaction if its end is not in this segment, and WAL does not say whose it is.
+    pub xid: Xid,
+    pub file: RelFileLocator,
+    #[serde(flatten)]
+    pub counts: RowCounts,
+    /// Its commit; without one it went on beyond this segment. What was rolled back here is not listed.
+    pub commit: Option<(Lsn, Timestamp)>,
+}
+
+/// The largest changes of a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// At most [`ENTRIES`], most rows changed first.
+    pub largest: Vec<RowsOf>,
+    /// Entries that did not fit.
+    pub left_out: u64,
+    /// Rows changed by the largest of those; counts of `largest` may be short by as much.
+    pub largest_left_out: u64,
+}
+
+/// Counts rows while records pass. Holds what transactions did that are still open, and the largest of the others.
+#[derive(Debug, Default)]
+pub(super) struct RowCounter {
+    open: HashMap<Xid, Files, BuildHasherDefault<XidHasher>>,
+    /// Entries of all of them.
+    held: usize,
+    rows: Rows,
+    /// The least that still gets among the largest.
+    least: (u64, u64),
+}
+
+type Files = BTreeMap<RelFileLocator, RowCounts>;
+
+/// Transaction numbers come in order, and nobody chooses them: one multiplication spreads them well enough.
+#[derive(Debug, Default)]
+struct XidHasher(u64);
+
+impl Hasher for XidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, xid: u32) {
+        self.0 = (self.0 ^ u64::from(xid)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
+impl RowCounter {
+    pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
+        let files = self.open.entry(xid).or_default();
+        let before = files.len();
+        files.entry(file).or_default().add(change, u64::from(rows));
+        self.held += files.len() - before;
+        if self.held >= 2 * HELD {
+            self.prune();
+        }
+    }
+
+    /// A transaction ended, with the subtransactions that were not rolled back before.
+    pub fn end(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
+        let mut sums = self.take(end.xid);
+        for xid in end.subxids.iter() {
+            for (file, counts) in self.take(xid) {
+                sums.entry(file).or_default().merge(counts);
+            }
+        }
+        if end.committed {
+            for (file, counts) in sums {
+                self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
+            }
+        }
+    }
+
+    /// What one transaction did, which is no longer held.
+    fn take(&mut self, xid: Xid) -> Files {
+        let files = self.open.remove(&xid).unwrap_or_default();
+        self.held -= files.len();
+        files
+    }
+
+    /// Lists an entry, if it is large enough.
+    fn rank(&mut self, rows: RowsOf) {
+        if self.rows.largest.len() >= ENTRIES && rows.counts.weight() <= self.least {
+            return self.rows.leave_out(&rows.counts);
+        }
+        self.rows.largest.push(rows);
+        if self.rows.largest.len() >= 2 * ENTRIES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let rows = &mut self.rows;
+        rows.largest.sort_by_key(|rows| (Reverse(rows.counts.weight()), rows.xid, rows.file));
+        for beyond in rows.largest.split_off(rows.largest.len().min(ENTRIES)) {
+            rows.leave_out(&beyond.counts);
+        }
+        self.least = rows.largest.last().map_or((0, 0), |rows| rows.counts.weight());
+    }
+
+    /// Forgets the smaller half of what open transactions did.
+    fn prune(&mut self) {
+        let mut weights: Vec<(u64, u64)> = self.open.values().flatten().map(|(_, counts)| counts.weight()).collect();
+        let middle = weights.len() / 2;
+        let (_, middle, _) = weights.select_nth_unstable(middle);
+        let (middle, rows) = (*middle, &mut self.rows);
+        self.held = 0;
+        self.open.retain(|_, files| {
+            files.retain(|_, counts| {
+                let kept = counts.weight() > middle;
+                if !kept {
+                    rows.leave_out(counts);
+                }
+                kept
+            });
+            self.held += files.len();
+            !files.is_empty()
+        });
+    }
+
+    /// What was counted.
+    pub fn finish(mut self) -> Rows {
+        for (xid, files) in std::mem::take(&mut self.open) {
+            for (file, counts) in files {
+                self.rank(RowsOf { xid, file, counts, commit: None });
+            }
+        }
+        self.cut();
+        self.rows
+    }
+}
+
+impl Rows {
+    fn leave_out(&mut self, counts: &RowCounts) {
+        self.left_out += 1;
+        self.largest_left_out = self.largest_left_out.max(counts.changed());
+    }
+}

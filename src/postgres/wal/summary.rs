@@ -1,0 +1,353 @@
+//! What the index knows of one segment.
+
+use serde::{Deserialize, Serialize};
+
+use super::decoder::{Decoder, FirstRecord, is_switch};
+use super::facts::{Fact, Parameters};
+use super::join::{Head, Joined, JoinedRecord, Tail};
+use super::record::{Record, RelFileLocator, Xid};
+use super::rows::{RowCounter, Rows};
+use super::stop::{Stop, Why};
+use super::timestamp::Timestamp;
+use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
+
+/// Events that a summary holds at most.
+pub const EVENTS: usize = 512;
+/// Files, tables or databases that one event names at most.
+pub const NAMED: usize = 256;
+
+/// What one segment holds, made from its bytes alone; a record that crosses from one segment into the next belongs to
+/// neither, but to what [`join`] makes of the two. Bounded: what did not fit is counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub major: Option<MajorVersion>,
+    /// Of the last page. Where a timeline begins, pages up to the one that holds the switch point have the one before.
+    pub timeline: Option<TimelineId>,
+    /// The first record that begins here, and the one that it says it follows.
+    pub first: Option<FirstRecord>,
+    /// The last record that begins and ends here.
+    pub last: Option<Lsn>,
+    /// Where the record after that one begins, or the page that it begins on.
+    pub end: Option<Lsn>,
+    pub records: u64,
+    pub commits: Commits,
+    /// Rollbacks, also those of subtransactions, which WAL does not tell apart.
+    pub aborts: u64,
+    pub events: Vec<Event>,
+    /// Events beyond [`EVENTS`].
+    pub events_left_out: u64,
+    /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
+    pub created: Vec<Created>,
+    pub created_left_out: u64,
+    pub rows: Rows,
+    /// The segment ends with a switch: it is complete although its rest is empty.
+    pub switched: bool,
+    /// The first position that is no valid WAL; nothing after it was looked at.
+    pub stop: Option<Stop>,
+    /// Records whose content is not of a known form.
+    pub unreadable: u64,
+    /// The end of a record that began in an earlier segment.
+    pub head: Option<Head>,
+    /// The beginning of a record that goes on in the next one.
+    pub tail: Option<Tail>,
+}
+
+/// A transaction that committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    pub lsn: Lsn,
+    pub xid: Xid,
+    /// By the server's clock; not in the order of LSNs.
+    pub time: Timestamp,
+}
+
+/// The commits of a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commits {
+    pub count: u64,
+    pub first: Option<Commit>,
+    pub last: Option<Commit>,
+    pub min_time: Option<Timestamp>,
+    pub max_time: Option<Timestamp>,
+}
+
+/// A main file that a transaction made for a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    pub xid: Xid,
+    pub file: RelFileLocator,
+}
+
+/// Something worth finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub lsn: Lsn,
+    /// Where the record after it begins.
+    pub end: Lsn,
+    /// 0 without a transaction.
+    pub xid: Xid,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum What {
+    RestorePoint {
+        name: String,
+        time: Timestamp,
+    },
+    /// A commit that removed files: of dropped relations, or the old ones of truncated and rewritten relations.
+    Dropped {
+        time: Timestamp,
+        /// Its subtransactions, under which it may have made files.
+        subxids: Vec<Xid>,
+        files: Vec<RelFileLocator>,
+        /// OIDs of relations that lost their statistics (15 and later): the dropped ones among them.
+        relations: Vec<u32>,
+        /// Some of these lists are longer than what is kept.
+        cut: bool,
+    },
+    /// A relation's file lost blocks: by VACUUM, or TRUNCATE in the transaction that made the relation.
+    FileTruncated {
+        file: RelFileLocator,
+        blocks: u32,
+    },
+    /// TRUNCATE, at `wal_level = logical`: OIDs of tables.
+    TablesTruncated {
+        database: u32,
+        tables: Vec<u32>,
+        cut: bool,
+    },
+    DatabaseCreated {
+        database: u32,
+        tablespace: u32,
+    },
+    /// Before the transaction's commit, but final.
+    DatabaseDropped {
+        database: u32,
+    },
+    Prepared {
+        gid: String,
+        time: Timestamp,
+    },
+    TimelineBegan {
+        timeline: TimelineId,
+        previous: TimelineId,
+    },
+    ParametersChanged(Parameters),
+    FullPageWrites {
+        on: bool,
+    },
+    /// The record at `lost` was cut off by a crash and is void.
+    Overwritten {
+        lost: Lsn,
+    },
+}
+
+/// Makes the summary of one segment from its bytes.
+#[derive(Debug)]
+pub struct Summarizer {
+    decoder: Decoder,
+    summary: Summary,
+    counter: RowCounter,
+}
+
+impl Summarizer {
+    /// For the segment that begins at `start`.
+    pub fn new(start: Lsn) -> Self {
+        Self { decoder: Decoder::new(start), summary: Summary::default(), counter: RowCounter::default() }
+    }
+
+    /// Reads on; pieces may have any size.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let Self { decoder, summary, counter } = self;
+        decoder.push(bytes, |record| summary.add(record, counter));
+    }
+
+    /// The summary of all bytes pushed.
+    pub fn finish(mut self) -> Summary {
+        let mut summary = self.summary;
+        summary.tail = self.decoder.finish();
+        summary.major = self.decoder.origin().map(|origin| origin.major);
+        summary.timeline = self.decoder.timeline();
+        summary.first = self.decoder.first();
+        (summary.last, summary.end) = self.decoder.last().unzip();
+        summary.switched = self.decoder.switched();
+        summary.stop = self.decoder.stopped().cloned();
+        summary.head = self.decoder.head().cloned();
+        // What a record that is still unfinished begins with may be the first that the segment has.
+        let unfinished = summary.tail.as_ref().and_then(Tail::first);
+        summary.first = summary.first.or(unfinished);
+        summary.rows = self.counter.finish();
+        summary
+    }
+}
+
+impl Summary {
+    /// Adds what a record says; also one that was joined.
+    fn add(&mut self, record: &Record<'_>, counter: &mut RowCounter) {
+        self.records += 1;
+        match Fact::read(record) {
+            Ok(Some(fact)) => self.fact(record, &fact, counter),
+            Ok(None) => {}
+            Err(_) => self.unreadable += 1,
+        }
+    }
+
+    fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counter: &mut RowCounter) {
+        let (mut xid, text) = (record.header.xid, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
+        let what = match *fact {
+            Fact::Rows { file, change, rows } => return counter.add(xid, file, change, rows),
+            Fact::End(end) => {
+                counter.end(&end, record.lsn);
+                if !end.committed {
+                    self.aborts += 1;
+                    return;
+                }
+                xid = end.xid;
+                self.commits.add(Commit { lsn: record.lsn, xid, time: end.time });
+                if end.dropped.is_empty() {
+                    return;
+                }
+                let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);
+                let (subxids, cut_subxids) = named(end.subxids.iter());
+                let (files, cut_files) = named(end.dropped.iter());
+                let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
+                let cut = cut_subxids || cut_files || cut_relations || !end.whole;
+                What::Dropped { time: end.time, subxids, files, relations, cut }
+            }
+            Fact::FileCreated { file, fork: 0 } => {
+                match self.created.len() < EVENTS {
+                    true => self.created.push(Created { xid, file }),
+                    false => self.created_left_out += 1,
+                }
+                return;
+            }
+            Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },
+            Fact::FileTruncated { file, blocks, .. } => What::FileTruncated { file, blocks },
+            Fact::TablesTruncated { database, tables } => {
+                let (tables, cut) = named(tables.iter());
+                What::TablesTruncated { database, tables, cut }
+            }
+            Fact::DatabaseCreated { database, tablespace, .. } => What::DatabaseCreated { database, tablespace },
+            Fact::DatabaseDropped { database, .. } => What::DatabaseDropped { database },
+            Fact::Prepare { gid, time, xid: prepared, .. } => {
+                xid = prepared;
+                What::Prepared { gid: text(gid), time }
+            }
+            Fact::EndOfRecovery { timeline, previous, .. } => What::TimelineBegan { timeline, previous },
+            Fact::Checkpoint(checkpoint) if checkpoint.timeline != checkpoint.previous => {
+                What::TimelineBegan { timeline: checkpoint.timeline, previous: checkpoint.previous }
+            }
+            Fact::ParameterChange(parameters) => What::ParametersChanged(parameters),
+            Fact::FullPageWrites(on) => What::FullPageWrites { on },
+            Fact::Overwritten { lsn } => What::Overwritten { lost: lsn },
+            Fact::FileCreated { .. }
+            | Fact::Checkpoint(_)
+            | Fact::Assignment { .. }
+            | Fact::Switch
+            | Fact::BackupEnd { .. } => return,
+        };
+        match self.events.len() < EVENTS {
+            true => self.events.push(Event { lsn: record.lsn, end: record.end, xid, what }),
+            false => self.events_left_out += 1,
+        }
+    }
+
+    /// The summary of a record that was joined, as if it were a segment of its own.
+    fn of(joined: &JoinedRecord) -> Result<Self, Stop> {
+        let record = joined.record()?;
+        let (mut summary, mut counter) = (Self::default(), RowCounter::default());
+        summary.add(&record, &mut counter);
+        summary.rows = counter.finish();
+        (summary.major, summary.last, summary.end) = (Some(record.major), Some(record.lsn), Some(record.end));
+        summary.first = Some(FirstRecord { lsn: record.lsn, prev: record.header.prev });
+        summary.switched = is_switch(&record);
+        Ok(summary)
+    }
+
+    /// The record that the first one declares lost in a crash.
+    fn overwrites(&self) -> Option<Lsn> {
+        match (self.events.first()?, self.first?) {
+            (Event { lsn, what: What::Overwritten { lost }, .. }, first) if *lsn == first.lsn => Some(*lost),
+            _ => None,
+        }
+    }
+}
+
+/// pgstat_kind.h, PGSTAT_KIND_RELATION.
+const STATISTICS_OF_RELATION: u32 = 2;
+
+/// The first [`NAMED`] items, and whether there are more.
+fn named<T>(items: impl Iterator<Item = T>) -> (Vec<T>, bool) {
+    let mut items = items;
+    let kept = items.by_ref().take(NAMED).collect();
+    (kept, items.next().is_some())
+}
+
+impl Commits {
+    fn add(&mut self, commit: Commit) {
+        self.count += 1;
+        self.first = self.first.or(Some(commit));
+        self.last = Some(commit);
+        self.min_time = Some(self.min_time.map_or(commit.time, |time| time.min(commit.time)));
+        self.max_time = Some(self.max_time.map_or(commit.time, |time| time.max(commit.time)));
+    }
+}
+
+/// What lies between two segments that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seam {
+    /// No record crosses, or the one that began was given up after a crash.
+    Clean,
+    /// The record that crosses, summarised. If it is a switch, the later segment is empty behind it.
+    Crossed(Box<Summary>),
+    /// The record goes on beyond the later segment: use this tail in place of its own.
+    GoesOn(Tail),
+}
+
+/// Joins a segment with the next one: does the chain of records hold, and what does the record say that crosses?
+/// `tail` is the earlier one's, or what an earlier join left.
+///
+/// # Errors
+/// The first position at which the chain breaks: at the end of the earlier segment, unless that one was broken before.
+pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Seam, Stop> {
+    if let Some(stop) = &earlier.stop {
+        return Err(stop.clone());
+    }
+    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: Why::LongHeader };
+    let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
+    let Some(tail) = tail else {
+        if let Some(Head { remaining, .. }) = later.head {
+            let lsn = earlier.end.unwrap_or_default();
+            return Err(Stop { lsn, why: Why::Continuation { missing: 0, found: remaining } });
+        }
+        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+    };
+    if later.overwrites() == Some(tail.lsn) {
+        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+    }
+    match tail.join(later.head.as_ref(), major)? {
+        Joined::GoesOn(tail) => Ok(Seam::GoesOn(tail)),
+        Joined::Whole(joined) => {
+            let summary = Summary::of(&joined)?;
+            if let Some(last) = earlier.last {
+                follows(Some(last), summary.first)?;
+            }
+            follows(Some(tail.lsn), later.first)?;
+            Ok(Seam::Crossed(Box::new(summary)))
+        }
+    }
+}
+
+fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), Stop> {
+    match (last, first) {
+        (Some(last), Some(first)) if first.prev != last => {
+            let why = Why::Previous { expected: Some(last), found: first.prev };
+            Err(Stop { lsn: first.lsn, why })
+        }
+        _ => Ok(()),
+    }
+}

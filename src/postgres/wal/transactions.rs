@@ -1,0 +1,163 @@
+//! Ends of transactions (xact.h, xl_xact_commit and its kin; twophase.c for PREPARE).
+
+use super::bytes::Reader;
+use super::facts::{Fact, List};
+use super::record::{Record, RelFileLocator, Xid};
+use super::timestamp::Timestamp;
+
+const COMMIT: u8 = 0x00;
+const PREPARE: u8 = 0x10;
+const ABORT: u8 = 0x20;
+const COMMIT_PREPARED: u8 = 0x30;
+const ABORT_PREPARED: u8 = 0x40;
+const ASSIGNMENT: u8 = 0x50;
+
+const HAS_INFO: u8 = 0x80;
+const HAS_DATABASE: u32 = 1 << 0;
+const HAS_SUBXACTS: u32 = 1 << 1;
+const HAS_RELFILES: u32 = 1 << 2;
+const HAS_INVALIDATIONS: u32 = 1 << 3;
+const HAS_TWOPHASE: u32 = 1 << 4;
+const HAS_GID: u32 = 1 << 7;
+const HAS_DROPPED_STATS: u32 = 1 << 8;
+
+const TWOPHASE_MAGIC: u32 = 0x57F9_4534;
+
+/// The end of a transaction, or of a subtransaction that was rolled back: nothing in WAL tells these apart.
+#[derive(Debug, Clone, Copy)]
+pub struct TransactionEnd<'a> {
+    pub committed: bool,
+    /// By COMMIT PREPARED or ROLLBACK PREPARED.
+    pub prepared: bool,
+    pub xid: Xid,
+    /// By the server's clock when the transaction ended; not in LSN order.
+    pub time: Timestamp,
+    /// Only there with invalidation messages, or at `wal_level = logical`.
+    pub database: Option<u32>,
+    /// Subtransactions that ended with it.
+    pub subxids: List<'a, Xid>,
+    /// Relations whose files go away with this end.
+    pub dropped: List<'a, RelFileLocator>,
+    /// Objects whose statistics go away (15 and later).
+    pub dropped_statistics: List<'a, DroppedStatistics>,
+    /// Of a prepared transaction, at `wal_level = logical` only; else its [`Fact::Prepare`] has it.
+    pub gid: Option<&'a [u8]>,
+    /// False when the record was too long to keep, so that lists are cut or missing.
+    pub whole: bool,
+}
+
+/// An object that loses its statistics: mostly because it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedStatistics {
+    /// pgstat_kind.h: 1 database, 2 relation, 3 function, 4 replication slot, 5 subscription.
+    pub kind: u32,
+    pub database: u32,
+    pub object: u64,
+}
+
+pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
+    let fact = match record.header.info & 0x70 {
+        COMMIT => Fact::End(end(record, true, false)?),
+        ABORT => Fact::End(end(record, false, false)?),
+        COMMIT_PREPARED => Fact::End(end(record, true, true)?),
+        ABORT_PREPARED => Fact::End(end(record, false, true)?),
+        PREPARE => prepare(record)?,
+        ASSIGNMENT => {
+            let mut fields = Reader(record.main);
+            Fact::Assignment { top: fields.u32()?, subxids: list(&mut fields, 4, read_xid, true)? }
+        }
+        _ => return Some(None),
+    };
+    Some(Some(fact))
+}
+
+fn end<'a>(record: &Record<'a>, committed: bool, prepared: bool) -> Option<TransactionEnd<'a>> {
+    let mut fields = Reader(record.main);
+    let mut end = TransactionEnd {
+        committed,
+        prepared,
+        xid: record.header.xid,
+        time: Timestamp(fields.i64()?),
+        database: None,
+        subxids: List::empty(read_xid),
+        dropped: List::empty(RelFileLocator::read),
+        dropped_statistics: List::empty(read_statistics),
+        gid: None,
+        whole: record.whole,
+    };
+    let parts = extra(record, &mut fields, &mut end);
+    // Of a record that was cut, what could be read counts.
+    (parts.is_some() || !record.whole).then_some(end)
+}
+
+/// What follows the time.
+fn extra<'a>(record: &Record<'a>, fields: &mut Reader<'a>, end: &mut TransactionEnd<'a>) -> Option<()> {
+    let info = if record.header.info & HAS_INFO != 0 { fields.u32()? } else { 0 };
+    let has = |bit| info & bit != 0;
+    if has(HAS_DATABASE) {
+        end.database = Some(fields.u32()?);
+        fields.u32()?;
+    }
+    if has(HAS_SUBXACTS) {
+        end.subxids = list(fields, 4, read_xid, record.whole)?;
+    }
+    if has(HAS_RELFILES) {
+        end.dropped = list(fields, 12, RelFileLocator::read, record.whole)?;
+    }
+    if has(HAS_DROPPED_STATS) {
+        end.dropped_statistics = match record.major.number() {
+            18.. => list(fields, 16, read_statistics, record.whole)?,
+            _ => list(fields, 12, read_short_statistics, record.whole)?,
+        };
+    }
+    if end.committed && has(HAS_INVALIDATIONS) {
+        list(fields, 16, read_xid, record.whole)?;
+    }
+    if has(HAS_TWOPHASE) {
+        end.xid = fields.u32()?;
+    }
+    if has(HAS_GID) {
+        let length = fields.0.iter().position(|byte| *byte == 0)?;
+        end.gid = fields.take(length);
+    }
+    Some(())
+}
+
+/// A count, then so many items of `size` bytes; fewer when the record was cut.
+fn list<'a, T>(
+    fields: &mut Reader<'a>,
+    size: usize,
+    read: fn(&mut Reader<'_>) -> Option<T>,
+    whole: bool,
+) -> Option<List<'a, T>> {
+    let wanted = (fields.u32()? as usize).checked_mul(size)?;
+    let there = if whole { wanted } else { wanted.min(fields.0.len()) };
+    Some(List::new(fields.take(there)?, size, read))
+}
+
+pub(super) fn read_xid(fields: &mut Reader<'_>) -> Option<Xid> {
+    fields.u32()
+}
+
+fn read_short_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
+    Some(DroppedStatistics { kind: fields.u32()?, database: fields.u32()?, object: u64::from(fields.u32()?) })
+}
+
+fn read_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
+    Some(DroppedStatistics { kind: fields.u32()?, database: fields.u32()?, object: fields.u64()? })
+}
+
+/// xl_xact_prepare: fixed fields, then the GID with its terminating zero.
+fn prepare<'a>(record: &Record<'a>) -> Option<Fact<'a>> {
+    let main = record.main;
+    let u32_at = |at: usize| Reader(main.get(at..)?).u32();
+    if u32_at(0)? != TWOPHASE_MAGIC {
+        return None;
+    }
+    // 15 added the dropped statistics' counts.
+    let (length_at, gid_at) = if record.major.number() >= 15 { (54, 72) } else { (46, 64) };
+    let length = usize::from(Reader(main.get(length_at..)?).u16()?);
+    let gid = main.get(gid_at..)?.get(..length.saturating_sub(1))?;
+    let time = Timestamp(Reader(main.get(16..)?).i64()?);
+    Some(Fact::Prepare { xid: u32_at(8)?, database: u32_at(12)?, time, gid })
+}

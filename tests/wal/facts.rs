@@ -1,0 +1,148 @@
+//! What records say, against what the workload did and what the server remembers.
+
+use std::collections::BTreeMap;
+
+use walden::postgres::types::Lsn;
+use walden::postgres::wal::{Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
+
+use crate::harness::{Major, each_major};
+use crate::peers::every_record_is_read_as_the_server_reads_it;
+use crate::segments::{Segment, decode};
+use crate::workload::{self, Worked};
+
+/// Rows inserted, updated and deleted by (transaction, file).
+type Counts = BTreeMap<(u32, u32), [u64; 3]>;
+
+/// Counts by the transaction that committed them.
+fn counts(worked: &Worked) -> Counts {
+    let mut open = Counts::new();
+    let mut committed = Counts::new();
+    decode(&worked.segments, 1 << 20, |record, fact| match fact {
+        Some(Fact::Rows { file, change, rows }) => {
+            let counts = open.entry((record.header.xid, file.number)).or_default();
+            match change {
+                RowChange::Inserted => counts[0] += u64::from(rows),
+                RowChange::TakenBack => counts[0] -= 1,
+                RowChange::Updated => counts[1] += 1,
+                RowChange::Deleted | RowChange::Moved => counts[2] += 1,
+            }
+        }
+        Some(Fact::End(end)) => {
+            for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
+                let mine: Vec<_> =
+                    open.range((xid, 0)..=(xid, u32::MAX)).map(|(key, counts)| (*key, *counts)).collect();
+                for (key, counts) in mine {
+                    open.remove(&key);
+                    let sum = committed.entry((end.xid, key.1)).or_default();
+                    (0..3).filter(|_| end.committed).for_each(|kind| sum[kind] += counts[kind]);
+                }
+            }
+        }
+        _ => {}
+    });
+    assert!(open.is_empty(), "transactions without an end: {open:?}");
+    committed
+}
+
+fn rows_and_ends_are_what_the_workload_did(worked: &Worked) {
+    let counts = counts(worked);
+    for expected in &worked.rows {
+        let found = counts.get(&(expected.xid, expected.file)).copied().unwrap_or_default();
+        assert_eq!(found, expected.rows, "{}", expected.what);
+    }
+    let mut commits = BTreeMap::new();
+    let mut dropped = BTreeMap::new();
+    decode(&worked.segments, 1 << 20, |_, fact| {
+        if let Some(Fact::End(end)) = fact
+            && end.committed
+        {
+            for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
+                commits.insert(xid, end.time);
+            }
+            dropped.insert(end.xid, end.dropped.iter().map(|file| file.number).collect::<Vec<u32>>());
+        }
+    });
+    for (xid, time) in &worked.commits {
+        let ours = commits.get(xid).and_then(|time: &Timestamp| time.to_utc()).map(|time| time.timestamp_micros());
+        assert_eq!(ours, Some(*time), "commit time of transaction {xid}");
+    }
+    assert!(worked.commits.len() > 100, "only {} commits", worked.commits.len());
+    for (xid, file) in &worked.drops {
+        assert!(dropped[xid].contains(file), "transaction {xid} dropped {file}: {:?}", dropped[xid]);
+    }
+}
+
+fn named_facts_are_there(worked: &Worked) {
+    let mut points: Vec<(String, Lsn)> = Vec::new();
+    let mut gids = Vec::new();
+    let (mut created, mut gone, mut switches, mut checkpoints) = (Vec::new(), Vec::new(), 0, 0);
+    decode(&worked.segments, 1 << 20, |record, fact| match fact {
+        Some(Fact::RestorePoint { name, .. }) => points.push((String::from_utf8_lossy(name).into(), record.end)),
+        Some(Fact::Prepare { gid, .. }) => gids.push(String::from_utf8_lossy(gid).into_owned()),
+        Some(Fact::DatabaseCreated { database, source, .. }) => created.push((database, source.is_some())),
+        Some(Fact::DatabaseDropped { database, tablespaces }) => gone.push((database, tablespaces.iter().collect())),
+        Some(Fact::Switch) => switches += 1,
+        Some(Fact::Checkpoint(checkpoint)) => checkpoints += u32::from(checkpoint.timeline == checkpoint.previous),
+        _ => {}
+    });
+    let expected: Vec<(String, Lsn)> =
+        worked.restore_points.iter().map(|(name, lsn)| (name.to_string(), *lsn)).collect();
+    assert_eq!(points, expected);
+    assert_eq!(gids, ["the gid", "other"]);
+    let major = worked.cluster.major.number;
+    assert!(created.contains(&(worked.database, major < 15)), "{created:?}");
+    assert!(major < 15 || created.iter().any(|(database, copied)| *copied && *database != worked.database));
+    let tablespaces: Vec<u32> = vec![1663];
+    assert_eq!(gone, [(worked.database, tablespaces)]);
+    assert!(switches >= 2 && checkpoints >= 3, "{switches} switches, {checkpoints} checkpoints");
+}
+
+/// The summaries of single segments, joined, tell what all the WAL tells.
+fn summaries_join_to_the_whole(worked: &Worked) {
+    let mut commits = 0;
+    let mut records = 0;
+    decode(&worked.segments, 1 << 20, |_, fact| {
+        records += 1;
+        commits += u64::from(matches!(fact, Some(Fact::End(end)) if end.committed));
+    });
+    let summaries: Vec<Summary> = worked.segments.iter().map(summarize).collect();
+    let mut sum = (summaries[0].records, summaries[0].commits.count);
+    let mut tail = summaries[0].tail.clone();
+    for pair in summaries.windows(2) {
+        let seam = join(&pair[0], tail.as_ref(), &pair[1]).unwrap_or_else(|stop| panic!("{stop}"));
+        sum = (sum.0 + pair[1].records, sum.1 + pair[1].commits.count);
+        tail = pair[1].tail.clone();
+        match seam {
+            Seam::Clean => {}
+            Seam::Crossed(crossed) => sum = (sum.0 + crossed.records, sum.1 + crossed.commits.count),
+            Seam::GoesOn(longer) => tail = Some(longer),
+        }
+    }
+    assert_eq!(sum, (records, commits));
+    let dropped = summaries.iter().flat_map(|summary| &summary.events);
+    let dropped = dropped.filter(|event| matches!(event.what, What::Dropped { .. })).count();
+    assert!(dropped >= worked.drops.len(), "{dropped} events of dropped files");
+}
+
+fn summarize(segment: &Segment) -> Summary {
+    let mut summarizer = Summarizer::new(segment.start);
+    summarizer.push(&segment.bytes);
+    summarizer.finish()
+}
+
+fn small_segments(major: Major) {
+    check(&workload::run(&major, 1, "replica"));
+}
+each_major!(small_segments_say_what_happened, small_segments);
+
+fn logical(major: Major) {
+    check(&workload::run(&major, 16, "logical"));
+}
+each_major!(logical_wal_says_what_happened, logical);
+
+fn check(worked: &Worked) {
+    every_record_is_read_as_the_server_reads_it(worked);
+    rows_and_ends_are_what_the_workload_did(worked);
+    named_facts_are_there(worked);
+    summaries_join_to_the_whole(worked);
+}
