@@ -86,6 +86,8 @@ impl Said {
 each_major!(all_is_well, healthy);
 
 fn healthy(major: Major) {
+    // Before 15 statistics come up to half a second late: what was archived just now may not show.
+    let archived: &[&str] = if major.number >= 15 { &["none waits"] } else { &[] };
     let Ready { scratch: _scratch, cluster, walden } = ready(major);
     let service = walden.serve();
     let said = Said::by(&walden, 0, &[]);
@@ -93,7 +95,7 @@ fn healthy(major: Major) {
     assert_eq!(said.names_of("skipped"), ["create-only-large"], "a folder knows no parts");
     let passed = said.names_of("ok").len();
     assert_eq!(passed + 1, said.checks().len(), "{:#}", said.0);
-    said.says("end-to-end", "ok", &["came back the same"]).says("archiver", "ok", &["none waits"]);
+    said.says("end-to-end", "ok", &["came back the same"]).says("archiver", "ok", archived);
     let table = walden.ok(["check"]);
     assert!(table.starts_with(&format!("WALDEN OK - {passed} checks passed, 1 skipped\n")), "{table}");
     assert!(!walden.repository.join("main/probe").exists(), "probes stay behind");
