@@ -237,18 +237,12 @@ impl Owner {
         session.entries.insert(name, Entry::Coming { waiting: vec![asked], ahead: false });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
-        let look = session.look_again_at(&name);
+        let next_proof = session.next_proof_at(&name);
         self.warm = true;
         self.jobs.spawn(async move {
-            let work = async {
-                if let Some(at) = look {
-                    sleep_until(at).await;
-                }
+            let obtain = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                if look.is_some() {
-                    return fetcher.retrieve(&name, &place).await;
-                }
                 match fetcher.obtain(&name, &place, end).await {
                     // The folder was tidied away just now.
                     Err(_) if !spool.exists() => {
@@ -258,9 +252,19 @@ impl Owner {
                     result => result,
                 }
             };
-            let began = Instant::now();
+            let mut proof = None;
+            let work = async {
+                if let Some(at) = next_proof {
+                    // What came meanwhile is delivered at once; that nothing came is proven anew, in its time.
+                    if retrieve(&fetcher, &budget, bytes, &spool, name, &place).await? {
+                        return Ok(true);
+                    }
+                    sleep_until(at).await;
+                }
+                proof = Some(Instant::now());
+                obtain.await
+            };
             let result = work.await.map(|obtained| obtained.then_some(place));
-            let proof = look.is_none().then_some(began);
             let line = match (&result, name) {
                 (Ok(Some(place)), WalFileName::History(_)) => read_line(place, name).await,
                 _ => None,
@@ -277,12 +281,8 @@ impl Owner {
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         self.jobs.spawn(async move {
-            let work = async {
-                let _share = budget.share(bytes).await;
-                make(&spool).await?;
-                fetcher.retrieve(&name, &place).await
-            };
-            let result = work.await.map(|retrieved| retrieved.then_some(place));
+            let retrieved = retrieve(&fetcher, &budget, bytes, &spool, name, &place).await;
+            let result = retrieved.map(|retrieved| retrieved.then_some(place));
             Event::Obtained { folder, name, result, proof: None, line: None }
         });
     }
@@ -410,6 +410,20 @@ impl Owner {
 fn answer(asked: Asked, result: Result<Answer, String>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
+}
+
+/// Looks for a file, without a proof when there is none.
+async fn retrieve(
+    fetcher: &Fetcher,
+    budget: &Budget,
+    bytes: u64,
+    spool: &Spool,
+    name: WalFileName,
+    place: &Path,
+) -> anyhow::Result<bool> {
+    let _share = budget.share(bytes).await;
+    make(spool).await?;
+    fetcher.retrieve(&name, place).await
 }
 
 async fn make(spool: &Spool) -> anyhow::Result<()> {

@@ -14,11 +14,8 @@ use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileN
 
 /// A spool that nobody asked of for so long is dropped.
 pub const IDLE: Duration = Duration::from_secs(60);
-/// How long the proof that a file is absent, and not lost, need not be repeated: it takes several requests. Whether the
-/// file has come meanwhile is asked each time.
-const ABSENT: Duration = Duration::from_secs(1);
-/// Between two looks for a file that was absent just now: a standby that polls, however often, makes few requests.
-const LOOK: Duration = Duration::from_millis(50);
+/// Between two proofs that the same file is absent, and not lost: each takes several requests, and a standby polls.
+const PROOF: Duration = Duration::from_secs(1);
 /// Absent files remembered of one server: it polls for a segment and a history file.
 const MOST_ABSENT: usize = 8;
 
@@ -43,8 +40,6 @@ pub struct Session {
     pub end: Option<SegmentName>,
     /// Files proven absent just now, oldest first, and when their proof began.
     absent: VecDeque<(Instant, WalFileName)>,
-    /// The last look for one of them.
-    looked: Instant,
     /// Files fetched ahead at once: few where the archive's end may be near, more with each that was there.
     pub reach: usize,
     /// Fetching ahead met the archive's end or an error: it waits for the next delivery.
@@ -63,7 +58,6 @@ impl Session {
             last: None,
             end: None,
             absent: VecDeque::new(),
-            looked: Instant::now(),
             reach: 1,
             halted: false,
             used: Instant::now(),
@@ -75,17 +69,15 @@ impl Session {
         self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
     }
 
-    /// When to look for a file that was proven absent just now; `None` for any other.
-    pub fn look_again_at(&mut self, name: &WalFileName) -> Option<Instant> {
-        self.absent.iter().find(|(began, absent)| absent == name && began.elapsed() < ABSENT)?;
-        let at = Instant::now().max(self.looked + LOOK);
-        self.looked = at;
-        Some(at)
+    /// When the next proof for a file that was proven absent just now may begin; `None` for any other.
+    pub fn next_proof_at(&self, name: &WalFileName) -> Option<Instant> {
+        let (began, _) = self.absent.iter().find(|(began, absent)| absent == name && began.elapsed() < PROOF)?;
+        Some(*began + PROOF)
     }
 
     /// The file was proven absent by a proof that began then.
     pub fn note_absent(&mut self, name: WalFileName, began: Instant) {
-        self.absent.retain(|(at, absent)| *absent != name && at.elapsed() < ABSENT);
+        self.absent.retain(|(at, absent)| *absent != name && at.elapsed() < PROOF);
         self.absent.push_back((began, name));
         if self.absent.len() > MOST_ABSENT {
             self.absent.pop_front();
