@@ -5,11 +5,11 @@
 //!
 //! | layer      | modules                                                                    |
 //! |------------|----------------------------------------------------------------------------|
-//! | edges      | `cli`, `service`                                                           |
+//! | edges      | `cli`, `service`, `http`                                                   |
 //! | activities | `postgres::{cluster, replication, archive, backup, restore, check, repository}`, `postgres::catalog::load` |
 //! | core       | `postgres::{types, layout, catalog}`: pure                                  |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `error`, `fsync`, `wire`                                        |
+//! | leaves     | `budget`, `config`, `error`, `fsync`, `metrics`, `wire`                    |
 
 pub mod budget;
 pub mod cli;
@@ -17,6 +17,8 @@ pub mod codec;
 pub mod config;
 pub mod error;
 pub mod fsync;
+pub mod http;
+pub mod metrics;
 pub mod postgres;
 pub mod repo;
 pub mod service;

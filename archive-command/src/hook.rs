@@ -18,8 +18,8 @@ pub struct Options {
     socket: Option<OsString>,
     config: Option<OsString>,
     walden: Option<OsString>,
-    /// `--end`, of `restore-command` alone.
-    pub end: Option<OsString>,
+    /// Those that one of the programs has alone, with their values.
+    further: Vec<(&'static str, OsString)>,
     /// What PostgreSQL put in the place of `%f` and `%p`.
     pub operands: Vec<OsString>,
 }
@@ -39,15 +39,22 @@ pub enum Answer {
 }
 
 impl Options {
-    /// Reads the arguments; `None` when they are not as they must be.
-    pub fn parse(mut arguments: impl Iterator<Item = OsString>, operands: usize, may_end: bool) -> Option<Self> {
+    /// Reads the arguments; `None` when they are not as they must be. `further` are options that this program has alone.
+    pub fn parse(
+        mut arguments: impl Iterator<Item = OsString>,
+        operands: usize,
+        further: &[&'static str],
+    ) -> Option<Self> {
         let mut options = Self::default();
         while let Some(argument) = arguments.next() {
+            if let Some(name) = further.iter().find(|name| argument == **name) {
+                options.further.push((*name, arguments.next()?));
+                continue;
+            }
             let target = match argument.as_bytes() {
                 b"--socket" => &mut options.socket,
                 b"--config" => &mut options.config,
                 b"--walden" => &mut options.walden,
-                b"--end" if may_end => &mut options.end,
                 bytes if bytes.starts_with(b"--") => return None,
                 _ => {
                     options.operands.push(argument);
@@ -58,6 +65,11 @@ impl Options {
         }
         let complete = options.operands.len() == operands && options.operands.iter().all(|operand| !operand.is_empty());
         complete.then_some(options)
+    }
+
+    /// The value of an option that this program has alone.
+    pub fn further(&self, name: &str) -> Option<&OsStr> {
+        self.further.iter().rev().find(|(each, _)| *each == name).map(|(_, value)| value.as_os_str())
     }
 
     /// Asks the service.
@@ -101,7 +113,7 @@ impl Options {
             command.arg("--config").arg(config);
         }
         command.args(["wal", verb]);
-        if let Some(end) = &self.end {
+        if let Some(end) = self.further("--end") {
             command.arg("--end").arg(end);
         }
         let error = command.arg("--").args(&self.operands).exec();

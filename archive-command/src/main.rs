@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn archive() -> bool {
-    let Some(options) = Options::parse(std::env::args_os().skip(1), 1, false) else {
+    let Some(options) = Options::parse(std::env::args_os().skip(1), 1, &[]) else {
         say(&[b"Usage: archive-command [--socket SOCKET] [--config FILE] [--walden PROGRAM] %p\n\
                 HINT: archive_command = 'archive-command %p'; behind a second service: --socket /path/to/hook.sock\n"]);
         return false;

@@ -1,22 +1,31 @@
 //! `restore_command` of PostgreSQL: gets one WAL file by asking the Walden service, or, where none answers, by running
-//! `walden wal fetch`. Exit code 0: delivered; 1: the repository proves that there is no such file; 200: not known.
-//! Above 125 PostgreSQL stops; at 1 it ends recovery and opens the cluster.
+//! `walden wal fetch`. With `--url` it asks a service on another machine over HTTP, and nobody else. Exit code 0:
+//! delivered; 1: the repository proves that there is no such file; 200: not known. Above 125 PostgreSQL stops; at 1 it
+//! ends recovery and opens the cluster.
 
+mod crc32c;
 #[path = "../../archive-command/src/hook.rs"]
 mod hook;
+mod remote;
 #[path = "../../src/wire.rs"]
 #[allow(dead_code)] // the service's half of the protocol
 mod wire;
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use hook::{Answer, Options, absolute, say, say_silent};
 
+/// As `cluster.name` is when it is not set.
+const DEFAULT_CLUSTER: &str = "main";
 const DELIVERED: u8 = 0;
 const ABSENT: u8 = 1;
 const UNKNOWN: u8 = 200;
+
+/// Options beside those of both hook programs.
+const FURTHER: [&str; 4] = ["--end", "--url", "--cluster", "--token-file"];
 
 fn main() -> ExitCode {
     // A panic would exit with 101, which PostgreSQL takes for "absent".
@@ -24,14 +33,18 @@ fn main() -> ExitCode {
 }
 
 fn restore() -> u8 {
-    let Some(options) = Options::parse(std::env::args_os().skip(1), 2, true) else {
+    let Some(options) = Options::parse(std::env::args_os().skip(1), 2, &FURTHER) else {
         say(&[b"Usage: restore-command [--socket SOCKET] [--config FILE] [--walden PROGRAM] [--end SEGMENT] %f %p\n\
+                Usage: restore-command --url http://HOST:PORT [--cluster NAME] [--token-file FILE] [--end SEGMENT] %f %p\n\
                 HINT: restore_command = 'restore-command %f %p'\n"]);
         return UNKNOWN;
     };
     let Some(destination) = absolute(&options.operands[1]) else { return UNKNOWN };
+    if let Some(url) = options.further("--url") {
+        return restore_from(url, &options, Path::new(OsStr::from_bytes(&destination)));
+    }
     let name = options.operands[0].as_bytes().to_vec();
-    let end = options.end.clone().unwrap_or_default().into_vec();
+    let end = options.further("--end").unwrap_or_default().as_bytes().to_vec();
     match options.ask(&wire::Request::Fetch { name, destination: destination.clone(), end }) {
         Answer::Delivered(path) => return deliver(&path, &destination),
         Answer::Done => say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"]),
@@ -41,6 +54,26 @@ fn restore() -> u8 {
         Answer::NoService => options.exec_walden("fetch"),
     }
     UNKNOWN
+}
+
+/// Asks the service at a URL.
+fn restore_from(url: &OsStr, options: &Options, destination: &Path) -> u8 {
+    let wanted = remote::Wanted {
+        url,
+        cluster: options.further("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
+        token_file: options.further("--token-file"),
+        name: &options.operands[0],
+        end: options.further("--end"),
+        destination,
+    };
+    match remote::fetch(&wanted) {
+        Ok(remote::Fetched::Delivered) => DELIVERED,
+        Ok(remote::Fetched::Absent) => ABSENT,
+        Err(text) => {
+            say(&[text.as_bytes()]);
+            UNKNOWN
+        }
+    }
 }
 
 /// Puts what the service fetched where PostgreSQL wants it. Not the service does that: when this program is killed and

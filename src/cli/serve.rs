@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
 use crate::config::Settings;
+use crate::http;
 use crate::service::{self, Options};
 
 /// Threads for files and compression: more than all parts of the service use at once.
@@ -33,15 +34,16 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
                 _ = interrupt.recv() => (),
             }
         };
-        service::run(context.cluster().await?, options(context), stop).await
+        let options = options(context)?;
+        service::run(context.cluster().await?, options, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)
 }
 
-fn options(context: &Context) -> Options {
-    let Settings { cluster, wal, service, .. } = &context.settings;
-    Options {
+fn options(context: &Context) -> anyhow::Result<Options> {
+    let Settings { cluster, wal, service, http, .. } = &context.settings;
+    Ok(Options {
         socket: service.socket.clone(),
         max_connections: service.max_connections,
         compression_level: wal.compression_level,
@@ -52,5 +54,6 @@ fn options(context: &Context) -> Options {
         workers: wal.workers,
         memory: wal.memory as u64,
         timeout: wal.timeout,
-    }
+        http: http::Options::of(http)?,
+    })
 }

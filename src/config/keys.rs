@@ -13,6 +13,8 @@ pub enum Kind {
     },
     /// The URL of a server: `http` or `https`, a host, perhaps a port.
     Endpoint,
+    /// Where to listen: an IP address and a port; empty for nowhere.
+    Listen,
     /// Printable ASCII without spaces.
     Word,
     /// Free text that may hold a password.
@@ -351,6 +353,71 @@ pub const KEYS: &[Key] = &[
         Kind::Integer { min: 1, max: 1024 },
         Fallback::Value("32"),
         "Hook connections served at once; further ones wait.",
+    ),
+    key(
+        "http",
+        "listen",
+        Kind::Listen,
+        Fallback::Value("127.0.0.1:8432"),
+        "Where the service answers HTTP (docs/operations/http.md). An address that other machines reach needs a token. \
+         Empty: nowhere.",
+    ),
+    key(
+        "http",
+        "token_file",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Unset("/etc/walden/http.token"),
+        "A file of mode 0600 with the tokens that requests may carry, one a line, each of at least 16 characters.",
+    ),
+    key(
+        "http",
+        "token",
+        Kind::Secret,
+        Fallback::Value(""),
+        "One more token, for whoever sets it by the environment. Without any token everybody on this machine may ask, and \
+         nobody gets WAL.",
+    ),
+    key(
+        "http",
+        "tls_certificate",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Unset("/etc/walden/http.crt"),
+        "The certificate chain (PEM) with which HTTPS is spoken instead of HTTP; read at start.",
+    ),
+    key(
+        "http",
+        "tls_key",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Unset("/etc/walden/http.key"),
+        "The private key (PEM) of the certificate.",
+    ),
+    key(
+        "http",
+        "max_connections",
+        Kind::Integer { min: 1, max: 1024 },
+        Fallback::Value("64"),
+        "HTTP connections served at once; further ones wait.",
+    ),
+    key(
+        "http",
+        "refresh_interval",
+        Kind::Duration { min: 1, max: HOUR },
+        Fallback::Value("1m"),
+        "How long to wait after the repository was read for answers until it is read anew. It lists all WAL.",
+    ),
+    key(
+        "http",
+        "spool",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Value("/var/cache/walden"),
+        "The folder in which WAL waits that was fetched ahead for machines that restore over HTTP.",
+    ),
+    key(
+        "http",
+        "wal_memory",
+        Kind::Size { min: 16 * MIB, max: 64 * GIB },
+        Fallback::Value("48MiB"),
+        "Compressed WAL held in memory for HTTP, beside wal.memory of the hooks.",
     ),
     key(
         "log",

@@ -26,7 +26,8 @@ pub use keys::{Fallback, KEYS, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings, Wal,
+    Backup, Checkpoint, Cluster, Http, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings,
+    Wal,
 };
 pub use url::RepositoryUrl;
 
@@ -158,10 +159,12 @@ fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
 fn exposed_password(file: &File, entries: &raw::Entries) -> Option<String> {
     let in_dsn = entries.secret("postgresql.dsn").is_some_and(|dsn| secret::holds_password(dsn.expose()));
     let key = entries.secret("s3.secret_access_key").is_some_and(|key| !key.is_empty());
-    let (what, elsewhere) = match (in_dsn, key) {
-        (true, _) => ("a password in \"postgresql.dsn\"", "move the password to a PGPASSFILE"),
-        (false, true) => ("\"s3.secret_access_key\"", "use the standard chain of credentials"),
-        (false, false) => return None,
+    let token = entries.secret("http.token").is_some_and(|token| !token.is_empty());
+    let (what, elsewhere) = match (in_dsn, key, token) {
+        (true, ..) => ("a password in \"postgresql.dsn\"", "move the password to a PGPASSFILE"),
+        (_, true, _) => ("\"s3.secret_access_key\"", "use the standard chain of credentials"),
+        (.., true) => ("\"http.token\"", "use `http.token_file`"),
+        _ => return None,
     };
     (file.mode & 0o004 != 0).then(|| {
         format!(

@@ -1,5 +1,6 @@
 //! The settings, typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Settings {
     pub backup: Backup,
     pub restore: Restore,
     pub service: Service,
+    pub http: Http,
     pub log: Log,
     /// In the order of the table.
     pub(super) values: Vec<Effective>,
@@ -142,6 +144,24 @@ pub struct Service {
 }
 
 #[derive(Debug, Clone)]
+pub struct Http {
+    /// `None`: no HTTP.
+    pub listen: Option<SocketAddr>,
+    pub token_file: Option<PathBuf>,
+    pub token: Secret,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// Served at once, at least 1.
+    pub max_connections: usize,
+    /// Between two readings of the repository.
+    pub refresh_interval: Duration,
+    /// For WAL that restoring machines fetch.
+    pub spool: PathBuf,
+    /// Bytes of compressed WAL held for them.
+    pub wal_memory: u64,
+}
+
+#[derive(Debug, Clone)]
 pub struct Log {
     pub level: LogLevel,
     pub format: LogFormat,
@@ -202,6 +222,7 @@ pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>)
             socket: get.path("service.socket").unwrap_or_default(),
             max_connections: get.integer("service.max_connections"),
         },
+        http: http(&get),
         log: log(&get),
         source,
         warnings,
@@ -255,6 +276,21 @@ fn backup(get: &Get) -> Backup {
         },
         wal_timeout: get.duration("backup.wal_timeout"),
         verify_checksums: get.bool("backup.verify_checksums"),
+    }
+}
+
+fn http(get: &Get) -> Http {
+    Http {
+        // Checked when it was read; empty is none.
+        listen: get.text("http.listen").parse().ok(),
+        token_file: get.path("http.token_file"),
+        token: get.secret("http.token"),
+        tls_certificate: get.path("http.tls_certificate"),
+        tls_key: get.path("http.tls_key"),
+        max_connections: get.integer("http.max_connections"),
+        refresh_interval: get.duration("http.refresh_interval"),
+        spool: get.path("http.spool").unwrap_or_default(),
+        wal_memory: get.bytes("http.wal_memory") as u64,
     }
 }
 

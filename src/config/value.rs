@@ -96,6 +96,7 @@ fn of_text(kind: Kind, text: &str) -> Result<Option<Value>, String> {
             (text.starts_with('/') && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
         }
         Kind::Endpoint => is_endpoint(text).then(|| Value::Text(text.trim_end_matches('/').to_owned())),
+        Kind::Listen => is_listen(text).then(|| Value::Text(text.to_owned())),
         Kind::Word => is_word(text).then(|| Value::Text(text.to_owned())),
         Kind::Secret => Some(Value::Secret(Secret::new(text))),
         Kind::Integer { min, max } => text.parse().ok().filter(|n| (min..=max).contains(n)).map(Value::Integer),
@@ -117,6 +118,7 @@ pub(super) fn allowed(key: &Key) -> String {
         Kind::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
         Kind::Path { max_bytes } => allowed_path(max_bytes),
         Kind::Endpoint => "a URL http://host:port or https://host:port".into(),
+        Kind::Listen => "an IP address and a port, such as 127.0.0.1:8432 or [::1]:8432, or \"\" for none".into(),
         Kind::Word => format!("up to {LONGEST_WORD} printable characters without spaces"),
         Kind::Secret => "text".into(),
         Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
@@ -154,6 +156,10 @@ fn is_endpoint(text: &str) -> bool {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
     host.is_some_and(|host| is_word(host) && !host.contains(['/', '@', '?', '#']))
+}
+
+fn is_listen(text: &str) -> bool {
+    text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok()
 }
 
 fn is_name(text: &str) -> bool {

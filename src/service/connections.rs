@@ -25,7 +25,7 @@ use fetches::Answer;
 /// A request is short and sent at once: who takes longer is no hook program.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Beyond the bounds of the work itself, for waiting its turn.
-const QUEUE_TIME: Duration = Duration::from_secs(15);
+pub const QUEUE_TIME: Duration = Duration::from_secs(15);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,10 +47,26 @@ struct Asker {
 }
 
 /// What the service says of itself.
+#[derive(Clone)]
 pub struct About {
     pub started_at: DateTime<Utc>,
     pub cluster: String,
     pub repository: String,
+}
+
+impl About {
+    /// What it is doing; `None` when it is stopping.
+    pub async fn status(&self, pushes: &pushes::Handle, fetches: &fetches::Handle) -> Option<Status> {
+        Some(Status {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            cluster: self.cluster.clone(),
+            repository: self.repository.clone(),
+            archiving: pushes.report().await?,
+            fetching: fetches.report().await?,
+        })
+    }
 }
 
 impl Connections {
@@ -166,25 +182,17 @@ impl Asker {
             }
             Request::Fetch { name, destination, end } => {
                 let fetch = fetch_request(&name, destination, &end).map_err(|error| render(&error))?;
-                self.fetches.fetch(fetch).await.map(|fetched| match fetched {
-                    Answer::Ready(path) => Reply::Delivered { path: path.into_os_string().into_vec() },
-                    Answer::Absent => Reply::Absent,
-                })
+                match self.fetches.fetch(fetch).await.map_err(|failure| failure.text())? {
+                    Answer::Ready(path) => Ok(Reply::Delivered { path: path.into_os_string().into_vec() }),
+                    Answer::Absent => Ok(Reply::Absent),
+                }
             }
             Request::Status => self.status().await.ok_or_else(|| "ERROR: the service is stopping\n".to_string()),
         }
     }
 
     async fn status(&self) -> Option<Reply> {
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            pid: std::process::id(),
-            started_at: self.about.started_at,
-            cluster: self.about.cluster.clone(),
-            repository: self.about.repository.clone(),
-            archiving: self.pushes.report().await?,
-            fetching: self.fetches.report().await?,
-        };
+        let mut status = self.about.status(&self.pushes, &self.fetches).await?;
         // Cut, it could not be read.
         while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT && status.archiving.backlogs.pop().is_some() {}
         Some(Reply::Status(serde_json::to_vec(&status).ok()?))

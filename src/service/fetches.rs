@@ -13,12 +13,14 @@ use tokio::time::{Instant, sleep_until};
 use super::session::{Entry, IDLE, Session};
 use super::spool::Spool;
 use super::status::Fetching;
-use super::{Options, memory, render};
+use super::{lines, memory};
 use crate::budget::Budget;
-use crate::error::{Hint, with_hint};
-use crate::postgres::archive::Fetcher;
+use crate::error::{Hint, find, hints, one_line, with_hint};
+use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::absent::is_beyond;
+use crate::postgres::archive::{Fetcher, Gap, HistoryLost};
 use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
+use crate::repo::ObjectError;
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
@@ -34,13 +36,51 @@ pub struct Request {
     pub end: Option<SegmentName>,
 }
 
-/// What came of a request. That there is neither is an error.
+/// What came of a request. That there is neither is a [`Failure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The file lies here, whole, for the asker to rename to its destination.
     Ready(PathBuf),
     /// The repository proves that there is no such file.
     Absent,
+}
+
+/// Why there is neither a file nor the proof that there is none.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// On one line.
+    pub what: String,
+    pub hints: Vec<String>,
+}
+
+/// What to make of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The file was lost: WAL goes on after it.
+    Lost,
+    /// The object is there and cannot be used.
+    Damaged,
+    /// Asked of the wrong service, or of one that is stopping, or the repository does not answer.
+    Other,
+}
+
+impl Failure {
+    fn of(error: &anyhow::Error) -> Self {
+        let kind = if find::<Gap>(error).is_some() || find::<HistoryLost>(error).is_some() {
+            FailureKind::Lost
+        } else if matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. })) {
+            FailureKind::Damaged
+        } else {
+            FailureKind::Other
+        };
+        Self { kind, what: one_line(error), hints: hints(error).into_iter().map(str::to_string).collect() }
+    }
+
+    /// The lines that a hook program prints.
+    pub fn text(&self) -> String {
+        lines(&self.what, self.hints.iter().map(String::as_str))
+    }
 }
 
 /// Asks the owner.
@@ -53,7 +93,7 @@ pub struct Handle {
 /// A request that waits for its answer.
 pub struct Asked {
     pub request: Request,
-    reply: oneshot::Sender<Result<Answer, String>>,
+    reply: oneshot::Sender<Result<Answer, Failure>>,
 }
 
 enum Message {
@@ -86,17 +126,18 @@ pub struct Owner {
     jobs: JoinSet<Event>,
     warm: bool,
     done: Fetching,
+    durations: Durations,
 }
 
-/// The owner, and what asks it.
-pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owner) {
+/// The owner, which fetches `prefetch` segments ahead, and what asks it.
+pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Durations) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let size = fetcher.cluster().description.segment_size;
     let system_identifier = fetcher.cluster().description.system_identifier;
     let owner = Owner {
         fetcher,
         budget,
-        prefetch: options.prefetch,
+        prefetch,
         size,
         requests,
         closed: false,
@@ -104,16 +145,18 @@ pub fn new(fetcher: Fetcher, options: &Options, budget: Budget) -> (Handle, Owne
         jobs: JoinSet::new(),
         warm: false,
         done: Fetching::default(),
+        durations,
     };
     (Handle { requests: sender, system_identifier }, owner)
 }
 
 impl Handle {
-    /// Gets a file ready beside its destination, or says that there is none. The error is text for the hook.
-    pub async fn fetch(&self, request: Request) -> Result<Answer, String> {
-        self.check_cluster(&request.destination).await.map_err(|error| render(&error))?;
+    /// Gets a file ready beside its destination, or says that there is none.
+    pub async fn fetch(&self, request: Request) -> Result<Answer, Failure> {
+        self.check_cluster(&request.destination).await.map_err(|error| Failure::of(&error))?;
         let (reply, answer) = oneshot::channel();
-        let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
+        let gone =
+            || Failure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
         self.requests.send(Message::Fetch(Asked { request, reply })).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -180,7 +223,7 @@ impl Owner {
         let folder = asked.request.destination.parent().unwrap_or(Path::new("/")).to_path_buf();
         let session = match self.session(&folder) {
             Ok(session) => session,
-            Err(error) => return answer(asked, Err(render(&error.into()))),
+            Err(error) => return answer(asked, Err(Failure::of(&error.into()))),
         };
         session.used = Instant::now();
         session.end = asked.request.end;
@@ -238,6 +281,7 @@ impl Owner {
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         let next_proof = session.next_proof_at(&name);
+        let durations = self.durations.clone();
         self.warm = true;
         self.jobs.spawn(async move {
             let obtain = async {
@@ -264,7 +308,7 @@ impl Owner {
                 proof = Some(Instant::now());
                 obtain.await
             };
-            let result = work.await.map(|obtained| obtained.then_some(place));
+            let result = durations.time(Phase::Fetch, work).await.map(|obtained| obtained.then_some(place));
             let line = match (&result, name) {
                 (Ok(Some(place)), WalFileName::History(_)) => read_line(place, name).await,
                 _ => None,
@@ -280,8 +324,10 @@ impl Owner {
         session.entries.insert(name, Entry::Coming { waiting: Vec::new(), ahead: true });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
+        let durations = self.durations.clone();
         self.jobs.spawn(async move {
-            let retrieved = retrieve(&fetcher, &budget, bytes, &spool, name, &place).await;
+            let retrieve = retrieve(&fetcher, &budget, bytes, &spool, name, &place);
+            let retrieved = durations.time(Phase::FetchAhead, retrieve).await;
             let result = retrieved.map(|retrieved| retrieved.then_some(place));
             Event::Obtained { folder, name, result, proof: None, line: None }
         });
@@ -347,9 +393,9 @@ impl Owner {
                 waiting.for_each(|asked| self.ask(asked));
             }
             Err(error) => {
-                let text = render(&error);
-                self.done.failed.note(name, &text);
-                waiting.into_iter().for_each(|asked| answer(asked, Err(text.clone())));
+                let failure = Failure::of(&error);
+                self.done.failed.note(name, &failure.text());
+                waiting.into_iter().for_each(|asked| answer(asked, Err(failure.clone())));
             }
         }
     }
@@ -407,7 +453,7 @@ impl Owner {
     }
 }
 
-fn answer(asked: Asked, result: Result<Answer, String>) {
+fn answer(asked: Asked, result: Result<Answer, Failure>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
 }

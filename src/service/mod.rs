@@ -2,13 +2,14 @@
 //! It remembers nothing that the repository or the file system cannot prove.
 //!
 //! Three tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers.
-//! They stop in this order: each ends when the one before it has let go of it and its own work is done.
+//! They stop in this order: each ends when the one before it has let go of it and its own work is done. Beside them
+//! [`crate::http`] answers.
 
-mod connections;
-mod fetches;
+pub mod connections;
+pub mod fetches;
 mod memory;
 mod peers;
-mod pushes;
+pub mod pushes;
 mod ready;
 mod remembered;
 mod session;
@@ -27,6 +28,8 @@ use tokio::task::JoinSet;
 
 use crate::budget::Budget;
 use crate::error::{hints, one_line};
+use crate::http;
+use crate::metrics::Durations;
 use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
 
@@ -55,6 +58,8 @@ pub struct Options {
     pub memory: u64,
     /// For one access to the repository.
     pub timeout: Duration,
+    /// `None`: no HTTP.
+    pub http: Option<http::Options>,
 }
 
 /// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
@@ -73,15 +78,29 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),
     };
-    let budget = Budget::new(options.memory);
+    let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
-    let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
-    let (fetches, fetch_owner) =
-        fetches::new(Fetcher::new(cluster, options.timeout, options.workers), &options, budget);
+    let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone(), durations.clone());
+    let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
+    let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    if let Some(http) = options.http.clone() {
+        let service = http::Service {
+            cluster,
+            about: about.clone(),
+            pushes: pushes.clone(),
+            fetches: fetches.clone(),
+            durations,
+            timeout: options.timeout,
+            queue_time: connections::QUEUE_TIME,
+            prefetch: options.prefetch,
+        };
+        let (server, stopped) = (http::Server::bind(http, service).await?, stopped.clone());
+        parts.spawn(async move { ("HTTP", server.run(stopped).await) });
+    }
+    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
     parts.spawn(async move { ("pushes", push_owner.run().await) });
     parts.spawn(async move { ("fetches", fetch_owner.run().await) });
@@ -114,8 +133,12 @@ fn unexpected(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::Joi
     }
 }
 
-/// An error in the lines that a hook program prints. The one place that makes text of errors for the socket.
+/// An error in the lines that a hook program prints. Here alone text of errors is made for the socket.
 fn render(error: &anyhow::Error) -> String {
-    let hints = hints(error).into_iter().map(|hint| format!("\nHINT: {hint}"));
-    format!("ERROR: {}{}\n", one_line(error), hints.collect::<String>())
+    lines(&one_line(error), hints(error))
+}
+
+fn lines<'a>(what: &str, hints: impl IntoIterator<Item = &'a str>) -> String {
+    let hints = hints.into_iter().map(|hint| format!("\nHINT: {hint}"));
+    format!("ERROR: {what}{}\n", hints.collect::<String>())
 }

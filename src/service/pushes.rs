@@ -16,6 +16,7 @@ use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher};
 use super::{Options, memory, render};
 use crate::budget::{Budget, Share};
+use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
 use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored};
 
@@ -131,10 +132,11 @@ pub struct Owner {
     warm: bool,
     done: Archiving,
     speed: Speed,
+    durations: Durations,
 }
 
 /// The owner, and what asks it.
-pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner) {
+pub fn new(pusher: Pusher, options: &Options, budget: Budget, durations: Durations) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
     let mut owner = Owner {
@@ -159,6 +161,7 @@ pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner)
         warm: false,
         done: Archiving::default(),
         speed: Speed::default(),
+        durations,
     };
     if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
         owner.folder(pg_wal);
@@ -249,6 +252,7 @@ impl Owner {
     fn start(&mut self, path: PathBuf, asked: Option<Asked>) {
         let (pusher, budget) = (self.pusher.clone(), self.budget.clone());
         let size = pusher.cluster().description.segment_size;
+        let durations = self.durations.clone();
         self.compressing += 1;
         self.warm = true;
         self.running.insert(path.clone(), Running { asked, late: Vec::new() });
@@ -256,7 +260,8 @@ impl Owner {
             let worst = wal_file_name(&path).map_or(0, |name| worst_memory(&name, size));
             let mut share = budget.share(worst).await;
             let from = path.clone();
-            let work = tokio::task::spawn_blocking(move || pusher.prepare(&from)).await;
+            let work = tokio::task::spawn_blocking(move || pusher.prepare(&from));
+            let work = durations.time(Phase::PushPrepare, work).await;
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
             let prepared = prepared.map(Box::new);
             share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
@@ -285,9 +290,9 @@ impl Owner {
     }
 
     fn store(&mut self, prepared: Box<Prepared>, share: Share) {
-        let pusher = self.pusher.clone();
+        let (pusher, durations) = (self.pusher.clone(), self.durations.clone());
         self.jobs.spawn(async move {
-            let stored = pusher.store(&prepared).await;
+            let stored = durations.time(Phase::PushStore, pusher.store(&prepared)).await;
             drop(share);
             Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored }
         });

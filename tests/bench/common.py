@@ -205,7 +205,7 @@ def service(scratch, config, env=None):
 def walden_config(scratch, dsn, url=None, **settings):
     """A configuration file; settings as section__key."""
     lines = [f'repository.url = "{url or "file://" + scratch.join("repository")}"', f'postgresql.dsn = "{dsn}"',
-             f'service.socket = "{scratch.join("hook.sock")}"', 'log.level = "warn"']
+             f'service.socket = "{scratch.join("hook.sock")}"', 'log.level = "warn"', 'http.listen = ""']
     for name, value in settings.items():
         lines.append(f"{name.replace('__', '.')} = {value}")
     return scratch.write("walden.toml", "\n".join(lines) + "\n")

@@ -72,8 +72,10 @@ impl Walden {
     fn at(scratch: &Scratch, cluster: &Cluster, name: &str, url: &str, settings: &str) -> Self {
         let socket = scratch.join(&format!("{name}.sock"));
         let dsn = cluster.dsn().replace('\\', "\\\\").replace('"', "\\\"");
+        // Tests run side by side; those of HTTP choose a port of their own.
+        let quiet = if settings.contains("http.listen") { "" } else { "http.listen = \"\"\n" };
         let text = format!(
-            "repository.url = \"{url}\"\ncluster.name = \"{name}\"\npostgresql.dsn = \"{dsn}\"\n\
+            "{quiet}repository.url = \"{url}\"\ncluster.name = \"{name}\"\npostgresql.dsn = \"{dsn}\"\n\
              service.socket = \"{}\"\n{settings}\n",
             socket.display()
         );
@@ -101,6 +103,12 @@ impl Walden {
     /// What goes into restore_command.
     pub fn restore_command(&self) -> String {
         format!("{} %f %p", self.hook("restore-command"))
+    }
+
+    /// What goes into restore_command where there is no repository, only a service to be asked.
+    pub fn restore_command_from(url: &str, token_file: &Path) -> String {
+        let program = Self::program("restore-command");
+        format!("\"{}\" --url {url} --token-file \"{}\" %f %p", program.display(), token_file.display())
     }
 
     fn hook(&self, name: &str) -> String {

@@ -9,6 +9,7 @@ mod backup_crash;
 mod check;
 mod errors;
 mod foundation;
+mod http;
 mod oracle;
 mod repo;
 mod restore;

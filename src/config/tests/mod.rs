@@ -85,6 +85,7 @@ fn other_value(key: &Key) -> (String, String) {
         Kind::Name => "other-1",
         Kind::Path { .. } => "/other/path",
         Kind::Endpoint => "https://other:9000",
+        Kind::Listen => "[::1]:9000",
         Kind::Word => "other/word",
         Kind::Secret => "host=other",
         Kind::Integer { .. } | Kind::Workers { .. } => return ("7".into(), "7".into()),
@@ -122,7 +123,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -133,6 +134,8 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                 s.backup,
                 s.restore,
                 s.service,
+                s.http,
+                s.http.token.expose(),
                 s.log
             )
         };
@@ -172,6 +175,10 @@ fn the_defaults_are_the_documented_ones() {
     assert!(backup.verify_checksums);
     assert_eq!(settings.service.socket, Path::new("/run/walden/hook.sock"));
     assert_eq!(settings.service.max_connections, 32);
+    let http = &settings.http;
+    assert_eq!((http.listen, http.max_connections), ("127.0.0.1:8432".parse().ok(), 64));
+    assert_eq!((http.refresh_interval, http.wal_memory), (Duration::from_secs(60), 48 << 20));
+    assert!(http.token.is_empty() && http.token_file.is_none() && http.tls_certificate.is_none());
     assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert!(settings.warnings.is_empty());
 }

@@ -35,6 +35,7 @@ fn a_value_beyond_its_bounds_is_refused_and_the_bounds_are_accepted() {
         ("WALDEN_BACKUP__MAX_RATE", ["32KiB", "1GiB"], ["31KiB", "1025MiB"]),
         ("WALDEN_BACKUP__MAX_RATE", ["", "1 GiB"], ["99999999999GiB", "1MB"]),
         ("WALDEN_CLUSTER__NAME", ["0", "a_b-c"], ["_a", "Main"]),
+        ("WALDEN_HTTP__LISTEN", ["", "[::]:1"], ["localhost:80", "127.0.0.1"]),
         ("WALDEN_CLUSTER__DATA_DIRECTORY", ["", "/a b"], ["data", "./x"]),
     ] {
         for value in good {

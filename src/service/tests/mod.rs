@@ -114,6 +114,7 @@ pub fn options(socket: &Path) -> Options {
         workers: 2,
         memory: 8 << 20,
         timeout: Duration::from_secs(5),
+        http: None,
     }
 }
 

@@ -1,0 +1,517 @@
+//! What answers look like. Apart from the core's own types, so that a change there is no silent change of the API.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::facts::Known;
+use super::windows::Window;
+use crate::postgres::catalog::{
+    BackupDescription, ClusterDescription, Gap, Nearest, Reason, RecoveryPlan, Unreachable, WalRange,
+};
+use crate::postgres::types::{SegmentSize, TimelineHistory};
+use crate::service::status::{Archiving, Backlog};
+
+/// From when the answer is: what the repository got later is not in it yet.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AsOf {
+    /// When the repository was read.
+    pub read_at: DateTime<Utc>,
+    /// Seconds since then.
+    pub age_seconds: f64,
+    /// Why it could not be read anew since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub failed: Option<String>,
+}
+
+impl AsOf {
+    /// The age at `now` of what was read at `read_at`.
+    pub fn at(now: DateTime<Utc>, read_at: DateTime<Utc>, known: &Known) -> Self {
+        Self { read_at, age_seconds: (now - read_at).as_seconds_f64().max(0.0), failed: known.failed.clone() }
+    }
+}
+
+/// All clusters of this service.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Clusters {
+    pub clusters: Vec<ClusterEntry>,
+}
+
+/// One cluster, as it was registered.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClusterEntry {
+    #[schema(example = "main")]
+    name: String,
+    /// As `pg_controldata` prints it. A string, because it has more digits than JavaScript's numbers.
+    #[schema(example = "7301234567890123456")]
+    system_identifier: String,
+    /// Bytes in a WAL segment.
+    segment_bytes: u64,
+    versions: Vec<Version>,
+}
+
+/// A major version of PostgreSQL, and when it was first seen.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Version {
+    major: u32,
+    since: DateTime<Utc>,
+}
+
+impl From<&ClusterDescription> for ClusterEntry {
+    fn from(cluster: &ClusterDescription) -> Self {
+        let version =
+            |seen: &crate::postgres::catalog::MajorSince| Version { major: seen.major.number(), since: seen.since };
+        Self {
+            name: cluster.name.to_string(),
+            system_identifier: cluster.system_identifier.to_string(),
+            segment_bytes: cluster.segment_size.bytes(),
+            versions: cluster.versions.iter().map(version).collect(),
+        }
+    }
+}
+
+/// A cluster: what can be restored, and how much would be lost now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClusterState {
+    #[serde(flatten)]
+    pub cluster: ClusterEntry,
+    pub as_of: AsOf,
+    /// What can be restored, by the timeline that is followed.
+    pub windows: Vec<Window>,
+    /// Stretches of WAL that are missing; `wal` tells which.
+    pub gaps: u64,
+    /// The newest complete base backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub last_backup: Option<Backup>,
+    /// Absent when no WAL is archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rpo: Option<Rpo>,
+    /// Absent while the service starts or stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub archiving: Option<ArchivingState>,
+}
+
+/// The recovery point objective as it is now: how much work would be gone if the server were.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rpo {
+    /// When the newest archived WAL was stored. What was committed later exists on the server alone; a server that
+    /// commits nothing loses nothing.
+    protected_until: DateTime<Utc>,
+    /// Seconds since then.
+    seconds: f64,
+}
+
+impl Rpo {
+    /// At `now`, when the newest WAL was stored at `stored`.
+    pub fn at(now: DateTime<Utc>, stored: DateTime<Utc>) -> Self {
+        Self { protected_until: stored, seconds: (now - stored).as_seconds_f64().max(0.0) }
+    }
+}
+
+/// What archiving is doing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ArchivingState {
+    /// Files stored since the service started.
+    stored_files: u64,
+    /// The last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_stored: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_stored_at: Option<DateTime<Utc>>,
+    /// Attempts that failed since the service started.
+    failed_files: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_failed_at: Option<DateTime<Utc>>,
+    /// Files that wait on all servers that archive here.
+    waiting_files: u64,
+    /// Since when the oldest of them waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    waiting_since: Option<DateTime<Utc>>,
+}
+
+impl From<&Archiving> for ArchivingState {
+    fn from(archiving: &Archiving) -> Self {
+        Self {
+            stored_files: archiving.stored.count,
+            last_stored: archiving.stored.last.clone(),
+            last_stored_at: archiving.stored.last_at,
+            failed_files: archiving.failed.count.count,
+            last_failed_at: archiving.failed.count.last_at,
+            waiting_files: waiting_files(&archiving.backlogs),
+            waiting_since: waiting_since(&archiving.backlogs),
+        }
+    }
+}
+
+/// Files that wait and are not stored yet.
+pub fn waiting_files(backlogs: &[Backlog]) -> u64 {
+    backlogs.iter().map(|backlog| backlog.files.saturating_sub(backlog.stored)).sum()
+}
+
+/// Since when the oldest one waits.
+pub fn waiting_since(backlogs: &[Backlog]) -> Option<DateTime<Utc>> {
+    backlogs.iter().filter_map(|backlog| backlog.oldest_since).min()
+}
+
+/// Base backups, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Backups {
+    pub as_of: AsOf,
+    pub backups: Vec<Backup>,
+    /// Backups that cannot be used.
+    pub damaged: Vec<DamagedBackup>,
+    /// Being taken, or interrupted.
+    pub unfinished: Vec<String>,
+}
+
+/// A complete base backup.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Backup {
+    #[schema(example = "20260131-030000Z")]
+    id: String,
+    label: String,
+    started_at: DateTime<Utc>,
+    /// Every later commit is after `stop_lsn`.
+    stopped_at: DateTime<Utc>,
+    #[schema(example = "0/3000028")]
+    start_lsn: String,
+    timeline: u32,
+    /// It can be restored to here and later.
+    #[schema(example = "0/3000100")]
+    stop_lsn: String,
+    stop_timeline: u32,
+    #[schema(example = "15.18")]
+    server_version: String,
+    from_standby: bool,
+    data_checksums: bool,
+    /// Pages whose checksums were wrong; with any it is restored only when it is named.
+    checksum_failures: u64,
+    files: u64,
+    plain_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl From<&BackupDescription> for Backup {
+    fn from(backup: &BackupDescription) -> Self {
+        Self {
+            id: backup.id.to_string(),
+            label: backup.label.clone(),
+            started_at: backup.started_at,
+            stopped_at: backup.stopped_at,
+            start_lsn: backup.start_lsn.to_string(),
+            timeline: backup.timeline.0,
+            stop_lsn: backup.stop_lsn.to_string(),
+            stop_timeline: backup.stop_timeline.0,
+            server_version: backup.server_version.clone(),
+            from_standby: backup.from_standby,
+            data_checksums: backup.data_checksums,
+            checksum_failures: backup.checksum_failures.len() as u64,
+            files: backup.file_count,
+            plain_bytes: backup.plain_bytes,
+            stored_bytes: backup.stored_bytes,
+        }
+    }
+}
+
+/// A base backup that cannot be used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DamagedBackup {
+    pub id: String,
+    pub why: String,
+}
+
+/// Archived WAL.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Wal {
+    pub as_of: AsOf,
+    /// Bytes in a segment.
+    pub segment_bytes: u64,
+    pub ranges: Vec<Range>,
+    pub gaps: Vec<MissingWal>,
+}
+
+/// Segments of one timeline without a gap between them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Range {
+    timeline: u32,
+    #[schema(example = "000000010000000000000001")]
+    first: String,
+    #[schema(example = "00000001000000000000000A")]
+    last: String,
+    #[schema(example = "0/1000000")]
+    start_lsn: String,
+    /// The first LSN after it.
+    #[schema(example = "0/B000000")]
+    end_lsn: String,
+    segments: u64,
+    stored_bytes: u64,
+    first_stored: DateTime<Utc>,
+    last_stored: DateTime<Utc>,
+}
+
+impl Range {
+    /// A range of segments of this size.
+    pub fn of(range: &WalRange, size: SegmentSize) -> Self {
+        Self {
+            timeline: range.timeline().0,
+            first: range.first.to_string(),
+            last: range.last.to_string(),
+            start_lsn: range.first.start(size).to_string(),
+            end_lsn: range.last.end(size).to_string(),
+            segments: range.segments,
+            stored_bytes: range.stored_bytes,
+            first_stored: range.first_stored,
+            last_stored: range.last_stored,
+        }
+    }
+}
+
+/// Segments that are missing although later ones are there.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MissingWal {
+    timeline: u32,
+    first_missing: String,
+    last_missing: String,
+    segments: u64,
+}
+
+impl From<&Gap> for MissingWal {
+    fn from(gap: &Gap) -> Self {
+        Self {
+            timeline: gap.first_missing.timeline.0,
+            first_missing: gap.first_missing.to_string(),
+            last_missing: gap.last_missing.to_string(),
+            segments: gap.segments,
+        }
+    }
+}
+
+/// The tree of timelines.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Timelines {
+    pub as_of: AsOf,
+    pub timelines: Vec<Timeline>,
+}
+
+/// A timeline and where it left its parent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Timeline {
+    pub timeline: u32,
+    /// Absent for the first one, and when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub parent: Option<Parent>,
+    pub history: History,
+    /// Why the history file cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub damage: Option<String>,
+}
+
+/// The timeline that another one left.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Parent {
+    timeline: u32,
+    /// The first byte that is not the parent's.
+    #[schema(example = "0/5000000")]
+    switch_lsn: String,
+    /// As the history file says.
+    reason: String,
+}
+
+impl Parent {
+    /// The parent that a history tells.
+    pub fn of(history: &TimelineHistory) -> Option<Self> {
+        let last = history.ancestors.last()?;
+        Some(Self { timeline: last.timeline.0, switch_lsn: last.switch_lsn.to_string(), reason: last.reason.clone() })
+    }
+}
+
+/// What is known of a timeline's history file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum History {
+    /// The first timeline has none.
+    None,
+    Known,
+    /// It is not archived, so where the timeline comes from is not known.
+    Missing,
+    Damaged,
+}
+
+/// Where the target of a recovery lies, and how to get there.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecoveryTarget {
+    pub as_of: AsOf,
+    pub place: Place,
+    /// The target in words.
+    pub target: String,
+    /// How it is restored; with `place` `present` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub plan: Option<Plan>,
+    /// Why it cannot be restored; with every other `place`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub unreachable: Option<NotReachable>,
+}
+
+/// Where a target lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// It can be restored.
+    Present,
+    /// Behind the end of what is archived.
+    Future,
+    /// Before the end of the oldest usable base backup.
+    Past,
+    /// What would be needed is missing.
+    NoData,
+}
+
+/// How a target is restored.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Plan {
+    backup: Backup,
+    /// Why this backup.
+    reason: String,
+    /// The timeline that recovery follows to.
+    timeline: u32,
+    path: Vec<Step>,
+    /// The WAL that replay may read, in order.
+    wal: Vec<Piece>,
+    segments: u64,
+    /// Bytes of the stored WAL, estimated.
+    wal_bytes: u64,
+    /// The first LSN that is not archived on the path.
+    #[schema(example = "0/B000000")]
+    wal_reaches: String,
+    /// What PostgreSQL is told.
+    settings: Vec<Setting>,
+    warnings: Vec<String>,
+    /// What restores it; DIR stands for the new data directory.
+    #[schema(example = "walden restore --to-dir DIR --lsn 0/3000100")]
+    command: String,
+}
+
+/// One timeline of the path, and the LSNs that are its own.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Step {
+    timeline: u32,
+    from: String,
+    /// Absent for the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    to: Option<String>,
+}
+
+/// Segments that recovery reads one after the other.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Piece {
+    first: String,
+    last: String,
+    segments: u64,
+    stored_bytes: u64,
+}
+
+/// A setting of `postgresql.conf`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Setting {
+    name: String,
+    value: String,
+}
+
+impl From<&RecoveryPlan> for Plan {
+    fn from(plan: &RecoveryPlan) -> Self {
+        let step = |step: &crate::postgres::catalog::PathStep| Step {
+            timeline: step.timeline.0,
+            from: step.from.to_string(),
+            to: step.to.map(|lsn| lsn.to_string()),
+        };
+        let piece = |piece: &crate::postgres::catalog::WalPiece| Piece {
+            first: piece.first.to_string(),
+            last: piece.last.to_string(),
+            segments: piece.segments,
+            stored_bytes: piece.stored_bytes,
+        };
+        let setting = |(name, value): &(String, String)| Setting { name: name.clone(), value: value.clone() };
+        Self {
+            backup: (&plan.backup).into(),
+            reason: plan.reason.clone(),
+            timeline: plan.timeline.0,
+            path: plan.path.iter().map(step).collect(),
+            wal: plan.wal.iter().map(piece).collect(),
+            segments: plan.segments,
+            wal_bytes: plan.wal_bytes,
+            wal_reaches: plan.wal_reaches.to_string(),
+            settings: plan.settings.iter().map(setting).collect(),
+            warnings: plan.warnings.clone(),
+            command: command(&plan.request.arguments()),
+        }
+    }
+}
+
+/// Why a target cannot be restored, and what can.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NotReachable {
+    reason: String,
+    hint: String,
+    /// The nearest earlier moment that can be restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    nearest_before: Option<Moment>,
+    /// The nearest later moment that can be restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    nearest_after: Option<Moment>,
+    /// Backups that were passed over, and why.
+    notes: Vec<String>,
+}
+
+/// A moment that can be restored.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Moment {
+    words: String,
+    command: String,
+}
+
+impl From<&Nearest> for Moment {
+    fn from(nearest: &Nearest) -> Self {
+        Self { words: nearest.words.clone(), command: command(&nearest.arguments) }
+    }
+}
+
+impl From<&Unreachable> for NotReachable {
+    fn from(refused: &Unreachable) -> Self {
+        Self {
+            reason: refused.reason.to_string(),
+            hint: refused.hint(),
+            nearest_before: refused.nearest_before.as_ref().map(Into::into),
+            nearest_after: refused.nearest_after.as_ref().map(Into::into),
+            notes: refused.notes.clone(),
+        }
+    }
+}
+
+impl From<&Reason> for Place {
+    fn from(reason: &Reason) -> Self {
+        match reason {
+            Reason::BeforeOldestBackup { .. } => Self::Past,
+            Reason::BeyondArchive { .. } => Self::Future,
+            _ => Self::NoData,
+        }
+    }
+}
+
+fn command(arguments: &str) -> String {
+    format!("walden restore --to-dir DIR {arguments}")
+}

@@ -1,0 +1,121 @@
+//! HTTP: what can be restored and to which moments, what the service is doing, and WAL for machines that restore without
+//! the repository's credentials (docs/operations/http.md).
+//!
+//! Nothing here can hold up the hooks: answers are made of copies in memory, which owners of their own renew; WAL is
+//! fetched by an owner of its own with memory of its own; connections, time, and threads at once are bounded.
+
+mod app;
+mod dto;
+mod facts;
+mod guard;
+mod listen;
+mod options;
+mod problem;
+mod restores;
+mod routes;
+mod shown;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod windows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::budget::Budget;
+use crate::metrics::Durations;
+use crate::postgres::archive::Fetcher;
+use crate::postgres::cluster::Cluster;
+use crate::service::connections::About;
+use crate::service::{fetches, pushes};
+
+pub use options::Options;
+
+use app::{App, COMPUTED_AT_ONCE};
+use facts::Reader;
+use listen::Connections;
+use restores::Restores;
+use status::Watcher;
+
+/// Where the description of the API lies.
+const DOCUMENT_PATH: &str = "/v1/openapi.json";
+/// Files decompressed at once for restoring machines.
+const WORKERS: usize = 1;
+
+/// What HTTP tells about.
+pub struct Service {
+    pub cluster: Cluster,
+    pub about: About,
+    pub pushes: pushes::Handle,
+    pub fetches: fetches::Handle,
+    pub durations: Durations,
+    /// For one access to the repository.
+    pub timeout: Duration,
+    /// Beyond that, for waiting its turn.
+    pub queue_time: Duration,
+    /// Segments fetched ahead of the one asked for.
+    pub prefetch: usize,
+}
+
+/// HTTP, ready to serve.
+pub struct Server {
+    connections: Connections,
+    router: Router,
+    reader: Reader,
+    watcher: Watcher,
+    fetch_owner: fetches::Owner,
+}
+
+impl Server {
+    /// Listens. Errors: the address is taken, or not this machine's.
+    pub async fn bind(options: Options, service: Service) -> anyhow::Result<Self> {
+        let connections = Connections::bind(options.listen, options.tls.clone(), options.max_connections).await?;
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        tracing::info!("answering on {scheme}://{}", connections.address()?);
+        let (app, reader, watcher, fetch_owner) = parts(options, service);
+        Ok(Self { connections, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner })
+    }
+
+    /// Serves until `stopped` says so.
+    pub async fn run(self, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        parts.spawn(self.reader.run(stopped.clone()));
+        parts.spawn(self.watcher.run(stopped.clone()));
+        parts.spawn(self.connections.run(self.router, stopped));
+        // Ends when the routes, which ask it, are gone.
+        parts.spawn(self.fetch_owner.run());
+        while let Some(ended) = parts.join_next().await {
+            ended.context("a part of HTTP failed")??;
+        }
+        Ok(())
+    }
+}
+
+fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::Owner) {
+    let Service { cluster, about, durations, timeout, .. } = service;
+    let (reader, known) = Reader::new(cluster.clone(), options.refresh_interval, durations.clone());
+    let (watcher, status) = Watcher::new(about, service.pushes, service.fetches);
+    let description = cluster.description.clone();
+    let (fetcher, budget) = (Fetcher::new(cluster, timeout, WORKERS), Budget::new(options.wal_memory));
+    let (fetches, fetch_owner) = fetches::new(fetcher, service.prefetch, budget, durations.clone());
+    let restores = Restores::new(fetches, &options.spool, &description.name.to_string());
+    restores.tidy();
+    let app = App {
+        cluster: description,
+        known,
+        status,
+        restores,
+        tokens: options.tokens,
+        durations,
+        requests: app::Requests::default(),
+        longest: timeout + service.queue_time,
+        computing: Semaphore::new(COMPUTED_AT_ONCE),
+    };
+    (app, reader, watcher, fetch_owner)
+}

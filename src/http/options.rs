@@ -1,0 +1,136 @@
+//! What the settings say about HTTP, checked before anything listens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::tokens::{Tokens, read_private};
+use crate::config;
+use crate::error::{Hint, with_hint};
+
+/// How HTTP is served; all bounds of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub listen: SocketAddr,
+    pub tokens: Tokens,
+    /// HTTPS instead of HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// Between two readings of the repository.
+    pub refresh_interval: Duration,
+    /// Where WAL lies that was fetched for restoring machines.
+    pub spool: PathBuf,
+    /// Bytes of compressed WAL held for them.
+    pub wal_memory: u64,
+}
+
+impl Options {
+    /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
+    pub fn of(settings: &config::Http) -> anyhow::Result<Option<Self>> {
+        let Some(listen) = settings.listen else { return Ok(None) };
+        let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
+        let tls = match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
+            (None, None) => None,
+            _ => {
+                let error = anyhow!("one of http.tls_certificate and http.tls_key is set, the other is not");
+                bail!(with_hint(error, "set both for HTTPS, or neither for HTTP"));
+            }
+        };
+        if !listen.ip().is_loopback() {
+            if tokens.is_empty() {
+                let error = anyhow!("http.listen is {listen}, which other machines reach, and there is no token");
+                let hint = "set http.token_file, or listen on 127.0.0.1";
+                bail!(with_hint(error, hint));
+            }
+            if tls.is_none() {
+                tracing::warn!("http.listen is {listen} without TLS: tokens and WAL cross the network in the clear");
+            }
+        }
+        Ok(Some(Self {
+            listen,
+            tokens,
+            tls,
+            max_connections: settings.max_connections,
+            refresh_interval: settings.refresh_interval,
+            spool: settings.spool.clone(),
+            wal_memory: settings.wal_memory,
+        }))
+    }
+}
+
+fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let shown = certificate.display();
+    let pem = std::fs::read(certificate)
+        .with_context(|| format!("cannot read \"{shown}\", named by http.tls_certificate"))
+        .hint("the file must be readable by the user who runs `walden serve`")?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.with_context(|| format!("cannot use \"{shown}\", named by http.tls_certificate"))?;
+    ensure!(!chain.is_empty(), "there is no certificate in \"{shown}\", named by http.tls_certificate");
+    let text = read_private(key, "http.tls_key", "the file must be readable by the user who runs `walden serve`")?;
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .with_context(|| format!("cannot use \"{}\", named by http.tls_key", key.display()))
+        .hint("it must be a private key in PEM form")?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .with_context(|| format!("the certificate in \"{shown}\" and the key do not fit"))
+        .hint("http.tls_certificate is the server's own certificate, then those that lead to its authority")?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, Settings};
+    use crate::error::{hints, one_line};
+
+    fn settings(change: impl FnOnce(&mut config::Http)) -> config::Http {
+        let env = [("WALDEN_REPOSITORY__URL", "file:///srv/archive")];
+        let settings: Settings = config::load(None, env).unwrap();
+        let mut http = settings.http;
+        change(&mut http);
+        http
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_token() {
+        for address in ["0.0.0.0:8432", "[::]:8432", "192.0.2.1:8432"] {
+            let mut open = settings(|http| http.listen = address.parse().ok());
+            let error = Options::of(&open).unwrap_err();
+            assert!(one_line(&error).contains(address) && hints(&error)[0].contains("http.token_file"), "{error:#}");
+            open.token = Secret::new("0123456789abcdef");
+            assert!(Options::of(&open).unwrap().is_some());
+        }
+        for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {
+            let local = settings(|http| http.listen = address.parse().ok());
+            assert!(Options::of(&local).unwrap().unwrap().tokens.is_empty(), "{address}");
+        }
+        assert!(Options::of(&settings(|http| http.listen = None)).unwrap().is_none());
+    }
+
+    #[test]
+    fn tls_needs_a_certificate_and_its_key() {
+        let error = Options::of(&settings(|http| http.tls_key = Some("/nowhere/key".into()))).unwrap_err();
+        assert!(one_line(&error).contains("the other is not"), "{error:#}");
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        for (certificate, expected) in
+            [("/nowhere/crt".into(), "cannot read"), (empty.clone(), "there is no certificate")]
+        {
+            let both = settings(|http| (http.tls_certificate, http.tls_key) = (Some(certificate), Some(empty.clone())));
+            let error = Options::of(&both).unwrap_err();
+            assert!(one_line(&error).contains(expected), "{error:#}");
+        }
+    }
+}

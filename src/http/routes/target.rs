@@ -1,0 +1,121 @@
+//! Which backup and which WAL lead to a moment.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::Utc;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::app::App;
+use super::super::dto::{AsOf, Place, RecoveryTarget};
+use super::super::problem::Problem;
+use super::{OfCluster, Query};
+use crate::postgres::catalog::{Request, Target, TimelineChoice, parse_time, plan};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::Lsn;
+
+/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
+const LONGEST_NAME: usize = 63;
+/// Smaller ones are not given to transactions (transam.h, FirstNormalTransactionId).
+const FIRST_XID: u32 = 3;
+
+/// The target; at most one of `time`, `lsn`, `xid`, `name`, `immediate` and `latest`, else everything that is archived.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct TargetQuery {
+    /// A moment: RFC 3339, or YYYY-MM-DD HH:MM:SS[.ffffff][offset]; without an offset it is UTC. Write + as %2B.
+    #[param(nullable = false, example = "2026-01-31T03:00:00Z")]
+    time: Option<String>,
+    /// A place in the WAL.
+    #[param(value_type = Option<String>, nullable = false, example = "16/B374D848")]
+    lsn: Option<Lsn>,
+    /// A transaction id, without epoch.
+    #[param(nullable = false, minimum = 3)]
+    xid: Option<u32>,
+    /// A restore point.
+    #[param(nullable = false, min_length = 1, max_length = 63)]
+    name: Option<String>,
+    /// As soon as the cluster is consistent: the end of the backup.
+    #[param(nullable = false)]
+    immediate: Option<bool>,
+    /// Everything that is archived.
+    #[param(nullable = false)]
+    latest: Option<bool>,
+    /// Leave out what lies exactly at the target.
+    #[param(nullable = false)]
+    exclusive: Option<bool>,
+    /// The timeline to follow: latest, current (the backup's own) or a number.
+    #[param(nullable = false, example = "latest")]
+    timeline: Option<String>,
+    /// The backup to begin with.
+    #[param(value_type = Option<String>, nullable = false, example = "20260131-030000Z")]
+    backup: Option<BackupId>,
+}
+
+impl TargetQuery {
+    /// What is asked for. Errors: not one target, or one that PostgreSQL does not have.
+    fn request(self) -> Result<Request, Problem> {
+        let wrong = |text: String| Err(Problem::wrong_value(text));
+        let mut targets: Vec<Target> = Vec::new();
+        if let Some(text) = &self.time {
+            targets.push(Target::Time(parse_time(text).map_err(Problem::wrong_value)?.0));
+        }
+        targets.extend(self.lsn.map(Target::Lsn));
+        match self.xid {
+            Some(xid) if xid < FIRST_XID => {
+                return wrong(format!("{xid} is no transaction's id: the first is {FIRST_XID}"));
+            }
+            xid => targets.extend(xid.map(Target::Xid)),
+        }
+        match &self.name {
+            Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0') => {
+                return wrong(format!("a restore point's name has 1 to {LONGEST_NAME} bytes"));
+            }
+            name => targets.extend(name.clone().map(Target::Name)),
+        }
+        targets.extend((self.immediate == Some(true)).then_some(Target::Immediate));
+        targets.extend((self.latest == Some(true)).then_some(Target::Latest));
+        if targets.len() > 1 {
+            return wrong("there is more than one target: give one of time, lsn, xid, name, immediate, latest".into());
+        }
+        let target = targets.pop().unwrap_or(Target::Latest);
+        let inclusive = self.exclusive != Some(true);
+        if !inclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
+            return wrong("exclusive needs one of time, lsn and xid".into());
+        }
+        let timeline = self.timeline.as_deref().map(str::parse::<TimelineChoice>).transpose();
+        let timeline = timeline.map_err(Problem::wrong_value)?.unwrap_or(TimelineChoice::Latest);
+        Ok(Request { target, inclusive, timeline, backup: self.backup })
+    }
+}
+
+/// How a moment is restored: the backup, the WAL and the settings; or why it cannot be, and the nearest ones that can.
+#[utoipa::path(
+    get, path = "/v1/clusters/{cluster}/recovery-target", tag = "clusters", security(("token" = [])),
+    params(("cluster" = String, Path, description = "The cluster's name"), TargetQuery),
+    responses((status = 200, body = RecoveryTarget))
+)]
+pub async fn recovery_target(
+    State(app): State<Arc<App>>,
+    _: OfCluster,
+    Query(query): Query<TargetQuery>,
+) -> Result<Json<RecoveryTarget>, Problem> {
+    let request = query.request()?;
+    let (read, known) = app.read()?;
+    let (facts, target) = (read.facts.clone(), request.words());
+    let decided = app.compute(move || plan(&facts, &request)).await?;
+    let as_of = AsOf::at(Utc::now(), read.at, &known);
+    Ok(Json(match &decided {
+        Ok(plan) => RecoveryTarget { as_of, place: Place::Present, target, plan: Some(plan.into()), unreachable: None },
+        Err(refused) => RecoveryTarget {
+            as_of,
+            place: (&refused.reason).into(),
+            target,
+            plan: None,
+            unreachable: Some(refused.as_ref().into()),
+        },
+    }))
+}

@@ -1,0 +1,114 @@
+//! Metrics, made anew for each scrape of what is in memory: what is not known is not shown.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use chrono::{DateTime, Utc};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::app::App;
+use super::dto::{waiting_files, waiting_since};
+use super::facts::Known;
+use crate::service::status::{Archiving, Fetching, Status};
+
+/// The media type of the text.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as text.
+pub fn shown(app: &App) -> Result<String, fmt::Error> {
+    let cluster = (Cow::Borrowed("cluster"), Cow::Owned(app.cluster.name.to_string()));
+    let mut show = Show(Registry::with_prefix_and_labels("walden", [cluster].into_iter()));
+    if let Some(status) = &*app.status.borrow() {
+        service(&mut show, status);
+    }
+    repository(&mut show, &app.known.borrow());
+    app.durations.register(&mut show.0);
+    show.0.register("http_requests", "Requests over HTTP by route and status code", app.requests.clone());
+    let mut text = String::new();
+    encode(&mut text, &show.0)?;
+    Ok(text)
+}
+
+struct Show(Registry);
+
+impl Show {
+    fn value(&mut self, name: &str, help: &str, value: f64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
+    }
+
+    fn number(&mut self, name: &str, help: &str, number: u64) {
+        self.value(name, help, number as f64);
+    }
+
+    /// A point in time; nothing when there is none.
+    fn time(&mut self, name: &str, help: &str, time: Option<DateTime<Utc>>) {
+        if let Some(time) = time {
+            self.value(&format!("{name}_timestamp_seconds"), help, time.timestamp_micros() as f64 / 1e6);
+        }
+    }
+
+    /// What only grows while the service runs.
+    fn count(&mut self, name: &str, help: &str, count: u64) {
+        let counter: Counter = Counter::default();
+        counter.inc_by(count);
+        self.0.register(name, help, counter);
+    }
+}
+
+fn service(show: &mut Show, status: &Status) {
+    show.time("start", "When the service started", Some(status.started_at));
+    archiving(show, &status.archiving);
+    fetching(show, &status.fetching);
+}
+
+fn archiving(show: &mut Show, done: &Archiving) {
+    show.count("archive_stored_files", "WAL files stored", done.stored.count);
+    show.count("archive_stored_ahead_files", "WAL files stored before they were asked for", done.ahead);
+    show.count("archive_failed_files", "Attempts to store a WAL file that failed", done.failed.count.count);
+    show.time("archive_last_stored", "When a WAL file was stored last by this service", done.stored.last_at);
+    show.time("archive_last_failed", "When storing a WAL file failed last", done.failed.count.last_at);
+    show.number("archive_backlog_files", "WAL files that wait to be stored", waiting_files(&done.backlogs));
+    show.time("archive_backlog_oldest", "Since when the oldest of them waits", waiting_since(&done.backlogs));
+}
+
+fn fetching(show: &mut Show, done: &Fetching) {
+    show.count("fetch_delivered_files", "WAL files delivered to restore_command", done.delivered.count);
+    show.count("fetch_absent_files", "Answers to restore_command that there is no such file", done.absent.count);
+    show.count("fetch_failed_files", "WAL files that could not be fetched", done.failed.count.count);
+}
+
+fn repository(show: &mut Show, known: &Known) {
+    show.count("repository_read_failures", "How often the repository could not be read", known.failures);
+    let Some(read) = &known.read else { return };
+    show.time("repository_read", "When the repository was read", Some(read.at));
+    let first = read.windows.iter().map(|window| window.from_time).min();
+    let last = read.windows.iter().filter_map(|window| window.to_time).max();
+    show.time("recovery_first", "The first moment that can be restored", first);
+    show.time("recovery_last", "When the last WAL that a restore can reach was stored", last);
+    show.number("recovery_windows", "Stretches of moments that can be restored", read.windows.len() as u64);
+    let ranges = || read.facts.ranges.iter();
+    show.time(
+        "wal_last_stored",
+        "When the newest WAL segment was stored",
+        ranges().map(|range| range.last_stored).max(),
+    );
+    show.number("wal_segments", "Archived WAL segments", ranges().map(|range| range.segments).sum());
+    show.number("wal_stored_bytes", "Bytes of archived WAL segments", ranges().map(|range| range.stored_bytes).sum());
+    show.number("wal_gaps", "Stretches of WAL that are missing", read.gaps.len() as u64);
+    let backups = &read.facts.backups;
+    show.number("backups", "Complete base backups", backups.len() as u64);
+    show.number("backups_damaged", "Base backups that cannot be used", read.facts.damaged_backups.len() as u64);
+    show.time(
+        "backup_last_stopped",
+        "When the newest base backup ended",
+        backups.last().map(|backup| backup.stopped_at),
+    );
+    let stored = backups.iter().map(|backup| backup.stored_bytes).sum();
+    show.number("backups_stored_bytes", "Bytes of complete base backups", stored);
+}

@@ -1,0 +1,48 @@
+//! What the service is doing, as it was a moment ago: metrics and answers are made from this copy, so that they wait for
+//! nothing.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::service::connections::About;
+use crate::service::status::Status;
+use crate::service::{fetches, pushes};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The owner of the copy.
+pub struct Watcher {
+    about: About,
+    pushes: pushes::Handle,
+    fetches: fetches::Handle,
+    status: watch::Sender<Option<Status>>,
+}
+
+impl Watcher {
+    /// Asks the owners of archiving and fetching.
+    pub fn new(
+        about: About,
+        pushes: pushes::Handle,
+        fetches: fetches::Handle,
+    ) -> (Self, watch::Receiver<Option<Status>>) {
+        let (status, receiver) = watch::channel(None);
+        (Self { about, pushes, fetches, status }, receiver)
+    }
+
+    /// Works until `stopped` says so.
+    pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let work = async {
+            while let Some(status) = self.about.status(&self.pushes, &self.fetches).await {
+                self.status.send_replace(Some(status));
+                tokio::time::sleep(INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => (),
+            () = work => (),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+use super::*;
+
+const ARCHIVED: [&str; 4] =
+    ["000000010000000000000001", "000000010000000000000002", "000000010000000000000004", "00000002.history"];
+
+#[tokio::test]
+async fn every_answer_tells_its_age() {
+    let door = Door::with("", &ARCHIVED).await;
+    assert_eq!(door.get("/v1/clusters").await.json()["clusters"][0]["name"], "main");
+    for path in ["", "/backups", "/wal", "/timelines", "/recovery-target"] {
+        let answer = door.get(&format!("/v1/clusters/main{path}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        let as_of = &answer.json()["as_of"];
+        assert!(as_of["age_seconds"].as_f64().is_some_and(|age| age < 3600.0), "{as_of}");
+        assert!(as_of["read_at"].is_string() && as_of["failed"].is_null());
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
+    let door = Door::with("", &ARCHIVED).await;
+    let wal = door.get("/v1/clusters/main/wal").await.json();
+    assert_eq!(wal["segment_bytes"], 1 << 20);
+    assert_eq!(
+        (wal["ranges"][0]["start_lsn"].as_str(), wal["ranges"][0]["segments"].as_u64()),
+        (Some("0/100000"), Some(2))
+    );
+    assert_eq!(wal["gaps"][0]["first_missing"], "000000010000000000000003");
+    let state = door.get("/v1/clusters/main").await.json();
+    assert_eq!((state["gaps"].as_u64(), state["system_identifier"].as_str()), (Some(1), Some("7")));
+    assert!(state["rpo"]["seconds"].as_f64().is_some_and(|seconds| seconds < 3600.0), "{state}");
+    assert!(state["windows"].as_array().is_some_and(Vec::is_empty) && state["last_backup"].is_null(), "{state}");
+    let timelines = door.get("/v1/clusters/main/timelines").await.json();
+    assert_eq!(timelines["timelines"][0]["history"], "none");
+    assert_eq!(timelines["timelines"][1]["parent"]["switch_lsn"], "0/300000");
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_be_reached_is_an_answer_and_no_error() {
+    let door = Door::with("", &ARCHIVED).await;
+    let answer = door.get("/v1/clusters/main/recovery-target?lsn=0/200000&exclusive=true").await.json();
+    assert_eq!(answer["place"], "no-data");
+    assert!(answer["unreachable"]["reason"].as_str().is_some_and(|why| why.contains("no complete base backup")));
+    assert!(answer["plan"].is_null() && answer["unreachable"]["hint"].is_string());
+}
+
+#[tokio::test]
+async fn what_was_not_read_yet_is_not_told_as_empty() {
+    let door = Door::unread("", &ARCHIVED).await;
+    for path in ["/v1/clusters/main", "/v1/clusters/main/wal", "/readyz", "/v1/clusters/main/recovery-target"] {
+        door.get(path).await.is_problem(503, "not-read-yet");
+    }
+    assert_eq!(door.get("/healthz").await.json()["status"], "ok");
+    let metrics = door.get("/metrics").await.text();
+    assert!(!metrics.contains("walden_wal_gaps") && metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_is_a_problem_document() {
+    let door = Door::with("", &ARCHIVED).await;
+    door.get("/").await.is_problem(404, "no-such-path");
+    door.get("/v1/clusters/main/nonsense").await.is_problem(404, "no-such-path");
+    door.get("/v1/clusters/other/wal").await.is_problem(404, "unknown-cluster");
+    door.get("/v1/clusters/Main/wal").await.is_problem(400, "wrong-value");
+    door.get("/v1/clusters/..%2F..%2Fetc/wal").await.is_problem(400, "wrong-value");
+    door.get("/v1/clusters/%FF/wal").await.is_problem(400, "wrong-value");
+    for query in [
+        "time=yesterday",
+        "time=2026-01-31%2003:00:00+01",
+        "lsn=1",
+        "lsn=1/2&lsn=3/4",
+        "lsn=1/2&xid=7",
+        "xid=2",
+        "xid=-1",
+        "name=",
+        "exclusive=true",
+        "exclusive=maybe&lsn=1/2",
+        "latest=true&immediate=true",
+        "timeline=0",
+        "backup=../x",
+        "unknown=1",
+        "%FF=1",
+    ] {
+        let answer = door.get(&format!("/v1/clusters/main/recovery-target?{query}")).await;
+        answer.is_problem(400, "wrong-value");
+    }
+    let post = door.ask(Request::post("/v1/clusters")).await;
+    post.is_problem(405, "method-not-allowed");
+    assert_eq!(post.header("allow"), "GET,HEAD");
+    door.ask(Request::get("/v1/clusters").header("content-length", "7")).await.is_problem(413, "body-not-allowed");
+    door.ask(Request::get("/v1/clusters").header("transfer-encoding", "chunked"))
+        .await
+        .is_problem(413, "body-not-allowed");
+}
+
+#[tokio::test]
+async fn without_the_token_nothing_is_told_but_that_the_service_lives() {
+    let door = Door::with(TOKEN, &ARCHIVED).await;
+    for path in ["/v1/clusters", "/v1/clusters/main", "/metrics", "/nonsense", "/v1/clusters/main/wal/x"] {
+        let answer = door.get(path).await;
+        answer.is_problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let wrong = Request::get(path).header("authorization", "Bearer another-token-of-16");
+        door.ask(wrong).await.is_problem(401, "unauthorized");
+        let other_scheme = Request::get(path).header("authorization", format!("Basic {TOKEN}"));
+        door.ask(other_scheme).await.is_problem(401, "unauthorized");
+    }
+    for path in ["/healthz", "/readyz", "/v1/openapi.json"] {
+        assert_eq!(door.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    assert_eq!(door.get_with_token("/v1/clusters/main").await.status, StatusCode::OK);
+    door.get_with_token("/nonsense").await.is_problem(404, "no-such-path");
+}
+
+#[tokio::test]
+async fn without_a_token_only_this_machine_is_served() {
+    let door = Door::with("", &ARCHIVED).await;
+    let host = |host: &str| Request::get("/v1/clusters").header("host", host);
+    door.ask(host("evil.example:8432")).await.is_problem(421, "foreign-host");
+    assert_eq!(door.ask(host("localhost:8432")).await.status, StatusCode::OK);
+    let door = Door::with(TOKEN, &ARCHIVED).await;
+    let with_token = host("walden.example").header("authorization", format!("Bearer {TOKEN}"));
+    assert_eq!(door.ask(with_token).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_tell_what_is_known() {
+    let door = Door::with("", &ARCHIVED).await;
+    door.get("/v1/clusters/main/nonsense").await;
+    let answer = door.get("/metrics").await;
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    let text = answer.text();
+    for line in [
+        "walden_wal_gaps{cluster=\"main\"} 1.0",
+        "walden_wal_segments{cluster=\"main\"} 3.0",
+        "walden_archive_stored_files_total{cluster=\"main\"} 0",
+        "walden_phase_duration_seconds_count{cluster=\"main\",phase=\"read_repository\"} 1",
+        "walden_http_requests_total{cluster=\"main\",route=\"none\",status=\"404\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|each| each == line), "{line:?} is missing in\n{text}");
+    }
+    assert!(!text.contains("recovery_first"), "nothing can be restored without a backup");
+}
+
+#[tokio::test]
+async fn the_document_describes_every_route_and_its_problems() {
+    let door = Door::with(TOKEN, &[]).await;
+    let document = door.get("/v1/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 10, "{:?}", paths.keys());
+    for (path, item) in paths {
+        let responses = &item["get"]["responses"];
+        let asks_for_token = item["get"]["security"].is_array();
+        assert_eq!(asks_for_token, !["/healthz", "/readyz"].contains(&path.as_str()), "{path}");
+        assert_eq!(responses["401"].is_object(), asks_for_token, "{path}");
+        assert!(responses["503"]["content"]["application/problem+json"].is_object(), "{path}");
+        let asked = path.replace("{cluster}", "main").replace("{name}", "000000010000000000000001");
+        let answer = door.get_with_token(&asked).await;
+        assert!(responses[answer.status.as_str()].is_object(), "{path} answers {}", answer.status);
+    }
+}

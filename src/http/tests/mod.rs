@@ -1,0 +1,188 @@
+//! The routes over a repository in memory, asked without a socket; and the socket, asked by peers that misbehave.
+
+mod answers;
+mod connections;
+mod hostile;
+mod wal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::listen::Peer;
+use super::tokens::Tokens;
+use super::{Options, Service, parts, routes};
+use crate::budget::Budget;
+use crate::config::Secret;
+use crate::metrics::Durations;
+use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
+use crate::postgres::catalog::{Facts, WalRanges, testing};
+use crate::postgres::cluster::Cluster;
+use crate::service::connections::About;
+use crate::service::{fetches, pushes};
+use crate::storage::MemoryStorage;
+
+pub const TOKEN: &str = "a-token-for-these-tests";
+
+/// A backup in segment 2 of timeline 1, and these segments of 16 MiB.
+pub fn facts(segments: &[&str]) -> Facts {
+    let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
+    for segment in segments {
+        ranges.add(segment.parse().unwrap(), 10, chrono::DateTime::UNIX_EPOCH);
+    }
+    Facts {
+        cluster: "main".parse().unwrap(),
+        backups: vec![testing::backup("20260101-000000Z")],
+        damaged_backups: Default::default(),
+        unfinished_backups: Vec::new(),
+        ranges,
+        histories: Default::default(),
+        damaged_histories: Default::default(),
+    }
+}
+
+/// HTTP over a repository in memory, without a socket.
+pub struct Door {
+    pub router: Router,
+    pub cluster: Cluster,
+    pub wal: PgWal,
+    tasks: JoinSet<anyhow::Result<()>>,
+    stopping: watch::Sender<bool>,
+    refresh: Option<super::facts::Reader>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answered {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answered {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// It is a problem document of this kind and says so everywhere.
+    #[track_caller]
+    pub fn is_problem(&self, status: u16, kind: &str) {
+        let document = self.json();
+        assert_eq!((self.status.as_u16(), document["kind"].as_str()), (status, Some(kind)), "{document}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(document["status"], status);
+        assert_eq!(document["type"], format!("urn:walden:problem:{kind}"));
+        assert!(document["title"].is_string() && document["detail"].is_string(), "{document}");
+    }
+}
+
+pub fn options(folder: &std::path::Path, token: &str) -> Options {
+    Options {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tokens: Tokens::load(None, &Secret::new(token)).unwrap(),
+        tls: None,
+        max_connections: 4,
+        refresh_interval: Duration::from_secs(3600),
+        spool: folder.join("http"),
+        wal_memory: 8 << 20,
+    }
+}
+
+impl Door {
+    /// With what `archived` stored, read by the service.
+    pub async fn with(token: &str, archived: &[&str]) -> Self {
+        let mut door = Self::unread(token, archived).await;
+        let reader = door.refresh.take().unwrap();
+        door.tasks.spawn(reader.run(door.stopping.subscribe()));
+        for _ in 0..3000 {
+            if door.get("/readyz").await.status == StatusCode::OK {
+                return door;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited half a minute in vain until the repository was read");
+    }
+
+    /// The same before the service has read the repository.
+    pub async fn unread(token: &str, archived: &[&str]) -> Self {
+        let wal = PgWal::new();
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        for name in archived {
+            let path = match name.ends_with(".history") {
+                true => wal.ready(name, b"1\t0/300000\tno recovery target specified\n"),
+                false => wal.segment(name, 3),
+            };
+            pusher(&cluster).push(&path).await.unwrap();
+        }
+        let mut tasks = JoinSet::new();
+        let (budget, durations) = (Budget::new(8 << 20), Durations::default());
+        let service_options = crate::service::Options {
+            socket: wal.0.path().join("hook.sock"),
+            max_connections: 1,
+            compression_level: 1,
+            look_ahead: 0,
+            fresh: Duration::ZERO,
+            pg_wal: None,
+            prefetch: 2,
+            workers: 1,
+            memory: 8 << 20,
+            timeout: LIMIT,
+            http: None,
+        };
+        let (pushes, push_owner) = pushes::new(pusher(&cluster), &service_options, budget.clone(), durations.clone());
+        let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
+        tasks.spawn(push_owner.run());
+        tasks.spawn(fetch_owner.run());
+        let about =
+            About { started_at: chrono::Utc::now(), cluster: "main".into(), repository: cluster.repository.describe() };
+        let service = Service {
+            cluster: cluster.clone(),
+            about,
+            pushes,
+            fetches,
+            durations,
+            timeout: LIMIT,
+            queue_time: Duration::from_secs(20),
+            prefetch: 2,
+        };
+        let (app, reader, watcher, http_owner) = parts(options(wal.0.path(), token), service);
+        let stopping = watch::Sender::new(false);
+        tasks.spawn(http_owner.run());
+        tasks.spawn(watcher.run(stopping.subscribe()));
+        let router = routes::router(Arc::new(app));
+        Self { router, cluster, wal, tasks, stopping, refresh: Some(reader) }
+    }
+
+    pub async fn get(&self, uri: &str) -> Answered {
+        self.ask(Request::builder().uri(uri)).await
+    }
+
+    /// With the token.
+    pub async fn get_with_token(&self, uri: &str) -> Answered {
+        self.ask(Request::builder().uri(uri).header("authorization", format!("Bearer {TOKEN}"))).await
+    }
+
+    pub async fn ask(&self, request: axum::http::request::Builder) -> Answered {
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer("127.0.0.1:1".parse().unwrap()));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 64 << 20).await.unwrap().to_vec();
+        Answered { status: parts.status, headers: parts.headers, body }
+    }
+}

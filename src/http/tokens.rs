@@ -1,0 +1,146 @@
+//! Who may ask: tokens, compared in constant time.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::codec::Sha256Digest;
+use crate::config::Secret;
+use crate::error::{Hint, with_hint};
+
+/// Shorter ones can be guessed.
+const SHORTEST: usize = 16;
+/// Bytes of a file of tokens that are read.
+const LONGEST_FILE: u64 = 64 << 10;
+const HOW_TO_MAKE: &str = "`openssl rand -hex 32` makes a good one";
+
+/// The tokens that are accepted; only their digests are kept. Their lengths then do not show in the time that comparing takes.
+#[derive(Clone, Default)]
+pub struct Tokens(Vec<Sha256Digest>);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens", self.0.len())
+    }
+}
+
+impl Tokens {
+    /// Those of the file, one a line, and the one of the settings. Errors: the file is open to others or cannot be read,
+    /// or a token is too short.
+    pub fn load(file: Option<&Path>, one: &Secret) -> anyhow::Result<Self> {
+        let mut tokens = Self::default();
+        if let Some(path) = file {
+            let text = read_private(path, "http.token_file", HOW_TO_MAKE)?;
+            for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                tokens.add(line).with_context(|| format!("token file \"{}\"", path.display()))?;
+            }
+            ensure_some(&tokens, path)?;
+        }
+        if !one.is_empty() {
+            tokens.add(one.expose()).context("\"http.token\"")?;
+        }
+        Ok(tokens)
+    }
+
+    fn add(&mut self, token: &str) -> anyhow::Result<()> {
+        if token.len() < SHORTEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let error = anyhow!("a token has at least {SHORTEST} printable characters and no spaces");
+            return Err(with_hint(error, HOW_TO_MAKE));
+        }
+        self.0.push(Sha256Digest::of(token.as_bytes()));
+        Ok(())
+    }
+
+    /// Whether nobody needs a token.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether what was presented is one of them.
+    pub fn admit(&self, presented: &[u8]) -> bool {
+        let presented = Sha256Digest::of(presented);
+        let one_of = |found: Choice, token: &Sha256Digest| found | token.0.ct_eq(&presented.0);
+        self.0.iter().fold(Choice::from(0), one_of).into()
+    }
+}
+
+fn ensure_some(tokens: &Tokens, path: &Path) -> anyhow::Result<()> {
+    match tokens.is_empty() {
+        true => Err(anyhow!("token file \"{}\" has no token in it", path.display())).hint(HOW_TO_MAKE),
+        false => Ok(()),
+    }
+}
+
+/// The text of a file that holds secrets: only its owner may read it; when that is root, its group, too.
+pub fn read_private(path: &Path, setting: &str, hint: &str) -> anyhow::Result<String> {
+    let shown = path.display();
+    let what = || format!("cannot read \"{shown}\", named by {setting}");
+    let file = File::open(path).with_context(what).hint(hint)?;
+    let meta = file.metadata().with_context(what)?;
+    let allowed_to_group = if meta.uid() == 0 { 0o040 } else { 0 };
+    if meta.mode() & 0o077 & !allowed_to_group != 0 {
+        let error = anyhow!("\"{shown}\", named by {setting}, is open to others (mode {:04o})", meta.mode() & 0o7777);
+        bail!(with_hint(error, format!("run `chmod 0600 '{shown}'`")));
+    }
+    ensure!(meta.is_file(), "\"{shown}\", named by {setting}, is no file");
+    let mut text = String::new();
+    file.take(LONGEST_FILE).read_to_string(&mut text).with_context(what)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::error::{hints, one_line};
+
+    const ONE: &str = "0123456789abcdef";
+    const OTHER: &str = "another-token-of-somebody";
+
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn exactly_the_tokens_of_file_and_settings_are_admitted() {
+        let (_folder, path) = file(&format!("{ONE}\n\n  {OTHER}  \n"), 0o600);
+        let tokens = Tokens::load(Some(&path), &Secret::new("a-third-one-by-environment")).unwrap();
+        for good in [ONE, OTHER, "a-third-one-by-environment"] {
+            assert!(tokens.admit(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "0", &ONE[..15], &format!("{ONE} "), &format!("{ONE}\n{OTHER}"), &ONE.to_uppercase()] {
+            assert!(!tokens.admit(bad.as_bytes()), "{bad:?}");
+        }
+        assert!(!Tokens::default().admit(b""), "no token admits nobody");
+        assert!(!format!("{tokens:?}").contains(ONE));
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_or_guess_is_refused() {
+        for (text, mode, expected) in [
+            (ONE, 0o644, "is open to others (mode 0644)"),
+            (ONE, 0o602, "is open to others"),
+            ("short", 0o600, "at least 16 printable characters"),
+            ("with a space within it", 0o600, "no spaces"),
+            ("\n\n", 0o600, "has no token in it"),
+        ] {
+            let (_folder, path) = file(text, mode);
+            let error = Tokens::load(Some(&path), &Secret::default()).unwrap_err();
+            assert!(one_line(&error).contains(expected), "{error:#}");
+            assert!(!hints(&error).is_empty() && !one_line(&error).contains("with a space"), "{error:#}");
+        }
+        assert!(Tokens::load(Some(Path::new("/nowhere/tokens")), &Secret::default()).is_err());
+        assert!(Tokens::load(None, &Secret::new("short")).is_err());
+    }
+}

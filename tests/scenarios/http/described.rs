@@ -1,0 +1,58 @@
+//! The API against its own description, by schemathesis: requests made of the description, right and wrong ones.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Port, TOKEN, walden};
+use crate::harness::{Cluster, Major, Scratch, say_skipped, wait_until};
+use crate::restore::{register, take_backup};
+
+/// Everything that schemathesis checks but two: that what the description allows is accepted, since it cannot say that of
+/// several targets one is to be given; and that deleted things are gone, since nothing is ever deleted here.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
+                      response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth";
+
+#[test]
+fn answers_are_as_the_description_says() {
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/http/schemathesis");
+    if !tool.exists() {
+        return say_skipped("HTTP against its description: skipped (tests/http-tools brings schemathesis)");
+    }
+    let scratch = Scratch::new("described");
+    let port = Port::new(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let walden = walden(&scratch, &cluster, &port);
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    cluster.open_ledger();
+    take_backup(&walden);
+    cluster.burst(2, 10);
+    cluster.archive_now();
+    wait_until("the service has read the backup", || port.json("/v1/clusters/main")["last_backup"].is_object());
+    // Random names of WAL files may be such as were lost.
+    walden.expect_log("is missing");
+    let output = Command::new("python3")
+        .env("PYTHONPATH", &tool)
+        .args([
+            "-m",
+            "schemathesis.cli",
+            "run",
+            "--checks",
+            CHECKS,
+            "--max-examples",
+            "40",
+            "--no-color",
+            "--workers",
+            "2",
+        ])
+        .arg("--header")
+        .arg(format!("Authorization: Bearer {TOKEN}"))
+        .arg(format!("{}/v1/openapi.json", port.url()))
+        .current_dir(std::env::temp_dir())
+        .output()
+        .expect("run schemathesis");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("10"), "it found other paths than there are: {said}");
+    service.stop();
+}

@@ -1,0 +1,114 @@
+//! Asking by curl.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Port, TOKEN, curl, walden};
+use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
+use crate::restore::{register, take_backup};
+
+#[test]
+fn a_clusters_state_can_be_asked_for() {
+    let scratch = Scratch::new("http");
+    let port = Port::new(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let walden = walden(&scratch, &cluster, &port);
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    cluster.open_ledger();
+    cluster.burst(2, 10);
+    let id = take_backup(&walden);
+    cluster.burst(2, 10);
+    cluster.archive_now();
+    let of = |path: &str| port.json(&format!("/v1/clusters/main{path}"));
+    wait_until("the service has read the backup", || {
+        of("/backups")["backups"].as_array().is_some_and(|all| all.len() == 1)
+    });
+    let backup = of("/backups")["backups"][0].clone();
+    assert_eq!((backup["id"].as_str(), backup["timeline"].as_u64()), (Some(id.as_str()), Some(1)));
+    wait_until("and the newest WAL", || {
+        let (state, wal) = (of(""), of("/wal"));
+        state["windows"][0]["to_lsn"] == wal["ranges"][0]["end_lsn"] && state["last_backup"]["id"] == id.as_str()
+    });
+    let state = of("");
+    assert_eq!(state["windows"][0]["from_lsn"], backup["stop_lsn"]);
+    assert!(state["archiving"]["stored_files"].as_u64().is_some_and(|count| count > 0), "{state}");
+
+    // What it says is what the command says.
+    let lsn = state["windows"][0]["to_lsn"].as_str().expect("an LSN");
+    let answer = of(&format!("/recovery-target?lsn={lsn}&exclusive=true"));
+    assert_eq!(answer["place"], "present", "{answer}");
+    let plan = walden.json(["restore", "--dry-run", "--lsn", lsn, "--exclusive"]);
+    let plan = plan.get("plan").unwrap_or(&plan).clone();
+    assert_eq!(answer["plan"]["segments"], plan["segments"], "{plan}");
+    assert_eq!(answer["plan"]["backup"]["id"], plan["backup"]["id"]);
+    assert_eq!(of("/recovery-target?time=2000-01-01T00:00:00Z")["place"], "past");
+    assert_eq!(of("/recovery-target?time=2100-01-01T00:00:00Z")["place"], "future");
+
+    let (status, metrics) = curl(&port.url(), "/metrics", Some(TOKEN), &[]);
+    assert_eq!(status, 200);
+    for name in [
+        "walden_recovery_first_timestamp_seconds",
+        "walden_recovery_last_timestamp_seconds",
+        "walden_wal_gaps",
+        "push_store",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
+    }
+    assert_eq!(curl(&port.url(), "/metrics", None, &[]).0, 401);
+    assert_eq!(curl(&port.url(), "/healthz", None, &[]).0, 200);
+    service.stop();
+}
+
+fn openssl(folder: &Path, line: &str) {
+    let output = Command::new("openssl").args(line.split(' ')).current_dir(folder).output().expect("run openssl");
+    assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn over_tls_the_certificate_is_the_one_that_was_set() {
+    let scratch = Scratch::new("tls");
+    let port = Port::new(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let folder = scratch.path();
+    openssl(
+        folder,
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -keyout tls.key -out tls.crt",
+    );
+    scratch.give(&folder.join("tls.key"));
+    scratch.give(&folder.join("tls.crt"));
+    let tls = format!(
+        "{}http.tls_certificate = \"{}\"\nhttp.tls_key = \"{}\"\n",
+        port.settings(&scratch),
+        folder.join("tls.crt").display(),
+        folder.join("tls.key").display()
+    );
+    let walden = Walden::with(&scratch, &cluster, &tls);
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    let url = port.url().replace("http://", "https://");
+    let trust = [Path::new("--cacert"), &folder.join("tls.crt")];
+    let (status, body) = curl(&url, "/v1/clusters", Some(TOKEN), &trust);
+    assert!(status == 200 && body.contains("\"main\""), "{status} {body}");
+    assert_eq!(curl(&url, "/v1/clusters", None, &trust).0, 401);
+    let plain =
+        Command::new("curl").args(["--silent", "--max-time", "20", &format!("{}/healthz", port.url())]).output();
+    assert!(!plain.expect("run curl").status.success(), "HTTP is not answered where HTTPS is spoken");
+    service.stop();
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_without_a_token() {
+    let scratch = Scratch::new("open");
+    let cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let walden = Walden::with(&scratch, &cluster, "http.listen = \"0.0.0.0:0\"");
+    walden.ok(["init"]);
+    let said = walden.refused(1, ["serve"]);
+    assert!(said.contains("there is no token") && said.contains("HINT: set http.token_file"), "{said}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let walden = Walden::named(&scratch, &cluster, "second", &format!("http.listen = \"{address}\""));
+    walden.ok(["init"]);
+    let said = walden.refused(1, ["serve"]);
+    assert!(said.contains(&format!("cannot listen on {address}")) && said.contains("HINT: "), "{said}");
+}
