@@ -5,8 +5,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{hints, one_line};
-
 /// The media type of problem documents.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -111,11 +109,6 @@ impl Problem {
     pub fn hint(mut self, text: impl Into<String>) -> Self {
         self.hint = Some(text.into()).filter(|text: &String| !text.is_empty());
         self
-    }
-
-    /// An error with its hints.
-    pub fn of(kind: Kind, error: &anyhow::Error) -> Self {
-        Self::new(kind, one_line(error)).hint(hints(error).join("; "))
     }
 
     /// What a name or a value should have been.

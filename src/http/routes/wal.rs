@@ -132,11 +132,11 @@ fn deliver(name: WalFileName, fetched: Fetched) -> Response {
         ("repr-digest", header_value(digest)),
         (ANSWER_HEADER, header_value(format!("delivered {name}"))),
     ];
-    let pieces = stream::try_unfold(fetched, |mut fetched| async move {
+    let pieces = stream::try_unfold((fetched.file, fetched.place), |(mut file, place)| async move {
         let mut piece = vec![0; PIECE];
-        let read = fetched.file.read(&mut piece).await?;
+        let read = file.read(&mut piece).await?;
         piece.truncate(read);
-        Ok::<_, std::io::Error>((read > 0).then_some((piece, fetched)))
+        Ok::<_, std::io::Error>((read > 0).then_some((piece, (file, place))))
     });
     (headers, Body::from_stream(pieces)).into_response()
 }

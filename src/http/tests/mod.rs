@@ -24,7 +24,6 @@ use crate::config::Secret;
 use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
 use crate::postgres::catalog::{Facts, WalRanges, testing};
-use crate::postgres::cluster::Cluster;
 use crate::service::connections::About;
 use crate::service::{fetches, pushes};
 use crate::storage::MemoryStorage;
@@ -51,7 +50,6 @@ pub fn facts(segments: &[&str]) -> Facts {
 /// HTTP over a repository in memory, without a socket.
 pub struct Door {
     pub router: Router,
-    pub cluster: Cluster,
     pub wal: PgWal,
     tasks: JoinSet<anyhow::Result<()>>,
     stopping: watch::Sender<bool>,
@@ -165,7 +163,7 @@ impl Door {
         tasks.spawn(http_owner.run());
         tasks.spawn(watcher.run(stopping.subscribe()));
         let router = routes::router(Arc::new(app));
-        Self { router, cluster, wal, tasks, stopping, refresh: Some(reader) }
+        Self { router, wal, tasks, stopping, refresh: Some(reader) }
     }
 
     pub async fn get(&self, uri: &str) -> Answered {
