@@ -106,7 +106,7 @@ pub async fn file(
 
 fn session(text: &str) -> Option<u64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+    (digits && text.len() <= 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 /// "Absent" from the wrong cluster's archive would end a recovery early.
