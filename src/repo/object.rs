@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::Repository;
-use crate::codec::{Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope};
+use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope, unseal};
 use crate::storage::{Body, Key, PutMode, PutOutcome, StorageError, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read.
@@ -96,7 +96,7 @@ impl Repository {
     pub async fn read_small(&self, key: &Key, kind: &str) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
         let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
         let mut content = Vec::new();
-        let opened = crate::codec::unseal(kind, &object, &mut content);
+        let opened = unseal(kind, &object, Check::Stored, &mut content);
         let header = match opened {
             Ok(Ok(header)) => header,
             Ok(Err(source)) => return Err(self.damaged(key, source)),
@@ -108,7 +108,7 @@ impl Repository {
     /// Checks the whole of an object's content on the blocking pool; its header.
     pub async fn verify(&self, key: &Key, kind: &str, object: Bytes) -> Result<Header, ObjectError> {
         let kind = kind.to_string();
-        let work = move || crate::codec::unseal(&kind, &object, &mut std::io::sink());
+        let work = move || unseal(&kind, &object, Check::Content, &mut std::io::sink());
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(Ok(header))) => Ok(header),
             Ok(Ok(Err(source))) => Err(self.damaged(key, source)),
