@@ -43,15 +43,22 @@ impl Repository {
         if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok(PutSealed::Stored);
         }
-        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
-        let kind = sealed.header.kind.clone();
-        let header = self.verify(key, &kind, object).await?;
+        let header = match self.read_and_verify(key, &sealed.header.kind).await {
+            // Bytes can also be damaged on their way here.
+            Err(ObjectError::Damaged { .. }) => self.read_and_verify(key, &sealed.header.kind).await?,
+            result => result?,
+        };
         Ok(if header.plain == sealed.header.plain {
             PutSealed::SameContent
         } else {
             PutSealed::OtherContent(Box::new(header))
         })
+    }
+
+    async fn read_and_verify(&self, key: &Key, kind: &str) -> Result<Header, ObjectError> {
+        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
+        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
+        self.verify(key, kind, object).await
     }
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
