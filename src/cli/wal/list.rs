@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
-use crate::postgres::catalog::{Gap, WalRange, postgresql_time};
+use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId};
 
 /// All archived WAL, for `--format json`.
@@ -41,11 +41,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let wal = load_wal(&cluster).await?;
     let histories = load_histories(&cluster, &wal.histories).await?;
+    let lines = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
     let report = Report {
         cluster: cluster.description.name.to_string(),
         segment_size: cluster.description.segment_size.bytes(),
         timelines: timelines(&wal, &histories),
-        gaps: wal.ranges.gaps(),
+        gaps: TimelinePath::all_gaps(&lines, &wal.ranges),
         partials: &wal.partials,
         foreign: &wal.foreign,
     };
