@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
+use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use crate::postgres::catalog::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId};
@@ -78,8 +78,7 @@ fn in_words(report: &Report) -> String {
     if report.timelines.is_empty() {
         return format!("no WAL of cluster \"{}\" is archived\n", report.cluster);
     }
-    let mut table =
-        Table::new(&[">timeline", "first", "last", "from LSN", "to LSN", ">segments", ">stored", "last stored"]);
+    let mut table = Table::new(&[">TLI", "FIRST", "LAST", "FROM LSN", "TO LSN", ">SEGMENTS", ">STORED", "LAST STORED"]);
     let mut rest = String::new();
     for timeline in &report.timelines {
         for Range { range, start_lsn, end_lsn } in &timeline.ranges {
@@ -96,11 +95,8 @@ fn in_words(report: &Report) -> String {
         }
         rest += &origin(timeline);
     }
-    for gap in &report.gaps {
-        rest +=
-            &format!("GAP: {} to {} are missing ({} segments)\n", gap.first_missing, gap.last_missing, gap.segments);
-    }
-    let not_wal = report.foreign.iter().map(|object| format!("not WAL: object \"{object}\"\n"));
+    rest += &gap_lines("GAP", &report.gaps);
+    let not_wal = report.foreign.iter().map(|object| format!("foreign: object \"{object}\"\n"));
     table.render() + &rest + &not_wal.collect::<String>()
 }
 
