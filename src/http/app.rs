@@ -9,10 +9,10 @@ use tokio::sync::{Semaphore, watch};
 use super::facts::{Known, Read};
 use super::problem::{Kind, Problem};
 use super::restores::Restores;
+use super::status::Seen;
 use super::tokens::Tokens;
 use crate::metrics::Durations;
 use crate::postgres::catalog::ClusterDescription;
-use crate::service::status::Status;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -24,7 +24,7 @@ pub type Requests = Family<[(&'static str, String); 2], Counter>;
 pub struct App {
     pub cluster: ClusterDescription,
     pub known: watch::Receiver<Known>,
-    pub status: watch::Receiver<Option<Status>>,
+    pub status: watch::Receiver<Option<Seen>>,
     pub restores: Restores,
     pub tokens: Tokens,
     pub durations: Durations,

@@ -5,12 +5,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::facts::Known;
+use super::status::Seen;
 use super::windows::Window;
 use crate::postgres::catalog::{
     BackupDescription, ClusterDescription, Gap, Nearest, Reason, RecoveryPlan, Unreachable, WalRange,
 };
 use crate::postgres::types::{SegmentSize, TimelineHistory};
-use crate::service::status::{Archiving, Backlog};
+use crate::service::status::Backlog;
 
 /// From when the answer is: what the repository got later is not in it yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -115,6 +116,8 @@ impl Rpo {
 /// What archiving is doing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ArchivingState {
+    /// When this was so.
+    seen_at: DateTime<Utc>,
     /// Files stored since the service started.
     stored_files: u64,
     /// The last of them.
@@ -137,9 +140,11 @@ pub struct ArchivingState {
     waiting_since: Option<DateTime<Utc>>,
 }
 
-impl From<&Archiving> for ArchivingState {
-    fn from(archiving: &Archiving) -> Self {
+impl From<&Seen> for ArchivingState {
+    fn from(seen: &Seen) -> Self {
+        let archiving = &seen.status.archiving;
         Self {
+            seen_at: seen.at,
             stored_files: archiving.stored.count,
             last_stored: archiving.stored.last.clone(),
             last_stored_at: archiving.stored.last_at,

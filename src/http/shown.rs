@@ -22,8 +22,8 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 pub fn shown(app: &App) -> Result<String, fmt::Error> {
     let cluster = (Cow::Borrowed("cluster"), Cow::Owned(app.cluster.name.to_string()));
     let mut show = Show(Registry::with_prefix_and_labels("walden", [cluster].into_iter()));
-    if let Some(status) = &*app.status.borrow() {
-        service(&mut show, status);
+    if let Some(seen) = &*app.status.borrow() {
+        service(&mut show, &seen.status);
     }
     repository(&mut show, &app.known.borrow());
     app.durations.register(&mut show.0);

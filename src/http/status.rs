@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use crate::service::connections::About;
@@ -12,12 +13,19 @@ use crate::service::{fetches, pushes};
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// What the service was doing, and when.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub status: Status,
+    pub at: DateTime<Utc>,
+}
+
 /// The owner of the copy.
 pub struct Watcher {
     about: About,
     pushes: pushes::Handle,
     fetches: fetches::Handle,
-    status: watch::Sender<Option<Status>>,
+    status: watch::Sender<Option<Seen>>,
 }
 
 impl Watcher {
@@ -26,7 +34,7 @@ impl Watcher {
         about: About,
         pushes: pushes::Handle,
         fetches: fetches::Handle,
-    ) -> (Self, watch::Receiver<Option<Status>>) {
+    ) -> (Self, watch::Receiver<Option<Seen>>) {
         let (status, receiver) = watch::channel(None);
         (Self { about, pushes, fetches, status }, receiver)
     }
@@ -35,7 +43,7 @@ impl Watcher {
     pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
         let work = async {
             while let Some(status) = self.about.status(&self.pushes, &self.fetches).await {
-                self.status.send_replace(Some(status));
+                self.status.send_replace(Some(Seen { status, at: Utc::now() }));
                 tokio::time::sleep(INTERVAL).await;
             }
         };

@@ -25,15 +25,14 @@ pub async fn clusters(State(app): State<Arc<App>>) -> Json<Clusters> {
 /// What can be restored of a cluster, and how much would be lost now.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}", tag = "clusters", security(("token" = [])),
-    params(("cluster" = String, Path, description = "The cluster's name")),
+    params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
     responses((status = 200, body = ClusterState))
 )]
 pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<ClusterState>, Problem> {
     let (read, known) = app.read()?;
-    let status = app.status.borrow().clone();
+    let seen = app.status.borrow().clone();
     let now = Utc::now();
-    let archiving = status.as_ref().map(|status| &status.archiving);
-    let stored = archiving.and_then(|archiving| archiving.stored.last_at);
+    let stored = seen.as_ref().and_then(|seen| seen.status.archiving.stored.last_at);
     Ok(Json(ClusterState {
         cluster: (&app.cluster).into(),
         as_of: AsOf::at(now, read.at, &known),
@@ -43,14 +42,14 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
         rpo: stored
             .max(read.facts.ranges.iter().map(|range| range.last_stored).max())
             .map(|stored| Rpo::at(now, stored)),
-        archiving: archiving.map(Into::into),
+        archiving: seen.as_ref().map(Into::into),
     }))
 }
 
 /// All base backups of a cluster.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/backups", tag = "clusters", security(("token" = [])),
-    params(("cluster" = String, Path, description = "The cluster's name")),
+    params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
     responses((status = 200, body = Backups))
 )]
 pub async fn backups(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Backups>, Problem> {
@@ -67,7 +66,7 @@ pub async fn backups(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<B
 /// The archived WAL of a cluster, and what is missing in it.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/wal", tag = "clusters", security(("token" = [])),
-    params(("cluster" = String, Path, description = "The cluster's name")),
+    params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
     responses((status = 200, body = Wal))
 )]
 pub async fn archived(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Wal>, Problem> {
@@ -84,7 +83,7 @@ pub async fn archived(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<
 /// The timelines of a cluster, and where each left its parent.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/timelines", tag = "clusters", security(("token" = [])),
-    params(("cluster" = String, Path, description = "The cluster's name")),
+    params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
     responses((status = 200, body = Timelines))
 )]
 pub async fn timelines(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Timelines>, Problem> {

@@ -33,7 +33,7 @@ pub struct TargetQuery {
     #[param(value_type = Option<String>, nullable = false, example = "16/B374D848")]
     lsn: Option<Lsn>,
     /// A transaction id, without epoch.
-    #[param(nullable = false, minimum = 3)]
+    #[param(value_type = Option<u64>, nullable = false, minimum = 3, maximum = 4294967295_u64)]
     xid: Option<u32>,
     /// A restore point.
     #[param(nullable = false, min_length = 1, max_length = 63)]
@@ -95,7 +95,7 @@ impl TargetQuery {
 /// How a moment is restored: the backup, the WAL and the settings; or why it cannot be, and the nearest ones that can.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/recovery-target", tag = "clusters", security(("token" = [])),
-    params(("cluster" = String, Path, description = "The cluster's name"), TargetQuery),
+    params(("cluster" = String, Path, description = "The cluster's name", example = "main"), TargetQuery),
     responses((status = 200, body = RecoveryTarget))
 )]
 pub async fn recovery_target(

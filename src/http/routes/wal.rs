@@ -65,8 +65,9 @@ pub struct FileQuery {
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/wal/{name}", tag = "restore", security(("token" = [])),
     params(
-        ("cluster" = String, Path, description = "The cluster's name"),
-        ("name" = String, Path, description = "The file's name: a segment, or one with .partial or .OFFSET.backup, or TIMELINE.history"),
+        ("cluster" = String, Path, description = "The cluster's name", example = "main"),
+        ("name" = String, Path, example = "000000010000000000000001",
+         description = "The file's name: a segment, or one with .partial or .OFFSET.backup, or TIMELINE.history"),
         FileQuery
     ),
     responses((

@@ -30,9 +30,9 @@ fn a_clusters_state_can_be_asked_for() {
         let (state, wal) = (of(""), of("/wal"));
         state["windows"][0]["to_lsn"] == wal["ranges"][0]["end_lsn"] && state["last_backup"]["id"] == id.as_str()
     });
+    wait_until("and what was stored", || of("")["archiving"]["stored_files"].as_u64().is_some_and(|count| count > 0));
     let state = of("");
     assert_eq!(state["windows"][0]["from_lsn"], backup["stop_lsn"]);
-    assert!(state["archiving"]["stored_files"].as_u64().is_some_and(|count| count > 0), "{state}");
 
     // What it says is what the command says.
     let lsn = state["windows"][0]["to_lsn"].as_str().expect("an LSN");
