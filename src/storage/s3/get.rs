@@ -13,6 +13,8 @@ use crate::storage::{Key, ObjectMeta};
 
 /// A body whose connection broke is continued when at least so many bytes of it came; else the whole read is repeated.
 const PROGRESS: usize = 64 << 10;
+/// Bytes reserved at most because an answer says that it is so long.
+const RESERVED: usize = 64 << 20;
 
 impl S3Storage {
     /// Bytes of an object. A body whose connection breaks is asked for again from there, from the same object.
@@ -38,7 +40,8 @@ impl S3Storage {
             if first_byte(response.content_range()) != Some(rest.start) {
                 return Err(S3Error::bad_answer(&self.options, "GetObject", &path, "the answer is another range"));
             }
-            got.reserve(response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
+            let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+            got.reserve(length.min(RESERVED));
             etag = response.e_tag().map(str::to_string);
             let broken = loop {
                 match response.body.try_next().await {
