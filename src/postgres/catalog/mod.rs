@@ -2,6 +2,7 @@
 
 pub mod load;
 mod model;
+mod moments;
 mod path;
 mod plan;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
+pub use moments::{Around, Moments, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use plan::{Facts, RecoveryPlan, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
