@@ -19,12 +19,21 @@ const HELD: usize = 16_384;
 
 /// Rows that one transaction changed in one relation file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RowCounts {
+    #[serde(skip_serializing_if = "is_zero")]
     pub inserted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub updated: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub deleted: u64,
     /// Moved to another partition by UPDATE: gone here, inserted there.
+    #[serde(skip_serializing_if = "is_zero")]
     pub moved: u64,
+}
+
+fn is_zero(rows: &u64) -> bool {
+    *rows == 0
 }
 
 impl RowCounts {
@@ -63,7 +72,8 @@ pub struct RowsOf {
     pub file: RelFileLocator,
     #[serde(flatten)]
     pub counts: RowCounts,
-    /// Its commit; without one it went on beyond this segment. What was rolled back here is not listed.
+    /// LSN and time of its commit; without one it went on beyond this segment. What was rolled back here is not listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<(Lsn, Timestamp)>,
 }
 
@@ -195,7 +205,7 @@ impl RowCounter {
 }
 
 impl Rows {
-    fn leave_out(&mut self, counts: &RowCounts) {
+    pub(super) fn leave_out(&mut self, counts: &RowCounts) {
         self.left_out += 1;
         self.largest_left_out = self.largest_left_out.max(counts.changed());
     }
