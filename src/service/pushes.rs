@@ -18,6 +18,7 @@ use super::{Options, memory, render};
 use crate::budget::{Budget, Share};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
 use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored};
+use crate::postgres::types::WalFileName;
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
@@ -76,6 +77,7 @@ enum Event {
         path: PathBuf,
         fingerprint: Option<Fingerprint>,
         stored: anyhow::Result<Stored>,
+        broken: Option<(WalFileName, String)>,
     },
     /// A file that was stored before is asked for: whether the repository still has it.
     Confirmed {
@@ -273,7 +275,10 @@ impl Owner {
                     Err(error) => self.finish(&path, None, Err(error)),
                 }
             }
-            Event::Stored { path, fingerprint, stored } => self.finish(&path, fingerprint, stored),
+            Event::Stored { path, fingerprint, stored, broken } => {
+                broken.iter().for_each(|(name, why)| self.done.broken.note(name, why));
+                self.finish(&path, fingerprint, stored);
+            }
             Event::Confirmed { asked, there: true } => {
                 self.rest = None;
                 answer(asked, Ok(()));
@@ -289,7 +294,9 @@ impl Owner {
         self.jobs.spawn(async move {
             let stored = pusher.store(&prepared).await;
             drop(share);
-            Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored }
+            let broken = prepared.broken().filter(|_| matches!(stored, Ok(Stored::Now)));
+            let broken = broken.map(|stop| (prepared.name, stop.to_string()));
+            Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
         });
     }
 

@@ -6,6 +6,7 @@
 mod bytes;
 mod created;
 mod decoder;
+mod endings;
 mod ends;
 mod facts;
 mod fit;
@@ -26,6 +27,7 @@ mod transactions;
 
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
+pub use endings::{Ending, EndingFinder, Endings, RestorePoint};
 pub use ends::{ENDED, Ended, Ends};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;
