@@ -19,7 +19,9 @@ mod seam;
 mod stop;
 mod summary;
 #[cfg(test)]
-mod testing;
+mod summary_tests;
+#[cfg(test)]
+pub(in crate::postgres) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
