@@ -139,7 +139,8 @@ mod tests {
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", serde_json::json!({"pad": "x".repeat(20_000)}), &mut &content[..], content.len() as u64, 1).unwrap()
+        seal("test", serde_json::json!({"pad": "x".repeat(20_000)}), &mut &content[..], content.len() as u64, 1)
+            .unwrap()
     }
 
     #[tokio::test]

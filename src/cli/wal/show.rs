@@ -210,6 +210,9 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.contains("          7  1663/5/1         0        0       12      0  still open\nand 3 more\n"), "{text}");
+        assert!(
+            text.contains("          7  1663/5/1         0        0       12      0  still open\nand 3 more\n"),
+            "{text}"
+        );
     }
 }

@@ -44,8 +44,10 @@ async fn archived(bytes: &[u8], bare: impl Fn(usize) -> bool) -> (Cluster, Vec<S
     for (index, (name, content)) in names.iter().zip(bytes.chunks(SEGMENT)).enumerate() {
         pusher(&cluster).push(&wal.ready(&name.to_string(), content)).await.unwrap();
         if bare(index) {
-            rewrite(&cluster, &*storage, *name, content, |about| drop(about.as_object_mut().unwrap().remove("summary")))
-                .await;
+            rewrite(&cluster, &*storage, *name, content, |about| {
+                drop(about.as_object_mut().unwrap().remove("summary"))
+            })
+            .await;
         }
     }
     (cluster, names)
