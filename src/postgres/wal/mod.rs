@@ -6,6 +6,7 @@
 mod bytes;
 mod created;
 mod decoder;
+mod endings;
 mod ends;
 mod facts;
 mod fit;
@@ -18,7 +19,9 @@ mod seam;
 mod stop;
 mod summary;
 #[cfg(test)]
-mod testing;
+mod summary_tests;
+#[cfg(test)]
+pub(in crate::postgres) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -26,6 +29,7 @@ mod transactions;
 
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
+pub use endings::{Ending, EndingFinder, Endings, RestorePoint};
 pub use ends::{ENDED, Ended, Ends};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;
