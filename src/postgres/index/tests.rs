@@ -167,7 +167,7 @@ async fn a_rebuild_from_the_repository_gives_the_same_as_growing_with_it() {
     let mut random = Random(seed);
     let mut order: Vec<usize> = (0..made.len()).collect();
     // Pushed side by side: nearly in order.
-    order.sort_by_key(|index| index + random.below(6) as usize);
+    order.sort_by_cached_key(|index| index + random.below(6) as usize);
     for (step, index) in order.iter().enumerate() {
         let (name, bytes, summary) = &made[*index];
         let tells = random.below(8) > 0;
