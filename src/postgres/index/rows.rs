@@ -42,7 +42,9 @@ pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
     // Whether their counts are exact depends on what lies between.
-    note("SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1")?;
+    note(
+        "SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1",
+    )?;
     for (timeline, number) in later {
         derive(index, db, Place { timeline: TimelineId(timeline), number })?;
     }

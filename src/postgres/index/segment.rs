@@ -46,9 +46,8 @@ impl Index {
     /// Notes segments that the store has.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
         self.change(|db| {
-            let mut update = db.prepare_cached(
-                "UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2",
-            )?;
+            let mut update =
+                db.prepare_cached("UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2")?;
             let mut insert =
                 db.prepare_cached("INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4)")?;
             let mut count = db.prepare_cached(
