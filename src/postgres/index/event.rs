@@ -168,7 +168,11 @@ impl<'a> Reader<'a> {
                 let relation = self.relation(stored.file, owner, stored.lsn)?;
                 event.describe(stored.file, relation.as_ref());
             }
-            EventKind::DatabaseDrop | EventKind::DatabaseCreate => event.id.number = stored.file.database,
+            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+                event.id.number = stored.file.database;
+                // initdb's.
+                event.minor = stored.file.database < FIRST_NORMAL;
+            }
             EventKind::RestorePoint => event.id.number = 1,
             _ => {}
         }
