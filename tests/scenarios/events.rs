@@ -99,8 +99,9 @@ fn accidents(major: Major) {
     let expected: Vec<_> = expected.iter().map(|(kind, name, rows)| (*kind, name.to_string(), *rows)).collect();
     assert_eq!(seen, expected, "{found:#?}");
     let all = told(&events(&walden.repository, true));
-    let rewritten = (EventKind::Rewrite, "public.rewritten".to_string(), None);
-    assert!(all.iter().filter(|one| **one == rewritten).count() >= 3, "{all:#?}");
+    // Files that were made since names were recorded have none.
+    assert!(all.contains(&(EventKind::Rewrite, "public.rewritten".to_string(), None)), "{all:#?}");
+    assert!(all.iter().filter(|(kind, ..)| *kind == EventKind::Rewrite).count() >= 5, "{all:#?}");
     let status = indexing(&walden);
     assert_eq!((&status["not_indexed"], &status["failed"]["count"]), (&0.into(), &0.into()), "{status:#}");
     assert!(status["segments"].as_u64() > Some(0), "{status:#}");
