@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 
 use super::{ObjectError, Repository};
-use crate::codec::{Hasher, Header, PlainDigest};
+use crate::codec::{Hasher, Header, SizedDigest};
 use crate::storage::{Key, Storage};
 
 /// Stored bytes fetched at a time.
@@ -19,7 +19,7 @@ pub struct SealedStream {
     decoder: zstd::Decoder<'static, io::BufReader<Fetcher>>,
     hasher: Option<Hasher>,
     size: u64,
-    expected: PlainDigest,
+    expected: SizedDigest,
     key: Key,
 }
 

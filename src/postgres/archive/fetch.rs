@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Damaged, Header, open_envelope, unseal};
+use crate::codec::{Check, Damaged, Header, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -211,7 +211,7 @@ impl Fetcher {
         let header = open_envelope(WAL_KIND, object).map_err(damaged)?.header;
         check_description(&self.cluster.description, name, header).map_err(damaged)?;
         let mut file = create(path)?;
-        let written = unseal(WAL_KIND, object, &mut file);
+        let written = unseal(WAL_KIND, object, Check::Stored, &mut file);
         let result = match written {
             Ok(Ok(_)) => file.flush().map_err(Into::into),
             Ok(Err(source)) => Err(damaged(source)),

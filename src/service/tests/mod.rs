@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,18 +26,20 @@ use crate::postgres::cluster::Cluster;
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::wire::{Reply, Request};
 
-/// Counts calls by operation and file name, and can hold puts back.
+/// Counts calls by operation and file name, can hold puts back, and can damage what is got.
 #[derive(Debug)]
 pub struct Observed {
     inner: Arc<dyn Storage>,
     calls: Mutex<BTreeMap<String, u32>>,
     /// Puts wait while this is false.
     open: watch::Sender<bool>,
+    /// So many gets bring a last byte that is another.
+    pub garbled: AtomicU32,
 }
 
 impl Observed {
     fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: Mutex::default(), open: watch::Sender::new(true) })
+        Arc::new(Self { inner, calls: Mutex::default(), open: watch::Sender::new(true), garbled: AtomicU32::new(0) })
     }
 
     fn count(&self, operation: &str, name: &str) {
@@ -69,7 +72,12 @@ impl Storage for Observed {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         self.count("get", key.as_str());
-        self.inner.get(key, range).await
+        let bytes = self.inner.get(key, range).await?;
+        let garble = self.garbled.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        Ok(bytes.map(|bytes| match bytes.split_last() {
+            Some((last, rest)) if garble => [rest, &[!last]].concat().into(),
+            _ => bytes,
+        }))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::postgres::archive::testing::segment;
+use crate::postgres::archive::testing::{pusher, segment};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_ready_is_stored_ahead_and_answered_at_once() {
@@ -144,5 +144,22 @@ async fn with_the_data_directory_known_a_backlog_is_stored_before_the_first_call
         assert_eq!(service.push(&wal.folder().join(number(each))).await, Reply::Done);
         assert_eq!(service.storage.calls(&format!("put {}", number(each))), 1);
     }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_damaged_on_their_way_are_read_once_more_and_an_object_that_is_damaged_is_no_success() {
+    let service = Running::start().await;
+    let (stored, path) = (number(1), service.wal.ready(&number(1), &segment(&number(1), 1)));
+    pusher(&service.cluster).push(&path).await.unwrap();
+    service.storage.garbled.store(1, Ordering::SeqCst);
+    assert_eq!(service.push(&path).await, Reply::Done, "it had been stored before");
+    service.storage.garbled.store(1, Ordering::SeqCst);
+    assert_eq!(service.fetch(&stored).await, Reply::Done);
+    let again = service.wal.ready(&number(2), &segment(&number(2), 1));
+    pusher(&service.cluster).push(&again).await.unwrap();
+    service.storage.garbled.store(2, Ordering::SeqCst);
+    let reply = text(&service.push(&again).await);
+    assert!(reply.contains("damaged") && reply.contains("HINT: "), "{reply}");
     service.stop().await;
 }
