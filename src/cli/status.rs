@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::with_hint;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Status};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Indexing, Status};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.
@@ -83,6 +83,7 @@ fn in_words(status: &Status, now: DateTime<Utc>) -> String {
     );
     archiving(&mut text, &status.archiving, now);
     fetching(&mut text, &status.fetching, now);
+    indexing(&mut text, &status.indexing, now);
     text
 }
 
@@ -95,7 +96,8 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
     for backlog in &done.backlogs {
         let _ = writeln!(text, "           {}", waiting(backlog, now));
     }
-    failures(text, &done.failed, now);
+    failures(text, "failed", &done.failed, now);
+    failures(text, "with records that break off, stored as they are", &done.broken, now);
     if done.resting {
         text.push_str("           storing ahead pauses, since the last file could not be stored\n");
     }
@@ -112,7 +114,30 @@ fn fetching(text: &mut String, done: &Fetching, now: DateTime<Utc>) {
     };
     let _ =
         writeln!(text, "fetching   {} delivered{ready}{absent}{}", done.delivered.count, last(&done.delivered, now));
-    failures(text, &done.failed, now);
+    failures(text, "failed", &done.failed, now);
+}
+
+fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
+    let state = &done.state;
+    let looked = match done.looked_at {
+        Some(at) => format!(", last looked into the repository {} ago", span(now - at)),
+        None => ", the first look into the repository is not over".to_string(),
+    };
+    let _ = writeln!(text, "index      {} segments{looked}", state.segments - state.not_indexed);
+    let left = [(state.not_indexed - state.unreadable, "not indexed yet"), (state.unreadable, "cannot be read")];
+    for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
+        let _ = writeln!(text, "           {segments} {what}");
+    }
+    for position in &state.positions {
+        let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
+        let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
+        let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
+    }
+    failures(text, "failed", &done.failed, now);
+    if let Some(at) = done.names_read_at {
+        let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
+    }
+    failures(text, "attempts to read names failed", &done.names_failed, now);
 }
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
@@ -129,11 +154,11 @@ fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
     format!("{} waiting{stored} in {place}, the oldest for {}; {eta}", backlog.files, span(now - oldest))
 }
 
-fn failures(text: &mut String, failed: &Failures, now: DateTime<Utc>) {
+fn failures(text: &mut String, what: &str, failed: &Failures, now: DateTime<Utc>) {
     if failed.count.count > 0 {
         let why = failed.why.as_deref().unwrap_or_default().replace('\n', "\n           ");
-        let _ =
-            writeln!(text, "           {} failed{}\n           {why}", failed.count.count, last(&failed.count, now));
+        let last = last(&failed.count, now);
+        let _ = writeln!(text, "           {} {what}{last}\n           {why}", failed.count.count);
     }
 }
 

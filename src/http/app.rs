@@ -1,5 +1,6 @@
 //! What all routes share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +14,7 @@ use super::status::Seen;
 use super::tokens::Tokens;
 use crate::metrics::Durations;
 use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::index::Index;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -25,6 +27,7 @@ pub struct App {
     pub cluster: ClusterDescription,
     pub known: watch::Receiver<Known>,
     pub status: watch::Receiver<Option<Seen>>,
+    pub index: Arc<Index>,
     pub restores: Restores,
     pub tokens: Tokens,
     pub durations: Durations,

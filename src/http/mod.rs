@@ -32,8 +32,9 @@ use crate::budget::Budget;
 use crate::metrics::Durations;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::Index;
 use crate::service::connections::About;
-use crate::service::{fetches, pushes};
+use crate::service::{fetches, indexing, pushes};
 
 pub use options::Options;
 
@@ -54,6 +55,9 @@ pub struct Service {
     pub about: About,
     pub pushes: pushes::Handle,
     pub fetches: fetches::Handle,
+    pub indexing: indexing::Handle,
+    /// What happened, to be asked.
+    pub index: Arc<Index>,
     pub durations: Durations,
     /// For one access to the repository.
     pub timeout: Duration,
@@ -100,7 +104,7 @@ impl Server {
 fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::Owner) {
     let Service { cluster, about, durations, timeout, .. } = service;
     let (reader, known) = Reader::new(cluster.clone(), options.refresh_interval, durations.clone());
-    let (watcher, status) = Watcher::new(about, service.pushes, service.fetches);
+    let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
     let (fetcher, budget) = (Fetcher::new(cluster, timeout, WORKERS), Budget::new(options.wal_memory));
     let (fetches, fetch_owner) = fetches::new(fetcher, service.prefetch, budget, durations.clone());
@@ -110,6 +114,7 @@ fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::
         cluster: description,
         known,
         status,
+        index: service.index,
         restores,
         tokens: options.tokens,
         durations,

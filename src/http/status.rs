@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::service::connections::About;
 use crate::service::status::Status;
-use crate::service::{fetches, pushes};
+use crate::service::{fetches, indexing, pushes};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -25,6 +25,7 @@ pub struct Watcher {
     about: About,
     pushes: pushes::Handle,
     fetches: fetches::Handle,
+    indexing: indexing::Handle,
     status: watch::Sender<Option<Seen>>,
 }
 
@@ -34,15 +35,16 @@ impl Watcher {
         about: About,
         pushes: pushes::Handle,
         fetches: fetches::Handle,
+        indexing: indexing::Handle,
     ) -> (Self, watch::Receiver<Option<Seen>>) {
         let (status, receiver) = watch::channel(None);
-        (Self { about, pushes, fetches, status }, receiver)
+        (Self { about, pushes, fetches, indexing, status }, receiver)
     }
 
     /// Works until `stopped` says so.
     pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
         let work = async {
-            while let Some(status) = self.about.status(&self.pushes, &self.fetches).await {
+            while let Some(status) = self.about.status(&self.pushes, &self.fetches, &self.indexing).await {
                 self.status.send_replace(Some(Seen { status, at: Utc::now() }));
                 tokio::time::sleep(INTERVAL).await;
             }

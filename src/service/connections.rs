@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
 use super::status::Status;
-use super::{Options, fetches, peers, pushes, render};
+use super::{Options, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
@@ -41,6 +41,7 @@ pub struct Connections {
 struct Asker {
     pushes: pushes::Handle,
     fetches: fetches::Handle,
+    indexing: indexing::Handle,
     about: Arc<About>,
     /// After this an answer is given, whatever it is.
     longest: Duration,
@@ -56,7 +57,12 @@ pub struct About {
 
 impl About {
     /// What it is doing; `None` when it is stopping.
-    pub async fn status(&self, pushes: &pushes::Handle, fetches: &fetches::Handle) -> Option<Status> {
+    pub async fn status(
+        &self,
+        pushes: &pushes::Handle,
+        fetches: &fetches::Handle,
+        indexing: &indexing::Handle,
+    ) -> Option<Status> {
         Some(Status {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
@@ -65,6 +71,7 @@ impl About {
             repository: self.repository.clone(),
             archiving: pushes.report().await?,
             fetching: fetches.report().await?,
+            indexing: indexing.report(),
         })
     }
 }
@@ -75,12 +82,13 @@ impl Connections {
         socket: Socket,
         pushes: pushes::Handle,
         fetches: fetches::Handle,
+        indexing: indexing::Handle,
         options: &Options,
         about: About,
     ) -> Self {
         let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
-        Self { socket, asker: Asker { pushes, fetches, about: Arc::new(about), longest }, places }
+        Self { socket, asker: Asker { pushes, fetches, indexing, about: Arc::new(about), longest }, places }
     }
 
     /// Serves until `stopped` says so, then until the last request is answered.
@@ -192,7 +200,7 @@ impl Asker {
     }
 
     async fn status(&self) -> Option<Reply> {
-        let mut status = self.about.status(&self.pushes, &self.fetches).await?;
+        let mut status = self.about.status(&self.pushes, &self.fetches, &self.indexing).await?;
         // Cut, it could not be read.
         while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT && status.archiving.backlogs.pop().is_some() {}
         Some(Reply::Status(serde_json::to_vec(&status).ok()?))

@@ -1,12 +1,14 @@
 //! `walden serve`: answers the hook programs on a unix socket, and does ahead of being asked what they will ask for.
 //! It remembers nothing that the repository or the file system cannot prove.
 //!
-//! Three tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers.
+//! Four tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers,
+//! [`indexing`] keeps the index of the WAL.
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done. Beside them
 //! [`crate::http`] answers.
 
 pub mod connections;
 pub mod fetches;
+pub mod indexing;
 mod memory;
 mod peers;
 pub mod pushes;
@@ -25,6 +27,8 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
+
+pub use indexing::Options as IndexOptions;
 
 use crate::budget::Budget;
 use crate::error::{hints, one_line};
@@ -58,6 +62,7 @@ pub struct Options {
     pub memory: u64,
     /// For one access to the repository.
     pub timeout: Duration,
+    pub index: IndexOptions,
     /// `None`: no HTTP.
     pub http: Option<http::Options>,
 }
@@ -80,7 +85,10 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     };
     let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
-    let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone(), durations.clone());
+    let (served, index_options) = (cluster.clone(), options.index.clone());
+    let indexing = tokio::task::spawn_blocking(move || indexing::new(served, index_options)).await?;
+    let (indexing, index_owner) = indexing?;
+    let (pushes, push_owner) = pushes::new(pusher, indexing.clone(), &options, budget.clone(), durations.clone());
     let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
     let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
     let (stopping, stopped) = tokio::sync::watch::channel(false);
@@ -92,6 +100,8 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             about: about.clone(),
             pushes: pushes.clone(),
             fetches: fetches.clone(),
+            indexing: indexing.clone(),
+            index: index_owner.reader().await?,
             durations,
             timeout: options.timeout,
             queue_time: connections::QUEUE_TIME,
@@ -100,10 +110,11 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         let (server, stopped) = (http::Server::bind(http, service).await?, stopped.clone());
         parts.spawn(async move { ("HTTP", server.run(stopped).await) });
     }
-    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
+    let connections = connections::Connections::new(socket, pushes, fetches, indexing, &options, about);
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
     parts.spawn(async move { ("pushes", push_owner.run().await) });
     parts.spawn(async move { ("fetches", fetch_owner.run().await) });
+    parts.spawn(async move { ("index", index_owner.run().await) });
 
     let early = tokio::select! {
         () = stop => None,

@@ -1,11 +1,13 @@
 //! What answers look like. Apart from the core's own types, so that a change there is no silent change of the API.
 
+mod events;
 mod plan;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use events::{Event, Events, Indexed};
 pub use plan::{Place, RecoveryTarget};
 
 use super::facts::Known;

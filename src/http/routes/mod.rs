@@ -1,6 +1,7 @@
 //! Routes, each described where it is answered; the OpenAPI document is made of these descriptions.
 
 pub mod clusters;
+pub mod events;
 pub mod service;
 pub mod target;
 pub mod wal;
@@ -54,6 +55,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(clusters::archived))
         .routes(routes!(clusters::timelines))
         .routes(routes!(target::recovery_target))
+        .routes(routes!(events::events))
         .routes(routes!(wal::file))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))

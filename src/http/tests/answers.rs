@@ -46,6 +46,17 @@ async fn a_target_that_cannot_be_reached_is_an_answer_and_no_error() {
 }
 
 #[tokio::test]
+async fn events_are_found_by_what_is_asked() {
+    let door = Door::with("", &ARCHIVED).await;
+    let query = "kind=drop,truncate&min_rows=1&since=2026-01-01T00:00:00Z&relation=o*&all=true&limit=7";
+    let answer = door.get(&format!("/v1/clusters/main/events?{query}")).await.json();
+    assert_eq!((answer["events"].as_array().map(Vec::len), answer["more"].as_bool()), (Some(0), Some(false)));
+    for query in ["kind=drops", "kind=", "limit=0", "limit=1001", "since=now", "min_rows=-1", "all=7"] {
+        door.get(&format!("/v1/clusters/main/events?{query}")).await.is_problem(400, "wrong-value");
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_read_yet_is_not_told_as_empty() {
     let door = Door::unread("", &ARCHIVED).await;
     for path in ["/v1/clusters/main", "/v1/clusters/main/wal", "/readyz", "/v1/clusters/main/recovery-target"] {
@@ -149,7 +160,7 @@ async fn the_document_describes_every_route_and_its_problems() {
     let door = Door::with(TOKEN, &[]).await;
     let document = door.get("/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 10, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 11, "{:?}", paths.keys());
     for (path, item) in paths {
         let responses = &item["get"]["responses"];
         let asks_for_token = item["get"]["security"].is_array();

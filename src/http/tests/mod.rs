@@ -25,7 +25,7 @@ use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
 use crate::postgres::catalog::{Facts, WalRanges, testing};
 use crate::service::connections::About;
-use crate::service::{fetches, pushes};
+use crate::service::{fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
 
 pub const TOKEN: &str = "a-token-for-these-tests";
@@ -140,9 +140,18 @@ impl Door {
             workers: 1,
             memory: 8 << 20,
             timeout: LIMIT,
+            index: crate::service::IndexOptions {
+                cache: wal.0.path().join("cache"),
+                names_interval: Duration::ZERO,
+                resolve: Arc::new(|| anyhow::bail!("no server in these tests")),
+            },
             http: None,
         };
-        let (pushes, push_owner) = pushes::new(pusher(&cluster), &service_options, budget.clone(), durations.clone());
+        let (indexing, index_owner) = indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
+        let index = index_owner.reader().await.unwrap();
+        let (pushes, push_owner) =
+            pushes::new(pusher(&cluster), indexing.clone(), &service_options, budget.clone(), durations.clone());
+        tasks.spawn(index_owner.run());
         let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
         tasks.spawn(push_owner.run());
         tasks.spawn(fetch_owner.run());
@@ -153,6 +162,8 @@ impl Door {
             about,
             pushes,
             fetches,
+            indexing,
+            index,
             durations,
             timeout: LIMIT,
             queue_time: Duration::from_secs(20),

@@ -45,6 +45,14 @@ fn a_clusters_state_can_be_asked_for() {
     assert_eq!(of("/recovery-target?time=2000-01-01T00:00:00Z")["place"], "past");
     assert_eq!(of("/recovery-target?time=2100-01-01T00:00:00Z")["place"], "future");
 
+    cluster.sql("create table orders as select generate_series(1, 100) id");
+    cluster.sql("drop table orders");
+    cluster.archive_now();
+    wait_until("the drop is found", || {
+        let events = of("/events?kind=drop")["events"].as_array().cloned().unwrap_or_default();
+        events.iter().any(|event| event["lsn"].is_string() && event["time"].is_string())
+    });
+
     let (status, metrics) = curl(&port.url(), "/metrics", Some(TOKEN), &[]);
     assert_eq!(status, 200);
     for name in [

@@ -1,0 +1,106 @@
+//! What happened.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::postgres::catalog::FoundEvent;
+use crate::service::status::Indexing;
+
+/// Events by time.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Events {
+    /// Absent while the service starts or stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub indexed: Option<Indexed>,
+    pub events: Vec<Event>,
+    /// There are older ones than `limit` let through.
+    pub more: bool,
+}
+
+/// How far the index is that events are found in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Indexed {
+    /// When it was compared with the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    looked_at: Option<DateTime<Utc>>,
+    segments: u64,
+    /// Of these, what they hold is not known yet.
+    not_indexed: u64,
+    /// Of these, what they hold cannot be read.
+    unreadable: u64,
+}
+
+impl From<&Indexing> for Indexed {
+    fn from(indexing: &Indexing) -> Self {
+        Self {
+            looked_at: indexing.looked_at,
+            segments: indexing.state.segments,
+            not_indexed: indexing.state.not_indexed,
+            unreadable: indexing.state.unreadable,
+        }
+    }
+}
+
+/// Something that happened. What is not known is absent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Event {
+    /// Its name, for `walden restore --before` and `--after`.
+    #[schema(example = "1-16-B374D848-d16384")]
+    id: String,
+    /// drop, truncate, rewrite, delete, update, restore-point, database-drop, database-create or timeline.
+    #[schema(example = "drop")]
+    kind: String,
+    timeline: u64,
+    /// A restore that stops before this record undoes it.
+    #[schema(example = "16/B374D848")]
+    lsn: String,
+    /// By the server's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    time: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    xid: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    database: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "public.orders")]
+    relation: Option<String>,
+    /// `pg_class.relkind`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "r")]
+    relkind: Option<String>,
+    /// Rows deleted or updated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rows: Option<u64>,
+    /// The name of a restore point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    name: Option<String>,
+    /// False when the kind was guessed, or rows may be more than counted.
+    exact: bool,
+}
+
+impl From<&FoundEvent> for Event {
+    fn from(event: &FoundEvent) -> Self {
+        Self {
+            id: event.id.to_string(),
+            kind: event.kind.to_string(),
+            timeline: u64::from(event.timeline.0),
+            lsn: event.lsn.to_string(),
+            time: event.time.to_utc(),
+            xid: event.xid.map(u64::from),
+            database: event.database.clone(),
+            relation: event.relation.clone(),
+            relkind: event.relkind.map(String::from),
+            rows: event.rows,
+            name: event.name.clone(),
+            exact: event.exact,
+        }
+    }
+}
