@@ -36,9 +36,12 @@ impl Phase {
     }
 }
 
+/// The label `phase`.
+type Label = [(&'static str, &'static str); 1];
+
 /// Durations of all phases. Clones share what was measured.
 #[derive(Debug, Clone)]
-pub struct Durations(Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>);
+pub struct Durations(Family<Label, Histogram, fn() -> Histogram>);
 
 impl Default for Durations {
     fn default() -> Self {
