@@ -1,25 +1,32 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
+mod choose;
 pub mod load;
+mod look;
 mod model;
 mod moments;
 mod path;
+mod place;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod ranges;
+mod refuse;
+mod stop;
 mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
 
+pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
 pub use moments::{Around, Moments, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
-pub use plan::{Facts, RecoveryPlan, plan};
+pub use plan::{Facts, Known, RecoveryPlan, Stuck, line_of, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
-pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
+pub use stop::{Kind, Neighbours, StopAt, Transaction};
+pub use target::{EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};

@@ -14,7 +14,7 @@ mod rows;
 mod stop;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
