@@ -25,7 +25,9 @@ fuzz_target!(|input: &[u8]| {
     let mut summaries = bytes.chunks(SEGMENT as usize).enumerate().map(|(index, segment)| {
         let mut summarizer = Summarizer::new(Lsn(SEGMENT * (1 + index as u64)));
         segment.chunks(usize::from(*piece) * 97 + 1).for_each(|piece| summarizer.push(piece));
-        summarizer.finish()
+        let summary = summarizer.finish();
+        summary.clone().fit(16 << 10);
+        summary
     });
     let Some(mut earlier) = summaries.next() else { return };
     for later in summaries {

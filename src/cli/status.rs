@@ -95,7 +95,8 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
     for backlog in &done.backlogs {
         let _ = writeln!(text, "           {}", waiting(backlog, now));
     }
-    failures(text, &done.failed, now);
+    failures(text, "failed", &done.failed, now);
+    failures(text, "with records that break off, stored as they are", &done.broken, now);
     if done.resting {
         text.push_str("           storing ahead pauses, since the last file could not be stored\n");
     }
@@ -112,7 +113,7 @@ fn fetching(text: &mut String, done: &Fetching, now: DateTime<Utc>) {
     };
     let _ =
         writeln!(text, "fetching   {} delivered{ready}{absent}{}", done.delivered.count, last(&done.delivered, now));
-    failures(text, &done.failed, now);
+    failures(text, "failed", &done.failed, now);
 }
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
@@ -129,11 +130,11 @@ fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
     format!("{} waiting{stored} in {place}, the oldest for {}; {eta}", backlog.files, span(now - oldest))
 }
 
-fn failures(text: &mut String, failed: &Failures, now: DateTime<Utc>) {
+fn failures(text: &mut String, what: &str, failed: &Failures, now: DateTime<Utc>) {
     if failed.count.count > 0 {
         let why = failed.why.as_deref().unwrap_or_default().replace('\n', "\n           ");
-        let _ =
-            writeln!(text, "           {} failed{}\n           {why}", failed.count.count, last(&failed.count, now));
+        let last = last(&failed.count, now);
+        let _ = writeln!(text, "           {} {what}{last}\n           {why}", failed.count.count);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod hooks;
 mod list;
+mod show;
 mod verify;
 
 use clap::Subcommand;
@@ -23,6 +24,8 @@ enum Verb {
     Fetch(hooks::FetchArgs),
     /// List the archived WAL of each timeline, and the gaps in it.
     List,
+    /// Show what one segment holds: ends of transactions, what was dropped, changed rows.
+    Show(show::Args),
     /// Read archived WAL back and check every object, its identity, and that nothing is missing. Exit code 3 when
     /// something is wrong.
     Verify(verify::Args),
@@ -34,6 +37,7 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         Verb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
         Verb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
         Verb::List => context.block_on(list::run(context)),
+        Verb::Show(args) => context.block_on(show::run(context, &args)),
         Verb::Verify(args) => context.block_on(verify::run(context, &args)),
     }
 }

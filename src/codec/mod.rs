@@ -10,5 +10,5 @@ mod sealed_writer;
 pub use digest::{Hasher, Sha256Digest};
 pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, PlainDigest, StoredSize};
 pub use frame::{FrameCompressor, FrameDecompressor, frame_length};
-pub use sealed::{Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
+pub use sealed::{Compressed, Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
 pub use sealed_writer::SealedWriter;

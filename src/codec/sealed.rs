@@ -23,6 +23,28 @@ pub struct Sealed {
     pub body: Bytes,
 }
 
+/// A compressed body that waits for what its envelope says.
+#[derive(Debug)]
+pub struct Compressed {
+    plain: PlainDigest,
+    body: Bytes,
+}
+
+impl Compressed {
+    /// For content of this size and digest.
+    pub fn new(plain: PlainDigest, body: Bytes) -> Self {
+        Self { plain, body }
+    }
+
+    /// The object.
+    pub fn seal(self, kind: &str, about: serde_json::Value) -> Sealed {
+        let stored = StoredSize { size: self.body.len() as u64 };
+        let header =
+            Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
+        Sealed { envelope: Envelope::render(&header), header, body: self.body }
+    }
+}
+
 /// An object is not what its header says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the object is damaged: {0}")]
@@ -53,13 +75,7 @@ impl Sealer {
     }
 
     /// Reads `source` to its end once; digests and compresses it. `plain_size` must be its length.
-    pub fn seal(
-        &mut self,
-        kind: &str,
-        about: serde_json::Value,
-        source: &mut dyn Read,
-        plain_size: u64,
-    ) -> io::Result<Sealed> {
+    pub fn compress(&mut self, source: &mut dyn Read, plain_size: u64) -> io::Result<Compressed> {
         self.context.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
         self.context.set_pledged_src_size(Some(plain_size)).map_err(zstd_error)?;
         let mut hasher = Hasher::default();
@@ -84,10 +100,7 @@ impl Sealer {
         }
         compress(&mut self.context, &[], &mut body, ZSTD_EndDirective::ZSTD_e_end)?;
         body.shrink_to_fit();
-        let plain = PlainDigest { size, sha256: hasher.finish() };
-        let stored = StoredSize { size: body.len() as u64 };
-        let header = Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain, stored, about };
-        Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
+        Ok(Compressed::new(PlainDigest { size, sha256: hasher.finish() }, body.into()))
     }
 }
 
@@ -117,7 +130,7 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(zstd_safe::get_error_name(code))
 }
 
-/// Seals one object: see [`Sealer::seal`].
+/// Seals one object: see [`Sealer::compress`].
 pub fn seal(
     kind: &str,
     about: serde_json::Value,
@@ -125,7 +138,7 @@ pub fn seal(
     plain_size: u64,
     level: i32,
 ) -> io::Result<Sealed> {
-    Sealer::new(level)?.seal(kind, about, source, plain_size)
+    Ok(Sealer::new(level)?.compress(source, plain_size)?.seal(kind, about))
 }
 
 /// The envelope of a whole object, after checking that kind and lengths are as they must be.
@@ -221,10 +234,11 @@ mod tests {
     fn a_sealer_serves_again_also_after_an_error() {
         for level in [-5, 1, 3] {
             let mut sealer = Sealer::new(level).unwrap();
-            assert!(sealer.seal("test", serde_json::json!({}), &mut &b"abc"[..], 9).is_err());
+            assert!(sealer.compress(&mut &b"abc"[..], 9).is_err());
             let content = content();
             let again: Vec<Vec<u8>> = (0..2)
-                .map(|_| sealer.seal("test", serde_json::json!({}), &mut &content[..], content.len() as u64).unwrap())
+                .map(|_| sealer.compress(&mut &content[..], content.len() as u64).unwrap())
+                .map(|compressed| compressed.seal("test", serde_json::json!({})))
                 .map(|sealed| [sealed.envelope, sealed.body].concat())
                 .collect();
             assert_eq!(again[0], again[1]);

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use super::{CODEC_ZSTD, Envelope, Hasher, Header, PlainDigest, Sealed, StoredSize};
+use super::{Compressed, Hasher, PlainDigest, Sealed};
 
 /// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
 pub struct SealedWriter {
@@ -21,9 +21,7 @@ impl SealedWriter {
     pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;
         let plain = PlainDigest { size: self.size, sha256: self.hasher.finish() };
-        let stored = StoredSize { size: body.len() as u64 };
-        let header = Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain, stored, about };
-        Ok(Sealed { envelope: Envelope::render(&header), header, body: body.into() })
+        Ok(Compressed::new(plain, body.into()).seal(kind, about))
     }
 }
 

@@ -4,8 +4,8 @@ use super::Repository;
 use crate::codec::{Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope};
 use crate::storage::{Body, Key, PutMode, PutOutcome, StorageError, get_all};
 
-/// Bytes read to get an object's envelope; a longer envelope costs a second read.
-const HEADER_READ: u64 = 4096;
+/// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
+const HEADER_READ: u64 = 16 << 10;
 
 /// Why a sealed object could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +139,8 @@ mod tests {
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", serde_json::json!({"pad": "x".repeat(5000)}), &mut &content[..], content.len() as u64, 1).unwrap()
+        seal("test", serde_json::json!({"pad": "x".repeat(20_000)}), &mut &content[..], content.len() as u64, 1)
+            .unwrap()
     }
 
     #[tokio::test]

@@ -37,6 +37,8 @@ pub struct Archiving {
     /// Of these, stored before they were asked for.
     pub ahead: u64,
     pub failed: Failures,
+    /// Segments whose records break off, stored as they are.
+    pub broken: Failures,
     /// Storing ahead pauses because pushes fail.
     pub resting: bool,
     /// Of each server that archives here.

@@ -14,3 +14,4 @@ mod repo;
 mod restore;
 mod restored_settings;
 mod s3;
+mod summaries;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use walden::postgres::types::Lsn;
-use walden::postgres::wal::{Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
+use walden::postgres::wal::{Created, ENDED, Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
 
 use crate::harness::{Major, each_major};
 use crate::peers::every_record_is_read_as_the_server_reads_it;
@@ -124,6 +124,50 @@ fn summaries_join_to_the_whole(worked: &Worked) {
     assert!(dropped >= worked.drops.len(), "{dropped} events of dropped files");
 }
 
+/// The ends that lie wholly in each segment: transactions and subtransactions, with the one they are part of.
+fn ends_are_in_the_summaries(worked: &Worked) {
+    let size = worked.segments[0].bytes.len() as u64;
+    let mut ended: BTreeMap<u64, Vec<(u32, u32, Lsn, Timestamp, bool)>> = BTreeMap::new();
+    let mut ends: BTreeMap<u64, Vec<Timestamp>> = BTreeMap::new();
+    decode(&worked.segments, 1 << 20, |record, fact| {
+        let Some(Fact::End(end)) = fact else { return };
+        let (first, last) = (record.lsn.0 / size, (record.end.0 - 1) / size);
+        if first == last {
+            let each = std::iter::once(end.xid).chain(end.subxids.iter());
+            let each = each.map(|xid| (xid, end.xid, record.lsn, end.time, end.committed));
+            ended.entry(first).or_default().extend(each);
+            ends.entry(first).or_default().push(end.time);
+        }
+    });
+    let (mut named, mut left_out) = (0, 0);
+    for segment in &worked.segments {
+        let summary = summarize(segment);
+        let times = ends.remove(&(segment.start.0 / size)).unwrap_or_default();
+        let found = (summary.ends.count, summary.ends.min_time, summary.ends.max_time);
+        assert_eq!(found, (times.len() as u64, times.iter().min().copied(), times.iter().max().copied()));
+        let mut expected = ended.remove(&(segment.start.0 / size)).unwrap_or_default();
+        expected.sort_unstable();
+        assert_eq!(summary.ends.newest, expected.last().map(|end| end.0));
+        assert_eq!(summary.ended_left_out as usize, expected.len().saturating_sub(ENDED));
+        expected.truncate(ENDED);
+        let found = summary.oldest_ended.iter().map(|end| (end.xid, end.top, end.lsn, end.time, end.committed));
+        assert_eq!(found.collect::<Vec<_>>(), expected, "in the segment at {}", segment.start);
+        (named, left_out) = (named + expected.len(), left_out + summary.ended_left_out);
+    }
+    assert!(named > 200 && left_out > 0, "{named} ends named, {left_out} left out");
+}
+
+/// TRUNCATE makes an empty file; VACUUM FULL fills the one that it makes with pages.
+fn made_files_are_in_the_summaries(worked: &Worked) {
+    let created: Vec<Created> = worked.segments.iter().flat_map(|segment| summarize(segment).created).collect();
+    for (what, file, filled) in &worked.made {
+        let mine: Vec<&Created> = created.iter().filter(|created| created.file.number == *file).collect();
+        assert!(!mine.is_empty(), "{what}: file {file} is not there");
+        let seen = (mine.iter().any(|created| created.filled), mine.iter().any(|created| created.pages));
+        assert_eq!(seen, (*filled, *filled), "{what}: file {file}");
+    }
+}
+
 fn summarize(segment: &Segment) -> Summary {
     let mut summarizer = Summarizer::new(segment.start);
     summarizer.push(&segment.bytes);
@@ -145,4 +189,6 @@ fn check(worked: &Worked) {
     rows_and_ends_are_what_the_workload_did(worked);
     named_facts_are_there(worked);
     summaries_join_to_the_whole(worked);
+    ends_are_in_the_summaries(worked);
+    made_files_are_in_the_summaries(worked);
 }

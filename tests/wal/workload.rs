@@ -22,6 +22,8 @@ pub struct Worked {
     pub commits: Vec<(u32, i64)>,
     /// Transactions that dropped a table, with the table's file.
     pub drops: Vec<(u32, u32)>,
+    /// Files that statements made, and whether these put anything in them.
+    pub made: Vec<(&'static str, u32, bool)>,
     /// Databases made and dropped.
     pub database: u32,
     /// The record of a switch, and restore points with their ends.
@@ -36,6 +38,7 @@ struct Work {
     cluster: Cluster,
     rows: Vec<Expected>,
     drops: Vec<(u32, u32)>,
+    made: Vec<(&'static str, u32, bool)>,
 }
 
 impl Work {
@@ -73,7 +76,7 @@ pub fn run(major: &Major, segment_mib: u32, wal_level: &str) -> Worked {
         .setting("autovacuum", "off")
         .start(&scratch);
     let first_xid: u32 = cluster.sql("select pg_current_xact_id()").parse().expect("an xid");
-    let mut work = Work { cluster, rows: Vec::new(), drops: Vec::new() };
+    let mut work = Work { cluster, rows: Vec::new(), drops: Vec::new(), made: Vec::new() };
     tables(&mut work);
     transactions(&mut work);
     let restore_points = vec![("one", point(&work, "one"))];
@@ -86,8 +89,8 @@ pub fn run(major: &Major, segment_mib: u32, wal_level: &str) -> Worked {
     let end: Lsn = work.sql("select pg_current_wal_insert_lsn()").parse().expect("an LSN");
     work.cluster.stop(Stop::Fast);
     let segments = segments::read(&work.cluster.data, end);
-    let Work { cluster, rows, drops } = work;
-    Worked { segments, rows, commits, drops, database, restore_points, cluster, inspected, _scratch: scratch }
+    let Work { cluster, rows, drops, made } = work;
+    Worked { segments, rows, commits, drops, made, database, restore_points, cluster, inspected, _scratch: scratch }
 }
 
 fn point(work: &Work, name: &str) -> Lsn {
@@ -165,9 +168,11 @@ fn relations(work: &mut Work) {
     let file = work.file("wide");
     let xid = work.xid("truncate wide");
     work.drops.push((xid, file));
+    work.made.push(("truncate", work.file("wide"), false));
     work.sql("delete from a where id > 1000");
     work.sql("vacuum a");
     work.sql("vacuum full a");
+    work.made.push(("vacuum full", work.file("a"), true));
     work.sql("vacuum freeze p1");
     work.sql("checkpoint");
     let all: u64 = work.sql("select count(*) from a").parse().expect("a count");

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep};
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Damaged, open_envelope, unseal};
+use crate::codec::{Damaged, Header, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
-use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription};
+use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
@@ -208,7 +208,8 @@ impl Fetcher {
 
     fn write_out(&self, name: &WalFileName, key: &Key, object: &Bytes, path: &Path) -> anyhow::Result<()> {
         let damaged = |source| with_repair_hint(self.cluster.repository.damaged(key, source).into(), key);
-        self.check_description(name, object).map_err(damaged)?;
+        let header = open_envelope(WAL_KIND, object).map_err(damaged)?.header;
+        check_description(&self.cluster.description, name, header).map_err(damaged)?;
         let mut file = create(path)?;
         let written = unseal(WAL_KIND, object, &mut file);
         let result = match written {
@@ -224,26 +225,28 @@ impl Fetcher {
         }
         result
     }
+}
 
-    /// An object may be whole and yet be another file's, after repairs by hand.
-    fn check_description(&self, name: &WalFileName, object: &[u8]) -> Result<(), Damaged> {
-        let header = open_envelope(WAL_KIND, object)?.header;
-        let described: WalDescription = serde_json::from_value(header.about)
-            .map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
-        let ours = &self.cluster.description;
-        if described.name != *name || described.system_identifier != ours.system_identifier {
-            return Err(Damaged(format!(
-                "it holds \"{}\" of the server with system identifier {}",
-                described.name, described.system_identifier
-            )));
+/// What an object says that it holds. It may be whole and yet be another file's, after repairs by hand.
+pub(super) fn check_description(
+    ours: &ClusterDescription,
+    name: &WalFileName,
+    header: Header,
+) -> Result<WalDescription, Damaged> {
+    let described: WalDescription = serde_json::from_value(header.about)
+        .map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
+    if described.name != *name || described.system_identifier != ours.system_identifier {
+        return Err(Damaged(format!(
+            "it holds \"{}\" of the server with system identifier {}",
+            described.name, described.system_identifier
+        )));
+    }
+    let expected = ours.segment_size.bytes();
+    match name {
+        WalFileName::Segment(_) if header.plain.size != expected => {
+            Err(Damaged(format!("it holds {} bytes, a segment has {expected}", header.plain.size)))
         }
-        let expected = ours.segment_size.bytes();
-        match name {
-            WalFileName::Segment(_) if header.plain.size != expected => {
-                Err(Damaged(format!("it holds {} bytes, a segment has {expected}", header.plain.size)))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(described),
     }
 }
 
@@ -251,7 +254,7 @@ fn is_damaged(error: &anyhow::Error) -> bool {
     matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. }))
 }
 
-fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
+pub(super) fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
     match is_damaged(&error) {
         true => with_hint(
             error,

@@ -1,4 +1,4 @@
-//! Archiving: WAL files into the repository ([`push`]) and back out of it ([`fetch`]).
+//! Archiving: WAL files into the repository ([`push`]) and back out of it ([`fetch`]), and what they hold ([`summarize`]).
 //!
 //! Both are the same with and without the service; the service only decides what is done ahead of being asked.
 
@@ -9,6 +9,7 @@ mod limit;
 pub mod line;
 mod miss;
 pub mod push;
+pub mod summarize;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -12,11 +12,13 @@ use chrono::{DateTime, Utc};
 
 use super::identity::{self, Refused};
 use super::limit::within;
-use crate::codec::{Header, Sealed, Sealer, Sha256Digest, sealed_bound};
+use super::summarize::Summarized;
+use crate::codec::{Compressed, Header, Sealed, Sealer, Sha256Digest, sealed_bound};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{LongPageHeader, MajorVersion, SegmentSize, WalFileName};
+use crate::postgres::types::{LongPageHeader, SegmentSize, WalFileName};
+use crate::postgres::wal::Stop;
 use crate::repo::{ObjectError, PutSealed};
 
 /// No history or backup history file is longer: the former grow by some 50 bytes with each promotion.
@@ -38,15 +40,26 @@ pub struct Pusher {
 pub struct Prepared {
     pub name: WalFileName,
     pub path: PathBuf,
+    /// What the object's envelope says.
+    pub description: WalDescription,
     sealed: Sealed,
     /// What the file was when it was read; `None` when it may change without a trace.
     pub fingerprint: Option<Fingerprint>,
 }
 
 impl Prepared {
-    /// Bytes it holds in memory.
+    /// Bytes it holds in memory, which are those of the object.
     pub fn memory(&self) -> u64 {
-        self.sealed.body.len() as u64
+        (self.sealed.envelope.len() + self.sealed.body.len()) as u64
+    }
+
+    /// Where the records of a segment break off. A segment that is handed over is complete: it ends with a record, or
+    /// with a switch.
+    pub fn broken(&self) -> Option<&Stop> {
+        match self.name {
+            WalFileName::Segment(_) => self.description.summary.as_ref()?.stop.as_ref(),
+            _ => None,
+        }
     }
 }
 
@@ -127,7 +140,16 @@ impl Pusher {
              hand so that it can be stored again"
         };
         match outcome {
-            Ok(PutSealed::Stored) => Ok(Stored::Now),
+            Ok(PutSealed::Stored) => {
+                if let Some(stop) = prepared.broken() {
+                    tracing::warn!(
+                        "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends \
+                         there; check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
+                        prepared.name
+                    );
+                }
+                Ok(Stored::Now)
+            }
             Ok(PutSealed::SameContent) => Ok(Stored::Before),
             Ok(PutSealed::OtherContent(kept)) => Err(self.conflict(prepared, &key.to_string(), &kept)),
             Err(error) => match crate::error::find::<ObjectError>(&error) {
@@ -152,33 +174,35 @@ impl Pusher {
         let mut file = File::open(path).hint("the file must be readable by the user who runs Walden")?;
         let before = file.metadata()?;
         let cluster = &self.cluster.description;
-        let about = |major: Option<MajorVersion>| {
-            serde_json::to_value(WalDescription {
-                name,
-                system_identifier: cluster.system_identifier,
-                timeline: name.timeline(),
-                major,
-                archived_at: now,
-            })
+        let mut description = WalDescription {
+            name,
+            system_identifier: cluster.system_identifier,
+            timeline: name.timeline(),
+            major: None,
+            archived_at: now,
+            summary: None,
         };
         let refused = |refused: Refused| with_hint(refused.clone().into(), refused.hint());
-        let sealed = match name {
+        let compressed = match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
                 let mut first = [0; LongPageHeader::LEN];
                 let read = file.read_at(&mut first, 0)?;
-                let major =
-                    identity::check_segment(cluster, &segment, before.len(), &first[..read]).map_err(refused)?;
-                self.seal(about(Some(major))?, &mut file, before.len())?
+                let major = identity::check_segment(cluster, &segment, before.len(), &first[..read]);
+                description.major = Some(major.map_err(refused)?);
+                let mut source = Summarized::new(&mut file, segment.start(cluster.segment_size));
+                let compressed = self.compress(&mut source, before.len())?;
+                description.summary = Some(Box::new(source.finish()));
+                compressed
             }
             WalFileName::History(timeline) => {
                 let content = read_small(&mut file, before.len())?;
                 identity::check_history(timeline, &content).map_err(refused)?;
-                self.seal(about(None)?, &mut &content[..], content.len() as u64)?
+                self.compress(&mut &content[..], content.len() as u64)?
             }
             WalFileName::Backup { segment, offset } => {
                 let content = read_small(&mut file, before.len())?;
                 identity::check_backup(cluster, &segment, offset, &content).map_err(refused)?;
-                self.seal(about(None)?, &mut &content[..], content.len() as u64)?
+                self.compress(&mut &content[..], content.len() as u64)?
             }
         };
         let (before, after) = (Fingerprint::of(&before), Fingerprint::of(&file.metadata()?));
@@ -190,15 +214,16 @@ impl Pusher {
             ));
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
-        Ok(Prepared { name, path: path.to_path_buf(), sealed, fingerprint })
+        let sealed = compressed.seal(WAL_KIND, serde_json::to_value(&description)?);
+        Ok(Prepared { name, path: path.to_path_buf(), description, sealed, fingerprint })
     }
 
-    fn seal(&self, about: serde_json::Value, source: &mut dyn Read, size: u64) -> anyhow::Result<Sealed> {
+    fn compress(&self, source: &mut dyn Read, size: u64) -> anyhow::Result<Compressed> {
         let kept = self.sealers().pop();
         let mut sealer = kept.map_or_else(|| Sealer::new(self.level), Ok)?;
-        let sealed = sealer.seal(WAL_KIND, about, source, size)?;
+        let compressed = sealer.compress(source, size)?;
         self.sealers().push(sealer);
-        Ok(sealed)
+        Ok(compressed)
     }
 
     fn sealers(&self) -> std::sync::MutexGuard<'_, Vec<Sealer>> {

@@ -257,6 +257,7 @@ mod tests {
             timeline: crate::postgres::types::TimelineId(1),
             major: None,
             archived_at: chrono::DateTime::UNIX_EPOCH,
+            summary: None,
         };
         let about = serde_json::to_value(about).unwrap();
         let sealed = crate::codec::seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();

@@ -1,12 +1,13 @@
 //! The facts as the repository writes them (docs/repository-format.md).
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{
     Lsn, MajorVersion, RecoverySettings, SegmentSize, SystemIdentifier, TimelineId, WalFileName,
 };
+use crate::postgres::wal::Summary;
 
 /// `cluster.json`: which cluster a name stands for. Everything archived under the name must carry this identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,14 @@ pub struct WalDescription {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub major: Option<MajorVersion>,
     pub archived_at: DateTime<Utc>,
+    /// Of a segment. Absent where none was made, or one that this Walden does not read: the content says the same.
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Box<Summary>>,
+}
+
+/// A summary in a form that is not known must not keep the segment from being restored.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Summary>>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
 /// What the envelope of a manifest tells (`about` of kind `backup`): all that planning a restore needs.

@@ -46,6 +46,7 @@ pub async fn wal(cluster: &Cluster, name: &str, content: &[u8]) {
         timeline: name.timeline(),
         major: None,
         archived_at: DateTime::UNIX_EPOCH,
+        summary: None,
     };
     let about = serde_json::to_value(about).unwrap();
     let sealed = seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();

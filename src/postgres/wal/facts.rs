@@ -5,7 +5,7 @@ use std::fmt;
 use super::bytes::Reader;
 use super::decoder::overwritten;
 use super::heap;
-use super::record::{Record, RelFileLocator, Xid, rmgr};
+use super::record::{BlockRef, Record, RelFileLocator, Xid, rmgr};
 use super::timestamp::Timestamp;
 use super::transactions::{self, TransactionEnd};
 use crate::postgres::types::{Lsn, TimelineId};
@@ -66,6 +66,11 @@ pub enum Fact<'a> {
     FileCreated {
         file: RelFileLocator,
         fork: u32,
+    },
+    /// A whole page was written by itself: of a file being made, mostly. Main files only.
+    PageWritten {
+        file: RelFileLocator,
+        block: u32,
     },
     /// A relation was cut to so many blocks. `forks`: 1 main, 2 visibility map, 4 free space map.
     FileTruncated {
@@ -214,6 +219,10 @@ fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
             time: Timestamp(fields.i64()?),
             timeline: TimelineId(fields.u32()?),
             previous: TimelineId(fields.u32()?),
+        },
+        0xB0 => match record.block? {
+            BlockRef { file, fork: 0, block, .. } => Fact::PageWritten { file, block },
+            _ => return Some(None),
         },
         0xD0 => Fact::Overwritten { lsn: overwritten(record)? },
         _ => return Some(None),

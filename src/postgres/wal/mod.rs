@@ -4,28 +4,40 @@
 //! little-endian machines with blocks of 8 KiB. Record layouts are those of the headers named at each part.
 
 mod bytes;
+mod created;
 mod decoder;
+mod endings;
+mod ends;
 mod facts;
+mod fit;
 mod heap;
 mod join;
 mod pages;
 mod record;
 mod rows;
+mod seam;
 mod stop;
 mod summary;
 #[cfg(test)]
-pub(crate) mod testing;
+mod summary_tests;
+#[cfg(test)]
+pub(in crate::postgres) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
 mod transactions;
 
+pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
+pub use endings::{Ending, EndingFinder, Endings, RestorePoint};
+pub use ends::{ENDED, Ended, Ends};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
+pub use fit::STORED;
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
 pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
+pub use seam::{Seam, join};
 pub use stop::{Stop, Why};
-pub use summary::{Commit, Commits, Created, EVENTS, Event, NAMED, Seam, Summarizer, Summary, What, join};
+pub use summary::{Commit, Commits, EVENTS, Event, NAMED, Summarizer, Summary, What};
 pub use timestamp::Timestamp;
 pub use transactions::{DroppedStatistics, TransactionEnd};

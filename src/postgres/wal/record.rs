@@ -78,7 +78,9 @@ impl Header {
 }
 
 /// What PostgreSQL calls RelFileLocator (RelFileNode before 16): the place of a relation's files, which is not its OID.
+/// In JSON a list of the three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "(u32, u32, u32)", from = "(u32, u32, u32)")]
 pub struct RelFileLocator {
     pub tablespace: u32,
     /// 0 for relations that all databases share.
@@ -89,6 +91,18 @@ pub struct RelFileLocator {
 impl RelFileLocator {
     pub(super) fn read(fields: &mut Reader<'_>) -> Option<Self> {
         Some(Self { tablespace: fields.u32()?, database: fields.u32()?, number: fields.u32()? })
+    }
+}
+
+impl From<RelFileLocator> for (u32, u32, u32) {
+    fn from(file: RelFileLocator) -> Self {
+        (file.tablespace, file.database, file.number)
+    }
+}
+
+impl From<(u32, u32, u32)> for RelFileLocator {
+    fn from((tablespace, database, number): (u32, u32, u32)) -> Self {
+        Self { tablespace, database, number }
     }
 }
 

@@ -16,15 +16,26 @@ use crate::postgres::types::Lsn;
 pub const ENTRIES: usize = 64;
 /// Entries of open transactions held while counting. At twice as many the smaller half goes.
 const HELD: usize = 16_384;
+/// As many as there are transactions at a time on most servers.
+const SPARE: usize = 64;
 
 /// Rows that one transaction changed in one relation file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RowCounts {
+    #[serde(skip_serializing_if = "is_zero")]
     pub inserted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub updated: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub deleted: u64,
     /// Moved to another partition by UPDATE: gone here, inserted there.
+    #[serde(skip_serializing_if = "is_zero")]
     pub moved: u64,
+}
+
+fn is_zero(rows: &u64) -> bool {
+    *rows == 0
 }
 
 impl RowCounts {
@@ -63,7 +74,8 @@ pub struct RowsOf {
     pub file: RelFileLocator,
     #[serde(flatten)]
     pub counts: RowCounts,
-    /// Its commit; without one it went on beyond this segment. What was rolled back here is not listed.
+    /// LSN and time of its commit; without one it went on beyond this segment. What was rolled back here is not listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<(Lsn, Timestamp)>,
 }
 
@@ -84,12 +96,46 @@ pub(super) struct RowCounter {
     open: HashMap<Xid, Files, BuildHasherDefault<XidHasher>>,
     /// Entries of all of them.
     held: usize,
+    /// Emptied ones, which serve again: most transactions are over after a few records.
+    spare: Vec<Files>,
     rows: Rows,
     /// The least that still gets among the largest.
     least: (u64, u64),
 }
 
-type Files = BTreeMap<RelFileLocator, RowCounts>;
+/// What one transaction did, by file.
+#[derive(Debug, Default)]
+struct Files {
+    /// The first ones, at most [`FEW`]: mostly all of them.
+    few: Vec<(RelFileLocator, RowCounts)>,
+    many: BTreeMap<RelFileLocator, RowCounts>,
+}
+
+/// Files that are looked for one by one.
+const FEW: usize = 8;
+
+impl Files {
+    fn counts(&mut self, file: RelFileLocator) -> &mut RowCounts {
+        match self.few.iter().rposition(|(known, _)| *known == file) {
+            Some(index) => &mut self.few[index].1,
+            None if self.few.len() < FEW && self.many.is_empty() => {
+                self.few.push((file, RowCounts::default()));
+                let last = self.few.len() - 1;
+                &mut self.few[last].1
+            }
+            None => self.many.entry(file).or_default(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.many.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (RelFileLocator, RowCounts)> {
+        let many = self.many.iter().map(|(file, counts)| (*file, *counts));
+        self.few.iter().copied().chain(many)
+    }
+}
 
 /// Transaction numbers come in order, and nobody chooses them: one multiplication spreads them well enough.
 #[derive(Debug, Default)]
@@ -111,9 +157,9 @@ impl Hasher for XidHasher {
 
 impl RowCounter {
     pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
-        let files = self.open.entry(xid).or_default();
+        let files = self.open.entry(xid).or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = files.len();
-        files.entry(file).or_default().add(change, u64::from(rows));
+        files.counts(file).add(change, u64::from(rows));
         self.held += files.len() - before;
         if self.held >= 2 * HELD {
             self.prune();
@@ -124,15 +170,16 @@ impl RowCounter {
     pub fn end(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
         let mut sums = self.take(end.xid);
         for xid in end.subxids.iter() {
-            for (file, counts) in self.take(xid) {
-                sums.entry(file).or_default().merge(counts);
-            }
+            let files = self.take(xid);
+            files.iter().for_each(|(file, counts)| sums.counts(file).merge(counts));
+            self.spare(files);
         }
         if end.committed {
-            for (file, counts) in sums {
+            for (file, counts) in sums.iter() {
                 self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
             }
         }
+        self.spare(sums);
     }
 
     /// What one transaction did, which is no longer held.
@@ -140,6 +187,15 @@ impl RowCounter {
         let files = self.open.remove(&xid).unwrap_or_default();
         self.held -= files.len();
         files
+    }
+
+    /// Keeps the room that it takes.
+    fn spare(&mut self, mut files: Files) {
+        if files.few.capacity() > 0 && self.spare.len() < SPARE {
+            files.few.clear();
+            files.many.clear();
+            self.spare.push(files);
+        }
     }
 
     /// Lists an entry, if it is large enough.
@@ -164,28 +220,31 @@ impl RowCounter {
 
     /// Forgets the smaller half of what open transactions did.
     fn prune(&mut self) {
-        let mut weights: Vec<(u64, u64)> = self.open.values().flatten().map(|(_, counts)| counts.weight()).collect();
+        let entries = self.open.values().flat_map(Files::iter);
+        let mut weights: Vec<(u64, u64)> = entries.map(|(_, counts)| counts.weight()).collect();
         let middle = weights.len() / 2;
         let (_, middle, _) = weights.select_nth_unstable(middle);
         let (middle, rows) = (*middle, &mut self.rows);
         self.held = 0;
+        let mut stays = |counts: &RowCounts| {
+            let stays = counts.weight() > middle;
+            if !stays {
+                rows.leave_out(counts);
+            }
+            stays
+        };
         self.open.retain(|_, files| {
-            files.retain(|_, counts| {
-                let kept = counts.weight() > middle;
-                if !kept {
-                    rows.leave_out(counts);
-                }
-                kept
-            });
+            files.few.retain(|(_, counts)| stays(counts));
+            files.many.retain(|_, counts| stays(counts));
             self.held += files.len();
-            !files.is_empty()
+            files.len() > 0
         });
     }
 
     /// What was counted.
     pub fn finish(mut self) -> Rows {
         for (xid, files) in std::mem::take(&mut self.open) {
-            for (file, counts) in files {
+            for (file, counts) in files.iter() {
                 self.rank(RowsOf { xid, file, counts, commit: None });
             }
         }
@@ -195,7 +254,7 @@ impl RowCounter {
 }
 
 impl Rows {
-    fn leave_out(&mut self, counts: &RowCounts) {
+    pub(super) fn leave_out(&mut self, counts: &RowCounts) {
         self.left_out += 1;
         self.largest_left_out = self.largest_left_out.max(counts.changed());
     }

@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::created::{Created, Creations};
 use super::decoder::{Decoder, FirstRecord, is_switch};
-use super::facts::{Fact, Parameters};
-use super::join::{Head, Joined, JoinedRecord, Tail};
+use super::ends::{EndCounter, Ended, Ends};
+use super::facts::{Fact, Parameters, RowChange};
+use super::join::{Head, JoinedRecord, Tail};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
-use super::stop::{Stop, Why};
+use super::stop::Stop;
 use super::timestamp::Timestamp;
+use super::transactions::TransactionEnd;
 use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
 
 /// Events that a summary holds at most.
@@ -21,6 +24,8 @@ pub const NAMED: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub major: Option<MajorVersion>,
+    /// Of the first page: the segment before is this timeline's, unless the timeline begins exactly here.
+    pub first_timeline: Option<TimelineId>,
     /// Of the last page. Where a timeline begins, pages up to the one that holds the switch point have the one before.
     pub timeline: Option<TimelineId>,
     /// The first record that begins here, and the one that it says it follows.
@@ -31,8 +36,13 @@ pub struct Summary {
     pub end: Option<Lsn>,
     pub records: u64,
     pub commits: Commits,
-    /// Rollbacks, also those of subtransactions, which WAL does not tell apart.
-    pub aborts: u64,
+    /// Commits and rollbacks.
+    pub ends: Ends,
+    /// The ends of those transactions and subtransactions that have the smallest numbers, in their order, at most
+    /// [`ENDED`](super::ENDED): who was open when the segment began is among them, unless those were more.
+    pub oldest_ended: Vec<Ended>,
+    /// Ends of transactions and subtransactions that are not listed there.
+    pub ended_left_out: u64,
     pub events: Vec<Event>,
     /// Events beyond [`EVENTS`].
     pub events_left_out: u64,
@@ -69,13 +79,6 @@ pub struct Commits {
     pub last: Option<Commit>,
     pub min_time: Option<Timestamp>,
     pub max_time: Option<Timestamp>,
-}
-
-/// A main file that a transaction made for a relation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Created {
-    pub xid: Xid,
-    pub file: RelFileLocator,
 }
 
 /// Something worth finding.
@@ -151,26 +154,43 @@ pub enum What {
 pub struct Summarizer {
     decoder: Decoder,
     summary: Summary,
-    counter: RowCounter,
+    counters: Counters,
+}
+
+/// What is counted while records pass.
+#[derive(Debug, Default)]
+struct Counters {
+    rows: RowCounter,
+    ends: EndCounter,
+    created: Creations,
+}
+
+impl Counters {
+    fn finish(self, summary: &mut Summary) {
+        summary.rows = self.rows.finish();
+        (summary.ends, summary.oldest_ended, summary.ended_left_out) = self.ends.finish();
+        (summary.created, summary.created_left_out) = self.created.finish();
+    }
 }
 
 impl Summarizer {
     /// For the segment that begins at `start`.
     pub fn new(start: Lsn) -> Self {
-        Self { decoder: Decoder::new(start), summary: Summary::default(), counter: RowCounter::default() }
+        Self { decoder: Decoder::new(start), summary: Summary::default(), counters: Counters::default() }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, summary, counter } = self;
-        decoder.push(bytes, |record| summary.add(record, counter));
+        let Self { decoder, summary, counters } = self;
+        decoder.push(bytes, |record| summary.add(record, counters));
     }
 
     /// The summary of all bytes pushed.
     pub fn finish(mut self) -> Summary {
         let mut summary = self.summary;
         summary.tail = self.decoder.finish();
-        summary.major = self.decoder.origin().map(|origin| origin.major);
+        (summary.major, summary.first_timeline) =
+            self.decoder.origin().map(|origin| (origin.major, origin.timeline)).unzip();
         summary.timeline = self.decoder.timeline();
         summary.first = self.decoder.first();
         (summary.last, summary.end) = self.decoder.last().unzip();
@@ -180,51 +200,47 @@ impl Summarizer {
         // What a record that is still unfinished begins with may be the first that the segment has.
         let unfinished = summary.tail.as_ref().and_then(Tail::first);
         summary.first = summary.first.or(unfinished);
-        summary.rows = self.counter.finish();
+        self.counters.finish(&mut summary);
         summary
     }
 }
 
 impl Summary {
     /// Adds what a record says; also one that was joined.
-    fn add(&mut self, record: &Record<'_>, counter: &mut RowCounter) {
+    fn add(&mut self, record: &Record<'_>, counters: &mut Counters) {
         self.records += 1;
         match Fact::read(record) {
-            Ok(Some(fact)) => self.fact(record, &fact, counter),
+            Ok(Some(fact)) => self.fact(record, &fact, counters),
             Ok(None) => {}
             Err(_) => self.unreadable += 1,
         }
     }
 
-    fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counter: &mut RowCounter) {
+    fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counters: &mut Counters) {
         let (mut xid, text) = (record.header.xid, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
         let what = match *fact {
-            Fact::Rows { file, change, rows } => return counter.add(xid, file, change, rows),
-            Fact::End(end) => {
-                counter.end(&end, record.lsn);
-                if !end.committed {
-                    self.aborts += 1;
-                    return;
-                }
-                xid = end.xid;
-                self.commits.add(Commit { lsn: record.lsn, xid, time: end.time });
-                if end.dropped.is_empty() {
-                    return;
-                }
-                let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);
-                let (subxids, cut_subxids) = named(end.subxids.iter());
-                let (files, cut_files) = named(end.dropped.iter());
-                let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
-                let cut = cut_subxids || cut_files || cut_relations || !end.whole;
-                What::Dropped { time: end.time, subxids, files, relations, cut }
-            }
-            Fact::FileCreated { file, fork: 0 } => {
-                match self.created.len() < EVENTS {
-                    true => self.created.push(Created { xid, file }),
-                    false => self.created_left_out += 1,
+            Fact::Rows { file, change, rows } => {
+                counters.rows.add(xid, file, change, rows);
+                if change == RowChange::Inserted {
+                    counters.created.row(file);
                 }
                 return;
             }
+            Fact::End(end) => {
+                counters.rows.end(&end, record.lsn);
+                counters.ends.add(&end, record.lsn);
+                counters.created.end(&end);
+                if end.committed {
+                    self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });
+                }
+                if !end.committed || end.dropped.is_empty() {
+                    return;
+                }
+                xid = end.xid;
+                What::dropped(&end)
+            }
+            Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
+            Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
             Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },
             Fact::FileTruncated { file, blocks, .. } => What::FileTruncated { file, blocks },
             Fact::TablesTruncated { database, tables } => {
@@ -257,11 +273,11 @@ impl Summary {
     }
 
     /// The summary of a record that was joined, as if it were a segment of its own.
-    fn of(joined: &JoinedRecord) -> Result<Self, Stop> {
+    pub(super) fn of(joined: &JoinedRecord) -> Result<Self, Stop> {
         let record = joined.record()?;
-        let (mut summary, mut counter) = (Self::default(), RowCounter::default());
-        summary.add(&record, &mut counter);
-        summary.rows = counter.finish();
+        let (mut summary, mut counters) = (Self::default(), Counters::default());
+        summary.add(&record, &mut counters);
+        counters.finish(&mut summary);
         (summary.major, summary.last, summary.end) = (Some(record.major), Some(record.lsn), Some(record.end));
         summary.first = Some(FirstRecord { lsn: record.lsn, prev: record.header.prev });
         summary.switched = is_switch(&record);
@@ -269,11 +285,23 @@ impl Summary {
     }
 
     /// The record that the first one declares lost in a crash.
-    fn overwrites(&self) -> Option<Lsn> {
+    pub(super) fn overwrites(&self) -> Option<Lsn> {
         match (self.events.first()?, self.first?) {
             (Event { lsn, what: What::Overwritten { lost }, .. }, first) if *lsn == first.lsn => Some(*lost),
             _ => None,
         }
+    }
+}
+
+impl What {
+    /// What a commit says that removes files.
+    fn dropped(end: &TransactionEnd<'_>) -> Self {
+        let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);
+        let (subxids, cut_subxids) = named(end.subxids.iter());
+        let (files, cut_files) = named(end.dropped.iter());
+        let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
+        let cut = cut_subxids || cut_files || cut_relations || !end.whole;
+        Self::Dropped { time: end.time, subxids, files, relations, cut }
     }
 }
 
@@ -293,61 +321,6 @@ impl Commits {
         self.first = self.first.or(Some(commit));
         self.last = Some(commit);
         self.min_time = Some(self.min_time.map_or(commit.time, |time| time.min(commit.time)));
-        self.max_time = Some(self.max_time.map_or(commit.time, |time| time.max(commit.time)));
-    }
-}
-
-/// What lies between two segments that follow each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seam {
-    /// No record crosses, or the one that began was given up after a crash.
-    Clean,
-    /// The record that crosses, summarised. If it is a switch, the later segment is empty behind it.
-    Crossed(Box<Summary>),
-    /// The record goes on beyond the later segment: use this tail in place of its own.
-    GoesOn(Tail),
-}
-
-/// Joins a segment with the next one: does the chain of records hold, and what does the record say that crosses?
-/// `tail` is the earlier one's, or what an earlier join left.
-///
-/// # Errors
-/// The first position at which the chain breaks: at the end of the earlier segment, unless that one was broken before.
-pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Seam, Stop> {
-    if let Some(stop) = &earlier.stop {
-        return Err(stop.clone());
-    }
-    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: Why::LongHeader };
-    let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
-    let Some(tail) = tail else {
-        if let Some(Head { remaining, .. }) = later.head {
-            let lsn = earlier.end.unwrap_or_default();
-            return Err(Stop { lsn, why: Why::Continuation { missing: 0, found: remaining } });
-        }
-        return follows(earlier.last, later.first).map(|()| Seam::Clean);
-    };
-    if later.overwrites() == Some(tail.lsn) {
-        return follows(earlier.last, later.first).map(|()| Seam::Clean);
-    }
-    match tail.join(later.head.as_ref(), major)? {
-        Joined::GoesOn(tail) => Ok(Seam::GoesOn(tail)),
-        Joined::Whole(joined) => {
-            let summary = Summary::of(&joined)?;
-            if let Some(last) = earlier.last {
-                follows(Some(last), summary.first)?;
-            }
-            follows(Some(tail.lsn), later.first)?;
-            Ok(Seam::Crossed(Box::new(summary)))
-        }
-    }
-}
-
-fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), Stop> {
-    match (last, first) {
-        (Some(last), Some(first)) if first.prev != last => {
-            let why = Why::Previous { expected: Some(last), found: first.prev };
-            Err(Stop { lsn: first.lsn, why })
-        }
-        _ => Ok(()),
+        self.max_time = self.max_time.max(Some(commit.time));
     }
 }

@@ -4,10 +4,10 @@ use super::testing::{Draft, PAGE, Writer};
 use super::*;
 use crate::postgres::types::Lsn;
 
-const SEGMENT: u64 = 1 << 20;
-const START: u64 = 5 * SEGMENT;
+pub(super) const SEGMENT: u64 = 1 << 20;
+pub(super) const START: u64 = 5 * SEGMENT;
 const MAGICS: [u16; 6] = [0xD106, 0xD10D, 0xD110, 0xD113, 0xD116, 0xD118];
-const HEAP: u8 = rmgr::HEAP;
+pub(super) const HEAP: u8 = rmgr::HEAP;
 
 /// A record as it was seen: LSN, xid, whole length, end.
 type Seen = (u64, u32, u32, u64);
@@ -26,26 +26,26 @@ fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<Stop>, Option<Tail>)
     (seen, decoder.stopped().cloned(), tail)
 }
 
-fn insert(xid: u32, length: usize) -> Draft {
+pub(super) fn insert(xid: u32, length: usize) -> Draft {
     Draft { xid, rmgr: HEAP, info: 0, main: vec![0; 3], block: Some((16384, vec![9; length])) }
 }
 
-fn commit(xid: u32, time: i64) -> Draft {
+pub(super) fn commit(xid: u32, time: i64) -> Draft {
     Draft { xid, rmgr: rmgr::TRANSACTION, info: 0, main: time.to_le_bytes().to_vec(), block: None }
 }
 
-fn writer() -> Writer {
+pub(super) fn writer() -> Writer {
     Writer::new(0xD110, SEGMENT, START)
 }
 
-fn summarize(bytes: &[u8], start: u64) -> Summary {
+pub(super) fn summarize(bytes: &[u8], start: u64) -> Summary {
     let mut summarizer = Summarizer::new(Lsn(start));
     bytes.chunks(10_000).for_each(|piece| summarizer.push(piece));
     summarizer.finish()
 }
 
 /// The summary of each segment.
-fn summaries(bytes: &[u8]) -> Vec<Summary> {
+pub(super) fn summaries(bytes: &[u8]) -> Vec<Summary> {
     let segments = bytes.chunks(SEGMENT as usize).enumerate();
     segments.map(|(index, segment)| summarize(segment, START + index as u64 * SEGMENT)).collect()
 }

@@ -3,3 +3,4 @@
 mod crash;
 mod fetching;
 mod pushing;
+mod summaries;

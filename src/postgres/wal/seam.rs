@@ -1,0 +1,62 @@
+//! Where one segment follows another.
+
+use super::decoder::FirstRecord;
+use super::join::{Head, Joined, Tail};
+use super::stop::{Stop, Why};
+use super::summary::Summary;
+use crate::postgres::types::Lsn;
+
+/// What lies between two segments that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seam {
+    /// No record crosses, or the one that began was given up after a crash.
+    Clean,
+    /// The record that crosses, summarised. If it is a switch, the later segment is empty behind it.
+    Crossed(Box<Summary>),
+    /// The record goes on beyond the later segment: use this tail in place of its own.
+    GoesOn(Tail),
+}
+
+/// Joins a segment with the next one: does the chain of records hold, and what does the record say that crosses?
+/// `tail` is the earlier one's, or what an earlier join left.
+///
+/// # Errors
+/// The first position at which the chain breaks: at the end of the earlier segment, unless that one was broken before.
+pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Seam, Stop> {
+    if let Some(stop) = &earlier.stop {
+        return Err(stop.clone());
+    }
+    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: Why::LongHeader };
+    let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
+    let Some(tail) = tail else {
+        if let Some(Head { remaining, .. }) = later.head {
+            let lsn = earlier.end.unwrap_or_default();
+            return Err(Stop { lsn, why: Why::Continuation { missing: 0, found: remaining } });
+        }
+        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+    };
+    if later.overwrites() == Some(tail.lsn) {
+        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+    }
+    match tail.join(later.head.as_ref(), major)? {
+        Joined::GoesOn(tail) => Ok(Seam::GoesOn(tail)),
+        Joined::Whole(joined) => {
+            let summary = Summary::of(&joined)?;
+            if let Some(last) = earlier.last {
+                follows(Some(last), summary.first)?;
+            }
+            follows(Some(tail.lsn), later.first)?;
+            Ok(Seam::Crossed(Box::new(summary)))
+        }
+    }
+}
+
+fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), Stop> {
+    match (last, first) {
+        (Some(last), Some(first)) if first.prev != last => {
+            let why = Why::Previous { expected: Some(last), found: first.prev };
+            Err(Stop { lsn: first.lsn, why })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,178 @@
+//! What summaries say of the ends of transactions and of files, and how they are kept small.
+
+use proptest::prelude::*;
+
+use super::testing::{Draft, Writer};
+use super::tests::{HEAP, SEGMENT, START, commit, insert, summaries, summarize, writer};
+use super::*;
+use crate::postgres::types::Lsn;
+
+fn end(xid: u32, time: i64, info: u8, subxids: &[u32]) -> Draft {
+    let mut main = time.to_le_bytes().to_vec();
+    main.extend_from_slice(&2u32.to_le_bytes());
+    main.extend_from_slice(&(subxids.len() as u32).to_le_bytes());
+    subxids.iter().for_each(|xid| main.extend_from_slice(&xid.to_le_bytes()));
+    Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x80 | info, main, block: None }
+}
+
+fn abort(xid: u32, time: i64) -> Draft {
+    Draft { info: 0x20, ..commit(xid, time) }
+}
+
+fn file(number: u32) -> RelFileLocator {
+    RelFileLocator { tablespace: 1663, database: 5, number }
+}
+
+fn created(xid: u32, number: u32) -> Draft {
+    let main = [1663, 5, number, 0].iter().flat_map(|field: &u32| field.to_le_bytes()).collect();
+    Draft { xid, rmgr: rmgr::STORAGE, info: 0x10, main, block: None }
+}
+
+fn row(xid: u32, number: u32) -> Draft {
+    Draft { xid, rmgr: HEAP, info: 0, main: vec![0; 3], block: Some((number, vec![])) }
+}
+
+fn page(xid: u32, number: u32) -> Draft {
+    Draft { xid, rmgr: rmgr::XLOG, info: 0xB0, main: vec![], block: Some((number, vec![1; 50])) }
+}
+
+/// The summary of a segment with these records.
+fn summary_of(drafts: &[Draft]) -> Summary {
+    let mut wal = writer();
+    for draft in drafts {
+        wal.write(draft);
+    }
+    wal.fill();
+    summarize(&wal.bytes, START)
+}
+
+#[test]
+fn a_rollback_is_an_end_too() {
+    let summary = summary_of(&[commit(7, 100), abort(8, 300), end(9, 50, 0x20, &[]), commit(6, 200)]);
+    assert_eq!((summary.commits.count, summary.commits.max_time), (2, Some(Timestamp(200))));
+    let times = (Some(Timestamp(50)), Some(Timestamp(300)));
+    assert_eq!((summary.ends.count, (summary.ends.min_time, summary.ends.max_time)), (4, times));
+    assert_eq!(summary.ends.newest, Some(9));
+    let oldest: Vec<(u32, bool)> = summary.oldest_ended.iter().map(|ended| (ended.xid, ended.committed)).collect();
+    assert_eq!((oldest, summary.ended_left_out), (vec![(6, true), (7, true), (8, false), (9, false)], 0));
+}
+
+#[test]
+fn a_subtransaction_ends_with_its_transaction() {
+    let summary = summary_of(&[end(20, 1, 0, &[21, 25]), abort(22, 2)]);
+    let oldest: Vec<(u32, u32)> = summary.oldest_ended.iter().map(|ended| (ended.xid, ended.top)).collect();
+    assert_eq!(oldest, [(20, 20), (21, 20), (22, 22), (25, 20)]);
+    assert_eq!((summary.ends.count, summary.ends.newest), (2, Some(25)));
+}
+
+#[test]
+fn the_oldest_ends_are_named_also_where_numbers_go_round() {
+    let xids: Vec<u32> = (0..300).map(|n: u32| 100u32.wrapping_sub(150).wrapping_add(n * 7 % 300)).collect();
+    let drafts: Vec<Draft> = xids.iter().filter(|xid| **xid > 2).map(|xid| commit(*xid, 1)).collect();
+    let summary = summary_of(&drafts);
+    let mut expected: Vec<u32> = xids.into_iter().filter(|xid| *xid > 2).collect();
+    expected.sort_by_key(|xid| xid.wrapping_add(1000));
+    assert_eq!(summary.oldest_ended.iter().map(|ended| ended.xid).collect::<Vec<u32>>(), expected[..ENDED]);
+    assert_eq!(summary.ends.newest, expected.last().copied());
+    assert_eq!(summary.ended_left_out as usize + ENDED, expected.len());
+}
+
+#[test]
+fn what_fills_a_file_is_its_own_transaction() {
+    let made = summary_of(&[
+        created(10, 1),
+        created(10, 2),
+        created(10, 3),
+        created(11, 4),
+        row(10, 1),
+        page(10, 2),
+        row(12, 9),
+        commit(10, 1),
+        row(12, 3),
+        page(12, 4),
+    ]);
+    let created: Vec<(u32, bool, bool)> =
+        made.created.iter().map(|created| (created.file.number, created.filled, created.pages)).collect();
+    // Nobody but its own transaction writes to a file of a transaction that is open.
+    assert_eq!(created, [(1, true, false), (2, true, true), (3, false, false), (4, true, true)]);
+    assert_eq!(made.created[0].file, file(1));
+}
+
+#[test]
+fn a_short_summary_stays_as_it_is() {
+    let summary = summary_of(&[created(10, 1), row(10, 1), commit(10, 1), abort(11, 2)]);
+    let mut fitted = summary.clone();
+    fitted.fit(STORED);
+    assert_eq!(fitted, summary);
+}
+
+#[test]
+fn a_record_that_crosses_is_found_in_the_segment_where_it_ends() {
+    let mut wal = Writer::new(0xD110, SEGMENT, START);
+    let early = wal.write(&commit(3, 1));
+    while wal.position() < START + SEGMENT - 1000 {
+        wal.write(&insert(4, 100));
+    }
+    let subxids: Vec<u32> = (100..1500).collect();
+    let crossing = wal.write(&end(4, 2, 0, &subxids));
+    let late = wal.write(&abort(5, 3));
+    wal.fill();
+    let found = |from: u64| {
+        let mut finder = EndingFinder::new(Lsn(START), Lsn(START + SEGMENT), Lsn(from));
+        wal.bytes.chunks(10_000).for_each(|piece| finder.push(piece));
+        let found = finder.finish();
+        found.ends.iter().map(|end| (end.lsn.0, end.xid, end.committed)).collect::<Vec<(u64, u32, bool)>>()
+    };
+    assert_eq!(found(0), [(crossing, 4, true), (late, 5, false)]);
+    assert_eq!(found(crossing + 1), [(late, 5, false)]);
+    let [earlier, later] = &summaries(&wal.bytes)[..] else { panic!("two segments") };
+    assert_eq!((earlier.commits.first.unwrap().lsn, earlier.ends.count, later.ends.count), (Lsn(early), 1, 1));
+    let Ok(Seam::Crossed(crossed)) = join(earlier, earlier.tail.as_ref(), later) else { panic!("a record crosses") };
+    assert_eq!((crossed.ends.count, crossed.oldest_ended[0].lsn), (1, Lsn(crossing)));
+}
+
+/// Commits that drop many files of many relations.
+fn dropping(xid: u32, files: usize) -> Draft {
+    let mut main = 7i64.to_le_bytes().to_vec();
+    main.extend_from_slice(&4u32.to_le_bytes());
+    main.extend_from_slice(&(files as u32).to_le_bytes());
+    (0..files as u32 * 3).for_each(|field| main.extend_from_slice(&(field + 16384).to_le_bytes()));
+    Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x80, main, block: None }
+}
+
+/// What a summary says, and what it says that it does not: both together stay the same.
+fn totals(summary: &Summary) -> [u64; 4] {
+    [
+        summary.events.len() as u64 + summary.events_left_out,
+        summary.created.len() as u64 + summary.created_left_out,
+        summary.rows.largest.len() as u64 + summary.rows.left_out,
+        summary.oldest_ended.len() as u64 + summary.ended_left_out,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_summary_can_be_made_to_fit(
+        drops in prop::collection::vec(0usize..400, 0..300), files in 0u32..800, ends in 0u32..500, most in 8_000usize..80_000,
+    ) {
+        let drops = drops.iter().zip(1000..).map(|(files, xid)| dropping(xid, *files));
+        let made = (0..files).flat_map(|number| [created(3, number), row(number + 3, number)]);
+        let drafts: Vec<Draft> = made.chain(drops).chain((0..ends).map(|xid| commit(5000 + xid, 1))).collect();
+        let mut wal = writer();
+        for draft in &drafts {
+            wal.write(draft);
+        }
+        wal.fill();
+        for summary in summaries(&wal.bytes) {
+            let mut fitted = summary.clone();
+            fitted.fit(most);
+            let json = serde_json::to_vec(&fitted).unwrap();
+            prop_assert!(json.len() <= most, "{} of {most}", json.len());
+            prop_assert_eq!(totals(&fitted), totals(&summary));
+            prop_assert_eq!(&serde_json::from_slice::<Summary>(&json).unwrap(), &fitted);
+            prop_assert_eq!((fitted.ends, fitted.commits), (summary.ends, summary.commits));
+        }
+    }
+}

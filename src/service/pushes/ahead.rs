@@ -1,0 +1,146 @@
+//! Storing ahead: what the archiver will ask for next.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::ready::{self, Turn, Waiting};
+use super::{Event, Folder, Owner, Rest};
+
+/// Folders with files to archive: one a server; the one unused longest makes room.
+const MOST_FOLDERS: usize = 8;
+/// After a push that failed nothing is stored ahead for so long, then one file to see whether that has passed; each
+/// further failure doubles it.
+const FIRST_REST: Duration = Duration::from_secs(2);
+/// No rest is longer: after an outage the backlog drains by itself, also while the archiver sleeps.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+
+impl Owner {
+    fn may_look_ahead(&self) -> bool {
+        let rested = |rest: Rest| rest.until <= Instant::now() && self.running.is_empty();
+        self.rest.is_none_or(rested) && self.has_room_ahead()
+    }
+
+    /// A push failed: storing ahead rests, and comes back to this file.
+    pub(super) fn rest(&mut self, path: &Path) {
+        let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
+        let until = Instant::now() + doubled;
+        self.rest = Some(Rest { until, length: doubled });
+        let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
+        self.reach = 1;
+        let (Some(pg_wal), Some(turn)) = (path.parent(), turn) else { return };
+        // A file that nobody waits for is not tried again.
+        if ready::is_waiting(pg_wal, &turn)
+            && let Some(folder) = self.folders.get_mut(pg_wal)
+        {
+            folder.waiting.again(turn, until);
+        }
+    }
+
+    pub(super) fn has_room_ahead(&self) -> bool {
+        let waiting = self.running.values().filter(|running| running.asked.is_none() && running.late.is_empty());
+        let ahead = waiting.count();
+        !self.closed
+            && self.compressing < self.workers
+            && ahead < self.reach
+            && ahead + self.remembered.not_asked() < self.look_ahead
+    }
+
+    /// Starts what may be stored ahead now.
+    pub(super) fn look_ahead(&mut self) {
+        if self.news_lost.swap(false, Ordering::SeqCst) {
+            let all: Vec<PathBuf> = self.folders.keys().cloned().collect();
+            all.into_iter().for_each(|pg_wal| self.scan(pg_wal));
+        }
+        while self.may_look_ahead() {
+            let now = Instant::now();
+            let mut folders = self.folders.iter_mut();
+            let Some(path) = folders.find_map(|(pg_wal, folder)| Some(pg_wal.join(folder.waiting.take(now)?.name())))
+            else {
+                break;
+            };
+            if !self.running.contains_key(&path) && !self.remembered.knows(&path) {
+                self.start(path, None);
+            }
+        }
+        let used_up = |folder: &Folder| folder.waiting.more && folder.waiting.is_empty();
+        let again: Vec<PathBuf> =
+            self.folders.iter().filter(|(_, f)| used_up(f)).map(|(path, _)| path.clone()).collect();
+        again.into_iter().for_each(|pg_wal| self.scan(pg_wal));
+    }
+
+    /// The archiver has come to this file.
+    pub(super) fn reach(&mut self, path: &Path) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (Some(pg_wal), Some(turn)) = (path.parent(), name.and_then(Turn::of)) else { return };
+        if self.look_ahead == 0 {
+            return;
+        }
+        self.remembered.reached(pg_wal, &turn);
+        let folder = self.folder(pg_wal);
+        folder.used = Instant::now();
+        folder.waiting.reached(&turn);
+        if !folder.watched && folder.waiting.is_empty() {
+            self.scan(pg_wal.to_path_buf());
+        }
+    }
+
+    pub(super) fn folder(&mut self, pg_wal: &Path) -> &mut Folder {
+        if !self.folders.contains_key(pg_wal) {
+            let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used).map(|(path, _)| path.clone());
+            if let Some(oldest) = oldest.filter(|_| self.folders.len() >= MOST_FOLDERS) {
+                self.folders.remove(&oldest);
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.unwatch(&ready::status_folder(&oldest));
+                }
+            }
+            // Watched first, scanned then: what becomes ready in between is seen twice, not never.
+            let status = ready::status_folder(pg_wal);
+            let watched = self.watcher.as_mut().is_some_and(|watcher| watcher.watch(&status));
+            let folder = Folder { waiting: Waiting::default(), watched, scanning: false, used: Instant::now() };
+            self.folders.insert(pg_wal.to_path_buf(), folder);
+            self.scan(pg_wal.to_path_buf());
+        }
+        self.folders.get_mut(pg_wal).expect("it was put there")
+    }
+
+    fn scan(&mut self, pg_wal: PathBuf) {
+        let Some(folder) = self.folders.get_mut(&pg_wal).filter(|folder| !folder.scanning) else { return };
+        folder.scanning = true;
+        folder.waiting.more = false;
+        self.jobs.spawn(async move {
+            let from = pg_wal.clone();
+            let found = tokio::task::spawn_blocking(move || ready::scan(&from)).await;
+            Event::Scanned { pg_wal, found: found.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) }
+        });
+    }
+
+    pub(super) fn scanned(&mut self, pg_wal: &Path, found: std::io::Result<(Vec<Turn>, bool)>) {
+        let Some(folder) = self.folders.get_mut(pg_wal) else { return };
+        folder.scanning = false;
+        match found {
+            Ok((turns, more)) => {
+                let (running, remembered) = (&self.running, &self.remembered);
+                let is_known = |turn: &Turn| {
+                    let path = pg_wal.join(turn.name());
+                    running.contains_key(&path) || remembered.knows(&path)
+                };
+                folder.waiting.found(turns, more, Instant::now(), is_known);
+            }
+            Err(error) => tracing::debug!("cannot read \"{}\": {error}", ready::status_folder(pg_wal).display()),
+        }
+    }
+
+    /// The watcher reports a file in `archive_status`.
+    pub(super) fn announced(&mut self, status_file: &Path) {
+        let pg_wal = status_file.parent().and_then(Path::parent);
+        let (Some(pg_wal), Some(turn)) = (pg_wal, Turn::announced_by(status_file)) else { return };
+        let path = pg_wal.join(turn.name());
+        let known = self.running.contains_key(&path) || self.remembered.knows(&path);
+        if let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| !known) {
+            folder.waiting.announce(turn, Instant::now());
+        }
+    }
+}
