@@ -1,7 +1,6 @@
 //! Looking into one segment for the exact place that an index only points to. The planner asks, an activity reads the
 //! segment and pushes its bytes through a [`Probe`].
 
-use super::TimelinePath;
 use crate::postgres::types::{Lsn, SegmentName};
 use crate::postgres::wal::{Commit, Decoder, Fact, Record, Timestamp, Xid, rmgr};
 
@@ -24,9 +23,9 @@ pub enum Look {
 /// looked for?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The line on which the segment is read; a record may begin in the segment before on it.
-    pub line: TimelinePath,
     pub segment: SegmentName,
+    /// Where it begins: what ends before is an earlier segment's.
+    pub begin: Lsn,
     pub from: Lsn,
     pub look: Look,
 }
@@ -89,23 +88,20 @@ impl Answers {
 pub struct Probe {
     decoder: Decoder,
     question: Question,
-    /// Where the segment that is asked about begins: what ends before is an earlier one's.
-    begin: Lsn,
     seen: Seen,
 }
 
 impl Probe {
     /// Reads from `start` on, where the segment begins or one before it.
     pub fn new(question: Question, start: Lsn) -> Self {
-        let begin = question.line.start(question.segment);
-        Self { decoder: Decoder::new(start), question, begin, seen: Seen::default() }
+        Self { decoder: Decoder::new(start), question, seen: Seen::default() }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, question, begin, seen } = self;
+        let Self { decoder, question, seen } = self;
         decoder.push(bytes, |record| {
-            if record.end > *begin {
+            if record.end > question.begin {
                 seen.add(record, question);
             }
         });
@@ -156,7 +152,7 @@ impl Look {
 mod tests {
     use super::super::testing::SEGMENT;
     use super::*;
-    use crate::postgres::types::{SegmentSize, TimelineHistory, TimelineId};
+    use crate::postgres::types::{SegmentSize, TimelineId};
     use crate::postgres::wal::testing::{Draft, Writer};
 
     const COMMIT: u8 = 0x00;
@@ -198,8 +194,7 @@ mod tests {
         let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
         writer.fill();
         let look = |look: Look, from: Lsn| {
-            let line = TimelinePath::new(TimelineHistory::root(TimelineId(1)), size);
-            let mut probe = Probe::new(Question { line, segment, from, look }, start);
+            let mut probe = Probe::new(Question { segment, begin: start, from, look }, start);
             writer.bytes.chunks(1000).for_each(|piece| probe.push(piece));
             let seen = probe.finish();
             let at = |lsn: Lsn| lsns.iter().position(|each| *each == lsn.0).unwrap();

@@ -23,9 +23,9 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Around, Moments, Unknown};
+pub use moments::{Around, Moments, NoIndex, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
-pub use plan::{Facts, Known, RecoveryPlan, Stuck, line_of, plan};
+pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};

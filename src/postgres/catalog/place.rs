@@ -89,7 +89,8 @@ impl<'a> Search<'a> {
 
     /// Looks into a segment for what begins at `from` or later.
     fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
-        let question = Question { line: self.path.clone(), segment: self.path.segment(number), from, look };
+        let segment = self.path.segment(number);
+        let question = Question { segment, begin: self.path.start(segment), from, look };
         let seen = self.known.answers.get(&question).copied();
         seen.ok_or_else(|| Stuck::Ask(Box::new(question)))
     }

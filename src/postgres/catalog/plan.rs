@@ -120,11 +120,6 @@ pub fn plan(known: &Known<'_>, request: &Request) -> Result<RecoveryPlan, Stuck>
     })
 }
 
-/// The line of timelines that a plan for the request follows, if there is one.
-pub fn line_of(facts: &Facts, request: &Request) -> Option<TimelinePath> {
-    line(facts, request).ok()
-}
-
 impl Facts {
     /// Whether a refusal names a gap that may close by itself: segments are stored several at a time, so that a later one
     /// can be there before an earlier one. True when what lies behind the gap was stored less than `grace` before `now`.
@@ -148,6 +143,7 @@ fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<Rec
     let mut plan = conclude(&chooser, choice, notes);
     match transactions {
         Ok(transactions) => plan.transactions = Some(transactions),
+        Err(Unknown::NoIndex) => (),
         Err(unknown) => plan.warnings.push(format!("which transactions lie around the target is not known: {unknown}")),
     }
     Ok(plan)

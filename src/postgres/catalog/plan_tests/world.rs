@@ -210,7 +210,7 @@ impl World {
     pub fn seen(&self, question: &Question) -> Seen {
         let mut seen = Seen::default();
         let number = question.segment.number(size());
-        let timeline = question.line.timeline().0;
+        let timeline = question.segment.timeline.0;
         let broken = self.broken.filter(|broken| (broken.0, broken.1) == (question.segment.timeline.0, number));
         for record in self.ending_in(timeline, number) {
             if broken.is_some_and(|(_, _, lsn)| record.lsn >= lsn) {
