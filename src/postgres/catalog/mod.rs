@@ -1,6 +1,7 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
 mod choose;
+mod events;
 pub mod load;
 mod look;
 mod model;
@@ -12,12 +13,14 @@ mod plan;
 mod plan_tests;
 mod ranges;
 mod refuse;
+mod removal;
 mod stop;
 mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
 
+pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
@@ -27,6 +30,7 @@ pub use moments::{Around, Moments, NoIndex, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
+pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};

@@ -1,0 +1,284 @@
+//! What happened, as somebody looks for it: a table dropped, rows deleted, a restore point made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::postgres::layout::ClusterName;
+use crate::postgres::types::{Lsn, ParseError, TimelineId, serde_as_text};
+use crate::postgres::wal::{RelFileLocator, Timestamp, Xid};
+
+/// OIDs and file numbers below this are the system's own (transam.h, FirstNormalObjectId).
+pub const FIRST_NORMAL: u32 = 16384;
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A relation is gone.
+    Drop,
+    /// It was emptied by TRUNCATE.
+    Truncate,
+    /// Its content lies in a new file: VACUUM FULL, CLUSTER, REFRESH MATERIALIZED VIEW, REINDEX, many an ALTER TABLE.
+    Rewrite,
+    /// Rows were deleted.
+    Delete,
+    /// Rows were updated.
+    Update,
+    RestorePoint,
+    DatabaseDrop,
+    DatabaseCreate,
+    /// A timeline began.
+    Timeline,
+}
+
+impl EventKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Drop,
+        Self::Truncate,
+        Self::Rewrite,
+        Self::Delete,
+        Self::Update,
+        Self::RestorePoint,
+        Self::DatabaseDrop,
+        Self::DatabaseCreate,
+        Self::Timeline,
+    ];
+
+    /// The name in output and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Truncate => "truncate",
+            Self::Rewrite => "rewrite",
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::RestorePoint => "restore-point",
+            Self::DatabaseDrop => "database-drop",
+            Self::DatabaseCreate => "database-create",
+            Self::Timeline => "timeline",
+        }
+    }
+
+    /// The letter in [`EventId`]s.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Drop => 'd',
+            Self::Truncate => 't',
+            Self::Rewrite => 'w',
+            Self::Delete => 'x',
+            Self::Update => 'u',
+            Self::RestorePoint => 'p',
+            Self::DatabaseDrop => 'k',
+            Self::DatabaseCreate => 'c',
+            Self::Timeline => 'l',
+        }
+    }
+
+    /// Whether it took away a relation's file.
+    pub fn removes_files(self) -> bool {
+        matches!(self, Self::Drop | Self::Truncate | Self::Rewrite)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for EventKind {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| ParseError {
+            what: "kind of event",
+            value: text.to_string(),
+            why: format!("expected one of {}", known()),
+        })
+    }
+}
+
+/// An event's name, the same after every rebuild of the index: `<timeline>-<LSN with - for />-<letter><number>`, such
+/// as `1-16-B374D848-d16384`. The number is that of the relation's file, of the database or of the timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    pub timeline: TimelineId,
+    /// Where its record begins; of what a transaction did, that is its commit.
+    pub lsn: Lsn,
+    pub kind: EventKind,
+    pub number: u32,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (high, low) = (self.lsn.0 >> 32, self.lsn.0 as u32);
+        write!(f, "{}-{high:X}-{low:X}-{}{}", self.timeline, self.kind.letter(), self.number)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let mut parts = text.split('-');
+            let timeline = parts.next()?.parse().ok().filter(|timeline| *timeline > 0)?;
+            let lsn = format!("{}/{}", parts.next()?, parts.next()?).parse().ok()?;
+            let last = parts.next().filter(|_| parts.next().is_none())?;
+            let letter = last.chars().next()?;
+            let kind = EventKind::ALL.into_iter().find(|kind| kind.letter() == letter)?;
+            let number = last[letter.len_utf8()..].parse().ok()?;
+            Some(Self { timeline: TimelineId(timeline), lsn, kind, number })
+        };
+        parse().ok_or_else(|| ParseError {
+            what: "event",
+            value: text.to_string(),
+            why: "expected a name as `walden find` shows, such as 1-16-B374D848-d16384".into(),
+        })
+    }
+}
+
+serde_as_text!(EventId);
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FoundEvent {
+    pub id: EventId,
+    pub kind: EventKind,
+    pub cluster: ClusterName,
+    pub timeline: TimelineId,
+    /// Where the record begins that made it so: a restore that stops before it undoes it. Of what a transaction did, that
+    /// is its commit; a dropped database is gone before that.
+    pub lsn: Lsn,
+    /// Where the record after that begins; `None` when only the segment itself could tell.
+    pub end_lsn: Option<Lsn>,
+    /// The commit of the transaction; `None` without one, or when only the segment itself could tell.
+    pub commit_lsn: Option<Lsn>,
+    pub xid: Option<Xid>,
+    /// By the server's clock. Of a database or timeline, whose records have none, that of a commit near by.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Timestamp,
+    /// The database's name, if it was recorded.
+    pub database: Option<String>,
+    pub database_oid: Option<u32>,
+    /// `schema.name`, if it was recorded.
+    pub relation: Option<String>,
+    /// `pg_class.relkind`, if it was recorded.
+    pub relkind: Option<char>,
+    /// The relation's OID, if it was recorded.
+    pub oid: Option<u32>,
+    /// The file that was removed, or whose rows changed.
+    pub file: Option<RelFileLocator>,
+    /// Rows deleted or updated.
+    pub rows: Option<u64>,
+    /// The name of a restore point.
+    pub name: Option<String>,
+    /// False when the kind was guessed, or rows may be more than counted.
+    pub exact: bool,
+    /// Shown only when all is asked for: of the system, of an index or TOAST table by itself, or nothing that is lost.
+    pub minor: bool,
+}
+
+fn rfc3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    match time.to_utc() {
+        Some(time) => time.serialize(serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// What to find.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `name` or `schema.name`; `*` and `?` as in a shell.
+    pub relation: Option<String>,
+    /// Empty: all.
+    pub kinds: Vec<EventKind>,
+    /// Of deletes and updates those of at least so many rows.
+    pub min_rows: u64,
+    /// Inclusive.
+    pub since: Option<Timestamp>,
+    /// Inclusive.
+    pub until: Option<Timestamp>,
+    /// Also what is [`FoundEvent::minor`].
+    pub all: bool,
+    /// At most so many, the latest; `None`: no bound.
+    pub latest: Option<usize>,
+}
+
+impl Filter {
+    /// Whether an event is wanted; time and number are not looked at.
+    pub fn wants(&self, event: &FoundEvent) -> bool {
+        let named = |pattern: &String| {
+            let Some(relation) = &event.relation else { return false };
+            let bare = relation.split_once('.').map_or(relation.as_str(), |(_, name)| name);
+            matches(pattern, relation) || matches(pattern, bare)
+        };
+        (self.all || !event.minor || self.kinds.contains(&event.kind) && event.kind == EventKind::Rewrite)
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && event.rows.is_none_or(|rows| rows >= self.min_rows)
+            && self.relation.as_ref().is_none_or(named)
+    }
+}
+
+/// Whether a text is as a pattern with `*` and `?` says.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut at, mut place) = (0, 0);
+    // The last `*` and how far it reaches: on a mismatch it takes one more.
+    let mut star: Option<(usize, usize)> = None;
+    while place < text.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at, place));
+                at += 1;
+            }
+            Some(wanted) if *wanted == '?' || *wanted == text[place] => (at, place) = (at + 1, place + 1),
+            _ => match star {
+                Some((star_at, reached)) => {
+                    star = Some((star_at, reached + 1));
+                    (at, place) = (star_at + 1, reached + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|rest| *rest == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_a_name_that_reads_back() {
+        let id = EventId {
+            timeline: TimelineId(3),
+            lsn: "16/B374D848".parse().unwrap(),
+            kind: EventKind::Truncate,
+            number: 16384,
+        };
+        assert_eq!(id.to_string(), "3-16-B374D848-t16384");
+        for kind in EventKind::ALL {
+            let id = EventId { kind, ..id };
+            assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
+            assert_eq!(kind.name().parse::<EventKind>().unwrap(), kind);
+        }
+        for text in ["", "1", "1-0-1", "0-0-1-d1", "1-0-1-z1", "1-0-1-d", "1-0-1-d1-1", "1-0-G-d1", "1-0-1-é1"] {
+            assert!(text.parse::<EventId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_as_in_a_shell() {
+        for (pattern, text) in [("orders", "orders"), ("*", ""), ("o*s", "orders"), ("*r*r*", "orders"), ("?rders", "orders")] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("order", "orders"), ("orders?", "orders"), ("", "x"), ("*x", "orders"), ("o*e", "orders")] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+}

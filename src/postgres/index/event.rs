@@ -1,0 +1,303 @@
+//! What happened, with the names that relations had then.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, Result, Row, params};
+
+use super::name::{self, Held};
+use super::segment::{PG_CLASS, number};
+use super::{Index, int, seam, uint};
+use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal};
+use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
+use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
+
+/// An answer of [`Index::events`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FoundEvents {
+    /// By time.
+    pub events: Vec<FoundEvent>,
+    /// There are older ones than were asked for.
+    pub more: bool,
+}
+
+impl Index {
+    /// Events by time. Errors: the index cannot be read.
+    pub fn events(&self, filter: &Filter) -> anyhow::Result<FoundEvents> {
+        let db = self.connection();
+        let reader = Reader::new(self, &db)?;
+        let most = filter.latest.unwrap_or(usize::MAX);
+        let mut found = FoundEvents::default();
+        let mut select = db.prepare_cached(&format!(
+            "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
+             ORDER BY time DESC, lsn DESC, timeline DESC"
+        ))?;
+        let since = filter.since.map_or(i64::MIN, |time| time.0);
+        let until = filter.until.map_or(i64::MAX, |time| time.0);
+        let mut rows = select.query(params![since, until, kinds(filter), int(filter.min_rows)])?;
+        'rows: while let Some(row) = rows.next()? {
+            for event in reader.events(&Stored::read(row)?)?.into_iter().filter(|event| filter.wants(event)) {
+                if found.events.len() >= most {
+                    found.more = true;
+                    break 'rows;
+                }
+                found.events.push(event);
+            }
+        }
+        found.events.sort_by_key(|event| (event.time, event.id));
+        Ok(found)
+    }
+
+    /// One event by its name; `None`: there is none. Errors: the index cannot be read.
+    pub fn event(&self, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
+        let db = self.connection();
+        let reader = Reader::new(self, &db)?;
+        let at = id.lsn.0 / self.size.bytes();
+        // A record belongs to the segment that it ends in.
+        let mut select = db.prepare_cached(&format!(
+            "{SELECT} WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn = ?4"
+        ))?;
+        for timeline in reader.timelines_from(id.timeline) {
+            let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
+            while let Some(row) = rows.next()? {
+                let events = reader.events(&Stored::read(row)?)?;
+                if let Some(event) = events.into_iter().find(|event| event.id == id) {
+                    return Ok(Some(event));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+const SELECT: &str = "SELECT timeline, number, lsn, end_lsn, commit_lsn, kind, time, xid, tablespace, database, file, \
+                      rows, exact, label, detail FROM event";
+
+/// Of which kinds there may be a row, as bits: what removed files is told apart later.
+fn kinds(filter: &Filter) -> i64 {
+    let wanted = |kind: &EventKind| filter.kinds.is_empty() || filter.kinds.contains(kind);
+    EventKind::ALL.iter().filter(|kind| wanted(kind)).fold(0, |bits, kind| {
+        let stored = if kind.removes_files() { EventKind::Drop } else { *kind };
+        bits | 1 << stored as i64
+    })
+}
+
+/// A row of the table.
+struct Stored {
+    timeline: TimelineId,
+    number: u64,
+    lsn: Lsn,
+    end_lsn: Option<Lsn>,
+    commit_lsn: Option<Lsn>,
+    kind: EventKind,
+    time: Timestamp,
+    xid: Xid,
+    file: RelFileLocator,
+    rows: Option<u64>,
+    exact: bool,
+    label: Option<String>,
+    detail: Option<String>,
+}
+
+/// What a commit says of the files that it removed, as the index keeps it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct RemovedFiles {
+    pub files: Vec<RelFileLocator>,
+    pub relations: Vec<u32>,
+    pub cut: bool,
+    pub major: Option<MajorVersion>,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> Result<Self> {
+        let kind: i64 = row.get(5)?;
+        let known = EventKind::ALL.into_iter().find(|known| *known as i64 == kind);
+        Ok(Self {
+            timeline: TimelineId(row.get(0)?),
+            number: number(row, 1)?,
+            lsn: Lsn(uint(row.get(2)?)),
+            end_lsn: seam::lsn(row, 3)?,
+            commit_lsn: seam::lsn(row, 4)?,
+            kind: known.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, kind))?,
+            time: Timestamp(row.get(6)?),
+            xid: row.get(7)?,
+            file: RelFileLocator { tablespace: row.get(8)?, database: row.get(9)?, number: row.get(10)? },
+            rows: row.get::<_, Option<i64>>(11)?.map(uint),
+            exact: row.get(12)?,
+            label: row.get(13)?,
+            detail: row.get(14)?,
+        })
+    }
+}
+
+/// Makes events of rows.
+struct Reader<'a> {
+    index: &'a Index,
+    db: &'a Connection,
+    histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Names that were looked up.
+    names: RefCell<HashMap<RelFileLocator, Vec<name::Recorded>>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(index: &'a Index, db: &'a Connection) -> Result<Self> {
+        Ok(Self { index, db, histories: name::histories(db)?, names: RefCell::default() })
+    }
+
+    /// A timeline and those that may begin with a copy of it.
+    fn timelines_from(&self, timeline: TimelineId) -> impl Iterator<Item = TimelineId> {
+        let later = self.histories.range(timeline..).map(|(later, _)| *later).filter(move |later| *later != timeline);
+        std::iter::once(timeline).chain(later)
+    }
+
+    fn line(&self, timeline: TimelineId) -> TimelineHistory {
+        self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
+    }
+
+    /// The events of a row; none for the copy of another timeline's that is there itself.
+    fn events(&self, stored: &Stored) -> Result<Vec<FoundEvent>> {
+        let owner = self.line(stored.timeline).timeline_at(stored.lsn);
+        if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
+            return Ok(Vec::new());
+        }
+        if stored.detail.is_some() {
+            return self.removals(stored, owner);
+        }
+        let mut event = self.base(stored, owner, stored.kind, stored.file.number);
+        match stored.kind {
+            EventKind::Delete | EventKind::Update => {
+                let relation = self.relation(stored.file, owner, stored.lsn)?;
+                event.describe(stored.file, relation.as_ref());
+            }
+            EventKind::DatabaseDrop | EventKind::DatabaseCreate => event.id.number = stored.file.database,
+            EventKind::RestorePoint => event.id.number = 1,
+            _ => {}
+        }
+        self.name_database(&mut event, owner, stored.file.database)?;
+        Ok(vec![event])
+    }
+
+    fn base(&self, stored: &Stored, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
+        FoundEvent {
+            id: EventId { timeline: owner, lsn: stored.lsn, kind, number },
+            kind,
+            cluster: self.index.cluster.clone(),
+            timeline: owner,
+            lsn: stored.lsn,
+            end_lsn: stored.end_lsn,
+            commit_lsn: stored.commit_lsn,
+            xid: (stored.xid != 0).then_some(stored.xid),
+            time: stored.time,
+            database: None,
+            database_oid: None,
+            relation: None,
+            relkind: None,
+            oid: None,
+            file: None,
+            rows: stored.rows,
+            name: stored.label.clone(),
+            exact: stored.exact,
+            minor: false,
+        }
+    }
+
+    fn removals(&self, stored: &Stored, owner: TimelineId) -> Result<Vec<FoundEvent>> {
+        let RemovedFiles { files, relations, cut, major } =
+            seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
+        let created = self.created(stored)?;
+        let class_deletes = self.class_deletes(stored)?;
+        let removal = Removal { files, relations, cut, major, created, class_deletes };
+        let mut names = HashMap::new();
+        for file in &removal.files {
+            names.insert(*file, self.relation(*file, owner, stored.lsn)?);
+        }
+        let name_of = |file: RelFileLocator| names.get(&file).cloned().flatten();
+        let mut events = Vec::new();
+        for removed in removal.relations(&name_of) {
+            let mut event = self.base(stored, owner, removed.kind, removed.file.number);
+            event.exact = removed.exact;
+            event.describe(removed.file, removed.relation.as_ref());
+            self.name_database(&mut event, owner, removed.file.database)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Files that the transaction made, in its segment or before.
+    fn created(&self, stored: &Stored) -> Result<Vec<Created>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT c.xid, c.tablespace, c.database, c.file, max(c.filled), max(c.pages) \
+             FROM ended AS e JOIN created AS c ON c.xid = e.xid AND c.number BETWEEN ?3 AND ?2 \
+             WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND c.timeline <= ?1 \
+             GROUP BY c.xid, c.tablespace, c.database, c.file",
+        )?;
+        let first = int(stored.number.saturating_sub(self.index.reach()));
+        let created = select.query_map(params![stored.timeline.0, int(stored.number), first, stored.xid], |row| {
+            Ok(Created {
+                xid: row.get(0)?,
+                file: RelFileLocator { tablespace: row.get(1)?, database: row.get(2)?, number: row.get(3)? },
+                filled: row.get(4)?,
+                pages: row.get(5)?,
+            })
+        })?;
+        created.collect()
+    }
+
+    /// Rows that the transaction deleted in `pg_class`; `None` if that cannot be told.
+    fn class_deletes(&self, stored: &Stored) -> Result<Option<u64>> {
+        let sql = "SELECT (SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
+                       WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1), \
+                   (SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2)";
+        let first = int(stored.number.saturating_sub(self.index.reach()));
+        let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
+        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+        let (deleted, left_out) = self.db.prepare_cached(sql)?.query_row(bounds, read)?;
+        Ok(deleted.map(uint).or((left_out == Some(0)).then_some(0)))
+    }
+
+    fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {
+        let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND state = 1";
+        self.db.prepare_cached(sql)?.exists(params![timeline.0, int(number)])
+    }
+
+    fn relation(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Relation>> {
+        Ok(match self.held(file, timeline, at)? {
+            Some(Held::Relation(relation)) => Some(relation),
+            _ => None,
+        })
+    }
+
+    fn name_database(&self, event: &mut FoundEvent, timeline: TimelineId, oid: u32) -> Result<()> {
+        if oid != 0 {
+            event.database_oid = Some(oid);
+            let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
+            if let Some(Held::Database(name)) = self.held(key, timeline, event.lsn)? {
+                event.database = Some(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What held a name at a place.
+    fn held(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Held>> {
+        let mut names = self.names.borrow_mut();
+        if !names.contains_key(&file) {
+            names.insert(file, name::recorded(self.db, file)?);
+        }
+        Ok(name::held_at(&names[&file], &self.line(timeline), at).cloned())
+    }
+}
+
+impl FoundEvent {
+    fn describe(&mut self, file: RelFileLocator, relation: Option<&Relation>) {
+        self.file = Some(file);
+        self.minor = match relation {
+            Some(relation) => relation.is_minor(self.kind),
+            None => file.number < FIRST_NORMAL || self.kind == EventKind::Rewrite,
+        };
+        let Some(relation) = relation else { return };
+        self.relation = Some(relation.qualified());
+        self.relkind = Some(relation.relkind);
+        self.oid = Some(relation.oid);
+    }
+}

@@ -1,0 +1,202 @@
+//! A local index of one cluster's WAL: what the segments' summaries say, joined, and the names that relations had. A
+//! cache in SQLite: all of it comes from the repository, and it can be deleted at any time.
+//!
+//! All calls block: they belong on a blocking thread.
+
+mod event;
+mod moments;
+mod name;
+mod prune;
+mod rows;
+mod seam;
+mod segment;
+mod state;
+#[cfg(test)]
+mod tests;
+pub mod update;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::Hint;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::ClusterName;
+use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
+
+pub use event::FoundEvents;
+pub use name::{Held, Recording};
+pub use segment::Archived;
+pub use state::{Position, State};
+
+/// The form of the tables; an index of another form is made anew.
+const VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+/// Memory for pages, of one connection.
+const CACHE_KIB: i64 = 4096;
+/// Prepared statements kept.
+const STATEMENTS: usize = 96;
+/// How long to wait while another process writes.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Segments in a block.
+const BLOCK: u64 = 1024;
+/// Segments before one that tell which transactions are new in it.
+const WINDOW: u64 = 16;
+/// Deletes and updates of fewer rows by one transaction in one relation are no events.
+pub const LEAST_ROWS: u64 = 10;
+/// WAL within which a transaction number is not used again: 2^32 of them take more.
+const XID_REUSE: u64 = 256 << 30;
+
+/// The index of one cluster. Several processes may have the same one open.
+pub struct Index {
+    connection: Mutex<Connection>,
+    cluster: ClusterName,
+    size: SegmentSize,
+    /// `None`: gone when it is closed.
+    path: Option<PathBuf>,
+}
+
+impl Index {
+    /// Opens the index in the file at `path`, or makes it: also in place of one that has another form, belongs to
+    /// another cluster, or is damaged. Errors: the file cannot be made or used.
+    pub fn open(path: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
+        let opened = prepare(path, cluster).with_context(|| format!("cannot use the index \"{}\"", path.display()));
+        let connection = opened.hint(
+            "the folder of `catalog.cache` must be writable by the user who runs Walden; the index can be deleted at any \
+             time",
+        )?;
+        Ok(Self::of(connection, cluster, Some(path.to_path_buf())))
+    }
+
+    /// An index that is gone when it is closed. It lies in a temporary file as far as it does not fit into the page
+    /// cache.
+    pub fn temporary(cluster: &Cluster) -> anyhow::Result<Self> {
+        let connection = Connection::open("").context("cannot make a temporary index")?;
+        set_up(&connection, cluster)?;
+        Ok(Self::of(connection, cluster, None))
+    }
+
+    fn of(connection: Connection, cluster: &Cluster, path: Option<PathBuf>) -> Self {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let description = &cluster.description;
+        Self {
+            connection: Mutex::new(connection),
+            cluster: description.name.clone(),
+            size: description.segment_size,
+            path,
+        }
+    }
+
+    /// Where it is kept; `None` for a temporary one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the index as a whole or not at all.
+    fn change<T>(&self, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    fn name(&self, timeline: TimelineId, number: u64) -> SegmentName {
+        SegmentName::from_number(timeline, number, self.size)
+    }
+
+    /// Segments within which a transaction number stands for one transaction.
+    fn reach(&self) -> u64 {
+        XID_REUSE / self.size.bytes()
+    }
+}
+
+/// Opens or makes the file.
+fn prepare(path: &Path, cluster: &Cluster) -> anyhow::Result<Connection> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    for attempt in 0.. {
+        // SQLite would make it readable for others; what it puts beside it gets the same mode.
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => (),
+        }
+        let connection = Connection::open(path)?;
+        match set_up(&connection, cluster) {
+            Ok(true) => return Ok(connection),
+            Ok(false) => tracing::info!("the index \"{}\" is made anew", path.display()),
+            Err(error) if attempt == 0 && is_damage(&error) => {
+                tracing::info!("the index \"{}\" is made anew: {error}", path.display());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        drop(connection);
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_os_string();
+            name.push(suffix);
+            match fs::remove_file(&name) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => (),
+            }
+        }
+    }
+    unreachable!("the loop above ends by returning")
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let damage = [rusqlite::ErrorCode::NotADatabase, rusqlite::ErrorCode::DatabaseCorrupt];
+    error.sqlite_error_code().is_some_and(|code| damage.contains(&code))
+}
+
+/// Makes the tables of a new index; false for one that is not this cluster's or has another form.
+fn set_up(connection: &Connection, cluster: &Cluster) -> Result<bool, rusqlite::Error> {
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    // What a crash of the machine takes away is read from the repository again.
+    connection.pragma_update(None, "synchronous", "normal")?;
+    let identity = identity(cluster);
+    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 {
+        let same = version == VERSION
+            && connection.query_row("SELECT text FROM identity", [], |row| row.get::<_, String>(0))? == identity;
+        return Ok(same);
+    }
+    connection.execute_batch(SCHEMA)?;
+    connection.execute("INSERT INTO identity VALUES (?1)", [&identity])?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// What an index belongs to.
+fn identity(cluster: &Cluster) -> String {
+    let description = &cluster.description;
+    let marker = cluster.repository.marker();
+    let size = description.segment_size.bytes();
+    format!("{} {} {} {size}", marker.id, description.name, description.system_identifier)
+}
+
+/// A number of 64 bits as SQLite keeps it, and back: bit by bit, so nothing is lost; what exceeds 2^63 sorts wrongly.
+fn int(number: u64) -> i64 {
+    number as i64
+}
+
+fn uint(number: i64) -> u64 {
+    number as u64
+}

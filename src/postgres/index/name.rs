@@ -1,0 +1,151 @@
+//! Recorded names, and which of them held where. And timeline histories, which say what lies on one line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, Result, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Index, int, seam, uint};
+use crate::postgres::catalog::Relation;
+use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
+use crate::postgres::wal::RelFileLocator;
+
+/// What a file or database is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Held {
+    Database(String),
+    Relation(Relation),
+}
+
+/// Names that were found at one place of the WAL. A database's key has tablespace 0 and number 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    pub timeline: TimelineId,
+    /// Reached before the names were read.
+    pub lsn: Lsn,
+    pub names: Vec<(RelFileLocator, Held)>,
+}
+
+/// A name, and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recorded {
+    timeline: TimelineId,
+    lsn: Lsn,
+    held: Held,
+}
+
+/// The name that held at a place on a line: the newest one found before it, else the first one after.
+pub(super) fn held_at<'a>(recorded: &'a [Recorded], line: &TimelineHistory, at: Lsn) -> Option<&'a Held> {
+    let on_line = |one: &&Recorded| line.timeline_at(one.lsn) == one.timeline;
+    let before = |one: &&Recorded| one.lsn <= at;
+    let newest = recorded.iter().filter(before).filter(on_line).next_back();
+    // What another line calls it is better than nothing.
+    let any = || recorded.iter().find(on_line).or(recorded.iter().rfind(before)).or(recorded.first());
+    newest.or_else(any).map(|one| &one.held)
+}
+
+/// All names that were recorded of a file, by LSN.
+pub(super) fn recorded(db: &Connection, file: RelFileLocator) -> Result<Vec<Recorded>> {
+    let mut select = db.prepare_cached(
+        "SELECT timeline, lsn, held FROM name WHERE database = ?1 AND tablespace = ?2 AND file = ?3 ORDER BY lsn, timeline",
+    )?;
+    let found = select.query_map(params![file.database, file.tablespace, file.number], |row| {
+        let held = seam::from_json(&row.get::<_, String>(2)?)?;
+        Ok(Recorded { timeline: TimelineId(row.get(0)?), lsn: Lsn(uint(row.get(1)?)), held })
+    })?;
+    found.collect()
+}
+
+/// All histories that can be read.
+pub(super) fn histories(db: &Connection) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+    let mut select = db.prepare_cached("SELECT timeline, content FROM history")?;
+    let rows = select.query_map([], |row| Ok((TimelineId(row.get(0)?), row.get::<_, String>(1)?)))?;
+    let parsed = rows.map(|row| row.map(|(timeline, text)| Some((timeline, TimelineHistory::parse(timeline, &text).ok()?))));
+    Ok(parsed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+impl Index {
+    /// Puts in names that the repository has under the key `object`.
+    pub fn add_names(&self, object: &str, recording: &Recording) -> anyhow::Result<()> {
+        self.change(|db| {
+            let mut put = db.prepare_cached("INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for (file, held) in &recording.names {
+                let (lsn, timeline) = (int(recording.lsn.0), recording.timeline.0);
+                let key = (file.database, file.tablespace, file.number);
+                put.execute(params![key.0, key.1, key.2, lsn, timeline, seam::json(held)?])?;
+            }
+            db.prepare_cached("INSERT OR IGNORE INTO recording VALUES (?1)")?.execute([object])?;
+            Ok(())
+        })
+    }
+
+    /// Leaves of a recording what differs from the names that would hold there without it.
+    pub fn keep_new_names(&self, recording: &mut Recording) -> anyhow::Result<()> {
+        let db = self.connection();
+        let line = histories(&db)?.remove(&recording.timeline);
+        let line = line.unwrap_or_else(|| TimelineHistory::root(recording.timeline));
+        let mut new = Vec::new();
+        for (file, held) in std::mem::take(&mut recording.names) {
+            let known = recorded(&db, file)?;
+            let before: Vec<Recorded> = known.into_iter().filter(|one| one.lsn <= recording.lsn).collect();
+            if held_at(&before, &line, recording.lsn) != Some(&held) {
+                new.push((file, held));
+            }
+        }
+        recording.names = new;
+        Ok(())
+    }
+
+    /// Keys of the objects whose names are in.
+    pub(super) fn recordings(&self) -> anyhow::Result<BTreeSet<String>> {
+        let db = self.connection();
+        let mut select = db.prepare_cached("SELECT object FROM recording")?;
+        let objects = select.query_map([], |row| row.get(0))?;
+        Ok(objects.collect::<Result<_>>()?)
+    }
+
+    /// Puts in the content of a history file.
+    pub(super) fn add_history(&self, timeline: TimelineId, content: &str) -> anyhow::Result<()> {
+        let sql = "INSERT OR REPLACE INTO history VALUES (?1, ?2)";
+        self.change(|db| Ok(db.prepare_cached(sql)?.execute(params![timeline.0, content]).map(drop)?))
+    }
+
+    /// The timelines whose history is in.
+    pub(super) fn histories(&self) -> anyhow::Result<BTreeMap<TimelineId, TimelineHistory>> {
+        Ok(histories(&self.connection())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(timeline: u32, lsn: u64, name: &str) -> Recorded {
+        Recorded { timeline: TimelineId(timeline), lsn: Lsn(lsn), held: Held::Database(name.into()) }
+    }
+
+    fn name_at(names: &[Recorded], line: &TimelineHistory, at: u64) -> Option<String> {
+        held_at(names, line, Lsn(at)).map(|held| match held {
+            Held::Database(name) => name.clone(),
+            Held::Relation(relation) => relation.qualified(),
+        })
+    }
+
+    #[test]
+    fn a_name_holds_from_where_it_was_found() {
+        let names = [recorded(1, 100, "old"), recorded(1, 200, "new")];
+        let line = TimelineHistory::root(TimelineId(1));
+        assert_eq!(name_at(&names, &line, 150).as_deref(), Some("old"));
+        assert_eq!(name_at(&names, &line, 200).as_deref(), Some("new"));
+        assert_eq!(name_at(&names, &line, 50).as_deref(), Some("old"), "found after");
+        assert_eq!(name_at(&[], &line, 50), None);
+    }
+
+    #[test]
+    fn a_name_of_another_line_does_not_hold() {
+        let names = [recorded(1, 100, "both"), recorded(1, 200, "renamed on the old line")];
+        let line = TimelineHistory::parse(TimelineId(2), "1\t0/96\tpromoted\n").unwrap();
+        assert_eq!(name_at(&names, &line, 250).as_deref(), Some("both"));
+    }
+}

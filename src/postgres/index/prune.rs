@@ -1,0 +1,72 @@
+//! Which transactions are of interest. A busy segment ends thousands of them, and names the oldest hundred; but only
+//! those that began in an earlier segment tell something that the segment does not tell by itself. Which those are, the
+//! segments before show: what they mention is not new.
+//!
+//! A segment is pruned once all of the [`WINDOW`] before it are there, whenever that is, so that the same segments make
+//! the same index in whatever order they come.
+
+use rusqlite::{Connection, Result, params};
+
+use super::segment::{PG_CLASS, Place, add_to_block, newer, number};
+use super::{LEAST_ROWS, WINDOW, int};
+use crate::postgres::wal::Xid;
+
+/// The newest transaction that the segments of the window mention; `None` unless all of them are there.
+pub(super) fn window(db: &Connection, place: Place) -> Result<Option<Xid>> {
+    let Some(from) = place.number.checked_sub(WINDOW) else { return Ok(None) };
+    let sql = "SELECT newest FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND state = 1";
+    let mut select = db.prepare_cached(sql)?;
+    let (timeline, before) = place.key();
+    let rows = select.query_map(params![timeline, int(from), before], |row| row.get::<_, Option<Xid>>(0))?;
+    let mentioned: Vec<Option<Xid>> = rows.collect::<Result<_>>()?;
+    if (mentioned.len() as u64) < WINDOW {
+        return Ok(None);
+    }
+    Ok(mentioned.into_iter().flatten().reduce(newer))
+}
+
+/// Prunes the segments behind one whose window it made whole.
+pub(super) fn those_after(db: &Connection, place: Place) -> Result<()> {
+    let sql = "SELECT number FROM segment \
+               WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND state = 1 AND pruned = 0";
+    let (timeline, at) = place.key();
+    let last = int(place.number + WINDOW);
+    let mut select = db.prepare_cached(sql)?;
+    let later: Vec<u64> =
+        select.query_map(params![timeline, at, last], |row| number(row, 0))?.collect::<Result<_>>()?;
+    for number in later {
+        let later = Place { number, ..place };
+        if let Some(window) = window(db, later)? {
+            prune(db, later, window)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the transaction in the column `xid` is newer than `?3`.
+const BEGAN_HERE: &str = "((xid - ?3) & 0xFFFFFFFF) BETWEEN 1 AND 0x7FFFFFFF";
+
+/// Removes what [`add_facts`](super::segment::add_facts) passes over when it knows the window.
+fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
+    let (timeline, number) = place.key();
+    let rows = format!(
+        "DELETE FROM rows WHERE timeline = ?1 AND number = ?2 AND commit_lsn IS NOT NULL AND updated + deleted < ?4 \
+         AND file <> {PG_CLASS} AND {BEGAN_HERE}"
+    );
+    db.prepare_cached(&rows)?.execute(params![timeline, number, window, int(LEAST_ROWS)])?;
+    let ended = format!(
+        "DELETE FROM ended WHERE timeline = ?1 AND number = ?2 AND kept = 0 AND {BEGAN_HERE} RETURNING xid"
+    );
+    let mut delete = db.prepare_cached(&ended)?;
+    let gone = delete.query_map(params![timeline, number, window], |row| row.get::<_, Xid>(0))?;
+    // The oldest is that closest to the window.
+    let oldest = gone.collect::<Result<Vec<Xid>>>()?.into_iter().min_by_key(|xid| xid.wrapping_sub(window));
+    let mut update = db.prepare_cached(
+        "UPDATE segment SET pruned = 1, fresh_from = coalesce(?3, fresh_from) \
+         WHERE timeline = ?1 AND number = ?2 RETURNING fresh_from, ended_newest",
+    )?;
+    let fresh = update.query_row(params![timeline, number, oldest], |row| {
+        Ok(row.get::<_, Option<Xid>>(0)?.zip(row.get::<_, Option<Xid>>(1)?))
+    })?;
+    add_to_block(db, place, None, fresh)
+}

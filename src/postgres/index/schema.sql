@@ -1,0 +1,152 @@
+-- Numbers of 64 bits without sign are kept as SQLite's integers bit by bit. Times are microseconds since 2000-01-01.
+
+-- Of which cluster in which repository this is the index: one row.
+CREATE TABLE identity (text TEXT NOT NULL);
+
+-- Every archived segment. What crosses into one from the segment before belongs to it.
+CREATE TABLE segment (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    -- As the store lists it: bytes, and microseconds since 1970-01-01.
+    bytes INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL,
+    -- 0 listed, 1 indexed, 2 cannot be read.
+    state INTEGER NOT NULL DEFAULT 0,
+    why TEXT,
+    -- 0: not indexed, or broken.
+    ok INTEGER NOT NULL DEFAULT 0,
+    -- The timeline of the segment before.
+    previous INTEGER,
+    -- Whether what lies between this segment and the one before is known.
+    joined INTEGER NOT NULL DEFAULT 0,
+    -- Where it is broken: at the seam with the one before, and within.
+    seam_stop INTEGER,
+    stop INTEGER,
+    first_lsn INTEGER,
+    end_lsn INTEGER,
+    commits INTEGER NOT NULL DEFAULT 0,
+    first_commit_lsn INTEGER, first_commit_xid INTEGER, first_commit_time INTEGER,
+    last_commit_lsn INTEGER, last_commit_xid INTEGER, last_commit_time INTEGER,
+    -- Commits and aborts, and the latest time of any.
+    ends INTEGER NOT NULL DEFAULT 0,
+    max_time INTEGER,
+    -- The newest transaction that is mentioned.
+    newest INTEGER,
+    -- The newest that ended; from which one on they may be missing in "ended".
+    ended_newest INTEGER,
+    fresh_from INTEGER,
+    -- Whether what the segments before show to be of no interest is gone.
+    pruned INTEGER NOT NULL DEFAULT 0,
+    rows_left_out INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (timeline, number)
+) WITHOUT ROWID;
+CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0;
+CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
+
+-- What lookups skip by: 1024 segments each.
+CREATE TABLE block (
+    timeline INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    max_time INTEGER,
+    fresh_from INTEGER, fresh_to INTEGER,
+    PRIMARY KEY (timeline, block)
+) WITHOUT ROWID;
+
+-- What joining a segment with its neighbours needs, until it is joined with both.
+CREATE TABLE edge (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    summary TEXT NOT NULL,
+    -- The beginning of a record that came through the segments before.
+    tail TEXT,
+    PRIMARY KEY (timeline, number)
+) WITHOUT ROWID;
+CREATE INDEX edge_number ON edge (number);
+
+CREATE TABLE event (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    lsn INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    tablespace INTEGER NOT NULL DEFAULT 0,
+    database INTEGER NOT NULL DEFAULT 0,
+    file INTEGER NOT NULL DEFAULT 0,
+    end_lsn INTEGER,
+    commit_lsn INTEGER,
+    time INTEGER NOT NULL,
+    xid INTEGER NOT NULL DEFAULT 0,
+    -- Rows deleted or updated, and the segment where the first of them is.
+    rows INTEGER,
+    rows_from INTEGER,
+    exact INTEGER NOT NULL DEFAULT 1,
+    -- A restore point's name.
+    label TEXT,
+    -- Removed files, as JSON.
+    detail TEXT,
+    PRIMARY KEY (timeline, number, lsn, kind, tablespace, database, file)
+) WITHOUT ROWID;
+CREATE INDEX event_time ON event (time);
+CREATE INDEX event_label ON event (label, timeline, number) WHERE label IS NOT NULL;
+
+-- Rows that transactions changed, where that may become an event.
+CREATE TABLE rows (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    xid INTEGER NOT NULL,
+    tablespace INTEGER NOT NULL,
+    database INTEGER NOT NULL,
+    file INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    -- NULL: the transaction goes on beyond this segment.
+    commit_lsn INTEGER,
+    PRIMARY KEY (timeline, number, xid, tablespace, database, file)
+) WITHOUT ROWID;
+CREATE INDEX rows_xid ON rows (xid, number);
+
+-- Transactions that ended, as far as they may have begun in an earlier segment or made an event.
+CREATE TABLE ended (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    xid INTEGER NOT NULL,
+    top INTEGER NOT NULL,
+    lsn INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    committed INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    PRIMARY KEY (timeline, number, xid)
+) WITHOUT ROWID;
+CREATE INDEX ended_xid ON ended (xid, number);
+
+-- Relation files that transactions made.
+CREATE TABLE created (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    xid INTEGER NOT NULL,
+    tablespace INTEGER NOT NULL,
+    database INTEGER NOT NULL,
+    file INTEGER NOT NULL,
+    filled INTEGER NOT NULL,
+    pages INTEGER NOT NULL,
+    PRIMARY KEY (timeline, number, xid, tablespace, database, file)
+) WITHOUT ROWID;
+CREATE INDEX created_xid ON created (xid, number);
+
+-- Recorded names. A database has tablespace 0 and file 0.
+CREATE TABLE name (
+    database INTEGER NOT NULL,
+    tablespace INTEGER NOT NULL,
+    file INTEGER NOT NULL,
+    lsn INTEGER NOT NULL,
+    timeline INTEGER NOT NULL,
+    -- The relation, or the database's name, as JSON.
+    held TEXT NOT NULL,
+    PRIMARY KEY (database, tablespace, file, lsn, timeline)
+) WITHOUT ROWID;
+CREATE TABLE recording (object TEXT PRIMARY KEY) WITHOUT ROWID;
+
+-- Timeline history files.
+CREATE TABLE history (timeline INTEGER PRIMARY KEY, content TEXT NOT NULL);
+
+-- Folders of segments: the last entry that was listed of each.
+CREATE TABLE folder (name TEXT PRIMARY KEY, listed TEXT NOT NULL) WITHOUT ROWID;

@@ -1,0 +1,360 @@
+//! What one segment's summary puts into the index.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+use super::event::RemovedFiles;
+use super::{BLOCK, Index, LEAST_ROWS, int, prune, rows, seam, uint};
+use crate::postgres::catalog::EventKind;
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Timestamp, What, Xid};
+
+/// A segment as the store lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Archived {
+    pub name: SegmentName,
+    /// Of the object.
+    pub bytes: u64,
+    pub stored_at: DateTime<Utc>,
+}
+
+/// `pg_class` of every database, until it is rewritten: how many rows were deleted there tells a DROP.
+pub(super) const PG_CLASS: u32 = 1259;
+
+/// A segment that is being put in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub timeline: TimelineId,
+    pub number: u64,
+}
+
+impl Place {
+    /// Both as SQLite keeps them.
+    pub fn key(self) -> (u32, i64) {
+        (self.timeline.0, int(self.number))
+    }
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self { number: self.number + 1, ..self }
+    }
+}
+
+impl Index {
+    /// Notes segments that the store has.
+    pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
+        self.change(|db| {
+            let mut note = db.prepare_cached(
+                "INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, stored_at = excluded.stored_at",
+            )?;
+            for Archived { name, bytes, stored_at } in segments {
+                let (timeline, number) = self.place(*name).key();
+                note.execute(params![timeline, number, int(*bytes), stored_at.timestamp_micros()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts in what listed segments hold; those that are in it already are passed over.
+    pub fn learn(&self, segments: &[(SegmentName, Box<Summary>)]) -> anyhow::Result<()> {
+        self.change(|db| {
+            for (name, summary) in segments {
+                self.add(db, self.place(*name), summary)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A segment that was stored just now.
+    pub fn observe(&self, segment: Archived, summary: &Summary) -> anyhow::Result<()> {
+        self.list(&[segment])?;
+        self.change(|db| Ok(self.add(db, self.place(segment.name), summary)?))
+    }
+
+    /// Notes that what a segment holds cannot be read.
+    pub fn give_up(&self, name: SegmentName, why: &str) -> anyhow::Result<()> {
+        let (timeline, number) = self.place(name).key();
+        self.change(|db| {
+            let sql = "UPDATE segment SET state = 2, why = ?3 WHERE timeline = ?1 AND number = ?2 AND state <> 1";
+            db.prepare_cached(sql)?.execute(params![timeline, number, why])?;
+            Ok(())
+        })
+    }
+
+    /// Lends the edge of a segment that is joined already, for one that follows it on another timeline.
+    pub(super) fn lend(&self, name: SegmentName, summary: &Summary) -> anyhow::Result<()> {
+        self.change(|db| Ok(seam::lend(self, db, self.place(name), summary)?))
+    }
+
+    fn place(&self, name: SegmentName) -> Place {
+        Place { timeline: name.timeline, number: name.number(self.size) }
+    }
+
+    fn add(&self, db: &Connection, place: Place, summary: &Summary) -> Result<()> {
+        let sql = "SELECT state FROM segment WHERE timeline = ?1 AND number = ?2";
+        let state: Option<i64> = db.prepare_cached(sql)?.query_row(place.key(), |row| row.get(0)).optional()?;
+        if state.is_none_or(|state| state == 1) {
+            return Ok(());
+        }
+        let window = prune::window(db, place)?;
+        let fresh = add_facts(db, place, summary, window, false)?;
+        add_row(db, place, summary, window.is_some(), fresh)?;
+        add_commits(db, place, summary)?;
+        seam::add(self, db, place, summary)?;
+        prune::those_after(db, place)?;
+        rows::derive_all(self, db, place)
+    }
+}
+
+/// The row of a segment, but for what [`add_commits`] adds.
+fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh: Option<(Xid, Xid)>) -> Result<()> {
+    let (timeline, number) = place.key();
+    let previous = summary.first_timeline.unwrap_or(place.timeline);
+    let lsn = |lsn: Option<Lsn>| lsn.map(|lsn| int(lsn.0));
+    let mut update = db.prepare_cached(
+        "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, first_lsn = ?6, end_lsn = ?7, \
+         newest = ?8, fresh_from = ?9, ended_newest = ?10, pruned = ?11, rows_left_out = ?12 \
+         WHERE timeline = ?1 AND number = ?2",
+    )?;
+    update.execute(params![
+        timeline,
+        number,
+        summary.stop.is_none(),
+        previous.0,
+        summary.stop.as_ref().map(|stop| int(stop.lsn.0)),
+        lsn(summary.first.map(|first| first.lsn)),
+        lsn(summary.end),
+        newest(summary),
+        fresh.map(|(from, _)| from),
+        summary.ends.newest,
+        pruned,
+        int(summary.rows.left_out),
+    ])?;
+    add_to_block(db, place, None, fresh)
+}
+
+/// Adds commits, aborts and their times to a segment; first its own, then what crosses into it.
+pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
+    let (timeline, number) = place.key();
+    let mut update = db.prepare_cached(
+        "UPDATE segment SET commits = commits + ?3, ends = ends + ?4, max_time = max(coalesce(max_time, ?5), ?5) \
+         WHERE timeline = ?1 AND number = ?2",
+    )?;
+    let latest = summary.ends.max_time.map(|time| time.0);
+    if summary.ends.count > 0 {
+        update.execute(params![timeline, number, int(summary.commits.count), int(summary.ends.count), latest])?;
+        add_to_block(db, place, summary.ends.max_time, None)?;
+    }
+    let set = |column: &str, commit: Option<Commit>, when: &str| -> Result<()> {
+        let Some(Commit { lsn, xid, time }) = commit else { return Ok(()) };
+        let sql = format!(
+            "UPDATE segment SET {column}_lsn = ?3, {column}_xid = ?4, {column}_time = ?5 \
+             WHERE timeline = ?1 AND number = ?2 AND ({column}_lsn IS NULL OR ?3 {when} {column}_lsn)"
+        );
+        db.prepare_cached(&sql)?.execute(params![timeline, number, int(lsn.0), xid, time.0])?;
+        Ok(())
+    };
+    set("first_commit", summary.commits.first, "<")?;
+    set("last_commit", summary.commits.last, ">")
+}
+
+/// Widens what the block of a segment holds.
+pub(super) fn add_to_block(
+    db: &Connection,
+    place: Place,
+    time: Option<Timestamp>,
+    fresh: Option<(Xid, Xid)>,
+) -> Result<()> {
+    if time.is_none() && fresh.is_none() {
+        return Ok(());
+    }
+    let block = int(place.number / BLOCK);
+    let key = (place.timeline.0, block);
+    let sql = "SELECT max_time, fresh_from, fresh_to FROM block WHERE timeline = ?1 AND block = ?2";
+    let read = |row: &rusqlite::Row<'_>| {
+        let fresh: (Option<Xid>, Option<Xid>) = (row.get(1)?, row.get(2)?);
+        Ok((row.get::<_, Option<i64>>(0)?, fresh.0.zip(fresh.1)))
+    };
+    let (kept_time, kept_fresh) = db.prepare_cached(sql)?.query_row(key, read).optional()?.unwrap_or_default();
+    let latest = kept_time.max(time.map(|time| time.0));
+    let wide = match (kept_fresh, fresh) {
+        (Some(a), Some(b)) => Some((older(a.0, b.0), newer(a.1, b.1))),
+        (a, b) => a.or(b),
+    };
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    put.execute(params![key.0, key.1, latest, wide.map(|wide| wide.0), wide.map(|wide| wide.1)])?;
+    Ok(())
+}
+
+/// Puts in the facts of a summary that events are made of. With a `window`, the newest transaction that the segments
+/// before mention, without what began after it and is of no interest. Gives the numbers of those transactions.
+pub(super) fn add_facts(
+    db: &Connection,
+    place: Place,
+    summary: &Summary,
+    window: Option<Xid>,
+    crossing: bool,
+) -> Result<Option<(Xid, Xid)>> {
+    let began_here = |xid: Xid| window.is_some_and(|window| is_newer(xid, window));
+    let mut wanted = BTreeSet::new();
+    for created in &summary.created {
+        add_created(db, place, created)?;
+    }
+    for of in &summary.rows.largest {
+        let interesting = of.counts.changed() >= LEAST_ROWS || of.file.number == PG_CLASS;
+        if of.counts.changed() == 0 || of.commit.is_some() && !interesting && began_here(of.xid) {
+            continue;
+        }
+        add_rows(db, place, of)?;
+        if let (Some((lsn, time)), true) = (of.commit, interesting) {
+            let ended = Ended { xid: of.xid, top: of.xid, lsn, time, committed: true };
+            add_ended(db, place, &ended, true)?;
+            wanted.insert(of.xid);
+        }
+    }
+    for event in &summary.events {
+        wanted.insert(event.xid);
+        if let What::Dropped { time, subxids, .. } = &event.what {
+            for xid in std::iter::once(&event.xid).chain(subxids) {
+                let ended = Ended { xid: *xid, top: event.xid, lsn: event.lsn, time: *time, committed: true };
+                add_ended(db, place, &ended, true)?;
+            }
+        }
+    }
+    let mut passed_over = None;
+    for ended in &summary.oldest_ended {
+        match !crossing && !wanted.contains(&ended.xid) && began_here(ended.xid) {
+            // They ascend.
+            true => passed_over = passed_over.or(Some(ended.xid)),
+            false => add_ended(db, place, ended, crossing || wanted.contains(&ended.xid))?,
+        }
+    }
+    add_events(db, place, summary)?;
+    let not_listed = summary.oldest_ended.last().filter(|_| summary.ended_left_out > 0);
+    let from = passed_over.or(not_listed.map(|last| last.xid.wrapping_add(1)));
+    Ok(from.zip(summary.ends.newest))
+}
+
+fn add_created(db: &Connection, place: Place, created: &Created) -> Result<()> {
+    let (timeline, number) = place.key();
+    let Created { xid, file, filled, pages } = *created;
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO created VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    put.execute(params![timeline, number, xid, file.tablespace, file.database, file.number, filled, pages])?;
+    Ok(())
+}
+
+fn add_rows(db: &Connection, place: Place, of: &RowsOf) -> Result<()> {
+    let (timeline, number) = place.key();
+    let mut put = db.prepare_cached("INSERT OR REPLACE INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    put.execute(params![
+        timeline,
+        number,
+        of.xid,
+        of.file.tablespace,
+        of.file.database,
+        of.file.number,
+        int(of.counts.updated + of.counts.moved),
+        int(of.counts.deleted),
+        of.commit.map(|(lsn, _)| int(lsn.0)),
+    ])?;
+    Ok(())
+}
+
+fn add_ended(db: &Connection, place: Place, ended: &Ended, kept: bool) -> Result<()> {
+    let (timeline, number) = place.key();
+    let mut put = db.prepare_cached(
+        "INSERT INTO ended VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+         ON CONFLICT DO UPDATE SET kept = max(kept, excluded.kept)",
+    )?;
+    let Ended { xid, top, lsn, time, committed } = *ended;
+    put.execute(params![timeline, number, xid, top, int(lsn.0), time.0, committed, kept])?;
+    Ok(())
+}
+
+/// The events that records are by themselves.
+fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
+    let (timeline, number) = place.key();
+    // Of records without a time.
+    let about = summary.ends.max_time.unwrap_or(Timestamp(0));
+    let mut put = db.prepare_cached(
+        "INSERT OR REPLACE INTO event \
+         (timeline, number, lsn, end_lsn, kind, database, file, time, xid, commit_lsn, label, detail) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    for event in &summary.events {
+        let commit = summary.oldest_ended.iter().find(|ended| ended.xid == event.xid && event.xid != 0);
+        let (mut commit_lsn, mut time) = (commit.map(|ended| ended.lsn), commit.map_or(about, |ended| ended.time));
+        let (mut database, mut file, mut label, mut detail) = (0, 0, None, None);
+        let kind = match &event.what {
+            What::RestorePoint { name, time: made } => {
+                (time, label) = (*made, Some(name));
+                EventKind::RestorePoint
+            }
+            What::Dropped { time: ended, files, relations, cut, .. } => {
+                (time, commit_lsn) = (*ended, Some(event.lsn));
+                let (files, relations) = (files.clone(), relations.clone());
+                let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };
+                detail = Some(seam::json(&removed)?);
+                EventKind::Drop
+            }
+            What::DatabaseDropped { database: oid } => {
+                database = *oid;
+                EventKind::DatabaseDrop
+            }
+            What::DatabaseCreated { database: oid, .. } => {
+                database = *oid;
+                EventKind::DatabaseCreate
+            }
+            What::TimelineBegan { timeline, .. } => {
+                file = timeline.0;
+                EventKind::Timeline
+            }
+            _ => continue,
+        };
+        put.execute(params![
+            timeline,
+            number,
+            int(event.lsn.0),
+            int(event.end.0),
+            kind as i64,
+            database,
+            file,
+            time.0,
+            event.xid,
+            commit_lsn.map(|lsn| int(lsn.0)),
+            label,
+            detail,
+        ])?;
+    }
+    Ok(())
+}
+
+/// The newest transaction that a summary mentions.
+fn newest(summary: &Summary) -> Option<Xid> {
+    let rows = summary.rows.largest.iter().map(|rows| rows.xid);
+    let created = summary.created.iter().map(|created| created.xid);
+    let events = summary.events.iter().map(|event| event.xid);
+    let all = rows.chain(created).chain(events).chain(summary.ends.newest);
+    all.filter(|xid| *xid != 0).reduce(newer)
+}
+
+/// Whether a transaction began after another one: numbers go round, and those in use are less than 2^31 apart.
+pub(super) fn is_newer(xid: Xid, than: Xid) -> bool {
+    (xid.wrapping_sub(than) as i32) > 0
+}
+
+pub(super) fn newer(a: Xid, b: Xid) -> Xid {
+    if is_newer(a, b) { a } else { b }
+}
+
+fn older(a: Xid, b: Xid) -> Xid {
+    if is_newer(a, b) { b } else { a }
+}
+
+/// A segment's number, from SQLite.
+pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
+    Ok(uint(row.get(column)?))
+}

@@ -1,0 +1,106 @@
+//! How far the index is.
+
+use rusqlite::{Connection, Result, params};
+use serde::{Deserialize, Serialize};
+
+use super::segment::number;
+use super::{Index, int};
+use crate::postgres::types::{SegmentName, TimelineId};
+
+/// How far the index is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Archived segments that are known.
+    pub segments: u64,
+    /// Of these, what they hold is not in the index yet.
+    pub not_indexed: u64,
+    /// Of these, what they hold cannot be read.
+    pub unreadable: u64,
+    /// By timeline.
+    pub positions: Vec<Position>,
+}
+
+/// Up to where a timeline is indexed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub timeline: TimelineId,
+    /// The last segment that is archived.
+    pub archived: SegmentName,
+    /// The last one that is indexed.
+    pub indexed: Option<SegmentName>,
+}
+
+impl Index {
+    /// How far the index is. Reads it from one end to the other: not for every request.
+    pub fn state(&self) -> anyhow::Result<State> {
+        let db = self.connection();
+        let mut state = State::default();
+        let mut select = db.prepare_cached("SELECT timeline, count(*), max(number) FROM segment GROUP BY timeline")?;
+        let timelines = select.query_map([], |row| {
+            Ok((TimelineId(row.get(0)?), row.get::<_, i64>(1)? as u64, number(row, 2)?))
+        })?;
+        for timeline in timelines {
+            let (timeline, segments, last) = timeline?;
+            state.segments += segments;
+            let indexed = last_indexed(&db, timeline)?.map(|number| self.name(timeline, number));
+            state.positions.push(Position { timeline, archived: self.name(timeline, last), indexed });
+        }
+        let sql = "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
+        let counts = db.prepare_cached(sql)?.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        (state.not_indexed, state.unreadable) = (counts.0 as u64, counts.1 as u64);
+        Ok(state)
+    }
+
+    /// Segments that are listed and not indexed, ascending, at most so many, after one.
+    pub(super) fn not_indexed(&self, after: Option<SegmentName>, most: usize) -> anyhow::Result<Vec<(SegmentName, u64)>> {
+        let db = self.connection();
+        let mut select = db.prepare_cached(
+            "SELECT timeline, number, bytes FROM segment WHERE state = 0 AND (timeline, number) > (?1, ?2) \
+             ORDER BY timeline, number LIMIT ?3",
+        )?;
+        let after = after.map_or((0, -1), |name| (name.timeline.0, int(name.number(self.size))));
+        let found = select.query_map(params![after.0, after.1, most as i64], |row| {
+            Ok((self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get::<_, i64>(2)? as u64))
+        })?;
+        Ok(found.collect::<Result<_>>()?)
+    }
+
+    /// Segments that were listed once and are not there any more are forgotten, with all that they held.
+    pub(super) fn clear(&self) -> anyhow::Result<()> {
+        self.change(|db| {
+            for table in ["segment", "block", "edge", "event", "rows", "ended", "created", "name", "recording", "history", "folder"] {
+                db.execute(&format!("DELETE FROM {table}"), [])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What failed is tried again.
+    pub(super) fn retry_unreadable(&self) -> anyhow::Result<()> {
+        self.change(|db| Ok(db.execute("UPDATE segment SET state = 0, why = NULL WHERE state = 2", []).map(drop)?))
+    }
+
+    /// All rows of all tables but `folder`, as text: two indexes of the same archive are the same.
+    #[cfg(test)]
+    pub(crate) fn dump(&self) -> Vec<String> {
+        let db = self.connection();
+        let mut lines = Vec::new();
+        for table in ["segment", "block", "edge", "event", "rows", "ended", "created", "name", "recording", "history"] {
+            let mut select = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7")).or_else(|_| db.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))).unwrap();
+            let columns = select.column_count();
+            let mut rows = select.query([]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                let values: Vec<String> = (0..columns).map(|column| format!("{:?}", row.get_ref(column).unwrap())).collect();
+                lines.push(format!("{table} {}", values.join(" ")));
+            }
+        }
+        lines
+    }
+}
+
+fn last_indexed(db: &Connection, timeline: TimelineId) -> Result<Option<u64>> {
+    let sql = "SELECT number FROM segment WHERE timeline = ?1 AND state = 1 ORDER BY number DESC LIMIT 1";
+    let mut select = db.prepare_cached(sql)?;
+    let mut rows = select.query([timeline.0])?;
+    rows.next()?.map(|row| number(row, 0)).transpose()
+}
