@@ -1,6 +1,7 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
 mod choose;
+mod event_target;
 mod events;
 pub mod load;
 mod look;
@@ -19,7 +20,9 @@ mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
+mod windows;
 
+pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen};
 pub use model::{
@@ -32,5 +35,6 @@ pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
-pub use target::{EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
+pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
+pub use windows::{Edge, Unrestorable, Window, Windows, windows};

@@ -70,6 +70,11 @@ impl TimelinePath {
         self.history.timeline
     }
 
+    /// Where the line enters the timeline that it leads to.
+    pub fn begin(&self) -> Lsn {
+        self.history.begin_of(self.history.timeline).unwrap_or_default()
+    }
+
     /// The timeline that the byte at `lsn` belongs to on the line.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
         self.history.timeline_at(lsn)

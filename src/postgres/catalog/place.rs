@@ -3,13 +3,13 @@
 
 use chrono::{DateTime, Utc};
 
+use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
 use super::moments::Unknown;
 use super::path::{Reach, TimelinePath};
 use super::plan::{Known, Stuck};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
-use super::target::EventTarget;
 use super::unreachable::Reason;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
@@ -274,7 +274,7 @@ impl<'a> Search<'a> {
     }
 
     /// The last commit of the segments before a number.
-    fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
+    pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
         for (timeline, first, until) in self.stretches(0).rev() {
             if first < number {
                 let behind = Lsn(until.min(number) * self.size().bytes());

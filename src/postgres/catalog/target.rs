@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use super::event_target::EventTarget;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, ParseError, TimelineId};
 use crate::postgres::wal::Xid;
@@ -27,23 +28,6 @@ pub enum Target {
     Immediate,
     /// After all WAL that is archived.
     Latest,
-}
-
-/// Something that happened, as `walden find` lists it, and the records at which it begins and ends to count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EventTarget {
-    pub id: String,
-    /// What happened, such as `DROP of orders`.
-    pub words: String,
-    /// It is in the WAL of this timeline, or in what that one began with.
-    pub timeline: TimelineId,
-    /// Just before it: this record is not replayed. Mostly the commit.
-    pub before: Lsn,
-    /// After it: this record is replayed, too.
-    pub after: Lsn,
-    /// The transaction, of DROP DATABASE: that begins to count before the record at `before`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drops_database: Option<Xid>,
 }
 
 /// Which line of timelines to follow.

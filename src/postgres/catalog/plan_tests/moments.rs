@@ -161,3 +161,19 @@ fn before_a_dropped_database_is_before_it_was_made_invalid() {
     assert_eq!(plan.stop, before(9, 0x100));
     assert!(plan.notes[0].contains("was not found"), "{:?}", plan.notes);
 }
+
+#[test]
+fn what_can_be_restored_is_told_by_timeline_with_the_time_between() {
+    let mut world = forked();
+    world.segments.remove(&(1, 5));
+    let told = windows(&world.facts(), &world);
+    let shown: Vec<(u32, Lsn, Lsn)> =
+        told.windows.iter().map(|window| (window.timeline.0, window.from.lsn, window.to.lsn)).collect();
+    let switch = at(5, 0x300);
+    assert_eq!(shown, [(1, at(2, 0x100), at(5, 0)), (1, at(6, 0x100), at(10, 0)), (2, switch, at(8, 0))]);
+    let [gap] = told.gaps.as_slice() else { panic!("{:?}", told.gaps) };
+    assert_eq!((gap.from.lsn, gap.to.lsn), (at(5, 0), at(6, 0x100)));
+    // From the last commit before it, in segment 4, to the end of the backup behind it.
+    assert_eq!((gap.from.time, gap.to.time, gap.seconds), (Some(second(46)), Some(second(65)), Some(19.0)));
+    assert_eq!(windows(&world.facts(), &NoIndex).windows[0].to.time, None);
+}
