@@ -1,5 +1,6 @@
 use anyhow::{anyhow, bail, ensure};
 
+use crate::cli::planning::Planning;
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
 use crate::postgres::layout::BackupId;
@@ -65,13 +66,24 @@ impl TargetArgs {
         named.contains(&true) || self.event().is_some() || self.immediate || self.latest
     }
 
-    /// The event to stop at.
-    pub fn event(&self) -> Option<EventId> {
+    /// Whether planning for the target needs to know what WAL holds.
+    pub fn needs_index(&self) -> bool {
+        self.names_one() && !self.immediate && !self.latest
+    }
+
+    fn event(&self) -> Option<EventId> {
         self.before.or(self.after)
     }
 
-    /// The request; `event` is what the index says of [`event`](Self::event).
-    pub fn request(&self, event: Option<EventTarget>) -> anyhow::Result<Request> {
+    /// The request, with what the index says of an event.
+    pub async fn resolve(&self, planning: &Planning) -> anyhow::Result<Request> {
+        match self.event() {
+            Some(id) => self.request(Some(planning.event(id).await?)),
+            None => self.request(None),
+        }
+    }
+
+    fn request(&self, event: Option<EventTarget>) -> anyhow::Result<Request> {
         let target = match (&self.time, self.lsn, self.xid, &self.name, event) {
             (Some(text), ..) => Target::Time(moment(text)?),
             (_, Some(lsn), ..) => Target::Lsn(lsn),

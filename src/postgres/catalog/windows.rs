@@ -18,7 +18,7 @@ use crate::postgres::types::{Lsn, TimelineId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Edge {
     pub lsn: Lsn,
-    /// Of a backup's end, or of the last commit before, by the server's clock; absent when it is not known.
+    /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<DateTime<Utc>>,
 }
@@ -64,7 +64,7 @@ pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
         let on_line = of_line(facts, moments, line);
         for pair in on_line.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
-            let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).as_seconds_f64());
+            let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
             found.gaps.push(Unrestorable { timeline: line.timeline(), from, to, seconds });
         }
         found.windows.extend(on_line);
