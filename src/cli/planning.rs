@@ -1,18 +1,24 @@
 //! What the verbs that plan restores have in common: facts, the index, and the planner over them.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
 
 use super::Context;
-use crate::error::{Hint, with_hint};
+use super::progress::{Step, show};
+use crate::config::Settings;
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, FoundEvent, Moments, NoIndex, RecoveryPlan, Request, Unreachable, load,
+    EventId, EventTarget, Facts, FoundEvent, Moments, NoIndex, RecoveryPlan, Request, Unreachable, expected_seconds,
+    load,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
+use crate::postgres::index::update::{self, Progress, Scope};
+use crate::postgres::restore::past;
 
 /// How long ago a segment behind a gap must have been stored for the gap to count, and how often it is looked at before.
 const FRESH_GAP: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
@@ -23,6 +29,7 @@ pub struct Planning {
     pub cluster: Cluster,
     /// `None`: none is needed, and there is none yet.
     pub index: Option<Arc<Index>>,
+    settings: Settings,
 }
 
 impl Planning {
@@ -30,12 +37,13 @@ impl Planning {
     /// as long as there is WAL.
     pub async fn open(context: &Context, needs_index: bool) -> anyhow::Result<Self> {
         let cluster = context.cluster().await?;
-        let path = context.settings.catalog_cache();
+        let settings = context.settings.clone();
+        let path = &settings.catalog.cache;
         let index = match needs_index || path.exists() {
-            true => Some(Arc::new(open_index(&path, &cluster)?)),
+            true => Some(Arc::new(open_index(path, &cluster)?)),
             false => None,
         };
-        Ok(Self { cluster, index })
+        Ok(Self { cluster, index, settings })
     }
 
     /// The facts as they are now; what they name the index knows, too.
@@ -43,7 +51,15 @@ impl Planning {
         let unknown = "check that the repository is reachable and that this user may read all of it";
         let facts = load::load(&self.cluster).await.hint(unknown)?;
         if let Some(index) = &self.index {
-            index.update(&self.cluster).await?;
+            let far = Mutex::new(Progress::default());
+            let lock = || far.lock().unwrap_or_else(PoisonError::into_inner);
+            let size = self.cluster.description.segment_size.bytes();
+            let step = || {
+                let Progress { done, total } = *lock();
+                Step { done: done * size, total: total * size, phase: String::new() }
+            };
+            let observe = |progress| *lock() = progress;
+            show(update::complete(index, &self.cluster, Scope::New, &observe), "indexed", step).await?;
         }
         Ok(Arc::new(facts))
     }
@@ -65,7 +81,13 @@ impl Planning {
                     tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                decided => return Ok(decided),
+                Ok(mut plan) => {
+                    // Only an estimate depends on them.
+                    let past = past::read(local_folder(&self.settings)).unwrap_or_default();
+                    plan.expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
+                    return Ok(Ok(plan));
+                }
+                refused => return Ok(refused),
             }
         }
         unreachable!("the loop ends by returning")
@@ -87,9 +109,14 @@ impl Planning {
 }
 
 /// The index in the file that the settings name; if that cannot be used, one that is gone afterwards.
-fn open_index(path: &std::path::Path, cluster: &Cluster) -> anyhow::Result<Index> {
+fn open_index(path: &Path, cluster: &Cluster) -> anyhow::Result<Index> {
     Index::open(path, cluster).or_else(|error| {
-        tracing::info!("WAL is indexed for this run only: {}", crate::error::one_line(&error));
+        tracing::info!("WAL is indexed for this run only: {}", one_line(&error));
         Index::temporary(cluster)
     })
+}
+
+/// Where this machine keeps what can be deleted at any time.
+pub fn local_folder(settings: &Settings) -> &Path {
+    settings.catalog.cache.parent().unwrap_or(Path::new("."))
 }

@@ -7,24 +7,25 @@ pub mod target;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use target::{MEANINGS, TargetArgs};
 
-use super::planning::Planning;
+use super::planning::{self, Planning};
 use super::progress::{Step, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::RecoveryPlan;
+use crate::postgres::catalog::{PastRestore, RecoveryPlan};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
 use crate::postgres::restore::start::{self, Recovered};
-use crate::postgres::restore::{Restored, files, programs, restore};
+use crate::postgres::restore::{Restored, files, past, programs, restore};
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
@@ -115,7 +116,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         check_archiving(&restored.archiving, data_directory)?;
     }
     let recovered = match &programs {
-        Some(programs) => Some(follow(context, programs, data_directory, args.port, &restored).await?),
+        Some(programs) => Some(follow(context, programs, data_directory, args.port, &plan, &restored).await?),
         None => None,
     };
     match (context.format, &recovered) {
@@ -137,15 +138,30 @@ async fn follow(
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
+    plan: &RecoveryPlan,
     restored: &Restored,
 ) -> anyhow::Result<Recovered> {
+    let begun = Instant::now();
     // The role that reaches the source reaches the restored server, too.
     let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
     let watch = progress::Replay::new();
     let only = recovery::only_for_recovery(&restored.settings);
     let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
     watch.end();
-    recovered
+    let mut recovered = recovered?;
+    recovered.check(&plan.stop);
+    let took = PastRestore {
+        at: chrono::Utc::now(),
+        plain_bytes: plan.backup.plain_bytes,
+        seconds_for_files: restored.seconds_for_files + restored.seconds_for_fsync,
+        segments: plan.segments,
+        seconds_for_replay: begun.elapsed().as_secs_f64(),
+    };
+    // Only an estimate depends on it.
+    if let Err(error) = past::add(planning::local_folder(&context.settings), took) {
+        tracing::debug!("{error:#}");
+    }
+    Ok(recovered)
 }
 
 fn refuse_root() -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 mod choose;
 mod event_target;
 mod events;
+mod expected;
 pub mod load;
 mod look;
 mod model;
@@ -24,6 +25,7 @@ mod windows;
 
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
+pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
