@@ -1,12 +1,14 @@
 //! `walden serve`: the service, until SIGTERM or SIGINT.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
 use crate::config::Settings;
-use crate::service::{self, Options};
+use crate::postgres::replication::ConnInfo;
+use crate::service::{self, IndexOptions, Options};
 
 /// Threads for files and compression: more than all parts of the service use at once.
 const BLOCKING_THREADS: usize = 64;
@@ -40,7 +42,8 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn options(context: &Context) -> Options {
-    let Settings { cluster, wal, service, .. } = &context.settings;
+    let Settings { cluster, wal, service, catalog, postgresql, .. } = &context.settings;
+    let dsn = postgresql.dsn.clone();
     Options {
         socket: service.socket.clone(),
         max_connections: service.max_connections,
@@ -52,5 +55,10 @@ fn options(context: &Context) -> Options {
         workers: wal.workers,
         memory: wal.memory as u64,
         timeout: wal.timeout,
+        index: IndexOptions {
+            cache: catalog.cache.clone(),
+            names_interval: catalog.names_interval,
+            resolve: Arc::new(move || ConnInfo::from_process(dsn.expose())),
+        },
     }
 }

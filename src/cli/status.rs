@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::with_hint;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Status};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Indexing, Status};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.
@@ -83,6 +83,7 @@ fn in_words(status: &Status, now: DateTime<Utc>) -> String {
     );
     archiving(&mut text, &status.archiving, now);
     fetching(&mut text, &status.fetching, now);
+    indexing(&mut text, &status.indexing, now);
     text
 }
 
@@ -114,6 +115,32 @@ fn fetching(text: &mut String, done: &Fetching, now: DateTime<Utc>) {
     let _ =
         writeln!(text, "fetching   {} delivered{ready}{absent}{}", done.delivered.count, last(&done.delivered, now));
     failures(text, "failed", &done.failed, now);
+}
+
+fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
+    let state = &done.state;
+    let looked = match done.looked_at {
+        Some(at) => format!(", last looked into the repository {} ago", span(now - at)),
+        None => ", the first look into the repository is not over".to_string(),
+    };
+    let _ = writeln!(text, "index      {} segments{looked}", state.segments - state.not_indexed);
+    let left = [(state.not_indexed - state.unreadable, "not indexed yet"), (state.unreadable, "cannot be read")];
+    for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
+        let _ = writeln!(text, "           {segments} {what}");
+    }
+    for position in &state.positions {
+        let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
+        let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
+        let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
+    }
+    failures(text, &done.failed, now);
+    if let Some(at) = done.names_read_at {
+        let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
+    }
+    if done.names_failed.count.count > 0 {
+        text.push_str("names\n");
+        failures(text, &done.names_failed, now);
+    }
 }
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {

@@ -337,6 +337,22 @@ pub const KEYS: &[Key] = &[
         Fallback::Value("true"),
         "Whether the server verifies page checksums while it sends a base backup.",
     ),
+    key(
+        "catalog",
+        "cache",
+        Kind::Path { max_bytes: ANY_PATH },
+        Fallback::Value(super::DEFAULT_CACHE),
+        "The folder of the local index of the WAL, which the service and the commands that find moments share. It can be \
+         deleted at any time: what is in it is read from the repository again.",
+    ),
+    key(
+        "catalog",
+        "names_interval",
+        Kind::Duration { min: 0, max: DAY },
+        Fallback::Value("1m"),
+        "How often the service asks the server which tables there are, so that what happened in WAL can be told by name: \
+         a table that lived shorter may have none. 0s: never; base backups do it, too.",
+    ),
     key("restore", "workers", WORKERS, Fallback::Value("auto"), "Threads that decompress, verify and write files."),
     key(
         "service",

@@ -26,7 +26,7 @@ pub use keys::{Fallback, KEYS, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings, Wal,
+    Backup, Catalog, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings, Wal,
 };
 pub use url::RepositoryUrl;
 
@@ -35,6 +35,9 @@ pub const DEFAULT_FILE: &str = "/etc/walden/walden.toml";
 
 /// Where hooks look for the service when nothing else is said; the hook programs carry the same path.
 pub const DEFAULT_SOCKET: &str = crate::wire::DEFAULT_SOCKET;
+
+/// The folder of what can be made anew.
+pub const DEFAULT_CACHE: &str = "/var/lib/walden/cache";
 
 /// Where the settings came from, for messages and for commands that must find the same settings again.
 #[derive(Debug, Clone, PartialEq, Eq)]

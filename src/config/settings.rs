@@ -23,6 +23,7 @@ pub struct Settings {
     pub postgresql: Postgresql,
     pub wal: Wal,
     pub backup: Backup,
+    pub catalog: Catalog,
     pub restore: Restore,
     pub service: Service,
     pub log: Log,
@@ -120,6 +121,14 @@ pub struct Backup {
     pub verify_checksums: bool,
 }
 
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// The folder of the local index.
+    pub cache: PathBuf,
+    /// Between two recordings of names; zero: never.
+    pub names_interval: Duration,
+}
+
 /// How the server makes the checkpoint that a base backup begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checkpoint {
@@ -197,6 +206,10 @@ pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>)
         postgresql: Postgresql { dsn: get.secret("postgresql.dsn") },
         wal: wal(&get),
         backup: backup(&get),
+        catalog: Catalog {
+            cache: get.path("catalog.cache").unwrap_or_default(),
+            names_interval: get.duration("catalog.names_interval"),
+        },
         restore: Restore { workers: get.integer("restore.workers") },
         service: Service {
             socket: get.path("service.socket").unwrap_or_default(),

@@ -12,6 +12,8 @@ const ZST: &str = ".zst";
 pub const WAL_FOLDER: &str = "wal";
 /// The folder of a cluster that holds its base backups.
 pub const BASE_FOLDER: &str = "base";
+/// The folder of a cluster that holds the names that its relations had.
+const NAMES_FOLDER: &str = "names";
 
 /// A cluster's name in the repository: 1 to 63 of `a-z 0-9 _ -`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +80,45 @@ impl fmt::Display for BackupId {
     }
 }
 
+/// A recording of names: when it was made, UTC, and a random part, as `YYYYMMDDTHHMMSSZ-<8 hex>`. Names sort by time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamesId(String);
+
+impl NamesId {
+    /// The name of a recording that is made at `time`.
+    pub fn new(time: chrono::DateTime<chrono::Utc>, random: u32) -> Self {
+        Self(format!("{}-{random:08x}", time.format("%Y%m%dT%H%M%SZ")))
+    }
+}
+
+impl FromStr for NamesId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let shape = |(at, b): (usize, u8)| match at {
+            8 => b == b'T',
+            15 => b == b'Z',
+            16 => b == b'-',
+            17.. => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+            _ => b.is_ascii_digit(),
+        };
+        match text.len() == 25 && text.bytes().enumerate().all(shape) {
+            true => Ok(Self(text.to_string())),
+            false => Err(ParseError {
+                what: "recording of names",
+                value: text.to_string(),
+                why: "expected YYYYMMDDTHHMMSSZ-<8 hexadecimal digits>".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for NamesId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 crate::postgres::types::serde_as_text!(BackupId);
 crate::postgres::types::serde_as_text!(ClusterName);
 
@@ -91,6 +132,8 @@ pub enum ObjectKind {
     Pack(PackName),
     /// Reserves a backup's name.
     Started(BackupId),
+    /// Names that relations had.
+    Names(NamesId),
 }
 
 /// The keys of one cluster.
@@ -154,6 +197,16 @@ impl Layout {
         format!("{}/{BASE_FOLDER}/{id}/", self.cluster)
     }
 
+    /// The folder with all recordings of names.
+    pub fn names_folder(&self) -> String {
+        format!("{}/{NAMES_FOLDER}/", self.cluster)
+    }
+
+    /// A recording of names.
+    pub fn names(&self, id: &NamesId) -> Key {
+        self.key(&format!("{NAMES_FOLDER}/{id}{ZST}"))
+    }
+
     /// The object that makes a base backup exist.
     pub fn manifest(&self, id: &BackupId) -> Key {
         self.key(&format!("base/{id}/manifest{ZST}"))
@@ -179,6 +232,9 @@ impl Layout {
     pub fn parse(&self, key: &Key) -> Option<ObjectKind> {
         if *key == self.cluster_json() {
             return Some(ObjectKind::Description);
+        }
+        if let Some(name) = key.as_str().strip_prefix(&self.names_folder()) {
+            return name.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Names);
         }
         let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
             return self.parse_wal(key).map(ObjectKind::Wal);
@@ -272,17 +328,19 @@ mod tests {
         let id: BackupId = "20260101-000000Z".parse().unwrap();
         let pack = PackName { backup: id.clone(), number: 1_000_000 };
         let wal: WalFileName = "00000002.history".parse().unwrap();
+        let names: NamesId = "20260101T000000Z-0123abcd".parse().unwrap();
         for (key, kind) in [
             (layout.cluster_json(), ObjectKind::Description),
             (layout.wal(&wal), ObjectKind::Wal(wal)),
             (layout.manifest(&id), ObjectKind::Manifest(id.clone())),
             (layout.pack(&pack), ObjectKind::Pack(pack)),
             (layout.started(&id), ObjectKind::Started(id.clone())),
+            (layout.names(&names), ObjectKind::Names(names.clone())),
         ] {
             assert_eq!(layout.parse(&key), Some(kind), "{key}");
         }
         for key in
-            ["main/x", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
+            ["main/x", "main/names/20260101T000000Z.zst", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
         {
             assert_eq!(layout.parse(&Key::new(key).unwrap()), None, "{key}");
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
 use super::status::Status;
-use super::{Options, fetches, peers, pushes, render};
+use super::{Options, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
@@ -41,6 +41,7 @@ pub struct Connections {
 struct Asker {
     pushes: pushes::Handle,
     fetches: fetches::Handle,
+    indexing: indexing::Handle,
     about: Arc<About>,
     /// After this an answer is given, whatever it is.
     longest: Duration,
@@ -59,12 +60,13 @@ impl Connections {
         socket: Socket,
         pushes: pushes::Handle,
         fetches: fetches::Handle,
+        indexing: indexing::Handle,
         options: &Options,
         about: About,
     ) -> Self {
         let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
-        Self { socket, asker: Asker { pushes, fetches, about: Arc::new(about), longest }, places }
+        Self { socket, asker: Asker { pushes, fetches, indexing, about: Arc::new(about), longest }, places }
     }
 
     /// Serves until `stopped` says so, then until the last request is answered.
@@ -184,6 +186,7 @@ impl Asker {
             repository: self.about.repository.clone(),
             archiving: self.pushes.report().await?,
             fetching: self.fetches.report().await?,
+            indexing: self.indexing.report(),
         };
         // Cut, it could not be read.
         while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT && status.archiving.backlogs.pop().is_some() {}

@@ -1,11 +1,13 @@
 //! `walden serve`: answers the hook programs on a unix socket, and does ahead of being asked what they will ask for.
 //! It remembers nothing that the repository or the file system cannot prove.
 //!
-//! Three tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers.
+//! Four tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers,
+//! [`indexing`] keeps the index of the WAL.
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done.
 
 mod connections;
 mod fetches;
+mod indexing;
 mod memory;
 mod peers;
 mod pushes;
@@ -24,6 +26,8 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
+
+pub use indexing::Options as IndexOptions;
 
 use crate::budget::Budget;
 use crate::error::{hints, one_line};
@@ -55,6 +59,7 @@ pub struct Options {
     pub memory: u64,
     /// For one access to the repository.
     pub timeout: Duration,
+    pub index: IndexOptions,
 }
 
 /// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
@@ -75,16 +80,20 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     };
     let budget = Budget::new(options.memory);
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
-    let (pushes, push_owner) = pushes::new(pusher, &options, budget.clone());
+    let (served, index_options) = (cluster.clone(), options.index.clone());
+    let indexing = tokio::task::spawn_blocking(move || indexing::new(served, index_options)).await?;
+    let (indexing, index_owner) = indexing?;
+    let (pushes, push_owner) = pushes::new(pusher, indexing.clone(), &options, budget.clone());
     let (fetches, fetch_owner) =
         fetches::new(Fetcher::new(cluster, options.timeout, options.workers), &options, budget);
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let connections = connections::Connections::new(socket, pushes, fetches, &options, about);
+    let connections = connections::Connections::new(socket, pushes, fetches, indexing, &options, about);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
     parts.spawn(async move { ("pushes", push_owner.run().await) });
     parts.spawn(async move { ("fetches", fetch_owner.run().await) });
+    parts.spawn(async move { ("index", index_owner.run().await) });
 
     let early = tokio::select! {
         () = stop => None,

@@ -16,7 +16,7 @@ use super::ready::{Turn, Waiting};
 use super::remembered::Remembered;
 use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher};
-use super::{Options, memory, render};
+use super::{Options, indexing, memory, render};
 use crate::budget::{Budget, Share};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
 use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored};
@@ -103,6 +103,7 @@ struct Rest {
 /// Owns all state of pushing.
 pub struct Owner {
     pusher: Pusher,
+    indexing: indexing::Handle,
     budget: Budget,
     workers: usize,
     look_ahead: usize,
@@ -131,11 +132,12 @@ pub struct Owner {
 }
 
 /// The owner, and what asks it.
-pub fn new(pusher: Pusher, options: &Options, budget: Budget) -> (Handle, Owner) {
+pub fn new(pusher: Pusher, indexing: indexing::Handle, options: &Options, budget: Budget) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
     let mut owner = Owner {
         pusher,
+        indexing,
         budget,
         workers: options.workers.max(1),
         look_ahead: options.look_ahead,
@@ -284,13 +286,16 @@ impl Owner {
         Ok(())
     }
 
-    fn store(&mut self, prepared: Box<Prepared>, share: Share) {
-        let pusher = self.pusher.clone();
+    fn store(&mut self, mut prepared: Box<Prepared>, share: Share) {
+        let (pusher, indexing) = (self.pusher.clone(), self.indexing.clone());
         self.jobs.spawn(async move {
             let stored = pusher.store(&prepared).await;
             drop(share);
             let broken = prepared.broken().filter(|_| matches!(stored, Ok(Stored::Now)));
             let broken = broken.map(|stop| (prepared.name, stop.to_string()));
+            if stored.is_ok() {
+                indexing.stored(&mut prepared);
+            }
             Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
         });
     }

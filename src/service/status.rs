@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ready::{Turn, status_folder};
+use crate::postgres::index::State;
 
 /// Over this time the speed of storing is measured.
 const SPEED_OVER: Duration = Duration::from_secs(60);
@@ -28,6 +29,25 @@ pub struct Status {
     pub repository: String,
     pub archiving: Archiving,
     pub fetching: Fetching,
+    #[serde(default)]
+    pub indexing: Indexing,
+}
+
+/// The index of the WAL, and the names of relations.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Indexing {
+    /// Where it is kept; `None`: only while the service runs.
+    pub path: Option<PathBuf>,
+    #[serde(flatten)]
+    pub state: State,
+    /// When the repository was last looked at as a whole or for news.
+    pub looked_at: Option<DateTime<Utc>>,
+    pub failed: Failures,
+    /// Names recorded since the service started.
+    pub names: u64,
+    /// When the server was last asked for them.
+    pub names_read_at: Option<DateTime<Utc>>,
+    pub names_failed: Failures,
 }
 
 /// Files stored for archive_command since the service started.

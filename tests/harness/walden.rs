@@ -74,8 +74,9 @@ impl Walden {
         let dsn = cluster.dsn().replace('\\', "\\\\").replace('"', "\\\"");
         let text = format!(
             "repository.url = \"{url}\"\ncluster.name = \"{name}\"\npostgresql.dsn = \"{dsn}\"\n\
-             service.socket = \"{}\"\n{settings}\n",
-            socket.display()
+             service.socket = \"{}\"\ncatalog.cache = \"{}\"\n{settings}\n",
+            socket.display(),
+            scratch.join("cache").display()
         );
         let config = scratch.write(&format!("{name}.toml"), &text);
         let (repository, log_folder) = (PathBuf::new(), scratch.folder("logs"));

@@ -54,6 +54,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Packs => "packs",
         Kind::Manifests => "manifests",
         Kind::Markers => "markers",
+        Kind::Names => "names",
         Kind::Unknown => "unknown",
     }
 }

@@ -27,6 +27,21 @@ pub async fn summary_of(cluster: &Cluster, segment: SegmentName) -> anyhow::Resu
     }
 }
 
+/// The summary that an object of this size has in its header; `None`: it has none, or there is no such object. Errors:
+/// it is damaged or another's, or the store did not answer.
+pub async fn stored_summary(
+    cluster: &Cluster,
+    segment: SegmentName,
+    size: u64,
+) -> anyhow::Result<Option<Box<Summary>>> {
+    let name = WalFileName::Segment(segment);
+    let key = cluster.layout.wal(&name);
+    let header = cluster.repository.header_of(&key, size, WAL_KIND).await;
+    let Some(header) = header.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+    let described = check_description(&cluster.description, &name, header);
+    Ok(described.map_err(|source| damaged(cluster, &key, source))?.summary)
+}
+
 /// The summary of a segment, made from its content; the same as the one in its header. `None` and errors: as of
 /// [`summary_of`].
 pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {

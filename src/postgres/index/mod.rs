@@ -4,6 +4,7 @@
 //! All calls block: they belong on a blocking thread.
 
 mod event;
+mod listing;
 mod moments;
 mod name;
 mod prune;
@@ -64,9 +65,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index in the file at `path`, or makes it: also in place of one that has another form, belongs to
-    /// another cluster, or is damaged. Errors: the file cannot be made or used.
-    pub fn open(path: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
+    /// Opens the cluster's index in a folder, or makes it: also in place of one that has another form or is damaged.
+    /// Errors: the file cannot be made or used.
+    pub fn open(folder: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
+        let id = cluster.repository.marker().id.get(..8).unwrap_or_default();
+        let path = folder.join(format!("{}-{id}.index", cluster.description.name));
+        let path = path.as_path();
         let opened = prepare(path, cluster).with_context(|| format!("cannot use the index \"{}\"", path.display()));
         let connection = opened.hint(
             "the folder of `catalog.cache` must be writable by the user who runs Walden; the index can be deleted at any \

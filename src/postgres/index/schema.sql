@@ -47,6 +47,7 @@ CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
 CREATE TABLE block (
     timeline INTEGER NOT NULL,
     block INTEGER NOT NULL,
+    segments INTEGER NOT NULL DEFAULT 0,
     max_time INTEGER,
     fresh_from INTEGER, fresh_to INTEGER,
     PRIMARY KEY (timeline, block)
@@ -148,5 +149,11 @@ CREATE TABLE recording (object TEXT PRIMARY KEY) WITHOUT ROWID;
 -- Timeline history files.
 CREATE TABLE history (timeline INTEGER PRIMARY KEY, content TEXT NOT NULL);
 
--- Folders of segments: the last entry that was listed of each.
-CREATE TABLE folder (name TEXT PRIMARY KEY, listed TEXT NOT NULL) WITHOUT ROWID;
+-- Folders of segments: the last entry that was listed of each; whether segments are missing in it, and whether later ones
+-- may come.
+CREATE TABLE folder (
+    name TEXT PRIMARY KEY,
+    listed TEXT NOT NULL,
+    gap INTEGER NOT NULL,
+    open INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -46,13 +46,23 @@ impl Index {
     /// Notes segments that the store has.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
         self.change(|db| {
-            let mut note = db.prepare_cached(
-                "INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, stored_at = excluded.stored_at",
+            let mut update = db.prepare_cached(
+                "UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2",
+            )?;
+            let mut insert =
+                db.prepare_cached("INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4)")?;
+            let mut count = db.prepare_cached(
+                "INSERT INTO block (timeline, block, segments) VALUES (?1, ?2, 1) \
+                 ON CONFLICT DO UPDATE SET segments = segments + 1",
             )?;
             for Archived { name, bytes, stored_at } in segments {
-                let (timeline, number) = self.place(*name).key();
-                note.execute(params![timeline, number, int(*bytes), stored_at.timestamp_micros()])?;
+                let place = self.place(*name);
+                let (timeline, number) = place.key();
+                let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
+                if update.execute(row)? == 0 {
+                    insert.execute(row)?;
+                    count.execute(params![timeline, int(place.number / BLOCK)])?;
+                }
             }
             Ok(())
         })
@@ -184,7 +194,9 @@ pub(super) fn add_to_block(
         (Some(a), Some(b)) => Some((older(a.0, b.0), newer(a.1, b.1))),
         (a, b) => a.or(b),
     };
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut put = db.prepare_cached(
+        "UPDATE block SET max_time = ?3, fresh_from = ?4, fresh_to = ?5 WHERE timeline = ?1 AND block = ?2",
+    )?;
     put.execute(params![key.0, key.1, latest, wide.map(|wide| wide.0), wide.map(|wide| wide.1)])?;
     Ok(())
 }

@@ -31,19 +31,19 @@ pub struct Position {
 }
 
 impl Index {
-    /// How far the index is. Reads it from one end to the other: not for every request.
+    /// How far the index is. Errors: it cannot be read.
     pub fn state(&self) -> anyhow::Result<State> {
         let db = self.connection();
         let mut state = State::default();
-        let mut select = db.prepare_cached("SELECT timeline, count(*), max(number) FROM segment GROUP BY timeline")?;
-        let timelines = select.query_map([], |row| {
-            Ok((TimelineId(row.get(0)?), row.get::<_, i64>(1)? as u64, number(row, 2)?))
-        })?;
+        let mut select = db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
+        let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
         for timeline in timelines {
-            let (timeline, segments, last) = timeline?;
+            let (timeline, segments) = timeline?;
             state.segments += segments;
-            let indexed = last_indexed(&db, timeline)?.map(|number| self.name(timeline, number));
-            state.positions.push(Position { timeline, archived: self.name(timeline, last), indexed });
+            let last = |least| last(&db, timeline, least).map(|last| last.map(|number| self.name(timeline, number)));
+            if let Some(archived) = last(0)? {
+                state.positions.push(Position { timeline, archived, indexed: last(1)? });
+            }
         }
         let sql = "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
         let counts = db.prepare_cached(sql)?.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
@@ -63,6 +63,12 @@ impl Index {
             Ok((self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get::<_, i64>(2)? as u64))
         })?;
         Ok(found.collect::<Result<_>>()?)
+    }
+
+    /// How many segments are listed and not indexed.
+    pub(super) fn count_not_indexed(&self) -> anyhow::Result<u64> {
+        let sql = "SELECT count(*) FROM segment WHERE state = 0";
+        Ok(self.connection().prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
     }
 
     /// Segments that were listed once and are not there any more are forgotten, with all that they held.
@@ -98,9 +104,10 @@ impl Index {
     }
 }
 
-fn last_indexed(db: &Connection, timeline: TimelineId) -> Result<Option<u64>> {
-    let sql = "SELECT number FROM segment WHERE timeline = ?1 AND state = 1 ORDER BY number DESC LIMIT 1";
+/// The last segment of a timeline; with `indexed` 1 the last one that is indexed.
+fn last(db: &Connection, timeline: TimelineId, indexed: i64) -> Result<Option<u64>> {
+    let sql = "SELECT number FROM segment WHERE timeline = ?1 AND (?2 = 0 OR state = 1) ORDER BY number DESC LIMIT 1";
     let mut select = db.prepare_cached(sql)?;
-    let mut rows = select.query([timeline.0])?;
+    let mut rows = select.query(params![timeline.0, indexed])?;
     rows.next()?.map(|row| number(row, 0)).transpose()
 }

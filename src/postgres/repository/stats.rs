@@ -27,6 +27,8 @@ pub enum Kind {
     Manifests,
     /// `cluster.json`, and what reserves the names of backups that are being taken.
     Markers,
+    /// What relations were called.
+    Names,
     /// Objects whose keys the layout does not know.
     Unknown,
 }
@@ -41,6 +43,7 @@ impl Kind {
             Some(ObjectKind::Manifest(_)) => Self::Manifests,
             Some(ObjectKind::Pack(_)) => Self::Packs,
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,
+            Some(ObjectKind::Names(_)) => Self::Names,
             None => Self::Unknown,
         }
     }

@@ -1,0 +1,175 @@
+//! Which segments and timelines the repository has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Result, params};
+
+use super::segment::number;
+use super::update::{Scope, on_index};
+use super::{Archived, Index, int};
+use crate::error::one_line;
+use crate::postgres::catalog::WAL_KIND;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
+use crate::repo::ObjectError;
+use crate::storage::{LIST_PAGE, ListEntry, list_all};
+
+/// Folders in which segments are missing that are listed again at once.
+const GAPS: usize = 64;
+
+/// A folder, as it was listed the last time.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    /// The last entry.
+    listed: String,
+    /// Segments are missing in it.
+    gap: bool,
+    /// Later ones may come.
+    open: bool,
+}
+
+/// Notes what came; false if something is gone. Errors: the store did not answer.
+pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<bool> {
+    let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_folder()).await?;
+    let (mut folders, mut histories) = (Vec::new(), Vec::new());
+    for entry in &entries {
+        match entry {
+            ListEntry::Folder(folder) => folders.push(folder.clone()),
+            ListEntry::Object(meta) => match cluster.wal_file(&meta.key) {
+                Some(WalFileName::History(timeline)) => histories.push(timeline),
+                _ => (),
+            },
+        }
+    }
+    read_histories(index, cluster, &histories).await?;
+    let known = on_index(index, |index| index.folders()).await?;
+    if known.keys().any(|folder| !folders.contains(folder)) {
+        return Ok(false);
+    }
+    let mut gaps = 0;
+    for folder in folders {
+        let after = match (known.get(&folder), scope) {
+            (None, _) | (Some(_), Scope::All) => None,
+            (Some(Folder { gap: false, open: false, .. }), Scope::New) => continue,
+            (Some(Folder { gap: false, listed, .. }), Scope::New) => Some(listed.clone()),
+            (Some(_), Scope::New) => {
+                gaps += 1;
+                if gaps > GAPS {
+                    continue;
+                }
+                None
+            }
+        };
+        if !list_folder(index, cluster, folder, after).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Lists a folder of segments after an entry; false if a segment is gone.
+async fn list_folder(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    folder: String,
+    mut after: Option<String>,
+) -> anyhow::Result<bool> {
+    let (whole, mut found) = (after.is_none(), Vec::new());
+    loop {
+        let page = cluster.repository.storage().list(&folder, after.as_deref()).await?;
+        let ended = page.len() < LIST_PAGE;
+        after = page.last().map(|entry| entry.name().to_string()).or(after);
+        for entry in page {
+            let ListEntry::Object(meta) = entry else { continue };
+            if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
+                found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    let others = on_index(index, move |index| {
+        index.list(&found)?;
+        if let (Some(first), Some(listed)) = (found.first(), after) {
+            index.note_folder(&folder, &listed, first.name)?;
+        }
+        if whole { index.others(&found) } else { Ok(Vec::new()) }
+    });
+    for name in others.await? {
+        // It may have come while the folder was listed.
+        let key = cluster.layout.wal(&WalFileName::Segment(name));
+        if cluster.repository.storage().head(&key).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads history files that are new. One that cannot be read is passed over: planning tells of it.
+async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<()> {
+    let known = on_index(index, |index| index.histories()).await?;
+    for timeline in timelines.iter().filter(|timeline| !known.contains_key(timeline)).copied() {
+        let key = cluster.layout.wal(&WalFileName::History(timeline));
+        match cluster.repository.read_small(&key, WAL_KIND).await {
+            Ok(Some((_, content))) => {
+                let content = String::from_utf8_lossy(&content).into_owned();
+                on_index(index, move |index| index.add_history(timeline, &content)).await?;
+            }
+            Ok(None) => (),
+            Err(ObjectError::Storage(error)) => return Err(error.into()),
+            Err(error) => tracing::info!("a history file is passed over: {}", one_line(&error.into())),
+        }
+    }
+    Ok(())
+}
+
+impl Index {
+    /// The folders that were listed.
+    fn folders(&self) -> anyhow::Result<BTreeMap<String, Folder>> {
+        let db = self.connection();
+        let mut select = db.prepare_cached("SELECT name, listed, gap, open FROM folder")?;
+        let folders = select.query_map([], |row| {
+            Ok((row.get(0)?, Folder { listed: row.get(1)?, gap: row.get(2)?, open: row.get(3)? }))
+        })?;
+        Ok(folders.collect::<Result<_>>()?)
+    }
+
+    /// Notes up to where a folder was listed, with `inside`, one of its segments.
+    fn note_folder(&self, folder: &str, listed: &str, inside: SegmentName) -> anyhow::Result<()> {
+        let per_log = self.size.per_log();
+        let begin = inside.number(self.size) / per_log * per_log;
+        let (timeline, end) = (inside.timeline.0, begin + per_log);
+        self.change(|db| {
+            let within = "SELECT count(*), min(number), max(number) FROM segment \
+                          WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
+            let (count, first, last) = db.prepare_cached(within)?.query_row(
+                params![timeline, int(begin), int(end)],
+                |row| Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?)),
+            )?;
+            let before = "SELECT 1 FROM segment WHERE timeline = ?1 AND number < ?2 LIMIT 1";
+            let begins_timeline =
+                db.prepare_cached(before)?.query_row(params![timeline, int(begin)], |_| Ok(())).optional()?.is_none();
+            let gap = count != last - first + 1 || (first != begin && !begins_timeline);
+            let sql = "INSERT OR REPLACE INTO folder VALUES (?1, ?2, ?3, ?4)";
+            db.prepare_cached(sql)?.execute(params![folder, listed, gap, last + 1 != end])?;
+            Ok(())
+        })
+    }
+
+    /// The segments that the index has in a folder beside these, which were listed.
+    fn others(&self, found: &[Archived]) -> anyhow::Result<Vec<SegmentName>> {
+        let Some(first) = found.first().map(|archived| archived.name) else { return Ok(Vec::new()) };
+        let per_log = self.size.per_log();
+        let begin = first.number(self.size) / per_log * per_log;
+        let names: BTreeSet<SegmentName> = found.iter().map(|archived| archived.name).collect();
+        let db = self.connection();
+        let mut select =
+            db.prepare_cached("SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3")?;
+        let bounds = params![first.timeline.0, int(begin), int(begin + per_log)];
+        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, number(row, 0)?)))?;
+        let known = known.collect::<Result<Vec<SegmentName>>>()?;
+        Ok(known.into_iter().filter(|name| !names.contains(name)).collect())
+    }
+}

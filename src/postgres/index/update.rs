@@ -1,0 +1,187 @@
+//! Brings the index up to date with the repository: what is archived, then what that holds, by headers where they tell.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::{Index, listing};
+use crate::error::{find, one_line};
+use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::names;
+use crate::postgres::types::SegmentName;
+use crate::postgres::wal::Summary;
+use crate::storage::{Key, LIST_PAGE, ListEntry, StorageError};
+
+/// Headers and other small objects read at once.
+const PARALLEL_READS: usize = 16;
+/// Segments put into the index at once.
+const BATCH: usize = 256;
+/// Recordings of names that are listed again: another host's clock may be late.
+const NAMES_AGAIN: usize = 256;
+
+/// How much of the repository is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What came since the last time, also where something was missing.
+    New,
+    /// All of it. Where something is gone, the index is made anew.
+    All,
+}
+
+/// How far the reading of segments is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// Told while segments are read.
+pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
+
+/// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
+/// repository did not answer, or the index cannot be written; what was read until then stays.
+pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
+    if !listing::list(index, cluster, scope).await? {
+        tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
+        on_index(index, |index| index.clear()).await?;
+        listing::list(index, cluster, Scope::All).await?;
+    }
+    read_names(index, cluster, scope).await?;
+    if scope == Scope::All {
+        on_index(index, |index| index.retry_unreadable()).await?;
+    }
+    read_headers(index, cluster, progress).await?;
+    for name in on_index(index, |index| index.edges_wanted()).await? {
+        if let Some(summary) = summary_of(cluster, name).await? {
+            on_index(index, move |index| index.lend(name, &summary)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the content of segments whose objects have no summary, at most so many, and puts in what they hold; how many
+/// that were. Errors: as of [`update`].
+pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
+    let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
+    for (name, _) in &waiting {
+        let read = summarize(cluster, *name).await;
+        put(index, vec![(*name, missing(*name, read))]).await?;
+    }
+    Ok(waiting.len())
+}
+
+/// [`update`], then [`decode`] until nothing is left.
+pub async fn complete(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
+    update(index, cluster, scope, progress).await?;
+    while decode(index, cluster, BATCH).await? > 0 {}
+    Ok(())
+}
+
+/// Runs work that blocks.
+pub(super) async fn on_index<T: Send + 'static>(
+    index: &Arc<Index>,
+    work: impl FnOnce(&Index) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let index = index.clone();
+    spawn_blocking(move || work(&index)).await?
+}
+
+/// What became of reading a segment: `None` when its object has no summary.
+type Read = anyhow::Result<Option<Box<Summary>>>;
+
+fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> Read {
+    let summary = read?.with_context(|| format!("segment \"{name}\" vanished while the archive was read"))?;
+    Ok(Some(Box::new(summary)))
+}
+
+/// Puts in what was read. What cannot be read is noted. Errors: the store did not answer.
+async fn put(index: &Arc<Index>, reads: Vec<(SegmentName, Read)>) -> anyhow::Result<()> {
+    let (mut summaries, mut damaged) = (Vec::new(), Vec::new());
+    for (name, read) in reads {
+        match read {
+            Ok(Some(summary)) => summaries.push((name, summary)),
+            Ok(None) => {}
+            Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+            Err(error) => damaged.push((name, one_line(&error))),
+        }
+    }
+    summaries.sort_by_key(|(name, _)| *name);
+    on_index(index, move |index| {
+        index.learn(&summaries)?;
+        damaged.iter().try_for_each(|(name, why)| index.give_up(*name, why))
+    })
+    .await
+}
+
+/// Reads the headers of all segments that are not in the index.
+async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
+    let mut so_far = Progress { done: 0, total: on_index(index, |index| index.count_not_indexed()).await? };
+    let mut after = None;
+    loop {
+        let waiting = on_index(index, move |index| index.not_indexed(after, BATCH)).await?;
+        let Some((last, _)) = waiting.last() else { return Ok(()) };
+        after = Some(*last);
+        so_far.done += waiting.len() as u64;
+        let reads = side_by_side(waiting, |(name, size)| {
+            let cluster = cluster.clone();
+            async move { (name, stored_summary(&cluster, name, size).await) }
+        });
+        put(index, reads.await?).await?;
+        progress(so_far);
+    }
+}
+
+/// Reads [`PARALLEL_READS`] things at once.
+async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    items: Vec<I>,
+    read: impl Fn(I) -> F,
+) -> anyhow::Result<Vec<T>> {
+    let (mut reads, mut done) = (JoinSet::new(), Vec::with_capacity(items.len()));
+    for item in items {
+        if reads.len() >= PARALLEL_READS
+            && let Some(read) = reads.join_next().await
+        {
+            done.push(read?);
+        }
+        reads.spawn(read(item));
+    }
+    while let Some(read) = reads.join_next().await {
+        done.push(read?);
+    }
+    Ok(done)
+}
+
+/// Puts in names that were recorded since. A recording that cannot be read is passed over: a name is missing then.
+async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
+    let known = on_index(index, |index| index.recordings()).await?;
+    let mut after = match scope {
+        Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),
+        Scope::All => None,
+    };
+    loop {
+        let page = cluster.repository.storage().list(&cluster.layout.names_folder(), after.as_deref()).await?;
+        let ended = page.len() < LIST_PAGE;
+        after = page.last().map(|entry| entry.name().to_string());
+        let new = page.into_iter().filter_map(|entry| match entry {
+            ListEntry::Object(meta) if !known.contains(meta.key.as_str()) => Some(meta.key),
+            _ => None,
+        });
+        let reads = side_by_side(new.collect(), |key: Key| {
+            let cluster = cluster.clone();
+            async move { (names::load(&cluster, &key).await, key) }
+        });
+        for (read, key) in reads.await? {
+            match read {
+                Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
+                Ok(None) => (),
+                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+                Err(error) => tracing::info!("names are passed over: {}", one_line(&error)),
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Names in the repository: what was new at a moment, one object each.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::read::{Resolve, read};
+use crate::codec::seal;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::index::{Held, Index, Recording};
+use crate::postgres::layout::NamesId;
+use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
+use crate::postgres::wal::RelFileLocator;
+use crate::storage::{Key, PutMode, PutOutcome};
+
+/// Kind of the objects.
+pub const KIND: &str = "names";
+/// Names in one object at most.
+const MOST: usize = 100_000;
+/// zstd level.
+const LEVEL: i32 = 3;
+
+/// What the envelope tells (`about` of kind `names`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesDescription {
+    pub system_identifier: SystemIdentifier,
+    /// Where the WAL was just before the names were read.
+    pub timeline: TimelineId,
+    pub lsn: Lsn,
+    pub recorded_at: DateTime<Utc>,
+}
+
+/// A line of the body.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    file: RelFileLocator,
+    #[serde(flatten)]
+    held: Held,
+}
+
+/// Reads the server's names, and stores those that the index, which must be up to date, does not know; how many that
+/// were. Errors: the server or the store did not answer.
+pub async fn record(cluster: &Cluster, index: &std::sync::Arc<Index>, resolve: Resolve<'_>) -> anyhow::Result<u64> {
+    let mut recording = read(cluster, resolve).await?;
+    let known = index.clone();
+    let recording = tokio::task::spawn_blocking(move || {
+        known.keep_new_names(&mut recording)?;
+        anyhow::Ok(recording)
+    });
+    let recording = recording.await??;
+    for names in recording.names.chunks(MOST) {
+        let part = Recording { names: names.to_vec(), ..recording };
+        let key = store(cluster, &part).await?;
+        let index = index.clone();
+        tokio::task::spawn_blocking(move || index.add_names(key.as_str(), &part)).await??;
+    }
+    Ok(recording.names.len() as u64)
+}
+
+async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> {
+    let now = Utc::now();
+    let about = NamesDescription {
+        system_identifier: cluster.description.system_identifier,
+        timeline: recording.timeline,
+        lsn: recording.lsn,
+        recorded_at: now,
+    };
+    let mut body = Vec::new();
+    for (file, held) in &recording.names {
+        serde_json::to_writer(&mut body, &Line { file: *file, held: held.clone() })?;
+        body.push(b'\n');
+    }
+    let sealed = seal(KIND, serde_json::to_value(about)?, &mut &body[..], body.len() as u64, LEVEL)?;
+    let random = getrandom::u32()?;
+    let key = cluster.layout.names(&NamesId::new(now, random));
+    let body = crate::storage::Body(vec![sealed.envelope, sealed.body]);
+    match cluster.repository.storage().put(&key, body, PutMode::CreateOnly).await? {
+        PutOutcome::Stored => Ok(key),
+        PutOutcome::AlreadyExists => anyhow::bail!("object \"{key}\" is there already, under a random name"),
+    }
+}
+
+/// The names in an object; `None` when there is none. Errors: it is damaged, or the store did not answer.
+pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recording>> {
+    let Some((header, body)) = cluster.repository.read_small(key, KIND).await? else { return Ok(None) };
+    let wrong = || format!("object \"{key}\" does not hold names");
+    let about: NamesDescription = serde_json::from_value(header.about).with_context(wrong)?;
+    anyhow::ensure!(
+        about.system_identifier == cluster.description.system_identifier,
+        "object \"{key}\" holds names of the server with system identifier {}",
+        about.system_identifier
+    );
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let names = lines.map(|line| serde_json::from_slice(line).map(|Line { file, held }| (file, held)));
+    let names = names.collect::<Result<Vec<_>, _>>().with_context(wrong)?;
+    Ok(Some(Recording { timeline: about.timeline, lsn: about.lsn, names }))
+}

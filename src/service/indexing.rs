@@ -1,0 +1,258 @@
+//! Keeps the index of the WAL up to date: with what the service itself stores at once, with everything else by looking
+//! into the repository now and then; and records the names that relations have.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use super::status::Indexing;
+use crate::error::one_line;
+use crate::postgres::archive::Prepared;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::index::update::{Scope, decode, update};
+use crate::postgres::index::{Archived, Index};
+use crate::postgres::names;
+use crate::postgres::replication::ConnInfo;
+use crate::postgres::types::WalFileName;
+use crate::postgres::wal::Summary;
+
+/// Segments that were stored and wait to be put in; the repository tells of those that find no room.
+const QUEUE: usize = 64;
+/// Between two looks into the repository.
+const LOOK: Duration = Duration::from_secs(60);
+/// Segments without a summary that are read before anything else gets its turn.
+const DECODED_AT_ONCE: usize = 4;
+/// One look into the repository reads all of it: what is gone is noticed.
+const LOOKS_PER_WHOLE: u32 = 24 * 60;
+
+/// Resolves the settings of the connection to the server.
+pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
+
+/// How the index is kept.
+#[derive(Clone)]
+pub struct Options {
+    /// The folder of the index.
+    pub cache: PathBuf,
+    /// Between two recordings of names; zero: never.
+    pub names_interval: Duration,
+    pub resolve: Resolve,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cache, names_interval, .. } = self;
+        f.debug_struct("Options").field("cache", cache).field("names_interval", names_interval).finish_non_exhaustive()
+    }
+}
+
+/// Tells the owner what was stored, and others how far it is.
+#[derive(Clone)]
+pub struct Handle {
+    news: mpsc::Sender<(Archived, Box<Summary>)>,
+    status: Arc<Mutex<Indexing>>,
+}
+
+impl Handle {
+    /// A file was stored just now.
+    pub fn stored(&self, prepared: &mut Prepared) {
+        if let (WalFileName::Segment(name), Some(summary)) = (prepared.name, prepared.description.summary.take()) {
+            let archived = Archived { name, bytes: prepared.memory(), stored_at: Utc::now() };
+            // Without room the next look into the repository finds it.
+            let _ = self.news.try_send((archived, summary));
+        }
+    }
+
+    /// How far the index is.
+    pub fn report(&self) -> Indexing {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is under way beside.
+enum Done {
+    Looked(anyhow::Result<()>),
+    Decoded(anyhow::Result<usize>),
+    Recorded(anyhow::Result<u64>),
+}
+
+/// Owns the index.
+pub struct Owner {
+    cluster: Cluster,
+    index: Arc<Index>,
+    options: Options,
+    news: mpsc::Receiver<(Archived, Box<Summary>)>,
+    status: Arc<Mutex<Indexing>>,
+    jobs: JoinSet<Done>,
+    /// Looks so far.
+    looks: u32,
+    next_look: Instant,
+    /// `None`: never, or not before the first look has ended.
+    next_names: Option<Instant>,
+    /// There are segments to decode.
+    behind: bool,
+    looking: bool,
+    recording: bool,
+}
+
+/// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
+pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)> {
+    let index = Index::open(&options.cache, &cluster).or_else(|error| {
+        tracing::warn!("{}: it is made anew with each start of the service", one_line(&error));
+        Index::temporary(&cluster)
+    })?;
+    let (sender, news) = mpsc::channel(QUEUE);
+    let indexing = Indexing { path: index.path().map(PathBuf::from), ..Indexing::default() };
+    let status = Arc::new(Mutex::new(indexing));
+    let handle = Handle { news: sender, status: status.clone() };
+    let owner = Owner {
+        cluster,
+        index: Arc::new(index),
+        options,
+        news,
+        status,
+        jobs: JoinSet::new(),
+        looks: 0,
+        next_look: Instant::now(),
+        next_names: None,
+        behind: false,
+        looking: false,
+        recording: false,
+    };
+    Ok((handle, owner))
+}
+
+impl Owner {
+    /// The index, to be asked.
+    pub fn index(&self) -> Arc<Index> {
+        self.index.clone()
+    }
+
+    /// Works until nobody stores any more. What is under way is given up then: it goes on at the next start.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            self.start_due();
+            let wake = self.wake_at();
+            tokio::select! {
+                news = self.news.recv() => match news {
+                    Some((archived, summary)) => self.observe(archived, summary).await,
+                    None => return Ok(()),
+                },
+                Some(ended) = self.jobs.join_next() => self.ended(ended).await?,
+                () = sleep_until(wake) => (),
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        let now = Instant::now();
+        let (index, cluster) = (self.index.clone(), self.cluster.clone());
+        if !self.looking && self.next_look <= now {
+            let scope = if self.looks.is_multiple_of(LOOKS_PER_WHOLE) { Scope::All } else { Scope::New };
+            (self.looking, self.looks) = (true, self.looks.wrapping_add(1));
+            self.jobs.spawn(async move { Done::Looked(update(&index, &cluster, scope, &|_| ()).await) });
+        } else if !self.looking && self.behind {
+            self.looking = true;
+            self.jobs.spawn(async move { Done::Decoded(decode(&index, &cluster, DECODED_AT_ONCE).await) });
+        }
+        if !self.recording && self.next_names.is_some_and(|next| next <= now) {
+            self.recording = true;
+            let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
+            self.jobs.spawn(async move { Done::Recorded(names::record(&cluster, &index, &*resolve).await) });
+        }
+    }
+
+    /// When there is something to do without being told.
+    fn wake_at(&self) -> Instant {
+        let names = self.next_names.filter(|_| !self.recording);
+        let look = (!self.looking).then_some(self.next_look);
+        [names, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
+    }
+
+    async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
+        let index = self.index.clone();
+        let put = spawn_blocking(move || index.observe(archived, &summary)).await;
+        match put.map_err(anyhow::Error::from).and_then(|put| put) {
+            Ok(()) => self.refresh().await,
+            Err(error) => self.failed(archived.name, &error),
+        }
+    }
+
+    async fn ended(&mut self, ended: Result<Done, JoinError>) -> anyhow::Result<()> {
+        match ended? {
+            Done::Looked(looked) => {
+                self.looking = false;
+                self.next_look = Instant::now() + LOOK;
+                if self.next_names.is_none() && !self.recording && !self.options.names_interval.is_zero() {
+                    self.next_names = Some(Instant::now());
+                }
+                match looked {
+                    Ok(()) => self.status().looked_at = Some(Utc::now()),
+                    Err(error) => self.failed("the repository", &error),
+                }
+                self.refresh().await;
+            }
+            Done::Decoded(decoded) => {
+                self.looking = false;
+                match decoded {
+                    Ok(_) => self.refresh().await,
+                    Err(error) => {
+                        self.behind = false;
+                        self.failed("the repository", &error);
+                    }
+                }
+            }
+            Done::Recorded(recorded) => {
+                self.recording = false;
+                self.next_names = Some(Instant::now() + self.options.names_interval);
+                self.recorded(recorded);
+            }
+        }
+        Ok(())
+    }
+
+    fn recorded(&self, recorded: anyhow::Result<u64>) {
+        let mut status = self.status();
+        match recorded {
+            Ok(names) => {
+                status.names_read_at = Some(Utc::now());
+                status.names += names;
+            }
+            Err(error) => {
+                let why = one_line(&error);
+                // A server that is down is not told every minute.
+                if status.names_failed.why.as_ref() != Some(&why) {
+                    tracing::info!("the names of relations cannot be recorded: {why}");
+                }
+                status.names_failed.note("names", &why);
+            }
+        }
+    }
+
+    /// Looks how far the index is.
+    async fn refresh(&mut self) {
+        let index = self.index.clone();
+        let state = spawn_blocking(move || index.state()).await;
+        match state.map_err(anyhow::Error::from).and_then(|state| state) {
+            Ok(state) => {
+                self.behind = state.not_indexed > state.unreadable;
+                self.status().state = state;
+            }
+            Err(error) => self.failed("the index", &error),
+        }
+    }
+
+    fn failed(&self, what: impl ToString, error: &anyhow::Error) {
+        let why = one_line(error);
+        tracing::info!("the index of the WAL is not up to date: {why}");
+        self.status().failed.note(what, &why);
+    }
+
+    fn status(&self) -> std::sync::MutexGuard<'_, Indexing> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
