@@ -38,9 +38,9 @@ impl Planning {
     pub async fn open(context: &Context, needs_index: bool) -> anyhow::Result<Self> {
         let cluster = context.cluster().await?;
         let settings = context.settings.clone();
-        let path = &settings.catalog.cache;
-        let index = match needs_index || path.exists() {
-            true => Some(Arc::new(open_index(path, &cluster)?)),
+        let folder = local_folder(&settings);
+        let index = match needs_index || Index::is_in(folder, &cluster) {
+            true => Some(Arc::new(open_index(folder, &cluster)?)),
             false => None,
         };
         Ok(Self { cluster, index, settings })
@@ -108,9 +108,9 @@ impl Planning {
     }
 }
 
-/// The index in the file that the settings name; if that cannot be used, one that is gone afterwards.
-fn open_index(path: &Path, cluster: &Cluster) -> anyhow::Result<Index> {
-    Index::open(path, cluster).or_else(|error| {
+/// The index in the folder that the settings name; if that cannot be used, one that is gone afterwards.
+fn open_index(folder: &Path, cluster: &Cluster) -> anyhow::Result<Index> {
+    Index::open(folder, cluster).or_else(|error| {
         tracing::info!("WAL is indexed for this run only: {}", one_line(&error));
         Index::temporary(cluster)
     })
@@ -118,5 +118,5 @@ fn open_index(path: &Path, cluster: &Cluster) -> anyhow::Result<Index> {
 
 /// Where this machine keeps what can be deleted at any time.
 pub fn local_folder(settings: &Settings) -> &Path {
-    settings.catalog.cache.parent().unwrap_or(Path::new("."))
+    &settings.catalog.cache
 }

@@ -273,14 +273,13 @@ impl<'a> Search<'a> {
         Ok(Neighbours { last_included: last_included.map(Into::into), first_excluded: first_excluded.map(Into::into) })
     }
 
-    /// The last commit of the segments before a number.
+    /// The last commit of the segments before a number; also of those before the backup, as far as they are known.
     pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
-        for (timeline, first, until) in self.stretches(0).rev() {
-            if first < number {
-                let behind = Lsn(until.min(number) * self.size().bytes());
-                if let Some(commit) = self.known.moments.around(timeline, behind)?.before {
-                    return Ok(Some(commit));
-                }
+        let lowest = self.stretches(0).next().map_or(0, |(_, first, _)| first);
+        for (timeline, first, until) in self.stretches(0).rev().filter(|(_, first, _)| *first < number || *first == lowest) {
+            let behind = Lsn(until.min(number).max(first) * self.size().bytes());
+            if let Some(commit) = self.known.moments.around(timeline, behind)?.before {
+                return Ok(Some(commit));
             }
         }
         Ok(None)

@@ -35,7 +35,7 @@ pub struct Window {
 }
 
 /// A stretch between two windows of a timeline, of which no moment can be restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
     pub from: Edge,
@@ -46,7 +46,7 @@ pub struct Unrestorable {
 }
 
 /// What can be restored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Windows {
     /// By timeline and place.
     pub windows: Vec<Window>,

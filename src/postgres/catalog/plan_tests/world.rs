@@ -396,11 +396,11 @@ impl Moments for World {
     fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown> {
         let this = lsn.0 / SEGMENT;
         let kept = |number: &u64| self.segments.contains_key(&(timeline.0, *number));
-        let commits = |number: u64| {
+        let commits = |number: u64| -> Result<Vec<Commit>, Unknown> {
             let records = self.indexed(timeline.0, number)?;
-            Ok(records.iter().filter_map(Rec::commit).collect::<Vec<_>>())
+            Ok(records.iter().filter_map(Rec::commit).collect())
         };
-        let nearest = |numbers: &mut dyn Iterator<Item = u64>, last: bool| {
+        let nearest = |numbers: &mut dyn Iterator<Item = u64>, last: bool| -> Result<Option<Commit>, Unknown> {
             for number in numbers.take_while(kept) {
                 let commits = commits(number)?;
                 let commit = if last { commits.last() } else { commits.first() };
