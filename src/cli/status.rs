@@ -133,14 +133,11 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
         let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
     }
-    failures(text, &done.failed, now);
+    failures(text, "failed", &done.failed, now);
     if let Some(at) = done.names_read_at {
         let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
     }
-    if done.names_failed.count.count > 0 {
-        text.push_str("names\n");
-        failures(text, &done.names_failed, now);
-    }
+    failures(text, "attempts to read names failed", &done.names_failed, now);
 }
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {

@@ -13,6 +13,8 @@ mod seam;
 mod segment;
 mod state;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 pub mod update;
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 
 use crate::error::{Hint, find};
-use crate::postgres::catalog::{FIRST_NORMAL, Relation};
+use crate::postgres::catalog::Relation;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Held, Recording};
 use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet, ServerError};
@@ -120,6 +120,7 @@ fn is_gone(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::catalog::FIRST_NORMAL;
 
     #[test]
     fn the_question_names_the_first_number_that_is_not_the_systems() {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::{Options, run};
+use super::{IndexOptions, Options, run};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
@@ -114,6 +114,11 @@ pub fn options(socket: &Path) -> Options {
         workers: 2,
         memory: 8 << 20,
         timeout: Duration::from_secs(5),
+        index: IndexOptions {
+            cache: socket.with_file_name("cache"),
+            names_interval: Duration::ZERO,
+            resolve: Arc::new(|| anyhow::bail!("no server in these tests")),
+        },
     }
 }
 
