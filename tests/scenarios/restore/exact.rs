@@ -1,7 +1,7 @@
 //! The main promise: whatever the target, exactly the transactions that it promises, none missing, none more.
 
 use super::{register, restore, take_backup};
-use crate::harness::{Cluster, Major, Random, Scratch, Target, Walden, each_major, lsn_number};
+use crate::harness::{Cluster, Major, Random, Scratch, Walden, each_major, lsn_number};
 
 each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
 
