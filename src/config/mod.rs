@@ -26,7 +26,8 @@ pub use keys::{Fallback, KEYS, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings, Wal,
+    Backup, Catalog, Checkpoint, Cluster, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service, Settings,
+    Wal,
 };
 pub use url::RepositoryUrl;
 

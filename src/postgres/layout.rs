@@ -339,9 +339,14 @@ mod tests {
         ] {
             assert_eq!(layout.parse(&key), Some(kind), "{key}");
         }
-        for key in
-            ["main/x", "main/names/20260101T000000Z.zst", "main/base/x/manifest.zst", "main/base/20260101-000000Z/x", "main/wal/x", "x/cluster.json"]
-        {
+        for key in [
+            "main/x",
+            "main/names/20260101T000000Z.zst",
+            "main/base/x/manifest.zst",
+            "main/base/20260101-000000Z/x",
+            "main/wal/x",
+            "x/cluster.json",
+        ] {
             assert_eq!(layout.parse(&Key::new(key).unwrap()), None, "{key}");
         }
     }

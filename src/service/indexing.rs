@@ -127,11 +127,6 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
 }
 
 impl Owner {
-    /// The index, to be asked.
-    pub fn index(&self) -> Arc<Index> {
-        self.index.clone()
-    }
-
     /// Works until nobody stores any more. What is under way is given up then: it goes on at the next start.
     pub async fn run(mut self) -> anyhow::Result<()> {
         loop {

@@ -8,6 +8,7 @@ mod backup;
 mod backup_crash;
 mod check;
 mod errors;
+mod events;
 mod find;
 mod foundation;
 mod oracle;

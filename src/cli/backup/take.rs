@@ -4,9 +4,12 @@ use tokio::sync::watch;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::progress::Progress;
 use crate::config;
+use crate::error::one_line;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
 use crate::postgres::catalog::BackupDescription;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::names::{self, Resolve};
 use crate::postgres::replication::{Checkpoint, ConnInfo};
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +50,17 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         request.send_replace(true);
     };
     progress.end();
-    report(context, &taken?)
+    let taken = taken?;
+    record_names(context, &cluster, &resolve).await;
+    report(context, &taken)
+}
+
+/// What relations are called now. The backup is whole without.
+async fn record_names(context: &Context, cluster: &Cluster, resolve: Resolve<'_>) {
+    let folder = &context.settings.catalog.cache;
+    if let Err(error) = names::record_alone(cluster, folder, resolve).await {
+        tracing::warn!("the names of relations are not recorded with this backup: {}", one_line(&error));
+    }
 }
 
 fn options(settings: &config::Backup, args: Args) -> TakeOptions {

@@ -274,10 +274,14 @@ mod tests {
 
     #[test]
     fn a_pattern_is_as_in_a_shell() {
-        for (pattern, text) in [("orders", "orders"), ("*", ""), ("o*s", "orders"), ("*r*r*", "orders"), ("?rders", "orders")] {
+        for (pattern, text) in
+            [("orders", "orders"), ("*", ""), ("o*s", "orders"), ("*r*r*", "orders"), ("?rders", "orders")]
+        {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in [("order", "orders"), ("orders?", "orders"), ("", "x"), ("*x", "orders"), ("o*e", "orders")] {
+        for (pattern, text) in
+            [("order", "orders"), ("orders?", "orders"), ("", "x"), ("*x", "orders"), ("o*e", "orders")]
+        {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
     }

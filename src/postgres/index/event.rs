@@ -54,9 +54,8 @@ impl Index {
         let reader = Reader::new(self, &db)?;
         let at = id.lsn.0 / self.size.bytes();
         // A record belongs to the segment that it ends in.
-        let mut select = db.prepare_cached(&format!(
-            "{SELECT} WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn = ?4"
-        ))?;
+        let mut select =
+            db.prepare_cached(&format!("{SELECT} WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn = ?4"))?;
         for timeline in reader.timelines_from(id.timeline) {
             let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
             while let Some(row) = rows.next()? {

@@ -144,10 +144,10 @@ impl Index {
         self.change(|db| {
             let within = "SELECT count(*), min(number), max(number) FROM segment \
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
-            let (count, first, last) = db.prepare_cached(within)?.query_row(
-                params![timeline, int(begin), int(end)],
-                |row| Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?)),
-            )?;
+            let (count, first, last) =
+                db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
+                    Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?))
+                })?;
             let before = "SELECT 1 FROM segment WHERE timeline = ?1 AND number < ?2 LIMIT 1";
             let begins_timeline =
                 db.prepare_cached(before)?.query_row(params![timeline, int(begin)], |_| Ok(())).optional()?.is_none();

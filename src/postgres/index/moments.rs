@@ -61,9 +61,8 @@ impl Moments for Index {
              WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
         )?;
         let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
-        let found = select.query_map(bounds, |row| {
-            Ok((number(row, 0)?, Lsn(uint(row.get(1)?)), Timestamp(row.get(2)?)))
-        })?;
+        let found =
+            select.query_map(bounds, |row| Ok((number(row, 0)?, Lsn(uint(row.get(1)?)), Timestamp(row.get(2)?))))?;
         let found = found.collect::<Result<Vec<_>, _>>()?;
         self.is_known(&db, timeline, from..until, found.first().map(|(number, ..)| *number))?;
         Ok(found)
@@ -128,7 +127,8 @@ fn first_later(
     };
     let mut block = from / BLOCK;
     loop {
-        let sql = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND max_time >= ?3 ORDER BY block LIMIT 1";
+        let sql =
+            "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND max_time >= ?3 ORDER BY block LIMIT 1";
         let next = db.prepare_cached(sql)?.query_row(params![timeline.0, int(block), least], |row| number(row, 0));
         let Some(next) = next.optional()?.filter(|next| next * BLOCK < until) else { return Ok(None) };
         if let Some(found) = within(from.max(next * BLOCK), until.min((next + 1) * BLOCK))? {
@@ -139,13 +139,7 @@ fn first_later(
 }
 
 /// Segments in which a transaction may have ended without being named.
-fn maybe_ending(
-    db: &Connection,
-    timeline: TimelineId,
-    from: u64,
-    until: u64,
-    xid: Xid,
-) -> rusqlite::Result<Vec<u64>> {
+fn maybe_ending(db: &Connection, timeline: TimelineId, from: u64, until: u64, xid: Xid) -> rusqlite::Result<Vec<u64>> {
     let mut blocks = db.prepare_cached(
         "SELECT block, fresh_from, fresh_to FROM block \
          WHERE timeline = ?1 AND block BETWEEN ?2 AND ?3 AND fresh_from IS NOT NULL ORDER BY block",
@@ -178,13 +172,7 @@ fn maybe_ending(
 }
 
 /// The commit nearest to a segment, in the direction of `step`, without anything missing on the way.
-fn nearest(
-    db: &Connection,
-    sql: &str,
-    timeline: TimelineId,
-    at: u64,
-    step: i64,
-) -> rusqlite::Result<Option<Commit>> {
+fn nearest(db: &Connection, sql: &str, timeline: TimelineId, at: u64, step: i64) -> rusqlite::Result<Option<Commit>> {
     let mut select = db.prepare_cached(sql)?;
     let mut rows = select.query(params![timeline.0, int(at)])?;
     let mut expected = int(at) + step;

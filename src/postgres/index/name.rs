@@ -61,7 +61,8 @@ pub(super) fn recorded(db: &Connection, file: RelFileLocator) -> Result<Vec<Reco
 pub(super) fn histories(db: &Connection) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
     let mut select = db.prepare_cached("SELECT timeline, content FROM history")?;
     let rows = select.query_map([], |row| Ok((TimelineId(row.get(0)?), row.get::<_, String>(1)?)))?;
-    let parsed = rows.map(|row| row.map(|(timeline, text)| Some((timeline, TimelineHistory::parse(timeline, &text).ok()?))));
+    let parsed =
+        rows.map(|row| row.map(|(timeline, text)| Some((timeline, TimelineHistory::parse(timeline, &text).ok()?))));
     Ok(parsed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 

@@ -54,9 +54,8 @@ fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
          AND file <> {PG_CLASS} AND {BEGAN_HERE}"
     );
     db.prepare_cached(&rows)?.execute(params![timeline, number, window, int(LEAST_ROWS)])?;
-    let ended = format!(
-        "DELETE FROM ended WHERE timeline = ?1 AND number = ?2 AND kept = 0 AND {BEGAN_HERE} RETURNING xid"
-    );
+    let ended =
+        format!("DELETE FROM ended WHERE timeline = ?1 AND number = ?2 AND kept = 0 AND {BEGAN_HERE} RETURNING xid");
     let mut delete = db.prepare_cached(&ended)?;
     let gone = delete.query_map(params![timeline, number, window], |row| row.get::<_, Xid>(0))?;
     // The oldest is that closest to the window.

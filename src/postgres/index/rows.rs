@@ -42,7 +42,9 @@ pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
     // Whether their counts are exact depends on what lies between.
-    note("SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1")?;
+    note(
+        "SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1",
+    )?;
     for (timeline, number) in later {
         derive(index, db, Place { timeline: TimelineId(timeline), number })?;
     }
@@ -92,8 +94,8 @@ fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
              min(r.number), count(DISTINCT r.number) \
          FROM ended AS e JOIN segment AS s ON s.timeline = e.timeline AND s.number = e.number \
          JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND e.number \
-             AND (r.timeline = e.timeline AND r.commit_lsn = e.lsn \
-                  OR r.timeline IN (e.timeline, s.previous) AND r.commit_lsn IS NULL AND r.number < e.number) \
+             AND (r.timeline = e.timeline AND (r.commit_lsn = e.lsn OR r.commit_lsn IS NULL) \
+                  OR r.timeline = s.previous AND r.commit_lsn IS NULL AND r.number < e.number) \
          WHERE e.timeline = ?1 AND e.number = ?2 AND e.committed \
          GROUP BY e.top, e.lsn, r.tablespace, r.database, r.file",
     )?;

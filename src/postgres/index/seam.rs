@@ -88,7 +88,8 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
 /// Notes that a segment is joined with the one before it, or that the WAL breaks there.
 fn note(db: &Connection, place: Place, stop: Option<&Stop>) -> Result<()> {
     let (timeline, number) = place.key();
-    let sql = "UPDATE segment SET joined = 1, seam_stop = ?3, ok = ok AND ?3 IS NULL WHERE timeline = ?1 AND number = ?2";
+    let sql =
+        "UPDATE segment SET joined = 1, seam_stop = ?3, ok = ok AND ?3 IS NULL WHERE timeline = ?1 AND number = ?2";
     db.prepare_cached(sql)?.execute(params![timeline, number, stop.map(|stop| int(stop.lsn.0))])?;
     Ok(())
 }
@@ -120,9 +121,9 @@ fn overwrites(event: &Event) -> bool {
 fn edge(db: &Connection, place: Place) -> Result<Option<Edge>> {
     let sql = "SELECT summary, tail, joined FROM edge JOIN segment USING (timeline, number) \
                WHERE timeline = ?1 AND number = ?2";
-    let row = db.prepare_cached(sql)?.query_row(place.key(), |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?))
-    });
+    let row = db
+        .prepare_cached(sql)?
+        .query_row(place.key(), |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?)));
     let Some((summary, tail, joined)) = row.optional()? else { return Ok(None) };
     let tail = tail.map(|tail| from_json(&tail)).transpose()?;
     Ok(Some(Edge { summary: from_json(&summary)?, tail, joined }))
@@ -147,7 +148,9 @@ impl Index {
                  WHERE own.timeline = before.timeline AND own.number = before.number)",
         )?;
         let wanted = select.query_map([], |row| Ok((row.get(0)?, super::segment::number(row, 1)?)))?;
-        Ok(wanted.map(|found| found.map(|(timeline, number)| self.name(TimelineId(timeline), number))).collect::<Result<_>>()?)
+        Ok(wanted
+            .map(|found| found.map(|(timeline, number)| self.name(TimelineId(timeline), number)))
+            .collect::<Result<_>>()?)
     }
 }
 

@@ -9,7 +9,7 @@ use super::event::RemovedFiles;
 use super::{BLOCK, Index, LEAST_ROWS, int, prune, rows, seam, uint};
 use crate::postgres::catalog::EventKind;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
-use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Timestamp, What, Xid};
+use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
 
 /// A segment as the store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,8 @@ impl Index {
     /// Notes segments that the store has.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
         self.change(|db| {
-            let mut update = db.prepare_cached(
-                "UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2",
-            )?;
+            let mut update =
+                db.prepare_cached("UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2")?;
             let mut insert =
                 db.prepare_cached("INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4)")?;
             let mut count = db.prepare_cached(
@@ -260,7 +259,11 @@ fn add_created(db: &Connection, place: Place, created: &Created) -> Result<()> {
 
 fn add_rows(db: &Connection, place: Place, of: &RowsOf) -> Result<()> {
     let (timeline, number) = place.key();
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    // What crosses into the segment comes after what is in it.
+    let mut put = db.prepare_cached(
+        "INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO UPDATE SET \
+         updated = updated + excluded.updated, deleted = deleted + excluded.deleted",
+    )?;
     put.execute(params![
         timeline,
         number,
@@ -349,7 +352,8 @@ fn newest(summary: &Summary) -> Option<Xid> {
     let rows = summary.rows.largest.iter().map(|rows| rows.xid);
     let created = summary.created.iter().map(|created| created.xid);
     let events = summary.events.iter().map(|event| event.xid);
-    let all = rows.chain(created).chain(events).chain(summary.ends.newest);
+    let crossing = summary.tail.as_ref().and_then(Tail::xid);
+    let all = rows.chain(created).chain(events).chain(summary.ends.newest).chain(crossing);
     all.filter(|xid| *xid != 0).reduce(newer)
 }
 

@@ -52,7 +52,11 @@ impl Index {
     }
 
     /// Segments that are listed and not indexed, ascending, at most so many, after one.
-    pub(super) fn not_indexed(&self, after: Option<SegmentName>, most: usize) -> anyhow::Result<Vec<(SegmentName, u64)>> {
+    pub(super) fn not_indexed(
+        &self,
+        after: Option<SegmentName>,
+        most: usize,
+    ) -> anyhow::Result<Vec<(SegmentName, u64)>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
             "SELECT timeline, number, bytes FROM segment WHERE state = 0 AND (timeline, number) > (?1, ?2) \
@@ -74,7 +78,19 @@ impl Index {
     /// Segments that were listed once and are not there any more are forgotten, with all that they held.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
-            for table in ["segment", "block", "edge", "event", "rows", "ended", "created", "name", "recording", "history", "folder"] {
+            for table in [
+                "segment",
+                "block",
+                "edge",
+                "event",
+                "rows",
+                "ended",
+                "created",
+                "name",
+                "recording",
+                "history",
+                "folder",
+            ] {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
             Ok(())
@@ -92,11 +108,15 @@ impl Index {
         let db = self.connection();
         let mut lines = Vec::new();
         for table in ["segment", "block", "edge", "event", "rows", "ended", "created", "name", "recording", "history"] {
-            let mut select = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7")).or_else(|_| db.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))).unwrap();
+            let mut select = db
+                .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7"))
+                .or_else(|_| db.prepare(&format!("SELECT * FROM {table} ORDER BY 1")))
+                .unwrap();
             let columns = select.column_count();
             let mut rows = select.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let values: Vec<String> = (0..columns).map(|column| format!("{:?}", row.get_ref(column).unwrap())).collect();
+                let values: Vec<String> =
+                    (0..columns).map(|column| format!("{:?}", row.get_ref(column).unwrap())).collect();
                 lines.push(format!("{table} {}", values.join(" ")));
             }
         }

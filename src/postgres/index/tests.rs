@@ -111,7 +111,8 @@ async fn moments_are_as_a_look_at_all_records_tells() {
         let end = made.ends[random.below(made.ends.len() as u64) as usize];
         let (time, or_at) = (end.time + random.below(3) as i64 - 1, random.below(2) == 0);
         // What crosses into the first segment is not lost: it was asked for from there.
-        let later = made.ends.iter().filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
+        let later =
+            made.ends.iter().filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
         let expected = later.map(|one| one.segment).min();
         assert_eq!(index.first_later(TIMELINE, from, until, Timestamp(time), or_at).unwrap(), expected);
         let candidates = index.ending(end.xid, TIMELINE, from, until).unwrap();
@@ -167,7 +168,7 @@ async fn a_rebuild_from_the_repository_gives_the_same_as_growing_with_it() {
     let mut random = Random(seed);
     let mut order: Vec<usize> = (0..made.len()).collect();
     // Pushed side by side: nearly in order.
-    order.sort_by_key(|index| index + random.below(6) as usize);
+    order.sort_by_cached_key(|index| index + random.below(6) as usize);
     for (step, index) in order.iter().enumerate() {
         let (name, bytes, summary) = &made[*index];
         let tells = random.below(8) > 0;
@@ -275,7 +276,8 @@ async fn events_carry_the_names_that_held_then() {
     };
     let half = Lsn((FIRST + 10) * SIZE);
     let database = (RelFileLocator { tablespace: 0, database: 5, number: 0 }, Held::Database("shop".into()));
-    let mut first = Recording { timeline: TIMELINE, lsn: Lsn(0), names: vec![(file(20000), relation("orders")), database] };
+    let mut first =
+        Recording { timeline: TIMELINE, lsn: Lsn(0), names: vec![(file(20000), relation("orders")), database] };
     index.keep_new_names(&mut first).unwrap();
     assert_eq!(first.names.len(), 2);
     index.add_names("first", &first).unwrap();

@@ -73,7 +73,12 @@ pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyho
 }
 
 /// [`update`], then [`decode`] until nothing is left.
-pub async fn complete(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
+pub async fn complete(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: Scope,
+    progress: Observer<'_>,
+) -> anyhow::Result<()> {
     update(index, cluster, scope, progress).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
@@ -154,7 +159,8 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
 }
 
 /// Puts in names that were recorded since. A recording that cannot be read is passed over: a name is missing then.
-async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
+/// Errors: the store did not answer.
+pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.recordings()).await?;
     let mut after = match scope {
         Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),

@@ -1,5 +1,8 @@
 //! Names in the repository: what was new at a moment, one object each.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::read::{Resolve, read};
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::update::{Scope, read_names};
 use crate::postgres::index::{Held, Index, Recording};
 use crate::postgres::layout::NamesId;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
@@ -40,7 +44,7 @@ struct Line {
 
 /// Reads the server's names, and stores those that the index, which must be up to date, does not know; how many that
 /// were. Errors: the server or the store did not answer.
-pub async fn record(cluster: &Cluster, index: &std::sync::Arc<Index>, resolve: Resolve<'_>) -> anyhow::Result<u64> {
+pub async fn record(cluster: &Cluster, index: &Arc<Index>, resolve: Resolve<'_>) -> anyhow::Result<u64> {
     let mut recording = read(cluster, resolve).await?;
     let known = index.clone();
     let recording = tokio::task::spawn_blocking(move || {
@@ -55,6 +59,16 @@ pub async fn record(cluster: &Cluster, index: &std::sync::Arc<Index>, resolve: R
         tokio::task::spawn_blocking(move || index.add_names(key.as_str(), &part)).await??;
     }
     Ok(recording.names.len() as u64)
+}
+
+/// [`record`] where no index is at hand: with the one in `folder` if that can be used, else after reading all names that
+/// the repository has.
+pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>) -> anyhow::Result<u64> {
+    let (folder, of) = (folder.to_path_buf(), cluster.clone());
+    let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
+    let index = Arc::new(tokio::task::spawn_blocking(open).await??);
+    read_names(&index, cluster, Scope::New).await?;
+    record(cluster, &index, resolve).await
 }
 
 async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> {

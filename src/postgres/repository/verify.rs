@@ -1,4 +1,4 @@
-//! Is everything of a cluster whole? Backups, then WAL, in the order of their keys, so that a verification which was
+//! Is everything of a cluster whole? Backups, names, then WAL, in the order of their keys, so that a verification which was
 //! interrupted goes on where it ended. Manifests, history files and what ought to be there are always checked; of
 //! segments and packs a sample may do.
 
@@ -21,6 +21,7 @@ use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::catalog::{BackupDescription, Gap};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
+use crate::postgres::names;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::repo::ObjectError;
@@ -163,9 +164,34 @@ impl Verification {
             }
             state.found.backups += 1;
         }
+        self.names().await?;
         let verified = verify_watched(&self.cluster, &mut Watched(self), self.options.workers).await?;
         let mut state = self.state();
         (state.found.gaps, state.found.missing_histories) = (verified.gaps, verified.missing_histories);
+        Ok(())
+    }
+
+    /// Reads all recordings of names; they are small.
+    async fn names(&self) -> anyhow::Result<()> {
+        let mut walk = Walk::new(self.cluster.layout.names_folder());
+        while let Some(ObjectMeta { key, .. }) = walk.next(self.cluster.repository.storage()).await? {
+            if self.is_done(&key) || !matches!(self.cluster.object_kind(&key), Some(ObjectKind::Names(_))) {
+                continue;
+            }
+            self.state().mark.begin(key.clone());
+            let read = names::load(&self.cluster, &key).await;
+            let unread = read.as_ref().is_err_and(|error| find::<StorageError>(error).is_some());
+            match read {
+                Ok(_) => (),
+                Err(error) if unread => self.note(key.as_str(), Why::unread(&error))?,
+                Err(error) => self.note(key.as_str(), Why::damaged(one_line(&error)))?,
+            }
+            let mut state = self.state();
+            match unread {
+                true => state.mark.fail(&key),
+                false => state.mark.end(&key),
+            }
+        }
         Ok(())
     }
 

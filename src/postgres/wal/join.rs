@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decoder::{FirstRecord, KEPT, verify};
-use super::record::{HEADER, Header, Record};
+use super::record::{HEADER, Header, Record, Xid};
 use super::stop::{Stop, Why};
 use crate::postgres::types::{Lsn, MajorVersion};
 
@@ -143,6 +143,11 @@ impl Tail {
     /// The record and its link, if its header is there.
     pub(super) fn first(&self) -> Option<FirstRecord> {
         Some(FirstRecord { lsn: self.lsn, prev: Header::read(&self.piece.first)?.prev })
+    }
+
+    /// The transaction that wrote the record; 0 without one. A record's first eight bytes are never torn.
+    pub fn xid(&self) -> Option<Xid> {
+        Some(Xid::from_le_bytes(self.piece.first.get(4..8)?.try_into().ok()?))
     }
 
     /// Joins it with the head of the next segment.

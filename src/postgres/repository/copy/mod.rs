@@ -23,7 +23,7 @@ use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
-use crate::storage::{ObjectMeta, Storage};
+use crate::storage::{ObjectMeta, Storage, Walk};
 
 use super::Crew;
 pub use proof::{Continuity, Proof, Snapshot, Verdict};
@@ -158,6 +158,7 @@ pub async fn copy(
     for backup in &before.backups {
         copier.backup(&before, backup).await?;
     }
+    all_names(&copier).await?;
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
     }
@@ -194,6 +195,18 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
     for name in names {
         let copier = copier.clone();
         crew.add(async move { copier.named_wal(name).await }).await?;
+    }
+    crew.finish().await?;
+    Ok(())
+}
+
+/// Copies all recordings of names.
+async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<()> {
+    let mut crew = Crew::new(copier.workers);
+    let mut walk = Walk::new(copier.source.layout.names_folder());
+    while let Some(meta) = walk.next(copier.source.repository.storage()).await? {
+        let copier = copier.clone();
+        crew.add(async move { copier.names(meta.key).await }).await?;
     }
     crew.finish().await?;
     Ok(())

@@ -19,6 +19,7 @@ use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::names;
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
@@ -66,6 +67,8 @@ pub struct Counts {
     pub packs: Count,
     /// Backups, by their manifests.
     pub backups: Count,
+    /// Recordings of names.
+    pub names: Count,
 }
 
 /// How an object came to be at the destination, or how it is known that it is.
@@ -83,6 +86,7 @@ enum Group {
     Wal,
     Packs,
     Backups,
+    Names,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +150,7 @@ impl Copier {
             Group::Wal => &mut tally.counts.wal,
             Group::Packs => &mut tally.counts.packs,
             Group::Backups => &mut tally.counts.backups,
+            Group::Names => &mut tally.counts.names,
         };
         match came {
             Came::Copied => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
@@ -251,6 +256,23 @@ impl Copier {
             }
             Err(error) => Err(error).hint(AGAIN),
         }
+    }
+
+    /// Copies a recording of names, unless it is there: its name is random.
+    pub async fn names(&self, key: Key) -> anyhow::Result<bool> {
+        if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
+            return Ok(self.count(Group::Names, 0, Came::NotRead));
+        }
+        let Some(object) = self.read(&key).await? else { return Ok(false) };
+        if let Err(error) = self.source.repository.verify(&key, names::KIND, object.clone()).await {
+            return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error.into()));
+        }
+        let size = object.len() as u64;
+        let came = match self.put(&key, object).await? {
+            PutOutcome::Stored => Came::Copied,
+            PutOutcome::AlreadyExists => Came::NotRead,
+        };
+        Ok(self.count(Group::Names, size, came))
     }
 
     fn phase(&self, phase: String) {
