@@ -187,7 +187,13 @@ mod tests {
             end(COMMIT, 700, 10, &[]),
             end(ABORT, 701, 40, &[]),
             restore_point("x"),
-            Draft { xid: 702, rmgr: rmgr::HEAP, block: Some((16384, Vec::new())), main: vec![0; 8], ..Draft::default() },
+            Draft {
+                xid: 702,
+                rmgr: rmgr::HEAP,
+                block: Some((16384, Vec::new())),
+                main: vec![0; 8],
+                ..Draft::default()
+            },
             end(COMMIT, 702, 30, &[703, 704]),
             end(COMMIT, 705, 20, &[]),
         ];

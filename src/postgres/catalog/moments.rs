@@ -77,13 +77,7 @@ impl Moments for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(
-        &self,
-        _: &str,
-        _: TimelineId,
-        _: u64,
-        _: u64,
-    ) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

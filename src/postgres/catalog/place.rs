@@ -276,7 +276,9 @@ impl<'a> Search<'a> {
     /// The last commit of the segments before a number; also of those before the backup, as far as they are known.
     pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
         let lowest = self.stretches(0).next().map_or(0, |(_, first, _)| first);
-        for (timeline, first, until) in self.stretches(0).rev().filter(|(_, first, _)| *first < number || *first == lowest) {
+        for (timeline, first, until) in
+            self.stretches(0).rev().filter(|(_, first, _)| *first < number || *first == lowest)
+        {
             let behind = Lsn(until.min(number).max(first) * self.size().bytes());
             if let Some(commit) = self.known.moments.around(timeline, behind)?.before {
                 return Ok(Some(commit));

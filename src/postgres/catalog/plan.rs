@@ -163,7 +163,9 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
         // What is archived from now on may lie behind the target.
         wal_end = Some(reach.first_missing);
         warnings.push(match place.kind {
-            Kind::Past => format!("the target is where the archived WAL ends: recovery ends before {}", reach.first_missing),
+            Kind::Past => {
+                format!("the target is where the archived WAL ends: recovery ends before {}", reach.first_missing)
+            }
             _ => format!(
                 "no transaction later than the target is archived: everything archived is replayed, up to {end}; what \
                  else happened before the target was not archived yet"

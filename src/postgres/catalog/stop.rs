@@ -97,8 +97,7 @@ mod tests {
             (StopAt::Consistent, "recovery_target=immediate"),
             (StopAt::End, ""),
         ] {
-            let shown: Vec<String> =
-                stop.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let shown: Vec<String> = stop.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
             assert_eq!(shown.join(" "), expected);
         }
     }

@@ -32,10 +32,11 @@ pub fn add(folder: &Path, restore: PastRestore) -> anyhow::Result<()> {
     let path = folder.join(FILE);
     // Renamed into place: who reads it meanwhile sees the old one or the new one.
     let new = folder.join(format!("{FILE}.{}", std::process::id()));
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(|mut file| {
-        file.write_all(lines.as_bytes())?;
-        fs::rename(&new, &path)
-    });
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(|mut file| {
+            file.write_all(lines.as_bytes())?;
+            fs::rename(&new, &path)
+        });
     written.with_context(|| format!("cannot write \"{}\"", path.display()))
 }
 

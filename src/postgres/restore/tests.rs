@@ -241,8 +241,7 @@ async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_a
     let text = String::from_utf8_lossy(&auto).into_owned() + &String::from_utf8_lossy(&stored.read("postgresql.conf"));
     let targets: Vec<String> =
         text.lines().filter_map(conf::setting_of).filter(|name| name.starts_with("recovery_target")).collect();
-    let expected =
-        ["recovery_target", "recovery_target_timeline", "recovery_target_action"];
+    let expected = ["recovery_target", "recovery_target_timeline", "recovery_target_action"];
     assert_eq!(targets, expected);
     let value = |name: &str| last_value(&text, name);
     assert_eq!(value("primary_conninfo"), None);

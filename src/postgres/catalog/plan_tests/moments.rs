@@ -99,10 +99,10 @@ fn a_transaction_before_a_gap_is_found_behind_the_backup_there() {
     let mut world = simple();
     world.segments.remove(&(1, 5));
     let plan = world.plan(&Request::new(Target::Xid(704))).unwrap();
-    assert_eq!((plan.stop, plan.backup.id.to_string().as_str()), (
-        StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) },
-        "20260101-000020Z"
-    ));
+    assert_eq!(
+        (plan.stop, plan.backup.id.to_string().as_str()),
+        (StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) }, "20260101-000020Z")
+    );
     let refused = world.refused(&Request::new(Target::Xid(705)));
     let expected = vec![(at(2, 0x100), at(5, 0)), (at(6, 0x100), at(10, 0))];
     assert!(matches!(refused.reason, Reason::NotFound { searched, .. } if searched == expected));

@@ -30,7 +30,11 @@ pub const NOW: u64 = 150;
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
-    Ended { xid: u32, time: u64, committed: bool },
+    Ended {
+        xid: u32,
+        time: u64,
+        committed: bool,
+    },
     Point(String),
     /// A change of a table by this transaction.
     Change(u32),
