@@ -2,7 +2,7 @@
 //! segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, Record, Timestamp, Xid, rmgr};
+use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Xid, rmgr};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,19 @@ pub enum Look {
     RestorePoint(String),
     /// A change of a table, also of a catalogue, by this transaction.
     Change(Xid),
+    /// The last change of this row in place, which no transaction can undo.
+    InPlace(Tuple),
     /// Any record.
     Record,
+}
+
+/// A row's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    pub file: RelFileLocator,
+    pub block: u32,
+    /// Its number in the block.
+    pub offset: u16,
 }
 
 /// Of the records that a segment holds the last byte of: which is the first one that begins at or after `from` and is
@@ -50,6 +61,8 @@ pub struct Found {
     pub end: Lsn,
     /// What it says, if it is the end of a transaction.
     pub outcome: Option<Outcome>,
+    /// The row that it deletes or changes in place, if that was looked for.
+    pub tuple: Option<Tuple>,
 }
 
 /// The end of a transaction.
@@ -89,20 +102,22 @@ pub struct Probe {
     decoder: Decoder,
     question: Question,
     seen: Seen,
+    /// The last commit so far.
+    latest: Option<Commit>,
 }
 
 impl Probe {
     /// Reads from `start` on, where the segment begins or one before it.
     pub fn new(question: Question, start: Lsn) -> Self {
-        Self { decoder: Decoder::new(start), question, seen: Seen::default() }
+        Self { decoder: Decoder::new(start), question, seen: Seen::default(), latest: None }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, question, seen } = self;
+        let Self { decoder, question, seen, latest } = self;
         decoder.push(bytes, |record| {
             if record.end > question.begin {
-                seen.add(record, question);
+                seen.add(record, question, latest);
             }
         });
     }
@@ -115,26 +130,45 @@ impl Probe {
 }
 
 impl Seen {
-    fn add(&mut self, record: &Record<'_>, question: &Question) {
+    fn add(&mut self, record: &Record<'_>, question: &Question, latest: &mut Option<Commit>) {
         let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
         let fact = if says { Fact::read(record).ok().flatten() } else { None };
         let outcome = match &fact {
             Some(Fact::End(end)) => Some(Outcome { xid: end.xid, time: end.time, committed: end.committed }),
             _ => None,
         };
-        let this = Found { lsn: record.lsn, end: record.end, outcome };
-        if self.found.is_some() {
+        let look = &question.look;
+        let tuple = matches!(look, Look::Change(_) | Look::InPlace(_)).then(|| tuple(record)).flatten();
+        let this = Found { lsn: record.lsn, end: record.end, outcome, tuple };
+        let open = self.found.is_none() || matches!(look, Look::InPlace(_));
+        if open && record.lsn >= question.from && look.wants(record, fact.as_ref(), tuple) {
+            (self.found, self.before, self.after) = (Some(this), *latest, None);
+        } else if self.found.is_some() {
             self.after = self.after.or(this.commit());
-        } else if record.lsn >= question.from && question.look.wants(record, fact.as_ref()) {
-            self.found = Some(this);
-        } else {
-            self.before = this.commit().or(self.before);
+        }
+        *latest = this.commit().or(*latest);
+        if self.found.is_none() {
+            self.before = *latest;
         }
     }
 }
 
+const DELETE: u8 = 0x10;
+const IN_PLACE: u8 = 0x70;
+
+/// The row that a record deletes or changes in place (heapam_xlog.h, xl_heap_delete and xl_heap_inplace).
+fn tuple(record: &Record<'_>) -> Option<Tuple> {
+    let at = match (record.header.rmgr, record.header.info & 0x70) {
+        (rmgr::HEAP, DELETE) => 4,
+        (rmgr::HEAP, IN_PLACE) => 0,
+        _ => return None,
+    };
+    let (block, offset) = (record.block?, record.main.get(at..at + 2)?);
+    Some(Tuple { file: block.file, block: block.block, offset: u16::from_le_bytes([offset[0], offset[1]]) })
+}
+
 impl Look {
-    fn wants(&self, record: &Record<'_>, fact: Option<&Fact<'_>>) -> bool {
+    fn wants(&self, record: &Record<'_>, fact: Option<&Fact<'_>>, tuple: Option<Tuple>) -> bool {
         match (self, fact) {
             (Self::Record, _) => true,
             (Self::Later { time, or_at }, Some(Fact::End(end))) => end.time > *time || *or_at && end.time == *time,
@@ -143,6 +177,7 @@ impl Look {
             (Self::Change(xid), _) => {
                 record.header.xid == *xid && [rmgr::HEAP, rmgr::HEAP2].contains(&record.header.rmgr)
             }
+            (Self::InPlace(wanted), _) => record.header.info & 0x70 == IN_PLACE && tuple == Some(*wanted),
             _ => false,
         }
     }
@@ -177,6 +212,12 @@ mod tests {
         Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
     }
 
+    /// A change in place of a row of block 7.
+    fn in_place(offset: u8) -> Draft {
+        let (block, main) = (Some((1262, Vec::new())), vec![offset, 0]);
+        Draft { rmgr: rmgr::HEAP, info: IN_PLACE, block, main, ..Draft::default() }
+    }
+
     #[test]
     fn the_first_record_that_is_wanted_is_found_with_the_commits_around_it() {
         let size = SegmentSize::new(SEGMENT as u32).unwrap();
@@ -196,15 +237,21 @@ mod tests {
             },
             end(COMMIT, 702, 30, &[703, 704]),
             end(COMMIT, 705, 20, &[]),
+            in_place(3),
+            in_place(4),
+            in_place(3),
+            Draft { xid: 706, info: DELETE, main: vec![0, 0, 0, 0, 3, 0, 0, 0], ..in_place(3) },
         ];
         let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
         writer.fill();
+        let deleted = std::cell::Cell::new(None);
         let look = |look: Look, from: Lsn| {
             let mut probe = Probe::new(Question { segment, begin: start, from, look }, start);
             writer.bytes.chunks(1000).for_each(|piece| probe.push(piece));
             let seen = probe.finish();
             let at = |lsn: Lsn| lsns.iter().position(|each| *each == lsn.0).unwrap();
             let commit = |commit: Option<Commit>| commit.map(|commit| commit.xid);
+            deleted.set(seen.found.and_then(|found| found.tuple).or(deleted.get()));
             (seen.found.map(|found| at(found.lsn)), commit(seen.before), commit(seen.after))
         };
         let later = |time, or_at| Look::Later { time: Timestamp(time), or_at };
@@ -219,5 +266,9 @@ mod tests {
         assert_eq!(look(Look::RestorePoint("y".into()), start).0, None);
         assert_eq!(look(Look::Change(702), start).0, Some(3));
         assert_eq!(look(Look::Record, Lsn(lsns[2] + 1)).0, Some(3));
+        assert_eq!(look(Look::Change(706), start).0, Some(9));
+        let row = deleted.get().unwrap();
+        assert_eq!((row.block, row.offset), (7, 3));
+        assert_eq!(look(Look::InPlace(row), start), (Some(8), Some(705), None), "the last one of that row");
     }
 }

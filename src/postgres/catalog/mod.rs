@@ -26,7 +26,7 @@ mod windows;
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
-pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen};
+pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,

@@ -216,8 +216,9 @@ impl<'a> Search<'a> {
         place.ok_or_else(|| gone().into())
     }
 
-    /// DROP DATABASE makes the database unusable at its first change of a catalogue, not in a transaction's way, and
-    /// writes that it is gone only after a checkpoint. It is the only statement of its transaction.
+    /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
+    /// 16, 15.4, 14.9 and 13.12), deletes the row, and writes that the files are gone only after a checkpoint. It is the
+    /// only statement of its transaction.
     fn begin_of_drop(&self, id: String, dropped: u64, lsn: Lsn, xid: Xid, seen: Seen) -> Searched<Place> {
         let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
         let mut begin: Option<(u64, Seen)> = None;
@@ -231,13 +232,31 @@ impl<'a> Search<'a> {
                 None => (),
             }
         }
-        let (number, begin) = begin.unwrap_or((dropped, seen));
+        let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
+        // That change in place belongs to no transaction yet, unless there were others before.
+        if let Some(row) = begin.found.and_then(|found| found.tuple).filter(|_| self.marks_invalid(lsn)) {
+            for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
+                let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
+                let marked = self.look(earlier, from, Look::InPlace(row))?;
+                if marked.found.is_some() {
+                    (number, begin) = (earlier, marked);
+                    break;
+                }
+            }
+        }
         let mut place = Place::before(number, begin).ok_or(Refusal::from(Reason::EventNotFound { id, lsn }))?;
         if begin == seen {
             let note = "where DROP DATABASE began was not found: the database may be there but marked as invalid";
             place.notes.push(note.into());
         }
         Ok(place)
+    }
+
+    /// Whether the server that wrote this place does so, as the last backup before tells. In older ones such a change
+    /// could only be another's.
+    fn marks_invalid(&self, lsn: Lsn) -> bool {
+        let before = self.known.facts.backups.iter().filter(|backup| backup.stop_lsn <= lsn);
+        before.max_by_key(|backup| backup.stop_lsn).is_none_or(|backup| marks_invalid(&backup.server_version))
     }
 
     /// The end of a backup.
@@ -302,6 +321,18 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Whether DROP DATABASE marks the database first; the version as in `15.18 (Debian 15.18-0+deb12u1)`.
+fn marks_invalid(server_version: &str) -> bool {
+    let mut numbers =
+        server_version.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(13), Some(minor)) => minor >= 12,
+        (Some(14), Some(minor)) => minor >= 9,
+        (Some(15), Some(minor)) => minor >= 4,
+        _ => true,
+    }
+}
+
 /// What a reader of the plan would not expect of a transaction's end.
 fn outcome_note(xid: Xid, outcome: &Outcome) -> Option<String> {
     let how = if outcome.committed { "committed" } else { "was rolled back" };
@@ -310,5 +341,18 @@ fn outcome_note(xid: Xid, outcome: &Outcome) -> Option<String> {
         (false, _) => Some(format!("transaction {xid} is a subtransaction of {}, which {how} at {time}", outcome.xid)),
         (true, false) => Some(format!("transaction {xid} was rolled back at {time}")),
         (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::marks_invalid;
+
+    #[test]
+    fn which_servers_mark_a_database_before_they_drop_it() {
+        for version in ["15.18 (Debian 15.18-0+deb12u1)", "13.12", "14.9", "16.0", "18beta1", "18.4"] {
+            assert!(marks_invalid(version), "{version}");
+        }
+        assert!(["13.11", "14.8", "15.3 (Debian 15.3-1)", "15.0"].iter().all(|version| !marks_invalid(version)));
     }
 }

@@ -74,7 +74,7 @@ impl Rec {
             Says::Ended { xid, time, committed } => Some(Outcome { xid, time: second(time).into(), committed }),
             _ => None,
         };
-        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome }
+        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None }
     }
 
     fn is_later(&self, time: Timestamp, or_at: bool) -> bool {
