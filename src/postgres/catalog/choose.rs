@@ -34,7 +34,7 @@ pub(super) fn note_damaged(facts: &Facts, notes: &mut Notes) {
 }
 
 /// The backup that is asked for by name.
-pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Result<&'a BackupDescription, Refusal> {
+pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a BackupDescription> {
     let unusable = |why: String| Reason::BackupUnusable { id: id.clone(), why };
     if let Some(why) = facts.damaged_backups.get(id) {
         return Err(unusable(format!("cannot be used: {why}")).into());
@@ -47,7 +47,7 @@ pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Result<&'a Ba
 }
 
 /// The line to follow.
-pub(super) fn line(facts: &Facts, request: &Request) -> Result<TimelinePath, Refusal> {
+pub(super) fn line(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
     let line = path_to(facts, chosen_timeline(facts, request));
     let Target::Event(event) = &request.target else { return line };
     // An event is where the line of its timeline has it: other lines have it only if they did not leave that one before.
@@ -87,7 +87,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
 }
 
 /// The line that leads to a timeline, from its history file.
-fn path_to(facts: &Facts, timeline: TimelineId) -> Result<TimelinePath, Refusal> {
+fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
         return Err(Reason::HistoryDamaged { timeline, why: why.clone() }.into());
