@@ -18,19 +18,19 @@ const MAX_HEADER_LEN: usize = 16 << 20;
 /// The body is zstd frames.
 pub const CODEC_ZSTD: &str = "zstd";
 
-/// Size and digest of what was stored, before compression.
+/// Size and digest of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlainDigest {
+pub struct SizedDigest {
     /// Bytes.
     pub size: u64,
     pub sha256: Sha256Digest,
 }
 
-/// Size of the body as it lies in the object, after the envelope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredSize {
-    /// Bytes.
-    pub size: u64,
+impl SizedDigest {
+    /// Of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }
+    }
 }
 
 /// What the envelope tells. Unknown members are kept out of the way of older readers: they are ignored.
@@ -42,8 +42,10 @@ pub struct Header {
     pub kind: String,
     /// How the body is written: [`CODEC_ZSTD`].
     pub codec: String,
-    pub plain: PlainDigest,
-    pub stored: StoredSize,
+    /// The content, before compression.
+    pub plain: SizedDigest,
+    /// The body as it lies in the object, after the envelope.
+    pub stored: SizedDigest,
     /// Facts that the kind defines.
     pub about: serde_json::Value,
 }
@@ -126,8 +128,8 @@ mod tests {
             format: 1,
             kind: "wal".into(),
             codec: CODEC_ZSTD.into(),
-            plain: PlainDigest { size: 3, sha256: Sha256Digest::of(b"abc") },
-            stored: StoredSize { size: 12 },
+            plain: SizedDigest { size: 3, sha256: Sha256Digest::of(b"abc") },
+            stored: SizedDigest::of(b"twelve bytes"),
             about: serde_json::json!({"name": "000000010000000000000001"}),
         }
     }

@@ -8,7 +8,7 @@ mod sealed;
 mod sealed_writer;
 
 pub use digest::{Hasher, Sha256Digest};
-pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, PlainDigest, StoredSize};
+pub use envelope::{CODEC_ZSTD, Envelope, EnvelopeError, Header, SizedDigest};
 pub use frame::{FrameCompressor, FrameDecompressor, frame_length};
-pub use sealed::{Compressed, Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
+pub use sealed::{Check, Compressed, Damaged, Sealed, Sealer, open_envelope, seal, sealed_bound, unseal};
 pub use sealed_writer::SealedWriter;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
-use super::{CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, PlainDigest, StoredSize};
+use super::{CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, Sha256Digest, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
 const CHUNK: usize = 128 << 10;
@@ -26,19 +26,19 @@ pub struct Sealed {
 /// A compressed body that waits for what its envelope says.
 #[derive(Debug)]
 pub struct Compressed {
-    plain: PlainDigest,
+    plain: SizedDigest,
     body: Bytes,
 }
 
 impl Compressed {
     /// For content of this size and digest.
-    pub fn new(plain: PlainDigest, body: Bytes) -> Self {
+    pub fn new(plain: SizedDigest, body: Bytes) -> Self {
         Self { plain, body }
     }
 
     /// The object.
     pub fn seal(self, kind: &str, about: serde_json::Value) -> Sealed {
-        let stored = StoredSize { size: self.body.len() as u64 };
+        let stored = SizedDigest::of(&self.body);
         let header =
             Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
         Sealed { envelope: Envelope::render(&header), header, body: self.body }
@@ -100,7 +100,7 @@ impl Sealer {
         }
         compress(&mut self.context, &[], &mut body, ZSTD_EndDirective::ZSTD_e_end)?;
         body.shrink_to_fit();
-        Ok(Compressed::new(PlainDigest { size, sha256: hasher.finish() }, body.into()))
+        Ok(Compressed::new(SizedDigest { size, sha256: hasher.finish() }, body.into()))
     }
 }
 
@@ -164,17 +164,31 @@ pub fn open_envelope(kind: &str, object: &[u8]) -> Result<Envelope, Damaged> {
     Ok(envelope)
 }
 
-/// Writes the content of a whole object to `sink`; size and digest are verified. On an error `sink` holds bytes that
-/// must not be used.
-pub fn unseal(kind: &str, object: &[u8], sink: &mut dyn Write) -> io::Result<Result<Header, Damaged>> {
+/// How much is verified while an object is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// The SHA-256 of the stored bytes, and zstd's checksum of the content: what was stored is what is here. WAL is many
+    /// times as long before it was compressed, and replay waits.
+    Stored,
+    /// The SHA-256 of the content, too.
+    Content,
+}
+
+/// Writes the content of a whole object to `sink`, verified. On an error `sink` holds bytes that must not be used.
+pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> io::Result<Result<Header, Damaged>> {
     let envelope = match open_envelope(kind, object) {
         Ok(envelope) => envelope,
         Err(damaged) => return Ok(Err(damaged)),
     };
-    let plain = envelope.header.plain;
+    let (plain, stored) = (envelope.header.plain, envelope.header.stored);
+    let body = &object[envelope.len as usize..];
+    let found = Sha256Digest::of(body);
+    if found != stored.sha256 {
+        return Ok(Err(Damaged(format!("its body has sha256 {found} where its header says {}", stored.sha256))));
+    }
     let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-    let mut input = InBuffer::around(&object[envelope.len as usize..]);
-    let mut hasher = Hasher::default();
+    let mut input = InBuffer::around(body);
+    let mut hasher = (check == Check::Content).then(Hasher::default);
     let mut chunk = vec![0; CHUNK];
     let mut size = 0;
     loop {
@@ -188,7 +202,9 @@ pub fn unseal(kind: &str, object: &[u8], sink: &mut dyn Write) -> io::Result<Res
         if size > plain.size {
             break;
         }
-        hasher.update(written);
+        if let Some(hasher) = &mut hasher {
+            hasher.update(written);
+        }
         sink.write_all(written)?;
         if input.pos() == input.src.len() {
             match rest {
@@ -198,8 +214,13 @@ pub fn unseal(kind: &str, object: &[u8], sink: &mut dyn Write) -> io::Result<Res
             }
         }
     }
-    let found = hasher.finish();
-    if found != plain.sha256 {
+    if size != plain.size {
+        let more = if size > plain.size { " or more" } else { "" };
+        return Ok(Err(Damaged(format!("it holds {size} bytes{more} where its header says {}", plain.size))));
+    }
+    if let Some(found) = hasher.map(Hasher::finish)
+        && found != plain.sha256
+    {
         return Ok(Err(Damaged(format!("its content has sha256 {found} where its header says {}", plain.sha256))));
     }
     Ok(Ok(envelope.header))
@@ -225,7 +246,7 @@ mod tests {
     fn what_was_sealed_opens() {
         for content in [content(), Vec::new(), vec![0; CHUNK], vec![1; CHUNK + 1]] {
             let mut opened = Vec::new();
-            unseal("test", &sealed(&content), &mut opened).unwrap().unwrap();
+            unseal("test", &sealed(&content), Check::Content, &mut opened).unwrap().unwrap();
             assert!(opened == content);
         }
     }
@@ -253,7 +274,7 @@ mod tests {
         let mut opened = Vec::new();
         let object = sealed(&content);
         assert!((object.len() as u64) < sealed_bound(content.len() as u64));
-        unseal("test", &object, &mut opened).unwrap().unwrap();
+        unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
         assert!(opened == content);
     }
 
@@ -268,7 +289,7 @@ mod tests {
         content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
         let sealed = sealer.finish("test", serde_json::json!({})).unwrap();
         let mut opened = Vec::new();
-        unseal("test", &[sealed.envelope, sealed.body].concat(), &mut opened).unwrap().unwrap();
+        unseal("test", &[sealed.envelope, sealed.body].concat(), Check::Content, &mut opened).unwrap().unwrap();
         assert!(opened == content());
     }
 
@@ -280,8 +301,27 @@ mod tests {
     }
 
     #[test]
+    fn content_that_is_not_what_was_sealed_is_told() {
+        let whole = sealed(&content());
+        let Envelope { header, len } = open_envelope("test", &whole).unwrap();
+        let with = |change: &dyn Fn(&mut Header), check| {
+            let mut header = header.clone();
+            change(&mut header);
+            let object = [&Envelope::render(&header), &whole[len as usize..]].concat();
+            unseal("test", &object, check, &mut Vec::new()).unwrap()
+        };
+        let other = |header: &mut Header| header.plain.sha256 = Sha256Digest::of(b"other");
+        assert!(with(&other, Check::Stored).is_ok());
+        assert!(with(&other, Check::Content).unwrap_err().0.contains("sha256"));
+        for size in [content().len() as u64 - 1, content().len() as u64 + 1] {
+            let result = with(&|header: &mut Header| header.plain.size = size, Check::Stored);
+            assert!(result.unwrap_err().0.contains("bytes"), "{size}");
+        }
+    }
+
+    #[test]
     fn another_kind_is_refused() {
-        let result = unseal("other", &sealed(b"x"), &mut Vec::new()).unwrap();
+        let result = unseal("other", &sealed(b"x"), Check::Stored, &mut Vec::new()).unwrap();
         assert!(result.unwrap_err().0.contains("kind \"test\""));
     }
 
@@ -292,15 +332,16 @@ mod tests {
             let mut object = sealed(&content());
             let place = place.index(object.len());
             object[place] ^= 1 << bit;
-            let mut opened = Vec::new();
-            prop_assert!(unseal("test", &object, &mut opened).unwrap().is_err());
+            for check in [Check::Stored, Check::Content] {
+                prop_assert!(unseal("test", &object, check, &mut Vec::new()).unwrap().is_err());
+            }
         }
 
         #[test]
         fn a_truncated_object_never_passes(place in any::<prop::sample::Index>()) {
             let object = sealed(&content());
             let place = place.index(object.len());
-            prop_assert!(unseal("test", &object[..place], &mut Vec::new()).unwrap().is_err());
+            prop_assert!(unseal("test", &object[..place], Check::Stored, &mut Vec::new()).unwrap().is_err());
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use super::{Compressed, Hasher, PlainDigest, Sealed};
+use super::{Compressed, Hasher, Sealed, SizedDigest};
 
 /// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
 pub struct SealedWriter {
@@ -20,7 +20,7 @@ impl SealedWriter {
     /// The object of what was written.
     pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;
-        let plain = PlainDigest { size: self.size, sha256: self.hasher.finish() };
+        let plain = SizedDigest { size: self.size, sha256: self.hasher.finish() };
         Ok(Compressed::new(plain, body.into()).seal(kind, about))
     }
 }

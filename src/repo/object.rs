@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::Repository;
-use crate::codec::{Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope};
+use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope, unseal};
 use crate::storage::{Body, Key, PutMode, PutOutcome, StorageError, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
@@ -43,15 +43,22 @@ impl Repository {
         if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok(PutSealed::Stored);
         }
-        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
-        let kind = sealed.header.kind.clone();
-        let header = self.verify(key, &kind, object).await?;
+        let header = match self.read_and_verify(key, &sealed.header.kind).await {
+            // Bytes can also be damaged on their way here.
+            Err(ObjectError::Damaged { .. }) => self.read_and_verify(key, &sealed.header.kind).await?,
+            result => result?,
+        };
         Ok(if header.plain == sealed.header.plain {
             PutSealed::SameContent
         } else {
             PutSealed::OtherContent(Box::new(header))
         })
+    }
+
+    async fn read_and_verify(&self, key: &Key, kind: &str) -> Result<Header, ObjectError> {
+        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
+        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
+        self.verify(key, kind, object).await
     }
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
@@ -96,7 +103,7 @@ impl Repository {
     pub async fn read_small(&self, key: &Key, kind: &str) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
         let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
         let mut content = Vec::new();
-        let opened = crate::codec::unseal(kind, &object, &mut content);
+        let opened = unseal(kind, &object, Check::Stored, &mut content);
         let header = match opened {
             Ok(Ok(header)) => header,
             Ok(Err(source)) => return Err(self.damaged(key, source)),
@@ -108,7 +115,7 @@ impl Repository {
     /// Checks the whole of an object's content on the blocking pool; its header.
     pub async fn verify(&self, key: &Key, kind: &str, object: Bytes) -> Result<Header, ObjectError> {
         let kind = kind.to_string();
-        let work = move || crate::codec::unseal(&kind, &object, &mut std::io::sink());
+        let work = move || unseal(&kind, &object, Check::Content, &mut std::io::sink());
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(Ok(header))) => Ok(header),
             Ok(Ok(Err(source))) => Err(self.damaged(key, source)),

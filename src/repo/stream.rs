@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 
 use super::{ObjectError, Repository};
-use crate::codec::{Hasher, Header, PlainDigest};
+use crate::codec::{Hasher, Header, SizedDigest};
 use crate::storage::{Key, Storage};
 
 /// Stored bytes fetched at a time.
@@ -19,7 +19,7 @@ pub struct SealedStream {
     decoder: zstd::Decoder<'static, io::BufReader<Fetcher>>,
     hasher: Option<Hasher>,
     size: u64,
-    expected: PlainDigest,
+    expected: SizedDigest,
     key: Key,
 }
 
@@ -27,7 +27,7 @@ impl Repository {
     /// Opens an object for reading piece by piece; `None` when there is none.
     pub async fn open_stream(&self, key: &Key, kind: &str) -> Result<Option<(Header, SealedStream)>, ObjectError> {
         let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
-        let Some(header) = self.header(key, kind).await? else { return Ok(None) };
+        let Some(header) = self.header_of(key, meta.size, kind).await? else { return Ok(None) };
         let (storage, end) = (self.shared_storage(), meta.size);
         let at = end - header.stored.size;
         let fetcher = Fetcher { storage, key: key.clone(), at, end, piece: Bytes::new(), runtime: Handle::current() };

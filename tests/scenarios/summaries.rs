@@ -80,7 +80,8 @@ fn each_segment_tells(major: Major) {
 #[test]
 fn a_segment_whose_records_break_off_is_stored_warned_about_and_counted() {
     let scratch = Scratch::new("broken WAL");
-    let mut cluster = Cluster::builder(Major::newest()).segment_mib(1).start(&scratch);
+    let builder = Cluster::builder(Major::newest()).segment_mib(1).setting("wal_keep_size", "1GB");
+    let mut cluster = builder.start(&scratch);
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.sql("create table t as select i, md5(i::text) from generate_series(1, 30000) i");

@@ -122,7 +122,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -131,6 +131,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                 s.postgresql.dsn.expose(),
                 s.wal,
                 s.backup,
+                s.catalog,
                 s.restore,
                 s.service,
                 s.log

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Damaged, Header, open_envelope, unseal};
+use crate::codec::{Check, Damaged, Header, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -26,9 +26,9 @@ use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, pause};
 
-/// How long a gap is watched before it is called one, when what shows it was stored this recently: segments are stored
-/// several at a time, so a later one can be there before an earlier one.
-const GAP_GRACE: Duration = Duration::from_secs(10);
+/// How long a gap is watched before it is called one, unless what shows it was stored longer ago than storing takes:
+/// segments are stored several at a time, so a later one can be there before an earlier one whose connection stalls.
+const GAP_GRACE: Duration = Duration::from_secs(30);
 
 /// Gets WAL files of one cluster. Cheap to clone.
 #[derive(Clone)]
@@ -137,7 +137,7 @@ impl Fetcher {
             let what = format!("cannot tell whether there is a \"{name}\"");
             let Some(lost) = within(self.limit, &what, self.explain(name)).await? else { return Ok(false) };
             let pause = pause(attempt);
-            if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
+            if lost.age > self.limit + GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
                 return Err(lost.error);
             }
             sleep(pause).await;
@@ -211,7 +211,7 @@ impl Fetcher {
         let header = open_envelope(WAL_KIND, object).map_err(damaged)?.header;
         check_description(&self.cluster.description, name, header).map_err(damaged)?;
         let mut file = create(path)?;
-        let written = unseal(WAL_KIND, object, &mut file);
+        let written = unseal(WAL_KIND, object, Check::Stored, &mut file);
         let result = match written {
             Ok(Ok(_)) => file.flush().map_err(Into::into),
             Ok(Err(source)) => Err(damaged(source)),
@@ -281,7 +281,6 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
 
 fn create(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error: io::Error| error)
-        .with_context(|| format!("cannot make \"{}\"", path.display()))
+    file.with_context(|| format!("cannot make \"{}\"", path.display()))
         .hint("the folder must exist and be writable by the user who runs Walden")
 }

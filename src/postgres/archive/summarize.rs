@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use anyhow::anyhow;
 
 use super::fetch::{check_description, with_repair_hint};
-use crate::codec::{Damaged, open_envelope, unseal};
+use crate::codec::{Check, Damaged, open_envelope, unseal};
 use crate::error::with_hint;
 use crate::postgres::catalog::{Look, Probe, Question, Seen, WAL_KIND};
 use crate::postgres::cluster::Cluster;
@@ -153,7 +153,7 @@ async fn read<S: Send + 'static>(
         let header = open_envelope(WAL_KIND, &object).map_err(damaged)?.header;
         check_description(&cluster.description, &name, header).map_err(damaged)?;
         let mut pieces = Pieces { state, push };
-        unseal(WAL_KIND, &object, &mut pieces)?.map_err(damaged)?;
+        unseal(WAL_KIND, &object, Check::Stored, &mut pieces)?.map_err(damaged)?;
         Ok(Some(pieces.state))
     };
     tokio::task::spawn_blocking(work).await?

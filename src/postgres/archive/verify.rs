@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::identity::{check_backup, check_history, check_segment};
-use crate::codec::{Damaged, unseal};
+use crate::codec::{Check, Damaged, unseal};
 use crate::error::one_line;
 use crate::postgres::catalog::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WAL_KIND, WalDescription};
@@ -190,7 +190,7 @@ pub async fn check_object(cluster: &Cluster, name: WalFileName, object: bytes::B
 
 fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<u64, String> {
     let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
-    let header = match unseal(WAL_KIND, object, &mut content) {
+    let header = match unseal(WAL_KIND, object, Check::Content, &mut content) {
         Ok(Ok(header)) => header,
         Ok(Err(Damaged(why))) => return Err(why),
         Err(error) => return Err(error.to_string()),

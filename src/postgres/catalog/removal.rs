@@ -111,6 +111,10 @@ impl Removal {
             EventKind::Truncate if created.iter().all(|created| created.file.tablespace != file.tablespace) => {
                 (EventKind::Rewrite, exact)
             }
+            // REINDEX: TRUNCATE leaves the table's own new file without whole pages.
+            EventKind::Truncate if relation.is_none() && created.iter().all(|created| created.pages) => {
+                (EventKind::Rewrite, false)
+            }
             kind => (kind, exact),
         }
     }
@@ -136,6 +140,7 @@ impl Removal {
         match (self.relations.contains(&file.number), others.next()) {
             (true, _) => (EventKind::Drop, false),
             (false, None) => (replaced, true),
+            (false, Some(_)) if transient => (EventKind::Rewrite, false),
             (false, Some(_)) => (EventKind::Drop, false),
         }
     }
@@ -252,6 +257,19 @@ mod tests {
         assert_eq!(nameless[0].kind, EventKind::Rewrite);
         let dropped = removal(17, WITH_TOAST, WITH_TOAST, &[]).relations(&|_| None);
         assert_eq!(kinds(&dropped), [(EventKind::Drop, "?".into(), true)]);
+    }
+
+    #[test]
+    fn without_names_files_that_were_made_a_moment_ago_are_rewritten_or_reindexed() {
+        let created = [made(23000, true), made(23003, true), made(23004, true), made(23005, true)];
+        let again = removal(17, &[22000, 22003, 22004, 22005], &[23000, 20003, 20004], &created).relations(&|_| None);
+        assert_eq!(kinds(&again), [(EventKind::Rewrite, "?".into(), false)]);
+        for major in [14, 17] {
+            let reindexed = removal(major, &[22005], &[], &[made(23005, true)]).relations(&|_| None);
+            assert_eq!(kinds(&reindexed), [(EventKind::Rewrite, "?".into(), false)]);
+            let truncated = removal(major, &[22000], &[], &[made(23000, false)]).relations(&|_| None);
+            assert_eq!(truncated[0].kind, EventKind::Truncate);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What happened, with the names that relations had then.
 
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, Result, Row, params};
@@ -168,7 +169,11 @@ impl<'a> Reader<'a> {
                 let relation = self.relation(stored.file, owner, stored.lsn)?;
                 event.describe(stored.file, relation.as_ref());
             }
-            EventKind::DatabaseDrop | EventKind::DatabaseCreate => event.id.number = stored.file.database,
+            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+                event.id.number = stored.file.database;
+                // initdb's.
+                event.minor = stored.file.database < FIRST_NORMAL;
+            }
             EventKind::RestorePoint => event.id.number = 1,
             _ => {}
         }
@@ -280,10 +285,11 @@ impl<'a> Reader<'a> {
     /// What held a name at a place.
     fn held(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Held>> {
         let mut names = self.names.borrow_mut();
-        if !names.contains_key(&file) {
-            names.insert(file, name::recorded(self.db, file)?);
-        }
-        Ok(name::held_at(&names[&file], &self.line(timeline), at).cloned())
+        let recorded = match names.entry(file) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(name::recorded(self.db, file)?),
+        };
+        Ok(name::held_at(recorded, &self.line(timeline), at).cloned())
     }
 }
 

@@ -36,10 +36,11 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
     for entry in &entries {
         match entry {
             ListEntry::Folder(folder) => folders.push(folder.clone()),
-            ListEntry::Object(meta) => match cluster.wal_file(&meta.key) {
-                Some(WalFileName::History(timeline)) => histories.push(timeline),
-                _ => (),
-            },
+            ListEntry::Object(meta) => {
+                if let Some(WalFileName::History(timeline)) = cluster.wal_file(&meta.key) {
+                    histories.push(timeline);
+                }
+            }
         }
     }
     read_histories(index, cluster, &histories).await?;

@@ -39,7 +39,7 @@ pub(super) struct Recorded {
 pub(super) fn held_at<'a>(recorded: &'a [Recorded], line: &TimelineHistory, at: Lsn) -> Option<&'a Held> {
     let on_line = |one: &&Recorded| line.timeline_at(one.lsn) == one.timeline;
     let before = |one: &&Recorded| one.lsn <= at;
-    let newest = recorded.iter().filter(before).filter(on_line).next_back();
+    let newest = recorded.iter().filter(before).rfind(on_line);
     // What another line calls it is better than nothing.
     let any = || recorded.iter().find(on_line).or(recorded.iter().rfind(before)).or(recorded.first());
     newest.or_else(any).map(|one| &one.held)

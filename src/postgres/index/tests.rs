@@ -93,7 +93,8 @@ async fn deletes_are_summed_over_segments_and_told_where_they_commit() {
     let found: Vec<u64> = index.events(&drops).unwrap().events.iter().map(|event| event.lsn.0).collect();
     let mut dropped: Vec<u64> = made.drops.iter().map(|(lsn, _)| *lsn).filter(|lsn| whole(*lsn)).collect();
     let mut sorted = found.clone();
-    (sorted.sort(), dropped.sort());
+    sorted.sort();
+    dropped.sort();
     assert_eq!(sorted, dropped);
 }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,28 +26,46 @@ use crate::postgres::cluster::Cluster;
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::wire::{Reply, Request};
 
-/// Counts calls by operation and file name, and can hold puts back.
+/// Counts calls by operation and file name, can hold puts back, and can damage what is got.
 #[derive(Debug)]
 pub struct Observed {
     inner: Arc<dyn Storage>,
     calls: Mutex<BTreeMap<String, u32>>,
+    /// Names of files in the order of their puts.
+    puts: Mutex<Vec<String>>,
     /// Puts wait while this is false.
     open: watch::Sender<bool>,
+    /// So many gets bring a last byte that is another.
+    pub garbled: AtomicU32,
 }
 
 impl Observed {
     fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: Mutex::default(), open: watch::Sender::new(true) })
+        Arc::new(Self {
+            inner,
+            calls: Mutex::default(),
+            puts: Mutex::default(),
+            open: watch::Sender::new(true),
+            garbled: AtomicU32::new(0),
+        })
     }
 
     fn count(&self, operation: &str, name: &str) {
         let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().trim_end_matches(".zst");
         *self.calls.lock().unwrap().entry(format!("{operation} {name}")).or_default() += 1;
+        if operation == "put" {
+            self.puts.lock().unwrap().push(name.to_string());
+        }
     }
 
     /// How often an operation was called on a name.
     pub fn calls(&self, call: &str) -> u32 {
         self.calls.lock().unwrap().get(call).copied().unwrap_or(0)
+    }
+
+    /// Files of which a put began, in that order; WAL only.
+    pub fn put_in_order(&self) -> Vec<String> {
+        self.puts.lock().unwrap().iter().filter(|name| !name.ends_with(".json")).cloned().collect()
     }
 
     /// Calls of all kinds.
@@ -69,7 +88,12 @@ impl Storage for Observed {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         self.count("get", key.as_str());
-        self.inner.get(key, range).await
+        let bytes = self.inner.get(key, range).await?;
+        let garble = self.garbled.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        Ok(bytes.map(|bytes| match bytes.split_last() {
+            Some((last, rest)) if garble => [rest, &[!last]].concat().into(),
+            _ => bytes,
+        }))
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
@@ -185,7 +209,7 @@ impl Running {
         self.storage.inner.head(&self.cluster.layout.wal(&name.parse().unwrap())).await.unwrap().is_some()
     }
 
-    /// Waits until this many calls were made and nothing more happens.
+    /// Waits until no more calls are made.
     pub async fn settle(&self) {
         let mut before = u32::MAX;
         while before != self.storage.all_calls() {

@@ -219,7 +219,7 @@ proptest! {
             wal.write(&end(xid, if *committed { 0 } else { 0x20 }, *subxids));
         }
         wal.fill();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let found = runtime.block_on(async {
             let (cluster, names) = archived(&wal.bytes, |index| bare >> (index % 8) & 1 == 1).await;
             found_ends(&cluster, &names).await
