@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as the proxy needs: messages read whole, passed on unchanged but for their framing.
+//! As much of HTTP/1.1 as the proxy and the browser's driver need: messages read whole, passed on unchanged but for their framing.
 
 use std::io::{self, BufRead, Read};
 
@@ -13,6 +13,13 @@ pub struct Message {
 }
 
 impl Message {
+    /// A request with a body, on a connection that ends with its answer.
+    pub fn request(start: String, body: Vec<u8>) -> Self {
+        let lines = ["Host: 127.0.0.1", "Content-Type: application/json", "Connection: close"].map(str::to_string);
+        let headers = lines.into_iter().chain([format!("Content-Length: {}", body.len())]).collect();
+        Self { start, headers, body }
+    }
+
     /// Reads up to the body; `None` when the connection ended before.
     pub fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut lines = Vec::new();

@@ -11,6 +11,7 @@
 //! ```
 #![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses its part.
 
+mod browser;
 mod cluster;
 mod history;
 mod http;
@@ -23,6 +24,7 @@ mod s3;
 mod scratch;
 mod walden;
 
+pub use browser::Browser;
 pub use cluster::{Builder, Cluster, Stop};
 pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
 pub use ledger::{Burst, Marker, Rows};

@@ -6,19 +6,17 @@ const parts = "[data-part]";
 const say = (text) => { document.getElementById("said").textContent = text; };
 
 // Local times, where they are not UTC.
-const localForm = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const zoneForm = new Intl.DateTimeFormat(undefined, { timeZoneName: "short" });
-const localTime = (date) => {
-  const zone = zoneForm.formatToParts(date).find((part) => part.type === "timeZoneName");
-  return `${localForm.format(date)} ${zone ? zone.value : ""}`.trim();
-};
+const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" };
+const sameDay = new Intl.DateTimeFormat(undefined, clock);
+const otherDay = new Intl.DateTimeFormat(undefined, { ...clock, day: "numeric", month: "short" });
+const localTime = (date) => (date.getDate() === date.getUTCDate() ? sameDay : otherDay).format(date);
 const addLocalTimes = (root) => {
   for (const time of root.querySelectorAll("time")) {
     const date = new Date(time.dateTime);
     if (isNaN(date) || date.getTimezoneOffset() === 0) continue;
     const local = document.createElement("span");
     local.className = "local";
-    local.textContent = ` ${localTime(date)}`;
+    local.textContent = ` (${localTime(date)})`;
     time.after(local);
   }
 };
