@@ -32,6 +32,17 @@ impl Budget {
     }
 }
 
+/// For work that nobody waits for.
+impl Budget {
+    /// `bytes`, if as much again is left for others now.
+    pub fn spare(&self, bytes: u64) -> Option<Share> {
+        let units = u32::try_from((2 * bytes).div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
+        let mut share = Share(self.permits.clone().try_acquire_many_owned(units).ok()?);
+        share.shrink_to(bytes);
+        Some(share)
+    }
+}
+
 impl Share {
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
@@ -55,5 +66,14 @@ mod tests {
         assert!(waits(1 << 40).await.is_err(), "it must be alone");
         drop((first, second));
         assert!(waits(1 << 40).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_leaves_room_for_one_more() {
+        let budget = Budget::new(64 << 20);
+        let ahead: Vec<Option<Share>> = (0..4).map(|_| budget.spare(16 << 20)).collect();
+        assert_eq!(ahead.iter().flatten().count(), 3);
+        drop(tokio::time::timeout(std::time::Duration::ZERO, budget.share(16 << 20)).await.expect("there is room"));
+        assert!(Budget::new(1).spare(16 << 20).is_some(), "alone");
     }
 }

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 pub use context::Context;
 pub use exit::Exit;
-pub use output::{Format, Table, bytes, print_json, print_text};
+pub use output::{Format, Table, bytes, gap_lines, print_json, print_text};
 
 /// Continuous WAL archiving and point-in-time recovery for PostgreSQL 13 to 18.
 #[derive(Debug, Parser)]

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::postgres::catalog::Gap;
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -68,6 +70,18 @@ impl Table {
             text.push('\n');
         }
         text
+    }
+}
+
+/// A line for each gap, and what to do.
+pub fn gap_lines(what: &str, gaps: &[Gap]) -> String {
+    let lines: String = gaps.iter().map(|gap| format!("{what}: {gap}\n")).collect();
+    match gaps {
+        [] => lines,
+        _ => {
+            lines
+                + "HINT: look for missing WAL in the server's pg_wal and in other copies, and store it with `walden wal push`\n"
+        }
     }
 }
 

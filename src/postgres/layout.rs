@@ -141,7 +141,7 @@ impl Layout {
 
     /// The folder of objects that are only there while somebody tries what the store does.
     pub fn probe_folder(&self) -> String {
-        format!("{}/probe/", self.cluster)
+        format!("{}.probe/", self.cluster)
     }
 
     /// The folder with all base backups.

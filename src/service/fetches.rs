@@ -14,7 +14,7 @@ use super::session::{Entry, IDLE, Session};
 use super::spool::Spool;
 use super::status::Fetching;
 use super::{Options, memory, render};
-use crate::budget::Budget;
+use crate::budget::{Budget, Share};
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::absent::is_beyond;
@@ -53,6 +53,7 @@ pub struct Handle {
 /// A request that waits for its answer.
 pub struct Asked {
     pub request: Request,
+    at: Instant,
     reply: oneshot::Sender<Result<Answer, String>>,
 }
 
@@ -114,7 +115,7 @@ impl Handle {
         self.check_cluster(&request.destination).await.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
         let gone = || "ERROR: the service is stopping\nHINT: start `walden serve`, then recovery\n".to_string();
-        self.requests.send(Message::Fetch(Asked { request, reply })).await.map_err(|_| gone())?;
+        self.requests.send(Message::Fetch(Asked { request, at: Instant::now(), reply })).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -256,7 +257,12 @@ impl Owner {
             let work = async {
                 if let Some(at) = next_proof {
                     // What came meanwhile is delivered at once; that nothing came is proven anew, in its time.
-                    if retrieve(&fetcher, &budget, bytes, &spool, name, &place).await? {
+                    let look = async {
+                        let _share = budget.share(bytes).await;
+                        retrieve(&fetcher, &spool, name, &place).await
+                    };
+                    // Whatever went wrong, the proof will tell.
+                    if matches!(look.await, Ok(true)) {
                         return Ok(true);
                     }
                     sleep_until(at).await;
@@ -274,14 +280,15 @@ impl Owner {
     }
 
     /// Fetches ahead: a miss or an error is nobody's trouble yet.
-    fn obtain_ahead(&mut self, folder: PathBuf, name: WalFileName) {
-        let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
+    fn obtain_ahead(&mut self, folder: PathBuf, name: WalFileName, share: Share) {
+        let fetcher = self.fetcher.clone();
         let Some(session) = self.sessions.get_mut(&folder) else { return };
         session.entries.insert(name, Entry::Coming { waiting: Vec::new(), ahead: true });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         self.jobs.spawn(async move {
-            let retrieved = retrieve(&fetcher, &budget, bytes, &spool, name, &place).await;
+            let retrieved = retrieve(&fetcher, &spool, name, &place).await;
+            drop(share);
             let result = retrieved.map(|retrieved| retrieved.then_some(place));
             Event::Obtained { folder, name, result, proof: None, line: None }
         });
@@ -331,7 +338,7 @@ impl Owner {
             }
             Err(error) if ahead => {
                 tracing::debug!("not fetched ahead: {error:#}");
-                session.halted = true;
+                (session.halted, session.reach) = (true, 1);
                 waiting.into_iter().for_each(|asked| self.ask(asked));
             }
             Ok(None) => {
@@ -339,12 +346,13 @@ impl Owner {
                     session.note_absent(name, began);
                 }
                 self.done.absent.note(name);
-                let mut waiting = waiting.into_iter();
-                if let Some(first) = waiting.next() {
-                    answer(first, Ok(Answer::Absent));
+                for asked in waiting {
+                    match proof.is_some_and(|began| asked.at <= began) {
+                        true => answer(asked, Ok(Answer::Absent)),
+                        // The repository had been looked into before: it may have come since.
+                        false => self.ask(asked),
+                    }
                 }
-                // They asked after the repository was looked into: it may have come since.
-                waiting.for_each(|asked| self.ask(asked));
             }
             Err(error) => {
                 let text = render(&error);
@@ -402,7 +410,9 @@ impl Owner {
             self.tidy(move || stale.iter().for_each(|place| drop(std::fs::remove_file(place))));
         }
         for name in next {
-            self.obtain_ahead(folder.to_path_buf(), name);
+            // Who asks never waits for memory behind what nobody asked for yet.
+            let Some(share) = self.budget.spare(self.memory_of(&name)) else { break };
+            self.obtain_ahead(folder.to_path_buf(), name, share);
         }
     }
 }
@@ -413,15 +423,7 @@ fn answer(asked: Asked, result: Result<Answer, String>) {
 }
 
 /// Looks for a file, without a proof when there is none.
-async fn retrieve(
-    fetcher: &Fetcher,
-    budget: &Budget,
-    bytes: u64,
-    spool: &Spool,
-    name: WalFileName,
-    place: &Path,
-) -> anyhow::Result<bool> {
-    let _share = budget.share(bytes).await;
+async fn retrieve(fetcher: &Fetcher, spool: &Spool, name: WalFileName, place: &Path) -> anyhow::Result<bool> {
     make(spool).await?;
     fetcher.retrieve(&name, place).await
 }

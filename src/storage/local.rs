@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::error::with_hint;
 use crate::fsync;
 
 /// Names of files being written begin so; no key does, hence listings never show them.
@@ -83,7 +84,10 @@ impl LocalStorage {
             key: key.to_string(),
             store: self.describe(),
             lasting: is_lasting(source.kind()),
-            source: source.into(),
+            source: match source.kind() {
+                ErrorKind::NotFound => with_hint(source.into(), "check what is mounted there, and `repository.url`"),
+                _ => source.into(),
+            },
         })
     }
 }
@@ -98,7 +102,7 @@ impl Storage for LocalStorage {
         let path = self.root.join(key.as_str());
         let durable = self.durable.clone();
         let work = move |root: &Path| {
-            let outcome = put(&path, &body, mode)?;
+            let outcome = put(root, &path, &body, mode)?;
             path.parent().map_or(Ok(()), |folder| durable.ensure(root, folder))?;
             Ok(outcome)
         };
@@ -130,7 +134,8 @@ impl Storage for LocalStorage {
         let path = self.root.join(key.as_str());
         let work = move |root: &Path| {
             absent_as_none(fs::remove_file(&path))?;
-            remove_empty_parents(root, &path)
+            remove_empty_parents(root, &path);
+            Ok(())
         };
         self.run("delete", key.as_str(), work).await
     }
@@ -157,7 +162,7 @@ fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn put(path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
+fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
     let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
     if mode == PutMode::CreateOnly && path.exists() {
         // Whoever put it may not have come to this yet, and our caller takes the answer for durable.
@@ -165,7 +170,7 @@ fn put(path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
         return Ok(PutOutcome::AlreadyExists);
     }
     let temporary = folder.join(format!("{TEMPORARY}{:016x}", random()?));
-    let result = write_and_rename(&temporary, path, folder, body, mode);
+    let result = create(root, &temporary).and_then(|file| write_and_rename(file, &temporary, path, body, mode));
     if result.is_err() || matches!(result, Ok(PutOutcome::AlreadyExists)) {
         // Best effort: a leftover is invisible and swept later.
         let _ = fs::remove_file(&temporary);
@@ -173,21 +178,34 @@ fn put(path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
     result
 }
 
+/// Makes a file, and the folders above it that are missing. A folder directly below the root is made for an object
+/// directly in it alone: one that lies deeper was preceded by such an object, so where that folder is missing the store
+/// is not what it was, such as the empty folder below a disk that is not mounted any more.
+fn create(root: &Path, path: &Path) -> io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let folder = path.parent().unwrap_or(root);
+    match create() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut below = folder.strip_prefix(root).unwrap_or(folder).components();
+            let top = below.next().map_or(root.to_path_buf(), |top| root.join(top));
+            if below.next().is_some() && !top.is_dir() {
+                let what = format!("the folder \"{}\" is gone, which was there before", top.display());
+                return Err(io::Error::new(ErrorKind::NotFound, what));
+            }
+            fsync::create_folders(folder)?;
+            create()
+        }
+        other => other,
+    }
+}
+
 fn write_and_rename(
+    mut file: File,
     temporary: &Path,
     path: &Path,
-    folder: &Path,
     body: &Body,
     mode: PutMode,
 ) -> io::Result<PutOutcome> {
-    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
-    let mut file = match create() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            fsync::create_folders(folder)?;
-            create()?
-        }
-        other => other?,
-    };
     write_all(&mut file, body)?;
     file.sync_all()?;
     let renamed = match mode {
@@ -199,7 +217,7 @@ fn write_and_rename(
         Err(error) if error.kind() == ErrorKind::AlreadyExists => PutOutcome::AlreadyExists,
         Err(error) => return Err(error),
     };
-    fsync::sync_folder(folder)?;
+    path.parent().map_or(Ok(()), fsync::sync_folder)?;
     Ok(outcome)
 }
 
@@ -258,13 +276,12 @@ fn list(root: &Path, folder: &str, after: Option<&str>) -> io::Result<Vec<ListEn
 }
 
 /// Folders exist only because of objects, as in a bucket.
-fn remove_empty_parents(root: &Path, path: &Path) -> io::Result<()> {
+fn remove_empty_parents(root: &Path, path: &Path) {
     for folder in path.ancestors().skip(1).take_while(|folder| *folder != root) {
         if fs::remove_dir(folder).is_err() {
             break;
         }
     }
-    Ok(())
 }
 
 fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
@@ -310,7 +327,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let storage = LocalStorage::new(folder.path());
         let known = || storage.durable.0.lock().unwrap().len();
-        for (name, expected) in [("a/b/1", 1), ("a/b/2", 1), ("a/c/1", 2), ("top", 3)] {
+        for (name, expected) in [("a/first", 1), ("a/b/1", 2), ("a/b/2", 2), ("a/c/1", 3), ("top", 4)] {
             let _ = storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
             assert_eq!(known(), expected, "{name}");
         }
@@ -321,7 +338,32 @@ mod tests {
         assert_eq!(second.durable.0.lock().unwrap().len(), 1);
         fs::rename(folder.path().join("a/b"), folder.path().join("a/old")).unwrap();
         let _ = storage.put(&Key::new("a/b/1").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
-        assert_eq!(known(), 4);
+        assert_eq!(known(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("mounted");
+        let storage = LocalStorage::new(&root);
+        let put = |name: &'static str| {
+            let storage = storage.clone();
+            async move { storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await }
+        };
+        for name in ["marker", "main/cluster", "main/wal/group/1"] {
+            assert_eq!(put(name).await.unwrap(), PutOutcome::Stored, "{name}");
+        }
+        fs::rename(&root, folder.path().join("elsewhere")).unwrap();
+        for without in ["the folder", "the mount"] {
+            for name in ["main/wal/group/2", "main/wal/history"] {
+                let error = put(name).await.unwrap_err();
+                assert!(!error.lasting && error.source.to_string().contains("is gone"), "{without}: {error:?}");
+            }
+            fs::create_dir_all(&root).unwrap();
+        }
+        fs::remove_dir(&root).unwrap();
+        fs::rename(folder.path().join("elsewhere"), &root).unwrap();
+        assert_eq!(put("main/wal/group/2").await.unwrap(), PutOutcome::Stored);
     }
 
     #[tokio::test]
@@ -344,8 +386,12 @@ mod tests {
     #[tokio::test]
     async fn an_unreadable_folder_is_unknown_not_absent() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), "x").unwrap();
-        let storage = LocalStorage::new(folder.path().join("file"));
-        assert!(storage.put(&Key::new("a").unwrap(), "x".into(), PutMode::CreateOnly).await.is_err());
+        let (itself, key) = (folder.path().join("itself"), Key::new("a").unwrap());
+        std::os::unix::fs::symlink(&itself, &itself).unwrap();
+        let storage = LocalStorage::new(itself);
+        assert!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.is_err());
+        assert!(storage.get(&key, 0..1).await.is_err());
+        assert!(storage.head(&key).await.is_err());
+        assert!(storage.list("", None).await.is_err());
     }
 }

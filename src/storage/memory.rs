@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 
-/// Objects in memory: the reference that the conformance suite is checked against, for tests and dry runs.
+/// Objects in memory: the reference that the conformance suite is checked against, for tests.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     objects: Mutex<BTreeMap<Key, (Bytes, SystemTime)>>,

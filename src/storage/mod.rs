@@ -128,10 +128,11 @@ impl ListEntry {
 
 /// The store did not answer: whether the object exists, or the put took effect, is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} \"{key}\" in {store}")]
+#[error("cannot {operation}{} in {store}", quoted(.key))]
 pub struct StorageError {
-    /// The operation, as a verb: `put`, `get`, `head`, `list`, `delete`.
+    /// The operation, as a verb: `put`, `get`, `head`, `list`, `delete`, `sweep`.
     pub operation: &'static str,
+    /// Empty for the whole store.
     pub key: String,
     /// The store's URL.
     pub store: String,
@@ -140,6 +141,10 @@ pub struct StorageError {
     /// Carries a hint where the store knows the next step.
     #[source]
     pub source: anyhow::Error,
+}
+
+fn quoted(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!(" \"{key}\"") }
 }
 
 /// A store of objects. All methods are safe to repeat.

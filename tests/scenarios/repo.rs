@@ -211,7 +211,7 @@ fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
             format!("MISSING: object \"main/base/{bad}/pack-000002\""),
             format!("DAMAGED: object \"main/wal/0000000100000000/{flipped}.zst\""),
             format!("GAP: {lost} to {lost} are missing"),
-            "unknown: object \"main/stray\"".into(),
+            "foreign: object \"main/stray\"".into(),
             "is NOT sound".into(),
         ] {
             assert!(output.stdout.contains(&expected), "{expected}:\n{}", output.stdout);

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::context::open_storage;
 use super::super::progress::{Step, show};
-use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
+use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
@@ -102,7 +102,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
     let Copied { cluster, source, destination, counts, .. } = copied;
     let made = if created { ", made a repository now" } else { "" };
     let mut text = format!("cluster \"{cluster}\"\nfrom {source}\nto   {destination}{made}\n\n");
-    let mut table = Table::new(&["", ">COPIED", ">SIZE", ">PRESENT", ">OF THESE NOT READ"]);
+    let mut table = Table::new(&["", ">COPIED", ">STORED", ">PRESENT", ">OF THESE NOT READ"]);
     let groups = [("WAL files", counts.wal), ("packs", counts.packs), ("backups", counts.backups)];
     for (name, Count { copied, copied_bytes, present, not_read }) in groups {
         table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);
@@ -158,8 +158,7 @@ fn troubles(copied: &Copied) -> String {
         text += &format!("and {} more\n", copied.more_failures);
     }
     for gap in &copied.continuity.missing_segments {
-        let (first, last) = (gap.first_missing, gap.last_missing);
-        text += &format!("NOT COPIED: {first} to {last} ({} segments)\n", gap.segments);
+        text += &format!("NOT COPIED: {gap}\n");
     }
     for object in &copied.continuity.missing {
         text += &format!("NOT COPIED: object \"{object}\"\n");
@@ -167,15 +166,12 @@ fn troubles(copied: &Copied) -> String {
     for id in &copied.continuity.not_restorable {
         text += &format!("NOT RESTORABLE: backup {id}: the source lacks WAL between its start and its stop\n");
     }
-    for gap in &copied.source_gaps {
-        let (first, last) = (gap.first_missing, gap.last_missing);
-        text += &format!("GAP of the source: {first} to {last} are missing ({} segments)\n", gap.segments);
-    }
+    text += &gap_lines("GAP of the source", &copied.source_gaps);
     for id in &copied.unfinished {
         text += &format!("left out: backup {id} is being taken, or was interrupted\n");
     }
     for object in &copied.foreign {
-        text += &format!("left out: object \"{object}\" is no WAL file\n");
+        text += &format!("foreign, not copied: object \"{object}\"\n");
     }
     text
 }

@@ -27,8 +27,8 @@ fn in_words(stats: &Stats) -> String {
             text += &format!("{word}: {} {}\n", postgresql_time(stored.at), stored.object);
         }
     }
-    for object in &stats.unknown {
-        text += &format!("unknown: object \"{object}\"\n");
+    for object in &stats.foreign {
+        text += &format!("foreign: object \"{object}\"\n");
     }
     text
 }
@@ -54,7 +54,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Packs => "packs",
         Kind::Manifests => "manifests",
         Kind::Markers => "markers",
-        Kind::Unknown => "unknown",
+        Kind::Foreign => "foreign",
     }
 }
 

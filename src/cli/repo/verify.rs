@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::anyhow;
 
 use super::super::progress::{Step, show};
-use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::error::with_hint;
 use crate::postgres::repository::Extent;
@@ -118,18 +118,15 @@ fn in_words(report: &Report) -> String {
     if found.more_files > 0 {
         text += &format!("and {} more files of backups cannot be restored\n", found.more_files);
     }
-    for gap in &found.gaps {
-        let (first, last) = (gap.first_missing, gap.last_missing);
-        text += &format!("GAP: {first} to {last} are missing ({} segments)\n", gap.segments);
-    }
+    text += &gap_lines("GAP", &found.gaps);
     for timeline in &found.missing_histories {
         text += &format!("MISSING: the history file of timeline {timeline}\n");
     }
     for id in &found.unfinished {
         text += &format!("not verified: backup {id} is being taken, or was interrupted\n");
     }
-    for object in &found.unknown {
-        text += &format!("unknown: object \"{object}\"\n");
+    for object in &found.foreign {
+        text += &format!("foreign: object \"{object}\"\n");
     }
     let verdict = match (report.sound, report.finished) {
         (true, true) => "sound",

@@ -1,8 +1,8 @@
 use serde::Serialize;
 
-use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
+use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use crate::postgres::catalog::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
-use crate::postgres::catalog::{Gap, WalRange, postgresql_time};
+use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId};
 
 /// All archived WAL, for `--format json`.
@@ -41,11 +41,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let wal = load_wal(&cluster).await?;
     let histories = load_histories(&cluster, &wal.histories).await?;
+    let lines = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
     let report = Report {
         cluster: cluster.description.name.to_string(),
         segment_size: cluster.description.segment_size.bytes(),
         timelines: timelines(&wal, &histories),
-        gaps: wal.ranges.gaps(),
+        gaps: TimelinePath::all_gaps(&lines, &wal.ranges),
         partials: &wal.partials,
         foreign: &wal.foreign,
     };
@@ -77,8 +78,7 @@ fn in_words(report: &Report) -> String {
     if report.timelines.is_empty() {
         return format!("no WAL of cluster \"{}\" is archived\n", report.cluster);
     }
-    let mut table =
-        Table::new(&[">timeline", "first", "last", "from LSN", "to LSN", ">segments", ">stored", "last stored"]);
+    let mut table = Table::new(&[">TLI", "FIRST", "LAST", "FROM LSN", "TO LSN", ">SEGMENTS", ">STORED", "LAST STORED"]);
     let mut rest = String::new();
     for timeline in &report.timelines {
         for Range { range, start_lsn, end_lsn } in &timeline.ranges {
@@ -95,11 +95,8 @@ fn in_words(report: &Report) -> String {
         }
         rest += &origin(timeline);
     }
-    for gap in &report.gaps {
-        rest +=
-            &format!("GAP: {} to {} are missing ({} segments)\n", gap.first_missing, gap.last_missing, gap.segments);
-    }
-    let not_wal = report.foreign.iter().map(|object| format!("not WAL: object \"{object}\"\n"));
+    rest += &gap_lines("GAP", &report.gaps);
+    let not_wal = report.foreign.iter().map(|object| format!("foreign: object \"{object}\"\n"));
     table.render() + &rest + &not_wal.collect::<String>()
 }
 

@@ -1,17 +1,17 @@
-use super::super::{Context, Exit, Format, bytes, print_json, print_text};
+use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use crate::postgres::archive::verify::{Extent, Verified, verify};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Read only every N-th segment, beginning with a random one; all other files are read, and gaps are found, anyway.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
-    sample: Option<u64>,
+    every: Option<u64>,
 }
 
 /// Verifies archived WAL. Exit code 3 when anything is damaged or missing.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let extent = args.sample.map_or(Extent::All, Extent::EveryNth);
+    let extent = args.every.map_or(Extent::All, Extent::EveryNth);
     let verified = verify(&cluster, extent, context.settings.wal.workers).await?;
     match context.format {
         Format::Json => print_json(&verified)?,
@@ -28,15 +28,12 @@ fn in_words(verified: &Verified) -> String {
     if verified.more_damages > 0 {
         text += &format!("and {} more\n", verified.more_damages);
     }
-    for gap in &verified.gaps {
-        text +=
-            &format!("GAP: {} to {} are missing ({} segments)\n", gap.first_missing, gap.last_missing, gap.segments);
-    }
+    text += &gap_lines("GAP", &verified.gaps);
     for timeline in &verified.missing_histories {
         text += &format!("MISSING: the history file of timeline {timeline}\n");
     }
     for object in &verified.foreign {
-        text += &format!("not WAL: object \"{object}\"\n");
+        text += &format!("foreign: object \"{object}\"\n");
     }
     let verdict = if verified.is_sound() { "sound" } else { "NOT sound" };
     let Verified { segments, read, plain_bytes, .. } = verified;

@@ -71,12 +71,15 @@ pub enum Verdict {
 /// storing.
 pub fn judge(missing: SegmentName, size: SegmentSize, facts: &Facts) -> Verdict {
     let later_file = |kept: &Kept| {
-        let segment = match kept.name {
-            WalFileName::Segment(segment) | WalFileName::Partial(segment) => segment,
-            WalFileName::Backup { segment, .. } => segment,
+        let (segment, from) = match kept.name {
+            // It is listed and was not found: it came meanwhile, or the store shows it late. Looking again tells.
+            WalFileName::Segment(segment) if segment == missing => return Some(kept.just_now()),
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => (segment, missing.number(size) + 1),
+            // Named after the segment in which the backup began; a server archives it after that.
+            WalFileName::Backup { segment, .. } => (segment, missing.number(size)),
             WalFileName::History(_) => return None,
         };
-        let later = segment.timeline == missing.timeline && segment.number(size) > missing.number(size);
+        let later = segment.timeline == missing.timeline && segment.number(size) >= from;
         later.then_some(kept.proof())
     };
     let later_child = |(history, age): &(TimelineHistory, Duration)| {
@@ -95,9 +98,12 @@ pub fn judge_history(timeline: TimelineId, facts: &Facts) -> Verdict {
     if timeline.0 <= 1 {
         return Verdict::End;
     }
-    let own_file = |kept: &&Kept| kept.name.timeline() == timeline && !matches!(kept.name, WalFileName::History(_));
+    let own_file = |kept: &Kept| match kept.name {
+        WalFileName::History(found) => (found == timeline).then(|| kept.just_now()),
+        _ => (kept.name.timeline() == timeline).then(|| kept.proof()),
+    };
     let child = |(history, _): &&(TimelineHistory, Duration)| matches!(history.end_of(timeline), Some(Some(_)));
-    let files = facts.kept.iter().filter(own_file).map(Kept::proof);
+    let files = facts.kept.iter().filter_map(own_file);
     let children = facts.histories.iter().filter(child).map(|(history, age)| shown_by_history(history, *age));
     let backups = facts.backups.iter().filter(|backup| backup.timeline == timeline).map(BackedUp::proof);
     oldest(files.chain(children).chain(backups))
@@ -106,6 +112,11 @@ pub fn judge_history(timeline: TimelineId, facts: &Facts) -> Verdict {
 impl Kept {
     fn proof(&self) -> Proof {
         Proof { shown_by: Witness::File(self.name), age: self.age }
+    }
+
+    /// Whatever its age: the missing file may well be there.
+    fn just_now(&self) -> Proof {
+        Proof { age: Duration::ZERO, ..self.proof() }
     }
 }
 
@@ -172,7 +183,7 @@ mod tests {
         assert_eq!(verdict(&[], &[]), None);
         assert_eq!(verdict(&["000000010000000000000003", "000000010000000000000004"], &[]), None);
         assert_eq!(verdict(&["000000010000000000000005.partial"], &[]), None);
-        assert_eq!(verdict(&["000000010000000000000005.00000028.backup"], &[]), None);
+        assert_eq!(verdict(&["000000010000000000000004.00000028.backup"], &[]), None);
     }
 
     #[test]
@@ -181,10 +192,24 @@ mod tests {
             "000000010000000000000006",
             "000000010000000100000000",
             "000000010000000000000006.partial",
+            "000000010000000000000005.00000028.backup",
             "000000010000000000000007.00000028.backup",
         ] {
             assert_eq!(gap(&[file], &[]), file);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_listed_and_was_not_found_is_not_absent() {
+        let age = |verdict| match verdict {
+            Verdict::Gap(proof) => Some(proof.age),
+            Verdict::End => None,
+        };
+        let listed = facts(&["000000010000000000000005"], &[]);
+        assert_eq!(age(judge(name("000000010000000000000005"), size(), &listed)), Some(Duration::ZERO));
+        let listed = facts(&["00000002.history"], &[]);
+        assert_eq!(age(judge_history(TimelineId(2), &listed)), Some(Duration::ZERO));
+        assert_eq!(age(judge_history(TimelineId(3), &listed)), None);
     }
 
     #[test]

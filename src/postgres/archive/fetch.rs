@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, pause};
 
-/// How long a gap is watched before it is called one, when what shows it was stored this recently: segments are stored
-/// several at a time, so a later one can be there before an earlier one.
-const GAP_GRACE: Duration = Duration::from_secs(10);
+/// How long a gap is watched before it is called one, unless what shows it was stored longer ago than storing takes:
+/// segments are stored several at a time, so a later one can be there before an earlier one whose connection stalls.
+const GAP_GRACE: Duration = Duration::from_secs(30);
 
 /// Gets WAL files of one cluster. Cheap to clone.
 #[derive(Clone)]
@@ -137,7 +137,7 @@ impl Fetcher {
             let what = format!("cannot tell whether there is a \"{name}\"");
             let Some(lost) = within(self.limit, &what, self.explain(name)).await? else { return Ok(false) };
             let pause = pause(attempt);
-            if lost.age > GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
+            if lost.age > self.limit + GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
                 return Err(lost.error);
             }
             sleep(pause).await;
@@ -281,7 +281,6 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
 
 fn create(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error: io::Error| error)
-        .with_context(|| format!("cannot make \"{}\"", path.display()))
+    file.with_context(|| format!("cannot make \"{}\"", path.display()))
         .hint("the folder must exist and be writable by the user who runs Walden")
 }

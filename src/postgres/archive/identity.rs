@@ -2,7 +2,7 @@
 
 use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::types::{
-    BackupLabel, LongPageHeader, Lsn, MajorVersion, ParseError, SegmentName, TimelineHistory, TimelineId,
+    BackupLabel, ControlFile, LongPageHeader, Lsn, MajorVersion, ParseError, SegmentName, TimelineHistory, TimelineId,
 };
 
 /// A file that must not be archived under its name.
@@ -89,6 +89,20 @@ pub fn check_segment(
         return Err(Refused::Timeline { found: header.timeline, expected: name.timeline });
     }
     Ok(header.major)
+}
+
+/// Checks whose data directory a file lies in, by its `pg_control`: a history file does not say whose it is. One that
+/// cannot be read, such as while it is written, tells nothing.
+pub fn check_control(cluster: &ClusterDescription, pg_control: &[u8]) -> Result<(), Refused> {
+    match ControlFile::parse(pg_control) {
+        Ok(control) if control.system_identifier != cluster.system_identifier => Err(Refused::Cluster {
+            what: "system identifier",
+            found: control.system_identifier.to_string(),
+            cluster: cluster.name.to_string(),
+            expected: cluster.system_identifier.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks a timeline history file.

@@ -42,9 +42,6 @@ pub async fn gather(
     let now = SystemTime::now();
     refresh_backups(cluster, known).await?;
     let mut facts = Facts { backups: known.values().flat_map(backed_up).collect(), ..Facts::default() };
-    if let WalFileName::Segment(segment) = missing {
-        facts.kept = later_in_group(cluster, *segment, now).await?;
-    }
     let mut folders = Vec::new();
     for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
         match entry {
@@ -62,6 +59,10 @@ pub async fn gather(
                 None => (),
             },
         }
+    }
+    // Last: what came meanwhile shows here, and a file server brings its view of a folder up to date when it is listed.
+    if let WalFileName::Segment(segment) = missing {
+        facts.kept.extend(later_in_group(cluster, *segment, now).await?);
     }
     let nothing = facts.kept.is_empty() && facts.histories.is_empty();
     if nothing && !known.is_empty() && !any_segment(cluster, &folders, now).await? {

@@ -15,7 +15,7 @@ use super::limit::within;
 use super::summarize::Summarized;
 use crate::codec::{Compressed, Header, Sealed, Sealer, Sha256Digest, sealed_bound};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::{WAL_KIND, WalDescription};
+use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LongPageHeader, SegmentSize, WalFileName};
 use crate::postgres::wal::Stop;
@@ -195,11 +195,13 @@ impl Pusher {
                 compressed
             }
             WalFileName::History(timeline) => {
+                check_data_directory(cluster, path).map_err(refused)?;
                 let content = read_small(&mut file, before.len())?;
                 identity::check_history(timeline, &content).map_err(refused)?;
                 self.compress(&mut &content[..], content.len() as u64)?
             }
             WalFileName::Backup { segment, offset } => {
+                check_data_directory(cluster, path).map_err(refused)?;
                 let content = read_small(&mut file, before.len())?;
                 identity::check_backup(cluster, &segment, offset, &content).map_err(refused)?;
                 self.compress(&mut &content[..], content.len() as u64)?
@@ -264,9 +266,19 @@ pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
     }
 }
 
+/// Refuses a file beside another cluster's `global/pg_control`.
+fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(), Refused> {
+    let control = path.parent().and_then(Path::parent).map(|data| std::fs::read(data.join("global/pg_control")));
+    match control {
+        Some(Ok(bytes)) => identity::check_control(cluster, &bytes),
+        _ => Ok(()),
+    }
+}
+
 fn read_small(file: &mut File, size: u64) -> anyhow::Result<Vec<u8>> {
     if size > LONGEST_SMALL_FILE {
-        return Err(anyhow!("the file has {size} bytes, files of its kind have less than {LONGEST_SMALL_FILE}"));
+        let error = anyhow!("the file has {size} bytes, files of its kind have at most {LONGEST_SMALL_FILE}");
+        return Err(with_hint(error, "look at what it is: PostgreSQL writes a few lines to such a file"));
     }
     let mut content = Vec::new();
     file.take(LONGEST_SMALL_FILE).read_to_end(&mut content)?;

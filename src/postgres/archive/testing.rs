@@ -76,6 +76,12 @@ impl PgWal {
         Self(folder)
     }
 
+    /// Says whose data directory it is.
+    pub fn belongs_to(&self, system_identifier: u64) {
+        std::fs::create_dir_all(self.0.path().join("global")).unwrap();
+        std::fs::write(self.0.path().join("global/pg_control"), control_file(system_identifier)).unwrap();
+    }
+
     pub fn folder(&self) -> PathBuf {
         self.0.path().join("pg_wal")
     }
@@ -92,6 +98,18 @@ impl PgWal {
     pub fn segment(&self, name: &str, seed: u64) -> PathBuf {
         self.ready(name, &segment(name, seed))
     }
+}
+
+/// A pg_control of PostgreSQL 15 that says only whose it is.
+fn control_file(system_identifier: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 8192];
+    bytes[0..8].copy_from_slice(&system_identifier.to_le_bytes());
+    bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
+    bytes[12..16].copy_from_slice(&202209061u32.to_le_bytes());
+    bytes[228..232].copy_from_slice(&(16u32 << 20).to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..288]);
+    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+    bytes
 }
 
 /// The file's content, `None` when there is no such file.

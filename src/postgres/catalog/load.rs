@@ -56,22 +56,8 @@ pub struct LoadedWal {
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     let mut loaded = LoadedBackups::default();
-    let mut reads = JoinSet::new();
-    let mut folders = Listing::new(cluster.layout.base_folder());
-    while let Some(page) = folders.next_page(cluster).await? {
-        for id in page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())) {
-            if reads.len() >= PARALLEL_READS
-                && let Some(read) = reads.join_next().await
-            {
-                loaded.add(read??);
-            }
-            let cluster = cluster.clone();
-            reads.spawn(async move { read_description(&cluster, &id).await.map(|found| (id, found)) });
-        }
-    }
-    while let Some(read) = reads.join_next().await {
-        loaded.add(read??);
-    }
+    let ids = list_backups(cluster).await?;
+    read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
     for id in std::mem::take(&mut loaded.unfinished) {
         // In a file system a folder can be there before its first object.
         let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
@@ -91,25 +77,48 @@ pub async fn refresh_backups(
     cluster: &Cluster,
     known: &mut BTreeMap<BackupId, BackupDescription>,
 ) -> anyhow::Result<()> {
+    let mut ids = list_backups(cluster).await?;
+    known.retain(|id, _| ids.contains(id));
+    ids.retain(|id| !known.contains_key(id));
+    read_descriptions(cluster, ids, |id, found| {
+        if let Found::Whole(description) = found {
+            known.insert(id, description);
+        }
+    })
+    .await
+}
+
+/// The names of all backups, complete or not.
+async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
     let mut ids = BTreeSet::new();
     let mut folders = Listing::new(cluster.layout.base_folder());
     while let Some(page) = folders.next_page(cluster).await? {
         ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
     }
-    known.retain(|id, _| ids.contains(id));
-    for id in ids {
-        if known.contains_key(&id) {
-            continue;
+    Ok(ids)
+}
+
+/// Reads the headers of manifests, several at once, in no order.
+async fn read_descriptions(
+    cluster: &Cluster,
+    ids: BTreeSet<BackupId>,
+    mut take: impl FnMut(BackupId, Found<BackupDescription>),
+) -> anyhow::Result<()> {
+    let mut reads = JoinSet::new();
+    let mut ids = ids.into_iter();
+    loop {
+        for id in ids.by_ref().take(PARALLEL_READS - reads.len()) {
+            let cluster = cluster.clone();
+            reads.spawn(async move { read_description(&cluster, &id).await.map(|found| (id, found)) });
         }
-        if let Found::Whole(description) = read_description(cluster, &id).await? {
-            known.insert(id, description);
-        }
+        let Some(read) = reads.join_next().await else { return Ok(()) };
+        let (id, found) = read??;
+        take(id, found);
     }
-    Ok(())
 }
 
 impl LoadedBackups {
-    fn add(&mut self, (id, found): (BackupId, Found<BackupDescription>)) {
+    fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
             Found::Whole(description) => self.complete.push(description),
             Found::Damaged(why) => self.damaged.push((id, why)),

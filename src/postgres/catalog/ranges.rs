@@ -1,5 +1,7 @@
 //! Which segments are kept, as unbroken ranges: memory grows with the gaps, not with the segments.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -37,6 +39,15 @@ pub struct Gap {
     pub first_missing: SegmentName,
     pub last_missing: SegmentName,
     pub segments: u64,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.segments {
+            1 => write!(f, "{} is missing", self.first_missing),
+            more => write!(f, "{} to {} are missing ({more} segments)", self.first_missing, self.last_missing),
+        }
+    }
 }
 
 impl Gap {

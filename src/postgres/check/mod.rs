@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::error::with_hint;
@@ -25,7 +26,7 @@ use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::Layout;
 use crate::repo::Repository;
-use crate::storage::Storage;
+use crate::storage::{Storage, until};
 
 pub use configuration::unreadable as unreadable_configuration;
 pub use store::refuse_unsafe;
@@ -66,7 +67,7 @@ impl Request<'_> {
         what: &str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Trouble> {
-        match tokio::time::timeout(self.timeout, work).await {
+        match tokio::time::timeout(self.timeout, until(Instant::now() + self.timeout, work)).await {
             Ok(result) => result.map_err(|error| Trouble::from(&error.into())),
             Err(_) => {
                 let error = anyhow!("{what} did not answer within {} s", self.timeout.as_secs_f32());

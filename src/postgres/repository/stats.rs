@@ -28,7 +28,7 @@ pub enum Kind {
     /// `cluster.json`, and what reserves the names of backups that are being taken.
     Markers,
     /// Objects whose keys the layout does not know.
-    Unknown,
+    Foreign,
 }
 
 impl Kind {
@@ -41,7 +41,7 @@ impl Kind {
             Some(ObjectKind::Manifest(_)) => Self::Manifests,
             Some(ObjectKind::Pack(_)) => Self::Packs,
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,
-            None => Self::Unknown,
+            None => Self::Foreign,
         }
     }
 }
@@ -120,7 +120,7 @@ pub struct Stats {
     pub oldest: Option<Stored>,
     pub newest: Option<Stored>,
     /// Keys of unknown objects, as far as they are told one by one.
-    pub unknown: Vec<String>,
+    pub foreign: Vec<String>,
 }
 
 /// Lists everything of the cluster. Errors: the store did not answer.
@@ -144,7 +144,7 @@ struct Tally {
     backups: BTreeMap<BackupId, (u64, u64)>,
     oldest: Option<Stored>,
     newest: Option<Stored>,
-    unknown: Vec<String>,
+    foreign: Vec<String>,
 }
 
 impl Tally {
@@ -157,7 +157,7 @@ impl Tally {
             backups: BTreeMap::new(),
             oldest: None,
             newest: None,
-            unknown: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 
@@ -178,7 +178,7 @@ impl Tally {
             Some(ObjectKind::Wal(WalFileName::Segment(name))) => return self.ranges.add(name, meta.size, at),
             Some(ObjectKind::Pack(pack)) => (pack.backup, 1),
             Some(ObjectKind::Manifest(id) | ObjectKind::Started(id)) => (id, 0),
-            None if self.unknown.len() < MAX_TOLD => return self.unknown.push(meta.key.to_string()),
+            None if self.foreign.len() < MAX_TOLD => return self.foreign.push(meta.key.to_string()),
             _ => return,
         };
         let (packs, bytes) = self.backups.entry(id).or_default();
@@ -207,7 +207,7 @@ impl Tally {
             backups: self.backups.into_iter().map(backup).collect(),
             oldest: self.oldest,
             newest: self.newest,
-            unknown: self.unknown,
+            foreign: self.foreign,
         }
     }
 }
@@ -294,8 +294,8 @@ mod tests {
         assert_eq!(kind(Kind::BackupHistories), Some((1, 13)));
         assert_eq!(kind(Kind::Packs), Some((2, 1500)));
         assert_eq!(kind(Kind::Manifests), Some((1, 10)));
-        assert_eq!(kind(Kind::Unknown), Some((3, 25)));
-        assert_eq!(stats.unknown.len(), 3, "{:?}", stats.unknown);
+        assert_eq!(kind(Kind::Foreign), Some((3, 25)));
+        assert_eq!(stats.foreign.len(), 3, "{:?}", stats.foreign);
         assert_eq!(stats.kinds.values().map(|size| size.objects).sum::<u64>(), stats.total.objects);
         let lines: Vec<_> =
             stats.timelines.iter().map(|t| (t.timeline.0, t.segments, t.stored_bytes, t.gaps)).collect();

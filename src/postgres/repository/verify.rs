@@ -84,7 +84,7 @@ pub struct Found {
     /// Timelines with segments but without the history file that tells where they come from.
     pub missing_histories: Vec<TimelineId>,
     /// Keys that the layout does not know, as far as they are told one by one.
-    pub unknown: Vec<String>,
+    pub foreign: Vec<String>,
     /// Being taken, or interrupted.
     pub unfinished: Vec<BackupId>,
 }
@@ -219,7 +219,7 @@ impl Verification {
                 },
                 Some(ObjectKind::Pack(pack)) if self.wants_pack(&pack) => meta.size,
                 Some(_) => 0,
-                None => self.note_unknown(&meta.key),
+                None => self.note_foreign(&meta.key),
             };
         }
         self.progress.total.store(bytes, Ordering::Relaxed);
@@ -252,10 +252,10 @@ impl Verification {
     }
 
     /// Nothing to read.
-    fn note_unknown(&self, key: &Key) -> u64 {
+    fn note_foreign(&self, key: &Key) -> u64 {
         let mut state = self.state();
-        if state.found.unknown.len() < MAX_TOLD {
-            state.found.unknown.push(key.to_string());
+        if state.found.foreign.len() < MAX_TOLD {
+            state.found.foreign.push(key.to_string());
         }
         0
     }

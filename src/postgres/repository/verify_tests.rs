@@ -64,7 +64,7 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
                 (Trouble::Missing, "main/wal/0000000200000000/000000020000000000000005.zst", 0),
             ]
         );
-        assert_eq!((report.found.gaps.len(), report.found.unknown.as_slice()), (1, &["main/base/x".to_string()][..]));
+        assert_eq!((report.found.gaps.len(), report.found.foreign.as_slice()), (1, &["main/base/x".to_string()][..]));
         assert!(!report.sound);
     }
 }

@@ -230,30 +230,16 @@ async fn a_destination_that_cannot_be_written_is_told() {
     service.stop().await;
 }
 
-/// A pg_control of PostgreSQL 15 that says only whose it is.
-fn control_file(system_identifier: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 8192];
-    bytes[0..8].copy_from_slice(&system_identifier.to_le_bytes());
-    bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
-    bytes[12..16].copy_from_slice(&202209061u32.to_le_bytes());
-    bytes[228..232].copy_from_slice(&(16u32 << 20).to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..288]);
-    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn another_clusters_recovery_is_never_told_that_a_file_is_absent() {
     let service = archive(&names(&numbers(1, 2))).await;
-    let global = service.wal.folder().parent().unwrap().join("global");
-    std::fs::create_dir_all(&global).unwrap();
     let ours = service.cluster.description.system_identifier.0;
-    std::fs::write(global.join("pg_control"), control_file(ours + 1)).unwrap();
+    service.wal.belongs_to(ours + 1);
     for name in [number(1), number(9)] {
         let reply = text(&service.fetch(&name).await);
         assert!(reply.contains("system identifier") && reply.contains("HINT: "), "{reply}");
     }
-    std::fs::write(global.join("pg_control"), control_file(ours)).unwrap();
+    service.wal.belongs_to(ours);
     assert_eq!(service.fetch(&number(9)).await, Reply::Absent);
     service.stop().await;
 }

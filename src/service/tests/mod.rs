@@ -31,6 +31,8 @@ use crate::wire::{Reply, Request};
 pub struct Observed {
     inner: Arc<dyn Storage>,
     calls: Mutex<BTreeMap<String, u32>>,
+    /// Names of files in the order of their puts.
+    puts: Mutex<Vec<String>>,
     /// Puts wait while this is false.
     open: watch::Sender<bool>,
     /// So many gets bring a last byte that is another.
@@ -39,17 +41,31 @@ pub struct Observed {
 
 impl Observed {
     fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: Mutex::default(), open: watch::Sender::new(true), garbled: AtomicU32::new(0) })
+        Arc::new(Self {
+            inner,
+            calls: Mutex::default(),
+            puts: Mutex::default(),
+            open: watch::Sender::new(true),
+            garbled: AtomicU32::new(0),
+        })
     }
 
     fn count(&self, operation: &str, name: &str) {
         let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().trim_end_matches(".zst");
         *self.calls.lock().unwrap().entry(format!("{operation} {name}")).or_default() += 1;
+        if operation == "put" {
+            self.puts.lock().unwrap().push(name.to_string());
+        }
     }
 
     /// How often an operation was called on a name.
     pub fn calls(&self, call: &str) -> u32 {
         self.calls.lock().unwrap().get(call).copied().unwrap_or(0)
+    }
+
+    /// Files of which a put began, in that order; WAL only.
+    pub fn put_in_order(&self) -> Vec<String> {
+        self.puts.lock().unwrap().iter().filter(|name| !name.ends_with(".json")).cloned().collect()
     }
 
     /// Calls of all kinds.
@@ -188,7 +204,7 @@ impl Running {
         self.storage.inner.head(&self.cluster.layout.wal(&name.parse().unwrap())).await.unwrap().is_some()
     }
 
-    /// Waits until this many calls were made and nothing more happens.
+    /// Waits until no more calls are made.
     pub async fn settle(&self) {
         let mut before = u32::MAX;
         while before != self.storage.all_calls() {

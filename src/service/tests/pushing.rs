@@ -80,7 +80,9 @@ async fn history_files_go_first_and_every_kind_is_stored() {
     assert_eq!(service.push(&first).await, Reply::Done);
     let partial = format!("{}.partial", number(3));
     until("all are stored", || service.storage.calls(&format!("put {partial}")) == 1).await;
-    assert!(service.is_stored("00000002.history").await && service.is_stored(&number(2)).await);
+    service.settle().await;
+    let expected = [number(1), "00000002.history".into(), number(2), partial];
+    assert_eq!(service.storage.put_in_order(), expected);
     service.stop().await;
 }
 
@@ -123,7 +125,15 @@ async fn a_backlog_longer_than_what_is_remembered_drains() {
 async fn files_larger_than_the_budget_go_one_by_one() {
     let service = Running::start_with(|options| options.memory = 1).await;
     let paths: Vec<PathBuf> = (1..=6).map(|each| service.wal.segment(&number(each), 1)).collect();
-    for path in &paths {
+    service.storage.open.send_replace(false);
+    let (socket, path) = (service.socket.clone(), paths[0].as_os_str().as_bytes().to_vec());
+    let first = tokio::spawn(async move { ask(&socket, Request::Push { path }).await });
+    until("one is being stored", || !service.storage.put_in_order().is_empty()).await;
+    service.settle().await;
+    assert_eq!(service.storage.put_in_order(), [number(1)], "the others wait for their turn");
+    service.storage.open.send_replace(true);
+    assert_eq!(first.await.unwrap(), Reply::Done);
+    for path in &paths[1..] {
         assert_eq!(service.push(path).await, Reply::Done);
     }
     service.stop().await;

@@ -27,6 +27,8 @@ enum What {
     Answer(Box<Answer>),
     /// It was asked, and did not answer, or not to the end.
     NoAnswer(String),
+    /// It answered something that cannot be used.
+    BadAnswer(String),
     /// There are no credentials to ask with. `lasting`: there is nowhere to look for them.
     NoCredentials { why: String, lasting: bool },
     /// It could not be asked.
@@ -56,7 +58,7 @@ enum Trouble {
     Busy,
     Encryption,
     StorageClass,
-    Archived,
+    NotReadable,
     Unsupported,
     Other,
 }
@@ -106,7 +108,12 @@ impl S3Error {
         Self::new(options, api, path, What::NotAsked(why.to_string()))
     }
 
-    /// What came was no answer; asking again may bring one.
+    /// What came cannot be used; asking again may bring what can.
+    pub(super) fn bad_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+        Self::new(options, api, path, What::BadAnswer(why.to_string()))
+    }
+
+    /// The answer did not come to its end; asking again may bring it.
     pub(super) fn no_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
         Self::new(options, api, path, What::NoAnswer(why.to_string()))
     }
@@ -154,7 +161,7 @@ impl S3Error {
             What::Answer(answer) if answer.code.is_empty() => matches!(answer.status, 400 | 401 | 403),
             What::Answer(answer) => matches!(answer.trouble(), Trouble::Credentials | Trouble::Expired),
             What::NoCredentials { .. } => true,
-            What::NoAnswer(_) | What::NotAsked(_) => false,
+            What::NoAnswer(_) | What::BadAnswer(_) | What::NotAsked(_) => false,
         }
     }
 
@@ -169,6 +176,7 @@ impl S3Error {
                 _ => true,
             },
             What::NoAnswer(why) => is_about_certificates(why),
+            What::BadAnswer(_) => false,
             What::NoCredentials { lasting, .. } => *lasting,
             What::NotAsked(_) => true,
         }
@@ -196,6 +204,7 @@ impl S3Error {
                         .into()
                 }
             },
+            What::BadAnswer(_) => "it is asked again; when this goes on, `walden check` tests the store".into(),
             What::NoCredentials { .. } => {
                 "set `s3.access_key_id` and `s3.secret_access_key`, or give credentials by the environment \
                  (AWS_ACCESS_KEY_ID, ...), a profile (`s3.profile`, AWS_SHARED_CREDENTIALS_FILE), web identity or an \
@@ -230,7 +239,7 @@ impl Answer {
             | "XAmzContentSHA256Mismatch"
             | "OperationAborted" => Trouble::Busy,
             "InvalidStorageClass" => Trouble::StorageClass,
-            "InvalidObjectState" => Trouble::Archived,
+            "InvalidObjectState" => Trouble::NotReadable,
             "NotImplemented" => Trouble::Unsupported,
             code if code.starts_with("KMS.") => Trouble::Encryption,
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => Trouble::Denied,
@@ -267,8 +276,8 @@ impl Answer {
                 )
             }
             Trouble::Denied => format!(
-                "allow this user {} on bucket \"{bucket}\"; Walden needs s3:ListBucket, s3:GetObject, s3:PutObject and \
-                 s3:AbortMultipartUpload (without s3:ListBucket a missing object cannot be told from a forbidden one), \
+                "allow this user {} on bucket \"{bucket}\"; Walden needs s3:ListBucket, \
+                 s3:ListBucketMultipartUploads, s3:GetObject, s3:PutObject and s3:AbortMultipartUpload (without s3:ListBucket a missing object cannot be told from a forbidden one), \
                  and s3:DeleteObject for deleting backups",
                 permission(api)
             ),
@@ -285,7 +294,7 @@ impl Answer {
             Trouble::StorageClass => {
                 "the store has no such storage class: check `s3.storage_class_wal` and `s3.storage_class_base`".into()
             }
-            Trouble::Archived => {
+            Trouble::NotReadable => {
                 "the object lies in an archive class: restore it in the bucket first (RestoreObject), \
                  and keep WAL and backups in classes that can be read at once"
                     .into()
@@ -353,6 +362,7 @@ impl fmt::Display for S3Error {
                 }
             }
             What::NoAnswer(why) => write!(f, "no answer: {why}"),
+            What::BadAnswer(why) => write!(f, "the answer cannot be used: {why}"),
             What::NoCredentials { why, .. } => write!(f, "no credentials: {why}"),
             What::NotAsked(why) => f.write_str(why),
         }
@@ -386,7 +396,7 @@ mod tests {
             (400, "BadDigest", Trouble::Busy, "overloaded"),
             (400, "KMS.DisabledException", Trouble::Encryption, "kms_key"),
             (400, "InvalidStorageClass", Trouble::StorageClass, "storage_class"),
-            (403, "InvalidObjectState", Trouble::Archived, "archive class"),
+            (403, "InvalidObjectState", Trouble::NotReadable, "archive class"),
             (501, "NotImplemented", Trouble::Unsupported, "create_only"),
             (400, "Strange", Trouble::Other, "walden check"),
         ];

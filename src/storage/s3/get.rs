@@ -13,6 +13,8 @@ use crate::storage::{Key, ObjectMeta};
 
 /// A body whose connection broke is continued when at least so many bytes of it came; else the whole read is repeated.
 const PROGRESS: usize = 64 << 10;
+/// Bytes reserved at most because an answer says that it is so long.
+const RESERVED: usize = 64 << 20;
 
 impl S3Storage {
     /// Bytes of an object. A body whose connection breaks is asked for again from there, from the same object.
@@ -22,24 +24,25 @@ impl S3Storage {
         }
         let path = self.path(key.as_str());
         let mut got = BytesMut::new();
-        let mut tag = None;
+        let mut etag = None;
         loop {
             let before = got.len();
             let rest = range.start + before as u64..range.end;
-            let (mut response, _place) = match self.request(&path, &rest, tag.clone()).await {
+            let (mut response, _place) = match self.request(&path, &rest, etag.clone()).await {
                 Ok(response) => response,
                 Err(error) if before == 0 && error.says_absent() => return Ok(None),
                 Err(error) if before == 0 && error.says_beyond_end() => return Ok(Some(Bytes::new())),
                 Err(error) if error.has_status(412) => {
-                    return Err(S3Error::no_answer(&self.options, "GetObject", &path, "the object changed meanwhile"));
+                    return Err(S3Error::bad_answer(&self.options, "GetObject", &path, "the object changed meanwhile"));
                 }
                 Err(error) => return Err(error),
             };
             if first_byte(response.content_range()) != Some(rest.start) {
-                return Err(S3Error::no_answer(&self.options, "GetObject", &path, "the answer is another range"));
+                return Err(S3Error::bad_answer(&self.options, "GetObject", &path, "the answer is another range"));
             }
-            got.reserve(response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
-            tag = response.e_tag().map(str::to_string);
+            let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+            got.reserve(length.min(RESERVED));
+            etag = response.e_tag().map(str::to_string);
             let broken = loop {
                 match response.body.try_next().await {
                     Ok(Some(piece)) => got.extend_from_slice(&piece),
@@ -51,7 +54,7 @@ impl S3Storage {
                     Err(error) => break error,
                 }
             };
-            if got.len() - before < PROGRESS || tag.is_none() {
+            if got.len() - before < PROGRESS || etag.is_none() {
                 let why = format!("the answer was cut off: {}", chain(&broken));
                 return Err(S3Error::no_answer(&self.options, "GetObject", &path, &why));
             }
@@ -90,7 +93,7 @@ impl S3Storage {
         }
         // It was put in between.
         let found = self.head_object(key, &path).await?;
-        let torn = || S3Error::no_answer(&self.options, "HeadObject", &path, "the object is there and is not");
+        let torn = || S3Error::bad_answer(&self.options, "HeadObject", &path, "the object is there and is not");
         found.map(Some).ok_or_else(torn)
     }
 
@@ -126,7 +129,8 @@ impl S3Storage {
 
     /// A time that the store must tell: without it nobody knows what is old.
     pub(super) fn time(&self, api: &'static str, path: &str, time: Option<&DateTime>) -> Result<SystemTime, S3Error> {
-        time.map(system_time).ok_or_else(|| S3Error::no_answer(&self.options, api, path, "it tells no time of storing"))
+        time.map(system_time)
+            .ok_or_else(|| S3Error::bad_answer(&self.options, api, path, "it tells no time of storing"))
     }
 }
 

@@ -33,7 +33,7 @@ impl S3Storage {
             token = found.next_continuation_token;
             if token.is_none() && found.is_truncated == Some(true) {
                 let why = "the listing is cut and does not say where it goes on";
-                return Err(S3Error::no_answer(options, "ListObjectsV2", &path, why));
+                return Err(S3Error::bad_answer(options, "ListObjectsV2", &path, why));
             }
             if entries.len() >= LIST_PAGE || token.is_none() {
                 break;

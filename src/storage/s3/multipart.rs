@@ -149,7 +149,7 @@ impl S3Storage {
             }
             if found.next_key_marker.is_none() {
                 let why = "the listing is cut and does not say where it goes on";
-                return Err(S3Error::no_answer(options, "ListMultipartUploads", &options.prefix, why));
+                return Err(S3Error::bad_answer(options, "ListMultipartUploads", &options.prefix, why));
             }
             (key_marker, upload_marker) = (found.next_key_marker, found.next_upload_id_marker);
         }

@@ -74,6 +74,20 @@ async fn files_of_another_identity_leave_no_object() {
 }
 
 #[tokio::test]
+async fn files_that_do_not_say_whose_they_are_are_judged_by_the_data_directory_they_lie_in() {
+    let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
+    let cluster = cluster_in(storage.clone()).await;
+    let history = wal.ready("00000002.history", b"1\t0/200100\tno recovery target specified\n");
+    let ours = cluster.description.system_identifier.0;
+    wal.belongs_to(ours + 1);
+    let error = pusher(&cluster).push(&history).await.unwrap_err();
+    assert!(matches!(find::<Refused>(&error), Some(Refused::Cluster { .. })), "{error:#}");
+    assert_eq!(storage.head(&cluster.layout.wal(&"00000002.history".parse().unwrap())).await.unwrap(), None);
+    wal.belongs_to(ours);
+    assert_eq!(pusher(&cluster).push(&history).await.unwrap(), Stored::Now);
+}
+
+#[tokio::test]
 async fn a_name_that_is_no_wal_file_is_refused() {
     let wal = PgWal::new();
     let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
