@@ -180,6 +180,7 @@ impl<'a> Fact<'a> {
     ///
     /// # Errors
     /// If the record is of a kind that says something, but not readable.
+    #[inline]
     pub fn read(record: &Record<'a>) -> Result<Option<Self>, Unreadable> {
         let read = match record.header.rmgr {
             rmgr::HEAP => heap::read(record),

@@ -20,6 +20,7 @@ const IS_SUPER: u8 = 0x08;
 const IS_PARTITION_MOVE: u8 = 0x10;
 
 /// The heap's first resource manager.
+#[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     match record.header.info & OPERATION {
         INSERT => rows(record, RowChange::Inserted, 1),

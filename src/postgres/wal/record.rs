@@ -150,6 +150,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Takes a record apart. `bytes` may be its first part only, if the headers of its parts are in there.
+    #[inline]
     pub(super) fn read(major: MajorVersion, lsn: Lsn, end: Lsn, header: Header, bytes: &'a [u8]) -> Result<Self, Why> {
         let total = header.total_length as usize;
         let (mut top_xid, mut block, mut main_length) = (None, None, 0);

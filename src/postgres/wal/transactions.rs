@@ -55,6 +55,7 @@ pub struct DroppedStatistics {
     pub object: u64,
 }
 
+#[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let fact = match record.header.info & 0x70 {
         COMMIT => Fact::End(end(record, true, false)?),
