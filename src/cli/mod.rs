@@ -5,13 +5,16 @@ mod check;
 mod config;
 mod context;
 mod exit;
+mod find;
 mod init;
 mod output;
+mod planning;
 mod progress;
 mod repo;
 mod restore;
 mod serve;
 mod status;
+mod target;
 mod wal;
 
 use std::ffi::OsString;
@@ -58,6 +61,10 @@ enum Verb {
     Wal(wal::Args),
     /// Copy, verify and measure everything that is kept of the cluster.
     Repo(repo::Args),
+    /// Find what happened: tables dropped or truncated, rows deleted, restore points; and how to restore to just before.
+    Find(find::Args),
+    /// Show how a moment would be restored, without doing anything; without a target what can be restored at all.
+    Target(target::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),
     /// Show the settings in force, or a commented example file.
@@ -128,6 +135,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Repo(args) => {
             let context = context()?;
             context.block_on(repo::run(&context, args))
+        }
+        Verb::Find(args) => {
+            let context = context()?;
+            context.block_on(find::run(&context, &args))
+        }
+        Verb::Target(args) => {
+            let context = context()?;
+            context.block_on(target::run(&context, &args))
         }
         Verb::Restore(args) => {
             let context = context()?;

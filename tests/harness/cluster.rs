@@ -177,13 +177,34 @@ impl Cluster {
 
     /// Runs SQL through psql, unaligned, no headings; panics when it fails.
     pub fn sql(&self, sql: &str) -> String {
-        let output = self.try_sql(sql);
+        self.sql_in("postgres", sql)
+    }
+
+    /// The same in another database than `postgres`.
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.psql(database, sql);
         assert!(output.success(), "{sql}\n{}\n{}", output.stderr, self.log());
         output.stdout.trim_end().to_string()
     }
 
+    /// Runs statements one by one, as most that cannot run in a transaction need it.
+    pub fn sql_each(&self, statements: &str) {
+        let each: Vec<&str> = statements.split("; ").collect();
+        let output = self.psql_each("postgres", &each);
+        assert!(output.success(), "{statements}\n{}\n{}", output.stderr, self.log());
+    }
+
     /// Runs SQL and says how that went.
     pub fn try_sql(&self, sql: &str) -> process::Output {
+        self.psql("postgres", sql)
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> process::Output {
+        self.psql_each(database, &[sql])
+    }
+
+    /// One session, each text for itself.
+    fn psql_each(&self, database: &str, texts: &[&str]) -> process::Output {
         let mut psql = process::command(Major::with_clients().program("psql"));
         psql.args([
             "-XqAt",
@@ -192,12 +213,12 @@ impl Cluster {
             "-U",
             "walden",
             "-d",
-            "postgres",
+            database,
             "-p",
             &self.port.to_string(),
             "-h",
         ]);
-        process::finish(psql.arg(&self.socket_folder).args(["-c", sql]))
+        process::finish(psql.arg(&self.socket_folder).args(texts.iter().flat_map(|text| ["-c", text])))
     }
 
     /// A libpq connection string.

@@ -82,15 +82,33 @@ impl Cluster {
     pub fn open_ledger_with_history(&self) {
         self.open_ledger();
         self.sql("create publication history for all tables");
-        self.sql("select pg_create_logical_replication_slot('history', 'pgoutput')");
+        self.record_history();
     }
 
     /// All commits of ledger rows since the ledger was opened.
     pub fn history(&self) -> History {
+        self.history_with(Vec::new())
+    }
+
+    /// The history of a timeline that left `parent`'s at `switch`, recorded since by [`record_history`](Self::record_history).
+    pub fn history_after(&self, parent: &History, switch: u64) -> History {
+        self.history_with(parent.commits.iter().filter(|commit| commit.lsn < switch).cloned().collect())
+    }
+
+    /// Records commits from here on.
+    pub fn record_history(&self) {
+        self.sql("select pg_create_logical_replication_slot('history', 'pgoutput')");
+    }
+
+    fn history_with(&self, mut commits: Vec<Commit>) -> History {
+        let known: Rows = commits.iter().flat_map(|commit| commit.rows.iter().copied()).collect();
         let mut rows: HashMap<u32, Rows> = HashMap::new();
         for line in self.sql("select xmin, id from ledger").lines() {
             let (xid, id) = line.split_once('|').expect("xmin and id");
-            rows.entry(xid.parse().expect("an xid")).or_default().insert(id.parse().expect("an id"));
+            let id = id.parse().expect("an id");
+            if !known.contains(&id) {
+                rows.entry(xid.parse().expect("an xid")).or_default().insert(id);
+            }
         }
         // A commit message: `C`, flags, then position, end and time, eight bytes each.
         let decoded = self.sql(
@@ -100,7 +118,6 @@ impl Cluster {
              'publication_names', 'history') where get_byte(data, 0) = 67",
         );
         let number = |text: &str| u64::from_str_radix(text, 16).expect("eight bytes");
-        let mut commits: Vec<Commit> = Vec::new();
         for line in decoded.lines() {
             let fields: Vec<&str> = line.split('|').collect();
             let xid = fields[0].parse().expect("an xid");

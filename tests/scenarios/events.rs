@@ -38,7 +38,7 @@ fn indexing(walden: &Walden) -> Value {
 }
 
 /// Waits until the service has read the names of what is there now.
-fn names_are_recorded(walden: &Walden) {
+pub fn names_are_recorded(walden: &Walden) {
     let read_at = |status: &Value| status["names_read_at"].as_str().unwrap_or_default().to_string();
     for _ in 0..2 {
         let before = read_at(&indexing(walden));

@@ -9,6 +9,7 @@ mod backup_crash;
 mod check;
 mod errors;
 mod events;
+mod find;
 mod foundation;
 mod http;
 mod oracle;

@@ -1,77 +1,41 @@
 //! `walden restore`: plan, then clean → files → recovery → finish → start.
 
 mod progress;
-mod render;
+pub mod render;
+pub mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::Instant;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
+use target::{MEANINGS, TargetArgs};
 
+use super::planning::{self, Planning};
 use super::progress::{Step, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::{RecoveryPlan, Request, Target, TimelineChoice, Unreachable, load, parse_time, plan};
-use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::BackupId;
+use crate::postgres::catalog::{PastRestore, RecoveryPlan};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
 use crate::postgres::restore::start::{self, Recovered};
-use crate::postgres::restore::{Restored, files, programs, restore};
-use crate::postgres::types::Lsn;
-
-const TARGETS: &str = "\
-Without a target: --latest. A target means exactly what PostgreSQL understands by it:
-  --time T    the state before the first commit later than T; exclusive: not earlier than T
-  --lsn L     up to and including the first WAL record that begins at or after L; exclusive: before it. What
-              pg_current_wal_lsn() shows after a commit is its end: add --exclusive to leave out what follows.
-              With --exclusive L may be where the archived WAL ends, or where a gap begins: all WAL before it
-  --xid X     up to and including the end of that transaction; exclusive: just before its end
-  --name N    up to the first restore point of that name after the backup
-A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
-
-/// How long ago a segment behind a gap must have been stored for the gap to count, and how often it is looked at before.
-const FRESH_GAP: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
-const FRESH_GAP_LOOKS: usize = 12;
+use crate::postgres::restore::{Restored, files, past, programs, restore};
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("target"), after_help = TARGETS)]
+#[command(after_help = format!("Without a target: --latest. {MEANINGS}"))]
 pub struct Args {
     /// Where to restore to: a folder that does not exist or is empty.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     to_dir: Option<PathBuf>,
-    /// A moment: RFC 3339 or 'YYYY-MM-DD HH:MM:SS[.ffffff][±HH[:MM]]'; without an offset it is UTC.
-    #[arg(long, group = "target", value_name = "T")]
-    time: Option<String>,
-    /// A place in the WAL, such as 16/B374D848.
-    #[arg(long, group = "target", value_name = "LSN")]
-    lsn: Option<Lsn>,
-    /// A transaction id. Where it lies is not known, so the oldest usable backup is taken unless --backup names another.
-    #[arg(long, group = "target", value_name = "X", value_parser = clap::value_parser!(u64).range(3..))]
-    xid: Option<u64>,
-    /// A restore point (pg_create_restore_point). The backup is chosen as with --xid.
-    #[arg(long, group = "target", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    name: Option<String>,
-    /// As soon as the cluster is consistent: the end of the backup.
-    #[arg(long, group = "target")]
-    immediate: bool,
-    /// All archived WAL.
-    #[arg(long, group = "target")]
-    latest: bool,
-    /// Leave out what lies exactly at the target.
-    #[arg(long, conflicts_with_all = ["name", "immediate", "latest"])]
-    exclusive: bool,
-    /// Which timeline to follow: latest, current (the backup's own) or a number.
-    #[arg(long, default_value = "latest", value_name = "TIMELINE")]
-    timeline: TimelineChoice,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Put a tablespace elsewhere; OLD is its location or OID. May be repeated.
     #[arg(long, value_name = "OLD=NEW")]
     tablespace: Vec<Relocation>,
@@ -81,9 +45,6 @@ pub struct Args {
     /// The restored cluster replaces its source: it goes on archiving into the same repository. Else archiving is off.
     #[arg(long)]
     keep_archiving: bool,
-    /// Begin with this backup, as `walden backup list` names it.
-    #[arg(long, value_name = "ID")]
-    backup: Option<BackupId>,
     /// Print the plan and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -118,12 +79,13 @@ struct Report<'a> {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    let request = request(&args)?;
     if !args.dry_run {
         refuse_root()?;
     }
-    let cluster = context.cluster().await?;
-    let plan = match decide(&cluster, &request).await? {
+    let planning = Planning::open(context, args.target.needs_index()).await?;
+    let request = args.target.resolve(&planning).await?;
+    let cluster = planning.cluster.clone();
+    let plan = match planning.decide(&request).await? {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
     };
@@ -154,7 +116,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         check_archiving(&restored.archiving, data_directory)?;
     }
     let recovered = match &programs {
-        Some(programs) => Some(follow(context, programs, data_directory, args.port, &restored).await?),
+        Some(programs) => Some(follow(context, programs, data_directory, args.port, &plan, &restored).await?),
         None => None,
     };
     match (context.format, &recovered) {
@@ -171,80 +133,35 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Plans; where a gap is so fresh that it may only be the order in which segments are being stored, looks again.
-async fn decide(cluster: &Cluster, request: &Request) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
-    let unknown = "check that the repository is reachable and that this user may read all of it";
-    for _ in 0..FRESH_GAP_LOOKS {
-        let facts = load::load(cluster).await.hint(unknown)?;
-        match plan(&facts, request) {
-            Err(refused) if facts.may_close(&refused, chrono::Utc::now(), FRESH_GAP) => {
-                tracing::info!("{}: looking again, for segments are being archived", refused.reason);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            decided => return Ok(decided),
-        }
-    }
-    Ok(plan(&load::load(cluster).await.hint(unknown)?, request))
-}
-
 async fn follow(
     context: &Context,
     programs: &Path,
     data_directory: &Path,
     port: Option<u16>,
+    plan: &RecoveryPlan,
     restored: &Restored,
 ) -> anyhow::Result<Recovered> {
+    let begun = Instant::now();
     // The role that reaches the source reaches the restored server, too.
     let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
     let watch = progress::Replay::new();
     let only = recovery::only_for_recovery(&restored.settings);
     let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
     watch.end();
-    recovered
-}
-
-fn request(args: &Args) -> anyhow::Result<Request> {
-    let target = match (&args.time, args.lsn, args.xid, &args.name) {
-        (Some(text), ..) => Target::Time(moment(text)?),
-        (_, Some(lsn), ..) => Target::Lsn(lsn),
-        (_, _, Some(xid), _) => Target::Xid(without_epoch(xid)?),
-        (.., Some(name)) => Target::Name(restore_point(name)?),
-        _ if args.immediate => Target::Immediate,
-        _ => Target::Latest,
+    let mut recovered = recovered?;
+    recovered.check(&plan.stop);
+    let took = PastRestore {
+        at: chrono::Utc::now(),
+        plain_bytes: plan.backup.plain_bytes,
+        seconds_for_files: restored.seconds_for_files + restored.seconds_for_fsync,
+        segments: plan.segments,
+        seconds_for_replay: begun.elapsed().as_secs_f64(),
     };
-    if args.exclusive && target == Target::Latest {
-        bail!(with_hint(anyhow!("--exclusive needs --time, --lsn or --xid"), "without a target all WAL is replayed"));
+    // Only an estimate depends on it.
+    if let Err(error) = past::add(planning::local_folder(&context.settings), took) {
+        tracing::debug!("{error:#}");
     }
-    Ok(Request { target, inclusive: !args.exclusive, timeline: args.timeline, backup: args.backup.clone() })
-}
-
-fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
-    let (time, had_offset) = parse_time(text)?;
-    if !had_offset {
-        tracing::info!("\"{text}\" has no offset and is taken as UTC");
-    }
-    Ok(time)
-}
-
-/// A transaction id as WAL has it. One with an epoch is refused: the same low bits come again with each epoch, and the
-/// server would stop at whichever comes first.
-fn without_epoch(xid: u64) -> anyhow::Result<u32> {
-    let narrow = u32::try_from(xid);
-    narrow.map_err(|_| anyhow!("transaction id {xid} has an epoch: PostgreSQL finds transactions by their low 32 bits only")).hint(
-        format!(
-            "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older, by --xid {} with --backup",
-            xid as u32
-        ),
-    )
-}
-
-/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
-fn restore_point(name: &str) -> anyhow::Result<String> {
-    ensure!(
-        name.len() < 64 && !name.contains('\0'),
-        "\"{name}\" is no name of a restore point: it has at most 63 bytes"
-    );
-    Ok(name.to_string())
+    Ok(recovered)
 }
 
 fn refuse_root() -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
-use crate::postgres::catalog::{RecoveryPlan, Unreachable, postgresql_time};
+use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::files::Destination;
 use crate::postgres::restore::recovery::TargetAction;
@@ -61,6 +61,13 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
     let mut table = Table::new(&["", ""]);
     let mut row = |name: &str, value: String| table.row([name.to_string(), value]);
     row("target", plan.target.clone());
+    row("stops", plan.stop.words());
+    if let Some(Neighbours { last_included, first_excluded }) = &plan.transactions {
+        let none = |why: &str| why.to_string();
+        row("last included", last_included.map_or_else(|| none("none since the backup began"), transaction));
+        row("first excluded", first_excluded.map_or_else(|| none("none that is archived"), transaction));
+    }
+    plan.notes.iter().for_each(|note| row("", note.clone()));
     row("backup", format!("{} ({})", backup.id, plan.reason));
     row(
         "",
@@ -90,6 +97,9 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
     if let Some(end) = plan.wal_end {
         row("WAL ends", format!("before {end}, although fetching could go on"));
     }
+    if let Some(seconds) = plan.expected_seconds {
+        row("expected", format!("about {}, as past restores took", duration(seconds)));
+    }
     if let Some(destination) = destination {
         row("to", destination.data_directory.display().to_string());
         for (oid, place) in &destination.tablespaces {
@@ -99,6 +109,20 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
     settings.iter().for_each(|(name, value)| row("setting", format!("{name} = '{value}'")));
     plan.warnings.iter().for_each(|warning| row("warning", warning.clone()));
     table.render().trim_start_matches('\n').to_string()
+}
+
+fn transaction(transaction: Transaction) -> String {
+    let Transaction { xid, lsn, time } = transaction;
+    format!("transaction {xid}, committed {} at {lsn}", postgresql_time(time))
+}
+
+/// So many seconds, as precise as an estimate is.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..90.0 => format!("{seconds:.0} s"),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
 }
 
 /// The files are there.
@@ -113,8 +137,11 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
         restored.seconds_for_fsync,
     );
     let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
+    if let Some(included) = plan.transactions.and_then(|transactions| transactions.last_included) {
+        let _ = writeln!(text, "  up to and including {}", transaction(included));
+    }
     text.push_str(&archiving(&restored.archiving));
-    for warning in plan.warnings.iter().chain(&restored.notes) {
+    for warning in plan.notes.iter().chain(&plan.warnings).chain(&restored.notes) {
         let _ = writeln!(text, "note: {warning}");
     }
     text

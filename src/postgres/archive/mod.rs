@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod identity;
 mod limit;
 pub mod line;
+pub mod locate;
 mod miss;
 pub mod push;
 pub mod summarize;

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use super::fetch::{check_description, with_repair_hint};
 use crate::codec::{Check, Damaged, open_envelope, unseal};
 use crate::error::with_hint;
-use crate::postgres::catalog::WAL_KIND;
+use crate::postgres::catalog::{Look, Probe, Question, Seen, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, WalFileName};
 use crate::postgres::wal::{EndingFinder, Endings, STORED, Seam, Summarizer, Summary, join};
@@ -54,24 +54,55 @@ pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Resul
 /// exactly. A record that begins in it and goes on in the next one is the next one's. `None` and errors: as of
 /// [`summary_of`].
 pub async fn ends_in(cluster: &Cluster, segment: SegmentName, from: Lsn) -> anyhow::Result<Option<Endings>> {
-    let size = cluster.description.segment_size;
+    let behind = segment.start(cluster.description.segment_size);
+    let finder = |start| EndingFinder::new(start, behind, from);
+    let read = read_joined(cluster, segment, may_end, finder, EndingFinder::push).await?;
+    Ok(read.map(EndingFinder::finish))
+}
+
+/// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
+/// answer.
+pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
+    let (segment, probe) = (question.segment, |start| Probe::new(question.clone(), start));
+    let matters = |earlier: &Summary, later: &Summary| match question.look {
+        Look::Record | Look::Change(_) | Look::InPlace(_) => true,
+        Look::Later { .. } | Look::End(_) | Look::RestorePoint(_) => may_end(earlier, later),
+    };
+    let read = read_joined(cluster, segment, matters, probe, Probe::push).await?;
+    Ok(read.ok_or_else(|| vanished(segment))?.finish())
+}
+
+/// Hands the content of a segment to the state made by `begin`, which is told where reading starts: also that of the
+/// segments that hold the beginning of the record that the segment begins with, if it `matters`.
+async fn read_joined<S: Send + 'static>(
+    cluster: &Cluster,
+    segment: SegmentName,
+    matters: impl Fn(&Summary, &Summary) -> bool,
+    begin: impl FnOnce(Lsn) -> S,
+    push: fn(&mut S, &[u8]),
+) -> anyhow::Result<Option<S>> {
     let Some(summary) = summary_of(cluster, segment).await? else { return Ok(None) };
-    let segments = reading_for(cluster, segment, summary).await?;
-    let start = segments.first().unwrap_or(&segment).start(size);
-    let mut finder = EndingFinder::new(start, segment.start(size), from);
+    let segments = reading_for(cluster, segment, summary, matters).await?;
+    let mut state = begin(segments.first().unwrap_or(&segment).start(cluster.description.segment_size));
     for name in segments {
-        let read = read(cluster, name, finder, EndingFinder::push).await?;
-        finder = read.ok_or_else(|| {
-            let error = anyhow!("WAL segment \"{name}\" vanished while the archive was read");
-            with_hint(error, "find out with `walden wal list` what is missing")
-        })?;
+        state = read(cluster, name, state, push).await?.ok_or_else(|| vanished(name))?;
     }
-    Ok(Some(finder.finish()))
+    Ok(Some(state))
+}
+
+fn vanished(name: SegmentName) -> anyhow::Error {
+    let error = anyhow!("WAL segment \"{name}\" vanished while the archive was read");
+    with_hint(error, "find out with `walden wal list` what is missing")
 }
 
 /// The segments to read, in order, for what ends in `segment`: also those that hold the beginning of the record that it
 /// begins with, if that one matters. Where they are not archived, or broken, no recovery gets to the record.
-async fn reading_for(cluster: &Cluster, segment: SegmentName, summary: Summary) -> anyhow::Result<Vec<SegmentName>> {
+async fn reading_for(
+    cluster: &Cluster,
+    segment: SegmentName,
+    summary: Summary,
+    matters: impl Fn(&Summary, &Summary) -> bool,
+) -> anyhow::Result<Vec<SegmentName>> {
     let mut segments = vec![segment];
     let mut later = summary;
     // A record that began before and goes on behind is followed further back.
@@ -80,7 +111,7 @@ async fn reading_for(cluster: &Cluster, segment: SegmentName, summary: Summary) 
         && let Some(name) = before(segments[0], &later, cluster.description.segment_size)
         && let Some(earlier) = summary_of(cluster, name).await?
     {
-        if earlier.stop.is_some() || (segments.len() == 1 && !may_end(&earlier, &later)) {
+        if earlier.stop.is_some() || (segments.len() == 1 && !matters(&earlier, &later)) {
             break;
         }
         segments.insert(0, name);

@@ -135,6 +135,7 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     let histories = load_histories(cluster, &wal.histories).await?;
     Ok(Facts {
         cluster: cluster.description.name.clone(),
+        read_at: Utc::now(),
         backups: backups.complete,
         damaged_backups: backups.damaged.into_iter().collect(),
         unfinished_backups: backups.unfinished,

@@ -1,29 +1,42 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
+mod choose;
+mod event_target;
 mod events;
+mod expected;
 pub mod load;
+mod look;
 mod model;
 mod moments;
 mod path;
+mod place;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod ranges;
+mod refuse;
 mod removal;
+mod stop;
 mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
+mod windows;
 
+pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
+pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
+pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Around, Moments, Unknown};
+pub use moments::{Around, Moments, NoIndex, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
-pub use plan::{Facts, RecoveryPlan, plan};
+pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
+pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
+pub use windows::{Edge, Unrestorable, Window, Windows, windows};

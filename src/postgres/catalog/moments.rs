@@ -56,7 +56,32 @@ pub enum Unknown {
     /// Replay comes to an end here: the record at `lsn` is not valid, or is not the one that follows.
     #[error("WAL segment {segment} is broken at {lsn}: nothing behind it can be replayed")]
     Broken { segment: SegmentName, lsn: Lsn },
+    /// There is no index.
+    #[error("WAL is not indexed here")]
+    NoIndex,
     /// The index itself cannot be read.
     #[error("the local index cannot be read: {0}")]
     Failed(String),
+}
+
+/// No index. Moments that need none can be planned nevertheless.
+#[derive(Debug, Clone, Copy)]
+pub struct NoIndex;
+
+impl Moments for NoIndex {
+    fn first_later(&self, _: TimelineId, _: u64, _: u64, _: Timestamp, _: bool) -> Result<Option<u64>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn ending(&self, _: Xid, _: TimelineId, _: u64, _: u64) -> Result<Vec<u64>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn around(&self, _: TimelineId, _: Lsn) -> Result<Around, Unknown> {
+        Err(Unknown::NoIndex)
+    }
 }

@@ -70,6 +70,21 @@ impl TimelinePath {
         self.history.timeline
     }
 
+    /// Where the line enters the timeline that it leads to.
+    pub fn begin(&self) -> Lsn {
+        self.history.begin_of(self.history.timeline).unwrap_or_default()
+    }
+
+    /// The timeline that the byte at `lsn` belongs to on the line.
+    pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
+        self.history.timeline_at(lsn)
+    }
+
+    /// Where a segment begins.
+    pub fn start(&self, segment: SegmentName) -> Lsn {
+        segment.start(self.size)
+    }
+
     /// The line as a list, from the timeline given on.
     pub fn steps(&self, from: TimelineId) -> Vec<PathStep> {
         let line: Vec<TimelineId> = self.history.path().collect();

@@ -5,8 +5,10 @@ use std::fmt;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use super::event_target::EventTarget;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, ParseError, TimelineId};
+use crate::postgres::wal::Xid;
 
 /// Where replay stops; each as PostgreSQL understands it (xlogrecovery.c, recoveryStopsBefore and -After).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,9 +19,11 @@ pub enum Target {
     /// After the first record that begins at or after this; exclusive: before it.
     Lsn(Lsn),
     /// After this transaction's commit or abort; exclusive: before it. Without the epoch, which WAL does not have.
-    Xid(u32),
+    Xid(Xid),
     /// After the first restore point of this name.
     Name(String),
+    /// After something that happened; exclusive: just before it.
+    Event(EventTarget),
     /// As soon as the cluster is consistent: at the backup's end.
     Immediate,
     /// After all WAL that is archived.
@@ -58,6 +62,8 @@ impl Request {
     /// The arguments of `walden restore` that ask for this.
     pub fn arguments(&self) -> String {
         let mut text = match &self.target {
+            Target::Event(event) if self.inclusive => format!("--after {}", event.id),
+            Target::Event(event) => format!("--before {}", event.id),
             Target::Time(time) => format!("--time '{}'", postgresql_time(*time)),
             Target::Lsn(lsn) => format!("--lsn {lsn}"),
             Target::Xid(xid) => format!("--xid {xid}"),
@@ -65,7 +71,7 @@ impl Request {
             Target::Immediate => "--immediate".into(),
             Target::Latest => "--latest".into(),
         };
-        if !self.inclusive {
+        if !self.inclusive && !matches!(self.target, Target::Event(_)) {
             text.push_str(" --exclusive");
         }
         match self.timeline {
@@ -93,23 +99,11 @@ impl Request {
             (Target::Xid(xid), true) => format!("up to and including the end of transaction {xid}"),
             (Target::Xid(xid), false) => format!("up to just before the end of transaction {xid}"),
             (Target::Name(name), _) => format!("up to the first restore point \"{name}\""),
+            (Target::Event(event), true) => format!("up to and including {}", event.words),
+            (Target::Event(event), false) => format!("up to just before {}", event.words),
             (Target::Immediate, _) => "as soon as the cluster is consistent: the end of the backup".into(),
             (Target::Latest, _) => "everything that is archived".into(),
         }
-    }
-
-    /// The settings that make PostgreSQL stop there. One setting of a target at most: two are a fatal error.
-    pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let target = match &self.target {
-            Target::Time(time) => ("recovery_target_time", postgresql_time(*time)),
-            Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
-            Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
-            Target::Name(name) => ("recovery_target_name", name.clone()),
-            Target::Immediate => ("recovery_target", "immediate".into()),
-            Target::Latest => return Vec::new(),
-        };
-        let inclusive = if self.inclusive { "on" } else { "off" };
-        vec![target, ("recovery_target_inclusive", inclusive.into())]
     }
 }
 
@@ -223,23 +217,6 @@ mod tests {
         ] {
             assert!(parse_time(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn exactly_one_target_is_set() {
-        let lsn = Target::Lsn(Lsn(0x1000028));
-        for (target, expected) in [
-            (Target::Time(DateTime::UNIX_EPOCH), "recovery_target_time=1970-01-01 00:00:00.000000+00"),
-            (lsn, "recovery_target_lsn=0/1000028"),
-            (Target::Xid(745), "recovery_target_xid=745"),
-            (Target::Name("it's".into()), "recovery_target_name=it's"),
-            (Target::Immediate, "recovery_target=immediate"),
-        ] {
-            let settings = Request { inclusive: false, ..Request::new(target) }.settings();
-            let shown: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            assert_eq!(shown, [expected, "recovery_target_inclusive=off"]);
-        }
-        assert!(Request::new(Target::Latest).settings().is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::stop::Kind;
 use super::target::{Request, postgresql_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
@@ -31,6 +32,26 @@ pub enum Reason {
     BeyondArchive { end: Lsn, timeline: TimelineId, last_stored: Option<DateTime<Utc>> },
     #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
     Gap { first_missing: SegmentName, resumes: SegmentName },
+    #[error("WAL segment {segment} is broken at {lsn}: nothing behind it can be replayed")]
+    Broken { segment: SegmentName, lsn: Lsn },
+    #[error("{what} in the archived WAL of timeline {timeline} that follows a backup, {}", searched_text(.searched))]
+    NotFound { what: String, timeline: TimelineId, searched: Vec<(Lsn, Lsn)> },
+    #[error("event {id} is on timeline {event_timeline}, which timeline {timeline} had left before")]
+    EventElsewhere { id: String, timeline: TimelineId, event_timeline: TimelineId },
+    #[error("the archived WAL has no record at {lsn}, where event {id} should be")]
+    EventNotFound { id: String, lsn: Lsn },
+}
+
+impl Reason {
+    /// How the moment lies to what is archived.
+    pub fn kind(&self) -> Kind {
+        if matches!(self, Self::BeyondArchive { .. }) { Kind::Future } else { Kind::NoData }
+    }
+}
+
+fn searched_text(searched: &[(Lsn, Lsn)]) -> String {
+    let stretches: Vec<String> = searched.iter().map(|(from, to)| format!("from {from} to {to}")).collect();
+    stretches.join(" and ")
 }
 
 fn stored_text(stored: &Option<DateTime<Utc>>) -> String {
@@ -58,6 +79,7 @@ impl Nearest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreachable {
     pub target: String,
+    pub kind: Kind,
     pub reason: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_before: Option<Nearest>,
@@ -86,6 +108,19 @@ impl Unreachable {
             Reason::BeyondArchive { .. } => {
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; else choose the moment before".into()
             }
+            Reason::Broken { segment, .. } => format!(
+                "`walden wal show {segment}` says more; if the server or another archive has the segment whole, keep it, \
+                 and take a new backup"
+            ),
+            Reason::NotFound { .. } => {
+                "`walden find --kind restore-point` lists restore points; for another timeline add --timeline, or name the \
+                 moment by --time or --lsn"
+                    .into()
+            }
+            Reason::EventElsewhere { event_timeline, .. } => {
+                format!("leave out --timeline, or use --timeline {event_timeline}")
+            }
+            Reason::EventNotFound { .. } => "`walden find` lists the events there are".into(),
             Reason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
         }
     }

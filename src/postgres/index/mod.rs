@@ -70,9 +70,7 @@ impl Index {
     /// Opens the cluster's index in a folder, or makes it: also in place of one that has another form or is damaged.
     /// Errors: the file cannot be made or used.
     pub fn open(folder: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
-        let id = cluster.repository.marker().id.get(..8).unwrap_or_default();
-        let path = folder.join(format!("{}-{id}.index", cluster.description.name));
-        let path = path.as_path();
+        let path = &file(folder, cluster);
         let opened = prepare(path, cluster).with_context(|| format!("cannot use the index \"{}\"", path.display()));
         let connection = opened.hint(
             "the folder of `catalog.cache` must be writable by the user who runs Walden; the index can be deleted at any \
@@ -98,6 +96,11 @@ impl Index {
             size: description.segment_size,
             path,
         }
+    }
+
+    /// Whether the cluster has an index in a folder.
+    pub fn is_in(folder: &Path, cluster: &Cluster) -> bool {
+        file(folder, cluster).exists()
     }
 
     /// Where it is kept; `None` for a temporary one.
@@ -126,6 +129,12 @@ impl Index {
     fn reach(&self) -> u64 {
         XID_REUSE / self.size.bytes()
     }
+}
+
+/// The file of a cluster's index.
+fn file(folder: &Path, cluster: &Cluster) -> PathBuf {
+    let id = cluster.repository.marker().id.get(..8).unwrap_or_default();
+    folder.join(format!("{}-{id}.index", cluster.description.name))
 }
 
 /// Opens or makes the file.

@@ -6,6 +6,7 @@ mod conf;
 pub mod configuration;
 pub mod files;
 mod finish;
+pub mod past;
 pub mod programs;
 mod queue;
 mod reads;

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::programs;
 use super::server_log::{Phase, ServerLog};
 use crate::error::{Hint, with_hint};
+use crate::postgres::catalog::StopAt;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{ControlFile, Lsn, TimelineId};
 
@@ -55,6 +56,24 @@ pub struct Recovered {
     pub pid: Option<u32>,
     /// How to stop it, and to start it without Walden.
     pub programs: PathBuf,
+}
+
+impl Recovered {
+    /// Compares where replay stopped with where it was to stop.
+    pub fn check(&mut self, planned: &StopAt) {
+        let (StopAt::Before { lsn } | StopAt::After { lsn, .. }) = *planned else { return };
+        let Some(found) = self.lsn else { return };
+        let kept = match (self.phase, planned) {
+            // "redo done at" tells the record that was read last, whether it was replayed or not.
+            (Phase::Promoted, _) => found == lsn,
+            (Phase::Paused, StopAt::After { end, .. }) => found == *end,
+            (Phase::Paused, _) => found <= lsn,
+            _ => true,
+        };
+        if !kept {
+            self.doubts.push(format!("replay stopped at {found}, which is not {} as planned", planned.words()));
+        }
+    }
 }
 
 /// What tells how recovery goes on; `None` when nobody wants to know.

@@ -13,7 +13,8 @@ use crate::codec::{FrameCompressor, Sha256Digest};
 use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
-    BackupDescription, Facts, RecoveryPlan, Request, TablespaceDescription, Target, WalRanges, plan,
+    Answers, BackupDescription, Facts, Known, Look, NoIndex, Question, RecoveryPlan, Request, Seen,
+    TablespaceDescription, Target, WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
@@ -143,6 +144,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
     }
     let facts = Facts {
         cluster: "main".parse().unwrap(),
+        read_at: description.stopped_at + chrono::TimeDelta::days(1),
         damaged_backups: BTreeMap::new(),
         unfinished_backups: Vec::new(),
         ranges,
@@ -150,8 +152,12 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         damaged_histories: BTreeMap::new(),
         backups: vec![description.clone()],
     };
-    let time = description.stopped_at + chrono::TimeDelta::seconds(1);
-    plan(&facts, &Request::new(Target::Time(time))).unwrap()
+    let segment = SegmentName::from_number(TimelineId(1), 2, description.segment_size);
+    let begin = segment.start(description.segment_size);
+    let mut answers = Answers::default();
+    answers.add(Question { segment, begin, from: description.stop_lsn, look: Look::Record }, Seen::default());
+    let known = Known { facts: &facts, moments: &NoIndex, answers: &answers };
+    plan(&known, &Request::new(Target::Immediate)).unwrap()
 }
 
 fn choices() -> Choices {
@@ -235,8 +241,7 @@ async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_a
     let text = String::from_utf8_lossy(&auto).into_owned() + &String::from_utf8_lossy(&stored.read("postgresql.conf"));
     let targets: Vec<String> =
         text.lines().filter_map(conf::setting_of).filter(|name| name.starts_with("recovery_target")).collect();
-    let expected =
-        ["recovery_target_time", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"];
+    let expected = ["recovery_target", "recovery_target_timeline", "recovery_target_action"];
     assert_eq!(targets, expected);
     let value = |name: &str| last_value(&text, name);
     assert_eq!(value("primary_conninfo"), None);

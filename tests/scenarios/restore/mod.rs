@@ -3,6 +3,7 @@
 mod damage;
 pub mod exact;
 mod interrupted;
+mod promise;
 mod refused;
 mod shapes;
 mod timelines;

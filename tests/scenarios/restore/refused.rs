@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{archiving, restore, take_backup};
-use crate::harness::{Cluster, Major, Marker, Scratch, Walden};
+use crate::harness::{Cluster, Major, Marker, Scratch, Walden, wait_until};
 
 /// A cluster with a backup, then a mark in each of several segments, all archived.
 struct Archive {
@@ -70,18 +70,24 @@ fn a_missing_segment_is_named_and_what_lies_before_it_is_restored_as_suggested()
     assert!(verified.stdout.contains(&archive.segments[2]), "{}", verified.stdout);
 }
 
-/// The target lies beyond the gap, which only replay can find out: PostgreSQL must stop, not promote.
+/// A segment is lost after the restore was planned, when only replay can find out: PostgreSQL must stop, not promote.
 #[test]
 fn a_gap_met_during_replay_ends_the_restore_instead_of_promoting_early() {
     let archive = archive("during");
-    fs::remove_file(archive.walden.segment_object(&archive.segments[2])).expect("lose a segment");
     let data = archive.scratch.join("restored");
-    let target = ["--xid", archive.marks[4].xid.as_str()];
-    let told = archive.walden.refused(1, super::arguments(&archive.major, &data, &target));
-    assert!(told.contains(&archive.segments[2]) && told.contains("HINT"), "{told}");
-    assert!(!data.join("postmaster.pid").exists(), "the server must not run");
+    let target = ["restore", "--to-dir", &data.display().to_string(), "--xid", archive.marks[4].xid.as_str()];
+    archive.walden.ok(target);
+    fs::remove_file(archive.walden.segment_object(&archive.segments[2])).expect("lose a segment");
+    let mut server = Cluster::of(archive.major.clone(), data.clone(), archive.scratch.path().to_path_buf());
+    // Without queries during recovery pg_ctl does not wait for its end.
+    server.try_start();
+    wait_until("the server gives up", || !data.join("postmaster.pid").exists());
+    assert!(server.log().contains(&archive.segments[2]), "{}", server.log());
     let state = archive.cluster.sql(&format!("select pg_read_file('{}/recovery.signal')", data.display()));
     assert_eq!(state, "", "recovery is not over");
+    // Planned now, it is refused.
+    let told = archive.dry_run(&["--xid", archive.marks[4].xid.as_str()]);
+    assert!(told.contains("no transaction"), "{told}");
 }
 
 #[test]
@@ -107,17 +113,19 @@ fn moments_outside_the_archive_are_refused_with_the_nearest_one() {
     assert_eq!(plan["backup"]["id"], *archive.backup);
 }
 
-/// After the last commit, but before the end of the last archived segment's time: only replay can tell.
 #[test]
-fn a_target_that_replay_does_not_meet_is_told_with_the_servers_own_words() {
+fn a_target_that_is_not_in_the_archive_is_refused_before_anything_is_written() {
     let archive = archive("unmet");
     for target in [["--name", "never made"], ["--xid", "4000000"]] {
         let data = archive.scratch.join(target[1]);
-        let told = archive.walden.refused(1, super::arguments(&archive.major, &data, &target));
-        assert!(told.contains("recovery ended before configured recovery target was reached"), "{told}");
-        assert!(told.contains("choose an earlier one"), "{told}");
-        assert!(!data.join("postmaster.pid").exists());
+        let told = archive.walden.refused(4, super::arguments(&archive.major, &data, &target));
+        assert!(told.contains(target[1]) && told.contains("in the archived WAL of timeline 1"), "{told}");
+        assert!(!data.exists());
     }
+    // Nothing ended after the last mark: everything archived is what that moment had.
+    let late = ["--time", &archive.cluster.sql("select now()")];
+    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("late"), &late);
+    assert_eq!(restored.cluster.rows(), archive.marks[4].with());
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! `walden find`: what happened, when, and how to restore to just before it.
+
+use serde::Serialize;
+
+use super::planning::Planning;
+use super::{Context, Exit, Format, Table, print_json, print_text};
+use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
+use crate::postgres::wal::Timestamp;
+
+/// Arguments of `walden find`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only of this relation: NAME or SCHEMA.NAME, with * and ? as in a shell.
+    #[arg(long, value_name = "NAME")]
+    relation: Option<String>,
+    /// Only of this kind: drop, truncate, rewrite, delete, update, restore-point, database-drop, database-create or
+    /// timeline. May be repeated, or a list with commas.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    kind: Vec<EventKind>,
+    /// Deletes and updates only of at least so many rows.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    min_rows: u64,
+    /// Not before this moment; in the form of `walden restore --time`.
+    #[arg(long, value_name = "T")]
+    since: Option<String>,
+    /// Not after this moment.
+    #[arg(long, value_name = "T")]
+    until: Option<String>,
+    /// At most so many, the latest.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Also what loses nothing or is the system's own: rewrites, indexes, catalogues.
+    #[arg(long)]
+    all: bool,
+}
+
+/// An event with the command that restores to just before it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    event: &'a FoundEvent,
+    restore: String,
+}
+
+/// For `--format json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    events: Vec<Shown<'a>>,
+    /// There are older ones than `--limit` lets through.
+    more: bool,
+}
+
+/// Runs the verb.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let moment = |text: &Option<String>| -> anyhow::Result<Option<Timestamp>> {
+        Ok(text.as_deref().map(parse_time).transpose()?.map(|(time, _)| time.into()))
+    };
+    let filter = Filter {
+        relation: args.relation.clone(),
+        kinds: args.kind.clone(),
+        min_rows: args.min_rows,
+        since: moment(&args.since)?,
+        until: moment(&args.until)?,
+        all: args.all,
+        latest: Some(args.limit),
+    };
+    let planning = Planning::open(context, true).await?;
+    planning.facts().await?;
+    let index = planning.index.clone();
+    let found = tokio::task::spawn_blocking(move || index.map(|index| index.events(&filter)).transpose()).await??;
+    let found = found.unwrap_or_default();
+    match context.format {
+        Format::Json => {
+            let shown = |event| Shown { event, restore: command(event) };
+            print_json(&Report { events: found.events.iter().map(shown).collect(), more: found.more })?;
+        }
+        Format::Table => print_text(&in_words(&found.events, found.more, args.limit))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// How to restore to just before an event.
+fn command(event: &FoundEvent) -> String {
+    format!("walden restore --before {} --to-dir DIR", event.id)
+}
+
+fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
+    let Some(last) = events.last() else { return "nothing of the kind is in the archived WAL\n".into() };
+    let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
+    for event in events {
+        let at_least = if event.exact { "" } else { "≥ " };
+        table.row([
+            event.time.to_string(),
+            event.kind.to_string(),
+            event.subject(),
+            event.database.clone().unwrap_or_default(),
+            event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),
+            event.xid.map(|xid| xid.to_string()).unwrap_or_default(),
+            event.id.to_string(),
+        ]);
+    }
+    let mut text = table.render();
+    if more {
+        text += &format!("these are the latest {limit}: --limit, --since and --until show others\n");
+    }
+    text + &format!("to restore to just before one, such as the last: {}\n", command(last))
+}

@@ -1,0 +1,134 @@
+use anyhow::{anyhow, bail, ensure};
+
+use crate::cli::planning::Planning;
+use crate::error::{Hint, with_hint};
+use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::Lsn;
+
+/// What a target means, for the help.
+pub const MEANINGS: &str = "\
+A target means exactly what PostgreSQL understands by it:
+  --time T     the state before the first commit or abort later than T; exclusive: not earlier than T
+  --lsn L      up to and including the first WAL record that begins at or after L; exclusive: before it. What
+               pg_current_wal_lsn() shows after a commit is its end: add --exclusive to leave out what follows.
+               With --exclusive L may be where the archived WAL ends, or where a gap begins: all WAL before it
+  --xid X      up to and including the end of that transaction; exclusive: just before its end
+  --name N     up to the first restore point of that name after the oldest usable backup
+  --before E   just before an event that `walden find` lists: a table dropped, rows deleted
+  --after E    just after it
+A time after the last archived transaction means everything archived.
+A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
+
+/// The target, and the choices around it.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target"))]
+pub struct TargetArgs {
+    /// A moment: RFC 3339 or 'YYYY-MM-DD HH:MM:SS[.ffffff][±HH[:MM]]'; without an offset it is UTC.
+    #[arg(long, group = "target", value_name = "T")]
+    time: Option<String>,
+    /// A place in the WAL, such as 16/B374D848.
+    #[arg(long, group = "target", value_name = "LSN")]
+    lsn: Option<Lsn>,
+    /// A transaction id; of a subtransaction the end of the one that it belongs to counts.
+    #[arg(long, group = "target", value_name = "X", value_parser = clap::value_parser!(u64).range(3..))]
+    xid: Option<u64>,
+    /// A restore point (pg_create_restore_point).
+    #[arg(long, group = "target", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    name: Option<String>,
+    /// Just before an event, as `walden find` names it.
+    #[arg(long, group = "target", value_name = "EVENT")]
+    before: Option<EventId>,
+    /// Just after an event.
+    #[arg(long, group = "target", value_name = "EVENT")]
+    after: Option<EventId>,
+    /// As soon as the cluster is consistent: the end of the backup.
+    #[arg(long, group = "target")]
+    immediate: bool,
+    /// All archived WAL.
+    #[arg(long, group = "target")]
+    latest: bool,
+    /// Leave out what lies exactly at the target.
+    #[arg(long, conflicts_with_all = ["name", "before", "after", "immediate", "latest"])]
+    exclusive: bool,
+    /// Which timeline to follow: latest, current (the backup's own) or a number.
+    #[arg(long, default_value = "latest", value_name = "TIMELINE")]
+    timeline: TimelineChoice,
+    /// Begin with this backup, as `walden backup list` names it.
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+}
+
+impl TargetArgs {
+    /// Whether a target is named.
+    pub fn names_one(&self) -> bool {
+        let named = [self.time.is_some(), self.lsn.is_some(), self.xid.is_some(), self.name.is_some()];
+        named.contains(&true) || self.event().is_some() || self.immediate || self.latest
+    }
+
+    /// Whether planning for the target needs to know what WAL holds.
+    pub fn needs_index(&self) -> bool {
+        self.names_one() && !self.immediate && !self.latest
+    }
+
+    fn event(&self) -> Option<EventId> {
+        self.before.or(self.after)
+    }
+
+    /// The request, with what the index says of an event.
+    pub async fn resolve(&self, planning: &Planning) -> anyhow::Result<Request> {
+        match self.event() {
+            Some(id) => self.request(Some(planning.event(id).await?)),
+            None => self.request(None),
+        }
+    }
+
+    fn request(&self, event: Option<EventTarget>) -> anyhow::Result<Request> {
+        let target = match (&self.time, self.lsn, self.xid, &self.name, event) {
+            (Some(text), ..) => Target::Time(moment(text)?),
+            (_, Some(lsn), ..) => Target::Lsn(lsn),
+            (_, _, Some(xid), ..) => Target::Xid(without_epoch(xid)?),
+            (_, _, _, Some(name), _) => Target::Name(restore_point(name)?),
+            (.., Some(event)) => Target::Event(event),
+            _ if self.immediate => Target::Immediate,
+            _ => Target::Latest,
+        };
+        if self.exclusive && target == Target::Latest {
+            bail!(with_hint(
+                anyhow!("--exclusive needs --time, --lsn or --xid"),
+                "without a target all WAL is replayed"
+            ));
+        }
+        let inclusive = !self.exclusive && self.before.is_none();
+        Ok(Request { target, inclusive, timeline: self.timeline, backup: self.backup.clone() })
+    }
+}
+
+fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
+    let (time, had_offset) = parse_time(text)?;
+    if !had_offset {
+        tracing::info!("\"{text}\" has no offset and is taken as UTC");
+    }
+    Ok(time)
+}
+
+/// A transaction id as WAL has it. One with an epoch is refused: the same low bits come again with each epoch, and which
+/// of them is meant WAL does not tell.
+fn without_epoch(xid: u64) -> anyhow::Result<u32> {
+    let narrow = u32::try_from(xid);
+    narrow.map_err(|_| anyhow!("transaction id {xid} has an epoch: WAL has only the low 32 bits of each")).hint(
+        format!(
+            "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older, by --xid {} with --backup",
+            xid as u32
+        ),
+    )
+}
+
+/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
+fn restore_point(name: &str) -> anyhow::Result<String> {
+    ensure!(
+        name.len() < 64 && !name.contains('\0'),
+        "\"{name}\" is no name of a restore point: it has at most 63 bytes"
+    );
+    Ok(name.to_string())
+}

@@ -1,0 +1,65 @@
+//! `walden target`: the plan of a restore, or what can be restored at all.
+
+use super::planning::Planning;
+use super::restore::render;
+use super::restore::target::{MEANINGS, TargetArgs};
+use super::{Context, Exit, Format, Table, print_json, print_text};
+use crate::postgres::catalog::{Edge, Windows, postgresql_time, windows};
+
+/// Arguments of `walden target`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("Without a target: what can be restored. {MEANINGS}"))]
+pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Runs the verb. Exit code 4 when the target cannot be reached exactly.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let planning = Planning::open(context, true).await?;
+    if !args.target.names_one() {
+        return list(context, &planning).await;
+    }
+    let request = args.target.resolve(&planning).await?;
+    match planning.decide(&request).await? {
+        Ok(plan) => {
+            let settings = plan.settings.clone();
+            render::dry_run(context.format, &plan, None, &settings)
+        }
+        Err(unreachable) => render::refusal(context.format, &unreachable, None),
+    }
+}
+
+async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
+    let (facts, moments) = (planning.facts().await?, planning.moments());
+    let told = tokio::task::spawn_blocking(move || windows(&facts, &*moments)).await?;
+    match context.format {
+        Format::Json => print_json(&told)?,
+        Format::Table => print_text(&in_words(&told))?,
+    }
+    Ok(Exit::Success)
+}
+
+fn in_words(told: &Windows) -> String {
+    if told.windows.is_empty() {
+        return "nothing can be restored: there is no complete base backup with its WAL\n".into();
+    }
+    let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
+    let time = |edge: Edge| edge.time.map_or_else(|| "not known".to_string(), postgresql_time);
+    for window in &told.windows {
+        table.row([
+            window.timeline.to_string(),
+            time(window.from),
+            window.from.lsn.to_string(),
+            time(window.to),
+            window.to.lsn.to_string(),
+            window.backup.to_string(),
+        ]);
+    }
+    let gap = |gap: &crate::postgres::catalog::Unrestorable| {
+        let lasts = gap.seconds.map(|seconds| format!(", {:.1} min", seconds / 60.0)).unwrap_or_default();
+        let (timeline, from, to) = (gap.timeline, time(gap.from), time(gap.to));
+        format!("CANNOT BE RESTORED on timeline {timeline}: from {from} to {to}{lasts}\n")
+    };
+    table.render() + &told.gaps.iter().map(gap).collect::<String>()
+}

@@ -1,0 +1,357 @@
+//! Which line of timelines, and which base backup on it.
+
+use super::look::Question;
+use super::path::{Reach, TimelinePath};
+use super::place::{Place, Search};
+use super::plan::{Facts, Known, Stuck};
+use super::refuse::{Refusal, end_of, end_words};
+use super::stop::{Kind, StopAt};
+use super::target::{Request, Target, TimelineChoice};
+use super::unreachable::Reason;
+use super::{BackupDescription, Unknown};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
+
+/// Backups that were passed over; and why.
+pub(super) type Notes = Vec<(BackupId, String)>;
+
+type Chosen<T> = Result<T, Stuck<Refusal>>;
+
+impl From<Refusal> for Stuck<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<Reason> for Stuck<Refusal> {
+    fn from(reason: Reason) -> Self {
+        Refusal::from(reason).into()
+    }
+}
+
+pub(super) fn note_damaged(facts: &Facts, notes: &mut Notes) {
+    notes.extend(facts.damaged_backups.iter().map(|(id, why)| (id.clone(), format!("cannot be used: {why}"))));
+}
+
+/// The backup that is asked for by name.
+pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a BackupDescription> {
+    let unusable = |why: String| Reason::BackupUnusable { id: id.clone(), why };
+    if let Some(why) = facts.damaged_backups.get(id) {
+        return Err(unusable(format!("cannot be used: {why}")).into());
+    }
+    if facts.unfinished_backups.contains(id) {
+        return Err(unusable("is not complete: it is being taken, or was interrupted".into()).into());
+    }
+    let found = facts.backups.iter().find(|backup| backup.id == *id);
+    found.ok_or_else(|| unusable("does not exist".into()).into())
+}
+
+/// The line to follow.
+pub(super) fn line(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
+    let line = path_to(facts, chosen_timeline(facts, request));
+    let Target::Event(event) = &request.target else { return line };
+    // An event is where the line of its timeline has it: other lines have it only if they did not leave that one before.
+    let lsn = if request.inclusive { event.after } else { event.before };
+    let own = path_to(facts, event.timeline)?;
+    match line {
+        Ok(line) if line.timeline_at(lsn) == own.timeline_at(lsn) => Ok(line),
+        _ if request.timeline == TimelineChoice::Latest => Ok(own),
+        Ok(line) => {
+            let (id, timeline) = (event.id.clone(), line.timeline());
+            Err(Reason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
+        }
+        refused => refused,
+    }
+}
+
+fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
+    match (request.timeline, &request.target) {
+        (TimelineChoice::Number(number), _) => number,
+        (TimelineChoice::Latest, _) => {
+            let known = facts.histories.keys().chain(facts.damaged_histories.keys()).copied();
+            let of_wal = facts.ranges.iter().map(|range| range.timeline());
+            let of_backups = facts.backups.iter().map(|backup| backup.stop_timeline);
+            known.chain(of_wal).chain(of_backups).max().unwrap_or(TimelineId(1))
+        }
+        (TimelineChoice::Current, Target::Event(event)) => event.timeline,
+        (TimelineChoice::Current, _) => {
+            let named = request.backup.as_ref();
+            let candidate = |backup: &&BackupDescription| match named {
+                Some(id) => backup.id == *id,
+                None => backup.checksum_failures.is_empty() && ends_before(backup, request),
+            };
+            let newest = facts.backups.iter().rev().find(candidate).or(facts.backups.last());
+            newest.map_or(TimelineId(1), |backup| backup.stop_timeline)
+        }
+    }
+}
+
+/// The line that leads to a timeline, from its history file.
+fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
+    let size = facts.ranges.segment_size();
+    if let Some(why) = facts.damaged_histories.get(&timeline) {
+        return Err(Reason::HistoryDamaged { timeline, why: why.clone() }.into());
+    }
+    if let Some(history) = facts.histories.get(&timeline) {
+        return Ok(TimelinePath::new(history.clone(), size));
+    }
+    let seen = !facts.ranges.of(timeline).is_empty() || facts.backups.iter().any(|b| b.stop_timeline == timeline);
+    match (timeline, seen) {
+        (TimelineId(1), _) => Ok(TimelinePath::new(TimelineHistory::root(timeline), size)),
+        (_, true) => Err(Reason::HistoryMissing { timeline }.into()),
+        (_, false) => Err(Reason::TimelineUnknown { timeline }.into()),
+    }
+}
+
+/// Whether the target lies after the backup's end for sure. Where a transaction or a restore point lies only a search
+/// can tell.
+fn ends_before(backup: &BackupDescription, request: &Request) -> bool {
+    match &request.target {
+        // A commit at the very instant of the end may lie before it, and to leave it out is then impossible.
+        Target::Time(time) if !request.inclusive => backup.stopped_at < *time,
+        Target::Time(time) => backup.stopped_at <= *time,
+        Target::Lsn(lsn) => backup.stop_lsn <= *lsn,
+        Target::Event(event) if request.inclusive => backup.stop_lsn <= event.after,
+        Target::Event(event) => backup.stop_lsn <= event.before,
+        Target::Xid(_) | Target::Name(_) | Target::Immediate | Target::Latest => true,
+    }
+}
+
+/// The WAL that replay may read from a backup on, and where it stops.
+pub(super) struct Choice<'a> {
+    pub backup: &'a BackupDescription,
+    /// Why this backup.
+    pub why: &'static str,
+    pub reach: Reach,
+    pub place: Place,
+}
+
+pub(super) struct Chooser<'a> {
+    pub known: &'a Known<'a>,
+    pub request: &'a Request,
+    pub path: TimelinePath,
+}
+
+impl<'a> Chooser<'a> {
+    /// Number of the first segment that a backup needs.
+    pub fn start(&self, backup: &BackupDescription) -> u64 {
+        backup.start_lsn.0 / self.known.facts.ranges.segment_size().bytes()
+    }
+
+    /// Number of the first segment after those that a backup needs to become consistent.
+    fn stop(&self, backup: &BackupDescription) -> u64 {
+        let size = self.known.facts.ranges.segment_size();
+        SegmentName::ending_at(backup.stop_timeline, backup.stop_lsn, size).number(size) + 1
+    }
+
+    /// How far WAL goes from a backup on.
+    fn reach(&self, backup: &BackupDescription) -> Reach {
+        self.path.reach(&self.known.facts.ranges, self.start(backup), u64::MAX)
+    }
+
+    fn search<'s>(&'s self, from: Lsn, reach: &'s Reach) -> Search<'s> {
+        Search { known: self.known, path: &self.path, reach, from }
+    }
+
+    /// Why a backup cannot be used for any target on the line; `None` when it can.
+    fn unusable(&self, backup: &BackupDescription, named: bool) -> Option<String> {
+        if !self.path.carries(backup) {
+            return Some(format!(
+                "is on timeline {} from {} to {}, which does not lead to timeline {}",
+                backup.timeline,
+                backup.start_lsn,
+                backup.stop_lsn,
+                self.path.timeline()
+            ));
+        }
+        if !named && !backup.checksum_failures.is_empty() {
+            let count = backup.checksum_failures.len();
+            return Some(format!("has {count} page checksum failures: it is only restored when named with --backup"));
+        }
+        let reach = self.path.reach(&self.known.facts.ranges, self.start(backup), self.stop(backup));
+        let missing = reach.first_missing;
+        (missing.number(self.known.facts.ranges.segment_size()) < self.stop(backup))
+            .then(|| format!("lacks WAL segment {missing}, without which it does not become consistent"))
+    }
+
+    /// The backups that can be used, by their ends; at least one.
+    fn usable(&self, notes: &mut Notes) -> Chosen<Vec<&'a BackupDescription>> {
+        let facts = self.known.facts;
+        if let Some(id) = &self.request.backup {
+            let backup = named_backup(facts, id)?;
+            let refuse = |why: String, after| {
+                Refusal::from(Reason::BackupUnusable { id: id.clone(), why }).after(Some(end_of(backup, after)))
+            };
+            if let Some(why) = self.unusable(backup, true) {
+                return Err(refuse(why, backup.stop_timeline).into());
+            }
+            if !ends_before(backup, self.request) {
+                let why = format!("ends after the target, at {}", end_words(backup));
+                return Err(refuse(why, self.path.timeline()).into());
+            }
+            return Ok(vec![backup]);
+        }
+        let mut usable: Vec<&BackupDescription> = Vec::new();
+        for backup in &facts.backups {
+            match self.unusable(backup, false) {
+                None => usable.push(backup),
+                Some(why) => notes.push((backup.id.clone(), why)),
+            }
+        }
+        note_damaged(facts, notes);
+        usable.sort_by_key(|backup| (backup.stop_lsn, backup.stopped_at));
+        if usable.is_empty() {
+            let timeline = self.path.timeline();
+            let newest = facts.backups.iter().rev().find(|backup| backup.stop_timeline != timeline);
+            let before = newest.map(|backup| end_of(backup, backup.stop_timeline));
+            return Err(Refusal::from(Reason::NoBackupOnPath { timeline }).before(before).into());
+        }
+        Ok(usable)
+    }
+
+    /// Where replay stops, and the newest backup that ends before.
+    pub fn choose(&self, notes: &mut Notes) -> Chosen<Choice<'a>> {
+        let usable = self.usable(notes)?;
+        let (reach, place) = self.search_from(&self.anchors(&usable)?)?;
+        let fits = |backup: &&&BackupDescription| {
+            place.lsn().is_none_or(|lsn| backup.stop_lsn <= lsn)
+                && self.reach(backup).first_missing == reach.first_missing
+        };
+        let backup = *usable.iter().rev().find(fits).ok_or_else(|| self.too_early(&usable))?;
+        let whole = self.search(backup.start_lsn, &reach).check_whole(&place);
+        whole.map_err(|stuck| self.with_what_follows(stuck, &reach))?;
+        let why = match (&self.request.backup, place.stop) {
+            (Some(_), _) => "named with --backup",
+            (None, StopAt::Consistent | StopAt::End) => "the newest usable backup",
+            (None, _) => "the newest usable backup that ends before the target",
+        };
+        Ok(Choice { backup, why, reach, place })
+    }
+
+    /// The backups behind whose ends the target is looked for. Mostly the newest one that surely ends before it. Where a
+    /// transaction or restore point lies is not known before: then the oldest one of each unbroken stretch of WAL, as no
+    /// backup can be rolled forward over a gap.
+    fn anchors(&self, usable: &[&'a BackupDescription]) -> Chosen<Vec<&'a BackupDescription>> {
+        if !matches!(self.request.target, Target::Xid(_) | Target::Name(_)) {
+            let newest = usable.iter().rev().find(|backup| ends_before(backup, self.request));
+            return Ok(vec![*newest.ok_or_else(|| self.too_early(usable))?]);
+        }
+        let mut oldest = usable.to_vec();
+        oldest.dedup_by_key(|backup| self.reach(backup).first_missing);
+        Ok(oldest)
+    }
+
+    /// The place of the target behind the first of the backups that it is found behind.
+    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
+        let mut searched_before = Vec::new();
+        let mut refused = Stuck::from(Reason::NoBackup);
+        for anchor in anchors {
+            let reach = self.reach(anchor);
+            refused = match self.place(anchor, &reach) {
+                Ok(place) => return Ok((reach, place)),
+                Err(stuck) => self.with_what_follows(stuck, &reach),
+            };
+            let Stuck::Refused(refusal) = &mut refused else { return Err(refused) };
+            let Reason::NotFound { searched, .. } = &mut refusal.reason else { return Err(refused) };
+            searched_before.append(searched);
+            searched.clone_from(&searched_before);
+        }
+        Err(refused)
+    }
+
+    fn too_early(&self, usable: &[&BackupDescription]) -> Stuck<Refusal> {
+        let oldest = usable[0];
+        let (id, stopped_at, stop_lsn) = (oldest.id.clone(), oldest.stopped_at, oldest.stop_lsn);
+        let reason = match &self.request.backup {
+            None => Reason::BeforeOldestBackup { id, stopped_at, stop_lsn },
+            Some(_) => Reason::BackupUnusable { id, why: format!("ends after the target, at {}", end_words(oldest)) },
+        };
+        Refusal::from(reason).after(Some(end_of(oldest, self.path.timeline()))).into()
+    }
+
+    /// The place of a target that is behind the end of `backup`.
+    fn place(&self, backup: &BackupDescription, reach: &Reach) -> Chosen<Place> {
+        let search = self.search(backup.stop_lsn, reach);
+        let end = self.path.start(reach.first_missing);
+        let inclusive = self.request.inclusive;
+        let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
+        let not_found = |what: String| Stuck::from(Reason::NotFound { what, timeline, searched });
+        let beyond = |kind: Kind| match (reach.resumes, kind) {
+            (Some(_), _) | (None, Kind::Future) => Err(self.refuse_end(reach)),
+            (None, kind) => Ok(search.wal_end(kind)),
+        };
+        match &self.request.target {
+            Target::Immediate => search.consistent(self.stop(backup)),
+            Target::Latest => beyond(Kind::Present),
+            Target::Time(time) => match search.time(*time, !inclusive)? {
+                Some(place) => Ok(place),
+                None => beyond(if *time > self.known.facts.read_at { Kind::Future } else { Kind::Present }),
+            },
+            Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => Err(self.refuse_end(reach)),
+            Target::Lsn(lsn) => match search.lsn(*lsn, inclusive)? {
+                Some(place) => Ok(place),
+                // Everything before it is there, also when a gap follows.
+                None if !inclusive => Ok(search.wal_end(Kind::Past)),
+                None => Err(self.refuse_end(reach)),
+            },
+            Target::Event(event) => {
+                let lsn = if inclusive { event.after } else { event.before };
+                if lsn >= end {
+                    return Err(self.refuse_end(reach));
+                }
+                search.event(event, inclusive)
+            }
+            Target::Xid(xid) => {
+                search.xid(*xid, inclusive)?.ok_or_else(|| not_found(format!("no transaction {xid} ended")))
+            }
+            Target::Name(name) => {
+                search.restore_point(name)?.ok_or_else(|| not_found(format!("no restore point \"{name}\" was made")))
+            }
+        }
+    }
+
+    fn refuse_end(&self, reach: &Reach) -> Stuck<Refusal> {
+        let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
+        let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
+        let reason = match reach.resumes {
+            Some(resumes) => Reason::Gap { first_missing: reach.first_missing, resumes },
+            None => {
+                let timeline = last.map_or(reach.first_missing.timeline, |piece| piece.last.timeline);
+                Reason::BeyondArchive { end, timeline, last_stored }
+            }
+        };
+        Refusal::end(&self.path, reach, reason).into()
+    }
+
+    /// A refusal suggests the backup that was asked for, and behind a gap the first moment there.
+    fn with_what_follows(&self, stuck: Stuck<Refusal>, reach: &Reach) -> Stuck<Refusal> {
+        let Stuck::Refused(mut refusal) = stuck else { return stuck };
+        if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
+            let request = Request { backup: Some(id.clone()), ..before.request.clone() };
+            refusal.before = Some(super::Nearest::new(before.words.clone(), request));
+        }
+        if reach.resumes.is_some() && refusal.after.is_none() {
+            let first_missing = reach.first_missing.number(self.known.facts.ranges.segment_size());
+            let behind = |backup: &&BackupDescription| {
+                self.start(backup) > first_missing && self.unusable(backup, false).is_none()
+            };
+            let after = self.known.facts.backups.iter().filter(behind).min_by_key(|backup| backup.stop_lsn);
+            refusal.after = after.map(|backup| end_of(backup, self.path.timeline()));
+        }
+        Stuck::Refused(refusal)
+    }
+
+    /// The commits around the place; `None` and a sentence when the index does not know them.
+    pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
+        self.search(choice.backup.stop_lsn, &choice.reach).neighbours(&choice.place)
+    }
+}
+
+/// What a plan waits for, or why there is none.
+pub(super) fn map_refusal<R, S>(stuck: Stuck<R>, map: impl FnOnce(R) -> S) -> Stuck<S> {
+    match stuck {
+        Stuck::Ask(question) => Stuck::Ask::<S>(question as Box<Question>),
+        Stuck::Unknown(unknown) => Stuck::Unknown(unknown),
+        Stuck::Refused(refused) => Stuck::Refused(Box::new(map(*refused))),
+    }
+}

@@ -1,0 +1,136 @@
+//! An event as a target: at which record it begins to count, and in words what it is.
+
+use serde::Serialize;
+
+use super::{EventKind, FoundEvent};
+use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::wal::Xid;
+
+/// Something that happened, as `walden find` lists it, and the records at which it begins and ends to count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventTarget {
+    pub id: String,
+    /// What happened, such as `the drop of public.orders`.
+    pub words: String,
+    /// It is in the WAL of this timeline, or in what that one began with.
+    pub timeline: TimelineId,
+    /// Just before it: this record is not replayed. Mostly the commit.
+    pub before: Lsn,
+    /// After it: this record is replayed, too.
+    pub after: Lsn,
+    /// The transaction, of DROP DATABASE: that begins to count before the record at `before`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drops_database: Option<Xid>,
+}
+
+impl From<&FoundEvent> for EventTarget {
+    fn from(event: &FoundEvent) -> Self {
+        let xid = event.xid.map(|xid| format!("transaction {xid}, ")).unwrap_or_default();
+        Self {
+            id: event.id.to_string(),
+            words: format!("{} ({xid}{})", event.words(), event.time),
+            timeline: event.timeline,
+            before: event.lsn,
+            after: event.commit_lsn.unwrap_or(event.lsn).max(event.lsn),
+            drops_database: event.xid.filter(|_| event.kind == EventKind::DatabaseDrop),
+        }
+    }
+}
+
+impl FoundEvent {
+    /// What it is about: the relation, the database, the name of the restore point.
+    pub fn subject(&self) -> String {
+        let unnamed_database = || self.database_oid.map(|oid| format!("with OID {oid}"));
+        match self.kind {
+            EventKind::RestorePoint => self.name.clone().unwrap_or_default(),
+            EventKind::Timeline => self.id.number.to_string(),
+            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+                self.database.clone().or_else(unnamed_database).unwrap_or_default()
+            }
+            _ => self.relation.clone().unwrap_or_else(|| {
+                self.file.map_or_else(String::new, |file| format!("the unnamed relation with file {file}"))
+            }),
+        }
+    }
+
+    /// What happened, as a part of a sentence.
+    pub fn words(&self) -> String {
+        let subject = self.subject();
+        let rows = |what: &str| match (self.rows, self.exact) {
+            (Some(1), true) => format!("the {what} of 1 row in {subject}"),
+            (Some(rows), true) => format!("the {what} of {rows} rows in {subject}"),
+            (Some(rows), false) => format!("the {what} of at least {rows} rows in {subject}"),
+            (None, _) => format!("the {what} of rows in {subject}"),
+        };
+        match self.kind {
+            EventKind::Drop => format!("the drop of {subject}"),
+            EventKind::Truncate => format!("the truncation of {subject}"),
+            EventKind::Rewrite => format!("the rewriting of {subject}"),
+            EventKind::Delete => rows("deletion"),
+            EventKind::Update => rows("update"),
+            EventKind::RestorePoint => format!("restore point \"{subject}\""),
+            EventKind::DatabaseDrop => format!("the drop of database {subject}"),
+            EventKind::DatabaseCreate => format!("the creation of database {subject}"),
+            EventKind::Timeline => format!("the beginning of timeline {subject}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::wal::Timestamp;
+
+    fn event(kind: EventKind) -> FoundEvent {
+        let text = format!("1-0-3000158-{}16384", kind.letter());
+        let id: super::super::EventId = text.parse().unwrap();
+        FoundEvent {
+            id,
+            kind,
+            cluster: "main".parse().unwrap(),
+            timeline: id.timeline,
+            lsn: id.lsn,
+            end_lsn: None,
+            commit_lsn: None,
+            xid: Some(745),
+            time: Timestamp(0),
+            database: None,
+            database_oid: Some(5),
+            relation: Some("public.orders".into()),
+            relkind: Some('r'),
+            oid: Some(16384),
+            file: None,
+            rows: Some(3),
+            name: Some("x".into()),
+            exact: true,
+            minor: false,
+        }
+    }
+
+    #[test]
+    fn an_event_is_told_in_words() {
+        for (kind, expected) in [
+            (EventKind::Drop, "the drop of public.orders"),
+            (EventKind::Delete, "the deletion of 3 rows in public.orders"),
+            (EventKind::RestorePoint, "restore point \"x\""),
+            (EventKind::DatabaseDrop, "the drop of database with OID 5"),
+            (EventKind::Timeline, "the beginning of timeline 16384"),
+        ] {
+            assert_eq!(event(kind).words(), expected);
+        }
+        let unsure = FoundEvent { exact: false, ..event(EventKind::Update) };
+        assert_eq!(unsure.words(), "the update of at least 3 rows in public.orders");
+        let target = EventTarget::from(&event(EventKind::Drop));
+        assert_eq!(target.words, "the drop of public.orders (transaction 745, 2000-01-01 00:00:00.000000+00)");
+    }
+
+    #[test]
+    fn a_dropped_database_counts_from_its_record_to_its_commit_and_the_rest_at_the_commit() {
+        let commit = Lsn(0x3000200);
+        let dropped = FoundEvent { commit_lsn: Some(commit), ..event(EventKind::DatabaseDrop) };
+        let target = EventTarget::from(&dropped);
+        assert_eq!((target.before, target.after, target.drops_database), (dropped.lsn, commit, Some(745)));
+        let target = EventTarget::from(&event(EventKind::Drop));
+        assert_eq!((target.before, target.after, target.drops_database), (Lsn(0x3000158), Lsn(0x3000158), None));
+    }
+}

@@ -1,0 +1,274 @@
+//! Looking into one segment for the exact place that an index only points to. The planner asks, an activity reads the
+//! segment and pushes its bytes through a [`Probe`].
+
+use crate::postgres::types::{Lsn, SegmentName};
+use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Xid, rmgr};
+
+/// What is looked for: the first record of this kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// A commit or abort later than this; `or_at`: not earlier.
+    Later { time: Timestamp, or_at: bool },
+    /// The commit or abort of this transaction; of a subtransaction the end of the one that it belongs to.
+    End(Xid),
+    /// A restore point of this name.
+    RestorePoint(String),
+    /// A change of a table, also of a catalogue, by this transaction.
+    Change(Xid),
+    /// The last change of this row in place, which no transaction can undo.
+    InPlace(Tuple),
+    /// Any record.
+    Record,
+}
+
+/// A row's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    pub file: RelFileLocator,
+    pub block: u32,
+    /// Its number in the block.
+    pub offset: u16,
+}
+
+/// Of the records that a segment holds the last byte of: which is the first one that begins at or after `from` and is
+/// looked for?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub segment: SegmentName,
+    /// Where it begins: what ends before is an earlier segment's.
+    pub begin: Lsn,
+    pub from: Lsn,
+    pub look: Look,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub found: Option<Found>,
+    /// The last commit before what was found; without it the last one that was read.
+    pub before: Option<Commit>,
+    /// The first commit after what was found.
+    pub after: Option<Commit>,
+    /// Where the segment stops being valid WAL.
+    pub broken: Option<Lsn>,
+}
+
+/// The record that was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub lsn: Lsn,
+    /// Where the record after it begins, or the page that it begins on.
+    pub end: Lsn,
+    /// What it says, if it is the end of a transaction.
+    pub outcome: Option<Outcome>,
+    /// The row that it deletes or changes in place, if that was looked for.
+    pub tuple: Option<Tuple>,
+}
+
+/// The end of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub xid: Xid,
+    pub time: Timestamp,
+    pub committed: bool,
+}
+
+impl Found {
+    /// The commit that it is.
+    pub fn commit(&self) -> Option<Commit> {
+        let outcome = self.outcome.filter(|outcome| outcome.committed)?;
+        Some(Commit { lsn: self.lsn, xid: outcome.xid, time: outcome.time })
+    }
+}
+
+/// Answers so far.
+#[derive(Debug, Default)]
+pub struct Answers(Vec<(Question, Seen)>);
+
+impl Answers {
+    /// Adds what was seen.
+    pub fn add(&mut self, question: Question, seen: Seen) {
+        self.0.push((question, seen));
+    }
+
+    pub(super) fn get(&self, question: &Question) -> Option<&Seen> {
+        self.0.iter().find(|(asked, _)| asked == question).map(|(_, seen)| seen)
+    }
+}
+
+/// Finds the answer to a question in the bytes of one segment after another.
+#[derive(Debug)]
+pub struct Probe {
+    decoder: Decoder,
+    question: Question,
+    seen: Seen,
+    /// The last commit so far.
+    latest: Option<Commit>,
+}
+
+impl Probe {
+    /// Reads from `start` on, where the segment begins or one before it.
+    pub fn new(question: Question, start: Lsn) -> Self {
+        Self { decoder: Decoder::new(start), question, seen: Seen::default(), latest: None }
+    }
+
+    /// Reads on; pieces may have any size.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let Self { decoder, question, seen, latest } = self;
+        decoder.push(bytes, |record| {
+            if record.end > question.begin {
+                seen.add(record, question, latest);
+            }
+        });
+    }
+
+    /// The answer.
+    pub fn finish(mut self) -> Seen {
+        self.decoder.finish();
+        Seen { broken: self.decoder.stopped().map(|stop| stop.lsn), ..self.seen }
+    }
+}
+
+impl Seen {
+    fn add(&mut self, record: &Record<'_>, question: &Question, latest: &mut Option<Commit>) {
+        let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
+        let fact = if says { Fact::read(record).ok().flatten() } else { None };
+        let outcome = match &fact {
+            Some(Fact::End(end)) => Some(Outcome { xid: end.xid, time: end.time, committed: end.committed }),
+            _ => None,
+        };
+        let look = &question.look;
+        let tuple = matches!(look, Look::Change(_) | Look::InPlace(_)).then(|| tuple(record)).flatten();
+        let this = Found { lsn: record.lsn, end: record.end, outcome, tuple };
+        let open = self.found.is_none() || matches!(look, Look::InPlace(_));
+        if open && record.lsn >= question.from && look.wants(record, fact.as_ref(), tuple) {
+            (self.found, self.before, self.after) = (Some(this), *latest, None);
+        } else if self.found.is_some() {
+            self.after = self.after.or(this.commit());
+        }
+        *latest = this.commit().or(*latest);
+        if self.found.is_none() {
+            self.before = *latest;
+        }
+    }
+}
+
+const DELETE: u8 = 0x10;
+const IN_PLACE: u8 = 0x70;
+
+/// The row that a record deletes or changes in place (heapam_xlog.h, xl_heap_delete and xl_heap_inplace).
+fn tuple(record: &Record<'_>) -> Option<Tuple> {
+    let at = match (record.header.rmgr, record.header.info & 0x70) {
+        (rmgr::HEAP, DELETE) => 4,
+        (rmgr::HEAP, IN_PLACE) => 0,
+        _ => return None,
+    };
+    let (block, offset) = (record.block?, record.main.get(at..at + 2)?);
+    Some(Tuple { file: block.file, block: block.block, offset: u16::from_le_bytes([offset[0], offset[1]]) })
+}
+
+impl Look {
+    fn wants(&self, record: &Record<'_>, fact: Option<&Fact<'_>>, tuple: Option<Tuple>) -> bool {
+        match (self, fact) {
+            (Self::Record, _) => true,
+            (Self::Later { time, or_at }, Some(Fact::End(end))) => end.time > *time || *or_at && end.time == *time,
+            (Self::End(xid), Some(Fact::End(end))) => end.xid == *xid || end.subxids.iter().any(|sub| sub == *xid),
+            (Self::RestorePoint(name), Some(Fact::RestorePoint { name: found, .. })) => *found == name.as_bytes(),
+            (Self::Change(xid), _) => {
+                record.header.xid == *xid && [rmgr::HEAP, rmgr::HEAP2].contains(&record.header.rmgr)
+            }
+            (Self::InPlace(wanted), _) => record.header.info & 0x70 == IN_PLACE && tuple == Some(*wanted),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::SEGMENT;
+    use super::*;
+    use crate::postgres::types::{SegmentSize, TimelineId};
+    use crate::postgres::wal::testing::{Draft, Writer};
+
+    const COMMIT: u8 = 0x00;
+    const ABORT: u8 = 0x20;
+    const HAS_SUBXACTS: u32 = 1 << 1;
+
+    /// A commit or abort: its time, then the subtransactions.
+    fn end(info: u8, xid: u32, time: i64, subxids: &[u32]) -> Draft {
+        let mut main = time.to_le_bytes().to_vec();
+        let has = if subxids.is_empty() { 0 } else { 0x80 };
+        if has != 0 {
+            main.extend([HAS_SUBXACTS, subxids.len() as u32].iter().flat_map(|part| part.to_le_bytes()));
+            main.extend(subxids.iter().flat_map(|xid| xid.to_le_bytes()));
+        }
+        Draft { xid, rmgr: rmgr::TRANSACTION, info: info | has, main, ..Draft::default() }
+    }
+
+    fn restore_point(name: &str) -> Draft {
+        let mut main = 50i64.to_le_bytes().to_vec();
+        main.extend_from_slice(name.as_bytes());
+        main.resize(8 + 64, 0);
+        Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
+    }
+
+    /// A change in place of a row of block 7.
+    fn in_place(offset: u8) -> Draft {
+        let (block, main) = (Some((1262, Vec::new())), vec![offset, 0]);
+        Draft { rmgr: rmgr::HEAP, info: IN_PLACE, block, main, ..Draft::default() }
+    }
+
+    #[test]
+    fn the_first_record_that_is_wanted_is_found_with_the_commits_around_it() {
+        let size = SegmentSize::new(SEGMENT as u32).unwrap();
+        let segment = SegmentName::from_number(TimelineId(1), 2, size);
+        let start = segment.start(size);
+        let mut writer = Writer::new(0xD110, SEGMENT, start.0);
+        let drafts = [
+            end(COMMIT, 700, 10, &[]),
+            end(ABORT, 701, 40, &[]),
+            restore_point("x"),
+            Draft {
+                xid: 702,
+                rmgr: rmgr::HEAP,
+                block: Some((16384, Vec::new())),
+                main: vec![0; 8],
+                ..Draft::default()
+            },
+            end(COMMIT, 702, 30, &[703, 704]),
+            end(COMMIT, 705, 20, &[]),
+            in_place(3),
+            in_place(4),
+            in_place(3),
+            Draft { xid: 706, info: DELETE, main: vec![0, 0, 0, 0, 3, 0, 0, 0], ..in_place(3) },
+        ];
+        let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
+        writer.fill();
+        let deleted = std::cell::Cell::new(None);
+        let look = |look: Look, from: Lsn| {
+            let mut probe = Probe::new(Question { segment, begin: start, from, look }, start);
+            writer.bytes.chunks(1000).for_each(|piece| probe.push(piece));
+            let seen = probe.finish();
+            let at = |lsn: Lsn| lsns.iter().position(|each| *each == lsn.0).unwrap();
+            let commit = |commit: Option<Commit>| commit.map(|commit| commit.xid);
+            deleted.set(seen.found.and_then(|found| found.tuple).or(deleted.get()));
+            (seen.found.map(|found| at(found.lsn)), commit(seen.before), commit(seen.after))
+        };
+        let later = |time, or_at| Look::Later { time: Timestamp(time), or_at };
+        assert_eq!(look(later(9, false), start), (Some(0), None, Some(702)));
+        assert_eq!(look(later(10, false), start), (Some(1), Some(700), Some(702)), "an abort counts");
+        assert_eq!(look(later(10, true), start), (Some(0), None, Some(702)));
+        assert_eq!(look(later(10, true), Lsn(lsns[2])), (Some(4), Some(700), Some(705)), "what begins before does not");
+        assert_eq!(look(later(40, false), start), (None, Some(705), None));
+        assert_eq!(look(Look::End(704), start), (Some(4), Some(700), Some(705)), "a subtransaction ends with its own");
+        assert_eq!(look(Look::End(701), start), (Some(1), Some(700), Some(702)));
+        assert_eq!(look(Look::RestorePoint("x".into()), start), (Some(2), Some(700), Some(702)));
+        assert_eq!(look(Look::RestorePoint("y".into()), start).0, None);
+        assert_eq!(look(Look::Change(702), start).0, Some(3));
+        assert_eq!(look(Look::Record, Lsn(lsns[2] + 1)).0, Some(3));
+        assert_eq!(look(Look::Change(706), start).0, Some(9));
+        let row = deleted.get().unwrap();
+        assert_eq!((row.block, row.offset), (7, 3));
+        assert_eq!(look(Look::InPlace(row), start), (Some(8), Some(705), None), "the last one of that row");
+    }
+}

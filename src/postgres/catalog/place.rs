@@ -1,0 +1,358 @@
+//! From a target to the place in the WAL where replay stops. What a target means is what PostgreSQL understands by it
+//! (xlogrecovery.c, recoveryStopsBefore and -After), among the records behind a backup's end.
+
+use chrono::{DateTime, Utc};
+
+use super::event_target::EventTarget;
+use super::look::{Look, Outcome, Question, Seen};
+use super::moments::Unknown;
+use super::path::{Reach, TimelinePath};
+use super::plan::{Known, Stuck};
+use super::refuse::Refusal;
+use super::stop::{Kind, Neighbours, StopAt};
+use super::unreachable::Reason;
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
+use crate::postgres::wal::{Commit, Timestamp, Xid};
+
+/// How many segments before its own the beginning of DROP DATABASE is looked for in: a checkpoint lies between.
+const DROP_DATABASE_SEGMENTS: u64 = 256;
+
+/// Where replay stops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub stop: StopAt,
+    pub kind: Kind,
+    /// Number of the first segment that replay does not need.
+    pub until: u64,
+    /// What was seen in the segment before `until`.
+    pub seen: Seen,
+    /// Sentences about it.
+    pub notes: Vec<String>,
+}
+
+impl Place {
+    /// Before the record that was found in the segment of that number.
+    fn before(number: u64, seen: Seen) -> Option<Self> {
+        let lsn = seen.found?.lsn;
+        Some(Self { stop: StopAt::Before { lsn }, kind: Kind::Past, until: number + 1, seen, notes: Vec::new() })
+    }
+
+    /// After it.
+    fn after(number: u64, seen: Seen) -> Option<Self> {
+        let found = seen.found?;
+        let stop = StopAt::After { lsn: found.lsn, end: found.end };
+        Some(Self { stop, kind: Kind::Past, until: number + 1, seen, notes: Vec::new() })
+    }
+
+    /// Where the record begins at which replay stops.
+    pub fn lsn(&self) -> Option<Lsn> {
+        match self.stop {
+            StopAt::Before { lsn } | StopAt::After { lsn, .. } => Some(lsn),
+            StopAt::Consistent | StopAt::End => None,
+        }
+    }
+}
+
+/// A search along the unbroken WAL of a line.
+pub(super) struct Search<'a> {
+    pub known: &'a Known<'a>,
+    pub path: &'a TimelinePath,
+    pub reach: &'a Reach,
+    /// Nothing that begins before counts: the end of a backup.
+    pub from: Lsn,
+}
+
+type Searched<T> = Result<T, Stuck<Refusal>>;
+
+impl<'a> Search<'a> {
+    fn size(&self) -> SegmentSize {
+        self.known.facts.ranges.segment_size()
+    }
+
+    fn number(&self, lsn: Lsn) -> u64 {
+        lsn.0 / self.size().bytes()
+    }
+
+    /// Number of the first segment that is not there.
+    fn end(&self) -> u64 {
+        self.reach.first_missing.number(self.size())
+    }
+
+    /// The stretches of segments from a number on: timeline, first number, number behind the last.
+    fn stretches(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
+        let size = self.size();
+        let stretch = move |piece: &super::path::WalPiece| {
+            (piece.first.timeline, piece.first.number(size).max(from), piece.last.number(size) + 1)
+        };
+        self.reach.pieces.iter().map(stretch).filter(|(_, first, until)| first < until)
+    }
+
+    /// Looks into a segment for what begins at `from` or later.
+    fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
+        let segment = self.path.segment(number);
+        let question = Question { segment, begin: self.path.start(segment), from, look };
+        let seen = self.known.answers.get(&question).copied();
+        seen.ok_or_else(|| Stuck::Ask(Box::new(question)))
+    }
+
+    /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end.
+    fn broken(&self, segment: SegmentName, lsn: Lsn) -> Searched<()> {
+        match segment.number(self.size()) + 1 == self.end() {
+            true => Ok(()),
+            false => Err(Refusal::broken(segment, lsn, self.path.timeline()).into()),
+        }
+    }
+
+    /// An answer of the index; `None` when the WAL ends before there is one.
+    fn answer<T>(&self, answer: Result<T, Unknown>) -> Searched<Option<T>> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Unknown::Broken { segment, lsn }) => self.broken(segment, lsn).map(|()| None),
+            Err(unknown) => Err(Stuck::Unknown(unknown)),
+        }
+    }
+
+    /// Refuses WAL that is known to be broken before a place. What is not known is left to replay, as ever without an index.
+    pub fn check_whole(&self, place: &Place) -> Searched<()> {
+        let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
+        for (timeline, first, end) in self.stretches(self.number(self.from)) {
+            let (from, until) = (first.min(until), end.min(until));
+            let answer = self.known.moments.first_later(timeline, from, until, Timestamp(i64::MAX), false);
+            if let Err(Unknown::Broken { segment, lsn }) = answer {
+                self.broken(segment, lsn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything before the first commit or abort later than `time`; with `or_at`, not earlier. `None` when there is
+    /// none.
+    pub fn time(&self, time: DateTime<Utc>, or_at: bool) -> Searched<Option<Place>> {
+        let time = Timestamp::from(time);
+        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+            let mut number = first;
+            while let Some(Some(hit)) =
+                self.answer(self.known.moments.first_later(timeline, number, until, time, or_at))?
+            {
+                let seen = self.look(hit, self.from, Look::Later { time, or_at })?;
+                if let Some(place) = Place::before(hit, seen) {
+                    return Ok(Some(place));
+                }
+                number = hit + 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record that begins at `from` or later, and the number of its segment.
+    fn record(&self, from: Lsn) -> Searched<Option<(u64, Seen)>> {
+        for number in self.number(from)..self.end() {
+            let seen = self.look(number, from, Look::Record)?;
+            if seen.found.is_some() {
+                return Ok(Some((number, seen)));
+            }
+            if let Some(lsn) = seen.broken {
+                self.broken(self.path.segment(number), lsn)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place of an LSN. `None` when no record begins there or later.
+    pub fn lsn(&self, lsn: Lsn, inclusive: bool) -> Searched<Option<Place>> {
+        let Some((number, seen)) = self.record(lsn)? else { return Ok(None) };
+        Ok(if inclusive { Place::after(number, seen) } else { Place::before(number, seen) })
+    }
+
+    /// The first end of a transaction.
+    pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
+        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+            let candidates = self.answer(self.known.moments.ending(xid, timeline, first, until))?.unwrap_or_default();
+            for number in candidates {
+                let seen = self.look(number, self.from, Look::End(xid))?;
+                let Some(found) = seen.found else { continue };
+                let place = if inclusive { Place::after(number, seen) } else { Place::before(number, seen) };
+                let Some(mut place) = place else { continue };
+                place.notes.extend(found.outcome.and_then(|outcome| outcome_note(xid, &outcome)));
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first restore point of a name.
+    pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
+        let mut points = Vec::new();
+        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+            let found = self.known.moments.restore_points(name, timeline, first, until);
+            points.extend(self.answer(found)?.unwrap_or_default());
+        }
+        points.retain(|(_, lsn, _)| *lsn >= self.from);
+        let Some((number, lsn, time)) = points.first().copied() else { return Ok(None) };
+        let seen = self.look(number, lsn, Look::RestorePoint(name.to_string()))?;
+        let Some(mut place) = Place::after(number, seen) else { return Ok(None) };
+        place.notes.push(format!("restore point \"{name}\" was made at {time}"));
+        if let [_, .., (_, last, time)] = points.as_slice() {
+            let count = points.len() - 1;
+            place.notes.push(format!(
+                "{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
+            ));
+        }
+        Ok(Some(place))
+    }
+
+    /// Just before or after an event.
+    pub fn event(&self, event: &EventTarget, after: bool) -> Searched<Place> {
+        let lsn = if after { event.after } else { event.before };
+        let gone = || Refusal::from(Reason::EventNotFound { id: event.id.clone(), lsn });
+        let Some((number, seen)) = self.record(lsn)?.filter(|(_, seen)| seen.found.is_some_and(|it| it.lsn == lsn))
+        else {
+            return Err(gone().into());
+        };
+        if let (Some(xid), false) = (event.drops_database, after) {
+            return self.begin_of_drop(event.id.clone(), number, lsn, xid, seen);
+        }
+        let place = if after { Place::after(number, seen) } else { Place::before(number, seen) };
+        place.ok_or_else(|| gone().into())
+    }
+
+    /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
+    /// 16, 15.4, 14.9 and 13.12), deletes the row, and writes that the files are gone only after a checkpoint. It is the
+    /// only statement of its transaction.
+    fn begin_of_drop(&self, id: String, dropped: u64, lsn: Lsn, xid: Xid, seen: Seen) -> Searched<Place> {
+        let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
+        let mut begin: Option<(u64, Seen)> = None;
+        for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
+            let from = Lsn(number.saturating_sub(1) * self.size().bytes());
+            let changed = self.look(number, from, Look::Change(xid))?;
+            match changed.found.filter(|found| found.lsn < lsn) {
+                Some(_) => begin = Some((number, changed)),
+                // What it changes first lies together; the checkpoint comes after it.
+                None if begin.is_some() => break,
+                None => (),
+            }
+        }
+        let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
+        // That change in place belongs to no transaction yet, unless there were others before.
+        if let Some(row) = begin.found.and_then(|found| found.tuple).filter(|_| self.marks_invalid(lsn)) {
+            for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
+                let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
+                let marked = self.look(earlier, from, Look::InPlace(row))?;
+                if marked.found.is_some() {
+                    (number, begin) = (earlier, marked);
+                    break;
+                }
+            }
+        }
+        let mut place = Place::before(number, begin).ok_or(Refusal::from(Reason::EventNotFound { id, lsn }))?;
+        if begin == seen {
+            let note = "where DROP DATABASE began was not found: the database may be there but marked as invalid";
+            place.notes.push(note.into());
+        }
+        Ok(place)
+    }
+
+    /// Whether the server that wrote this place does so, as the last backup before tells. In older ones such a change
+    /// could only be another's.
+    fn marks_invalid(&self, lsn: Lsn) -> bool {
+        let before = self.known.facts.backups.iter().filter(|backup| backup.stop_lsn <= lsn);
+        before.max_by_key(|backup| backup.stop_lsn).is_none_or(|backup| marks_invalid(&backup.server_version))
+    }
+
+    /// The end of a backup.
+    pub fn consistent(&self, until: u64) -> Searched<Place> {
+        let seen = self.look(until - 1, self.from, Look::Record)?;
+        Ok(Place { stop: StopAt::Consistent, kind: Kind::Past, until, seen, notes: Vec::new() })
+    }
+
+    /// The end of the WAL.
+    pub fn wal_end(&self, kind: Kind) -> Place {
+        Place { stop: StopAt::End, kind, until: self.end(), seen: Seen::default(), notes: Vec::new() }
+    }
+
+    /// The commits on both sides of a place.
+    pub fn neighbours(&self, place: &Place) -> Result<Neighbours, Unknown> {
+        let Place { seen, until, .. } = place;
+        let this = seen.found.and_then(|found| found.commit());
+        let (inside_before, inside_after) = match place.stop {
+            StopAt::After { .. } => (this.or(seen.before), seen.after),
+            StopAt::Before { .. } | StopAt::Consistent => (seen.before, this.or(seen.after)),
+            StopAt::End => (None, None),
+        };
+        let looked_into = if place.stop == StopAt::End { *until } else { until - 1 };
+        let last_included = match inside_before {
+            Some(commit) => Some(commit),
+            None => self.commit_before(looked_into)?,
+        };
+        let first_excluded = match inside_after {
+            Some(commit) => Some(commit),
+            None if place.stop == StopAt::End => None,
+            None => self.commit_from(*until)?,
+        };
+        Ok(Neighbours { last_included: last_included.map(Into::into), first_excluded: first_excluded.map(Into::into) })
+    }
+
+    /// The last commit of the segments before a number; also of those before the backup, as far as they are known.
+    pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
+        let lowest = self.stretches(0).next().map_or(0, |(_, first, _)| first);
+        for (timeline, first, until) in
+            self.stretches(0).rev().filter(|(_, first, _)| *first < number || *first == lowest)
+        {
+            let behind = Lsn(until.min(number).max(first) * self.size().bytes());
+            if let Some(commit) = self.known.moments.around(timeline, behind)?.before {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first commit of the segments from a number on.
+    fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
+        for (timeline, first, _) in self.stretches(number) {
+            let before = Lsn((first * self.size().bytes()).saturating_sub(1));
+            let after = self.known.moments.around(timeline, before)?.after;
+            // The timeline may have gone on beyond where the line leaves it.
+            let is_on_line = |commit: &Commit| self.path.timeline_at(commit.lsn) <= timeline;
+            if let Some(commit) = after.filter(is_on_line).filter(|commit| self.number(commit.lsn) < self.end()) {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether DROP DATABASE marks the database first; the version as in `15.18 (Debian 15.18-0+deb12u1)`.
+fn marks_invalid(server_version: &str) -> bool {
+    let mut numbers =
+        server_version.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(13), Some(minor)) => minor >= 12,
+        (Some(14), Some(minor)) => minor >= 9,
+        (Some(15), Some(minor)) => minor >= 4,
+        _ => true,
+    }
+}
+
+/// What a reader of the plan would not expect of a transaction's end.
+fn outcome_note(xid: Xid, outcome: &Outcome) -> Option<String> {
+    let how = if outcome.committed { "committed" } else { "was rolled back" };
+    let time = outcome.time;
+    match (outcome.xid == xid, outcome.committed) {
+        (false, _) => Some(format!("transaction {xid} is a subtransaction of {}, which {how} at {time}", outcome.xid)),
+        (true, false) => Some(format!("transaction {xid} was rolled back at {time}")),
+        (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::marks_invalid;
+
+    #[test]
+    fn which_servers_mark_a_database_before_they_drop_it() {
+        for version in ["15.18 (Debian 15.18-0+deb12u1)", "13.12", "14.9", "16.0", "18beta1", "18.4"] {
+            assert!(marks_invalid(version), "{version}");
+        }
+        assert!(["13.11", "14.8", "15.3 (Debian 15.3-1)", "15.0"].iter().all(|version| !marks_invalid(version)));
+    }
+}

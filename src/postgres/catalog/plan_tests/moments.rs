@@ -1,0 +1,179 @@
+//! Where replay stops: times that go back, ties, rollbacks, the end of the archive, broken WAL, events.
+
+use super::super::testing::SEGMENT;
+use super::super::*;
+use super::world::{NOW, Says, World, name, second};
+use super::{forked, latest, says, simple};
+use crate::postgres::types::{Lsn, TimelineId};
+
+fn at(number: u64, offset: u64) -> Lsn {
+    Lsn(number * SEGMENT + offset)
+}
+
+fn stop(world: &World, target: Target, inclusive: bool) -> StopAt {
+    world.plan(&Request { inclusive, ..Request::new(target) }).unwrap().stop
+}
+
+fn before(number: u64, offset: u64) -> StopAt {
+    StopAt::Before { lsn: at(number, offset) }
+}
+
+#[test]
+fn a_transaction_at_the_very_time_is_included_or_not() {
+    let mut world = simple();
+    assert_eq!(stop(&world, Target::Time(second(76)), true), before(8, 0x200));
+    assert_eq!(stop(&world, Target::Time(second(76)), false), before(7, 0x200));
+    // Several at the same instant are all in, or all out.
+    says(&mut world, 7, 0x300, Says::Ended { xid: 800, time: 76, committed: true });
+    assert_eq!(stop(&world, Target::Time(second(76)), true), before(8, 0x200));
+    assert_eq!(stop(&world, Target::Time(second(76)), false), before(7, 0x200));
+}
+
+#[test]
+fn the_first_later_end_in_the_order_of_the_wal_ends_it_though_earlier_times_follow() {
+    let mut world = simple();
+    says(&mut world, 6, 0x200, Says::Ended { xid: 706, time: 90, committed: true });
+    assert_eq!(stop(&world, Target::Time(second(80)), true), before(6, 0x200));
+    let plan = world.plan(&Request::new(Target::Time(second(80)))).unwrap();
+    let transactions = plan.transactions.unwrap();
+    assert_eq!(transactions.first_excluded.unwrap().xid, 706);
+    assert_eq!(transactions.last_included.unwrap().xid, 705);
+}
+
+#[test]
+fn a_rollback_ends_a_time_as_a_commit_does_and_is_no_transaction_that_is_missed() {
+    let mut world = simple();
+    says(&mut world, 7, 0x200, Says::Ended { xid: 707, time: 76, committed: false });
+    let plan = world.plan(&Request::new(Target::Time(second(70)))).unwrap();
+    assert_eq!(plan.stop, before(7, 0x200));
+    let transactions = plan.transactions.unwrap();
+    assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded.unwrap().xid), (706, 708));
+    let rolled_back = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    assert_eq!(rolled_back.stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
+    assert!(rolled_back.notes[0].contains("rolled back"), "{:?}", rolled_back.notes);
+}
+
+#[test]
+fn after_the_last_transaction_everything_is_restored_and_nothing_that_comes_later() {
+    let world = simple();
+    let plan = world.plan(&Request::new(Target::Time(second(120)))).unwrap();
+    assert_eq!((plan.stop, plan.kind, plan.has_target()), (StopAt::End, Kind::Present, false));
+    assert_eq!(plan.wal_end, Some(name(1, 10)), "what is archived later could lie behind the target");
+    let transactions = plan.transactions.unwrap();
+    assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded), (709, None));
+    assert_eq!(world.refused(&Request::new(Target::Time(second(NOW + 1)))).kind, Kind::Future);
+    let everything = world.plan(&latest()).unwrap();
+    assert_eq!((everything.stop, everything.wal_end, everything.warnings.len()), (StopAt::End, None, 0));
+}
+
+#[test]
+fn an_lsn_is_where_records_begin() {
+    let world = simple();
+    let after = |number: u64, from: u64, to: u64| StopAt::After { lsn: at(number, from), end: at(number, to) };
+    assert_eq!(stop(&world, Target::Lsn(at(7, 0x200)), true), after(7, 0x200, 0x300));
+    assert_eq!(stop(&world, Target::Lsn(at(7, 0x1FF)), true), after(7, 0x200, 0x300));
+    assert_eq!(stop(&world, Target::Lsn(at(7, 0x201)), true), after(7, 0x300, SEGMENT));
+    assert_eq!(stop(&world, Target::Lsn(at(7, 0x200)), false), before(7, 0x200));
+    assert_eq!(stop(&world, Target::Lsn(at(7, 0x301)), false), before(8, 0));
+    // Behind the last record nothing begins; all before it is there.
+    assert_eq!(stop(&world, Target::Lsn(at(9, 0x301)), false), StopAt::End);
+    let beyond = world.refused(&Request::new(Target::Lsn(at(9, 0x301))));
+    assert!(matches!(beyond.reason, Reason::BeyondArchive { .. }));
+}
+
+#[test]
+fn of_restore_points_with_one_name_the_first_behind_the_backup_counts_and_the_rest_is_told() {
+    let mut world = simple();
+    for number in [3, 7, 8] {
+        says(&mut world, number, 0x100, Says::Point("x".into()));
+    }
+    let plan = world.plan(&Request::new(Target::Name("x".into()))).unwrap();
+    assert_eq!(plan.stop, StopAt::After { lsn: at(3, 0x100), end: at(3, 0x200) });
+    assert!(plan.notes[1].contains("2 later") && plan.notes[1].contains("0/8000100"), "{:?}", plan.notes);
+    let named = Request { backup: Some("20260101-000060Z".parse().unwrap()), ..Request::new(Target::Name("x".into())) };
+    assert_eq!(world.plan(&named).unwrap().stop, StopAt::After { lsn: at(7, 0x100), end: at(7, 0x200) });
+}
+
+#[test]
+fn a_transaction_before_a_gap_is_found_behind_the_backup_there() {
+    let mut world = simple();
+    world.segments.remove(&(1, 5));
+    let plan = world.plan(&Request::new(Target::Xid(704))).unwrap();
+    assert_eq!(
+        (plan.stop, plan.backup.id.to_string().as_str()),
+        (StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) }, "20260101-000020Z")
+    );
+    let refused = world.refused(&Request::new(Target::Xid(705)));
+    let expected = vec![(at(2, 0x100), at(5, 0)), (at(6, 0x100), at(10, 0))];
+    assert!(matches!(refused.reason, Reason::NotFound { searched, .. } if searched == expected));
+}
+
+#[test]
+fn broken_wal_is_the_end_only_where_all_wal_ends() {
+    let mut world = simple();
+    world.broken = Some((1, 7, 7 * SEGMENT + 0x300));
+    let expected = Reason::Broken { segment: name(1, 7), lsn: at(7, 0x300) };
+    for target in [Target::Latest, Target::Time(second(90)), Target::Lsn(at(8, 0)), Target::Xid(709)] {
+        let refused = world.refused(&Request::new(target.clone()));
+        assert_eq!(refused.reason, expected, "{target:?}");
+        let nearest = refused.nearest_before.unwrap();
+        assert_eq!(nearest.arguments, "--lsn 0/7000300 --exclusive --timeline 1");
+    }
+    assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
+    world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
+    assert_eq!(stop(&world, Target::Time(second(110)), true), StopAt::End);
+    assert_eq!(stop(&world, Target::Latest, true), StopAt::End);
+}
+
+fn event(timeline: u32, lsn: Lsn) -> EventTarget {
+    let (id, words) = (format!("{timeline}-0-0-d1"), "DROP of orders".to_string());
+    EventTarget { id, words, timeline: TimelineId(timeline), before: lsn, after: lsn, drops_database: None }
+}
+
+#[test]
+fn an_event_is_restored_on_the_line_that_has_it() {
+    let world = forked();
+    // Before the switch both lines have it, behind it only the timeline that went on.
+    let shared = Request { inclusive: false, ..Request::new(Target::Event(event(1, at(4, 0x200)))) };
+    let plan = world.plan(&shared).unwrap();
+    assert_eq!((plan.timeline, plan.stop), (TimelineId(2), before(4, 0x200)));
+    let left_behind = Request::new(Target::Event(event(1, at(7, 0x200))));
+    let plan = world.plan(&left_behind).unwrap();
+    assert_eq!((plan.timeline, plan.backup.id.to_string().as_str()), (TimelineId(1), "20260101-000060Z"));
+    let elsewhere = Request { timeline: TimelineChoice::Number(TimelineId(2)), ..left_behind };
+    assert!(matches!(world.refused(&elsewhere).reason, Reason::EventElsewhere { .. }));
+    let gone = Request::new(Target::Event(event(1, at(7, 0x201))));
+    assert!(matches!(world.refused(&gone).reason, Reason::EventNotFound { .. }));
+}
+
+#[test]
+fn before_a_dropped_database_is_before_it_was_made_invalid() {
+    let mut world = simple();
+    // Its transaction's first changes, then a checkpoint that takes a while, then the record that it is gone.
+    says(&mut world, 6, 0x300, Says::Change(800));
+    says(&mut world, 7, 0x100, Says::Change(800));
+    let dropped = EventTarget { drops_database: Some(800), ..event(1, at(9, 0x100)) };
+    let request = Request { inclusive: false, ..Request::new(Target::Event(dropped)) };
+    assert_eq!(world.plan(&request).unwrap().stop, before(6, 0x300));
+    let mut unseen = simple();
+    says(&mut unseen, 9, 0x300, Says::Change(800));
+    let plan = unseen.plan(&request).unwrap();
+    assert_eq!(plan.stop, before(9, 0x100));
+    assert!(plan.notes[0].contains("was not found"), "{:?}", plan.notes);
+}
+
+#[test]
+fn what_can_be_restored_is_told_by_timeline_with_the_time_between() {
+    let mut world = forked();
+    world.segments.remove(&(1, 5));
+    let told = windows(&world.facts(), &world);
+    let shown: Vec<(u32, Lsn, Lsn)> =
+        told.windows.iter().map(|window| (window.timeline.0, window.from.lsn, window.to.lsn)).collect();
+    let switch = at(5, 0x300);
+    assert_eq!(shown, [(1, at(2, 0x100), at(5, 0)), (1, at(6, 0x100), at(10, 0)), (2, switch, at(8, 0))]);
+    let [gap] = told.gaps.as_slice() else { panic!("{:?}", told.gaps) };
+    assert_eq!((gap.from.lsn, gap.to.lsn), (at(5, 0), at(6, 0x100)));
+    // From the last commit before it, in segment 4, to the end of the backup behind it.
+    assert_eq!((gap.from.time, gap.to.time, gap.seconds), (Some(second(46)), Some(second(65)), Some(19.0)));
+    assert_eq!(windows(&world.facts(), &NoIndex).windows[0].to.time, None);
+}

@@ -1,0 +1,266 @@
+//! The plan against the model, on made-up archives of all shapes.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::testing::{SEGMENT, backup};
+use super::super::*;
+use super::world::{NOW, Rec, Says, Stops, World, name, second, size};
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+
+/// A place in WAL: often on a boundary or near one.
+fn place() -> impl Strategy<Value = u64> {
+    (2u64..14, prop_oneof![Just(0u64), Just(0x28), Just(SEGMENT / 2), Just(SEGMENT - 8)])
+        .prop_map(|(n, o)| n * SEGMENT + o)
+}
+
+/// Records from `begin` on, up to the end of all segments, as the noise has it. Clocks are neither steady nor precise.
+fn written(by: u32, begin: u64, noise: &[u32]) -> Vec<Rec> {
+    let (mut records, mut lsn) = (Vec::new(), begin);
+    for noise in noise.iter().cycle() {
+        let to_boundary = SEGMENT - lsn % SEGMENT;
+        let length = [0x40, 0x1000, SEGMENT / 8, SEGMENT / 4, SEGMENT / 2, SEGMENT + 8, to_boundary, 0x40];
+        let end = lsn + length[(noise % 8) as usize];
+        let time = 10 * lsn / SEGMENT + u64::from(noise / 8 % 8 * 4);
+        let says = match noise / 64 % 8 {
+            kind @ 0..5 => Says::Ended { xid: 700 + noise / 512 % 60, time, committed: kind > 0 },
+            5 => Says::Point(["x", "y"][(noise / 512 % 2) as usize].into()),
+            _ => Says::Nothing,
+        };
+        records.push(Rec { lsn, end, by, says });
+        lsn = end;
+        if lsn > 17 * SEGMENT {
+            break;
+        }
+    }
+    records
+}
+
+/// The first place where a record of the line ends, at or after a place.
+fn boundary(world: &World, timeline: u32, place: u64) -> u64 {
+    let records = world.records(timeline);
+    records.iter().map(|record| record.end).find(|end| *end >= place).unwrap_or(place)
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let forks = prop::collection::vec((1u32..4, place(), prop::bool::weighted(0.9)), 0..3);
+    let noise = prop::collection::vec(prop::collection::vec(any::<u32>(), 20..60), 3);
+    let holes = prop::collection::vec((1u32..4, 1u64..16), 0..6);
+    let spans = prop::collection::vec((1u64..8, 6u64..16), 3);
+    let backups =
+        prop::collection::vec((1u32..4, place(), 1u64..3 * SEGMENT, 0u64..16, prop::bool::weighted(0.1)), 0..5);
+    (forks, noise, holes, spans, backups).prop_map(|(forks, noise, holes, spans, backups)| {
+        let mut world = World::default();
+        world.written.insert(1, written(1, SEGMENT, &noise[0]));
+        for (at, (parent, switch, known)) in forks.into_iter().enumerate() {
+            let parent = parent.min(world.forks.len() as u32 + 1);
+            let begin = world.history(parent).ancestors.last().map_or(0, |last| last.switch_lsn.0);
+            let switch = boundary(&world, parent, switch.max(begin));
+            world.forks.push((parent, switch, known));
+            let timeline = at as u32 + 2;
+            world.written.insert(timeline, written(timeline, switch, &noise[(at + 1) % 3]));
+        }
+        let timelines = world.forks.len() as u32 + 1;
+        for (timeline, (first, last)) in (1..=timelines).zip(&spans) {
+            world.segments.extend((*first..=*last).map(|number| ((timeline, number), 10 * number)));
+        }
+        for hole in holes {
+            world.segments.remove(&hole);
+        }
+        for (at, (timeline, start, length, late, broken)) in backups.into_iter().enumerate() {
+            let mut made = backup(&format!("202601{:02}-000000Z", at + 1));
+            made.timeline = TimelineId(timeline.min(timelines));
+            made.stop_timeline = made.timeline;
+            let start = boundary(&world, made.timeline.0, start);
+            let stop = boundary(&world, made.timeline.0, start + length);
+            (made.start_lsn, made.stop_lsn) = (Lsn(start), Lsn(stop.max(start + 8)));
+            made.stopped_at = second(10 * made.stop_lsn.0 / SEGMENT + late);
+            made.checksum_failures = broken.then(|| "a page".to_string()).into_iter().collect();
+            world.backups.push(made);
+        }
+        world
+    })
+}
+
+/// A target; of an event the timeline, and which of its records.
+fn target() -> impl Strategy<Value = (Target, Option<(u32, usize)>)> {
+    prop_oneof![
+        3 => (0u64..200).prop_map(|n| (Target::Time(second(n)), None)),
+        2 => place().prop_map(|lsn| (Target::Lsn(Lsn(lsn)), None)),
+        2 => (700u32..765).prop_map(|xid| (Target::Xid(xid), None)),
+        2 => prop_oneof!["x", "y", "z"].prop_map(|name| (Target::Name(name), None)),
+        2 => (1u32..4, any::<usize>()).prop_map(|chosen| (Target::Latest, Some(chosen))),
+        1 => Just((Target::Immediate, None)),
+        1 => Just((Target::Latest, None)),
+    ]
+}
+
+fn request() -> impl Strategy<Value = (Request, Option<(u32, usize)>)> {
+    let timeline = prop_oneof![
+        Just(TimelineChoice::Latest),
+        (1u32..5).prop_map(|number| TimelineChoice::Number(TimelineId(number)))
+    ];
+    let backup = prop::option::weighted(0.2, (1u32..6).prop_map(|n| format!("202601{n:02}-000000Z").parse().unwrap()));
+    (target(), any::<bool>(), timeline, backup).prop_map(|((target, event), inclusive, timeline, backup)| {
+        (Request { target, inclusive, timeline, backup }, event)
+    })
+}
+
+/// The request in an archive: an event is one of its records.
+fn in_world(world: &World, (mut request, event): (Request, Option<(u32, usize)>)) -> Request {
+    if let Some((timeline, at)) = event {
+        let timeline = timeline.min(world.forks.len() as u32 + 1);
+        let records = world.records(timeline);
+        let lsn = Lsn(records[at % records.len()].lsn);
+        let (id, words) = ("1-0-0-d1".to_string(), "something".to_string());
+        let timeline = TimelineId(timeline);
+        request.target =
+            Target::Event(EventTarget { id, words, timeline, before: lsn, after: lsn, drops_database: None });
+    }
+    request
+}
+
+/// PostgreSQL with the plan's backup and settings: the record that it would replay next if it had not stopped, and
+/// whether it was the target that stopped it.
+fn recover(world: &World, plan: &RecoveryPlan) -> (Option<Rec>, bool) {
+    let timeline = plan.timeline.0;
+    let start = plan.backup.start_lsn.0;
+    let archived = world.first_missing(timeline, start / SEGMENT);
+    let end = plan.wal_end.map_or(archived, |end| end.number(size()).min(archived));
+    let setting = |wanted: &str| plan.settings.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let target: Option<u64> = setting("recovery_target_lsn").map(|lsn| lsn.parse::<Lsn>().unwrap().0);
+    let mut stop_at_next = false;
+    for record in world.records(timeline).into_iter().filter(|record| record.lsn >= start) {
+        let ended = (record.end - 1) / SEGMENT >= end;
+        if stop_at_next || ended {
+            return (Some(record), stop_at_next);
+        }
+        let consistent = record.lsn >= plan.backup.stop_lsn.0;
+        let reached = target.is_some_and(|target| record.lsn >= target);
+        assert!(!reached || consistent, "before the backup is consistent");
+        if setting("recovery_target") == Some("immediate") && consistent
+            || reached && setting("recovery_target_inclusive") == Some("off")
+        {
+            return (Some(record), true);
+        }
+        stop_at_next = reached;
+    }
+    (None, stop_at_next)
+}
+
+fn segments(plan: &RecoveryPlan) -> Vec<SegmentName> {
+    let names = |piece: &WalPiece| {
+        let (timeline, numbers) = (piece.first.timeline, piece.first.number(size())..=piece.last.number(size()));
+        numbers.map(move |number| SegmentName::from_number(timeline, number, size()))
+    };
+    plan.wal.iter().flat_map(names).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn a_plan_is_made_exactly_when_trying_everything_finds_one_and_stops_there(world in world(), wanted in request()) {
+        let request = in_world(&world, wanted);
+        let (plan, backup, stops) = match (world.plan(&request), world.expected(&request)) {
+            (Ok(plan), Some((backup, stops))) => (plan, backup, stops),
+            (Err(Stuck::Refused(_)), None) => return Ok(()),
+            (found, expected) => {
+                prop_assert!(false, "the plan says {found:?}, the model {expected:?}");
+                return Ok(());
+            }
+        };
+        prop_assert_eq!(&plan.backup.id, &backup);
+        let timeline = plan.timeline.0;
+        let line = world.records(timeline);
+        let missing = world.first_missing(timeline, plan.backup.start_lsn.0 / SEGMENT);
+        let at = |lsn: u64| line.iter().position(|record| record.lsn == lsn).unwrap();
+        let replayable = line.partition_point(|record| record.end <= missing * SEGMENT);
+        let next = match stops {
+            Stops::Before(lsn) => at(lsn),
+            Stops::After(lsn) => at(lsn) + 1,
+            Stops::End => replayable,
+        };
+        // PostgreSQL stops where the model does, and a target that it is given is one that it meets.
+        let (stopped_before, met) = recover(&world, &plan);
+        prop_assert_eq!(stopped_before.as_ref(), line.get(next), "{:?}", plan);
+        let told = matches!(plan.stop, StopAt::Before { .. } | StopAt::After { .. });
+        prop_assert!(met || !told, "PostgreSQL does not meet the target of {plan:?}");
+        // The transactions on both sides.
+        let transactions = plan.transactions.unwrap();
+        let start = plan.backup.start_lsn.0 / SEGMENT * SEGMENT;
+        let last = line[..next].iter().filter_map(Rec::commit).next_back().map(Transaction::from);
+        match transactions.last_included {
+            None => prop_assert!(last.is_none_or(|last| last.lsn.0 < plan.backup.stop_lsn.0.min(start) + SEGMENT), "{plan:?}"),
+            included => prop_assert_eq!(included, last),
+        }
+        let first = line[next..replayable.max(next)].iter().find_map(Rec::commit).map(Transaction::from);
+        prop_assert_eq!(transactions.first_excluded, first);
+        // The WAL that it needs, up to the record that it stops at.
+        let needed = match stops {
+            _ if request.target == Target::Immediate => (plan.backup.stop_lsn.0 - 1) / SEGMENT + 1,
+            Stops::Before(lsn) | Stops::After(lsn) => (line[at(lsn)].end - 1) / SEGMENT + 1,
+            Stops::End => missing,
+        };
+        let expected: Vec<SegmentName> = (plan.backup.start_lsn.0 / SEGMENT..needed)
+            .map(|number| name(world.read(timeline, number), number)).collect();
+        prop_assert_eq!(segments(&plan), expected);
+        prop_assert_eq!(plan.wal_bytes, 1000 * plan.segments);
+    }
+
+    #[test]
+    fn what_a_refusal_suggests_can_be_had(world in world(), wanted in request()) {
+        let request = in_world(&world, wanted);
+        if let Err(Stuck::Refused(refused)) = world.plan(&request) {
+            for nearest in [&refused.nearest_before, &refused.nearest_after].into_iter().flatten() {
+                prop_assert!(world.plan(&nearest.request).is_ok(), "{nearest:?}");
+            }
+            if let Reason::Gap { first_missing, resumes } = refused.reason {
+                prop_assert!(first_missing.number(size()) < resumes.number(size()));
+                let before = refused.nearest_before.expect("what lies before a gap can be had");
+                prop_assert_eq!(world.plan(&before.request).unwrap().wal_end, Some(first_missing));
+            }
+        }
+    }
+
+    #[test]
+    fn replay_cannot_run_into_wal_that_the_path_left_behind(world in world(), wanted in request()) {
+        let request = in_world(&world, wanted);
+        let Ok(plan) = world.plan(&request) else { return Ok(()) };
+        // At the end of the archive the server tries older timelines' segments of the same number.
+        let number = plan.wal_reaches.0 / SEGMENT;
+        let line: BTreeSet<u32> = plan.path.iter().map(|step| step.timeline.0).collect();
+        let tempting = line.iter().filter(|t| **t < plan.timeline.0).any(|t| world.segments.contains_key(&(*t, number)));
+        let later = (number..60).any(|n| world.segments.keys().any(|(t, m)| *t == plan.timeline.0 && *m == n));
+        if tempting && !later && line.contains(&plan.timeline.0) && plan.path.last().unwrap().from.0 / SEGMENT <= number {
+            prop_assert!(plan.wal_end.is_some());
+        }
+    }
+
+    #[test]
+    fn what_the_index_does_not_know_is_never_guessed(
+        world in world(),
+        wanted in request(),
+        unknown in prop::collection::vec((1u32..4, 1u64..16), 1..4),
+    ) {
+        let request = in_world(&world, wanted);
+        let ignorant = World { unknown, ..world.clone() };
+        match (ignorant.plan(&request), world.plan(&request)) {
+            (Ok(plan), Ok(known)) => {
+                prop_assert_eq!((plan.stop, &plan.backup.id, &plan.wal), (known.stop, &known.backup.id, &known.wal));
+                prop_assert!(plan.transactions.is_none() || plan.transactions == known.transactions);
+            }
+            (Err(Stuck::Unknown(Unknown::Segment(name))), _) => {
+                prop_assert!(ignorant.unknown.contains(&(name.timeline.0, name.number(size()))));
+            }
+            (Err(Stuck::Refused(told)), Err(Stuck::Refused(known))) => prop_assert_eq!(told.reason, known.reason),
+            (told, known) => prop_assert!(false, "{told:?} although {known:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_models_clock_has_a_future() {
+    assert!(second(NOW) < second(199), "times after the facts were read are asked for, too");
+}

@@ -1,0 +1,419 @@
+//! A made-up archive: a tree of timelines with records, segments of which some are lost, and backups. It answers what an
+//! index and a look into a segment would, and says by trying everything what a restore must give.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::super::testing::SEGMENT;
+use super::super::*;
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
+use crate::postgres::wal::{Commit, Timestamp};
+
+pub fn size() -> SegmentSize {
+    SegmentSize::new(SEGMENT as u32).unwrap()
+}
+
+pub fn name(timeline: u32, number: u64) -> SegmentName {
+    SegmentName::from_number(TimelineId(timeline), number, size())
+}
+
+/// Second `n` of the tests' clock.
+pub fn second(n: u64) -> DateTime<Utc> {
+    "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(n as i64)
+}
+
+/// When the facts are read.
+pub const NOW: u64 = 150;
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Says {
+    Ended {
+        xid: u32,
+        time: u64,
+        committed: bool,
+    },
+    Point(String),
+    /// A change of a table by this transaction.
+    Change(u32),
+    Nothing,
+}
+
+/// A record of the made-up WAL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rec {
+    pub lsn: u64,
+    pub end: u64,
+    /// Which timeline wrote it.
+    pub by: u32,
+    pub says: Says,
+}
+
+impl Rec {
+    fn last_segment(&self) -> u64 {
+        (self.end - 1) / SEGMENT
+    }
+
+    fn segments(&self) -> std::ops::RangeInclusive<u64> {
+        self.lsn / SEGMENT..=self.last_segment()
+    }
+
+    pub fn commit(&self) -> Option<Commit> {
+        match self.says {
+            Says::Ended { xid, time, committed: true } => {
+                Some(Commit { lsn: Lsn(self.lsn), xid, time: second(time).into() })
+            }
+            _ => None,
+        }
+    }
+
+    fn found(&self) -> Found {
+        let outcome = match self.says {
+            Says::Ended { xid, time, committed } => Some(Outcome { xid, time: second(time).into(), committed }),
+            _ => None,
+        };
+        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None }
+    }
+
+    fn is_later(&self, time: Timestamp, or_at: bool) -> bool {
+        let Says::Ended { time: this, .. } = self.says else { return false };
+        let this = Timestamp::from(second(this));
+        this > time || or_at && this == time
+    }
+
+    fn is_wanted(&self, look: &Look) -> bool {
+        match (look, &self.says) {
+            (Look::Record, _) => true,
+            (Look::Later { time, or_at }, _) => self.is_later(*time, *or_at),
+            (Look::End(wanted), Says::Ended { xid, .. }) => wanted == xid,
+            (Look::RestorePoint(wanted), Says::Point(name)) => wanted == name,
+            (Look::Change(wanted), Says::Change(xid)) => wanted == xid,
+            _ => false,
+        }
+    }
+}
+
+/// What a generated repository holds, as plain sets.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// For each timeline from 2 on: parent and switch LSN, if its history file is there.
+    pub forks: Vec<(u32, u64, bool)>,
+    /// Each segment's name, and when it was stored.
+    pub segments: BTreeMap<(u32, u64), u64>,
+    pub backups: Vec<BackupDescription>,
+    /// The records that each timeline wrote itself.
+    pub written: BTreeMap<u32, Vec<Rec>>,
+    /// Segments that the index knows nothing of.
+    pub unknown: Vec<(u32, u64)>,
+    /// Where WAL is broken: timeline, segment, LSN.
+    pub broken: Option<(u32, u64, u64)>,
+}
+
+/// Where the model says that replay stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stops {
+    Before(u64),
+    After(u64),
+    End,
+}
+
+impl World {
+    pub fn history(&self, timeline: u32) -> TimelineHistory {
+        if timeline == 1 {
+            return TimelineHistory::root(TimelineId(1));
+        }
+        let (parent, switch, _) = self.forks[timeline as usize - 2];
+        let mut ancestors = self.history(parent).ancestors;
+        ancestors.push(HistoryEntry { timeline: TimelineId(parent), switch_lsn: Lsn(switch), reason: String::new() });
+        TimelineHistory { timeline: TimelineId(timeline), ancestors }
+    }
+
+    pub fn facts(&self) -> Facts {
+        let mut ranges = WalRanges::new(size());
+        for ((timeline, number), stored) in &self.segments {
+            ranges.add(name(*timeline, *number), 1000, second(*stored));
+        }
+        let known = self.forks.iter().enumerate().filter(|(_, fork)| fork.2).map(|(at, _)| at as u32 + 2);
+        Facts {
+            cluster: "main".parse().unwrap(),
+            read_at: second(NOW),
+            backups: self.backups.clone(),
+            damaged_backups: BTreeMap::new(),
+            unfinished_backups: Vec::new(),
+            ranges,
+            histories: known.map(|timeline| (TimelineId(timeline), self.history(timeline))).collect(),
+            damaged_histories: BTreeMap::new(),
+        }
+    }
+
+    /// The plan, with every question answered.
+    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, Stuck> {
+        self.plan_with(&self.facts(), request)
+    }
+
+    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, Stuck> {
+        let mut answers = Answers::default();
+        for _ in 0..50 {
+            match plan(&Known { facts, moments: self, answers: &answers }, request) {
+                Err(Stuck::Ask(question)) => {
+                    let seen = self.seen(&question);
+                    answers.add(*question, seen);
+                }
+                decided => return decided,
+            }
+        }
+        panic!("the planner asks and asks: {answers:?}");
+    }
+
+    /// The refusal.
+    pub fn refused(&self, request: &Request) -> Unreachable {
+        match self.plan(request) {
+            Err(Stuck::Refused(refused)) => *refused,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// All records on the line of a timeline, in order.
+    pub fn records(&self, timeline: u32) -> Vec<Rec> {
+        let mut records = Vec::new();
+        if timeline > 1 {
+            let (parent, switch, _) = self.forks[timeline as usize - 2];
+            records = self.records(parent);
+            records.retain(|record| record.end <= switch);
+        }
+        records.extend(self.written.get(&timeline).cloned().unwrap_or_default());
+        records
+    }
+
+    /// The timeline whose segment is read for a number.
+    pub fn read(&self, timeline: u32, number: u64) -> u32 {
+        let history = self.history(timeline);
+        let begins = |each: &TimelineId| history.begin_of(*each).unwrap().0 / SEGMENT <= number;
+        history.path().filter(begins).last().unwrap().0
+    }
+
+    pub fn kept(&self, timeline: u32, number: u64) -> bool {
+        self.segments.contains_key(&(self.read(timeline, number), number))
+    }
+
+    pub fn first_missing(&self, timeline: u32, from: u64) -> u64 {
+        (from..).find(|number| !self.kept(timeline, *number)).unwrap()
+    }
+
+    /// The records that a segment holds the last byte of, if all of them is there.
+    fn ending_in(&self, timeline: u32, number: u64) -> Vec<Rec> {
+        let mut records = self.records(timeline);
+        records.retain(|record| {
+            record.last_segment() == number && record.segments().all(|each| self.kept(timeline, each))
+        });
+        records
+    }
+
+    pub fn seen(&self, question: &Question) -> Seen {
+        let mut seen = Seen::default();
+        let number = question.segment.number(size());
+        let timeline = question.segment.timeline.0;
+        let broken = self.broken.filter(|broken| (broken.0, broken.1) == (question.segment.timeline.0, number));
+        for record in self.ending_in(timeline, number) {
+            if broken.is_some_and(|(_, _, lsn)| record.lsn >= lsn) {
+                break;
+            } else if seen.found.is_some() {
+                seen.after = seen.after.or(record.commit());
+            } else if record.lsn >= question.from.0 && record.is_wanted(&question.look) {
+                seen.found = Some(record.found());
+            } else {
+                seen.before = record.commit().or(seen.before);
+            }
+        }
+        seen.broken = broken.map(|(_, _, lsn)| Lsn(lsn));
+        seen
+    }
+
+    /// What the index knows of a segment.
+    fn indexed(&self, timeline: u32, number: u64) -> Result<Vec<Rec>, Unknown> {
+        match self.unknown.contains(&(timeline, number)) {
+            true => Err(Unknown::Segment(name(timeline, number))),
+            false => Ok(self.ending_in(timeline, number)),
+        }
+    }
+
+    fn check_broken(&self, timeline: u32, number: u64) -> Result<(), Unknown> {
+        match self.broken {
+            Some((t, n, lsn)) if (t, n) == (timeline, number) => {
+                Err(Unknown::Broken { segment: name(t, n), lsn: Lsn(lsn) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The timeline that a request means; `None` when where it comes from is not known, or it has not the event.
+    pub fn timeline(&self, request: &Request) -> Option<u32> {
+        let has_history = |timeline: u32| timeline == 1 || self.forks[timeline as usize - 2].2;
+        let number = match request.timeline {
+            TimelineChoice::Number(number) => number.0,
+            TimelineChoice::Latest => {
+                let histories = (2..self.forks.len() as u32 + 2).filter(|timeline| has_history(*timeline));
+                let of_wal = self.segments.keys().map(|(timeline, _)| *timeline);
+                let of_backups = self.backups.iter().map(|b| b.timeline.0);
+                histories.chain(of_wal).chain(of_backups).max().unwrap_or(1)
+            }
+            TimelineChoice::Current => unreachable!("the model is not asked for it"),
+        };
+        let known = (number <= self.forks.len() as u32 + 1 && has_history(number)).then_some(number);
+        let Target::Event(event) = &request.target else { return known };
+        if !has_history(event.timeline.0) {
+            return None;
+        }
+        let record = |timeline: u32| self.records(timeline).into_iter().find(|record| record.lsn == event.before.0);
+        let wanted = record(event.timeline.0);
+        match known.filter(|timeline| record(*timeline) == wanted) {
+            None if request.timeline == TimelineChoice::Latest => Some(event.timeline.0),
+            found => found,
+        }
+    }
+
+    /// The backups that can be used on a line, by their ends.
+    pub fn usable(&self, timeline: u32, named: Option<&BackupId>) -> Vec<&BackupDescription> {
+        let history = self.history(timeline);
+        let on_line = |b: &BackupDescription| {
+            let ends = history.end_of(b.timeline).map(|end| end.unwrap_or(Lsn(u64::MAX)));
+            history.begin_of(b.timeline).is_some_and(|begin| begin <= b.start_lsn)
+                && ends.is_some_and(|e| b.stop_lsn <= e)
+        };
+        let whole = |b: &BackupDescription| {
+            (b.start_lsn.0 / SEGMENT..=(b.stop_lsn.0 - 1) / SEGMENT).all(|number| self.kept(timeline, number))
+        };
+        let wanted = |b: &BackupDescription| match named {
+            Some(id) => b.id == *id,
+            None => b.checksum_failures.is_empty(),
+        };
+        let mut usable: Vec<_> = self.backups.iter().filter(|b| on_line(b) && whole(b) && wanted(b)).collect();
+        usable.sort_by_key(|b| (b.stop_lsn, b.stopped_at));
+        usable
+    }
+
+    /// The first stop among the records behind `from` that can be replayed, as PostgreSQL stops.
+    fn first_stop(&self, timeline: u32, from: u64, missing: u64, request: &Request) -> Option<Stops> {
+        let mut replayable = self.records(timeline);
+        replayable.retain(|record| record.lsn >= from && record.last_segment() < missing);
+        let stop = |record: &Rec| if request.inclusive { Stops::After(record.lsn) } else { Stops::Before(record.lsn) };
+        replayable.iter().find_map(|record| match (&request.target, &record.says) {
+            (Target::Time(time), _) => {
+                record.is_later((*time).into(), !request.inclusive).then_some(Stops::Before(record.lsn))
+            }
+            (Target::Lsn(lsn), _) => (record.lsn >= lsn.0).then(|| stop(record)),
+            (Target::Event(event), _) => (record.lsn == event.before.0).then(|| stop(record)),
+            (Target::Xid(xid), Says::Ended { xid: ended, .. }) => (ended == xid).then(|| stop(record)),
+            (Target::Name(name), Says::Point(made)) => (made == name).then_some(Stops::After(record.lsn)),
+            (Target::Immediate, _) => Some(Stops::Before(record.lsn)),
+            _ => None,
+        })
+    }
+
+    /// Which backup, and where replay stops, if the target can be reached exactly.
+    pub fn expected(&self, request: &Request) -> Option<(BackupId, Stops)> {
+        let timeline = self.timeline(request)?;
+        let usable = self.usable(timeline, request.backup.as_ref());
+        let missing = |b: &BackupDescription| self.first_missing(timeline, b.start_lsn.0 / SEGMENT);
+        let in_time = |b: &BackupDescription| match &request.target {
+            Target::Time(time) => b.stopped_at < *time || b.stopped_at == *time && request.inclusive,
+            Target::Lsn(lsn) => b.stop_lsn <= *lsn,
+            Target::Event(event) => b.stop_lsn <= event.before,
+            _ => true,
+        };
+        let newest = || usable.iter().rev().copied().find(|b| in_time(b));
+        let anchor = match request.target {
+            Target::Xid(_) | Target::Name(_) => {
+                *usable.iter().find(|b| self.first_stop(timeline, b.stop_lsn.0, missing(b), request).is_some())?
+            }
+            _ => newest()?,
+        };
+        let end = missing(anchor);
+        let resumes = (end..60).any(|number| self.kept(timeline, number));
+        let stops = match (self.first_stop(timeline, anchor.stop_lsn.0, end, request), &request.target) {
+            (Some(stops), _) => stops,
+            (None, Target::Immediate) => Stops::End,
+            (None, Target::Latest) if !resumes => Stops::End,
+            (None, Target::Time(time)) if !resumes && *time <= second(NOW) => Stops::End,
+            (None, Target::Lsn(lsn)) if !request.inclusive && lsn.0 <= end * SEGMENT => Stops::End,
+            _ => return None,
+        };
+        if request.target == Target::Immediate {
+            return Some((anchor.id.clone(), stops));
+        }
+        let fits = |b: &&&BackupDescription| match stops {
+            Stops::Before(lsn) | Stops::After(lsn) => b.stop_lsn.0 <= lsn && missing(b) == end,
+            Stops::End => missing(b) == end,
+        };
+        Some((usable.iter().rev().find(fits)?.id.clone(), stops))
+    }
+}
+
+impl Moments for World {
+    fn first_later(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+        time: Timestamp,
+        or_at: bool,
+    ) -> Result<Option<u64>, Unknown> {
+        for number in from..until {
+            if self.indexed(timeline.0, number)?.iter().any(|record| record.is_later(time, or_at)) {
+                return Ok(Some(number));
+            }
+            self.check_broken(timeline.0, number)?;
+        }
+        Ok(None)
+    }
+
+    fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<u64>, Unknown> {
+        let mut candidates = Vec::new();
+        for number in from..until {
+            let ends = self.indexed(timeline.0, number)?.iter().any(|record| record.is_wanted(&Look::End(xid)));
+            // An index may name more segments than have it.
+            if ends || (number + u64::from(xid)).is_multiple_of(3) {
+                candidates.push(number);
+            }
+        }
+        Ok(candidates)
+    }
+
+    fn restore_points(
+        &self,
+        name: &str,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
+        let mut points = Vec::new();
+        for number in from..until {
+            let records = self.indexed(timeline.0, number)?;
+            let made = records.iter().filter(|record| record.says == Says::Point(name.to_string()));
+            points.extend(made.map(|record| (number, Lsn(record.lsn), Timestamp(0))));
+        }
+        Ok(points)
+    }
+
+    fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown> {
+        let this = lsn.0 / SEGMENT;
+        let kept = |number: &u64| self.segments.contains_key(&(timeline.0, *number));
+        let commits = |number: u64| -> Result<Vec<Commit>, Unknown> {
+            let records = self.indexed(timeline.0, number)?;
+            Ok(records.iter().filter_map(Rec::commit).collect())
+        };
+        let nearest = |numbers: &mut dyn Iterator<Item = u64>, last: bool| -> Result<Option<Commit>, Unknown> {
+            for number in numbers.take_while(kept) {
+                let commits = commits(number)?;
+                let commit = if last { commits.last() } else { commits.first() };
+                if let Some(commit) = commit {
+                    return Ok(Some(*commit));
+                }
+            }
+            Ok(None)
+        };
+        Ok(Around { before: nearest(&mut (0..this).rev(), true)?, after: nearest(&mut (this + 1..), false)? })
+    }
+}

@@ -1,0 +1,72 @@
+//! Why not, with the moments that can be had instead.
+
+use super::BackupDescription;
+use super::path::{Reach, TimelinePath};
+use super::target::{Request, Target, TimelineChoice, postgresql_time};
+use super::unreachable::{Nearest, Reason};
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+
+/// A reason with the moments that it suggests; whether they can be had is not proven yet.
+#[derive(Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub before: Option<Nearest>,
+    pub after: Option<Nearest>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, before: None, after: None }
+    }
+}
+
+impl Refusal {
+    /// With a moment before.
+    pub fn before(self, before: Option<Nearest>) -> Self {
+        Self { before, ..self }
+    }
+
+    /// With a moment after.
+    pub fn after(self, after: Option<Nearest>) -> Self {
+        Self { after, ..self }
+    }
+
+    /// Replay ends at a place in the midst of the WAL.
+    pub fn broken(segment: SegmentName, lsn: Lsn, timeline: TimelineId) -> Self {
+        let before = before_lsn(format!("everything before the broken record, up to {lsn}"), lsn, timeline);
+        Self::from(Reason::Broken { segment, lsn }).before(Some(before))
+    }
+
+    /// The target lies beyond what the WAL reaches.
+    pub fn end(path: &TimelinePath, reach: &Reach, reason: Reason) -> Self {
+        let (timeline, end) = (path.timeline(), path.start(reach.first_missing));
+        let before = match reach.resumes {
+            Some(_) => before_lsn(format!("everything before the gap, up to {end}"), end, timeline),
+            None => {
+                let request = Request { timeline: TimelineChoice::Number(timeline), ..Request::new(Target::Latest) };
+                Nearest::new(format!("everything that is archived, up to {end}"), request)
+            }
+        };
+        Self::from(reason).before(Some(before))
+    }
+}
+
+fn before_lsn(words: String, lsn: Lsn, timeline: TimelineId) -> Nearest {
+    let timeline = TimelineChoice::Number(timeline);
+    Nearest::new(words, Request { timeline, inclusive: false, ..Request::new(Target::Lsn(lsn)) })
+}
+
+/// The end of a backup as a moment to restore to.
+pub fn end_of(backup: &BackupDescription, timeline: TimelineId) -> Nearest {
+    let request = Request {
+        timeline: TimelineChoice::Number(timeline),
+        backup: Some(backup.id.clone()),
+        ..Request::new(Target::Immediate)
+    };
+    Nearest::new(format!("the end of backup \"{}\", {}", backup.id, end_words(backup)), request)
+}
+
+/// When and where a backup ended.
+pub fn end_words(backup: &BackupDescription) -> String {
+    format!("{} ({})", postgresql_time(backup.stopped_at), backup.stop_lsn)
+}

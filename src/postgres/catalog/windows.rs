@@ -1,0 +1,105 @@
+//! What can be restored at all: stretches of each timeline, and what lies between them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::look::Answers;
+use super::path::{Reach, TimelinePath};
+use super::place::Search;
+use super::plan::{Facts, Known};
+use super::stop::Transaction;
+use super::{BackupDescription, Moments};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::{Lsn, TimelineId};
+
+/// A place in the WAL, and when that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    pub lsn: Lsn,
+    /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// A stretch of a timeline of which every moment can be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Window {
+    pub timeline: TimelineId,
+    pub from: Edge,
+    /// Where the archived WAL ends or a gap begins.
+    pub to: Edge,
+    /// The oldest backup that reaches into it.
+    pub backup: BackupId,
+}
+
+/// A stretch between two windows of a timeline, of which no moment can be restored.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Unrestorable {
+    pub timeline: TimelineId,
+    pub from: Edge,
+    pub to: Edge,
+    /// How long it lasted, in seconds; absent when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+/// What can be restored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Windows {
+    /// By timeline and place.
+    pub windows: Vec<Window>,
+    pub gaps: Vec<Unrestorable>,
+}
+
+/// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
+pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
+    let mut found = Windows::default();
+    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    // Where a timeline without its history file comes from is not known: nothing leads there for sure.
+    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
+    lines.sort_by_key(TimelinePath::timeline);
+    for line in &lines {
+        let on_line = of_line(facts, moments, line);
+        for pair in on_line.windows(2) {
+            let (from, to) = (pair[0].to, pair[1].from);
+            let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
+            found.gaps.push(Unrestorable { timeline: line.timeline(), from, to, seconds });
+        }
+        found.windows.extend(on_line);
+    }
+    found
+}
+
+fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
+    let answers = Answers::default();
+    let known = Known { facts, moments, answers: &answers };
+    let begin = line.begin();
+    let number = |lsn: Lsn| lsn.0 / facts.ranges.segment_size().bytes();
+    // Backups from which WAL reaches as far; the one that ends first opens the window.
+    let mut oldest: BTreeMap<Lsn, &BackupDescription> = BTreeMap::new();
+    for backup in facts.backups.iter().filter(|backup| line.carries(backup) && backup.checksum_failures.is_empty()) {
+        let Some((stop, end)) = line.moments(&facts.ranges, backup) else { continue };
+        let first = oldest.entry(end).or_insert(backup);
+        if stop < first.stop_lsn {
+            *first = backup;
+        }
+    }
+    let mut windows = Vec::new();
+    for (end, backup) in oldest.into_iter().filter(|(end, _)| *end > begin) {
+        let reach: Reach = line.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
+        let search = Search { known: &known, path: line, reach: &reach, from: backup.stop_lsn };
+        let time_before = |lsn: Lsn| {
+            let commit = search.commit_before(number(lsn)).ok().flatten();
+            commit.map(|commit| Transaction::from(commit).time)
+        };
+        let from = match backup.stop_lsn >= begin {
+            true => Edge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
+            false => Edge { lsn: begin, time: time_before(begin) },
+        };
+        let to = Edge { lsn: end, time: time_before(end) };
+        windows.push(Window { timeline: line.timeline(), from, to, backup: backup.id.clone() });
+    }
+    windows
+}
