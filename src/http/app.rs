@@ -12,9 +12,16 @@ use super::problem::{Kind, Problem};
 use super::restores::Restores;
 use super::status::Seen;
 use super::tokens::Tokens;
+use super::web::Sessions;
+use crate::error::{hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::catalog::ClusterDescription;
+use crate::postgres::archive::locate::locate;
+use crate::postgres::catalog::{
+    ClusterDescription, Facts, Moments, RecoveryPlan, Request, Unreachable, expected_seconds,
+};
+use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
+use crate::postgres::restore::past;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -25,11 +32,15 @@ pub type Requests = Family<[(&'static str, String); 2], Counter>;
 /// What all routes share.
 pub struct App {
     pub cluster: ClusterDescription,
+    /// Where segments are looked into.
+    pub archive: Cluster,
     pub known: watch::Receiver<Known>,
     pub status: watch::Receiver<Option<Seen>>,
     pub index: Arc<Index>,
     pub restores: Restores,
     pub tokens: Tokens,
+    pub sessions: Sessions,
+    pub has_tls: bool,
     pub durations: Durations,
     pub requests: Requests,
     /// After this an answer is given, whatever it is.
@@ -50,6 +61,27 @@ impl App {
                 Err(Problem::new(Kind::NotReadYet, detail).hint("ask again in a moment"))
             }
         }
+    }
+
+    /// Decides how to restore what is asked for. Errors: it could not be found out.
+    pub async fn decide(
+        &self,
+        facts: &Arc<Facts>,
+        request: &Request,
+    ) -> Result<Result<RecoveryPlan, Box<Unreachable>>, Problem> {
+        let unknown = |error: &dyn std::fmt::Display| Problem::new(Kind::Unknown, format!("it did not work: {error}"));
+        let _place = self.computing.acquire().await.map_err(|error| unknown(&error))?;
+        let moments: Arc<dyn Moments + Send + Sync> = self.index.clone();
+        let decided = locate(&self.archive, &moments, facts, request).await.map_err(|error| {
+            Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; "))
+        })?;
+        let Ok(mut plan) = decided else { return Ok(decided) };
+        if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
+            // Only an estimate depends on them.
+            let past = past::read(folder).unwrap_or_default();
+            plan.expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
+        }
+        Ok(Ok(plan))
     }
 
     /// Computes on a thread of its own.

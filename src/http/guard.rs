@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::problem::{Kind, Problem};
+use super::web;
 
 /// Paths that anybody may ask for: probes, and the description of the API.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", super::DOCUMENT_PATH];
@@ -51,19 +52,25 @@ fn keep_walden_headers(from: &HeaderMap, to: &mut HeaderMap) {
 
 fn admit(app: &App, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
     let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if length || headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Problem::new(Kind::BodyNotAllowed, "the request has a body, and no path takes one"));
+    if (length || headers.contains_key(header::TRANSFER_ENCODING)) && path != web::SIGN_IN_PATH {
+        return Err(Problem::new(Kind::BodyNotAllowed, "the request has a body, and this path takes none"));
     }
     if app.tokens.is_empty() {
         return check_host(headers);
     }
-    let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if OPEN_PATHS.contains(&path) || presented.is_some_and(|token| app.tokens.admit(token)) {
+    if OPEN_PATHS.contains(&path) || web::is_own(path) || has_token(app, headers) {
         return Ok(());
     }
+    let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let detail = if presented.is_some() { "the token is not one of this service" } else { "there is no token" };
     let hint = "send one that http.token_file of the service holds, as `Authorization: Bearer TOKEN`";
     Err(Problem::new(Kind::Unauthorized, detail).hint(hint))
+}
+
+/// Whether a request carries a token of this service.
+pub fn has_token(app: &App, headers: &HeaderMap) -> bool {
+    let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    presented.is_some_and(|token| app.tokens.admit(token))
 }
 
 /// The token of an `Authorization` header.

@@ -18,6 +18,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod web;
 mod windows;
 
 use std::sync::Arc;
@@ -106,17 +107,20 @@ fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::
     let (reader, known) = Reader::new(cluster.clone(), options.refresh_interval, durations.clone());
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
-    let (fetcher, budget) = (Fetcher::new(cluster, timeout, WORKERS), Budget::new(options.wal_memory));
+    let (fetcher, budget) = (Fetcher::new(cluster.clone(), timeout, WORKERS), Budget::new(options.wal_memory));
     let (fetches, fetch_owner) = fetches::new(fetcher, service.prefetch, budget, durations.clone());
     let restores = Restores::new(fetches, &options.spool, &description.name.to_string());
     restores.tidy();
     let app = App {
         cluster: description,
+        archive: cluster,
         known,
         status,
         index: service.index,
         restores,
         tokens: options.tokens,
+        sessions: web::Sessions::default(),
+        has_tls: options.tls.is_some(),
         durations,
         requests: app::Requests::default(),
         longest: timeout + service.queue_time,

@@ -111,6 +111,21 @@ impl Problem {
         self
     }
 
+    /// The status code of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.kind.status().0
+    }
+
+    /// What happened.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What to do next; empty when there is nothing to say.
+    pub fn next(&self) -> &str {
+        self.hint.as_deref().unwrap_or_default()
+    }
+
     /// What a name or a value should have been.
     pub fn wrong_value(error: impl std::fmt::Display) -> Self {
         Self::new(Kind::WrongValue, error.to_string()).hint("/v1/openapi.json tells what each path takes")

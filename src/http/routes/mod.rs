@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 use super::app::App;
 use super::guard::guard;
 use super::problem::{Kind, MEDIA_TYPE, Problem};
-use super::{DOCUMENT_PATH, problem};
+use super::{DOCUMENT_PATH, problem, web};
 use crate::postgres::layout::ClusterName;
 
 /// All routes behind the guard, and what there is besides.
@@ -38,6 +38,7 @@ pub fn router(app: Arc<App>) -> Router {
     let no_such_path = || async { Problem::new(Kind::NoSuchPath, "there is no such path").hint(WHERE) };
     let wrong_method = || async { Problem::new(Kind::MethodNotAllowed, "paths are asked by GET").hint(WHERE) };
     router
+        .merge(web::router())
         .route(DOCUMENT_PATH, get(answer))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)

@@ -12,7 +12,7 @@ use super::super::app::App;
 use super::super::dto::{AsOf, Place, RecoveryTarget};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
-use crate::postgres::catalog::{Request, Target, TimelineChoice, parse_time, plan};
+use crate::postgres::catalog::{Request, Target, TimelineChoice, parse_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::Lsn;
 
@@ -106,7 +106,7 @@ pub async fn recovery_target(
     let request = query.request()?;
     let (read, known) = app.read()?;
     let (facts, target) = (read.facts.clone(), request.words());
-    let decided = app.compute(move || plan(&facts, &request)).await?;
+    let decided = app.decide(&facts, &request).await?;
     let as_of = AsOf::at(Utc::now(), read.at, &known);
     Ok(Json(match &decided {
         Ok(plan) => RecoveryTarget { as_of, place: Place::Present, target, plan: Some(plan.into()), unreachable: None },
