@@ -72,9 +72,9 @@ impl App {
         let unknown = |error: &dyn std::fmt::Display| Problem::new(Kind::Unknown, format!("it did not work: {error}"));
         let _place = self.computing.acquire().await.map_err(|error| unknown(&error))?;
         let moments: Arc<dyn Moments + Send + Sync> = self.index.clone();
-        let decided = locate(&self.archive, &moments, facts, request).await.map_err(|error| {
-            Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; "))
-        })?;
+        let decided = locate(&self.archive, &moments, facts, request)
+            .await
+            .map_err(|error| Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; ")))?;
         let Ok(mut plan) = decided else { return Ok(decided) };
         if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
             // Only an estimate depends on them.

@@ -70,7 +70,7 @@ async fn what_was_not_read_yet_is_not_told_as_empty() {
 #[tokio::test]
 async fn whatever_is_wrong_is_a_problem_document() {
     let door = Door::with("", &ARCHIVED).await;
-    door.get("/").await.is_problem(404, "no-such-path");
+    door.get("/assets/nonsense").await.is_problem(404, "no-such-path");
     door.get("/v1/clusters/main/nonsense").await.is_problem(404, "no-such-path");
     door.get("/v1/clusters/other/wal").await.is_problem(404, "unknown-cluster");
     door.get("/v1/clusters/Main/wal").await.is_problem(400, "wrong-value");

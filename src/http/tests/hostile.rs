@@ -77,7 +77,7 @@ async fn nothing_that_is_asked_breaks_an_answer() {
         let answer = tokio::task::block_in_place(|| handle.block_on(door.get_with_token(&uri.to_string())));
         let status = answer.status.as_u16();
         prop_assert!(matches!(status, 200 | 400 | 404 | 409), "{uri}: {status} {}", answer.text());
-        if status != 200 {
+        if status != 200 && uri.path() != "/" {
             prop_assert_eq!(answer.json()["status"].as_u64(), Some(u64::from(status)));
         }
         Ok(())

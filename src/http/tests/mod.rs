@@ -38,6 +38,7 @@ pub fn facts(segments: &[&str]) -> Facts {
     }
     Facts {
         cluster: "main".parse().unwrap(),
+        read_at: chrono::Utc::now(),
         backups: vec![testing::backup("20260101-000000Z")],
         damaged_backups: Default::default(),
         unfinished_backups: Vec::new(),
@@ -187,7 +188,12 @@ impl Door {
     }
 
     pub async fn ask(&self, request: axum::http::request::Builder) -> Answered {
-        let mut request = request.body(Body::empty()).unwrap();
+        self.send(request, "").await
+    }
+
+    /// With a body.
+    pub async fn send(&self, request: axum::http::request::Builder, body: &str) -> Answered {
+        let mut request = request.body(Body::from(body.to_string())).unwrap();
         request.extensions_mut().insert(Peer("127.0.0.1:1".parse().unwrap()));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -5,9 +5,8 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 /// Marks on the axis, at most so many.
 const MARKS: i64 = 8;
 /// Distances between marks, in seconds.
-const STEPS: [i64; 19] = [
-    1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY, 14 * DAY,
-];
+const STEPS: [i64; 19] =
+    [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
 const DAY: i64 = 86400;
 /// Distances between marks of a long stretch, in months.
 const MONTHS: [u32; 6] = [1, 3, 6, 12, 60, 120];
@@ -113,7 +112,8 @@ impl Span {
 
     fn months(&self) -> Vec<DateTime<Utc>> {
         let months = self.length().num_days() / 30;
-        let step = MONTHS.into_iter().find(|step| months / i64::from(*step) < MARKS).unwrap_or(MONTHS[MONTHS.len() - 1]);
+        let step =
+            MONTHS.into_iter().find(|step| months / i64::from(*step) < MARKS).unwrap_or(MONTHS[MONTHS.len() - 1]);
         let first = NaiveDate::from_ymd_opt(self.from.year(), 1, 1).unwrap_or_default();
         let month = |number: u32| first.checked_add_months(Months::new(number * step));
         let moments = (0..).map_while(month).map(|date| date.and_time(chrono::NaiveTime::MIN).and_utc());
@@ -138,10 +138,19 @@ mod tests {
         let labels = |from: &str, until: &str| -> Vec<String> {
             span(from, until).ticks().into_iter().map(|tick| tick.label).collect()
         };
-        assert_eq!(labels("2026-01-31T03:00:00Z", "2026-01-31T03:00:03Z"), ["03:00:00", "03:00:01", "03:00:02", "03:00:03"]);
+        assert_eq!(
+            labels("2026-01-31T03:00:00Z", "2026-01-31T03:00:03Z"),
+            ["03:00:00", "03:00:01", "03:00:02", "03:00:03"]
+        );
         assert_eq!(labels("2026-01-31T22:10:00Z", "2026-02-01T02:10:00Z"), ["23:00", "00:00", "01:00", "02:00"]);
-        assert_eq!(labels("2026-01-29T12:00:00Z", "2026-02-04T12:00:00Z"), ["Jan 30", "Jan 31", "Feb 1", "Feb 2", "Feb 3", "Feb 4"]);
-        assert_eq!(labels("2025-12-15T00:00:00Z", "2026-05-15T00:00:00Z"), ["Jan 2026", "Feb 2026", "Mar 2026", "Apr 2026", "May 2026"]);
+        assert_eq!(
+            labels("2026-01-29T12:00:00Z", "2026-02-04T12:00:00Z"),
+            ["Jan 30", "Jan 31", "Feb 1", "Feb 2", "Feb 3", "Feb 4"]
+        );
+        assert_eq!(
+            labels("2025-12-15T00:00:00Z", "2026-05-15T00:00:00Z"),
+            ["Jan 2026", "Feb 2026", "Mar 2026", "Apr 2026", "May 2026"]
+        );
         for days in 1..9000 {
             let from = at("2020-02-29T01:02:03Z");
             let count = Span::between(from, from + TimeDelta::days(days)).ticks().len();

@@ -67,7 +67,8 @@ fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card
         let lines = vec![("no WAL is archived: set archive_command".into(), None)];
         return Card { title, level: Level::Bad, value: "everything".into(), lines };
     };
-    let waits = archiving.and_then(|archiving| waiting_since(&archiving.backlogs)).is_some_and(|since| now - since > LONG_WAIT);
+    let waits =
+        archiving.and_then(|archiving| waiting_since(&archiving.backlogs)).is_some_and(|since| now - since > LONG_WAIT);
     let level = if waits { Level::Bad } else { Level::Good };
     let lines = vec![
         ("at most what was committed since".into(), Some(When::of(stored))),
@@ -161,10 +162,16 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Opt
     let state = &indexing.state;
     let unread = state.not_indexed.saturating_sub(state.unreadable);
     if unread > 0 {
-        notices.push(format!("{} of WAL are still being read: events in them are not shown yet.", count(unread, "segment")));
+        notices.push(format!(
+            "{} of WAL are still being read: events in them are not shown yet.",
+            count(unread, "segment")
+        ));
     }
     if state.unreadable > 0 {
-        notices.push(format!("{} of WAL cannot be read: events in them are not shown.", count(state.unreadable, "segment")));
+        notices.push(format!(
+            "{} of WAL cannot be read: events in them are not shown.",
+            count(state.unreadable, "segment")
+        ));
     }
     notices
 }

@@ -37,8 +37,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     if let (None, Some(what)) = (&outcome, &wrong) {
         outcome = Some(Outcome::Problem { what: what.clone(), hint: String::new() });
     }
-    let content =
-        Content { facts: &read.facts, windows: &told, events: &events.events, query: &query, chosen, now };
+    let content = Content { facts: &read.facts, windows: &told, events: &events.events, query: &query, chosen, now };
     let all = line::all(&content);
     let span: Span = shown.unwrap_or(all);
     let line = Line::draw(&content, &span, &all);
@@ -124,14 +123,18 @@ async fn planned(
                     chosen = event.time.to_utc();
                     Request { target: Target::Event(EventTarget::from(&event)), inclusive, timeline, backup }
                 }
-                Ok(None) => return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below"),
+                Ok(None) => {
+                    return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below");
+                }
                 Err(error) => return problem(format!("the index of the WAL cannot be read: {}", one_line(&error)), ""),
             }
         }
     };
     let decided = match app.decide(&read.facts, &request).await {
         Ok(decided) => decided,
-        Err(error) => return Ok((Some(Outcome::Problem { what: error.detail().into(), hint: error.next().into() }), chosen)),
+        Err(error) => {
+            return Ok((Some(Outcome::Problem { what: error.detail().into(), hint: error.next().into() }), chosen));
+        }
     };
     Ok(match decided {
         Ok(plan) => {

@@ -194,8 +194,7 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
     let gaps = gaps.filter_map(|gap| {
         let (from, until) = (gap.from.time?, gap.to.time?);
         let lasts = words::between(from, until);
-        let words =
-            format!("cannot be restored: {} to {}, {lasts}", When::of(from).text(), When::of(until).text());
+        let words = format!("cannot be restored: {} to {}, {lasts}", When::of(from).text(), When::of(until).text());
         bar(span, from, until, words)
     });
     let backups = content.facts.backups.iter().filter(|backup| backup.timeline == timeline);
@@ -295,7 +294,12 @@ fn sign(content: &Content<'_>, span: &Span, group: &[(&FoundEvent, DateTime<Utc>
         x,
         ms,
         href: content.query.at(&closer).address(),
-        words: format!("{} events from {} to {}: show them closer", group.len(), When::of(*from).text(), When::of(*until).text()),
+        words: format!(
+            "{} events from {} to {}: show them closer",
+            group.len(),
+            When::of(*from).text(),
+            When::of(*until).text()
+        ),
         class: class(worst),
         inside: if group.len() > 99 { "99+".into() } else { group.len().to_string() },
         chosen,

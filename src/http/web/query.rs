@@ -62,7 +62,12 @@ pub const BY: [(&str, &str); 8] = [
 pub enum Asked {
     Request(Request),
     /// To just before it, or to after it with `inclusive`.
-    Event { id: EventId, inclusive: bool, timeline: TimelineChoice, backup: Option<crate::postgres::layout::BackupId> },
+    Event {
+        id: EventId,
+        inclusive: bool,
+        timeline: TimelineChoice,
+        backup: Option<crate::postgres::layout::BackupId>,
+    },
 }
 
 impl PageQuery {
@@ -180,7 +185,8 @@ impl PageQuery {
             let (id, inclusive) = (value.parse().map_err(words)?, self.by == "after");
             return Ok(Some(Asked::Event { id, inclusive, timeline, backup }));
         }
-        let inclusive = self.exclusive.is_empty() || !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
+        let inclusive =
+            self.exclusive.is_empty() || !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
         Ok(Some(Asked::Request(Request { target, inclusive, timeline, backup })))
     }
 }
@@ -200,7 +206,9 @@ mod tests {
 
     #[test]
     fn an_address_reads_back() {
-        for text in ["", "by=time&value=2026-01-31+03%3A00%3A00&exclusive=on", "relation=a%26b%3C%2F%3E%C3%A4&kind=drop"] {
+        for text in
+            ["", "by=time&value=2026-01-31+03%3A00%3A00&exclusive=on", "relation=a%26b%3C%2F%3E%C3%A4&kind=drop"]
+        {
             let shown = query(text);
             let address = shown.address();
             assert_eq!(query(address.trim_start_matches("/").trim_start_matches('?')), shown, "{address}");

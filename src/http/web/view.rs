@@ -74,7 +74,10 @@ pub enum Outcome {
     Plan(Box<Plan>),
     Refused(Refused),
     /// It could not be found out, or it is no target.
-    Problem { what: String, hint: String },
+    Problem {
+        what: String,
+        hint: String,
+    },
 }
 
 /// How a moment is restored.
