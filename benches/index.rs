@@ -21,6 +21,8 @@ const SIZE: u64 = 16 << 20;
 /// Of the server's clock, between two segments.
 const SECONDS: i64 = 10;
 const LOOKUPS: u64 = 20_000;
+/// Of those that give many events.
+const SEARCHES: u64 = 500;
 const BATCH: u64 = 256;
 /// Transactions that end in a segment.
 const XIDS: u64 = 5000;
@@ -150,43 +152,43 @@ fn look_up(index: &Index, each: u64) {
         let timeline = 1 + random(TIMELINES);
         (timeline, first(timeline, each), first(timeline, each) + random(each))
     };
-    measure("first commit after a time", || {
+    measure("first commit after a time", LOOKUPS, || {
         let (timeline, from, number) = place();
         let time = Timestamp(number as i64 * SECONDS * 1_000_000);
         let found = index.first_later(TimelineId(timeline as u32), from, u64::MAX, time, false).expect("an answer");
         assert_eq!(found, Some(number));
     });
-    measure("end of a transaction", || {
+    measure("end of a transaction", LOOKUPS, || {
         let (timeline, from, number) = place();
         let xid = (number * XIDS + 4000) as u32;
         let found = index.ending(xid, TimelineId(timeline as u32), from, u64::MAX).expect("an answer");
         assert!(found.contains(&number));
     });
-    measure("restore point", || {
+    measure("restore point", LOOKUPS, || {
         let (timeline, from, number) = place();
         let name = format!("point {} on {timeline}", number / 100 * 100);
         index.restore_points(&name, TimelineId(timeline as u32), from, u64::MAX).expect("an answer");
     });
-    measure("commits around an LSN", || {
+    measure("commits around an LSN", LOOKUPS, || {
         let (timeline, _, number) = place();
         index.around(TimelineId(timeline as u32), Lsn(number * SIZE)).expect("an answer");
     });
-    measure("events of an hour", || {
+    measure("events of an hour", SEARCHES, || {
         let (_, _, number) = place();
         let since = Timestamp(number as i64 * SECONDS * 1_000_000);
         let until = Timestamp(since.0 + 3_600_000_000);
         let filter = Filter { since: Some(since), until: Some(until), ..Filter::default() };
         index.events(&filter).expect("an answer");
     });
-    measure("the latest 100 drops", || {
+    measure("the latest 100 drops", SEARCHES, || {
         let filter = Filter { kinds: vec![EventKind::Drop], latest: Some(100), ..Filter::default() };
         assert_eq!(index.events(&filter).expect("an answer").events.len(), 100);
     });
-    measure("how far it is", || drop(index.state().expect("an answer")));
+    measure("how far it is", SEARCHES, || drop(index.state().expect("an answer")));
 }
 
-fn measure(what: &str, mut ask: impl FnMut()) {
-    let mut times: Vec<Duration> = (0..LOOKUPS)
+fn measure(what: &str, count: u64, mut ask: impl FnMut()) {
+    let mut times: Vec<Duration> = (0..count)
         .map(|_| {
             let before = Instant::now();
             ask();

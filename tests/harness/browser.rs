@@ -214,11 +214,13 @@ impl Browser {
         path
     }
 
-    /// What the browser complained of since it was asked last: errors of scripts, and what the page's policy forbade.
+    /// What the browser complained of since it was asked last: errors of scripts, and what the page's policy forbade; not
+    /// that answers had status codes of errors.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.command("POST", "/se/log", &json!({"type": "browser"}));
         let messages = log.as_array().expect("a log").iter().filter(|entry| entry["level"] == "SEVERE");
-        messages.map(|entry| entry["message"].as_str().unwrap_or_default().to_string()).collect()
+        let messages = messages.map(|entry| entry["message"].as_str().unwrap_or_default().to_string());
+        messages.filter(|message| !message.contains("the server responded with a status of 40")).collect()
     }
 }
 

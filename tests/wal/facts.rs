@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use walden::postgres::types::Lsn;
-use walden::postgres::wal::{Created, ENDED, Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
+use walden::postgres::wal::{Created, ENDED, Ended, Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
 
 use crate::harness::{Major, each_major};
 use crate::peers::every_record_is_read_as_the_server_reads_it;
@@ -127,14 +127,15 @@ fn summaries_join_to_the_whole(worked: &Worked) {
 /// The ends that lie wholly in each segment: transactions and subtransactions, with the one they are part of.
 fn ends_are_in_the_summaries(worked: &Worked) {
     let size = worked.segments[0].bytes.len() as u64;
-    let mut ended: BTreeMap<u64, Vec<(u32, u32, Lsn, Timestamp, bool)>> = BTreeMap::new();
+    let mut ended: BTreeMap<u64, Vec<Ended>> = BTreeMap::new();
     let mut ends: BTreeMap<u64, Vec<Timestamp>> = BTreeMap::new();
     decode(&worked.segments, 1 << 20, |record, fact| {
         let Some(Fact::End(end)) = fact else { return };
         let (first, last) = (record.lsn.0 / size, (record.end.0 - 1) / size);
         if first == last {
             let each = std::iter::once(end.xid).chain(end.subxids.iter());
-            let each = each.map(|xid| (xid, end.xid, record.lsn, end.time, end.committed));
+            let (top, lsn, time, committed) = (end.xid, record.lsn, end.time, end.committed);
+            let each = each.map(|xid| Ended { xid, top, lsn, time, committed });
             ended.entry(first).or_default().extend(each);
             ends.entry(first).or_default().push(end.time);
         }
@@ -147,11 +148,10 @@ fn ends_are_in_the_summaries(worked: &Worked) {
         assert_eq!(found, (times.len() as u64, times.iter().min().copied(), times.iter().max().copied()));
         let mut expected = ended.remove(&(segment.start.0 / size)).unwrap_or_default();
         expected.sort_unstable();
-        assert_eq!(summary.ends.newest, expected.last().map(|end| end.0));
+        assert_eq!(summary.ends.newest, expected.last().map(|end| end.xid));
         assert_eq!(summary.ended_left_out as usize, expected.len().saturating_sub(ENDED));
         expected.truncate(ENDED);
-        let found = summary.oldest_ended.iter().map(|end| (end.xid, end.top, end.lsn, end.time, end.committed));
-        assert_eq!(found.collect::<Vec<_>>(), expected, "in the segment at {}", segment.start);
+        assert_eq!(summary.oldest_ended, expected, "in the segment at {}", segment.start);
         (named, left_out) = (named + expected.len(), left_out + summary.ended_left_out);
     }
     assert!(named > 100 && left_out > 0, "{named} ends named, {left_out} left out");

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use events::{Event, Events, Indexed};
+pub use events::{Event, Events};
 pub use plan::{Place, RecoveryTarget};
 
 use super::facts::Known;

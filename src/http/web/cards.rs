@@ -72,7 +72,7 @@ fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card
     let level = if waits { Level::Bad } else { Level::Good };
     let lines = vec![
         ("at most what was committed since".into(), Some(When::of(stored))),
-        ("RPO; nothing while nothing is committed".into(), None),
+        ("the RPO now; nothing, if nothing was".into(), None),
     ];
     Card { title, level, value: between(stored, now), lines }
 }

@@ -88,7 +88,7 @@ impl Index {
     /// it is known, and replay gets there.
     fn is_known(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>, hit: Option<u64>) -> Answer<()> {
         let mut select = db.prepare_cached(
-            "SELECT number, state, seam_stop, stop FROM segment \
+            "SELECT number, state, seam_stop, stop FROM segment INDEXED BY segment_trouble \
              WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND ok = 0 ORDER BY number",
         )?;
         let end = hit.map_or(asked.end, |hit| hit + 1).min(LAST);

@@ -87,16 +87,17 @@ fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
 }
 
 /// Sums the rows of transactions that commit in a segment: those of the segment itself, and those that were left open
-/// in the segments before, which where a timeline begins are another's.
+/// in the segments before, which where a timeline begins are another's. The order of the joins is fixed: there are few
+/// transactions in a segment and many segments in a timeline, which SQLite does not know.
 fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
     let mut select = db.prepare_cached(
         "SELECT e.top, e.lsn, e.time, r.tablespace, r.database, r.file, sum(r.updated), sum(r.deleted), \
              min(r.number), count(DISTINCT r.number) \
-         FROM ended AS e JOIN segment AS s ON s.timeline = e.timeline AND s.number = e.number \
-         JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND e.number \
+         FROM segment AS s CROSS JOIN ended AS e ON e.timeline = s.timeline AND e.number = s.number \
+         CROSS JOIN rows AS r INDEXED BY rows_xid ON r.xid = e.xid AND r.number BETWEEN ?3 AND e.number \
              AND (r.timeline = e.timeline AND (r.commit_lsn = e.lsn OR r.commit_lsn IS NULL) \
                   OR r.timeline = s.previous AND r.commit_lsn IS NULL AND r.number < e.number) \
-         WHERE e.timeline = ?1 AND e.number = ?2 AND e.committed \
+         WHERE s.timeline = ?1 AND s.number = ?2 AND e.timeline = ?1 AND e.number = ?2 AND e.committed \
          GROUP BY e.top, e.lsn, r.tablespace, r.database, r.file",
     )?;
     let (timeline, at) = place.key();

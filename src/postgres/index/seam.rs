@@ -142,8 +142,8 @@ impl Index {
     pub(super) fn edges_wanted(&self) -> anyhow::Result<Vec<SegmentName>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
-            "SELECT before.timeline, before.number FROM edge JOIN segment AS later USING (timeline, number) \
-             JOIN segment AS before ON before.timeline = later.previous AND before.number = later.number - 1 \
+            "SELECT before.timeline, before.number FROM edge CROSS JOIN segment AS later USING (timeline, number) \
+             CROSS JOIN segment AS before ON before.timeline = later.previous AND before.number = later.number - 1 \
              WHERE later.joined = 0 AND before.state = 1 AND NOT EXISTS (SELECT 1 FROM edge AS own \
                  WHERE own.timeline = before.timeline AND own.number = before.number)",
         )?;

@@ -105,8 +105,13 @@ fn quoted(name: &str) -> String {
 /// The whole page fits in the width: nothing scrolls sideways, and every control can be hit with a finger.
 #[track_caller]
 fn fits(browser: &Browser) {
-    let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    assert_eq!(wide, 0, "the page is wider than the window");
+    let wide = browser.run(
+        "const width = document.documentElement.clientWidth;
+         return [...document.querySelectorAll('body *:not(svg *)')]
+           .filter((it) => it.checkVisibility() && it.getBoundingClientRect().right > width + 1)
+           .map((it) => it.outerHTML.slice(0, 200))",
+    );
+    assert_eq!(wide, serde_json::json!([]), "wider than the window");
     let small = browser.run(
         "return [...document.querySelectorAll('button, .button, select, input:not([type=hidden]):not([type=checkbox])')]
            .filter((it) => it.checkVisibility() && (it.offsetHeight || it.getBoundingClientRect().height) < 40)
