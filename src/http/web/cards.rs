@@ -72,7 +72,7 @@ fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card
     let level = if waits { Level::Bad } else { Level::Good };
     let lines = vec![
         ("at most what was committed since".into(), Some(When::of(stored))),
-        ("the RPO now; nothing, if nothing was".into(), None),
+        ("the RPO now; less when the server was idle".into(), None),
     ];
     Card { title, level, value: between(stored, now), lines }
 }
