@@ -125,9 +125,19 @@ impl Browser {
         (status == 200).then(|| found[ELEMENT].as_str().expect("an element").to_string())
     }
 
+    /// A command about an element: about its successor when the page replaces it meanwhile, which is all a person sees.
     #[track_caller]
-    fn find(&self, selector: &str) -> String {
-        self.try_find(selector).unwrap_or_else(|| panic!("there is no {selector} at {}", self.address()))
+    fn of_element(&self, selector: &str, method: &str, path: &str, body: &Value) -> Value {
+        loop {
+            let element = self.try_find(selector);
+            let element = element.unwrap_or_else(|| panic!("there is no {selector} at {}", self.address()));
+            let path = format!("/session/{}/element/{element}{path}", self.session);
+            match self.try_send(method, &path, body) {
+                (200, value) => return value,
+                (_, error) if error["error"] == "stale element reference" => continue,
+                (_, error) => panic!("{method} {path} of {selector}: {}", error["message"]),
+            }
+        }
     }
 
     /// Whether there is such an element.
@@ -142,35 +152,34 @@ impl Browser {
 
     #[track_caller]
     pub fn click(&self, selector: &str) {
-        self.command("POST", &format!("/element/{}/click", self.find(selector)), &json!({}));
+        self.of_element(selector, "POST", "/click", &json!({}));
     }
 
     /// What of an element can be seen.
     #[track_caller]
     pub fn text(&self, selector: &str) -> String {
-        let text = self.command("GET", &format!("/element/{}/text", self.find(selector)), &Value::Null);
+        let text = self.of_element(selector, "GET", "/text", &Value::Null);
         text.as_str().expect("a text").to_string()
     }
 
     /// What a screen reader calls an element.
     #[track_caller]
     pub fn label(&self, selector: &str) -> String {
-        let label = self.command("GET", &format!("/element/{}/computedlabel", self.find(selector)), &Value::Null);
+        let label = self.of_element(selector, "GET", "/computedlabel", &Value::Null);
         label.as_str().expect("a label").to_string()
     }
 
     /// Empties a field and types into it.
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {
-        let element = self.find(selector);
-        self.command("POST", &format!("/element/{element}/clear"), &json!({}));
-        self.command("POST", &format!("/element/{element}/value"), &json!({"text": text}));
+        self.of_element(selector, "POST", "/clear", &json!({}));
+        self.of_element(selector, "POST", "/value", &json!({"text": text}));
     }
 
     /// Chooses from a list what begins with this.
     #[track_caller]
     pub fn choose(&self, selector: &str, text: &str) {
-        self.command("POST", &format!("/element/{}/value", self.find(selector)), &json!({"text": text}));
+        self.of_element(selector, "POST", "/value", &json!({"text": text}));
     }
 
     /// Presses keys, one after the other, wherever the focus is; WebDriver's code points for those without a letter.

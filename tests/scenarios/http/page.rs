@@ -236,8 +236,9 @@ fn by_pointer(browser: &Browser) {
     browser.click("#events button");
     wait_until("all events are shown again", || !browser.address().contains("kind="));
     browser.click("#line rect.band");
-    browser.wait_for("#plan .command");
-    assert!(browser.text("#command").contains("--time '20"), "{}", browser.text("#command"));
+    wait_until("the plan of a time is shown", || {
+        browser.has("#command") && browser.text("#command").contains("--time '20")
+    });
     let before = browser.run("return document.getElementById('line').dataset.from");
     browser.run(
         "const svg = document.querySelector('.drawing > svg'), box = svg.getBoundingClientRect();
