@@ -81,6 +81,8 @@ pub struct Mark {
     pub tick: Tick,
     /// One of those that are left out where there is little room.
     pub is_minor: bool,
+    /// The class that keeps its label within the picture.
+    pub side: &'static str,
 }
 
 /// Where a link of the time line leads.
@@ -148,6 +150,11 @@ impl Line {
             ms: tick.at.timestamp_millis(),
             tick: tick.clone(),
             is_minor: minor(index),
+            side: match span.place(tick.at) {
+                ..5.0 => "first",
+                95.0.. => "last",
+                _ => "",
+            },
         });
         let shown = |moment: DateTime<Utc>| (percent(span.place(moment)), moment.timestamp_millis());
         Self {
@@ -385,3 +392,7 @@ fn ways(content: &Content<'_>, span: &Span, all: &Span) -> Vec<Way> {
 fn percent(place: f64) -> String {
     format!("{place:.3}%")
 }
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

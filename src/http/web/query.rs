@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::axis::Span;
 use crate::postgres::catalog::{EventId, EventKind, Filter, Request, Target, TimelineChoice, parse_time};
+use crate::postgres::layout::BackupId;
+use crate::postgres::types::ParseError;
 use crate::postgres::wal::Timestamp;
 
 /// Events shown at once: the latest.
@@ -66,7 +68,7 @@ pub enum Asked {
         id: EventId,
         inclusive: bool,
         timeline: TimelineChoice,
-        backup: Option<crate::postgres::layout::BackupId>,
+        backup: Option<BackupId>,
     },
 }
 
@@ -157,7 +159,7 @@ impl PageQuery {
 
     /// The target; `None`: there is none. Errors: it cannot be read, in words.
     pub fn asked(&self) -> Result<Option<Asked>, String> {
-        let words = |error: crate::postgres::types::ParseError| error.to_string();
+        let words = |error: ParseError| error.to_string();
         let value = self.value.trim();
         let target = match self.by.as_str() {
             "" => return Ok(None),
@@ -199,6 +201,7 @@ fn xid(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::types::TimelineId;
 
     fn query(text: &str) -> PageQuery {
         PageQuery::read(text).unwrap()
@@ -230,7 +233,7 @@ mod tests {
         for target in requests {
             let takes_exclusive = matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
             for inclusive in [true, !takes_exclusive] {
-                let timeline = TimelineChoice::Number(crate::postgres::types::TimelineId(2));
+                let timeline = TimelineChoice::Number(TimelineId(2));
                 let backup = Some("20260101-000000Z".parse().unwrap());
                 let request = Request { target: target.clone(), inclusive, timeline, backup };
                 let shown = query("kind=drop").to(&request);

@@ -8,8 +8,10 @@ use super::line::{self, Line};
 use super::query::{BY, PageQuery};
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
-    BackupDescription, EventKind, FoundEvent, Nearest, RecoveryPlan, StopAt, Transaction, Unreachable, Windows,
+    BackupDescription, Edge, EventKind, Facts, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction,
+    Unreachable, WalPiece, Windows,
 };
+use crate::postgres::types::TimelineId;
 
 /// The page.
 #[derive(Template)]
@@ -118,11 +120,11 @@ impl From<Transaction> for Side {
 
 impl From<&RecoveryPlan> for Plan {
     fn from(plan: &RecoveryPlan) -> Self {
-        let step = |step: &crate::postgres::catalog::PathStep| {
+        let step = |step: &PathStep| {
             let to = step.to.map_or_else(|| "the target".into(), |lsn| lsn.to_string());
             format!("timeline {} from {} to {to}", step.timeline, step.from.max(plan.backup.start_lsn))
         };
-        let piece = |piece: &crate::postgres::catalog::WalPiece| {
+        let piece = |piece: &WalPiece| {
             let (segments, stored) = (count(piece.segments, "segment"), bytes(piece.stored_bytes));
             format!("{} to {}, {segments}, about {stored}", piece.first, piece.last)
         };
@@ -277,12 +279,8 @@ pub struct Stretch {
 }
 
 /// Both kinds, by timeline and place.
-pub fn stretches(windows: &Windows, facts: &crate::postgres::catalog::Facts) -> Vec<Stretch> {
-    let stretch = |timeline: crate::postgres::types::TimelineId,
-                   can,
-                   from: crate::postgres::catalog::Edge,
-                   until: Option<DateTime<Utc>>,
-                   end| {
+pub fn stretches(windows: &Windows, facts: &Facts) -> Vec<Stretch> {
+    let stretch = |timeline: TimelineId, can, from: Edge, until: Option<DateTime<Utc>>, end| {
         let lasts = from.time.zip(until).map(|(from, until)| between(from, until));
         let stretch = Stretch {
             timeline: timeline.0,
