@@ -266,13 +266,16 @@ fn without_scripts(browser: &Browser, told: &Told) {
     browser.open(&format!("{}/", told.port.url()));
     let deleted = told.event("delete", "items");
     browser.click(&format!("[data-event='{deleted}']"));
+    browser.wait_for("#command");
     assert_eq!(browser.text("#command"), format!("walden restore --before {deleted} --to-dir DIR"));
     assert!(!browser.has("[data-copy]:not([hidden])"), "a button that does nothing is not shown");
     browser.click("#line [data-key='+']");
-    assert!(browser.address().contains("from=") && browser.address().contains(&deleted));
+    wait_until("the time line is closer", || browser.address().contains("from="));
+    assert!(browser.address().contains(&deleted), "and the plan stays");
     browser.choose("#kind", "rows deleted");
     browser.click("#events button");
+    wait_until("some events are shown", || browser.address().contains("kind=delete"));
     assert!(browser.text("#events table").contains("public.items"), "zooming keeps what is chosen in the middle");
     browser.click("header button");
-    assert!(browser.has("#token"), "signed out");
+    browser.wait_for("#token");
 }
