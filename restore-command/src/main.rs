@@ -46,7 +46,10 @@ fn restore() -> u8 {
     let name = options.operands[0].as_bytes().to_vec();
     let end = options.further("--end").unwrap_or_default().as_bytes().to_vec();
     match options.ask(&wire::Request::Fetch { name, destination: destination.clone(), end }) {
-        Answer::Delivered(path) => return deliver(&path, &destination),
+        Answer::Delivered(path) => match deliver(&path, &destination) {
+            Some(code) => return code,
+            None => options.exec_walden("fetch"),
+        },
         Answer::Done => say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"]),
         Answer::Absent => return ABSENT,
         Answer::Failed(text) => say(&[&text]),
@@ -77,10 +80,13 @@ fn restore_from(url: &OsStr, options: &Options, destination: &Path) -> u8 {
 }
 
 /// Puts what the service fetched where PostgreSQL wants it. Not the service does that: when this program is killed and
-/// PostgreSQL asks for another file, nothing may replace that one.
-fn deliver(path: &[u8], destination: &[u8]) -> u8 {
-    match std::fs::rename(OsStr::from_bytes(path), OsStr::from_bytes(destination)) {
-        Ok(()) => DELIVERED,
+/// PostgreSQL asks for another file, nothing may replace that one. `None`: the service has removed it, as it does with
+/// its spool when it ends.
+fn deliver(path: &[u8], destination: &[u8]) -> Option<u8> {
+    let path_of = |bytes| Path::new(OsStr::from_bytes(bytes));
+    match std::fs::rename(path_of(path), path_of(destination)) {
+        Ok(()) => Some(DELIVERED),
+        Err(_) if !path_of(path).exists() => None,
         Err(error) => {
             let reason = error.to_string();
             say(&[
@@ -93,7 +99,7 @@ fn deliver(path: &[u8], destination: &[u8]) -> u8 {
                 b"\n\
                 HINT: PostgreSQL and `walden serve` must run as the same user and see the same folders\n",
             ]);
-            UNKNOWN
+            Some(UNKNOWN)
         }
     }
 }

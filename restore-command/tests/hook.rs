@@ -47,7 +47,7 @@ fn what_was_fetched_is_renamed_into_place() {
     assert_eq!(ask(0), "");
     assert!(!spooled.exists());
     assert_eq!(std::fs::read(&destination).unwrap(), b"new");
-    // It is gone: whether there is such a file in the archive is not known.
+    // It is gone, and so is Walden: whether there is such a file in the archive is not known.
     assert!(ask(200).contains("HINT: "));
     assert_eq!(std::fs::read(&destination).unwrap(), b"new");
 }
@@ -79,6 +79,25 @@ fn without_a_service_walden_itself_does_it() {
         let expected = ["--config", "my config.toml", "wal", "fetch", "--end", "E", "--", NAME, PLACE];
         assert_eq!(scratch.arguments().unwrap(), expected);
     }
+}
+
+/// The service ends, and takes its spool along, between its answer and the rename.
+#[test]
+fn what_the_service_took_away_again_walden_itself_brings() {
+    let scratch = Scratch::new();
+    let gone = scratch.0.join("spooled").into_os_string().into_encoded_bytes();
+    let service = scratch.service(after_working(Reply::Delivered { path: gone }));
+    let output = hook(&scratch)
+        .arg("--walden")
+        .arg(scratch.walden(0))
+        .arg("--socket")
+        .arg(scratch.socket())
+        .args([NAME, PLACE])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(scratch.arguments().unwrap(), ["wal", "fetch", "--", NAME, PLACE]);
+    service.join().unwrap();
 }
 
 #[test]

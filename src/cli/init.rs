@@ -157,7 +157,7 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
     let storage = open_storage(settings)?;
-    refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).probe_folder()).await?;
+    refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     Ok(Report {

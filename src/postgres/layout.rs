@@ -182,11 +182,6 @@ impl Layout {
         format!("{}/{WAL_FOLDER}/{}/", self.cluster, segment.group())
     }
 
-    /// The folder of objects that are only there while somebody tries what the store does.
-    pub fn probe_folder(&self) -> String {
-        format!("{}.probe/", self.cluster)
-    }
-
     /// The folder with all base backups.
     pub fn base_folder(&self) -> String {
         format!("{}/{BASE_FOLDER}/", self.cluster)

@@ -170,7 +170,7 @@ async fn race(storage: &Arc<dyn Storage>, key: &Key, size: usize, creators: u8) 
 
 /// A key that nobody else has.
 fn fresh(folder: &str) -> anyhow::Result<Key> {
-    Ok(Key::new(format!("{folder}{:016x}", getrandom::u64()?))?)
+    Ok(Key::new(format!("{folder}probe-{:016x}", getrandom::u64()?))?)
 }
 
 fn content(creator: u8, size: usize) -> Bytes {
@@ -192,8 +192,8 @@ mod tests {
 
     async fn promise(storage: impl Storage + 'static) -> Promise {
         let storage: Arc<dyn Storage> = Arc::new(storage);
-        let effect = create_only(&storage, "main.probe/").await.unwrap();
-        assert!(list_all(&*storage, "main.probe/").await.unwrap().is_empty(), "probes stay behind");
+        let effect = create_only(&storage, "main/").await.unwrap();
+        assert!(list_all(&*storage, "main/").await.unwrap().is_empty(), "probes stay behind");
         effect.promise()
     }
 
@@ -222,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn large_objects_are_raced_too() {
         let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::LookedAtFirst));
-        let effect = create_only_large(&storage, "main.probe/", 3 << 20).await.unwrap();
+        let effect = create_only_large(&storage, "main/", 3 << 20).await.unwrap();
         assert_eq!((effect.promise(), effect.races.len()), (Promise::OneByOne, 1));
         assert!(list_all(&*storage, "").await.unwrap().is_empty());
     }
@@ -230,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn an_object_is_read_back_listed_and_gone_again() {
         let storage = MemoryStorage::default();
-        let written = write(&storage, "main.probe/").await.unwrap();
+        let written = write(&storage, "main/").await.unwrap();
         assert!(written.read_back && written.listed && matches!(written.deleted, Ok(true)));
         assert!(written.clock_skew().unwrap().0 < Duration::from_secs(1));
         assert!(list_all(&storage, "").await.unwrap().is_empty());

@@ -32,7 +32,7 @@ const WRITE_HINT: &str = "check that the user who runs Walden may write to the r
 pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
     let open = async {
         let repository = Repository::open(request.storage.clone()).await?;
-        Ok::<_, anyhow::Error>((repository, request.layout()?.probe_folder()))
+        Ok::<_, anyhow::Error>((repository, request.layout()?.folder()))
     };
     let (repository, folder) = match request.within("the repository", open).await {
         Ok(opened) => opened,
@@ -258,7 +258,7 @@ mod tests {
 
     fn written(read_back: bool, listed: bool, gone: bool) -> Status {
         let put_between = (SystemTime::now(), SystemTime::now());
-        let key = Key::new("main.probe/1").unwrap();
+        let key = Key::new("main/probe-1").unwrap();
         decide_writable(&Written { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
     }
 
@@ -347,7 +347,7 @@ mod tests {
     async fn a_store_that_overwrites_cannot_hold_a_repository() {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
-            let effect = probe::create_only(&storage, "main.probe/").await.unwrap();
+            let effect = probe::create_only(&storage, "main/").await.unwrap();
             let error = refuse("lenient:", decide(Ok(effect), "conditional")).unwrap_err();
             assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
             assert!(hints(&error)[0].contains("If-None-Match"));
