@@ -23,9 +23,10 @@ const HOSTILE: [&str; 4] = [
 
 /// A service that tells what happened to a cluster.
 struct Told {
-    scratch: Scratch,
     port: Port,
     walden: Walden,
+    /// Last: the others lie in it.
+    _scratch: Scratch,
 }
 
 impl Told {
@@ -36,7 +37,7 @@ impl Told {
         let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
         let walden = Walden::with(&scratch, &cluster, &settings);
         register(&mut cluster, &walden);
-        (Self { scratch, port, walden }, cluster)
+        (Self { port, walden, _scratch: scratch }, cluster)
     }
 
     /// Accidents under ordinary and hostile names, a gap in the WAL, and what followed.
