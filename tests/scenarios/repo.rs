@@ -210,7 +210,7 @@ fn what_is_damaged_or_missing_is_named_by_verify_and_refused_by_copy() {
             format!("DAMAGED: object \"main/base/{bad}/pack-000001\""),
             format!("MISSING: object \"main/base/{bad}/pack-000002\""),
             format!("DAMAGED: object \"main/wal/0000000100000000/{flipped}.zst\""),
-            format!("GAP: {lost} to {lost} are missing"),
+            format!("GAP: {lost} is missing"),
             "foreign: object \"main/stray\"".into(),
             "is NOT sound".into(),
         ] {

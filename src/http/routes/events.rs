@@ -33,7 +33,7 @@ pub struct EventQuery {
     kind: Option<String>,
     /// Of deletes and updates those of at least so many rows.
     #[param(nullable = false, minimum = 0)]
-    min_rows: Option<u64>,
+    min_rows: Option<i64>,
     /// Not earlier than this; as `time` of recovery-target.
     #[param(nullable = false, example = "2026-01-31T03:00:00Z")]
     since: Option<String>,
@@ -58,10 +58,11 @@ impl EventQuery {
         if limit == 0 || limit > MOST {
             return Err(Problem::wrong_value(format!("limit is {limit}, allowed is 1 to {MOST}")));
         }
+        let min_rows = u64::try_from(self.min_rows.unwrap_or(0));
         Ok(Filter {
             relation: self.relation,
             kinds: kinds.transpose().map_err(Problem::wrong_value)?.unwrap_or_default(),
-            min_rows: self.min_rows.unwrap_or(0),
+            min_rows: min_rows.map_err(|_| Problem::wrong_value("min_rows is below 0".into()))?,
             since: time(self.since).map_err(Problem::wrong_value)?,
             until: time(self.until).map_err(Problem::wrong_value)?,
             all: self.all == Some(true),
