@@ -175,7 +175,7 @@ impl Walden {
             {
                 panic!("walden serve ended with {status}:\n{}", service.log());
             }
-            std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+            std::os::unix::net::UnixStream::connect(&self.socket).is_ok() && self.run(["status"]).code == Some(0)
         });
         service
     }

@@ -60,8 +60,6 @@ pub fn walden(scratch: &Scratch, cluster: &Cluster, port: &Port) -> Walden {
 pub fn curl(url: &str, path: &str, token: Option<&str>, further: &[&Path]) -> (u16, String) {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}"]);
-    // The service listens to hooks a moment before.
-    command.args(["--retry", "20", "--retry-connrefused", "--retry-delay", "1"]);
     if let Some(token) = token {
         command.arg("--header").arg(format!("Authorization: Bearer {token}"));
     }
