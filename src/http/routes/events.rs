@@ -62,7 +62,7 @@ impl EventQuery {
         Ok(Filter {
             relation: self.relation,
             kinds: kinds.transpose().map_err(Problem::wrong_value)?.unwrap_or_default(),
-            min_rows: min_rows.map_err(|_| Problem::wrong_value("min_rows is below 0".into()))?,
+            min_rows: min_rows.map_err(|_| Problem::wrong_value("min_rows is below 0"))?,
             since: time(self.since).map_err(Problem::wrong_value)?,
             until: time(self.until).map_err(Problem::wrong_value)?,
             all: self.all == Some(true),
