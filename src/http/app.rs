@@ -17,7 +17,7 @@ use crate::error::{hints, one_line};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, Facts, Moments, RecoveryPlan, Request, Unreachable, expected_seconds,
+    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unreachable, expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -82,6 +82,15 @@ impl App {
             plan.expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
         }
         Ok(Ok(plan))
+    }
+
+    /// An event; `None`: there is none of this id. Errors: the index cannot be read.
+    pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
+        let index = self.index.clone();
+        let found = self.compute(move || index.event(id)).await?;
+        found.map_err(|error| {
+            Problem::new(Kind::Unknown, format!("the index of the WAL cannot be read: {}", one_line(&error)))
+        })
     }
 
     /// Computes on a thread of its own.

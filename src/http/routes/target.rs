@@ -12,7 +12,7 @@ use super::super::app::App;
 use super::super::dto::{AsOf, Place, RecoveryTarget};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
-use crate::postgres::catalog::{Request, Target, TimelineChoice, parse_time};
+use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::Lsn;
 
@@ -21,7 +21,8 @@ const LONGEST_NAME: usize = 63;
 /// Smaller ones are not given to transactions (transam.h, FirstNormalTransactionId).
 const FIRST_XID: u32 = 3;
 
-/// The target; at most one of `time`, `lsn`, `xid`, `name`, `immediate` and `latest`, else everything that is archived.
+/// The target; at most one of `time`, `lsn`, `xid`, `name`, `before`, `after`, `immediate` and `latest`, else everything
+/// that is archived.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -38,6 +39,12 @@ pub struct TargetQuery {
     /// A restore point.
     #[param(nullable = false, min_length = 1, max_length = 63)]
     name: Option<String>,
+    /// Just before an event, by its `id` of /events.
+    #[param(nullable = false, example = "1-0-80B728-d16384")]
+    before: Option<String>,
+    /// Just after an event.
+    #[param(nullable = false, example = "1-0-80B728-d16384")]
+    after: Option<String>,
     /// As soon as the cluster is consistent: the end of the backup.
     #[param(nullable = false)]
     immediate: Option<bool>,
@@ -56,8 +63,14 @@ pub struct TargetQuery {
 }
 
 impl TargetQuery {
-    /// What is asked for. Errors: not one target, or one that PostgreSQL does not have.
-    fn request(self) -> Result<Request, Problem> {
+    /// The event that is named. Errors: it is no event's id.
+    fn event(&self) -> Result<Option<EventId>, Problem> {
+        let id = self.before.as_deref().or(self.after.as_deref());
+        id.map(str::parse::<EventId>).transpose().map_err(Problem::wrong_value)
+    }
+
+    /// What is asked for, with the event that is named. Errors: not one target, or one that PostgreSQL does not have.
+    fn request(self, event: Option<EventTarget>) -> Result<Request, Problem> {
         let wrong = |text: String| Err(Problem::wrong_value(text));
         let mut targets: Vec<Target> = Vec::new();
         if let Some(text) = &self.time {
@@ -76,19 +89,21 @@ impl TargetQuery {
             }
             name => targets.extend(name.clone().map(Target::Name)),
         }
+        targets.extend(event.map(Target::Event));
         targets.extend((self.immediate == Some(true)).then_some(Target::Immediate));
         targets.extend((self.latest == Some(true)).then_some(Target::Latest));
-        if targets.len() > 1 {
-            return wrong("there is more than one target: give one of time, lsn, xid, name, immediate, latest".into());
+        if targets.len() > 1 || (self.before.is_some() && self.after.is_some()) {
+            let all = "time, lsn, xid, name, before, after, immediate, latest";
+            return wrong(format!("there is more than one target: give one of {all}"));
         }
         let target = targets.pop().unwrap_or(Target::Latest);
-        let inclusive = self.exclusive != Some(true);
-        if !inclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
+        let exclusive = self.exclusive == Some(true);
+        if exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
             return wrong("exclusive needs one of time, lsn and xid".into());
         }
         let timeline = self.timeline.as_deref().map(str::parse::<TimelineChoice>).transpose();
         let timeline = timeline.map_err(Problem::wrong_value)?.unwrap_or(TimelineChoice::Latest);
-        Ok(Request { target, inclusive, timeline, backup: self.backup })
+        Ok(Request { target, inclusive: !exclusive && self.before.is_none(), timeline, backup: self.backup })
     }
 }
 
@@ -103,7 +118,14 @@ pub async fn recovery_target(
     _: OfCluster,
     Query(query): Query<TargetQuery>,
 ) -> Result<Json<RecoveryTarget>, Problem> {
-    let request = query.request()?;
+    let event = match query.event()? {
+        Some(id) => {
+            let unknown = || Problem::wrong_value(format!("there is no event {id} in the archived WAL"));
+            Some(EventTarget::from(&app.event(id).await?.ok_or_else(unknown)?))
+        }
+        None => None,
+    };
+    let request = query.request(event)?;
     let (read, known) = app.read()?;
     let (facts, target) = (read.facts.clone(), request.words());
     let decided = app.decide(&facts, &request).await?;

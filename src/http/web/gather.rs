@@ -116,19 +116,16 @@ async fn planned(
     let mut chosen = None;
     let request = match asked {
         Asked::Request(request) => request,
-        Asked::Event { id, inclusive, timeline, backup } => {
-            let index = app.index.clone();
-            match app.compute(move || index.event(id)).await? {
-                Ok(Some(event)) => {
-                    chosen = event.time.to_utc();
-                    Request { target: Target::Event(EventTarget::from(&event)), inclusive, timeline, backup }
-                }
-                Ok(None) => {
-                    return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below");
-                }
-                Err(error) => return problem(format!("the index of the WAL cannot be read: {}", one_line(&error)), ""),
+        Asked::Event { id, inclusive, timeline, backup } => match app.event(id).await {
+            Ok(Some(event)) => {
+                chosen = event.time.to_utc();
+                Request { target: Target::Event(EventTarget::from(&event)), inclusive, timeline, backup }
             }
-        }
+            Ok(None) => {
+                return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below");
+            }
+            Err(error) => return problem(error.detail().into(), error.next()),
+        },
     };
     let decided = match app.decide(&read.facts, &request).await {
         Ok(decided) => decided,

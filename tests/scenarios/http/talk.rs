@@ -52,6 +52,12 @@ fn a_clusters_state_can_be_asked_for() {
         let events = of("/events?kind=drop")["events"].as_array().cloned().unwrap_or_default();
         events.iter().any(|event| event["lsn"].is_string() && event["time"].is_string())
     });
+    let drop = of("/events?kind=drop")["events"][0]["id"].as_str().expect("its id").to_string();
+    let before = format!("/recovery-target?before={drop}");
+    wait_until("a plan leads to just before it", || of(&before)["place"] == "present");
+    let plan = walden.json(["target", "--before", &drop]);
+    assert_eq!(of(&before)["plan"]["backup"]["id"], plan["backup"]["id"], "{plan}");
+    assert_eq!(of(&before)["target"], plan["target"], "{plan}");
 
     let (status, metrics) = curl(&port.url(), "/metrics", Some(TOKEN), &[]);
     assert_eq!(status, 200);
