@@ -17,7 +17,7 @@ pub struct Args {
     /// timeline. May be repeated, or a list with commas.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<EventKind>,
-    /// Deletes and updates only of at least so many rows.
+    /// Only deletes and updates of at least N rows.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     min_rows: u64,
     /// Not before this moment; in the form of `walden restore --time`.
@@ -26,10 +26,10 @@ pub struct Args {
     /// Not after this moment.
     #[arg(long, value_name = "T")]
     until: Option<String>,
-    /// At most so many, the latest.
+    /// Show at most N events, the latest.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Also what loses nothing or is the system's own: rewrites, indexes, catalogues.
+    /// Also events that lose no data, such as rewrites, and those of indexes and system catalogs.
     #[arg(long)]
     all: bool,
 }
@@ -65,7 +65,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         latest: Some(args.limit),
     };
     let planning = Planning::open(context, true).await?;
-    planning.facts().await?;
+    planning.update_index().await?;
     let index = planning.index.clone();
     let found = tokio::task::spawn_blocking(move || index.map(|index| index.events(&filter)).transpose()).await??;
     let found = found.unwrap_or_default();
@@ -85,7 +85,7 @@ fn command(event: &FoundEvent) -> String {
 }
 
 fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
-    let Some(last) = events.last() else { return "nothing of the kind is in the archived WAL\n".into() };
+    let Some(last) = events.last() else { return "no matching event in the archived WAL\n".into() };
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
     for event in events {
         let at_least = if event.exact { "" } else { "≥ " };
@@ -101,7 +101,7 @@ fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
     }
     let mut text = table.render();
     if more {
-        text += &format!("these are the latest {limit}: --limit, --since and --until show others\n");
+        text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
     text + &format!("to restore to just before one, such as the last: {}\n", command(last))
 }

@@ -50,18 +50,22 @@ impl Planning {
     pub async fn facts(&self) -> anyhow::Result<Arc<Facts>> {
         let unknown = "check that the repository is reachable and that this user may read all of it";
         let facts = load::load(&self.cluster).await.hint(unknown)?;
-        if let Some(index) = &self.index {
-            let far = Mutex::new(Progress::default());
-            let lock = || far.lock().unwrap_or_else(PoisonError::into_inner);
-            let size = self.cluster.description.segment_size.bytes();
-            let step = || {
-                let Progress { done, total } = *lock();
-                Step { done: done * size, total: total * size, phase: String::new() }
-            };
-            let observe = |progress| *lock() = progress;
-            show(update::complete(index, &self.cluster, Scope::New, &observe), "indexed", step).await?;
-        }
+        self.update_index().await?;
         Ok(Arc::new(facts))
+    }
+
+    /// Lets the index know all WAL that is archived now.
+    pub async fn update_index(&self) -> anyhow::Result<()> {
+        let Some(index) = &self.index else { return Ok(()) };
+        let far = Mutex::new(Progress::default());
+        let lock = || far.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = self.cluster.description.segment_size.bytes();
+        let step = || {
+            let Progress { done, total } = *lock();
+            Step { done: done * size, total: total * size, phase: String::new() }
+        };
+        let observe = |progress| *lock() = progress;
+        show(update::complete(index, &self.cluster, Scope::New, &observe), "indexed", step).await
     }
 
     /// Answers about moments.
@@ -95,14 +99,14 @@ impl Planning {
 
     /// An event as a target.
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
-        self.facts().await?;
+        self.update_index().await?;
         let found: Option<FoundEvent> = match self.index.clone() {
             Some(index) => tokio::task::spawn_blocking(move || index.event(id)).await??,
             None => None,
         };
         let found = found.ok_or_else(|| {
             let error = anyhow!("there is no event {id} in the archived WAL");
-            with_hint(error, "`walden find` lists the events there are; `--all` also lists what is of less interest")
+            with_hint(error, "`walden find` lists the events there are; `--all` also those of less interest")
         })?;
         Ok(EventTarget::from(&found))
     }

@@ -16,7 +16,8 @@ pub struct Args {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let planning = Planning::open(context, true).await?;
+    let needs_index = !args.target.names_one() || args.target.needs_index();
+    let planning = Planning::open(context, needs_index).await?;
     if !args.target.names_one() {
         return list(context, &planning).await;
     }

@@ -31,7 +31,7 @@ impl fmt::Debug for Sha256Digest {
 
 /// A text that is no SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no SHA-256: expected 64 hexadecimal digits")]
+#[error("\"{0}\" is not a SHA-256: expected 64 hexadecimal digits")]
 pub struct NotADigest(String);
 
 impl FromStr for Sha256Digest {

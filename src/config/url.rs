@@ -76,12 +76,14 @@ fn s3(rest: &str) -> Result<RepositoryUrl, String> {
         || !bucket.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !bucket.chars().all(plain)
     {
-        return Err(format!("\"{bucket}\" is no bucket's name: 3 to 63 letters, digits, \".\", \"-\" and \"_\""));
+        return Err(format!(
+            "\"{bucket}\" is not a bucket's name: expected 3 to 63 letters, digits, \".\", \"-\" and \"_\""
+        ));
     }
     let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
     if prefix.len() > LONGEST_PREFIX || !(prefix.is_empty() || prefix.split('/').all(part)) {
         return Err(format!(
-            "\"{prefix}\" is no prefix: expected parts of letters, digits, \".\", \"-\" and \"_\" separated by \"/\", at most \
+            "\"{prefix}\" is not a prefix: expected parts of letters, digits, \".\", \"-\" and \"_\" separated by \"/\", at most \
              {LONGEST_PREFIX} characters"
         ));
     }

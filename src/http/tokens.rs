@@ -87,7 +87,7 @@ pub fn read_private(path: &Path, setting: &str, hint: &str) -> anyhow::Result<St
         let error = anyhow!("\"{shown}\", named by {setting}, is open to others (mode {:04o})", meta.mode() & 0o7777);
         bail!(with_hint(error, format!("run `chmod 0600 '{shown}'`")));
     }
-    ensure!(meta.is_file(), "\"{shown}\", named by {setting}, is no file");
+    ensure!(meta.is_file(), "\"{shown}\", named by {setting}, is not a file");
     let mut text = String::new();
     file.take(LONGEST_FILE).read_to_string(&mut text).with_context(what)?;
     Ok(text)

@@ -127,7 +127,7 @@ fn what_is_no_segment_is_told_with_the_next_step() {
     walden.ok(["init"]);
     for (named, said, hint) in [
         ("0000000100000000000000FF", "\"0000000100000000000000FF\" is not archived in ", "walden wal list"),
-        ("nonsense", "\"nonsense\" is no name of a WAL segment", "./<name>"),
+        ("nonsense", "\"nonsense\" is not the name of a WAL segment", "./<name>"),
         ("/nowhere/000000010000000000000001", "cannot read \"/nowhere/000000010000000000000001\"", "path"),
         ("/etc/passwd", "cannot read \"/etc/passwd\"", "only WAL segments"),
     ] {

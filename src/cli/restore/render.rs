@@ -95,10 +95,10 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
         );
     }
     if let Some(end) = plan.wal_end {
-        row("WAL ends", format!("before {end}, although fetching could go on"));
+        row("WAL ends", format!("before {end}: from there on restore_command delivers nothing"));
     }
     if let Some(seconds) = plan.expected_seconds {
-        row("expected", format!("about {}, as past restores took", duration(seconds)));
+        row("expected", format!("about {}, judging by past restores", duration(seconds)));
     }
     if let Some(destination) = destination {
         row("to", destination.data_directory.display().to_string());

@@ -1,4 +1,4 @@
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{anyhow, bail};
 
 use crate::cli::planning::Planning;
 use crate::error::{Hint, with_hint};
@@ -8,7 +8,7 @@ use crate::postgres::types::Lsn;
 
 /// What a target means, for the help.
 pub const MEANINGS: &str = "\
-A target means exactly what PostgreSQL understands by it:
+Times, LSNs, transactions and restore points mean exactly what they mean to PostgreSQL:
   --time T     the state before the first commit or abort later than T; exclusive: not earlier than T
   --lsn L      up to and including the first WAL record that begins at or after L; exclusive: before it. What
                pg_current_wal_lsn() shows after a commit is its end: add --exclusive to leave out what follows.
@@ -19,6 +19,9 @@ A target means exactly what PostgreSQL understands by it:
   --after E    just after it
 A time after the last archived transaction means everything archived.
 A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
+
+const EPOCHS: &str = "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older than \
+                      the target, by --backup and --xid with the low 32 bits";
 
 /// The target, and the choices around it.
 #[derive(Debug, clap::Args)]
@@ -31,10 +34,10 @@ pub struct TargetArgs {
     #[arg(long, group = "target", value_name = "LSN")]
     lsn: Option<Lsn>,
     /// A transaction id; of a subtransaction the end of the one that it belongs to counts.
-    #[arg(long, group = "target", value_name = "X", value_parser = clap::value_parser!(u64).range(3..))]
-    xid: Option<u64>,
+    #[arg(long, group = "target", value_name = "X")]
+    xid: Option<String>,
     /// A restore point (pg_create_restore_point).
-    #[arg(long, group = "target", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, group = "target", value_name = "NAME")]
     name: Option<String>,
     /// Just before an event, as `walden find` names it.
     #[arg(long, group = "target", value_name = "EVENT")]
@@ -84,16 +87,16 @@ impl TargetArgs {
     }
 
     fn request(&self, event: Option<EventTarget>) -> anyhow::Result<Request> {
-        let target = match (&self.time, self.lsn, self.xid, &self.name, event) {
+        let target = match (&self.time, self.lsn, &self.xid, &self.name, event) {
             (Some(text), ..) => Target::Time(moment(text)?),
             (_, Some(lsn), ..) => Target::Lsn(lsn),
-            (_, _, Some(xid), ..) => Target::Xid(without_epoch(xid)?),
-            (_, _, _, Some(name), _) => Target::Name(restore_point(name)?),
+            (_, _, Some(xid), ..) => Target::xid(xid).hint(EPOCHS)?,
+            (_, _, _, Some(name), _) => Target::restore_point(name)?,
             (.., Some(event)) => Target::Event(event),
             _ if self.immediate => Target::Immediate,
             _ => Target::Latest,
         };
-        if self.exclusive && target == Target::Latest {
+        if self.exclusive && !target.can_be_exclusive() {
             bail!(with_hint(
                 anyhow!("--exclusive needs --time, --lsn or --xid"),
                 "without a target all WAL is replayed"
@@ -110,25 +113,4 @@ fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
         tracing::info!("\"{text}\" has no offset and is taken as UTC");
     }
     Ok(time)
-}
-
-/// A transaction id as WAL has it. One with an epoch is refused: the same low bits come again with each epoch, and which
-/// of them is meant WAL does not tell.
-fn without_epoch(xid: u64) -> anyhow::Result<u32> {
-    let narrow = u32::try_from(xid);
-    narrow.map_err(|_| anyhow!("transaction id {xid} has an epoch: WAL has only the low 32 bits of each")).hint(
-        format!(
-            "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older, by --xid {} with --backup",
-            xid as u32
-        ),
-    )
-}
-
-/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
-fn restore_point(name: &str) -> anyhow::Result<String> {
-    ensure!(
-        name.len() < 64 && !name.contains('\0'),
-        "\"{name}\" is no name of a restore point: it has at most 63 bytes"
-    );
-    Ok(name.to_string())
 }

@@ -32,8 +32,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let summary = match segment.parse() {
         Ok(name) => archived(context, name).await?,
         Err(_) if args.segment.file_name() == Some(args.segment.as_os_str()) => {
-            let error = anyhow!("\"{segment}\" is no name of a WAL segment");
-            return Err(with_hint(error, "give 24 digits as `walden wal list` shows them, or a file as ./<name>"));
+            let error = anyhow!("\"{segment}\" is not the name of a WAL segment");
+            return Err(with_hint(
+                error,
+                "give a name of 24 hexadecimal digits as `walden wal list` shows them, or a file as ./<name>",
+            ));
         }
         Err(_) => of_file(&args.segment)?,
     };
@@ -87,8 +90,8 @@ fn in_words(segment: &str, summary: &Summary) -> String {
         line("last commit", commit(&last));
     }
     if let (Some(min), Some(max)) = (summary.ends.min_time, summary.ends.max_time) {
-        line("ends from", min.to_string());
-        line("ends to", max.to_string());
+        line("first end at", min.to_string());
+        line("last end at", max.to_string());
     }
     if let Some(head) = &summary.head {
         line("begins with", format!("the last {} bytes of a record of the segment before", head.remaining));
@@ -100,7 +103,7 @@ fn in_words(segment: &str, summary: &Summary) -> String {
         (None, None) => {}
     }
     if summary.unreadable > 0 {
-        line("of unknown form", format!("{} records", summary.unreadable));
+        line("not decoded", format!("{} records", summary.unreadable));
     }
     text + &events(summary) + &rows(summary)
 }

@@ -114,7 +114,7 @@ impl From<&RecoveryPlan> for Plan {
             wal_reaches: plan.wal_reaches.to_string(),
             settings: plan.settings.iter().map(setting).collect(),
             warnings: plan.warnings.clone(),
-            command: command(&plan.request.arguments()),
+            command: plan.request.command(),
         }
     }
 }
@@ -145,7 +145,7 @@ pub struct Moment {
 
 impl From<&Nearest> for Moment {
     fn from(nearest: &Nearest) -> Self {
-        Self { words: nearest.words.clone(), command: command(&nearest.arguments) }
+        Self { words: nearest.words.clone(), command: nearest.request.command() }
     }
 }
 
@@ -169,8 +169,4 @@ impl From<&Reason> for Place {
             _ => Self::NoData,
         }
     }
-}
-
-fn command(arguments: &str) -> String {
-    format!("walden restore --to-dir DIR {arguments}")
 }

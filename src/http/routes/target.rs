@@ -16,11 +16,6 @@ use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineCh
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::Lsn;
 
-/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
-const LONGEST_NAME: usize = 63;
-/// Smaller ones are not given to transactions (transam.h, FirstNormalTransactionId).
-const FIRST_XID: u32 = 3;
-
 /// The target; at most one of `time`, `lsn`, `xid`, `name`, `before`, `after`, `immediate` and `latest`, else everything
 /// that is archived.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -35,7 +30,7 @@ pub struct TargetQuery {
     lsn: Option<Lsn>,
     /// A transaction id, without epoch.
     #[param(value_type = Option<u64>, nullable = false, minimum = 3, maximum = 4294967295_u64)]
-    xid: Option<u32>,
+    xid: Option<String>,
     /// A restore point.
     #[param(nullable = false, min_length = 1, max_length = 63)]
     name: Option<String>,
@@ -77,18 +72,8 @@ impl TargetQuery {
             targets.push(Target::Time(parse_time(text).map_err(Problem::wrong_value)?.0));
         }
         targets.extend(self.lsn.map(Target::Lsn));
-        match self.xid {
-            Some(xid) if xid < FIRST_XID => {
-                return wrong(format!("{xid} is no transaction's id: the first is {FIRST_XID}"));
-            }
-            xid => targets.extend(xid.map(Target::Xid)),
-        }
-        match &self.name {
-            Some(name) if name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0') => {
-                return wrong(format!("a restore point's name has 1 to {LONGEST_NAME} bytes"));
-            }
-            name => targets.extend(name.clone().map(Target::Name)),
-        }
+        targets.extend(self.xid.as_deref().map(Target::xid).transpose().map_err(Problem::wrong_value)?);
+        targets.extend(self.name.as_deref().map(Target::restore_point).transpose().map_err(Problem::wrong_value)?);
         targets.extend(event.map(Target::Event));
         targets.extend((self.immediate == Some(true)).then_some(Target::Immediate));
         targets.extend((self.latest == Some(true)).then_some(Target::Latest));
@@ -98,7 +83,7 @@ impl TargetQuery {
         }
         let target = targets.pop().unwrap_or(Target::Latest);
         let exclusive = self.exclusive == Some(true);
-        if exclusive && !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_)) {
+        if exclusive && !target.can_be_exclusive() {
             return wrong("exclusive needs one of time, lsn and xid".into());
         }
         let timeline = self.timeline.as_deref().map(str::parse::<TimelineChoice>).transpose();

@@ -11,10 +11,6 @@ use crate::postgres::wal::Timestamp;
 
 /// Events shown at once: the latest.
 const EVENTS: usize = 200;
-/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
-const LONGEST_NAME: usize = 63;
-/// Smaller ones are not given to transactions (transam.h, FirstNormalTransactionId).
-const FIRST_XID: u32 = 3;
 
 /// The query of the page's address. What a form leaves empty is as if it were not there, what is not known is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -25,7 +21,7 @@ pub struct PageQuery {
     pub from: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub until: String,
-    /// What the target is named by: an [`By`]. Empty: there is no target.
+    /// What the target is named by: a word of [`BY`]. Empty: there is no target.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub by: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -47,7 +43,7 @@ pub struct PageQuery {
     pub all: String,
 }
 
-/// What a target is named by: the word in the address, in the form, and what its value looks like.
+/// What a target is named by: the word in the address, and in the form.
 pub const BY: [(&str, &str); 8] = [
     ("time", "a time"),
     ("lsn", "an LSN"),
@@ -139,7 +135,7 @@ impl PageQuery {
         let kinds = self.kind.split(',').filter(|kind| !kind.is_empty()).map(str::parse::<EventKind>);
         let min_rows = match self.min_rows.trim() {
             "" => 0,
-            number => number.parse().map_err(|_| format!("\"{number}\" is no number of rows"))?,
+            number => number.parse().map_err(|_| format!("\"{number}\" is not a number of rows"))?,
         };
         Ok(Filter {
             relation: Some(self.relation.trim().to_string()).filter(|name| !name.is_empty()),
@@ -165,15 +161,12 @@ impl PageQuery {
             "" => return Ok(None),
             "time" => Target::Time(parse_time(value).map_err(words)?.0),
             "lsn" => Target::Lsn(value.parse().map_err(words)?),
-            "xid" => Target::Xid(xid(value)?),
-            "name" if value.is_empty() || value.len() > LONGEST_NAME || value.contains('\0') => {
-                return Err(format!("a restore point's name has 1 to {LONGEST_NAME} bytes"));
-            }
-            "name" => Target::Name(value.to_string()),
+            "xid" => Target::xid(value).map_err(words)?,
+            "name" => Target::restore_point(value).map_err(words)?,
             "latest" => Target::Latest,
             "immediate" => Target::Immediate,
             "before" | "after" => Target::Latest,
-            other => return Err(format!("\"{other}\" is nothing that a target is named by")),
+            other => return Err(format!("\"{other}\" is not a kind of target")),
         };
         let timeline = match self.timeline.trim() {
             "" => TimelineChoice::Latest,
@@ -187,15 +180,10 @@ impl PageQuery {
             let (id, inclusive) = (value.parse().map_err(words)?, self.by == "after");
             return Ok(Some(Asked::Event { id, inclusive, timeline, backup }));
         }
-        let inclusive =
-            self.exclusive.is_empty() || !matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
+        // The box stays ticked when another target is chosen.
+        let inclusive = self.exclusive.is_empty() || !target.can_be_exclusive();
         Ok(Some(Asked::Request(Request { target, inclusive, timeline, backup })))
     }
-}
-
-fn xid(text: &str) -> Result<u32, String> {
-    let number = text.parse::<u32>().ok().filter(|xid| *xid >= FIRST_XID);
-    number.ok_or_else(|| format!("\"{text}\" is no transaction's id: a number from {FIRST_XID}, without an epoch"))
 }
 
 #[cfg(test)]

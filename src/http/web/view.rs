@@ -131,7 +131,7 @@ impl From<&RecoveryPlan> for Plan {
         let sides = plan.transactions.unwrap_or_default();
         Self {
             target: plan.target.clone(),
-            command: command(&plan.request.arguments()),
+            command: plan.request.command(),
             stop: plan.stop.words(),
             included: sides.last_included.map(Side::from),
             excluded: sides.first_excluded.map(Side::from),
@@ -176,10 +176,6 @@ impl Refused {
             nearest: nearest.into_iter().flatten().collect(),
         }
     }
-}
-
-fn command(arguments: &str) -> String {
-    format!("walden restore {arguments} --to-dir DIR")
 }
 
 /// The list of events.

@@ -272,7 +272,7 @@ pub(super) fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error
 fn beside(path: &Path) -> anyhow::Result<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(name) = path.file_name() else {
-        return Err(anyhow!("\"{}\" is no place for a file", path.display()));
+        return Err(anyhow!("\"{}\" cannot name a file", path.display()));
     };
     let mut own = OsString::from(".walden-fetch-");
     own.push(name);

@@ -56,6 +56,10 @@ impl FoundEvent {
     /// What happened, as a part of a sentence.
     pub fn words(&self) -> String {
         let subject = self.subject();
+        let database = match &self.database {
+            Some(name) => format!("database {name}"),
+            None => format!("the database {subject}"),
+        };
         let rows = |what: &str| match (self.rows, self.exact) {
             (Some(1), true) => format!("the {what} of 1 row in {subject}"),
             (Some(rows), true) => format!("the {what} of {rows} rows in {subject}"),
@@ -65,12 +69,12 @@ impl FoundEvent {
         match self.kind {
             EventKind::Drop => format!("the drop of {subject}"),
             EventKind::Truncate => format!("the truncation of {subject}"),
-            EventKind::Rewrite => format!("the rewriting of {subject}"),
+            EventKind::Rewrite => format!("the rewrite of {subject}"),
             EventKind::Delete => rows("deletion"),
             EventKind::Update => rows("update"),
             EventKind::RestorePoint => format!("restore point \"{subject}\""),
-            EventKind::DatabaseDrop => format!("the drop of database {subject}"),
-            EventKind::DatabaseCreate => format!("the creation of database {subject}"),
+            EventKind::DatabaseDrop => format!("the drop of {database}"),
+            EventKind::DatabaseCreate => format!("the creation of {database}"),
             EventKind::Timeline => format!("the beginning of timeline {subject}"),
         }
     }
@@ -113,7 +117,7 @@ mod tests {
             (EventKind::Drop, "the drop of public.orders"),
             (EventKind::Delete, "the deletion of 3 rows in public.orders"),
             (EventKind::RestorePoint, "restore point \"x\""),
-            (EventKind::DatabaseDrop, "the drop of database with OID 5"),
+            (EventKind::DatabaseDrop, "the drop of the database with OID 5"),
             (EventKind::Timeline, "the beginning of timeline 16384"),
         ] {
             assert_eq!(event(kind).words(), expected);

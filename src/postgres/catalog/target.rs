@@ -30,6 +30,39 @@ pub enum Target {
     Latest,
 }
 
+/// PostgreSQL keeps 63 bytes of a restore point's name (MAXFNAMELEN).
+const LONGEST_NAME: usize = 63;
+/// Smaller ones are not given to transactions (transam.h, FirstNormalTransactionId).
+const FIRST_XID: Xid = 3;
+
+impl Target {
+    /// The end of the transaction with an id as text. Errors: WAL has no such id.
+    pub fn xid(text: &str) -> Result<Self, ParseError> {
+        match text.trim().parse::<u64>() {
+            Ok(xid) if xid > Xid::MAX.into() => {
+                // The same low bits come again with each epoch, and which of them is meant WAL does not tell.
+                let why = format!("it has an epoch, and WAL has only the low 32 bits, {}", xid as Xid);
+                Err(wrong("transaction id", text, &why))
+            }
+            Ok(xid) if xid >= FIRST_XID.into() => Ok(Self::Xid(xid as Xid)),
+            _ => Err(wrong("transaction id", text, &format!("expected a number from {FIRST_XID}"))),
+        }
+    }
+
+    /// The restore point of a name. Errors: PostgreSQL makes none of that name.
+    pub fn restore_point(name: &str) -> Result<Self, ParseError> {
+        match name.len() {
+            1..=LONGEST_NAME if !name.contains('\0') => Ok(Self::Name(name.into())),
+            _ => Err(wrong("name of a restore point", name, &format!("expected 1 to {LONGEST_NAME} bytes"))),
+        }
+    }
+
+    /// Whether it makes a difference if what lies exactly there is replayed.
+    pub fn can_be_exclusive(&self) -> bool {
+        matches!(self, Self::Time(_) | Self::Lsn(_) | Self::Xid(_))
+    }
+}
+
 /// Which line of timelines to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,6 +116,11 @@ impl Request {
             text.push_str(&format!(" --backup {backup}"));
         }
         text
+    }
+
+    /// The command that asks for this.
+    pub fn command(&self) -> String {
+        format!("walden restore {} --to-dir DIR", self.arguments())
     }
 
     /// The target in words.

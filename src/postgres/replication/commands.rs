@@ -36,7 +36,7 @@ impl Connection {
     /// The value of a setting as `SHOW` prints it, with its unit (`16MB`). An unknown name is a [`ServerError`] 42704.
     pub async fn show(&mut self, name: &str) -> Result<String> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.') {
-            return Err(anyhow!("\"{name}\" is no name of a setting"));
+            return Err(anyhow!("\"{name}\" is not the name of a setting"));
         }
         let result = self.command(&format!("SHOW {name}")).await?;
         let column = result.columns.first().cloned().unwrap_or_default();
@@ -80,7 +80,7 @@ fn segment_size(text: &str) -> Result<SegmentSize> {
         "GB" => 1 << 30,
         _ => bail!("the server's wal_segment_size \"{text}\" has no unit of MB or GB"),
     };
-    let number: u32 = digits.parse().with_context(|| format!("wal_segment_size \"{text}\" is no number"))?;
+    let number: u32 = digits.parse().with_context(|| format!("wal_segment_size \"{text}\" is not a number"))?;
     ensure!(number <= 1024, "wal_segment_size \"{text}\" is too large");
     Ok(SegmentSize::new(number.saturating_mul(unit))?)
 }
