@@ -45,7 +45,7 @@ pub struct App {
     pub requests: Requests,
     /// After this an answer is given, whatever it is.
     pub longest: Duration,
-    pub computing: Semaphore,
+    pub computing: Arc<Semaphore>,
 }
 
 impl App {
@@ -69,11 +69,15 @@ impl App {
         facts: &Arc<Facts>,
         request: &Request,
     ) -> Result<Result<RecoveryPlan, Box<Unreachable>>, Problem> {
-        let unknown = |error: &dyn std::fmt::Display| Problem::new(Kind::Unknown, format!("it did not work: {error}"));
-        let _place = self.computing.acquire().await.map_err(|error| unknown(&error))?;
-        let moments: Arc<dyn Moments + Send + Sync> = self.index.clone();
-        let decided = locate(&self.archive, &moments, facts, request)
-            .await
+        let (archive, moments, facts, request) =
+            (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
+        let locating = async move {
+            let moments: Arc<dyn Moments + Send + Sync> = moments;
+            locate(&archive, &moments, &facts, &request).await
+        };
+        let decided = self
+            .apart(locating)
+            .await?
             .map_err(|error| Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; ")))?;
         let Ok(mut plan) = decided else { return Ok(decided) };
         if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
@@ -95,11 +99,23 @@ impl App {
 
     /// Computes on a thread of its own.
     pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        let unknown = |error: &dyn std::fmt::Display| Problem::new(Kind::Unknown, format!("it did not work: {error}"));
-        let _place = self.computing.acquire().await.map_err(|error| unknown(&error))?;
-        tokio::task::spawn_blocking(work).await.map_err(|panicked| {
-            tracing::error!("an answer over HTTP could not be made: {panicked}");
-            unknown(&panicked)
-        })
+        self.apart(async { tokio::task::spawn_blocking(work).await }).await?.map_err(|panicked| failed(&panicked))
     }
+
+    /// Works in a place of its own, which is taken until the work has ended, also when nobody waits for it any more.
+    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+        let place = self.computing.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let task = tokio::spawn(async move {
+            let done = work.await;
+            drop(place);
+            done
+        });
+        task.await.map_err(|panicked| failed(&panicked))
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Problem {
+    tracing::error!("an answer over HTTP could not be made: {error}");
+    Problem::new(Kind::Unknown, format!("the answer could not be made: {error}"))
+        .hint("ask again; the log of `walden serve` says more")
 }

@@ -124,7 +124,7 @@ fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::
         durations,
         requests: app::Requests::default(),
         longest: timeout + service.queue_time,
-        computing: Semaphore::new(COMPUTED_AT_ONCE),
+        computing: Arc::new(Semaphore::new(COMPUTED_AT_ONCE)),
     };
     (app, reader, watcher, fetch_owner)
 }

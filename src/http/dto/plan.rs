@@ -1,10 +1,13 @@
 //! How a moment is restored, or why it cannot be.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{AsOf, Backup};
-use crate::postgres::catalog::{Nearest, PathStep, Reason, RecoveryPlan, Unreachable, WalPiece};
+use crate::postgres::catalog::{
+    Nearest, Neighbours, PathStep, Reason, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
+};
 
 /// Where the target of a recovery lies, and how to get there.
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,8 +57,25 @@ pub struct Plan {
     /// The first LSN that is not archived on the path.
     #[schema(example = "0/B000000")]
     wal_reaches: String,
+    /// Where replay stops.
+    stop: Stop,
+    /// The last transaction, in the order of the WAL, that the restored cluster holds. Absent when there is none since the
+    /// backup began, or it is not known; then a warning tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_included: Option<CommittedTransaction>,
+    /// The first one that it does not hold. Absent when none is archived, or it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    first_excluded: Option<CommittedTransaction>,
+    /// From this segment on recovery must get none: `restore-command --end`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "00000001000000000000000B")]
+    wal_end: Option<String>,
     /// What PostgreSQL is told.
     settings: Vec<Setting>,
+    /// About the target.
+    notes: Vec<String>,
     warnings: Vec<String>,
     /// What restores it; DIR stands for the new data directory.
     #[schema(example = "walden restore --to-dir DIR --lsn 0/3000100")]
@@ -82,6 +102,59 @@ pub struct Piece {
     stored_bytes: u64,
 }
 
+/// Where replay stops. PostgreSQL compares a target LSN with where records begin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Stop {
+    kind: StopKind,
+    /// Where the record begins before or after which replay stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "0/3000100")]
+    lsn: Option<String>,
+}
+
+/// How replay stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopKind {
+    /// Before the record at `lsn`.
+    Before,
+    /// After the record at `lsn`.
+    After,
+    /// As soon as the cluster is consistent.
+    Consistent,
+    /// Where the WAL ends that fetching delivers.
+    End,
+}
+
+/// A transaction that committed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CommittedTransaction {
+    /// Without its epoch.
+    xid: u32,
+    /// Where its commit record begins.
+    lsn: String,
+    /// By the server's clock; not in the order of LSNs.
+    time: DateTime<Utc>,
+}
+
+impl From<StopAt> for Stop {
+    fn from(stop: StopAt) -> Self {
+        let (kind, lsn) = match stop {
+            StopAt::Before { lsn } => (StopKind::Before, Some(lsn)),
+            StopAt::After { lsn, .. } => (StopKind::After, Some(lsn)),
+            StopAt::Consistent => (StopKind::Consistent, None),
+            StopAt::End => (StopKind::End, None),
+        };
+        Self { kind, lsn: lsn.map(|lsn| lsn.to_string()) }
+    }
+}
+
+impl From<Transaction> for CommittedTransaction {
+    fn from(Transaction { xid, lsn, time }: Transaction) -> Self {
+        Self { xid, lsn: lsn.to_string(), time }
+    }
+}
+
 /// A setting of `postgresql.conf`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Setting {
@@ -103,6 +176,7 @@ impl From<&RecoveryPlan> for Plan {
             stored_bytes: piece.stored_bytes,
         };
         let setting = |(name, value): &(String, String)| Setting { name: name.clone(), value: value.clone() };
+        let Neighbours { last_included, first_excluded } = plan.transactions.unwrap_or_default();
         Self {
             backup: (&plan.backup).into(),
             reason: plan.reason.clone(),
@@ -113,6 +187,11 @@ impl From<&RecoveryPlan> for Plan {
             wal_bytes: plan.wal_bytes,
             wal_reaches: plan.wal_reaches.to_string(),
             settings: plan.settings.iter().map(setting).collect(),
+            stop: plan.stop.into(),
+            last_included: last_included.map(Into::into),
+            first_excluded: first_excluded.map(Into::into),
+            wal_end: plan.wal_end.map(|segment| segment.to_string()),
+            notes: plan.notes.clone(),
             warnings: plan.warnings.clone(),
             command: plan.request.command(),
         }

@@ -38,7 +38,7 @@ const FIRST_XID: Xid = 3;
 impl Target {
     /// The end of the transaction with an id as text. Errors: WAL has no such id.
     pub fn xid(text: &str) -> Result<Self, ParseError> {
-        match text.trim().parse::<u64>() {
+        match text.parse::<u64>() {
             Ok(xid) if xid > Xid::MAX.into() => {
                 // The same low bits come again with each epoch, and which of them is meant WAL does not tell.
                 let why = format!("it has an epoch, and WAL has only the low 32 bits, {}", xid as Xid);
@@ -254,6 +254,24 @@ mod tests {
             "ä026-01-31 03:00:00",
         ] {
             assert!(parse_time(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_named_by_the_low_bits_of_its_id_alone() {
+        assert_eq!(Target::xid("745"), Ok(Target::Xid(745)));
+        for (text, why) in [("2", "from 3"), ("", "from 3"), ("-7", "from 3"), ("4294968041", "low 32 bits, 745")] {
+            let told = Target::xid(text).unwrap_err().to_string();
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_restore_point_has_a_name_that_postgresql_keeps_whole() {
+        let longest = "x".repeat(63);
+        assert_eq!(Target::restore_point(&longest), Ok(Target::Name(longest.clone())));
+        for name in [String::new(), longest + "x", "a\0b".into()] {
+            assert!(Target::restore_point(&name).is_err(), "{name:?}");
         }
     }
 

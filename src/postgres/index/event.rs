@@ -13,6 +13,9 @@ use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEv
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
 
+/// Files whose names are kept at hand.
+const NAMES: usize = 10_000;
+
 /// An answer of [`Index::events`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundEvents {
@@ -135,7 +138,7 @@ struct Reader<'a> {
     index: &'a Index,
     db: &'a Connection,
     histories: BTreeMap<TimelineId, TimelineHistory>,
-    /// Names that were looked up.
+    /// Names that were looked up, at most [`NAMES`].
     names: RefCell<HashMap<RelFileLocator, Vec<name::Recorded>>>,
 }
 
@@ -285,6 +288,9 @@ impl<'a> Reader<'a> {
     /// What held a name at a place.
     fn held(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Held>> {
         let mut names = self.names.borrow_mut();
+        if names.len() >= NAMES {
+            names.clear();
+        }
         let recorded = match names.entry(file) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(name::recorded(self.db, file)?),
