@@ -19,7 +19,6 @@ mod status;
 mod tests;
 mod tokens;
 mod web;
-mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +56,10 @@ pub struct Service {
     pub pushes: pushes::Handle,
     pub fetches: fetches::Handle,
     pub indexing: indexing::Handle,
-    /// What happened, to be asked.
+    /// What happened, to be asked: requests wait for no writing.
     pub index: Arc<Index>,
+    /// The same, to be written.
+    pub kept_index: Arc<Index>,
     pub durations: Durations,
     /// For one access to the repository.
     pub timeout: Duration,
@@ -104,7 +105,8 @@ impl Server {
 
 fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::Owner) {
     let Service { cluster, about, durations, timeout, .. } = service;
-    let (reader, known) = Reader::new(cluster.clone(), options.refresh_interval, durations.clone());
+    let (index, indexing) = (service.kept_index, service.indexing.clone());
+    let (reader, known) = Reader::new(cluster.clone(), index, indexing, options.refresh_interval, durations.clone());
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
     let (fetcher, budget) = (Fetcher::new(cluster.clone(), timeout, WORKERS), Budget::new(options.wal_memory));

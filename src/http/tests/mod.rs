@@ -149,7 +149,7 @@ impl Door {
             http: None,
         };
         let (indexing, index_owner) = indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
-        let index = index_owner.reader().await.unwrap();
+        let (index, kept_index) = (index_owner.reader().await.unwrap(), index_owner.index());
         let (pushes, push_owner) =
             pushes::new(pusher(&cluster), indexing.clone(), &service_options, budget.clone(), durations.clone());
         tasks.spawn(index_owner.run());
@@ -165,6 +165,7 @@ impl Door {
             fetches,
             indexing,
             index,
+            kept_index,
             durations,
             timeout: LIMIT,
             queue_time: Duration::from_secs(20),

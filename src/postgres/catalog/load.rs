@@ -56,18 +56,7 @@ pub struct LoadedWal {
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     let mut loaded = LoadedBackups::default();
-    let ids = list_backups(cluster).await?;
-    read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
-    for id in std::mem::take(&mut loaded.unfinished) {
-        // In a file system a folder can be there before its first object.
-        let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
-        if !objects.is_empty() {
-            loaded.unfinished.push(id);
-        }
-    }
-    loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
-    loaded.damaged.sort();
-    loaded.unfinished.sort();
+    loaded.refresh(cluster).await?;
     Ok(loaded)
 }
 
@@ -118,6 +107,28 @@ async fn read_descriptions(
 }
 
 impl LoadedBackups {
+    /// Brings it up to date, reading only the manifests of those that are not complete yet: a complete backup never
+    /// changes. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut ids = list_backups(cluster).await?;
+        let mut complete = self.complete.clone();
+        complete.retain(|backup| ids.remove(&backup.id));
+        let mut loaded = Self { complete, ..Self::default() };
+        read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
+        for id in std::mem::take(&mut loaded.unfinished) {
+            // In a file system a folder can be there before its first object.
+            let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
+            if !objects.is_empty() {
+                loaded.unfinished.push(id);
+            }
+        }
+        loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
+        loaded.damaged.sort();
+        loaded.unfinished.sort();
+        *self = loaded;
+        Ok(())
+    }
+
     fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
             Found::Whole(description) => self.complete.push(description),
@@ -196,14 +207,28 @@ fn check_description(
 /// Reads all history files. Errors: the store did not answer.
 pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<LoadedHistories> {
     let mut loaded = LoadedHistories::default();
-    for timeline in timelines {
-        match read_history(cluster, *timeline).await? {
-            Found::Whole(history) => drop(loaded.known.insert(*timeline, history)),
-            Found::Damaged(why) => drop(loaded.damaged.insert(*timeline, why)),
-            Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
-        }
-    }
+    loaded.refresh(cluster, timelines).await?;
     Ok(loaded)
+}
+
+impl LoadedHistories {
+    /// Brings it up to date with the timelines that have a history file, reading only those that were not read well: a
+    /// history file never changes. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<()> {
+        self.known.retain(|timeline, _| timelines.contains(timeline));
+        self.damaged.clear();
+        for timeline in timelines.iter().copied() {
+            if self.known.contains_key(&timeline) {
+                continue;
+            }
+            match read_history(cluster, timeline).await? {
+                Found::Whole(history) => drop(self.known.insert(timeline, history)),
+                Found::Damaged(why) => drop(self.damaged.insert(timeline, why)),
+                Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Found<TimelineHistory>> {

@@ -10,7 +10,7 @@ use super::path::{Reach, TimelinePath};
 use super::place::Search;
 use super::plan::{Facts, Known};
 use super::stop::Transaction;
-use super::{BackupDescription, Moments};
+use super::{BackupDescription, Gap, Moments};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
@@ -56,11 +56,7 @@ pub struct Windows {
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
     let mut found = Windows::default();
-    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
-    // Where a timeline without its history file comes from is not known: nothing leads there for sure.
-    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
-    lines.sort_by_key(TimelinePath::timeline);
-    for line in &lines {
+    for line in &lines(facts) {
         let on_line = of_line(facts, moments, line);
         for pair in on_line.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
@@ -70,6 +66,20 @@ pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
         found.windows.extend(on_line);
     }
     found
+}
+
+/// All stretches of WAL that are missing, whether or not a backup would reach them.
+pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
+    TimelinePath::all_gaps(&lines(facts), &facts.ranges)
+}
+
+/// The lines of timelines by number. Where one without its history file comes from is not known: nothing leads there
+/// for sure.
+fn lines(facts: &Facts) -> Vec<TimelinePath> {
+    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
+    lines.sort_by_key(TimelinePath::timeline);
+    lines
 }
 
 fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
@@ -98,7 +108,8 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
             true => Edge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
             false => Edge { lsn: begin, time: time_before(begin) },
         };
-        let to = Edge { lsn: end, time: time_before(end) };
+        // Without a commit since the backup its end is the last moment.
+        let to = Edge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
         windows.push(Window { timeline: line.timeline(), from, to, backup: backup.id.clone() });
     }
     windows
