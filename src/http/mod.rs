@@ -36,11 +36,11 @@ use crate::postgres::index::Index;
 use crate::service::connections::About;
 use crate::service::{fetches, indexing, pushes};
 
+pub use listen::Port;
 pub use options::Options;
 
 use app::{App, COMPUTED_AT_ONCE};
 use facts::Reader;
-use listen::Connections;
 use restores::Restores;
 use status::Watcher;
 
@@ -71,7 +71,7 @@ pub struct Service {
 
 /// HTTP, ready to serve.
 pub struct Server {
-    connections: Connections,
+    port: Port,
     router: Router,
     reader: Reader,
     watcher: Watcher,
@@ -79,13 +79,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens. Errors: the address is taken, or not this machine's.
-    pub async fn bind(options: Options, service: Service) -> anyhow::Result<Self> {
-        let connections = Connections::bind(options.listen, options.tls.clone(), options.max_connections).await?;
-        let scheme = if options.tls.is_some() { "https" } else { "http" };
-        tracing::info!("answering on {scheme}://{}", connections.address()?);
+    /// Answers on `port`.
+    pub fn new(port: Port, options: Options, service: Service) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
-        Ok(Self { connections, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner })
+        Self { port, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner }
     }
 
     /// Serves until `stopped` says so.
@@ -93,7 +90,7 @@ impl Server {
         let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
         parts.spawn(self.reader.run(stopped.clone()));
         parts.spawn(self.watcher.run(stopped.clone()));
-        parts.spawn(self.connections.run(self.router, stopped));
+        parts.spawn(self.port.run(self.router, stopped));
         // Ends when the routes, which ask it, are gone.
         parts.spawn(self.fetch_owner.run());
         while let Some(ended) = parts.join_next().await {

@@ -78,10 +78,15 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         cluster.repository.describe(),
         options.socket.display()
     );
+    let port = match &options.http {
+        Some(http) => Some(http::Port::open(http).await),
+        None => None,
+    };
     let about = connections::About {
         started_at: chrono::Utc::now(),
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),
+        http: port.as_ref().map(http::Port::state),
     };
     let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
@@ -94,7 +99,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
-    if let Some(http) = options.http.clone() {
+    if let (Some(http), Some(port)) = (options.http.clone(), port) {
         let service = http::Service {
             cluster,
             about: about.clone(),
@@ -108,7 +113,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             queue_time: connections::QUEUE_TIME,
             prefetch: options.prefetch,
         };
-        let (server, stopped) = (http::Server::bind(http, service).await?, stopped.clone());
+        let (server, stopped) = (http::Server::new(port, http, service), stopped.clone());
         parts.spawn(async move { ("HTTP", server.run(stopped).await) });
     }
     let connections = connections::Connections::new(socket, pushes, fetches, indexing, &options, about);

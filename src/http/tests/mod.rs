@@ -156,8 +156,12 @@ impl Door {
         let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
         tasks.spawn(push_owner.run());
         tasks.spawn(fetch_owner.run());
-        let about =
-            About { started_at: chrono::Utc::now(), cluster: "main".into(), repository: cluster.repository.describe() };
+        let about = About {
+            started_at: chrono::Utc::now(),
+            cluster: "main".into(),
+            repository: cluster.repository.describe(),
+            http: None,
+        };
         let service = Service {
             cluster: cluster.clone(),
             about,
