@@ -121,10 +121,9 @@ pub struct Connections {
 impl Connections {
     /// Listens. Errors: the address is taken, or not this machine's.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>, most: usize) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))
-            .hint("another service may listen there: end it, or set `http.listen` to another address, or to \"\" for no HTTP")?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")).hint(
+            "another service may listen there: end it, or set `http.listen` to another address, or to \"\" for no HTTP",
+        )?;
         Ok(Self { listener, tls: tls.map(TlsAcceptor::from), places: Arc::new(Semaphore::new(most.max(1))) })
     }
 

@@ -52,6 +52,7 @@ pub fn facts(segments: &[&str]) -> Facts {
 pub struct Door {
     pub router: Router,
     pub wal: PgWal,
+    pub pushes: pushes::Handle,
     tasks: JoinSet<anyhow::Result<()>>,
     stopping: watch::Sender<bool>,
     refresh: Option<super::facts::Reader>,
@@ -165,7 +166,7 @@ impl Door {
         let service = Service {
             cluster: cluster.clone(),
             about,
-            pushes,
+            pushes: pushes.clone(),
             fetches,
             indexing,
             index,
@@ -180,7 +181,7 @@ impl Door {
         tasks.spawn(http_owner.run());
         tasks.spawn(watcher.run(stopping.subscribe()));
         let router = routes::router(Arc::new(app));
-        Self { router, wal, tasks, stopping, refresh: Some(reader) }
+        Self { router, wal, pushes, tasks, stopping, refresh: Some(reader) }
     }
 
     pub async fn get(&self, uri: &str) -> Answered {

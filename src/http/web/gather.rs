@@ -36,7 +36,8 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     if let (None, Some(what)) = (&outcome, &wrong) {
         outcome = Some(Outcome::Problem { what: what.clone(), hint: String::new() });
     }
-    let content = Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
+    let content =
+        Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
     let all = line::all(&content);
     let span: Span = shown.unwrap_or(all);
     let line = Line::draw(&content, &span, &all);

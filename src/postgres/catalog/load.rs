@@ -379,6 +379,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_what_is_new_or_was_not_whole_is_read_again() {
+        let (cluster, storage) = cluster().await;
+        let backups = ["20260101-000000Z", "20260102-000000Z"].map(testing::backup);
+        let object =
+            |backup: &BackupDescription| whole(&sealed(manifest::KIND, serde_json::to_value(backup).unwrap(), ""));
+        let manifests = backups.each_ref().map(|backup| cluster.layout.manifest(&backup.id));
+        put(&storage, &manifests[0], object(&backups[0])).await;
+        put(&storage, &manifests[1], b"cut".to_vec()).await;
+        let mut loaded = load_backups(&cluster).await.unwrap();
+        assert_eq!((loaded.complete.len(), loaded.damaged.len()), (1, 1));
+        for manifest in &manifests {
+            storage.delete(manifest).await.unwrap();
+        }
+        put(&storage, &manifests[0], b"not looked at".to_vec()).await;
+        put(&storage, &manifests[1], object(&backups[1])).await;
+        loaded.refresh(&cluster).await.unwrap();
+        assert_eq!((loaded.complete.as_slice(), loaded.damaged.len()), (&backups[..], 0));
+        storage.delete(&manifests[0]).await.unwrap();
+        loaded.refresh(&cluster).await.unwrap();
+        assert_eq!(loaded.complete, backups[1..]);
+
+        let (second, third) = (TimelineId(2), TimelineId(3));
+        let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
+        let history = whole(&sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
+        put(&storage, &key(second), history.clone()).await;
+        put(&storage, &key(third), b"cut".to_vec()).await;
+        let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
+        assert_eq!((loaded.known.len(), loaded.damaged.len()), (1, 1));
+        storage.delete(&key(second)).await.unwrap();
+        storage.delete(&key(third)).await.unwrap();
+        put(&storage, &key(third), history).await;
+        loaded.refresh(&cluster, &[second, third]).await.unwrap();
+        assert_eq!((loaded.known.len(), loaded.damaged.len()), (2, 0));
+        loaded.refresh(&cluster, &[third]).await.unwrap();
+        assert_eq!(loaded.known.keys().copied().collect::<Vec<_>>(), [third]);
+    }
+
+    #[tokio::test]
     async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
         let (cluster, storage) = cluster().await;
         let names = [

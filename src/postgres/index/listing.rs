@@ -151,7 +151,7 @@ impl Index {
     }
 
     /// Notes that everything was listed since then, unless it was forgotten meanwhile.
-    fn listed_since(&self, cleared: i64) -> anyhow::Result<()> {
+    pub(super) fn listed_since(&self, cleared: i64) -> anyhow::Result<()> {
         let sql = "UPDATE listing SET whole = 1 WHERE cleared = ?1 AND whole = 0";
         Ok(self.connection().execute(sql, [cleared]).map(drop)?)
     }
