@@ -22,6 +22,8 @@ use crate::service::indexing;
 
 /// What comes to the index within this time is taken in at once.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Where that takes long, so many times as long is waited.
+const REST: u32 = 4;
 
 /// What is known of the repository.
 #[derive(Debug, Clone, Default)]
@@ -104,11 +106,12 @@ impl Reader {
 
     /// Works until `stopped` says so.
     pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
-        let (mut changes, mut next) = (self.indexing.changes(), Instant::now());
+        let (mut changes, mut next, mut settle) = (self.indexing.changes(), Instant::now(), SETTLE);
         loop {
+            let rest = settle;
             let news = async {
                 match changes.changed().await {
-                    Ok(()) => sleep(SETTLE).await,
+                    Ok(()) => sleep(rest).await,
                     // The service stops.
                     Err(_) => std::future::pending().await,
                 }
@@ -119,7 +122,11 @@ impl Reader {
                         self.read().await;
                         next = Instant::now() + self.interval;
                     }
-                    () = news => self.renew().await,
+                    () = news => {
+                        let begun = Instant::now();
+                        self.renew().await;
+                        settle = SETTLE.max(begun.elapsed() * REST);
+                    }
                 }
             };
             tokio::select! {

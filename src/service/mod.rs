@@ -128,7 +128,16 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     };
     tracing::info!("stopping: finishing what is in flight");
     stopping.send_replace(true);
-    let mut result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
+    let result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
+    finish(parts, options.timeout + STOP_MARGIN, result).await
+}
+
+/// Waits until what is in flight has ended. Errors: those of `result`; a part failed; it took too long.
+async fn finish(
+    mut parts: JoinSet<(&'static str, anyhow::Result<()>)>,
+    within: Duration,
+    mut result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let finish = async {
         while let Some(ended) = parts.join_next().await {
             if let Ok((part, Err(error))) = ended {
@@ -136,7 +145,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             }
         }
     };
-    if tokio::time::timeout(options.timeout + STOP_MARGIN, finish).await.is_err() {
+    if tokio::time::timeout(within, finish).await.is_err() {
         bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
     }
     result

@@ -150,6 +150,11 @@ impl Index {
         Ok(self.connection().query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
     }
 
+    /// Whether everything was listed since then.
+    pub(super) fn is_whole(&self) -> anyhow::Result<bool> {
+        Ok(self.connection().query_row("SELECT whole FROM listing", [], |row| row.get(0))?)
+    }
+
     /// Notes that everything was listed since then, unless it was forgotten meanwhile.
     pub(super) fn listed_since(&self, cleared: i64) -> anyhow::Result<()> {
         let sql = "UPDATE listing SET whole = 1 WHERE cleared = ?1 AND whole = 0";

@@ -61,7 +61,7 @@ const XID_REUSE: u64 = 256 << 30;
 /// The index of one cluster. Several processes may have the same one open.
 pub struct Index {
     connection: Mutex<Connection>,
-    /// Who lists the repository; who waited for that finds little new.
+    /// Who lists the repository for the first time.
     listing: tokio::sync::Mutex<()>,
     cluster: ClusterName,
     size: SegmentSize,

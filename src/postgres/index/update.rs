@@ -52,7 +52,11 @@ pub struct Listed {
 /// Notes which segments are archived, not what they hold. Errors: as of [`update`]; or something went while it was
 /// listed anew.
 pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
-    let _alone = index.listing.lock().await;
+    let _alone = match on_index(index, |index| index.is_whole()).await? {
+        true => None,
+        // This takes long: who waits for it finds little new.
+        false => Some(index.listing.lock().await),
+    };
     if let Some(histories) = listing::list(index, cluster, scope).await? {
         return Ok(Listed { histories, anew: false });
     }
