@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 use walden::postgres::catalog::{EventKind, Filter, Moments};
 use walden::postgres::cluster::{Cluster, describe_server};
+use walden::postgres::index::update::{Scope, list};
 use walden::postgres::index::{Archived, Index};
 use walden::postgres::types::{Lsn, MajorVersion, SegmentName, SegmentSize, SystemIdentifier, TimelineId};
 use walden::postgres::wal::{
@@ -42,16 +43,21 @@ fn main() {
     println!("{} MiB in files, {} MiB resident", size(folder.path()) >> 20, resident() >> 20);
     drop(index);
     let before = Instant::now();
-    let index = Index::open(folder.path(), &cluster).expect("an index");
+    let index = Arc::new(Index::open(folder.path(), &cluster).expect("an index"));
     let state = index.state().expect("its state");
     println!("open and state: {:?} ({} segments)", before.elapsed(), state.segments);
+    // The repository has nothing to add.
+    runtime().block_on(list(&index, &cluster, Scope::New)).expect("listed");
     look_up(&index, each);
     println!("{} MiB resident after lookups", resident() >> 20);
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+}
+
 fn cluster() -> Cluster {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let storage = Arc::new(MemoryStorage::default());
         let (repository, _) = Repository::init(storage, DateTime::UNIX_EPOCH).await.expect("a repository");
         let (size, major) = (SegmentSize::new(SIZE as u32).expect("a size"), MajorVersion::new(16).expect("a major"));
@@ -183,6 +189,10 @@ fn look_up(index: &Index, each: u64) {
     measure("the latest 100 drops", SEARCHES, || {
         let filter = Filter { kinds: vec![EventKind::Drop], latest: Some(100), ..Filter::default() };
         assert_eq!(index.events(&filter).expect("an answer").events.len(), 100);
+    });
+    measure("which segments are archived", SEARCHES, || {
+        let ranges = index.ranges().expect("an answer").expect("all were listed");
+        assert_eq!(ranges.iter().map(|range| range.segments).sum::<u64>(), each * TIMELINES);
     });
     measure("how far it is", SEARCHES, || drop(index.state().expect("an answer")));
 }

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::with_hint;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Indexing, Status};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.
@@ -81,10 +81,21 @@ fn in_words(status: &Status, now: DateTime<Utc>) -> String {
         status.cluster,
         status.repository
     );
+    text.push_str(&http(status.http.as_ref()));
     archiving(&mut text, &status.archiving, now);
     fetching(&mut text, &status.fetching, now);
     indexing(&mut text, &status.indexing, now);
     text
+}
+
+fn http(http: Option<&Http>) -> String {
+    match http {
+        None => String::new(),
+        Some(Http { url, failed: None }) => format!("http       answered on {url}\n"),
+        Some(Http { url, failed: Some(why) }) => {
+            format!("http       not answered on {url}, tried again and again\n           {why}\n")
+        }
+    }
 }
 
 fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
@@ -203,6 +214,16 @@ mod tests {
         assert!(waiting(&backlog, now).ends_with("nothing was stored in the last minute"));
         backlog.oldest_since = None;
         assert_eq!(waiting(&backlog, now), "nothing waits in /data/pg_wal");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told() {
+        let mut state = Http { url: "http://127.0.0.1:8432".into(), failed: None };
+        assert_eq!(http(Some(&state)), "http       answered on http://127.0.0.1:8432\n");
+        state.failed = Some("cannot listen on 127.0.0.1:8432: Address already in use".into());
+        let told = http(Some(&state));
+        assert!(told.contains("not answered") && told.contains("Address already in use"), "{told}");
+        assert_eq!(http(None), "");
     }
 
     #[test]

@@ -419,7 +419,8 @@ pub const KEYS: &[Key] = &[
         "refresh_interval",
         Kind::Duration { min: 1, max: HOUR },
         Fallback::Value("1m"),
-        "How long to wait after the repository was read for answers until it is read anew. It lists all WAL.",
+        "How long to wait after the repository was read for answers until it is read anew: new base backups, and what others \
+         stored. What the service stores itself shows at once.",
     ),
     key(
         "http",

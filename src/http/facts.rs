@@ -1,17 +1,29 @@
 //! What the repository has, as it was read last: answers are made from this copy and tell its age. One owner reads it
-//! anew in its own time, so that no request ever waits for the repository.
+//! anew in its own time, so that no request ever waits for the repository. Of WAL, the index keeps the listing: what is
+//! known is read once, and what the service stored itself shows at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::windows::{Window, gaps, windows};
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::{Facts, Gap, load};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories};
+use crate::postgres::catalog::{Facts, Gap, Moments, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::Index;
+use crate::postgres::index::update::{Scope, list};
+use crate::service::indexing;
+
+/// What comes to the index within this time is taken in at once.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Where that takes long, so many times as long is waited.
+const REST: u32 = 4;
 
 /// What is known of the repository.
 #[derive(Debug, Clone, Default)]
@@ -28,41 +40,94 @@ pub struct Known {
 #[derive(Debug, Clone)]
 pub struct Read {
     pub facts: Arc<Facts>,
-    pub windows: Arc<[Window]>,
+    pub windows: Arc<Windows>,
     /// Stretches of WAL that are missing.
     pub gaps: Arc<[Gap]>,
-    /// When it began: what came later may be missing.
+    /// When the repository was read: of what others stored later nothing is in it.
     pub at: DateTime<Utc>,
 }
 
 impl Read {
-    /// What was read at `at`.
-    pub fn of(facts: Facts, at: DateTime<Utc>) -> Self {
-        Self { windows: windows(&facts).into(), gaps: gaps(&facts).into(), facts: Arc::new(facts), at }
+    /// What was read at `at`, and what follows with an index of its WAL.
+    fn of(facts: Facts, moments: &dyn Moments, at: DateTime<Utc>) -> Self {
+        let (windows, gaps) = (windows(&facts, moments).into(), missing_wal(&facts).into());
+        Self { facts: Arc::new(facts), windows, gaps, at }
+    }
+}
+
+/// What was read of the repository, but for its segments.
+#[derive(Debug, Clone, Default)]
+struct Stored {
+    backups: LoadedBackups,
+    histories: LoadedHistories,
+}
+
+impl Stored {
+    fn facts(self, cluster: &Cluster, ranges: WalRanges) -> Facts {
+        let Self { backups, histories } = self;
+        Facts {
+            cluster: cluster.description.name.clone(),
+            read_at: Utc::now(),
+            backups: backups.complete,
+            damaged_backups: backups.damaged.into_iter().collect(),
+            unfinished_backups: backups.unfinished,
+            ranges,
+            histories: histories.known,
+            damaged_histories: histories.damaged,
+        }
     }
 }
 
 /// The owner of what is known.
 pub struct Reader {
     cluster: Cluster,
+    index: Arc<Index>,
+    indexing: indexing::Handle,
     interval: Duration,
     durations: Durations,
     known: watch::Sender<Known>,
+    /// And when that was.
+    stored: Option<(Stored, DateTime<Utc>)>,
 }
 
 impl Reader {
-    /// Reads `cluster`'s part of the repository, each time `interval` after the last.
-    pub fn new(cluster: Cluster, interval: Duration, durations: Durations) -> (Self, watch::Receiver<Known>) {
+    /// Reads `cluster`'s part of the repository, each time `interval` after the last, and lists its WAL into `index`,
+    /// which `indexing` keeps.
+    pub fn new(
+        cluster: Cluster,
+        index: Arc<Index>,
+        indexing: indexing::Handle,
+        interval: Duration,
+        durations: Durations,
+    ) -> (Self, watch::Receiver<Known>) {
         let (known, receiver) = watch::channel(Known::default());
-        (Self { cluster, interval, durations, known }, receiver)
+        (Self { cluster, index, indexing, interval, durations, known, stored: None }, receiver)
     }
 
     /// Works until `stopped` says so.
-    pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let (mut changes, mut next, mut settle) = (self.indexing.changes(), Instant::now(), SETTLE);
         loop {
+            let rest = settle;
+            let news = async {
+                match changes.changed().await {
+                    Ok(()) => sleep(rest).await,
+                    // The service stops.
+                    Err(_) => std::future::pending().await,
+                }
+            };
             let work = async {
-                self.read().await;
-                tokio::time::sleep(self.interval).await;
+                tokio::select! {
+                    () = sleep_until(next) => {
+                        self.read().await;
+                        next = Instant::now() + self.interval;
+                    }
+                    () = news => {
+                        let begun = Instant::now();
+                        self.renew().await;
+                        settle = SETTLE.max(begun.elapsed() * REST);
+                    }
+                }
             };
             tokio::select! {
                 () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
@@ -71,28 +136,61 @@ impl Reader {
         }
     }
 
-    async fn read(&self) {
-        let at = Utc::now();
+    /// Reads the repository.
+    async fn read(&mut self) {
+        let (at, mut stored) = (Utc::now(), self.stored.clone().unwrap_or_default().0);
         let work = async {
-            let facts = load::load(&self.cluster).await?;
-            anyhow::Ok(tokio::task::spawn_blocking(move || Read::of(facts, at)).await?)
+            // Backups first: the WAL of one that was complete by then is in the listing that follows.
+            stored.backups.refresh(&self.cluster).await?;
+            let listed = list(&self.index, &self.cluster, Scope::New).await?;
+            if listed.anew {
+                self.indexing.look();
+            }
+            stored.histories.refresh(&self.cluster, &listed.histories).await?;
+            let read = self.derive(stored.clone(), at).await?;
+            anyhow::Ok((stored, read))
         };
         match self.durations.time(Phase::ReadRepository, work).await {
-            Ok(read) => self.known.send_modify(|known| {
-                known.read = Some(read);
-                known.failed = None;
-            }),
-            Err(error) => {
-                let why = one_line(&error);
+            Ok((stored, read)) => {
+                self.stored = Some((stored, at));
                 self.known.send_modify(|known| {
-                    // Once, not each time.
-                    if known.failed.is_none() {
-                        tracing::warn!("answers over HTTP grow old, the repository cannot be read: {why}");
-                    }
-                    known.failed = Some(why);
-                    known.failures += 1;
+                    known.read = read.or(known.read.take());
+                    known.failed = None;
                 });
             }
+            Err(error) => self.failed(&error),
         }
+    }
+
+    /// Takes in what the index knows by now.
+    async fn renew(&mut self) {
+        let Some((stored, at)) = self.stored.clone() else { return };
+        match self.derive(stored, at).await {
+            Ok(Some(read)) => self.known.send_modify(|known| known.read = Some(read)),
+            Ok(None) => (),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// What follows from what was read; `None` while the index is being made anew.
+    async fn derive(&self, stored: Stored, at: DateTime<Utc>) -> anyhow::Result<Option<Read>> {
+        let (index, cluster) = (self.index.clone(), self.cluster.clone());
+        let derive = move || {
+            let ranges = index.ranges().context("the index of the WAL cannot be read")?;
+            Ok(ranges.map(|ranges| Read::of(stored.facts(&cluster, ranges), &*index, at)))
+        };
+        spawn_blocking(derive).await?
+    }
+
+    fn failed(&self, error: &anyhow::Error) {
+        let why = one_line(error);
+        self.known.send_modify(|known| {
+            // Once, not each time.
+            if known.failed.is_none() {
+                tracing::warn!("answers over HTTP grow old, the repository cannot be read: {why}");
+            }
+            known.failed = Some(why);
+            known.failures += 1;
+        });
     }
 }

@@ -16,11 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::error::Hint;
+use super::options::Options;
+use crate::error::{Hint, hints, one_line};
+use crate::service::status::Http;
 
 /// For the handshake of TLS, for a request's head, and between two requests.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -37,6 +39,74 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two attempts to listen.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The address to answer on, which somebody else may have for now.
+pub struct Port {
+    address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    most: usize,
+    connections: Option<Connections>,
+    state: watch::Sender<Http>,
+}
+
+impl Port {
+    /// Listens; what is in the way is told, and tried again once this runs.
+    pub async fn open(options: &Options) -> Self {
+        let Options { listen: address, tls, max_connections: most, .. } = options.clone();
+        let state = watch::Sender::new(Http { url: url(&tls, address), failed: None });
+        let mut port = Self { address, tls, most, connections: None, state };
+        if let Err(error) = port.listen().await {
+            tracing::warn!(
+                "{}: nobody is answered over HTTP until that works, which is tried every {} s; the hooks are served. \
+                 HINT: {}",
+                one_line(&error),
+                AGAIN.as_secs(),
+                hints(&error).join("; ")
+            );
+        }
+        port
+    }
+
+    /// Whether it is answered on.
+    pub fn state(&self) -> watch::Receiver<Http> {
+        self.state.subscribe()
+    }
+
+    async fn listen(&mut self) -> anyhow::Result<()> {
+        let tried = Connections::bind(self.address, self.tls.clone(), self.most).await;
+        let tried = tried.and_then(|connections| Ok((connections.address()?, connections)));
+        let (address, connections) = tried.inspect_err(|error| {
+            self.state.send_modify(|state| state.failed = Some(one_line(error)));
+        })?;
+        let url = url(&self.tls, address);
+        tracing::info!("answering on {url}");
+        self.state.send_replace(Http { url, failed: None });
+        self.connections = Some(connections);
+        Ok(())
+    }
+
+    /// Serves until `stopped` says so, as soon as it can.
+    pub async fn run(mut self, router: Router, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        loop {
+            if let Some(connections) = self.connections.take() {
+                return connections.run(router, stopped).await;
+            }
+            tokio::select! {
+                () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return Ok(()),
+                () = sleep(AGAIN) => (),
+            }
+            // That it failed was told.
+            drop(self.listen().await);
+        }
+    }
+}
+
+fn url(tls: &Option<Arc<ServerConfig>>, address: SocketAddr) -> String {
+    format!("{}://{address}", if tls.is_some() { "https" } else { "http" })
+}
+
 /// The peer of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -51,10 +121,9 @@ pub struct Connections {
 impl Connections {
     /// Listens. Errors: the address is taken, or not this machine's.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>, most: usize) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))
-            .hint("another service may listen there: set `http.listen` to another address, or to \"\" for no HTTP")?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")).hint(
+            "another service may listen there: end it, or set `http.listen` to another address, or to \"\" for no HTTP",
+        )?;
         Ok(Self { listener, tls: tls.map(TlsAcceptor::from), places: Arc::new(Semaphore::new(most.max(1))) })
     }
 

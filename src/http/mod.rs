@@ -19,7 +19,6 @@ mod status;
 mod tests;
 mod tokens;
 mod web;
-mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,11 +36,11 @@ use crate::postgres::index::Index;
 use crate::service::connections::About;
 use crate::service::{fetches, indexing, pushes};
 
+pub use listen::Port;
 pub use options::Options;
 
 use app::{App, COMPUTED_AT_ONCE};
 use facts::Reader;
-use listen::Connections;
 use restores::Restores;
 use status::Watcher;
 
@@ -57,8 +56,10 @@ pub struct Service {
     pub pushes: pushes::Handle,
     pub fetches: fetches::Handle,
     pub indexing: indexing::Handle,
-    /// What happened, to be asked.
+    /// What happened, to be asked: requests wait for no writing.
     pub index: Arc<Index>,
+    /// The same, to be written.
+    pub kept_index: Arc<Index>,
     pub durations: Durations,
     /// For one access to the repository.
     pub timeout: Duration,
@@ -70,7 +71,7 @@ pub struct Service {
 
 /// HTTP, ready to serve.
 pub struct Server {
-    connections: Connections,
+    port: Port,
     router: Router,
     reader: Reader,
     watcher: Watcher,
@@ -78,13 +79,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens. Errors: the address is taken, or not this machine's.
-    pub async fn bind(options: Options, service: Service) -> anyhow::Result<Self> {
-        let connections = Connections::bind(options.listen, options.tls.clone(), options.max_connections).await?;
-        let scheme = if options.tls.is_some() { "https" } else { "http" };
-        tracing::info!("answering on {scheme}://{}", connections.address()?);
+    /// Answers on `port`.
+    pub fn new(port: Port, options: Options, service: Service) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
-        Ok(Self { connections, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner })
+        Self { port, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner }
     }
 
     /// Serves until `stopped` says so.
@@ -92,7 +90,7 @@ impl Server {
         let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
         parts.spawn(self.reader.run(stopped.clone()));
         parts.spawn(self.watcher.run(stopped.clone()));
-        parts.spawn(self.connections.run(self.router, stopped));
+        parts.spawn(self.port.run(self.router, stopped));
         // Ends when the routes, which ask it, are gone.
         parts.spawn(self.fetch_owner.run());
         while let Some(ended) = parts.join_next().await {
@@ -104,7 +102,8 @@ impl Server {
 
 fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::Owner) {
     let Service { cluster, about, durations, timeout, .. } = service;
-    let (reader, known) = Reader::new(cluster.clone(), options.refresh_interval, durations.clone());
+    let (index, indexing) = (service.kept_index, service.indexing.clone());
+    let (reader, known) = Reader::new(cluster.clone(), index, indexing, options.refresh_interval, durations.clone());
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
     let (fetcher, budget) = (Fetcher::new(cluster.clone(), timeout, WORKERS), Budget::new(options.wal_memory));

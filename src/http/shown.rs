@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::app::App;
 use super::dto::{waiting_files, waiting_since};
 use super::facts::Known;
+use crate::postgres::catalog::Windows;
 use crate::service::status::{Archiving, Fetching, Status};
 
 /// The media type of the text.
@@ -83,15 +84,24 @@ fn fetching(show: &mut Show, done: &Fetching) {
     show.count("fetch_failed_files", "WAL files that could not be fetched", done.failed.count.count);
 }
 
+fn recovery(show: &mut Show, Windows { windows, gaps }: &Windows) {
+    let first = windows.iter().filter_map(|window| window.from.time).min();
+    // An older timeline's is not it where this one's is not known.
+    let last = windows.last().and_then(|window| window.to.time);
+    show.time("recovery_first", "The first moment that can be restored", first);
+    show.time("recovery_last", "The last commit that can be restored, of the newest timeline", last);
+    show.number("recovery_windows", "Stretches of moments that can be restored", windows.len() as u64);
+    show.number("recovery_gaps", "Stretches between them of which no moment can be restored", gaps.len() as u64);
+    if let Some(seconds) = gaps.iter().map(|gap| gap.seconds).sum::<Option<f64>>() {
+        show.value("recovery_gaps_seconds", "How long these lasted in all", seconds);
+    }
+}
+
 fn repository(show: &mut Show, known: &Known) {
     show.count("repository_read_failures", "How often the repository could not be read", known.failures);
     let Some(read) = &known.read else { return };
     show.time("repository_read", "When the repository was read", Some(read.at));
-    let first = read.windows.iter().map(|window| window.from_time).min();
-    let last = read.windows.iter().filter_map(|window| window.to_time).max();
-    show.time("recovery_first", "The first moment that can be restored", first);
-    show.time("recovery_last", "When the last WAL that a restore can reach was stored", last);
-    show.number("recovery_windows", "Stretches of moments that can be restored", read.windows.len() as u64);
+    recovery(show, &read.windows);
     let ranges = || read.facts.ranges.iter();
     show.time(
         "wal_last_stored",

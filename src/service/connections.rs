@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
-use super::status::Status;
+use super::status::{Http, Status};
 use super::{Options, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
@@ -53,6 +53,8 @@ pub struct About {
     pub started_at: DateTime<Utc>,
     pub cluster: String,
     pub repository: String,
+    /// `None`: HTTP is off.
+    pub http: Option<watch::Receiver<Http>>,
 }
 
 impl About {
@@ -69,6 +71,7 @@ impl About {
             started_at: self.started_at,
             cluster: self.cluster.clone(),
             repository: self.repository.clone(),
+            http: self.http.as_ref().map(|http| http.borrow().clone()),
             archiving: pushes.report().await?,
             fetching: fetches.report().await?,
             indexing: indexing.report(),

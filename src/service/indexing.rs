@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
@@ -55,6 +55,8 @@ impl std::fmt::Debug for Options {
 pub struct Handle {
     news: mpsc::Sender<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
+    changed: watch::Receiver<()>,
+    look: Arc<Notify>,
 }
 
 impl Handle {
@@ -65,6 +67,16 @@ impl Handle {
             // Without room the next look into the repository finds it.
             let _ = self.news.try_send((archived, summary));
         }
+    }
+
+    /// Tells when something came to the index.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.clone()
+    }
+
+    /// Looks into the repository as soon as it can be.
+    pub fn look(&self) {
+        self.look.notify_one();
     }
 
     /// How far the index is.
@@ -87,6 +99,9 @@ pub struct Owner {
     options: Options,
     news: mpsc::Receiver<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
+    changed: watch::Sender<()>,
+    /// Somebody wants a look.
+    look: Arc<Notify>,
     jobs: JoinSet<Done>,
     /// Looks so far.
     looks: u32,
@@ -108,13 +123,16 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
     let (sender, news) = mpsc::channel(QUEUE);
     let indexing = Indexing { path: index.path().map(PathBuf::from), ..Indexing::default() };
     let status = Arc::new(Mutex::new(indexing));
-    let handle = Handle { news: sender, status: status.clone() };
+    let ((changed, changes), look) = (watch::channel(()), Arc::new(Notify::new()));
+    let handle = Handle { news: sender, status: status.clone(), changed: changes, look: look.clone() };
     let owner = Owner {
         cluster,
         index: Arc::new(index),
         options,
         news,
         status,
+        changed,
+        look,
         jobs: JoinSet::new(),
         looks: 0,
         next_look: Instant::now(),
@@ -127,6 +145,11 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
 }
 
 impl Owner {
+    /// The index, to be written.
+    pub fn index(&self) -> Arc<Index> {
+        self.index.clone()
+    }
+
     /// The index, to be asked: by a connection of its own, which waits for no writing, unless only this one has it.
     pub async fn reader(&self) -> anyhow::Result<Arc<Index>> {
         let (index, cache, cluster) = (self.index.clone(), self.options.cache.clone(), self.cluster.clone());
@@ -148,6 +171,7 @@ impl Owner {
                     None => return Ok(()),
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended).await?,
+                () = self.look.notified(), if !self.looking => self.next_look = Instant::now(),
                 () = sleep_until(wake) => (),
             }
         }
@@ -244,6 +268,7 @@ impl Owner {
         let state = spawn_blocking(move || index.state()).await;
         match state.map_err(anyhow::Error::from).and_then(|state| state) {
             Ok(state) => {
+                self.changed.send_replace(());
                 self.behind = state.not_indexed > state.unreadable;
                 self.status().state = state;
             }

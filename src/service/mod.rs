@@ -78,10 +78,15 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         cluster.repository.describe(),
         options.socket.display()
     );
+    let port = match &options.http {
+        Some(http) => Some(http::Port::open(http).await),
+        None => None,
+    };
     let about = connections::About {
         started_at: chrono::Utc::now(),
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),
+        http: port.as_ref().map(http::Port::state),
     };
     let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
@@ -94,7 +99,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
 
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
-    if let Some(http) = options.http.clone() {
+    if let (Some(http), Some(port)) = (options.http.clone(), port) {
         let service = http::Service {
             cluster,
             about: about.clone(),
@@ -102,12 +107,13 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             fetches: fetches.clone(),
             indexing: indexing.clone(),
             index: index_owner.reader().await?,
+            kept_index: index_owner.index(),
             durations,
             timeout: options.timeout,
             queue_time: connections::QUEUE_TIME,
             prefetch: options.prefetch,
         };
-        let (server, stopped) = (http::Server::bind(http, service).await?, stopped.clone());
+        let (server, stopped) = (http::Server::new(port, http, service), stopped.clone());
         parts.spawn(async move { ("HTTP", server.run(stopped).await) });
     }
     let connections = connections::Connections::new(socket, pushes, fetches, indexing, &options, about);
@@ -122,7 +128,16 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
     };
     tracing::info!("stopping: finishing what is in flight");
     stopping.send_replace(true);
-    let mut result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
+    let result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
+    finish(parts, options.timeout + STOP_MARGIN, result).await
+}
+
+/// Waits until what is in flight has ended. Errors: those of `result`; a part failed; it took too long.
+async fn finish(
+    mut parts: JoinSet<(&'static str, anyhow::Result<()>)>,
+    within: Duration,
+    mut result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let finish = async {
         while let Some(ended) = parts.join_next().await {
             if let Ok((part, Err(error))) = ended {
@@ -130,7 +145,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             }
         }
     };
-    if tokio::time::timeout(options.timeout + STOP_MARGIN, finish).await.is_err() {
+    if tokio::time::timeout(within, finish).await.is_err() {
         bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
     }
     result

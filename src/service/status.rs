@@ -27,10 +27,21 @@ pub struct Status {
     pub started_at: DateTime<Utc>,
     pub cluster: String,
     pub repository: String,
+    /// `None`: it is off.
+    #[serde(default)]
+    pub http: Option<Http>,
     pub archiving: Archiving,
     pub fetching: Fetching,
     #[serde(default)]
     pub indexing: Indexing,
+}
+
+/// Where HTTP is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Http {
+    pub url: String,
+    /// Why it is not yet.
+    pub failed: Option<String>,
 }
 
 /// The index of the WAL, and the names of relations.

@@ -2,6 +2,7 @@
 
 mod events;
 mod plan;
+mod windows;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,10 +10,10 @@ use utoipa::ToSchema;
 
 pub use events::{Event, Events};
 pub use plan::{Place, RecoveryTarget};
+pub use windows::{Unrestorable, Window};
 
 use super::facts::Known;
 use super::status::Seen;
-use super::windows::Window;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, Gap, WalRange};
 use crate::postgres::types::{SegmentSize, TimelineHistory};
 use crate::service::status::Backlog;
@@ -84,6 +85,8 @@ pub struct ClusterState {
     pub as_of: AsOf,
     /// What can be restored, by the timeline that is followed.
     pub windows: Vec<Window>,
+    /// What lies between the windows of a timeline.
+    pub unrestorable: Vec<Unrestorable>,
     /// Stretches of WAL that are missing; `wal` tells which.
     pub gaps: u64,
     /// The newest complete base backup.

@@ -36,7 +36,8 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
     Ok(Json(ClusterState {
         cluster: (&app.cluster).into(),
         as_of: AsOf::at(now, read.at, &known),
-        windows: read.windows.to_vec(),
+        windows: read.windows.windows.iter().map(Into::into).collect(),
+        unrestorable: read.windows.gaps.iter().map(Into::into).collect(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
         rpo: stored

@@ -57,6 +57,22 @@ async fn events_are_found_by_what_is_asked() {
 }
 
 #[tokio::test]
+async fn what_the_service_stores_shows_before_the_repository_is_read_again() {
+    let door = Door::with("", &ARCHIVED).await;
+    let read_at = door.get("/v1/clusters/main/wal").await.json()["as_of"]["read_at"].clone();
+    door.pushes.push(door.wal.segment("000000010000000000000003", 3)).await.unwrap();
+    for _ in 0..3000 {
+        let wal = door.get("/v1/clusters/main/wal").await.json();
+        if wal["ranges"][0]["segments"] == 4 {
+            assert_eq!((wal["gaps"].as_array().map(Vec::len), &wal["as_of"]["read_at"]), (Some(0), &read_at));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited half a minute in vain until the segment showed");
+}
+
+#[tokio::test]
 async fn what_was_not_read_yet_is_not_told_as_empty() {
     let door = Door::unread("", &ARCHIVED).await;
     for path in ["/v1/clusters/main", "/v1/clusters/main/wal", "/readyz", "/v1/clusters/main/recovery-target"] {
@@ -153,6 +169,7 @@ async fn metrics_tell_what_is_known() {
         assert!(text.lines().any(|each| each == line), "{line:?} is missing in\n{text}");
     }
     assert!(!text.contains("recovery_first"), "nothing can be restored without a backup");
+    assert!(text.contains("walden_recovery_gaps{cluster=\"main\"} 0.0"), "{text}");
 }
 
 #[tokio::test]

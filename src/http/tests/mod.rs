@@ -52,6 +52,7 @@ pub fn facts(segments: &[&str]) -> Facts {
 pub struct Door {
     pub router: Router,
     pub wal: PgWal,
+    pub pushes: pushes::Handle,
     tasks: JoinSet<anyhow::Result<()>>,
     stopping: watch::Sender<bool>,
     refresh: Option<super::facts::Reader>,
@@ -149,22 +150,27 @@ impl Door {
             http: None,
         };
         let (indexing, index_owner) = indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
-        let index = index_owner.reader().await.unwrap();
+        let (index, kept_index) = (index_owner.reader().await.unwrap(), index_owner.index());
         let (pushes, push_owner) =
             pushes::new(pusher(&cluster), indexing.clone(), &service_options, budget.clone(), durations.clone());
         tasks.spawn(index_owner.run());
         let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
         tasks.spawn(push_owner.run());
         tasks.spawn(fetch_owner.run());
-        let about =
-            About { started_at: chrono::Utc::now(), cluster: "main".into(), repository: cluster.repository.describe() };
+        let about = About {
+            started_at: chrono::Utc::now(),
+            cluster: "main".into(),
+            repository: cluster.repository.describe(),
+            http: None,
+        };
         let service = Service {
             cluster: cluster.clone(),
             about,
-            pushes,
+            pushes: pushes.clone(),
             fetches,
             indexing,
             index,
+            kept_index,
             durations,
             timeout: LIMIT,
             queue_time: Duration::from_secs(20),
@@ -175,7 +181,7 @@ impl Door {
         tasks.spawn(http_owner.run());
         tasks.spawn(watcher.run(stopping.subscribe()));
         let router = routes::router(Arc::new(app));
-        Self { router, wal, tasks, stopping, refresh: Some(reader) }
+        Self { router, wal, pushes, tasks, stopping, refresh: Some(reader) }
     }
 
     pub async fn get(&self, uri: &str) -> Answered {

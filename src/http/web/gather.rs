@@ -14,7 +14,7 @@ use super::query::{Asked, PageQuery};
 use super::view::{Backup, Choose, Events, Outcome, Page, Plan, Refused, stretches};
 use super::words::When;
 use crate::error::one_line;
-use crate::postgres::catalog::{EventTarget, Filter, Request, Target, Windows, windows};
+use crate::postgres::catalog::{EventTarget, Filter, Request, Target};
 use crate::postgres::index::FoundEvents;
 
 /// What came of the target, and the moment that it is.
@@ -26,7 +26,6 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     let now = Utc::now();
     let mut wrong = query.as_ref().err().cloned();
     let query = query.unwrap_or_default();
-    let told = windows_of(app, &read).await?;
     let shown = query.span().unwrap_or_else(|error| {
         wrong.get_or_insert(error);
         None
@@ -37,7 +36,8 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     if let (None, Some(what)) = (&outcome, &wrong) {
         outcome = Some(Outcome::Problem { what: what.clone(), hint: String::new() });
     }
-    let content = Content { facts: &read.facts, windows: &told, events: &events.events, query: &query, chosen, now };
+    let content =
+        Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
     let all = line::all(&content);
     let span: Span = shown.unwrap_or(all);
     let line = Line::draw(&content, &span, &all);
@@ -52,12 +52,12 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         signed_in: !app.tokens.is_empty(),
         read_at: When::of(read.at),
         notices: notices(known.failed.as_deref(), read.at, status.map(|status| &status.indexing)),
-        cards: cards(&read.facts, &told, status, now),
+        cards: cards(&read.facts, &read.windows, status, now),
         choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
         line,
         outcome,
         events: Events::new(&events.events, events.more, &query, problem),
-        stretches: stretches(&told, &read.facts),
+        stretches: stretches(&read.windows, &read.facts),
         backups: read.facts.backups.iter().rev().map(|backup| Backup::new(backup, &query)).collect(),
         not_backups: not_backups(&read),
     };
@@ -69,11 +69,6 @@ fn not_backups(read: &Read) -> Vec<(String, String)> {
     let unfinished = read.facts.unfinished_backups.iter();
     let unfinished = unfinished.map(|id| (id.to_string(), "being taken, or interrupted".to_string()));
     damaged.chain(unfinished).collect()
-}
-
-async fn windows_of(app: &Arc<App>, read: &Read) -> Result<Windows, Problem> {
-    let (facts, index) = (read.facts.clone(), app.index.clone());
-    app.compute(move || windows(&facts, &*index)).await
 }
 
 /// Events, and why there are none.

@@ -56,18 +56,7 @@ pub struct LoadedWal {
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     let mut loaded = LoadedBackups::default();
-    let ids = list_backups(cluster).await?;
-    read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
-    for id in std::mem::take(&mut loaded.unfinished) {
-        // In a file system a folder can be there before its first object.
-        let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
-        if !objects.is_empty() {
-            loaded.unfinished.push(id);
-        }
-    }
-    loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
-    loaded.damaged.sort();
-    loaded.unfinished.sort();
+    loaded.refresh(cluster).await?;
     Ok(loaded)
 }
 
@@ -118,6 +107,28 @@ async fn read_descriptions(
 }
 
 impl LoadedBackups {
+    /// Brings it up to date, reading only the manifests of those that are not complete yet: a complete backup never
+    /// changes. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut ids = list_backups(cluster).await?;
+        let mut complete = self.complete.clone();
+        complete.retain(|backup| ids.remove(&backup.id));
+        let mut loaded = Self { complete, ..Self::default() };
+        read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
+        for id in std::mem::take(&mut loaded.unfinished) {
+            // In a file system a folder can be there before its first object.
+            let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
+            if !objects.is_empty() {
+                loaded.unfinished.push(id);
+            }
+        }
+        loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
+        loaded.damaged.sort();
+        loaded.unfinished.sort();
+        *self = loaded;
+        Ok(())
+    }
+
     fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
             Found::Whole(description) => self.complete.push(description),
@@ -196,14 +207,28 @@ fn check_description(
 /// Reads all history files. Errors: the store did not answer.
 pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<LoadedHistories> {
     let mut loaded = LoadedHistories::default();
-    for timeline in timelines {
-        match read_history(cluster, *timeline).await? {
-            Found::Whole(history) => drop(loaded.known.insert(*timeline, history)),
-            Found::Damaged(why) => drop(loaded.damaged.insert(*timeline, why)),
-            Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
-        }
-    }
+    loaded.refresh(cluster, timelines).await?;
     Ok(loaded)
+}
+
+impl LoadedHistories {
+    /// Brings it up to date with the timelines that have a history file, reading only those that were not read well: a
+    /// history file never changes. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<()> {
+        self.known.retain(|timeline, _| timelines.contains(timeline));
+        self.damaged.clear();
+        for timeline in timelines.iter().copied() {
+            if self.known.contains_key(&timeline) {
+                continue;
+            }
+            match read_history(cluster, timeline).await? {
+                Found::Whole(history) => drop(self.known.insert(timeline, history)),
+                Found::Damaged(why) => drop(self.damaged.insert(timeline, why)),
+                Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Found<TimelineHistory>> {
@@ -351,6 +376,44 @@ mod tests {
         assert_eq!(loaded.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [cut, moved]);
         assert!(loaded.damaged[1].1.contains("moved"), "{:?}", loaded.damaged);
         assert_eq!(loaded.unfinished, [started]);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_new_or_was_not_whole_is_read_again() {
+        let (cluster, storage) = cluster().await;
+        let backups = ["20260101-000000Z", "20260102-000000Z"].map(testing::backup);
+        let object =
+            |backup: &BackupDescription| whole(&sealed(manifest::KIND, serde_json::to_value(backup).unwrap(), ""));
+        let manifests = backups.each_ref().map(|backup| cluster.layout.manifest(&backup.id));
+        put(&storage, &manifests[0], object(&backups[0])).await;
+        put(&storage, &manifests[1], b"cut".to_vec()).await;
+        let mut loaded = load_backups(&cluster).await.unwrap();
+        assert_eq!((loaded.complete.len(), loaded.damaged.len()), (1, 1));
+        for manifest in &manifests {
+            storage.delete(manifest).await.unwrap();
+        }
+        put(&storage, &manifests[0], b"not looked at".to_vec()).await;
+        put(&storage, &manifests[1], object(&backups[1])).await;
+        loaded.refresh(&cluster).await.unwrap();
+        assert_eq!((loaded.complete.as_slice(), loaded.damaged.len()), (&backups[..], 0));
+        storage.delete(&manifests[0]).await.unwrap();
+        loaded.refresh(&cluster).await.unwrap();
+        assert_eq!(loaded.complete, backups[1..]);
+
+        let (second, third) = (TimelineId(2), TimelineId(3));
+        let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
+        let history = whole(&sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
+        put(&storage, &key(second), history.clone()).await;
+        put(&storage, &key(third), b"cut".to_vec()).await;
+        let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
+        assert_eq!((loaded.known.len(), loaded.damaged.len()), (1, 1));
+        storage.delete(&key(second)).await.unwrap();
+        storage.delete(&key(third)).await.unwrap();
+        put(&storage, &key(third), history).await;
+        loaded.refresh(&cluster, &[second, third]).await.unwrap();
+        assert_eq!((loaded.known.len(), loaded.damaged.len()), (2, 0));
+        loaded.refresh(&cluster, &[third]).await.unwrap();
+        assert_eq!(loaded.known.keys().copied().collect::<Vec<_>>(), [third]);
     }
 
     #[tokio::test]

@@ -39,4 +39,4 @@ pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
-pub use windows::{Edge, Unrestorable, Window, Windows, windows};
+pub use windows::{Edge, Unrestorable, Window, Windows, missing_wal, windows};

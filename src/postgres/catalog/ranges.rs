@@ -110,6 +110,13 @@ impl WalRanges {
         self.join(after);
     }
 
+    /// Adds segments that lie behind all that are there.
+    pub fn append(&mut self, range: WalRange) {
+        debug_assert!(self.ranges.last().is_none_or(|last| last.last < range.first));
+        self.ranges.push(range);
+        self.join(self.ranges.len().saturating_sub(2));
+    }
+
     /// Joins a range with the next when they touch.
     fn join(&mut self, at: usize) {
         let Some(next) = self.ranges.get(at + 1) else { return };

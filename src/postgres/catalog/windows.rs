@@ -10,7 +10,7 @@ use super::path::{Reach, TimelinePath};
 use super::place::Search;
 use super::plan::{Facts, Known};
 use super::stop::Transaction;
-use super::{BackupDescription, Moments};
+use super::{BackupDescription, Gap, Moments};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
@@ -56,11 +56,7 @@ pub struct Windows {
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
     let mut found = Windows::default();
-    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
-    // Where a timeline without its history file comes from is not known: nothing leads there for sure.
-    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
-    lines.sort_by_key(TimelinePath::timeline);
-    for line in &lines {
+    for line in &lines(facts) {
         let on_line = of_line(facts, moments, line);
         for pair in on_line.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
@@ -70,6 +66,20 @@ pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
         found.windows.extend(on_line);
     }
     found
+}
+
+/// All stretches of WAL that are missing, whether or not a backup would reach them.
+pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
+    TimelinePath::all_gaps(&lines(facts), &facts.ranges)
+}
+
+/// The lines of timelines by number. Where one without its history file comes from is not known: nothing leads there
+/// for sure.
+fn lines(facts: &Facts) -> Vec<TimelinePath> {
+    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
+    lines.sort_by_key(TimelinePath::timeline);
+    lines
 }
 
 fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
@@ -98,8 +108,61 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
             true => Edge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
             false => Edge { lsn: begin, time: time_before(begin) },
         };
-        let to = Edge { lsn: end, time: time_before(end) };
+        // Without a commit since the backup its end is the last moment.
+        let to = Edge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
         windows.push(Window { timeline: line.timeline(), from, to, backup: backup.id.clone() });
     }
     windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NoIndex, WalRanges, testing};
+    use super::*;
+
+    /// A backup in segment 2 of timeline 1, and these segments.
+    fn facts(segments: &[&str]) -> Facts {
+        let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
+        for segment in segments {
+            ranges.add(segment.parse().unwrap(), 10, DateTime::UNIX_EPOCH);
+        }
+        Facts {
+            cluster: "main".parse().unwrap(),
+            read_at: DateTime::UNIX_EPOCH,
+            backups: vec![testing::backup("20260101-000000Z")],
+            damaged_backups: BTreeMap::new(),
+            unfinished_backups: Vec::new(),
+            ranges,
+            histories: BTreeMap::new(),
+            damaged_histories: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn wal_that_is_missing_makes_a_stretch_only_between_two_windows() {
+        let mut facts = facts(&["000000010000000000000002", "000000010000000000000003", "000000010000000000000005"]);
+        let one = windows(&facts, &NoIndex);
+        let shown = |told: &Windows| -> Vec<(String, String)> {
+            told.windows.iter().map(|window| (window.from.lsn.to_string(), window.to.lsn.to_string())).collect()
+        };
+        assert_eq!(shown(&one), [("0/2000100".to_string(), "0/4000000".to_string())]);
+        assert_eq!((one.gaps.len(), missing_wal(&facts).len()), (0, 1));
+        assert_eq!((one.windows[0].from.time.is_some(), one.windows[0].to.time), (true, None), "not known, not wrong");
+        let mut later = facts.backups[0].clone();
+        (later.start_lsn, later.stop_lsn) = ("0/5000028".parse().unwrap(), "0/5000100".parse().unwrap());
+        facts.backups.push(later.clone());
+        let two = windows(&facts, &NoIndex);
+        assert_eq!(shown(&two)[1], ("0/5000100".to_string(), "0/6000000".to_string()));
+        assert_eq!((two.gaps.len(), two.gaps[0].seconds), (1, None));
+        later.checksum_failures.push("base/1/2 block 3".into());
+        facts.backups[1] = later;
+        assert_eq!(windows(&facts, &NoIndex), one, "a damaged one is used only when it is named");
+    }
+
+    #[test]
+    fn a_timeline_without_its_history_has_no_window() {
+        let mut facts = facts(&["000000020000000000000002"]);
+        (facts.backups[0].timeline, facts.backups[0].stop_timeline) = (TimelineId(2), TimelineId(2));
+        assert_eq!(windows(&facts, &NoIndex), Windows::default());
+    }
 }

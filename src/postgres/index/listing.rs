@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chrono::Utc;
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::segment::number;
@@ -17,6 +18,8 @@ use crate::storage::{LIST_PAGE, ListEntry, list_all};
 
 /// Folders in which segments are missing that are listed again at once.
 const GAPS: usize = 64;
+/// Further ones, those that were not for longest: what is gone is noticed, of a small archive at once.
+const AGAIN: usize = 8;
 
 /// A folder, as it was listed the last time.
 #[derive(Debug, Clone)]
@@ -27,10 +30,18 @@ pub(super) struct Folder {
     gap: bool,
     /// Later ones may come.
     open: bool,
+    /// When it was listed from its beginning.
+    whole_at: i64,
 }
 
-/// Notes what came; false if something is gone. Errors: the store did not answer.
-pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<bool> {
+/// Notes what came, and gives the timelines that have a history file; `None` if something is gone. Errors: the store
+/// did not answer.
+pub(super) async fn list(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: Scope,
+) -> anyhow::Result<Option<Vec<TimelineId>>> {
+    let cleared = on_index(index, |index| index.cleared()).await?;
     let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_folder()).await?;
     let (mut folders, mut histories) = (Vec::new(), Vec::new());
     for entry in &entries {
@@ -46,35 +57,39 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
     read_histories(index, cluster, &histories).await?;
     let known = on_index(index, |index| index.folders()).await?;
     if known.keys().any(|folder| !folders.contains(folder)) {
-        return Ok(false);
+        return Ok(None);
     }
-    let mut gaps = 0;
+    let again = again(&known);
     for folder in folders {
-        let after = match (known.get(&folder), scope) {
-            (None, _) | (Some(_), Scope::All) => None,
-            (Some(Folder { gap: false, open: false, .. }), Scope::New) => continue,
-            (Some(Folder { gap: false, listed, .. }), Scope::New) => Some(listed.clone()),
-            (Some(_), Scope::New) => {
-                gaps += 1;
-                if gaps > GAPS {
-                    continue;
-                }
-                None
-            }
+        let after = match known.get(&folder) {
+            Some(Folder { open: false, .. }) if scope == Scope::New && !again.contains(&folder) => continue,
+            Some(Folder { listed, .. }) if scope == Scope::New && !again.contains(&folder) => Some(listed.clone()),
+            _ => None,
         };
-        if !list_folder(index, cluster, folder, after).await? {
-            return Ok(false);
+        let is_known = known.contains_key(&folder);
+        if !list_folder(index, cluster, folder, after, is_known).await? {
+            return Ok(None);
         }
     }
-    Ok(true)
+    on_index(index, move |index| index.listed_since(cleared)).await?;
+    Ok(Some(histories))
 }
 
-/// Lists a folder of segments after an entry; false if a segment is gone.
+/// The folders that are listed again from their beginning.
+fn again(known: &BTreeMap<String, Folder>) -> BTreeSet<String> {
+    let gaps = known.iter().filter(|(_, folder)| folder.gap).take(GAPS);
+    let mut oldest: Vec<_> = known.iter().collect();
+    oldest.sort_by_key(|(_, folder)| folder.whole_at);
+    gaps.chain(oldest.into_iter().take(AGAIN)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Lists a folder of segments after an entry; false if a segment is gone. `is_known`: it had some.
 async fn list_folder(
     index: &Arc<Index>,
     cluster: &Cluster,
     folder: String,
     mut after: Option<String>,
+    is_known: bool,
 ) -> anyhow::Result<bool> {
     let (whole, mut found) = (after.is_none(), Vec::new());
     loop {
@@ -91,10 +106,13 @@ async fn list_folder(
             break;
         }
     }
+    if whole && is_known && found.is_empty() {
+        return Ok(false);
+    }
     let others = on_index(index, move |index| {
         index.list(&found)?;
         if let (Some(first), Some(listed)) = (found.first(), after) {
-            index.note_folder(&folder, &listed, first.name)?;
+            index.note_folder(&folder, &listed, first.name, whole)?;
         }
         if whole { index.others(&found) } else { Ok(Vec::new()) }
     });
@@ -127,18 +145,35 @@ async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[Time
 }
 
 impl Index {
+    /// How often all was forgotten.
+    fn cleared(&self) -> anyhow::Result<i64> {
+        Ok(self.connection().query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
+    }
+
+    /// Whether everything was listed since then.
+    pub(super) fn is_whole(&self) -> anyhow::Result<bool> {
+        Ok(self.connection().query_row("SELECT whole FROM listing", [], |row| row.get(0))?)
+    }
+
+    /// Notes that everything was listed since then, unless it was forgotten meanwhile.
+    pub(super) fn listed_since(&self, cleared: i64) -> anyhow::Result<()> {
+        let sql = "UPDATE listing SET whole = 1 WHERE cleared = ?1 AND whole = 0";
+        Ok(self.connection().execute(sql, [cleared]).map(drop)?)
+    }
+
     /// The folders that were listed.
     fn folders(&self) -> anyhow::Result<BTreeMap<String, Folder>> {
         let db = self.connection();
-        let mut select = db.prepare_cached("SELECT name, listed, gap, open FROM folder")?;
+        let mut select = db.prepare_cached("SELECT name, listed, gap, open, whole_at FROM folder")?;
         let folders = select.query_map([], |row| {
-            Ok((row.get(0)?, Folder { listed: row.get(1)?, gap: row.get(2)?, open: row.get(3)? }))
+            let (listed, gap, open, whole_at) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok((row.get(0)?, Folder { listed, gap, open, whole_at }))
         })?;
         Ok(folders.collect::<Result<_>>()?)
     }
 
-    /// Notes up to where a folder was listed, with `inside`, one of its segments.
-    fn note_folder(&self, folder: &str, listed: &str, inside: SegmentName) -> anyhow::Result<()> {
+    /// Notes up to where a folder was listed, with `inside`, one of its segments; `whole`: from its beginning.
+    fn note_folder(&self, folder: &str, listed: &str, inside: SegmentName, whole: bool) -> anyhow::Result<()> {
         let per_log = self.size.per_log();
         let begin = inside.number(self.size) / per_log * per_log;
         let (timeline, end) = (inside.timeline.0, begin + per_log);
@@ -153,8 +188,11 @@ impl Index {
             let begins_timeline =
                 db.prepare_cached(before)?.query_row(params![timeline, int(begin)], |_| Ok(())).optional()?.is_none();
             let gap = count != last - first + 1 || (first != begin && !begins_timeline);
-            let sql = "INSERT OR REPLACE INTO folder VALUES (?1, ?2, ?3, ?4)";
-            db.prepare_cached(sql)?.execute(params![folder, listed, gap, last + 1 != end])?;
+            let sql = "INSERT INTO folder VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
+                       listed = excluded.listed, gap = excluded.gap, open = excluded.open, \
+                       whole_at = iif(?6, excluded.whole_at, whole_at)";
+            let now = Utc::now().timestamp_micros();
+            db.prepare_cached(sql)?.execute(params![folder, listed, gap, last + 1 != end, now, whole])?;
             Ok(())
         })
     }

@@ -8,6 +8,7 @@ mod listing;
 mod moments;
 mod name;
 mod prune;
+mod ranges;
 mod rows;
 mod seam;
 mod segment;
@@ -39,7 +40,7 @@ pub use segment::Archived;
 pub use state::{Position, State};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;
@@ -60,6 +61,8 @@ const XID_REUSE: u64 = 256 << 30;
 /// The index of one cluster. Several processes may have the same one open.
 pub struct Index {
     connection: Mutex<Connection>,
+    /// Who lists the repository for the first time.
+    listing: tokio::sync::Mutex<()>,
     cluster: ClusterName,
     size: SegmentSize,
     /// `None`: gone when it is closed.
@@ -92,6 +95,7 @@ impl Index {
         let description = &cluster.description;
         Self {
             connection: Mutex::new(connection),
+            listing: tokio::sync::Mutex::default(),
             cluster: description.name.clone(),
             size: description.segment_size,
             path,

@@ -48,6 +48,8 @@ CREATE TABLE block (
     timeline INTEGER NOT NULL,
     block INTEGER NOT NULL,
     segments INTEGER NOT NULL DEFAULT 0,
+    -- Of their objects.
+    bytes INTEGER NOT NULL DEFAULT 0,
     max_time INTEGER,
     fresh_from INTEGER, fresh_to INTEGER,
     PRIMARY KEY (timeline, block)
@@ -150,10 +152,15 @@ CREATE TABLE recording (object TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE history (timeline INTEGER PRIMARY KEY, content TEXT NOT NULL);
 
 -- Folders of segments: the last entry that was listed of each; whether segments are missing in it, and whether later ones
--- may come.
+-- may come; when it was listed from its beginning, as microseconds since 1970-01-01.
 CREATE TABLE folder (
     name TEXT PRIMARY KEY,
     listed TEXT NOT NULL,
     gap INTEGER NOT NULL,
-    open INTEGER NOT NULL
+    open INTEGER NOT NULL,
+    whole_at INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- How often all this was forgotten, and whether everything was listed since: one row.
+CREATE TABLE listing (cleared INTEGER NOT NULL, whole INTEGER NOT NULL);
+INSERT INTO listing VALUES (0, 0);

@@ -46,22 +46,28 @@ impl Index {
     /// Notes segments that the store has.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
         self.change(|db| {
-            let mut update =
-                db.prepare_cached("UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2")?;
-            let mut insert =
-                db.prepare_cached("INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4)")?;
+            let sql = "SELECT bytes, stored_at FROM segment WHERE timeline = ?1 AND number = ?2";
+            let mut select = db.prepare_cached(sql)?;
+            let mut put = db.prepare_cached(
+                "INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, stored_at = excluded.stored_at",
+            )?;
             let mut count = db.prepare_cached(
-                "INSERT INTO block (timeline, block, segments) VALUES (?1, ?2, 1) \
-                 ON CONFLICT DO UPDATE SET segments = segments + 1",
+                "INSERT INTO block (timeline, block, segments, bytes) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET segments = segments + excluded.segments, bytes = bytes + excluded.bytes",
             )?;
             for Archived { name, bytes, stored_at } in segments {
                 let place = self.place(*name);
                 let (timeline, number) = place.key();
-                let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
-                if update.execute(row)? == 0 {
-                    insert.execute(row)?;
-                    count.execute(params![timeline, int(place.number / BLOCK)])?;
+                let new = (int(*bytes), stored_at.timestamp_micros());
+                let known: Option<(i64, i64)> =
+                    select.query_row(place.key(), |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                if known == Some(new) {
+                    continue;
                 }
+                put.execute(params![timeline, number, new.0, new.1])?;
+                let further = new.0 - known.map_or(0, |(bytes, _)| bytes);
+                count.execute(params![timeline, int(place.number / BLOCK), known.is_none(), further])?;
             }
             Ok(())
         })

@@ -93,6 +93,7 @@ impl Index {
             ] {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
+            db.execute("UPDATE listing SET cleared = cleared + 1, whole = 0", [])?;
             Ok(())
         })
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use chrono::DateTime;
 
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
-use super::update::{Scope, complete, decode, update};
+use super::update::{Scope, complete, decode, list, update};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, Moments, Relation, Unknown};
+use crate::postgres::catalog::{EventKind, Filter, Moments, Relation, Unknown, WalRanges};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{RelFileLocator, Summary, Timestamp};
 
@@ -204,8 +204,51 @@ async fn a_gap_is_seen_when_it_is_filled_and_what_is_gone_is_forgotten() {
     assert_eq!(index.state().unwrap().segments, 6);
     let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
     crate::storage::Storage::delete(&*storage, &key).await.unwrap();
-    update(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
-    assert_eq!(index.state().unwrap().segments, 5);
+    let listed = list(&index, &cluster, Scope::New).await.unwrap();
+    assert_eq!((listed.anew, index.state().unwrap().segments, index.state().unwrap().not_indexed), (true, 5, 5));
+    assert_eq!(index.ranges().unwrap().unwrap().gaps().len(), 1);
+    for (name, ..) in made.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, one)| one) {
+        let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
+        crate::storage::Storage::delete(&*storage, &key).await.unwrap();
+    }
+    assert!(list(&index, &cluster, Scope::New).await.unwrap().anew);
+    assert_eq!(index.ranges().unwrap().unwrap().iter().count(), 0);
+}
+
+#[tokio::test]
+async fn ranges_are_those_of_all_segments_that_were_listed() {
+    let seed = seed("ranges");
+    let (cluster, _) = cluster().await;
+    let index = Index::temporary(&cluster).unwrap();
+    let mut random = Random(seed);
+    // On the first timeline three whole blocks in a row, on the second none.
+    let holes: Vec<u64> = (0..5).map(|_| 4 * BLOCK + random.below(BLOCK)).collect();
+    let first = (BLOCK / 2..5 * BLOCK).filter(|number| !holes.contains(number)).map(|number| (1, number));
+    let second = (2 * BLOCK - 10..2 * BLOCK + 10).map(|number| (2, number));
+    let listed = |(timeline, number): (u32, u64), bytes| Archived {
+        name: segment(timeline, number),
+        bytes,
+        stored_at: DateTime::from_timestamp(number as i64, 0).unwrap(),
+    };
+    let all: Vec<(u32, u64)> = first.chain(second).collect();
+    let mut expected = WalRanges::new(cluster.description.segment_size);
+    for one in &all {
+        let Archived { name, bytes, stored_at } = listed(*one, 7);
+        expected.add(name, bytes, stored_at);
+    }
+    let mut shuffled = all;
+    random.shuffle(&mut shuffled);
+    for (bytes, part) in [(5, &shuffled[..2000]), (7, &shuffled[..])] {
+        for batch in part.chunks(700) {
+            index.list(&batch.iter().map(|one| listed(*one, bytes)).collect::<Vec<_>>()).unwrap();
+        }
+    }
+    assert_eq!(index.ranges().unwrap(), None, "there may be more");
+    index.listed_since(0).unwrap();
+    assert_eq!(index.ranges().unwrap(), Some(expected));
+    index.clear().unwrap();
+    index.listed_since(0).unwrap();
+    assert_eq!(index.ranges().unwrap(), None, "what was listed is forgotten");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::error::{find, one_line};
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
-use crate::postgres::types::SegmentName;
+use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::Summary;
 use crate::storage::{Key, LIST_PAGE, ListEntry, StorageError};
 
@@ -40,14 +40,36 @@ pub struct Progress {
 /// Told while segments are read.
 pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
 
+/// What a listing of the repository told.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Timelines that have a history file.
+    pub histories: Vec<TimelineId>,
+    /// Something was gone, so that the index knows of no segment what it holds.
+    pub anew: bool,
+}
+
+/// Notes which segments are archived, not what they hold. Errors: as of [`update`]; or something went while it was
+/// listed anew.
+pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
+    let _alone = match on_index(index, |index| index.is_whole()).await? {
+        true => None,
+        // This takes long: who waits for it finds little new.
+        false => Some(index.listing.lock().await),
+    };
+    if let Some(histories) = listing::list(index, cluster, scope).await? {
+        return Ok(Listed { histories, anew: false });
+    }
+    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
+    on_index(index, |index| index.clear()).await?;
+    let histories = listing::list(index, cluster, Scope::All).await?;
+    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+}
+
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
 /// repository did not answer, or the index cannot be written; what was read until then stays.
 pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
-    if !listing::list(index, cluster, scope).await? {
-        tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
-        on_index(index, |index| index.clear()).await?;
-        listing::list(index, cluster, Scope::All).await?;
-    }
+    list(index, cluster, scope).await?;
     read_names(index, cluster, scope).await?;
     if scope == Scope::All {
         on_index(index, |index| index.retry_unreadable()).await?;

@@ -1,7 +1,10 @@
 //! Asking by curl.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
 
 use super::{Port, TOKEN, curl, walden};
 use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
@@ -119,10 +122,88 @@ fn an_address_that_others_reach_is_refused_without_a_token() {
     walden.ok(["init"]);
     let said = walden.refused(1, ["serve"]);
     assert!(said.contains("there is no token") && said.contains("HINT: set http.token_file"), "{said}");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("its address").to_string();
-    let walden = Walden::named(&scratch, &cluster, "second", &format!("http.listen = \"{address}\""));
-    walden.ok(["init"]);
+    let walden = Walden::named(&scratch, &cluster, "second", "http.listen = \"127.0.0.1\"");
     let said = walden.refused(1, ["serve"]);
-    assert!(said.contains(&format!("cannot listen on {address}")) && said.contains("HINT: "), "{said}");
+    assert!(said.contains("http.listen"), "{said}");
+}
+
+#[test]
+fn the_hooks_are_served_while_somebody_else_has_the_port() {
+    let scratch = Scratch::new("port");
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    let spool = scratch.join("spool");
+    let settings = format!("http.listen = \"{address}\"\nhttp.spool = \"{}\"\n", spool.display());
+    let walden = Walden::with(&scratch, &cluster, &settings);
+    walden.expect_log(&format!("cannot listen on {address}"));
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    cluster.open_ledger();
+    cluster.burst(2, 5);
+    cluster.archive_now();
+    let status = walden.json(["status"]);
+    assert!(status["archiving"]["stored"]["count"].as_u64().is_some_and(|count| count > 0), "{status}");
+    assert!(status["http"]["failed"].as_str().is_some_and(|why| why.contains("in use")), "{status}");
+    let told = walden.ok(["status"]);
+    assert!(told.contains(&format!("not answered on http://{address}")), "{told}");
+    let log = service.log();
+    assert!(log.contains("HINT: ") && !log.contains("answering on"), "{log}");
+    drop(taken);
+    wait_until("the service has the port", || walden.json(["status"])["http"]["failed"].is_null());
+    let url = format!("http://{address}");
+    assert_eq!(curl(&url, "/healthz", None, &[]).0, 200);
+    wait_until("the repository was read", || curl(&url, "/readyz", None, &[]).0 == 200);
+    assert!(service.log().contains(&format!("answering on {url}")), "{}", service.log());
+    assert_eq!(service.log().matches("cannot listen on").count(), 1, "it is told once");
+    assert!(walden.ok(["status"]).contains(&format!("answered on {url}")));
+    service.stop();
+}
+
+#[test]
+fn what_can_be_restored_is_the_same_over_http_and_on_the_command_line() {
+    let scratch = Scratch::new("windows");
+    let port = Port::new(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let walden = walden(&scratch, &cluster, &port);
+    register(&mut cluster, &walden);
+    let service = walden.serve();
+    cluster.open_ledger();
+    take_backup(&walden);
+    cluster.burst(2, 5);
+    cluster.archive_now();
+    cluster.burst(2, 5);
+    let lost = cluster.archive_now();
+    cluster.burst(2, 5);
+    cluster.archive_now();
+    std::fs::remove_file(walden.segment_object(&lost)).expect("lose a segment");
+    walden.expect_log("is missing");
+    take_backup(&walden);
+    cluster.burst(2, 5);
+    cluster.archive_now();
+    let told = walden.json(["target"]);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let edges = |one: &Value| {
+        ["from", "to"].map(|edge| (one[edge]["lsn"].clone(), one[edge]["time"].clone(), one["seconds"].clone()))
+    };
+    let flat = |one: &Value| {
+        ["from", "to"].map(|edge| {
+            (one[format!("{edge}_lsn")].clone(), one[format!("{edge}_time")].clone(), one["seconds"].clone())
+        })
+    };
+    let expected: Vec<_> = list(&told["windows"]).iter().chain(&list(&told["gaps"])).map(edges).collect();
+    assert!(expected.len() == 3 && expected[2][0].2.as_f64().is_some_and(|seconds| seconds > 0.0), "{told}");
+    let mut answered = Value::Null;
+    wait_until("HTTP tells the same", || {
+        answered = port.json("/v1/clusters/main");
+        let both = list(&answered["windows"]).into_iter().chain(list(&answered["unrestorable"]));
+        both.map(|one| flat(&one)).collect::<Vec<_>>() == expected
+    });
+    assert_eq!((&answered["gaps"], &answered["windows"][1]["timeline"]), (&Value::from(1), &Value::from(1)));
+    let (_, metrics) = curl(&port.url(), "/metrics", Some(TOKEN), &[]);
+    for line in ["walden_recovery_gaps{cluster=\"main\"} 1.0", "walden_wal_gaps{cluster=\"main\"} 1.0"] {
+        assert!(metrics.lines().any(|each| each == line), "{line} is missing in\n{metrics}");
+    }
+    assert!(metrics.contains("walden_recovery_gaps_seconds"), "{metrics}");
+    service.stop();
 }

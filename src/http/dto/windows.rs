@@ -1,0 +1,81 @@
+//! What can be restored, and what cannot.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::postgres::catalog;
+
+/// A stretch of a timeline of which every moment can be restored. Times are of the server's clock; one that is not known
+/// is absent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Window {
+    timeline: u32,
+    /// The end of the first backup, or where the timeline begins.
+    #[schema(example = "0/3000100")]
+    from_lsn: String,
+    /// The first LSN that is not archived.
+    #[schema(example = "0/B000000")]
+    to_lsn: String,
+    /// When the first backup ended, or the last commit before the timeline began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    from_time: Option<DateTime<Utc>>,
+    /// The last commit in it; without one the end of the first backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    to_time: Option<DateTime<Utc>>,
+    /// The oldest backup that leads into it.
+    #[schema(example = "20260131-030000Z")]
+    backup: String,
+}
+
+impl From<&catalog::Window> for Window {
+    fn from(window: &catalog::Window) -> Self {
+        Self {
+            timeline: window.timeline.0,
+            from_lsn: window.from.lsn.to_string(),
+            to_lsn: window.to.lsn.to_string(),
+            from_time: window.from.time,
+            to_time: window.to.time,
+            backup: window.backup.to_string(),
+        }
+    }
+}
+
+/// A stretch between two windows of a timeline, of which no moment can be restored: WAL is missing in it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Unrestorable {
+    timeline: u32,
+    /// The first LSN that is not archived.
+    #[schema(example = "0/B000000")]
+    from_lsn: String,
+    /// The end of the first backup behind it.
+    #[schema(example = "0/D000100")]
+    to_lsn: String,
+    /// The last commit before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    from_time: Option<DateTime<Utc>>,
+    /// When that backup ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    to_time: Option<DateTime<Utc>>,
+    /// How long it lasted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    seconds: Option<f64>,
+}
+
+impl From<&catalog::Unrestorable> for Unrestorable {
+    fn from(gap: &catalog::Unrestorable) -> Self {
+        Self {
+            timeline: gap.timeline.0,
+            from_lsn: gap.from.lsn.to_string(),
+            to_lsn: gap.to.lsn.to_string(),
+            from_time: gap.from.time,
+            to_time: gap.to.time,
+            seconds: gap.seconds,
+        }
+    }
+}
