@@ -56,6 +56,8 @@ pub struct Plan {
     wal_reaches: String,
     /// What PostgreSQL is told.
     settings: Vec<Setting>,
+    /// About the target.
+    notes: Vec<String>,
     warnings: Vec<String>,
     /// What restores it; DIR stands for the new data directory.
     #[schema(example = "walden restore --to-dir DIR --lsn 0/3000100")]
@@ -113,6 +115,7 @@ impl From<&RecoveryPlan> for Plan {
             wal_bytes: plan.wal_bytes,
             wal_reaches: plan.wal_reaches.to_string(),
             settings: plan.settings.iter().map(setting).collect(),
+            notes: plan.notes.clone(),
             warnings: plan.warnings.clone(),
             command: command(&plan.request.arguments()),
         }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BackupId, ObjectKind};
+use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
@@ -146,24 +146,33 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     })
 }
 
-/// Lists the quiet marks near the end of each timeline's WAL, in the last 4 to 8 GiB: older ones prove nothing unless all
-/// WAL since has ended no transaction. Errors: the store did not answer.
+/// Lists the quiet marks near the end of each timeline's WAL.
 async fn load_quiet(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result<QuietTimes> {
     let ends: BTreeMap<TimelineId, Lsn> = ranges.iter().map(|range| (range.timeline(), ranges.end(range))).collect();
     let mut times = QuietTimes::default();
     for (timeline, end) in ends {
-        for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
-            let mut listing = Listing::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
-            while let Some(page) = listing.next_page(cluster).await? {
-                let keys = page.iter().filter_map(|entry| match entry {
-                    ListEntry::Object(meta) => cluster.layout.parse(&meta.key),
-                    ListEntry::Folder(_) => None,
-                });
-                keys.for_each(|kind| if let ObjectKind::Quiet(mark) = kind { times.add(mark) });
-            }
-        }
+        quiet_marks(cluster, timeline, end).await?.into_iter().for_each(|mark| times.add(mark));
     }
     Ok(times)
+}
+
+/// The quiet marks of a timeline in the 4 to 8 GiB of WAL before `end`, by place and time: older ones prove nothing unless
+/// all WAL since has ended no transaction. Errors: the store did not answer.
+pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<QuietMark>> {
+    let mut marks = Vec::new();
+    for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
+        let mut listing = Listing::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
+        while let Some(page) = listing.next_page(cluster).await? {
+            marks.extend(page.iter().filter_map(|entry| match entry {
+                ListEntry::Object(meta) => match cluster.layout.parse(&meta.key) {
+                    Some(ObjectKind::Quiet(mark)) => Some(mark),
+                    _ => None,
+                },
+                ListEntry::Folder(_) => None,
+            }));
+        }
+    }
+    Ok(marks)
 }
 
 /// Three answers; that the store did not answer is an error beside them.

@@ -22,22 +22,22 @@ pub struct Memory {
     pub marked: Option<DateTime<Utc>>,
 }
 
-/// What to remember after a reading, and the mark to store; once that is done `marked` is its time. Marks are made only where they help: when everything before
-/// the first place since which no transaction has ended is archived.
-pub fn decide(memory: Option<Memory>, reading: &Reading, archived: Option<Lsn>) -> (Option<Memory>, Option<QuietMark>) {
+/// What to remember after a reading.
+pub fn decide(memory: Option<Memory>, reading: &Reading) -> Option<Memory> {
     let Reading { time, timeline, lsn, xmax, flushed } = *reading;
     let same = memory.filter(|first| (first.timeline, first.xmax) == (timeline, xmax));
-    let first = match same {
-        Some(first) => first,
-        None if flushed => Memory { timeline, lsn, xmax, since: time, marked: None },
-        None => return (None, None),
-    };
-    let pause = |marked: DateTime<Utc>| LEAST.max((marked - first.since) / PART);
-    let is_due = first.marked.is_none_or(|marked| time >= marked + pause(marked));
-    if archived.is_none_or(|archived| archived < first.lsn) || !is_due {
-        return (Some(first), None);
+    same.or_else(|| flushed.then_some(Memory { timeline, lsn, xmax, since: time, marked: None }))
+}
+
+impl Memory {
+    /// The mark to store after a reading that this is remembered of; `marked` is its time once it is stored. Marks are made
+    /// only where they help: when everything before the first place since which no transaction has ended is archived.
+    pub fn due(&self, reading: &Reading, archived: Option<Lsn>) -> Option<QuietMark> {
+        let pause = |marked: DateTime<Utc>| LEAST.max((marked - self.since) / PART);
+        let is_due = self.marked.is_none_or(|marked| reading.time >= marked + pause(marked));
+        let helps = archived.is_some_and(|archived| self.lsn <= archived);
+        (is_due && helps).then_some(QuietMark { timeline: self.timeline, lsn: self.lsn, time: reading.time })
     }
-    (Some(first), Some(QuietMark { timeline, lsn: first.lsn, time }))
 }
 
 #[cfg(test)]
@@ -57,8 +57,11 @@ mod tests {
         let mut memory: Option<Memory> = None;
         let mut made = Vec::new();
         for (reading, archived) in readings {
-            let (next, mark) = decide(memory, reading, Some(Lsn(*archived)));
-            memory = next.map(|next| Memory { marked: mark.map(|mark| mark.time).or(next.marked), ..next });
+            memory = decide(memory, reading);
+            let mark = memory.and_then(|first| first.due(reading, Some(Lsn(*archived))));
+            if let (Some(first), Some(mark)) = (&mut memory, mark) {
+                first.marked = Some(mark.time);
+            }
             made.extend(mark.map(|mark| (mark.lsn.0, (mark.time - at(0)).num_seconds())));
         }
         made
@@ -68,7 +71,7 @@ mod tests {
     fn a_mark_is_made_where_everything_before_is_archived() {
         assert_eq!(marks(&[(reading(1, 110, 7), 100)]), []);
         assert_eq!(marks(&[(reading(1, 100, 7), 100)]), [(100, 1)]);
-        assert_eq!(decide(None, &reading(1, 100, 7), None).1, None);
+        assert_eq!(decide(None, &reading(1, 100, 7)).unwrap().due(&reading(1, 100, 7), None), None);
         // What the server writes by itself ends no transaction.
         assert_eq!(marks(&[(reading(1, 100, 7), 100), (reading(61, 150, 7), 100)]), [(100, 1), (100, 61)]);
         assert_eq!(marks(&[(reading(1, 110, 7), 100), (reading(2, 150, 7), 120)]), [(110, 2)]);

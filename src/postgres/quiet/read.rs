@@ -12,8 +12,10 @@ use crate::postgres::types::{LongPageHeader, Lsn, SegmentSize, TimelineId};
 const CLOCK: &str = "SELECT pg_is_in_recovery() AS standby, \
     (SELECT system_identifier FROM pg_control_system()) AS system_identifier, \
     floor(extract(epoch FROM clock_timestamp()))::bigint AS time";
-const LOCKS: &str = "SELECT count(*) AS count FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock'";
-const SNAPSHOT: &str = "SELECT pg_snapshot_xmin(now) AS xmin, pg_snapshot_xmax(now) AS xmax FROM pg_current_snapshot() now";
+const LOCKS: &str =
+    "SELECT count(*) AS count FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock'";
+const SNAPSHOT: &str =
+    "SELECT pg_snapshot_xmin(now) AS xmin, pg_snapshot_xmax(now) AS xmax FROM pg_current_snapshot() now";
 const BACKENDS: &str = "SELECT count(*) AS count FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
 const PLACE: &str = "SELECT pg_current_wal_insert_lsn() AS lsn, pg_current_wal_flush_lsn() AS flushed, \
     substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) AS timeline";
@@ -23,7 +25,8 @@ const PLACE: &str = "SELECT pg_current_wal_insert_lsn() AS lsn, pg_current_wal_f
 /// Every commit or abort record that begins at `lsn` or later on `timeline` has a time later than `time`: a transaction
 /// holds the lock of its id from before its records until after its last one, also when it is prepared, and its
 /// subtransactions' are within that. The clock was read first, then no such lock was found, then `lsn` was read. So
-/// whatever ends behind `lsn` took its lock, and after it the time of its end, later than the clock was read.
+/// whatever ends behind `lsn` took its lock, and after it the time of its end, later than the clock was read (unless the
+/// clock is set back).
 ///
 /// With an earlier reading of the same `timeline` and `xmax` that is `flushed`, this holds from that reading's `lsn` on. A
 /// transaction that ended behind it without having taken its lock after this reading's look at the locks had left the
@@ -82,7 +85,8 @@ mod tests {
     #[test]
     fn a_segments_header_that_nothing_follows_does_not_count() {
         let size = SegmentSize::new(1 << 20).unwrap();
-        for (lsn, expected) in [(0x500000, 0x500000), (0x500028, 0x500000), (0x500030, 0x500030), (0x502018, 0x502018)] {
+        for (lsn, expected) in [(0x500000, 0x500000), (0x500028, 0x500000), (0x500030, 0x500030), (0x502018, 0x502018)]
+        {
             assert_eq!(before_header(Lsn(lsn), size), Lsn(expected), "{lsn:X}");
         }
     }

@@ -21,9 +21,9 @@ use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::catalog::{BackupDescription, Gap};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
-use crate::postgres::{names, quiet};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
+use crate::postgres::{names, quiet};
 use crate::repo::ObjectError;
 use crate::storage::{Key, ObjectMeta, StorageError, Walk, get_all};
 

@@ -20,9 +20,9 @@ use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, loa
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
 use crate::postgres::layout::{BackupId, ClusterName};
-use crate::postgres::{names, quiet};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
+use crate::postgres::{names, quiet};
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
@@ -160,9 +160,9 @@ pub async fn copy(
         copier.backup(&before, backup).await?;
     }
     all_small(&copier, Group::Names, names::KIND).await?;
-    all_small(&copier, Group::Quiet, quiet::KIND).await?;
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
+        all_small(&copier, Group::Quiet, quiet::KIND).await?;
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
