@@ -407,7 +407,10 @@ impl Moments for World {
 
     fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown> {
         let this = lsn.0 / SEGMENT;
-        let kept = |number: &u64| self.segments.contains_key(&(timeline.0, *number));
+        // None of a timeline lies before its beginning, though this world may have some of that name.
+        let kept = |number: &u64| {
+            self.read(timeline.0, *number) == timeline.0 && self.segments.contains_key(&(timeline.0, *number))
+        };
         let commits = |number: u64| -> Result<Vec<Commit>, Unknown> {
             let records = self.indexed(timeline.0, number)?;
             Ok(records.iter().filter_map(Rec::commit).collect())
