@@ -149,6 +149,10 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
     }
     failures(text, "attempts to read names failed", &done.names_failed, now);
+    if done.quiet.count > 0 {
+        let _ = writeln!(text, "quiet      {} marks stored{}", done.quiet.count, last(&done.quiet, now));
+    }
+    failures(text, "attempts to note that the server is quiet failed", &done.quiet_failed, now);
 }
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {

@@ -353,7 +353,8 @@ pub const KEYS: &[Key] = &[
         Kind::Duration { min: 0, max: DAY },
         Fallback::Value("1m"),
         "How often the service asks the server which tables there are, so that what happened in WAL can be told by name: \
-         a table that lived shorter may have none. 0s: never; base backups do it, too.",
+         a table that lived shorter may have none; and whether no transaction ended since the archived WAL ends, so that \
+         times later than that can be restored. 0s: never; base backups record the names, too.",
     ),
     key("restore", "workers", WORKERS, Fallback::Value("auto"), "Threads that decompress, verify and write files."),
     key(

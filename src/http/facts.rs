@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories};
-use crate::postgres::catalog::{Facts, Gap, Moments, WalRanges, Windows, missing_wal, windows};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_quiet};
+use crate::postgres::catalog::{Facts, Gap, Moments, QuietTimes, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::postgres::index::update::{Scope, list};
@@ -60,20 +60,21 @@ impl Read {
 struct Stored {
     backups: LoadedBackups,
     histories: LoadedHistories,
+    quiet: QuietTimes,
 }
 
 impl Stored {
     fn facts(self, cluster: &Cluster, ranges: WalRanges) -> Facts {
-        let Self { backups, histories } = self;
+        let Self { backups, histories, quiet } = self;
         Facts {
             cluster: cluster.description.name.clone(),
-            read_at: Utc::now(),
             backups: backups.complete,
             damaged_backups: backups.damaged.into_iter().collect(),
             unfinished_backups: backups.unfinished,
             ranges,
             histories: histories.known,
             damaged_histories: histories.damaged,
+            quiet,
         }
     }
 }
@@ -147,8 +148,10 @@ impl Reader {
                 self.indexing.look();
             }
             stored.histories.refresh(&self.cluster, &listed.histories).await?;
-            let read = self.derive(stored.clone(), at).await?;
-            anyhow::Ok((stored, read))
+            let Some(ranges) = self.ranges().await? else { return Ok((stored, None)) };
+            stored.quiet = load_quiet(&self.cluster, &ranges).await?;
+            let read = self.derive(stored.clone(), ranges, at).await?;
+            anyhow::Ok((stored, Some(read)))
         };
         match self.durations.time(Phase::ReadRepository, work).await {
             Ok((stored, read)) => {
@@ -165,21 +168,27 @@ impl Reader {
     /// Takes in what the index knows by now.
     async fn renew(&mut self) {
         let Some((stored, at)) = self.stored.clone() else { return };
-        match self.derive(stored, at).await {
+        let derived = async {
+            let Some(ranges) = self.ranges().await? else { return Ok(None) };
+            self.derive(stored, ranges, at).await.map(Some)
+        };
+        match derived.await {
             Ok(Some(read)) => self.known.send_modify(|known| known.read = Some(read)),
             Ok(None) => (),
             Err(error) => self.failed(&error),
         }
     }
 
-    /// What follows from what was read; `None` while the index is being made anew.
-    async fn derive(&self, stored: Stored, at: DateTime<Utc>) -> anyhow::Result<Option<Read>> {
+    /// What the index lists; `None` while it is being made anew.
+    async fn ranges(&self) -> anyhow::Result<Option<WalRanges>> {
+        let index = self.index.clone();
+        spawn_blocking(move || index.ranges()).await?.context("the index of the WAL cannot be read")
+    }
+
+    /// What follows from what was read.
+    async fn derive(&self, stored: Stored, ranges: WalRanges, at: DateTime<Utc>) -> anyhow::Result<Read> {
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let derive = move || {
-            let ranges = index.ranges().context("the index of the WAL cannot be read")?;
-            Ok(ranges.map(|ranges| Read::of(stored.facts(&cluster, ranges), &*index, at)))
-        };
-        spawn_blocking(derive).await?
+        Ok(spawn_blocking(move || Read::of(stored.facts(&cluster, ranges), &*index, at)).await?)
     }
 
     fn failed(&self, error: &anyhow::Error) {

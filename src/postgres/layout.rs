@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::postgres::types::{ParseError, SegmentName, WalFileName};
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+use crate::postgres::types::{Lsn, ParseError, SegmentName, TimelineId, WalFileName};
 use crate::storage::Key;
 
 /// Suffix of compressed objects; tells the codec.
@@ -14,6 +16,10 @@ pub const WAL_FOLDER: &str = "wal";
 pub const BASE_FOLDER: &str = "base";
 /// The folder of a cluster that holds the names that its relations had.
 const NAMES_FOLDER: &str = "names";
+/// The folder of a cluster that holds its quiet marks.
+const QUIET_FOLDER: &str = "quiet";
+/// Times in names of objects: UTC.
+const SECOND: &str = "%Y%m%dT%H%M%SZ";
 
 /// A cluster's name in the repository: 1 to 63 of `a-z 0-9 _ -`, beginning with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +93,7 @@ pub struct NamesId(String);
 impl NamesId {
     /// The name of a recording that is made at `time`.
     pub fn new(time: chrono::DateTime<chrono::Utc>, random: u32) -> Self {
-        Self(format!("{}-{random:08x}", time.format("%Y%m%dT%H%M%SZ")))
+        Self(format!("{}-{random:08x}", time.format(SECOND)))
     }
 }
 
@@ -119,6 +125,47 @@ impl fmt::Display for NamesId {
     }
 }
 
+/// A quiet mark: every commit or abort record of the timeline that begins at `lsn` or later has a time later than `time`,
+/// by the server's clock. In text `<TIMELINE+LOG, 16 hex>/<LSN, 16 hex>-<YYYYMMDDTHHMMSSZ>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuietMark {
+    pub timeline: TimelineId,
+    pub lsn: Lsn,
+    /// A whole second.
+    pub time: DateTime<Utc>,
+}
+
+impl FromStr for QuietMark {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parse = || {
+            let (group, rest) = text.split_once('/')?;
+            let (lsn, time) = rest.split_once('-')?;
+            let timeline = TimelineId(u32::from_str_radix(group.get(..8)?, 16).ok()?);
+            let lsn = Lsn(u64::from_str_radix(lsn, 16).ok()?);
+            let time = NaiveDateTime::parse_from_str(time, SECOND).ok()?.and_utc();
+            Some(Self { timeline, lsn, time }).filter(|mark| mark.to_string() == text)
+        };
+        parse().ok_or_else(|| ParseError {
+            what: "quiet mark",
+            value: text.to_string(),
+            why: "expected <TIMELINE+LOG, 16 hex>/<LSN, 16 hex>-<YYYYMMDDTHHMMSSZ>".into(),
+        })
+    }
+}
+
+impl fmt::Display for QuietMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:016X}-{}", quiet_group(self.timeline, self.lsn), self.lsn.0, self.time.format(SECOND))
+    }
+}
+
+/// Marks lie in folders as segments do, so that those near a place are found without listing all.
+fn quiet_group(timeline: TimelineId, lsn: Lsn) -> String {
+    format!("{:08X}{:08X}", timeline.0, lsn.0 >> 32)
+}
+
 crate::postgres::types::serde_as_text!(BackupId);
 crate::postgres::types::serde_as_text!(ClusterName);
 
@@ -134,6 +181,7 @@ pub enum ObjectKind {
     Started(BackupId),
     /// Names that relations had.
     Names(NamesId),
+    Quiet(QuietMark),
 }
 
 /// The keys of one cluster.
@@ -202,6 +250,21 @@ impl Layout {
         self.key(&format!("{NAMES_FOLDER}/{id}{ZST}"))
     }
 
+    /// The folder with all quiet marks.
+    pub fn quiet_folder(&self) -> String {
+        format!("{}/{QUIET_FOLDER}/", self.cluster)
+    }
+
+    /// The folder of the quiet marks of a timeline in the 4 GiB around a place.
+    pub fn quiet_group_folder(&self, timeline: TimelineId, lsn: Lsn) -> String {
+        format!("{}{}/", self.quiet_folder(), quiet_group(timeline, lsn))
+    }
+
+    /// A quiet mark.
+    pub fn quiet(&self, mark: &QuietMark) -> Key {
+        self.key(&format!("{QUIET_FOLDER}/{mark}{ZST}"))
+    }
+
     /// The object that makes a base backup exist.
     pub fn manifest(&self, id: &BackupId) -> Key {
         self.key(&format!("base/{id}/manifest{ZST}"))
@@ -230,6 +293,9 @@ impl Layout {
         }
         if let Some(name) = key.as_str().strip_prefix(&self.names_folder()) {
             return name.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Names);
+        }
+        if let Some(mark) = key.as_str().strip_prefix(&self.quiet_folder()) {
+            return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Quiet);
         }
         let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
             return self.parse_wal(key).map(ObjectKind::Wal);
@@ -324,6 +390,9 @@ mod tests {
         let pack = PackName { backup: id.clone(), number: 1_000_000 };
         let wal: WalFileName = "00000002.history".parse().unwrap();
         let names: NamesId = "20260101T000000Z-0123abcd".parse().unwrap();
+        let mark: QuietMark = "00000002000000A9/000000A965000000-20260101T000000Z".parse().unwrap();
+        assert_eq!((mark.timeline, mark.lsn), (TimelineId(2), Lsn(0xA9_6500_0000)));
+        assert!(layout.quiet(&mark).as_str().starts_with(&layout.quiet_group_folder(mark.timeline, mark.lsn)));
         for (key, kind) in [
             (layout.cluster_json(), ObjectKind::Description),
             (layout.wal(&wal), ObjectKind::Wal(wal)),
@@ -331,12 +400,16 @@ mod tests {
             (layout.pack(&pack), ObjectKind::Pack(pack)),
             (layout.started(&id), ObjectKind::Started(id.clone())),
             (layout.names(&names), ObjectKind::Names(names.clone())),
+            (layout.quiet(&mark), ObjectKind::Quiet(mark)),
         ] {
             assert_eq!(layout.parse(&key), Some(kind), "{key}");
         }
         for key in [
             "main/x",
             "main/names/20260101T000000Z.zst",
+            "main/quiet/00000001000000A9/0000000065000000-20260101T000000Z.zst",
+            "main/quiet/0000000100000000/0000000065000000-20261301T000000Z.zst",
+            "main/quiet/0000000065000000-20260101T000000Z.zst",
             "main/base/x/manifest.zst",
             "main/base/20260101-000000Z/x",
             "main/wal/x",

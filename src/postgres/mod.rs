@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod index;
 pub mod layout;
 pub mod names;
+pub mod quiet;
 pub mod replication;
 pub mod repository;
 pub mod restore;

@@ -1,11 +1,11 @@
 //! Keeps the index of the WAL up to date: with what the service itself stores at once, with everything else by looking
-//! into the repository now and then; and records the names that relations have.
+//! into the repository now and then; records the names that relations have, and notes when the server is quiet.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
@@ -16,10 +16,10 @@ use crate::postgres::archive::Prepared;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, decode, update};
 use crate::postgres::index::{Archived, Index};
-use crate::postgres::names;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::types::WalFileName;
 use crate::postgres::wal::Summary;
+use crate::postgres::{names, quiet};
 
 /// Segments that were stored and wait to be put in; the repository tells of those that find no room.
 const QUEUE: usize = 64;
@@ -27,6 +27,8 @@ const QUEUE: usize = 64;
 const LOOK: Duration = Duration::from_secs(60);
 /// Segments without a summary that are read before anything else gets its turn.
 const DECODED_AT_ONCE: usize = 4;
+/// Between two questions whether the server is quiet.
+const QUIET_PAUSE: Duration = Duration::from_secs(5);
 /// One look into the repository reads all of it: what is gone is noticed.
 const LOOKS_PER_WHOLE: u32 = 24 * 60;
 
@@ -38,7 +40,7 @@ pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
 pub struct Options {
     /// The folder of the index.
     pub cache: PathBuf,
-    /// Between two recordings of names; zero: never.
+    /// Between two recordings of names, and between two questions whether the server is quiet; zero: never.
     pub names_interval: Duration,
     pub resolve: Resolve,
 }
@@ -90,6 +92,26 @@ enum Done {
     Looked(anyhow::Result<()>),
     Decoded(anyhow::Result<usize>),
     Recorded(anyhow::Result<u64>),
+    /// What is remembered, and the time that a mark proves.
+    Asked(Option<quiet::Memory>, anyhow::Result<Option<DateTime<Utc>>>),
+}
+
+/// When the server is asked whether it is quiet, and what it said.
+#[derive(Default)]
+struct Quiet {
+    memory: Option<quiet::Memory>,
+    /// `None`: never, or not before the first look has ended.
+    next: Option<Instant>,
+    asked: Option<Instant>,
+    asking: bool,
+}
+
+impl Quiet {
+    /// Asks as soon as it may: just after a switch the server has not written anything by itself yet.
+    fn hasten(&mut self, now: Instant) {
+        let soon = self.asked.map_or(now, |asked| now.max(asked + QUIET_PAUSE));
+        self.next = self.next.map(|next| next.min(soon));
+    }
 }
 
 /// Owns the index.
@@ -108,6 +130,7 @@ pub struct Owner {
     next_look: Instant,
     /// `None`: never, or not before the first look has ended.
     next_names: Option<Instant>,
+    quiet: Quiet,
     /// There are segments to decode.
     behind: bool,
     looking: bool,
@@ -137,6 +160,7 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
         looks: 0,
         next_look: Instant::now(),
         next_names: None,
+        quiet: Quiet::default(),
         behind: false,
         looking: false,
         recording: false,
@@ -193,13 +217,24 @@ impl Owner {
             let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
             self.jobs.spawn(async move { Done::Recorded(names::record(&cluster, &index, &*resolve).await) });
         }
+        if !self.quiet.asking && self.quiet.next.is_some_and(|next| next <= now) {
+            let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
+            let mut memory = self.quiet.memory;
+            self.quiet.asking = true;
+            (self.quiet.asked, self.quiet.next) = (Some(now), Some(now + self.options.names_interval));
+            self.jobs.spawn(async move {
+                let asked = quiet::observe(&cluster, &index, &*resolve, &mut memory).await;
+                Done::Asked(memory, asked)
+            });
+        }
     }
 
     /// When there is something to do without being told.
     fn wake_at(&self) -> Instant {
         let names = self.next_names.filter(|_| !self.recording);
+        let quiet = self.quiet.next.filter(|_| !self.quiet.asking);
         let look = (!self.looking).then_some(self.next_look);
-        [names, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
+        [names, quiet, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
     }
 
     async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
@@ -209,6 +244,7 @@ impl Owner {
             Ok(()) => self.refresh().await,
             Err(error) => self.failed(archived.name, &error),
         }
+        self.quiet.hasten(Instant::now());
     }
 
     async fn ended(&mut self, ended: Result<Done, JoinError>) -> anyhow::Result<()> {
@@ -218,6 +254,7 @@ impl Owner {
                 self.next_look = Instant::now() + LOOK;
                 if self.next_names.is_none() && !self.recording && !self.options.names_interval.is_zero() {
                     self.next_names = Some(Instant::now());
+                    self.quiet.next = Some(Instant::now());
                 }
                 match looked {
                     Ok(()) => self.status().looked_at = Some(Utc::now()),
@@ -240,6 +277,10 @@ impl Owner {
                 self.next_names = Some(Instant::now() + self.options.names_interval);
                 self.recorded(recorded);
             }
+            Done::Asked(memory, asked) => {
+                (self.quiet.memory, self.quiet.asking) = (memory, false);
+                self.asked(asked);
+            }
         }
         Ok(())
     }
@@ -258,6 +299,21 @@ impl Owner {
                     tracing::info!("the names of relations cannot be recorded: {why}");
                 }
                 status.names_failed.note("names", &why);
+            }
+        }
+    }
+
+    fn asked(&self, asked: anyhow::Result<Option<DateTime<Utc>>>) {
+        let mut status = self.status();
+        match asked {
+            Ok(Some(until)) => status.quiet.note(until),
+            Ok(None) => (),
+            Err(error) => {
+                let why = one_line(&error);
+                if status.quiet_failed.why.as_ref() != Some(&why) {
+                    tracing::info!("whether the server is quiet cannot be noted: {why}");
+                }
+                status.quiet_failed.note("quiet", &why);
             }
         }
     }

@@ -59,6 +59,11 @@ pub struct Indexing {
     /// When the server was last asked for them.
     pub names_read_at: Option<DateTime<Utc>>,
     pub names_failed: Failures,
+    /// Quiet marks stored since the service started, by the times that they prove.
+    #[serde(default)]
+    pub quiet: Count,
+    #[serde(default)]
+    pub quiet_failed: Failures,
 }
 
 /// Files stored for archive_command since the service started.

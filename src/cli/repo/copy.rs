@@ -103,8 +103,13 @@ fn in_words(copied: &Copied, created: bool) -> String {
     let made = if created { ", made a repository now" } else { "" };
     let mut text = format!("cluster \"{cluster}\"\nfrom {source}\nto   {destination}{made}\n\n");
     let mut table = Table::new(&["", ">COPIED", ">STORED", ">PRESENT", ">OF THESE NOT READ"]);
-    let groups =
-        [("WAL files", counts.wal), ("packs", counts.packs), ("backups", counts.backups), ("names", counts.names)];
+    let groups = [
+        ("WAL files", counts.wal),
+        ("packs", counts.packs),
+        ("backups", counts.backups),
+        ("names", counts.names),
+        ("quiet marks", counts.quiet),
+    ];
     for (name, Count { copied, copied_bytes, present, not_read }) in groups {
         table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);
     }

@@ -55,6 +55,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Manifests => "manifests",
         Kind::Markers => "markers",
         Kind::Names => "names",
+        Kind::Quiet => "quiet marks",
         Kind::Foreign => "foreign",
     }
 }

@@ -38,13 +38,13 @@ pub fn facts(segments: &[&str]) -> Facts {
     }
     Facts {
         cluster: "main".parse().unwrap(),
-        read_at: chrono::Utc::now(),
         backups: vec![testing::backup("20260101-000000Z")],
         damaged_backups: Default::default(),
         unfinished_backups: Vec::new(),
         ranges,
         histories: Default::default(),
         damaged_histories: Default::default(),
+        quiet: Default::default(),
     }
 }
 

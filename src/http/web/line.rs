@@ -232,19 +232,16 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
     }
 }
 
-/// Until when the moments of a window can be restored. Nothing later than its last commit is in it; where it ends with
-/// the archive, there was no later one when its last segment was stored.
+/// Until when the moments of a window can be restored: up to its last commit; where it ends with the archive, as long as
+/// it is proven that there was no later one.
 pub fn until(
     facts: &Facts,
     timeline: TimelineId,
     end: Lsn,
     last_commit: Option<DateTime<Utc>>,
 ) -> Option<DateTime<Utc>> {
-    let size = facts.ranges.segment_size();
-    let mut of_timeline = facts.ranges.iter().filter(|range| range.timeline() == timeline).collect::<Vec<_>>();
-    of_timeline.sort_by_key(|range| range.last);
-    let last = of_timeline.last().filter(|range| range.last.end(size) == end);
-    last.map(|range| range.last_stored).max(last_commit)
+    let last = facts.ranges.of(timeline).last().filter(|range| facts.ranges.end(range) == end);
+    last.and_then(|_| facts.quiet.until(timeline, end)).max(last_commit)
 }
 
 fn bar(span: &Span, from: DateTime<Utc>, until: DateTime<Utc>, words: String) -> Option<Bar> {

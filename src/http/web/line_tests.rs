@@ -1,6 +1,7 @@
 use super::*;
 use crate::http::tests::facts;
 use crate::postgres::catalog::{Edge, EventId, Unrestorable, Window};
+use crate::postgres::layout::QuietMark;
 use crate::postgres::wal::Timestamp;
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -93,10 +94,12 @@ fn bands_and_gaps_are_cut_to_the_picture() {
 }
 
 #[test]
-fn a_window_that_ends_with_the_archive_lasts_until_its_last_segment_was_stored() {
-    let facts = facts(&["000000010000000000000002", "000000010000000000000004"]);
-    let stored = Some(DateTime::UNIX_EPOCH);
-    let earlier = Some(DateTime::UNIX_EPOCH - TimeDelta::hours(1));
-    let until = |end: u64| until(&facts, TimelineId(1), Lsn(end << 24), earlier);
-    assert_eq!((until(5), until(3)), (stored, earlier), "before a gap commits alone tell");
+fn a_window_that_ends_with_the_archive_lasts_until_it_is_proven_that_nothing_followed() {
+    let mut facts = facts(&["000000010000000000000002", "000000010000000000000004"]);
+    let committed = Some(DateTime::UNIX_EPOCH);
+    let until = |facts: &Facts, end: u64| until(facts, TimelineId(1), Lsn(end << 24), committed);
+    assert_eq!((until(&facts, 5), until(&facts, 3)), (committed, committed), "commits alone tell");
+    let time = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+    facts.quiet.add(QuietMark { timeline: TimelineId(1), lsn: Lsn(3 << 24), time });
+    assert_eq!((until(&facts, 5), until(&facts, 3)), (Some(time), committed), "behind a gap there is WAL");
 }

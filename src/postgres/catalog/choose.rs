@@ -1,12 +1,14 @@
 //! Which line of timelines, and which base backup on it.
 
+use chrono::{DateTime, Utc};
+
 use super::look::Question;
 use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
 use super::plan::{Facts, Known, Stuck};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::{Kind, StopAt};
-use super::target::{Request, Target, TimelineChoice};
+use super::target::{Request, Target, TimelineChoice, postgresql_time};
 use super::unreachable::Reason;
 use super::{BackupDescription, Unknown};
 use crate::postgres::layout::BackupId;
@@ -276,16 +278,13 @@ impl<'a> Chooser<'a> {
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
         let not_found = |what: String| Stuck::from(Reason::NotFound { what, timeline, searched });
-        let beyond = |kind: Kind| match (reach.resumes, kind) {
-            (Some(_), _) | (None, Kind::Future) => Err(self.refuse_end(reach)),
-            (None, kind) => Ok(search.wal_end(kind)),
-        };
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
-            Target::Latest => beyond(Kind::Present),
+            Target::Latest if reach.resumes.is_none() => Ok(search.wal_end(Kind::Present)),
+            Target::Latest => Err(self.refuse_end(reach)),
             Target::Time(time) => match search.time(*time, !inclusive)? {
                 Some(place) => Ok(place),
-                None => beyond(if *time > self.known.facts.read_at { Kind::Future } else { Kind::Present }),
+                None => self.behind_all(&search, *time),
             },
             Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => Err(self.refuse_end(reach)),
             Target::Lsn(lsn) => match search.lsn(*lsn, inclusive)? {
@@ -310,14 +309,33 @@ impl<'a> Chooser<'a> {
         }
     }
 
+    /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
+    /// can have ended by then.
+    fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<Place> {
+        let quiet_until = if search.reach.resumes.is_none() { search.quiet_until()? } else { None };
+        let Some(until) = quiet_until.filter(|until| time <= *until) else {
+            return Err(self.refuse_behind(search.reach, quiet_until));
+        };
+        let mut place = search.wal_end(Kind::Present);
+        let (end, until) = (self.path.start(search.reach.first_missing), postgresql_time(until));
+        place.notes.push(format!(
+            "everything archived is replayed, up to {end}: the server proved that no other transaction ended until {until}"
+        ));
+        Ok(place)
+    }
+
     fn refuse_end(&self, reach: &Reach) -> Stuck<Refusal> {
+        self.refuse_behind(reach, None)
+    }
+
+    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> Stuck<Refusal> {
         let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
         let reason = match reach.resumes {
             Some(resumes) => Reason::Gap { first_missing: reach.first_missing, resumes },
             None => {
                 let timeline = last.map_or(reach.first_missing.timeline, |piece| piece.last.timeline);
-                Reason::BeyondArchive { end, timeline, last_stored }
+                Reason::BeyondArchive { end, timeline, last_stored, quiet_until }
             }
         };
         Refusal::end(&self.path, reach, reason).into()

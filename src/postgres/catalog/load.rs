@@ -9,11 +9,11 @@ use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
-use super::{BackupDescription, Facts, WAL_KIND, WalRanges};
+use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::BackupId;
-use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
 
@@ -144,16 +144,46 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
+    let quiet = load_quiet(cluster, &wal.ranges).await?;
     Ok(Facts {
         cluster: cluster.description.name.clone(),
-        read_at: Utc::now(),
         backups: backups.complete,
         damaged_backups: backups.damaged.into_iter().collect(),
         unfinished_backups: backups.unfinished,
         ranges: wal.ranges,
         histories: histories.known,
         damaged_histories: histories.damaged,
+        quiet,
     })
+}
+
+/// Lists the quiet marks near the end of each timeline's WAL. Errors: the store did not answer.
+pub async fn load_quiet(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result<QuietTimes> {
+    let ends: BTreeMap<TimelineId, Lsn> = ranges.iter().map(|range| (range.timeline(), ranges.end(range))).collect();
+    let mut times = QuietTimes::default();
+    for (timeline, end) in ends {
+        quiet_marks(cluster, timeline, end).await?.into_iter().for_each(|mark| times.add(mark));
+    }
+    Ok(times)
+}
+
+/// The quiet marks of a timeline in the 4 to 8 GiB of WAL before `end`, by place and time: older ones prove nothing unless
+/// all WAL since has ended no transaction. Errors: the store did not answer.
+pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<QuietMark>> {
+    let mut marks = Vec::new();
+    for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
+        let mut listing = Listing::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
+        while let Some(page) = listing.next_page(cluster).await? {
+            marks.extend(page.iter().filter_map(|entry| match entry {
+                ListEntry::Object(meta) => match cluster.layout.parse(&meta.key) {
+                    Some(ObjectKind::Quiet(mark)) => Some(mark),
+                    _ => None,
+                },
+                ListEntry::Folder(_) => None,
+            }));
+        }
+    }
+    Ok(marks)
 }
 
 /// Three answers; that the store did not answer is an error beside them.
@@ -446,6 +476,33 @@ mod tests {
         assert_eq!(loaded.foreign, ["main/wal/0000000100000000/stray.txt"]);
         let histories = load_histories(&cluster, &loaded.histories).await.unwrap();
         assert!(histories.known.is_empty() && histories.damaged.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none() {
+        let (cluster, storage) = cluster().await;
+        for name in ["000000010000000700000002", "000000020000000800000000"] {
+            put(&storage, &cluster.layout.wal(&name.parse().unwrap()), b"x".to_vec()).await;
+        }
+        for mark in [
+            "0000000100000006/0000000600000000-20260101T000006Z",
+            "0000000100000007/0000000703000000-20260101T000007Z",
+            "0000000100000007/0000000703000000-20260101T000005Z",
+            // Far before the end.
+            "0000000200000006/0000000600000000-20260101T000009Z",
+            "0000000200000007/00000007FF000000-20260101T000008Z",
+            "0000000200000008/stray",
+        ] {
+            put(&storage, &Key::new(format!("main/quiet/{mark}.zst")).unwrap(), b"x".to_vec()).await;
+        }
+        let quiet = load(&cluster).await.unwrap().quiet;
+        let until = |timeline, lsn: u64| {
+            let until = quiet.until(TimelineId(timeline), Lsn(lsn));
+            until.map(|time| time.format("%S").to_string())
+        };
+        let text = |text: &str| Some(text.to_string());
+        assert_eq!([until(1, 7 << 32), until(1, 0x7_0300_0000)], [text("06"), text("07")]);
+        assert_eq!([until(2, 7 << 32), until(2, 8 << 32)], [None, text("08")]);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod place;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod quiet;
 mod ranges;
 mod refuse;
 mod removal;
@@ -34,6 +35,7 @@ pub use model::{
 pub use moments::{Around, Moments, NoIndex, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
+pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};

@@ -144,6 +144,24 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
+    /// Until when it is proven that everything that ended is archived and can be replayed; `None` when nothing later than
+    /// what is archived is proven.
+    pub fn quiet_until(&self) -> Searched<Option<DateTime<Utc>>> {
+        let archived = self.path.start(self.reach.first_missing);
+        let last = self.stretches(self.number(self.from)).next_back();
+        let whole = last.map(|(timeline, first, until)| {
+            self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false)
+        });
+        let end = match whole.transpose() {
+            Ok(_) => archived,
+            Err(Unknown::Broken { lsn, .. }) => lsn,
+            Err(unknown) => return Err(Stuck::Unknown(unknown)),
+        };
+        // What another timeline's server proved says nothing about this one's.
+        let Some(until) = self.known.facts.quiet.until(self.path.timeline(), end) else { return Ok(None) };
+        Ok(self.time(until, false)?.is_none().then_some(until))
+    }
+
     /// The first record that begins at `from` or later, and the number of its segment.
     fn record(&self, from: Lsn) -> Searched<Option<(u64, Seen)>> {
         for number in self.number(from)..self.end() {

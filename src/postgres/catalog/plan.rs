@@ -14,7 +14,7 @@ use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
 use super::unreachable::{Nearest, Reason, Unreachable};
-use super::{BackupDescription, WalRanges};
+use super::{BackupDescription, QuietTimes, WalRanges};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 
@@ -22,8 +22,6 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub cluster: ClusterName,
-    /// When they were read: no later moment has come yet.
-    pub read_at: DateTime<Utc>,
     /// Complete ones, oldest first.
     pub backups: Vec<BackupDescription>,
     /// Backups whose manifest cannot be used; and why.
@@ -32,6 +30,7 @@ pub struct Facts {
     pub ranges: WalRanges,
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
     pub damaged_histories: BTreeMap<TimelineId, String>,
+    pub quiet: QuietTimes,
 }
 
 /// The facts, and what WAL says: roughly by an index, exactly by the segments that were looked into.
@@ -162,15 +161,10 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
     if place.stop == StopAt::End && chooser.request.target != Target::Latest {
         // What is archived from now on may lie behind the target.
         wal_end = Some(reach.first_missing);
-        warnings.push(match place.kind {
-            Kind::Past => {
-                format!("the target is where the archived WAL ends: recovery ends before {}", reach.first_missing)
-            }
-            _ => format!(
-                "no transaction later than the target is archived: everything archived is replayed, up to {end}; what \
-                 else happened before the target was not archived yet"
-            ),
-        });
+        if place.kind == Kind::Past {
+            let end = reach.first_missing;
+            warnings.push(format!("the target is where the archived WAL ends: recovery ends before {end}"));
+        }
     }
     let wal = path.reach(&facts.ranges, chooser.start(backup), place.until).pieces;
     let mut settings = place.stop.settings();

@@ -49,9 +49,9 @@ impl StopAt {
 pub enum Kind {
     /// Everything up to it is archived.
     Past,
-    /// Nothing later than it is archived: a restore reaches the end of the archive.
+    /// Nothing later than it is archived, and everything by then is: a restore reaches the end of the archive.
     Present,
-    /// It has not come yet, or what belongs to it is not archived yet.
+    /// It has not come yet, or what belongs to it may not be archived yet.
     Future,
     /// What belongs to it is not there, or is not known.
     NoData,

@@ -128,7 +128,7 @@ mod tests {
         }
         Facts {
             cluster: "main".parse().unwrap(),
-            read_at: DateTime::UNIX_EPOCH,
+            quiet: Default::default(),
             backups: vec![testing::backup("20260101-000000Z")],
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),

@@ -5,4 +5,5 @@ mod read;
 mod store;
 
 pub use read::{Resolve, read};
+pub(super) use read::{ask, check_identity, read_timeline};
 pub use store::{KIND, NamesDescription, load, record, record_alone};

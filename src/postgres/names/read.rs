@@ -44,12 +44,11 @@ pub async fn read(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Recording> 
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let server = ask(&mut sql, SERVER).await?;
     check_identity(cluster, &server, sql.server())?;
-    let (lsn, timeline) = (server.parse(0, "lsn")?, server.text(0, "timeline")?.unwrap_or_default());
-    let radix = if server.text(0, "standby")? == Some("t") { 10 } else { 16 };
-    let timeline = u32::from_str_radix(timeline, radix).with_context(|| format!("\"{timeline}\" is no timeline"))?;
+    let lsn = server.parse(0, "lsn")?;
+    let timeline = read_timeline(&server, if server.text(0, "standby")? == Some("t") { 10 } else { 16 })?;
     let databases = ask(&mut sql, DATABASES).await?;
     sql.close().await?;
-    let mut recording = Recording { timeline: TimelineId(timeline), lsn, names: Vec::new() };
+    let mut recording = Recording { timeline, lsn, names: Vec::new() };
     for row in 0..databases.rows.len() {
         let (oid, name) = (databases.parse(row, "oid")?, lossy(&databases, row, "datname")?);
         let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
@@ -67,7 +66,15 @@ pub async fn read(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Recording> 
     Ok(recording)
 }
 
-fn check_identity(cluster: &Cluster, server: &ResultSet, address: &str) -> Result<()> {
+/// The column `timeline`, in digits of that radix.
+pub fn read_timeline(server: &ResultSet, radix: u32) -> Result<TimelineId> {
+    let text = server.text(0, "timeline")?.unwrap_or_default();
+    let number = u32::from_str_radix(text, radix).with_context(|| format!("\"{text}\" is no timeline"))?;
+    Ok(TimelineId(number))
+}
+
+/// Refuses the server of another cluster, by the column `system_identifier`.
+pub fn check_identity(cluster: &Cluster, server: &ResultSet, address: &str) -> Result<()> {
     let (found, ours) = (server.parse::<String>(0, "system_identifier")?, &cluster.description);
     if found == ours.system_identifier.to_string() {
         return Ok(());
@@ -107,7 +114,8 @@ fn lossy(found: &ResultSet, row: usize, column: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(found.bytes(row, column)?.map_or(&[][..], |bytes| bytes)).into_owned())
 }
 
-async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
+/// One question and its answer.
+pub async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
     let answers = sql.simple_query(&format!("{SETTINGS}; {question}")).await?;
     answers.into_iter().nth(1).with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }

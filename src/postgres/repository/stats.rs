@@ -29,6 +29,8 @@ pub enum Kind {
     Markers,
     /// What relations were called.
     Names,
+    /// Quiet marks.
+    Quiet,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -44,6 +46,7 @@ impl Kind {
             Some(ObjectKind::Pack(_)) => Self::Packs,
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,
             Some(ObjectKind::Names(_)) => Self::Names,
+            Some(ObjectKind::Quiet(_)) => Self::Quiet,
             None => Self::Foreign,
         }
     }
@@ -282,6 +285,8 @@ mod tests {
             ("base/20260101-000000Z/pack-000002", 500),
             ("base/20260101-000000Z/started.json", 30),
             ("base/20260102-000000Z/manifest.zst", 10),
+            ("names/20260101T000000Z-0123abcd.zst", 19),
+            ("quiet/0000000100000000/0000000008000000-20260101T000000Z.zst", 21),
             ("dumps/postgres/x", 17),
         ] {
             let key = Key::new(format!("main/{key}")).unwrap();
@@ -297,6 +302,7 @@ mod tests {
         assert_eq!(kind(Kind::BackupHistories), Some((1, 13)));
         assert_eq!(kind(Kind::Packs), Some((2, 1500)));
         assert_eq!(kind(Kind::Manifests), Some((1, 10)));
+        assert_eq!((kind(Kind::Names), kind(Kind::Quiet)), (Some((1, 19)), Some((1, 21))));
         assert_eq!(kind(Kind::Foreign), Some((3, 25)));
         assert_eq!(stats.foreign.len(), 3, "{:?}", stats.foreign);
         assert_eq!(stats.kinds.values().map(|size| size.objects).sum::<u64>(), stats.total.objects);

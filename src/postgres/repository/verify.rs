@@ -1,6 +1,6 @@
-//! Is everything of a cluster whole? Backups, names, then WAL, in the order of their keys, so that a verification which was
-//! interrupted goes on where it ended. Manifests, history files and what ought to be there are always checked; of
-//! segments and packs a sample may do.
+//! Is everything of a cluster whole? Backups, names, quiet marks, then WAL, in the order of their keys, so that a
+//! verification which was interrupted goes on where it ended. Manifests, history files and what ought to be there are
+//! always checked; of segments and packs a sample may do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,9 @@ use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::catalog::{BackupDescription, Gap};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
-use crate::postgres::names;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
+use crate::postgres::{names, quiet};
 use crate::repo::ObjectError;
 use crate::storage::{Key, ObjectMeta, StorageError, Walk, get_all};
 
@@ -164,25 +164,30 @@ impl Verification {
             }
             state.found.backups += 1;
         }
-        self.names().await?;
+        self.small(self.cluster.layout.names_folder()).await?;
+        self.small(self.cluster.layout.quiet_folder()).await?;
         let verified = verify_watched(&self.cluster, &mut Watched(self), self.options.workers).await?;
         let mut state = self.state();
         (state.found.gaps, state.found.missing_histories) = (verified.gaps, verified.missing_histories);
         Ok(())
     }
 
-    /// Reads all recordings of names; they are small.
-    async fn names(&self) -> anyhow::Result<()> {
-        let mut walk = Walk::new(self.cluster.layout.names_folder());
+    /// Reads all recordings of names, or all quiet marks.
+    async fn small(&self, folder: String) -> anyhow::Result<()> {
+        let mut walk = Walk::new(folder);
         while let Some(ObjectMeta { key, .. }) = walk.next(self.cluster.repository.storage()).await? {
-            if self.is_done(&key) || !matches!(self.cluster.object_kind(&key), Some(ObjectKind::Names(_))) {
+            let kind = self.cluster.object_kind(&key);
+            if self.is_done(&key) || !matches!(kind, Some(ObjectKind::Names(_) | ObjectKind::Quiet(_))) {
                 continue;
             }
             self.state().mark.begin(key.clone());
-            let read = names::load(&self.cluster, &key).await;
+            let read = match kind {
+                Some(ObjectKind::Quiet(mark)) => quiet::check(&self.cluster, &key, &mark).await,
+                _ => names::load(&self.cluster, &key).await.map(drop),
+            };
             let unread = read.as_ref().is_err_and(|error| find::<StorageError>(error).is_some());
             match read {
-                Ok(_) => (),
+                Ok(()) => (),
                 Err(error) if unread => self.note(key.as_str(), Why::unread(&error))?,
                 Err(error) => self.note(key.as_str(), Why::damaged(one_line(&error)))?,
             }

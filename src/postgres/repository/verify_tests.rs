@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::postgres::repository::testing::{SECOND, damage, example};
+use crate::postgres::types::Lsn;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
-use crate::storage::{MemoryStorage, PutMode, Storage};
+use crate::storage::{MemoryStorage, PutMode, Storage, list_all};
 
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
@@ -67,6 +68,18 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
         assert_eq!((report.found.gaps.len(), report.found.foreign.as_slice()), (1, &["main/base/x".to_string()][..]));
         assert!(!report.sound);
     }
+}
+
+#[tokio::test]
+async fn a_quiet_mark_says_what_its_key_says() {
+    let (cluster, storage) = example().await;
+    let folder = cluster.layout.quiet_group_folder(TimelineId(2), Lsn(0));
+    let marks = list_all(&*storage, &folder).await.unwrap();
+    let object = get_all(&*storage, &Key::new(marks[0].name()).unwrap()).await.unwrap().unwrap();
+    let moved = format!("{folder}0000000000600000-20260102T000000Z.zst");
+    let _ = storage.put(&Key::new(moved.clone()).unwrap(), object.into(), PutMode::CreateOnly).await.unwrap();
+    let report = verified(&cluster, options()).await;
+    assert_eq!(found(&report), [(Trouble::Damaged, moved.as_str(), 0)]);
 }
 
 #[tokio::test]

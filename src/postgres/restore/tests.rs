@@ -144,12 +144,12 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
     }
     let facts = Facts {
         cluster: "main".parse().unwrap(),
-        read_at: description.stopped_at + chrono::TimeDelta::days(1),
         damaged_backups: BTreeMap::new(),
         unfinished_backups: Vec::new(),
         ranges,
         histories: BTreeMap::new(),
         damaged_histories: BTreeMap::new(),
+        quiet: Default::default(),
         backups: vec![description.clone()],
     };
     let segment = SegmentName::from_number(TimelineId(1), 2, description.segment_size);

@@ -2,6 +2,7 @@
 
 mod damage;
 pub mod exact;
+mod idle;
 mod interrupted;
 mod promise;
 mod refused;

@@ -122,10 +122,12 @@ fn a_target_that_is_not_in_the_archive_is_refused_before_anything_is_written() {
         assert!(told.contains(target[1]) && told.contains("in the archived WAL of timeline 1"), "{told}");
         assert!(!data.exists());
     }
-    // Nothing ended after the last mark: everything archived is what that moment had.
-    let late = ["--time", &archive.cluster.sql("select now()")];
-    let restored = restore(&archive.walden, &archive.major, archive.scratch.join("late"), &late);
-    assert_eq!(restored.cluster.rows(), archive.marks[4].with());
+    // Nothing ended after the last mark, but nobody has proven that.
+    for time in [&archive.marks[4].commit_time, &archive.cluster.sql("select now()")] {
+        let told = archive.dry_run(&["--time", time]);
+        assert!(told.contains("after the end of the archived WAL") && !told.contains("proven"), "{told}");
+        assert_eq!(Archive::suggestion(&told, "before"), ["--latest", "--timeline", "1"]);
+    }
 }
 
 #[test]

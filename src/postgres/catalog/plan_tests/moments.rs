@@ -2,7 +2,7 @@
 
 use super::super::testing::SEGMENT;
 use super::super::*;
-use super::world::{NOW, Says, World, name, second};
+use super::world::{Says, World, name, second};
 use super::{forked, latest, says, simple};
 use crate::postgres::types::{Lsn, TimelineId};
 
@@ -54,16 +54,57 @@ fn a_rollback_ends_a_time_as_a_commit_does_and_is_no_transaction_that_is_missed(
 }
 
 #[test]
-fn after_the_last_transaction_everything_is_restored_and_nothing_that_comes_later() {
-    let world = simple();
-    let plan = world.plan(&Request::new(Target::Time(second(120)))).unwrap();
-    assert_eq!((plan.stop, plan.kind, plan.has_target()), (StopAt::End, Kind::Present, false));
-    assert_eq!(plan.wal_end, Some(name(1, 10)), "what is archived later could lie behind the target");
-    let transactions = plan.transactions.unwrap();
-    assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded), (709, None));
-    assert_eq!(world.refused(&Request::new(Target::Time(second(NOW + 1)))).kind, Kind::Future);
+fn after_the_last_transaction_everything_is_restored_where_the_server_proved_that_none_followed() {
+    let mut world = simple();
+    // Its commit is not archived; the one before is.
+    world.quiet = vec![(1, 10 * SEGMENT, 105)];
+    for inclusive in [true, false] {
+        let request = Request { inclusive, ..Request::new(Target::Time(second(105))) };
+        let plan = world.plan(&request).unwrap();
+        assert_eq!((plan.stop, plan.kind, plan.has_target()), (StopAt::End, Kind::Present, false));
+        assert_eq!(plan.wal_end, Some(name(1, 10)), "what is archived later could lie behind the target");
+        let transactions = plan.transactions.unwrap();
+        assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded), (709, None));
+        assert!(plan.warnings.is_empty() && plan.notes[0].contains("until 2026-01-01 00:01:45"), "{:?}", plan.notes);
+    }
     let everything = world.plan(&latest()).unwrap();
     assert_eq!((everything.stop, everything.wal_end, everything.warnings.len()), (StopAt::End, None, 0));
+}
+
+fn quiet_until(refused: &Unreachable) -> Option<u64> {
+    assert_eq!(refused.kind, Kind::Future);
+    assert_eq!(refused.nearest_before.as_ref().unwrap().request.target, Target::Latest);
+    let Reason::BeyondArchive { quiet_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
+    assert_eq!(quiet_until.is_some(), refused.to_string().contains("it is proven until"), "{refused}");
+    quiet_until.map(|until| (until - second(0)).num_seconds() as u64)
+}
+
+#[test]
+fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused() {
+    let mut world = simple();
+    let refused = |world: &World, time: u64| quiet_until(&world.refused(&Request::new(Target::Time(second(time)))));
+    // Also the very time of the last commit: others may have ended at that time or earlier, and follow in the WAL.
+    assert_eq!([refused(&world, 96), refused(&world, 120)], [None, None]);
+    for (mark, expected) in [
+        ((1, 10 * SEGMENT, 105), Some(105)),
+        // Of before what is archived; behind it; another timeline's.
+        ((1, 9 * SEGMENT, 95), None),
+        ((1, 10 * SEGMENT + 8, 105), None),
+        ((2, 9 * SEGMENT, 105), None),
+    ] {
+        world.quiet = vec![mark];
+        assert_eq!(refused(&world, 106), expected, "{mark:?}");
+    }
+}
+
+#[test]
+fn a_mark_of_the_server_that_was_left_proves_nothing_of_the_one_that_follows() {
+    let mut world = simple();
+    world.forks.push((1, 10 * SEGMENT, true));
+    world.quiet = vec![(1, 10 * SEGMENT, 105)];
+    assert_eq!(quiet_until(&world.refused(&Request::new(Target::Time(second(100))))), None);
+    let old = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..Request::new(Target::Time(second(100))) };
+    assert_eq!(world.plan(&old).unwrap().kind, Kind::Present);
 }
 
 #[test]
@@ -121,7 +162,10 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
     }
     assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
     world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
-    assert_eq!(stop(&world, Target::Time(second(110)), true), StopAt::End);
+    world.quiet = vec![(1, 10 * SEGMENT, 105)];
+    assert_eq!(quiet_until(&world.refused(&Request::new(Target::Time(second(100))))), None, "an end may be lost");
+    world.quiet = vec![(1, 9 * SEGMENT + 0x300, 105)];
+    assert_eq!(stop(&world, Target::Time(second(100)), true), StopAt::End);
     assert_eq!(stop(&world, Target::Latest, true), StopAt::End);
 }
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::testing::SEGMENT;
 use super::super::*;
-use crate::postgres::layout::BackupId;
+use crate::postgres::layout::{BackupId, QuietMark};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp};
 
@@ -24,8 +24,9 @@ pub fn second(n: u64) -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(n as i64)
 }
 
-/// When the facts are read.
-pub const NOW: u64 = 150;
+fn quiet_mark(timeline: u32, lsn: u64, time: u64) -> QuietMark {
+    QuietMark { timeline: TimelineId(timeline), lsn: Lsn(lsn), time: second(time) }
+}
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +110,8 @@ pub struct World {
     pub unknown: Vec<(u32, u64)>,
     /// Where WAL is broken: timeline, segment, LSN.
     pub broken: Option<(u32, u64, u64)>,
+    /// Quiet marks: timeline, LSN, second. All of them true.
+    pub quiet: Vec<(u32, u64, u64)>,
 }
 
 /// Where the model says that replay stops.
@@ -138,13 +141,13 @@ impl World {
         let known = self.forks.iter().enumerate().filter(|(_, fork)| fork.2).map(|(at, _)| at as u32 + 2);
         Facts {
             cluster: "main".parse().unwrap(),
-            read_at: second(NOW),
             backups: self.backups.clone(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),
             ranges,
             histories: known.map(|timeline| (TimelineId(timeline), self.history(timeline))).collect(),
             damaged_histories: BTreeMap::new(),
+            quiet: self.quiet.iter().map(|(timeline, lsn, time)| quiet_mark(*timeline, *lsn, *time)).collect(),
         }
     }
 
@@ -312,6 +315,11 @@ impl World {
         })
     }
 
+    /// Whether a mark proves that nothing behind the archived WAL ended by a time.
+    fn is_quiet(&self, timeline: u32, end: u64, time: DateTime<Utc>) -> bool {
+        self.quiet.iter().any(|(of, lsn, until)| *of == timeline && *lsn <= end && time <= second(*until))
+    }
+
     /// Which backup, and where replay stops, if the target can be reached exactly.
     pub fn expected(&self, request: &Request) -> Option<(BackupId, Stops)> {
         let timeline = self.timeline(request)?;
@@ -336,7 +344,7 @@ impl World {
             (Some(stops), _) => stops,
             (None, Target::Immediate) => Stops::End,
             (None, Target::Latest) if !resumes => Stops::End,
-            (None, Target::Time(time)) if !resumes && *time <= second(NOW) => Stops::End,
+            (None, Target::Time(time)) if !resumes && self.is_quiet(timeline, end * SEGMENT, *time) => Stops::End,
             (None, Target::Lsn(lsn)) if !request.inclusive && lsn.0 <= end * SEGMENT => Stops::End,
             _ => return None,
         };
@@ -399,7 +407,10 @@ impl Moments for World {
 
     fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown> {
         let this = lsn.0 / SEGMENT;
-        let kept = |number: &u64| self.segments.contains_key(&(timeline.0, *number));
+        // None of a timeline lies before its beginning, though this world may have some of that name.
+        let kept = |number: &u64| {
+            self.read(timeline.0, *number) == timeline.0 && self.segments.contains_key(&(timeline.0, *number))
+        };
         let commits = |number: u64| -> Result<Vec<Commit>, Unknown> {
             let records = self.indexed(timeline.0, number)?;
             Ok(records.iter().filter_map(Rec::commit).collect())

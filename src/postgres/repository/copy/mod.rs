@@ -22,12 +22,13 @@ use crate::postgres::cluster::{Cluster, NotRegistered};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
+use crate::postgres::{names, quiet};
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
 use super::Crew;
 pub use proof::{Continuity, Proof, Snapshot, Verdict};
-use transfer::Copier;
+use transfer::{Copier, Group};
 pub use transfer::{Count, Counts, Failure, Side};
 
 /// What is copied, and its bounds.
@@ -158,9 +159,10 @@ pub async fn copy(
     for backup in &before.backups {
         copier.backup(&before, backup).await?;
     }
-    all_names(&copier).await?;
+    all_small(&copier, Group::Names, names::KIND).await?;
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
+        all_small(&copier, Group::Quiet, quiet::KIND).await?;
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -200,13 +202,14 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
     Ok(())
 }
 
-/// Copies all recordings of names.
-async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<()> {
+/// Copies all recordings of names, or all quiet marks.
+async fn all_small(copier: &Arc<Copier>, group: Group, kind: &'static str) -> anyhow::Result<()> {
     let mut crew = Crew::new(copier.workers);
-    let mut walk = Walk::new(copier.source.layout.names_folder());
+    let layout = &copier.source.layout;
+    let mut walk = Walk::new(if group == Group::Quiet { layout.quiet_folder() } else { layout.names_folder() });
     while let Some(meta) = walk.next(copier.source.repository.storage()).await? {
         let copier = copier.clone();
-        crew.add(async move { copier.names(meta.key).await }).await?;
+        crew.add(async move { copier.small(meta.key, group, kind).await }).await?;
     }
     crew.finish().await?;
     Ok(())

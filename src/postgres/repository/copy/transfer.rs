@@ -19,7 +19,6 @@ use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
-use crate::postgres::names;
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
@@ -69,6 +68,8 @@ pub struct Counts {
     pub backups: Count,
     /// Recordings of names.
     pub names: Count,
+    /// Quiet marks.
+    pub quiet: Count,
 }
 
 /// How an object came to be at the destination, or how it is known that it is.
@@ -81,12 +82,13 @@ enum Came {
     NotRead,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Group {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
     Wal,
     Packs,
     Backups,
     Names,
+    Quiet,
 }
 
 #[derive(Debug, Default)]
@@ -151,6 +153,7 @@ impl Copier {
             Group::Packs => &mut tally.counts.packs,
             Group::Backups => &mut tally.counts.backups,
             Group::Names => &mut tally.counts.names,
+            Group::Quiet => &mut tally.counts.quiet,
         };
         match came {
             Came::Copied => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
@@ -258,13 +261,13 @@ impl Copier {
         }
     }
 
-    /// Copies a recording of names, unless it is there: its name is random.
-    pub async fn names(&self, key: Key) -> anyhow::Result<bool> {
+    /// Copies a recording of names, whose name is random, or a quiet mark, whose name says it all; unless it is there.
+    pub async fn small(&self, key: Key, group: Group, kind: &str) -> anyhow::Result<bool> {
         if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
-            return Ok(self.count(Group::Names, 0, Came::NotRead));
+            return Ok(self.count(group, 0, Came::NotRead));
         }
         let Some(object) = self.read(&key).await? else { return Ok(false) };
-        if let Err(error) = self.source.repository.verify(&key, names::KIND, object.clone()).await {
+        if let Err(error) = self.source.repository.verify(&key, kind, object.clone()).await {
             return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error.into()));
         }
         let size = object.len() as u64;
@@ -272,7 +275,7 @@ impl Copier {
             PutOutcome::Stored => Came::Copied,
             PutOutcome::AlreadyExists => Came::NotRead,
         };
-        Ok(self.count(Group::Names, size, came))
+        Ok(self.count(group, size, came))
     }
 
     fn phase(&self, phase: String) {

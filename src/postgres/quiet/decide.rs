@@ -1,0 +1,99 @@
+//! Which mark to store, if any.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::read::Reading;
+use crate::postgres::layout::QuietMark;
+use crate::postgres::types::{Lsn, TimelineId};
+
+/// Between two marks for the same place at least.
+const LEAST: TimeDelta = TimeDelta::seconds(60);
+/// And this part of the time that has been quiet, so that a quiet night makes dozens of marks, not hundreds.
+const PART: i32 = 8;
+
+/// The first of the readings since which no transaction has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub timeline: TimelineId,
+    pub lsn: Lsn,
+    pub xmax: u64,
+    pub since: DateTime<Utc>,
+    /// Time of the last mark that was stored.
+    pub marked: Option<DateTime<Utc>>,
+}
+
+/// What to remember after a reading.
+pub fn decide(memory: Option<Memory>, reading: &Reading) -> Option<Memory> {
+    let Reading { time, timeline, lsn, xmax, flushed } = *reading;
+    let same = memory.filter(|first| (first.timeline, first.xmax) == (timeline, xmax));
+    same.or_else(|| flushed.then_some(Memory { timeline, lsn, xmax, since: time, marked: None }))
+}
+
+impl Memory {
+    /// The mark to store after a reading that this is remembered of; `marked` is its time once it is stored. Marks are made
+    /// only where they help: when everything before the first place since which no transaction has ended is archived.
+    pub fn due(&self, reading: &Reading, archived: Option<Lsn>) -> Option<QuietMark> {
+        let pause = |marked: DateTime<Utc>| LEAST.max((marked - self.since) / PART);
+        let is_due = self.marked.is_none_or(|marked| reading.time >= marked + pause(marked));
+        let helps = archived.is_some_and(|archived| self.lsn <= archived);
+        (is_due && helps).then_some(QuietMark { timeline: self.timeline, lsn: self.lsn, time: reading.time })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn reading(second: i64, lsn: u64, xmax: u64) -> Reading {
+        Reading { time: at(second), timeline: TimelineId(1), lsn: Lsn(lsn), xmax, flushed: true }
+    }
+
+    /// The marks that readings make, as place and second.
+    fn marks(readings: &[(Reading, u64)]) -> Vec<(u64, i64)> {
+        let mut memory: Option<Memory> = None;
+        let mut made = Vec::new();
+        for (reading, archived) in readings {
+            memory = decide(memory, reading);
+            let mark = memory.and_then(|first| first.due(reading, Some(Lsn(*archived))));
+            if let (Some(first), Some(mark)) = (&mut memory, mark) {
+                first.marked = Some(mark.time);
+            }
+            made.extend(mark.map(|mark| (mark.lsn.0, (mark.time - at(0)).num_seconds())));
+        }
+        made
+    }
+
+    #[test]
+    fn a_mark_is_made_where_everything_before_is_archived() {
+        assert_eq!(marks(&[(reading(1, 110, 7), 100)]), []);
+        assert_eq!(marks(&[(reading(1, 100, 7), 100)]), [(100, 1)]);
+        assert_eq!(decide(None, &reading(1, 100, 7)).unwrap().due(&reading(1, 100, 7), None), None);
+        // What the server writes by itself ends no transaction.
+        assert_eq!(marks(&[(reading(1, 100, 7), 100), (reading(61, 150, 7), 100)]), [(100, 1), (100, 61)]);
+        assert_eq!(marks(&[(reading(1, 110, 7), 100), (reading(2, 150, 7), 120)]), [(110, 2)]);
+    }
+
+    #[test]
+    fn after_a_transaction_or_a_promotion_the_place_is_a_new_one() {
+        assert_eq!(marks(&[(reading(1, 100, 7), 100), (reading(99, 150, 8), 100)]), [(100, 1)]);
+        let promoted = Reading { timeline: TimelineId(2), ..reading(99, 150, 7) };
+        assert_eq!(marks(&[(reading(1, 100, 7), 100), (promoted, 100)]), [(100, 1)]);
+        let unflushed = Reading { flushed: false, ..reading(1, 110, 7) };
+        assert_eq!(marks(&[(unflushed, 100), (reading(2, 150, 7), 120)]), [], "a crash could take it back");
+        assert_eq!(marks(&[(reading(1, 110, 7), 100), (unflushed, 120)]), [(110, 1)], "the first one matters");
+    }
+
+    #[test]
+    fn the_longer_it_is_quiet_the_fewer_marks_are_made() {
+        let night: Vec<(Reading, u64)> = (0..12 * 60).map(|minute| (reading(minute * 60, 100, 7), 100)).collect();
+        let made = marks(&night);
+        assert_eq!(made[..4], [(100, 0), (100, 60), (100, 120), (100, 180)]);
+        assert!((30..60).contains(&made.len()), "{}", made.len());
+        let late = made.last().unwrap().1;
+        assert!(late > 12 * 3600 * 7 / 8 - 60, "{late}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Quiet marks in the repository: one object each, whose key says it all.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::decide::{Memory, decide};
+use super::read::read;
+use crate::codec::seal;
+use crate::postgres::catalog::load::quiet_marks;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::index::Index;
+use crate::postgres::layout::QuietMark;
+use crate::postgres::names::Resolve;
+use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
+use crate::storage::{Body, Key, PutMode};
+
+/// Kind of the objects.
+pub const KIND: &str = "quiet";
+/// zstd level.
+const LEVEL: i32 = 3;
+
+/// What the envelope tells (`about` of kind `quiet`), and the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct QuietDescription {
+    system_identifier: SystemIdentifier,
+    timeline: TimelineId,
+    lsn: Lsn,
+    time: DateTime<Utc>,
+    /// With these the next service goes on.
+    xmax: u64,
+    since: DateTime<Utc>,
+}
+
+impl QuietDescription {
+    fn mark(&self) -> QuietMark {
+        QuietMark { timeline: self.timeline, lsn: self.lsn, time: self.time }
+    }
+
+    fn memory(&self) -> Memory {
+        let Self { timeline, lsn, xmax, since, .. } = *self;
+        Memory { timeline, lsn, xmax, since, marked: Some(self.time) }
+    }
+}
+
+/// Asks the server whether it is quiet, remembers what it says, and stores a mark if one is due; the time that it proves.
+/// Errors: the server or the store did not answer, or the index cannot be read.
+pub async fn observe(
+    cluster: &Cluster,
+    index: &Arc<Index>,
+    resolve: Resolve<'_>,
+    memory: &mut Option<Memory>,
+) -> anyhow::Result<Option<DateTime<Utc>>> {
+    let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
+    let index = index.clone();
+    let state = tokio::task::spawn_blocking(move || index.state()).await??;
+    let own = state.positions.iter().find(|position| position.timeline == reading.timeline);
+    let archived = own.map(|position| position.archived.end(cluster.description.segment_size));
+    if let Some(archived) = archived.filter(|_| memory.is_none()) {
+        *memory = recall(cluster, reading.timeline, archived).await?;
+    }
+    *memory = decide(*memory, &reading);
+    let Some(first) = memory else { return Ok(None) };
+    let Some(mark) = first.due(&reading, archived) else { return Ok(None) };
+    store(cluster, &mark, first).await?;
+    first.marked = Some(mark.time);
+    Ok(Some(mark.time))
+}
+
+/// What an earlier service remembered when it stored the last mark; what it proves is archived, so no crash took it back.
+async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<Memory>> {
+    let marks = quiet_marks(cluster, timeline, archived).await?;
+    let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
+    Ok(load(cluster, &cluster.layout.quiet(last), last).await?.map(|about| about.memory()))
+}
+
+/// Stores a mark. Errors: the store did not answer.
+pub async fn store(cluster: &Cluster, mark: &QuietMark, first: &Memory) -> anyhow::Result<()> {
+    let QuietMark { timeline, lsn, time } = *mark;
+    let (system_identifier, Memory { xmax, since, .. }) = (cluster.description.system_identifier, *first);
+    let about = serde_json::to_value(QuietDescription { system_identifier, timeline, lsn, time, xmax, since })?;
+    let body = format!("{about}\n");
+    let sealed = seal(KIND, about, &mut body.as_bytes(), body.len() as u64, LEVEL)?;
+    let body = Body(vec![sealed.envelope, sealed.body]);
+    // One that is there already says the same.
+    let _ = cluster.repository.storage().put(&cluster.layout.quiet(mark), body, PutMode::CreateOnly).await?;
+    Ok(())
+}
+
+/// Checks the object of a mark. Errors: it is damaged or another's, or the store did not answer.
+pub async fn check(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<()> {
+    load(cluster, key, mark).await.map(drop)
+}
+
+async fn load(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<Option<QuietDescription>> {
+    let Some((header, _)) = cluster.repository.read_small(key, KIND).await? else { return Ok(None) };
+    let about: QuietDescription =
+        serde_json::from_value(header.about).with_context(|| format!("object \"{key}\" does not hold a quiet mark"))?;
+    ensure!(
+        (about.mark(), about.system_identifier) == (*mark, cluster.description.system_identifier),
+        "object \"{key}\" holds the quiet mark \"{}\" of the server with system identifier {}",
+        about.mark(),
+        about.system_identifier
+    );
+    Ok(Some(about))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::archive::testing::cluster_in;
+    use crate::storage::MemoryStorage;
+
+    #[tokio::test]
+    async fn a_service_that_is_started_anew_goes_on_from_the_last_mark() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        let timeline = TimelineId(1);
+        let time = |second: i64| DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap();
+        let recalled = async |archived: u64| recall(&cluster, timeline, Lsn(archived)).await.unwrap();
+        assert_eq!(recalled(1 << 24).await, None);
+        for (lsn, second, xmax) in [(100, 9, 7), (200, 1, 8), (200, 2, 8), (300, 3, 9)] {
+            let mark = QuietMark { timeline, lsn: Lsn(lsn), time: time(second) };
+            let first = Memory { timeline, lsn: mark.lsn, xmax, since: time(0), marked: None };
+            store(&cluster, &mark, &first).await.unwrap();
+        }
+        let expected = Memory { timeline, lsn: Lsn(200), xmax: 8, since: time(0), marked: Some(time(2)) };
+        assert_eq!(recalled(250).await, Some(expected));
+    }
+}
