@@ -6,4 +6,4 @@ mod store;
 
 pub use read::{Resolve, read};
 pub(super) use read::{ask, check_identity, read_timeline};
-pub use store::{KIND, NamesDescription, load, record, record_alone};
+pub use store::{KIND, LONGEST, NamesDescription, load, record, record_alone};

@@ -19,6 +19,8 @@ use crate::storage::{Body, Key, PutMode};
 
 /// Kind of the objects.
 pub const KIND: &str = "quiet";
+/// Bytes of a mark's body at most.
+pub const LONGEST: u64 = 4096;
 /// zstd level.
 const LEVEL: i32 = 3;
 
@@ -95,7 +97,7 @@ pub async fn check(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Re
 }
 
 async fn load(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<Option<QuietDescription>> {
-    let Some((header, _)) = cluster.repository.read_small(key, KIND).await? else { return Ok(None) };
+    let Some((header, _)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
     let about: QuietDescription =
         serde_json::from_value(header.about).with_context(|| format!("object \"{key}\" does not hold a quiet mark"))?;
     ensure!(

@@ -75,7 +75,8 @@ async fn a_quiet_mark_says_what_its_key_says() {
     let (cluster, storage) = example().await;
     let folder = cluster.layout.quiet_group_folder(TimelineId(2), Lsn(0));
     let marks = list_all(&*storage, &folder).await.unwrap();
-    let object = get_all(&*storage, &Key::new(marks[0].name()).unwrap()).await.unwrap().unwrap();
+    let object =
+        crate::storage::get_all(&*storage, &Key::new(marks[0].name()).unwrap(), 1 << 20).await.unwrap().unwrap();
     let moved = format!("{folder}0000000000600000-20260102T000000Z.zst");
     let _ = storage.put(&Key::new(moved.clone()).unwrap(), object.into(), PutMode::CreateOnly).await.unwrap();
     let report = verified(&cluster, options()).await;
@@ -109,7 +110,7 @@ async fn a_sample_is_drawn_only_from_what_is_read() {
     let (cluster, storage) = example().await;
     // Of an interrupted backup, and one that no manifest names.
     let pack = Key::new(PACK).unwrap();
-    let content = get_all(&*storage, &pack).await.unwrap().unwrap();
+    let content = crate::storage::get_all(&*storage, &pack, u64::MAX).await.unwrap().unwrap();
     for folder in ["20260103-000000Z", "20260101-000000Z"] {
         for number in 100..150 {
             let key = Key::new(format!("main/base/{folder}/pack-{number:06}")).unwrap();

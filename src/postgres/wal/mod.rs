@@ -4,9 +4,9 @@
 //! little-endian machines with blocks of 8 KiB. Record layouts are those of the headers named at each part.
 
 mod bytes;
+mod checksum;
 mod created;
 mod decoder;
-mod endings;
 mod ends;
 mod facts;
 mod fit;
@@ -29,7 +29,6 @@ mod transactions;
 
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
-pub use endings::{Ending, EndingFinder, Endings, RestorePoint};
 pub use ends::{ENDED, Ended, Ends};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;

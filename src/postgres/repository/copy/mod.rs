@@ -159,10 +159,10 @@ pub async fn copy(
     for backup in &before.backups {
         copier.backup(&before, backup).await?;
     }
-    all_small(&copier, Group::Names, names::KIND).await?;
+    all_small(&copier, Group::Names).await?;
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
-        all_small(&copier, Group::Quiet, quiet::KIND).await?;
+        all_small(&copier, Group::Quiet).await?;
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -203,13 +203,17 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
 }
 
 /// Copies all recordings of names, or all quiet marks.
-async fn all_small(copier: &Arc<Copier>, group: Group, kind: &'static str) -> anyhow::Result<()> {
+async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<()> {
     let mut crew = Crew::new(copier.workers);
     let layout = &copier.source.layout;
-    let mut walk = Walk::new(if group == Group::Quiet { layout.quiet_folder() } else { layout.names_folder() });
+    let (folder, kind, most) = match group {
+        Group::Quiet => (layout.quiet_folder(), quiet::KIND, quiet::LONGEST),
+        _ => (layout.names_folder(), names::KIND, names::LONGEST),
+    };
+    let mut walk = Walk::new(folder);
     while let Some(meta) = walk.next(copier.source.repository.storage()).await? {
         let copier = copier.clone();
-        crew.add(async move { copier.small(meta.key, group, kind).await }).await?;
+        crew.add(async move { copier.small(meta.key, group, (kind, most)).await }).await?;
     }
     crew.finish().await?;
     Ok(())
