@@ -45,9 +45,11 @@ pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(S
     Ok((Server { info, major, version, standby, started_at, outside }, physical))
 }
 
-/// The server's clock.
+/// The server's clock. A standby's may be behind the primary's, whose clock commit times are of: never earlier than the
+/// last commit that it replayed.
 pub async fn clock(sql: &mut Connection) -> anyhow::Result<DateTime<Utc>> {
-    let question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS now";
+    let question = "SELECT to_char(greatest(clock_timestamp(), pg_last_xact_replay_timestamp()) AT TIME ZONE 'UTC', \
+                    'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS now";
     let answer = ask(sql, question).await?;
     let text: String = answer.parse(0, "now")?;
     text.parse().with_context(|| format!("the server's clock says \"{text}\""))

@@ -4,6 +4,6 @@
 mod read;
 mod store;
 
-pub use read::{Resolve, read};
+pub use read::Resolve;
 pub(super) use read::{ask, check_identity, read_timeline};
 pub use store::{KIND, LONGEST, NamesDescription, load, record, record_alone};

@@ -38,32 +38,46 @@ const RELATIONS: &str = "SELECT c.oid, pg_relation_filenode(c.oid) AS file, c.re
     WHERE d.datname = current_database() AND c.relkind IN ('r', 'i', 't', 'm', 'S') AND c.relpersistence <> 't' \
     AND pg_relation_filenode(c.oid) >= 16384";
 
-/// Names of all databases and relations, and the place in the WAL up to which they are at least as new. A database that
-/// cannot be asked is passed over, and told in the log. Errors: the server cannot be asked, or is another cluster's.
-pub async fn read(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Recording> {
+/// Where the WAL is, and the names of all databases there.
+pub struct Databases {
+    /// Of the databases themselves; other names that are read now are at least as new.
+    pub recording: Recording,
+    /// Those that can be asked for their relations.
+    pub open: Vec<String>,
+}
+
+/// Reads the names of all databases. Errors: the server cannot be asked, or is another cluster's.
+pub async fn read_databases(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Databases> {
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let server = ask(&mut sql, SERVER).await?;
     check_identity(cluster, &server, sql.server())?;
     let lsn = server.parse(0, "lsn")?;
     let timeline = read_timeline(&server, if server.text(0, "standby")? == Some("t") { 10 } else { 16 })?;
-    let databases = ask(&mut sql, DATABASES).await?;
+    let found = ask(&mut sql, DATABASES).await?;
     sql.close().await?;
-    let mut recording = Recording { timeline, lsn, names: Vec::new() };
-    for row in 0..databases.rows.len() {
-        let (oid, name) = (databases.parse(row, "oid")?, lossy(&databases, row, "datname")?);
+    let mut databases = Databases { recording: Recording { timeline, lsn, names: Vec::new() }, open: Vec::new() };
+    for row in 0..found.rows.len() {
+        let (oid, name) = (found.parse(row, "oid")?, lossy(&found, row, "datname")?);
         let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
-        recording.names.push((key, Held::Database(name.clone())));
-        if databases.text(row, "datallowconn")? != Some("t") {
-            continue;
-        }
-        match read_database(resolve()?, &name).await {
-            Ok(relations) => recording.names.extend(relations),
-            // Dropped meanwhile.
-            Err(error) if is_gone(&error) => (),
-            Err(error) => tracing::info!("the names in database \"{name}\" cannot be read: {error:#}"),
+        databases.recording.names.push((key, Held::Database(name.clone())));
+        if found.text(row, "datallowconn")? == Some("t") {
+            databases.open.push(name);
         }
     }
-    Ok(recording)
+    Ok(databases)
+}
+
+/// The names of a database's relations; none of one that cannot be asked, which is told in the log.
+pub async fn read_relations(resolve: Resolve<'_>, database: &str) -> Result<Vec<(RelFileLocator, Held)>> {
+    match read_database(resolve()?, database).await {
+        Ok(relations) => Ok(relations),
+        // Dropped meanwhile.
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => {
+            tracing::info!("the names in database \"{database}\" cannot be read: {error:#}");
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// The column `timeline`, in digits of that radix.

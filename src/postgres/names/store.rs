@@ -7,7 +7,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::read::{Resolve, read};
+use super::read::{Databases, Resolve, read_databases, read_relations};
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, read_names};
@@ -44,23 +44,40 @@ struct Line {
     held: Held,
 }
 
-/// Reads the server's names, and stores those that the index, which must be up to date, does not know; how many that
-/// were. Errors: the server or the store did not answer.
+/// Reads the server's names, database by database, and stores those that the index, which must be up to date, does not
+/// know; how many that were. Errors: the server or the store did not answer.
 pub async fn record(cluster: &Cluster, index: &Arc<Index>, resolve: Resolve<'_>) -> anyhow::Result<u64> {
-    let mut recording = read(cluster, resolve).await?;
-    let known = index.clone();
-    let recording = tokio::task::spawn_blocking(move || {
-        known.keep_new_names(&mut recording)?;
-        anyhow::Ok(recording)
-    });
-    let recording = recording.await??;
-    for names in recording.names.chunks(MOST) {
-        let part = Recording { names: names.to_vec(), ..recording };
-        let key = store(cluster, &part).await?;
-        let index = index.clone();
-        tokio::task::spawn_blocking(move || index.add_names(key.as_str(), &part)).await??;
+    let Databases { recording, open } = read_databases(cluster, resolve).await?;
+    let (timeline, lsn) = (recording.timeline, recording.lsn);
+    let mut new = only_new(index, recording).await?;
+    let mut count = 0;
+    for database in open {
+        let names = read_relations(resolve, &database).await?;
+        new.names.append(&mut only_new(index, Recording { timeline, lsn, names }).await?.names);
+        while new.names.len() >= MOST {
+            let rest = new.names.split_off(MOST);
+            count += keep(cluster, index, new).await?;
+            new = Recording { timeline, lsn, names: rest };
+        }
     }
-    Ok(recording.names.len() as u64)
+    Ok(count + keep(cluster, index, new).await?)
+}
+
+async fn only_new(index: &Arc<Index>, mut recording: Recording) -> anyhow::Result<Recording> {
+    let index = index.clone();
+    let look = move || index.keep_new_names(&mut recording).map(|()| recording);
+    tokio::task::spawn_blocking(look).await?
+}
+
+/// Stores names, if there are any, and puts them into the index.
+async fn keep(cluster: &Cluster, index: &Arc<Index>, names: Recording) -> anyhow::Result<u64> {
+    if names.names.is_empty() {
+        return Ok(0);
+    }
+    let key = store(cluster, &names).await?;
+    let (index, count) = (index.clone(), names.names.len() as u64);
+    tokio::task::spawn_blocking(move || index.add_names(key.as_str(), &names)).await??;
+    Ok(count)
 }
 
 /// [`record`] where no index is at hand: with the one in `folder` if that can be used, else after reading all names that

@@ -243,13 +243,13 @@ pub async fn ask(socket: &Path, request: Request) -> Reply {
 }
 
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("waited half a minute in vain until {what}");
+    panic!("waited two minutes in vain until {what}");
 }
 
 pub fn number(number: u32) -> String {

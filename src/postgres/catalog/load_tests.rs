@@ -1,0 +1,171 @@
+//! Tests of what is read of a repository.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::codec::{Sealed, seal};
+use crate::postgres::catalog::testing;
+use crate::repo::Repository;
+use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::{MemoryStorage, PutMode, Storage};
+
+async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
+    let storage = Arc::new(MemoryStorage::default());
+    let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+    (Cluster::register(repository, testing::cluster_description()).await.unwrap().0, storage)
+}
+
+fn sealed(kind: &str, about: serde_json::Value, content: &str) -> Sealed {
+    seal(kind, about, &mut content.as_bytes(), content.len() as u64, 1).unwrap()
+}
+
+async fn put(storage: &MemoryStorage, key: &Key, bytes: Vec<u8>) {
+    let _ = storage.put(key, bytes.into(), PutMode::CreateOnly).await.unwrap();
+}
+
+fn whole(object: &Sealed) -> Vec<u8> {
+    [object.envelope.clone(), object.body.clone()].concat()
+}
+
+#[tokio::test]
+async fn complete_damaged_and_unfinished_backups_are_three_answers() {
+    let (cluster, storage) = cluster().await;
+    let backup = testing::backup("20260102-000000Z");
+    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+    let cut: BackupId = "20260101-000000Z".parse().unwrap();
+    put(&storage, &cluster.layout.manifest(&cut), whole(&object)[..50].to_vec()).await;
+    let moved: BackupId = "20260103-000000Z".parse().unwrap();
+    put(&storage, &cluster.layout.manifest(&moved), whole(&object)).await;
+    let started: BackupId = "20260104-000000Z".parse().unwrap();
+    put(&storage, &cluster.layout.started(&started), b"{}".to_vec()).await;
+    let loaded = load_backups(&cluster).await.unwrap();
+    assert_eq!(loaded.complete, [backup]);
+    assert_eq!(loaded.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [cut, moved]);
+    assert!(loaded.damaged[1].1.contains("moved"), "{:?}", loaded.damaged);
+    assert_eq!(loaded.unfinished, [started]);
+}
+
+#[tokio::test]
+async fn only_what_is_new_or_was_not_whole_is_read_again() {
+    let (cluster, storage) = cluster().await;
+    let backups = ["20260101-000000Z", "20260102-000000Z"].map(testing::backup);
+    let object = |backup: &BackupDescription| whole(&sealed(manifest::KIND, serde_json::to_value(backup).unwrap(), ""));
+    let manifests = backups.each_ref().map(|backup| cluster.layout.manifest(&backup.id));
+    put(&storage, &manifests[0], object(&backups[0])).await;
+    put(&storage, &manifests[1], b"cut".to_vec()).await;
+    let mut loaded = load_backups(&cluster).await.unwrap();
+    assert_eq!((loaded.complete.len(), loaded.damaged.len()), (1, 1));
+    for manifest in &manifests {
+        storage.delete(manifest).await.unwrap();
+    }
+    put(&storage, &manifests[0], b"not looked at".to_vec()).await;
+    put(&storage, &manifests[1], object(&backups[1])).await;
+    loaded.refresh(&cluster).await.unwrap();
+    assert_eq!((loaded.complete.as_slice(), loaded.damaged.len()), (&backups[..], 0));
+    storage.delete(&manifests[0]).await.unwrap();
+    loaded.refresh(&cluster).await.unwrap();
+    assert_eq!(loaded.complete, backups[1..]);
+
+    let (second, third) = (TimelineId(2), TimelineId(3));
+    let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
+    let history = whole(&sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
+    put(&storage, &key(second), history.clone()).await;
+    put(&storage, &key(third), b"cut".to_vec()).await;
+    let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
+    assert_eq!((loaded.known.len(), loaded.damaged.len()), (1, 1));
+    storage.delete(&key(second)).await.unwrap();
+    storage.delete(&key(third)).await.unwrap();
+    put(&storage, &key(third), history).await;
+    loaded.refresh(&cluster, &[second, third]).await.unwrap();
+    assert_eq!((loaded.known.len(), loaded.damaged.len()), (2, 0));
+    loaded.refresh(&cluster, &[third]).await.unwrap();
+    assert_eq!(loaded.known.keys().copied().collect::<Vec<_>>(), [third]);
+}
+
+#[tokio::test]
+async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
+    let (cluster, storage) = cluster().await;
+    let names = [
+        "000000010000000000000002",
+        "000000010000000000000003",
+        "000000010000000000000005",
+        "000000010000000100000000",
+        "000000020000000000000003",
+        "000000010000000000000003.partial",
+        "000000010000000000000002.00000028.backup",
+        "00000002.history",
+    ];
+    for name in names {
+        put(&storage, &cluster.layout.wal(&name.parse().unwrap()), b"x".to_vec()).await;
+    }
+    put(&storage, &Key::new("main/wal/0000000100000000/stray.txt").unwrap(), b"x".to_vec()).await;
+    let loaded = load_wal(&cluster).await.unwrap();
+    let shown: Vec<String> = loaded.ranges.iter().map(|r| format!("{}..{}", r.first, r.last)).collect();
+    let expected = [
+        "000000010000000000000002..000000010000000000000003",
+        "000000010000000000000005..000000010000000000000005",
+        "000000010000000100000000..000000010000000100000000",
+        "000000020000000000000003..000000020000000000000003",
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!((loaded.partials.len(), loaded.histories.len()), (1, 1));
+    assert_eq!(loaded.foreign, ["main/wal/0000000100000000/stray.txt"]);
+    let histories = load_histories(&cluster, &loaded.histories).await.unwrap();
+    assert!(histories.known.is_empty() && histories.damaged.len() == 1);
+}
+
+#[tokio::test]
+async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none() {
+    let (cluster, storage) = cluster().await;
+    for name in ["000000010000000700000002", "000000020000000800000000"] {
+        put(&storage, &cluster.layout.wal(&name.parse().unwrap()), b"x".to_vec()).await;
+    }
+    for mark in [
+        "0000000100000006/0000000600000000-20260101T000006Z",
+        "0000000100000007/0000000703000000-20260101T000007Z",
+        "0000000100000007/0000000703000000-20260101T000005Z",
+        // Far before the end.
+        "0000000200000006/0000000600000000-20260101T000009Z",
+        "0000000200000007/00000007FF000000-20260101T000008Z",
+        "0000000200000008/stray",
+    ] {
+        put(&storage, &Key::new(format!("main/quiet/{mark}.zst")).unwrap(), b"x".to_vec()).await;
+    }
+    let quiet = load(&cluster).await.unwrap().quiet;
+    let until = |timeline, lsn: u64| {
+        let until = quiet.until(TimelineId(timeline), Lsn(lsn));
+        until.map(|time| time.format("%S").to_string())
+    };
+    let text = |text: &str| Some(text.to_string());
+    assert_eq!([until(1, 7 << 32), until(1, 0x7_0300_0000)], [text("06"), text("07")]);
+    assert_eq!([until(2, 7 << 32), until(2, 8 << 32)], [None, text("08")]);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
+    let (cluster, storage) = cluster().await;
+    let backup = testing::backup("20260102-000000Z");
+    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+    let history = sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
+    put(&storage, &cluster.layout.wal(&"00000002.history".parse().unwrap()), whole(&history)).await;
+    for stop_at in 0.. {
+        // Opening reads the marker and cluster.json first: two calls.
+        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at + 2, CrashPoint::Before));
+        let repository = Repository::open(faulty.clone()).await.unwrap();
+        let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let everything = async {
+            let wal = load_wal(&cluster).await?;
+            let histories = load_histories(&cluster, &wal.histories).await?;
+            anyhow::Ok((load_backups(&cluster).await?, histories))
+        };
+        let loaded = everything.await;
+        if !faulty.stopped() {
+            let (backups, histories) = loaded.unwrap();
+            assert_eq!((backups.complete.len(), histories.known.len()), (1, 1));
+            return;
+        }
+        assert!(loaded.is_err(), "call {stop_at}");
+    }
+}
