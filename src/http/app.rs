@@ -13,11 +13,12 @@ use super::restores::Restores;
 use super::status::Seen;
 use super::tokens::Tokens;
 use super::web::Sessions;
-use crate::error::{hints, one_line};
+use crate::error::{find, hints, one_line};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unreachable, expected_seconds,
+    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
+    expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -72,9 +73,18 @@ impl App {
         let unknown = |error: &dyn std::fmt::Display| Problem::new(Kind::Unknown, format!("it did not work: {error}"));
         let _place = self.computing.acquire().await.map_err(|error| unknown(&error))?;
         let moments: Arc<dyn Moments + Send + Sync> = self.index.clone();
-        let decided = locate(&self.archive, &moments, facts, request)
-            .await
-            .map_err(|error| Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; ")))?;
+        let decided = match locate(&self.archive, &moments, facts, request).await {
+            Ok(decided) => decided,
+            Err(error) => {
+                if let Some(Unknown::Segment(segment)) = find(&error) {
+                    let (index, segment) = (self.index.clone(), *segment);
+                    let asked = tokio::task::spawn_blocking(move || index.try_again(segment)).await;
+                    // Else it is read again at the next look into all of the repository.
+                    drop(asked.map_err(|error| unknown(&error))?);
+                }
+                return Err(Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; ")));
+            }
+        };
         let Ok(mut plan) = decided else { return Ok(decided) };
         if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
             // Only an estimate depends on them.

@@ -199,20 +199,17 @@ pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u
         }
         Ok(None)
     };
-    let asked = asked.start..asked.end.min(LAST);
-    let blocks = asked.start.div_ceil(BLOCK)..asked.end / BLOCK;
-    if blocks.is_empty() {
-        return hole(LISTED, asked);
+    let end = asked.end.min(LAST);
+    let mut at = asked.start;
+    while at < end {
+        let Some(block) = hole(FULL_BLOCKS, at / BLOCK..end.div_ceil(BLOCK))? else { return Ok(None) };
+        let behind = end.min((block + 1) * BLOCK);
+        if let Some(absent) = hole(LISTED, at.max(block * BLOCK)..behind)? {
+            return Ok(Some(absent));
+        }
+        at = behind;
     }
-    let (begin, end) = (blocks.start * BLOCK, blocks.end * BLOCK);
-    if let Some(absent) = hole(LISTED, asked.start..begin)? {
-        return Ok(Some(absent));
-    }
-    if let Some(block) = hole(FULL_BLOCKS, blocks)? {
-        let begin = block * BLOCK;
-        return Ok(hole(LISTED, begin..begin + BLOCK)?.or(Some(begin)));
-    }
-    hole(LISTED, end..asked.end)
+    Ok(None)
 }
 
 /// A commit, its segment, and where the WAL is broken before that.

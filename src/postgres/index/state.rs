@@ -113,6 +113,14 @@ impl Index {
         })
     }
 
+    /// If a segment could not be read, the next look into the repository tries again. Errors: the index cannot be
+    /// written.
+    pub fn try_again(&self, segment: SegmentName) -> anyhow::Result<()> {
+        let sql = "UPDATE segment SET state = 0, why = NULL WHERE timeline = ?1 AND number = ?2 AND state = 2";
+        let key = (segment.timeline.0, int(segment.number(self.size)));
+        self.change(|db| Ok(db.prepare_cached(sql)?.execute(key).map(drop)?))
+    }
+
     /// What failed is tried again.
     pub(super) fn retry_unreadable(&self) -> anyhow::Result<()> {
         self.change(|db| Ok(db.execute("UPDATE segment SET state = 0, why = NULL WHERE state = 2", []).map(drop)?))

@@ -7,7 +7,7 @@ use chrono::DateTime;
 
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::tests::{TIMELINE, archived, assert_same, indexed, seed, summaries};
-use super::update::{Scope, complete, decode, update};
+use super::update::{Scope, complete, decode, read_headers, update};
 use super::*;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
 use crate::postgres::catalog::{Moments, Told, Unknown, load};
@@ -227,9 +227,16 @@ async fn an_object_that_was_repaired_is_read_again() {
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), Some(Unknown::Segment(*name)));
     let told = index.state().unwrap().first_unreadable.unwrap();
     assert!(told.segment == *name && told.why.contains("damaged"), "{told:?}");
+    // It is tried again when asked to, and not at every look.
+    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    assert_eq!(index.state().unwrap().unreadable, 1);
+    index.try_again(*name).unwrap();
+    assert_eq!((index.state().unwrap().unreadable, index.state().unwrap().not_indexed), (0, 1));
     remove(&storage, &cluster, *name).await;
     store(&cluster, *name, bytes, Some(summary)).await;
-    // It is not listed again, and has another size.
+    // By the size that it was listed with it is damaged still.
+    read_headers(&index, &cluster, &|_| ()).await.unwrap();
+    assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), None);
     complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), None);
     assert_eq!(index.state().unwrap().first_unreadable, None);

@@ -167,7 +167,7 @@ async fn read_header(cluster: &Cluster, name: SegmentName, size: u64) -> Read {
 }
 
 /// Reads the headers of all segments that are not in the index.
-async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
+pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
     let mut so_far = Progress { done: 0, total: on_index(index, |index| index.count_not_indexed()).await? };
     let mut after = None;
     loop {

@@ -5,6 +5,7 @@ pub mod exact;
 mod interrupted;
 mod promise;
 mod refused;
+mod repaired;
 mod shapes;
 mod timelines;
 
