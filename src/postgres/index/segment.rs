@@ -77,7 +77,7 @@ impl Index {
                 continue;
             };
             let (same, up_to_date, state): (bool, bool, i64) = found;
-            if listed && !up_to_date {
+            if listed && !(same && up_to_date) {
                 update.execute(row)?;
                 if !same && state != 0 {
                     replaced.push(place);

@@ -13,7 +13,7 @@ use crate::postgres::archive::testing::{SEGMENT, cluster_in};
 use crate::postgres::catalog::{Moments, Told, Unknown, load};
 use crate::postgres::types::{Lsn, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
-use crate::postgres::wal::{Summary, Timestamp, rmgr};
+use crate::postgres::wal::{Ended, Ends, Summary, Timestamp, rmgr};
 use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
 
 const NEVER: Timestamp = Timestamp(i64::MAX - 1);
@@ -46,7 +46,7 @@ async fn a_segment_that_was_never_listed_is_unknown_and_not_empty() {
     assert_eq!(unknown(&index, TIMELINE, FIRST + 8, until), None);
     assert_eq!(unknown(&index, TIMELINE, FIRST + 8, until + 1), Some(Unknown::Segment(segment(1, until))));
     // What lies before it stands.
-    let end = made.ends.iter().find(|end| end.segment == FIRST + 2).unwrap();
+    let end = made.ends.iter().rfind(|end| end.segment < FIRST + 7).unwrap();
     let told = index.ending(end.xid, TIMELINE, first, until).unwrap();
     assert!(told.found.contains(&end.segment) && told.more == Some(expected.clone()), "{told:?}");
     for (name, ..) in &made.points {
@@ -106,7 +106,7 @@ async fn what_breaks_off_at_the_end_counts_up_to_there() {
     let broken = Unknown::Broken { segment: *name, lsn: summary.stop.clone().unwrap().lsn };
     let index = indexed(&cluster, &summaries(&segments), 3);
     let until = FIRST + 8;
-    let end = made.ends.iter().find(|end| end.segment == FIRST + 3).unwrap();
+    let end = made.ends.iter().rfind(|end| end.segment < FIRST + 7).unwrap();
     let told = index.ending(end.xid, TIMELINE, FIRST, until).unwrap();
     assert!(told.found.contains(&end.segment) && told.more == Some(broken), "{told:?}");
     let last = made.ends.iter().rfind(|one| one.committed && one.lsn < (FIRST + 7) * SIZE + SIZE / 4);
@@ -276,6 +276,43 @@ async fn replaced_objects_leave_nothing_behind() {
         look(&anew, &cluster, Scope::All);
         assert_same(&anew.dump(), &index.dump());
     }
+}
+
+#[tokio::test]
+async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() {
+    let (cluster, _) = cluster().await;
+    let (at, behind) = (FIRST + 18, FIRST + 21);
+    let summary = |number: u64, newest: u32| {
+        let ended = match number {
+            number if number == at => newest,
+            number if number == behind => 300,
+            number if (at..behind).contains(&number) => return Summary::default(),
+            number => 100 + number as u32,
+        };
+        let (lsn, time) = (Lsn(number * SIZE + 8), Timestamp(1));
+        Summary {
+            ends: Ends { count: 1, min_time: Some(time), max_time: Some(time), newest: Some(ended) },
+            oldest_ended: vec![Ended { xid: ended, top: ended, lsn, time, committed: true }],
+            ..Summary::default()
+        }
+    };
+    let version = |newest| (FIRST..=behind).map(|n| (segment(1, n), summary(n, newest))).collect::<Vec<_>>();
+    let facts = |index: &Index| -> Vec<String> {
+        let tables = ["ended", "block"];
+        index.dump().into_iter().filter(|line| tables.iter().any(|table| line.starts_with(table))).collect()
+    };
+    // Transaction 300 is known to be older than its segment only by the number that one before it mentions.
+    let (first, second) = (version(500), version(150));
+    let index = indexed(&cluster, &first, 30);
+    let before = facts(&index);
+    for (bytes, replacement) in [(101, &second), (102, &first)] {
+        index.list(&[Archived { bytes, ..archived(segment(1, at)) }]).unwrap();
+        let summaries: Vec<_> = replacement.iter().map(|(name, one)| (*name, Box::new(one.clone()))).collect();
+        index.learn(&summaries).unwrap();
+        assert_same(&facts(&indexed(&cluster, replacement, 30)), &facts(&index));
+    }
+    assert_eq!(facts(&index), before);
+    assert_ne!(facts(&indexed(&cluster, &second, 30)), before);
 }
 
 #[tokio::test]
