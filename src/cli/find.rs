@@ -5,6 +5,8 @@ use serde::Serialize;
 use super::planning::Planning;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
+use crate::postgres::index::update::Scope;
+use crate::postgres::index::{FoundEvents, State, Unreadable};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -48,6 +50,19 @@ struct Report<'a> {
     events: Vec<Shown<'a>>,
     /// There are older ones than `--limit` lets through.
     more: bool,
+    /// Absent when all archived WAL was searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<Incomplete>,
+}
+
+/// WAL that was not searched.
+#[derive(Serialize)]
+struct Incomplete {
+    segments: u64,
+    /// Of these, what they hold cannot be read.
+    unreadable: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_unreadable: Option<Unreadable>,
 }
 
 /// Runs the verb.
@@ -65,18 +80,43 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         latest: Some(args.limit),
     };
     let planning = Planning::open(context, true).await?;
-    planning.update_index().await?;
+    planning.update_index(Scope::New).await?;
     let index = planning.index.clone();
-    let found = tokio::task::spawn_blocking(move || index.map(|index| index.events(&filter)).transpose()).await??;
-    let found = found.unwrap_or_default();
+    let read = move || index.map(|index| anyhow::Ok((index.events(&filter)?, index.state()?))).transpose();
+    let (found, state) = tokio::task::spawn_blocking(read).await??.unwrap_or_default();
+    if let Some(missing) = missing(&state) {
+        tracing::warn!("{missing}");
+    }
     match context.format {
         Format::Json => {
             let shown = |event| Shown { event, restore: command(event) };
-            print_json(&Report { events: found.events.iter().map(shown).collect(), more: found.more })?;
+            let incomplete = (state.not_indexed > 0).then_some(Incomplete {
+                segments: state.not_indexed,
+                unreadable: state.unreadable,
+                first_unreadable: state.first_unreadable,
+            });
+            let events = found.events.iter().map(shown).collect();
+            print_json(&Report { events, more: found.more, incomplete })?;
         }
-        Format::Table => print_text(&in_words(&found.events, found.more, args.limit))?,
+        Format::Table => print_text(&in_words(&found, &state, args.limit))?,
     }
     Ok(Exit::Success)
+}
+
+/// What may be missing among the events.
+fn missing(state: &State) -> Option<String> {
+    let State { segments, not_indexed, unreadable, first_unreadable, .. } = state;
+    let told = (*not_indexed > 0).then(|| {
+        format!("{not_indexed} of {segments} WAL segments could not be searched: what happened in them is not shown")
+    });
+    let why = first_unreadable.as_ref().map(|first| {
+        format!(
+            "; {unreadable} cannot be read, the first one {}: {}\nHINT: find out with `walden repo verify` what is \
+             damaged, and repair the repository from a copy",
+            first.segment, first.why
+        )
+    });
+    told.map(|told| told + &why.unwrap_or_default())
 }
 
 /// How to restore to just before an event.
@@ -84,8 +124,15 @@ fn command(event: &FoundEvent) -> String {
     format!("walden restore --before {} --to-dir DIR", event.id)
 }
 
-fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
-    let Some(last) = events.last() else { return "no matching event in the archived WAL\n".into() };
+fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
+    let FoundEvents { events, more } = found;
+    let Some(last) = events.last() else {
+        let searched = state.segments - state.not_indexed;
+        return match state.not_indexed {
+            0 => "no matching event in the archived WAL\n".into(),
+            _ => format!("no matching event in the {searched} of {} WAL segments that were searched\n", state.segments),
+        };
+    };
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
     for event in events {
         let at_least = if event.exact { "" } else { "≥ " };
@@ -100,7 +147,7 @@ fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
         ]);
     }
     let mut text = table.render();
-    if more {
+    if *more {
         text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
     text + &format!("to restore to just before one, such as the last: {}\n", command(last))

@@ -13,11 +13,12 @@ use super::restores::Restores;
 use super::status::Seen;
 use super::tokens::Tokens;
 use super::web::Sessions;
-use crate::error::{hints, one_line};
+use crate::error::{find, hints, one_line};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unreachable, expected_seconds,
+    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
+    expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -69,11 +70,17 @@ impl App {
         facts: &Arc<Facts>,
         request: &Request,
     ) -> Result<Result<RecoveryPlan, Box<Unreachable>>, Problem> {
-        let (archive, moments, facts, request) =
+        let (archive, index, facts, request) =
             (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
         let locating = async move {
-            let moments: Arc<dyn Moments + Send + Sync> = moments;
-            locate(&archive, &moments, &facts, &request).await
+            let moments: Arc<dyn Moments + Send + Sync> = index.clone();
+            let located = locate(&archive, &moments, &facts, &request).await;
+            if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
+                let segment = *segment;
+                // Else it is read again at the next look into all of the repository.
+                drop(tokio::task::spawn_blocking(move || index.try_again(segment)).await);
+            }
+            located
         };
         let decided = self
             .apart(locating)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::postgres::catalog::{self, Target};
 
 const ARCHIVED: [&str; 4] =
     ["000000010000000000000001", "000000010000000000000002", "000000010000000000000004", "00000002.history"];
@@ -149,6 +150,21 @@ async fn without_a_token_only_this_machine_is_served() {
     let door = Door::with(TOKEN, &ARCHIVED).await;
     let with_token = host("walden.example").header("authorization", format!("Bearer {TOKEN}"));
     assert_eq!(door.ask(with_token).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_archived_and_not_in_the_index_is_unknown_and_not_empty() {
+    let door = Door::with("", &[]).await;
+    // As another host stored them since the index was compared with the repository.
+    let facts = facts(&["000000010000000000000002", "000000010000000000000003"]);
+    let target = Target::Time(facts.backups[0].stopped_at + chrono::TimeDelta::hours(1));
+    let facts = Arc::new(facts);
+    let problem = door.app.decide(&facts, &catalog::Request::new(target)).await.unwrap_err();
+    assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(problem.detail().contains("not known yet") && problem.next().contains("try again"), "{problem:?}");
+    // What needs no index is planned nevertheless, as far as that.
+    let latest = door.app.decide(&facts, &catalog::Request::new(Target::Latest)).await.unwrap().unwrap();
+    assert_eq!((latest.segments, latest.transactions), (2, None));
 }
 
 #[tokio::test]

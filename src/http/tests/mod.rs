@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::app::App;
 use super::listen::Peer;
 use super::tokens::Tokens;
 use super::{Options, Service, parts, routes};
@@ -51,6 +52,7 @@ pub fn facts(segments: &[&str]) -> Facts {
 /// HTTP over a repository in memory, without a socket.
 pub struct Door {
     pub router: Router,
+    pub app: Arc<App>,
     pub wal: PgWal,
     pub pushes: pushes::Handle,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -180,8 +182,9 @@ impl Door {
         let stopping = watch::Sender::new(false);
         tasks.spawn(http_owner.run());
         tasks.spawn(watcher.run(stopping.subscribe()));
-        let router = routes::router(Arc::new(app));
-        Self { router, wal, pushes, tasks, stopping, refresh: Some(reader) }
+        let app = Arc::new(app);
+        let router = routes::router(app.clone());
+        Self { router, app, wal, pushes, tasks, stopping, refresh: Some(reader) }
     }
 
     pub async fn get(&self, uri: &str) -> Answered {

@@ -32,7 +32,7 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Around, Moments, NoIndex, Unknown};
+pub use moments::{Moments, NoIndex, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use quiet::QuietTimes;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::Utc;
-use rusqlite::{OptionalExtension, Result, params};
+use rusqlite::{Result, params};
 
 use super::segment::number;
 use super::update::{Scope, on_index};
@@ -16,7 +16,7 @@ use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFil
 use crate::repo::ObjectError;
 use crate::storage::{LIST_PAGE, ListEntry, list_all};
 
-/// Folders in which segments are missing that are listed again at once.
+/// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
 /// Further ones, those that were not for longest: what is gone is noticed, of a small archive at once.
 const AGAIN: usize = 8;
@@ -26,7 +26,7 @@ const AGAIN: usize = 8;
 pub(super) struct Folder {
     /// The last entry.
     listed: String,
-    /// Segments are missing in it.
+    /// Segments are missing in it, maybe because the timeline begins there: then those may be on their way.
     gap: bool,
     /// Later ones may come.
     open: bool,
@@ -62,7 +62,7 @@ pub(super) async fn list(
     let again = again(&known);
     for folder in folders {
         let after = match known.get(&folder) {
-            Some(Folder { open: false, .. }) if scope == Scope::New && !again.contains(&folder) => continue,
+            Some(Folder { gap: false, open: false, .. }) if scope == Scope::New && !again.contains(&folder) => continue,
             Some(Folder { listed, .. }) if scope == Scope::New && !again.contains(&folder) => Some(listed.clone()),
             _ => None,
         };
@@ -184,10 +184,7 @@ impl Index {
                 db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
                     Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?))
                 })?;
-            let before = "SELECT 1 FROM segment WHERE timeline = ?1 AND number < ?2 LIMIT 1";
-            let begins_timeline =
-                db.prepare_cached(before)?.query_row(params![timeline, int(begin)], |_| Ok(())).optional()?.is_none();
-            let gap = count != last - first + 1 || (first != begin && !begins_timeline);
+            let gap = count != last - first + 1 || first != begin;
             let sql = "INSERT INTO folder VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
                        listed = excluded.listed, gap = excluded.gap, open = excluded.open, \
                        whole_at = iif(?6, excluded.whole_at, whole_at)";

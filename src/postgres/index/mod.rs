@@ -4,6 +4,7 @@
 //! All calls block: they belong on a blocking thread.
 
 mod event;
+mod forget;
 mod listing;
 mod moments;
 mod name;
@@ -17,6 +18,8 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust_tests;
 pub mod update;
 
 use std::fs;
@@ -37,10 +40,10 @@ use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
 pub use event::FoundEvents;
 pub use name::{Held, Recording};
 pub use segment::Archived;
-pub use state::{Position, State};
+pub use state::{Position, State, Unreadable};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;

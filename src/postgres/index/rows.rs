@@ -26,6 +26,14 @@ struct Sum {
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
 pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result<()> {
     derive(index, db, place)?;
+    for (timeline, number) in later(index, db, place)? {
+        derive(index, db, Place { timeline, number })?;
+    }
+    Ok(())
+}
+
+/// The segments in which transactions end that went through a segment.
+pub(super) fn later(index: &Index, db: &Connection, place: Place) -> Result<BTreeSet<(TimelineId, u64)>> {
     let (timeline, number) = place.key();
     let last = int(place.number + index.reach());
     let mut later = BTreeSet::new();
@@ -33,7 +41,7 @@ pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result
         let mut select = db.prepare_cached(sql)?;
         let mut found = select.query(params![timeline, number, last])?;
         while let Some(row) = found.next()? {
-            later.insert((row.get::<_, u32>(0)?, self::number(row, 1)?));
+            later.insert((TimelineId(row.get(0)?), self::number(row, 1)?));
         }
         Ok(())
     };
@@ -45,13 +53,11 @@ pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result
     note(
         "SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1",
     )?;
-    for (timeline, number) in later {
-        derive(index, db, Place { timeline: TimelineId(timeline), number })?;
-    }
-    Ok(())
+    Ok(later)
 }
 
-fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
+/// Makes the events of transactions that end in a segment.
+pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
     let (timeline, number) = place.key();
     db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
         .execute(place.key())?;

@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, LEAST_ROWS, int, prune, rows, seam, uint};
+use super::{BLOCK, Index, LEAST_ROWS, forget, int, prune, rows, seam, uint};
 use crate::postgres::catalog::EventKind;
-use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
 
 /// A segment as the store lists it.
@@ -43,34 +43,49 @@ impl Place {
 }
 
 impl Index {
-    /// Notes segments that the store has.
+    /// Notes segments that the store lists. Those whose objects are others than before are forgotten, to be read again.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
-        self.change(|db| {
-            let sql = "SELECT bytes, stored_at FROM segment WHERE timeline = ?1 AND number = ?2";
-            let mut select = db.prepare_cached(sql)?;
-            let mut put = db.prepare_cached(
-                "INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT DO UPDATE SET bytes = excluded.bytes, stored_at = excluded.stored_at",
-            )?;
-            let mut count = db.prepare_cached(
-                "INSERT INTO block (timeline, block, segments, bytes) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT DO UPDATE SET segments = segments + excluded.segments, bytes = bytes + excluded.bytes",
-            )?;
-            for Archived { name, bytes, stored_at } in segments {
-                let place = self.place(*name);
-                let (timeline, number) = place.key();
-                let new = (int(*bytes), stored_at.timestamp_micros());
-                let known: Option<(i64, i64)> =
-                    select.query_row(place.key(), |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-                if known == Some(new) {
-                    continue;
+        self.change(|db| Ok(self.note(db, segments, true)?))
+    }
+
+    /// Notes segments: as the store lists them, or as who stored one tells.
+    fn note(&self, db: &Connection, segments: &[Archived], listed: bool) -> Result<()> {
+        let mut known = db.prepare_cached(
+            "SELECT bytes, bytes = ?3 AND (stored_at = ?4 OR listed = 0), stored_at = ?4 AND listed, state FROM segment \
+             WHERE timeline = ?1 AND number = ?2",
+        )?;
+        let mut update = db.prepare_cached(
+            "UPDATE segment SET bytes = ?3, stored_at = ?4, listed = ?5 WHERE timeline = ?1 AND number = ?2",
+        )?;
+        let mut insert = db.prepare_cached(
+            "INSERT INTO segment (timeline, number, bytes, stored_at, listed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let mut count = db.prepare_cached(
+            "INSERT INTO block (timeline, block, segments, bytes) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET segments = segments + excluded.segments, bytes = bytes + excluded.bytes",
+        )?;
+        let mut replaced = Vec::new();
+        for Archived { name, bytes, stored_at } in segments {
+            let place = self.place(*name);
+            let ((timeline, number), block) = (place.key(), int(place.number / BLOCK));
+            let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros(), listed];
+            let key = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
+            let found = known.query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+            let Some(found) = found.optional()? else {
+                insert.execute(row)?;
+                count.execute(params![timeline, block, 1, int(*bytes)])?;
+                continue;
+            };
+            let (before, same, up_to_date, state): (i64, bool, bool, i64) = found;
+            if listed && !(same && up_to_date) {
+                update.execute(row)?;
+                count.execute(params![timeline, block, 0, int(*bytes) - before])?;
+                if !same && state != 0 {
+                    replaced.push(place);
                 }
-                put.execute(params![timeline, number, new.0, new.1])?;
-                let further = new.0 - known.map_or(0, |(bytes, _)| bytes);
-                count.execute(params![timeline, int(place.number / BLOCK), known.is_none(), further])?;
             }
-            Ok(())
-        })
+        }
+        forget::forget(self, db, &replaced)
     }
 
     /// Puts in what listed segments hold; those that are in it already are passed over.
@@ -85,8 +100,10 @@ impl Index {
 
     /// A segment that was stored just now.
     pub fn observe(&self, segment: Archived, summary: &Summary) -> anyhow::Result<()> {
-        self.list(&[segment])?;
-        self.change(|db| Ok(self.add(db, self.place(segment.name), summary)?))
+        self.change(|db| {
+            self.note(db, &[segment], false)?;
+            Ok(self.add(db, self.place(segment.name), summary)?)
+        })
     }
 
     /// Notes that what a segment holds cannot be read.
@@ -128,10 +145,9 @@ impl Index {
 fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh: Option<(Xid, Xid)>) -> Result<()> {
     let (timeline, number) = place.key();
     let previous = summary.first_timeline.unwrap_or(place.timeline);
-    let lsn = |lsn: Option<Lsn>| lsn.map(|lsn| int(lsn.0));
     let mut update = db.prepare_cached(
-        "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, first_lsn = ?6, end_lsn = ?7, \
-         newest = ?8, fresh_from = ?9, ended_newest = ?10, pruned = ?11, rows_left_out = ?12 \
+        "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, middle = ?6, \
+         newest = ?7, fresh_from = ?8, ended_newest = ?9, pruned = ?10, rows_left_out = ?11 \
          WHERE timeline = ?1 AND number = ?2",
     )?;
     update.execute(params![
@@ -140,8 +156,7 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
         summary.stop.is_none(),
         previous.0,
         summary.stop.as_ref().map(|stop| int(stop.lsn.0)),
-        lsn(summary.first.map(|first| first.lsn)),
-        lsn(summary.end),
+        seam::is_middle(summary),
         newest(summary),
         fresh.map(|(from, _)| from),
         summary.ends.newest,
@@ -155,12 +170,12 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
 pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
     let (timeline, number) = place.key();
     let mut update = db.prepare_cached(
-        "UPDATE segment SET commits = commits + ?3, ends = ends + ?4, max_time = max(coalesce(max_time, ?5), ?5) \
+        "UPDATE segment SET commits = commits + ?3, max_time = max(coalesce(max_time, ?4), ?4) \
          WHERE timeline = ?1 AND number = ?2",
     )?;
     let latest = summary.ends.max_time.map(|time| time.0);
     if summary.ends.count > 0 {
-        update.execute(params![timeline, number, int(summary.commits.count), int(summary.ends.count), latest])?;
+        update.execute(params![timeline, number, int(summary.commits.count), latest])?;
         add_to_block(db, place, summary.ends.max_time, None)?;
     }
     let set = |column: &str, commit: Option<Commit>, when: &str| -> Result<()> {

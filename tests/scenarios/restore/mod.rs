@@ -6,6 +6,7 @@ mod idle;
 mod interrupted;
 mod promise;
 mod refused;
+mod repaired;
 mod shapes;
 mod timelines;
 
