@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::planning::Planning;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
+use crate::postgres::index::FoundEvents;
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -17,9 +18,10 @@ pub struct Args {
     /// timeline. May be repeated, or a list with commas.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<EventKind>,
-    /// Only deletes and updates of at least N rows.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    min_rows: u64,
+    /// Only deletes and updates of at least N rows; 10 if not given, with --all 1. Smaller ones are known of WAL segments
+    /// that have few of them.
+    #[arg(long, value_name = "N")]
+    min_rows: Option<u64>,
     /// Not before this moment; in the form of `walden restore --time`.
     #[arg(long, value_name = "T")]
     since: Option<String>,
@@ -48,6 +50,8 @@ struct Report<'a> {
     events: Vec<Shown<'a>>,
     /// There are older ones than `--limit` lets through.
     more: bool,
+    /// WAL segments of that time with more events than their summaries have room for.
+    incomplete_segments: u64,
 }
 
 /// Runs the verb.
@@ -72,9 +76,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     match context.format {
         Format::Json => {
             let shown = |event| Shown { event, restore: command(event) };
-            print_json(&Report { events: found.events.iter().map(shown).collect(), more: found.more })?;
+            let events = found.events.iter().map(shown).collect();
+            let FoundEvents { more, incomplete_segments, .. } = found;
+            print_json(&Report { events, more, incomplete_segments })?;
         }
-        Format::Table => print_text(&in_words(&found.events, found.more, args.limit))?,
+        Format::Table => print_text(&in_words(&found, args.limit))?,
     }
     Ok(Exit::Success)
 }
@@ -84,14 +90,15 @@ fn command(event: &FoundEvent) -> String {
     format!("walden restore --before {} --to-dir DIR", event.id)
 }
 
-fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
-    let Some(last) = events.last() else { return "no matching event in the archived WAL\n".into() };
+fn in_words(found: &FoundEvents, limit: usize) -> String {
+    let mut text = String::new();
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
-    for event in events {
+    for event in &found.events {
         let at_least = if event.exact { "" } else { "≥ " };
+        let guess = if is_guess(event) { "?" } else { "" };
         table.row([
             event.time.to_string(),
-            event.kind.to_string(),
+            format!("{}{guess}", event.kind),
             event.subject(),
             event.database.clone().unwrap_or_default(),
             event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),
@@ -99,9 +106,25 @@ fn in_words(events: &[FoundEvent], more: bool, limit: usize) -> String {
             event.id.to_string(),
         ]);
     }
-    let mut text = table.render();
-    if more {
+    if !found.events.is_empty() {
+        text += &table.render();
+    }
+    if found.events.iter().any(is_guess) {
+        text += "?: what is known of the WAL does not tell for sure that it was this\n";
+    }
+    if found.more {
         text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
-    text + &format!("to restore to just before one, such as the last: {}\n", command(last))
+    if let segments @ 1.. = found.incomplete_segments {
+        text += &format!("{segments} WAL segments of that time have more events than are indexed: more may have happened\n");
+    }
+    match found.events.last() {
+        Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),
+        None => format!("no matching event in the archived WAL\n{text}"),
+    }
+}
+
+/// Whether it may have been something else, or nothing.
+fn is_guess(event: &FoundEvent) -> bool {
+    !event.exact && event.rows.is_none()
 }

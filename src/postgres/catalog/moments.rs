@@ -25,17 +25,29 @@ pub trait Moments {
     /// The segments that may hold the commit or abort of a transaction, ascending; the id is without its epoch.
     fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<u64>, Unknown>;
 
-    /// The restore points of a name, ascending: their segment, where their record begins, and when they were made.
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown>;
+    /// Where restore points of a name are, or may be.
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<Point>, Unknown>;
 
     /// The commits of a timeline that are nearest to the segment that holds `lsn`; that segment itself is left out.
     fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown>;
+}
+
+/// A restore point, or a segment that may have one. They are told by segment, ascending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// The segment has more restore points than are named: only the segment itself tells which.
+    Unnamed { segment: u64 },
+    /// Where its record begins, and when it was made.
+    Named { segment: u64, lsn: Lsn, time: Timestamp },
+}
+
+impl Point {
+    /// Number of the segment that it is, or may be, in.
+    pub fn segment(&self) -> u64 {
+        match self {
+            Self::Unnamed { segment } | Self::Named { segment, .. } => *segment,
+        }
+    }
 }
 
 /// The nearest commits on both sides of a segment, on one timeline and without a segment missing between.
@@ -77,7 +89,7 @@ impl Moments for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Vec<Point>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

@@ -4,6 +4,7 @@
 //! All calls block: they belong on a blocking thread.
 
 mod event;
+mod exact;
 mod listing;
 mod moments;
 mod name;
@@ -29,6 +30,7 @@ use anyhow::Context;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::Hint;
+use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
@@ -39,7 +41,7 @@ pub use segment::Archived;
 pub use state::{Position, State};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;
@@ -52,10 +54,6 @@ const BUSY: Duration = Duration::from_secs(30);
 const BLOCK: u64 = 1024;
 /// Segments before one that tell which transactions are new in it.
 const WINDOW: u64 = 16;
-/// Deletes and updates of fewer rows by one transaction in one relation are no events.
-pub const LEAST_ROWS: u64 = 10;
-/// WAL within which a transaction number is not used again: 2^32 of them take more.
-const XID_REUSE: u64 = 256 << 30;
 
 /// The index of one cluster. Several processes may have the same one open.
 pub struct Index {

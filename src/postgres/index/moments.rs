@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::segment::{is_newer, number};
 use super::{BLOCK, Index, int, seam, uint};
-use crate::postgres::catalog::{Around, Moments, Unknown};
+use crate::postgres::catalog::{Around, Moments, Point, Unknown};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -48,24 +48,38 @@ impl Moments for Index {
         Ok(found)
     }
 
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Answer<Vec<(u64, Lsn, Timestamp)>> {
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Vec<Point>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
             "SELECT number, lsn, time FROM event \
              WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
         )?;
         let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
-        let found =
-            select.query_map(bounds, |row| Ok((number(row, 0)?, Lsn(uint(row.get(1)?)), Timestamp(row.get(2)?))))?;
-        let found = found.collect::<Result<Vec<_>, _>>()?;
-        self.is_known(&db, timeline, from..until, found.first().map(|(number, ..)| *number))?;
-        Ok(found)
+        let named = select.query_map(bounds, |row| {
+            let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
+            Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
+        })?;
+        let mut points = named.collect::<Result<Vec<_>, _>>()?;
+        let first = points.first().map(Point::segment);
+        let mut select = db.prepare_cached(
+            "SELECT number FROM segment INDEXED BY segment_short WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
+             AND points_left_out + events_left_out > 0 AND points_left_out > 0",
+        )?;
+        let bounds = params![timeline.0, int(from), int(until.min(LAST))];
+        for unnamed in select.query_map(bounds, |row| number(row, 0))? {
+            points.push(Point::Unnamed { segment: unnamed? });
+        }
+        points.sort_by_key(Point::segment);
+        match self.is_known(&db, timeline, from..until, first) {
+            // What may be before the break is looked into.
+            Err(Unknown::Broken { segment, .. })
+                if points.first().is_some_and(|point| point.segment() <= segment.number(self.size)) =>
+            {
+                points.retain(|point| point.segment() <= segment.number(self.size));
+                Ok(points)
+            }
+            known => known.map(|()| points),
+        }
     }
 
     fn around(&self, timeline: TimelineId, lsn: Lsn) -> Answer<Around> {
@@ -139,7 +153,13 @@ fn first_later(
 }
 
 /// Segments in which a transaction may have ended without being named.
-fn maybe_ending(db: &Connection, timeline: TimelineId, from: u64, until: u64, xid: Xid) -> rusqlite::Result<Vec<u64>> {
+pub(super) fn maybe_ending(
+    db: &Connection,
+    timeline: TimelineId,
+    from: u64,
+    until: u64,
+    xid: Xid,
+) -> rusqlite::Result<Vec<u64>> {
     let mut blocks = db.prepare_cached(
         "SELECT block, fresh_from, fresh_to FROM block \
          WHERE timeline = ?1 AND block BETWEEN ?2 AND ?3 AND fresh_from IS NOT NULL ORDER BY block",

@@ -143,7 +143,7 @@ fn dropping(xid: u32, files: usize) -> Draft {
 /// What a summary says, and what it says that it does not: both together stay the same.
 fn totals(summary: &Summary) -> [u64; 4] {
     [
-        summary.events.len() as u64 + summary.events_left_out,
+        summary.events.len() as u64 + summary.events_left_out.total(),
         summary.created.len() as u64 + summary.created_left_out,
         summary.rows.largest.len() as u64 + summary.rows.left_out,
         summary.oldest_ended.len() as u64 + summary.ended_left_out,

@@ -74,7 +74,8 @@ impl Rec {
             Says::Ended { xid, time, committed } => Some(Outcome { xid, time: second(time).into(), committed }),
             _ => None,
         };
-        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None }
+        let made = matches!(self.says, Says::Point(_)).then_some(Timestamp(0));
+        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None, made }
     }
 
     fn is_later(&self, time: Timestamp, or_at: bool) -> bool {
@@ -107,6 +108,8 @@ pub struct World {
     pub written: BTreeMap<u32, Vec<Rec>>,
     /// Segments that the index knows nothing of.
     pub unknown: Vec<(u32, u64)>,
+    /// Segments whose restore points the index does not name.
+    pub unnamed: Vec<(u32, u64)>,
     /// Where WAL is broken: timeline, segment, LSN.
     pub broken: Option<(u32, u64, u64)>,
 }
@@ -387,12 +390,16 @@ impl Moments for World {
         timeline: TimelineId,
         from: u64,
         until: u64,
-    ) -> Result<Vec<(u64, Lsn, Timestamp)>, Unknown> {
+    ) -> Result<Vec<Point>, Unknown> {
         let mut points = Vec::new();
-        for number in from..until {
-            let records = self.indexed(timeline.0, number)?;
+        for segment in from..until {
+            let records = self.indexed(timeline.0, segment)?;
             let made = records.iter().filter(|record| record.says == Says::Point(name.to_string()));
-            points.extend(made.map(|record| (number, Lsn(record.lsn), Timestamp(0))));
+            match self.unnamed.contains(&(timeline.0, segment)) {
+                true => points.push(Point::Unnamed { segment }),
+                false => points
+                    .extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) })),
+            }
         }
         Ok(points)
     }
