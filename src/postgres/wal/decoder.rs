@@ -1,6 +1,7 @@
 //! From bytes to records: pages in order, records put together across them.
 
 use super::bytes::align8;
+use super::checksum;
 use super::join::{Head, Piece, Tail};
 use super::pages::{First, PAGE, PageHeader};
 use super::record::{HEADER, Header, LONGEST, Record, rmgr};
@@ -294,7 +295,7 @@ impl Decoder {
             };
             cursor += align8(u64::from(total)) as usize;
             let end = plus(address, cursor as u64);
-            if let Err(stop) = self.record(lsn, end, header, bytes, crc32c::crc32c(&bytes[HEADER..]), each) {
+            if let Err(stop) = self.record(lsn, end, header, bytes, checksum::of_record(bytes), each) {
                 self.state = State::Stopped(stop);
             }
             if self.state != State::Between {
@@ -319,14 +320,15 @@ impl Decoder {
         let kept = std::mem::take(&mut self.assembly.kept);
         let header = Header::read(&kept).ok_or(Stop { lsn, why: Why::Parts })?;
         self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
-        let crc = self.assembly.crc.unwrap_or_else(|| crc32c::crc32c(kept.get(HEADER..).unwrap_or_default()));
+        let of_body = self.assembly.crc;
+        let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
         self.state = State::Between;
         let read = self.record(lsn, end, header, &kept, crc, each);
         self.assembly.kept = kept;
         read
     }
 
-    /// Checks a record and hands it over. `bytes` are its first ones at least, `crc` that of all after the header.
+    /// Checks a record and hands it over. `bytes` are its first ones at least, `crc` that of all.
     fn record(
         &mut self,
         lsn: Lsn,
@@ -338,7 +340,7 @@ impl Decoder {
     ) -> Result<(), Stop> {
         let wrong = |why| Stop { lsn, why };
         let Some(origin) = &self.origin else { return Err(wrong(Why::LongHeader)) };
-        verify(&header, bytes, crc).map_err(wrong)?;
+        verify(&header, crc).map_err(wrong)?;
         let mut record = Record::read(origin.major, lsn, end, header, bytes).map_err(wrong)?;
         if let Some(lost) = self.lost.take()
             && overwritten(&record) != Some(lost)
@@ -352,7 +354,9 @@ impl Decoder {
             record.end = plus(Lsn(last_byte - last_byte % size), size);
             self.state = State::Switched;
         }
-        self.first = self.first.or(Some(FirstRecord { lsn, prev: header.prev }));
+        if self.first.is_none() {
+            self.first = Some(FirstRecord { lsn, prev: header.prev });
+        }
         (self.last, self.end) = (Some(lsn), Some(record.end));
         each(&record);
         Ok(())
@@ -364,9 +368,8 @@ fn plus(lsn: Lsn, bytes: u64) -> Lsn {
     Lsn(lsn.0.saturating_add(bytes))
 }
 
-/// The CRC covers the body, then the header up to the CRC itself.
-pub(super) fn verify(header: &Header, bytes: &[u8], crc_of_body: u32) -> Result<(), Why> {
-    let computed = crc32c::crc32c_append(crc_of_body, bytes.get(..HEADER - 4).unwrap_or_default());
+/// Whether the CRC is the one that the record has.
+pub(super) fn verify(header: &Header, computed: u32) -> Result<(), Why> {
     if computed == header.crc { Ok(()) } else { Err(Why::Checksum { stored: header.crc, computed }) }
 }
 

@@ -142,30 +142,26 @@ pub struct Unreadable {
 #[derive(Clone, Copy)]
 pub struct List<'a, T> {
     bytes: &'a [u8],
-    size: usize,
     read: fn(&mut Reader<'_>) -> Option<T>,
 }
 
 impl<'a, T> List<'a, T> {
-    pub(super) fn new(bytes: &'a [u8], size: usize, read: fn(&mut Reader<'_>) -> Option<T>) -> Self {
-        Self { bytes, size, read }
+    pub(super) fn new(bytes: &'a [u8], read: fn(&mut Reader<'_>) -> Option<T>) -> Self {
+        Self { bytes, read }
     }
 
     pub(super) fn empty(read: fn(&mut Reader<'_>) -> Option<T>) -> Self {
-        Self::new(&[], 1, read)
+        Self::new(&[], read)
     }
 
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
-        let read = self.read;
-        self.bytes.chunks_exact(self.size).filter_map(move |item| read(&mut Reader(item)))
-    }
-
-    pub fn len(&self) -> usize {
-        self.bytes.len() / self.size
+        let (mut fields, read) = (Reader(self.bytes), self.read);
+        std::iter::from_fn(move || read(&mut fields))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.bytes.is_empty()
     }
 }
 
@@ -182,16 +178,16 @@ impl<'a> Fact<'a> {
     /// If the record is of a kind that says something, but not readable.
     #[inline]
     pub fn read(record: &Record<'a>) -> Result<Option<Self>, Unreadable> {
+        let unreadable = || Unreadable { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info };
         let read = match record.header.rmgr {
-            rmgr::HEAP => heap::read(record),
-            rmgr::HEAP2 => heap::read2(record),
+            rmgr::HEAP | rmgr::HEAP2 => heap::read(record),
             rmgr::TRANSACTION => transactions::read(record),
             rmgr::XLOG => xlog(record),
             rmgr::STORAGE => storage(record),
             rmgr::DATABASE => database(record),
-            _ => Some(None),
+            _ => return Ok(None),
         };
-        read.ok_or(Unreadable { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info })
+        read.ok_or_else(unreadable)
     }
 }
 
@@ -269,7 +265,7 @@ fn database<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
         (0x10, _) | (0x20, 15..) => {
             let (database, count) = (fields.u32()?, fields.u32()?);
             let bytes = fields.take((count as usize).checked_mul(4)?)?;
-            Fact::DatabaseDropped { database, tablespaces: List::new(bytes, 4, transactions::read_xid) }
+            Fact::DatabaseDropped { database, tablespaces: List::new(bytes, transactions::read_xid) }
         }
         _ => return Some(None),
     };

@@ -2,7 +2,7 @@
 
 use super::bytes::Reader;
 use super::facts::{Fact, List, RowChange};
-use super::record::Record;
+use super::record::{Record, RelFileLocator, rmgr};
 use super::transactions::read_xid;
 
 const OPERATION: u8 = 0x70;
@@ -19,39 +19,37 @@ const IS_SUPER: u8 = 0x08;
 /// XLH_DELETE_IS_PARTITION_MOVE.
 const IS_PARTITION_MOVE: u8 = 0x10;
 
-/// The heap's first resource manager.
+/// Rows that changed in the relation of a record's first block, and how many.
+pub(super) type Rows = (RelFileLocator, RowChange, u32);
+
+/// What a record says of rows.
+#[inline]
+pub(super) fn rows(record: &Record<'_>) -> Option<Option<Rows>> {
+    let (change, rows) = match (record.header.rmgr, record.header.info & OPERATION) {
+        (rmgr::HEAP, INSERT) => (RowChange::Inserted, 1),
+        (rmgr::HEAP, UPDATE | HOT_UPDATE) => (RowChange::Updated, 1),
+        (rmgr::HEAP, DELETE) => match *record.main.get(7)? {
+            flags if flags & IS_SUPER != 0 => (RowChange::TakenBack, 1),
+            flags if flags & IS_PARTITION_MOVE != 0 => (RowChange::Moved, 1),
+            _ => (RowChange::Deleted, 1),
+        },
+        (rmgr::HEAP2, MULTI_INSERT) => {
+            let count = Reader(record.main.get(2..)?).u16()?;
+            (RowChange::Inserted, u32::from(count))
+        }
+        _ => return Some(None),
+    };
+    Some(Some((record.block?.file, change, rows)))
+}
+
 #[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
-    match record.header.info & OPERATION {
-        INSERT => rows(record, RowChange::Inserted, 1),
-        UPDATE | HOT_UPDATE => rows(record, RowChange::Updated, 1),
-        DELETE => match *record.main.get(7)? {
-            flags if flags & IS_SUPER != 0 => rows(record, RowChange::TakenBack, 1),
-            flags if flags & IS_PARTITION_MOVE != 0 => rows(record, RowChange::Moved, 1),
-            _ => rows(record, RowChange::Deleted, 1),
-        },
-        TRUNCATE => {
-            let mut fields = Reader(record.main);
-            let (database, count) = (fields.u32()?, fields.u32()?);
-            let tables = record.main.get(12..)?.get(..(count as usize).checked_mul(4)?)?;
-            Some(Some(Fact::TablesTruncated { database, tables: List::new(tables, 4, read_xid) }))
-        }
-        _ => Some(None),
+    if (record.header.rmgr, record.header.info & OPERATION) != (rmgr::HEAP, TRUNCATE) {
+        let rows = rows(record)?;
+        return Some(rows.map(|(file, change, rows)| Fact::Rows { file, change, rows }));
     }
-}
-
-/// Its second one.
-pub(super) fn read2<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
-    match record.header.info & OPERATION {
-        MULTI_INSERT => {
-            let count = Reader(record.main.get(2..)?).u16()?;
-            rows(record, RowChange::Inserted, u32::from(count))
-        }
-        _ => Some(None),
-    }
-}
-
-/// The first block reference is the row's page.
-fn rows<'a>(record: &Record<'a>, change: RowChange, rows: u32) -> Option<Option<Fact<'a>>> {
-    Some(Some(Fact::Rows { file: record.block?.file, change, rows }))
+    let mut fields = Reader(record.main);
+    let (database, count) = (fields.u32()?, fields.u32()?);
+    let tables = record.main.get(12..)?.get(..(count as usize).checked_mul(4)?)?;
+    Some(Some(Fact::TablesTruncated { database, tables: List::new(tables, read_xid) }))
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum;
 use super::decoder::{FirstRecord, KEPT, verify};
 use super::record::{HEADER, Header, Record, Xid};
 use super::stop::{Stop, Why};
@@ -172,12 +173,11 @@ impl Tail {
         let after = (tail.piece.length as usize).saturating_sub(HEADER);
         // crc(header, body) is that of the header, shifted by the body's length, xor that of the body.
         let of_body = tail.piece.crc ^ crc32c::crc32c_combine(of_header, 0, after);
-        verify(&header, &tail.piece.first, of_body).map_err(wrong)?;
+        verify(&header, checksum::after_body(of_body, &tail.piece.first)).map_err(wrong)?;
         let mut joined = JoinedRecord { major, lsn: self.lsn, end, header, bytes: tail.piece.bytes() };
         let (hole, first) = (tail.piece.hole(), tail.piece.first.len());
-        let record = joined.record()?;
-        let main = header.total_length as usize - record.main_length;
-        if hole > 0 && (record.content > first || (main < first + hole as usize)) {
+        let (content, main) = joined.record()?.content();
+        if hole > 0 && (content > first || main < first + hole as usize) {
             joined.bytes.truncate(first);
             joined.record()?;
         }

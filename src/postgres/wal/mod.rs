@@ -4,6 +4,7 @@
 //! little-endian machines with blocks of 8 KiB. Record layouts are those of the headers named at each part.
 
 mod bytes;
+mod checksum;
 mod created;
 mod decoder;
 mod endings;

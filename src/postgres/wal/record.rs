@@ -142,9 +142,6 @@ pub struct Record<'a> {
     pub main: &'a [u8],
     /// False when the record is longer than what is kept of one, so that `main` is cut.
     pub whole: bool,
-    /// Where the headers of its parts end.
-    pub(super) content: usize,
-    pub(super) main_length: usize,
     bytes: &'a [u8],
 }
 
@@ -164,13 +161,25 @@ impl<'a> Record<'a> {
             }
         }
         let main = bytes.get(total - main_length.min(total)..).unwrap_or_default();
-        let (whole, content) = (bytes.len() >= total, bytes.len().saturating_sub(walk.fields.0.len()));
-        Ok(Self { major, lsn, end, header, top_xid, block, main, whole, content, main_length, bytes })
+        Ok(Self { major, lsn, end, header, top_xid, block, main, whole: bytes.len() >= total, bytes })
     }
 
     /// The operation: the four bits of the info byte that belong to the resource manager.
     pub fn operation(&self) -> u8 {
         self.header.info & 0xF0
+    }
+
+    /// Where the headers of its parts end, and where its main data begins.
+    pub(super) fn content(&self) -> (usize, usize) {
+        let total = self.header.total_length as usize;
+        let mut walk = Fragments::new(self.bytes, total, self.major);
+        let mut main = total;
+        while let Ok(Some(fragment)) = walk.next() {
+            if let Fragment::Main(length) = fragment {
+                main = total.saturating_sub(length);
+            }
+        }
+        (self.bytes.len().saturating_sub(walk.fields.0.len()), main)
     }
 
     /// All block references.
@@ -197,8 +206,10 @@ enum Fragment {
 /// Walks the headers of a record's parts.
 struct Fragments<'a> {
     fields: Reader<'a>,
-    /// Bytes of the record that are neither headers read so far nor content that they announce.
-    left: usize,
+    /// Bytes of the record that are not among `fields`, because it was cut.
+    beyond: usize,
+    /// Bytes of content that the headers so far announce.
+    announced: usize,
     major: MajorVersion,
     file: Option<RelFileLocator>,
     last_id: i16,
@@ -206,43 +217,49 @@ struct Fragments<'a> {
 
 impl<'a> Fragments<'a> {
     fn new(bytes: &'a [u8], total: usize, major: MajorVersion) -> Self {
-        let fields = Reader(bytes.get(HEADER..).unwrap_or_default());
-        Self { fields, left: total.saturating_sub(HEADER), major, file: None, last_id: -1 }
+        let fields = bytes.get(HEADER..bytes.len().min(total)).unwrap_or_default();
+        let beyond = total.saturating_sub(HEADER) - fields.len();
+        Self { fields: Reader(fields), beyond, announced: 0, major, file: None, last_id: -1 }
     }
 
     /// The next part's header; `None` after the last.
     #[inline]
     fn next(&mut self) -> Result<Option<Fragment>, Why> {
-        if self.left == 0 {
+        if self.left() == Some(0) {
             return Ok(None);
         }
-        let before = self.fields.0.len();
-        let (fragment, content) = self.header().ok_or(Why::Parts)?;
-        let taken = before - self.fields.0.len() + content;
-        self.left = self.left.checked_sub(taken).ok_or(Why::Parts)?;
-        match fragment {
-            Fragment::Main(_) if self.left > 0 => Err(Why::Parts),
-            fragment => Ok(Some(fragment)),
+        let fragment = self.header().ok_or(Why::Parts)?;
+        match (self.left().ok_or(Why::Parts)?, &fragment) {
+            (1.., Fragment::Main(_)) => Err(Why::Parts),
+            _ => Ok(Some(fragment)),
         }
     }
 
-    /// A header and the bytes that it announces.
+    /// Bytes that are neither headers read so far nor content that they announce.
     #[inline]
-    fn header(&mut self) -> Option<(Fragment, usize)> {
+    fn left(&self) -> Option<usize> {
+        (self.fields.0.len() + self.beyond).checked_sub(self.announced)
+    }
+
+    /// A header. Blocks and short main data are what nearly all records are made of.
+    #[inline]
+    fn header(&mut self) -> Option<Fragment> {
         let id = self.fields.u8()?;
-        let (fragment, content) = match id {
-            255 => self.fields.u8().map(usize::from).map(|length| (Fragment::Main(length), length))?,
-            254 => self.fields.u32().map(|length| (Fragment::Main(length as usize), length as usize))?,
-            253 => self.fields.u16().map(|_| (Fragment::Origin, 0))?,
-            252 if self.major.number() >= 14 => (Fragment::TopXid(self.fields.u32()?), 0),
-            0..=32 if i16::from(id) > self.last_id => {
-                self.last_id = i16::from(id);
-                let block = self.block(id)?;
-                (Fragment::Block(block), usize::from(block.data_length) + usize::from(block.image_length))
-            }
+        if i16::from(id) > self.last_id && id <= 32 {
+            self.last_id = i16::from(id);
+            let block = self.block(id)?;
+            self.announced += usize::from(block.data_length) + usize::from(block.image_length);
+            return Some(Fragment::Block(block));
+        }
+        let main = match id {
+            255 => usize::from(self.fields.u8()?),
+            254 => self.fields.u32()? as usize,
+            253 => return self.fields.u16().map(|_| Fragment::Origin),
+            252 if self.major.number() >= 14 => return self.fields.u32().map(Fragment::TopXid),
             _ => return None,
         };
-        Some((fragment, content))
+        self.announced += main;
+        Some(Fragment::Main(main))
     }
 
     #[inline]

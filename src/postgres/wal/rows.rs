@@ -119,16 +119,24 @@ struct Files {
 const FEW: usize = 8;
 
 impl Files {
-    fn counts(&mut self, file: RelFileLocator) -> &mut RowCounts {
-        match self.few.iter().rposition(|(known, _)| *known == file) {
-            Some(index) => &mut self.few[index].1,
-            None if self.few.len() < FEW && self.many.is_empty() => {
-                self.few.push((file, RowCounts::default()));
-                let last = self.few.len() - 1;
-                &mut self.few[last].1
-            }
-            None => self.many.entry(file).or_default(),
+    /// Changes the counts of a file; says whether it is a new one.
+    #[inline]
+    fn change(&mut self, file: RelFileLocator, change: impl FnOnce(&mut RowCounts)) -> bool {
+        // Mostly they differ by their numbers alone.
+        let same = |known: &RelFileLocator| known.number == file.number && *known == file;
+        if let Some((_, counts)) = self.few.iter_mut().rfind(|(known, _)| same(known)) {
+            change(counts);
+            return false;
         }
+        if self.few.len() < FEW && self.many.is_empty() {
+            let mut counts = RowCounts::default();
+            change(&mut counts);
+            self.few.push((file, counts));
+            return true;
+        }
+        let before = self.many.len();
+        change(self.many.entry(file).or_default());
+        self.many.len() > before
     }
 
     fn len(&self) -> usize {
@@ -141,7 +149,8 @@ impl Files {
     }
 }
 
-/// Transaction numbers come in order, and nobody chooses them: one multiplication spreads them well enough.
+/// Transaction numbers come in order: one multiplication spreads them well enough. Who chooses them, by making up WAL, can
+/// have them meet: that costs time, in a map of at most 2 × [`HELD`] entries.
 #[derive(Debug, Default)]
 struct XidHasher(u64);
 
@@ -162,9 +171,9 @@ impl Hasher for XidHasher {
 impl RowCounter {
     pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
         let files = self.open.entry(xid).or_insert_with(|| self.spare.pop().unwrap_or_default());
-        let before = files.len();
-        files.counts(file).add(change, u64::from(rows));
-        self.held += files.len() - before;
+        if files.change(file, |counts| counts.add(change, u64::from(rows))) {
+            self.held += 1;
+        }
         if self.held >= 2 * HELD {
             self.prune();
         }
@@ -175,7 +184,9 @@ impl RowCounter {
         let mut sums = self.take(end.xid);
         for xid in end.subxids.iter() {
             let files = self.take(xid);
-            files.iter().for_each(|(file, counts)| sums.counts(file).merge(counts));
+            for (file, counts) in files.iter() {
+                sums.change(file, |sum| sum.merge(counts));
+            }
             self.spare(files);
         }
         if end.committed {
@@ -197,7 +208,9 @@ impl RowCounter {
     fn spare(&mut self, mut files: Files) {
         if files.few.capacity() > 0 && self.spare.len() < SPARE {
             files.few.clear();
-            files.many.clear();
+            if !files.many.is_empty() {
+                files.many.clear();
+            }
             self.spare.push(files);
         }
     }

@@ -6,6 +6,7 @@ use super::created::{Created, Creations};
 use super::decoder::{Decoder, FirstRecord, is_switch};
 use super::ends::{EndCounter, Ended, Ends};
 use super::facts::{Fact, Parameters, RowChange};
+use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
 use super::left_out::{Group, Held, LeftOut};
 use super::record::{Record, RelFileLocator, Xid};
@@ -172,6 +173,14 @@ struct Counters {
 }
 
 impl Counters {
+    #[inline]
+    fn rows(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
+        self.rows.add(xid, file, change, rows);
+        if change == RowChange::Inserted {
+            self.created.row(file);
+        }
+    }
+
     fn finish(self, summary: &mut Summary) {
         summary.rows = self.rows.finish();
         (summary.ends, summary.oldest_ended, summary.ended_left_out) = self.ends.finish();
@@ -213,10 +222,19 @@ impl Summarizer {
 
 impl Summary {
     /// Adds what a record says; also one that was joined.
+    #[inline]
     fn add(&mut self, record: &Record<'_>, counters: &mut Counters) {
         self.records += 1;
-        match Fact::read(record) {
-            Ok(Some(fact)) => self.fact(record, &fact, counters),
+        // What most records say takes this short way: a fact is large, and would be moved about for each of them.
+        match heap::rows(record) {
+            Some(Some((file, change, rows))) => counters.rows(record.header.xid, file, change, rows),
+            _ => self.read(record, counters),
+        }
+    }
+
+    fn read(&mut self, record: &Record<'_>, counters: &mut Counters) {
+        match &Fact::read(record) {
+            Ok(Some(fact)) => self.fact(record, fact, counters),
             Ok(None) => {}
             Err(_) => self.unreadable += 1,
         }
@@ -225,17 +243,11 @@ impl Summary {
     fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counters: &mut Counters) {
         let (mut xid, text) = (record.header.xid, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
         let what = match *fact {
-            Fact::Rows { file, change, rows } => {
-                counters.rows.add(xid, file, change, rows);
-                if change == RowChange::Inserted {
-                    counters.created.row(file);
-                }
-                return;
-            }
-            Fact::End(end) => {
-                counters.rows.end(&end, record.lsn);
-                counters.ends.add(&end, record.lsn);
-                counters.created.end(&end);
+            Fact::Rows { file, change, rows } => return counters.rows(xid, file, change, rows),
+            Fact::End(ref end) => {
+                counters.rows.end(end, record.lsn);
+                counters.ends.add(end, record.lsn);
+                counters.created.end(end);
                 if end.committed {
                     self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });
                 }
@@ -243,7 +255,7 @@ impl Summary {
                     return;
                 }
                 xid = end.xid;
-                What::dropped(&end)
+                What::dropped(end)
             }
             Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
             Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),

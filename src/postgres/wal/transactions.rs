@@ -58,10 +58,11 @@ pub struct DroppedStatistics {
 #[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let fact = match record.header.info & 0x70 {
-        COMMIT => Fact::End(end(record, true, false)?),
-        ABORT => Fact::End(end(record, false, false)?),
-        COMMIT_PREPARED => Fact::End(end(record, true, true)?),
-        ABORT_PREPARED => Fact::End(end(record, false, true)?),
+        operation @ (COMMIT | ABORT | COMMIT_PREPARED | ABORT_PREPARED) => {
+            let committed = matches!(operation, COMMIT | COMMIT_PREPARED);
+            let prepared = matches!(operation, COMMIT_PREPARED | ABORT_PREPARED);
+            return end(record, committed, prepared).map(|end| Some(Fact::End(end)));
+        }
         PREPARE => prepare(record)?,
         ASSIGNMENT => {
             let mut fields = Reader(record.main);
@@ -133,7 +134,7 @@ fn list<'a, T>(
 ) -> Option<List<'a, T>> {
     let wanted = (fields.u32()? as usize).checked_mul(size)?;
     let there = if whole { wanted } else { wanted.min(fields.0.len()) };
-    Some(List::new(fields.take(there)?, size, read))
+    Some(List::new(fields.take(there)?, read))
 }
 
 pub(super) fn read_xid(fields: &mut Reader<'_>) -> Option<Xid> {
