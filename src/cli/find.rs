@@ -116,7 +116,9 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
         text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
     if let segments @ 1.. = found.incomplete_segments {
-        text += &format!("{segments} WAL segments of that time have more events than are indexed: more may have happened\n");
+        text += &format!(
+            "{segments} WAL segments of that time have more events than are indexed: more may have happened\n"
+        );
     }
     match found.events.last() {
         Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),

@@ -11,6 +11,7 @@ use crate::postgres::catalog::{
     BackupDescription, Edge, EventKind, Facts, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction,
     Unreachable, WalPiece, Windows,
 };
+use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
 
 /// The page.

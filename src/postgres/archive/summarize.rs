@@ -65,7 +65,7 @@ pub async fn ends_in(cluster: &Cluster, segment: SegmentName, from: Lsn) -> anyh
 pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
     let (segment, probe) = (question.segment, |start| Probe::new(question.clone(), start));
     let matters = |earlier: &Summary, later: &Summary| match question.look {
-        Look::Record | Look::Change(_) | Look::InPlace(_) => true,
+        Look::Record | Look::Change(_) | Look::InPlace { .. } => true,
         Look::Later { .. } | Look::End(_) | Look::RestorePoint(_) => may_end(earlier, later),
     };
     let read = read_joined(cluster, segment, matters, probe, Probe::push).await?;

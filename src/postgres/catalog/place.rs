@@ -250,9 +250,7 @@ impl<'a> Search<'a> {
             return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
         };
         match place.seen.found.and_then(|found| found.outcome) {
-            Some(Outcome { committed: false, time, .. }) => {
-                Err(reason(format!("it was rolled back at {time}")).into())
-            }
+            Some(Outcome { committed: false, time, .. }) => Err(reason(format!("it was rolled back at {time}")).into()),
             _ => Ok(place),
         }
     }

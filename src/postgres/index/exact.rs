@@ -100,7 +100,7 @@ pub(super) fn lists_rows(
 pub(super) enum OfDatabase {
     /// It committed here.
     Committed(Lsn),
-    /// It may have, or the files are gone although it did not.
+    /// It may have, or the files are gone before it did.
     Unsure,
     /// Nothing happened to a database that anybody could have used.
     Nothing,
@@ -115,9 +115,10 @@ pub(super) fn of_database(index: &Index, db: &Connection, stored: &Stored) -> Re
     Ok(match end {
         _ if stored.xid == 0 || is_made_before(index, db, stored)? => OfDatabase::Nothing,
         Some((lsn, true)) => OfDatabase::Committed(lsn),
-        Some((_, false)) | None if drops => OfDatabase::Unsure,
-        None if may_have_ended(index, db, stored)? => OfDatabase::Unsure,
-        _ => OfDatabase::Nothing,
+        // CREATE DATABASE that failed removes what it made, too.
+        Some((_, false)) => OfDatabase::Nothing,
+        None if drops || may_have_ended(index, db, stored)? => OfDatabase::Unsure,
+        None => OfDatabase::Nothing,
     })
 }
 

@@ -5,6 +5,8 @@
 
 mod event;
 mod exact;
+#[cfg(test)]
+mod exact_tests;
 mod listing;
 mod moments;
 mod name;

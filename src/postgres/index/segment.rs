@@ -311,8 +311,7 @@ fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     if let count @ 1.. = events_left_out(summary) {
-        let sql =
-            "UPDATE segment SET events_left_out = events_left_out + ?3 WHERE timeline = ?1 AND number = ?2";
+        let sql = "UPDATE segment SET events_left_out = events_left_out + ?3 WHERE timeline = ?1 AND number = ?2";
         db.prepare_cached(sql)?.execute(params![timeline, number, int(count)])?;
     }
     for event in &summary.events {

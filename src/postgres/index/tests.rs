@@ -6,7 +6,7 @@ use chrono::DateTime;
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::update::{Scope, complete, decode, update};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, Moments, Relation, Unknown};
+use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Moments, Point, Relation, Unknown};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{RelFileLocator, Summary, Timestamp};
 
@@ -14,12 +14,12 @@ const TIMELINE: TimelineId = TimelineId(1);
 
 type Made = Vec<(SegmentName, Vec<u8>, Summary)>;
 
-fn archived(name: SegmentName) -> Archived {
+pub(super) fn archived(name: SegmentName) -> Archived {
     Archived { name, bytes: 100, stored_at: DateTime::UNIX_EPOCH }
 }
 
 /// Indexed in the order in which they are given, in batches.
-fn indexed(cluster: &Cluster, segments: &[(SegmentName, Summary)], batch: usize) -> Index {
+pub(super) fn indexed(cluster: &Cluster, segments: &[(SegmentName, Summary)], batch: usize) -> Index {
     let index = Index::temporary(cluster).unwrap();
     for batch in segments.chunks(batch) {
         index.list(&batch.iter().map(|(name, _)| archived(*name)).collect::<Vec<_>>()).unwrap();
@@ -121,10 +121,14 @@ async fn moments_are_as_a_look_at_all_records_tells() {
         assert!(candidates.iter().all(|number| within(*number)));
         assert!(candidates.len() <= 4, "{end:?} {candidates:?}");
         let (name, ..) = &made.points[random.below(made.points.len() as u64) as usize];
-        let found = index.restore_points(name, TIMELINE, from, until).unwrap();
+        let named = |point| match point {
+            Point::Named { segment, lsn, .. } => Some((segment, lsn.0)),
+            Point::Unnamed { .. } => None,
+        };
+        let found = index.restore_points(name, TIMELINE, from, until).unwrap().into_iter().filter_map(named);
         let points = made.points.iter().filter(|(one, _, segment)| one == name && within(*segment));
         let expected: Vec<(u64, u64)> = points.map(|(_, lsn, segment)| (*segment, *lsn)).collect();
-        assert_eq!(found.into_iter().map(|(number, lsn, _)| (number, lsn.0)).collect::<Vec<_>>(), expected);
+        assert_eq!(found.collect::<Vec<_>>(), expected);
         let number = from;
         let around = index.around(TIMELINE, Lsn(number * SIZE + random.below(SIZE))).unwrap();
         let commits = || made.ends.iter().filter(|one| one.committed && one.segment < last);
@@ -314,7 +318,7 @@ async fn the_latest_events_are_found_within_bounds() {
     let between = index.events(&Filter { since: Some(since), until: Some(until), ..Filter::default() }).unwrap().events;
     let expected: Vec<_> = all.events.iter().filter(|event| (since..=until).contains(&event.time)).cloned().collect();
     assert_eq!(between, expected);
-    let large = index.events(&Filter { min_rows: 50, ..Filter::default() }).unwrap().events;
+    let large = index.events(&Filter { min_rows: Some(50), ..Filter::default() }).unwrap().events;
     assert!(large.iter().all(|event| event.rows.is_none_or(|rows| rows >= 50)));
 }
 

@@ -178,7 +178,15 @@ fn after_a_database_was_made_is_after_its_commit_wherever_that_is() {
 
 fn event(timeline: u32, lsn: Lsn) -> EventTarget {
     let (id, words) = (format!("{timeline}-0-0-d1"), "DROP of orders".to_string());
-    EventTarget { id, words, timeline: TimelineId(timeline), before: lsn, after: lsn, commits: None, drops_database: None }
+    EventTarget {
+        id,
+        words,
+        timeline: TimelineId(timeline),
+        before: lsn,
+        after: lsn,
+        commits: None,
+        drops_database: None,
+    }
 }
 
 #[test]

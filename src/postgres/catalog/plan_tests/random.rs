@@ -116,8 +116,15 @@ fn in_world(world: &World, (mut request, event): (Request, Option<(u32, usize)>)
         let lsn = Lsn(records[at % records.len()].lsn);
         let (id, words) = ("1-0-0-d1".to_string(), "something".to_string());
         let timeline = TimelineId(timeline);
-        request.target =
-            Target::Event(EventTarget { id, words, timeline, before: lsn, after: lsn, commits: None, drops_database: None });
+        request.target = Target::Event(EventTarget {
+            id,
+            words,
+            timeline,
+            before: lsn,
+            after: lsn,
+            commits: None,
+            drops_database: None,
+        });
     }
     request
 }

@@ -384,21 +384,16 @@ impl Moments for World {
         Ok(candidates)
     }
 
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Result<Vec<Point>, Unknown> {
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<Point>, Unknown> {
         let mut points = Vec::new();
         for segment in from..until {
             let records = self.indexed(timeline.0, segment)?;
             let made = records.iter().filter(|record| record.says == Says::Point(name.to_string()));
             match self.unnamed.contains(&(timeline.0, segment)) {
                 true => points.push(Point::Unnamed { segment }),
-                false => points
-                    .extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) })),
+                false => {
+                    points.extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) }))
+                }
             }
         }
         Ok(points)
