@@ -161,17 +161,22 @@ fn look_up(index: &Index, each: u64) {
     measure("end of a transaction", LOOKUPS, || {
         let (timeline, from, number) = place();
         let xid = (number * XIDS + 4000) as u32;
-        let found = index.ending(xid, TimelineId(timeline as u32), from, u64::MAX).expect("an answer");
-        assert!(found.contains(&number));
+        let until = first(timeline, each) + each;
+        let told = index.ending(xid, TimelineId(timeline as u32), from, until).expect("an answer");
+        assert!(told.more.is_none() && told.found.contains(&number));
     });
     measure("restore point", LOOKUPS, || {
         let (timeline, from, number) = place();
         let name = format!("point {} on {timeline}", number / 100 * 100);
-        index.restore_points(&name, TimelineId(timeline as u32), from, u64::MAX).expect("an answer");
+        let until = first(timeline, each) + each;
+        let told = index.restore_points(&name, TimelineId(timeline as u32), from, until).expect("an answer");
+        assert!(told.more.is_none());
     });
-    measure("commits around an LSN", LOOKUPS, || {
-        let (timeline, _, number) = place();
-        index.around(TimelineId(timeline as u32), Lsn(number * SIZE)).expect("an answer");
+    measure("commits around a segment", LOOKUPS, || {
+        let (timeline, from, number) = place();
+        let timeline = TimelineId(timeline as u32);
+        index.last_commit(timeline, from, number + 1).expect("an answer").expect("a commit");
+        index.first_commit(timeline, number, number + 1).expect("an answer").expect("a commit");
     });
     measure("events of an hour", SEARCHES, || {
         let (_, _, number) = place();

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::planning::Planning;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
-use crate::postgres::index::FoundEvents;
+use crate::postgres::index::update::Scope;
+use crate::postgres::index::{FoundEvents, State, Unreadable};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -51,7 +52,20 @@ struct Report<'a> {
     /// There are older ones than `--limit` lets through.
     more: bool,
     /// WAL segments of that time with more events than their summaries have room for.
-    incomplete_segments: u64,
+    overfull_segments: u64,
+    /// Absent when all archived WAL was searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<Incomplete>,
+}
+
+/// WAL that was not searched.
+#[derive(Serialize)]
+struct Incomplete {
+    segments: u64,
+    /// Of these, what they hold cannot be read.
+    unreadable: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_unreadable: Option<Unreadable>,
 }
 
 /// Runs the verb.
@@ -69,20 +83,44 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         latest: Some(args.limit),
     };
     let planning = Planning::open(context, true).await?;
-    planning.update_index().await?;
+    planning.update_index(Scope::New).await?;
     let index = planning.index.clone();
-    let found = tokio::task::spawn_blocking(move || index.map(|index| index.events(&filter)).transpose()).await??;
-    let found = found.unwrap_or_default();
+    let read = move || index.map(|index| anyhow::Ok((index.events(&filter)?, index.state()?))).transpose();
+    let (found, state) = tokio::task::spawn_blocking(read).await??.unwrap_or_default();
+    if let Some(missing) = missing(&state) {
+        tracing::warn!("{missing}");
+    }
     match context.format {
         Format::Json => {
             let shown = |event| Shown { event, restore: command(event) };
+            let incomplete = (state.not_indexed > 0).then_some(Incomplete {
+                segments: state.not_indexed,
+                unreadable: state.unreadable,
+                first_unreadable: state.first_unreadable,
+            });
             let events = found.events.iter().map(shown).collect();
-            let FoundEvents { more, incomplete_segments, .. } = found;
-            print_json(&Report { events, more, incomplete_segments })?;
+            let FoundEvents { more, overfull_segments, .. } = found;
+            print_json(&Report { events, more, overfull_segments, incomplete })?;
         }
-        Format::Table => print_text(&in_words(&found, args.limit))?,
+        Format::Table => print_text(&in_words(&found, &state, args.limit))?,
     }
     Ok(Exit::Success)
+}
+
+/// What may be missing among the events.
+fn missing(state: &State) -> Option<String> {
+    let State { segments, not_indexed, unreadable, first_unreadable, .. } = state;
+    let told = (*not_indexed > 0).then(|| {
+        format!("{not_indexed} of {segments} WAL segments could not be searched: what happened in them is not shown")
+    });
+    let why = first_unreadable.as_ref().map(|first| {
+        format!(
+            "; {unreadable} cannot be read, the first one {}: {}\nHINT: find out with `walden repo verify` what is \
+             damaged, and repair the repository from a copy",
+            first.segment, first.why
+        )
+    });
+    told.map(|told| told + &why.unwrap_or_default())
 }
 
 /// How to restore to just before an event.
@@ -90,7 +128,7 @@ fn command(event: &FoundEvent) -> String {
     format!("walden restore --before {} --to-dir DIR", event.id)
 }
 
-fn in_words(found: &FoundEvents, limit: usize) -> String {
+fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
     let mut text = String::new();
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
     for event in &found.events {
@@ -115,14 +153,18 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
     if found.more {
         text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
-    if let segments @ 1.. = found.incomplete_segments {
+    if let segments @ 1.. = found.overfull_segments {
         text += &format!(
             "{segments} WAL segments of that time have more events than are indexed: more may have happened\n"
         );
     }
     match found.events.last() {
         Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),
-        None => format!("no matching event in the archived WAL\n{text}"),
+        None if state.not_indexed == 0 => format!("no matching event in the archived WAL\n{text}"),
+        None => {
+            let searched = state.segments - state.not_indexed;
+            format!("no matching event in the {searched} of {} WAL segments that were searched\n{text}", state.segments)
+        }
     }
 }
 

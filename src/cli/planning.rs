@@ -9,11 +9,11 @@ use anyhow::anyhow;
 use super::Context;
 use super::progress::{Step, show};
 use crate::config::Settings;
-use crate::error::{Hint, one_line, with_hint};
+use crate::error::{Hint, find, one_line, with_hint};
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, FoundEvent, Moments, NoIndex, RecoveryPlan, Request, Unreachable, expected_seconds,
-    load,
+    EventId, EventTarget, Facts, FoundEvent, Moments, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable,
+    expected_seconds, load,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -50,12 +50,12 @@ impl Planning {
     pub async fn facts(&self) -> anyhow::Result<Arc<Facts>> {
         let unknown = "check that the repository is reachable and that this user may read all of it";
         let facts = load::load(&self.cluster).await.hint(unknown)?;
-        self.update_index().await?;
+        self.update_index(Scope::New).await?;
         Ok(Arc::new(facts))
     }
 
-    /// Lets the index know all WAL that is archived now.
-    pub async fn update_index(&self) -> anyhow::Result<()> {
+    /// Lets the index know the WAL that is archived now.
+    pub async fn update_index(&self, scope: Scope) -> anyhow::Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
         let far = Mutex::new(Progress::default());
         let lock = || far.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +65,7 @@ impl Planning {
             Step { done: done * size, total: total * size, phase: String::new() }
         };
         let observe = |progress| *lock() = progress;
-        show(update::complete(index, &self.cluster, Scope::New, &observe), "indexed", step).await
+        show(update::complete(index, &self.cluster, scope, &observe), "indexed", step).await
     }
 
     /// Answers about moments.
@@ -76,12 +76,22 @@ impl Planning {
         }
     }
 
-    /// Plans; where a gap is so fresh that it may only be the order in which segments are being stored, looks again.
+    /// Plans. Where a gap is so fresh that it may only be the order in which segments are being stored, looks again; where
+    /// the index lacks a segment or has a broken one, which may have been replaced, compares it with all of the
+    /// repository first.
     pub async fn decide(&self, request: &Request) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
-        for look in 1.. {
+        let (mut looks, mut compared) = (0, self.index.is_none());
+        loop {
             let facts = self.facts().await?;
-            match locate(&self.cluster, &self.moments(), &facts, request).await? {
-                Err(refused) if look <= FRESH_GAP_LOOKS && facts.may_close(&refused, chrono::Utc::now(), FRESH_GAP) => {
+            let located = locate(&self.cluster, &self.moments(), &facts, request).await;
+            if !compared && depends_on_a_segment(&located) {
+                compared = true;
+                self.update_index(Scope::All).await?;
+                continue;
+            }
+            match located? {
+                Err(refused) if looks < FRESH_GAP_LOOKS && facts.may_close(&refused, chrono::Utc::now(), FRESH_GAP) => {
+                    looks += 1;
                     tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -94,12 +104,11 @@ impl Planning {
                 refused => return Ok(refused),
             }
         }
-        unreachable!("the loop ends by returning")
     }
 
     /// An event as a target.
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
-        self.update_index().await?;
+        self.update_index(Scope::New).await?;
         let found: Option<FoundEvent> = match self.index.clone() {
             Some(index) => tokio::task::spawn_blocking(move || index.event(id)).await??,
             None => None,
@@ -109,6 +118,15 @@ impl Planning {
             with_hint(error, "`walden find` lists the events there are; `--all` also those of less interest")
         })?;
         Ok(EventTarget::from(&found))
+    }
+}
+
+/// Whether there is no plan because of one segment: the index does not know it, or knows that it is broken.
+fn depends_on_a_segment(located: &anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>>) -> bool {
+    match located {
+        Err(error) => matches!(find::<Unknown>(error), Some(Unknown::Segment(_))),
+        Ok(Err(refused)) => matches!(refused.reason, Reason::Broken { .. }),
+        Ok(Ok(_)) => false,
     }
 }
 

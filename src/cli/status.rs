@@ -128,6 +128,10 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
     for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
         let _ = writeln!(text, "           {segments} {what}");
     }
+    if let Some(first) = &state.first_unreadable {
+        let why = first.why.replace('\n', "\n           ");
+        let _ = writeln!(text, "           the first of them {}: {why}", first.segment);
+    }
     for position in &state.positions {
         let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
         let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };

@@ -52,6 +52,21 @@ impl Cluster {
         }
     }
 
+    /// Makes sure that what answers is still this cluster's repository: the empty folder below an unmounted disk has
+    /// nothing either. Errors: it is not, or the store's.
+    pub async fn confirm(&self) -> anyhow::Result<()> {
+        let repository = Repository::open(self.repository.shared_storage()).await?;
+        let kept = self.repository.marker();
+        let again = Self::open(repository, self.layout.cluster().clone()).await?;
+        if again.repository.marker().id != kept.id
+            || again.description.system_identifier != self.description.system_identifier
+        {
+            let error = anyhow!("{} is another repository than before", self.repository.describe());
+            return Err(with_hint(error, "restart `walden serve`, and check what is mounted there"));
+        }
+        Ok(())
+    }
+
     /// Registers what the server says of itself, or checks it against what was registered before; says whether it was
     /// new. Errors: [`WrongCluster`], or the store's.
     pub async fn register(repository: Repository, found: ClusterDescription) -> anyhow::Result<(Self, bool)> {

@@ -37,7 +37,7 @@ fn behind_many_events(major: Major) {
 
     let drops = walden.json(["find", "--kind", "drop"]);
     assert_eq!((drops["events"].as_array().map(Vec::len), &drops["events"][0]["exact"]), (Some(1), &true.into()));
-    assert!(drops["incomplete_segments"].as_u64() >= Some(1), "{drops:#}");
+    assert!(drops["overfull_segments"].as_u64() >= Some(1), "{drops:#}");
     assert!(walden.ok(["find", "--kind", "drop"]).contains("more may have happened"));
     // Few rows are told to those who ask.
     let deletes =

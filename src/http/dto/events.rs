@@ -18,7 +18,7 @@ pub struct Events {
     /// There are older ones than `limit` let through.
     pub more: bool,
     /// WAL segments of that time with more events than their summaries have room for: more may have happened.
-    pub incomplete_segments: u64,
+    pub overfull_segments: u64,
 }
 
 /// How far the index is that events are found in.
@@ -33,6 +33,18 @@ pub struct Indexed {
     not_indexed: u64,
     /// Of these, what they hold cannot be read.
     unreadable: u64,
+    /// The first of those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    first_unreadable: Option<Unreadable>,
+}
+
+/// A segment that cannot be read.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Unreadable {
+    #[schema(example = "000000010000000000000007")]
+    segment: String,
+    why: String,
 }
 
 impl From<&Indexing> for Indexed {
@@ -42,6 +54,11 @@ impl From<&Indexing> for Indexed {
             segments: indexing.state.segments,
             not_indexed: indexing.state.not_indexed,
             unreadable: indexing.state.unreadable,
+            first_unreadable: indexing
+                .state
+                .first_unreadable
+                .as_ref()
+                .map(|first| Unreadable { segment: first.segment.to_string(), why: first.why.clone() }),
         }
     }
 }

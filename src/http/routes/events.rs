@@ -91,5 +91,5 @@ pub async fn events(
     })?;
     let indexed = app.status.borrow().as_ref().map(|seen| (&seen.status.indexing).into());
     let events = found.events.iter().map(Event::from).collect();
-    Ok(Json(Events { indexed, events, more: found.more, incomplete_segments: found.incomplete_segments }))
+    Ok(Json(Events { indexed, events, more: found.more, overfull_segments: found.overfull_segments }))
 }

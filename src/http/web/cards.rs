@@ -168,8 +168,10 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Opt
         ));
     }
     if state.unreadable > 0 {
+        let first = state.first_unreadable.as_ref();
+        let why = first.map(|first| format!(" The first is {}: {}.", first.segment, first.why)).unwrap_or_default();
         notices.push(format!(
-            "{} of WAL cannot be read: events in them are not shown.",
+            "{} of WAL cannot be read: events in them are not shown.{why}",
             count(state.unreadable, "segment")
         ));
     }

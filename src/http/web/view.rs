@@ -184,7 +184,7 @@ pub struct Events {
     pub rows: Vec<Row>,
     pub more: bool,
     /// WAL segments with more events than are known.
-    pub incomplete_segments: u64,
+    pub overfull_segments: u64,
     pub query: PageQuery,
     /// Word, label, whether it is chosen.
     pub kinds: Vec<(&'static str, &'static str, bool)>,
@@ -226,7 +226,7 @@ impl Events {
         Self {
             rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
             more: found.more,
-            incomplete_segments: found.incomplete_segments,
+            overfull_segments: found.overfull_segments,
             kinds: kinds.to_vec(),
             unfiltered: query.is_filtered().then(|| everything.address()),
             query: query.clone(),

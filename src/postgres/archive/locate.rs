@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
-
 use super::summarize::{look, summary_of};
 use crate::error::with_hint;
 use crate::postgres::catalog::{
@@ -11,8 +9,8 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::cluster::Cluster;
 
-/// The plan for a request, or why the target cannot be reached exactly. Errors: a segment that decides cannot be read,
-/// or the store did not answer.
+/// The plan for a request, or why the target cannot be reached exactly. Errors: what decides is [`Unknown`] or cannot be
+/// read, or the store did not answer.
 pub async fn locate(
     cluster: &Cluster,
     moments: &Arc<dyn Moments + Send + Sync>,
@@ -43,11 +41,13 @@ pub async fn locate(
 
 /// What the index does not know it could not read, or did not come to yet.
 async fn not_known(cluster: &Cluster, unknown: Unknown) -> anyhow::Error {
-    let told = anyhow!("where the target lies in the WAL cannot be found out: {unknown}");
+    let what = "where the target lies in the WAL cannot be found out";
     if let Unknown::Segment(segment) = unknown
         && let Err(error) = summary_of(cluster, segment).await
     {
-        return error.context(told);
+        return error.context(unknown).context(what);
     }
-    with_hint(told, "try again; `--latest` and `--immediate` need no index")
+    let hint = "try again, for the index catches up; `walden target` compares it with all of the repository at once; \
+                `--latest` and `--immediate` need no index";
+    with_hint(anyhow::Error::new(unknown).context(what), hint)
 }

@@ -20,16 +20,7 @@ const MOST_PAGES: usize = 100;
 /// Makes sure that what answers is still the cluster's repository: the empty folder below an unmounted disk has no
 /// segments either.
 pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
-    let again = Cluster::open(cluster.repository.clone(), cluster.layout.cluster().clone()).await;
-    let again = again.context("the file is missing, and what must be there beside it cannot be read")?;
-    let reopened = crate::repo::Repository::open(cluster.repository.shared_storage()).await?;
-    if reopened.marker().id != cluster.repository.marker().id
-        || again.description.system_identifier != cluster.description.system_identifier
-    {
-        let error = anyhow::anyhow!("{} is another repository than before", cluster.repository.describe());
-        return Err(with_hint(error, "restart `walden serve`, and check what is mounted there"));
-    }
-    Ok(())
+    cluster.confirm().await.context("the file is missing, and what must be there beside it cannot be read")
 }
 
 /// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those

@@ -127,12 +127,14 @@ impl LoadedBackups {
     }
 }
 
-/// Everything that planning a restore needs. Errors: the store did not answer.
+/// Everything that planning a restore needs. Errors: the store did not answer, or is another's by now.
 pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     // Backups first: the WAL of one that was complete by then is in the listing that follows.
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
+    // The empty folder below an unmounted disk has nothing, either.
+    cluster.confirm().await?;
     Ok(Facts {
         cluster: cluster.description.name.clone(),
         read_at: Utc::now(),

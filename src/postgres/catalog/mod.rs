@@ -31,7 +31,7 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Around, Moments, NoIndex, Point, Unknown};
+pub use moments::{Moments, NoIndex, Point, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
 pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};

@@ -9,8 +9,9 @@ use crate::postgres::wal::{Commit, Timestamp, Xid};
 /// that holds its last byte: it can be replayed only once that one is there. A timeline's first segment begins with a
 /// copy of its parent's, and answers for the copy, too; what crosses into it comes from the parent's segment before.
 ///
-/// An answer that a segment without a summary could change is [`Unknown::Segment`]; one that lies behind broken WAL is
-/// [`Unknown::Broken`]. What lies behind the answer does not matter: of several reasons the first one is told.
+/// All segments that are asked for are archived. An answer that one which the index does not have, or has without its
+/// summary, could change is [`Unknown::Segment`]; one that lies behind broken WAL is [`Unknown::Broken`]. What lies behind
+/// the answer does not matter: of several reasons the first one is told.
 pub trait Moments {
     /// The first segment with a commit or abort, also a prepared transaction's, later than `time`; `or_at`: not earlier.
     fn first_later(
@@ -22,14 +23,18 @@ pub trait Moments {
         or_at: bool,
     ) -> Result<Option<u64>, Unknown>;
 
-    /// The segments that may hold the commit or abort of a transaction, ascending; the id is without its epoch.
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<u64>, Unknown>;
+    /// The segments that may hold the commit or abort of a transaction; the id is without its epoch.
+    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown>;
 
     /// Where restore points of a name are, or may be.
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<Point>, Unknown>;
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown>;
 
-    /// The commits of a timeline that are nearest to the segment that holds `lsn`; that segment itself is left out.
-    fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown>;
+    /// The first commit.
+    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+
+    /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before
+    /// that counts.
+    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
 }
 
 /// A restore point, or a segment that may have one. They are told by segment, ascending.
@@ -50,19 +55,18 @@ impl Point {
     }
 }
 
-/// The nearest commits on both sides of a segment, on one timeline and without a segment missing between.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Around {
-    /// The last one that belongs to a segment before.
-    pub before: Option<Commit>,
-    /// The first one that belongs to a segment after.
-    pub after: Option<Commit>,
+/// What an index knows for sure, ascending, up to where that ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told<T> {
+    pub found: Vec<T>,
+    /// Why there may be more; `None`: this is all.
+    pub more: Option<Unknown>,
 }
 
 /// The index cannot tell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
-    /// Archived, but not summarised: the first such segment that matters.
+    /// Archived, but not in the index, or without its summary or what crosses into it: the first such segment that matters.
     #[error("what WAL segment {0} holds is not known yet")]
     Segment(SegmentName),
     /// Replay comes to an end here: the record at `lsn` is not valid, or is not the one that follows.
@@ -85,15 +89,19 @@ impl Moments for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn ending(&self, _: Xid, _: TimelineId, _: u64, _: u64) -> Result<Vec<u64>, Unknown> {
+    fn ending(&self, _: Xid, _: TimelineId, _: u64, _: u64) -> Result<Told<u64>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Vec<Point>, Unknown> {
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Told<Point>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
-    fn around(&self, _: TimelineId, _: Lsn) -> Result<Around, Unknown> {
+    fn first_commit(&self, _: TimelineId, _: u64, _: u64) -> Result<Option<Commit>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn last_commit(&self, _: TimelineId, _: u64, _: u64) -> Result<Option<Commit>, Unknown> {
         Err(Unknown::NoIndex)
     }
 }

@@ -109,7 +109,7 @@ impl TimelinePath {
 
     /// The number of the first segment that is read of a timeline on the line: the one in which it begins. Recovery
     /// takes a segment from the newest timeline that begins in or before it (XLogFileReadAnyTLI).
-    fn first_number(&self, timeline: TimelineId) -> u64 {
+    pub fn first_number(&self, timeline: TimelineId) -> u64 {
         self.history.begin_of(timeline).unwrap_or_default().0 / self.size.bytes()
     }
 

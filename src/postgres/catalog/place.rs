@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
-use super::moments::{Point, Unknown};
+use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
 use super::plan::{Known, Stuck};
 use super::refuse::Refusal;
@@ -171,8 +171,9 @@ impl<'a> Search<'a> {
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let candidates = self.answer(self.known.moments.ending(xid, timeline, first, until))?.unwrap_or_default();
-            for number in candidates {
+            let Told { found, more } =
+                self.known.moments.ending(xid, timeline, first, until).map_err(Stuck::Unknown)?;
+            for number in found {
                 let seen = self.look(number, self.from, Look::End(xid))?;
                 let Some(found) = seen.found else { continue };
                 let place = if inclusive { Place::after(number, seen) } else { Place::before(number, seen) };
@@ -181,6 +182,7 @@ impl<'a> Search<'a> {
                 place.notes.extend(self.reuse_note(xid, number)?);
                 return Ok(Some(place));
             }
+            self.answer(more.map_or(Ok(()), Err))?;
         }
         Ok(None)
     }
@@ -190,7 +192,8 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         for (timeline, first, until) in self.stretches(number + XID_REUSE / self.size().bytes()) {
             // It is only a note: what is not known there does not keep the first one from being restored.
-            candidates.extend(self.known.moments.ending(xid, timeline, first, until).unwrap_or_default());
+            let told = self.known.moments.ending(xid, timeline, first, until);
+            candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
         for candidate in candidates.into_iter().take(REUSE_LOOKS) {
             if let Some(found) = self.look(candidate, self.from, Look::End(xid))?.found {
@@ -206,12 +209,16 @@ impl<'a> Search<'a> {
 
     /// The first restore point of a name.
     pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
-        let mut points = Vec::new();
+        let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let found = self.known.moments.restore_points(name, timeline, first, until);
-            points.extend(self.answer(found)?.unwrap_or_default());
+            let told = self.known.moments.restore_points(name, timeline, first, until).map_err(Stuck::Unknown)?;
+            let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
+            points.extend(told.found.into_iter().filter(|point| !is_before(point)));
+            more = told.more;
+            if more.is_some() {
+                break;
+            }
         }
-        points.retain(|point| !matches!(point, Point::Named { lsn, .. } if *lsn < self.from));
         let mut segments: Vec<u64> = points.iter().map(Point::segment).collect();
         segments.dedup();
         for number in segments {
@@ -219,11 +226,11 @@ impl<'a> Search<'a> {
             if let (Some(found), Some(mut place)) = (seen.found, Place::after(number, seen)) {
                 let time = found.made.map(|time| time.to_string()).unwrap_or_default();
                 place.notes.push(format!("restore point \"{name}\" was made at {time}"));
-                place.notes.extend(later_points(&points, number, found.lsn));
+                place.notes.extend(later_points(&points, number, found.lsn, more.is_some()));
                 return Ok(Some(place));
             }
         }
-        Ok(None)
+        self.answer(more.map_or(Ok(()), Err)).map(|_| None)
     }
 
     /// Just before or after an event.
@@ -332,29 +339,34 @@ impl<'a> Search<'a> {
         Ok(Neighbours { last_included: last_included.map(Into::into), first_excluded: first_excluded.map(Into::into) })
     }
 
-    /// The last commit of the segments before a number; also of those before the backup, as far as they are known.
+    /// The last commit of the segments before a number; also of those before the backup that are archived without a gap,
+    /// on its timeline.
     pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
-        let lowest = self.stretches(0).next().map_or(0, |(_, first, _)| first);
-        for (timeline, first, until) in
-            self.stretches(0).rev().filter(|(_, first, _)| *first < number || *first == lowest)
-        {
-            let behind = Lsn(until.min(number).max(first) * self.size().bytes());
-            if let Some(commit) = self.known.moments.around(timeline, behind)?.before {
+        let mut stretches: Vec<_> = self.stretches(0).collect();
+        if let Some((timeline, first, _)) = stretches.first_mut() {
+            let name = SegmentName::from_number(*timeline, *first, self.size());
+            let archived =
+                self.known.facts.ranges.holding(name).map_or(*first, |range| range.first.number(self.size()));
+            *first = archived.max(self.path.first_number(*timeline));
+        }
+        for (timeline, first, until) in stretches.into_iter().rev() {
+            let until = until.min(number);
+            if first < until
+                && let Some(commit) = self.known.moments.last_commit(timeline, first, until)?
+            {
                 return Ok(Some(commit));
             }
         }
         Ok(None)
     }
 
-    /// The first commit of the segments from a number on.
+    /// The first commit of the segments from a number on. Replay gets to none behind broken WAL.
     fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
-        for (timeline, first, _) in self.stretches(number) {
-            let before = Lsn((first * self.size().bytes()).saturating_sub(1));
-            let after = self.known.moments.around(timeline, before)?.after;
-            // The timeline may have gone on beyond where the line leaves it.
-            let is_on_line = |commit: &Commit| self.path.timeline_at(commit.lsn) <= timeline;
-            if let Some(commit) = after.filter(is_on_line).filter(|commit| self.number(commit.lsn) < self.end()) {
-                return Ok(Some(commit));
+        for (timeline, first, until) in self.stretches(number) {
+            match self.known.moments.first_commit(timeline, first, until) {
+                Ok(None) => (),
+                Err(Unknown::Broken { .. }) => return Ok(None),
+                answer => return answer,
             }
         }
         Ok(None)
@@ -373,17 +385,18 @@ fn marks_invalid(server_version: &str) -> bool {
     }
 }
 
-/// The other restore points of a name, behind the one that begins at `lsn` in the segment of that number.
-fn later_points(points: &[Point], number: u64, lsn: Lsn) -> Vec<String> {
+/// The other restore points of a name, behind the one that begins at `lsn` in the segment of that number; with `more`
+/// not all WAL behind it is known.
+fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<String> {
     let later = points.iter().filter_map(|point| match point {
         Point::Named { lsn: other, time, .. } if *other > lsn => Some((*other, *time)),
         _ => None,
     });
     let mut notes = Vec::new();
     if let Some((last, time)) = later.clone().last() {
-        let count = later.count();
+        let (count, at_least) = (later.count(), if more { "at least " } else { "" });
         notes.push(format!(
-            "{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
+            "{at_least}{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
         ));
     }
     let unnamed = points.iter().filter(|point| matches!(point, Point::Unnamed { segment } if *segment >= number));

@@ -22,7 +22,7 @@ pub struct FoundEvents {
     /// There are older ones than were asked for.
     pub more: bool,
     /// WAL segments of that time with more events than their summaries have room for: what those were is not known.
-    pub incomplete_segments: u64,
+    pub overfull_segments: u64,
 }
 
 impl Index {
@@ -31,8 +31,8 @@ impl Index {
         let db = self.connection();
         let reader = Reader::new(self, &db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
-        let incomplete_segments = exact::incomplete_segments(&db, filter)?;
-        let mut found = FoundEvents { incomplete_segments, ..FoundEvents::default() };
+        let overfull_segments = exact::overfull_segments(&db, filter)?;
+        let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
         let mut select = db.prepare_cached(&format!(
             "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
              ORDER BY time DESC, lsn DESC, timeline DESC"

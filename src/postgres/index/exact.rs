@@ -154,7 +154,7 @@ fn may_have_ended(index: &Index, db: &Connection, stored: &Stored) -> Result<boo
 }
 
 /// How many segments of the time that is asked for have more events than their summaries tell.
-pub(super) fn incomplete_segments(db: &Connection, filter: &Filter) -> Result<u64> {
+pub(super) fn overfull_segments(db: &Connection, filter: &Filter) -> Result<u64> {
     let sql = "SELECT count(*) FROM segment INDEXED BY segment_short WHERE points_left_out + events_left_out > 0 \
                AND coalesce(max_time >= ?1, TRUE) AND coalesce(min_time <= ?2, TRUE)";
     let since = filter.since.map_or(i64::MIN, |time| time.0);

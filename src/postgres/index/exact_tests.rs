@@ -74,18 +74,18 @@ async fn restore_points_that_a_summary_left_out_are_told_by_their_segment() {
     segments[0].1.events_left_out.restore_points = 1;
     let (cluster, _) = cluster().await;
     let index = indexed(&cluster, &segments, 2);
-    let asked = |name: &str| index.restore_points(name, TIMELINE, FIRST, u64::MAX).unwrap();
+    let asked = |name: &str| index.restore_points(name, TIMELINE, FIRST, FIRST + 3).unwrap().found;
     let told: Vec<(u64, bool)> =
         asked("a").iter().map(|point| (point.segment(), matches!(point, Point::Named { .. }))).collect();
     assert_eq!(told.len(), 4);
     assert!(told.contains(&(FIRST, false)) && told[2..] == [(FIRST + 1, true), (FIRST + 2, true)], "{told:?}");
     assert_eq!(asked("b"), [Point::Unnamed { segment: FIRST }]);
-    assert_eq!(index.restore_points("b", TIMELINE, FIRST + 1, u64::MAX).unwrap(), []);
+    assert_eq!(index.restore_points("b", TIMELINE, FIRST + 1, FIRST + 3).unwrap().found, []);
     let found = index.events(&Filter::default()).unwrap();
-    assert_eq!((found.events.len(), found.incomplete_segments), (3, 1));
+    assert_eq!((found.events.len(), found.overfull_segments), (3, 1));
     assert_eq!(found.events[0].lsn, Lsn(lsns[0][0]));
     let later = Filter { since: Some(crate::postgres::wal::Timestamp(i64::MAX)), ..Filter::default() };
-    assert_eq!(index.events(&later).unwrap().incomplete_segments, 1, "without a time it may be of any");
+    assert_eq!(index.events(&later).unwrap().overfull_segments, 1, "without a time it may be of any");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Result, params};
+use rusqlite::{Result, params};
 
 use super::segment::number;
 use super::update::{Scope, on_index};
@@ -15,7 +15,7 @@ use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{LIST_PAGE, ListEntry, list_all};
 
-/// Folders in which segments are missing that are listed again at once.
+/// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
 
 /// A folder, as it was listed the last time.
@@ -23,7 +23,7 @@ const GAPS: usize = 64;
 pub(super) struct Folder {
     /// The last entry.
     listed: String,
-    /// Segments are missing in it.
+    /// Segments are missing in it, maybe because the timeline begins there: then those may be on their way.
     gap: bool,
     /// Later ones may come.
     open: bool,
@@ -53,14 +53,11 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
         let after = match (known.get(&folder), scope) {
             (None, _) | (Some(_), Scope::All) => None,
             (Some(Folder { gap: false, open: false, .. }), Scope::New) => continue,
-            (Some(Folder { gap: false, listed, .. }), Scope::New) => Some(listed.clone()),
-            (Some(_), Scope::New) => {
+            (Some(Folder { gap: true, .. }), Scope::New) if gaps < GAPS => {
                 gaps += 1;
-                if gaps > GAPS {
-                    continue;
-                }
                 None
             }
+            (Some(Folder { listed, .. }), Scope::New) => Some(listed.clone()),
         };
         if !list_folder(index, cluster, folder, after).await? {
             return Ok(false);
@@ -149,10 +146,7 @@ impl Index {
                 db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
                     Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?))
                 })?;
-            let before = "SELECT 1 FROM segment WHERE timeline = ?1 AND number < ?2 LIMIT 1";
-            let begins_timeline =
-                db.prepare_cached(before)?.query_row(params![timeline, int(begin)], |_| Ok(())).optional()?.is_none();
-            let gap = count != last - first + 1 || (first != begin && !begins_timeline);
+            let gap = count != last - first + 1 || first != begin;
             let sql = "INSERT OR REPLACE INTO folder VALUES (?1, ?2, ?3, ?4)";
             db.prepare_cached(sql)?.execute(params![folder, listed, gap, last + 1 != end])?;
             Ok(())

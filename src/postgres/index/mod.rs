@@ -7,6 +7,7 @@ mod event;
 mod exact;
 #[cfg(test)]
 mod exact_tests;
+mod forget;
 mod listing;
 mod moments;
 mod name;
@@ -19,6 +20,8 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trust_tests;
 pub mod update;
 
 use std::fs;
@@ -40,7 +43,7 @@ use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
 pub use event::FoundEvents;
 pub use name::{Held, Recording};
 pub use segment::Archived;
-pub use state::{Position, State};
+pub use state::{Position, State, Unreadable};
 
 /// The form of the tables; an index of another form is made anew.
 const VERSION: i64 = 2;

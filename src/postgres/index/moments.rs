@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::segment::{is_newer, number};
 use super::{BLOCK, Index, int, seam, uint};
-use crate::postgres::catalog::{Around, Moments, Point, Unknown};
+use crate::postgres::catalog::{Moments, Point, Told, Unknown};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -28,101 +28,214 @@ impl Moments for Index {
         or_at: bool,
     ) -> Answer<Option<u64>> {
         let least = if or_at { time.0 } else { time.0.saturating_add(1) };
-        let db = self.connection();
-        let found = first_later(&db, timeline, from, until, least)?;
-        self.is_known(&db, timeline, from..until, found)?;
-        Ok(found)
-    }
-
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Answer<Vec<u64>> {
-        let db = self.connection();
-        let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
-        let mut select = db.prepare_cached(sql)?;
-        let bounds = params![xid, timeline.0, int(from), int(until.min(LAST))];
-        let named = select.query_map(bounds, |row| number(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
-        let mut found = maybe_ending(&db, timeline, from, until, xid)?;
-        found.extend(&named);
-        found.sort_unstable();
-        found.dedup();
-        self.is_known(&db, timeline, from..until, named.into_iter().min())?;
-        Ok(found)
-    }
-
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Vec<Point>> {
-        let db = self.connection();
-        let mut select = db.prepare_cached(
-            "SELECT number, lsn, time FROM event \
-             WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
-        )?;
-        let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
-        let named = select.query_map(bounds, |row| {
-            let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
-            Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
-        })?;
-        let mut points = named.collect::<Result<Vec<_>, _>>()?;
-        let first = points.first().map(Point::segment);
-        let mut select = db.prepare_cached(
-            "SELECT number FROM segment INDEXED BY segment_short WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
-             AND points_left_out + events_left_out > 0 AND points_left_out > 0",
-        )?;
-        let bounds = params![timeline.0, int(from), int(until.min(LAST))];
-        for unnamed in select.query_map(bounds, |row| number(row, 0))? {
-            points.push(Point::Unnamed { segment: unnamed? });
-        }
-        points.sort_by_key(Point::segment);
-        match self.is_known(&db, timeline, from..until, first) {
-            // What may be before the break is looked into.
-            Err(Unknown::Broken { segment, .. })
-                if points.first().is_some_and(|point| point.segment() <= segment.number(self.size)) =>
-            {
-                points.retain(|point| point.segment() <= segment.number(self.size));
-                Ok(points)
+        self.ask(|db| {
+            let found = first_later(db, timeline, from, until, least)?;
+            match self.limit(db, timeline, from..found.map_or(until, |hit| hit + 1))? {
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit >= behind) => Err(why),
+                _ => Ok(found),
             }
-            known => known.map(|()| points),
-        }
+        })
     }
 
-    fn around(&self, timeline: TimelineId, lsn: Lsn) -> Answer<Around> {
-        let at = lsn.0 / self.size.bytes();
-        let db = self.connection();
-        let before = "SELECT number, state, ok, commits, last_commit_lsn, last_commit_xid, last_commit_time FROM segment \
-                      WHERE timeline = ?1 AND number < ?2 ORDER BY number DESC";
-        let after = "SELECT number, state, ok, commits, first_commit_lsn, first_commit_xid, first_commit_time FROM segment \
-                     WHERE timeline = ?1 AND number > ?2 ORDER BY number";
-        let neighbour = |step: i64, sql: &str| nearest(&db, sql, timeline, at, step);
-        Ok(Around { before: neighbour(-1, before)?, after: neighbour(1, after)? })
+    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<u64>> {
+        self.ask(|db| {
+            let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
+            let mut select = db.prepare_cached(sql)?;
+            let bounds = params![xid, timeline.0, int(from), int(until.min(LAST))];
+            let named = select.query_map(bounds, |row| number(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
+            let mut found = maybe_ending(db, timeline, from, until, xid)?;
+            found.extend(named);
+            found.sort_unstable();
+            found.dedup();
+            self.told(db, timeline, from..until, found, |number| *number)
+        })
+    }
+
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<Point>> {
+        self.ask(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT number, lsn, time FROM event \
+                 WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
+            )?;
+            let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
+            let named = select.query_map(bounds, |row| {
+                let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
+                Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
+            })?;
+            let mut points = named.collect::<Result<Vec<_>, _>>()?;
+            let mut select = db.prepare_cached(
+                "SELECT number FROM segment INDEXED BY segment_short WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
+                 AND points_left_out + events_left_out > 0 AND points_left_out > 0",
+            )?;
+            let bounds = params![timeline.0, int(from), int(until.min(LAST))];
+            for unnamed in select.query_map(bounds, |row| number(row, 0))? {
+                points.push(Point::Unnamed { segment: unnamed? });
+            }
+            points.sort_by_key(Point::segment);
+            self.told(db, timeline, from..until, points, Point::segment)
+        })
+    }
+
+    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Option<Commit>> {
+        self.ask(|db| {
+            let found = commit(db, FIRST_COMMIT, timeline, from..until)?;
+            match self.limit(db, timeline, from..found.map_or(until, |hit| hit.number + 1))? {
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit.number >= behind) => Err(why),
+                _ => Ok(found.map(|hit| hit.commit)),
+            }
+        })
+    }
+
+    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Option<Commit>> {
+        self.ask(|db| {
+            let mut found = commit(db, LAST_COMMIT, timeline, from..until)?;
+            if let Some(hit) = found
+                && let Some(lsn) = hit.seam_stop.filter(|_| hit.number > from)
+            {
+                if hit.number + 1 < until {
+                    return Err(Unknown::Broken { segment: self.name(timeline, hit.number), lsn });
+                }
+                // Replay ends before the last segment.
+                found = commit(db, LAST_COMMIT, timeline, from..hit.number)?;
+            }
+            match self.limit(db, timeline, found.map_or(from, |hit| hit.number)..until)? {
+                Some(Limit { why: Unknown::Broken { segment, .. }, .. }) if segment.number(self.size) + 1 == until => {
+                    Ok(found.map(|hit| hit.commit))
+                }
+                Some(Limit { why, .. }) => Err(why),
+                None => Ok(found.map(|hit| hit.commit)),
+            }
+        })
     }
 }
 
 /// No segment has a number beyond this, and SQLite sorts it rightly.
 const LAST: u64 = i64::MAX as u64;
 
+// Each of these has bounds: timeline, first number, number behind the last.
+pub(super) const FIRST_COMMIT: &str = "SELECT number, first_commit_lsn, first_commit_xid, first_commit_time, seam_stop FROM segment \
+     WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number LIMIT 1";
+pub(super) const LAST_COMMIT: &str = "SELECT number, last_commit_lsn, last_commit_xid, last_commit_time, seam_stop FROM segment \
+     WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number DESC LIMIT 1";
+pub(super) const TROUBLE: &str = "SELECT number, state, seam_stop, stop, joined, previous FROM segment INDEXED BY segment_trouble \
+     WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
+pub(super) const LISTED: &str =
+    "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 ORDER BY number";
+/// Of blocks.
+pub(super) const FULL_BLOCKS: &str =
+    "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 AND segments = 1024 ORDER BY block";
+
+/// How far answers stand.
+struct Limit {
+    /// The first segment of which nothing counts.
+    behind: u64,
+    why: Unknown,
+}
+
 impl Index {
-    /// Whether an answer stands that was found in the segment `hit`, or that there is none: all that is archived before
-    /// it is known, and replay gets there.
-    fn is_known(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>, hit: Option<u64>) -> Answer<()> {
-        let mut select = db.prepare_cached(
-            "SELECT number, state, seam_stop, stop FROM segment INDEXED BY segment_trouble \
-             WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND ok = 0 ORDER BY number",
-        )?;
-        let end = hit.map_or(asked.end, |hit| hit + 1).min(LAST);
+    /// Answers from one state of the index, whatever others do to it meanwhile.
+    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Answer<T>) -> Answer<T> {
+        let db = self.connection();
+        answer(&db.unchecked_transaction()?)
+    }
+
+    /// Up to where all that is asked for is known, and replay gets; `None`: to the end. What lies before the first segment
+    /// does not matter, but for what crosses into it.
+    fn limit(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>) -> Answer<Option<Limit>> {
+        let absent = first_absent(db, timeline, asked.clone())?;
+        let mut select = db.prepare_cached(TROUBLE)?;
+        let end = absent.unwrap_or(asked.end).min(LAST);
         let mut found = select.query(params![timeline.0, int(asked.start), int(end)])?;
+        let unknown = |number| Limit { behind: number, why: Unknown::Segment(self.name(timeline, number)) };
         while let Some(row) = found.next()? {
             let number = number(row, 0)?;
-            let segment = self.name(timeline, number);
             if row.get::<_, i64>(1)? != 1 {
-                return Err(Unknown::Segment(segment));
+                return Ok(Some(unknown(number)));
             }
-            // What lies before the first one asked for does not matter.
-            if let Some(lsn) = seam::lsn(row, 2)?.filter(|_| number > asked.start) {
-                return Err(Unknown::Broken { segment, lsn });
+            let (segment, is_first) = (self.name(timeline, number), number == asked.start);
+            if let Some(lsn) = seam::lsn(row, 2)?.filter(|_| !is_first) {
+                return Ok(Some(Limit { behind: number, why: Unknown::Broken { segment, lsn } }));
             }
-            if let Some(lsn) = seam::lsn(row, 3)?.filter(|_| hit.is_none_or(|hit| number < hit)) {
-                return Err(Unknown::Broken { segment, lsn });
+            let (joined, previous): (bool, u32) = (row.get(4)?, row.get(5)?);
+            if !joined && (!is_first || crosses_unseen(db, previous, number)?) {
+                return Ok(Some(unknown(number)));
+            }
+            if let Some(lsn) = seam::lsn(row, 3)? {
+                return Ok(Some(Limit { behind: number + 1, why: Unknown::Broken { segment, lsn } }));
             }
         }
-        Ok(())
+        Ok(absent.map(unknown))
     }
+
+    /// Of what was found, what stands.
+    fn told<T>(
+        &self,
+        db: &Connection,
+        timeline: TimelineId,
+        asked: Range<u64>,
+        mut found: Vec<T>,
+        number: impl Fn(&T) -> u64,
+    ) -> Answer<Told<T>> {
+        let limit = self.limit(db, timeline, asked)?;
+        found.retain(|one| limit.as_ref().is_none_or(|limit| number(one) < limit.behind));
+        Ok(Told { found, more: limit.map(|limit| limit.why) })
+    }
+}
+
+/// Whether a record may cross into a segment from the one before that is not told yet. If that one is all of one record
+/// whose beginning is not there, nothing will ever tell, and no backup begins before its end.
+fn crosses_unseen(db: &Connection, previous: u32, number: u64) -> rusqlite::Result<bool> {
+    let Some(before) = number.checked_sub(1) else { return Ok(false) };
+    let sql = "SELECT 1 FROM segment \
+               WHERE timeline = ?1 AND number = ?2 AND state = 1 AND (middle = 0 OR joined = 1)";
+    db.prepare_cached(sql)?.exists(params![previous, int(before)])
+}
+
+/// The first of these segments that was not listed. Blocks that have all of theirs are passed over.
+pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u64>) -> rusqlite::Result<Option<u64>> {
+    let hole = |sql: &str, wanted: Range<u64>| -> rusqlite::Result<Option<u64>> {
+        let mut select = db.prepare_cached(sql)?;
+        let mut rows = select.query(params![timeline.0, int(wanted.start), int(wanted.end)])?;
+        let mut expected = wanted.start;
+        while expected < wanted.end {
+            match rows.next()? {
+                Some(row) if number(row, 0)? == expected => expected += 1,
+                _ => return Ok(Some(expected)),
+            }
+        }
+        Ok(None)
+    };
+    let asked = asked.start..asked.end.min(LAST);
+    let blocks = asked.start.div_ceil(BLOCK)..asked.end / BLOCK;
+    if blocks.is_empty() {
+        return hole(LISTED, asked);
+    }
+    let (begin, end) = (blocks.start * BLOCK, blocks.end * BLOCK);
+    if let Some(absent) = hole(LISTED, asked.start..begin)? {
+        return Ok(Some(absent));
+    }
+    if let Some(block) = hole(FULL_BLOCKS, blocks)? {
+        let begin = block * BLOCK;
+        return Ok(hole(LISTED, begin..begin + BLOCK)?.or(Some(begin)));
+    }
+    hole(LISTED, end..asked.end)
+}
+
+/// A commit, its segment, and where the WAL is broken before that.
+#[derive(Clone, Copy)]
+struct Hit {
+    number: u64,
+    commit: Commit,
+    seam_stop: Option<Lsn>,
+}
+
+fn commit(db: &Connection, sql: &str, timeline: TimelineId, within: Range<u64>) -> rusqlite::Result<Option<Hit>> {
+    let read = |row: &Row<'_>| {
+        let commit = Commit { lsn: Lsn(uint(row.get(1)?)), xid: row.get(2)?, time: Timestamp(row.get(3)?) };
+        Ok(Hit { number: number(row, 0)?, commit, seam_stop: seam::lsn(row, 4)? })
+    };
+    let bounds = params![timeline.0, int(within.start), int(within.end.min(LAST))];
+    db.prepare_cached(sql)?.query_row(bounds, read).optional()
 }
 
 /// The first segment with an end at `least` or later. Whole blocks are passed over by their latest time.
@@ -189,23 +302,4 @@ pub(super) fn maybe_ending(
         }
     }
     Ok(found)
-}
-
-/// The commit nearest to a segment, in the direction of `step`, without anything missing on the way.
-fn nearest(db: &Connection, sql: &str, timeline: TimelineId, at: u64, step: i64) -> rusqlite::Result<Option<Commit>> {
-    let mut select = db.prepare_cached(sql)?;
-    let mut rows = select.query(params![timeline.0, int(at)])?;
-    let mut expected = int(at) + step;
-    while let Some(row) = rows.next()? {
-        let (number, state, ok, commits): (i64, i64, bool, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        if number != expected || state != 1 || !ok {
-            break;
-        }
-        if commits > 0 {
-            let lsn = Lsn(uint(row.get(4)?));
-            return Ok(Some(Commit { lsn, xid: row.get(5)?, time: Timestamp(row.get(6)?) }));
-        }
-        expected += step;
-    }
-    Ok(None)
 }

@@ -1,5 +1,7 @@
 //! Deletes and updates of many rows, as events: summed over the segments of a transaction, told where it commits.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Result, params};
 
 use super::segment::{Place, number};
@@ -29,22 +31,27 @@ pub(super) fn least_rows(left_out: u64, file: RelFileLocator) -> u64 {
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
 pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result<()> {
     derive(index, db, place)?;
+    for (timeline, number) in later(index, db, place)? {
+        derive(index, db, Place { timeline, number })?;
+    }
+    Ok(())
+}
+
+/// The segments in which transactions end that went through a segment.
+pub(super) fn later(index: &Index, db: &Connection, place: Place) -> Result<BTreeSet<(TimelineId, u64)>> {
     let (timeline, number) = place.key();
     let last = int(place.number + index.reach());
     let mut select = db.prepare_cached(
         "SELECT DISTINCT e.timeline, e.number FROM rows AS r JOIN ended AS e ON e.xid = r.xid AND e.number > ?2 AND e.number <= ?3 \
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
-    let later = select.query_map(params![timeline, number, last], |row| {
-        Ok(Place { timeline: TimelineId(row.get(0)?), number: self::number(row, 1)? })
-    })?;
-    for later in later.collect::<Result<Vec<Place>>>()? {
-        derive(index, db, later)?;
-    }
-    Ok(())
+    let later = select
+        .query_map(params![timeline, number, last], |row| Ok((TimelineId(row.get(0)?), self::number(row, 1)?)))?;
+    later.collect()
 }
 
-fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
+/// Makes the events of transactions that end in a segment.
+pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
     let (timeline, number) = place.key();
     db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
         .execute(place.key())?;

@@ -10,7 +10,9 @@ CREATE TABLE segment (
     -- As the store lists it: bytes, and microseconds since 1970-01-01.
     bytes INTEGER NOT NULL,
     stored_at INTEGER NOT NULL,
-    -- 0 listed, 1 indexed, 2 cannot be read.
+    -- 0: told by who stored it, by another clock than the store's.
+    listed INTEGER NOT NULL,
+    -- 0 listed, 1 indexed, 2 cannot be read, and why.
     state INTEGER NOT NULL DEFAULT 0,
     why TEXT,
     -- 0: not indexed, or broken.
@@ -22,13 +24,12 @@ CREATE TABLE segment (
     -- Where it is broken: at the seam with the one before, and within.
     seam_stop INTEGER,
     stop INTEGER,
-    first_lsn INTEGER,
-    end_lsn INTEGER,
+    -- Whether all of it is the middle of one record.
+    middle INTEGER NOT NULL DEFAULT 0,
     commits INTEGER NOT NULL DEFAULT 0,
     first_commit_lsn INTEGER, first_commit_xid INTEGER, first_commit_time INTEGER,
     last_commit_lsn INTEGER, last_commit_xid INTEGER, last_commit_time INTEGER,
-    -- Commits and aborts, and the earliest and the latest time of any.
-    ends INTEGER NOT NULL DEFAULT 0,
+    -- The earliest and the latest time of a commit or abort.
     min_time INTEGER,
     max_time INTEGER,
     -- The newest transaction that is mentioned, also where the mention was left out.
@@ -45,11 +46,11 @@ CREATE TABLE segment (
     events_left_out INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (timeline, number)
 ) WITHOUT ROWID;
-CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0;
+CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0 OR joined = 0;
 CREATE INDEX segment_short ON segment (timeline, number) WHERE points_left_out + events_left_out > 0;
 CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
 
--- What lookups skip by: 1024 segments each.
+-- What lookups skip by: 1024 segments each, and how many of them were listed.
 CREATE TABLE block (
     timeline INTEGER NOT NULL,
     block INTEGER NOT NULL,

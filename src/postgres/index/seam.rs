@@ -17,11 +17,9 @@ struct Edge {
     joined: bool,
 }
 
-impl Edge {
-    /// The segment is the middle of a record: what it ends with is known once it is joined with the one before.
-    fn is_middle(&self) -> bool {
-        self.summary.head.as_ref().is_some_and(|head| head.end.is_none())
-    }
+/// All of the segment is the middle of a record: what it ends with is known once it is joined with the one before.
+pub(super) fn is_middle(summary: &Summary) -> bool {
+    summary.head.as_ref().is_some_and(|head| head.end.is_none())
 }
 
 /// Joins a new segment with its neighbours, as far as they are there.
@@ -32,9 +30,14 @@ pub(super) fn add(index: &Index, db: &Connection, place: Place, summary: &Summar
     join_those_after(index, db, place)
 }
 
-/// Puts the edge of a segment back, joins what waits for it, and drops it again.
+/// Puts the edge of a segment back, joins what waits for it, and drops it again. The middle of a record has to be joined
+/// with the one before again: what came through that one is gone.
 pub(super) fn lend(index: &Index, db: &Connection, place: Place, summary: &Summary) -> Result<()> {
     put_edge(db, place, summary)?;
+    if is_middle(summary) {
+        db.prepare_cached("UPDATE segment SET joined = 0 WHERE timeline = ?1 AND number = ?2")?.execute(place.key())?;
+        return join_with(index, db, summary.first_timeline.unwrap_or(place.timeline), place);
+    }
     join_those_after(index, db, place)
 }
 
@@ -55,7 +58,7 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
     let Some(before) = later.number.checked_sub(1) else { return Ok(()) };
     let before = Place { timeline: previous, number: before };
     let (Some(earlier), Some(edge)) = (edge(db, before)?, edge(db, later)?) else { return Ok(()) };
-    if earlier.is_middle() && !earlier.joined {
+    if is_middle(&earlier.summary) && !earlier.joined {
         return Ok(());
     }
     let tail = earlier.tail.as_ref().or(earlier.summary.tail.as_ref());
@@ -76,7 +79,7 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
         }
         Err(stop) => {
             note(db, later, Some(&stop))?;
-            if edge.is_middle() {
+            if is_middle(&edge.summary) {
                 join_those_after(index, db, later)?;
             }
         }

@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, int, prune, rows, seam, uint};
+use super::{BLOCK, Index, forget, int, prune, rows, seam, uint};
 use crate::postgres::catalog::EventKind;
-use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
 
 /// A segment as the store lists it.
@@ -43,28 +43,48 @@ impl Place {
 }
 
 impl Index {
-    /// Notes segments that the store has.
+    /// Notes segments that the store lists. Those whose objects are others than before are forgotten, to be read again.
     pub fn list(&self, segments: &[Archived]) -> anyhow::Result<()> {
-        self.change(|db| {
-            let mut update =
-                db.prepare_cached("UPDATE segment SET bytes = ?3, stored_at = ?4 WHERE timeline = ?1 AND number = ?2")?;
-            let mut insert =
-                db.prepare_cached("INSERT INTO segment (timeline, number, bytes, stored_at) VALUES (?1, ?2, ?3, ?4)")?;
-            let mut count = db.prepare_cached(
-                "INSERT INTO block (timeline, block, segments) VALUES (?1, ?2, 1) \
-                 ON CONFLICT DO UPDATE SET segments = segments + 1",
-            )?;
-            for Archived { name, bytes, stored_at } in segments {
-                let place = self.place(*name);
-                let (timeline, number) = place.key();
-                let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
-                if update.execute(row)? == 0 {
-                    insert.execute(row)?;
-                    count.execute(params![timeline, int(place.number / BLOCK)])?;
+        self.change(|db| Ok(self.note(db, segments, true)?))
+    }
+
+    /// Notes segments: as the store lists them, or as who stored one tells.
+    fn note(&self, db: &Connection, segments: &[Archived], listed: bool) -> Result<()> {
+        let mut known = db.prepare_cached(
+            "SELECT bytes = ?3 AND (stored_at = ?4 OR listed = 0), stored_at = ?4 AND listed, state FROM segment \
+             WHERE timeline = ?1 AND number = ?2",
+        )?;
+        let mut update = db.prepare_cached(
+            "UPDATE segment SET bytes = ?3, stored_at = ?4, listed = ?5 WHERE timeline = ?1 AND number = ?2",
+        )?;
+        let mut insert = db.prepare_cached(
+            "INSERT INTO segment (timeline, number, bytes, stored_at, listed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let mut count = db.prepare_cached(
+            "INSERT INTO block (timeline, block, segments) VALUES (?1, ?2, 1) \
+             ON CONFLICT DO UPDATE SET segments = segments + 1",
+        )?;
+        let mut replaced = Vec::new();
+        for Archived { name, bytes, stored_at } in segments {
+            let place = self.place(*name);
+            let (timeline, number) = place.key();
+            let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros(), listed];
+            let key = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
+            let found = known.query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            let Some(found) = found else {
+                insert.execute(row)?;
+                count.execute(params![timeline, int(place.number / BLOCK)])?;
+                continue;
+            };
+            let (same, up_to_date, state): (bool, bool, i64) = found;
+            if listed && !up_to_date {
+                update.execute(row)?;
+                if !same && state != 0 {
+                    replaced.push(place);
                 }
             }
-            Ok(())
-        })
+        }
+        forget::forget(self, db, &replaced)
     }
 
     /// Puts in what listed segments hold; those that are in it already are passed over.
@@ -79,8 +99,10 @@ impl Index {
 
     /// A segment that was stored just now.
     pub fn observe(&self, segment: Archived, summary: &Summary) -> anyhow::Result<()> {
-        self.list(&[segment])?;
-        self.change(|db| Ok(self.add(db, self.place(segment.name), summary)?))
+        self.change(|db| {
+            self.note(db, &[segment], false)?;
+            Ok(self.add(db, self.place(segment.name), summary)?)
+        })
     }
 
     /// Notes that what a segment holds cannot be read.
@@ -122,11 +144,10 @@ impl Index {
 fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh: Option<(Xid, Xid)>) -> Result<()> {
     let (timeline, number) = place.key();
     let previous = summary.first_timeline.unwrap_or(place.timeline);
-    let lsn = |lsn: Option<Lsn>| lsn.map(|lsn| int(lsn.0));
     let mut update = db.prepare_cached(
-        "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, first_lsn = ?6, end_lsn = ?7, \
-         newest = ?8, fresh_from = ?9, ended_newest = ?10, pruned = ?11, rows_left_out = ?12, \
-         created_left_out = ?13, points_left_out = ?14 \
+        "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, middle = ?6, \
+         newest = ?7, fresh_from = ?8, ended_newest = ?9, pruned = ?10, rows_left_out = ?11, \
+         created_left_out = ?12, points_left_out = ?13 \
          WHERE timeline = ?1 AND number = ?2",
     )?;
     update.execute(params![
@@ -135,8 +156,7 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
         summary.stop.is_none(),
         previous.0,
         summary.stop.as_ref().map(|stop| int(stop.lsn.0)),
-        lsn(summary.first.map(|first| first.lsn)),
-        lsn(summary.end),
+        seam::is_middle(summary),
         newest(summary),
         fresh.map(|(from, _)| from),
         summary.ends.newest,
@@ -158,13 +178,12 @@ fn events_left_out(summary: &Summary) -> u64 {
 pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
     let (timeline, number) = place.key();
     let mut update = db.prepare_cached(
-        "UPDATE segment SET commits = commits + ?3, ends = ends + ?4, max_time = max(coalesce(max_time, ?5), ?5), \
-         min_time = min(coalesce(min_time, ?6), ?6) WHERE timeline = ?1 AND number = ?2",
+        "UPDATE segment SET commits = commits + ?3, max_time = max(coalesce(max_time, ?4), ?4), \
+         min_time = min(coalesce(min_time, ?5), ?5) WHERE timeline = ?1 AND number = ?2",
     )?;
     let (earliest, latest) = (summary.ends.min_time.map(|time| time.0), summary.ends.max_time.map(|time| time.0));
     if summary.ends.count > 0 {
-        let (commits, ends) = (int(summary.commits.count), int(summary.ends.count));
-        update.execute(params![timeline, number, commits, ends, latest, earliest])?;
+        update.execute(params![timeline, number, int(summary.commits.count), latest, earliest])?;
         add_to_block(db, place, summary.ends.max_time, None)?;
     }
     let set = |column: &str, commit: Option<Commit>, when: &str| -> Result<()> {

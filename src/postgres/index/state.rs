@@ -1,6 +1,6 @@
 //! How far the index is.
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde::{Deserialize, Serialize};
 
 use super::segment::number;
@@ -16,8 +16,17 @@ pub struct State {
     pub not_indexed: u64,
     /// Of these, what they hold cannot be read.
     pub unreadable: u64,
+    /// The first of those.
+    pub first_unreadable: Option<Unreadable>,
     /// By timeline.
     pub positions: Vec<Position>,
+}
+
+/// A segment that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    pub segment: SegmentName,
+    pub why: String,
 }
 
 /// Up to where a timeline is indexed.
@@ -48,6 +57,13 @@ impl Index {
         let sql = "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
         let counts = db.prepare_cached(sql)?.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
         (state.not_indexed, state.unreadable) = (counts.0 as u64, counts.1 as u64);
+        let sql =
+            "SELECT timeline, number, why FROM segment WHERE ok = 0 AND state = 2 ORDER BY timeline, number LIMIT 1";
+        let first = db.prepare_cached(sql)?.query_row([], |row| {
+            let segment = self.name(TimelineId(row.get(0)?), number(row, 1)?);
+            Ok(Unreadable { segment, why: row.get(2)? })
+        });
+        state.first_unreadable = first.optional()?;
         Ok(state)
     }
 

@@ -6,13 +6,13 @@ use chrono::DateTime;
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::update::{Scope, complete, decode, update};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Moments, Point, Relation, Unknown};
+use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Moments, Point, Relation, Told, Unknown};
 use crate::postgres::types::Lsn;
-use crate::postgres::wal::{RelFileLocator, Summary, Timestamp};
+use crate::postgres::wal::{Commit, RelFileLocator, Summary, Timestamp};
 
-const TIMELINE: TimelineId = TimelineId(1);
+pub(super) const TIMELINE: TimelineId = TimelineId(1);
 
-type Made = Vec<(SegmentName, Vec<u8>, Summary)>;
+pub(super) type Made = Vec<(SegmentName, Vec<u8>, Summary)>;
 
 pub(super) fn archived(name: SegmentName) -> Archived {
     Archived { name, bytes: 100, stored_at: DateTime::UNIX_EPOCH }
@@ -29,11 +29,11 @@ pub(super) fn indexed(cluster: &Cluster, segments: &[(SegmentName, Summary)], ba
     index
 }
 
-fn summaries(made: &Made) -> Vec<(SegmentName, Summary)> {
+pub(super) fn summaries(made: &Made) -> Vec<(SegmentName, Summary)> {
     made.iter().map(|(name, _, summary)| (*name, summary.clone())).collect()
 }
 
-fn seed(name: &str) -> u64 {
+pub(super) fn seed(name: &str) -> u64 {
     let seed = getrandom::u64().unwrap();
     eprintln!("{name}: seed {seed}");
     seed
@@ -54,7 +54,7 @@ async fn the_order_of_arrival_does_not_matter() {
     }
 }
 
-fn assert_same(expected: &[String], found: &[String]) {
+pub(super) fn assert_same(expected: &[String], found: &[String]) {
     for line in expected.iter().filter(|line| !found.contains(line)).take(5) {
         eprintln!("missing {line}");
     }
@@ -116,7 +116,8 @@ async fn moments_are_as_a_look_at_all_records_tells() {
             made.ends.iter().filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
         let expected = later.map(|one| one.segment).min();
         assert_eq!(index.first_later(TIMELINE, from, until, Timestamp(time), or_at).unwrap(), expected);
-        let candidates = index.ending(end.xid, TIMELINE, from, until).unwrap();
+        let Told { found: candidates, more } = index.ending(end.xid, TIMELINE, from, until).unwrap();
+        assert_eq!(more, None);
         assert!(!within(end.segment) || candidates.contains(&end.segment), "{end:?} {candidates:?}");
         assert!(candidates.iter().all(|number| within(*number)));
         assert!(candidates.len() <= 4, "{end:?} {candidates:?}");
@@ -125,16 +126,14 @@ async fn moments_are_as_a_look_at_all_records_tells() {
             Point::Named { segment, lsn, .. } => Some((segment, lsn.0)),
             Point::Unnamed { .. } => None,
         };
-        let found = index.restore_points(name, TIMELINE, from, until).unwrap().into_iter().filter_map(named);
+        let found = index.restore_points(name, TIMELINE, from, until).unwrap().found.into_iter().filter_map(named);
         let points = made.points.iter().filter(|(one, _, segment)| one == name && within(*segment));
         let expected: Vec<(u64, u64)> = points.map(|(_, lsn, segment)| (*segment, *lsn)).collect();
         assert_eq!(found.collect::<Vec<_>>(), expected);
-        let number = from;
-        let around = index.around(TIMELINE, Lsn(number * SIZE + random.below(SIZE))).unwrap();
-        let commits = || made.ends.iter().filter(|one| one.committed && one.segment < last);
-        let before = commits().rfind(|one| one.segment < number).map(|one| one.lsn);
-        let after = commits().find(|one| one.segment > number).map(|one| one.lsn);
-        assert_eq!((around.before.map(|c| c.lsn.0), around.after.map(|c| c.lsn.0)), (before, after));
+        let mut commits = made.ends.iter().filter(|one| one.committed && within(one.segment)).map(|one| one.lsn);
+        let found = |commit: Option<Commit>| commit.map(|commit| commit.lsn.0);
+        assert_eq!(found(index.first_commit(TIMELINE, from, until).unwrap()), commits.clone().next());
+        assert_eq!(found(index.last_commit(TIMELINE, from, until).unwrap()), commits.next_back());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Brings the index up to date with the repository: what is archived, then what that holds, by headers where they tell.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use crate::error::{find, one_line};
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
-use crate::postgres::types::SegmentName;
+use crate::postgres::types::{SegmentName, WalFileName};
 use crate::postgres::wal::Summary;
 use crate::storage::{Key, LIST_PAGE, ListEntry, StorageError};
 
@@ -41,24 +42,44 @@ pub struct Progress {
 pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
-/// repository did not answer, or the index cannot be written; what was read until then stays.
+/// repository did not answer or is another's, or the index cannot be written; what was read until then stays.
 pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
-    if !listing::list(index, cluster, scope).await? {
+    let same = listing::list(index, cluster, scope).await?;
+    // The empty folder below an unmounted disk has no segments either.
+    cluster.confirm().await?;
+    if !same {
         tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
         on_index(index, |index| index.clear()).await?;
         listing::list(index, cluster, Scope::All).await?;
+        cluster.confirm().await?;
     }
     read_names(index, cluster, scope).await?;
     if scope == Scope::All {
         on_index(index, |index| index.retry_unreadable()).await?;
     }
     read_headers(index, cluster, progress).await?;
-    for name in on_index(index, |index| index.edges_wanted()).await? {
-        if let Some(summary) = summary_of(cluster, name).await? {
-            on_index(index, move |index| index.lend(name, &summary)).await?;
+    lend_edges(index, cluster).await
+}
+
+/// Joins what waits for the edges of segments that were joined before. What comes to light may want another one.
+async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()> {
+    let mut lent = BTreeSet::new();
+    loop {
+        let mut wanted = on_index(index, |index| index.edges_wanted()).await?;
+        wanted.retain(|name| lent.insert(*name));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for name in wanted {
+            // What cannot be read now is not known; a later look tries again.
+            match summary_of(cluster, name).await {
+                Ok(Some(summary)) => on_index(index, move |index| index.lend(name, &summary)).await?,
+                Ok(None) => (),
+                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+                Err(error) => tracing::info!("what follows segment {name} is not known: {}", one_line(&error)),
+            }
         }
     }
-    Ok(())
 }
 
 /// Reads the content of segments whose objects have no summary, at most so many, and puts in what they hold; how many
@@ -66,19 +87,26 @@ pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progres
 pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
     let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
     for (name, _) in &waiting {
-        let read = summarize(cluster, *name).await;
+        let read = match summarize(cluster, *name).await {
+            Err(error) if is_damage(&error) => summarize(cluster, *name).await,
+            read => read,
+        };
         put(index, vec![(*name, missing(*name, read))]).await?;
+    }
+    if !waiting.is_empty() {
+        lend_edges(index, cluster).await?;
     }
     Ok(waiting.len())
 }
 
-/// [`update`], then [`decode`] until nothing is left.
+/// [`update`], then [`decode`] until nothing is left; what could not be read before is tried again.
 pub async fn complete(
     index: &Arc<Index>,
     cluster: &Cluster,
     scope: Scope,
     progress: Observer<'_>,
 ) -> anyhow::Result<()> {
+    on_index(index, |index| index.retry_unreadable()).await?;
     update(index, cluster, scope, progress).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
@@ -108,8 +136,8 @@ async fn put(index: &Arc<Index>, reads: Vec<(SegmentName, Read)>) -> anyhow::Res
         match read {
             Ok(Some(summary)) => summaries.push((name, summary)),
             Ok(None) => {}
-            Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
-            Err(error) => damaged.push((name, one_line(&error))),
+            Err(error) if is_damage(&error) => damaged.push((name, one_line(&error))),
+            Err(error) => return Err(error),
         }
     }
     summaries.sort_by_key(|(name, _)| *name);
@@ -118,6 +146,24 @@ async fn put(index: &Arc<Index>, reads: Vec<(SegmentName, Read)>) -> anyhow::Res
         damaged.iter().try_for_each(|(name, why)| index.give_up(*name, why))
     })
     .await
+}
+
+/// Whether the repository answered, and what it has cannot be used.
+fn is_damage(error: &anyhow::Error) -> bool {
+    find::<StorageError>(error).is_none()
+}
+
+/// Reads a header; twice, if need be: bytes can also be damaged on their way here, and the object may have been replaced
+/// since it was listed.
+async fn read_header(cluster: &Cluster, name: SegmentName, size: u64) -> Read {
+    match stored_summary(cluster, name, size).await {
+        Err(error) if is_damage(&error) => {
+            let key = cluster.layout.wal(&WalFileName::Segment(name));
+            let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
+            stored_summary(cluster, name, meta.size).await
+        }
+        read => read,
+    }
 }
 
 /// Reads the headers of all segments that are not in the index.
@@ -131,7 +177,7 @@ async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<
         so_far.done += waiting.len() as u64;
         let reads = side_by_side(waiting, |(name, size)| {
             let cluster = cluster.clone();
-            async move { (name, stored_summary(&cluster, name, size).await) }
+            async move { (name, read_header(&cluster, name, size).await) }
         });
         put(index, reads.await?).await?;
         progress(so_far);

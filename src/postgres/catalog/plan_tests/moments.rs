@@ -176,6 +176,59 @@ fn after_a_database_was_made_is_after_its_commit_wherever_that_is() {
     assert!(matches!(&refused.reason, Reason::EventNotCommitted { why, .. } if why.contains("rolled back")));
 }
 
+#[test]
+fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
+    let mut world = simple();
+    says(&mut world, 4, 0x100, Says::Point("x".into()));
+    says(&mut world, 9, 0x100, Says::Point("x".into()));
+    let xid = || Request::new(Target::Xid(705));
+    let point = || Request::new(Target::Name("x".into()));
+    let expected = (StopAt::After { lsn: at(5, 0x200), end: at(5, 0x300) }, at(4, 0x100));
+    let told = |world: &World| {
+        assert_eq!(world.plan(&xid()).unwrap().stop, expected.0);
+        let plan = world.plan(&point()).unwrap();
+        assert_eq!(plan.stop, StopAt::After { lsn: expected.1, end: at(4, 0x200) });
+        plan.notes.get(1).cloned().unwrap_or_default()
+    };
+    assert!(told(&world).starts_with("1 later"));
+    world.broken = Some((1, 9, 9 * SEGMENT + 0x280));
+    assert!(told(&world).starts_with("at least 1 later"), "the archive's end is broken");
+    world.unknown = vec![(1, 8)];
+    assert_eq!(told(&world), "", "one that is not known lies between");
+    // What is not found before is not known, not absent.
+    let unknown = Unknown::Segment(name(1, 8));
+    for target in [Target::Xid(4711), Target::Name("y".into())] {
+        assert!(matches!(world.plan(&Request::new(target)), Err(Stuck::Unknown(why)) if why == unknown));
+    }
+    world.unknown.clear();
+    let refused = world.refused(&Request::new(Target::Xid(4711)));
+    assert!(matches!(refused.reason, Reason::NotFound { .. }), "replay ends there: {}", refused.reason);
+}
+
+#[test]
+fn the_last_commit_is_not_guessed_over_what_is_not_known() {
+    let mut world = forked();
+    says(&mut world, 4, 0x200, Says::Nothing);
+    for (timeline, number) in [(2, 5), (2, 6)] {
+        let records = world.written.get_mut(&timeline).unwrap();
+        records
+            .iter_mut()
+            .filter(|record| record.lsn / SEGMENT == number)
+            .for_each(|record| record.says = Says::Nothing);
+    }
+    says(&mut world, 5, 0x200, Says::Nothing);
+    let request = Request::new(Target::Lsn(at(7, 0x100)));
+    let last = |world: &World| world.plan(&request).unwrap().transactions.map(|told| told.last_included.unwrap().xid);
+    assert_eq!(last(&world), Some(703));
+    world.unknown = vec![(2, 6)];
+    assert_eq!(last(&world), None);
+    let plan = world.plan(&request).unwrap();
+    assert!(plan.warnings.iter().any(|warning| warning.contains("000000020000000000000006")), "{:?}", plan.warnings);
+    world.segments.remove(&(2, 7));
+    let told = windows(&world.facts(), &world);
+    assert_eq!(told.windows.last().unwrap().to.time, None);
+}
+
 fn event(timeline: u32, lsn: Lsn) -> EventTarget {
     let (id, words) = (format!("{timeline}-0-0-d1"), "DROP of orders".to_string());
     EventTarget {

@@ -106,7 +106,7 @@ pub struct World {
     pub backups: Vec<BackupDescription>,
     /// The records that each timeline wrote itself.
     pub written: BTreeMap<u32, Vec<Rec>>,
-    /// Segments that the index knows nothing of.
+    /// Segments that the index does not have, or knows nothing of.
     pub unknown: Vec<(u32, u64)>,
     /// Segments whose restore points the index does not name.
     pub unnamed: Vec<(u32, u64)>,
@@ -234,12 +234,31 @@ impl World {
         seen
     }
 
+    /// Segments that are known for sure, and why no more of them are: one that is not in the index, or broken WAL, of
+    /// which what lies before the break still counts.
+    fn known(&self, timeline: TimelineId, from: u64, until: u64) -> (Vec<(u64, Vec<Rec>)>, Option<Unknown>) {
+        let mut known = Vec::new();
+        for number in from..until {
+            match self.indexed(timeline.0, number) {
+                Ok(records) => known.push((number, records)),
+                Err(unknown) => return (known, Some(unknown)),
+            }
+            if let Err(broken) = self.check_broken(timeline.0, number) {
+                return (known, Some(broken));
+            }
+        }
+        (known, None)
+    }
+
     /// What the index knows of a segment.
     fn indexed(&self, timeline: u32, number: u64) -> Result<Vec<Rec>, Unknown> {
-        match self.unknown.contains(&(timeline, number)) {
-            true => Err(Unknown::Segment(name(timeline, number))),
-            false => Ok(self.ending_in(timeline, number)),
+        if self.unknown.contains(&(timeline, number)) || !self.segments.contains_key(&(timeline, number)) {
+            return Err(Unknown::Segment(name(timeline, number)));
         }
+        let mut records = self.ending_in(timeline, number);
+        let broken = self.broken.filter(|(t, n, _)| (*t, *n) == (timeline, number));
+        records.retain(|record| broken.is_none_or(|(_, _, lsn)| record.lsn < lsn));
+        Ok(records)
     }
 
     fn check_broken(&self, timeline: u32, number: u64) -> Result<(), Unknown> {
@@ -363,59 +382,58 @@ impl Moments for World {
         time: Timestamp,
         or_at: bool,
     ) -> Result<Option<u64>, Unknown> {
-        for number in from..until {
-            if self.indexed(timeline.0, number)?.iter().any(|record| record.is_later(time, or_at)) {
-                return Ok(Some(number));
-            }
-            self.check_broken(timeline.0, number)?;
+        let (known, more) = self.known(timeline, from, until);
+        let hit = known.iter().find(|(_, records)| records.iter().any(|record| record.is_later(time, or_at)));
+        match (hit, more) {
+            (Some((number, _)), _) => Ok(Some(*number)),
+            (None, Some(unknown)) => Err(unknown),
+            (None, None) => Ok(None),
         }
-        Ok(None)
     }
 
-    fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<u64>, Unknown> {
-        let mut candidates = Vec::new();
-        for number in from..until {
-            let ends = self.indexed(timeline.0, number)?.iter().any(|record| record.is_wanted(&Look::End(xid)));
-            // An index may name more segments than have it.
-            if ends || (number + u64::from(xid)).is_multiple_of(3) {
-                candidates.push(number);
-            }
-        }
-        Ok(candidates)
+    fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown> {
+        let (known, more) = self.known(timeline, from, until);
+        let ends = |records: &[Rec]| records.iter().any(|record| record.is_wanted(&Look::End(xid)));
+        // An index may name more segments than have it.
+        let candidate = |(number, records): &(u64, Vec<Rec>)| {
+            (ends(records) || (number + u64::from(xid)).is_multiple_of(3)).then_some(*number)
+        };
+        Ok(Told { found: known.iter().filter_map(candidate).collect(), more })
     }
 
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Vec<Point>, Unknown> {
-        let mut points = Vec::new();
-        for segment in from..until {
-            let records = self.indexed(timeline.0, segment)?;
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown> {
+        let (known, more) = self.known(timeline, from, until);
+        let mut found = Vec::new();
+        for (segment, records) in known {
             let made = records.iter().filter(|record| record.says == Says::Point(name.to_string()));
             match self.unnamed.contains(&(timeline.0, segment)) {
-                true => points.push(Point::Unnamed { segment }),
+                true => found.push(Point::Unnamed { segment }),
                 false => {
-                    points.extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) }))
+                    found.extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) }))
                 }
             }
         }
-        Ok(points)
+        Ok(Told { found, more })
     }
 
-    fn around(&self, timeline: TimelineId, lsn: Lsn) -> Result<Around, Unknown> {
-        let this = lsn.0 / SEGMENT;
-        let kept = |number: &u64| self.segments.contains_key(&(timeline.0, *number));
-        let commits = |number: u64| -> Result<Vec<Commit>, Unknown> {
+    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
+        let (known, more) = self.known(timeline, from, until);
+        match (known.iter().find_map(|(_, records)| records.iter().find_map(Rec::commit)), more) {
+            (None, Some(unknown)) => Err(unknown),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
+        for number in (from..until).rev() {
             let records = self.indexed(timeline.0, number)?;
-            Ok(records.iter().filter_map(Rec::commit).collect())
-        };
-        let nearest = |numbers: &mut dyn Iterator<Item = u64>, last: bool| -> Result<Option<Commit>, Unknown> {
-            for number in numbers.take_while(kept) {
-                let commits = commits(number)?;
-                let commit = if last { commits.last() } else { commits.first() };
-                if let Some(commit) = commit {
-                    return Ok(Some(*commit));
-                }
+            if number + 1 < until {
+                self.check_broken(timeline.0, number)?;
             }
-            Ok(None)
-        };
-        Ok(Around { before: nearest(&mut (0..this).rev(), true)?, after: nearest(&mut (this + 1..), false)? })
+            if let Some(commit) = records.iter().filter_map(Rec::commit).next_back() {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
     }
 }
