@@ -171,7 +171,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let storage = LocalStorage::new(folder.path());
-        let read = async { Ok(get_all(&storage, &Key::new("pipe")?).await?) };
+        let read = async { Ok(get_all(&storage, &Key::new("pipe")?, 1).await?) };
         let error = within(Duration::from_millis(50), read).unwrap_err();
         assert!(one_line(&error).contains("did not answer within 0.05 s"), "{error:#}");
         assert!(hints(&error)[0].contains("wal.timeout"));

@@ -14,6 +14,8 @@ const ENVELOPE_MAGIC: &[u8; 8] = b"WALDEN01";
 const PREFIX_LEN: usize = 24;
 /// A header longer than this is taken for damage.
 const MAX_HEADER_LEN: usize = 16 << 20;
+/// Bytes of an envelope at most.
+pub(super) const LONGEST_ENVELOPE: u64 = (PREFIX_LEN + MAX_HEADER_LEN) as u64;
 
 /// The body is zstd frames.
 pub const CODEC_ZSTD: &str = "zstd";

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
+use super::envelope::LONGEST_ENVELOPE;
 use super::{CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, Sha256Digest, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
@@ -107,6 +108,11 @@ impl Sealer {
 /// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`Sealer`] itself.
 pub fn sealed_bound(plain_size: u64) -> u64 {
     plain_size + plain_size / 256 + 2 * GROWTH as u64
+}
+
+/// Bytes that an object with so much content has at most, its envelope included.
+pub fn object_bound(plain_size: u64) -> u64 {
+    sealed_bound(plain_size) + LONGEST_ENVELOPE
 }
 
 /// Takes all of `input` in; at the end, puts all of the rest out.

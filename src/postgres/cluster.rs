@@ -8,7 +8,7 @@ use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
-use crate::storage::{Key, PutMode, PutOutcome, get_all};
+use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, get_all};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -144,7 +144,7 @@ pub fn describe_server(
 
 async fn read_description(repository: &Repository, layout: &Layout) -> anyhow::Result<Option<ClusterDescription>> {
     let key = layout.cluster_json();
-    let Some(bytes) = get_all(repository.storage(), &key).await? else { return Ok(None) };
+    let Some(bytes) = get_all(repository.storage(), &key, FEW_LINES).await? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);
     let description: ClusterDescription = parsed.with_context(|| format!("cannot read object \"{key}\""))?;
     if description.name != *layout.cluster() {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Repository;
 use crate::error::Hint;
-use crate::storage::{Key, PutMode, PutOutcome, Storage, get_all};
+use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, Storage, get_all};
 
 /// The marker's key, at the repository's root.
 const MARKER_KEY: &str = "walden.json";
@@ -69,7 +69,7 @@ fn marker_key() -> Key {
 
 async fn read_marker(storage: &dyn Storage) -> anyhow::Result<Option<Marker>> {
     let hint = "check that the repository is reachable and that the user who runs Walden may read it";
-    let Some(bytes) = get_all(storage, &marker_key()).await.hint(hint)? else { return Ok(None) };
+    let Some(bytes) = get_all(storage, &marker_key(), FEW_LINES).await.hint(hint)? else { return Ok(None) };
     let unreadable =
         |error: serde_json::Error| MarkerError::Unreadable { store: storage.describe(), why: error.to_string() };
     let hint = "restore walden.json from a copy of the repository, or point Walden at the right folder";

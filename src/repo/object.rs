@@ -1,8 +1,9 @@
 use bytes::Bytes;
 
 use super::Repository;
-use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, open_envelope, unseal};
-use crate::storage::{Body, Key, PutMode, PutOutcome, StorageError, get_all};
+use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, object_bound, open_envelope, unseal};
+use crate::error::find;
+use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
 const HEADER_READ: u64 = 16 << 10;
@@ -43,9 +44,9 @@ impl Repository {
         if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok(PutSealed::Stored);
         }
-        let header = match self.read_and_verify(key, &sealed.header.kind).await {
+        let header = match self.read_and_verify(key, &sealed.header).await {
             // Bytes can also be damaged on their way here.
-            Err(ObjectError::Damaged { .. }) => self.read_and_verify(key, &sealed.header.kind).await?,
+            Err(ObjectError::Damaged { .. }) => self.read_and_verify(key, &sealed.header).await?,
             result => result?,
         };
         Ok(if header.plain == sealed.header.plain {
@@ -55,10 +56,12 @@ impl Repository {
         })
     }
 
-    async fn read_and_verify(&self, key: &Key, kind: &str) -> Result<Header, ObjectError> {
+    /// `ours` is what was to be put there: nothing much longer belongs there.
+    async fn read_and_verify(&self, key: &Key, ours: &Header) -> Result<Header, ObjectError> {
         let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let object = get_all(self.storage(), key).await?.ok_or_else(vanished)?;
-        self.verify(key, kind, object).await
+        let most = ours.plain.size.max(FEW_LINES);
+        let object = self.get_sealed(key, &ours.kind, most).await?.ok_or_else(vanished)?;
+        self.verify(key, &ours.kind, object).await
     }
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
@@ -92,16 +95,31 @@ impl Repository {
         Ok(Some(envelope.header))
     }
 
-    /// A whole object, its envelope checked, its content not yet; `None` when there is none.
-    pub async fn get_sealed(&self, key: &Key, kind: &str) -> Result<Option<Bytes>, ObjectError> {
-        let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
-        open_envelope(kind, &object).map_err(|source| self.damaged(key, source))?;
-        Ok(Some(object))
+    /// A whole object of at most `most` bytes, as it is; `None` when there is none. A longer one is damaged.
+    pub async fn get_whole(&self, key: &Key, most: u64) -> Result<Option<Bytes>, ObjectError> {
+        get_all(self.storage(), key, most).await.map_err(|error| match find::<TooLong>(&error.source) {
+            Some(too_long) => self.damaged(key, Damaged(too_long.to_string())),
+            None => error.into(),
+        })
     }
 
-    /// The content of a small object, verified, in memory; `None` when there is none.
-    pub async fn read_small(&self, key: &Key, kind: &str) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
-        let Some(object) = get_all(self.storage(), key).await? else { return Ok(None) };
+    /// A whole object whose content has at most `most` bytes, its envelope checked, its content not yet; `None` when
+    /// there is none.
+    pub async fn get_sealed(&self, key: &Key, kind: &str, most: u64) -> Result<Option<Bytes>, ObjectError> {
+        let Some(object) = self.get_whole(key, object_bound(most)).await? else { return Ok(None) };
+        let envelope = open_envelope(kind, &object).map_err(|source| self.damaged(key, source))?;
+        match envelope.header.plain.size {
+            found if found > most => {
+                let why = format!("it says that its content has {found} bytes, where at most {most} belong");
+                Err(self.damaged(key, Damaged(why)))
+            }
+            _ => Ok(Some(object)),
+        }
+    }
+
+    /// The content of a small object, at most `most` bytes, verified, in memory; `None` when there is none.
+    pub async fn read_small(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
+        let Some(object) = self.get_sealed(key, kind, most).await? else { return Ok(None) };
         let mut content = Vec::new();
         let opened = unseal(kind, &object, Check::Stored, &mut content);
         let header = match opened {
@@ -157,7 +175,7 @@ mod tests {
         assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::Stored));
         assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::SameContent));
         assert!(matches!(repository.put_sealed(&key, &object(b"two")).await.unwrap(), PutSealed::OtherContent(_)));
-        assert_eq!(repository.read_small(&key, "test").await.unwrap().unwrap().1, b"one");
+        assert_eq!(repository.read_small(&key, "test", 3).await.unwrap().unwrap().1, b"one");
         assert_eq!(repository.header(&key, "test").await.unwrap().unwrap(), object(b"one").header);
     }
 
@@ -171,6 +189,25 @@ mod tests {
         assert_eq!(storage.put(&key, damaged.into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
         let error = repository.put_sealed(&key, &sealed).await.unwrap_err();
         assert!(matches!(error, ObjectError::Damaged { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_longer_than_it_can_be_is_damaged() {
+        let (repository, storage) = repository().await;
+        let key = Key::new("a").unwrap();
+        let _ = repository.put_sealed(&key, &object(b"four")).await.unwrap();
+        let why = |error: ObjectError| match error {
+            ObjectError::Damaged { source, .. } => source.0,
+            other => panic!("{other}"),
+        };
+        let error = repository.get_sealed(&key, "test", 3).await.unwrap_err();
+        assert_eq!(why(error), "it says that its content has 4 bytes, where at most 3 belong");
+        assert!(repository.read_small(&key, "test", 3).await.is_err());
+        assert!(repository.get_sealed(&key, "test", 4).await.unwrap().is_some());
+        let size = storage.head(&key).await.unwrap().unwrap().size;
+        assert!(repository.get_whole(&key, size).await.unwrap().is_some());
+        let error = repository.get_whole(&key, size - 1).await.unwrap_err();
+        assert_eq!(why(error), format!("it has more than {} bytes, which nothing that belongs there has", size - 1));
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<Writte
     let outcome = storage.put(&key, content.clone().into(), PutMode::CreateOnly).await?;
     let put_between = (begun, SystemTime::now());
     let looked = async {
-        let read_back = outcome == PutOutcome::Stored && get_all(storage, &key).await? == Some(content);
+        let read_back = outcome == PutOutcome::Stored && get_all(storage, &key, SMALL as u64).await? == Some(content);
         let listed = list_all(storage, folder).await?.iter().map(ListEntry::name).any(|name| name == key.as_str());
         Ok::<_, StorageError>((read_back, listed, storage.head(&key).await?))
     };
@@ -133,7 +133,7 @@ async fn try_create_only(
     let one_by_one = async {
         let _ = storage.put(&key, content(1, size).into(), PutMode::CreateOnly).await?;
         let second = storage.put(&key, content(2, size).into(), PutMode::CreateOnly).await?;
-        Ok::<_, StorageError>((second, get_all(&**storage, &key).await? == Some(content(1, size))))
+        Ok::<_, StorageError>((second, get_all(&**storage, &key, size as u64).await? == Some(content(1, size))))
     };
     let one_by_one = one_by_one.await;
     tidy_up(&**storage, &key).await;
@@ -163,7 +163,7 @@ async fn race(storage: &Arc<dyn Storage>, key: &Key, size: usize, creators: u8) 
     let outcomes: Result<Vec<_>, StorageError> = tasks.join_all().await.into_iter().collect();
     let winners: Vec<u8> =
         outcomes?.iter().filter(|(_, outcome)| *outcome == PutOutcome::Stored).map(|(creator, _)| *creator).collect();
-    let found = get_all(&**storage, key).await?;
+    let found = get_all(&**storage, key, size as u64).await?;
     let kept = winners.last().is_some_and(|winner| found == Some(content(*winner, size)));
     Ok(Race { winners: winners.len(), kept })
 }

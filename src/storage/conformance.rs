@@ -35,7 +35,7 @@ async fn stored(storage: &dyn Storage, name: &str, body: impl Into<Body>) {
 }
 
 async fn content(storage: &dyn Storage, name: &str) -> Option<Bytes> {
-    get_all(storage, &key(name)).await.expect("get")
+    get_all(storage, &key(name), u64::MAX).await.expect("get")
 }
 
 async fn absent_is_an_answer(storage: &dyn Storage) {
@@ -65,6 +65,11 @@ async fn a_range_is_clipped(storage: &dyn Storage) {
         assert_eq!(found, Some(Bytes::from(expected)), "{range:?}");
     }
     assert_eq!(storage.get(&key("range/none"), 0..4).await.expect("get"), None);
+    let whole = get_all(storage, &key("range/ten"), 10).await.expect("get");
+    assert_eq!(whole, Some(Bytes::from("0123456789")));
+    let error = get_all(storage, &key("range/ten"), 9).await.expect_err("it is longer");
+    assert!(error.lasting && error.source.to_string().contains("more than 9 bytes"), "{error:?}");
+    assert_eq!(get_all(storage, &key("range/none"), 9).await.expect("get"), None);
 }
 
 async fn create_only_never_overwrites(storage: &dyn Storage) {

@@ -20,6 +20,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::error::with_hint;
+
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
@@ -174,9 +176,24 @@ pub trait Storage: Send + Sync + fmt::Debug {
     async fn sweep(&self, age: Duration) -> Result<u64, StorageError>;
 }
 
-/// The whole of an object.
-pub async fn get_all(storage: &dyn Storage, key: &Key) -> Result<Option<Bytes>, StorageError> {
-    storage.get(key, 0..u64::MAX).await
+/// Bytes that an object of a few lines, such as `walden.json`, has at most.
+pub const FEW_LINES: u64 = 1 << 20;
+
+/// The object is longer than any that Walden puts there. No more of it was read.
+#[derive(Debug, thiserror::Error)]
+#[error("it has more than {most} bytes, which nothing that belongs there has")]
+pub struct TooLong {
+    pub most: u64,
+}
+
+/// The whole of an object that has at most so many bytes. Errors: also [`TooLong`].
+pub async fn get_all(storage: &dyn Storage, key: &Key, most: u64) -> Result<Option<Bytes>, StorageError> {
+    let bytes = storage.get(key, 0..most.saturating_add(1)).await?;
+    let Some(_) = bytes.as_ref().filter(|bytes| bytes.len() as u64 > most) else { return Ok(bytes) };
+    let hint =
+        "look at what it is: something else put it there; bring back the right one from a copy of the repository";
+    let source = with_hint(TooLong { most }.into(), hint);
+    Err(StorageError { operation: "get", key: key.to_string(), store: storage.describe(), lasting: true, source })
 }
 
 /// All entries directly below `folder`, page by page.

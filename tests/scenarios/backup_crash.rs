@@ -123,7 +123,7 @@ async fn copy_into(store: &MemoryStorage, copy: &dyn Storage) {
             match entry {
                 ListEntry::Folder(inner) => folders.push(inner),
                 ListEntry::Object(meta) => {
-                    let content = get_all(store, &meta.key).await.unwrap().unwrap();
+                    let content = get_all(store, &meta.key, u64::MAX).await.unwrap().unwrap();
                     let _ = copy.put(&meta.key, content.into(), PutMode::CreateOnly).await.unwrap();
                 }
             }

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescription, bytes::Bytes)> {
-    let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND).await?;
+    let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND, manifest::LONGEST).await?;
     let Some(object) = object else { return NoSuchBackup::error(cluster, id) };
     let about = open_envelope(manifest::KIND, &object)?.header.about;
     let description = serde_json::from_value(about).context("the manifest's description cannot be read")?;

@@ -161,7 +161,8 @@ impl Fetcher {
     async fn retrieve_once(&self, name: &WalFileName, path: &Path) -> anyhow::Result<bool> {
         let key = self.cluster.layout.wal(name);
         let what = format!("cannot fetch \"{name}\"");
-        let get = self.cluster.repository.get_sealed(&key, WAL_KIND);
+        let longest = name.longest(self.cluster.description.segment_size);
+        let get = self.cluster.repository.get_sealed(&key, WAL_KIND, longest);
         let object = within(self.limit, &what, get).await.map_err(|error| with_repair_hint(error, &key))?;
         let Some(object) = object else { return Ok(false) };
         let _place = self.workers.acquire().await?;

@@ -11,7 +11,7 @@ use crate::postgres::catalog::load::refresh_backups;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineHistory, TimelineId, WalFileName};
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta};
 
 /// Pages of a listing that are read at most: 10 million segments of 16 MiB, or as many history files as fit.
@@ -138,7 +138,7 @@ async fn entries(cluster: &Cluster, folder: &str) -> anyhow::Result<Vec<ListEntr
 async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<TimelineHistory> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
-    let found = cluster.repository.read_small(&key, WAL_KIND).await.hint(hint)?;
+    let found = cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await.hint(hint)?;
     let (_, content) = found.with_context(|| format!("object \"{key}\" vanished while it was read"))?;
     TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content))
         .with_context(|| format!("object \"{key}\""))

@@ -17,12 +17,10 @@ use crate::codec::{Compressed, Header, Sealed, Sealer, Sha256Digest, sealed_boun
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{LongPageHeader, SegmentSize, WalFileName};
+use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, SegmentSize, WalFileName};
 use crate::postgres::wal::Stop;
 use crate::repo::{ObjectError, PutSealed};
 
-/// No history or backup history file is longer: the former grow by some 50 bytes with each promotion.
-const LONGEST_SMALL_FILE: u64 = 1 << 20;
 /// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
 const TICK: Duration = Duration::from_millis(20);
 

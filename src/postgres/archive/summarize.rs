@@ -10,7 +10,7 @@ use crate::error::with_hint;
 use crate::postgres::catalog::{Look, Probe, Question, Seen, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, WalFileName};
-use crate::postgres::wal::{EndingFinder, Endings, STORED, Seam, Summarizer, Summary, join};
+use crate::postgres::wal::{STORED, Seam, Summarizer, Summary, join};
 use crate::storage::Key;
 
 /// The summary of a segment: the one in its header, else one made from its content. `None`: the repository has no such
@@ -48,16 +48,6 @@ pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Resul
     let summarizer = Summarizer::new(segment.start(cluster.description.segment_size));
     let read = read(cluster, segment, summarizer, Summarizer::push).await?;
     Ok(read.map(|summarizer| fitted(summarizer.finish())))
-}
-
-/// The ends of transactions, and the restore points, of all records that end in a segment and begin at `from` or later,
-/// exactly. A record that begins in it and goes on in the next one is the next one's. `None` and errors: as of
-/// [`summary_of`].
-pub async fn ends_in(cluster: &Cluster, segment: SegmentName, from: Lsn) -> anyhow::Result<Option<Endings>> {
-    let behind = segment.start(cluster.description.segment_size);
-    let finder = |start| EndingFinder::new(start, behind, from);
-    let read = read_joined(cluster, segment, may_end, finder, EndingFinder::push).await?;
-    Ok(read.map(EndingFinder::finish))
 }
 
 /// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
@@ -145,7 +135,8 @@ async fn read<S: Send + 'static>(
 ) -> anyhow::Result<Option<S>> {
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
-    let object = cluster.repository.get_sealed(&key, WAL_KIND).await;
+    let longest = cluster.description.segment_size.bytes();
+    let object = cluster.repository.get_sealed(&key, WAL_KIND, longest).await;
     let Some(object) = object.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
     let cluster = cluster.clone();
     let work = move || {

@@ -16,7 +16,8 @@ use crate::postgres::catalog::{Gap, TimelinePath, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
-use crate::storage::{Key, ObjectMeta, get_all};
+use crate::repo::ObjectError;
+use crate::storage::{Key, ObjectMeta};
 
 /// Damages that are told one by one; the rest is counted.
 const MAX_DAMAGES: usize = 1000;
@@ -173,10 +174,12 @@ impl Verified {
 
 /// Reads one object whole; the bytes of its content, or what is wrong with it.
 async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, Why> {
-    match get_all(cluster.repository.storage(), &cluster.layout.wal(&name)).await {
+    let longest = name.longest(cluster.description.segment_size);
+    match cluster.repository.get_sealed(&cluster.layout.wal(&name), WAL_KIND, longest).await {
         Ok(Some(object)) => check_object(cluster, name, object).await.map_err(Why::damaged),
         Ok(None) => Err(Why::missing("it vanished while the archive was read")),
-        Err(error) => Err(Why::unread(&error.into())),
+        Err(ObjectError::Damaged { source, .. }) => Err(Why::damaged(source.0)),
+        Err(ObjectError::Storage(error)) => Err(Why::unread(&error.into())),
     }
 }
 
@@ -334,7 +337,7 @@ mod tests {
         put(&cluster, FIFTH, SECOND, &segment(SECOND, 1)).await;
         put(&cluster, "000000030000000000000003", "000000030000000000000003", &segment(THIRD, 1)).await;
         let key = cluster.layout.wal(&THIRD.parse().unwrap());
-        let mut flipped = crate::storage::get_all(&*storage, &key).await.unwrap().unwrap().to_vec();
+        let mut flipped = crate::storage::get_all(&*storage, &key, u64::MAX).await.unwrap().unwrap().to_vec();
         let last = flipped.len() - 9;
         flipped[last] ^= 1;
         let _ = storage.put(&key, flipped.into(), PutMode::Overwrite).await.unwrap();

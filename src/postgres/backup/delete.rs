@@ -134,7 +134,11 @@ async fn users(
     unknown.extend(loaded.damaged.iter().map(|(damaged, _)| damaged.clone()).filter(|damaged| damaged != id));
     // A backup takes frames of earlier ones only.
     for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
-        let object = match cluster.repository.get_sealed(&cluster.layout.manifest(&backup.id), manifest::KIND).await {
+        let object = match cluster
+            .repository
+            .get_sealed(&cluster.layout.manifest(&backup.id), manifest::KIND, manifest::LONGEST)
+            .await
+        {
             Ok(Some(object)) => object,
             Ok(None) => continue,
             Err(ObjectError::Storage(error)) => return Err(error.into()),

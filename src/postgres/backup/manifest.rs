@@ -13,6 +13,10 @@ use crate::postgres::layout::PackName;
 
 /// Kind of the manifest's object.
 pub const KIND: &str = "backup";
+/// Bytes of a manifest at most. A GiB of tables takes about 25 KiB of it.
+pub const LONGEST: u64 = 2 << 30;
+/// Bytes of a pack at most: what `backup.pack_size` can be set to.
+pub const LONGEST_PACK: u64 = 64 << 20;
 /// Plain bytes of a frame: block-addressed, so frame k of a file begins at k times this.
 pub const FRAME_SIZE: usize = 256 << 10;
 /// Longest line that is read: the frames of the largest file (1 GiB: 4096 frames) take far less.

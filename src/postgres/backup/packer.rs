@@ -10,7 +10,7 @@ use crate::codec::{SealedWriter, Sha256Digest};
 use crate::error::Hint;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
-use crate::storage::{Body, PutMode, PutOutcome, get_all};
+use crate::storage::{Body, PutMode, PutOutcome};
 
 /// Packs being stored at once: with the one being filled they are the largest part of a backup's memory.
 const PUTS_IN_FLIGHT: usize = 2;
@@ -151,7 +151,8 @@ async fn put_pack(cluster: &Cluster, pack: &PackName, body: Body) -> anyhow::Res
     match storage.put(&key, body.clone(), PutMode::CreateOnly).await.hint(hint)? {
         PutOutcome::Stored => Ok(()),
         PutOutcome::AlreadyExists => {
-            let found = get_all(storage, &key).await?.with_context(|| format!("object \"{key}\" vanished"))?;
+            let found = storage.get(&key, 0..body.len() + 1).await?;
+            let found = found.with_context(|| format!("object \"{key}\" vanished"))?;
             if found != body.to_bytes() {
                 bail!("object \"{key}\" is there already, with other content: two backups use one name");
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Hint;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::storage::{PutMode, PutOutcome, get_all, list_all};
+use crate::storage::{FEW_LINES, PutMode, PutOutcome, get_all, list_all};
 
 /// Names that are tried, a second apart, before something must be wrong.
 const RESERVE_TRIES: u32 = 30;
@@ -97,7 +97,7 @@ async fn put(cluster: &Cluster, id: &BackupId, started: &Started) -> anyhow::Res
 
 /// Reads the reservation; `None` when there is none. One that cannot be understood says nothing of a process.
 pub async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Reservation>> {
-    let bytes = get_all(cluster.repository.storage(), &cluster.layout.started(id)).await?;
+    let bytes = get_all(cluster.repository.storage(), &cluster.layout.started(id), FEW_LINES).await?;
     Ok(bytes.map(|bytes| match serde_json::from_slice(&bytes) {
         Ok(started) => Reservation::By(started),
         Err(_) => Reservation::Unreadable,

@@ -88,7 +88,7 @@ pub async fn verify(
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
     let damage = |trouble, why: String| Damage { object: key.to_string(), trouble, file: None, why };
-    let object = match cluster.repository.get_sealed(&key, manifest::KIND).await {
+    let object = match cluster.repository.get_sealed(&key, manifest::KIND, manifest::LONGEST).await {
         Ok(Some(object)) => object,
         Ok(None) if objects(cluster, id).await?.is_empty() => {
             return NoSuchBackup::error(cluster, id);

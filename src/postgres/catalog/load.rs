@@ -13,7 +13,7 @@ use super::{BackupDescription, Facts, WAL_KIND, WalRanges};
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
 
@@ -210,7 +210,7 @@ pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyh
 
 async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Found<TimelineHistory>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
-    let content = match cluster.repository.read_small(&key, WAL_KIND).await {
+    let content = match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
         Ok(Some((_, content))) => content,
         Ok(None) => return Ok(Found::Absent),
         Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),

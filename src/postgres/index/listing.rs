@@ -11,7 +11,7 @@ use super::{Archived, Index, int};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
+use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
 use crate::storage::{LIST_PAGE, ListEntry, list_all};
 
@@ -110,7 +110,7 @@ async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[Time
     let known = on_index(index, |index| index.histories()).await?;
     for timeline in timelines.iter().filter(|timeline| !known.contains_key(timeline)).copied() {
         let key = cluster.layout.wal(&WalFileName::History(timeline));
-        match cluster.repository.read_small(&key, WAL_KIND).await {
+        match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
             Ok(Some((_, content))) => {
                 let content = String::from_utf8_lossy(&content).into_owned();
                 on_index(index, move |index| index.add_history(timeline, &content)).await?;

@@ -5,4 +5,4 @@ mod read;
 mod store;
 
 pub use read::{Resolve, read};
-pub use store::{KIND, NamesDescription, load, record, record_alone};
+pub use store::{KIND, LONGEST, NamesDescription, load, record, record_alone};

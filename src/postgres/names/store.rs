@@ -21,6 +21,8 @@ use crate::storage::{Key, PutMode, PutOutcome};
 pub const KIND: &str = "names";
 /// Names in one object at most.
 const MOST: usize = 100_000;
+/// Bytes of an object's content at most: a line has three names of 63 bytes at most, and some numbers.
+pub const LONGEST: u64 = MOST as u64 * 1024;
 /// zstd level.
 const LEVEL: i32 = 3;
 
@@ -96,7 +98,7 @@ async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> 
 
 /// The names in an object; `None` when there is none. Errors: it is damaged, or the store did not answer.
 pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recording>> {
-    let Some((header, body)) = cluster.repository.read_small(key, KIND).await? else { return Ok(None) };
+    let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
     let wrong = || format!("object \"{key}\" does not hold names");
     let about: NamesDescription = serde_json::from_value(header.about).with_context(wrong)?;
     anyhow::ensure!(

@@ -110,7 +110,7 @@ pub async fn content(storage: &dyn Storage) -> Vec<(Key, bytes::Bytes)> {
     let mut walk = Walk::new("main/".into());
     let mut content = Vec::new();
     while let Some(meta) = walk.next(storage).await.unwrap() {
-        let object = get_all(storage, &meta.key).await.unwrap().unwrap();
+        let object = get_all(storage, &meta.key, u64::MAX).await.unwrap().unwrap();
         content.push((meta.key, object));
     }
     content
@@ -119,7 +119,7 @@ pub async fn content(storage: &dyn Storage) -> Vec<(Key, bytes::Bytes)> {
 /// Flips bits in the middle of an object.
 pub async fn damage(storage: &dyn Storage, key: &str) {
     let key = Key::new(key).unwrap();
-    let mut object = get_all(storage, &key).await.unwrap().unwrap().to_vec();
+    let mut object = get_all(storage, &key, u64::MAX).await.unwrap().unwrap().to_vec();
     let middle = object.len() / 2;
     object[middle..middle + 8].iter_mut().for_each(|byte| *byte ^= 0x5A);
     let _ = storage.put(&key, object.into(), PutMode::Overwrite).await.unwrap();

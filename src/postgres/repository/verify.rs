@@ -25,7 +25,7 @@ use crate::postgres::names;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::repo::ObjectError;
-use crate::storage::{Key, ObjectMeta, StorageError, Walk, get_all};
+use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
 /// What is read, and the bounds.
 #[derive(Debug, Clone)]
@@ -394,7 +394,9 @@ impl Verification {
     /// A manifest's description, and the packs that it names. `None`: it was deleted meanwhile.
     async fn manifest(&self, key: &Key) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
         let repository = &self.cluster.repository;
-        let Some(object) = repository.get_sealed(key, manifest::KIND).await.map_err(cause)? else { return Ok(None) };
+        let Some(object) = repository.get_sealed(key, manifest::KIND, manifest::LONGEST).await.map_err(cause)? else {
+            return Ok(None);
+        };
         let header = repository.verify(key, manifest::KIND, object.clone()).await.map_err(cause)?;
         let description = serde_json::from_value(header.about).context("its description cannot be read")?;
         let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
@@ -410,7 +412,7 @@ impl Verification {
 
     async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        let why = match get_all(self.cluster.repository.storage(), key).await {
+        let why = match self.cluster.repository.get_whole(key, manifest::LONGEST_PACK).await {
             Ok(Some(object)) => match self.sampled(key, packs::check(object).await) {
                 Ok(bytes) => {
                     self.progress.done.fetch_add(size, Ordering::Relaxed);
@@ -422,7 +424,8 @@ impl Verification {
                 Err(damaged) => Why::damaged(damaged.0),
             },
             Ok(None) => Why::missing("it vanished while it was verified"),
-            Err(error) => Why::unread(&error.into()),
+            Err(ObjectError::Damaged { source, .. }) => Why::damaged(source.0),
+            Err(ObjectError::Storage(error)) => Why::unread(&error.into()),
         };
         self.note(key.as_str(), why)?;
         Ok(false)

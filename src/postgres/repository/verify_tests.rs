@@ -96,7 +96,7 @@ async fn a_sample_is_drawn_only_from_what_is_read() {
     let (cluster, storage) = example().await;
     // Of an interrupted backup, and one that no manifest names.
     let pack = Key::new(PACK).unwrap();
-    let content = get_all(&*storage, &pack).await.unwrap().unwrap();
+    let content = crate::storage::get_all(&*storage, &pack, u64::MAX).await.unwrap().unwrap();
     for folder in ["20260103-000000Z", "20260101-000000Z"] {
         for number in 100..150 {
             let key = Key::new(format!("main/base/{folder}/pack-{number:06}")).unwrap();

@@ -295,7 +295,7 @@ async fn a_damaged_cut_or_missing_pack_is_named_and_leaves_nothing_that_starts()
     for damage in ["flipped", "cut", "missing"] {
         let stored = stored().await;
         let key = stored.cluster.layout.pack(&PackName { backup: stored.plan.backup.id.clone(), number: 1 });
-        let mut pack = crate::storage::get_all(&*stored.storage, &key).await.unwrap().unwrap().to_vec();
+        let mut pack = crate::storage::get_all(&*stored.storage, &key, u64::MAX).await.unwrap().unwrap().to_vec();
         let middle = pack.len() / 2;
         match damage {
             "flipped" => pack[middle..middle + 4].iter_mut().for_each(|byte| *byte ^= 0x55),

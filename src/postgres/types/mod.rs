@@ -14,7 +14,7 @@ pub use history::{HistoryEntry, TimelineHistory};
 pub use lsn::{Lsn, SegmentSize, TimelineId};
 pub use page_header::LongPageHeader;
 pub use version::{MajorVersion, SystemIdentifier};
-pub use wal_file_name::{SegmentName, WalFileName};
+pub use wal_file_name::{LONGEST_SMALL_FILE, SegmentName, WalFileName};
 
 /// A value that does not have the form PostgreSQL gives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -91,7 +91,18 @@ pub enum WalFileName {
     History(TimelineId),
 }
 
+/// Bytes of a `.history` or `.backup` file at most: the former grow by some 50 bytes with each promotion.
+pub const LONGEST_SMALL_FILE: u64 = 1 << 20;
+
 impl WalFileName {
+    /// Bytes that a file of this name has at most.
+    pub fn longest(&self, size: SegmentSize) -> u64 {
+        match self {
+            Self::Segment(_) | Self::Partial(_) => size.bytes(),
+            Self::History(_) | Self::Backup { .. } => LONGEST_SMALL_FILE,
+        }
+    }
+
     /// The timeline it belongs to.
     pub fn timeline(&self) -> TimelineId {
         match self {

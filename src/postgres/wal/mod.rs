@@ -7,7 +7,6 @@ mod bytes;
 mod checksum;
 mod created;
 mod decoder;
-mod endings;
 mod ends;
 mod facts;
 mod fit;
@@ -31,7 +30,6 @@ mod transactions;
 
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
-pub use endings::{Ending, EndingFinder, Endings, RestorePoint};
 pub use ends::{ENDED, Ended, Ends};
 pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;

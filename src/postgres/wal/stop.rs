@@ -50,14 +50,6 @@ pub enum Why {
     Parts,
 }
 
-impl Why {
-    /// Whether WAL that was simply not written further ends like this. In the midst of a segment that is complete it
-    /// is damage all the same.
-    pub fn may_be_the_end(&self) -> bool {
-        matches!(self, Self::ZeroPage | Self::ZeroLength | Self::Address(_) | Self::PageCut { .. })
-    }
-}
-
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

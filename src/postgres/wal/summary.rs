@@ -232,6 +232,8 @@ impl Summary {
         }
     }
 
+    /// By itself, so that the short way stays short.
+    #[inline(never)]
     fn read(&mut self, record: &Record<'_>, counters: &mut Counters) {
         match &Fact::read(record) {
             Ok(Some(fact)) => self.fact(record, fact, counters),

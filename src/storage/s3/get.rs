@@ -23,6 +23,7 @@ impl S3Storage {
             return Ok(self.meta(key).await?.map(|_| Bytes::new()));
         }
         let path = self.path(key.as_str());
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut got = BytesMut::new();
         let mut etag = None;
         loop {
@@ -45,12 +46,13 @@ impl S3Storage {
             etag = response.e_tag().map(str::to_string);
             let broken = loop {
                 match response.body.try_next().await {
-                    Ok(Some(piece)) => got.extend_from_slice(&piece),
-                    Ok(None) => {
-                        // A store may ignore where a range ends.
-                        got.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+                    // A store may ignore where a range ends.
+                    Ok(Some(piece)) if piece.len() > wanted - got.len() => {
+                        got.extend_from_slice(&piece[..wanted - got.len()]);
                         return Ok(Some(got.freeze()));
                     }
+                    Ok(Some(piece)) => got.extend_from_slice(&piece),
+                    Ok(None) => return Ok(Some(got.freeze())),
                     Err(error) => break error,
                 }
             };

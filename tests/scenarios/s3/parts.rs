@@ -33,7 +33,10 @@ async fn an_upload_in_parts_is_whole_after_each_fault_and_leaves_nothing_behind(
         proxy.fault(fault, kinds, When::Next(1));
         let outcome = storage.put(&key, content.clone(), PutMode::CreateOnly).await.expect("put");
         assert_eq!((outcome, proxy.heal()), (PutOutcome::Stored, 1), "{fault:?} {kinds:?}");
-        assert!(get_all(&storage, &key).await.expect("get") == Some(content.to_bytes()), "{fault:?} {kinds:?}");
+        assert!(
+            get_all(&storage, &key, u64::MAX).await.expect("get") == Some(content.to_bytes()),
+            "{fault:?} {kinds:?}"
+        );
         let begun_in_vain = u64::from(fault == Fault::LoseAnswer && kinds == ["multipart"]);
         // Only an upload whose name was never learned could not be given up at once.
         assert_eq!(storage.sweep(Duration::ZERO).await.expect("sweep"), begun_in_vain, "{fault:?} {kinds:?}");

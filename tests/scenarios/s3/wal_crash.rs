@@ -59,7 +59,7 @@ async fn a_push_or_fetch_that_stops_at_any_call_to_the_bucket_loses_and_overwrit
             let storage = bucket.storage(&format!("{stop_at}-{point:?}"), |_| {});
             for key in ["walden.json", "main/cluster.json"] {
                 let key = Key::new(key).expect("a key");
-                let content = get_all(&*recorded, &key).await.expect("get").expect("the registration");
+                let content = get_all(&*recorded, &key, u64::MAX).await.expect("get").expect("the registration");
                 let _ = storage.put(&key, content.into(), PutMode::CreateOnly).await.expect("put");
             }
             let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, point));
@@ -67,7 +67,7 @@ async fn a_push_or_fetch_that_stops_at_any_call_to_the_bucket_loses_and_overwrit
             let layout = open(storage.clone()).await.expect("open").layout;
             let mut kept = Vec::new();
             for file in &files {
-                kept.push(get_all(&*storage, &layout.wal(&name(file))).await.expect("get"));
+                kept.push(get_all(&*storage, &layout.wal(&name(file)), u64::MAX).await.expect("get"));
             }
             let stored = kept.iter().take_while(|object| object.is_some()).count();
             assert_eq!(stored, kept.iter().flatten().count(), "in order: {point:?} {stop_at}");
@@ -76,7 +76,7 @@ async fn a_push_or_fetch_that_stops_at_any_call_to_the_bucket_loses_and_overwrit
 
             assert_eq!(push_all(storage.clone(), &files).await, files.len(), "it goes on: {point:?} {stop_at}");
             for (file, before) in files.iter().zip(kept).filter(|(_, object)| object.is_some()) {
-                let after = get_all(&*storage, &layout.wal(&name(file))).await.expect("get");
+                let after = get_all(&*storage, &layout.wal(&name(file)), u64::MAX).await.expect("get");
                 assert!(before == after, "{} was overwritten", file.display());
             }
             fetch_all(storage, &files, &scratch.join("back"), stop_at, point).await;

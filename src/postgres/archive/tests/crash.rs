@@ -49,7 +49,7 @@ async fn a_stop_at_any_storage_call_loses_and_overwrites_nothing() {
             let key = |name: &str| cluster.layout.wal(&name.parse().unwrap());
             let mut kept = Vec::new();
             for name in NAMES {
-                kept.push(get_all(&*storage, &key(name)).await.unwrap());
+                kept.push(get_all(&*storage, &key(name), u64::MAX).await.unwrap());
             }
             let stored = NAMES.iter().zip(&kept).filter(|(_, object)| object.is_some()).map(|(name, _)| *name);
             let stored: Vec<&str> = stored.collect();
@@ -62,7 +62,7 @@ async fn a_stop_at_any_storage_call_loses_and_overwrites_nothing() {
                 "it goes on where it stopped: {point:?} {stop_at}"
             );
             for (name, before) in NAMES.iter().zip(kept) {
-                let after = get_all(&*storage, &key(name)).await.unwrap();
+                let after = get_all(&*storage, &key(name), u64::MAX).await.unwrap();
                 assert!(before.is_none() || before == after, "P2: {name} was overwritten");
                 let back = wal.folder().join("back");
                 let fetched = fetcher(&cluster).fetch(&name.parse().unwrap(), &back, None).await.unwrap();

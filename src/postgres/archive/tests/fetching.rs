@@ -221,7 +221,7 @@ async fn an_object_of_another_name_is_not_delivered() {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
     let cluster = archive(storage.clone(), &wal, &[1, 2]).await;
     let key = |each| cluster.layout.wal(&number(each).parse().unwrap());
-    let second = crate::storage::get_all(&*storage, &key(2)).await.unwrap().unwrap();
+    let second = crate::storage::get_all(&*storage, &key(2), u64::MAX).await.unwrap().unwrap();
     damage(&*storage, &key(1), |object| *object = second.to_vec()).await;
     let error = fetch(&cluster, &number(1), &wal.folder().join("x")).await.unwrap_err();
     assert!(matches!(find::<ObjectError>(&error), Some(ObjectError::Damaged { .. })), "{error:#}");
@@ -285,4 +285,22 @@ async fn a_store_that_stops_answering_at_any_call_is_unknown() {
         }
         assert!(fetched.is_err(), "absent although call {stop_at} was not answered");
     }
+}
+
+#[tokio::test]
+async fn a_huge_stranger_in_a_segments_place_is_damage_and_is_not_read() {
+    let (wal, folder) = (PgWal::new(), tempfile::tempdir().unwrap());
+    let storage = Arc::new(LocalStorage::new(folder.path()));
+    let cluster = archive(storage, &wal, &[1]).await;
+    let key = cluster.layout.wal(&number(1).parse().unwrap());
+    // Without a bound, reading it would take as much memory.
+    let stranger = std::fs::OpenOptions::new().write(true).open(folder.path().join(key.as_str())).unwrap();
+    stranger.set_len(1 << 40).unwrap();
+    let to = wal.folder().join("RECOVERYXLOG");
+    let error = fetch(&cluster, &number(1), &to).await.unwrap_err();
+    assert!(matches!(find::<ObjectError>(&error), Some(ObjectError::Damaged { .. })), "{error:#}");
+    assert!(one_line(&error).contains("it has more than") && hints(&error)[0].contains("repair the repository"));
+    let error = pusher(&cluster).push(&wal.segment(&number(1), 1)).await.unwrap_err();
+    assert!(one_line(&error).contains("it has more than"), "{error:#}");
+    assert!(!to.exists());
 }

@@ -36,7 +36,7 @@ async fn other_content_under_the_same_name_is_refused_with_both_digests() {
     let cluster = cluster_in(storage.clone()).await;
     pusher(&cluster).push(&wal.segment(FIRST, 1)).await.unwrap();
     let key = cluster.layout.wal(&FIRST.parse().unwrap());
-    let kept = get_all(&*storage, &key).await.unwrap();
+    let kept = get_all(&*storage, &key, u64::MAX).await.unwrap();
     let other = wal.segment(FIRST, 2);
     let error = pusher(&cluster).push(&other).await.unwrap_err();
     let conflict = find::<Conflict>(&error).expect("a conflict");
@@ -48,7 +48,7 @@ async fn other_content_under_the_same_name_is_refused_with_both_digests() {
     }
     assert_ne!(conflict.kept, conflict.found);
     assert!(hints(&error)[0].contains("Two servers archive into this cluster name"));
-    assert_eq!(get_all(&*storage, &key).await.unwrap(), kept, "what was stored stays as it was");
+    assert_eq!(get_all(&*storage, &key, u64::MAX).await.unwrap(), kept, "what was stored stays as it was");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_damaged_object_is_not_taken_for_the_same_content() {
 
 /// Changes an object behind everybody's back.
 pub async fn damage(storage: &dyn Storage, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut object = get_all(storage, key).await.unwrap().unwrap().to_vec();
+    let mut object = get_all(storage, key, u64::MAX).await.unwrap().unwrap().to_vec();
     change(&mut object);
     let _ = storage.put(key, object.into(), PutMode::Overwrite).await.unwrap();
 }

@@ -163,7 +163,7 @@ async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
     let conflict = |key| (Side::Destination, Trouble::Conflict, key);
     assert_eq!(troubles(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
     assert!(!copied.complete);
-    assert_eq!(crate::storage::get_all(&*to, &pack).await.unwrap().unwrap(), "another");
+    assert_eq!(crate::storage::get_all(&*to, &pack, u64::MAX).await.unwrap().unwrap(), "another");
 }
 
 /// A pack of the right size that an earlier copy cannot have left: its frames are whole and another file's.
@@ -171,7 +171,7 @@ async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
 async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
     let (source, storage) = example().await;
     let to = Arc::new(MemoryStorage::default());
-    let object = crate::storage::get_all(&*storage, &Key::new(PACK).unwrap()).await.unwrap().unwrap();
+    let object = crate::storage::get_all(&*storage, &Key::new(PACK).unwrap(), u64::MAX).await.unwrap().unwrap();
     let mut other = object.to_vec();
     let middle = other.len() / 2;
     other[middle] ^= 0x5A;

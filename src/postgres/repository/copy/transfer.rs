@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::proof::{Snapshot, needed};
 use super::{Options, Progress};
 use crate::budget::Budget;
+use crate::codec::object_bound;
 use crate::error::{Hint, find, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
 use crate::postgres::backup::manifest;
@@ -24,7 +25,7 @@ use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs}
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::WalFileName;
 use crate::repo::ObjectError;
-use crate::storage::{Key, PutMode, PutOutcome, StorageError, get_all};
+use crate::storage::{Key, PutMode, PutOutcome, StorageError};
 
 /// What to do when a repository did not answer.
 const AGAIN: &str = "run the same again once the repository answers: what was copied is not copied again";
@@ -184,12 +185,15 @@ impl Copier {
         Ok(false)
     }
 
-    /// An object of the source, whole; `None` after noting that there is none.
-    async fn read(&self, key: &Key) -> anyhow::Result<Option<Bytes>> {
-        match get_all(self.source.repository.storage(), key).await {
+    /// An object of the source that has at most `most` bytes, whole; `None` after noting that there is none.
+    async fn read(&self, key: &Key, most: u64) -> anyhow::Result<Option<Bytes>> {
+        match self.source.repository.get_whole(key, most).await {
             Ok(Some(object)) => return Ok(Some(object)),
             Ok(None) => self.failed(Side::Source, key, Trouble::Missing, "it vanished during the copy".into())?,
-            Err(error) => self.failed(Side::Source, key, Trouble::Unread, one_line(&error.into()))?,
+            Err(error @ ObjectError::Damaged { .. }) => {
+                self.failed(Side::Source, key, Trouble::Damaged, cause(error))?
+            }
+            Err(error) => self.failed(Side::Source, key, Trouble::Unread, cause(error))?,
         };
         Ok(None)
     }
@@ -212,7 +216,8 @@ impl Copier {
             return self.compare(&key, size, there).await;
         }
         let _share = self.budget.share(size).await;
-        let Some(object) = self.read(&key).await? else { return Ok(false) };
+        let most = object_bound(name.longest(self.source.description.segment_size));
+        let Some(object) = self.read(&key, most).await? else { return Ok(false) };
         if let Err(why) = check_object(&self.source, name, object.clone()).await {
             return self.failed(Side::Source, &key, Trouble::Damaged, why);
         }
@@ -263,7 +268,7 @@ impl Copier {
         if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
             return Ok(self.count(Group::Names, 0, Came::NotRead));
         }
-        let Some(object) = self.read(&key).await? else { return Ok(false) };
+        let Some(object) = self.read(&key, object_bound(names::LONGEST)).await? else { return Ok(false) };
         if let Err(error) = self.source.repository.verify(&key, names::KIND, object.clone()).await {
             return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error.into()));
         }
@@ -284,7 +289,7 @@ impl Copier {
         let (key, kind) = (self.source.layout.manifest(&backup.id), manifest::KIND);
         self.phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
-        let Some(object) = self.read(&key).await? else { return Ok(()) };
+        let Some(object) = self.read(&key, object_bound(manifest::LONGEST)).await? else { return Ok(()) };
         let plain = match self.source.repository.verify(&key, kind, object.clone()).await {
             Ok(header) => header.plain,
             Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, cause(error)).map(drop),
@@ -364,7 +369,7 @@ impl Copier {
 
     async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        let Some(object) = self.read(key).await? else { return Ok(false) };
+        let Some(object) = self.read(key, manifest::LONGEST_PACK).await? else { return Ok(false) };
         if let Err(damaged) = packs::check(object.clone()).await {
             return self.failed(Side::Source, key, Trouble::Damaged, damaged.0);
         }
