@@ -393,7 +393,7 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
         _ => None,
     });
     let mut notes = Vec::new();
-    if let Some((last, time)) = later.clone().last() {
+    if let Some((last, time)) = later.clone().next_back() {
         let (count, at_least) = (later.count(), if more { "at least " } else { "" });
         notes.push(format!(
             "{at_least}{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
