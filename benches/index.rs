@@ -142,7 +142,7 @@ fn summary(timeline: u64, number: u64) -> Summary {
         ends: Ends { count: XIDS, min_time: Some(time(1)), max_time: Some(time(998)), newest: Some(xid(XIDS - 1)) },
         oldest_ended: (0..128).map(ended).collect(),
         ended_left_out: XIDS - 128,
-        rows: Rows { largest: (0..64).map(rows).collect(), left_out: 1000, largest_left_out: 1 },
+        rows: Rows { largest: (0..64).map(rows).collect(), left_out: 1000, largest_left_out: 1, newest_open: None },
         events,
         ..Summary::default()
     }

@@ -19,9 +19,10 @@ pub struct Args {
     /// timeline. May be repeated, or a list with commas.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<EventKind>,
-    /// Only deletes and updates of at least N rows.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    min_rows: u64,
+    /// Only deletes and updates of at least N rows; 10 if not given, with --all 1. Smaller ones are known of WAL segments
+    /// that have few of them.
+    #[arg(long, value_name = "N")]
+    min_rows: Option<u64>,
     /// Not before this moment; in the form of `walden restore --time`.
     #[arg(long, value_name = "T")]
     since: Option<String>,
@@ -50,6 +51,8 @@ struct Report<'a> {
     events: Vec<Shown<'a>>,
     /// There are older ones than `--limit` lets through.
     more: bool,
+    /// WAL segments of that time with more events than their summaries have room for.
+    overfull_segments: u64,
     /// Absent when all archived WAL was searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<Incomplete>,
@@ -96,7 +99,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
                 first_unreadable: state.first_unreadable,
             });
             let events = found.events.iter().map(shown).collect();
-            print_json(&Report { events, more: found.more, incomplete })?;
+            let FoundEvents { more, overfull_segments, .. } = found;
+            print_json(&Report { events, more, overfull_segments, incomplete })?;
         }
         Format::Table => print_text(&in_words(&found, &state, args.limit))?,
     }
@@ -125,20 +129,14 @@ fn command(event: &FoundEvent) -> String {
 }
 
 fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
-    let FoundEvents { events, more } = found;
-    let Some(last) = events.last() else {
-        let searched = state.segments - state.not_indexed;
-        return match state.not_indexed {
-            0 => "no matching event in the archived WAL\n".into(),
-            _ => format!("no matching event in the {searched} of {} WAL segments that were searched\n", state.segments),
-        };
-    };
+    let mut text = String::new();
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
-    for event in events {
+    for event in &found.events {
         let at_least = if event.exact { "" } else { "≥ " };
+        let guess = if is_guess(event) { "?" } else { "" };
         table.row([
             event.time.to_string(),
-            event.kind.to_string(),
+            format!("{}{guess}", event.kind),
             event.subject(),
             event.database.clone().unwrap_or_default(),
             event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),
@@ -146,9 +144,31 @@ fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
             event.id.to_string(),
         ]);
     }
-    let mut text = table.render();
-    if *more {
+    if !found.events.is_empty() {
+        text += &table.render();
+    }
+    if found.events.iter().any(is_guess) {
+        text += "?: what is known of the WAL does not tell for sure that it was this\n";
+    }
+    if found.more {
         text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
-    text + &format!("to restore to just before one, such as the last: {}\n", command(last))
+    if let segments @ 1.. = found.overfull_segments {
+        text += &format!(
+            "{segments} WAL segments of that time have more events than are indexed: more may have happened\n"
+        );
+    }
+    match found.events.last() {
+        Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),
+        None if state.not_indexed == 0 => format!("no matching event in the archived WAL\n{text}"),
+        None => {
+            let searched = state.segments - state.not_indexed;
+            format!("no matching event in the {searched} of {} WAL segments that were searched\n{text}", state.segments)
+        }
+    }
+}
+
+/// Whether it may have been something else, or nothing.
+fn is_guess(event: &FoundEvent) -> bool {
+    !event.exact && event.rows.is_none()
 }

@@ -117,14 +117,14 @@ fn commit(commit: &Commit) -> String {
 }
 
 fn events(summary: &Summary) -> String {
-    if summary.events.is_empty() {
+    if summary.events.is_empty() && summary.events_left_out.total() == 0 {
         return String::new();
     }
     let mut table = Table::new(&["LSN", ">transaction", "event"]);
     for Event { lsn, xid, what, .. } in &summary.events {
         table.row([lsn.to_string(), xid_text(*xid), event(what, *xid, summary)]);
     }
-    format!("\n{}{}", table.render(), more(summary.events_left_out))
+    format!("\n{}{}", table.render(), more(summary.events_left_out.total()))
 }
 
 fn event(what: &What, xid: Xid, summary: &Summary) -> String {
@@ -142,6 +142,8 @@ fn event(what: &What, xid: Xid, summary: &Summary) -> String {
             format!("TRUNCATE in database {database}: tables {}", list(tables, *cut))
         }
         What::DatabaseCreated { database, .. } => format!("database {database} created"),
+        What::DatabaseMoved { database, tablespace } => format!("database {database} moved to tablespace {tablespace}"),
+        What::DatabaseDropped { database } if xid == 0 => format!("old files of database {database} removed"),
         What::DatabaseDropped { database } => format!("database {database} dropped"),
         What::Prepared { gid, time } => format!("prepared as \"{gid}\", {time}"),
         What::TimelineBegan { timeline, previous } => format!("timeline {timeline} began, from timeline {previous}"),

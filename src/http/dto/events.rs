@@ -17,6 +17,8 @@ pub struct Events {
     pub events: Vec<Event>,
     /// There are older ones than `limit` let through.
     pub more: bool,
+    /// WAL segments of that time with more events than their summaries have room for: more may have happened.
+    pub overfull_segments: u64,
 }
 
 /// How far the index is that events are found in.
@@ -99,7 +101,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     name: Option<String>,
-    /// False when the kind was guessed, or rows may be more than counted.
+    /// False when the kind was guessed, rows may be more than counted, or it is not known whether its transaction committed.
     exact: bool,
 }
 

@@ -31,7 +31,8 @@ pub struct EventQuery {
     /// database-create, timeline.
     #[param(nullable = false, example = "drop,truncate")]
     kind: Option<String>,
-    /// Of deletes and updates those of at least so many rows.
+    /// Of deletes and updates those of at least so many rows: 10 when not given, with `all` 1. Smaller ones are known of
+    /// WAL segments that have few of them.
     #[param(nullable = false, minimum = 0)]
     min_rows: Option<i64>,
     /// Not earlier than this; as `time` of recovery-target.
@@ -58,7 +59,7 @@ impl EventQuery {
         if limit == 0 || limit > MOST {
             return Err(Problem::wrong_value(format!("limit is {limit}, allowed is 1 to {MOST}")));
         }
-        let min_rows = u64::try_from(self.min_rows.unwrap_or(0));
+        let min_rows = self.min_rows.map(u64::try_from).transpose();
         Ok(Filter {
             relation: self.relation,
             kinds: kinds.transpose().map_err(Problem::wrong_value)?.unwrap_or_default(),
@@ -89,5 +90,6 @@ pub async fn events(
         Problem::new(Kind::Unknown, format!("the index of the WAL cannot be read: {}", one_line(&error))).hint(hint)
     })?;
     let indexed = app.status.borrow().as_ref().map(|seen| (&seen.status.indexing).into());
-    Ok(Json(Events { indexed, events: found.events.iter().map(Event::from).collect(), more: found.more }))
+    let events = found.events.iter().map(Event::from).collect();
+    Ok(Json(Events { indexed, events, more: found.more, overfull_segments: found.overfull_segments }))
 }

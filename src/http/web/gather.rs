@@ -56,7 +56,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
         line,
         outcome,
-        events: Events::new(&events.events, events.more, &query, problem),
+        events: Events::new(&events, &query, problem),
         stretches: stretches(&read.windows, &read.facts),
         backups: read.facts.backups.iter().rev().map(|backup| Backup::new(backup, &query)).collect(),
         not_backups: not_backups(&read),

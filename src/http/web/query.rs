@@ -134,8 +134,8 @@ impl PageQuery {
     pub fn filter(&self, span: Option<&Span>) -> Result<Filter, String> {
         let kinds = self.kind.split(',').filter(|kind| !kind.is_empty()).map(str::parse::<EventKind>);
         let min_rows = match self.min_rows.trim() {
-            "" => 0,
-            number => number.parse().map_err(|_| format!("\"{number}\" is not a number of rows"))?,
+            "" => None,
+            number => Some(number.parse().map_err(|_| format!("\"{number}\" is not a number of rows"))?),
         };
         Ok(Filter {
             relation: Some(self.relation.trim().to_string()).filter(|name| !name.is_empty()),

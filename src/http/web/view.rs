@@ -11,6 +11,7 @@ use crate::postgres::catalog::{
     BackupDescription, Edge, EventKind, Facts, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction,
     Unreachable, WalPiece, Windows,
 };
+use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
 
 /// The page.
@@ -182,6 +183,8 @@ impl Refused {
 pub struct Events {
     pub rows: Vec<Row>,
     pub more: bool,
+    /// WAL segments with more events than are known.
+    pub overfull_segments: u64,
     pub query: PageQuery,
     /// Word, label, whether it is chosen.
     pub kinds: Vec<(&'static str, &'static str, bool)>,
@@ -196,6 +199,8 @@ pub struct Row {
     pub class: &'static str,
     pub sign: &'static str,
     pub kind: &'static str,
+    /// It may have been something else, or nothing.
+    pub guess: bool,
     pub subject: String,
     pub database: String,
     pub rows: String,
@@ -209,7 +214,7 @@ pub struct Row {
 
 impl Events {
     /// The latest first.
-    pub fn new(events: &[FoundEvent], more: bool, query: &PageQuery, problem: Option<String>) -> Self {
+    pub fn new(found: &FoundEvents, query: &PageQuery, problem: Option<String>) -> Self {
         let everything = PageQuery {
             relation: String::new(),
             kind: String::new(),
@@ -219,8 +224,9 @@ impl Events {
         };
         let kinds = EventKind::ALL.map(|kind| (kind.name(), name(kind), kind.name() == query.kind));
         Self {
-            rows: events.iter().rev().filter_map(|event| row(event, query)).collect(),
-            more,
+            rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
+            more: found.more,
+            overfull_segments: found.overfull_segments,
             kinds: kinds.to_vec(),
             unfiltered: query.is_filtered().then(|| everything.address()),
             query: query.clone(),
@@ -237,6 +243,7 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
         class: line::class(event.kind),
         sign: line::letter(event.kind),
         kind: name(event.kind),
+        guess: !event.exact && event.rows.is_none(),
         subject: event.subject(),
         database: event.database.clone().unwrap_or_default(),
         rows: event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),

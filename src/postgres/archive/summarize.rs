@@ -55,7 +55,7 @@ pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Resul
 pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
     let (segment, probe) = (question.segment, |start| Probe::new(question.clone(), start));
     let matters = |earlier: &Summary, later: &Summary| match question.look {
-        Look::Record | Look::Change(_) | Look::InPlace(_) => true,
+        Look::Record | Look::Change(_) | Look::InPlace { .. } => true,
         Look::Later { .. } | Look::End(_) | Look::RestorePoint(_) => may_end(earlier, later),
     };
     let read = read_joined(cluster, segment, matters, probe, Probe::push).await?;

@@ -18,6 +18,9 @@ pub struct EventTarget {
     pub before: Lsn,
     /// After it: this record is replayed, too.
     pub after: Lsn,
+    /// The transaction, if what counts as after is its commit and that is not known yet: behind the record at `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commits: Option<Xid>,
     /// The transaction, of DROP DATABASE: that begins to count before the record at `before`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drops_database: Option<Xid>,
@@ -26,12 +29,14 @@ pub struct EventTarget {
 impl From<&FoundEvent> for EventTarget {
     fn from(event: &FoundEvent) -> Self {
         let xid = event.xid.map(|xid| format!("transaction {xid}, ")).unwrap_or_default();
+        let of_database = matches!(event.kind, EventKind::DatabaseDrop | EventKind::DatabaseCreate);
         Self {
             id: event.id.to_string(),
             words: format!("{} ({xid}{})", event.words(), event.time),
             timeline: event.timeline,
             before: event.lsn,
             after: event.commit_lsn.unwrap_or(event.lsn).max(event.lsn),
+            commits: event.xid.filter(|_| of_database && event.commit_lsn.is_none()),
             drops_database: event.xid.filter(|_| event.kind == EventKind::DatabaseDrop),
         }
     }
@@ -136,5 +141,14 @@ mod tests {
         assert_eq!((target.before, target.after, target.drops_database), (dropped.lsn, commit, Some(745)));
         let target = EventTarget::from(&event(EventKind::Drop));
         assert_eq!((target.before, target.after, target.drops_database), (Lsn(0x3000158), Lsn(0x3000158), None));
+        for (event, commits) in [
+            (dropped, None),
+            (event(EventKind::DatabaseDrop), Some(745)),
+            (event(EventKind::DatabaseCreate), Some(745)),
+            (event(EventKind::Drop), None),
+            (event(EventKind::RestorePoint), None),
+        ] {
+            assert_eq!(EventTarget::from(&event).commits, commits, "{:?}", event.kind);
+        }
     }
 }

@@ -12,6 +12,10 @@ use crate::postgres::wal::{RelFileLocator, Timestamp, Xid};
 /// OIDs and file numbers below this are the system's own (transam.h, FirstNormalObjectId).
 pub const FIRST_NORMAL: u32 = 16384;
 
+/// Deletes and updates of fewer rows by one transaction in one relation are shown only to those who ask for them, and
+/// known only of segments that do not have many of them.
+pub const LEAST_ROWS: u64 = 10;
+
 /// What kind of thing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -177,7 +181,7 @@ pub struct FoundEvent {
     pub rows: Option<u64>,
     /// The name of a restore point.
     pub name: Option<String>,
-    /// False when the kind was guessed, or rows may be more than counted.
+    /// False when the kind was guessed, rows may be more than counted, or it is not known whether its transaction committed.
     pub exact: bool,
     /// Shown only when all is asked for: of the system, of an index or TOAST table by itself, or nothing that is lost.
     pub minor: bool,
@@ -197,8 +201,8 @@ pub struct Filter {
     pub relation: Option<String>,
     /// Empty: all.
     pub kinds: Vec<EventKind>,
-    /// Of deletes and updates those of at least so many rows.
-    pub min_rows: u64,
+    /// Of deletes and updates those of at least so many rows; `None`: [`LEAST_ROWS`], with `all` any.
+    pub min_rows: Option<u64>,
     /// Inclusive.
     pub since: Option<Timestamp>,
     /// Inclusive.
@@ -210,6 +214,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Rows that a delete or update has at least.
+    pub fn least_rows(&self) -> u64 {
+        self.min_rows.unwrap_or(if self.all { 0 } else { LEAST_ROWS })
+    }
+
     /// Whether an event is wanted; time and number are not looked at.
     pub fn wants(&self, event: &FoundEvent) -> bool {
         let named = |pattern: &String| {
@@ -219,7 +228,7 @@ impl Filter {
         };
         (self.all || !event.minor || self.kinds.contains(&event.kind) && event.kind == EventKind::Rewrite)
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && event.rows.is_none_or(|rows| rows >= self.min_rows)
+            && event.rows.is_none_or(|rows| rows >= self.least_rows())
             && self.relation.as_ref().is_none_or(named)
     }
 }

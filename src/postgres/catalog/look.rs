@@ -11,12 +11,13 @@ pub enum Look {
     Later { time: Timestamp, or_at: bool },
     /// The commit or abort of this transaction; of a subtransaction the end of the one that it belongs to.
     End(Xid),
-    /// A restore point of this name.
+    /// A restore point of this name; what is not UTF-8 in it as the index tells it.
     RestorePoint(String),
     /// A change of a table, also of a catalogue, by this transaction.
     Change(Xid),
-    /// The last change of this row in place, which no transaction can undo.
-    InPlace(Tuple),
+    /// The last change of this row in place, which no transaction can undo, that begins before a position: behind it
+    /// the row may be another one.
+    InPlace { row: Tuple, before: Lsn },
     /// Any record.
     Record,
 }
@@ -63,6 +64,8 @@ pub struct Found {
     pub outcome: Option<Outcome>,
     /// The row that it deletes or changes in place, if that was looked for.
     pub tuple: Option<Tuple>,
+    /// When it was made, if it is a restore point.
+    pub made: Option<Timestamp>,
 }
 
 /// The end of a transaction.
@@ -137,10 +140,11 @@ impl Seen {
             Some(Fact::End(end)) => Some(Outcome { xid: end.xid, time: end.time, committed: end.committed }),
             _ => None,
         };
+        let made = if let Some(Fact::RestorePoint { time, .. }) = &fact { Some(*time) } else { None };
         let look = &question.look;
-        let tuple = matches!(look, Look::Change(_) | Look::InPlace(_)).then(|| tuple(record)).flatten();
-        let this = Found { lsn: record.lsn, end: record.end, outcome, tuple };
-        let open = self.found.is_none() || matches!(look, Look::InPlace(_));
+        let tuple = matches!(look, Look::Change(_) | Look::InPlace { .. }).then(|| tuple(record)).flatten();
+        let this = Found { lsn: record.lsn, end: record.end, outcome, tuple, made };
+        let open = self.found.is_none() || matches!(look, Look::InPlace { .. });
         if open && record.lsn >= question.from && look.wants(record, fact.as_ref(), tuple) {
             (self.found, self.before, self.after) = (Some(this), *latest, None);
         } else if self.found.is_some() {
@@ -173,11 +177,15 @@ impl Look {
             (Self::Record, _) => true,
             (Self::Later { time, or_at }, Some(Fact::End(end))) => end.time > *time || *or_at && end.time == *time,
             (Self::End(xid), Some(Fact::End(end))) => end.xid == *xid || end.subxids.iter().any(|sub| sub == *xid),
-            (Self::RestorePoint(name), Some(Fact::RestorePoint { name: found, .. })) => *found == name.as_bytes(),
+            (Self::RestorePoint(name), Some(Fact::RestorePoint { name: found, .. })) => {
+                String::from_utf8_lossy(found) == *name
+            }
             (Self::Change(xid), _) => {
                 record.header.xid == *xid && [rmgr::HEAP, rmgr::HEAP2].contains(&record.header.rmgr)
             }
-            (Self::InPlace(wanted), _) => record.header.info & 0x70 == IN_PLACE && tuple == Some(*wanted),
+            (Self::InPlace { row, before }, _) => {
+                record.lsn < *before && record.header.info & 0x70 == IN_PLACE && tuple == Some(*row)
+            }
             _ => false,
         }
     }
@@ -205,9 +213,9 @@ mod tests {
         Draft { xid, rmgr: rmgr::TRANSACTION, info: info | has, main, ..Draft::default() }
     }
 
-    fn restore_point(name: &str) -> Draft {
+    fn restore_point(name: &[u8]) -> Draft {
         let mut main = 50i64.to_le_bytes().to_vec();
-        main.extend_from_slice(name.as_bytes());
+        main.extend_from_slice(name);
         main.resize(8 + 64, 0);
         Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
     }
@@ -227,7 +235,7 @@ mod tests {
         let drafts = [
             end(COMMIT, 700, 10, &[]),
             end(ABORT, 701, 40, &[]),
-            restore_point("x"),
+            restore_point(b"x"),
             Draft {
                 xid: 702,
                 rmgr: rmgr::HEAP,
@@ -241,6 +249,9 @@ mod tests {
             in_place(4),
             in_place(3),
             Draft { xid: 706, info: DELETE, main: vec![0, 0, 0, 0, 3, 0, 0, 0], ..in_place(3) },
+            restore_point(b"caf\xe9"),
+            // After vacuum another row has the place.
+            in_place(3),
         ];
         let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
         writer.fill();
@@ -269,6 +280,11 @@ mod tests {
         assert_eq!(look(Look::Change(706), start).0, Some(9));
         let row = deleted.get().unwrap();
         assert_eq!((row.block, row.offset), (7, 3));
-        assert_eq!(look(Look::InPlace(row), start), (Some(8), Some(705), None), "the last one of that row");
+        let in_place = |before: u64| look(Look::InPlace { row, before: Lsn(before) }, start);
+        assert_eq!(in_place(lsns[9]), (Some(8), Some(705), None), "the last one of that row");
+        assert_eq!(in_place(lsns[8]).0, Some(6));
+        assert_eq!(in_place(lsns[6]).0, None);
+        let name = "caf\u{FFFD}".to_string();
+        assert_eq!(look(Look::RestorePoint(name), start).0, Some(10), "as the index tells a name in another encoding");
     }
 }

@@ -25,15 +25,16 @@ mod unreachable;
 mod windows;
 
 pub use event_target::EventTarget;
-pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent};
+pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Moments, NoIndex, Told, Unknown};
+pub use moments::{Moments, NoIndex, Point, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
+pub use place::XID_REUSE;
 pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};

@@ -26,14 +26,8 @@ pub trait Moments {
     /// The segments that may hold the commit or abort of a transaction; the id is without its epoch.
     fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown>;
 
-    /// The restore points of a name: their segment, where their record begins, and when they were made.
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Result<Told<(u64, Lsn, Timestamp)>, Unknown>;
+    /// Where restore points of a name are, or may be.
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown>;
 
     /// The first commit.
     fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
@@ -41,6 +35,24 @@ pub trait Moments {
     /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before
     /// that counts.
     fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+}
+
+/// A restore point, or a segment that may have one. They are told by segment, ascending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// The segment has more restore points than are named: only the segment itself tells which.
+    Unnamed { segment: u64 },
+    /// Where its record begins, and when it was made.
+    Named { segment: u64, lsn: Lsn, time: Timestamp },
+}
+
+impl Point {
+    /// Number of the segment that it is, or may be, in.
+    pub fn segment(&self) -> u64 {
+        match self {
+            Self::Unnamed { segment } | Self::Named { segment, .. } => *segment,
+        }
+    }
 }
 
 /// What an index knows for sure, ascending, up to where that ends.
@@ -81,7 +93,7 @@ impl Moments for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Told<(u64, Lsn, Timestamp)>, Unknown> {
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Told<Point>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
-use super::moments::{Told, Unknown};
+use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
 use super::plan::{Known, Stuck};
 use super::refuse::Refusal;
@@ -16,6 +16,10 @@ use crate::postgres::wal::{Commit, Timestamp, Xid};
 
 /// How many segments before its own the beginning of DROP DATABASE is looked for in: a checkpoint lies between.
 const DROP_DATABASE_SEGMENTS: u64 = 256;
+/// Bytes of WAL within which a transaction number is not used again: 2^32 of them take more.
+pub const XID_REUSE: u64 = 256 << 30;
+/// Segments that are looked into for another transaction of the same number.
+const REUSE_LOOKS: usize = 4;
 
 /// Where replay stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,9 +197,30 @@ impl<'a> Search<'a> {
                 let place = if inclusive { Place::after(number, seen) } else { Place::before(number, seen) };
                 let Some(mut place) = place else { continue };
                 place.notes.extend(found.outcome.and_then(|outcome| outcome_note(xid, &outcome)));
+                place.notes.extend(self.reuse_note(xid, number)?);
                 return Ok(Some(place));
             }
             self.answer(more.map_or(Ok(()), Err))?;
+        }
+        Ok(None)
+    }
+
+    /// Another transaction of the same number, which ended so far behind a segment that numbers may have gone round.
+    fn reuse_note(&self, xid: Xid, number: u64) -> Searched<Option<String>> {
+        let mut candidates = Vec::new();
+        for (timeline, first, until) in self.stretches(number + XID_REUSE / self.size().bytes()) {
+            // It is only a note: what is not known there does not keep the first one from being restored.
+            let told = self.known.moments.ending(xid, timeline, first, until);
+            candidates.extend(told.map(|told| told.found).unwrap_or_default());
+        }
+        for candidate in candidates.into_iter().take(REUSE_LOOKS) {
+            if let Some(found) = self.look(candidate, self.from, Look::End(xid))?.found {
+                let time = found.outcome.map(|outcome| format!(" at {}", outcome.time)).unwrap_or_default();
+                return Ok(Some(format!(
+                    "this is the first transaction {xid}: numbers go round, and another one ended{time}; name it by --lsn {}",
+                    found.lsn
+                )));
+            }
         }
         Ok(None)
     }
@@ -205,25 +230,25 @@ impl<'a> Search<'a> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let told = self.known.moments.restore_points(name, timeline, first, until).map_err(Stuck::Unknown)?;
-            points.extend(told.found.into_iter().filter(|(_, lsn, _)| *lsn >= self.from));
+            let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
+            points.extend(told.found.into_iter().filter(|point| !is_before(point)));
             more = told.more;
             if more.is_some() {
                 break;
             }
         }
-        let Some((number, lsn, time)) = points.first().copied() else {
-            return self.answer(more.map_or(Ok(()), Err)).map(|_| None);
-        };
-        let seen = self.look(number, lsn, Look::RestorePoint(name.to_string()))?;
-        let Some(mut place) = Place::after(number, seen) else { return Ok(None) };
-        place.notes.push(format!("restore point \"{name}\" was made at {time}"));
-        if let [_, .., (_, last, time)] = points.as_slice() {
-            let (count, at_least) = (points.len() - 1, if more.is_some() { "at least " } else { "" });
-            place.notes.push(format!(
-                "{at_least}{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
-            ));
+        let mut segments: Vec<u64> = points.iter().map(Point::segment).collect();
+        segments.dedup();
+        for number in segments {
+            let seen = self.look(number, self.from, Look::RestorePoint(name.to_string()))?;
+            if let (Some(found), Some(mut place)) = (seen.found, Place::after(number, seen)) {
+                let time = found.made.map(|time| time.to_string()).unwrap_or_default();
+                place.notes.push(format!("restore point \"{name}\" was made at {time}"));
+                place.notes.extend(later_points(&points, number, found.lsn, more.is_some()));
+                return Ok(Some(place));
+            }
         }
-        Ok(Some(place))
+        self.answer(more.map_or(Ok(()), Err)).map(|_| None)
     }
 
     /// Just before or after an event.
@@ -234,11 +259,25 @@ impl<'a> Search<'a> {
         else {
             return Err(gone().into());
         };
-        if let (Some(xid), false) = (event.drops_database, after) {
-            return self.begin_of_drop(event.id.clone(), number, lsn, xid, seen);
+        match (event.commits, event.drops_database) {
+            (Some(xid), _) if after => return self.commit_of(event, xid),
+            (_, Some(xid)) if !after => return self.begin_of_drop(event.id.clone(), number, lsn, xid, seen),
+            _ => (),
         }
         let place = if after { Place::after(number, seen) } else { Place::before(number, seen) };
         place.ok_or_else(|| gone().into())
+    }
+
+    /// After the commit that an event counts from, which lies behind its record.
+    fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<Place> {
+        let reason = |why: String| Reason::EventNotCommitted { id: event.id.clone(), xid, why };
+        let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
+            return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
+        };
+        match place.seen.found.and_then(|found| found.outcome) {
+            Some(Outcome { committed: false, time, .. }) => Err(reason(format!("it was rolled back at {time}")).into()),
+            _ => Ok(place),
+        }
     }
 
     /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
@@ -259,10 +298,11 @@ impl<'a> Search<'a> {
         }
         let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
         // That change in place belongs to no transaction yet, unless there were others before.
-        if let Some(row) = begin.found.and_then(|found| found.tuple).filter(|_| self.marks_invalid(lsn)) {
+        let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
+        if let Some((row, before)) = changed.filter(|_| self.marks_invalid(lsn)) {
             for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
                 let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
-                let marked = self.look(earlier, from, Look::InPlace(row))?;
+                let marked = self.look(earlier, from, Look::InPlace { row, before })?;
                 if marked.found.is_some() {
                     (number, begin) = (earlier, marked);
                     break;
@@ -361,6 +401,29 @@ fn marks_invalid(server_version: &str) -> bool {
         (Some(15), Some(minor)) => minor >= 4,
         _ => true,
     }
+}
+
+/// The other restore points of a name, behind the one that begins at `lsn` in the segment of that number; with `more`
+/// not all WAL behind it is known.
+fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<String> {
+    let later = points.iter().filter_map(|point| match point {
+        Point::Named { lsn: other, time, .. } if *other > lsn => Some((*other, *time)),
+        _ => None,
+    });
+    let mut notes = Vec::new();
+    if let Some((last, time)) = later.clone().next_back() {
+        let (count, at_least) = (later.count(), if more { "at least " } else { "" });
+        notes.push(format!(
+            "{at_least}{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
+        ));
+    }
+    let unnamed = points.iter().filter(|point| matches!(point, Point::Unnamed { segment } if *segment >= number));
+    if let count @ 1.. = unnamed.count() {
+        notes.push(format!(
+            "{count} WAL segments from there on have more restore points than are indexed: there may be others of this name"
+        ));
+    }
+    notes
 }
 
 /// What a reader of the plan would not expect of a transaction's end.

@@ -47,6 +47,8 @@ pub struct Removal {
     pub major: Option<MajorVersion>,
     /// Files that the transaction made.
     pub created: Vec<Created>,
+    /// It made no others: nothing of it was left out.
+    pub whole: bool,
     /// Rows that it deleted in `pg_class`; `None`: not known.
     pub class_deletes: Option<u64>,
 }
@@ -79,7 +81,7 @@ impl Removal {
                 continue;
             }
             let (kind, exact) = self.judge(file, relation.as_ref());
-            let one = Removed { kind, file, relation, exact };
+            let one = Removed { kind, file, relation, exact: exact && self.whole && !self.cut };
             match one.relation {
                 Some(_) => removed.push(one),
                 None => add_nameless(&mut nameless, one),
@@ -95,8 +97,7 @@ impl Removal {
         let created: Vec<&Created> =
             self.created.iter().filter(|created| created.file.database == file.database).collect();
         if created.is_empty() {
-            // Whose making was not noted is possible only where lists are cut.
-            return (EventKind::Drop, !self.cut);
+            return (EventKind::Drop, true);
         }
         let tells_statistics = self.major.is_some_and(|major| major.number() >= 15) && !self.cut;
         let (kind, exact) = match tells_statistics {
@@ -195,6 +196,7 @@ mod tests {
             cut: false,
             major: MajorVersion::new(major).ok(),
             created: created.to_vec(),
+            whole: true,
             class_deletes: None,
         }
     }
@@ -227,6 +229,18 @@ mod tests {
         assert_eq!(kinds(&found), [(EventKind::Drop, "orders".into(), true)]);
         let old = removal(13, WITH_TOAST, &[], &[]).relations(&orders);
         assert_eq!(kinds(&old), [(EventKind::Drop, "orders".into(), true)]);
+    }
+
+    #[test]
+    fn where_facts_were_left_out_the_kind_is_a_guess() {
+        for major in [14, 16] {
+            let whole = removal(major, WITH_TOAST, WITH_TOAST, &[]);
+            let short = Removal { whole: false, ..whole.clone() };
+            assert_eq!(kinds(&short.relations(&orders)), [(EventKind::Drop, "orders".into(), false)]);
+            let truncated = Removal { class_deletes: Some(0), ..removal(14, &[20000], &[], &[made(22000, false)]) };
+            let cut = Removal { cut: true, ..truncated };
+            assert_eq!(kinds(&cut.relations(&orders)), [(EventKind::Truncate, "orders".into(), false)]);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::stop::Kind;
 use super::target::{Request, postgresql_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use crate::postgres::wal::Xid;
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
@@ -47,6 +48,8 @@ pub enum Reason {
     EventElsewhere { id: String, timeline: TimelineId, event_timeline: TimelineId },
     #[error("the archived WAL has no record at {lsn}, where event {id} should be")]
     EventNotFound { id: String, lsn: Lsn },
+    #[error("event {id} counts from the commit of transaction {xid} on, and {why}")]
+    EventNotCommitted { id: String, xid: Xid, why: String },
 }
 
 impl Reason {
@@ -133,6 +136,9 @@ impl Unreachable {
                 format!("leave out --timeline, or use --timeline {event_timeline}")
             }
             Reason::EventNotFound { .. } => "`walden find` lists the events there are".into(),
+            Reason::EventNotCommitted { id, .. } => format!(
+                "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; `--before {id}` needs no commit"
+            ),
             Reason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
         }
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, Result, Row, params};
 
+use super::exact::{self, OfDatabase};
 use super::name::{self, Held};
 use super::segment::{PG_CLASS, number};
 use super::{Index, int, seam, uint};
@@ -23,6 +24,8 @@ pub struct FoundEvents {
     pub events: Vec<FoundEvent>,
     /// There are older ones than were asked for.
     pub more: bool,
+    /// WAL segments of that time with more events than their summaries have room for: what those were is not known.
+    pub overfull_segments: u64,
 }
 
 impl Index {
@@ -31,14 +34,15 @@ impl Index {
         let db = self.connection();
         let reader = Reader::new(self, &db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
-        let mut found = FoundEvents::default();
+        let overfull_segments = exact::overfull_segments(&db, filter)?;
+        let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
         let mut select = db.prepare_cached(&format!(
             "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
              ORDER BY time DESC, lsn DESC, timeline DESC"
         ))?;
         let since = filter.since.map_or(i64::MIN, |time| time.0);
         let until = filter.until.map_or(i64::MAX, |time| time.0);
-        let mut rows = select.query(params![since, until, kinds(filter), int(filter.min_rows)])?;
+        let mut rows = select.query(params![since, until, kinds(filter), int(filter.least_rows())])?;
         'rows: while let Some(row) = rows.next()? {
             for event in reader.events(&Stored::read(row)?)?.into_iter().filter(|event| filter.wants(event)) {
                 if found.events.len() >= most {
@@ -74,7 +78,7 @@ impl Index {
 }
 
 const SELECT: &str = "SELECT timeline, number, lsn, end_lsn, commit_lsn, kind, time, xid, tablespace, database, file, \
-                      rows, exact, label, detail FROM event";
+                      rows, rows_from, label, detail FROM event";
 
 /// Of which kinds there may be a row, as bits: what removed files is told apart later.
 fn kinds(filter: &Filter) -> i64 {
@@ -86,18 +90,18 @@ fn kinds(filter: &Filter) -> i64 {
 }
 
 /// A row of the table.
-struct Stored {
-    timeline: TimelineId,
-    number: u64,
-    lsn: Lsn,
+pub(super) struct Stored {
+    pub timeline: TimelineId,
+    pub number: u64,
+    pub lsn: Lsn,
     end_lsn: Option<Lsn>,
     commit_lsn: Option<Lsn>,
-    kind: EventKind,
+    pub kind: EventKind,
     time: Timestamp,
-    xid: Xid,
-    file: RelFileLocator,
+    pub xid: Xid,
+    pub file: RelFileLocator,
     rows: Option<u64>,
-    exact: bool,
+    pub rows_from: Option<u64>,
     label: Option<String>,
     detail: Option<String>,
 }
@@ -126,7 +130,7 @@ impl Stored {
             xid: row.get(7)?,
             file: RelFileLocator { tablespace: row.get(8)?, database: row.get(9)?, number: row.get(10)? },
             rows: row.get::<_, Option<i64>>(11)?.map(uint),
-            exact: row.get(12)?,
+            rows_from: row.get::<_, Option<i64>>(12)?.map(uint),
             label: row.get(13)?,
             detail: row.get(14)?,
         })
@@ -169,10 +173,16 @@ impl<'a> Reader<'a> {
         let mut event = self.base(stored, owner, stored.kind, stored.file.number);
         match stored.kind {
             EventKind::Delete | EventKind::Update => {
+                event.exact = exact::has_all_rows(self.index, self.db, stored)?;
                 let relation = self.relation(stored.file, owner, stored.lsn)?;
                 event.describe(stored.file, relation.as_ref());
             }
             EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+                match exact::of_database(self.index, self.db, stored)? {
+                    OfDatabase::Committed(lsn) => event.commit_lsn = Some(lsn),
+                    OfDatabase::Unsure => event.exact = false,
+                    OfDatabase::Nothing => return Ok(Vec::new()),
+                }
                 event.id.number = stored.file.database;
                 // initdb's.
                 event.minor = stored.file.database < FIRST_NORMAL;
@@ -203,7 +213,7 @@ impl<'a> Reader<'a> {
             file: None,
             rows: stored.rows,
             name: stored.label.clone(),
-            exact: stored.exact,
+            exact: true,
             minor: false,
         }
     }
@@ -212,8 +222,16 @@ impl<'a> Reader<'a> {
         let RemovedFiles { files, relations, cut, major } =
             seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
         let created = self.created(stored)?;
-        let class_deletes = self.class_deletes(stored)?;
-        let removal = Removal { files, relations, cut, major, created, class_deletes };
+        let trace = exact::trace(self.index, self.db, stored, stored.number)?;
+        let class_deletes = match self.class_deletes(stored)? {
+            0 => {
+                let database = files.first().map_or(0, |file| file.database);
+                exact::lists_rows(self.db, stored, &trace, (None, database, PG_CLASS))?.then_some(0)
+            }
+            deleted => Some(deleted),
+        };
+        let whole = trace.has_all_files();
+        let removal = Removal { files, relations, cut, major, created, whole, class_deletes };
         let mut names = HashMap::new();
         for file in &removal.files {
             names.insert(*file, self.relation(*file, owner, stored.lsn)?);
@@ -250,16 +268,14 @@ impl<'a> Reader<'a> {
         created.collect()
     }
 
-    /// Rows that the transaction deleted in `pg_class`; `None` if that cannot be told.
-    fn class_deletes(&self, stored: &Stored) -> Result<Option<u64>> {
-        let sql = "SELECT (SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
-                       WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1), \
-                   (SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2)";
+    /// Rows that the transaction deleted in `pg_class`, as far as they are listed.
+    fn class_deletes(&self, stored: &Stored) -> Result<u64> {
+        let sql = "SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
+                   WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
-        let read = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
-        let (deleted, left_out) = self.db.prepare_cached(sql)?.query_row(bounds, read)?;
-        Ok(deleted.map(uint).or((left_out == Some(0)).then_some(0)))
+        let deleted = self.db.prepare_cached(sql)?.query_row(bounds, |row| row.get::<_, Option<i64>>(0))?;
+        Ok(deleted.map_or(0, uint))
     }
 
     fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {

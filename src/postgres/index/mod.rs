@@ -4,6 +4,9 @@
 //! All calls block: they belong on a blocking thread.
 
 mod event;
+mod exact;
+#[cfg(test)]
+mod exact_tests;
 mod forget;
 mod listing;
 mod moments;
@@ -33,6 +36,7 @@ use anyhow::Context;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::Hint;
+use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
@@ -56,10 +60,6 @@ const BUSY: Duration = Duration::from_secs(30);
 const BLOCK: u64 = 1024;
 /// Segments before one that tell which transactions are new in it.
 const WINDOW: u64 = 16;
-/// Deletes and updates of fewer rows by one transaction in one relation are no events.
-pub const LEAST_ROWS: u64 = 10;
-/// WAL within which a transaction number is not used again: 2^32 of them take more.
-const XID_REUSE: u64 = 256 << 30;
 
 /// The index of one cluster. Several processes may have the same one open.
 pub struct Index {

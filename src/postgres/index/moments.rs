@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::segment::{is_newer, number};
 use super::{BLOCK, Index, int, seam, uint};
-use crate::postgres::catalog::{Moments, Told, Unknown};
+use crate::postgres::catalog::{Moments, Point, Told, Unknown};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -51,22 +51,28 @@ impl Moments for Index {
         })
     }
 
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Answer<Told<(u64, Lsn, Timestamp)>> {
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<Point>> {
         self.ask(|db| {
             let mut select = db.prepare_cached(
                 "SELECT number, lsn, time FROM event \
                  WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
             )?;
             let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
-            let read = |row: &Row<'_>| Ok((number(row, 0)?, Lsn(uint(row.get(1)?)), Timestamp(row.get(2)?)));
-            let found = select.query_map(bounds, read)?.collect::<Result<Vec<_>, _>>()?;
-            self.told(db, timeline, from..until, found, |(number, ..)| *number)
+            let named = select.query_map(bounds, |row| {
+                let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
+                Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
+            })?;
+            let mut points = named.collect::<Result<Vec<_>, _>>()?;
+            let mut select = db.prepare_cached(
+                "SELECT number FROM segment INDEXED BY segment_short WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
+                 AND points_left_out + events_left_out > 0 AND points_left_out > 0",
+            )?;
+            let bounds = params![timeline.0, int(from), int(until.min(LAST))];
+            for unnamed in select.query_map(bounds, |row| number(row, 0))? {
+                points.push(Point::Unnamed { segment: unnamed? });
+            }
+            points.sort_by_key(Point::segment);
+            self.told(db, timeline, from..until, points, Point::segment)
         })
     }
 
@@ -257,7 +263,13 @@ fn first_later(
 }
 
 /// Segments in which a transaction may have ended without being named.
-fn maybe_ending(db: &Connection, timeline: TimelineId, from: u64, until: u64, xid: Xid) -> rusqlite::Result<Vec<u64>> {
+pub(super) fn maybe_ending(
+    db: &Connection,
+    timeline: TimelineId,
+    from: u64,
+    until: u64,
+    xid: Xid,
+) -> rusqlite::Result<Vec<u64>> {
     let mut blocks = db.prepare_cached(
         "SELECT block, fresh_from, fresh_to FROM block \
          WHERE timeline = ?1 AND block BETWEEN ?2 AND ?3 AND fresh_from IS NOT NULL ORDER BY block",

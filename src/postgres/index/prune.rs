@@ -8,7 +8,8 @@
 use rusqlite::{Connection, Result, params};
 
 use super::segment::{PG_CLASS, Place, add_to_block, newer, number};
-use super::{LEAST_ROWS, WINDOW, int};
+use super::{WINDOW, int};
+use crate::postgres::catalog::{FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::wal::Xid;
 
 /// The newest transaction that the segments of the window mention; `None` unless all of them are there.
@@ -51,7 +52,8 @@ fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
     let (timeline, number) = place.key();
     let rows = format!(
         "DELETE FROM rows WHERE timeline = ?1 AND number = ?2 AND commit_lsn IS NOT NULL AND updated + deleted < ?4 \
-         AND file <> {PG_CLASS} AND {BEGAN_HERE}"
+         AND file <> {PG_CLASS} AND {BEGAN_HERE} AND (file < {FIRST_NORMAL} \
+             OR (SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2) > 0)"
     );
     db.prepare_cached(&rows)?.execute(params![timeline, number, window, int(LEAST_ROWS)])?;
     let ended =

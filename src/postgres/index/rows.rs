@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{Place, is_newer, number};
-use super::{Index, LEAST_ROWS, int, uint};
-use crate::postgres::catalog::EventKind;
+use super::segment::{Place, number};
+use super::{Index, int, uint};
+use crate::postgres::catalog::{EventKind, FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{RelFileLocator, Xid};
 
@@ -18,9 +18,14 @@ struct Sum {
     file: RelFileLocator,
     updated: u64,
     deleted: u64,
-    /// The first segment with such rows, and how many have any.
+    /// The first segment with such rows.
     from: u64,
-    parts: u64,
+}
+
+/// Rows that a change in a segment must have to become an event. Small ones count where the summary lists them all: a
+/// busy segment has thousands, and lists some. In the system's catalogues nobody looks for them.
+pub(super) fn least_rows(left_out: u64, file: RelFileLocator) -> u64 {
+    if left_out == 0 && file.number >= FIRST_NORMAL { 1 } else { LEAST_ROWS }
 }
 
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
@@ -36,24 +41,13 @@ pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result
 pub(super) fn later(index: &Index, db: &Connection, place: Place) -> Result<BTreeSet<(TimelineId, u64)>> {
     let (timeline, number) = place.key();
     let last = int(place.number + index.reach());
-    let mut later = BTreeSet::new();
-    let mut note = |sql: &str| -> Result<()> {
-        let mut select = db.prepare_cached(sql)?;
-        let mut found = select.query(params![timeline, number, last])?;
-        while let Some(row) = found.next()? {
-            later.insert((TimelineId(row.get(0)?), self::number(row, 1)?));
-        }
-        Ok(())
-    };
-    note(
+    let mut select = db.prepare_cached(
         "SELECT DISTINCT e.timeline, e.number FROM rows AS r JOIN ended AS e ON e.xid = r.xid AND e.number > ?2 AND e.number <= ?3 \
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
-    // Whether their counts are exact depends on what lies between.
-    note(
-        "SELECT timeline, number FROM event WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND rows_from <= ?2 + 1",
-    )?;
-    Ok(later)
+    let later = select
+        .query_map(params![timeline, number, last], |row| Ok((TimelineId(row.get(0)?), self::number(row, 1)?)))?;
+    later.collect()
 }
 
 /// Makes the events of transactions that end in a segment.
@@ -61,16 +55,18 @@ pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()>
     let (timeline, number) = place.key();
     db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
         .execute(place.key())?;
+    let least = "SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2";
+    let left_out = db.prepare_cached(least)?.query_row(place.key(), |row| row.get::<_, i64>(0))?;
     for sum in sums(index, db, place)? {
-        let exact = is_exact(db, place, &sum)?;
+        let least = least_rows(uint(left_out), sum.file);
         for (kind, rows) in [(EventKind::Delete, sum.deleted), (EventKind::Update, sum.updated)] {
-            if rows < LEAST_ROWS {
+            if rows == 0 || rows < least {
                 continue;
             }
             let mut put = db.prepare_cached(
                 "INSERT OR REPLACE INTO event \
-                 (timeline, number, lsn, commit_lsn, kind, tablespace, database, file, time, xid, rows, rows_from, exact) \
-                 VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                 (timeline, number, lsn, commit_lsn, kind, tablespace, database, file, time, xid, rows, rows_from) \
+                 VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?;
             let RelFileLocator { tablespace, database, number: file } = sum.file;
             put.execute(params![
@@ -85,7 +81,6 @@ pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()>
                 sum.xid,
                 int(rows),
                 int(sum.from),
-                exact
             ])?;
         }
     }
@@ -98,7 +93,7 @@ pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()>
 fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
     let mut select = db.prepare_cached(
         "SELECT e.top, e.lsn, e.time, r.tablespace, r.database, r.file, sum(r.updated), sum(r.deleted), \
-             min(r.number), count(DISTINCT r.number) \
+             min(r.number) \
          FROM segment AS s CROSS JOIN ended AS e ON e.timeline = s.timeline AND e.number = s.number \
          CROSS JOIN rows AS r INDEXED BY rows_xid ON r.xid = e.xid AND r.number BETWEEN ?3 AND e.number \
              AND (r.timeline = e.timeline AND (r.commit_lsn = e.lsn OR r.commit_lsn IS NULL) \
@@ -117,30 +112,7 @@ fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
             updated: uint(row.get(6)?),
             deleted: uint(row.get(7)?),
             from: number(row, 8)?,
-            parts: uint(row.get(9)?),
         })
     })?;
     sums.collect()
-}
-
-/// Whether no segment of the transaction is missing, or passed over some of its rows.
-fn is_exact(db: &Connection, place: Place, sum: &Sum) -> Result<bool> {
-    let (timeline, at) = place.key();
-    let from = int(sum.from);
-    if sum.from < place.number {
-        let sql = "SELECT count(*), coalesce(sum(rows_left_out > 0), 0) FROM segment \
-                   WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND state = 1";
-        let (there, short): (i64, i64) =
-            db.prepare_cached(sql)?.query_row(params![timeline, from, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if uint(there) <= place.number - sum.from || uint(short) > sum.parts {
-            return Ok(false);
-        }
-    }
-    // Did it begin in the segment before its first rows that are known?
-    let sql = "SELECT newest, rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2 - 1 AND state = 1";
-    let mut select = db.prepare_cached(sql)?;
-    let mut before = select.query(params![timeline, from])?;
-    let Some(row) = before.next()? else { return Ok(true) };
-    let (newest, left_out): (Option<Xid>, i64) = (row.get(0)?, row.get(1)?);
-    Ok(left_out == 0 || newest.is_none_or(|newest| is_newer(sum.xid, newest)))
 }

@@ -29,19 +29,25 @@ CREATE TABLE segment (
     commits INTEGER NOT NULL DEFAULT 0,
     first_commit_lsn INTEGER, first_commit_xid INTEGER, first_commit_time INTEGER,
     last_commit_lsn INTEGER, last_commit_xid INTEGER, last_commit_time INTEGER,
-    -- The latest time of a commit or abort.
+    -- The earliest and the latest time of a commit or abort.
+    min_time INTEGER,
     max_time INTEGER,
-    -- The newest transaction that is mentioned.
+    -- The newest transaction that is mentioned, also where the mention was left out.
     newest INTEGER,
     -- The newest that ended; from which one on they may be missing in "ended".
     ended_newest INTEGER,
     fresh_from INTEGER,
     -- Whether what the segments before show to be of no interest is gone.
     pruned INTEGER NOT NULL DEFAULT 0,
+    -- What the summary had no room for: rows, files that were made, restore points, and other events.
     rows_left_out INTEGER NOT NULL DEFAULT 0,
+    created_left_out INTEGER NOT NULL DEFAULT 0,
+    points_left_out INTEGER NOT NULL DEFAULT 0,
+    events_left_out INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (timeline, number)
 ) WITHOUT ROWID;
 CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0 OR joined = 0;
+CREATE INDEX segment_short ON segment (timeline, number) WHERE points_left_out + events_left_out > 0;
 CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
 
 -- What lookups skip by: 1024 segments each, and how many of them were listed.
@@ -82,7 +88,6 @@ CREATE TABLE event (
     -- Rows deleted or updated, and the segment where the first of them is.
     rows INTEGER,
     rows_from INTEGER,
-    exact INTEGER NOT NULL DEFAULT 1,
     -- A restore point's name.
     label TEXT,
     -- Removed files, as JSON.

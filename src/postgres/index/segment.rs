@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, LEAST_ROWS, forget, int, prune, rows, seam, uint};
+use super::{BLOCK, Index, forget, int, prune, rows, seam, uint};
 use crate::postgres::catalog::EventKind;
 use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
@@ -147,7 +147,8 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
     let previous = summary.first_timeline.unwrap_or(place.timeline);
     let mut update = db.prepare_cached(
         "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, middle = ?6, \
-         newest = ?7, fresh_from = ?8, ended_newest = ?9, pruned = ?10, rows_left_out = ?11 \
+         newest = ?7, fresh_from = ?8, ended_newest = ?9, pruned = ?10, rows_left_out = ?11, \
+         created_left_out = ?12, points_left_out = ?13 \
          WHERE timeline = ?1 AND number = ?2",
     )?;
     update.execute(params![
@@ -162,20 +163,28 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
         summary.ends.newest,
         pruned,
         int(summary.rows.left_out),
+        int(summary.created_left_out),
+        int(summary.events_left_out.restore_points),
     ])?;
     add_to_block(db, place, None, fresh)
+}
+
+/// Events other than restore points that a summary does not tell, at least: a commit whose lists are cut has more.
+fn events_left_out(summary: &Summary) -> u64 {
+    let cut = summary.events.iter().filter(|event| matches!(event.what, What::Dropped { cut: true, .. }));
+    summary.events_left_out.removals + summary.events_left_out.cluster + cut.count() as u64
 }
 
 /// Adds commits, aborts and their times to a segment; first its own, then what crosses into it.
 pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
     let (timeline, number) = place.key();
     let mut update = db.prepare_cached(
-        "UPDATE segment SET commits = commits + ?3, max_time = max(coalesce(max_time, ?4), ?4) \
-         WHERE timeline = ?1 AND number = ?2",
+        "UPDATE segment SET commits = commits + ?3, max_time = max(coalesce(max_time, ?4), ?4), \
+         min_time = min(coalesce(min_time, ?5), ?5) WHERE timeline = ?1 AND number = ?2",
     )?;
-    let latest = summary.ends.max_time.map(|time| time.0);
+    let (earliest, latest) = (summary.ends.min_time.map(|time| time.0), summary.ends.max_time.map(|time| time.0));
     if summary.ends.count > 0 {
-        update.execute(params![timeline, number, int(summary.commits.count), latest])?;
+        update.execute(params![timeline, number, int(summary.commits.count), latest, earliest])?;
         add_to_block(db, place, summary.ends.max_time, None)?;
     }
     let set = |column: &str, commit: Option<Commit>, when: &str| -> Result<()> {
@@ -236,7 +245,8 @@ pub(super) fn add_facts(
         add_created(db, place, created)?;
     }
     for of in &summary.rows.largest {
-        let interesting = of.counts.changed() >= LEAST_ROWS || of.file.number == PG_CLASS;
+        let least = rows::least_rows(summary.rows.left_out, of.file);
+        let interesting = of.counts.changed() >= least || of.file.number == PG_CLASS;
         if of.counts.changed() == 0 || of.commit.is_some() && !interesting && began_here(of.xid) {
             continue;
         }
@@ -320,9 +330,13 @@ fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
          (timeline, number, lsn, end_lsn, kind, database, file, time, xid, commit_lsn, label, detail) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
+    if let count @ 1.. = events_left_out(summary) {
+        let sql = "UPDATE segment SET events_left_out = events_left_out + ?3 WHERE timeline = ?1 AND number = ?2";
+        db.prepare_cached(sql)?.execute(params![timeline, number, int(count)])?;
+    }
     for event in &summary.events {
         let commit = summary.oldest_ended.iter().find(|ended| ended.xid == event.xid && event.xid != 0);
-        let (mut commit_lsn, mut time) = (commit.map(|ended| ended.lsn), commit.map_or(about, |ended| ended.time));
+        let (mut commit_lsn, mut time) = (None, commit.map_or(about, |ended| ended.time));
         let (mut database, mut file, mut label, mut detail) = (0, 0, None, None);
         let kind = match &event.what {
             What::RestorePoint { name, time: made } => {
@@ -372,7 +386,7 @@ fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
 fn newest(summary: &Summary) -> Option<Xid> {
     let rows = summary.rows.largest.iter().map(|rows| rows.xid);
     let created = summary.created.iter().map(|created| created.xid);
-    let events = summary.events.iter().map(|event| event.xid);
+    let events = summary.events.iter().map(|event| event.xid).chain(summary.rows.newest_open);
     let crossing = summary.tail.as_ref().and_then(Tail::xid);
     let all = rows.chain(created).chain(events).chain(summary.ends.newest).chain(crossing);
     all.filter(|xid| *xid != 0).reduce(newer)

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::left_out::Group;
 use super::summary::{Event, Summary, What};
 
 /// Bytes of JSON that a stored summary takes at most.
@@ -10,28 +11,64 @@ pub const STORED: usize = 64 << 10;
 const SHORT: usize = 16;
 
 impl Summary {
-    /// Shortens it until its JSON takes no more than so many bytes: always the longest of its lists. What goes is
-    /// counted.
+    /// Shortens it until its JSON takes no more than so many bytes: first events that nobody looks for go, then always
+    /// the latter half of the longest list. What goes is counted.
     pub fn fit(&mut self, bytes: usize) {
         while length(self) > bytes {
-            let lengths = [
-                (length(&self.events), self.events.is_empty()),
-                (length(&self.created), self.created.is_empty()),
-                (length(&self.rows.largest), self.rows.largest.is_empty()),
-                (length(&self.oldest_ended), self.oldest_ended.is_empty()),
+            if self.halve_events(Group::Others) {
+                continue;
+            }
+            let lists = Group::ALL.map(|group| (List::Events(group), self.length_of(group)));
+            let others = [
+                (List::Created, length(&self.created)),
+                (List::Rows, length(&self.rows.largest)),
+                (List::Ended, length(&self.oldest_ended)),
             ];
-            let lists = lengths.iter().enumerate().filter(|(_, (_, empty))| !empty);
-            match lists.max_by_key(|(_, (length, _))| *length).map(|(index, _)| index) {
-                Some(0) if self.events.iter_mut().map(shorten).fold(false, |any, one| any | one) => {}
-                Some(0) => self.events_left_out += halve(&mut self.events).len() as u64,
-                Some(1) => self.created_left_out += halve(&mut self.created).len() as u64,
-                Some(2) => halve(&mut self.rows.largest).iter().for_each(|rows| self.rows.leave_out(&rows.counts)),
-                Some(_) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
-                None => return,
+            match lists.into_iter().chain(others).max_by_key(|(_, length)| *length) {
+                Some((_, ..=EMPTY)) | None => return,
+                Some((List::Events(Group::Removals), _))
+                    if self.events.iter_mut().map(shorten).fold(false, |any, one| any | one) => {}
+                Some((List::Events(group), _)) => {
+                    self.halve_events(group);
+                }
+                Some((List::Created, _)) => self.created_left_out += halve(&mut self.created).len() as u64,
+                Some((List::Rows, _)) => {
+                    halve(&mut self.rows.largest).iter().for_each(|rows| self.rows.leave_out(&rows.counts));
+                }
+                Some((List::Ended, _)) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
             }
         }
     }
+
+    /// Bytes of a group's events, as a list.
+    fn length_of(&self, group: Group) -> usize {
+        length(&self.events.iter().filter(|event| Group::of(&event.what) == group).collect::<Vec<_>>())
+    }
+
+    /// Takes the latter half of a group's events away; says whether there were any.
+    fn halve_events(&mut self, group: Group) -> bool {
+        let is_of = |event: &Event| Group::of(&event.what) == group;
+        let count = self.events.iter().filter(|event| is_of(event)).count();
+        let mut seen = 0;
+        self.events.retain(|event| {
+            seen += usize::from(is_of(event));
+            !is_of(event) || seen <= count / 2
+        });
+        self.events_left_out.add(group, (count - count / 2) as u64);
+        count > 0
+    }
 }
+
+/// What can be shortened.
+enum List {
+    Events(Group),
+    Created,
+    Rows,
+    Ended,
+}
+
+/// Bytes of an empty list.
+const EMPTY: usize = 2;
 
 fn length(value: &impl Serialize) -> usize {
     // Plain data with text keys always has a JSON form.

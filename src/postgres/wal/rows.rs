@@ -88,6 +88,8 @@ pub struct Rows {
     pub left_out: u64,
     /// Rows changed by the largest of those; counts of `largest` may be short by as much.
     pub largest_left_out: u64,
+    /// The newest transaction or subtransaction that changed rows and did not end here, also if it is not listed.
+    pub newest_open: Option<Xid>,
 }
 
 /// Counts rows while records pass. Holds what transactions did that are still open, and the largest of the others.
@@ -101,6 +103,8 @@ pub(super) struct RowCounter {
     rows: Rows,
     /// The least that still gets among the largest.
     least: (u64, u64),
+    /// The newest open transaction that is no longer held.
+    newest_gone: Option<Xid>,
 }
 
 /// What one transaction did, by file.
@@ -246,23 +250,39 @@ impl RowCounter {
             }
             stays
         };
-        self.open.retain(|_, files| {
+        let mut gone = self.newest_gone;
+        self.open.retain(|xid, files| {
             files.few.retain(|(_, counts)| stays(counts));
             files.many.retain(|_, counts| stays(counts));
             self.held += files.len();
+            if files.len() == 0 {
+                gone = newer(gone, *xid);
+            }
             files.len() > 0
         });
+        self.newest_gone = gone;
     }
 
     /// What was counted.
     pub fn finish(mut self) -> Rows {
+        self.rows.newest_open = self.newest_gone;
         for (xid, files) in std::mem::take(&mut self.open) {
+            self.rows.newest_open = newer(self.rows.newest_open, xid);
             for (file, counts) in files.iter() {
                 self.rank(RowsOf { xid, file, counts, commit: None });
             }
         }
         self.cut();
         self.rows
+    }
+}
+
+/// The newer one of two transactions: numbers go round, and those in use are less than 2^31 apart. 0 is none.
+fn newer(one: Option<Xid>, other: Xid) -> Option<Xid> {
+    match one {
+        _ if other == 0 => one,
+        Some(one) if (one.wrapping_sub(other) as i32) > 0 => Some(one),
+        _ => Some(other),
     }
 }
 

@@ -8,6 +8,7 @@ use super::ends::{EndCounter, Ended, Ends};
 use super::facts::{Fact, Parameters, RowChange};
 use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
+use super::left_out::{Group, Held, LeftOut};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
 use super::stop::Stop;
@@ -15,7 +16,7 @@ use super::timestamp::Timestamp;
 use super::transactions::TransactionEnd;
 use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
 
-/// Events that a summary holds at most.
+/// Events of a group that a summary holds at most: of those that nobody looks for, a quarter.
 pub const EVENTS: usize = 512;
 /// Files, tables or databases that one event names at most.
 pub const NAMED: usize = 256;
@@ -45,8 +46,7 @@ pub struct Summary {
     /// Ends of transactions and subtransactions that are not listed there.
     pub ended_left_out: u64,
     pub events: Vec<Event>,
-    /// Events beyond [`EVENTS`].
-    pub events_left_out: u64,
+    pub events_left_out: LeftOut,
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
     pub created: Vec<Created>,
     pub created_left_out: u64,
@@ -128,7 +128,12 @@ pub enum What {
         database: u32,
         tablespace: u32,
     },
-    /// Before the transaction's commit, but final.
+    /// ALTER DATABASE SET TABLESPACE made its files anew.
+    DatabaseMoved {
+        database: u32,
+        tablespace: u32,
+    },
+    /// Before the transaction's commit, but final. Without a transaction what a move left behind is removed.
     DatabaseDropped {
         database: u32,
     },
@@ -164,6 +169,7 @@ struct Counters {
     rows: RowCounter,
     ends: EndCounter,
     created: Creations,
+    events: Held,
 }
 
 impl Counters {
@@ -261,6 +267,9 @@ impl Summary {
                 let (tables, cut) = named(tables.iter());
                 What::TablesTruncated { database, tables, cut }
             }
+            Fact::DatabaseCreated { database, tablespace, source } if source == Some(database) => {
+                What::DatabaseMoved { database, tablespace }
+            }
             Fact::DatabaseCreated { database, tablespace, .. } => What::DatabaseCreated { database, tablespace },
             Fact::DatabaseDropped { database, .. } => What::DatabaseDropped { database },
             Fact::Prepare { gid, time, xid: prepared, .. } => {
@@ -280,9 +289,10 @@ impl Summary {
             | Fact::Switch
             | Fact::BackupEnd { .. } => return,
         };
-        match self.events.len() < EVENTS {
+        let group = Group::of(&what);
+        match counters.events.take(group) {
             true => self.events.push(Event { lsn: record.lsn, end: record.end, xid, what }),
-            false => self.events_left_out += 1,
+            false => self.events_left_out.add(group, 1),
         }
     }
 

@@ -132,10 +132,64 @@ fn dropping(xid: u32, files: usize) -> Draft {
     Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x80, main, block: None }
 }
 
+fn prepared(xid: u32) -> Draft {
+    let mut main = vec![0; 76];
+    main[..4].copy_from_slice(&0x57F9_4534u32.to_le_bytes());
+    main[8..12].copy_from_slice(&xid.to_le_bytes());
+    (main[54], main[72]) = (2, b'g');
+    Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x10, main, block: None }
+}
+
+fn point(name: &str) -> Draft {
+    let mut main = 7i64.to_le_bytes().to_vec();
+    main.extend_from_slice(name.as_bytes());
+    main.resize(72, 0);
+    Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
+}
+
+#[test]
+fn what_nobody_looks_for_takes_no_room_from_what_somebody_does() {
+    let dropped_database = Draft { rmgr: rmgr::DATABASE, info: 0x20, ..created(3000, 9) };
+    let mut drafts: Vec<Draft> = (100..1000).map(prepared).collect();
+    drafts.extend((0..600).map(|number| point(&format!("p{number}"))));
+    drafts.extend([dropping(2000, 1), Draft { main: [9u32, 0].map(u32::to_le_bytes).concat(), ..dropped_database }]);
+    let mut summary = summary_of(&drafts);
+    let left_out =
+        LeftOut { restore_points: 600 - EVENTS as u64, others: 900 - EVENTS as u64 / 4, ..LeftOut::default() };
+    assert_eq!(summary.events_left_out, left_out);
+    let has = |summary: &Summary, wanted: fn(&What) -> bool| summary.events.iter().any(|event| wanted(&event.what));
+    summary.fit(45_000);
+    assert_eq!(summary.events_left_out.others, 900, "they go first");
+    assert!(has(&summary, |what| matches!(what, What::Dropped { cut: false, .. })));
+    assert!(has(&summary, |what| matches!(what, What::DatabaseDropped { database: 9 })));
+    assert!(has(&summary, |what| matches!(what, What::RestorePoint { name, .. } if name == "p0")));
+}
+
+#[test]
+fn a_database_that_is_moved_is_not_made() {
+    let by_copy = |parts: [u32; 4]| {
+        let main = parts.map(u32::to_le_bytes).concat();
+        Draft { xid: 10, rmgr: rmgr::DATABASE, main, ..Draft::default() }
+    };
+    let summary = summary_of(&[by_copy([20000, 1700, 20000, 1663]), by_copy([20001, 1663, 1, 1663])]);
+    let what: Vec<&What> = summary.events.iter().map(|event| &event.what).collect();
+    let moved = What::DatabaseMoved { database: 20000, tablespace: 1700 };
+    assert_eq!(what, [&moved, &What::DatabaseCreated { database: 20001, tablespace: 1663 }]);
+}
+
+#[test]
+fn the_newest_open_transaction_is_told_though_its_rows_are_left_out() {
+    let many = (100..300).flat_map(|xid| vec![Draft { info: 0x10, main: vec![0; 8], ..row(xid, 1) }; 3]);
+    let drafts: Vec<Draft> = many.chain([row(900, 1), row(901, 1), commit(901, 1)]).collect();
+    let rows = summary_of(&drafts).rows;
+    assert!(rows.largest.iter().all(|rows| rows.xid < 300), "{:?}", rows.largest);
+    assert_eq!(rows.newest_open, Some(900));
+}
+
 /// What a summary says, and what it says that it does not: both together stay the same.
 fn totals(summary: &Summary) -> [u64; 4] {
     [
-        summary.events.len() as u64 + summary.events_left_out,
+        summary.events.len() as u64 + summary.events_left_out.total(),
         summary.created.len() as u64 + summary.created_left_out,
         summary.rows.largest.len() as u64 + summary.rows.left_out,
         summary.oldest_ended.len() as u64 + summary.ended_left_out,

@@ -2,9 +2,10 @@
 
 use super::super::testing::SEGMENT;
 use super::super::*;
-use super::world::{Says, World, name, second};
+use super::world::{Rec, Says, World, name, second};
 use super::{forked, latest, says, simple};
 use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::wal::Timestamp;
 
 fn at(number: u64, offset: u64) -> Lsn {
     Lsn(number * SEGMENT + offset)
@@ -170,6 +171,56 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
 }
 
 #[test]
+fn a_segment_that_names_not_all_its_restore_points_is_looked_into() {
+    let mut world = simple();
+    for number in [5, 7, 8] {
+        says(&mut world, number, 0x100, Says::Point("x".into()));
+    }
+    world.unnamed = vec![(1, 3), (1, 5), (1, 8)];
+    let request = Request::new(Target::Name("x".into()));
+    let plan = world.plan(&request).unwrap();
+    assert_eq!(plan.stop, StopAt::After { lsn: at(5, 0x100), end: at(5, 0x200) }, "none is in segment 3");
+    assert!(plan.notes[1].contains("1 later") && plan.notes[1].contains("0/7000100"), "{:?}", plan.notes);
+    assert!(plan.notes[2].contains("2 WAL segments"), "{:?}", plan.notes);
+    says(&mut world, 5, 0x100, Says::Nothing);
+    assert_eq!(world.plan(&request).unwrap().stop, StopAt::After { lsn: at(7, 0x100), end: at(7, 0x200) });
+}
+
+#[test]
+fn a_number_that_is_used_again_is_told() {
+    let mut world = simple();
+    let again = 7 + XID_REUSE / SEGMENT;
+    world.segments.extend((10..again + 4).map(|number| ((1, number), 10 * number)));
+    let plan = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    assert_eq!((plan.stop, plan.notes.len()), (StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) }, 0));
+    let says = Says::Ended { xid: 707, time: 140, committed: true };
+    let lsn = (again + 3) * SEGMENT + 0x200;
+    world.written.get_mut(&1).unwrap().push(Rec { lsn, end: lsn + 0x100, by: 1, says });
+    let plan = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    assert_eq!(plan.stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) }, "the first one");
+    let told = format!("{} ended at {}; name it by --lsn {}", "another one", Timestamp::from(second(140)), Lsn(lsn));
+    assert!(plan.notes[0].ends_with(&told), "{:?}", plan.notes);
+}
+
+#[test]
+fn after_a_database_was_made_is_after_its_commit_wherever_that_is() {
+    let mut world = simple();
+    let made = |xid| EventTarget { commits: Some(xid), ..event(1, at(7, 0x100)) };
+    let request = |xid| Request::new(Target::Event(made(xid)));
+    assert_eq!(world.plan(&request(707)).unwrap().stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
+    assert_eq!(world.plan(&request(709)).unwrap().stop, StopAt::After { lsn: at(9, 0x200), end: at(9, 0x300) });
+    let before = Request { inclusive: false, ..request(709) };
+    assert_eq!(world.plan(&before).unwrap().stop, StopAt::Before { lsn: at(7, 0x100) });
+    let refused = world.refused(&request(710));
+    assert!(matches!(&refused.reason, Reason::EventNotCommitted { why, .. } if why.contains("not archived")));
+    // An earlier transaction of that number is another one.
+    assert!(matches!(world.refused(&request(706)).reason, Reason::EventNotCommitted { .. }));
+    says(&mut world, 8, 0x200, Says::Ended { xid: 708, time: 86, committed: false });
+    let refused = world.refused(&request(708));
+    assert!(matches!(&refused.reason, Reason::EventNotCommitted { why, .. } if why.contains("rolled back")));
+}
+
+#[test]
 fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     let mut world = simple();
     says(&mut world, 4, 0x100, Says::Point("x".into()));
@@ -224,7 +275,15 @@ fn the_last_commit_is_not_guessed_over_what_is_not_known() {
 
 fn event(timeline: u32, lsn: Lsn) -> EventTarget {
     let (id, words) = (format!("{timeline}-0-0-d1"), "DROP of orders".to_string());
-    EventTarget { id, words, timeline: TimelineId(timeline), before: lsn, after: lsn, drops_database: None }
+    EventTarget {
+        id,
+        words,
+        timeline: TimelineId(timeline),
+        before: lsn,
+        after: lsn,
+        commits: None,
+        drops_database: None,
+    }
 }
 
 #[test]

@@ -64,8 +64,10 @@ fn world() -> impl Strategy<Value = World> {
     let backups =
         prop::collection::vec((1u32..4, place(), 1u64..3 * SEGMENT, 0u64..16, prop::bool::weighted(0.1)), 0..5);
     let marks = prop::collection::vec((1u32..4, any::<usize>(), 0u64..8), 0..6);
-    (forks, noise, holes, spans, backups, marks).prop_map(|(forks, noise, holes, spans, backups, marks)| {
-        let mut world = World::default();
+    let unnamed = prop::collection::vec((1u32..4, 2u64..16), 0..6);
+    let all = (forks, noise, holes, spans, backups, marks, unnamed);
+    all.prop_map(|(forks, noise, holes, spans, backups, marks, unnamed)| {
+        let mut world = World { unnamed, ..World::default() };
         world.written.insert(1, written(1, SEGMENT, &noise[0]));
         for (at, (parent, switch, known)) in forks.into_iter().enumerate() {
             let parent = parent.min(world.forks.len() as u32 + 1);
@@ -132,8 +134,15 @@ fn in_world(world: &World, (mut request, event): (Request, Option<(u32, usize)>)
         let lsn = Lsn(records[at % records.len()].lsn);
         let (id, words) = ("1-0-0-d1".to_string(), "something".to_string());
         let timeline = TimelineId(timeline);
-        request.target =
-            Target::Event(EventTarget { id, words, timeline, before: lsn, after: lsn, drops_database: None });
+        request.target = Target::Event(EventTarget {
+            id,
+            words,
+            timeline,
+            before: lsn,
+            after: lsn,
+            commits: None,
+            drops_database: None,
+        });
     }
     request
 }

@@ -75,7 +75,8 @@ impl Rec {
             Says::Ended { xid, time, committed } => Some(Outcome { xid, time: second(time).into(), committed }),
             _ => None,
         };
-        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None }
+        let made = matches!(self.says, Says::Point(_)).then_some(Timestamp(0));
+        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None, made }
     }
 
     fn is_later(&self, time: Timestamp, or_at: bool) -> bool {
@@ -108,6 +109,8 @@ pub struct World {
     pub written: BTreeMap<u32, Vec<Rec>>,
     /// Segments that the index does not have, or knows nothing of.
     pub unknown: Vec<(u32, u64)>,
+    /// Segments whose restore points the index does not name.
+    pub unnamed: Vec<(u32, u64)>,
     /// Where WAL is broken: timeline, segment, LSN.
     pub broken: Option<(u32, u64, u64)>,
     /// Quiet marks: timeline, LSN, second. All of them true.
@@ -406,18 +409,17 @@ impl Moments for World {
         Ok(Told { found: known.iter().filter_map(candidate).collect(), more })
     }
 
-    fn restore_points(
-        &self,
-        name: &str,
-        timeline: TimelineId,
-        from: u64,
-        until: u64,
-    ) -> Result<Told<(u64, Lsn, Timestamp)>, Unknown> {
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown> {
         let (known, more) = self.known(timeline, from, until);
         let mut found = Vec::new();
-        for (number, records) in known {
+        for (segment, records) in known {
             let made = records.iter().filter(|record| record.says == Says::Point(name.to_string()));
-            found.extend(made.map(|record| (number, Lsn(record.lsn), Timestamp(0))));
+            match self.unnamed.contains(&(timeline.0, segment)) {
+                true => found.push(Point::Unnamed { segment }),
+                false => {
+                    found.extend(made.map(|record| Point::Named { segment, lsn: Lsn(record.lsn), time: Timestamp(0) }))
+                }
+            }
         }
         Ok(Told { found, more })
     }
