@@ -17,7 +17,7 @@ Times, LSNs, transactions and restore points mean exactly what they mean to Post
   --name N     up to the first restore point of that name after the oldest usable backup
   --before E   just before an event that `walden find` lists: a table dropped, rows deleted
   --after E    just after it
-A time after the last archived transaction means everything archived.
+A time after the last archived transaction restores everything archived, where it is proven that none ended since.
 A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
 
 const EPOCHS: &str = "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older than \

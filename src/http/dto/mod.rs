@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use events::{Event, Events};
-pub use plan::{Place, RecoveryTarget};
+pub use plan::RecoveryTarget;
 pub use windows::{Unrestorable, Window};
 
 use super::facts::Known;

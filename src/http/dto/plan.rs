@@ -6,30 +6,30 @@ use utoipa::ToSchema;
 
 use super::{AsOf, Backup};
 use crate::postgres::catalog::{
-    Nearest, Neighbours, PathStep, Reason, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
+    Kind, Nearest, Neighbours, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
 };
 
 /// Where the target of a recovery lies, and how to get there.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecoveryTarget {
     pub as_of: AsOf,
-    pub place: Place,
+    pub kind: TargetKind,
     /// The target in words.
     pub target: String,
-    /// How it is restored; with `place` `present` alone.
+    /// How it is restored; with `kind` `present` alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub plan: Option<Plan>,
-    /// Why it cannot be restored; with every other `place`.
+    /// Why it cannot be restored; with every other `kind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub unreachable: Option<NotReachable>,
 }
 
-/// Where a target lies.
+/// How a target lies to what can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+pub enum TargetKind {
     /// It can be restored.
     Present,
     /// Behind the end of what is archived.
@@ -240,12 +240,13 @@ impl From<&Unreachable> for NotReachable {
     }
 }
 
-impl From<&Reason> for Place {
-    fn from(reason: &Reason) -> Self {
-        match reason {
-            Reason::BeforeOldestBackup { .. } => Self::Past,
-            Reason::BeyondArchive { .. } => Self::Future,
-            _ => Self::NoData,
+impl From<Kind> for TargetKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Present => Self::Present,
+            Kind::Future => Self::Future,
+            Kind::Past => Self::Past,
+            Kind::NoData => Self::NoData,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::app::App;
-use super::super::dto::{AsOf, Place, RecoveryTarget};
+use super::super::dto::{AsOf, RecoveryTarget};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
 use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
@@ -116,10 +116,12 @@ pub async fn recovery_target(
     let decided = app.decide(&facts, &request).await?;
     let as_of = AsOf::at(Utc::now(), read.at, &known);
     Ok(Json(match &decided {
-        Ok(plan) => RecoveryTarget { as_of, place: Place::Present, target, plan: Some(plan.into()), unreachable: None },
+        Ok(plan) => {
+            RecoveryTarget { as_of, kind: plan.kind.into(), target, plan: Some(plan.into()), unreachable: None }
+        }
         Err(refused) => RecoveryTarget {
             as_of,
-            place: (&refused.reason).into(),
+            kind: refused.kind.into(),
             target,
             plan: None,
             unreachable: Some(refused.as_ref().into()),

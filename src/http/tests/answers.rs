@@ -41,7 +41,7 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
 async fn a_target_that_cannot_be_reached_is_an_answer_and_no_error() {
     let door = Door::with("", &ARCHIVED).await;
     let answer = door.get("/v1/clusters/main/recovery-target?lsn=0/200000&exclusive=true").await.json();
-    assert_eq!(answer["place"], "no-data");
+    assert_eq!(answer["kind"], "no-data");
     assert!(answer["unreachable"]["reason"].as_str().is_some_and(|why| why.contains("no complete base backup")));
     assert!(answer["plan"].is_null() && answer["unreachable"]["hint"].is_string());
 }

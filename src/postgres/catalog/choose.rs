@@ -7,7 +7,7 @@ use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
 use super::plan::{Facts, Known, Stuck};
 use super::refuse::{Refusal, end_of, end_words};
-use super::stop::{Kind, StopAt};
+use super::stop::StopAt;
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
 use super::unreachable::Reason;
 use super::{BackupDescription, Unknown};
@@ -280,7 +280,7 @@ impl<'a> Chooser<'a> {
         let not_found = |what: String| Stuck::from(Reason::NotFound { what, timeline, searched });
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
-            Target::Latest if reach.resumes.is_none() => Ok(search.wal_end(Kind::Present)),
+            Target::Latest if reach.resumes.is_none() => Ok(search.wal_end()),
             Target::Latest => Err(self.refuse_end(reach)),
             Target::Time(time) => match search.time(*time, !inclusive)? {
                 Some(place) => Ok(place),
@@ -290,7 +290,7 @@ impl<'a> Chooser<'a> {
             Target::Lsn(lsn) => match search.lsn(*lsn, inclusive)? {
                 Some(place) => Ok(place),
                 // Everything before it is there, also when a gap follows.
-                None if !inclusive => Ok(search.wal_end(Kind::Past)),
+                None if !inclusive => Ok(search.wal_end()),
                 None => Err(self.refuse_end(reach)),
             },
             Target::Event(event) => {
@@ -316,7 +316,7 @@ impl<'a> Chooser<'a> {
         let Some(until) = quiet_until.filter(|until| time <= *until) else {
             return Err(self.refuse_behind(search.reach, quiet_until));
         };
-        let mut place = search.wal_end(Kind::Present);
+        let mut place = search.wal_end();
         let (end, until) = (self.path.start(search.reach.first_missing), postgresql_time(until));
         place.notes.push(format!(
             "everything archived is replayed, up to {end}: the server proved that no other transaction ended until {until}"

@@ -9,7 +9,7 @@ use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
 use super::plan::{Known, Stuck};
 use super::refuse::Refusal;
-use super::stop::{Kind, Neighbours, StopAt};
+use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
@@ -25,7 +25,6 @@ const REUSE_LOOKS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub stop: StopAt,
-    pub kind: Kind,
     /// Number of the first segment that replay does not need.
     pub until: u64,
     /// What was seen in the segment before `until`.
@@ -38,14 +37,14 @@ impl Place {
     /// Before the record that was found in the segment of that number.
     fn before(number: u64, seen: Seen) -> Option<Self> {
         let lsn = seen.found?.lsn;
-        Some(Self { stop: StopAt::Before { lsn }, kind: Kind::Past, until: number + 1, seen, notes: Vec::new() })
+        Some(Self { stop: StopAt::Before { lsn }, until: number + 1, seen, notes: Vec::new() })
     }
 
     /// After it.
     fn after(number: u64, seen: Seen) -> Option<Self> {
         let found = seen.found?;
         let stop = StopAt::After { lsn: found.lsn, end: found.end };
-        Some(Self { stop, kind: Kind::Past, until: number + 1, seen, notes: Vec::new() })
+        Some(Self { stop, until: number + 1, seen, notes: Vec::new() })
     }
 
     /// Where the record begins at which replay stops.
@@ -327,12 +326,12 @@ impl<'a> Search<'a> {
     /// The end of a backup.
     pub fn consistent(&self, until: u64) -> Searched<Place> {
         let seen = self.look(until - 1, self.from, Look::Record)?;
-        Ok(Place { stop: StopAt::Consistent, kind: Kind::Past, until, seen, notes: Vec::new() })
+        Ok(Place { stop: StopAt::Consistent, until, seen, notes: Vec::new() })
     }
 
     /// The end of the WAL.
-    pub fn wal_end(&self, kind: Kind) -> Place {
-        Place { stop: StopAt::End, kind, until: self.end(), seen: Seen::default(), notes: Vec::new() }
+    pub fn wal_end(&self) -> Place {
+        Place { stop: StopAt::End, until: self.end(), seen: Seen::default(), notes: Vec::new() }
     }
 
     /// The commits on both sides of a place.

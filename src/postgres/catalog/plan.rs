@@ -161,7 +161,7 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
     if place.stop == StopAt::End && chooser.request.target != Target::Latest {
         // What is archived from now on may lie behind the target.
         wal_end = Some(reach.first_missing);
-        if place.kind == Kind::Past {
+        if matches!(chooser.request.target, Target::Lsn(_)) {
             let end = reach.first_missing;
             warnings.push(format!("the target is where the archived WAL ends: recovery ends before {end}"));
         }
@@ -177,7 +177,7 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
         cluster: facts.cluster.clone(),
         request: chooser.request.clone(),
         target: chooser.request.words(),
-        kind: place.kind,
+        kind: Kind::Present,
         stop: place.stop,
         transactions: None,
         backup: backup.clone(),

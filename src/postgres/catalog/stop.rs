@@ -43,17 +43,17 @@ impl StopAt {
     }
 }
 
-/// How a moment lies to what is archived.
+/// How a target lies to what can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Everything up to it is archived.
-    Past,
-    /// Nothing later than it is archived, and everything by then is: a restore reaches the end of the archive.
+    /// It can be restored.
     Present,
-    /// It has not come yet, or what belongs to it may not be archived yet.
+    /// Behind the end of what is archived.
     Future,
-    /// What belongs to it is not there, or is not known.
+    /// Before the end of the oldest usable base backup.
+    Past,
+    /// What would be needed is missing.
     NoData,
 }
 

@@ -55,7 +55,11 @@ pub enum Reason {
 impl Reason {
     /// How the moment lies to what is archived.
     pub fn kind(&self) -> Kind {
-        if matches!(self, Self::BeyondArchive { .. }) { Kind::Future } else { Kind::NoData }
+        match self {
+            Self::BeyondArchive { .. } => Kind::Future,
+            Self::BeforeOldestBackup { .. } => Kind::Past,
+            _ => Kind::NoData,
+        }
     }
 }
 

@@ -40,13 +40,13 @@ fn a_clusters_state_can_be_asked_for() {
     // What it says is what the command says.
     let lsn = state["windows"][0]["to_lsn"].as_str().expect("an LSN");
     let answer = of(&format!("/recovery-target?lsn={lsn}&exclusive=true"));
-    assert_eq!(answer["place"], "present", "{answer}");
+    assert_eq!(answer["kind"], "present", "{answer}");
     let plan = walden.json(["restore", "--dry-run", "--lsn", lsn, "--exclusive"]);
     let plan = plan.get("plan").unwrap_or(&plan).clone();
     assert_eq!(answer["plan"]["segments"], plan["segments"], "{plan}");
     assert_eq!(answer["plan"]["backup"]["id"], plan["backup"]["id"]);
-    assert_eq!(of("/recovery-target?time=2000-01-01T00:00:00Z")["place"], "past");
-    assert_eq!(of("/recovery-target?time=2100-01-01T00:00:00Z")["place"], "future");
+    assert_eq!(of("/recovery-target?time=2000-01-01T00:00:00Z")["kind"], "past");
+    assert_eq!(of("/recovery-target?time=2100-01-01T00:00:00Z")["kind"], "future");
 
     cluster.sql("create table orders as select generate_series(1, 100) id");
     cluster.sql("drop table orders");
@@ -57,7 +57,7 @@ fn a_clusters_state_can_be_asked_for() {
     });
     let drop = of("/events?kind=drop")["events"][0]["id"].as_str().expect("its id").to_string();
     let before = format!("/recovery-target?before={drop}");
-    wait_until("a plan leads to just before it", || of(&before)["place"] == "present");
+    wait_until("a plan leads to just before it", || of(&before)["kind"] == "present");
     let plan = walden.json(["target", "--before", &drop]);
     assert_eq!(of(&before)["plan"]["backup"]["id"], plan["backup"]["id"], "{plan}");
     assert_eq!(of(&before)["target"], plan["target"], "{plan}");

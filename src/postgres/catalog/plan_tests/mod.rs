@@ -89,7 +89,7 @@ fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
     let world = simple();
     let refused = |target| world.refused(&Request::new(target));
     let early = refused(Target::Time(second(3)));
-    assert!(matches!(early.reason, Reason::BeforeOldestBackup { .. }) && early.kind == Kind::NoData);
+    assert!(matches!(early.reason, Reason::BeforeOldestBackup { .. }) && early.kind == Kind::Past);
     assert_eq!(early.nearest_after.unwrap().arguments, "--immediate --timeline 1 --backup 20260101-000020Z");
     let late = refused(Target::Time(second(1000)));
     assert!(matches!(late.reason, Reason::BeyondArchive { end: Lsn(0xA000000), .. }), "{:?}", late.reason);
