@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Port, TOKEN, walden};
-use crate::harness::{Cluster, Major, Scratch, say_skipped, wait_until};
-use crate::restore::{register, take_backup};
+use super::{TOKEN, registered};
+use crate::harness::{Scratch, say_skipped, wait_until};
+use crate::restore::take_backup;
 
 /// Everything that schemathesis checks but two: that what the description allows is accepted, since it cannot say that of
 /// several targets one is to be given; and that deleted things are gone, since nothing is ever deleted here.
@@ -19,10 +19,7 @@ fn answers_are_as_the_description_says() {
         return say_skipped("HTTP against its description: skipped (tests/http-tools brings schemathesis)");
     }
     let scratch = Scratch::new("described");
-    let port = Port::new(&scratch);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
-    let walden = walden(&scratch, &cluster, &port);
-    register(&mut cluster, &walden);
+    let (port, cluster, walden) = registered(&scratch);
     let service = walden.serve();
     cluster.open_ledger();
     take_backup(&walden);

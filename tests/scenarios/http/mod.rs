@@ -11,7 +11,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Scratch, Walden};
+use crate::harness::{Cluster, Major, Scratch, Walden};
+use crate::restore::register;
 
 const TOKEN: &str = "a-token-for-these-tests";
 
@@ -54,6 +55,15 @@ impl Port {
 /// Walden beside a cluster, with HTTP.
 pub fn walden(scratch: &Scratch, cluster: &Cluster, port: &Port) -> Walden {
     Walden::with(scratch, cluster, &port.settings(scratch))
+}
+
+/// A cluster that archives, with small segments, and the port of the service to be started.
+pub fn registered(scratch: &Scratch) -> (Port, Cluster, Walden) {
+    let port = Port::new(scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(scratch);
+    let walden = walden(scratch, &cluster, &port);
+    register(&mut cluster, &walden);
+    (port, cluster, walden)
 }
 
 /// Asks by curl; status code and body.

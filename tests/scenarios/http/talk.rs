@@ -6,17 +6,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Port, TOKEN, curl, walden};
+use super::{Port, TOKEN, curl, registered};
 use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
 use crate::restore::{register, take_backup};
 
 #[test]
 fn a_clusters_state_can_be_asked_for() {
     let scratch = Scratch::new("http");
-    let port = Port::new(&scratch);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
-    let walden = walden(&scratch, &cluster, &port);
-    register(&mut cluster, &walden);
+    let (port, cluster, walden) = registered(&scratch);
     let service = walden.serve();
     cluster.open_ledger();
     cluster.burst(2, 10);
@@ -163,10 +160,7 @@ fn the_hooks_are_served_while_somebody_else_has_the_port() {
 #[test]
 fn what_can_be_restored_is_the_same_over_http_and_on_the_command_line() {
     let scratch = Scratch::new("windows");
-    let port = Port::new(&scratch);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
-    let walden = walden(&scratch, &cluster, &port);
-    register(&mut cluster, &walden);
+    let (port, cluster, walden) = registered(&scratch);
     let service = walden.serve();
     cluster.open_ledger();
     take_backup(&walden);
