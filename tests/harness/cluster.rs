@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Major, Scratch, Walden, process, wait_until};
+use super::{Major, Scratch, Walden, initdb, process, wait_until};
 
 /// How to stop a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,20 +48,11 @@ impl Builder {
         self
     }
 
-    /// initdb, then start.
+    /// A new data directory, then start.
     pub fn start(self, scratch: &Scratch) -> Cluster {
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let data = scratch.join(&format!("pg{}-{number}", self.major.number));
-        let mut initdb = process::command(self.major.program("initdb"));
-        initdb.args(["--locale=C", "-E", "UTF8", "-N", "-U", "walden", "-A", "trust"]);
-        initdb.arg(format!("--wal-segsize={}", self.segment_mib)).arg("-D").arg(&data);
-        if self.checksums {
-            initdb.arg("-k");
-        } else if self.major.number >= 18 {
-            initdb.arg("--no-data-checksums");
-        }
-        let output = process::finish(&mut initdb);
-        assert!(output.success(), "initdb of {} failed: {}", self.major.number, output.stderr);
+        initdb::copy(&self.major, self.segment_mib, self.checksums, &data);
         let mut cluster = Cluster::of(self.major, data, scratch.path().to_path_buf());
         cluster.append_conf(&format!(
             "fsync = off\nshared_buffers = 16MB\nmax_connections = 30\ntrack_commit_timestamp = on\nmax_wal_senders = 5\n\

@@ -15,6 +15,7 @@ mod browser;
 mod cluster;
 mod history;
 mod http;
+mod initdb;
 mod ledger;
 mod majors;
 mod process;

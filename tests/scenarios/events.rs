@@ -51,7 +51,7 @@ each_major!(accidents_are_found_by_name, accidents);
 fn accidents(major: Major) {
     let scratch = Scratch::new("events");
     let mut cluster = Cluster::builder(major).segment_mib(1).start(&scratch);
-    let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"1s\"");
+    let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"200ms\"");
     walden.ok(["init"]);
     cluster.archive_with(&walden);
     let service = walden.serve();

@@ -53,7 +53,7 @@ fn found_and_undone(major: Major) {
     let scratch = Scratch::new("find");
     let mut random = Random::seeded("find");
     let mut cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
-    let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"1s\"");
+    let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"200ms\"");
     register(&mut cluster, &walden);
     let service = walden.serve();
     cluster.open_ledger();

@@ -14,7 +14,7 @@ struct Ready {
 
 fn ready(name: &str, major: Major) -> Ready {
     let scratch = Scratch::new(name);
-    let mut cluster = Cluster::builder(major.clone()).start(&scratch);
+    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
     cluster.open_ledger();
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
