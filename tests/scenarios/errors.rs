@@ -14,7 +14,7 @@ struct Ready {
 
 fn ready(name: &str) -> Ready {
     let scratch = Scratch::new(name);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).on_loopback().start(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).on_loopback().start(&scratch);
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.archive_with(&walden);
@@ -90,7 +90,7 @@ fn archiving_turned_off_is_told() {
 #[test]
 fn another_cluster_under_the_same_name_is_refused() {
     let ready = ready("other");
-    let archiving = Cluster::builder(Major::with_clients()).segment_mib(1).setting("archive_mode", "on");
+    let archiving = Cluster::builder(Major::with_clients()).setting("archive_mode", "on");
     let stranger = archiving.setting("archive_command", "/bin/false").start(&ready.scratch);
     for verb in [&["backup", "take"][..], &["init"]] {
         let mut command = ready.walden.command(verb);

@@ -177,13 +177,8 @@ fn the_environment_alone_configures_a_restore_whose_server_needs_no_environment(
     let kept = cluster.mark("kept");
     cluster.archive_now();
     let data = scratch.join("restored");
-    let mut command = walden.command(Vec::<String>::new());
-    command = {
-        let program = command.get_program().to_os_string();
-        let mut bare = crate::harness::command(program);
-        bare.args(arguments(&major, &data, &["--latest", "--format", "json"]));
-        bare
-    };
+    let mut command = crate::harness::command(Walden::program("walden"));
+    command.args(arguments(&major, &data, &["--latest", "--format", "json"]));
     command.env("WALDEN_REPOSITORY__URL", format!("file://{}", walden.repository.display()));
     command.env("WALDEN_SERVICE__SOCKET", &walden.socket);
     let output = command.output().expect("run walden");
