@@ -192,7 +192,8 @@ async fn a_backup_that_stops_at_any_call_to_the_store_is_absent_or_whole() {
         }
         let stopped = crashes.join_all().await;
         reached += stopped.iter().filter(|stopped| **stopped).count();
-        if !stopped.iter().all(|stopped| *stopped) {
+        // How many calls there are varies a little.
+        if !stopped.contains(&true) {
             break;
         }
     }
