@@ -197,8 +197,8 @@ impl World<'_> {
         let text = |time: Timestamp| time.to_utc().expect("a time").format("%Y-%m-%dT%H:%M:%SZ").to_string();
         let (since, until) = (text(time(number, 0)), text(Timestamp(time(number, 0).0 + HOUR)));
         let path = path(&format!("events?since={since}&until={until}&limit=1000"));
-        // Every tenth segment has a mass delete.
-        let least = (HOUR / STEP / 10).min((last - number) as i64 / 10) as usize;
+        // Every tenth segment has a mass delete, but for the real ones.
+        let least = (HOUR / STEP / 20).min((last - number) as i64 / 20) as usize;
         Question {
             path,
             right: Box::new(move |answer| {
@@ -223,20 +223,18 @@ fn is(answer: &Value, commit: Option<Commit>) -> bool {
     }
 }
 
+/// Questions of a kind, and how long they may take in all: fewer are asked where answers are slow.
+const QUESTIONS: u64 = 2000;
+const LONGEST: Duration = Duration::from_secs(20);
+
 /// Asks on so many connections at once; how long each answer took. Answers are checked, which is not measured.
-pub fn ask(
-    address: SocketAddr,
-    world: &World<'_>,
-    kind: Kind,
-    count: u64,
-    connections: u64,
-    seed: u64,
-) -> Vec<Duration> {
+pub fn ask(address: SocketAddr, world: &World<'_>, kind: Kind, connections: u64, seed: u64) -> Vec<Duration> {
+    let begun = Instant::now();
     let one = |nth| {
         let mut random = Random(seed ^ nth);
         let mut connection = Connection::open(address).expect("a connection");
         let mut times = Vec::new();
-        for _ in 0..count / connections {
+        while (times.len() as u64) < QUESTIONS / connections && begun.elapsed() < LONGEST {
             let question = world.question(kind, &mut random);
             let before = Instant::now();
             let answer = connection.get(&question.path);
@@ -246,6 +244,7 @@ pub fn ask(
         }
         times
     };
+    let one = &one;
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..connections).map(|nth| scope.spawn(move || one(nth))).collect();
         all.into_iter().flat_map(|thread| thread.join().expect("answers")).collect()

@@ -23,7 +23,6 @@ use service::Settings;
 use table::{Table, shown};
 use walden::postgres::index::Index;
 
-const REQUESTS: u64 = 2000;
 /// Bytes on disk of a made up segment, and what all the rest needs.
 const SEGMENT_ON_DISK: u64 = 20 << 10;
 const REST_ON_DISK: u64 = 4 << 30;
@@ -60,7 +59,7 @@ fn main() {
     serve(&settings, &made_up, seed, &mut table);
     let index = Index::open(&settings.cache, &made_up.cluster).expect("the index");
     lookups::look_up(&index, shape, &mut random, &mut table);
-    lookups::with_gaps(shape, &runtime, &mut table);
+    lookups::with_gaps(&runtime, &mut table);
     table.print();
 }
 
@@ -103,8 +102,8 @@ fn serve(settings: &Settings, made_up: &MadeUp, seed: u64, table: &mut Table) {
     let world = World { events: &events, ..world };
     for connections in [1, 4] {
         for (kind, name) in Kind::ALL {
-            let times = ask(settings.address, &world, kind, REQUESTS, connections, seed);
-            table.times(&format!("HTTP, {connections} at once: {name}"), times);
+            let times = ask(settings.address, &world, kind, connections, seed);
+            table.times(&format!("HTTP, {connections} at once: {name}, {} questions", times.len()), times);
         }
     }
     table.figure("memory after the questions", memory(service.memory()));
