@@ -57,7 +57,9 @@ pub fn look_up(index: &Index, shape: Shape, random: &mut Random, table: &mut Tab
     });
     table.measure("index: the latest 100 drops", SEARCHES, || {
         let filter = Filter { kinds: vec![EventKind::Drop], latest: Some(100), ..Filter::default() };
-        assert_eq!(index.events(&filter).expect("an answer").events.len(), 100);
+        // Every fiftieth segment has one, but for the real ones.
+        let least = (shape.each * TIMELINES / 100).min(100) as usize;
+        assert!(index.events(&filter).expect("an answer").events.len() >= least);
     });
     table.measure("index: which segments are archived", SEARCHES, || {
         assert_eq!(archived(index), shape.each * TIMELINES)
