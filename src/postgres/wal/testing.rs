@@ -1,16 +1,18 @@
-//! WAL made up: records laid out over pages and segments as the server does. Also part of `benches/wal.rs`, so it
-//! names nothing of the library.
-#![allow(dead_code)] // The benchmark uses its part.
+//! WAL made up: records laid out over pages and segments as the server does. Also part of the benchmarks, so it names
+//! nothing of the library.
+#![allow(dead_code)] // Each benchmark uses its part.
 
 pub const PAGE: u64 = 8192;
 
-/// Writes WAL of one timeline from a segment's start on.
+/// Writes WAL of one timeline, 1 unless it is set, from a segment's start on.
 pub struct Writer {
     pub bytes: Vec<u8>,
+    pub timeline: u32,
+    /// Where the last record begins.
+    pub prev: u64,
     magic: u16,
     segment: u64,
     start: u64,
-    prev: u64,
 }
 
 /// A record to be written.
@@ -68,7 +70,7 @@ fn seal(draft: &Draft, body: &[u8], prev: u64) -> Vec<u8> {
 impl Writer {
     /// `start` is a segment's first LSN, `magic` the major's.
     pub fn new(magic: u16, segment: u64, start: u64) -> Self {
-        Self { bytes: Vec::new(), magic, segment, start, prev: 0 }
+        Self { bytes: Vec::new(), timeline: 1, prev: 0, magic, segment, start }
     }
 
     pub fn position(&self) -> u64 {
@@ -80,7 +82,7 @@ impl Writer {
         let long = address.is_multiple_of(self.segment);
         self.bytes.extend_from_slice(&self.magic.to_le_bytes());
         self.bytes.extend_from_slice(&(flags | if long { 2 } else { 0 }).to_le_bytes());
-        self.bytes.extend_from_slice(&1u32.to_le_bytes());
+        self.bytes.extend_from_slice(&self.timeline.to_le_bytes());
         self.bytes.extend_from_slice(&address.to_le_bytes());
         self.bytes.extend_from_slice(&remaining.to_le_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
