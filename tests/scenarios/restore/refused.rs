@@ -170,7 +170,10 @@ fn minimal(major: Major) {
     take_backup(&walden);
     let before = cluster.mark("before");
     let settings = |level: &str, archive: &str| {
-        format!("wal_level = {level}\narchive_mode = {archive}\nmax_wal_senders = {}\n", if archive == "on" { 5 } else { 0 })
+        format!(
+            "wal_level = {level}\narchive_mode = {archive}\nmax_wal_senders = {}\n",
+            if archive == "on" { 5 } else { 0 }
+        )
     };
     cluster.append_conf(&settings("minimal", "off"));
     cluster.restart();
@@ -203,5 +206,8 @@ fn minimal(major: Major) {
     let later = cluster.mark("later");
     cluster.archive_now();
     let restored = restore(&walden, &major, scratch.join("later"), &["--xid", &later.xid]);
-    assert_eq!((restored.cluster.rows(), restored.cluster.sql("select count(*) from lost")), (later.with(), "1000".into()));
+    assert_eq!(
+        (restored.cluster.rows(), restored.cluster.sql("select count(*) from lost")),
+        (later.with(), "1000".into())
+    );
 }
