@@ -12,7 +12,7 @@ pub enum Exit {
     Failed,
     /// The arguments are wrong.
     Usage,
-    /// A check came to its end and found damage or gaps.
+    /// A check came to its end and found damage or gaps; a restored server is not what was asked for.
     Unsound,
     /// The recovery target cannot be reached exactly.
     Refused,

@@ -46,13 +46,14 @@ fn in_words(told: &Windows) -> String {
         return "nothing can be restored: there is no complete base backup with its WAL\n".into();
     }
     let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
-    let time = |edge: Edge| edge.time.map_or_else(|| "not known".to_string(), postgresql_time);
+    let known = |time: Option<_>| time.map_or_else(|| "not known".to_string(), postgresql_time);
+    let time = |edge: Edge| known(edge.time);
     for window in &told.windows {
         table.row([
             window.timeline.to_string(),
             time(window.from),
             window.from.lsn.to_string(),
-            time(window.to),
+            known(window.to.time.and(window.until())),
             window.to.lsn.to_string(),
             window.backup.to_string(),
         ]);

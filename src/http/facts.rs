@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_quiet};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, Moments, QuietTimes, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -142,7 +142,7 @@ impl Reader {
         let (at, mut stored) = (Utc::now(), self.stored.clone().unwrap_or_default().0);
         let work = async {
             // Backups first: the WAL of one that was complete by then is in the listing that follows.
-            stored.backups.refresh(&self.cluster).await?;
+            stored.backups = load_backups(&self.cluster).await?;
             let listed = list(&self.index, &self.cluster, Scope::New).await?;
             if listed.anew {
                 self.indexing.look();

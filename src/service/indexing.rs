@@ -104,6 +104,8 @@ struct Quiet {
     next: Option<Instant>,
     asked: Option<Instant>,
     asking: bool,
+    /// Why that failed last, until it does not.
+    failed: Option<String>,
 }
 
 impl Quiet {
@@ -131,6 +133,8 @@ pub struct Owner {
     /// `None`: never, or not before the first look has ended.
     next_names: Option<Instant>,
     quiet: Quiet,
+    /// Why recording names failed last, until it does not.
+    names_failed: Option<String>,
     /// There are segments to decode.
     behind: bool,
     looking: bool,
@@ -161,6 +165,7 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
         next_look: Instant::now(),
         next_names: None,
         quiet: Quiet::default(),
+        names_failed: None,
         behind: false,
         looking: false,
         recording: false,
@@ -285,37 +290,36 @@ impl Owner {
         Ok(())
     }
 
-    fn recorded(&self, recorded: anyhow::Result<u64>) {
+    fn recorded(&mut self, recorded: anyhow::Result<u64>) {
+        let why = recorded.as_ref().err().map(one_line);
+        // A server that is down is not told every minute.
+        if let Some(why) = why.as_ref().filter(|why| self.names_failed.as_ref() != Some(why)) {
+            tracing::info!("the names of relations cannot be recorded: {why}");
+        }
         let mut status = self.status();
-        match recorded {
-            Ok(names) => {
+        match (recorded, &why) {
+            (Ok(names), _) => {
                 status.names_read_at = Some(Utc::now());
                 status.names += names;
             }
-            Err(error) => {
-                let why = one_line(&error);
-                // A server that is down is not told every minute.
-                if status.names_failed.why.as_ref() != Some(&why) {
-                    tracing::info!("the names of relations cannot be recorded: {why}");
-                }
-                status.names_failed.note("names", &why);
-            }
+            (Err(_), why) => status.names_failed.note("names", why.as_deref().unwrap_or_default()),
         }
+        drop(status);
+        self.names_failed = why;
     }
 
-    fn asked(&self, asked: anyhow::Result<Option<DateTime<Utc>>>) {
-        let mut status = self.status();
-        match asked {
-            Ok(Some(until)) => status.quiet.note(until),
-            Ok(None) => (),
-            Err(error) => {
-                let why = one_line(&error);
-                if status.quiet_failed.why.as_ref() != Some(&why) {
-                    tracing::info!("whether the server is quiet cannot be noted: {why}");
-                }
-                status.quiet_failed.note("quiet", &why);
-            }
+    fn asked(&mut self, asked: anyhow::Result<Option<DateTime<Utc>>>) {
+        let why = asked.as_ref().err().map(one_line);
+        if let Some(why) = why.as_ref().filter(|why| self.quiet.failed.as_ref() != Some(why)) {
+            tracing::info!("whether the server is quiet cannot be noted: {why}");
         }
+        let mut status = self.status();
+        match (asked, &why) {
+            (Ok(until), _) => until.into_iter().for_each(|until| status.quiet.note(until)),
+            (Err(_), why) => status.quiet_failed.note("quiet", why.as_deref().unwrap_or_default()),
+        }
+        drop(status);
+        self.quiet.failed = why;
     }
 
     /// Looks how far the index is.

@@ -77,7 +77,7 @@ struct Report<'a> {
     recovered: Option<Recovered>,
 }
 
-/// Runs the verb. Exit code 4 when the target cannot be reached exactly.
+/// Runs the verb. Exit code 4 when the target cannot be reached exactly, 3 when the started server is not at it.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     if !args.dry_run {
         refuse_root()?;
@@ -119,6 +119,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         Some(programs) => Some(follow(context, programs, data_directory, args.port, &plan, &restored).await?),
         None => None,
     };
+    let is_doubtful = recovered.as_ref().is_some_and(|recovered| !recovered.doubts.is_empty());
     match (context.format, &recovered) {
         (Format::Json, _) => {
             let archiving = restored.archiving.on;
@@ -130,7 +131,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             print_text(&render::how_to_start(data_directory, args.target_action, &only))?;
         }
     }
-    Ok(Exit::Success)
+    Ok(if is_doubtful { Exit::Unsound } else { Exit::Success })
 }
 
 async fn follow(

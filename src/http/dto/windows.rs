@@ -25,6 +25,10 @@ pub struct Window {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     to_time: Option<DateTime<Utc>>,
+    /// Until when the server proved that no other transaction ended; only where the window ends with the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    quiet_until: Option<DateTime<Utc>>,
     /// The oldest backup that leads into it.
     #[schema(example = "20260131-030000Z")]
     backup: String,
@@ -38,6 +42,7 @@ impl From<&catalog::Window> for Window {
             to_lsn: window.to.lsn.to_string(),
             from_time: window.from.time,
             to_time: window.to.time,
+            quiet_until: window.quiet_until,
             backup: window.backup.to_string(),
         }
     }

@@ -3,9 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::dto::{waiting_files, waiting_since};
-use super::line::until;
 use super::words::{self, When, between, bytes, count};
-use crate::postgres::catalog::{Facts, Windows};
+use crate::postgres::catalog::{Facts, Window, Windows};
 use crate::service::status::{Archiving, Indexing, Status};
 
 /// A finished segment that waits longer than this is no matter of course.
@@ -57,7 +56,7 @@ pub struct Card {
 /// All of them.
 pub fn cards(facts: &Facts, windows: &Windows, status: Option<&Status>, now: DateTime<Utc>) -> Vec<Card> {
     let archiving = status.map(|status| &status.archiving);
-    vec![rpo(facts, archiving, now), archived(archiving, now), backup(facts, now), restorable(facts, windows)]
+    vec![rpo(facts, archiving, now), archived(archiving, now), backup(facts, now), restorable(windows)]
 }
 
 fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
@@ -128,14 +127,10 @@ fn backup(facts: &Facts, now: DateTime<Utc>) -> Card {
     Card { title, level, value: format!("{} ago", between(last.stopped_at, now)), lines }
 }
 
-fn restorable(facts: &Facts, windows: &Windows) -> Card {
+fn restorable(windows: &Windows) -> Card {
     let title = "Can be restored";
     let first = windows.windows.iter().filter_map(|window| window.from.time).min();
-    let last = windows
-        .windows
-        .iter()
-        .filter_map(|window| until(facts, window.timeline, window.to.lsn, window.to.time).max(window.from.time))
-        .max();
+    let last = windows.windows.iter().filter_map(Window::until).max();
     let Some((first, last)) = first.zip(last) else {
         let lines = vec![("there is no complete base backup with its WAL".into(), None)];
         return Card { title, level: Level::Bad, value: "nothing".into(), lines };
@@ -238,11 +233,12 @@ mod tests {
         let (from, to) = (edge(1 << 24, "2026-01-01T00:00:00Z"), edge(2 << 24, "2026-01-01T06:00:00Z"));
         let timeline = TimelineId(1);
         let backup = facts.backups[0].id.clone();
-        let mut windows = Windows { windows: vec![Window { timeline, from, to, backup }], gaps: Vec::new() };
-        let card = restorable(&facts, &windows);
+        let mut windows =
+            Windows { windows: vec![Window { timeline, from, to, quiet_until: None, backup }], gaps: Vec::new() };
+        let card = restorable(&windows);
         assert_eq!((card.level, card.value.as_str()), (Level::Good, "6.0 h"));
         windows.gaps.push(Unrestorable { timeline, from, to, seconds: Some(60.0) });
-        assert_eq!(restorable(&facts, &windows).level, Level::Warn);
-        assert_eq!(restorable(&facts, &Windows::default()).level, Level::Bad);
+        assert_eq!(restorable(&windows).level, Level::Warn);
+        assert_eq!(restorable(&Windows::default()).level, Level::Bad);
     }
 }

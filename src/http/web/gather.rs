@@ -57,7 +57,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         line,
         outcome,
         events: Events::new(&events, &query, problem),
-        stretches: stretches(&read.windows, &read.facts),
+        stretches: stretches(&read.windows),
         backups: read.facts.backups.iter().rev().map(|backup| Backup::new(backup, &query)).collect(),
         not_backups: not_backups(&read),
     };

@@ -6,7 +6,7 @@ use super::axis::{Span, Tick};
 use super::query::PageQuery;
 use super::words::{self, When};
 use crate::postgres::catalog::{EventKind, Facts, FoundEvent, Windows};
-use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::types::TimelineId;
 
 /// Heights in pixels: a row of events' names, the row of their signs, the band, and what is below it.
 const NAMES: u32 = 17;
@@ -193,7 +193,7 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
     let windows = content.windows.windows.iter().filter(|window| window.timeline == timeline);
     let bands = windows.filter_map(|window| {
         let from = window.from.time?;
-        let until = until(content.facts, timeline, window.to.lsn, window.to.time).unwrap_or(from).max(from);
+        let until = window.until().unwrap_or(from);
         let words = format!("can be restored: {} to {}", When::of(from).text(), When::of(until).text());
         bar(span, from, until, words)
     });
@@ -230,18 +230,6 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
         backups: backups.collect(),
         events,
     }
-}
-
-/// Until when the moments of a window can be restored: up to its last commit; where it ends with the archive, as long as
-/// it is proven that there was no later one.
-pub fn until(
-    facts: &Facts,
-    timeline: TimelineId,
-    end: Lsn,
-    last_commit: Option<DateTime<Utc>>,
-) -> Option<DateTime<Utc>> {
-    let last = facts.ranges.of(timeline).last().filter(|range| facts.ranges.end(range) == end);
-    last.and_then(|_| facts.quiet.until(timeline, end)).max(last_commit)
 }
 
 fn bar(span: &Span, from: DateTime<Utc>, until: DateTime<Utc>, words: String) -> Option<Bar> {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::http::tests::facts;
 use crate::postgres::catalog::{Edge, EventId, Unrestorable, Window};
-use crate::postgres::layout::QuietMark;
+use crate::postgres::types::Lsn;
 use crate::postgres::wal::Timestamp;
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -80,7 +80,8 @@ fn bands_and_gaps_are_cut_to_the_picture() {
     let edge = |seconds| Edge { lsn: Lsn(1), time: Some(at(seconds)) };
     let timeline = TimelineId(1);
     let backup = facts(&[]).backups[0].id.clone();
-    let window = |from, to| Window { timeline, from: edge(from), to: edge(to), backup: backup.clone() };
+    let window =
+        |from, to| Window { timeline, from: edge(from), to: edge(to), quiet_until: None, backup: backup.clone() };
     let gap = Unrestorable { timeline, from: edge(250), to: edge(500), seconds: Some(250.0) };
     let windows =
         Windows { windows: vec![window(-9000, -5000), window(-5000, 250), window(500, 750)], gaps: vec![gap] };
@@ -91,15 +92,4 @@ fn bands_and_gaps_are_cut_to_the_picture() {
     assert_eq!(bars(&line.lanes[0].bands), [bar("-2.000%", "27.000%"), bar("50.000%", "25.000%")]);
     assert_eq!(bars(&line.lanes[0].gaps), [bar("25.000%", "25.000%")]);
     assert!(line.lanes[0].gaps[0].words.ends_with("4 min"), "{}", line.lanes[0].gaps[0].words);
-}
-
-#[test]
-fn a_window_that_ends_with_the_archive_lasts_until_it_is_proven_that_nothing_followed() {
-    let mut facts = facts(&["000000010000000000000002", "000000010000000000000004"]);
-    let committed = Some(DateTime::UNIX_EPOCH);
-    let until = |facts: &Facts, end: u64| until(facts, TimelineId(1), Lsn(end << 24), committed);
-    assert_eq!((until(&facts, 5), until(&facts, 3)), (committed, committed), "commits alone tell");
-    let time = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
-    facts.quiet.add(QuietMark { timeline: TimelineId(1), lsn: Lsn(3 << 24), time });
-    assert_eq!((until(&facts, 5), until(&facts, 3)), (Some(time), committed), "behind a gap there is WAL");
 }

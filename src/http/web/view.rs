@@ -8,8 +8,8 @@ use super::line::{self, Line};
 use super::query::{BY, PageQuery};
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
-    BackupDescription, Edge, EventKind, Facts, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction,
-    Unreachable, WalPiece, Windows,
+    BackupDescription, Edge, EventKind, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable,
+    WalPiece, Windows,
 };
 use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
@@ -282,7 +282,7 @@ pub struct Stretch {
 }
 
 /// Both kinds, by timeline and place.
-pub fn stretches(windows: &Windows, facts: &Facts) -> Vec<Stretch> {
+pub fn stretches(windows: &Windows) -> Vec<Stretch> {
     let stretch = |timeline: TimelineId, can, from: Edge, until: Option<DateTime<Utc>>, end| {
         let lasts = from.time.zip(until).map(|(from, until)| between(from, until));
         let stretch = Stretch {
@@ -295,10 +295,8 @@ pub fn stretches(windows: &Windows, facts: &Facts) -> Vec<Stretch> {
         };
         ((timeline, from.lsn), stretch)
     };
-    let can = windows.windows.iter().map(|window| {
-        let until = line::until(facts, window.timeline, window.to.lsn, window.to.time).max(window.from.time);
-        stretch(window.timeline, true, window.from, until, window.to.lsn)
-    });
+    let can =
+        windows.windows.iter().map(|window| stretch(window.timeline, true, window.from, window.until(), window.to.lsn));
     let cannot = windows.gaps.iter().map(|gap| stretch(gap.timeline, false, gap.from, gap.to.time, gap.to.lsn));
     let mut all: Vec<_> = can.chain(cannot).collect();
     all.sort_by_key(|(place, _)| *place);

@@ -18,7 +18,7 @@ use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, SegmentSize, WalFileName};
-use crate::postgres::wal::Stop;
+use crate::postgres::wal::{Stop, Why};
 use crate::repo::{ObjectError, PutSealed};
 
 /// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
@@ -140,9 +140,13 @@ impl Pusher {
         match outcome {
             Ok(PutSealed::Stored) => {
                 if let Some(stop) = prepared.broken() {
+                    let what_to_do = match stop.why {
+                        Why::Minimal => "take a base backup",
+                        _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
+                    };
                     tracing::warn!(
                         "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends \
-                         there; check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
+                         there; {what_to_do}",
                         prepared.name
                     );
                 }

@@ -230,35 +230,48 @@ impl<'a> Chooser<'a> {
         Ok(Choice { backup, why, reach, place })
     }
 
-    /// The backups behind whose ends the target is looked for. Mostly the newest one that surely ends before it. Where a
-    /// transaction or restore point lies is not known before: then the oldest one of each unbroken stretch of WAL, as no
-    /// backup can be rolled forward over a gap.
-    fn anchors(&self, usable: &[&'a BackupDescription]) -> Chosen<Vec<&'a BackupDescription>> {
-        if !matches!(self.request.target, Target::Xid(_) | Target::Name(_)) {
-            let newest = usable.iter().rev().find(|backup| ends_before(backup, self.request));
-            return Ok(vec![*newest.ok_or_else(|| self.too_early(usable))?]);
+    /// The backups behind whose ends the target is looked for, in their order. Mostly the newest one that surely ends
+    /// before it. Where a transaction or restore point lies is not known before: then all.
+    fn anchors<'u>(&self, usable: &'u [&'a BackupDescription]) -> Chosen<&'u [&'a BackupDescription]> {
+        if matches!(self.request.target, Target::Xid(_) | Target::Name(_)) {
+            return Ok(usable);
         }
-        let mut oldest = usable.to_vec();
-        oldest.dedup_by_key(|backup| self.reach(backup).first_missing);
-        Ok(oldest)
+        let newest = usable.iter().rposition(|backup| ends_before(backup, self.request));
+        let newest = newest.ok_or_else(|| self.too_early(usable))?;
+        Ok(&usable[newest..=newest])
     }
 
-    /// The place of the target behind the first of the backups that it is found behind.
+    /// The place of the target behind the first of the backups that it is found behind: the oldest one of each unbroken
+    /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
     fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
-        let mut searched_before = Vec::new();
-        let mut refused = Stuck::from(Reason::NoBackup);
-        for anchor in anchors {
+        let (mut searched_before, mut anchors) = (Vec::new(), anchors);
+        let (mut broken, mut refused) = (None, Stuck::from(Reason::NoBackup));
+        while let [anchor, later @ ..] = anchors {
             let reach = self.reach(anchor);
             refused = match self.place(anchor, &reach) {
                 Ok(place) => return Ok((reach, place)),
                 Err(stuck) => self.with_what_follows(stuck, &reach),
             };
             let Stuck::Refused(refusal) = &mut refused else { return Err(refused) };
-            let Reason::NotFound { searched, .. } = &mut refusal.reason else { return Err(refused) };
-            searched_before.append(searched);
-            searched.clone_from(&searched_before);
+            let next = match &mut refusal.reason {
+                Reason::NotFound { searched, .. } => {
+                    searched_before.append(searched);
+                    searched.clone_from(&searched_before);
+                    later.iter().position(|backup| self.reach(backup).first_missing != reach.first_missing)
+                }
+                Reason::Broken { segment, lsn } => {
+                    searched_before.push((anchor.stop_lsn, *lsn));
+                    let number = segment.number(self.known.facts.ranges.segment_size());
+                    broken = broken.or(Some(refused));
+                    refused = Stuck::from(Reason::NoBackup);
+                    later.iter().position(|backup| self.start(backup) > number)
+                }
+                _ => return Err(refused),
+            };
+            anchors = &later[next.unwrap_or(later.len())..];
         }
-        Err(refused)
+        // It may be where nothing can be searched.
+        Err(broken.unwrap_or(refused))
     }
 
     fn too_early(&self, usable: &[&BackupDescription]) -> Stuck<Refusal> {

@@ -57,8 +57,18 @@ pub struct LoadedWal {
 
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
-    let mut loaded = LoadedBackups::default();
-    loaded.refresh(cluster).await?;
+    let (ids, mut loaded) = (list_backups(cluster).await?, LoadedBackups::default());
+    read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
+    for id in std::mem::take(&mut loaded.unfinished) {
+        // In a file system a folder can be there before its first object.
+        let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
+        if !objects.is_empty() {
+            loaded.unfinished.push(id);
+        }
+    }
+    loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
+    loaded.damaged.sort();
+    loaded.unfinished.sort();
     Ok(loaded)
 }
 
@@ -109,28 +119,6 @@ async fn read_descriptions(
 }
 
 impl LoadedBackups {
-    /// Brings it up to date, reading only the manifests of those that are not complete yet: a complete backup never
-    /// changes. Errors: the store did not answer.
-    pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
-        let mut ids = list_backups(cluster).await?;
-        let mut complete = self.complete.clone();
-        complete.retain(|backup| ids.remove(&backup.id));
-        let mut loaded = Self { complete, ..Self::default() };
-        read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
-        for id in std::mem::take(&mut loaded.unfinished) {
-            // In a file system a folder can be there before its first object.
-            let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
-            if !objects.is_empty() {
-                loaded.unfinished.push(id);
-            }
-        }
-        loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
-        loaded.damaged.sort();
-        loaded.unfinished.sort();
-        *self = loaded;
-        Ok(())
-    }
-
     fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
             Found::Whole(description) => self.complete.push(description),

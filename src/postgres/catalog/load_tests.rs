@@ -47,26 +47,8 @@ async fn complete_damaged_and_unfinished_backups_are_three_answers() {
 }
 
 #[tokio::test]
-async fn only_what_is_new_or_was_not_whole_is_read_again() {
+async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     let (cluster, storage) = cluster().await;
-    let backups = ["20260101-000000Z", "20260102-000000Z"].map(testing::backup);
-    let object = |backup: &BackupDescription| whole(&sealed(manifest::KIND, serde_json::to_value(backup).unwrap(), ""));
-    let manifests = backups.each_ref().map(|backup| cluster.layout.manifest(&backup.id));
-    put(&storage, &manifests[0], object(&backups[0])).await;
-    put(&storage, &manifests[1], b"cut".to_vec()).await;
-    let mut loaded = load_backups(&cluster).await.unwrap();
-    assert_eq!((loaded.complete.len(), loaded.damaged.len()), (1, 1));
-    for manifest in &manifests {
-        storage.delete(manifest).await.unwrap();
-    }
-    put(&storage, &manifests[0], b"not looked at".to_vec()).await;
-    put(&storage, &manifests[1], object(&backups[1])).await;
-    loaded.refresh(&cluster).await.unwrap();
-    assert_eq!((loaded.complete.as_slice(), loaded.damaged.len()), (&backups[..], 0));
-    storage.delete(&manifests[0]).await.unwrap();
-    loaded.refresh(&cluster).await.unwrap();
-    assert_eq!(loaded.complete, backups[1..]);
-
     let (second, third) = (TimelineId(2), TimelineId(3));
     let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
     let history = whole(&sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
@@ -134,7 +116,7 @@ async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none(
     }
     let quiet = load(&cluster).await.unwrap().quiet;
     let until = |timeline, lsn: u64| {
-        let until = quiet.until(TimelineId(timeline), Lsn(lsn));
+        let until = quiet.until(TimelineId(timeline), None, Lsn(lsn));
         until.map(|time| time.format("%S").to_string())
     };
     let text = |text: &str| Some(text.to_string());

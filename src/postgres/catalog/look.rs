@@ -2,7 +2,7 @@
 //! segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Xid, rmgr};
+use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Seen {
     pub after: Option<Commit>,
     /// Where the segment stops being valid WAL.
     pub broken: Option<Lsn>,
+    /// Whether it goes on there, but at `wal_level = minimal`.
+    pub is_minimal: bool,
 }
 
 /// The record that was looked for.
@@ -128,7 +130,9 @@ impl Probe {
     /// The answer.
     pub fn finish(mut self) -> Seen {
         self.decoder.finish();
-        Seen { broken: self.decoder.stopped().map(|stop| stop.lsn), ..self.seen }
+        let stopped = self.decoder.stopped();
+        let is_minimal = stopped.is_some_and(|stop| stop.why == Why::Minimal);
+        Seen { broken: stopped.map(|stop| stop.lsn), is_minimal, ..self.seen }
     }
 }
 

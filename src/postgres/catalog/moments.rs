@@ -70,7 +70,7 @@ pub enum Unknown {
     #[error("what WAL segment {0} holds is not known yet")]
     Segment(SegmentName),
     /// Replay comes to an end here: the record at `lsn` is not valid, or is not the one that follows.
-    #[error("WAL segment {segment} is broken at {lsn}: nothing behind it can be replayed")]
+    #[error("WAL segment {segment} cannot be replayed beyond {lsn}")]
     Broken { segment: SegmentName, lsn: Lsn },
     /// There is no index.
     #[error("WAL is not indexed here")]

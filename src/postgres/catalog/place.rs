@@ -98,12 +98,16 @@ impl<'a> Search<'a> {
         seen.ok_or_else(|| Stuck::Ask(Box::new(question)))
     }
 
-    /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end.
+    /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end, unless it
+    /// goes on in a way that no replay may follow.
     fn broken(&self, segment: SegmentName, lsn: Lsn) -> Searched<()> {
-        match segment.number(self.size()) + 1 == self.end() {
-            true => Ok(()),
-            false => Err(Refusal::broken(segment, lsn, self.path.timeline()).into()),
+        let number = segment.number(self.size());
+        let seen = self.look(number, lsn, Look::Record)?;
+        if number + 1 == self.end() && !seen.is_minimal {
+            return Ok(());
         }
+        let last = seen.before.or_else(|| self.commit_before(number).ok().flatten());
+        Err(Refusal::broken(segment, lsn, self.path.timeline(), last).into())
     }
 
     /// An answer of the index; `None` when the WAL ends before there is one.
@@ -160,9 +164,15 @@ impl<'a> Search<'a> {
             Err(Unknown::Broken { lsn, .. }) => lsn,
             Err(unknown) => return Err(Stuck::Unknown(unknown)),
         };
-        // What another timeline's server proved says nothing about this one's.
-        let Some(until) = self.known.facts.quiet.until(self.path.timeline(), end) else { return Ok(None) };
+        let Some(until) = self.marked_until(end) else { return Ok(None) };
         Ok(self.time(until, false)?.is_none().then_some(until))
+    }
+
+    /// What marks say of the WAL behind `end`. What another timeline's server proved says nothing about this one's.
+    pub fn marked_until(&self, end: Lsn) -> Option<DateTime<Utc>> {
+        // A commit that is not known proves no mark wrong.
+        let last = self.commit_before(self.end()).ok().flatten();
+        self.known.facts.quiet.until(self.path.timeline(), last.map(|commit| commit.lsn), end)
     }
 
     /// The first record that begins at `from` or later, and the number of its segment.

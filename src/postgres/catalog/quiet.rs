@@ -20,8 +20,13 @@ impl QuietTimes {
 
     /// Every end of a transaction that does not lie whole before `end` on the timeline is later than this; `None` when
     /// nothing is proven. A mark's place is between records, so none that crosses `end` begins before one at `end`.
-    pub fn until(&self, timeline: TimelineId, end: Lsn) -> Option<DateTime<Utc>> {
-        self.0.range((timeline, Lsn(0))..=(timeline, end)).map(|(_, time)| *time).max()
+    ///
+    /// Where the last commit before `end` begins is `last`: a mark before it is not needed if that commit is later than its
+    /// time, and is proven wrong if it is not, for the server's clock was set back.
+    pub fn until(&self, timeline: TimelineId, last: Option<Lsn>, end: Lsn) -> Option<DateTime<Utc>> {
+        let counts = |lsn: Lsn| last.is_none_or(|last| lsn > last);
+        let marks = self.0.range((timeline, Lsn(0))..=(timeline, end));
+        marks.filter(|((_, lsn), _)| counts(*lsn)).map(|(_, time)| *time).max()
     }
 }
 
@@ -45,8 +50,12 @@ mod tests {
             time: DateTime::from_timestamp(second, 0).unwrap(),
         };
         let times: QuietTimes = [mark(1, 10, 7), mark(1, 10, 5), mark(1, 20, 6), mark(2, 5, 9)].into_iter().collect();
-        let until = |timeline, end| times.until(TimelineId(timeline), Lsn(end)).map(|time| time.timestamp());
-        assert_eq!([until(1, 9), until(1, 10), until(1, 30)], [None, Some(7), Some(7)], "an older mark may prove more");
-        assert_eq!([until(2, 30), until(3, 30)], [Some(9), None]);
+        let until = |timeline, last: Option<u64>, end| {
+            times.until(TimelineId(timeline), last.map(Lsn), Lsn(end)).map(|time| time.timestamp())
+        };
+        let on_first = [until(1, None, 9), until(1, None, 10), until(1, Some(9), 30)];
+        assert_eq!(on_first, [None, Some(7), Some(7)], "an older mark may prove more");
+        assert_eq!([until(1, Some(10), 30), until(1, Some(20), 30)], [Some(6), None], "unless a commit followed it");
+        assert_eq!([until(2, None, 30), until(3, None, 30)], [Some(9), None]);
     }
 }

@@ -5,6 +5,7 @@ use super::path::{Reach, TimelinePath};
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
 use super::unreachable::{Nearest, Reason};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use crate::postgres::wal::Commit;
 
 /// A reason with the moments that it suggests; whether they can be had is not proven yet.
 #[derive(Debug)]
@@ -32,9 +33,13 @@ impl Refusal {
     }
 
     /// Replay ends at a place in the midst of the WAL.
-    pub fn broken(segment: SegmentName, lsn: Lsn, timeline: TimelineId) -> Self {
-        let before = before_lsn(format!("everything before the broken record, up to {lsn}"), lsn, timeline);
-        Self::from(Reason::Broken { segment, lsn }).before(Some(before))
+    pub fn broken(segment: SegmentName, lsn: Lsn, timeline: TimelineId, last: Option<Commit>) -> Self {
+        let before = last.map(|last| {
+            let words = format!("everything up to the last transaction before that, committed at {}", last.time);
+            let timeline = TimelineChoice::Number(timeline);
+            Nearest::new(words, Request { timeline, ..Request::new(Target::Lsn(last.lsn)) })
+        });
+        Self::from(Reason::Broken { segment, lsn }).before(before)
     }
 
     /// The target lies beyond what the WAL reaches.

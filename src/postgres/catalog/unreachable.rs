@@ -40,7 +40,7 @@ pub enum Reason {
     },
     #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
     Gap { first_missing: SegmentName, resumes: SegmentName },
-    #[error("WAL segment {segment} is broken at {lsn}: nothing behind it can be replayed")]
+    #[error("WAL segment {segment} cannot be replayed beyond {lsn}")]
     Broken { segment: SegmentName, lsn: Lsn },
     #[error("{what} in the archived WAL of timeline {timeline} that follows a backup, {}", searched_text(.searched))]
     NotFound { what: String, timeline: TimelineId, searched: Vec<(Lsn, Lsn)> },

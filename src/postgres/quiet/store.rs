@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Memory, decide};
 use super::read::read;
 use crate::codec::seal;
+use crate::error::find;
 use crate::postgres::catalog::load::quiet_marks;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::postgres::layout::QuietMark;
 use crate::postgres::names::Resolve;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
+use crate::repo::ObjectError;
 use crate::storage::{Body, Key, PutMode};
 
 /// Kind of the objects.
@@ -75,7 +77,12 @@ pub async fn observe(
 async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<Memory>> {
     let marks = quiet_marks(cluster, timeline, archived).await?;
     let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
-    Ok(load(cluster, &cluster.layout.quiet(last), last).await?.map(|about| about.memory()))
+    match load(cluster, &cluster.layout.quiet(last), last).await {
+        Ok(about) => Ok(about.map(|about| about.memory())),
+        // Only what a store does not answer can be had later. `repo verify` tells of the rest.
+        Err(error) if matches!(find::<ObjectError>(&error), Some(ObjectError::Storage(_))) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Stores a mark. Errors: the store did not answer.
@@ -129,5 +136,10 @@ mod tests {
         }
         let expected = Memory { timeline, lsn: Lsn(200), xmax: 8, since: time(0), marked: Some(time(2)) };
         assert_eq!(recalled(250).await, Some(expected));
+        let last = QuietMark { timeline, lsn: Lsn(300), time: time(3) };
+        let key = cluster.layout.quiet(&last);
+        cluster.repository.storage().delete(&key).await.unwrap();
+        let _ = cluster.repository.storage().put(&key, b"cut".to_vec().into(), PutMode::CreateOnly).await.unwrap();
+        assert_eq!(recalled(400).await, None, "a new mark can be made");
     }
 }

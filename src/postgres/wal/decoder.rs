@@ -2,6 +2,7 @@
 
 use super::bytes::align8;
 use super::checksum;
+use super::facts::{Fact, Parameters};
 use super::join::{Head, Piece, Tail};
 use super::pages::{First, PAGE, PageHeader};
 use super::record::{HEADER, Header, LONGEST, Record, rmgr};
@@ -347,6 +348,7 @@ impl Decoder {
         {
             return Err(wrong(Why::Overwrite));
         }
+        recoverable(&record).map_err(wrong)?;
         if is_switch(&record) {
             let size = origin.segment_size.bytes();
             // Of a switch's header the last byte may be on the next segment's first page.
@@ -374,10 +376,22 @@ pub(super) fn verify(header: &Header, computed: u32) -> Result<(), Why> {
 }
 
 const SWITCH: u8 = 0x40;
+const PARAMETER_CHANGE: u8 = 0x60;
 const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
 pub(super) fn is_switch(record: &Record<'_>) -> bool {
     (record.header.rmgr, record.operation()) == (rmgr::XLOG, SWITCH)
+}
+
+/// Whether recovery goes on behind a record.
+pub(super) fn recoverable(record: &Record<'_>) -> Result<(), Why> {
+    if (record.header.rmgr, record.operation()) != (rmgr::XLOG, PARAMETER_CHANGE) {
+        return Ok(());
+    }
+    match Fact::read(record) {
+        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => Err(Why::Minimal),
+        _ => Ok(()),
+    }
 }
 
 /// The record that this one declares lost.

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::checksum;
-use super::decoder::{FirstRecord, KEPT, verify};
+use super::decoder::{FirstRecord, KEPT, recoverable, verify};
 use super::record::{HEADER, Header, Record, Xid};
 use super::stop::{Stop, Why};
 use crate::postgres::types::{Lsn, MajorVersion};
@@ -135,8 +135,8 @@ pub struct JoinedRecord {
 impl JoinedRecord {
     /// The record. Its blocks' content is not there, and its main data only if it lies within what was kept.
     pub fn record(&self) -> Result<Record<'_>, Stop> {
-        Record::read(self.major, self.lsn, self.end, self.header, &self.bytes)
-            .map_err(|why| Stop { lsn: self.lsn, why })
+        let read = Record::read(self.major, self.lsn, self.end, self.header, &self.bytes);
+        read.and_then(|record| recoverable(&record).map(|()| record)).map_err(|why| Stop { lsn: self.lsn, why })
     }
 }
 

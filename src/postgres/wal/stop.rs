@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::postgres::types::{Lsn, TimelineId};
 
-/// The first position that is no valid WAL.
+/// The first position that is no valid WAL, or that no recovery gets past.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// The record that cannot be read, or the page if no record was being read.
@@ -48,6 +48,9 @@ pub enum Why {
     Checksum { stored: u32, computed: u32 },
     /// The checksum is right, but the record's parts do not add up to its length.
     Parts,
+    /// `wal_level` becomes minimal: changes behind it may be missing in the WAL, and recovery goes no further (xlog.c,
+    /// CheckRequiredParameterValues; before 14 it only warned).
+    Minimal,
 }
 
 impl fmt::Display for Why {
@@ -77,6 +80,7 @@ impl fmt::Display for Why {
                 write!(f, "the record's CRC is {computed:08X}, but {stored:08X} is stored")
             }
             Self::Parts => write!(f, "the record's parts do not add up to its length"),
+            Self::Minimal => write!(f, "WAL is written at wal_level = minimal from here on, which cannot be replayed"),
         }
     }
 }

@@ -50,6 +50,42 @@ pub(super) fn summaries(bytes: &[u8]) -> Vec<Summary> {
     segments.map(|(index, segment)| summarize(segment, START + index as u64 * SEGMENT)).collect()
 }
 
+/// What a server says at its start.
+fn parameters(wal_level: u32) -> Draft {
+    let main = [100, 8, 10, 0, 64, wal_level, 0].iter().flat_map(|value: &u32| value.to_le_bytes()).collect();
+    Draft { rmgr: rmgr::XLOG, info: 0x60, main, ..Draft::default() }
+}
+
+#[test]
+fn no_recovery_gets_past_where_wal_becomes_minimal() {
+    let mut wal = writer();
+    wal.write(&parameters(1));
+    wal.write(&commit(3, 7));
+    let minimal = wal.write(&parameters(0));
+    wal.write(&parameters(1));
+    wal.write(&commit(4, 8));
+    wal.fill();
+    let summary = summarize(&wal.bytes, START);
+    assert_eq!(summary.stop, Some(Stop { lsn: Lsn(minimal), why: Why::Minimal }));
+    assert_eq!((summary.commits.count, summary.end), (1, Some(Lsn(minimal))));
+}
+
+#[test]
+fn no_recovery_gets_past_a_segments_end_where_wal_becomes_minimal() {
+    let mut wal = writer();
+    // A commit takes 40 bytes, and this record more than 50.
+    while START + SEGMENT - wal.position().next_multiple_of(8) > 48 {
+        wal.write(&commit(3, 7));
+    }
+    let minimal = wal.write(&parameters(0));
+    assert!(wal.position() > START + SEGMENT, "it crosses");
+    wal.write(&commit(4, 8));
+    wal.fill();
+    let [earlier, later] = summaries(&wal.bytes).try_into().expect("two segments");
+    let seam = join(&earlier, earlier.tail.as_ref(), &later);
+    assert_eq!(seam, Err(Stop { lsn: Lsn(minimal), why: Why::Minimal }));
+}
+
 #[test]
 fn zeros_behind_the_last_record_are_where_wal_ends() {
     let mut wal = writer();
@@ -272,7 +308,8 @@ proptest! {
         }
         wal.fill();
         let summary = summarize(&wal.bytes, START);
-        prop_assert!(summary.records == 3 || summary.switched);
+        let is_minimal = summary.stop.is_some_and(|stop| stop.why == Why::Minimal);
+        prop_assert!(summary.records == 3 || summary.switched || is_minimal);
     }
 
     #[test]
@@ -283,7 +320,7 @@ proptest! {
         let lsn = wal.write_body(&Draft { rmgr, info, ..Draft::default() }, &body);
         wal.fill();
         let (seen, stop, _) = decode(&wal.bytes, 8192);
-        let refused = stop.is_some_and(|stop| stop == Stop { lsn: Lsn(lsn), why: Why::Parts });
+        let refused = stop.is_some_and(|stop| stop.lsn == Lsn(lsn) && matches!(stop.why, Why::Parts | Why::Minimal));
         prop_assert!(refused != (seen.len() == 1));
     }
 

@@ -87,9 +87,9 @@ fn end<'a>(record: &Record<'a>, committed: bool, prepared: bool) -> Option<Trans
         gid: None,
         whole: record.whole,
     };
-    let parts = extra(record, &mut fields, &mut end);
-    // Of a record that was cut, what could be read counts.
-    (parts.is_some() || !record.whole).then_some(end)
+    // Of a record that was cut, or is not of the known form, what could be read counts.
+    end.whole &= extra(record, &mut fields, &mut end).is_some();
+    Some(end)
 }
 
 /// What follows the time.

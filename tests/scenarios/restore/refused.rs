@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::{archiving, restore, take_backup};
-use crate::harness::{Cluster, Major, Marker, Scratch, Walden, wait_until};
+use super::{archiving, arguments, restore, take_backup};
+use crate::harness::{Cluster, Major, Marker, Scratch, Walden, each_major, wait_until};
 
 /// A cluster with a backup, then a mark in each of several segments, all archived.
 struct Archive {
@@ -36,15 +36,15 @@ impl Archive {
         let all: Vec<&str> = ["restore", "--dry-run"].into_iter().chain(target.iter().copied()).collect();
         self.walden.refused(4, all)
     }
+}
 
-    /// The arguments that a refusal suggests, after `when`.
-    fn suggestion(told: &str, when: &str) -> Vec<String> {
-        let line = told.lines().find(|line| line.contains(&format!("nearest reachable moment {when}")));
-        let line = line.unwrap_or_else(|| panic!("no moment {when} in:\n{told}"));
-        let arguments = line.rsplit("walden restore ").next().expect("arguments");
-        assert!(!arguments.contains('\''), "needs a shell: {arguments}");
-        arguments.split(' ').map(str::to_string).collect()
-    }
+/// The arguments that a refusal suggests, after `when`.
+fn suggestion(told: &str, when: &str) -> Vec<String> {
+    let line = told.lines().find(|line| line.contains(&format!("nearest reachable moment {when}")));
+    let line = line.unwrap_or_else(|| panic!("no moment {when} in:\n{told}"));
+    let arguments = line.rsplit("walden restore ").next().expect("arguments");
+    assert!(!arguments.contains('\''), "needs a shell: {arguments}");
+    arguments.split(' ').map(str::to_string).collect()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_missing_segment_is_named_and_what_lies_before_it_is_restored_as_suggested()
         let told = archive.dry_run(&target);
         assert!(told.contains(&archive.segments[2]) && told.contains(&archive.segments[3]), "{told}");
     }
-    let suggested = Archive::suggestion(&archive.dry_run(&["--latest"]), "before");
+    let suggested = suggestion(&archive.dry_run(&["--latest"]), "before");
     let restored = restore(&archive.walden, &archive.major, archive.scratch.join("before"), &suggested);
     assert_eq!(restored.cluster.rows(), archive.marks[1].with(), "{suggested:?}");
     // A moment before the gap is reached as ever.
@@ -95,12 +95,12 @@ fn moments_outside_the_archive_are_refused_with_the_nearest_one() {
     let archive = archive("outside");
     let told = archive.dry_run(&["--time", "2020-01-01 00:00:00"]);
     assert!(told.contains("before the end of the oldest usable base backup"), "{told}");
-    let suggested = Archive::suggestion(&told, "after");
+    let suggested = suggestion(&told, "after");
     let restored = restore(&archive.walden, &archive.major, archive.scratch.join("after"), &suggested);
     assert_eq!(restored.cluster.rows(), archive.marks[0].before);
     let told = archive.dry_run(&["--time", "2999-01-01 00:00:00+00"]);
     assert!(told.contains("after the end of the archived WAL"), "{told}");
-    let suggested = Archive::suggestion(&told, "before");
+    let suggested = suggestion(&told, "before");
     let restored = restore(&archive.walden, &archive.major, archive.scratch.join("before"), &suggested);
     assert_eq!(restored.cluster.rows(), archive.marks[4].with());
     let told = archive.dry_run(&["--lsn", "FF/0"]);
@@ -126,7 +126,7 @@ fn a_target_that_is_not_in_the_archive_is_refused_before_anything_is_written() {
     for time in [&archive.marks[4].commit_time, &archive.cluster.sql("select now()")] {
         let told = archive.dry_run(&["--time", time]);
         assert!(told.contains("after the end of the archived WAL") && !told.contains("proven"), "{told}");
-        assert_eq!(Archive::suggestion(&told, "before"), ["--latest", "--timeline", "1"]);
+        assert_eq!(suggestion(&told, "before"), ["--latest", "--timeline", "1"]);
     }
 }
 
@@ -156,4 +156,58 @@ fn another_majors_programs_are_refused_before_anything_is_written() {
     let told = archive.walden.refused(1, super::arguments(&other, &data, &["--latest"]));
     assert!(told.contains("--pg-bin") && told.contains(&other.number.to_string()), "{told}");
     assert!(!data.exists());
+}
+
+each_major!(wal_written_at_minimal_level_is_not_replayed, minimal);
+
+/// While archiving was off, within one segment: no other sign of it is in the archive.
+fn minimal(major: Major) {
+    let scratch = Scratch::new("minimal");
+    let cluster = Cluster::builder(major.clone()).start(&scratch);
+    let (mut cluster, walden) = archiving(&scratch, cluster);
+    walden.expect_log("its records break off: WAL is written at wal_level = minimal");
+    cluster.open_ledger();
+    take_backup(&walden);
+    let before = cluster.mark("before");
+    let settings = |level: &str, archive: &str| {
+        format!(
+            "wal_level = {level}\narchive_mode = {archive}\nmax_wal_senders = {}\n",
+            if archive == "on" { 5 } else { 0 }
+        )
+    };
+    cluster.append_conf(&settings("minimal", "off"));
+    cluster.restart();
+    // The rows are written to the table's file only.
+    cluster.sql("begin; create table lost (n int); copy lost from program 'seq 1000'; commit");
+    cluster.append_conf(&settings("replica", "on"));
+    cluster.restart();
+    let behind = cluster.mark("behind");
+    let segment = cluster.archive_now();
+
+    let shown = walden.ok(["wal", "show", &segment]);
+    assert!(shown.contains("wal_level = minimal"), "{shown}");
+    let data = scratch.join("refused");
+    for target in [
+        vec!["--latest"],
+        vec!["--xid", &behind.xid],
+        vec!["--lsn", &behind.lsn_before],
+        vec!["--time", &behind.commit_time],
+    ] {
+        let told = walden.refused(4, arguments(&major, &data, &target));
+        assert!(told.contains(&segment) && told.contains("nearest reachable moment before"), "{target:?}: {told}");
+        assert!(!data.exists());
+    }
+    let told = walden.refused(4, ["restore", "--dry-run", "--xid", &behind.xid]);
+    let suggested = suggestion(&told, "before");
+    let restored = restore(&walden, &major, scratch.join("before"), &suggested);
+    assert_eq!(restored.cluster.rows(), before.with());
+
+    take_backup(&walden);
+    let later = cluster.mark("later");
+    cluster.archive_now();
+    let restored = restore(&walden, &major, scratch.join("later"), &["--xid", &later.xid]);
+    assert_eq!(
+        (restored.cluster.rows(), restored.cluster.sql("select count(*) from lost")),
+        (later.with(), "1000".into())
+    );
 }

@@ -88,8 +88,9 @@ fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused(
     assert_eq!([refused(&world, 96), refused(&world, 120)], [None, None]);
     for (mark, expected) in [
         ((1, 10 * SEGMENT, 105), Some(105)),
-        // Of before what is archived; behind it; another timeline's.
+        // Of before what is archived, also by a clock that was set back since; behind it; another timeline's.
         ((1, 9 * SEGMENT, 95), None),
+        ((1, 9 * SEGMENT, 130), None),
         ((1, 10 * SEGMENT + 8, 105), None),
         ((2, 9 * SEGMENT, 105), None),
     ] {
@@ -151,6 +152,18 @@ fn a_transaction_before_a_gap_is_found_behind_the_backup_there() {
 }
 
 #[test]
+fn a_transaction_behind_broken_wal_is_found_behind_a_later_backup() {
+    let mut world = simple();
+    world.broken = Some((1, 4, 4 * SEGMENT + 0x300));
+    for (xid, behind) in [(703, false), (709, true)] {
+        let plan = world.plan(&Request::new(Target::Xid(xid))).unwrap();
+        assert_eq!(plan.backup.id.to_string() == "20260101-000060Z", behind, "{xid}");
+    }
+    let refused = world.refused(&Request::new(Target::Xid(999)));
+    assert!(matches!(refused.reason, Reason::Broken { .. }), "it may be where nothing can be searched: {refused}");
+}
+
+#[test]
 fn broken_wal_is_the_end_only_where_all_wal_ends() {
     let mut world = simple();
     world.broken = Some((1, 7, 7 * SEGMENT + 0x300));
@@ -159,7 +172,8 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
         let refused = world.refused(&Request::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
-        assert_eq!(nearest.arguments, "--lsn 0/7000300 --exclusive --timeline 1");
+        assert_eq!(nearest.arguments, "--lsn 0/7000200 --timeline 1");
+        assert_eq!(world.plan(&nearest.request).unwrap().stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
     }
     assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
     world.broken = Some((1, 9, 9 * SEGMENT + 0x300));

@@ -339,7 +339,20 @@ impl World {
 
     /// Whether a mark proves that nothing behind the archived WAL ended by a time.
     fn is_quiet(&self, timeline: u32, end: u64, time: DateTime<Utc>) -> bool {
-        self.quiet.iter().any(|(of, lsn, until)| *of == timeline && *lsn <= end && time <= second(*until))
+        let records = self.records(timeline);
+        // Replay gets from it to the end.
+        let is_last = |lsn: u64| {
+            let last = records.iter().rev().find(|record| {
+                let is_commit = matches!(record.says, Says::Ended { committed: true, .. });
+                is_commit && record.end <= end
+            });
+            last.is_none_or(|last| {
+                let gap = (last.last_segment()..end / SEGMENT).any(|number| !self.kept(timeline, number));
+                gap || last.lsn < lsn
+            })
+        };
+        let counts = |mark: &&(u32, u64, u64)| mark.0 == timeline && mark.1 <= end && is_last(mark.1);
+        self.quiet.iter().filter(counts).any(|(_, _, until)| time <= second(*until))
     }
 
     /// Which backup, and where replay stops, if the target can be reached exactly.
