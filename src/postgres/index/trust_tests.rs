@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 
-use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
+use super::testing::{FIRST, MadeUp, Random, SIZE, Waiting, cluster, segment, store, store_history, summarize};
 use super::tests::{TIMELINE, archived, assert_same, indexed, seed, summaries};
-use super::update::{Scope, complete, decode, read_headers, update};
+use super::update::{Scope, complete, decode, list, read_headers, update};
 use super::*;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
 use crate::postgres::catalog::{Moments, Told, Unknown, load};
@@ -208,6 +208,28 @@ async fn what_comes_last_is_listed_however_many_folders_have_gaps() {
     }
     update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3 * 70);
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_while_two_list_makes_no_index_anew() {
+    let made = MadeUp::new(seed("two lists"), 1).segments();
+    let waiting = Arc::new(Waiting::default());
+    let cluster = cluster_in(waiting.clone()).await;
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    let (name, bytes, summary) = &made[0];
+    store(&cluster, *name, bytes, Some(summary)).await;
+    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    // One has listed the folders when another comes, which the other one lists.
+    *waiting.folder.lock().unwrap() = Some(cluster.layout.wal_folder());
+    let (slow, of) = (index.clone(), cluster.clone());
+    let slow = tokio::spawn(async move { list(&slow, &of, Scope::New).await });
+    waiting.listed.notified().await;
+    store(&cluster, segment(2, FIRST), bytes, Some(summary)).await;
+    assert!(!list(&index, &cluster, Scope::New).await.unwrap().anew);
+    waiting.go_on.notify_one();
+    assert!(!slow.await.unwrap().unwrap().anew);
+    let state = index.state().unwrap();
+    assert_eq!((state.segments, state.not_indexed), (2, 1), "what was indexed stays");
 }
 
 #[tokio::test]
