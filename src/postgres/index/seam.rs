@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::segment::{Place, add_commits, add_facts};
+use super::segment::{Place, add_commits, add_facts, widen_fresh};
 use super::{Index, int, rows};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::{Event, Seam, Stop, Summary, Tail, What, join};
@@ -66,7 +66,8 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
         Ok(Seam::Clean) => note(db, later, None)?,
         Ok(Seam::Crossed(crossing)) => {
             note(db, later, None)?;
-            add_facts(db, later, &crossing, None, true)?;
+            let fresh = add_facts(db, later, &crossing, None, true)?;
+            widen_fresh(db, later, fresh)?;
             add_commits(db, later, &crossing)?;
             rows::derive_all(index, db, later)?;
         }

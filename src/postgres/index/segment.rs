@@ -200,6 +200,19 @@ pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> R
     set("last_commit", summary.commits.last, ">")
 }
 
+/// Widens the range of transactions that may have ended in a segment without being named there.
+pub(super) fn widen_fresh(db: &Connection, place: Place, fresh: Option<(Xid, Xid)>) -> Result<()> {
+    let Some((from, to)) = fresh else { return Ok(()) };
+    let (timeline, number) = place.key();
+    let sql = "SELECT fresh_from, ended_newest FROM segment WHERE timeline = ?1 AND number = ?2";
+    let kept: (Option<Xid>, Option<Xid>) =
+        db.prepare_cached(sql)?.query_row(place.key(), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let fresh = (kept.0.map_or(from, |kept| older(kept, from)), kept.1.map_or(to, |kept| newer(kept, to)));
+    let sql = "UPDATE segment SET fresh_from = ?3, ended_newest = ?4 WHERE timeline = ?1 AND number = ?2";
+    db.prepare_cached(sql)?.execute(params![timeline, number, fresh.0, fresh.1])?;
+    add_to_block(db, place, None, Some(fresh))
+}
+
 /// Widens what the block of a segment holds.
 pub(super) fn add_to_block(
     db: &Connection,
