@@ -80,10 +80,10 @@ fn fill(index: &Index, timeline: u64, each: u64) {
     let begin = first(timeline, each);
     for from in (begin..begin + each).step_by(BATCH as usize) {
         let numbers = from..(from + BATCH).min(begin + each);
-        let archived =
-            |number| Archived { name: name(timeline, number), bytes: 4 << 20, stored_at: DateTime::UNIX_EPOCH };
+        let stored_at = DateTime::UNIX_EPOCH;
+        let archived = |number| Archived { name: name(timeline, number), bytes: 4 << 20, stored_at };
         index.list(&numbers.clone().map(archived).collect::<Vec<_>>()).expect("listed");
-        let summaries = numbers.map(|number| (name(timeline, number), Box::new(summary(timeline, number))));
+        let summaries = numbers.map(|number| (archived(number), Box::new(summary(timeline, number))));
         index.learn(&summaries.collect::<Vec<_>>()).expect("learned");
     }
 }

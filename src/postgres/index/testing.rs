@@ -17,9 +17,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
-use crate::storage::{
-    Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
-};
+use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 
 /// PostgreSQL 15.
 const MAGIC: u16 = 0xD110;

@@ -330,7 +330,8 @@ async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() 
     for (bytes, replacement) in [(101, &second), (100, &first)] {
         let replaced = Archived { bytes, ..archived(segment(1, at)) };
         index.list(&[replaced]).unwrap();
-        let summaries: Vec<_> = replacement.iter().map(|(name, one)| (*name, Box::new(one.clone()))).collect();
+        let listed = |name| if name == replaced.name { replaced } else { archived(name) };
+        let summaries: Vec<_> = replacement.iter().map(|(name, one)| (listed(*name), Box::new(one.clone()))).collect();
         index.learn(&summaries).unwrap();
         let anew = Index::temporary(&cluster).unwrap();
         anew.list(&[replaced]).unwrap();
@@ -340,6 +341,36 @@ async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() 
     }
     assert_eq!(facts(&index), before);
     assert_ne!(facts(&indexed(&cluster, &second, 30)), before);
+}
+
+#[tokio::test]
+async fn what_was_read_of_an_object_is_not_taken_for_what_replaced_it() {
+    let made = summaries(&MadeUp::new(seed("read"), 3).segments());
+    let (cluster, _) = cluster().await;
+    let later = |name| Archived { stored_at: DateTime::from_timestamp(1, 0).unwrap(), ..archived(name) };
+    let index = indexed(&cluster, &[made[0].clone(), made[2].clone()], 2);
+    let (name, summary) = &made[1];
+    index.list(&[archived(*name)]).unwrap();
+    // While it is read another one comes, of the same size.
+    let [read]: [Archived; 1] = index.not_indexed(None, 9).unwrap().try_into().unwrap();
+    index.list(&[later(*name)]).unwrap();
+    index.learn(&[(read, Box::new(summary.clone()))]).unwrap();
+    index.give_up(&read, "what it was cannot be read").unwrap();
+    let state = index.state().unwrap();
+    assert_eq!((state.not_indexed, state.unreadable), (1, 0));
+    let [read]: [Archived; 1] = index.not_indexed(None, 9).unwrap().try_into().unwrap();
+    index.learn(&[(read, Box::new(summary.clone()))]).unwrap();
+    assert_eq!(index.state().unwrap().not_indexed, 0);
+    // So with the edge of one that is known.
+    let known = index.dump();
+    index.lend(&archived(*name), summary).unwrap();
+    assert_eq!(index.dump(), known);
+    index.list(&[archived(*name)]).unwrap();
+    let forgotten = index.dump();
+    for one in [later(*name), archived(*name)] {
+        index.lend(&one, summary).unwrap();
+        assert_eq!(index.dump(), forgotten, "what it holds is not known yet");
+    }
 }
 
 #[tokio::test]
