@@ -122,6 +122,23 @@ async fn what_breaks_off_at_the_end_counts_up_to_there() {
     assert_eq!(found(until + 1), found(until));
 }
 
+#[tokio::test]
+async fn where_a_timeline_does_not_follow_on_its_parent_replay_ends() {
+    let (cluster, _) = cluster().await;
+    let made = summaries(&MadeUp::new(seed("seam"), 4).segments());
+    let other = summaries(&MadeUp::new(1, 4).segments());
+    let (second, fork) = (TimelineId(2), FIRST + 3);
+    for (first, follows) in [(&made[3].1, true), (&other[3].1, false)] {
+        let mut segments = made[..3].to_vec();
+        segments.push((segment(2, fork), first.clone()));
+        let index = indexed(&cluster, &segments, 2);
+        let told = index.check_seam(second, fork);
+        let broken = matches!(&told, Err(Unknown::Broken { segment: at, .. }) if *at == segment(2, fork));
+        assert!(if follows { told == Ok(()) } else { broken }, "{told:?}");
+        assert_eq!(unknown(&index, second, fork, fork + 1), None, "what lies before its first segment is left out");
+    }
+}
+
 /// As the store has it.
 async fn stored(cluster: &Cluster, name: SegmentName) -> Archived {
     let key = cluster.layout.wal(&WalFileName::Segment(name));
