@@ -83,7 +83,7 @@ impl Planning {
         let (mut looks, mut compared) = (0, self.index.is_none());
         loop {
             let facts = self.facts().await?;
-            let located = locate(&self.cluster, &self.moments(), &facts, request).await;
+            let located = locate(&self.cluster, &self.moments(), &facts, request, None).await;
             if !compared && depends_on_a_segment(&located) {
                 compared = true;
                 self.update_index(Scope::All).await?;

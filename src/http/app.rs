@@ -1,7 +1,7 @@
 //! What all routes share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,15 +13,15 @@ use super::restores::Restores;
 use super::status::Seen;
 use super::tokens::Tokens;
 use super::web::Sessions;
-use crate::error::{find, hints, one_line};
+use crate::error::{TooLong, find, hints, one_line, with_hint};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
+    ClusterDescription, EventId, Facts, Filter, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
+use crate::postgres::index::{FoundEvents, Index};
 use crate::postgres::restore::past;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
@@ -37,7 +37,10 @@ pub struct App {
     pub archive: Cluster,
     pub known: watch::Receiver<Known>,
     pub status: watch::Receiver<Option<Seen>>,
+    /// For lookups, which take milliseconds.
     pub index: Arc<Index>,
+    /// The same by another connection, for searches, which may take long.
+    pub search_index: Arc<Index>,
     pub restores: Restores,
     pub tokens: Tokens,
     pub sessions: Sessions,
@@ -47,6 +50,8 @@ pub struct App {
     /// After this an answer is given, whatever it is.
     pub longest: Duration,
     pub computing: Arc<Semaphore>,
+    /// One search at once: its connection is taken.
+    pub searching: Arc<Semaphore>,
 }
 
 impl App {
@@ -72,9 +77,10 @@ impl App {
     ) -> Result<Result<RecoveryPlan, Box<Unreachable>>, Problem> {
         let (archive, index, facts, request) =
             (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
+        let deadline = self.deadline();
         let locating = async move {
             let moments: Arc<dyn Moments + Send + Sync> = index.clone();
-            let located = locate(&archive, &moments, &facts, &request).await;
+            let located = locate(&archive, &moments, &facts, &request, Some(deadline)).await;
             if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
                 let segment = *segment;
                 // Else it is read again at the next look into all of the repository.
@@ -82,10 +88,7 @@ impl App {
             }
             located
         };
-        let decided = self
-            .apart(locating)
-            .await?
-            .map_err(|error| Problem::new(Kind::Unknown, one_line(&error)).hint(hints(&error).join("; ")))?;
+        let decided = self.apart(&self.computing, locating).await?.map_err(|error| not_found_out(&error))?;
         let Ok(mut plan) = decided else { return Ok(decided) };
         if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
             // Only an estimate depends on them.
@@ -98,20 +101,43 @@ impl App {
     /// An event; `None`: there is none of this id. Errors: the index cannot be read.
     pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
         let index = self.index.clone();
-        let found = self.compute(move || index.event(id)).await?;
-        found.map_err(|error| {
-            Problem::new(Kind::Unknown, format!("the index of the WAL cannot be read: {}", one_line(&error)))
+        self.read_index(&self.computing, move || index.event(id)).await
+    }
+
+    /// What happened. Errors: the index cannot be read, or not in time.
+    pub async fn events(&self, filter: Filter) -> Result<FoundEvents, Problem> {
+        let (index, deadline) = (self.search_index.clone(), self.deadline());
+        self.read_index(&self.searching, move || index.events_until(&filter, deadline)).await
+    }
+
+    /// When one part of an answer has to be there. A page has two of them, and is told what is missing.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.longest / 2
+    }
+
+    /// Reads the index on a thread of its own.
+    async fn read_index<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let read = self.apart(places, async { tokio::task::spawn_blocking(work).await }).await?;
+        read.map_err(|panicked| failed(&panicked))?.map_err(|error| match find::<TooLong>(&error) {
+            Some(_) => not_found_out(&error),
+            None => {
+                let hint = "the index can be deleted at any time, the service makes it anew when it starts";
+                not_found_out(&with_hint(error.context("the index of the WAL cannot be read"), hint))
+            }
         })
     }
 
-    /// Computes on a thread of its own.
-    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        self.apart(async { tokio::task::spawn_blocking(work).await }).await?.map_err(|panicked| failed(&panicked))
-    }
-
-    /// Works in a place of its own, which is taken until the work has ended, also when nobody waits for it any more.
-    async fn apart<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
-        let place = self.computing.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+    /// Works in one of the places, which is taken until the work has ended, also when nobody waits for it any more.
+    async fn apart<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = places.clone().acquire_owned().await.map_err(|error| failed(&error))?;
         let task = tokio::spawn(async move {
             let done = work.await;
             drop(place);
@@ -121,8 +147,32 @@ impl App {
     }
 }
 
+/// What could not be found out, or not in time.
+fn not_found_out(error: &anyhow::Error) -> Problem {
+    let kind = if find::<TooLong>(error).is_some() { Kind::Timeout } else { Kind::Unknown };
+    Problem::new(kind, one_line(error)).hint(hints(error).join("; "))
+}
+
 fn failed(error: &dyn std::fmt::Display) -> Problem {
     tracing::error!("an answer over HTTP could not be made: {error}");
     Problem::new(Kind::Unknown, format!("the answer could not be made: {error}"))
         .hint("ask again; the log of `walden serve` says more")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_told_apart_from_what_cannot_be_read() {
+        let slow = not_found_out(&with_hint(TooLong("the search").into(), "narrow it"));
+        assert_eq!(
+            (slow.status(), slow.detail(), slow.next()),
+            (StatusCode::GATEWAY_TIMEOUT, "the search takes too long", "narrow it")
+        );
+        let failed = not_found_out(&anyhow::anyhow!("no space"));
+        assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

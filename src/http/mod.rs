@@ -58,6 +58,8 @@ pub struct Service {
     pub indexing: indexing::Handle,
     /// What happened, to be asked: requests wait for no writing.
     pub index: Arc<Index>,
+    /// The same, for searches that may take long: nothing else waits for them.
+    pub search_index: Arc<Index>,
     /// The same, to be written.
     pub kept_index: Arc<Index>,
     pub durations: Durations,
@@ -116,6 +118,7 @@ fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::
         known,
         status,
         index: service.index,
+        search_index: service.search_index,
         restores,
         tokens: options.tokens,
         sessions: web::Sessions::default(),
@@ -124,6 +127,7 @@ fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::
         requests: app::Requests::default(),
         longest: timeout + service.queue_time,
         computing: Arc::new(Semaphore::new(COMPUTED_AT_ONCE)),
+        searching: Arc::new(Semaphore::new(1)),
     };
     (app, reader, watcher, fetch_owner)
 }

@@ -107,6 +107,7 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
             fetches: fetches.clone(),
             indexing: indexing.clone(),
             index: index_owner.reader().await?,
+            search_index: index_owner.reader().await?,
             kept_index: index_owner.index(),
             durations,
             timeout: options.timeout,

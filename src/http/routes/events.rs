@@ -9,9 +9,8 @@ use utoipa::IntoParams;
 
 use super::super::app::App;
 use super::super::dto::{Event, Events};
-use super::super::problem::{Kind, Problem};
+use super::super::problem::Problem;
 use super::{OfCluster, Query};
-use crate::error::one_line;
 use crate::postgres::catalog::{EventKind, Filter, parse_time};
 use crate::postgres::wal::Timestamp;
 
@@ -83,12 +82,7 @@ pub async fn events(
     _: OfCluster,
     Query(query): Query<EventQuery>,
 ) -> Result<Json<Events>, Problem> {
-    let (filter, index) = (query.filter()?, app.index.clone());
-    let found = app.compute(move || index.events(&filter)).await?;
-    let found = found.map_err(|error| {
-        let hint = "the index can be deleted at any time, the service makes it anew when it starts";
-        Problem::new(Kind::Unknown, format!("the index of the WAL cannot be read: {}", one_line(&error))).hint(hint)
-    })?;
+    let found = app.events(query.filter()?).await?;
     let indexed = app.status.borrow().as_ref().map(|seen| (&seen.status.indexing).into());
     let events = found.events.iter().map(Event::from).collect();
     Ok(Json(Events { indexed, events, more: found.more, overfull_segments: found.overfull_segments }))

@@ -58,6 +58,25 @@ async fn events_are_found_by_what_is_asked() {
 }
 
 #[tokio::test]
+async fn searches_for_events_hold_nothing_else_up() {
+    let door = &Door::with("", &ARCHIVED).await;
+    let search = || door.get("/v1/clusters/main/events");
+    // As by one that takes long, while more wait than are computed at once.
+    let busy = door.app.search_index.hold();
+    let others = async move {
+        let plan = door.get("/v1/clusters/main/recovery-target?lsn=0/200000").await;
+        let before = door.get("/v1/clusters/main/recovery-target?before=1-0-80B728-d16384").await;
+        drop(busy);
+        (plan.status, before.status)
+    };
+    let answers = tokio::join!(search(), search(), search(), search(), search(), others);
+    assert_eq!(answers.5, (StatusCode::OK, StatusCode::BAD_REQUEST), "there is no such event");
+    for answer in [answers.0, answers.1, answers.2, answers.3, answers.4] {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn what_the_service_stores_shows_before_the_repository_is_read_again() {
     let door = Door::with("", &ARCHIVED).await;
     let read_at = door.get("/v1/clusters/main/wal").await.json()["as_of"]["read_at"].clone();

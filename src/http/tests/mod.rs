@@ -152,7 +152,8 @@ impl Door {
             http: None,
         };
         let (indexing, index_owner) = indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
-        let (index, kept_index) = (index_owner.reader().await.unwrap(), index_owner.index());
+        let (index, search_index) = (index_owner.reader().await.unwrap(), index_owner.reader().await.unwrap());
+        let kept_index = index_owner.index();
         let (pushes, push_owner) =
             pushes::new(pusher(&cluster), indexing.clone(), &service_options, budget.clone(), durations.clone());
         tasks.spawn(index_owner.run());
@@ -172,6 +173,7 @@ impl Door {
             fetches,
             indexing,
             index,
+            search_index,
             kept_index,
             durations,
             timeout: LIMIT,

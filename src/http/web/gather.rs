@@ -13,7 +13,6 @@ use super::line::{self, Content, Line};
 use super::query::{Asked, PageQuery};
 use super::view::{Backup, Choose, Events, Outcome, Page, Plan, Refused, stretches};
 use super::words::When;
-use crate::error::one_line;
 use crate::postgres::catalog::{EventTarget, Filter, Request, Target};
 use crate::postgres::index::FoundEvents;
 
@@ -31,7 +30,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         None
     });
     let filter = query.filter(shown.as_ref());
-    let (events, problem) = events(app, filter, &mut wrong).await?;
+    let (events, problem) = events(app, filter, &mut wrong).await;
     let (mut outcome, chosen) = planned(app, &read, &query, &mut wrong).await?;
     if let (None, Some(what)) = (&outcome, &wrong) {
         outcome = Some(Outcome::Problem { what: what.clone(), hint: String::new() });
@@ -76,21 +75,18 @@ async fn events(
     app: &Arc<App>,
     filter: Result<Filter, String>,
     wrong: &mut Option<String>,
-) -> Result<(FoundEvents, Option<String>), Problem> {
+) -> (FoundEvents, Option<String>) {
     let filter = match filter {
         Ok(filter) => filter,
         Err(error) => {
             wrong.get_or_insert(error.clone());
-            return Ok((FoundEvents::default(), Some(error)));
+            return (FoundEvents::default(), Some(error));
         }
     };
-    let index = app.index.clone();
-    Ok(match app.compute(move || index.events(&filter)).await? {
+    match app.events(filter).await {
         Ok(found) => (found, None),
-        Err(error) => {
-            (FoundEvents::default(), Some(format!("the index of the WAL cannot be read: {}", one_line(&error))))
-        }
-    })
+        Err(problem) => (FoundEvents::default(), Some(format!("{}: {}", problem.detail(), problem.next()))),
+    }
 }
 
 async fn planned(

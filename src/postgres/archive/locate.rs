@@ -1,21 +1,23 @@
 //! Plans a restore: asks the planner, looks into the segments that it asks about, and asks again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::summarize::{look, summary_of};
-use crate::error::with_hint;
+use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
     Answers, Facts, Known, Moments, RecoveryPlan, Request, Stuck, Unknown, Unreachable, plan,
 };
 use crate::postgres::cluster::Cluster;
 
-/// The plan for a request, or why the target cannot be reached exactly. Errors: what decides is [`Unknown`] or cannot be
-/// read, or the store did not answer.
+/// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is looked
+/// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
 pub async fn locate(
     cluster: &Cluster,
     moments: &Arc<dyn Moments + Send + Sync>,
     facts: &Arc<Facts>,
     request: &Request,
+    deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
     let mut answers = Answers::default();
     loop {
@@ -30,6 +32,10 @@ pub async fn locate(
         match planned {
             Ok(plan) => return Ok(Ok(plan)),
             Err(Stuck::Refused(refused)) => return Ok(Err(refused)),
+            Err(Stuck::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                let error = TooLong("finding the place of the target in the WAL");
+                return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
+            }
             Err(Stuck::Ask(question)) => {
                 let seen = look(cluster, &question).await?;
                 answers.add(*question, seen);
@@ -49,4 +55,44 @@ async fn not_known(cluster: &Cluster, unknown: Unknown) -> anyhow::Error {
     }
     let hint = "try again, for the index catches up with the repository; `--latest` and `--immediate` need no index";
     with_hint(anyhow::Error::new(unknown).context(what), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::error::find;
+    use crate::postgres::archive::testing::{PgWal, SEGMENT, cluster_in, pusher};
+    use crate::postgres::catalog::{BackupDescription, NoIndex, Target, WalRanges, testing::backup};
+    use crate::postgres::types::Lsn;
+    use crate::storage::MemoryStorage;
+
+    #[tokio::test]
+    async fn behind_the_deadline_no_segment_is_looked_into() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        let wal = PgWal::new();
+        let segment = "000000010000000000000002";
+        pusher(&cluster).push(&wal.segment(segment, 3)).await.unwrap();
+        let mut ranges = WalRanges::new(cluster.description.segment_size);
+        ranges.add(segment.parse().unwrap(), 10, chrono::DateTime::UNIX_EPOCH);
+        let begin = 2 * SEGMENT as u64;
+        let (start_lsn, stop_lsn) = (Lsn(begin + 0x28), Lsn(begin + 0x100));
+        let facts = Facts {
+            cluster: "main".parse().unwrap(),
+            backups: vec![BackupDescription { start_lsn, stop_lsn, ..backup("20260101-000000Z") }],
+            damaged_backups: BTreeMap::new(),
+            unfinished_backups: Vec::new(),
+            ranges,
+            histories: BTreeMap::new(),
+            damaged_histories: BTreeMap::new(),
+            quiet: Default::default(),
+        };
+        let (facts, moments): (_, Arc<dyn Moments + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
+        let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));
+        let ask = async |deadline| locate(&cluster, &moments, &facts, &request, deadline).await;
+        let error = ask(Some(Instant::now())).await.unwrap_err();
+        assert!(find::<TooLong>(&error).is_some(), "{error:#}");
+        assert!(ask(None).await.is_ok());
+    }
 }

@@ -81,6 +81,11 @@ impl EventKind {
         }
     }
 
+    /// Whether it happened to a relation.
+    pub fn is_of_relation(self) -> bool {
+        self.removes_files() || matches!(self, Self::Delete | Self::Update)
+    }
+
     /// Whether it took away a relation's file.
     pub fn removes_files(self) -> bool {
         matches!(self, Self::Drop | Self::Truncate | Self::Rewrite)

@@ -35,6 +35,11 @@ pub trait Moments {
     /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before
     /// that counts.
     fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+
+    /// Whether replay gets into a segment from the one before, which for the first of a timeline is the parent's:
+    /// [`Unknown::Broken`] if it is known that it does not. The other questions leave out what lies before their first
+    /// segment, but tell whether what crosses into that one is known.
+    fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown>;
 }
 
 /// A restore point, or a segment that may have one. They are told by segment, ascending.
@@ -102,6 +107,10 @@ impl Moments for NoIndex {
     }
 
     fn last_commit(&self, _: TimelineId, _: u64, _: u64) -> Result<Option<Commit>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn check_seam(&self, _: TimelineId, _: u64) -> Result<(), Unknown> {
         Err(Unknown::NoIndex)
     }
 }

@@ -129,6 +129,22 @@ impl<'a> Search<'a> {
                 self.broken(segment, lsn)?;
             }
         }
+        self.check_forks(place.until)
+    }
+
+    /// Refuses a line on which a timeline does not follow on its parent, in the segments before a number. That is damage
+    /// also at the end of all WAL: the server that began the timeline had what lies before.
+    fn check_forks(&self, until: u64) -> Searched<()> {
+        let stretches: Vec<_> = self.stretches(self.number(self.from)).collect();
+        for pair in stretches.windows(2) {
+            let ((parent, ..), (timeline, first, _)) = (pair[0], pair[1]);
+            if first < until
+                && let Err(Unknown::Broken { segment, lsn }) = self.known.moments.check_seam(timeline, first)
+            {
+                let lsn = lsn.min(segment.start(self.size()));
+                return Err(Refusal::broken(segment, lsn, parent).into());
+            }
+        }
         Ok(())
     }
 
@@ -154,6 +170,7 @@ impl<'a> Search<'a> {
     /// Until when it is proven that everything that ended is archived and can be replayed; `None` when nothing later than
     /// what is archived is proven.
     pub fn quiet_until(&self) -> Searched<Option<DateTime<Utc>>> {
+        self.check_forks(self.end())?;
         let archived = self.path.start(self.reach.first_missing);
         let last = self.stretches(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {

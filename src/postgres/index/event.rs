@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_int;
+use std::time::Instant;
 
-use rusqlite::{Connection, Result, Row, params};
+use rusqlite::{Connection, ErrorCode, Result, Row, params};
 
 use super::exact::{self, OfDatabase};
 use super::name::{self, Held};
 use super::segment::{PG_CLASS, number};
 use super::{Index, int, seam, uint};
+use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
@@ -31,10 +34,25 @@ pub struct FoundEvents {
 impl Index {
     /// Events by time. Errors: the index cannot be read.
     pub fn events(&self, filter: &Filter) -> anyhow::Result<FoundEvents> {
+        Ok(self.search(&self.connection(), filter)?)
+    }
+
+    /// The same, if it can be had by a deadline. Errors: also [`TooLong`].
+    pub fn events_until(&self, filter: &Filter, deadline: Instant) -> anyhow::Result<FoundEvents> {
         let db = self.connection();
-        let reader = Reader::new(self, &db)?;
+        let bound = Bound::new(&db, deadline)?;
+        self.search(bound.0, filter).map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => {
+                with_hint(TooLong("the search for events").into(), "narrow it by time or kind, or ask for fewer events")
+            }
+            _ => error.into(),
+        })
+    }
+
+    fn search(&self, db: &Connection, filter: &Filter) -> Result<FoundEvents> {
+        let reader = Reader::new(self, db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
-        let overfull_segments = exact::overfull_segments(&db, filter)?;
+        let overfull_segments = exact::overfull_segments(db, filter)?;
         let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
         let mut select = db.prepare_cached(&format!(
             "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
@@ -44,7 +62,7 @@ impl Index {
         let until = filter.until.map_or(i64::MAX, |time| time.0);
         let mut rows = select.query(params![since, until, kinds(filter), int(filter.least_rows())])?;
         'rows: while let Some(row) = rows.next()? {
-            for event in reader.events(&Stored::read(row)?)?.into_iter().filter(|event| filter.wants(event)) {
+            for event in reader.events(&Stored::read(row)?, &|event| filter.wants(event))? {
                 if found.events.len() >= most {
                     found.more = true;
                     break 'rows;
@@ -67,8 +85,8 @@ impl Index {
         for timeline in reader.timelines_from(id.timeline) {
             let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
             while let Some(row) = rows.next()? {
-                let events = reader.events(&Stored::read(row)?)?;
-                if let Some(event) = events.into_iter().find(|event| event.id == id) {
+                let events = reader.events(&Stored::read(row)?, &|event| event.id == id)?;
+                if let Some(event) = events.into_iter().next() {
                     return Ok(Some(event));
                 }
             }
@@ -77,12 +95,34 @@ impl Index {
     }
 }
 
+/// Instructions of SQLite's between two looks at the clock: some microseconds.
+const INSTRUCTIONS: c_int = 1000;
+
+/// A connection whose statements fail from a deadline on.
+struct Bound<'a>(&'a Connection);
+
+impl<'a> Bound<'a> {
+    fn new(db: &'a Connection, deadline: Instant) -> Result<Self> {
+        db.progress_handler(INSTRUCTIONS, Some(move || Instant::now() >= deadline))?;
+        Ok(Self(db))
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        // It could be set, so it can be taken away.
+        let _ = self.0.progress_handler(0, None::<fn() -> bool>);
+    }
+}
+
 const SELECT: &str = "SELECT timeline, number, lsn, end_lsn, commit_lsn, kind, time, xid, tablespace, database, file, \
                       rows, rows_from, label, detail FROM event";
 
 /// Of which kinds there may be a row, as bits: what removed files is told apart later.
 fn kinds(filter: &Filter) -> i64 {
-    let wanted = |kind: &EventKind| filter.kinds.is_empty() || filter.kinds.contains(kind);
+    let wanted = |kind: &EventKind| {
+        (filter.kinds.is_empty() || filter.kinds.contains(kind)) && (filter.relation.is_none() || kind.is_of_relation())
+    };
     EventKind::ALL.iter().filter(|kind| wanted(kind)).fold(0, |bits, kind| {
         let stored = if kind.removes_files() { EventKind::Drop } else { *kind };
         bits | 1 << stored as i64
@@ -137,6 +177,9 @@ impl Stored {
     }
 }
 
+/// Which events are wanted. How exact an event is, and the name of its database, come later.
+type Wanted<'a> = &'a dyn Fn(&FoundEvent) -> bool;
+
 /// Makes events of rows.
 struct Reader<'a> {
     index: &'a Index,
@@ -161,21 +204,36 @@ impl<'a> Reader<'a> {
         self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
-    /// The events of a row; none for the copy of another timeline's that is there itself.
-    fn events(&self, stored: &Stored) -> Result<Vec<FoundEvent>> {
+    /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
+    /// comes first, for it costs little; how exact that is may take thousands of lookups.
+    fn events(&self, stored: &Stored, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
         let owner = self.line(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
         }
         if stored.detail.is_some() {
-            return self.removals(stored, owner);
+            return self.removals(stored, owner, wanted);
         }
         let mut event = self.base(stored, owner, stored.kind, stored.file.number);
         match stored.kind {
             EventKind::Delete | EventKind::Update => {
-                event.exact = exact::has_all_rows(self.index, self.db, stored)?;
                 let relation = self.relation(stored.file, owner, stored.lsn)?;
                 event.describe(stored.file, relation.as_ref());
+            }
+            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+                event.id.number = stored.file.database;
+                // initdb's.
+                event.minor = stored.file.database < FIRST_NORMAL;
+            }
+            EventKind::RestorePoint => event.id.number = 1,
+            _ => {}
+        }
+        if !wanted(&event) {
+            return Ok(Vec::new());
+        }
+        match stored.kind {
+            EventKind::Delete | EventKind::Update => {
+                event.exact = exact::has_all_rows(self.index, self.db, stored)?;
             }
             EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
                 match exact::of_database(self.index, self.db, stored)? {
@@ -183,11 +241,7 @@ impl<'a> Reader<'a> {
                     OfDatabase::Unsure => event.exact = false,
                     OfDatabase::Nothing => return Ok(Vec::new()),
                 }
-                event.id.number = stored.file.database;
-                // initdb's.
-                event.minor = stored.file.database < FIRST_NORMAL;
             }
-            EventKind::RestorePoint => event.id.number = 1,
             _ => {}
         }
         self.name_database(&mut event, owner, stored.file.database)?;
@@ -218,10 +272,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn removals(&self, stored: &Stored, owner: TimelineId) -> Result<Vec<FoundEvent>> {
+    fn removals(&self, stored: &Stored, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
         let RemovedFiles { files, relations, cut, major } =
             seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
+        let mut names = HashMap::new();
+        for file in &files {
+            names.insert(*file, self.relation(*file, owner, stored.lsn)?);
+        }
+        let name_of = |file: RelFileLocator| names.get(&file).cloned().flatten();
+        let event_of = |kind: EventKind, file: RelFileLocator, relation: Option<&Relation>| {
+            let mut event = self.base(stored, owner, kind, file.number);
+            event.describe(file, relation);
+            event
+        };
         let created = self.created(stored)?;
+        // Without a new file nothing was emptied or rewritten.
+        let removing = [EventKind::Drop, EventKind::Truncate, EventKind::Rewrite];
+        let kinds = if created.is_empty() { &removing[..1] } else { &removing[..] };
+        let may_be_wanted = |file: &RelFileLocator| {
+            let relation = name_of(*file);
+            kinds.iter().any(|kind| wanted(&event_of(*kind, *file, relation.as_ref())))
+        };
+        if !files.iter().any(may_be_wanted) {
+            return Ok(Vec::new());
+        }
         let trace = exact::trace(self.index, self.db, stored, stored.number)?;
         let class_deletes = match self.class_deletes(stored)? {
             0 => {
@@ -232,18 +306,14 @@ impl<'a> Reader<'a> {
         };
         let whole = trace.has_all_files();
         let removal = Removal { files, relations, cut, major, created, whole, class_deletes };
-        let mut names = HashMap::new();
-        for file in &removal.files {
-            names.insert(*file, self.relation(*file, owner, stored.lsn)?);
-        }
-        let name_of = |file: RelFileLocator| names.get(&file).cloned().flatten();
         let mut events = Vec::new();
         for removed in removal.relations(&name_of) {
-            let mut event = self.base(stored, owner, removed.kind, removed.file.number);
-            event.exact = removed.exact;
-            event.describe(removed.file, removed.relation.as_ref());
-            self.name_database(&mut event, owner, removed.file.database)?;
-            events.push(event);
+            let mut event = event_of(removed.kind, removed.file, removed.relation.as_ref());
+            if wanted(&event) {
+                event.exact = removed.exact;
+                self.name_database(&mut event, owner, removed.file.database)?;
+                events.push(event);
+            }
         }
         Ok(events)
     }

@@ -1,7 +1,7 @@
 //! What the index says of events where summaries left something out, and of databases.
 
-use super::testing::{FIRST, SIZE, cluster, segment, summarize};
-use super::tests::indexed;
+use super::testing::{FIRST, Random, SIZE, cluster, segment, summarize};
+use super::tests::{assert_same, indexed, seed};
 use super::*;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, Moments, Point};
 use crate::postgres::types::Lsn;
@@ -86,6 +86,53 @@ async fn restore_points_that_a_summary_left_out_are_told_by_their_segment() {
     assert_eq!(found.events[0].lsn, Lsn(lsns[0][0]));
     let later = Filter { since: Some(crate::postgres::wal::Timestamp(i64::MAX)), ..Filter::default() };
     assert_eq!(index.events(&later).unwrap().overfull_segments, 1, "without a time it may be of any");
+}
+
+/// Segments that each end some transactions; into the one `at` there crosses the commit of transaction 1000 with
+/// subtransactions 1001 to 1200, more than a summary names.
+fn crossed_by_many(count: u64, at: u64) -> Vec<(SegmentName, Summary)> {
+    let mut wal = Writer::new(0xD110, SIZE, FIRST * SIZE);
+    for number in FIRST..FIRST + count {
+        let begin = if number < FIRST + at { 500 } else { 1300 };
+        for xid in 0..5 {
+            wal.write(&ends(begin + 5 * (number - FIRST) as u32 + xid, 0));
+        }
+        let end = (number + 1) * SIZE;
+        while wal.position() + 400 < end {
+            let image = if wal.position() + 8400 < end { 7000 } else { 40 };
+            let block = Some((1, vec![1; image]));
+            wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, block, ..Draft::default() });
+        }
+        if number + 1 == FIRST + at {
+            let subxids: Vec<u32> = (1001..=1200).collect();
+            let main = [5_000_000i64.to_le_bytes().to_vec(), words(&[1 << 1, 200]), words(&subxids)].concat();
+            wal.write(&Draft { main, info: 0x80, ..ends(1000, 0) });
+        }
+        while wal.position() < end {
+            wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, block: Some((1, vec![1; 40])), ..Draft::default() });
+        }
+    }
+    let whole = wal.bytes.chunks_exact(SIZE as usize).zip(FIRST..);
+    whole.take(count as usize).map(|(bytes, n)| (segment(1, n), summarize(bytes, n))).collect()
+}
+
+#[tokio::test]
+async fn a_segment_into_which_a_commit_of_many_subtransactions_crosses_is_looked_into_for_each() {
+    let (cluster, _) = cluster().await;
+    let (count, at) = (WINDOW + 4, WINDOW + 2);
+    let mut segments = crossed_by_many(count, at);
+    assert!(segments.iter().all(|(_, summary)| summary.stop.is_none()));
+    let mut random = Random(seed("subtransactions"));
+    let expected = indexed(&cluster, &segments, 3).dump();
+    for batch in 1..4 {
+        let index = indexed(&cluster, &segments, batch);
+        assert_same(&expected, &index.dump());
+        for xid in 1000..=1200 {
+            let found = index.ending(xid, TIMELINE, FIRST, FIRST + count).unwrap().found;
+            assert_eq!(found, [FIRST + at], "transaction {xid}");
+        }
+        random.shuffle(&mut segments);
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ pub(super) async fn list(
     scope: Scope,
 ) -> anyhow::Result<Option<Vec<TimelineId>>> {
     let cleared = on_index(index, |index| index.cleared()).await?;
+    // Before the listing: others list, too, and what they note meanwhile may have come after it.
+    let known = on_index(index, |index| index.folders()).await?;
     let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_folder()).await?;
     let (mut folders, mut histories) = (Vec::new(), Vec::new());
     for entry in &entries {
@@ -55,7 +57,6 @@ pub(super) async fn list(
         }
     }
     read_histories(index, cluster, &histories).await?;
-    let known = on_index(index, |index| index.folders()).await?;
     if known.keys().any(|folder| !folders.contains(folder)) {
         return Ok(None);
     }

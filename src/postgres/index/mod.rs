@@ -15,6 +15,8 @@ mod prune;
 mod ranges;
 mod rows;
 mod seam;
+#[cfg(test)]
+mod search_tests;
 mod segment;
 mod state;
 #[cfg(test)]
@@ -113,6 +115,12 @@ impl Index {
     /// Where it is kept; `None` for a temporary one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Nothing is answered until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized {
+        self.connection()
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

@@ -107,6 +107,18 @@ impl Moments for Index {
             }
         })
     }
+
+    fn check_seam(&self, timeline: TimelineId, number: u64) -> Answer<()> {
+        self.ask(|db| {
+            let sql = "SELECT seam_stop FROM segment WHERE timeline = ?1 AND number = ?2";
+            let bounds = params![timeline.0, int(number)];
+            let stop = db.prepare_cached(sql)?.query_row(bounds, |row| seam::lsn(row, 0)).optional()?;
+            match stop.flatten() {
+                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn }),
+                None => Ok(()),
+            }
+        })
+    }
 }
 
 /// No segment has a number beyond this, and SQLite sorts it rightly.

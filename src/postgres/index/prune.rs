@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{PG_CLASS, Place, add_to_block, newer, number};
+use super::segment::{PG_CLASS, Place, newer, number, widen_fresh};
 use super::{WINDOW, int};
 use crate::postgres::catalog::{FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::wal::Xid;
@@ -62,12 +62,6 @@ fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
     let gone = delete.query_map(params![timeline, number, window], |row| row.get::<_, Xid>(0))?;
     // The oldest is that closest to the window.
     let oldest = gone.collect::<Result<Vec<Xid>>>()?.into_iter().min_by_key(|xid| xid.wrapping_sub(window));
-    let mut update = db.prepare_cached(
-        "UPDATE segment SET pruned = 1, fresh_from = coalesce(?3, fresh_from) \
-         WHERE timeline = ?1 AND number = ?2 RETURNING fresh_from, ended_newest",
-    )?;
-    let fresh = update.query_row(params![timeline, number, oldest], |row| {
-        Ok(row.get::<_, Option<Xid>>(0)?.zip(row.get::<_, Option<Xid>>(1)?))
-    })?;
-    add_to_block(db, place, None, fresh)
+    db.prepare_cached("UPDATE segment SET pruned = 1 WHERE timeline = ?1 AND number = ?2")?.execute(place.key())?;
+    widen_fresh(db, place, oldest.map(|oldest| (oldest, oldest)))
 }

@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::segment::{Place, add_commits, add_facts};
-use super::{Index, int, rows};
-use crate::postgres::types::{Lsn, SegmentName, TimelineId};
+use super::segment::{Place, add_commits, add_facts, widen_fresh};
+use super::{Archived, Index, int, rows};
+use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Event, Seam, Stop, Summary, Tail, What, join};
 
 /// What a summary's neighbours need of it.
@@ -66,7 +66,8 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
         Ok(Seam::Clean) => note(db, later, None)?,
         Ok(Seam::Crossed(crossing)) => {
             note(db, later, None)?;
-            add_facts(db, later, &crossing, None, true)?;
+            let fresh = add_facts(db, later, &crossing, None, true)?;
+            widen_fresh(db, later, fresh)?;
             add_commits(db, later, &crossing)?;
             rows::derive_all(index, db, later)?;
         }
@@ -112,7 +113,7 @@ fn put_edge(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
         tail: summary.tail.clone(),
         ..Summary::default()
     };
-    let sql = "INSERT OR IGNORE INTO edge (timeline, number, summary) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT OR REPLACE INTO edge (timeline, number, summary) VALUES (?1, ?2, ?3)";
     db.prepare_cached(sql)?.execute(params![timeline, number, json(&edge)?])?;
     Ok(())
 }
@@ -142,18 +143,16 @@ fn drop_joined(db: &Connection, place: Place) -> Result<()> {
 
 impl Index {
     /// Segments that are known, but whose edge is needed once more: by one that follows on another timeline.
-    pub(super) fn edges_wanted(&self) -> anyhow::Result<Vec<SegmentName>> {
+    pub(super) fn edges_wanted(&self) -> anyhow::Result<Vec<Archived>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
-            "SELECT before.timeline, before.number FROM edge CROSS JOIN segment AS later USING (timeline, number) \
+            "SELECT before.timeline, before.number, before.bytes, before.stored_at \
+             FROM edge CROSS JOIN segment AS later USING (timeline, number) \
              CROSS JOIN segment AS before ON before.timeline = later.previous AND before.number = later.number - 1 \
              WHERE later.joined = 0 AND before.state = 1 AND NOT EXISTS (SELECT 1 FROM edge AS own \
                  WHERE own.timeline = before.timeline AND own.number = before.number)",
         )?;
-        let wanted = select.query_map([], |row| Ok((row.get(0)?, super::segment::number(row, 1)?)))?;
-        Ok(wanted
-            .map(|found| found.map(|(timeline, number)| self.name(TimelineId(timeline), number)))
-            .collect::<Result<_>>()?)
+        Ok(select.query_map([], |row| self.archived(row))?.collect::<Result<_>>()?)
     }
 }
 

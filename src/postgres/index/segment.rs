@@ -88,11 +88,14 @@ impl Index {
         forget::forget(self, db, &replaced)
     }
 
-    /// Puts in what listed segments hold; those that are in it already are passed over.
-    pub fn learn(&self, segments: &[(SegmentName, Box<Summary>)]) -> anyhow::Result<()> {
+    /// Puts in what listed segments hold. Those that are in it already are passed over, and those that were replaced
+    /// since they were listed as they are given.
+    pub fn learn(&self, segments: &[(Archived, Box<Summary>)]) -> anyhow::Result<()> {
         self.change(|db| {
-            for (name, summary) in segments {
-                self.add(db, self.place(*name), summary)?;
+            for (read, summary) in segments {
+                if self.is_still(db, read)? {
+                    self.add(db, self.place(read.name), summary)?;
+                }
             }
             Ok(())
         })
@@ -106,19 +109,44 @@ impl Index {
         })
     }
 
-    /// Notes that what a segment holds cannot be read.
-    pub fn give_up(&self, name: SegmentName, why: &str) -> anyhow::Result<()> {
-        let (timeline, number) = self.place(name).key();
+    /// Notes that what a segment holds cannot be read, unless it was replaced since.
+    pub fn give_up(&self, read: &Archived, why: &str) -> anyhow::Result<()> {
+        let (timeline, number) = self.place(read.name).key();
         self.change(|db| {
-            let sql = "UPDATE segment SET state = 2, why = ?3 WHERE timeline = ?1 AND number = ?2 AND state <> 1";
-            db.prepare_cached(sql)?.execute(params![timeline, number, why])?;
+            if self.is_still(db, read)? {
+                let sql = "UPDATE segment SET state = 2, why = ?3 WHERE timeline = ?1 AND number = ?2 AND state <> 1";
+                db.prepare_cached(sql)?.execute(params![timeline, number, why])?;
+            }
             Ok(())
         })
     }
 
     /// Lends the edge of a segment that is joined already, for one that follows it on another timeline.
-    pub(super) fn lend(&self, name: SegmentName, summary: &Summary) -> anyhow::Result<()> {
-        self.change(|db| Ok(seam::lend(self, db, self.place(name), summary)?))
+    pub(super) fn lend(&self, read: &Archived, summary: &Summary) -> anyhow::Result<()> {
+        let place = self.place(read.name);
+        self.change(|db| {
+            let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND state = 1";
+            if self.is_still(db, read)? && db.prepare_cached(sql)?.exists(place.key())? {
+                seam::lend(self, db, place, summary)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether a segment's object is the one that was read: another may have been listed meanwhile.
+    fn is_still(&self, db: &Connection, read: &Archived) -> Result<bool> {
+        let (timeline, number) = self.place(read.name).key();
+        let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND bytes = ?3 AND stored_at = ?4";
+        let key = params![timeline, number, int(read.bytes), read.stored_at.timestamp_micros()];
+        db.prepare_cached(sql)?.exists(key)
+    }
+
+    /// A segment from a row of its timeline, number, bytes and time.
+    pub(super) fn archived(&self, row: &rusqlite::Row<'_>) -> Result<Archived> {
+        let (name, stored_at) = (self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get(3)?);
+        let stored_at =
+            DateTime::from_timestamp_micros(stored_at).ok_or(rusqlite::Error::IntegralValueOutOfRange(3, stored_at))?;
+        Ok(Archived { name, bytes: uint(row.get(2)?), stored_at })
     }
 
     fn place(&self, name: SegmentName) -> Place {
@@ -198,6 +226,19 @@ pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> R
     };
     set("first_commit", summary.commits.first, "<")?;
     set("last_commit", summary.commits.last, ">")
+}
+
+/// Widens the range of transactions that may have ended in a segment without being named there.
+pub(super) fn widen_fresh(db: &Connection, place: Place, fresh: Option<(Xid, Xid)>) -> Result<()> {
+    let Some((from, to)) = fresh else { return Ok(()) };
+    let (timeline, number) = place.key();
+    let sql = "SELECT fresh_from, ended_newest FROM segment WHERE timeline = ?1 AND number = ?2";
+    let kept: (Option<Xid>, Option<Xid>) =
+        db.prepare_cached(sql)?.query_row(place.key(), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let fresh = (kept.0.map_or(from, |kept| older(kept, from)), kept.1.map_or(to, |kept| newer(kept, to)));
+    let sql = "UPDATE segment SET fresh_from = ?3, ended_newest = ?4 WHERE timeline = ?1 AND number = ?2";
+    db.prepare_cached(sql)?.execute(params![timeline, number, fresh.0, fresh.1])?;
+    add_to_block(db, place, None, Some(fresh))
 }
 
 /// Widens what the block of a segment holds.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde::{Deserialize, Serialize};
 
 use super::segment::number;
-use super::{Index, int};
+use super::{Archived, Index, int};
 use crate::postgres::types::{SegmentName, TimelineId};
 
 /// How far the index is.
@@ -68,20 +68,14 @@ impl Index {
     }
 
     /// Segments that are listed and not indexed, ascending, at most so many, after one.
-    pub(super) fn not_indexed(
-        &self,
-        after: Option<SegmentName>,
-        most: usize,
-    ) -> anyhow::Result<Vec<(SegmentName, u64)>> {
+    pub(super) fn not_indexed(&self, after: Option<SegmentName>, most: usize) -> anyhow::Result<Vec<Archived>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
-            "SELECT timeline, number, bytes FROM segment WHERE state = 0 AND (timeline, number) > (?1, ?2) \
+            "SELECT timeline, number, bytes, stored_at FROM segment WHERE state = 0 AND (timeline, number) > (?1, ?2) \
              ORDER BY timeline, number LIMIT ?3",
         )?;
         let after = after.map_or((0, -1), |name| (name.timeline.0, int(name.number(self.size))));
-        let found = select.query_map(params![after.0, after.1, most as i64], |row| {
-            Ok((self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get::<_, i64>(2)? as u64))
-        })?;
+        let found = select.query_map(params![after.0, after.1, most as i64], |row| self.archived(row))?;
         Ok(found.collect::<Result<_>>()?)
     }
 

@@ -1,9 +1,14 @@
 //! An archive of WAL made up at random, and what truly happened in it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::DateTime;
+use tokio::sync::Notify;
 
 use crate::codec::seal;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
@@ -12,7 +17,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
-use crate::storage::{MemoryStorage, PutMode};
+use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 
 /// PostgreSQL 15.
 const MAGIC: u16 = 0xD110;
@@ -236,4 +241,50 @@ pub async fn store_history(cluster: &Cluster, timeline: u32, content: &str) {
 async fn put(cluster: &Cluster, name: &WalFileName, object: Vec<u8>) {
     let key = cluster.layout.wal(name);
     let _ = cluster.repository.storage().put(&key, object.into(), PutMode::CreateOnly).await.unwrap();
+}
+
+/// A store that waits when it has listed a folder.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    inner: MemoryStorage,
+    /// It waits after the next listing of this one.
+    pub folder: Mutex<Option<String>>,
+    pub listed: Notify,
+    pub go_on: Notify,
+}
+
+#[async_trait]
+impl Storage for Waiting {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        self.inner.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        let page = self.inner.list(folder, after).await;
+        if self.folder.lock().unwrap().take_if(|wanted| wanted == folder).is_some() {
+            self.listed.notify_one();
+            self.go_on.notified().await;
+        }
+        page
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.inner.delete(key).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.inner.sweep(age).await
+    }
 }

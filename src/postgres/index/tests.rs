@@ -23,7 +23,7 @@ pub(super) fn indexed(cluster: &Cluster, segments: &[(SegmentName, Summary)], ba
     let index = Index::temporary(cluster).unwrap();
     for batch in segments.chunks(batch) {
         index.list(&batch.iter().map(|(name, _)| archived(*name)).collect::<Vec<_>>()).unwrap();
-        let batch: Vec<_> = batch.iter().map(|(name, summary)| (*name, Box::new(summary.clone()))).collect();
+        let batch: Vec<_> = batch.iter().map(|(name, summary)| (archived(*name), Box::new(summary.clone()))).collect();
         index.learn(&batch).unwrap();
     }
     index

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 
-use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
+use super::testing::{FIRST, MadeUp, Random, SIZE, Waiting, cluster, segment, store, store_history, summarize};
 use super::tests::{TIMELINE, archived, assert_same, indexed, seed, summaries};
-use super::update::{Scope, complete, decode, read_headers, update};
+use super::update::{Scope, complete, decode, list, read_headers, update};
 use super::*;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
 use crate::postgres::catalog::{Moments, Told, Unknown, load};
@@ -122,6 +122,23 @@ async fn what_breaks_off_at_the_end_counts_up_to_there() {
     assert_eq!(found(until + 1), found(until));
 }
 
+#[tokio::test]
+async fn where_a_timeline_does_not_follow_on_its_parent_replay_ends() {
+    let (cluster, _) = cluster().await;
+    let made = summaries(&MadeUp::new(seed("seam"), 4).segments());
+    let other = summaries(&MadeUp::new(1, 4).segments());
+    let (second, fork) = (TimelineId(2), FIRST + 3);
+    for (first, follows) in [(&made[3].1, true), (&other[3].1, false)] {
+        let mut segments = made[..3].to_vec();
+        segments.push((segment(2, fork), first.clone()));
+        let index = indexed(&cluster, &segments, 2);
+        let told = index.check_seam(second, fork);
+        let broken = matches!(&told, Err(Unknown::Broken { segment: at, .. }) if *at == segment(2, fork));
+        assert!(if follows { told == Ok(()) } else { broken }, "{told:?}");
+        assert_eq!(unknown(&index, second, fork, fork + 1), None, "what lies before its first segment is left out");
+    }
+}
+
 /// As the store has it.
 async fn stored(cluster: &Cluster, name: SegmentName) -> Archived {
     let key = cluster.layout.wal(&WalFileName::Segment(name));
@@ -208,6 +225,28 @@ async fn what_comes_last_is_listed_however_many_folders_have_gaps() {
     }
     update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3 * 70);
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_while_two_list_makes_no_index_anew() {
+    let made = MadeUp::new(seed("two lists"), 1).segments();
+    let waiting = Arc::new(Waiting::default());
+    let cluster = cluster_in(waiting.clone()).await;
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    let (name, bytes, summary) = &made[0];
+    store(&cluster, *name, bytes, Some(summary)).await;
+    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    // One has listed the folders when another comes, which the other one lists.
+    *waiting.folder.lock().unwrap() = Some(cluster.layout.wal_folder());
+    let (slow, of) = (index.clone(), cluster.clone());
+    let slow = tokio::spawn(async move { list(&slow, &of, Scope::New).await });
+    waiting.listed.notified().await;
+    store(&cluster, segment(2, FIRST), bytes, Some(summary)).await;
+    assert!(!list(&index, &cluster, Scope::New).await.unwrap().anew);
+    waiting.go_on.notify_one();
+    assert!(!slow.await.unwrap().unwrap().anew);
+    let state = index.state().unwrap();
+    assert_eq!((state.segments, state.not_indexed), (2, 1), "what was indexed stays");
 }
 
 #[tokio::test]
@@ -308,7 +347,8 @@ async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() 
     for (bytes, replacement) in [(101, &second), (100, &first)] {
         let replaced = Archived { bytes, ..archived(segment(1, at)) };
         index.list(&[replaced]).unwrap();
-        let summaries: Vec<_> = replacement.iter().map(|(name, one)| (*name, Box::new(one.clone()))).collect();
+        let listed = |name| if name == replaced.name { replaced } else { archived(name) };
+        let summaries: Vec<_> = replacement.iter().map(|(name, one)| (listed(*name), Box::new(one.clone()))).collect();
         index.learn(&summaries).unwrap();
         let anew = Index::temporary(&cluster).unwrap();
         anew.list(&[replaced]).unwrap();
@@ -318,6 +358,36 @@ async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() 
     }
     assert_eq!(facts(&index), before);
     assert_ne!(facts(&indexed(&cluster, &second, 30)), before);
+}
+
+#[tokio::test]
+async fn what_was_read_of_an_object_is_not_taken_for_what_replaced_it() {
+    let made = summaries(&MadeUp::new(seed("read"), 3).segments());
+    let (cluster, _) = cluster().await;
+    let later = |name| Archived { stored_at: DateTime::from_timestamp(1, 0).unwrap(), ..archived(name) };
+    let index = indexed(&cluster, &[made[0].clone(), made[2].clone()], 2);
+    let (name, summary) = &made[1];
+    index.list(&[archived(*name)]).unwrap();
+    // While it is read another one comes, of the same size.
+    let [read]: [Archived; 1] = index.not_indexed(None, 9).unwrap().try_into().unwrap();
+    index.list(&[later(*name)]).unwrap();
+    index.learn(&[(read, Box::new(summary.clone()))]).unwrap();
+    index.give_up(&read, "what it was cannot be read").unwrap();
+    let state = index.state().unwrap();
+    assert_eq!((state.not_indexed, state.unreadable), (1, 0));
+    let [read]: [Archived; 1] = index.not_indexed(None, 9).unwrap().try_into().unwrap();
+    index.learn(&[(read, Box::new(summary.clone()))]).unwrap();
+    assert_eq!(index.state().unwrap().not_indexed, 0);
+    // So with the edge of one that is known.
+    let known = index.dump();
+    index.lend(&archived(*name), summary).unwrap();
+    assert_eq!(index.dump(), known);
+    index.list(&[archived(*name)]).unwrap();
+    let forgotten = index.dump();
+    for one in [later(*name), archived(*name)] {
+        index.lend(&one, summary).unwrap();
+        assert_eq!(index.dump(), forgotten, "what it holds is not known yet");
+    }
 }
 
 #[tokio::test]

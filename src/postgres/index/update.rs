@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{Index, listing};
+use super::{Archived, Index, listing};
 use crate::error::{find, one_line};
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
@@ -88,14 +88,15 @@ async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()>
     let mut lent = BTreeSet::new();
     loop {
         let mut wanted = on_index(index, |index| index.edges_wanted()).await?;
-        wanted.retain(|name| lent.insert(*name));
+        wanted.retain(|edge| lent.insert(edge.name));
         if wanted.is_empty() {
             return Ok(());
         }
-        for name in wanted {
+        for edge in wanted {
+            let name = edge.name;
             // What cannot be read now is not known; a later look tries again.
             match summary_of(cluster, name).await {
-                Ok(Some(summary)) => on_index(index, move |index| index.lend(name, &summary)).await?,
+                Ok(Some(summary)) => on_index(index, move |index| index.lend(&edge, &summary)).await?,
                 Ok(None) => (),
                 Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
                 Err(error) => tracing::info!("what follows segment {name} is not known: {}", one_line(&error)),
@@ -108,12 +109,12 @@ async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()>
 /// that were. Errors: as of [`update`].
 pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
     let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
-    for (name, _) in &waiting {
-        let read = match summarize(cluster, *name).await {
-            Err(error) if is_damage(&error) => summarize(cluster, *name).await,
+    for segment in &waiting {
+        let read = match summarize(cluster, segment.name).await {
+            Err(error) if is_damage(&error) => summarize(cluster, segment.name).await,
             read => read,
         };
-        put(index, vec![(*name, missing(*name, read))]).await?;
+        put(index, vec![(*segment, missing(segment.name, read))]).await?;
     }
     if !waiting.is_empty() {
         lend_edges(index, cluster).await?;
@@ -152,20 +153,20 @@ fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> Read {
 }
 
 /// Puts in what was read. What cannot be read is noted. Errors: the store did not answer.
-async fn put(index: &Arc<Index>, reads: Vec<(SegmentName, Read)>) -> anyhow::Result<()> {
+async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result<()> {
     let (mut summaries, mut damaged) = (Vec::new(), Vec::new());
-    for (name, read) in reads {
+    for (segment, read) in reads {
         match read {
-            Ok(Some(summary)) => summaries.push((name, summary)),
+            Ok(Some(summary)) => summaries.push((segment, summary)),
             Ok(None) => {}
-            Err(error) if is_damage(&error) => damaged.push((name, one_line(&error))),
+            Err(error) if is_damage(&error) => damaged.push((segment, one_line(&error))),
             Err(error) => return Err(error),
         }
     }
-    summaries.sort_by_key(|(name, _)| *name);
+    summaries.sort_by_key(|(segment, _)| segment.name);
     on_index(index, move |index| {
         index.learn(&summaries)?;
-        damaged.iter().try_for_each(|(name, why)| index.give_up(*name, why))
+        damaged.iter().try_for_each(|(segment, why)| index.give_up(segment, why))
     })
     .await
 }
@@ -177,8 +178,8 @@ fn is_damage(error: &anyhow::Error) -> bool {
 
 /// Reads a header; twice, if need be: bytes can also be damaged on their way here, and the object may have been replaced
 /// since it was listed.
-async fn read_header(cluster: &Cluster, name: SegmentName, size: u64) -> Read {
-    match stored_summary(cluster, name, size).await {
+async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) -> Read {
+    match stored_summary(cluster, name, bytes).await {
         Err(error) if is_damage(&error) => {
             let key = cluster.layout.wal(&WalFileName::Segment(name));
             let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
@@ -194,12 +195,12 @@ pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress
     let mut after = None;
     loop {
         let waiting = on_index(index, move |index| index.not_indexed(after, BATCH)).await?;
-        let Some((last, _)) = waiting.last() else { return Ok(()) };
-        after = Some(*last);
+        let Some(last) = waiting.last() else { return Ok(()) };
+        after = Some(last.name);
         so_far.done += waiting.len() as u64;
-        let reads = side_by_side(waiting, |(name, size)| {
+        let reads = side_by_side(waiting, |segment| {
             let cluster = cluster.clone();
-            async move { (name, read_header(&cluster, name, size).await) }
+            async move { (segment, read_header(&cluster, segment).await) }
         });
         put(index, reads.await?).await?;
         progress(so_far);

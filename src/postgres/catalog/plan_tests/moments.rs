@@ -185,6 +185,29 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
 }
 
 #[test]
+fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
+    let mut world = forked();
+    world.torn = Some(2);
+    world.quiet = vec![(2, 8 * SEGMENT, 105)];
+    let expected = Reason::Broken { segment: name(2, 5), lsn: at(5, 0) };
+    let targets = [Target::Latest, Target::Time(second(70)), Target::Time(second(100)), Target::Lsn(at(5, 0x300))];
+    for target in targets.into_iter().chain([Target::Xid(706)]) {
+        let refused = world.refused(&Request::new(target.clone()));
+        assert_eq!(refused.reason, expected, "{target:?}");
+        let nearest = refused.nearest_before.unwrap();
+        assert_eq!(nearest.arguments, "--lsn 0/5000000 --exclusive --timeline 1");
+        assert_eq!(world.plan(&nearest.request).unwrap().stop, before(5, 0));
+    }
+    assert_eq!(stop(&world, Target::Xid(704), true), StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) });
+    // Behind a backup of its own nothing of the parent is needed.
+    let (start_lsn, stop_lsn) = (at(5, 0x328), at(5, 0x400));
+    let timeline = TimelineId(2);
+    let own = BackupDescription { start_lsn, stop_lsn, timeline, stop_timeline: timeline, ..world.backups[0].clone() };
+    world.backups = vec![BackupDescription { stopped_at: second(58), ..own }];
+    assert_eq!(stop(&world, Target::Latest, true), StopAt::End);
+}
+
+#[test]
 fn a_segment_that_names_not_all_its_restore_points_is_looked_into() {
     let mut world = simple();
     for number in [5, 7, 8] {

@@ -154,6 +154,7 @@ fn recover(world: &World, plan: &RecoveryPlan) -> (Option<Rec>, bool) {
     let start = plan.backup.start_lsn.0;
     let archived = world.first_missing(timeline, start / SEGMENT);
     let end = plan.wal_end.map_or(archived, |end| end.number(size()).min(archived));
+    let end = world.torn_off(timeline, start / SEGMENT).map_or(end, |torn| end.min(torn));
     let setting = |wanted: &str| plan.settings.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let target: Option<u64> = setting("recovery_target_lsn").map(|lsn| lsn.parse::<Lsn>().unwrap().0);
     let mut stop_at_next = false;
@@ -187,7 +188,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn a_plan_is_made_exactly_when_trying_everything_finds_one_and_stops_there(world in world(), wanted in request()) {
+    fn a_plan_is_made_exactly_when_trying_everything_finds_one_and_stops_there(
+        world in world(),
+        torn in prop::option::weighted(0.3, 2u32..4),
+        wanted in request(),
+    ) {
+        let world = World { torn, ..world };
         let request = in_world(&world, wanted);
         let (plan, backup, stops) = match (world.plan(&request), world.expected(&request)) {
             (Ok(plan), Some((backup, stops))) => (plan, backup, stops),

@@ -113,6 +113,8 @@ pub struct World {
     pub unnamed: Vec<(u32, u64)>,
     /// Where WAL is broken: timeline, segment, LSN.
     pub broken: Option<(u32, u64, u64)>,
+    /// A timeline whose first segment does not follow on its parent's.
+    pub torn: Option<u32>,
     /// Quiet marks: timeline, LSN, second. All of them true.
     pub quiet: Vec<(u32, u64, u64)>,
 }
@@ -202,6 +204,14 @@ impl World {
 
     pub fn kept(&self, timeline: u32, number: u64) -> bool {
         self.segments.contains_key(&(self.read(timeline, number), number))
+    }
+
+    /// The first segment of the timeline that is torn off, if a recovery along the line that begins in the segment `from`
+    /// would have to get into it from the one before.
+    pub fn torn_off(&self, timeline: u32, from: u64) -> Option<u64> {
+        let torn = self.torn?;
+        let first = self.history(timeline).begin_of(TimelineId(torn))?.0 / SEGMENT;
+        (first > from && self.read(timeline, first) == torn).then_some(first)
     }
 
     pub fn first_missing(&self, timeline: u32, from: u64) -> u64 {
@@ -375,22 +385,29 @@ impl World {
         };
         let end = missing(anchor);
         let resumes = (end..60).any(|number| self.kept(timeline, number));
+        let torn_off =
+            |from: Lsn, until: u64| self.torn_off(timeline, from.0 / SEGMENT).is_some_and(|torn| torn < until);
         let stops = match (self.first_stop(timeline, anchor.stop_lsn.0, end, request), &request.target) {
             (Some(stops), _) => stops,
             (None, Target::Immediate) => Stops::End,
             (None, Target::Latest) if !resumes => Stops::End,
-            (None, Target::Time(time)) if !resumes && self.is_quiet(timeline, end * SEGMENT, *time) => Stops::End,
+            (None, Target::Time(_)) if resumes || torn_off(anchor.stop_lsn, end) => return None,
+            (None, Target::Time(time)) if self.is_quiet(timeline, end * SEGMENT, *time) => Stops::End,
             (None, Target::Lsn(lsn)) if !request.inclusive && lsn.0 <= end * SEGMENT => Stops::End,
             _ => return None,
         };
-        if request.target == Target::Immediate {
-            return Some((anchor.id.clone(), stops));
-        }
+        let last_segment =
+            |lsn: u64| self.records(timeline).iter().find(|record| record.lsn == lsn).unwrap().last_segment();
         let fits = |b: &&&BackupDescription| match stops {
             Stops::Before(lsn) | Stops::After(lsn) => b.stop_lsn.0 <= lsn && missing(b) == end,
             Stops::End => missing(b) == end,
         };
-        Some((usable.iter().rev().find(fits)?.id.clone(), stops))
+        let (backup, until) = match stops {
+            _ if request.target == Target::Immediate => (anchor, (anchor.stop_lsn.0 - 1) / SEGMENT + 1),
+            Stops::Before(lsn) | Stops::After(lsn) => (*usable.iter().rev().find(fits)?, last_segment(lsn) + 1),
+            Stops::End => (*usable.iter().rev().find(fits)?, end),
+        };
+        (!torn_off(backup.start_lsn, until)).then(|| (backup.id.clone(), stops))
     }
 }
 
@@ -456,5 +473,12 @@ impl Moments for World {
             }
         }
         Ok(None)
+    }
+
+    fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
+        match self.torn_off(timeline.0, 0) == Some(number) {
+            true => Err(Unknown::Broken { segment: name(timeline.0, number), lsn: Lsn(number * SEGMENT + 0x28) }),
+            false => Ok(()),
+        }
     }
 }
