@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::summarize::{look, summary_of};
+use super::look::look;
+use super::summarize::summary_of;
 use crate::error::with_hint;
 use crate::postgres::catalog::{
     Answers, Facts, Known, Moments, RecoveryPlan, Request, Stuck, Unknown, Unreachable, plan,
