@@ -6,7 +6,7 @@ use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
-const HEADER_READ: u64 = 16 << 10;
+const HEADER_READ: u64 = 32 << 10;
 
 /// Why a sealed object could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", serde_json::json!({"pad": "x".repeat(20_000)}), &mut &content[..], content.len() as u64, 1)
+        seal("test", serde_json::json!({"pad": "x".repeat(40_000)}), &mut &content[..], content.len() as u64, 1)
             .unwrap()
     }
 
