@@ -40,7 +40,7 @@ fn read_wal(criterion: &mut Criterion) {
         Some(path) => std::fs::read(path).expect("read WALDEN_BENCH_WAL"),
         None => made_up(),
     };
-    let start = LongPageHeader::parse(&bytes).expect("a segment").address;
+    let LongPageHeader { address: start, segment_size, .. } = LongPageHeader::parse(&bytes).expect("a segment");
     let (records, length) = count(&bytes, start);
     println!("{records} records in {length} bytes");
     let mut group = criterion.benchmark_group("wal");
@@ -48,7 +48,7 @@ fn read_wal(criterion: &mut Criterion) {
     group.bench_function("records", |bencher| bencher.iter(|| count(&bytes[..length], start)));
     group.bench_function("summary", |bencher| {
         bencher.iter(|| {
-            let mut summarizer = Summarizer::new(start);
+            let mut summarizer = Summarizer::new(start, segment_size);
             bytes[..length].chunks(PIECE).for_each(|piece| summarizer.push(piece));
             summarizer.finish()
         });

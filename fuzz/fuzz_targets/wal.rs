@@ -11,7 +11,7 @@ mod postgres {
 mod testing;
 
 use libfuzzer_sys::fuzz_target;
-use postgres::types::Lsn;
+use postgres::types::{Lsn, SegmentSize};
 use postgres::wal::{Summarizer, join};
 use testing::{Draft, PAGE, Writer};
 
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let magic = MAGICS[usize::from(*major) % MAGICS.len()];
     let bytes = if how % 2 == 0 { records(magic, input) } else { pages(magic, input) };
     let mut summaries = bytes.chunks(SEGMENT as usize).enumerate().map(|(index, segment)| {
-        let mut summarizer = Summarizer::new(Lsn(SEGMENT * (1 + index as u64)));
+        let mut summarizer = Summarizer::new(Lsn(SEGMENT * (1 + index as u64)), SegmentSize::new(SEGMENT as u32).unwrap());
         segment.chunks(usize::from(*piece) * 97 + 1).for_each(|piece| summarizer.push(piece));
         let summary = summarizer.finish();
         summary.clone().fit(16 << 10);

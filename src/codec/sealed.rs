@@ -1,4 +1,4 @@
-//! A sealed object: envelope, then one zstd frame. Sealing reads its source once, opening verifies everything.
+//! A sealed object: envelope, then zstd frames. Sealing reads its source once, opening verifies everything.
 
 use std::io::{self, Read, Write};
 
@@ -29,12 +29,18 @@ pub struct Sealed {
 pub struct Compressed {
     plain: SizedDigest,
     body: Bytes,
+    frames: Vec<u64>,
 }
 
 impl Compressed {
-    /// For content of this size and digest.
+    /// For content of this size and digest, in one frame.
     pub fn new(plain: SizedDigest, body: Bytes) -> Self {
-        Self { plain, body }
+        Self { plain, frames: vec![body.len() as u64], body }
+    }
+
+    /// Stored bytes of each frame.
+    pub fn frames(&self) -> &[u64] {
+        &self.frames
     }
 
     /// The object.
@@ -75,34 +81,66 @@ impl Sealer {
         Ok(Self { context, chunk: vec![0; CHUNK] })
     }
 
-    /// Reads `source` to its end once; digests and compresses it. `plain_size` must be its length.
-    pub fn compress(&mut self, source: &mut dyn Read, plain_size: u64) -> io::Result<Compressed> {
-        self.context.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
-        self.context.set_pledged_src_size(Some(plain_size)).map_err(zstd_error)?;
-        let mut hasher = Hasher::default();
-        let mut body = Vec::new();
-        let mut size = 0;
+    /// Reads `source` to its end once; digests and compresses it, each `frame` bytes as a frame of their own, which can
+    /// be opened without the others. `plain_size` must be its length.
+    pub fn compress(&mut self, source: &mut dyn Read, plain_size: u64, frame: u64) -> io::Result<Compressed> {
+        let (mut hasher, mut body, mut frames, mut size) = (Hasher::default(), Vec::new(), Vec::new(), 0);
         loop {
-            let read = match source.read(&mut self.chunk) {
-                Ok(0) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            size += read as u64;
-            if size > plain_size {
+            let (begin, expected) = (body.len(), frame.min(plain_size - size));
+            let read = self.frame(source, expected, &mut hasher, &mut body)?;
+            size += read;
+            if read < expected {
+                return Err(other_length(size, "", plain_size));
+            }
+            frames.push((body.len() - begin) as u64);
+            if size == plain_size {
                 break;
             }
-            hasher.update(&self.chunk[..read]);
-            compress(&mut self.context, &self.chunk[..read], &mut body, ZSTD_EndDirective::ZSTD_e_continue)?;
         }
-        if size != plain_size {
-            let more = if size > plain_size { " or more" } else { "" };
-            return Err(io::Error::other(format!("{size} bytes{more} were read where {plain_size} were expected")));
+        if read(source, &mut [0])? > 0 {
+            return Err(other_length(size + 1, " or more", plain_size));
         }
-        compress(&mut self.context, &[], &mut body, ZSTD_EndDirective::ZSTD_e_end)?;
         body.shrink_to_fit();
-        Ok(Compressed::new(SizedDigest { size, sha256: hasher.finish() }, body.into()))
+        Ok(Compressed { plain: SizedDigest { size, sha256: hasher.finish() }, body: body.into(), frames })
     }
+
+    /// Adds a frame of `plain_size` bytes to `body`; says how many bytes there were, if fewer.
+    fn frame(
+        &mut self,
+        source: &mut dyn Read,
+        plain_size: u64,
+        hasher: &mut Hasher,
+        body: &mut Vec<u8>,
+    ) -> io::Result<u64> {
+        self.context.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
+        self.context.set_pledged_src_size(Some(plain_size)).map_err(zstd_error)?;
+        let mut size = 0;
+        while size < plain_size {
+            let most = (CHUNK as u64).min(plain_size - size) as usize;
+            let chunk = match read(source, &mut self.chunk[..most])? {
+                0 => return Ok(size),
+                read => &self.chunk[..read],
+            };
+            size += chunk.len() as u64;
+            hasher.update(chunk);
+            compress(&mut self.context, chunk, body, ZSTD_EndDirective::ZSTD_e_continue)?;
+        }
+        compress(&mut self.context, &[], body, ZSTD_EndDirective::ZSTD_e_end)?;
+        Ok(size)
+    }
+}
+
+fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => return other,
+        }
+    }
+}
+
+fn other_length(size: u64, more: &str, expected: u64) -> io::Error {
+    io::Error::other(format!("{size} bytes{more} were read where {expected} were expected"))
 }
 
 /// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`Sealer`] itself.
@@ -136,7 +174,7 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(zstd_safe::get_error_name(code))
 }
 
-/// Seals one object: see [`Sealer::compress`].
+/// Seals one object in one frame: see [`Sealer::compress`].
 pub fn seal(
     kind: &str,
     about: serde_json::Value,
@@ -144,7 +182,7 @@ pub fn seal(
     plain_size: u64,
     level: i32,
 ) -> io::Result<Sealed> {
-    Ok(Sealer::new(level)?.compress(source, plain_size)?.seal(kind, about))
+    Ok(Sealer::new(level)?.compress(source, plain_size, plain_size)?.seal(kind, about))
 }
 
 /// The envelope of a whole object, after checking that kind and lengths are as they must be.
@@ -235,7 +273,7 @@ pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::SealedWriter;
+    use crate::codec::{FrameDecompressor, SealedWriter};
     use proptest::prelude::*;
 
     fn sealed(content: &[u8]) -> Vec<u8> {
@@ -261,10 +299,10 @@ mod tests {
     fn a_sealer_serves_again_also_after_an_error() {
         for level in [-5, 1, 3] {
             let mut sealer = Sealer::new(level).unwrap();
-            assert!(sealer.compress(&mut &b"abc"[..], 9).is_err());
+            assert!(sealer.compress(&mut &b"abc"[..], 9, 9).is_err());
             let content = content();
             let again: Vec<Vec<u8>> = (0..2)
-                .map(|_| sealer.compress(&mut &content[..], content.len() as u64).unwrap())
+                .map(|_| sealer.compress(&mut &content[..], content.len() as u64, u64::MAX).unwrap())
                 .map(|compressed| compressed.seal("test", serde_json::json!({})))
                 .map(|sealed| [sealed.envelope, sealed.body].concat())
                 .collect();
@@ -277,11 +315,44 @@ mod tests {
     fn random_bytes_survive() {
         let mut content = vec![0; 3 << 20];
         getrandom::fill(&mut content).unwrap();
-        let mut opened = Vec::new();
-        let object = sealed(&content);
-        assert!((object.len() as u64) < sealed_bound(content.len() as u64));
-        unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
-        assert!(opened == content);
+        for frame in [3 << 20, CHUNK] {
+            let mut opened = Vec::new();
+            let object = in_frames(&content, frame).1;
+            assert!((object.len() as u64) < sealed_bound(content.len() as u64));
+            unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
+            assert!(opened == content);
+        }
+    }
+
+    /// The frames' stored lengths, and the object.
+    fn in_frames(content: &[u8], frame: usize) -> (Vec<u64>, Vec<u8>) {
+        let compressed =
+            Sealer::new(1).unwrap().compress(&mut &content[..], content.len() as u64, frame as u64).unwrap();
+        let frames = compressed.frames().to_vec();
+        let sealed = compressed.seal("test", serde_json::json!({}));
+        (frames, [sealed.envelope, sealed.body].concat())
+    }
+
+    #[test]
+    fn frames_open_together_and_each_by_itself() {
+        let content = content();
+        for frame in [CHUNK - 1, CHUNK, CHUNK + 1, content.len() / 8, content.len(), usize::MAX] {
+            let (frames, object) = in_frames(&content, frame);
+            assert_eq!(frames.len(), content.len().div_ceil(frame));
+            assert!(zstd::decode_all(&object[..]).unwrap() == content);
+            let mut opened = Vec::new();
+            unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
+            assert!(opened == content);
+            let mut decompressor = FrameDecompressor::new().unwrap();
+            let mut body = &object[open_envelope("test", &object).unwrap().len as usize..];
+            for (length, plain) in frames.iter().zip(content.chunks(frame)) {
+                let (stored, rest) = body.split_at(*length as usize);
+                decompressor.decompress(stored, frame, &mut opened).unwrap();
+                assert!(opened == plain);
+                body = rest;
+            }
+            assert!(body.is_empty());
+        }
     }
 
     #[test]
@@ -304,6 +375,9 @@ mod tests {
         let about = serde_json::json!({});
         assert!(seal("test", about.clone(), &mut &b"abc"[..], 4, 1).is_err());
         assert!(seal("test", about, &mut &b"abc"[..], 2, 1).is_err());
+        for size in [2, 4, 5, 6] {
+            assert!(Sealer::new(1).unwrap().compress(&mut &b"abc"[..], size, 2).is_err(), "{size}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
-const HEADER_READ: u64 = 16 << 10;
+const HEADER_READ: u64 = 32 << 10;
 
 /// Why a sealed object could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +67,23 @@ impl Repository {
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
     /// its content is not.
     pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
-        match self.storage().head(key).await? {
-            Some(meta) => self.header_of(key, meta.size, kind).await,
-            None => Ok(None),
-        }
+        Ok(self.envelope(key, kind).await?.map(|envelope| envelope.header))
     }
 
     /// The same of an object whose size is known, such as from a listing.
     pub async fn header_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
+        Ok(self.envelope_of(key, size, kind).await?.map(|envelope| envelope.header))
+    }
+
+    /// The header of an object, as of [`header`](Self::header), and where its body begins.
+    pub async fn envelope(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
+        match self.storage().head(key).await? {
+            Some(meta) => self.envelope_of(key, meta.size, kind).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn envelope_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Envelope>, ObjectError> {
         let mut wanted = HEADER_READ;
         let envelope = loop {
             let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
@@ -92,7 +101,7 @@ impl Repository {
             );
             return Err(self.damaged(key, Damaged(why)));
         }
-        Ok(Some(envelope.header))
+        Ok(Some(envelope))
     }
 
     /// A whole object of at most `most` bytes, as it is; `None` when there is none. A longer one is damaged.
@@ -164,7 +173,7 @@ mod tests {
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", serde_json::json!({"pad": "x".repeat(20_000)}), &mut &content[..], content.len() as u64, 1)
+        seal("test", serde_json::json!({"pad": "x".repeat(40_000)}), &mut &content[..], content.len() as u64, 1)
             .unwrap()
     }
 

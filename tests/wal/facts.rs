@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use walden::postgres::types::Lsn;
+use walden::postgres::types::{Lsn, SegmentSize};
 use walden::postgres::wal::{Created, ENDED, Ended, Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
 
 use crate::harness::{Major, each_major};
@@ -129,6 +129,9 @@ fn ends_are_in_the_summaries(worked: &Worked) {
     let size = worked.segments[0].bytes.len() as u64;
     let mut ended: BTreeMap<u64, Vec<Ended>> = BTreeMap::new();
     let mut ends: BTreeMap<u64, Vec<Timestamp>> = BTreeMap::new();
+    let part = segment_size(&worked.segments[0]).part();
+    let mut parts: BTreeMap<Lsn, Vec<Option<Timestamp>>> =
+        worked.segments.iter().map(|segment| (segment.start, vec![None; (size / part) as usize])).collect();
     decode(&worked.segments, 1 << 20, |record, fact| {
         let Some(Fact::End(end)) = fact else { return };
         let (first, last) = (record.lsn.0 / size, (record.end.0 - 1) / size);
@@ -138,6 +141,9 @@ fn ends_are_in_the_summaries(worked: &Worked) {
             let each = each.map(|xid| Ended { xid, top, lsn, time, committed });
             ended.entry(first).or_default().extend(each);
             ends.entry(first).or_default().push(end.time);
+            let latest = parts.get_mut(&Lsn(first * size)).expect("a segment");
+            let latest = &mut latest[((record.end.0 - 1) % size / part) as usize];
+            *latest = (*latest).max(Some(end.time));
         }
     });
     let (mut named, mut left_out) = (0, 0);
@@ -152,6 +158,9 @@ fn ends_are_in_the_summaries(worked: &Worked) {
         assert_eq!(summary.ended_left_out as usize, expected.len().saturating_sub(ENDED));
         expected.truncate(ENDED);
         assert_eq!(summary.oldest_ended, expected, "in the segment at {}", segment.start);
+        let latest: Vec<Option<Timestamp>> =
+            summary.parts.iter().map(|part| part.as_ref().map(|ends| ends.latest())).collect();
+        assert_eq!(latest, parts[&segment.start], "in the segment at {}", segment.start);
         (named, left_out) = (named + expected.len(), left_out + summary.ended_left_out);
     }
     assert!(named > 100 && left_out > 0, "{named} ends named, {left_out} left out");
@@ -168,8 +177,12 @@ fn made_files_are_in_the_summaries(worked: &Worked) {
     }
 }
 
+fn segment_size(segment: &Segment) -> SegmentSize {
+    SegmentSize::new(segment.bytes.len() as u32).expect("the size of a segment")
+}
+
 fn summarize(segment: &Segment) -> Summary {
-    let mut summarizer = Summarizer::new(segment.start);
+    let mut summarizer = Summarizer::new(segment.start, segment_size(segment));
     summarizer.push(&segment.bytes);
     summarizer.finish()
 }

@@ -17,7 +17,7 @@ fn a_promotion_is_seen_in_the_segment_where_it_was(major: Major) {
     standby.sql("insert into t select generate_series(1, 1000)");
     let bytes = std::fs::read(standby.data.join("pg_wal").join(&name)).expect("read a segment");
     let header = LongPageHeader::parse(&bytes).expect("a segment");
-    let mut summarizer = Summarizer::new(header.address);
+    let mut summarizer = Summarizer::new(header.address, header.segment_size);
     summarizer.push(&bytes);
     let summary = summarizer.finish();
     let began: Vec<&What> = summary.events.iter().map(|event| &event.what).filter(|what| is_timeline(what)).collect();

@@ -64,7 +64,7 @@ fn of_file(path: &Path) -> anyhow::Result<Summary> {
     let what = || format!("cannot read \"{}\"", path.display());
     let file = open().with_context(what).hint("give the path of a WAL segment, not compressed")?;
     let header = LongPageHeader::parse(&first).with_context(what).hint("only WAL segments begin with such a header")?;
-    let mut source = Summarized::new(file, header.address);
+    let mut source = Summarized::new(file, header.address, header.segment_size);
     io::copy(&mut source, &mut io::sink()).with_context(what)?;
     Ok(source.finish())
 }

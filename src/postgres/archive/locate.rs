@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::summarize::{look, summary_of};
+use super::look::look;
+use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
     Answers, Facts, Known, Moments, RecoveryPlan, Request, Stuck, Unknown, Unreachable, plan,

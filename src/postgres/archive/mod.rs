@@ -8,6 +8,7 @@ pub mod identity;
 mod limit;
 pub mod line;
 pub mod locate;
+pub mod look;
 mod miss;
 pub mod push;
 pub mod summarize;

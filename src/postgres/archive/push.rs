@@ -182,6 +182,7 @@ impl Pusher {
             timeline: name.timeline(),
             major: None,
             archived_at: now,
+            frames: Vec::new(),
             summary: None,
         };
         let refused = |refused: Refused| with_hint(refused.clone().into(), refused.hint());
@@ -191,8 +192,10 @@ impl Pusher {
                 let read = file.read_at(&mut first, 0)?;
                 let major = identity::check_segment(cluster, &segment, before.len(), &first[..read]);
                 description.major = Some(major.map_err(refused)?);
-                let mut source = Summarized::new(&mut file, segment.start(cluster.segment_size));
-                let compressed = self.compress(&mut source, before.len())?;
+                let size = cluster.segment_size;
+                let mut source = Summarized::new(&mut file, segment.start(size), size);
+                let compressed = self.compress(&mut source, before.len(), size.part())?;
+                description.frames = compressed.frames().to_vec();
                 description.summary = Some(Box::new(source.finish()));
                 compressed
             }
@@ -200,13 +203,13 @@ impl Pusher {
                 check_data_directory(cluster, path).map_err(refused)?;
                 let content = read_small(&mut file, before.len())?;
                 identity::check_history(timeline, &content).map_err(refused)?;
-                self.compress(&mut &content[..], content.len() as u64)?
+                self.compress_small(&content)?
             }
             WalFileName::Backup { segment, offset } => {
                 check_data_directory(cluster, path).map_err(refused)?;
                 let content = read_small(&mut file, before.len())?;
                 identity::check_backup(cluster, &segment, offset, &content).map_err(refused)?;
-                self.compress(&mut &content[..], content.len() as u64)?
+                self.compress_small(&content)?
             }
         };
         let (before, after) = (Fingerprint::of(&before), Fingerprint::of(&file.metadata()?));
@@ -222,10 +225,15 @@ impl Pusher {
         Ok(Prepared { name, path: path.to_path_buf(), description, sealed, fingerprint })
     }
 
-    fn compress(&self, source: &mut dyn Read, size: u64) -> anyhow::Result<Compressed> {
+    fn compress_small(&self, content: &[u8]) -> anyhow::Result<Compressed> {
+        let size = content.len() as u64;
+        self.compress(&mut &content[..], size, size)
+    }
+
+    fn compress(&self, source: &mut dyn Read, size: u64, frame: u64) -> anyhow::Result<Compressed> {
         let kept = self.sealers().pop();
         let mut sealer = kept.map_or_else(|| Sealer::new(self.level), Ok)?;
-        let compressed = sealer.compress(source, size)?;
+        let compressed = sealer.compress(source, size, frame)?;
         self.sealers().push(sealer);
         Ok(compressed)
     }

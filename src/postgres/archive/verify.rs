@@ -260,6 +260,7 @@ mod tests {
             timeline: crate::postgres::types::TimelineId(1),
             major: None,
             archived_at: chrono::DateTime::UNIX_EPOCH,
+            frames: Vec::new(),
             summary: None,
         };
         let about = serde_json::to_value(about).unwrap();

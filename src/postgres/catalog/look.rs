@@ -1,8 +1,8 @@
 //! Looking into one segment for the exact place that an index only points to. The planner asks, an activity reads the
 //! segment and pushes its bytes through a [`Probe`].
 
-use crate::postgres::types::{Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
+use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
+use crate::postgres::wal::{Commit, Decoder, Fact, FirstRecord, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,11 @@ impl Probe {
         Self { decoder: Decoder::new(start), question, seen: Seen::default(), latest: None }
     }
 
+    /// Reads from a page within a segment on.
+    pub(super) fn within(question: Question, segment: LongPageHeader, start: Lsn) -> Self {
+        Self { decoder: Decoder::within(segment, start), ..Self::new(question, start) }
+    }
+
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
         let Self { decoder, question, seen, latest } = self;
@@ -125,6 +130,21 @@ impl Probe {
                 seen.add(record, question, latest);
             }
         });
+    }
+
+    /// Whether more bytes cannot change the answer.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self.question.look, Look::InPlace { .. }) && self.seen.found.is_some() && self.seen.after.is_some()
+    }
+
+    /// What was seen until now; `None` if that was no valid WAL.
+    pub(super) fn so_far(&self) -> Option<Seen> {
+        self.decoder.stopped().is_none().then_some(self.seen)
+    }
+
+    /// The first record that was read whole.
+    pub(super) fn first(&self) -> Option<FirstRecord> {
+        self.decoder.first()
     }
 
     /// The answer.
@@ -176,10 +196,15 @@ fn tuple(record: &Record<'_>) -> Option<Tuple> {
 }
 
 impl Look {
+    /// Whether an end at this time is looked for as a later one.
+    pub(super) fn is_later(&self, found: Timestamp) -> bool {
+        matches!(self, Self::Later { time, or_at } if found > *time || *or_at && found == *time)
+    }
+
     fn wants(&self, record: &Record<'_>, fact: Option<&Fact<'_>>, tuple: Option<Tuple>) -> bool {
         match (self, fact) {
             (Self::Record, _) => true,
-            (Self::Later { time, or_at }, Some(Fact::End(end))) => end.time > *time || *or_at && end.time == *time,
+            (Self::Later { .. }, Some(Fact::End(end))) => self.is_later(end.time),
             (Self::End(xid), Some(Fact::End(end))) => end.xid == *xid || end.subxids.iter().any(|sub| sub == *xid),
             (Self::RestorePoint(name), Some(Fact::RestorePoint { name: found, .. })) => {
                 String::from_utf8_lossy(found) == *name

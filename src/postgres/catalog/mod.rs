@@ -3,6 +3,7 @@
 mod choose;
 mod event_target;
 mod events;
+mod excerpt;
 mod expected;
 pub mod load;
 mod look;
@@ -26,6 +27,7 @@ mod windows;
 
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS};
+pub use excerpt::{Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use model::{

@@ -40,6 +40,10 @@ pub struct WalDescription {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub major: Option<MajorVersion>,
     pub archived_at: DateTime<Utc>,
+    /// Of a segment: stored bytes of the frames of its body, each of the same length before. Absent where it was not
+    /// noted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<u64>,
     /// Of a segment. Absent where none was made, or one that this Walden does not read: the content says the same.
     #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub summary: Option<Box<Summary>>,

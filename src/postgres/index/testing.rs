@@ -14,7 +14,7 @@ use crate::codec::seal;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
@@ -204,7 +204,8 @@ pub fn segment(timeline: u32, number: u64) -> SegmentName {
 }
 
 pub fn summarize(bytes: &[u8], number: u64) -> Summary {
-    let mut summarizer = Summarizer::new(Lsn(number * SIZE));
+    let size = SegmentSize::new(SEGMENT as u32).unwrap();
+    let mut summarizer = Summarizer::new(Lsn(number * SIZE), size);
     summarizer.push(bytes);
     summarizer.finish()
 }
@@ -224,6 +225,7 @@ pub async fn store(cluster: &Cluster, name: SegmentName, bytes: &[u8], summary: 
         timeline: name.timeline(),
         major: None,
         archived_at: DateTime::UNIX_EPOCH,
+        frames: Vec::new(),
         summary: summary.cloned().map(Box::new),
     };
     let about = serde_json::to_value(about).unwrap();

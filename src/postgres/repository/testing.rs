@@ -53,6 +53,7 @@ pub async fn wal(cluster: &Cluster, name: &str, content: &[u8]) {
         timeline: name.timeline(),
         major: None,
         archived_at: DateTime::UNIX_EPOCH,
+        frames: Vec::new(),
         summary: None,
     };
     let about = serde_json::to_value(about).unwrap();

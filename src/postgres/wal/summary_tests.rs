@@ -78,6 +78,31 @@ fn the_oldest_ends_are_named_also_where_numbers_go_round() {
 }
 
 #[test]
+fn each_part_tells_what_ended_in_it() {
+    let mut wal = writer();
+    wal.write(&end(20, 300, 0, &[15, 31]));
+    wal.write(&abort(25, 400));
+    let until = |wal: &mut Writer, position: u64| {
+        while wal.position() + 400 < position {
+            wal.write(&insert(4, 100));
+        }
+    };
+    until(&mut wal, START + SEGMENT / 2);
+    let many: Vec<u32> = (40..300).collect();
+    let lsn = wal.write(&end(u32::MAX, 350, 0, &many));
+    assert!(lsn < START + SEGMENT / 2 && wal.position() > START + SEGMENT / 2, "the record crosses");
+    until(&mut wal, START + SEGMENT);
+    wal.write(&end(9, 900, 0, &many));
+    wal.fill();
+    let parts: Vec<_> = summaries(&wal.bytes).into_iter().map(|summary| summary.parts).collect();
+    let expected = serde_json::json!([[[400, 15, 31], [350, u32::MAX, 299]], [null, null]]);
+    assert_eq!(serde_json::to_value(&parts).unwrap(), expected);
+    let [Some(first), Some(second)] = parts[0][..] else { panic!("{parts:?}") };
+    assert_eq!([14, 15, 22, 31, 32].map(|xid| first.may_hold(xid)), [false, true, true, true, false]);
+    assert!(second.may_hold(u32::MAX) && second.may_hold(3) && !second.may_hold(u32::MAX - 1));
+}
+
+#[test]
 fn what_fills_a_file_is_its_own_transaction() {
     let made = summary_of(&[
         created(10, 1),

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::testing::{Draft, PAGE, Writer};
 use super::*;
-use crate::postgres::types::Lsn;
+use crate::postgres::types::{Lsn, SegmentSize};
 
 pub(super) const SEGMENT: u64 = 1 << 20;
 pub(super) const START: u64 = 5 * SEGMENT;
@@ -39,7 +39,7 @@ pub(super) fn writer() -> Writer {
 }
 
 pub(super) fn summarize(bytes: &[u8], start: u64) -> Summary {
-    let mut summarizer = Summarizer::new(Lsn(start));
+    let mut summarizer = Summarizer::new(Lsn(start), SegmentSize::new(SEGMENT as u32).unwrap());
     bytes.chunks(10_000).for_each(|piece| summarizer.push(piece));
     summarizer.finish()
 }

@@ -2,5 +2,6 @@
 
 mod crash;
 mod fetching;
+mod looks;
 mod pushing;
 mod summaries;

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::codec::seal;
-use crate::postgres::archive::summarize::{look, summarize, summary_of};
+use crate::postgres::archive::look::look;
+use crate::postgres::archive::summarize::{summarize, summary_of};
 use crate::postgres::archive::testing::*;
 use crate::postgres::catalog::{Look, Question, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -54,7 +55,7 @@ async fn archived(bytes: &[u8], bare: impl Fn(usize) -> bool) -> (Cluster, Vec<S
 }
 
 /// Stores a segment once more with another description.
-async fn rewrite(
+pub(super) async fn rewrite(
     cluster: &Cluster,
     storage: &dyn Storage,
     name: SegmentName,

@@ -1,0 +1,156 @@
+//! Answering what the planner asks about the records of one segment: from some parts of it where headers tell which,
+//! else from all of it.
+
+use anyhow::anyhow;
+
+use super::fetch::with_repair_hint;
+use super::summarize::{Described, described, read, summary_of};
+use crate::codec::{Damaged, FrameDecompressor};
+use crate::error::with_hint;
+use crate::postgres::catalog::{Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::{SegmentName, WalFileName};
+use crate::postgres::wal::{Seam, Summary, join};
+
+/// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
+/// answer.
+pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
+    match look_at_parts(cluster, question).await? {
+        Some(seen) => Ok(seen),
+        None => look_through(cluster, question).await,
+    }
+}
+
+/// Answers from headers and a few parts; `None` where that does not do.
+pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> anyhow::Result<Option<Seen>> {
+    let segment = question.segment;
+    let Some(Described { about, body }) = described(cluster, segment).await? else { return Ok(None) };
+    let WalDescription { summary: Some(summary), frames, .. } = about else { return Ok(None) };
+    if frames.iter().sum::<u64>() != body.end - body.start {
+        return Ok(None);
+    }
+    let crossed = match earlier(cluster, segment, &summary).await? {
+        None => None,
+        Some((_, earlier)) => match join(&earlier, earlier.tail.as_ref(), &summary) {
+            Ok(Seam::Crossed(crossed)) => Some(crossed),
+            _ => return Ok(None),
+        },
+    };
+    let description = &cluster.description;
+    let headers = Headers {
+        summary: &summary,
+        crossed: crossed.as_deref(),
+        system_identifier: description.system_identifier,
+        size: description.segment_size,
+    };
+    let excerpt = match reading(question, &headers, frames.len()) {
+        Reading::Nothing(seen) => return Ok(Some(seen)),
+        Reading::Parts(excerpt) => excerpt,
+        Reading::Whole => return Ok(None),
+    };
+    let begin = body.start + frames[..excerpt.parts.start].iter().sum::<u64>();
+    let frames = frames[excerpt.parts.clone()].to_vec();
+    let key = cluster.layout.wal(&WalFileName::Segment(segment));
+    let stored = cluster.repository.storage().get(&key, begin..begin + frames.iter().sum::<u64>()).await;
+    let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+    let probe = excerpt.probe(question.clone());
+    let work = move || push_frames(probe, &stored, &frames, excerpt.part).map(|probe| excerpt.answer(&probe, &summary));
+    match tokio::task::spawn_blocking(work).await? {
+        Ok(seen) => Ok(seen),
+        // Reading all of it says what is wrong.
+        Err(Damaged(why)) => {
+            tracing::debug!("WAL segment \"{segment}\": {why}: reading all of it");
+            Ok(None)
+        }
+    }
+}
+
+/// Hands over the content of frames, of `part` bytes each, until there is an answer.
+fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], part: usize) -> Result<Probe, Damaged> {
+    let mut decompressor = FrameDecompressor::new().map_err(|error| Damaged(error.to_string()))?;
+    let mut plain = Vec::new();
+    for length in frames {
+        let cut = || Damaged("it ends within a frame".into());
+        let (frame, rest) = stored.split_at_checked(*length as usize).ok_or_else(cut)?;
+        decompressor.decompress(frame, part, &mut plain)?;
+        if plain.len() < part {
+            return Err(Damaged(format!("a frame holds {} bytes, {part} are expected", plain.len())));
+        }
+        probe.push(&plain);
+        if probe.is_answered() {
+            break;
+        }
+        stored = rest;
+    }
+    Ok(probe)
+}
+
+/// Answers from all of the segment.
+pub(super) async fn look_through(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
+    let segment = question.segment;
+    let Some(summary) = summary_of(cluster, segment).await? else { return Err(vanished(segment)) };
+    let matters = |earlier: &Summary, later: &Summary| match question.look {
+        Look::Record | Look::Change(_) | Look::InPlace { .. } => true,
+        Look::Later { .. } | Look::End(_) | Look::RestorePoint(_) => may_end(earlier, later),
+    };
+    let segments = reading_for(cluster, segment, summary, matters).await?;
+    let begin = segments.first().unwrap_or(&segment).start(cluster.description.segment_size);
+    let mut probe = Probe::new(question.clone(), begin);
+    for name in segments {
+        probe = read(cluster, name, probe, Probe::push).await?.ok_or_else(|| vanished(name))?;
+    }
+    Ok(probe.finish())
+}
+
+fn vanished(name: SegmentName) -> anyhow::Error {
+    let error = anyhow!("WAL segment \"{name}\" vanished while the archive was read");
+    with_hint(error, "find out with `walden wal list` what is missing")
+}
+
+/// The segments to read, in order, for what ends in `segment`: also those that hold the beginning of the record that it
+/// begins with, if that one matters. Where they are not archived, or broken, no recovery gets to the record.
+async fn reading_for(
+    cluster: &Cluster,
+    segment: SegmentName,
+    summary: Summary,
+    matters: impl Fn(&Summary, &Summary) -> bool,
+) -> anyhow::Result<Vec<SegmentName>> {
+    let mut segments = vec![segment];
+    let mut later = summary;
+    // A record that began before and goes on behind is followed further back.
+    while let Some(head) = &later.head
+        && (segments.len() == 1 || head.end.is_none())
+        && let Some((name, earlier)) = earlier(cluster, segments[0], &later).await?
+    {
+        if segments.len() == 1 && !matters(&earlier, &later) {
+            break;
+        }
+        segments.insert(0, name);
+        later = earlier;
+    }
+    Ok(segments)
+}
+
+/// The segment that holds more of the record that a segment begins with, on the timeline that was written there; `None`
+/// without such a record, and where that segment is not archived, or broken.
+async fn earlier(
+    cluster: &Cluster,
+    segment: SegmentName,
+    summary: &Summary,
+) -> anyhow::Result<Option<(SegmentName, Summary)>> {
+    let size = cluster.description.segment_size;
+    let number = summary.head.as_ref().and_then(|_| segment.number(size).checked_sub(1));
+    let Some(number) = number else { return Ok(None) };
+    let name = SegmentName::from_number(summary.first_timeline.unwrap_or(segment.timeline), number, size);
+    let summary = summary_of(cluster, name).await?.filter(|summary| summary.stop.is_none());
+    Ok(summary.map(|summary| (name, summary)))
+}
+
+/// Whether the record that crosses from one segment to the next may be the end of a transaction or a restore point.
+fn may_end(earlier: &Summary, later: &Summary) -> bool {
+    match join(earlier, earlier.tail.as_ref(), later) {
+        Ok(Seam::Crossed(crossed)) => crossed.ends.count > 0 || !crossed.events.is_empty(),
+        Ok(Seam::Clean) => false,
+        Ok(Seam::GoesOn(_)) | Err(_) => true,
+    }
+}
