@@ -204,6 +204,7 @@ fn sealed(template: &Sealed, shape: Shape, place: Place) -> Vec<u8> {
         timeline: name.timeline,
         major: Some(major()),
         archived_at,
+        frames: Vec::new(),
         summary: Some(Box::new(summary(shape, place))),
     };
     let mut header = template.header.clone();

@@ -142,7 +142,8 @@ impl<'a> Search<'a> {
                 && let Err(Unknown::Broken { segment, lsn }) = self.known.moments.check_seam(timeline, first)
             {
                 let lsn = lsn.min(segment.start(self.size()));
-                return Err(Refusal::broken(segment, lsn, parent).into());
+                let last = self.commit_before(first).ok().flatten();
+                return Err(Refusal::broken(segment, lsn, parent, last).into());
             }
         }
         Ok(())

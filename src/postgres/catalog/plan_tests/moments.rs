@@ -195,8 +195,8 @@ fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
         let refused = world.refused(&Request::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
-        assert_eq!(nearest.arguments, "--lsn 0/5000000 --exclusive --timeline 1");
-        assert_eq!(world.plan(&nearest.request).unwrap().stop, before(5, 0));
+        assert_eq!(nearest.arguments, "--lsn 0/4000200 --timeline 1");
+        assert_eq!(world.plan(&nearest.request).unwrap().stop, StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) });
     }
     assert_eq!(stop(&world, Target::Xid(704), true), StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) });
     // Behind a backup of its own nothing of the parent is needed.
