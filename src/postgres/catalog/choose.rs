@@ -214,7 +214,7 @@ impl<'a> Chooser<'a> {
     /// Where replay stops, and the newest backup that ends before.
     pub fn choose(&self, notes: &mut Notes) -> Chosen<Choice<'a>> {
         let usable = self.usable(notes)?;
-        let (reach, place) = self.search_from(&self.anchors(&usable)?)?;
+        let (reach, place) = self.search_from(self.anchors(&usable)?)?;
         let fits = |backup: &&&BackupDescription| {
             place.lsn().is_none_or(|lsn| backup.stop_lsn <= lsn)
                 && self.reach(backup).first_missing == reach.first_missing
