@@ -53,11 +53,8 @@ impl Moments for Index {
 
     fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<Point>> {
         self.ask(|db| {
-            let mut select = db.prepare_cached(
-                "SELECT number, lsn, time FROM event \
-                 WHERE label = ?1 AND timeline = ?2 AND number >= ?3 AND number < ?4 ORDER BY number, lsn",
-            )?;
-            let bounds = params![name, timeline.0, int(from), int(until.min(LAST))];
+            let mut select = db.prepare_cached(NAMED_POINTS)?;
+            let bounds = params![timeline.0, int(from), int(until.min(LAST)), name];
             let named = select.query_map(bounds, |row| {
                 let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
                 Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
@@ -129,6 +126,9 @@ pub(super) const FIRST_COMMIT: &str = "SELECT number, first_commit_lsn, first_co
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number LIMIT 1";
 pub(super) const LAST_COMMIT: &str = "SELECT number, last_commit_lsn, last_commit_xid, last_commit_time, seam_stop FROM segment \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number DESC LIMIT 1";
+/// And the name. Left to itself SQLite would go through all events of the timeline.
+pub(super) const NAMED_POINTS: &str = "SELECT number, lsn, time FROM event INDEXED BY event_label \
+     WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND label = ?4 ORDER BY number, lsn";
 pub(super) const TROUBLE: &str = "SELECT number, state, seam_stop, stop, joined, previous FROM segment INDEXED BY segment_trouble \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
 pub(super) const LISTED: &str =
