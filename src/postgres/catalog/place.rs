@@ -182,15 +182,18 @@ impl<'a> Search<'a> {
             Err(Unknown::Broken { lsn, .. }) => lsn,
             Err(unknown) => return Err(Stuck::Unknown(unknown)),
         };
-        let Some(until) = self.marked_until(end) else { return Ok(None) };
+        let Some(until) = self.marked_until(end).map_err(Stuck::Unknown)? else { return Ok(None) };
         Ok(self.time(until, false)?.is_none().then_some(until))
     }
 
     /// What marks say of the WAL behind `end`. What another timeline's server proved says nothing about this one's.
-    pub fn marked_until(&self, end: Lsn) -> Option<DateTime<Utc>> {
-        // A commit that is not known proves no mark wrong.
-        let last = self.commit_before(self.end()).ok().flatten();
-        self.known.facts.quiet.until(self.path.timeline(), last.map(|commit| commit.lsn), end)
+    pub fn marked_until(&self, end: Lsn) -> Result<Option<DateTime<Utc>>, Unknown> {
+        // A commit that is not known may prove a mark wrong; one that replay does not get to, none.
+        let last = match self.commit_before(self.end()) {
+            Err(Unknown::Broken { .. }) => None,
+            answer => answer?,
+        };
+        Ok(self.known.facts.quiet.until(self.path.timeline(), last.map(|commit| commit.lsn), end))
     }
 
     /// The first record that begins at `from` or later, and the number of its segment.

