@@ -87,7 +87,9 @@ async fn lookups_go_through_keys() {
     let index = Index::temporary(&cluster).unwrap();
     let db = index.connection();
     let within = [moments::FIRST_COMMIT, moments::LAST_COMMIT, moments::NAMED_POINTS];
-    for sql in within.into_iter().chain([moments::TROUBLE, moments::LISTED, moments::FULL_BLOCKS]) {
+    let stretch =
+        [moments::TROUBLE, moments::LISTED, moments::FULL_BLOCKS, moments::BLOCKS_MAYBE_ENDING, moments::MAYBE_ENDING];
+    for sql in within.into_iter().chain(stretch) {
         let mut select = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let bounds = rusqlite::params_from_iter(1..=select.parameter_count() as i64);
         let plan = select.query_map(bounds, |row| row.get::<_, String>(3)).unwrap();
