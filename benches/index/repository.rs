@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use walden::codec::{Envelope, Sealed, seal};
+use walden::codec::{About, Envelope, Sealed, seal};
 use walden::postgres::archive::Pusher;
 use walden::postgres::backup::manifest;
 use walden::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription};
@@ -159,8 +159,7 @@ async fn back_up(cluster: &Cluster, timeline: u64, number: u64) {
         pack_count: 0,
         walden_version: env!("CARGO_PKG_VERSION").into(),
     };
-    let about = serde_json::to_value(&description).expect("JSON");
-    let sealed = seal(manifest::KIND, about, &mut &b""[..], 0, 3).expect("a manifest");
+    let sealed = seal(manifest::KIND, &description, &mut &b""[..], 0, 3).expect("a manifest");
     let key = cluster.layout.manifest(&description.id);
     let put = cluster.repository.put_sealed(&key, &sealed).await.expect("stored");
     assert!(matches!(put, PutSealed::Stored), "{put:?}");
@@ -170,7 +169,7 @@ async fn back_up(cluster: &Cluster, timeline: u64, number: u64) {
 fn write_made_up(folder: &Path, cluster: &Cluster, shape: Shape) -> u64 {
     // The same content for all of them.
     let zeros = vec![0; SIZE as usize];
-    let template = seal(WAL_KIND, serde_json::Value::Null, &mut &zeros[..], SIZE, 1).expect("sealed");
+    let template = seal(WAL_KIND, &serde_json::Value::Null, &mut &zeros[..], SIZE, 1).expect("sealed");
     let portions =
         |timeline| (shape.first(timeline)..shape.end(timeline)).step_by(PORTION as usize).map(move |n| (timeline, n));
     let portions: Vec<Place> = (1..=TIMELINES).flat_map(portions).collect();
@@ -208,7 +207,7 @@ fn sealed(template: &Sealed, shape: Shape, place: Place) -> Vec<u8> {
         summary: Some(Box::new(summary(shape, place))),
     };
     let mut header = template.header.clone();
-    header.about = serde_json::to_value(&description).expect("JSON");
+    header.about = About::of(&description);
     let mut object = Envelope::render(&header).to_vec();
     object.extend_from_slice(&template.body);
     object

@@ -2,7 +2,9 @@
 //! (docs/repository-format.md). `zstd -d` skips it.
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::Sha256Digest;
 
@@ -48,9 +50,35 @@ pub struct Header {
     pub plain: SizedDigest,
     /// The body as it lies in the object, after the envelope.
     pub stored: SizedDigest,
-    /// Facts that the kind defines.
-    pub about: serde_json::Value,
+    pub about: About,
 }
+
+/// Facts that the kind defines: JSON, not read until it is known as what. Headers of WAL are read for each answer, and
+/// long.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct About(Box<RawValue>);
+
+impl About {
+    /// Of plain data with text keys.
+    pub fn of(facts: &(impl Serialize + ?Sized)) -> Self {
+        Self(to_raw_value(facts).expect("facts are plain data with text keys"))
+    }
+
+    /// The facts. Errors: they are of another form.
+    pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(self.0.get())
+    }
+}
+
+/// By the text.
+impl PartialEq for About {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for About {}
 
 /// A header and its place in the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +160,7 @@ mod tests {
             codec: CODEC_ZSTD.into(),
             plain: SizedDigest { size: 3, sha256: Sha256Digest::of(b"abc") },
             stored: SizedDigest::of(b"twelve bytes"),
-            about: serde_json::json!({"name": "000000010000000000000001"}),
+            about: About::of(&serde_json::json!({"name": "000000010000000000000001"})),
         }
     }
 

@@ -3,11 +3,12 @@
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+use serde::Serialize;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::envelope::LONGEST_ENVELOPE;
-use super::{CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, Sha256Digest, SizedDigest};
+use super::{About, CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, Sha256Digest, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
 const CHUNK: usize = 128 << 10;
@@ -44,8 +45,8 @@ impl Compressed {
     }
 
     /// The object.
-    pub fn seal(self, kind: &str, about: serde_json::Value) -> Sealed {
-        let stored = SizedDigest::of(&self.body);
+    pub fn seal(self, kind: &str, about: &impl Serialize) -> Sealed {
+        let (stored, about) = (SizedDigest::of(&self.body), About::of(about));
         let header =
             Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
         Sealed { envelope: Envelope::render(&header), header, body: self.body }
@@ -177,7 +178,7 @@ fn zstd_error(code: usize) -> io::Error {
 /// Seals one object in one frame: see [`Sealer::compress`].
 pub fn seal(
     kind: &str,
-    about: serde_json::Value,
+    about: &impl Serialize,
     source: &mut dyn Read,
     plain_size: u64,
     level: i32,
@@ -278,7 +279,7 @@ mod tests {
 
     fn sealed(content: &[u8]) -> Vec<u8> {
         let about = serde_json::json!({});
-        let sealed = seal("test", about, &mut &content[..], content.len() as u64, 1).unwrap();
+        let sealed = seal("test", &about, &mut &content[..], content.len() as u64, 1).unwrap();
         [sealed.envelope, sealed.body].concat()
     }
 
@@ -303,7 +304,7 @@ mod tests {
             let content = content();
             let again: Vec<Vec<u8>> = (0..2)
                 .map(|_| sealer.compress(&mut &content[..], content.len() as u64, u64::MAX).unwrap())
-                .map(|compressed| compressed.seal("test", serde_json::json!({})))
+                .map(|compressed| compressed.seal("test", &serde_json::json!({})))
                 .map(|sealed| [sealed.envelope, sealed.body].concat())
                 .collect();
             assert_eq!(again[0], again[1]);
@@ -329,7 +330,7 @@ mod tests {
         let compressed =
             Sealer::new(1).unwrap().compress(&mut &content[..], content.len() as u64, frame as u64).unwrap();
         let frames = compressed.frames().to_vec();
-        let sealed = compressed.seal("test", serde_json::json!({}));
+        let sealed = compressed.seal("test", &serde_json::json!({}));
         (frames, [sealed.envelope, sealed.body].concat())
     }
 
@@ -364,7 +365,7 @@ mod tests {
     fn what_was_written_piece_by_piece_opens() {
         let mut sealer = SealedWriter::new(3).unwrap();
         content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
-        let sealed = sealer.finish("test", serde_json::json!({})).unwrap();
+        let sealed = sealer.finish("test", &serde_json::json!({})).unwrap();
         let mut opened = Vec::new();
         unseal("test", &[sealed.envelope, sealed.body].concat(), Check::Content, &mut opened).unwrap().unwrap();
         assert!(opened == content());
@@ -373,8 +374,8 @@ mod tests {
     #[test]
     fn a_source_of_another_length_is_an_error() {
         let about = serde_json::json!({});
-        assert!(seal("test", about.clone(), &mut &b"abc"[..], 4, 1).is_err());
-        assert!(seal("test", about, &mut &b"abc"[..], 2, 1).is_err());
+        assert!(seal("test", &about, &mut &b"abc"[..], 4, 1).is_err());
+        assert!(seal("test", &about, &mut &b"abc"[..], 2, 1).is_err());
         for size in [2, 4, 5, 6] {
             assert!(Sealer::new(1).unwrap().compress(&mut &b"abc"[..], size, 2).is_err(), "{size}");
         }

@@ -1,5 +1,7 @@
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::{Compressed, Hasher, Sealed, SizedDigest};
 
 /// Seals content that is written piece by piece and whose size is not known before. Holds the compressed body only.
@@ -18,7 +20,7 @@ impl SealedWriter {
     }
 
     /// The object of what was written.
-    pub fn finish(self, kind: &str, about: serde_json::Value) -> io::Result<Sealed> {
+    pub fn finish(self, kind: &str, about: &impl Serialize) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;
         let plain = SizedDigest { size: self.size, sha256: self.hasher.finish() };
         Ok(Compressed::new(plain, body.into()).seal(kind, about))

@@ -67,23 +67,27 @@ impl Repository {
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
     /// its content is not.
     pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
-        Ok(self.envelope(key, kind).await?.map(|envelope| envelope.header))
-    }
-
-    /// The same of an object whose size is known, such as from a listing.
-    pub async fn header_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
-        Ok(self.envelope_of(key, size, kind).await?.map(|envelope| envelope.header))
-    }
-
-    /// The header of an object, as of [`header`](Self::header), and where its body begins.
-    pub async fn envelope(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
         match self.storage().head(key).await? {
-            Some(meta) => self.envelope_of(key, meta.size, kind).await,
+            Some(meta) => self.header_of(key, meta.size, kind).await,
             None => Ok(None),
         }
     }
 
-    async fn envelope_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Envelope>, ObjectError> {
+    /// The same of an object whose size is known, such as from a listing.
+    pub async fn header_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
+        let Some(Envelope { header, len }) = self.envelope(key, kind).await? else { return Ok(None) };
+        match size.saturating_sub(len) {
+            body if body == header.stored.size => Ok(Some(header)),
+            body => {
+                let why = format!("{} bytes are noted for its body, which has {body}", header.stored.size);
+                Err(self.damaged(key, Damaged(why)))
+            }
+        }
+    }
+
+    /// The header of an object and where its body begins, by one small read; `None` when there is no such object. The
+    /// body is not checked at all.
+    pub async fn envelope(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
         let mut wanted = HEADER_READ;
         let envelope = loop {
             let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
@@ -93,15 +97,10 @@ impl Repository {
                 Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
             }
         };
-        let body = size.saturating_sub(envelope.len);
-        if body != envelope.header.stored.size || envelope.header.kind != kind {
-            let why = format!(
-                "it is of kind \"{}\" with {} bytes of {body} in its body, expected \"{kind}\"",
-                envelope.header.kind, envelope.header.stored.size
-            );
-            return Err(self.damaged(key, Damaged(why)));
+        match &envelope.header.kind {
+            found if found == kind => Ok(Some(envelope)),
+            found => Err(self.damaged(key, Damaged(format!("it is of kind \"{found}\", not \"{kind}\"")))),
         }
-        Ok(Some(envelope))
     }
 
     /// A whole object of at most `most` bytes, as it is; `None` when there is none. A longer one is damaged.
@@ -173,7 +172,7 @@ mod tests {
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", serde_json::json!({"pad": "x".repeat(40_000)}), &mut &content[..], content.len() as u64, 1)
+        seal("test", &serde_json::json!({"pad": "x".repeat(40_000)}), &mut &content[..], content.len() as u64, 1)
             .unwrap()
     }
 

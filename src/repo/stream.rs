@@ -126,7 +126,7 @@ mod tests {
 
     fn object() -> Vec<u8> {
         let content = content();
-        let sealed = seal("test", serde_json::json!({}), &mut &content[..], content.len() as u64, 1).unwrap();
+        let sealed = seal("test", &serde_json::json!({}), &mut &content[..], content.len() as u64, 1).unwrap();
         [sealed.envelope, sealed.body].concat()
     }
 

@@ -343,7 +343,7 @@ fn a_backup_whose_packs_another_one_uses_is_not_deleted() {
     file.expect("a file")["extents"][0]["pack"] = format!("{}/pack-000001", text(&first["id"])).into();
     let plain: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let about = walden::codec::Envelope::parse(&object).expect("an envelope").header.about;
-    let sealed = walden::codec::seal("backup", about, &mut plain.as_bytes(), plain.len() as u64, 3).expect("seal");
+    let sealed = walden::codec::seal("backup", &about, &mut plain.as_bytes(), plain.len() as u64, 3).expect("seal");
     fs::write(&path, [sealed.envelope, sealed.body].concat()).expect("write the manifest");
     let id = text(&first["id"]);
     let stderr = ready.walden.refused(1, ["backup", "delete", id, "--yes", "--force"]);

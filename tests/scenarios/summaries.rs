@@ -18,7 +18,7 @@ fn stored(walden: &Walden) -> BTreeMap<String, Value> {
             let object = fs::read(object.expect("an entry").path()).expect("read an object");
             let envelope = Envelope::parse(&object).expect("an envelope");
             assert!(envelope.len <= 68 << 10, "an envelope of {} bytes", envelope.len);
-            let about = envelope.header.about;
+            let about: Value = envelope.header.about.read().expect("JSON");
             summaries.insert(about["name"].as_str().expect("a name").to_string(), about["summary"].clone());
         }
     }

@@ -43,7 +43,7 @@ async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescrip
     let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND, manifest::LONGEST).await?;
     let Some(object) = object else { return NoSuchBackup::error(cluster, id) };
     let about = open_envelope(manifest::KIND, &object)?.header.about;
-    let description = serde_json::from_value(about).context("the manifest's description cannot be read")?;
+    let description = about.read().context("the manifest's description cannot be read")?;
     Ok((description, object))
 }
 

@@ -234,8 +234,8 @@ pub(super) fn check_description(
     name: &WalFileName,
     header: Header,
 ) -> Result<WalDescription, Damaged> {
-    let described: WalDescription = serde_json::from_value(header.about)
-        .map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
+    let described: WalDescription =
+        header.about.read().map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
     if described.name != *name || described.system_identifier != ours.system_identifier {
         return Err(Damaged(format!(
             "it holds \"{}\" of the server with system identifier {}",

@@ -1,15 +1,15 @@
 //! Answering what the planner asks about the records of one segment: from some parts of it where headers tell which,
 //! else from all of it.
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use super::fetch::with_repair_hint;
 use super::summarize::{Described, described, read, summary_of};
 use crate::codec::{Damaged, FrameDecompressor};
 use crate::error::with_hint;
-use crate::postgres::catalog::{Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading};
+use crate::postgres::catalog::{Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{SegmentName, WalFileName};
+use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Seam, Summary, join};
 
 /// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
@@ -24,17 +24,25 @@ pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen
 /// Answers from headers and a few parts; `None` where that does not do.
 pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> anyhow::Result<Option<Seen>> {
     let segment = question.segment;
-    let Some(Described { about, body }) = described(cluster, segment).await? else { return Ok(None) };
+    // The one before is nearly always needed, too.
+    let (own, before) = tokio::join!(described(cluster, segment), summary_before(cluster, segment, segment.timeline));
+    let Some(Described { about, body }) = own? else { return Ok(None) };
     let WalDescription { summary: Some(summary), frames, .. } = about else { return Ok(None) };
     if frames.iter().sum::<u64>() != body.end - body.start {
         return Ok(None);
     }
-    let crossed = match earlier(cluster, segment, &summary).await? {
-        None => None,
-        Some((_, earlier)) => match join(&earlier, earlier.tail.as_ref(), &summary) {
+    let before = match summary.first_timeline {
+        Some(timeline) if timeline != segment.timeline => summary_before(cluster, segment, timeline).await,
+        _ => before,
+    };
+    let crossed = match (&summary.head, before) {
+        (None, _) | (_, Ok(None)) => None,
+        (_, Ok(Some(before))) => match join(&before, before.tail.as_ref(), &summary) {
             Ok(Seam::Crossed(crossed)) => Some(crossed),
             _ => return Ok(None),
         },
+        // Reading all of it says what is wrong.
+        (_, Err(_)) => return Ok(None),
     };
     let description = &cluster.description;
     let headers = Headers {
@@ -53,8 +61,16 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
     let key = cluster.layout.wal(&WalFileName::Segment(segment));
     let stored = cluster.repository.storage().get(&key, begin..begin + frames.iter().sum::<u64>()).await;
     let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-    let probe = excerpt.probe(question.clone());
-    let work = move || push_frames(probe, &stored, &frames, excerpt.part).map(|probe| excerpt.answer(&probe, &summary));
+    let question = question.clone();
+    let work = move || {
+        for excerpt in [excerpt.narrow(), excerpt] {
+            let probe = push_frames(excerpt.probe(question.clone()), &stored, &frames, &excerpt)?;
+            if let Some(seen) = excerpt.answer(&probe, &summary) {
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
+    };
     match tokio::task::spawn_blocking(work).await? {
         Ok(seen) => Ok(seen),
         // Reading all of it says what is wrong.
@@ -65,10 +81,28 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
     }
 }
 
-/// Hands over the content of frames, of `part` bytes each, until there is an answer.
-fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], part: usize) -> Result<Probe, Damaged> {
+/// The summary that the header of the segment before one has, on a timeline; `None` where that one is not archived, or
+/// broken. Errors: there is no summary, it is damaged or another's, or the store did not answer.
+async fn summary_before(
+    cluster: &Cluster,
+    segment: SegmentName,
+    timeline: TimelineId,
+) -> anyhow::Result<Option<Box<Summary>>> {
+    let size = cluster.description.segment_size;
+    let Some(number) = segment.number(size).checked_sub(1) else { return Ok(None) };
+    let name = SegmentName::from_number(timeline, number, size);
+    let Some(Described { about, .. }) = described(cluster, name).await? else { return Ok(None) };
+    let summary = about.summary.with_context(|| format!("WAL segment \"{name}\" has no summary in its header"))?;
+    Ok(Some(summary).filter(|summary| summary.stop.is_none()))
+}
+
+/// Bytes that are read before it is seen whether that was enough.
+const PIECE: usize = 64 << 10;
+
+/// Hands over the content of the frames of an excerpt until there is an answer.
+fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], excerpt: &Excerpt) -> Result<Probe, Damaged> {
     let mut decompressor = FrameDecompressor::new().map_err(|error| Damaged(error.to_string()))?;
-    let mut plain = Vec::new();
+    let (part, mut skip, mut plain) = (excerpt.part, excerpt.skip, Vec::new());
     for length in frames {
         let cut = || Damaged("it ends within a frame".into());
         let (frame, rest) = stored.split_at_checked(*length as usize).ok_or_else(cut)?;
@@ -76,11 +110,13 @@ fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], part: usize)
         if plain.len() < part {
             return Err(Damaged(format!("a frame holds {} bytes, {part} are expected", plain.len())));
         }
-        probe.push(&plain);
-        if probe.is_answered() {
-            break;
+        for piece in plain[skip..].chunks(PIECE) {
+            probe.push(piece);
+            if probe.is_answered() {
+                return Ok(probe);
+            }
         }
-        stored = rest;
+        (stored, skip) = (rest, 0);
     }
     Ok(probe)
 }

@@ -221,7 +221,7 @@ impl Pusher {
             ));
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
-        let sealed = compressed.seal(WAL_KIND, serde_json::to_value(&description)?);
+        let sealed = compressed.seal(WAL_KIND, &description);
         Ok(Prepared { name, path: path.to_path_buf(), description, sealed, fingerprint })
     }
 
@@ -243,8 +243,10 @@ impl Pusher {
     }
 
     fn conflict(&self, prepared: &Prepared, key: &str, kept: &Header) -> anyhow::Error {
-        let archived_at =
-            |header: &Header| header.about["archived_at"].as_str().unwrap_or("an unknown time").to_string();
+        let archived_at = |header: &Header| {
+            let about = header.about.read::<serde_json::Value>().unwrap_or_default();
+            about["archived_at"].as_str().unwrap_or("an unknown time").to_string()
+        };
         let found = &prepared.sealed.header;
         let conflict = Conflict {
             name: prepared.name,

@@ -14,14 +14,15 @@ use crate::storage::Key;
 /// The summary of a segment: the one in its header, else one made from its content. `None`: the repository has no such
 /// segment. Errors: it is damaged or another's, or the store did not answer.
 pub async fn summary_of(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
-    match described(cluster, segment).await? {
-        Some(Described { about: WalDescription { summary: Some(summary), .. }, .. }) => Ok(Some(*summary)),
-        Some(_) => summarize(cluster, segment).await,
-        None => Ok(None),
+    let key = cluster.layout.wal(&WalFileName::Segment(segment));
+    let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
+    match stored_summary(cluster, segment, meta.size).await? {
+        Some(summary) => Ok(Some(*summary)),
+        None => summarize(cluster, segment).await,
     }
 }
 
-/// What a segment's envelope tells.
+/// What a segment's envelope tells; whether its body is there is not looked at.
 pub(super) struct Described {
     pub about: WalDescription,
     /// Where in the object its body lies.

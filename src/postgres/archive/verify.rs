@@ -198,8 +198,8 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
         Ok(Err(Damaged(why))) => return Err(why),
         Err(error) => return Err(error.to_string()),
     };
-    let about: WalDescription = serde_json::from_value(header.about)
-        .map_err(|error| format!("its header does not describe a WAL file: {error}"))?;
+    let about: WalDescription =
+        header.about.read().map_err(|error| format!("its header does not describe a WAL file: {error}"))?;
     let ours = &cluster.description;
     if about.name != name {
         return Err(format!("it holds \"{}\"", about.name));
@@ -263,8 +263,7 @@ mod tests {
             frames: Vec::new(),
             summary: None,
         };
-        let about = serde_json::to_value(about).unwrap();
-        let sealed = crate::codec::seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();
+        let sealed = crate::codec::seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, 1).unwrap();
         let key = cluster.layout.wal(&under.parse().unwrap());
         let _ = cluster.repository.put_sealed(&key, &sealed).await.unwrap();
     }

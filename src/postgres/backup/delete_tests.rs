@@ -23,7 +23,7 @@ async fn put(cluster: &Cluster, key: &Key, bytes: Vec<u8>) {
 }
 
 async fn put_manifest(cluster: &Cluster, backup: &BackupDescription) {
-    let sealed = seal(manifest::KIND, serde_json::to_value(backup).unwrap(), &mut &b""[..], 0, 1).unwrap();
+    let sealed = seal(manifest::KIND, backup, &mut &b""[..], 0, 1).unwrap();
     put(cluster, &cluster.layout.manifest(&backup.id), [sealed.envelope, sealed.body].concat()).await;
 }
 

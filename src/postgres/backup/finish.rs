@@ -94,7 +94,7 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
     if !reserved().await? {
         return Err(taken_away());
     }
-    let sealed = manifest.finish(KIND, serde_json::to_value(description)?).context("cannot compress the manifest")?;
+    let sealed = manifest.finish(KIND, description).context("cannot compress the manifest")?;
     if sealed.header.plain.size > LONGEST {
         let error = anyhow!("the manifest has {} bytes, at most {LONGEST} can be read", sealed.header.plain.size);
         return Err(with_hint(error, "the cluster is too large, or has too many files, for one base backup"));

@@ -131,7 +131,7 @@ pub async fn verify_content(
             return Ok((None, verified));
         }
     };
-    let description: BackupDescription = match serde_json::from_value(header.about) {
+    let description: BackupDescription = match header.about.read() {
         Ok(description) => description,
         Err(error) => {
             verified.add(damage(format!("its description cannot be read: {error}")));

@@ -38,8 +38,8 @@ impl NeededWal {
 pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
     let key = cluster.layout.wal(name);
     let Some(header) = cluster.repository.header(&key, WAL_KIND).await? else { return Ok(false) };
-    let found: WalDescription = serde_json::from_value(header.about)
-        .with_context(|| format!("object \"{key}\" does not describe a WAL file"))?;
+    let found: WalDescription =
+        header.about.read().with_context(|| format!("object \"{key}\" does not describe a WAL file"))?;
     let ours = &cluster.description;
     let whole = !matches!(name, WalFileName::Segment(_)) || header.plain.size == ours.segment_size.bytes();
     if found.name != *name || found.system_identifier != ours.system_identifier || !whole {

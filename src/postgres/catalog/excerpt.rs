@@ -28,6 +28,10 @@ pub enum Reading {
     Whole,
 }
 
+/// Bytes before a part that mostly are enough: records are shorter, and a commit is among them. A multiple of all sizes
+/// of a WAL page.
+const LEAD: usize = 128 << 10;
+
 /// Parts of a segment, one behind the other: the one in which the first record that is looked for ends, or begins, and
 /// those beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,9 @@ pub struct Excerpt {
     pub parts: Range<usize>,
     /// Bytes of each.
     pub part: usize,
-    /// Where the first of them begins.
+    /// Bytes of the first of them that are passed over.
+    pub skip: usize,
+    /// What is behind them.
     begin: Lsn,
     /// Where the part begins that has the record.
     wanted: Lsn,
@@ -66,6 +72,7 @@ pub fn reading(question: &Question, headers: &Headers<'_>, parts: usize) -> Read
     Reading::Parts(Excerpt {
         parts: first..(wanted + 2).min(parts),
         part: part as usize,
+        skip: 0,
         begin: begin(first),
         wanted: begin(wanted),
         segment: LongPageHeader { major, timeline, address, system_identifier, segment_size: size },
@@ -120,6 +127,12 @@ impl Question {
 }
 
 impl Excerpt {
+    /// The same with no more than mostly is enough.
+    pub fn narrow(&self) -> Self {
+        let skip = if self.begin < self.wanted { self.part.saturating_sub(LEAD) } else { 0 };
+        Self { skip, begin: Lsn(self.begin.0 + skip as u64), ..self.clone() }
+    }
+
     /// Finds the answer in the bytes of the parts.
     pub fn probe(&self, question: Question) -> Probe {
         Probe::within(question, self.segment, self.begin)

@@ -193,7 +193,9 @@ async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Fo
         Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
         Err(ObjectError::Storage(error)) => return Err(error.into()),
     };
-    let checked = serde_json::from_value(header.about)
+    let checked = header
+        .about
+        .read()
         .with_context(|| format!("object \"{key}\" does not describe a backup"))
         .and_then(|description| check_description(cluster, id, &key, description));
     Ok(match checked {

@@ -15,7 +15,7 @@ async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     (Cluster::register(repository, testing::cluster_description()).await.unwrap().0, storage)
 }
 
-fn sealed(kind: &str, about: serde_json::Value, content: &str) -> Sealed {
+fn sealed(kind: &str, about: &impl serde::Serialize, content: &str) -> Sealed {
     seal(kind, about, &mut content.as_bytes(), content.len() as u64, 1).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn whole(object: &Sealed) -> Vec<u8> {
 async fn complete_damaged_and_unfinished_backups_are_three_answers() {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    let object = sealed(manifest::KIND, &backup, "");
     put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
     let cut: BackupId = "20260101-000000Z".parse().unwrap();
     put(&storage, &cluster.layout.manifest(&cut), whole(&object)[..50].to_vec()).await;
@@ -51,7 +51,7 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     let (cluster, storage) = cluster().await;
     let (second, third) = (TimelineId(2), TimelineId(3));
     let key = |timeline| cluster.layout.wal(&WalFileName::History(timeline));
-    let history = whole(&sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
+    let history = whole(&sealed(WAL_KIND, &serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n"));
     put(&storage, &key(second), history.clone()).await;
     put(&storage, &key(third), b"cut".to_vec()).await;
     let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
@@ -128,9 +128,9 @@ async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none(
 async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    let object = sealed(manifest::KIND, &backup, "");
     put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
-    let history = sealed(WAL_KIND, serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
+    let history = sealed(WAL_KIND, &serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
     put(&storage, &cluster.layout.wal(&"00000002.history".parse().unwrap()), whole(&history)).await;
     for stop_at in 0.. {
         // Opening reads the marker and cluster.json first: two calls.

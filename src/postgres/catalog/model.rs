@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{
@@ -51,7 +52,8 @@ pub struct WalDescription {
 
 /// A summary in a form that is not known must not keep the segment from being restored.
 fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Summary>>, D::Error> {
-    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(text.get()).ok())
 }
 
 /// What the envelope of a manifest tells (`about` of kind `backup`): all that planning a restore needs.

@@ -228,15 +228,14 @@ pub async fn store(cluster: &Cluster, name: SegmentName, bytes: &[u8], summary: 
         frames: Vec::new(),
         summary: summary.cloned().map(Box::new),
     };
-    let about = serde_json::to_value(about).unwrap();
-    let sealed = seal(WAL_KIND, about, &mut &bytes[..], bytes.len() as u64, 1).unwrap();
+    let sealed = seal(WAL_KIND, &about, &mut &bytes[..], bytes.len() as u64, 1).unwrap();
     put(cluster, &name, [sealed.envelope, sealed.body].concat()).await;
 }
 
 /// Stores a history file.
 pub async fn store_history(cluster: &Cluster, timeline: u32, content: &str) {
     let bytes = content.as_bytes();
-    let sealed = seal(WAL_KIND, serde_json::json!({}), &mut &bytes[..], bytes.len() as u64, 1).unwrap();
+    let sealed = seal(WAL_KIND, &serde_json::json!({}), &mut &bytes[..], bytes.len() as u64, 1).unwrap();
     put(cluster, &WalFileName::History(TimelineId(timeline)), [sealed.envelope, sealed.body].concat()).await;
 }
 

@@ -103,7 +103,7 @@ async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> 
         serde_json::to_writer(&mut body, &Line { file: *file, held: held.clone() })?;
         body.push(b'\n');
     }
-    let sealed = seal(KIND, serde_json::to_value(about)?, &mut &body[..], body.len() as u64, LEVEL)?;
+    let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
     let random = getrandom::u32()?;
     let key = cluster.layout.names(&NamesId::new(now, random));
     let body = crate::storage::Body(vec![sealed.envelope, sealed.body]);
@@ -117,7 +117,7 @@ async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> 
 pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recording>> {
     let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
     let wrong = || format!("object \"{key}\" does not hold names");
-    let about: NamesDescription = serde_json::from_value(header.about).with_context(wrong)?;
+    let about: NamesDescription = header.about.read().with_context(wrong)?;
     anyhow::ensure!(
         about.system_identifier == cluster.description.system_identifier,
         "object \"{key}\" holds names of the server with system identifier {}",

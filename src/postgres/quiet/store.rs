@@ -89,9 +89,9 @@ async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyho
 pub async fn store(cluster: &Cluster, mark: &QuietMark, first: &Memory) -> anyhow::Result<()> {
     let QuietMark { timeline, lsn, time } = *mark;
     let (system_identifier, Memory { xmax, since, .. }) = (cluster.description.system_identifier, *first);
-    let about = serde_json::to_value(QuietDescription { system_identifier, timeline, lsn, time, xmax, since })?;
-    let body = format!("{about}\n");
-    let sealed = seal(KIND, about, &mut body.as_bytes(), body.len() as u64, LEVEL)?;
+    let about = QuietDescription { system_identifier, timeline, lsn, time, xmax, since };
+    let body = format!("{}\n", serde_json::to_string(&about)?);
+    let sealed = seal(KIND, &about, &mut body.as_bytes(), body.len() as u64, LEVEL)?;
     let body = Body(vec![sealed.envelope, sealed.body]);
     // One that is there already says the same.
     let _ = cluster.repository.storage().put(&cluster.layout.quiet(mark), body, PutMode::CreateOnly).await?;
@@ -106,7 +106,7 @@ pub async fn check(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Re
 async fn load(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<Option<QuietDescription>> {
     let Some((header, _)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
     let about: QuietDescription =
-        serde_json::from_value(header.about).with_context(|| format!("object \"{key}\" does not hold a quiet mark"))?;
+        header.about.read().with_context(|| format!("object \"{key}\" does not hold a quiet mark"))?;
     ensure!(
         (about.mark(), about.system_identifier) == (*mark, cluster.description.system_identifier),
         "object \"{key}\" holds the quiet mark \"{}\" of the server with system identifier {}",

@@ -56,8 +56,7 @@ pub async fn wal(cluster: &Cluster, name: &str, content: &[u8]) {
         frames: Vec::new(),
         summary: None,
     };
-    let about = serde_json::to_value(about).unwrap();
-    let sealed = seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();
+    let sealed = seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, 1).unwrap();
     let put = cluster.repository.put_sealed(&cluster.layout.wal(&name), &sealed).await.unwrap();
     assert!(matches!(put, PutSealed::Stored | PutSealed::SameContent));
 }
@@ -107,8 +106,7 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
         pack_count: packs.len() as u32,
         ..testing::backup(id)
     };
-    let about = serde_json::to_value(description).unwrap();
-    let sealed = seal(manifest::KIND, about, &mut &body[..], body.len() as u64, 1).unwrap();
+    let sealed = seal(manifest::KIND, &description, &mut &body[..], body.len() as u64, 1).unwrap();
     let id: BackupId = id.parse().unwrap();
     let _ = cluster.repository.put_sealed(&cluster.layout.manifest(&id), &sealed).await.unwrap();
 }

@@ -403,7 +403,7 @@ impl Verification {
             return Ok(None);
         };
         let header = repository.verify(key, manifest::KIND, object.clone()).await.map_err(cause)?;
-        let description = serde_json::from_value(header.about).context("its description cannot be read")?;
+        let description = header.about.read().context("its description cannot be read")?;
         let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
         Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
     }

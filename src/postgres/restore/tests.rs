@@ -131,8 +131,7 @@ async fn write_backup(
         write_entry(&mut lines, &Entry::File(file)).unwrap();
     }
     let _ = storage.put(&cluster.layout.pack(&pack), bytes.into(), PutMode::CreateOnly).await.unwrap();
-    let about = serde_json::to_value(description).unwrap();
-    let sealed = crate::codec::seal(manifest::KIND, about, &mut &lines[..], lines.len() as u64, 1).unwrap();
+    let sealed = crate::codec::seal(manifest::KIND, description, &mut &lines[..], lines.len() as u64, 1).unwrap();
     let _ = cluster.repository.put_sealed(&cluster.layout.manifest(&description.id), &sealed).await.unwrap();
 }
 

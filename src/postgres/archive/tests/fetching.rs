@@ -112,9 +112,8 @@ async fn back_up(storage: &dyn Storage, cluster: &Cluster) {
         stop_lsn: "0/200100".parse().unwrap(),
         ..crate::postgres::catalog::testing::backup("20260102-000000Z")
     };
-    let about = serde_json::to_value(&backup).unwrap();
     let kind = crate::postgres::backup::manifest::KIND;
-    let sealed = crate::codec::seal(kind, about, &mut &b""[..], 0, 1).unwrap();
+    let sealed = crate::codec::seal(kind, &backup, &mut &b""[..], 0, 1).unwrap();
     let object = [sealed.envelope, sealed.body].concat();
     let _ = storage.put(&cluster.layout.manifest(&backup.id), object.into(), PutMode::CreateOnly).await.unwrap();
 }

@@ -63,9 +63,9 @@ pub(super) async fn rewrite(
     change: impl FnOnce(&mut serde_json::Value),
 ) {
     let key = cluster.layout.wal(&WalFileName::Segment(name));
-    let mut about = cluster.repository.header(&key, WAL_KIND).await.unwrap().unwrap().about;
+    let mut about = cluster.repository.header(&key, WAL_KIND).await.unwrap().unwrap().about.read().unwrap();
     change(&mut about);
-    let sealed = seal(WAL_KIND, about, &mut &content[..], content.len() as u64, 1).unwrap();
+    let sealed = seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, 1).unwrap();
     let object = [sealed.envelope, sealed.body].concat();
     let _ = storage.put(&key, object.into(), PutMode::Overwrite).await.unwrap();
 }
@@ -129,7 +129,7 @@ async fn a_pushed_segment_carries_its_summary_and_one_without_it_is_read() {
     let key = |name: &SegmentName| cluster.layout.wal(&WalFileName::Segment(*name));
     for (name, stored) in [(&names[0], true), (&names[1], false)] {
         let about = cluster.repository.header(&key(name), WAL_KIND).await.unwrap().unwrap().about;
-        let description: WalDescription = serde_json::from_value(about).unwrap();
+        let description: WalDescription = about.read().unwrap();
         assert_eq!(description.summary.is_some(), stored, "{name}");
     }
     assert_eq!(summary_of(&cluster, name_of(9)).await.unwrap(), None, "not archived");
