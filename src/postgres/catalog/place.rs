@@ -160,7 +160,9 @@ impl<'a> Search<'a> {
     /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
     pub fn torn(&self) -> Option<(Lsn, u64)> {
         for (at, (timeline, first, until)) in self.stretches(self.number(self.from)).enumerate() {
-            if let Some((_, lsn)) = self.torn_fork(timeline, first).filter(|_| at > 0) {
+            if at > 0
+                && let Some((_, lsn)) = self.torn_fork(timeline, first)
+            {
                 return Some((lsn, first));
             }
             let whole = self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false);

@@ -11,7 +11,6 @@ use crate::harness::{Cluster, Major, Marker, Scratch, Stop, Walden, each_major, 
 /// restored, or nothing does.
 fn restore_while(
     (scratch, walden, major): (&Scratch, &Walden, &Major),
-    name: &str,
     target: &[&str],
     (object, instead): (&Path, Option<&Path>),
 ) -> Restored {
@@ -19,13 +18,13 @@ fn restore_while(
         Some(instead) => format!("cp '{}' '{}'", instead.display(), object.display()),
         None => format!("rm -f '{}'", object.display()),
     };
-    // The server's programs are real; what runs them is the moment at which the plan is made and replay is to come.
-    let programs = scratch.folder(&format!("programs {name}"));
+    // In front of the real program: it is asked for a setting when the plan is made and replay is to come.
+    let programs = scratch.folder("programs");
     let real = major.program("postgres");
     let script = format!("#!/bin/sh\ncase \" $* \" in *' -C '*) {change};; esac\nexec '{}' \"$@\"\n", real.display());
-    let program = scratch.write(&format!("programs {name}/postgres"), &script);
+    let program = scratch.write("programs/postgres", &script);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("make it a program");
-    let data = scratch.join(name);
+    let data = scratch.join("restored");
     let mut all = vec!["--format".to_string(), "json".into()];
     all.extend(arguments(major, &data, target));
     let at = all.iter().position(|argument| argument == "--pg-bin").expect("--pg-bin");
@@ -70,7 +69,7 @@ fn lost(major: Major) {
     let segment = cluster.archive_now();
     // It is the last one, so that nothing in the repository shows that it is missing.
     let object = walden.segment_object(&segment);
-    let restored = restore_while((&scratch, &walden, &major), "restored", &["--latest"], (&object, None));
+    let restored = restore_while((&scratch, &walden, &major), &["--latest"], (&object, None));
     assert_eq!(restored.cluster.rows(), kept.with());
     let doubts = doubts(&restored);
     assert!(doubts.contains(&format!("transaction {}", lost.xid)) && doubts.contains("as planned"), "{doubts}");
@@ -123,6 +122,6 @@ fn restored_with_anothers_segment(
     let object = walden.segment_object(&segment);
     let instead = other.repository.join("twin/wal").join(&segment[..16]).join(format!("{segment}.zst"));
     let target = ["--xid", target.xid.as_str()];
-    let restored = restore_while((scratch, &walden, major), "restored", &target, (&object, Some(&instead)));
+    let restored = restore_while((scratch, &walden, major), &target, (&object, Some(&instead)));
     (restored, strange)
 }
