@@ -135,6 +135,7 @@ pub fn summary(shape: Shape, (timeline, number): Place) -> Summary {
             min_time: Some(time(number, 0)),
             max_time: Some(time(number, rest)),
             newest: Some(xid(number, rest)),
+            cut: false,
         },
         oldest_ended: oldest_ended.map(ended).collect(),
         ended_left_out: XIDS - 128,

@@ -19,6 +19,11 @@ impl SealedWriter {
         Ok(Self { encoder, hasher: Hasher::default(), size: 0 })
     }
 
+    /// Bytes written.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The object of what was written.
     pub fn finish(self, kind: &str, about: &impl Serialize) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
+use walden::error::hints;
 use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
 use walden::postgres::backup::pipeline::PackOptions;
@@ -63,7 +64,7 @@ fn options() -> TakeOptions {
         max_rate_kib: None,
         verify_checksums: true,
         // Several packs, and more frames than any queue holds.
-        pack: PackOptions { compression_level: 1, workers: 2, pack_size: 600_000 },
+        pack: PackOptions { compression_level: 1, workers: 2, pack_size: 600_000, longest_manifest: 1 << 20 },
         wal_timeout: Duration::ZERO,
     }
 }
@@ -229,6 +230,25 @@ async fn a_deletion_that_stops_at_any_call_leaves_other_backups_whole_and_can_be
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_becomes_too_long_ends_the_backup_at_once_and_nothing_of_it_is_kept() {
+    let scratch = Scratch::new("longest");
+    let recording = record(&scratch).await;
+    let registered = open(recording.store.clone()).await;
+    let (_stopper, mut stop) = watch::channel(false);
+    let (mut player, mut options) = (Player { recording: &recording, next: 0 }, options());
+    options.pack.longest_manifest = 50_000;
+    let taken = keep(&registered, &recording.server, &mut player, &options, &|_| {}, &mut stop).await;
+    let error = taken.unwrap_err();
+    let (told, hints) = (format!("{error:#}"), hints(&error));
+    assert!(told.contains("the manifest has more than 50000 bytes"), "{told}");
+    assert!(hints.concat().contains("too many files"), "{hints:?}");
+    assert!(player.next < recording.events.len(), "the server sent {} events in vain", player.next);
+    assert!(list_all(&*recording.store, "main/base/").await.unwrap().is_empty());
+    // Of nothing else.
+    play(&registered, &recording).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What a summary has no room for is found all the same, or said to be missing.
 
-use crate::harness::{Cluster, Major, Scratch, Walden, each_major};
+use crate::harness::{Cluster, Major, Scratch, Walden, each_major, lsn_number};
 use crate::restore::{register, restore};
 
 each_major!(what_lies_behind_many_events_is_found, behind_many_events);
@@ -48,4 +48,40 @@ fn behind_many_events(major: Major) {
         let five = found.as_array().expect("events").iter().find(|event| event["rows"] == 5);
         assert!(five.is_some_and(|event| event["exact"] == true), "{found:#}");
     }
+}
+
+each_major!(a_late_subtransaction_of_a_commit_that_crosses_a_segments_end_is_found, late_subtransaction);
+
+/// Of such a record summaries hold the beginning and the end: of 1500 bytes not all.
+fn late_subtransaction(major: Major) {
+    let scratch = Scratch::new("late");
+    let builder = Cluster::builder(major.clone()).segment_mib(1).setting("autovacuum", "off");
+    let mut cluster = builder.start(&scratch);
+    let walden = Walden::beside(&scratch, &cluster);
+    register(&mut cluster, &walden);
+    cluster.sql("create table parts (id int)");
+    walden.ok(["backup", "take"]);
+    // Each block with a handler is a subtransaction. The commit begins a few hundred bytes before the segment's end.
+    cluster.sql(
+        "do $$ declare room bigint; begin \
+         for i in 1..300 loop begin insert into parts values (i); exception when others then raise; end; end loop; \
+         loop room := 1048576 - pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint % 1048576; \
+         exit when room between 250 and 800; \
+         perform pg_logical_emit_message(false, '', repeat('x', greatest(1, least(room - 600, 8000))::int)); \
+         end loop; end $$",
+    );
+    let xids = cluster.sql("select xmin from parts order by id");
+    let xids: Vec<&str> = xids.lines().collect();
+    cluster.archive_now();
+    let mut stops = Vec::new();
+    for xid in [xids[0], xids[150], xids[299]] {
+        let plan = walden.json(["target", "--xid", xid]);
+        assert!(plan["notes"].to_string().contains(&format!("transaction {xid} is a subtransaction of")), "{plan}");
+        stops.push(plan["stop"].clone());
+    }
+    let number = |name: &str| lsn_number(stops[0][name].as_str().expect("an LSN"));
+    assert!(number("lsn") >> 20 < (number("end") - 1) >> 20, "it does not cross: {stops:?}");
+    assert!(stops.iter().all(|stop| *stop == stops[0]), "{stops:?}");
+    let restored = restore(&walden, &major, scratch.join("before"), &["--exclusive", "--xid", xids[299]]);
+    assert_eq!(restored.cluster.sql("select count(*) from parts"), "0");
 }

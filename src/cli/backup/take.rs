@@ -5,6 +5,7 @@ use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::progress::Progress;
 use crate::config;
 use crate::error::one_line;
+use crate::postgres::backup::manifest;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
 use crate::postgres::catalog::BackupDescription;
@@ -77,6 +78,7 @@ fn options(settings: &config::Backup, args: Args) -> TakeOptions {
             compression_level: settings.compression_level,
             workers: settings.workers,
             pack_size: settings.pack_size as u64,
+            longest_manifest: manifest::LONGEST,
         },
         wal_timeout: settings.wal_timeout,
     }

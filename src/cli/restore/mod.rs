@@ -150,7 +150,7 @@ async fn follow(
     let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
     watch.end();
     let mut recovered = recovered?;
-    recovered.check(&plan.stop);
+    recovered.check(plan);
     let took = PastRestore {
         at: chrono::Utc::now(),
         plain_bytes: plan.backup.plain_bytes,

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 
-use super::manifest::{FRAME_SIZE, KIND, LONGEST};
+use super::manifest::{FRAME_SIZE, KIND};
 use super::outside::OutsideFile;
 use super::packer::Totals;
 use super::pipeline::Captured;
@@ -95,10 +95,6 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
         return Err(taken_away());
     }
     let sealed = manifest.finish(KIND, description).context("cannot compress the manifest")?;
-    if sealed.header.plain.size > LONGEST {
-        let error = anyhow!("the manifest has {} bytes, at most {LONGEST} can be read", sealed.header.plain.size);
-        return Err(with_hint(error, "the cluster is too large, or has too many files, for one base backup"));
-    }
     match cluster.repository.put_sealed(&key, &sealed).await? {
         PutSealed::Stored | PutSealed::SameContent => {}
         PutSealed::OtherContent(_) => {

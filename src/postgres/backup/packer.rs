@@ -1,13 +1,14 @@
 //! Compressed frames in, packs and manifest lines out, both in the order of the stream.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::cutter::FileFacts;
 use super::manifest::{Entry, Extent, File, Folder, write_entry};
+use super::pipeline::PackOptions;
 use crate::codec::{SealedWriter, Sha256Digest};
-use crate::error::Hint;
+use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
 use crate::storage::{Body, PutMode, PutOutcome};
@@ -34,6 +35,8 @@ pub struct Packer {
     id: BackupId,
     /// Bytes that a pack does not exceed, unless one frame does.
     pack_size: u64,
+    /// Bytes of the manifest at most.
+    longest_manifest: u64,
     pieces: Vec<Bytes>,
     pack_len: u64,
     puts: JoinSet<anyhow::Result<()>>,
@@ -45,11 +48,12 @@ pub struct Packer {
 
 impl Packer {
     /// A packer for one backup.
-    pub fn new(cluster: Cluster, id: BackupId, pack_size: u64) -> std::io::Result<Self> {
+    pub fn new(cluster: Cluster, id: BackupId, options: &PackOptions) -> std::io::Result<Self> {
         Ok(Self {
             cluster,
             id,
-            pack_size,
+            pack_size: options.pack_size,
+            longest_manifest: options.longest_manifest,
             pieces: Vec::new(),
             pack_len: 0,
             puts: JoinSet::new(),
@@ -61,7 +65,7 @@ impl Packer {
 
     /// Notes a folder.
     pub fn folder(&mut self, folder: Folder) -> anyhow::Result<()> {
-        write_entry(&mut self.manifest, &Entry::Folder(folder))
+        self.note(&Entry::Folder(folder))
     }
 
     /// Adds the next frame of the current large file.
@@ -111,7 +115,20 @@ impl Packer {
         let FileFacts { path, tablespace, mode, mtime, size } = facts;
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;
-        write_entry(&mut self.manifest, &Entry::File(File { path, tablespace, mode, mtime, size, sha256, extents }))
+        self.note(&Entry::File(File { path, tablespace, mode, mtime, size, sha256, extents }))
+    }
+
+    /// Adds a line to the manifest. Errors: it becomes too long to be read again, which is better known now than once all
+    /// is stored.
+    fn note(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        write_entry(&mut self.manifest, entry)?;
+        let (longest, files) = (self.longest_manifest, self.totals.file_count);
+        if self.manifest.size() <= longest {
+            return Ok(());
+        }
+        let error =
+            anyhow!("after {files} files the manifest has more than {longest} bytes, the most that can be read");
+        Err(with_hint(error, "the cluster is too large, or has too many files, for one base backup"))
     }
 
     /// Puts a frame into the pack; which, and where in it.

@@ -39,6 +39,8 @@ pub struct PackOptions {
     pub workers: usize,
     /// Bytes of a pack.
     pub pack_size: u64,
+    /// Bytes of the manifest at most.
+    pub longest_manifest: u64,
 }
 
 /// What came out of a stream that was stored whole.
@@ -79,7 +81,7 @@ enum Piece {
 impl Pipeline {
     /// Starts the stages for a backup.
     pub fn start(cluster: &Cluster, id: &BackupId, options: PackOptions) -> anyhow::Result<Self> {
-        let packer = Packer::new(cluster.clone(), id.clone(), options.pack_size)?;
+        let packer = Packer::new(cluster.clone(), id.clone(), &options)?;
         let workers = options.workers.max(1);
         let pool = FramePool::default();
         let (cuts, cuts_out) = mpsc::channel(CUTS_QUEUE);

@@ -73,7 +73,8 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
 }
 
 /// Brings `known`, the complete backups, up to date, reading only the manifests of those that it has not: a complete
-/// backup never changes. Damaged ones are left out. Errors: the store did not answer.
+/// backup never changes. Damaged ones are left out; one whose manifest alone was deleted stays until its folder is gone:
+/// what WAL there was it tells nevertheless. Errors: the store did not answer.
 pub async fn refresh_backups(
     cluster: &Cluster,
     known: &mut BTreeMap<BackupId, BackupDescription>,

@@ -47,6 +47,23 @@ async fn complete_damaged_and_unfinished_backups_are_three_answers() {
 }
 
 #[tokio::test]
+async fn a_backup_whose_manifest_is_gone_is_unfinished_as_long_as_packs_of_it_are_left() {
+    let (cluster, storage) = cluster().await;
+    let backup = testing::backup("20260102-000000Z");
+    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+    let pack = cluster.layout.pack(&format!("{}/pack-000001", backup.id).parse().unwrap());
+    put(&storage, &pack, b"x".to_vec()).await;
+    assert_eq!(load(&cluster).await.unwrap().backups.len(), 1);
+    storage.delete(&cluster.layout.manifest(&backup.id)).await.unwrap();
+    let facts = load(&cluster).await.unwrap();
+    assert_eq!((facts.backups.len(), facts.damaged_backups.len()), (0, 0));
+    assert_eq!(facts.unfinished_backups, [backup.id]);
+    storage.delete(&pack).await.unwrap();
+    assert!(load(&cluster).await.unwrap().unfinished_backups.is_empty());
+}
+
+#[tokio::test]
 async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     let (cluster, storage) = cluster().await;
     let (second, third) = (TimelineId(2), TimelineId(3));

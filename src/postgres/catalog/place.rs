@@ -139,14 +139,38 @@ impl<'a> Search<'a> {
         for pair in stretches.windows(2) {
             let ((parent, ..), (timeline, first, _)) = (pair[0], pair[1]);
             if first < until
-                && let Err(Unknown::Broken { segment, lsn }) = self.known.moments.check_seam(timeline, first)
+                && let Some((segment, lsn)) = self.torn_fork(timeline, first)
             {
-                let lsn = lsn.min(segment.start(self.size()));
                 let last = self.commit_before(first).ok().flatten();
                 return Err(Refusal::broken(segment, lsn, parent, last).into());
             }
         }
         Ok(())
+    }
+
+    /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
+    /// as is known.
+    fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
+        match self.known.moments.check_seam(timeline, first) {
+            Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
+            _ => None,
+        }
+    }
+
+    /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
+    pub fn torn(&self) -> Option<(Lsn, u64)> {
+        for (at, (timeline, first, until)) in self.stretches(self.number(self.from)).enumerate() {
+            if at > 0
+                && let Some((_, lsn)) = self.torn_fork(timeline, first)
+            {
+                return Some((lsn, first));
+            }
+            let whole = self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false);
+            if let Err(Unknown::Broken { segment, lsn }) = whole {
+                return Some((lsn, segment.number(self.size()) + 1));
+            }
+        }
+        None
     }
 
     /// Everything before the first commit or abort later than `time`; with `or_at`, not earlier. `None` when there is
@@ -411,6 +435,9 @@ impl<'a> Search<'a> {
     /// The first commit of the segments from a number on. Replay gets to none behind broken WAL.
     fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
         for (timeline, first, until) in self.stretches(number) {
+            if first == self.path.first_number(timeline) && self.torn_fork(timeline, first).is_some() {
+                return Ok(None);
+            }
             match self.known.moments.first_commit(timeline, first, until) {
                 Ok(None) => (),
                 Err(Unknown::Broken { .. }) => return Ok(None),

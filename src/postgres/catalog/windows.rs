@@ -1,7 +1,5 @@
 //! What can be restored at all: stretches of each timeline, and what lies between them.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -28,7 +26,7 @@ pub struct Edge {
 pub struct Window {
     pub timeline: TimelineId,
     pub from: Edge,
-    /// Where the archived WAL ends or a gap begins.
+    /// Where the archived WAL ends or breaks, or a gap begins.
     pub to: Edge,
     /// Where the window ends with the archive: until when it is proven that nothing followed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,32 +94,37 @@ fn lines(facts: &Facts) -> Vec<TimelinePath> {
 fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
     let answers = Answers::default();
     let known = Known { facts, moments, answers: &answers };
-    let begin = line.begin();
-    let number = |lsn: Lsn| lsn.0 / facts.ranges.segment_size().bytes();
-    // Backups from which WAL reaches as far; the one that ends first opens the window.
-    let mut oldest: BTreeMap<Lsn, &BackupDescription> = BTreeMap::new();
-    for backup in facts.backups.iter().filter(|backup| line.carries(backup) && backup.checksum_failures.is_empty()) {
-        let Some((stop, end)) = line.moments(&facts.ranges, backup) else { continue };
-        let first = oldest.entry(end).or_insert(backup);
-        if stop < first.stop_lsn {
-            *first = backup;
+    let (begin, size) = (line.begin(), facts.ranges.segment_size());
+    let number = |lsn: Lsn| lsn.0 / size.bytes();
+    let usable = |backup: &&BackupDescription| line.carries(backup) && backup.checksum_failures.is_empty();
+    let mut backups: Vec<&BackupDescription> = facts.backups.iter().filter(usable).collect();
+    backups.sort_by_key(|backup| backup.stop_lsn);
+    let (mut windows, mut reached) = (Vec::new(), Lsn(0));
+    for backup in backups {
+        let Some((stop, archived)) = line.moments(&facts.ranges, backup) else { continue };
+        // The one that ends first opens the window.
+        if stop <= reached {
+            continue;
         }
-    }
-    let mut windows = Vec::new();
-    for (end, backup) in oldest.into_iter().filter(|(end, _)| *end > begin) {
         let reach: Reach = line.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
-        let search = Search { known: &known, path: line, reach: &reach, from: backup.stop_lsn };
-        let time_before = |lsn: Lsn| {
-            let commit = search.commit_before(number(lsn)).ok().flatten();
+        let search = Search { known: &known, path: line, reach: &reach, from: backup.start_lsn };
+        let (end, until) = search.torn().unwrap_or((archived, number(archived)));
+        reached = reached.max(end);
+        if end < stop || end <= begin {
+            continue;
+        }
+        let time_before = |number: u64| {
+            let commit = search.commit_before(number).ok().flatten();
             commit.map(|commit| Transaction::from(commit).time)
         };
-        let from = match backup.stop_lsn >= begin {
-            true => Edge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
-            false => Edge { lsn: begin, time: time_before(begin) },
+        let from = match stop >= begin {
+            true => Edge { lsn: stop, time: Some(backup.stopped_at) },
+            false => Edge { lsn: begin, time: time_before(number(begin)) },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = Edge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
-        let archive_ends = facts.ranges.of(line.timeline()).last().is_some_and(|last| facts.ranges.end(last) == end);
+        let to = Edge { lsn: end, time: time_before(until).and_then(|last| from.time.max(Some(last))) };
+        let last = facts.ranges.of(line.timeline()).last().map(|last| facts.ranges.end(last));
+        let archive_ends = last == Some(archived) && until == number(archived);
         let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();
         windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
@@ -130,6 +133,8 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::{NoIndex, WalRanges, testing};
     use super::*;
 

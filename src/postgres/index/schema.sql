@@ -34,7 +34,7 @@ CREATE TABLE segment (
     max_time INTEGER,
     -- The newest transaction that is mentioned, also where the mention was left out.
     newest INTEGER,
-    -- The newest that ended; from which one on they may be missing in "ended".
+    -- The newest that may have ended; from which one on they may be missing in "ended".
     ended_newest INTEGER,
     fresh_from INTEGER,
     -- Whether what the segments before show to be of no interest is gone.

@@ -20,6 +20,9 @@ pub struct Archived {
     pub stored_at: DateTime<Utc>,
 }
 
+/// Transactions between the first and the last subtransaction of one at most: far more than a server begins while one is
+/// open, and few enough to compare numbers that go round.
+const SPAN: Xid = 1 << 30;
 /// `pg_class` of every database, until it is rewritten: how many rows were deleted there tells a DROP.
 pub(super) const PG_CLASS: u32 = 1259;
 
@@ -188,7 +191,7 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
         seam::is_middle(summary),
         newest(summary),
         fresh.map(|(from, _)| from),
-        summary.ends.newest,
+        newest_ended(summary),
         pruned,
         int(summary.rows.left_out),
         int(summary.created_left_out),
@@ -316,9 +319,9 @@ pub(super) fn add_facts(
         }
     }
     add_events(db, place, summary)?;
-    let not_listed = summary.oldest_ended.last().filter(|_| summary.ended_left_out > 0);
+    let not_listed = summary.oldest_ended.last().filter(|_| summary.ended_left_out > 0 || summary.ends.cut);
     let from = passed_over.or(not_listed.map(|last| last.xid.wrapping_add(1)));
-    Ok(from.zip(summary.ends.newest))
+    Ok(from.zip(newest_ended(summary)))
 }
 
 fn add_created(db: &Connection, place: Place, created: &Created) -> Result<()> {
@@ -431,6 +434,11 @@ fn newest(summary: &Summary) -> Option<Xid> {
     let crossing = summary.tail.as_ref().and_then(Tail::xid);
     let all = rows.chain(created).chain(events).chain(summary.ends.newest).chain(crossing);
     all.filter(|xid| *xid != 0).reduce(newer)
+}
+
+/// The newest transaction that may have ended.
+fn newest_ended(summary: &Summary) -> Option<Xid> {
+    summary.ends.newest.map(|newest| newest.wrapping_add(if summary.ends.cut { SPAN } else { 0 }))
 }
 
 /// Whether a transaction began after another one: numbers go round, and those in use are less than 2^31 apart.

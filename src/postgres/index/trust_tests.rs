@@ -199,6 +199,38 @@ async fn what_crosses_into_a_fork_is_unknown_until_it_is_joined() {
 }
 
 #[tokio::test]
+async fn a_subtransaction_that_is_not_read_of_a_commit_that_crosses_may_have_ended_there() {
+    let (cluster, _) = cluster().await;
+    let mut wal = Writer::new(0xD110, SIZE, FIRST * SIZE);
+    let commit = |xid: u32, subxids: std::ops::Range<u32>| {
+        let mut main = 5000i64.to_le_bytes().to_vec();
+        [1 << 1, subxids.len() as u32].iter().for_each(|part: &u32| main.extend_from_slice(&part.to_le_bytes()));
+        subxids.for_each(|xid| main.extend_from_slice(&xid.to_le_bytes()));
+        Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x80, main, ..Draft::default() }
+    };
+    let full = || Draft { rmgr: rmgr::XLOG, info: 0xB0, block: Some((1, vec![1; 7000])), ..Draft::default() };
+    while wal.position() + 8000 < (FIRST + 1) * SIZE {
+        wal.write(&full());
+    }
+    // Of a record that crosses summaries keep the bytes at both ends.
+    wal.write(&commit(100, 101..3101));
+    while wal.position() + 8000 < (FIRST + 2) * SIZE {
+        wal.write(&full());
+    }
+    wal.write(&commit(4000, 4001..4003));
+    wal.fill();
+    let segments: Vec<_> =
+        wal.bytes.chunks_exact(SEGMENT).zip(FIRST..).map(|(one, n)| (segment(1, n), summarize(one, n))).collect();
+    let index = indexed(&cluster, &segments, 9);
+    let ending = |xid: u32| index.ending(xid, TIMELINE, FIRST, FIRST + 2).unwrap();
+    for xid in [100, 101, 200, 1500, 3100, 4000, 4002] {
+        let told = ending(xid);
+        assert!(told.found == [FIRST + 1], "{xid}: {told:?}");
+    }
+    assert!(ending(99).found.is_empty());
+}
+
+#[tokio::test]
 async fn a_segment_that_comes_before_the_first_of_a_timeline_is_listed() {
     let made = MadeUp::new(seed("late"), 4).segments();
     let (cluster, _) = cluster().await;
@@ -334,7 +366,7 @@ async fn what_a_replaced_segment_mentions_decides_again_what_is_new_behind_it() 
         };
         let (lsn, time) = (Lsn(number * SIZE + 8), Timestamp(1));
         Summary {
-            ends: Ends { count: 1, min_time: Some(time), max_time: Some(time), newest: Some(ended) },
+            ends: Ends { count: 1, min_time: Some(time), max_time: Some(time), newest: Some(ended), cut: false },
             oldest_ended: vec![Ended { xid: ended, top: ended, lsn, time, committed: true }],
             ..Summary::default()
         }

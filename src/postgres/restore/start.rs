@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::programs;
 use super::server_log::{Phase, ServerLog};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::StopAt;
+use crate::postgres::catalog::{RecoveryPlan, StopAt};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{ControlFile, Lsn, TimelineId};
 
@@ -59,19 +59,25 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Compares where replay stopped with where it was to stop.
-    pub fn check(&mut self, planned: &StopAt) {
-        let (StopAt::Before { lsn } | StopAt::After { lsn, .. }) = *planned else { return };
+    /// Compares where replay stopped with where it was to stop. Where it was to read all WAL, that is not before the last
+    /// transaction that was known: of a segment that is lost since, PostgreSQL takes the one before for the end.
+    pub fn check(&mut self, plan: &RecoveryPlan) {
         let Some(found) = self.lsn else { return };
-        let kept = match (self.phase, planned) {
+        let last = plan.transactions.and_then(|transactions| transactions.last_included);
+        let kept = match (self.phase, plan.stop) {
             // "redo done at" tells the record that was read last, whether it was replayed or not.
-            (Phase::Promoted, _) => found == lsn,
-            (Phase::Paused, StopAt::After { end, .. }) => found == *end,
-            (Phase::Paused, _) => found <= lsn,
+            (Phase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => found == lsn,
+            (Phase::Paused, StopAt::After { end, .. }) => found == end,
+            (Phase::Paused, StopAt::Before { lsn }) => found <= lsn,
+            (_, StopAt::End) => last.is_none_or(|last| found >= last.lsn),
             _ => true,
         };
+        let planned = match (plan.stop, last) {
+            (StopAt::End, Some(last)) => format!("behind the commit of transaction {} at {}", last.xid, last.lsn),
+            (stop, _) => stop.words(),
+        };
         if !kept {
-            self.doubts.push(format!("replay stopped at {found}, which is not {} as planned", planned.words()));
+            self.doubts.push(format!("replay stopped at {found}, which is not {planned} as planned"));
         }
     }
 }

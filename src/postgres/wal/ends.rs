@@ -22,6 +22,9 @@ pub struct Ends {
     pub max_time: Option<Timestamp>,
     /// The newest transaction or subtransaction among them.
     pub newest: Option<Xid>,
+    /// One has more subtransactions, with larger numbers than those of it that were read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// A transaction or subtransaction that ended. In JSON a list of the fields, in this order.
@@ -70,6 +73,7 @@ impl EndCounter {
         self.ends.count += 1;
         self.ends.min_time = Some(self.ends.min_time.map_or(end.time, |time| time.min(end.time)));
         self.ends.max_time = self.ends.max_time.max(Some(end.time));
+        self.ends.cut |= end.subxids_cut;
         for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
             self.consider(Ended { xid, top: end.xid, lsn, time: end.time, committed: end.committed });
         }

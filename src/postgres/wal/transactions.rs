@@ -36,6 +36,8 @@ pub struct TransactionEnd<'a> {
     pub database: Option<u32>,
     /// Subtransactions that ended with it.
     pub subxids: List<'a, Xid>,
+    /// There may be more of them, with larger numbers: PostgreSQL keeps them sorted.
+    pub subxids_cut: bool,
     /// Relations whose files go away with this end.
     pub dropped: List<'a, RelFileLocator>,
     /// Objects whose statistics go away (15 and later).
@@ -82,6 +84,7 @@ fn end<'a>(record: &Record<'a>, committed: bool, prepared: bool) -> Option<Trans
         time: Timestamp(fields.i64()?),
         database: None,
         subxids: List::empty(read_xid),
+        subxids_cut: false,
         dropped: List::empty(RelFileLocator::read),
         dropped_statistics: List::empty(read_statistics),
         gid: None,
@@ -102,6 +105,7 @@ fn extra<'a>(record: &Record<'a>, fields: &mut Reader<'a>, end: &mut Transaction
     }
     if has(HAS_SUBXACTS) {
         end.subxids = list(fields, 4, read_xid, record.whole)?;
+        end.subxids_cut = !record.whole && fields.0.is_empty();
     }
     if has(HAS_RELFILES) {
         end.dropped = list(fields, 12, RelFileLocator::read, record.whole)?;

@@ -74,6 +74,54 @@ fn a_clusters_state_can_be_asked_for() {
     service.stop();
 }
 
+#[test]
+fn a_backup_whose_manifest_was_deleted_is_not_complete_to_a_service_that_knew_it() {
+    let scratch = Scratch::new("deleted");
+    let (port, cluster, walden) = registered(&scratch);
+    let service = walden.serve();
+    cluster.open_ledger();
+    let (first, second) = (take_backup(&walden), take_backup(&walden));
+    cluster.archive_now();
+    let of = |path: &str| port.json(&format!("/v1/clusters/main{path}"));
+    let ids = |all: &Value| -> Vec<String> {
+        let id = |one: &Value| one.get("id").unwrap_or(one).as_str().expect("an id").to_string();
+        all.as_array().expect("a list").iter().map(id).collect()
+    };
+    // What of them is there: to the service, and to the command.
+    let told = |complete: &[&String], unfinished: &[&String]| {
+        wait_until(&format!("the service tells {complete:?} and {unfinished:?}"), || {
+            let told = of("/backups");
+            ids(&told["backups"]).iter().eq(complete.iter().copied())
+                && ids(&told["unfinished"]).iter().eq(unfinished.iter().copied())
+        });
+        let listed = walden.json(["backup", "list"]);
+        assert!(ids(&listed["backups"]).iter().eq(complete.iter().copied()), "{listed}");
+        assert!(ids(&listed["unfinished"]).iter().eq(unfinished.iter().copied()), "{listed}");
+    };
+    told(&[&first, &second], &[]);
+    let lsn = cluster.sql("select pg_current_wal_lsn()");
+    // As a deletion does that ends after its first step: the packs are left.
+    let folder = |id: &str| walden.repository.join("main/base").join(id);
+    let lose = |id: &str| std::fs::remove_file(folder(id).join("manifest.zst")).expect("lose a manifest");
+    lose(&second);
+    told(&[&first], &[&second]);
+    let state = of("");
+    assert_eq!(
+        (&state["last_backup"]["id"], state["windows"].as_array().map(Vec::len)),
+        (&first.clone().into(), Some(1))
+    );
+    let planned = of("/recovery-target?latest=true");
+    assert_eq!(planned["plan"]["backup"]["id"], *first, "{planned}");
+    lose(&first);
+    told(&[], &[&first, &second]);
+    let state = of("");
+    assert!(state["last_backup"].is_null() && state["windows"].as_array().is_some_and(Vec::is_empty), "{state}");
+    assert_eq!(of(&format!("/recovery-target?lsn={lsn}"))["kind"], "no-data");
+    assert!(walden.refused(4, ["target", "--latest"]).contains("there is no complete base backup"));
+    assert!(folder(&first).join("pack-000001").exists() && folder(&second).join("pack-000001").exists());
+    service.stop();
+}
+
 fn openssl(folder: &Path, line: &str) {
     let output = Command::new("openssl").args(line.split(' ')).current_dir(folder).output().expect("run openssl");
     assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));

@@ -9,6 +9,7 @@ mod refused;
 mod repaired;
 mod shapes;
 mod timelines;
+mod unsound;
 
 use std::path::{Path, PathBuf};
 
@@ -31,14 +32,21 @@ pub fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec
 /// Restores, starts and takes the server over.
 pub fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target: &[S]) -> Restored {
     let said = walden.json(arguments(major, &data, target));
-    let recovered = &said["recovered"];
-    let port = recovered["port"].as_u64().expect("a port") as u32;
-    let socket = PathBuf::from(recovered["socket_directory"].as_str().expect("a folder"));
-    let mut cluster = Cluster::of(major.clone(), data, socket.clone());
-    if recovered["pid"].is_u64() {
-        cluster.adopt(port, &socket);
+    Restored::adopt(major, data, said)
+}
+
+impl Restored {
+    /// Takes over the server that `walden restore` said it started.
+    fn adopt(major: &Major, data: PathBuf, said: serde_json::Value) -> Self {
+        let recovered = &said["recovered"];
+        let port = recovered["port"].as_u64().expect("a port") as u32;
+        let socket = PathBuf::from(recovered["socket_directory"].as_str().expect("a folder"));
+        let mut cluster = Cluster::of(major.clone(), data, socket.clone());
+        if recovered["pid"].is_u64() {
+            cluster.adopt(port, &socket);
+        }
+        Self { cluster, said }
     }
-    Restored { cluster, said }
 }
 
 /// A registered cluster that archives into a new repository through the hook, without a service.

@@ -375,3 +375,35 @@ fn what_can_be_restored_is_told_by_timeline_with_the_time_between() {
     world.quiet = vec![(1, 5 * SEGMENT, 130)];
     assert_eq!(windows(&world.facts(), &world).windows[0].quiet_until, None, "behind a gap there is WAL");
 }
+
+/// Timeline, beginning and end of each window.
+fn shown(world: &World) -> Vec<(u32, Lsn, Lsn)> {
+    let told = windows(&world.facts(), world).windows.into_iter();
+    told.map(|window| (window.timeline.0, window.from.lsn, window.to.lsn)).collect()
+}
+
+#[test]
+fn what_replay_does_not_get_to_is_in_no_window() {
+    let (mut world, switch) = (forked(), at(5, 0x300));
+    let (whole, left) = ((1, at(2, 0x100), at(10, 0)), (2, switch, at(8, 0)));
+    assert_eq!(shown(&world), [whole, left]);
+    world.torn = Some(2);
+    assert_eq!(shown(&world), [whole], "no backup of its own, and none before leads there");
+    // Neither does a transaction there follow on those before.
+    let plan = world.plan(&Request::new(Target::Xid(704))).unwrap();
+    assert_eq!(plan.transactions.unwrap().first_excluded, None);
+    let (start_lsn, stop_lsn, timeline) = (at(6, 0x28), at(6, 0x100), TimelineId(2));
+    let own = BackupDescription { start_lsn, stop_lsn, timeline, stop_timeline: timeline, ..world.backups[0].clone() };
+    world.backups.push(own);
+    assert_eq!(shown(&world), [whole, (2, at(6, 0x100), at(8, 0))]);
+
+    let mut world = simple();
+    world.broken = Some((1, 4, 4 * SEGMENT + 0x300));
+    assert_eq!(shown(&world), [(1, at(2, 0x100), at(4, 0x300)), (1, at(6, 0x100), at(10, 0))]);
+    let told = windows(&world.facts(), &world);
+    assert_eq!((told.windows[0].to.time, told.gaps[0].to.time), (Some(second(46)), Some(second(65))));
+    world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
+    world.quiet = vec![(1, 9 * SEGMENT + 0x300, 105)];
+    assert_eq!(shown(&world), [(1, at(2, 0x100), at(9, 0x300))], "it ends where the WAL is broken off");
+    assert_eq!(windows(&world.facts(), &world).windows[0].quiet_until, Some(second(105)));
+}
