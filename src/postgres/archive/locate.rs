@@ -7,7 +7,7 @@ use super::look::look;
 use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, Known, Moments, RecoveryPlan, Request, Stuck, Unknown, Unreachable, plan,
+    Answers, Facts, Known, Moments, NoPlan, RecoveryPlan, Request, Unknown, Unreachable, plan,
 };
 use crate::postgres::cluster::Cluster;
 
@@ -32,16 +32,16 @@ pub async fn locate(
         (planned, answers) = planning.await?;
         match planned {
             Ok(plan) => return Ok(Ok(plan)),
-            Err(Stuck::Refused(refused)) => return Ok(Err(refused)),
-            Err(Stuck::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+            Err(NoPlan::Refused(refused)) => return Ok(Err(refused)),
+            Err(NoPlan::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                 let error = TooLong("finding the place of the target in the WAL");
                 return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
             }
-            Err(Stuck::Ask(question)) => {
+            Err(NoPlan::Ask(question)) => {
                 let seen = look(cluster, &question).await?;
                 answers.add(*question, seen);
             }
-            Err(Stuck::Unknown(unknown)) => return Err(not_known(cluster, unknown).await),
+            Err(NoPlan::Unknown(unknown)) => return Err(not_known(cluster, unknown).await),
         }
     }
 }

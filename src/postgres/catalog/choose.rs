@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::look::Question;
 use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
-use super::plan::{Facts, Known, Stuck};
+use super::plan::{Facts, Known, NoPlan};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
@@ -17,15 +17,15 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 /// Backups that were passed over; and why.
 pub(super) type Notes = Vec<(BackupId, String)>;
 
-type Chosen<T> = Result<T, Stuck<Refusal>>;
+type Chosen<T> = Result<T, NoPlan<Refusal>>;
 
-impl From<Refusal> for Stuck<Refusal> {
+impl From<Refusal> for NoPlan<Refusal> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))
     }
 }
 
-impl From<Reason> for Stuck<Refusal> {
+impl From<Reason> for NoPlan<Refusal> {
     fn from(reason: Reason) -> Self {
         Refusal::from(reason).into()
     }
@@ -245,14 +245,14 @@ impl<'a> Chooser<'a> {
     /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
     fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
-        let (mut broken, mut refused) = (None, Stuck::from(Reason::NoBackup));
+        let (mut broken, mut refused) = (None, NoPlan::from(Reason::NoBackup));
         while let [anchor, later @ ..] = anchors {
             let reach = self.reach(anchor);
             refused = match self.place(anchor, &reach) {
                 Ok(place) => return Ok((reach, place)),
                 Err(stuck) => self.with_what_follows(stuck, &reach),
             };
-            let Stuck::Refused(refusal) = &mut refused else { return Err(refused) };
+            let NoPlan::Refused(refusal) = &mut refused else { return Err(refused) };
             let next = match &mut refusal.reason {
                 Reason::NotFound { searched, .. } => {
                     searched_before.append(searched);
@@ -263,7 +263,7 @@ impl<'a> Chooser<'a> {
                     searched_before.push((anchor.stop_lsn, *lsn));
                     let number = segment.number(self.known.facts.ranges.segment_size());
                     broken = broken.or(Some(refused));
-                    refused = Stuck::from(Reason::NoBackup);
+                    refused = NoPlan::from(Reason::NoBackup);
                     later.iter().position(|backup| self.start(backup) > number)
                 }
                 _ => return Err(refused),
@@ -274,7 +274,7 @@ impl<'a> Chooser<'a> {
         Err(broken.unwrap_or(refused))
     }
 
-    fn too_early(&self, usable: &[&BackupDescription]) -> Stuck<Refusal> {
+    fn too_early(&self, usable: &[&BackupDescription]) -> NoPlan<Refusal> {
         let oldest = usable[0];
         let (id, stopped_at, stop_lsn) = (oldest.id.clone(), oldest.stopped_at, oldest.stop_lsn);
         let reason = match &self.request.backup {
@@ -290,7 +290,7 @@ impl<'a> Chooser<'a> {
         let end = self.path.start(reach.first_missing);
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
-        let not_found = |what: String| Stuck::from(Reason::NotFound { what, timeline, searched });
+        let not_found = |what: String| NoPlan::from(Reason::NotFound { what, timeline, searched });
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
             Target::Latest if reach.resumes.is_none() => Ok(search.wal_end()),
@@ -337,11 +337,11 @@ impl<'a> Chooser<'a> {
         Ok(place)
     }
 
-    fn refuse_end(&self, reach: &Reach) -> Stuck<Refusal> {
+    fn refuse_end(&self, reach: &Reach) -> NoPlan<Refusal> {
         self.refuse_behind(reach, None)
     }
 
-    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> Stuck<Refusal> {
+    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
         let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
         let reason = match reach.resumes {
@@ -355,8 +355,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// A refusal suggests the backup that was asked for, and behind a gap the first moment there.
-    fn with_what_follows(&self, stuck: Stuck<Refusal>, reach: &Reach) -> Stuck<Refusal> {
-        let Stuck::Refused(mut refusal) = stuck else { return stuck };
+    fn with_what_follows(&self, stuck: NoPlan<Refusal>, reach: &Reach) -> NoPlan<Refusal> {
+        let NoPlan::Refused(mut refusal) = stuck else { return stuck };
         if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
             let request = Request { backup: Some(id.clone()), ..before.request.clone() };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
@@ -369,7 +369,7 @@ impl<'a> Chooser<'a> {
             let after = self.known.facts.backups.iter().filter(behind).min_by_key(|backup| backup.stop_lsn);
             refusal.after = after.map(|backup| end_of(backup, self.path.timeline()));
         }
-        Stuck::Refused(refusal)
+        NoPlan::Refused(refusal)
     }
 
     /// The commits around the place; `None` and a sentence when the index does not know them.
@@ -379,10 +379,10 @@ impl<'a> Chooser<'a> {
 }
 
 /// What a plan waits for, or why there is none.
-pub(super) fn map_refusal<R, S>(stuck: Stuck<R>, map: impl FnOnce(R) -> S) -> Stuck<S> {
+pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
     match stuck {
-        Stuck::Ask(question) => Stuck::Ask::<S>(question as Box<Question>),
-        Stuck::Unknown(unknown) => Stuck::Unknown(unknown),
-        Stuck::Refused(refused) => Stuck::Refused(Box::new(map(*refused))),
+        NoPlan::Ask(question) => NoPlan::Ask::<S>(question as Box<Question>),
+        NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
+        NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
     }
 }

@@ -37,7 +37,7 @@ pub use model::{
 pub use moments::{Moments, NoIndex, Point, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
+pub use plan::{Facts, Known, NoPlan, RecoveryPlan, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};

@@ -7,7 +7,7 @@ use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
 use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
-use super::plan::{Known, Stuck};
+use super::plan::{Known, NoPlan};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
@@ -65,7 +65,7 @@ pub(super) struct Search<'a> {
     pub from: Lsn,
 }
 
-type Searched<T> = Result<T, Stuck<Refusal>>;
+type Searched<T> = Result<T, NoPlan<Refusal>>;
 
 impl<'a> Search<'a> {
     fn size(&self) -> SegmentSize {
@@ -95,7 +95,7 @@ impl<'a> Search<'a> {
         let segment = self.path.segment(number);
         let question = Question { segment, begin: self.path.start(segment), from, look };
         let seen = self.known.answers.get(&question).copied();
-        seen.ok_or_else(|| Stuck::Ask(Box::new(question)))
+        seen.ok_or_else(|| NoPlan::Ask(Box::new(question)))
     }
 
     /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end, unless it
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(Unknown::Broken { segment, lsn }) => self.broken(segment, lsn).map(|()| None),
-            Err(unknown) => Err(Stuck::Unknown(unknown)),
+            Err(unknown) => Err(NoPlan::Unknown(unknown)),
         }
     }
 
@@ -180,7 +180,7 @@ impl<'a> Search<'a> {
         let end = match whole.transpose() {
             Ok(_) => archived,
             Err(Unknown::Broken { lsn, .. }) => lsn,
-            Err(unknown) => return Err(Stuck::Unknown(unknown)),
+            Err(unknown) => return Err(NoPlan::Unknown(unknown)),
         };
         let Some(until) = self.marked_until(end) else { return Ok(None) };
         Ok(self.time(until, false)?.is_none().then_some(until))
@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let Told { found, more } =
-                self.known.moments.ending(xid, timeline, first, until).map_err(Stuck::Unknown)?;
+                self.known.moments.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
                 let seen = self.look(number, self.from, Look::End(xid))?;
                 let Some(found) = seen.found else { continue };
@@ -256,7 +256,7 @@ impl<'a> Search<'a> {
     pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let told = self.known.moments.restore_points(name, timeline, first, until).map_err(Stuck::Unknown)?;
+            let told = self.known.moments.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
             let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
             points.extend(told.found.into_iter().filter(|point| !is_before(point)));
             more = told.more;

@@ -43,7 +43,7 @@ pub struct Known<'a> {
 
 /// Why there is no plan; yet, or at all.
 #[derive(Debug)]
-pub enum Stuck<R = Unreachable> {
+pub enum NoPlan<R = Unreachable> {
     /// A segment must be looked into first: add the answer and plan again.
     Ask(Box<Question>),
     /// The index cannot tell.
@@ -100,12 +100,12 @@ impl RecoveryPlan {
 }
 
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.
-pub fn plan(known: &Known<'_>, request: &Request) -> Result<RecoveryPlan, Stuck> {
+pub fn plan(known: &Known<'_>, request: &Request) -> Result<RecoveryPlan, NoPlan> {
     let mut notes = Notes::new();
     decide(known, request, &mut notes).map_err(|stuck| {
         map_refusal(stuck, |refusal: Refusal| {
             let refused = |nearest: &Nearest| {
-                matches!(decide(known, &nearest.request, &mut Notes::new()), Err(Stuck::Refused(_)))
+                matches!(decide(known, &nearest.request, &mut Notes::new()), Err(NoPlan::Refused(_)))
             };
             Unreachable {
                 target: request.words(),
@@ -128,7 +128,7 @@ impl Facts {
     }
 }
 
-fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, Stuck<Refusal>> {
+fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(known.facts, id)?;
     }

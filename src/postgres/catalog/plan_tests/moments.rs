@@ -279,7 +279,7 @@ fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     // What is not found before is not known, not absent.
     let unknown = Unknown::Segment(name(1, 8));
     for target in [Target::Xid(4711), Target::Name("y".into())] {
-        assert!(matches!(world.plan(&Request::new(target)), Err(Stuck::Unknown(why)) if why == unknown));
+        assert!(matches!(world.plan(&Request::new(target)), Err(NoPlan::Unknown(why)) if why == unknown));
     }
     world.unknown.clear();
     let refused = world.refused(&Request::new(Target::Xid(4711)));

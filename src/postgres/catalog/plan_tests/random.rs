@@ -197,7 +197,7 @@ proptest! {
         let request = in_world(&world, wanted);
         let (plan, backup, stops) = match (world.plan(&request), world.expected(&request)) {
             (Ok(plan), Some((backup, stops))) => (plan, backup, stops),
-            (Err(Stuck::Refused(_)), None) => return Ok(()),
+            (Err(NoPlan::Refused(_)), None) => return Ok(()),
             (found, expected) => {
                 prop_assert!(false, "the plan says {found:?}, the model {expected:?}");
                 return Ok(());
@@ -249,7 +249,7 @@ proptest! {
     #[test]
     fn what_a_refusal_suggests_can_be_had(world in world(), wanted in request()) {
         let request = in_world(&world, wanted);
-        if let Err(Stuck::Refused(refused)) = world.plan(&request) {
+        if let Err(NoPlan::Refused(refused)) = world.plan(&request) {
             for nearest in [&refused.nearest_before, &refused.nearest_after].into_iter().flatten() {
                 prop_assert!(world.plan(&nearest.request).is_ok(), "{nearest:?}");
             }
@@ -284,7 +284,7 @@ proptest! {
         let request = in_world(&world, wanted);
         let ignorant = World { unknown, ..world.clone() };
         match (ignorant.plan(&request), world.plan(&request)) {
-            (Err(Stuck::Unknown(_)), Ok(known))
+            (Err(NoPlan::Unknown(_)), Ok(known))
                 if known.stop != StopAt::End && known.wal.last().is_some_and(|piece| {
                     ignorant.unknown.iter().all(|(_, number)| *number > piece.last.number(size()))
                 }) => prop_assert!(false, "what lies behind {known:?} hides it"),
@@ -292,10 +292,10 @@ proptest! {
                 prop_assert_eq!((plan.stop, &plan.backup.id, &plan.wal), (known.stop, &known.backup.id, &known.wal));
                 prop_assert!(plan.transactions.is_none() || plan.transactions == known.transactions);
             }
-            (Err(Stuck::Unknown(Unknown::Segment(name))), _) => {
+            (Err(NoPlan::Unknown(Unknown::Segment(name))), _) => {
                 prop_assert!(ignorant.unknown.contains(&(name.timeline.0, name.number(size()))));
             }
-            (Err(Stuck::Refused(told)), Err(Stuck::Refused(known))) => prop_assert_eq!(told.reason, known.reason),
+            (Err(NoPlan::Refused(told)), Err(NoPlan::Refused(known))) => prop_assert_eq!(told.reason, known.reason),
             (told, known) => prop_assert!(false, "{told:?} although {known:?}"),
         }
     }

@@ -157,15 +157,15 @@ impl World {
     }
 
     /// The plan, with every question answered.
-    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, Stuck> {
+    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, NoPlan> {
         self.plan_with(&self.facts(), request)
     }
 
-    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, Stuck> {
+    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, NoPlan> {
         let mut answers = Answers::default();
         for _ in 0..50 {
             match plan(&Known { facts, moments: self, answers: &answers }, request) {
-                Err(Stuck::Ask(question)) => {
+                Err(NoPlan::Ask(question)) => {
                     let seen = self.seen(&question);
                     answers.add(*question, seen);
                 }
@@ -178,7 +178,7 @@ impl World {
     /// The refusal.
     pub fn refused(&self, request: &Request) -> Unreachable {
         match self.plan(request) {
-            Err(Stuck::Refused(refused)) => *refused,
+            Err(NoPlan::Refused(refused)) => *refused,
             other => panic!("not refused: {other:?}"),
         }
     }
