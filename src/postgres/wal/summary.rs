@@ -8,7 +8,7 @@ use super::ends::{EndCounter, Ended, Ends};
 use super::facts::{Fact, Parameters, RowChange};
 use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
-use super::left_out::{Group, Held, LeftOut};
+use super::left_out::{EventRoom, Group, LeftOut};
 use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
@@ -174,7 +174,7 @@ struct Counters {
     ends: EndCounter,
     parts: PartCounter,
     created: Creations,
-    events: Held,
+    events: EventRoom,
 }
 
 impl Counters {
