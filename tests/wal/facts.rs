@@ -120,7 +120,7 @@ fn summaries_join_to_the_whole(worked: &Worked) {
     }
     assert_eq!(sum, (records, commits));
     let dropped = summaries.iter().flat_map(|summary| &summary.events);
-    let dropped = dropped.filter(|event| matches!(event.what, What::Dropped { .. })).count();
+    let dropped = dropped.filter(|event| matches!(event.what, What::FilesRemoved { .. })).count();
     assert!(dropped >= worked.drops.len(), "{dropped} events of dropped files");
 }
 

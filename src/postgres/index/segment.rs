@@ -199,7 +199,7 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
 
 /// Events other than restore points that a summary does not tell, at least: a commit whose lists are cut has more.
 fn events_left_out(summary: &Summary) -> u64 {
-    let cut = summary.events.iter().filter(|event| matches!(event.what, What::Dropped { cut: true, .. }));
+    let cut = summary.events.iter().filter(|event| matches!(event.what, What::FilesRemoved { cut: true, .. }));
     summary.events_left_out.removals + summary.events_left_out.cluster + cut.count() as u64
 }
 
@@ -300,7 +300,7 @@ pub(super) fn add_facts(
     }
     for event in &summary.events {
         wanted.insert(event.xid);
-        if let What::Dropped { time, subxids, .. } = &event.what {
+        if let What::FilesRemoved { time, subxids, .. } = &event.what {
             for xid in std::iter::once(&event.xid).chain(subxids) {
                 let ended = Ended { xid: *xid, top: event.xid, lsn: event.lsn, time: *time, committed: true };
                 add_ended(db, place, &ended, true)?;
@@ -384,7 +384,7 @@ fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
                 (time, label) = (*made, Some(name));
                 EventKind::RestorePoint
             }
-            What::Dropped { time: ended, files, relations, cut, .. } => {
+            What::FilesRemoved { time: ended, files, relations, cut, .. } => {
                 (time, commit_lsn) = (*ended, Some(event.lsn));
                 let (files, relations) = (files.clone(), relations.clone());
                 let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };

@@ -31,7 +31,7 @@ impl Group {
     pub fn of(what: &What) -> Self {
         match what {
             What::RestorePoint { .. } => Self::RestorePoints,
-            What::Dropped { .. } => Self::Removals,
+            What::FilesRemoved { .. } => Self::Removals,
             What::DatabaseCreated { .. }
             | What::DatabaseDropped { .. }
             | What::TimelineBegan { .. }

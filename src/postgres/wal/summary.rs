@@ -107,7 +107,8 @@ pub enum What {
         time: Timestamp,
     },
     /// A commit that removed files: of dropped relations, or the old ones of truncated and rewritten relations.
-    Dropped {
+    #[serde(rename = "dropped")]
+    FilesRemoved {
         time: Timestamp,
         /// Its subtransactions, under which it may have made files.
         subxids: Vec<Xid>,
@@ -333,7 +334,7 @@ impl What {
         let (files, cut_files) = named(end.dropped.iter());
         let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
         let cut = cut_subxids || cut_files || cut_relations || !end.whole;
-        Self::Dropped { time: end.time, subxids, files, relations, cut }
+        Self::FilesRemoved { time: end.time, subxids, files, relations, cut }
     }
 }
 
