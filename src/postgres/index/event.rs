@@ -9,7 +9,7 @@ use std::time::Instant;
 use rusqlite::{Connection, ErrorCode, Result, Row, params};
 
 use super::exact::{self, OfDatabase};
-use super::name::{self, Held};
+use super::name::{self, RecordedName};
 use super::segment::{PG_CLASS, number};
 use super::{Index, int, seam, uint};
 use crate::error::{TooLong, with_hint};
@@ -186,7 +186,7 @@ struct Reader<'a> {
     db: &'a Connection,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Names that were looked up, at most [`NAMES`].
-    names: RefCell<HashMap<RelFileLocator, Vec<name::Recorded>>>,
+    names: RefCell<HashMap<RelFileLocator, Vec<name::NameAt>>>,
 }
 
 impl<'a> Reader<'a> {
@@ -354,8 +354,8 @@ impl<'a> Reader<'a> {
     }
 
     fn relation(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Relation>> {
-        Ok(match self.held(file, timeline, at)? {
-            Some(Held::Relation(relation)) => Some(relation),
+        Ok(match self.name(file, timeline, at)? {
+            Some(RecordedName::Relation(relation)) => Some(relation),
             _ => None,
         })
     }
@@ -364,24 +364,24 @@ impl<'a> Reader<'a> {
         if oid != 0 {
             event.database_oid = Some(oid);
             let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
-            if let Some(Held::Database(name)) = self.held(key, timeline, event.lsn)? {
+            if let Some(RecordedName::Database(name)) = self.name(key, timeline, event.lsn)? {
                 event.database = Some(name);
             }
         }
         Ok(())
     }
 
-    /// What held a name at a place.
-    fn held(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Held>> {
+    /// What a file or database was called at a place.
+    fn name(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<RecordedName>> {
         let mut names = self.names.borrow_mut();
         if names.len() >= NAMES {
             names.clear();
         }
         let recorded = match names.entry(file) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(name::recorded(self.db, file)?),
+            Entry::Vacant(unknown) => unknown.insert(name::names_of(self.db, file)?),
         };
-        Ok(name::held_at(recorded, &self.line(timeline), at).cloned())
+        Ok(name::name_at(recorded, &self.line(timeline), at).cloned())
     }
 }
 

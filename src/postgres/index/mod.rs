@@ -44,7 +44,7 @@ use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
 
 pub use event::FoundEvents;
-pub use name::{Held, Recording};
+pub use name::{RecordedName, Recording};
 pub use segment::Archived;
 pub use state::{Position, State, Unreadable};
 
