@@ -32,8 +32,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
-    let (facts, moments) = (planning.facts().await?, planning.moments());
-    let told = tokio::task::spawn_blocking(move || windows(&facts, &*moments)).await?;
+    let (facts, index) = (planning.facts().await?, planning.wal_index());
+    let told = tokio::task::spawn_blocking(move || windows(&facts, &*index)).await?;
     match context.format {
         Format::Json => print_json(&told)?,
         Format::Table => print_text(&in_words(&told))?,

@@ -17,7 +17,7 @@ use crate::error::{TooLong, find, hints, one_line, with_hint};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, Filter, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
+    ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
@@ -79,7 +79,7 @@ impl App {
             (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
         let deadline = self.deadline();
         let locating = async move {
-            let moments: Arc<dyn Moments + Send + Sync> = index.clone();
+            let moments: Arc<dyn WalIndex + Send + Sync> = index.clone();
             let located = locate(&archive, &moments, &facts, &request, Some(deadline)).await;
             if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
                 let segment = *segment;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_quiet};
-use crate::postgres::catalog::{Facts, Gap, Moments, QuietTimes, WalRanges, Windows, missing_wal, windows};
+use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::postgres::index::update::{Scope, list};
@@ -49,8 +49,8 @@ pub struct Read {
 
 impl Read {
     /// What was read at `at`, and what follows with an index of its WAL.
-    fn of(facts: Facts, moments: &dyn Moments, at: DateTime<Utc>) -> Self {
-        let (windows, gaps) = (windows(&facts, moments).into(), missing_wal(&facts).into());
+    fn of(facts: Facts, index: &dyn WalIndex, at: DateTime<Utc>) -> Self {
+        let (windows, gaps) = (windows(&facts, index).into(), missing_wal(&facts).into());
         Self { facts: Arc::new(facts), windows, gaps, at }
     }
 }

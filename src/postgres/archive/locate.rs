@@ -7,7 +7,7 @@ use super::look::look;
 use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, Known, Moments, NoPlan, RecoveryPlan, Request, Unknown, Unreachable, plan,
+    Answers, Facts, Known, NoPlan, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 
@@ -15,7 +15,7 @@ use crate::postgres::cluster::Cluster;
 /// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
 pub async fn locate(
     cluster: &Cluster,
-    moments: &Arc<dyn Moments + Send + Sync>,
+    moments: &Arc<dyn WalIndex + Send + Sync>,
     facts: &Arc<Facts>,
     request: &Request,
     deadline: Option<Instant>,
@@ -25,7 +25,7 @@ pub async fn locate(
         let (moments, facts, request) = (moments.clone(), facts.clone(), request.clone());
         // The index is a file.
         let planning = tokio::task::spawn_blocking(move || {
-            let planned = plan(&Known { facts: &facts, moments: &*moments, answers: &answers }, &request);
+            let planned = plan(&Known { facts: &facts, index: &*moments, answers: &answers }, &request);
             (planned, answers)
         });
         let planned;
@@ -89,7 +89,7 @@ mod tests {
             damaged_histories: BTreeMap::new(),
             quiet: Default::default(),
         };
-        let (facts, moments): (_, Arc<dyn Moments + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
+        let (facts, moments): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
         let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));
         let ask = async |deadline| locate(&cluster, &moments, &facts, &request, deadline).await;
         let error = ask(Some(Instant::now())).await.unwrap_err();

@@ -8,7 +8,6 @@ mod expected;
 pub mod load;
 mod look;
 mod model;
-mod moments;
 mod path;
 mod place;
 mod plan;
@@ -23,6 +22,7 @@ mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
+mod wal_index;
 mod windows;
 
 pub use event_target::EventTarget;
@@ -34,7 +34,6 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Moments, NoIndex, Point, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
 pub use plan::{Facts, Known, NoPlan, RecoveryPlan, plan};
@@ -44,4 +43,5 @@ pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
+pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
 pub use windows::{Edge, Unrestorable, Window, Windows, missing_wal, windows};

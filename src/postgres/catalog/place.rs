@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
-use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
 use super::plan::{Known, NoPlan};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
+use super::wal_index::{Point, Told, Unknown};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -124,7 +124,7 @@ impl<'a> Search<'a> {
         let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
         for (timeline, first, end) in self.stretches(self.number(self.from)) {
             let (from, until) = (first.min(until), end.min(until));
-            let answer = self.known.moments.first_later(timeline, from, until, Timestamp(i64::MAX), false);
+            let answer = self.known.index.first_later(timeline, from, until, Timestamp(i64::MAX), false);
             if let Err(Unknown::Broken { segment, lsn }) = answer {
                 self.broken(segment, lsn)?;
             }
@@ -139,7 +139,7 @@ impl<'a> Search<'a> {
         for pair in stretches.windows(2) {
             let ((parent, ..), (timeline, first, _)) = (pair[0], pair[1]);
             if first < until
-                && let Err(Unknown::Broken { segment, lsn }) = self.known.moments.check_seam(timeline, first)
+                && let Err(Unknown::Broken { segment, lsn }) = self.known.index.check_seam(timeline, first)
             {
                 let lsn = lsn.min(segment.start(self.size()));
                 let last = self.commit_before(first).ok().flatten();
@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let mut number = first;
             while let Some(Some(hit)) =
-                self.answer(self.known.moments.first_later(timeline, number, until, time, or_at))?
+                self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
             {
                 let seen = self.look(hit, self.from, Look::Later { time, or_at })?;
                 if let Some(place) = Place::before(hit, seen) {
@@ -175,7 +175,7 @@ impl<'a> Search<'a> {
         let archived = self.path.start(self.reach.first_missing);
         let last = self.stretches(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {
-            self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false)
+            self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false)
         });
         let end = match whole.transpose() {
             Ok(_) => archived,
@@ -216,8 +216,7 @@ impl<'a> Search<'a> {
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let Told { found, more } =
-                self.known.moments.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
+            let Told { found, more } = self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
                 let seen = self.look(number, self.from, Look::End(xid))?;
                 let Some(found) = seen.found else { continue };
@@ -237,7 +236,7 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         for (timeline, first, until) in self.stretches(number + XID_REUSE / self.size().bytes()) {
             // It is only a note: what is not known there does not keep the first one from being restored.
-            let told = self.known.moments.ending(xid, timeline, first, until);
+            let told = self.known.index.ending(xid, timeline, first, until);
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
         for candidate in candidates.into_iter().take(REUSE_LOOKS) {
@@ -256,7 +255,7 @@ impl<'a> Search<'a> {
     pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let told = self.known.moments.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
+            let told = self.known.index.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
             let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
             points.extend(told.found.into_iter().filter(|point| !is_before(point)));
             more = told.more;
@@ -397,7 +396,7 @@ impl<'a> Search<'a> {
         for (timeline, first, until) in stretches.into_iter().rev() {
             let until = until.min(number);
             if first < until
-                && let Some(commit) = self.known.moments.last_commit(timeline, first, until)?
+                && let Some(commit) = self.known.index.last_commit(timeline, first, until)?
             {
                 return Ok(Some(commit));
             }
@@ -408,7 +407,7 @@ impl<'a> Search<'a> {
     /// The first commit of the segments from a number on. Replay gets to none behind broken WAL.
     fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
         for (timeline, first, until) in self.stretches(number) {
-            match self.known.moments.first_commit(timeline, first, until) {
+            match self.known.index.first_commit(timeline, first, until) {
                 Ok(None) => (),
                 Err(Unknown::Broken { .. }) => return Ok(None),
                 answer => return answer,

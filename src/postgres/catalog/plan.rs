@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::choose::{Choice, Chooser, Notes, line, map_refusal, named_backup, note_damaged};
 use super::look::{Answers, Question};
-use super::moments::{Moments, Unknown};
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
 use super::unreachable::{Nearest, Reason, Unreachable};
+use super::wal_index::{Unknown, WalIndex};
 use super::{BackupDescription, QuietTimes, WalRanges};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
@@ -37,7 +37,7 @@ pub struct Facts {
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
     pub facts: &'a Facts,
-    pub moments: &'a dyn Moments,
+    pub index: &'a dyn WalIndex,
     pub answers: &'a Answers,
 }
 

@@ -10,7 +10,7 @@ use super::path::{Reach, TimelinePath};
 use super::place::Search;
 use super::plan::{Facts, Known};
 use super::stop::Transaction;
-use super::{BackupDescription, Gap, Moments};
+use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
@@ -65,10 +65,10 @@ pub struct Windows {
 }
 
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
-pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
+pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows::default();
     for line in &lines(facts) {
-        let on_line = of_line(facts, moments, line);
+        let on_line = of_line(facts, index, line);
         for pair in on_line.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
             let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
@@ -93,9 +93,9 @@ fn lines(facts: &Facts) -> Vec<TimelinePath> {
     lines
 }
 
-fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
+fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Window> {
     let answers = Answers::default();
-    let known = Known { facts, moments, answers: &answers };
+    let known = Known { facts, index, answers: &answers };
     let begin = line.begin();
     let number = |lsn: Lsn| lsn.0 / facts.ranges.segment_size().bytes();
     // Backups from which WAL reaches as far; the one that ends first opens the window.

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::event::Stored;
-use super::moments::maybe_ending;
 use super::segment::{is_newer, number};
+use super::wal_index::maybe_ending;
 use super::{Index, WINDOW, int, uint};
 use crate::postgres::catalog::{EventKind, Filter};
 use crate::postgres::types::{Lsn, TimelineId};

@@ -9,7 +9,6 @@ mod exact;
 mod exact_tests;
 mod forget;
 mod listing;
-mod moments;
 mod name;
 mod prune;
 mod ranges;
@@ -26,6 +25,7 @@ mod tests;
 #[cfg(test)]
 mod trust_tests;
 pub mod update;
+mod wal_index;
 
 use std::fs;
 use std::io::ErrorKind;

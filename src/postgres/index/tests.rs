@@ -6,7 +6,7 @@ use chrono::DateTime;
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::update::{Scope, complete, decode, list, update};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Moments, Point, Relation, Told, Unknown, WalRanges};
+use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{Commit, RelFileLocator, Summary, Timestamp};
 

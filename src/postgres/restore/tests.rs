@@ -156,7 +156,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
     let begin = segment.start(description.segment_size);
     let mut answers = Answers::default();
     answers.add(Question { segment, begin, from: description.stop_lsn, look: Look::Record }, Seen::default());
-    let known = Known { facts: &facts, moments: &NoIndex, answers: &answers };
+    let known = Known { facts: &facts, index: &NoIndex, answers: &answers };
     plan(&known, &Request::new(Target::Immediate)).unwrap()
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::segment::{is_newer, number};
 use super::{BLOCK, Index, int, seam, uint};
-use crate::postgres::catalog::{Moments, Point, Told, Unknown};
+use crate::postgres::catalog::{Point, Told, Unknown, WalIndex};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -18,7 +18,7 @@ impl From<rusqlite::Error> for Unknown {
 
 type Answer<T> = Result<T, Unknown>;
 
-impl Moments for Index {
+impl WalIndex for Index {
     fn first_later(
         &self,
         timeline: TimelineId,
