@@ -7,7 +7,7 @@ use super::look::look;
 use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, Known, NoPlan, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, plan,
+    Answers, Facts, NoPlan, PlanInput, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 
@@ -25,7 +25,7 @@ pub async fn locate(
         let (moments, facts, request) = (moments.clone(), facts.clone(), request.clone());
         // The index is a file.
         let planning = tokio::task::spawn_blocking(move || {
-            let planned = plan(&Known { facts: &facts, index: &*moments, answers: &answers }, &request);
+            let planned = plan(&PlanInput { facts: &facts, index: &*moments, answers: &answers }, &request);
             (planned, answers)
         });
         let planned;

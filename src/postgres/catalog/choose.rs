@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::look::Question;
 use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
-use super::plan::{Facts, Known, NoPlan};
+use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
@@ -129,7 +129,7 @@ pub(super) struct Choice<'a> {
 }
 
 pub(super) struct Chooser<'a> {
-    pub known: &'a Known<'a>,
+    pub known: &'a PlanInput<'a>,
     pub request: &'a Request,
     pub path: TimelinePath,
 }

@@ -36,7 +36,7 @@ pub use model::{
 };
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, Known, NoPlan, RecoveryPlan, plan};
+pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};

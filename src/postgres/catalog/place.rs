@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
 use super::path::{Reach, TimelinePath};
-use super::plan::{Known, NoPlan};
+use super::plan::{NoPlan, PlanInput};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
@@ -58,7 +58,7 @@ impl Place {
 
 /// A search along the unbroken WAL of a line.
 pub(super) struct Search<'a> {
-    pub known: &'a Known<'a>,
+    pub known: &'a PlanInput<'a>,
     pub path: &'a TimelinePath,
     pub reach: &'a Reach,
     /// Nothing that begins before counts: the end of a backup.

@@ -35,7 +35,7 @@ pub struct Facts {
 
 /// The facts, and what WAL says: roughly by an index, exactly by the segments that were looked into.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct PlanInput<'a> {
     pub facts: &'a Facts,
     pub index: &'a dyn WalIndex,
     pub answers: &'a Answers,
@@ -100,7 +100,7 @@ impl RecoveryPlan {
 }
 
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.
-pub fn plan(known: &Known<'_>, request: &Request) -> Result<RecoveryPlan, NoPlan> {
+pub fn plan(known: &PlanInput<'_>, request: &Request) -> Result<RecoveryPlan, NoPlan> {
     let mut notes = Notes::new();
     decide(known, request, &mut notes).map_err(|stuck| {
         map_refusal(stuck, |refusal: Refusal| {
@@ -128,7 +128,7 @@ impl Facts {
     }
 }
 
-fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
+fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(known.facts, id)?;
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::look::Answers;
 use super::path::{Reach, TimelinePath};
 use super::place::Search;
-use super::plan::{Facts, Known};
+use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
 use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
@@ -95,7 +95,7 @@ fn lines(facts: &Facts) -> Vec<TimelinePath> {
 
 fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Window> {
     let answers = Answers::default();
-    let known = Known { facts, index, answers: &answers };
+    let known = PlanInput { facts, index, answers: &answers };
     let begin = line.begin();
     let number = |lsn: Lsn| lsn.0 / facts.ranges.segment_size().bytes();
     // Backups from which WAL reaches as far; the one that ends first opens the window.
