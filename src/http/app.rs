@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::facts::{Known, Read};
 use super::problem::{Kind, Problem};
 use super::restores::Restores;
-use super::status::Seen;
+use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::error::{TooLong, find, hints, one_line, with_hint};
@@ -36,7 +36,7 @@ pub struct App {
     /// Where segments are looked into.
     pub archive: Cluster,
     pub known: watch::Receiver<Known>,
-    pub status: watch::Receiver<Option<Seen>>,
+    pub status: watch::Receiver<Option<LastStatus>>,
     /// For lookups, which take milliseconds.
     pub index: Arc<Index>,
     /// The same by another connection, for searches, which may take long.
