@@ -80,7 +80,7 @@ impl Stored {
 }
 
 /// The owner of what is known.
-pub struct Reader {
+pub struct FactsReader {
     cluster: Cluster,
     index: Arc<Index>,
     indexing: indexing::Handle,
@@ -91,7 +91,7 @@ pub struct Reader {
     stored: Option<(Stored, DateTime<Utc>)>,
 }
 
-impl Reader {
+impl FactsReader {
     /// Reads `cluster`'s part of the repository, each time `interval` after the last, and lists its WAL into `index`,
     /// which `indexing` keeps.
     pub fn new(

@@ -50,7 +50,7 @@ impl Index {
     }
 
     fn search(&self, db: &Connection, filter: &Filter) -> Result<FoundEvents> {
-        let reader = Reader::new(self, db)?;
+        let reader = EventReader::new(self, db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
         let overfull_segments = exact::overfull_segments(db, filter)?;
         let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
@@ -77,7 +77,7 @@ impl Index {
     /// One event by its name; `None`: there is none. Errors: the index cannot be read.
     pub fn event(&self, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
         let db = self.connection();
-        let reader = Reader::new(self, &db)?;
+        let reader = EventReader::new(self, &db)?;
         let at = id.lsn.0 / self.size.bytes();
         // A record belongs to the segment that it ends in.
         let mut select =
@@ -181,7 +181,7 @@ impl Stored {
 type Wanted<'a> = &'a dyn Fn(&FoundEvent) -> bool;
 
 /// Makes events of rows.
-struct Reader<'a> {
+struct EventReader<'a> {
     index: &'a Index,
     db: &'a Connection,
     histories: BTreeMap<TimelineId, TimelineHistory>,
@@ -189,7 +189,7 @@ struct Reader<'a> {
     names: RefCell<HashMap<RelFileLocator, Vec<name::NameAt>>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EventReader<'a> {
     fn new(index: &'a Index, db: &'a Connection) -> Result<Self> {
         Ok(Self { index, db, histories: name::histories(db)?, names: RefCell::default() })
     }
