@@ -4,7 +4,7 @@ use super::planning::Planning;
 use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::postgres::catalog::{Edge, Windows, postgresql_time, windows};
+use crate::postgres::catalog::{WindowEdge, Windows, postgresql_time, windows};
 
 /// Arguments of `walden target`.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ fn in_words(told: &Windows) -> String {
     }
     let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
     let known = |time: Option<_>| time.map_or_else(|| "not known".to_string(), postgresql_time);
-    let time = |edge: Edge| known(edge.time);
+    let time = |edge: WindowEdge| known(edge.time);
     for window in &told.windows {
         table.row([
             window.timeline.to_string(),

@@ -14,9 +14,9 @@ use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
-/// A place in the WAL, and when that was.
+/// Where a window begins or ends, and when that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Edge {
+pub struct WindowEdge {
     pub lsn: Lsn,
     /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,9 +27,9 @@ pub struct Edge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Window {
     pub timeline: TimelineId,
-    pub from: Edge,
+    pub from: WindowEdge,
     /// Where the archived WAL ends or a gap begins.
-    pub to: Edge,
+    pub to: WindowEdge,
     /// Where the window ends with the archive: until when it is proven that nothing followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet_until: Option<DateTime<Utc>>,
@@ -49,8 +49,8 @@ impl Window {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
-    pub from: Edge,
-    pub to: Edge,
+    pub from: WindowEdge,
+    pub to: WindowEdge,
     /// How long it lasted, in seconds; absent when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
@@ -116,11 +116,11 @@ fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Wind
             commit.map(|commit| Transaction::from(commit).time)
         };
         let from = match backup.stop_lsn >= begin {
-            true => Edge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
-            false => Edge { lsn: begin, time: time_before(begin) },
+            true => WindowEdge { lsn: backup.stop_lsn, time: Some(backup.stopped_at) },
+            false => WindowEdge { lsn: begin, time: time_before(begin) },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = Edge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
+        let to = WindowEdge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
         let archive_ends = facts.ranges.of(line.timeline()).last().is_some_and(|last| facts.ranges.end(last) == end);
         let quiet_until = archive_ends.then(|| search.marked_until(end)).flatten();
         windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
