@@ -20,27 +20,24 @@ pub(super) fn forget(index: &Index, db: &Connection, replaced: &[SegmentKey]) ->
         add_followers(db, &timelines, *segment, &mut concerned)?;
         add_pruned(db, *segment, &mut concerned)?;
     }
-    for (timeline, number) in &concerned {
-        later.extend(rows::later(index, db, SegmentKey { timeline: *timeline, number: *number })?);
-        blocks.insert((*timeline, number / BLOCK));
+    for segment in &concerned {
+        later.extend(rows::later(index, db, *segment)?);
+        blocks.insert((segment.timeline, segment.number / BLOCK));
     }
-    for (timeline, number) in &concerned {
+    for segment in &concerned {
         for table in ["event", "rows", "ended", "created", "edge"] {
             let sql = format!("DELETE FROM {table} WHERE timeline = ?1 AND number = ?2");
-            db.prepare_cached(&sql)?.execute(params![timeline.0, int(*number)])?;
+            db.prepare_cached(&sql)?.execute(segment.columns())?;
         }
         // All other columns get their defaults.
         let sql = "INSERT OR REPLACE INTO segment (timeline, number, bytes, stored_at, listed) \
                    SELECT timeline, number, bytes, stored_at, listed FROM segment WHERE timeline = ?1 AND number = ?2";
-        db.prepare_cached(sql)?.execute(params![timeline.0, int(*number)])?;
+        db.prepare_cached(sql)?.execute(segment.columns())?;
     }
     for (timeline, block) in blocks {
         sum_up(db, timeline, block)?;
     }
-    for (timeline, number) in later.difference(&concerned) {
-        rows::derive(index, db, SegmentKey { timeline: *timeline, number: *number })?;
-    }
-    Ok(())
+    later.difference(&concerned).try_for_each(|segment| rows::derive(index, db, *segment))
 }
 
 fn timelines(db: &Connection) -> Result<Vec<u32>> {
@@ -53,18 +50,18 @@ fn add_followers(
     db: &Connection,
     timelines: &[u32],
     segment: SegmentKey,
-    concerned: &mut BTreeSet<(TimelineId, u64)>,
+    concerned: &mut BTreeSet<SegmentKey>,
 ) -> Result<()> {
     let sql = "SELECT middle FROM segment WHERE timeline = ?1 AND number = ?2 AND previous = ?3 AND joined = 1";
     let mut select = db.prepare_cached(sql)?;
     let mut left = vec![segment];
-    concerned.insert((segment.timeline, segment.number));
+    concerned.insert(segment);
     while let Some(segment) = left.pop() {
         for timeline in timelines {
             let next = SegmentKey { timeline: TimelineId(*timeline), ..segment.next() };
             let mut found = select.query(params![timeline, int(next.number), segment.timeline.0])?;
             let Some(row) = found.next()? else { continue };
-            concerned.insert((next.timeline, next.number));
+            concerned.insert(next);
             if row.get(0)? {
                 left.push(next);
             }
@@ -74,13 +71,13 @@ fn add_followers(
 }
 
 /// Adds the segments that were pruned by what a segment mentions.
-fn add_pruned(db: &Connection, segment: SegmentKey, concerned: &mut BTreeSet<(TimelineId, u64)>) -> Result<()> {
+fn add_pruned(db: &Connection, segment: SegmentKey, concerned: &mut BTreeSet<SegmentKey>) -> Result<()> {
     let sql = "SELECT number FROM segment WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND pruned = 1";
     let mut select = db.prepare_cached(sql)?;
     let (timeline, at) = segment.columns();
     let pruned = select.query_map(params![timeline, at, int(segment.number + WINDOW)], |row| number(row, 0))?;
     for number in pruned {
-        concerned.insert((segment.timeline, number?));
+        concerned.insert(SegmentKey { number: number?, ..segment });
     }
     Ok(())
 }

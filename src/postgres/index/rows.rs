@@ -31,22 +31,20 @@ pub(super) fn least_rows(left_out: u64, file: RelFileLocator) -> u64 {
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
 pub(super) fn derive_all(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
     derive(index, db, segment)?;
-    for (timeline, number) in later(index, db, segment)? {
-        derive(index, db, SegmentKey { timeline, number })?;
-    }
-    Ok(())
+    later(index, db, segment)?.into_iter().try_for_each(|later| derive(index, db, later))
 }
 
 /// The segments in which transactions end that went through a segment.
-pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Result<BTreeSet<(TimelineId, u64)>> {
+pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Result<BTreeSet<SegmentKey>> {
     let (timeline, number) = segment.columns();
     let last = int(segment.number + index.reach());
     let mut select = db.prepare_cached(
         "SELECT DISTINCT e.timeline, e.number FROM rows AS r JOIN ended AS e ON e.xid = r.xid AND e.number > ?2 AND e.number <= ?3 \
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
-    let later = select
-        .query_map(params![timeline, number, last], |row| Ok((TimelineId(row.get(0)?), self::number(row, 1)?)))?;
+    let later = select.query_map(params![timeline, number, last], |row| {
+        Ok(SegmentKey { timeline: TimelineId(row.get(0)?), number: self::number(row, 1)? })
+    })?;
     later.collect()
 }
 

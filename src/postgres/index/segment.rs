@@ -24,7 +24,7 @@ pub struct Archived {
 pub(super) const PG_CLASS: u32 = 1259;
 
 /// Which segment a row is about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SegmentKey {
     pub timeline: TimelineId,
     pub number: u64,
