@@ -62,7 +62,7 @@ impl Index {
         let until = filter.until.map_or(i64::MAX, |time| time.0);
         let mut rows = select.query(params![since, until, kinds(filter), int(filter.least_rows())])?;
         'rows: while let Some(row) = rows.next()? {
-            for event in reader.events(&Stored::read(row)?, &|event| filter.wants(event))? {
+            for event in reader.events(&EventRow::read(row)?, &|event| filter.wants(event))? {
                 if found.events.len() >= most {
                     found.more = true;
                     break 'rows;
@@ -85,7 +85,7 @@ impl Index {
         for timeline in reader.timelines_from(id.timeline) {
             let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
             while let Some(row) = rows.next()? {
-                let events = reader.events(&Stored::read(row)?, &|event| event.id == id)?;
+                let events = reader.events(&EventRow::read(row)?, &|event| event.id == id)?;
                 if let Some(event) = events.into_iter().next() {
                     return Ok(Some(event));
                 }
@@ -130,7 +130,7 @@ fn kinds(filter: &Filter) -> i64 {
 }
 
 /// A row of the table.
-pub(super) struct Stored {
+pub(super) struct EventRow {
     pub timeline: TimelineId,
     pub number: u64,
     pub lsn: Lsn,
@@ -155,7 +155,7 @@ pub(super) struct RemovedFiles {
     pub major: Option<MajorVersion>,
 }
 
-impl Stored {
+impl EventRow {
     fn read(row: &Row<'_>) -> Result<Self> {
         let kind: i64 = row.get(5)?;
         let known = EventKind::ALL.into_iter().find(|known| *known as i64 == kind);
@@ -206,7 +206,7 @@ impl<'a> EventReader<'a> {
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
     /// comes first, for it costs little; how exact that is may take thousands of lookups.
-    fn events(&self, stored: &Stored, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+    fn events(&self, stored: &EventRow, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
         let owner = self.line(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
@@ -248,7 +248,7 @@ impl<'a> EventReader<'a> {
         Ok(vec![event])
     }
 
-    fn base(&self, stored: &Stored, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
+    fn base(&self, stored: &EventRow, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
         FoundEvent {
             id: EventId { timeline: owner, lsn: stored.lsn, kind, number },
             kind,
@@ -272,7 +272,7 @@ impl<'a> EventReader<'a> {
         }
     }
 
-    fn removals(&self, stored: &Stored, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
         let RemovedFiles { files, relations, cut, major } =
             seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
         let mut names = HashMap::new();
@@ -319,7 +319,7 @@ impl<'a> EventReader<'a> {
     }
 
     /// Files that the transaction made, in its segment or before.
-    fn created(&self, stored: &Stored) -> Result<Vec<Created>> {
+    fn created(&self, stored: &EventRow) -> Result<Vec<Created>> {
         let mut select = self.db.prepare_cached(
             "SELECT c.xid, c.tablespace, c.database, c.file, max(c.filled), max(c.pages) \
              FROM ended AS e JOIN created AS c ON c.xid = e.xid AND c.number BETWEEN ?3 AND ?2 \
@@ -339,7 +339,7 @@ impl<'a> EventReader<'a> {
     }
 
     /// Rows that the transaction deleted in `pg_class`, as far as they are listed.
-    fn class_deletes(&self, stored: &Stored) -> Result<u64> {
+    fn class_deletes(&self, stored: &EventRow) -> Result<u64> {
         let sql = "SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
                    WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
