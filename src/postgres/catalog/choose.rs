@@ -1,4 +1,4 @@
-//! Which line of timelines, and which base backup on it.
+//! Which path of timelines, and which base backup on it.
 
 use chrono::{DateTime, Utc};
 
@@ -48,18 +48,18 @@ pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a Ba
     found.ok_or_else(|| unusable("does not exist".into()).into())
 }
 
-/// The line to follow.
-pub(super) fn line(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
-    let line = path_to(facts, chosen_timeline(facts, request));
-    let Target::Event(event) = &request.target else { return line };
-    // An event is where the line of its timeline has it: other lines have it only if they did not leave that one before.
+/// The path to follow.
+pub(super) fn chosen_path(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
+    let path = path_to(facts, chosen_timeline(facts, request));
+    let Target::Event(event) = &request.target else { return path };
+    // An event is where the path of its timeline has it: other paths have it only if they did not leave that one before.
     let lsn = if request.inclusive { event.after } else { event.before };
     let own = path_to(facts, event.timeline)?;
-    match line {
-        Ok(line) if line.timeline_at(lsn) == own.timeline_at(lsn) => Ok(line),
+    match path {
+        Ok(path) if path.timeline_at(lsn) == own.timeline_at(lsn) => Ok(path),
         _ if request.timeline == TimelineChoice::Latest => Ok(own),
-        Ok(line) => {
-            let (id, timeline) = (event.id.clone(), line.timeline());
+        Ok(path) => {
+            let (id, timeline) = (event.id.clone(), path.timeline());
             Err(Reason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
         }
         refused => refused,
@@ -88,7 +88,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
     }
 }
 
-/// The line that leads to a timeline, from its history file.
+/// The path that leads to a timeline, from its history file.
 fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
@@ -155,7 +155,7 @@ impl<'a> Chooser<'a> {
         Search { known: self.known, path: &self.path, reach, from }
     }
 
-    /// Why a backup cannot be used for any target on the line; `None` when it can.
+    /// Why a backup cannot be used for any target on the path; `None` when it can.
     fn unusable(&self, backup: &BackupDescription, named: bool) -> Option<String> {
         if !self.path.carries(backup) {
             return Some(format!(

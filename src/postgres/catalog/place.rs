@@ -56,7 +56,7 @@ impl Place {
     }
 }
 
-/// A search along the unbroken WAL of a line.
+/// A search along the unbroken WAL of a path.
 pub(super) struct Search<'a> {
     pub known: &'a PlanInput<'a>,
     pub path: &'a TimelinePath,
@@ -132,7 +132,7 @@ impl<'a> Search<'a> {
         self.check_forks(place.until)
     }
 
-    /// Refuses a line on which a timeline does not follow on its parent, in the segments before a number. That is damage
+    /// Refuses a path on which a timeline does not follow on its parent, in the segments before a number. That is damage
     /// also at the end of all WAL: the server that began the timeline had what lies before.
     fn check_forks(&self, until: u64) -> Searched<()> {
         let stretches: Vec<_> = self.stretches(self.number(self.from)).collect();

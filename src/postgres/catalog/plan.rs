@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::choose::{Choice, Chooser, Notes, line, map_refusal, named_backup, note_damaged};
+use super::choose::{Choice, Chooser, Notes, chosen_path, map_refusal, named_backup, note_damaged};
 use super::look::{Answers, Question};
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
@@ -136,7 +136,7 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
         note_damaged(known.facts, notes);
         return Err(Reason::NoBackup.into());
     }
-    let chooser = Chooser { known, request, path: line(known.facts, request)? };
+    let chooser = Chooser { known, request, path: chosen_path(known.facts, request)? };
     let choice = chooser.choose(notes)?;
     let transactions = chooser.neighbours(&choice);
     let mut plan = conclude(&chooser, choice, notes);
@@ -196,8 +196,8 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
     }
 }
 
-/// When the next segment of the line is not archived yet but an older timeline has one of that number, the server would
-/// go on with what the line left behind: fetching has to end before it. At a fork also when the older one is not there
+/// When the next segment of the path is not archived yet but an older timeline has one of that number, the server would
+/// go on with what the path left behind: fetching has to end before it. At a fork also when the older one is not there
 /// yet: a server that lives on could still archive it.
 fn guard_end(facts: &Facts, path: &TimelinePath, reach: &Reach) -> Option<SegmentName> {
     let missing = reach.first_missing;

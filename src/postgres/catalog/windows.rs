@@ -67,41 +67,41 @@ pub struct Windows {
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows::default();
-    for line in &lines(facts) {
-        let on_line = of_line(facts, index, line);
-        for pair in on_line.windows(2) {
+    for path in &paths(facts) {
+        let on_path = of_path(facts, index, path);
+        for pair in on_path.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
             let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
-            found.gaps.push(Unrestorable { timeline: line.timeline(), from, to, seconds });
+            found.gaps.push(Unrestorable { timeline: path.timeline(), from, to, seconds });
         }
-        found.windows.extend(on_line);
+        found.windows.extend(on_path);
     }
     found
 }
 
 /// All stretches of WAL that are missing, whether or not a backup would reach them.
 pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
-    TimelinePath::all_gaps(&lines(facts), &facts.ranges)
+    TimelinePath::all_gaps(&paths(facts), &facts.ranges)
 }
 
-/// The lines of timelines by number. Where one without its history file comes from is not known: nothing leads there
+/// The paths of timelines by number. Where one without its history file comes from is not known: nothing leads there
 /// for sure.
-fn lines(facts: &Facts) -> Vec<TimelinePath> {
-    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
-    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
-    lines.sort_by_key(TimelinePath::timeline);
-    lines
+fn paths(facts: &Facts) -> Vec<TimelinePath> {
+    let mut paths = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    paths.retain(|path| path.timeline() == TimelineId(1) || facts.histories.contains_key(&path.timeline()));
+    paths.sort_by_key(TimelinePath::timeline);
+    paths
 }
 
-fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Window> {
+fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
     let answers = Answers::default();
     let known = PlanInput { facts, index, answers: &answers };
-    let begin = line.begin();
+    let begin = path.begin();
     let number = |lsn: Lsn| lsn.0 / facts.ranges.segment_size().bytes();
     // Backups from which WAL reaches as far; the one that ends first opens the window.
     let mut oldest: BTreeMap<Lsn, &BackupDescription> = BTreeMap::new();
-    for backup in facts.backups.iter().filter(|backup| line.carries(backup) && backup.checksum_failures.is_empty()) {
-        let Some((stop, end)) = line.moments(&facts.ranges, backup) else { continue };
+    for backup in facts.backups.iter().filter(|backup| path.carries(backup) && backup.checksum_failures.is_empty()) {
+        let Some((stop, end)) = path.moments(&facts.ranges, backup) else { continue };
         let first = oldest.entry(end).or_insert(backup);
         if stop < first.stop_lsn {
             *first = backup;
@@ -109,8 +109,8 @@ fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Wind
     }
     let mut windows = Vec::new();
     for (end, backup) in oldest.into_iter().filter(|(end, _)| *end > begin) {
-        let reach: Reach = line.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
-        let search = Search { known: &known, path: line, reach: &reach, from: backup.stop_lsn };
+        let reach: Reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
+        let search = Search { known: &known, path, reach: &reach, from: backup.stop_lsn };
         let time_before = |lsn: Lsn| {
             let commit = search.commit_before(number(lsn)).ok().flatten();
             commit.map(|commit| Transaction::from(commit).time)
@@ -121,9 +121,9 @@ fn of_line(facts: &Facts, index: &dyn WalIndex, line: &TimelinePath) -> Vec<Wind
         };
         // Without a commit since the backup its end is the last moment.
         let to = WindowEdge { lsn: end, time: time_before(end).and_then(|last| from.time.max(Some(last))) };
-        let archive_ends = facts.ranges.of(line.timeline()).last().is_some_and(|last| facts.ranges.end(last) == end);
+        let archive_ends = facts.ranges.of(path.timeline()).last().is_some_and(|last| facts.ranges.end(last) == end);
         let quiet_until = archive_ends.then(|| search.marked_until(end)).flatten();
-        windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
+        windows.push(Window { timeline: path.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
     windows
 }

@@ -200,14 +200,14 @@ impl<'a> EventReader<'a> {
         std::iter::once(timeline).chain(later)
     }
 
-    fn line(&self, timeline: TimelineId) -> TimelineHistory {
+    fn history(&self, timeline: TimelineId) -> TimelineHistory {
         self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
     /// comes first, for it costs little; how exact that is may take thousands of lookups.
     fn events(&self, stored: &EventRow, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
-        let owner = self.line(stored.timeline).timeline_at(stored.lsn);
+        let owner = self.history(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
         }
@@ -381,7 +381,7 @@ impl<'a> EventReader<'a> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(name::names_of(self.db, file)?),
         };
-        Ok(name::name_at(recorded, &self.line(timeline), at).cloned())
+        Ok(name::name_at(recorded, &self.history(timeline), at).cloned())
     }
 }
 

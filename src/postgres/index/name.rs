@@ -1,4 +1,4 @@
-//! Recorded names, and which of them held where. And timeline histories, which say what lies on one line.
+//! Recorded names, and which of them held where. And timeline histories, which say what lies on one path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,13 +35,13 @@ pub(super) struct NameAt {
     name: RecordedName,
 }
 
-/// The name that held at a place on a line: the newest one found before it, else the first one after.
-pub(super) fn name_at<'a>(recorded: &'a [NameAt], line: &TimelineHistory, at: Lsn) -> Option<&'a RecordedName> {
-    let on_line = |one: &&NameAt| line.timeline_at(one.lsn) == one.timeline;
+/// The name that held at a place on the path that a history tells: the newest one found before it, else the first one after.
+pub(super) fn name_at<'a>(recorded: &'a [NameAt], history: &TimelineHistory, at: Lsn) -> Option<&'a RecordedName> {
+    let on_path = |one: &&NameAt| history.timeline_at(one.lsn) == one.timeline;
     let before = |one: &&NameAt| one.lsn <= at;
-    let newest = recorded.iter().filter(before).rfind(on_line);
-    // What another line calls it is better than nothing.
-    let any = || recorded.iter().find(on_line).or(recorded.iter().rfind(before)).or(recorded.first());
+    let newest = recorded.iter().filter(before).rfind(on_path);
+    // What another path calls it is better than nothing.
+    let any = || recorded.iter().find(on_path).or(recorded.iter().rfind(before)).or(recorded.first());
     newest.or_else(any).map(|one| &one.name)
 }
 
@@ -84,13 +84,13 @@ impl Index {
     /// Leaves of a recording what differs from the names that would hold there without it.
     pub fn keep_new_names(&self, recording: &mut Recording) -> anyhow::Result<()> {
         let db = self.connection();
-        let line = histories(&db)?.remove(&recording.timeline);
-        let line = line.unwrap_or_else(|| TimelineHistory::root(recording.timeline));
+        let history = histories(&db)?.remove(&recording.timeline);
+        let history = history.unwrap_or_else(|| TimelineHistory::root(recording.timeline));
         let mut new = Vec::new();
         for (file, name) in std::mem::take(&mut recording.names) {
             let known = names_of(&db, file)?;
             let before: Vec<NameAt> = known.into_iter().filter(|one| one.lsn <= recording.lsn).collect();
-            if name_at(&before, &line, recording.lsn) != Some(&name) {
+            if name_at(&before, &history, recording.lsn) != Some(&name) {
                 new.push((file, name));
             }
         }
@@ -126,8 +126,8 @@ mod tests {
         NameAt { timeline: TimelineId(timeline), lsn: Lsn(lsn), name: RecordedName::Database(name.into()) }
     }
 
-    fn shown_at(names: &[NameAt], line: &TimelineHistory, at: u64) -> Option<String> {
-        name_at(names, line, Lsn(at)).map(|name| match name {
+    fn shown_at(names: &[NameAt], history: &TimelineHistory, at: u64) -> Option<String> {
+        name_at(names, history, Lsn(at)).map(|name| match name {
             RecordedName::Database(name) => name.clone(),
             RecordedName::Relation(relation) => relation.qualified(),
         })
@@ -136,17 +136,17 @@ mod tests {
     #[test]
     fn a_name_holds_from_where_it_was_found() {
         let names = [named(1, 100, "old"), named(1, 200, "new")];
-        let line = TimelineHistory::root(TimelineId(1));
-        assert_eq!(shown_at(&names, &line, 150).as_deref(), Some("old"));
-        assert_eq!(shown_at(&names, &line, 200).as_deref(), Some("new"));
-        assert_eq!(shown_at(&names, &line, 50).as_deref(), Some("old"), "found after");
-        assert_eq!(shown_at(&[], &line, 50), None);
+        let history = TimelineHistory::root(TimelineId(1));
+        assert_eq!(shown_at(&names, &history, 150).as_deref(), Some("old"));
+        assert_eq!(shown_at(&names, &history, 200).as_deref(), Some("new"));
+        assert_eq!(shown_at(&names, &history, 50).as_deref(), Some("old"), "found after");
+        assert_eq!(shown_at(&[], &history, 50), None);
     }
 
     #[test]
-    fn a_name_of_another_line_does_not_hold() {
-        let names = [named(1, 100, "both"), named(1, 200, "renamed on the old line")];
-        let line = TimelineHistory::parse(TimelineId(2), "1\t0/96\tpromoted\n").unwrap();
-        assert_eq!(shown_at(&names, &line, 250).as_deref(), Some("both"));
+    fn a_name_of_another_path_does_not_hold() {
+        let names = [named(1, 100, "both"), named(1, 200, "renamed on the old path")];
+        let history = TimelineHistory::parse(TimelineId(2), "1\t0/96\tpromoted\n").unwrap();
+        assert_eq!(shown_at(&names, &history, 250).as_deref(), Some("both"));
     }
 }

@@ -324,9 +324,9 @@ fn event(timeline: u32, lsn: Lsn) -> EventTarget {
 }
 
 #[test]
-fn an_event_is_restored_on_the_line_that_has_it() {
+fn an_event_is_restored_on_the_path_that_has_it() {
     let world = forked();
-    // Before the switch both lines have it, behind it only the timeline that went on.
+    // Before the switch both paths have it, behind it only the timeline that went on.
     let shared = Request { inclusive: false, ..Request::new(Target::Event(event(1, at(4, 0x200)))) };
     let plan = world.plan(&shared).unwrap();
     assert_eq!((plan.timeline, plan.stop), (TimelineId(2), before(4, 0x200)));
