@@ -271,7 +271,7 @@ impl Summary {
             Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
             Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
             Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },
-            Fact::FileTruncated { file, blocks, .. } => What::FileTruncated { file, blocks },
+            Fact::FileTruncated { file, blocks } => What::FileTruncated { file, blocks },
             Fact::TablesTruncated { database, tables } => {
                 let (tables, cut) = named(tables.iter());
                 What::TablesTruncated { database, tables, cut }
@@ -280,23 +280,19 @@ impl Summary {
                 What::DatabaseMoved { database, tablespace }
             }
             Fact::DatabaseCreated { database, tablespace, .. } => What::DatabaseCreated { database, tablespace },
-            Fact::DatabaseDropped { database, .. } => What::DatabaseDropped { database },
-            Fact::Prepare { gid, time, xid: prepared, .. } => {
+            Fact::DatabaseDropped { database } => What::DatabaseDropped { database },
+            Fact::Prepare { gid, time, xid: prepared } => {
                 xid = prepared;
                 What::Prepared { gid: text(gid), time }
             }
-            Fact::EndOfRecovery { timeline, previous, .. } => What::TimelineBegan { timeline, previous },
-            Fact::Checkpoint(checkpoint) if checkpoint.timeline != checkpoint.previous => {
-                What::TimelineBegan { timeline: checkpoint.timeline, previous: checkpoint.previous }
+            Fact::EndOfRecovery { timeline, previous } => What::TimelineBegan { timeline, previous },
+            Fact::Checkpoint { timeline, previous } if timeline != previous => {
+                What::TimelineBegan { timeline, previous }
             }
             Fact::ParameterChange(parameters) => What::ParametersChanged(parameters),
             Fact::FullPageWrites(on) => What::FullPageWrites { on },
             Fact::Overwritten { lsn } => What::Overwritten { lost: lsn },
-            Fact::FileCreated { .. }
-            | Fact::Checkpoint(_)
-            | Fact::Assignment { .. }
-            | Fact::Switch
-            | Fact::BackupEnd { .. } => return,
+            Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return,
         };
         let group = Group::of(&what);
         match counters.events.take(group) {
