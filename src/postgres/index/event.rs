@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, Result, Row, params};
 
+use super::Index;
+use super::column::{file, from_json, int, nullable, uint};
 use super::exact::{self, OfDatabase};
 use super::name::{self, RecordedName};
-use super::segment::{PG_CLASS, number};
-use super::{Index, int, seam, uint};
+use super::segment::PG_CLASS;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
@@ -161,16 +162,16 @@ impl EventRow {
         let known = EventKind::ALL.into_iter().find(|known| *known as i64 == kind);
         Ok(Self {
             timeline: TimelineId(row.get(0)?),
-            number: number(row, 1)?,
-            lsn: Lsn(uint(row.get(2)?)),
-            end_lsn: seam::lsn(row, 3)?,
-            commit_lsn: seam::lsn(row, 4)?,
+            number: uint(row, 1)?,
+            lsn: Lsn(uint(row, 2)?),
+            end_lsn: nullable(row, 3)?.map(Lsn),
+            commit_lsn: nullable(row, 4)?.map(Lsn),
             kind: known.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, kind))?,
             time: Timestamp(row.get(6)?),
             xid: row.get(7)?,
-            file: RelFileLocator { tablespace: row.get(8)?, database: row.get(9)?, number: row.get(10)? },
-            rows: row.get::<_, Option<i64>>(11)?.map(uint),
-            rows_from: row.get::<_, Option<i64>>(12)?.map(uint),
+            file: file(row, 8)?,
+            rows: nullable(row, 11)?,
+            rows_from: nullable(row, 12)?,
             label: row.get(13)?,
             detail: row.get(14)?,
         })
@@ -273,8 +274,7 @@ impl<'a> EventReader<'a> {
     }
 
     fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
-        let RemovedFiles { files, relations, cut, major } =
-            seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
+        let RemovedFiles { files, relations, cut, major } = from_json(stored.detail.as_deref().unwrap_or_default())?;
         let mut names = HashMap::new();
         for file in &files {
             names.insert(*file, self.relation(*file, owner, stored.lsn)?);
@@ -328,12 +328,7 @@ impl<'a> EventReader<'a> {
         )?;
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let created = select.query_map(params![stored.timeline.0, int(stored.number), first, stored.xid], |row| {
-            Ok(Created {
-                xid: row.get(0)?,
-                file: RelFileLocator { tablespace: row.get(1)?, database: row.get(2)?, number: row.get(3)? },
-                filled: row.get(4)?,
-                pages: row.get(5)?,
-            })
+            Ok(Created { xid: row.get(0)?, file: file(row, 1)?, filled: row.get(4)?, pages: row.get(5)? })
         })?;
         created.collect()
     }
@@ -344,8 +339,7 @@ impl<'a> EventReader<'a> {
                    WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
-        let deleted = self.db.prepare_cached(sql)?.query_row(bounds, |row| row.get::<_, Option<i64>>(0))?;
-        Ok(deleted.map_or(0, uint))
+        Ok(self.db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0))?.unwrap_or(0))
     }
 
     fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {

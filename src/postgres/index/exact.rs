@@ -2,10 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
+use super::column::{int, uint};
 use super::event::EventRow;
-use super::segment::{is_newer, number};
+use super::segment::is_newer;
 use super::wal_index::maybe_ending;
-use super::{Index, WINDOW, int, uint};
+use super::{Index, WINDOW};
 use crate::postgres::catalog::{EventKind, Filter};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{RelFileLocator, Xid};
@@ -81,7 +82,7 @@ pub(super) fn lists_rows(
     }
     let sql = "SELECT count(*) FROM ended WHERE timeline = ?1 AND number = ?2 AND top = ?3";
     let ended = params![stored.timeline.0, int(stored.number), stored.xid];
-    let alone = db.prepare_cached(sql)?.query_row(ended, |row| row.get::<_, i64>(0))? <= 1;
+    let alone = db.prepare_cached(sql)?.query_row(ended, |row| uint(row, 0))? <= 1;
     let sql = "SELECT 1 FROM rows WHERE timeline = ?1 AND number = ?2 AND xid = ?3 \
                AND tablespace = coalesce(?4, tablespace) AND database = ?5 AND file = ?6";
     let mut select = db.prepare_cached(sql)?;
@@ -138,7 +139,7 @@ fn end_of(index: &Index, db: &Connection, stored: &EventRow) -> Result<Option<(L
                ORDER BY number, lsn LIMIT 1";
     let last = int(stored.number + index.reach());
     let bounds = params![stored.xid, int(stored.number), last, stored.timeline.0];
-    let end = |row: &Row<'_>| Ok((Lsn(uint(row.get(0)?)), row.get(1)?));
+    let end = |row: &Row<'_>| Ok((Lsn(uint(row, 0)?), row.get(1)?));
     db.prepare_cached(sql)?.query_row(bounds, end).optional()
 }
 
@@ -159,5 +160,5 @@ pub(super) fn overfull_segments(db: &Connection, filter: &Filter) -> Result<u64>
                AND coalesce(max_time >= ?1, TRUE) AND coalesce(min_time <= ?2, TRUE)";
     let since = filter.since.map_or(i64::MIN, |time| time.0);
     let until = filter.until.map_or(i64::MAX, |time| time.0);
-    db.prepare_cached(sql)?.query_row(params![since, until], |row| number(row, 0))
+    db.prepare_cached(sql)?.query_row(params![since, until], |row| uint(row, 0))
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{SegmentKey, add_to_block, number};
-use super::{BLOCK, Index, WINDOW, int, rows};
+use super::column::{int, uint};
+use super::segment::{SegmentKey, add_to_block};
+use super::{BLOCK, Index, WINDOW, rows};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{Timestamp, Xid};
 
@@ -75,7 +76,7 @@ fn add_pruned(db: &Connection, segment: SegmentKey, concerned: &mut BTreeSet<Seg
     let sql = "SELECT number FROM segment WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND pruned = 1";
     let mut select = db.prepare_cached(sql)?;
     let (timeline, at) = segment.columns();
-    let pruned = select.query_map(params![timeline, at, int(segment.number + WINDOW)], |row| number(row, 0))?;
+    let pruned = select.query_map(params![timeline, at, int(segment.number + WINDOW)], |row| uint(row, 0))?;
     for number in pruned {
         concerned.insert(SegmentKey { number: number?, ..segment });
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use chrono::Utc;
 use rusqlite::{Result, params};
 
-use super::segment::number;
+use super::column::{int, uint};
 use super::update::{Scope, on_index};
-use super::{Archived, Index, int};
+use super::{Archived, Index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
@@ -183,7 +183,7 @@ impl Index {
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
             let (count, first, last) =
                 db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
-                    Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?))
+                    Ok((uint(row, 0)?, uint(row, 1)?, uint(row, 2)?))
                 })?;
             let gap = count != last - first + 1 || first != begin;
             let sql = "INSERT INTO folder VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
@@ -205,7 +205,7 @@ impl Index {
         let mut select =
             db.prepare_cached("SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3")?;
         let bounds = params![first.timeline.0, int(begin), int(begin + per_log)];
-        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, number(row, 0)?)))?;
+        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, uint(row, 0)?)))?;
         let known = known.collect::<Result<Vec<SegmentName>>>()?;
         Ok(known.into_iter().filter(|name| !names.contains(name)).collect())
     }

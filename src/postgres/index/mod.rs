@@ -3,6 +3,7 @@
 //!
 //! All calls block: they belong on a blocking thread.
 
+mod column;
 mod event;
 mod exact;
 #[cfg(test)]
@@ -220,13 +221,4 @@ fn identity(cluster: &Cluster) -> String {
     let marker = cluster.repository.marker();
     let size = description.segment_size.bytes();
     format!("{} {} {} {size}", marker.id, description.name, description.system_identifier)
-}
-
-/// A number of 64 bits as SQLite keeps it, and back: bit by bit, so nothing is lost; what exceeds 2^63 sorts wrongly.
-fn int(number: u64) -> i64 {
-    number as i64
-}
-
-fn uint(number: i64) -> u64 {
-    number as u64
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, Result, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Index, int, seam, uint};
+use super::Index;
+use super::column::{from_json, int, json, uint};
 use crate::postgres::catalog::Relation;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 use crate::postgres::wal::RelFileLocator;
@@ -51,8 +52,8 @@ pub(super) fn names_of(db: &Connection, file: RelFileLocator) -> Result<Vec<Name
         "SELECT timeline, lsn, held FROM name WHERE database = ?1 AND tablespace = ?2 AND file = ?3 ORDER BY lsn, timeline",
     )?;
     let found = select.query_map(params![file.database, file.tablespace, file.number], |row| {
-        let name = seam::from_json(&row.get::<_, String>(2)?)?;
-        Ok(NameAt { timeline: TimelineId(row.get(0)?), lsn: Lsn(uint(row.get(1)?)), name })
+        let name = from_json(&row.get::<_, String>(2)?)?;
+        Ok(NameAt { timeline: TimelineId(row.get(0)?), lsn: Lsn(uint(row, 1)?), name })
     })?;
     found.collect()
 }
@@ -74,7 +75,7 @@ impl Index {
             for (file, name) in &recording.names {
                 let (lsn, timeline) = (int(recording.lsn.0), recording.timeline.0);
                 let key = (file.database, file.tablespace, file.number);
-                put.execute(params![key.0, key.1, key.2, lsn, timeline, seam::json(name)?])?;
+                put.execute(params![key.0, key.1, key.2, lsn, timeline, json(name)?])?;
             }
             db.prepare_cached("INSERT OR IGNORE INTO recording VALUES (?1)")?.execute([object])?;
             Ok(())

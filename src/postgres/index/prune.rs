@@ -7,8 +7,9 @@
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{PG_CLASS, SegmentKey, newer, number, widen_fresh};
-use super::{WINDOW, int};
+use super::WINDOW;
+use super::column::{int, uint};
+use super::segment::{PG_CLASS, SegmentKey, newer, widen_fresh};
 use crate::postgres::catalog::{FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::wal::Xid;
 
@@ -33,8 +34,7 @@ pub(super) fn those_after(db: &Connection, segment: SegmentKey) -> Result<()> {
     let (timeline, at) = segment.columns();
     let last = int(segment.number + WINDOW);
     let mut select = db.prepare_cached(sql)?;
-    let later: Vec<u64> =
-        select.query_map(params![timeline, at, last], |row| number(row, 0))?.collect::<Result<_>>()?;
+    let later: Vec<u64> = select.query_map(params![timeline, at, last], |row| uint(row, 0))?.collect::<Result<_>>()?;
     for number in later {
         let later = SegmentKey { number, ..segment };
         if let Some(window) = window(db, later)? {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{SegmentKey, number};
-use super::{Index, int, uint};
+use super::Index;
+use super::column::{file, int, uint};
+use super::segment::SegmentKey;
 use crate::postgres::catalog::{EventKind, FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{RelFileLocator, Xid};
@@ -43,7 +44,7 @@ pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Resu
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
     let later = select.query_map(params![timeline, number, last], |row| {
-        Ok(SegmentKey { timeline: TimelineId(row.get(0)?), number: self::number(row, 1)? })
+        Ok(SegmentKey { timeline: TimelineId(row.get(0)?), number: uint(row, 1)? })
     })?;
     later.collect()
 }
@@ -54,9 +55,9 @@ pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey) -> Res
     db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
         .execute(segment.columns())?;
     let least = "SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2";
-    let left_out = db.prepare_cached(least)?.query_row(segment.columns(), |row| row.get::<_, i64>(0))?;
+    let left_out = db.prepare_cached(least)?.query_row(segment.columns(), |row| uint(row, 0))?;
     for sum in sums(index, db, segment)? {
-        let least = least_rows(uint(left_out), sum.file);
+        let least = least_rows(left_out, sum.file);
         for (kind, rows) in [(EventKind::Delete, sum.deleted), (EventKind::Update, sum.updated)] {
             if rows == 0 || rows < least {
                 continue;
@@ -106,10 +107,10 @@ fn sums(index: &Index, db: &Connection, segment: SegmentKey) -> Result<Vec<Sum>>
             xid: row.get(0)?,
             lsn: row.get(1)?,
             time: row.get(2)?,
-            file: RelFileLocator { tablespace: row.get(3)?, database: row.get(4)?, number: row.get(5)? },
-            updated: uint(row.get(6)?),
-            deleted: uint(row.get(7)?),
-            from: number(row, 8)?,
+            file: file(row, 3)?,
+            updated: uint(row, 6)?,
+            deleted: uint(row, 7)?,
+            from: uint(row, 8)?,
         })
     })?;
     sums.collect()

@@ -3,9 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
+use super::column::{from_json, int, json};
 use super::segment::{SegmentKey, add_commits, add_facts, widen_fresh};
-use super::{Archived, Index, int, rows};
-use crate::postgres::types::{Lsn, TimelineId};
+use super::{Archived, Index, rows};
+use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{Event, Seam, Stop, Summary, Tail, What, join};
 
 /// What a summary's neighbours need of it.
@@ -155,19 +156,4 @@ impl Index {
         )?;
         Ok(select.query_map([], |row| self.archived(row))?.collect::<Result<_>>()?)
     }
-}
-
-/// A position that SQLite may not have.
-pub(super) fn lsn(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Lsn>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(|lsn| Lsn(super::uint(lsn))))
-}
-
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-}
-
-/// Reads what [`json`] wrote.
-pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    let kind = rusqlite::types::Type::Text;
-    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, kind, error.into()))
 }

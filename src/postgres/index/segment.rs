@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
+use super::column::{int, json, stored_at, uint};
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, forget, int, prune, rows, seam, uint};
+use super::{BLOCK, Index, forget, prune, rows, seam};
 use crate::postgres::catalog::EventKind;
 use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
@@ -143,10 +144,8 @@ impl Index {
 
     /// A segment from a row of its timeline, number, bytes and time.
     pub(super) fn archived(&self, row: &rusqlite::Row<'_>) -> Result<Archived> {
-        let (name, stored_at) = (self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get(3)?);
-        let stored_at =
-            DateTime::from_timestamp_micros(stored_at).ok_or(rusqlite::Error::IntegralValueOutOfRange(3, stored_at))?;
-        Ok(Archived { name, bytes: uint(row.get(2)?), stored_at })
+        let name = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
+        Ok(Archived { name, bytes: uint(row, 2)?, stored_at: stored_at(row, 3)? })
     }
 
     fn key(&self, name: SegmentName) -> SegmentKey {
@@ -394,7 +393,7 @@ fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result
                 (time, commit_lsn) = (*ended, Some(event.lsn));
                 let (files, relations) = (files.clone(), relations.clone());
                 let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };
-                detail = Some(seam::json(&removed)?);
+                detail = Some(json(&removed)?);
                 EventKind::Drop
             }
             What::DatabaseDropped { database: oid } => {
@@ -450,9 +449,4 @@ pub(super) fn newer(a: Xid, b: Xid) -> Xid {
 
 fn older(a: Xid, b: Xid) -> Xid {
     if is_newer(a, b) { b } else { a }
-}
-
-/// A segment's number, from SQLite.
-pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
-    Ok(uint(row.get(column)?))
 }
