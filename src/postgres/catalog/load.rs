@@ -17,7 +17,7 @@ use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 use crate::repo::ObjectError;
-use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
+use crate::storage::{Key, ObjectMeta, Pages, Walk};
 
 /// Headers read at once.
 const PARALLEL_READS: usize = 16;
@@ -92,8 +92,8 @@ pub async fn refresh_backups(
 /// The names of all backups, complete or not.
 async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
     let mut ids = BTreeSet::new();
-    let mut folders = Listing::new(cluster.layout.base_folder());
-    while let Some(page) = folders.next_page(cluster).await? {
+    let mut folders = Pages::new(cluster.layout.base_folder(), None);
+    while let Some(page) = folders.next(cluster.repository.storage()).await? {
         ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
     }
     Ok(ids)
@@ -164,15 +164,11 @@ pub async fn load_quiet(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result
 pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<QuietMark>> {
     let mut marks = Vec::new();
     for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
-        let mut listing = Listing::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
-        while let Some(page) = listing.next_page(cluster).await? {
-            marks.extend(page.iter().filter_map(|entry| match entry {
-                ListEntry::Object(meta) => match cluster.layout.parse(&meta.key) {
-                    Some(ObjectKind::Quiet(mark)) => Some(mark),
-                    _ => None,
-                },
-                ListEntry::Folder(_) => None,
-            }));
+        let mut walk = Walk::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
+        while let Some(meta) = walk.next(cluster.repository.storage()).await? {
+            if let Some(ObjectKind::Quiet(mark)) = cluster.layout.parse(&meta.key) {
+                marks.push(mark);
+            }
         }
     }
     Ok(marks)
@@ -318,29 +314,6 @@ impl LoadedWal {
             Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
             None => self.foreign.push(meta.key.to_string()),
         }
-    }
-}
-
-/// A folder's entries, a page at a time.
-struct Listing {
-    folder: String,
-    after: Option<String>,
-    ended: bool,
-}
-
-impl Listing {
-    fn new(folder: String) -> Self {
-        Self { folder, after: None, ended: false }
-    }
-
-    async fn next_page(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Vec<ListEntry>>> {
-        if self.ended {
-            return Ok(None);
-        }
-        let page = cluster.repository.storage().list(&self.folder, self.after.as_deref()).await?;
-        self.ended = page.len() < LIST_PAGE;
-        self.after = page.last().map(|entry| entry.name().to_string());
-        Ok(Some(page))
     }
 }
 

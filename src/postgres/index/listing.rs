@@ -14,7 +14,7 @@ use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
-use crate::storage::{LIST_PAGE, ListEntry, list_all};
+use crate::storage::{ListEntry, Pages, list_all};
 
 /// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
@@ -89,22 +89,17 @@ async fn list_folder(
     index: &Arc<Index>,
     cluster: &Cluster,
     folder: String,
-    mut after: Option<String>,
+    after: Option<String>,
     is_known: bool,
 ) -> anyhow::Result<bool> {
     let (whole, mut found) = (after.is_none(), Vec::new());
-    loop {
-        let page = cluster.repository.storage().list(&folder, after.as_deref()).await?;
-        let ended = page.len() < LIST_PAGE;
-        after = page.last().map(|entry| entry.name().to_string()).or(after);
+    let mut pages = Pages::new(folder.clone(), after);
+    while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
             let ListEntry::Object(meta) = entry else { continue };
             if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
                 found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
             }
-        }
-        if ended {
-            break;
         }
     }
     if whole && is_known && found.is_empty() {
@@ -112,7 +107,7 @@ async fn list_folder(
     }
     let others = on_index(index, move |index| {
         index.list(&found)?;
-        if let (Some(first), Some(listed)) = (found.first(), after) {
+        if let (Some(first), Some(listed)) = (found.first(), pages.last()) {
             index.note_folder(&folder, &listed, first.name, whole)?;
         }
         if whole { index.others(&found) } else { Ok(Vec::new()) }
