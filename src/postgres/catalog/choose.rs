@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 
-use super::look::Question;
 use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
 use super::plan::{Facts, NoPlan, PlanInput};
@@ -372,16 +371,16 @@ impl<'a> Chooser<'a> {
         NoPlan::Refused(refusal)
     }
 
-    /// The commits around the place; `None` and a sentence when the index does not know them.
+    /// The commits around the place. Errors: the index does not know them.
     pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
         self.search(choice.backup.stop_lsn, &choice.reach).neighbours(&choice.place)
     }
 }
 
-/// What a plan waits for, or why there is none.
+/// The same, with the refusal made into something else.
 pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
     match stuck {
-        NoPlan::Ask(question) => NoPlan::Ask::<S>(question as Box<Question>),
+        NoPlan::Ask(question) => NoPlan::Ask(question),
         NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
         NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
     }

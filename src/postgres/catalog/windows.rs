@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::look::Answers;
-use super::path::{Reach, TimelinePath};
+use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
@@ -109,7 +109,7 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
     }
     let mut windows = Vec::new();
     for (end, backup) in oldest.into_iter().filter(|(end, _)| *end > begin) {
-        let reach: Reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
+        let reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
         let search = Search { known: &known, path, reach: &reach, from: backup.stop_lsn };
         let time_before = |lsn: Lsn| {
             let commit = search.commit_before(number(lsn)).ok().flatten();

@@ -85,7 +85,7 @@ impl Index {
         Ok(self.connection().prepare_cached(sql)?.query_row([], |row| uint(row, 0))?)
     }
 
-    /// Segments that were listed once and are not there any more are forgotten, with all that they held.
+    /// Forgets everything: segments that were listed once are not there any more, and others got something from them.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
             for table in [
