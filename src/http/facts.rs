@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_quiet};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, facts, load_backups, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
@@ -61,22 +61,6 @@ struct Stored {
     backups: LoadedBackups,
     histories: LoadedHistories,
     quiet: QuietTimes,
-}
-
-impl Stored {
-    fn facts(self, cluster: &Cluster, ranges: WalRanges) -> Facts {
-        let Self { backups, histories, quiet } = self;
-        Facts {
-            cluster: cluster.description.name.clone(),
-            backups: backups.complete,
-            damaged_backups: backups.damaged.into_iter().collect(),
-            unfinished_backups: backups.unfinished,
-            ranges,
-            histories: histories.known,
-            damaged_histories: histories.damaged,
-            quiet,
-        }
-    }
 }
 
 /// The owner of what is known.
@@ -188,7 +172,9 @@ impl FactsReader {
     /// What follows from what was read.
     async fn derive(&self, stored: Stored, ranges: WalRanges, at: DateTime<Utc>) -> anyhow::Result<Read> {
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        Ok(spawn_blocking(move || Read::of(stored.facts(&cluster, ranges), &*index, at)).await?)
+        let Stored { backups, histories, quiet } = stored;
+        let derive = move || Read::of(facts(&cluster, backups, ranges, histories, quiet), &*index, at);
+        Ok(spawn_blocking(derive).await?)
     }
 
     fn failed(&self, error: &anyhow::Error) {

@@ -3,13 +3,12 @@
 //! for absent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
-use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
+use crate::error::one_line;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
@@ -137,16 +136,27 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     let quiet = load_quiet(cluster, &wal.ranges).await?;
     // The empty folder below an unmounted disk has nothing, either.
     cluster.confirm().await?;
-    Ok(Facts {
+    Ok(facts(cluster, backups, wal.ranges, histories, quiet))
+}
+
+/// All that was read, together.
+pub fn facts(
+    cluster: &Cluster,
+    backups: LoadedBackups,
+    ranges: WalRanges,
+    histories: LoadedHistories,
+    quiet: QuietTimes,
+) -> Facts {
+    Facts {
         cluster: cluster.description.name.clone(),
         backups: backups.complete,
         damaged_backups: backups.damaged.into_iter().collect(),
         unfinished_backups: backups.unfinished,
-        ranges: wal.ranges,
+        ranges,
         histories: histories.known,
         damaged_histories: histories.damaged,
         quiet,
-    })
+    }
 }
 
 /// Lists the quiet marks near the end of each timeline's WAL. Errors: the store did not answer.
@@ -186,7 +196,7 @@ async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Fo
     let header = match cluster.repository.header(&key, manifest::KIND).await {
         Ok(Some(header)) => header,
         Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
         Err(ObjectError::Storage(error)) => return Err(error.into()),
     };
     let checked = serde_json::from_value(header.about)
@@ -194,7 +204,7 @@ async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Fo
         .and_then(|description| check_description(cluster, id, &key, description));
     Ok(match checked {
         Ok(description) => Found::Whole(description),
-        Err(error) => Found::Damaged(crate::error::one_line(&error)),
+        Err(error) => Found::Damaged(one_line(&error)),
     })
 }
 
@@ -254,7 +264,7 @@ async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result
     let content = match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
         Ok(Some((_, content))) => content,
         Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
         Err(ObjectError::Storage(error)) => return Err(error.into()),
     };
     Ok(match TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)) {
@@ -308,21 +318,13 @@ impl LoadedWal {
     /// Adds one object of a listing.
     pub fn add(&mut self, name: Option<WalFileName>, meta: &ObjectMeta) {
         match name {
-            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, instant(meta.modified)),
+            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, meta.modified.into()),
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
             Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
             None => self.foreign.push(meta.key.to_string()),
         }
     }
-}
-
-fn instant(time: SystemTime) -> DateTime<Utc> {
-    time.into()
-}
-
-fn chain(error: ObjectError) -> String {
-    crate::error::one_line(&error.into())
 }
 
 #[cfg(test)]

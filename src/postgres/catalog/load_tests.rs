@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::DateTime;
+
 use super::*;
 use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
