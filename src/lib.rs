@@ -3,13 +3,13 @@
 //! The layers, rim to core; nothing imports what stands above it in this table, and keeper and core do not know each
 //! other (`tests/tidy.rs` checks this):
 //!
-//! | layer      | modules                                                                    |
-//! |------------|----------------------------------------------------------------------------|
-//! | edges      | `cli`, `service`, `http`                                                   |
-//! | activities | `postgres::{cluster, replication, archive, backup, restore, check, repository}`, `postgres::catalog::load` |
-//! | core       | `postgres::{types, layout, catalog}`: pure                                  |
+//! | layer      | modules                                                                     |
+//! |------------|-----------------------------------------------------------------------------|
+//! | edges      | `cli`, `service`, `http`                                                    |
+//! | activities | `postgres` but for the core, `postgres::catalog::load` among them           |
+//! | core       | `postgres::{types, wal, layout, catalog}`: pure                             |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `error`, `fsync`, `metrics`, `wire`                    |
+//! | leaves     | `budget`, `config`, `error`, `fsync`, `metrics`, `wire`                     |
 
 pub mod budget;
 pub mod cli;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
-use walden::postgres::catalog::{EventKind, Filter, Moments};
+use walden::postgres::catalog::{EventKind, Filter, WalIndex};
 use walden::postgres::index::update::{Scope, list};
 use walden::postgres::index::{Archived, Index};
 use walden::postgres::types::TimelineId;

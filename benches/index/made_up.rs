@@ -165,7 +165,7 @@ fn events((timeline, number): Place) -> Vec<Event> {
     if number.is_multiple_of(50) {
         let (time, file) = (time(number, 2500), file(dropped_file(number)));
         let (files, relations) = (vec![file], vec![file.number]);
-        event(2500, What::Dropped { time, subxids: vec![], relations, files, cut: false });
+        event(2500, What::FilesRemoved { time, subxids: vec![], relations, files, cut: false });
     }
     if number.is_multiple_of(100) {
         event(3000, What::RestorePoint { name: restore_point((timeline, number)), time: time(number, 3000) });

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::error::{Hint, find, one_line, with_hint};
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, FoundEvent, Moments, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable,
+    EventId, EventTarget, Facts, FoundEvent, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds, load,
 };
 use crate::postgres::cluster::Cluster;
@@ -68,8 +68,8 @@ impl Planning {
         show(update::complete(index, &self.cluster, scope, &observe), "indexed", step).await
     }
 
-    /// Answers about moments.
-    pub fn moments(&self) -> Arc<dyn Moments + Send + Sync> {
+    /// The index for planning.
+    pub fn wal_index(&self) -> Arc<dyn WalIndex + Send + Sync> {
         match &self.index {
             Some(index) => index.clone(),
             None => Arc::new(NoIndex),
@@ -83,7 +83,7 @@ impl Planning {
         let (mut looks, mut compared) = (0, self.index.is_none());
         loop {
             let facts = self.facts().await?;
-            let located = locate(&self.cluster, &self.moments(), &facts, request, None).await;
+            let located = locate(&self.cluster, &self.wal_index(), &facts, request, None).await;
             if !compared && depends_on_a_segment(&located) {
                 compared = true;
                 self.update_index(Scope::All).await?;

@@ -4,7 +4,7 @@ use super::planning::Planning;
 use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::postgres::catalog::{Edge, Windows, postgresql_time, windows};
+use crate::postgres::catalog::{WindowEdge, Windows, postgresql_time, windows};
 
 /// Arguments of `walden target`.
 #[derive(Debug, clap::Args)]
@@ -32,8 +32,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
-    let (facts, moments) = (planning.facts().await?, planning.moments());
-    let told = tokio::task::spawn_blocking(move || windows(&facts, &*moments)).await?;
+    let (facts, index) = (planning.facts().await?, planning.wal_index());
+    let told = tokio::task::spawn_blocking(move || windows(&facts, &*index)).await?;
     match context.format {
         Format::Json => print_json(&told)?,
         Format::Table => print_text(&in_words(&told))?,
@@ -47,7 +47,7 @@ fn in_words(told: &Windows) -> String {
     }
     let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
     let known = |time: Option<_>| time.map_or_else(|| "not known".to_string(), postgresql_time);
-    let time = |edge: Edge| known(edge.time);
+    let time = |edge: WindowEdge| known(edge.time);
     for window in &told.windows {
         table.row([
             window.timeline.to_string(),

@@ -10,14 +10,14 @@ use tokio::sync::{Semaphore, watch};
 use super::facts::{Known, Read};
 use super::problem::{Kind, Problem};
 use super::restores::Restores;
-use super::status::Seen;
+use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::error::{TooLong, find, hints, one_line, with_hint};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, Filter, FoundEvent, Moments, RecoveryPlan, Request, Unknown, Unreachable,
+    ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
@@ -36,7 +36,7 @@ pub struct App {
     /// Where segments are looked into.
     pub archive: Cluster,
     pub known: watch::Receiver<Known>,
-    pub status: watch::Receiver<Option<Seen>>,
+    pub status: watch::Receiver<Option<LastStatus>>,
     /// For lookups, which take milliseconds.
     pub index: Arc<Index>,
     /// The same by another connection, for searches, which may take long.
@@ -79,7 +79,7 @@ impl App {
             (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
         let deadline = self.deadline();
         let locating = async move {
-            let moments: Arc<dyn Moments + Send + Sync> = index.clone();
+            let moments: Arc<dyn WalIndex + Send + Sync> = index.clone();
             let located = locate(&archive, &moments, &facts, &request, Some(deadline)).await;
             if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
                 let segment = *segment;

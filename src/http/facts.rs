@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_quiet};
-use crate::postgres::catalog::{Facts, Gap, Moments, QuietTimes, WalRanges, Windows, missing_wal, windows};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, facts, load_backups, load_quiet};
+use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::postgres::index::update::{Scope, list};
@@ -49,8 +49,8 @@ pub struct Read {
 
 impl Read {
     /// What was read at `at`, and what follows with an index of its WAL.
-    fn of(facts: Facts, moments: &dyn Moments, at: DateTime<Utc>) -> Self {
-        let (windows, gaps) = (windows(&facts, moments).into(), missing_wal(&facts).into());
+    fn of(facts: Facts, index: &dyn WalIndex, at: DateTime<Utc>) -> Self {
+        let (windows, gaps) = (windows(&facts, index).into(), missing_wal(&facts).into());
         Self { facts: Arc::new(facts), windows, gaps, at }
     }
 }
@@ -63,24 +63,8 @@ struct Stored {
     quiet: QuietTimes,
 }
 
-impl Stored {
-    fn facts(self, cluster: &Cluster, ranges: WalRanges) -> Facts {
-        let Self { backups, histories, quiet } = self;
-        Facts {
-            cluster: cluster.description.name.clone(),
-            backups: backups.complete,
-            damaged_backups: backups.damaged.into_iter().collect(),
-            unfinished_backups: backups.unfinished,
-            ranges,
-            histories: histories.known,
-            damaged_histories: histories.damaged,
-            quiet,
-        }
-    }
-}
-
 /// The owner of what is known.
-pub struct Reader {
+pub struct FactsReader {
     cluster: Cluster,
     index: Arc<Index>,
     indexing: indexing::Handle,
@@ -91,7 +75,7 @@ pub struct Reader {
     stored: Option<(Stored, DateTime<Utc>)>,
 }
 
-impl Reader {
+impl FactsReader {
     /// Reads `cluster`'s part of the repository, each time `interval` after the last, and lists its WAL into `index`,
     /// which `indexing` keeps.
     pub fn new(
@@ -188,7 +172,9 @@ impl Reader {
     /// What follows from what was read.
     async fn derive(&self, stored: Stored, ranges: WalRanges, at: DateTime<Utc>) -> anyhow::Result<Read> {
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        Ok(spawn_blocking(move || Read::of(stored.facts(&cluster, ranges), &*index, at)).await?)
+        let Stored { backups, histories, quiet } = stored;
+        let derive = move || Read::of(facts(&cluster, backups, ranges, histories, quiet), &*index, at);
+        Ok(spawn_blocking(derive).await?)
     }
 
     fn failed(&self, error: &anyhow::Error) {

@@ -40,7 +40,7 @@ pub use listen::Port;
 pub use options::Options;
 
 use app::{App, COMPUTED_AT_ONCE};
-use facts::Reader;
+use facts::FactsReader;
 use restores::Restores;
 use status::Watcher;
 
@@ -75,7 +75,7 @@ pub struct Service {
 pub struct Server {
     port: Port,
     router: Router,
-    reader: Reader,
+    reader: FactsReader,
     watcher: Watcher,
     fetch_owner: fetches::Owner,
 }
@@ -102,10 +102,11 @@ impl Server {
     }
 }
 
-fn parts(options: Options, service: Service) -> (App, Reader, Watcher, fetches::Owner) {
+fn parts(options: Options, service: Service) -> (App, FactsReader, Watcher, fetches::Owner) {
     let Service { cluster, about, durations, timeout, .. } = service;
     let (index, indexing) = (service.kept_index, service.indexing.clone());
-    let (reader, known) = Reader::new(cluster.clone(), index, indexing, options.refresh_interval, durations.clone());
+    let (reader, known) =
+        FactsReader::new(cluster.clone(), index, indexing, options.refresh_interval, durations.clone());
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
     let (fetcher, budget) = (Fetcher::new(cluster.clone(), timeout, WORKERS), Budget::new(options.wal_memory));

@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the service was doing, and when.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct LastStatus {
     pub status: Status,
     pub at: DateTime<Utc>,
 }
@@ -26,7 +26,7 @@ pub struct Watcher {
     pushes: pushes::Handle,
     fetches: fetches::Handle,
     indexing: indexing::Handle,
-    status: watch::Sender<Option<Seen>>,
+    status: watch::Sender<Option<LastStatus>>,
 }
 
 impl Watcher {
@@ -36,7 +36,7 @@ impl Watcher {
         pushes: pushes::Handle,
         fetches: fetches::Handle,
         indexing: indexing::Handle,
-    ) -> (Self, watch::Receiver<Option<Seen>>) {
+    ) -> (Self, watch::Receiver<Option<LastStatus>>) {
         let (status, receiver) = watch::channel(None);
         (Self { about, pushes, fetches, indexing, status }, receiver)
     }
@@ -45,7 +45,7 @@ impl Watcher {
     pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
         let work = async {
             while let Some(status) = self.about.status(&self.pushes, &self.fetches, &self.indexing).await {
-                self.status.send_replace(Some(Seen { status, at: Utc::now() }));
+                self.status.send_replace(Some(LastStatus { status, at: Utc::now() }));
                 tokio::time::sleep(INTERVAL).await;
             }
         };

@@ -109,7 +109,7 @@ enum Event {
         result: anyhow::Result<Option<PathBuf>>,
         /// When a proof that there is no such file began.
         proof: Option<Instant>,
-        line: Option<TimelineHistory>,
+        history: Option<TimelineHistory>,
     },
     Tidied,
 }
@@ -315,11 +315,11 @@ impl Owner {
                 obtain.await
             };
             let result = durations.time(Phase::Fetch, work).await.map(|obtained| obtained.then_some(place));
-            let line = match (&result, name) {
-                (Ok(Some(place)), WalFileName::History(_)) => read_line(place, name).await,
+            let history = match (&result, name) {
+                (Ok(Some(place)), WalFileName::History(_)) => read_history(place, name).await,
                 _ => None,
             };
-            Event::Obtained { folder, name, result, proof, line }
+            Event::Obtained { folder, name, result, proof, history }
         });
     }
 
@@ -335,7 +335,7 @@ impl Owner {
             let retrieved = durations.time(Phase::FetchAhead, retrieve(&fetcher, &spool, name, &place)).await;
             drop(share);
             let result = retrieved.map(|retrieved| retrieved.then_some(place));
-            Event::Obtained { folder, name, result, proof: None, line: None }
+            Event::Obtained { folder, name, result, proof: None, history: None }
         });
     }
 
@@ -349,9 +349,9 @@ impl Owner {
 
     fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            Event::Obtained { folder, name, result, proof, line } => {
+            Event::Obtained { folder, name, result, proof, history } => {
                 if let Some(session) = self.sessions.get_mut(&folder) {
-                    session.line = line.or(session.line.take());
+                    session.history = history.or(session.history.take());
                 }
                 self.obtained(folder, name, result, proof);
             }
@@ -481,7 +481,7 @@ async fn make(spool: &Spool) -> anyhow::Result<()> {
 }
 
 /// The history that was just fetched; what cannot be read only costs fetching ahead.
-async fn read_line(place: &Path, name: WalFileName) -> Option<TimelineHistory> {
+async fn read_history(place: &Path, name: WalFileName) -> Option<TimelineHistory> {
     let content = tokio::fs::read(place).await.ok()?;
     TimelineHistory::parse(name.timeline(), &String::from_utf8_lossy(&content)).ok()
 }

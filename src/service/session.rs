@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::fetches::Asked;
 use super::spool::Spool;
 use crate::postgres::archive::absent::is_beyond;
-use crate::postgres::archive::line::next_segment;
+use crate::postgres::archive::path::next_segment;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 
 /// A spool that nobody asked of for so long is dropped.
@@ -34,7 +34,7 @@ pub struct Session {
     /// Files handed out, oldest first: renamed away by now, or left by a hook that was killed.
     handed: VecDeque<(Instant, PathBuf)>,
     /// The newest timeline history that it was given.
-    pub line: Option<TimelineHistory>,
+    pub history: Option<TimelineHistory>,
     /// The last segment that it was given.
     pub last: Option<SegmentName>,
     pub end: Option<SegmentName>,
@@ -54,7 +54,7 @@ impl Session {
             spool,
             entries: BTreeMap::new(),
             handed: VecDeque::new(),
-            line: None,
+            history: None,
             last: None,
             end: None,
             absent: VecDeque::new(),
@@ -94,7 +94,7 @@ impl Session {
 
     /// What recovery will ask for next.
     pub fn wanted(&self, prefetch: usize, size: SegmentSize) -> Vec<SegmentName> {
-        let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.line.as_ref(), size)));
+        let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.history.as_ref(), size)));
         following.skip(1).take(prefetch).take_while(|segment| !is_beyond(self.end, *segment, size)).collect()
     }
 

@@ -27,7 +27,7 @@ pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
-pub use walk::Walk;
+pub use walk::{Pages, Walk};
 
 /// Entries in one answer of [`Storage::list`], at most.
 pub const LIST_PAGE: usize = 1000;
@@ -198,15 +198,11 @@ pub async fn get_all(storage: &dyn Storage, key: &Key, most: u64) -> Result<Opti
 
 /// All entries directly below `folder`, page by page.
 pub async fn list_all(storage: &dyn Storage, folder: &str) -> Result<Vec<ListEntry>, StorageError> {
-    let mut entries: Vec<ListEntry> = Vec::new();
-    loop {
-        let page = storage.list(folder, entries.last().map(ListEntry::name)).await?;
-        let last = page.len() < LIST_PAGE;
+    let (mut pages, mut entries) = (Pages::new(folder.into(), None), Vec::new());
+    while let Some(page) = pages.next(storage).await? {
         entries.extend(page);
-        if last {
-            return Ok(entries);
-        }
     }
+    Ok(entries)
 }
 
 #[cfg(test)]

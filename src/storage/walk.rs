@@ -2,6 +2,37 @@ use std::collections::VecDeque;
 
 use super::{LIST_PAGE, ListEntry, ObjectMeta, Storage, StorageError};
 
+/// The entries directly below a folder, a page at a time.
+#[derive(Debug)]
+pub struct Pages {
+    folder: String,
+    after: Option<String>,
+    ended: bool,
+}
+
+impl Pages {
+    /// Those behind an entry, or all; the folder is empty, or ends with `/`.
+    pub fn new(folder: String, after: Option<String>) -> Self {
+        Self { folder, after, ended: false }
+    }
+
+    /// The next page. Errors: the store did not answer.
+    pub async fn next(&mut self, storage: &dyn Storage) -> Result<Option<Vec<ListEntry>>, StorageError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let page = storage.list(&self.folder, self.after.as_deref()).await?;
+        self.ended = page.len() < LIST_PAGE;
+        self.after = page.last().map(|entry| entry.name().to_string()).or(self.after.take());
+        Ok(Some(page))
+    }
+
+    /// The last entry so far.
+    pub fn last(self) -> Option<String> {
+        self.after
+    }
+}
+
 /// All objects below a folder at any depth, in the order of their keys. Memory: a page for each folder on the way.
 #[derive(Debug)]
 pub struct Walk(Vec<Level>);
@@ -9,11 +40,9 @@ pub struct Walk(Vec<Level>);
 /// One folder that is being listed.
 #[derive(Debug)]
 struct Level {
-    folder: String,
+    pages: Pages,
     /// Listed and not given out yet.
     page: VecDeque<ListEntry>,
-    after: Option<String>,
-    ended: bool,
 }
 
 impl Walk {
@@ -29,13 +58,10 @@ impl Walk {
             match level.page.pop_front() {
                 Some(ListEntry::Object(meta)) => return Ok(Some(meta)),
                 Some(ListEntry::Folder(folder)) => self.0.push(Level::new(folder)),
-                None if level.ended => drop(self.0.pop()),
-                None => {
-                    let page = storage.list(&level.folder, level.after.as_deref()).await?;
-                    level.ended = page.len() < LIST_PAGE;
-                    level.after = page.last().map(|entry| entry.name().to_string());
-                    level.page = page.into();
-                }
+                None => match level.pages.next(storage).await? {
+                    Some(page) => level.page = page.into(),
+                    None => drop(self.0.pop()),
+                },
             }
         }
     }
@@ -43,7 +69,7 @@ impl Walk {
 
 impl Level {
     fn new(folder: String) -> Self {
-        Self { folder, page: VecDeque::new(), after: None, ended: false }
+        Self { pages: Pages::new(folder, None), page: VecDeque::new() }
     }
 }
 

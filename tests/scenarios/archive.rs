@@ -153,7 +153,7 @@ fn standby_takes_over(major: Major) {
         primary.replica("replica", "recovery.signal", "archive_mode = off\nrecovery_target_timeline = 'latest'");
     replica.start();
     wait_until("recovery ends", || replica.sql("select pg_is_in_recovery()") == "f");
-    assert_eq!(replica.rows(), rows, "the line goes over the failover");
+    assert_eq!(replica.rows(), rows, "the path goes over the failover");
     service.stop();
 }
 

@@ -41,12 +41,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let wal = load_wal(&cluster).await?;
     let histories = load_histories(&cluster, &wal.histories).await?;
-    let lines = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
+    let paths = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
     let report = Report {
         cluster: cluster.description.name.to_string(),
         segment_size: cluster.description.segment_size.bytes(),
         timelines: timelines(&wal, &histories),
-        gaps: TimelinePath::all_gaps(&lines, &wal.ranges),
+        gaps: TimelinePath::all_gaps(&paths, &wal.ranges),
         partials: &wal.partials,
         foreign: &wal.foreign,
     };

@@ -130,7 +130,7 @@ fn events(summary: &Summary) -> String {
 fn event(what: &What, xid: Xid, summary: &Summary) -> String {
     match what {
         What::RestorePoint { name, time } => format!("restore point \"{name}\", {time}"),
-        What::Dropped { time, subxids, files, cut, .. } => {
+        What::FilesRemoved { time, subxids, files, cut, .. } => {
             let own = |made: Xid| made == xid || subxids.contains(&made);
             let made: Vec<RelFileLocator> =
                 summary.created.iter().filter(|file| own(file.xid)).map(|file| file.file).collect();
@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn a_dropped_file_is_shown_with_what_was_made_in_its_place() {
         let file = |number| RelFileLocator { tablespace: 1663, database: 5, number };
-        let what =
-            What::Dropped { time: Timestamp(0), subxids: vec![8], files: vec![file(1)], relations: vec![], cut: true };
+        let (time, subxids, files) = (Timestamp(0), vec![8], vec![file(1)]);
+        let what = What::FilesRemoved { time, subxids, files, relations: vec![], cut: true };
         let created = [(7, 2), (8, 3), (9, 4)].map(|(xid, number)| crate::postgres::wal::Created {
             xid,
             file: file(number),

@@ -13,7 +13,7 @@ pub use plan::RecoveryTarget;
 pub use windows::{Unrestorable, Window};
 
 use super::facts::Known;
-use super::status::Seen;
+use super::status::LastStatus;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, Gap, WalRange};
 use crate::postgres::types::{SegmentSize, TimelineHistory};
 use crate::service::status::Backlog;
@@ -147,8 +147,8 @@ pub struct ArchivingState {
     waiting_since: Option<DateTime<Utc>>,
 }
 
-impl From<&Seen> for ArchivingState {
-    fn from(seen: &Seen) -> Self {
+impl From<&LastStatus> for ArchivingState {
+    fn from(seen: &LastStatus) -> Self {
         let archiving = &seen.status.archiving;
         Self {
             seen_at: seen.at,

@@ -57,7 +57,7 @@ pub struct Door {
     pub pushes: pushes::Handle,
     tasks: JoinSet<anyhow::Result<()>>,
     stopping: watch::Sender<bool>,
-    refresh: Option<super::facts::Reader>,
+    refresh: Option<super::facts::FactsReader>,
 }
 
 /// An answer, read whole.

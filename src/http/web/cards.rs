@@ -176,7 +176,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::catalog::{Edge, Unrestorable, Window};
+    use crate::postgres::catalog::{Unrestorable, Window, WindowEdge};
     use crate::postgres::types::{Lsn, TimelineId};
     use crate::service::status::Backlog;
 
@@ -229,7 +229,7 @@ mod tests {
         let facts = crate::http::tests::facts(&[]);
         assert_eq!(rpo(&facts, None, now).value, "everything");
         assert_eq!(rpo(&facts, Some(&archiving(|_| ())), now).value, "60 s");
-        let edge = |lsn, time| Edge { lsn: Lsn(lsn), time: Some(at(time)) };
+        let edge = |lsn, time| WindowEdge { lsn: Lsn(lsn), time: Some(at(time)) };
         let (from, to) = (edge(1 << 24, "2026-01-01T00:00:00Z"), edge(2 << 24, "2026-01-01T06:00:00Z"));
         let timeline = TimelineId(1);
         let backup = facts.backups[0].id.clone();

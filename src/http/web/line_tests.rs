@@ -1,6 +1,6 @@
 use super::*;
 use crate::http::tests::facts;
-use crate::postgres::catalog::{Edge, EventId, Unrestorable, Window};
+use crate::postgres::catalog::{EventId, Unrestorable, Window, WindowEdge};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Timestamp;
 
@@ -77,7 +77,7 @@ fn names_stand_in_rows_and_what_finds_no_room_has_none() {
 
 #[test]
 fn bands_and_gaps_are_cut_to_the_picture() {
-    let edge = |seconds| Edge { lsn: Lsn(1), time: Some(at(seconds)) };
+    let edge = |seconds| WindowEdge { lsn: Lsn(1), time: Some(at(seconds)) };
     let timeline = TimelineId(1);
     let backup = facts(&[]).backups[0].id.clone();
     let window =

@@ -8,8 +8,8 @@ use super::line::{self, Line};
 use super::query::{BY, PageQuery};
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
-    BackupDescription, Edge, EventKind, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable,
-    WalPiece, Windows,
+    BackupDescription, EventKind, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable,
+    WalPiece, WindowEdge, Windows,
 };
 use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
@@ -283,7 +283,7 @@ pub struct Stretch {
 
 /// Both kinds, by timeline and place.
 pub fn stretches(windows: &Windows) -> Vec<Stretch> {
-    let stretch = |timeline: TimelineId, can, from: Edge, until: Option<DateTime<Utc>>, end| {
+    let stretch = |timeline: TimelineId, can, from: WindowEdge, until: Option<DateTime<Utc>>, end| {
         let lasts = from.time.zip(until).map(|(from, until)| between(from, until));
         let stretch = Stretch {
             timeline: timeline.0,

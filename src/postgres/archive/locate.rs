@@ -7,7 +7,7 @@ use super::look::look;
 use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, Known, Moments, RecoveryPlan, Request, Stuck, Unknown, Unreachable, plan,
+    Answers, Facts, NoPlan, PlanInput, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 
@@ -15,7 +15,7 @@ use crate::postgres::cluster::Cluster;
 /// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
 pub async fn locate(
     cluster: &Cluster,
-    moments: &Arc<dyn Moments + Send + Sync>,
+    moments: &Arc<dyn WalIndex + Send + Sync>,
     facts: &Arc<Facts>,
     request: &Request,
     deadline: Option<Instant>,
@@ -25,23 +25,23 @@ pub async fn locate(
         let (moments, facts, request) = (moments.clone(), facts.clone(), request.clone());
         // The index is a file.
         let planning = tokio::task::spawn_blocking(move || {
-            let planned = plan(&Known { facts: &facts, moments: &*moments, answers: &answers }, &request);
+            let planned = plan(&PlanInput { facts: &facts, index: &*moments, answers: &answers }, &request);
             (planned, answers)
         });
         let planned;
         (planned, answers) = planning.await?;
         match planned {
             Ok(plan) => return Ok(Ok(plan)),
-            Err(Stuck::Refused(refused)) => return Ok(Err(refused)),
-            Err(Stuck::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+            Err(NoPlan::Refused(refused)) => return Ok(Err(refused)),
+            Err(NoPlan::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                 let error = TooLong("finding the place of the target in the WAL");
                 return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
             }
-            Err(Stuck::Ask(question)) => {
+            Err(NoPlan::Ask(question)) => {
                 let seen = look(cluster, &question).await?;
                 answers.add(*question, seen);
             }
-            Err(Stuck::Unknown(unknown)) => return Err(not_known(cluster, unknown).await),
+            Err(NoPlan::Unknown(unknown)) => return Err(not_known(cluster, unknown).await),
         }
     }
 }
@@ -89,7 +89,7 @@ mod tests {
             damaged_histories: BTreeMap::new(),
             quiet: Default::default(),
         };
-        let (facts, moments): (_, Arc<dyn Moments + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
+        let (facts, moments): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
         let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));
         let ask = async |deadline| locate(&cluster, &moments, &facts, &request, deadline).await;
         let error = ask(Some(Instant::now())).await.unwrap_err();

@@ -6,10 +6,10 @@ pub mod absent;
 pub mod fetch;
 pub mod identity;
 mod limit;
-pub mod line;
 pub mod locate;
 pub mod look;
 mod miss;
+pub mod path;
 pub mod push;
 pub mod summarize;
 #[cfg(test)]

@@ -167,8 +167,8 @@ impl Verified {
         let key = |timeline: TimelineId| cluster.layout.wal(&WalFileName::History(timeline));
         let whole = loaded.histories.iter().copied().filter(|timeline| !damaged.contains(key(*timeline).as_str()));
         let histories = load_histories(cluster, &whole.collect::<Vec<_>>()).await?;
-        let lines = TimelinePath::all(histories.known.into_values(), &[], &loaded.ranges);
-        Ok(TimelinePath::all_gaps(&lines, &loaded.ranges))
+        let paths = TimelinePath::all(histories.known.into_values(), &[], &loaded.ranges);
+        Ok(TimelinePath::all_gaps(&paths, &loaded.ranges))
     }
 }
 

@@ -70,7 +70,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     }
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
-    let lines = TimelinePath::all(histories.known.into_values(), &loaded.complete, &wal.ranges);
+    let paths = TimelinePath::all(histories.known.into_values(), &loaded.complete, &wal.ranges);
     let (needed_by, unknown) = users(cluster, &loaded, id).await?;
     let usable = |backup: &&BackupDescription| {
         let has_history = backup.timeline.0 <= 1 || wal.histories.contains(&backup.timeline);
@@ -87,7 +87,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
         keys,
         objects: objects.len() as u64,
         stored_bytes: objects.iter().map(|meta| meta.size).sum(),
-        lost: lost(&loaded.complete, &wal.ranges, &lines, id),
+        lost: lost(&loaded.complete, &wal.ranges, &paths, id),
         only_usable: own && others == 0,
         needed_by,
         unknown,
@@ -176,23 +176,23 @@ fn uses(object: &[u8], id: &BackupId) -> anyhow::Result<bool> {
 }
 
 /// What only backup `id` can restore, on each timeline.
-fn lost(backups: &[BackupDescription], ranges: &WalRanges, lines: &[TimelinePath], id: &BackupId) -> Vec<Moments> {
+fn lost(backups: &[BackupDescription], ranges: &WalRanges, paths: &[TimelinePath], id: &BackupId) -> Vec<Moments> {
     let mut lost = Vec::new();
-    for line in lines {
+    for path in paths {
         let reaches = |backup: &BackupDescription| {
-            let (from, to) = line.moments(ranges, backup)?;
+            let (from, to) = path.moments(ranges, backup)?;
             Some((backup.id == *id, from, to))
         };
-        let usable = backups.iter().filter(|backup| backup.checksum_failures.is_empty() && line.carries(backup));
+        let usable = backups.iter().filter(|backup| backup.checksum_failures.is_empty() && path.carries(backup));
         let (own, others): (Vec<_>, Vec<_>) = usable.filter_map(reaches).partition(|(own, ..)| *own);
         let mut left: Vec<(Lsn, Lsn)> = own.into_iter().map(|(_, from, to)| (from, to)).collect();
         for (_, from, to) in others {
             left =
                 left.into_iter().flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)]).filter(|(a, b)| a < b).collect();
         }
-        // What lies before the line's last timeline is told with the timeline that it belongs to.
-        let timeline = line.timeline();
-        let begin = line.steps(timeline).first().map_or(Lsn(0), |step| step.from);
+        // What lies before the path's last timeline is told with the timeline that it belongs to.
+        let timeline = path.timeline();
+        let begin = path.steps(timeline).first().map_or(Lsn(0), |step| step.from);
         let clipped = left.into_iter().map(|(from, to)| Moments { timeline, from: from.max(begin), to });
         lost.extend(clipped.filter(|moments| moments.from < moments.to));
     }
@@ -241,9 +241,9 @@ mod tests {
             let parent = HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() };
             TimelineHistory { timeline: TimelineId(2), ancestors: vec![parent] }
         });
-        let lines = TimelinePath::all(history, backups, &ranges);
+        let paths = TimelinePath::all(history, backups, &ranges);
         let show = |m: &Moments| format!("{}: {}..{}", m.timeline, m.from.0 / SEGMENT, m.to.0 / SEGMENT);
-        lost(backups, &ranges, &lines, &backups[0].id).iter().map(show).collect()
+        lost(backups, &ranges, &paths, &backups[0].id).iter().map(show).collect()
     }
 
     #[test]

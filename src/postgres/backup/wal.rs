@@ -54,16 +54,6 @@ pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<
     Ok(true)
 }
 
-/// The first file of `needed` that is not kept.
-pub async fn first_missing(cluster: &Cluster, needed: &NeededWal) -> anyhow::Result<Option<WalFileName>> {
-    for name in needed.files(cluster.description.segment_size) {
-        if !is_proven(cluster, &name).await? {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
-}
-
 /// Not all WAL of a backup arrived in time.
 #[derive(Debug, thiserror::Error)]
 #[error("after {} s the repository still lacks the WAL file \"{missing}\", which the backup needs", .waited.as_secs())]

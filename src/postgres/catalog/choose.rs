@@ -1,11 +1,10 @@
-//! Which line of timelines, and which base backup on it.
+//! Which path of timelines, and which base backup on it.
 
 use chrono::{DateTime, Utc};
 
-use super::look::Question;
 use super::path::{Reach, TimelinePath};
 use super::place::{Place, Search};
-use super::plan::{Facts, Known, Stuck};
+use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
@@ -17,15 +16,15 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 /// Backups that were passed over; and why.
 pub(super) type Notes = Vec<(BackupId, String)>;
 
-type Chosen<T> = Result<T, Stuck<Refusal>>;
+type Chosen<T> = Result<T, NoPlan<Refusal>>;
 
-impl From<Refusal> for Stuck<Refusal> {
+impl From<Refusal> for NoPlan<Refusal> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))
     }
 }
 
-impl From<Reason> for Stuck<Refusal> {
+impl From<Reason> for NoPlan<Refusal> {
     fn from(reason: Reason) -> Self {
         Refusal::from(reason).into()
     }
@@ -48,18 +47,18 @@ pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a Ba
     found.ok_or_else(|| unusable("does not exist".into()).into())
 }
 
-/// The line to follow.
-pub(super) fn line(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
-    let line = path_to(facts, chosen_timeline(facts, request));
-    let Target::Event(event) = &request.target else { return line };
-    // An event is where the line of its timeline has it: other lines have it only if they did not leave that one before.
+/// The path to follow.
+pub(super) fn chosen_path(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
+    let path = path_to(facts, chosen_timeline(facts, request));
+    let Target::Event(event) = &request.target else { return path };
+    // An event is where the path of its timeline has it: other paths have it only if they did not leave that one before.
     let lsn = if request.inclusive { event.after } else { event.before };
     let own = path_to(facts, event.timeline)?;
-    match line {
-        Ok(line) if line.timeline_at(lsn) == own.timeline_at(lsn) => Ok(line),
+    match path {
+        Ok(path) if path.timeline_at(lsn) == own.timeline_at(lsn) => Ok(path),
         _ if request.timeline == TimelineChoice::Latest => Ok(own),
-        Ok(line) => {
-            let (id, timeline) = (event.id.clone(), line.timeline());
+        Ok(path) => {
+            let (id, timeline) = (event.id.clone(), path.timeline());
             Err(Reason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
         }
         refused => refused,
@@ -88,7 +87,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
     }
 }
 
-/// The line that leads to a timeline, from its history file.
+/// The path that leads to a timeline, from its history file.
 fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
@@ -129,7 +128,7 @@ pub(super) struct Choice<'a> {
 }
 
 pub(super) struct Chooser<'a> {
-    pub known: &'a Known<'a>,
+    pub known: &'a PlanInput<'a>,
     pub request: &'a Request,
     pub path: TimelinePath,
 }
@@ -155,7 +154,7 @@ impl<'a> Chooser<'a> {
         Search { known: self.known, path: &self.path, reach, from }
     }
 
-    /// Why a backup cannot be used for any target on the line; `None` when it can.
+    /// Why a backup cannot be used for any target on the path; `None` when it can.
     fn unusable(&self, backup: &BackupDescription, named: bool) -> Option<String> {
         if !self.path.carries(backup) {
             return Some(format!(
@@ -245,14 +244,14 @@ impl<'a> Chooser<'a> {
     /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
     fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
-        let (mut broken, mut refused) = (None, Stuck::from(Reason::NoBackup));
+        let (mut broken, mut refused) = (None, NoPlan::from(Reason::NoBackup));
         while let [anchor, later @ ..] = anchors {
             let reach = self.reach(anchor);
             refused = match self.place(anchor, &reach) {
                 Ok(place) => return Ok((reach, place)),
                 Err(stuck) => self.with_what_follows(stuck, &reach),
             };
-            let Stuck::Refused(refusal) = &mut refused else { return Err(refused) };
+            let NoPlan::Refused(refusal) = &mut refused else { return Err(refused) };
             let next = match &mut refusal.reason {
                 Reason::NotFound { searched, .. } => {
                     searched_before.append(searched);
@@ -263,7 +262,7 @@ impl<'a> Chooser<'a> {
                     searched_before.push((anchor.stop_lsn, *lsn));
                     let number = segment.number(self.known.facts.ranges.segment_size());
                     broken = broken.or(Some(refused));
-                    refused = Stuck::from(Reason::NoBackup);
+                    refused = NoPlan::from(Reason::NoBackup);
                     later.iter().position(|backup| self.start(backup) > number)
                 }
                 _ => return Err(refused),
@@ -274,7 +273,7 @@ impl<'a> Chooser<'a> {
         Err(broken.unwrap_or(refused))
     }
 
-    fn too_early(&self, usable: &[&BackupDescription]) -> Stuck<Refusal> {
+    fn too_early(&self, usable: &[&BackupDescription]) -> NoPlan<Refusal> {
         let oldest = usable[0];
         let (id, stopped_at, stop_lsn) = (oldest.id.clone(), oldest.stopped_at, oldest.stop_lsn);
         let reason = match &self.request.backup {
@@ -290,7 +289,7 @@ impl<'a> Chooser<'a> {
         let end = self.path.start(reach.first_missing);
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
-        let not_found = |what: String| Stuck::from(Reason::NotFound { what, timeline, searched });
+        let not_found = |what: String| NoPlan::from(Reason::NotFound { what, timeline, searched });
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
             Target::Latest if reach.resumes.is_none() => Ok(search.wal_end()),
@@ -337,11 +336,11 @@ impl<'a> Chooser<'a> {
         Ok(place)
     }
 
-    fn refuse_end(&self, reach: &Reach) -> Stuck<Refusal> {
+    fn refuse_end(&self, reach: &Reach) -> NoPlan<Refusal> {
         self.refuse_behind(reach, None)
     }
 
-    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> Stuck<Refusal> {
+    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
         let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
         let reason = match reach.resumes {
@@ -355,8 +354,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// A refusal suggests the backup that was asked for, and behind a gap the first moment there.
-    fn with_what_follows(&self, stuck: Stuck<Refusal>, reach: &Reach) -> Stuck<Refusal> {
-        let Stuck::Refused(mut refusal) = stuck else { return stuck };
+    fn with_what_follows(&self, stuck: NoPlan<Refusal>, reach: &Reach) -> NoPlan<Refusal> {
+        let NoPlan::Refused(mut refusal) = stuck else { return stuck };
         if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
             let request = Request { backup: Some(id.clone()), ..before.request.clone() };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
@@ -369,20 +368,20 @@ impl<'a> Chooser<'a> {
             let after = self.known.facts.backups.iter().filter(behind).min_by_key(|backup| backup.stop_lsn);
             refusal.after = after.map(|backup| end_of(backup, self.path.timeline()));
         }
-        Stuck::Refused(refusal)
+        NoPlan::Refused(refusal)
     }
 
-    /// The commits around the place; `None` and a sentence when the index does not know them.
+    /// The commits around the place. Errors: the index does not know them.
     pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
         self.search(choice.backup.stop_lsn, &choice.reach).neighbours(&choice.place)
     }
 }
 
-/// What a plan waits for, or why there is none.
-pub(super) fn map_refusal<R, S>(stuck: Stuck<R>, map: impl FnOnce(R) -> S) -> Stuck<S> {
+/// The same, with the refusal made into something else.
+pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
     match stuck {
-        Stuck::Ask(question) => Stuck::Ask::<S>(question as Box<Question>),
-        Stuck::Unknown(unknown) => Stuck::Unknown(unknown),
-        Stuck::Refused(refused) => Stuck::Refused(Box::new(map(*refused))),
+        NoPlan::Ask(question) => NoPlan::Ask(question),
+        NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
+        NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
     }
 }

@@ -3,13 +3,12 @@
 //! for absent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
-use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
+use crate::error::one_line;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
@@ -17,7 +16,7 @@ use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 use crate::repo::ObjectError;
-use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta, Walk};
+use crate::storage::{Key, ObjectMeta, Pages, Walk};
 
 /// Headers read at once.
 const PARALLEL_READS: usize = 16;
@@ -93,8 +92,8 @@ pub async fn refresh_backups(
 /// The names of all backups, complete or not.
 async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
     let mut ids = BTreeSet::new();
-    let mut folders = Listing::new(cluster.layout.base_folder());
-    while let Some(page) = folders.next_page(cluster).await? {
+    let mut folders = Pages::new(cluster.layout.base_folder(), None);
+    while let Some(page) = folders.next(cluster.repository.storage()).await? {
         ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
     }
     Ok(ids)
@@ -138,16 +137,27 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     let quiet = load_quiet(cluster, &wal.ranges).await?;
     // The empty folder below an unmounted disk has nothing, either.
     cluster.confirm().await?;
-    Ok(Facts {
+    Ok(facts(cluster, backups, wal.ranges, histories, quiet))
+}
+
+/// All that was read, together.
+pub fn facts(
+    cluster: &Cluster,
+    backups: LoadedBackups,
+    ranges: WalRanges,
+    histories: LoadedHistories,
+    quiet: QuietTimes,
+) -> Facts {
+    Facts {
         cluster: cluster.description.name.clone(),
         backups: backups.complete,
         damaged_backups: backups.damaged.into_iter().collect(),
         unfinished_backups: backups.unfinished,
-        ranges: wal.ranges,
+        ranges,
         histories: histories.known,
         damaged_histories: histories.damaged,
         quiet,
-    })
+    }
 }
 
 /// Lists the quiet marks near the end of each timeline's WAL. Errors: the store did not answer.
@@ -165,15 +175,11 @@ pub async fn load_quiet(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result
 pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<QuietMark>> {
     let mut marks = Vec::new();
     for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
-        let mut listing = Listing::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
-        while let Some(page) = listing.next_page(cluster).await? {
-            marks.extend(page.iter().filter_map(|entry| match entry {
-                ListEntry::Object(meta) => match cluster.layout.parse(&meta.key) {
-                    Some(ObjectKind::Quiet(mark)) => Some(mark),
-                    _ => None,
-                },
-                ListEntry::Folder(_) => None,
-            }));
+        let mut walk = Walk::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
+        while let Some(meta) = walk.next(cluster.repository.storage()).await? {
+            if let Some(ObjectKind::Quiet(mark)) = cluster.layout.parse(&meta.key) {
+                marks.push(mark);
+            }
         }
     }
     Ok(marks)
@@ -191,7 +197,7 @@ async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Fo
     let header = match cluster.repository.header(&key, manifest::KIND).await {
         Ok(Some(header)) => header,
         Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
         Err(ObjectError::Storage(error)) => return Err(error.into()),
     };
     let checked = header
@@ -201,7 +207,7 @@ async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Fo
         .and_then(|description| check_description(cluster, id, &key, description));
     Ok(match checked {
         Ok(description) => Found::Whole(description),
-        Err(error) => Found::Damaged(crate::error::one_line(&error)),
+        Err(error) => Found::Damaged(one_line(&error)),
     })
 }
 
@@ -261,7 +267,7 @@ async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result
     let content = match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
         Ok(Some((_, content))) => content,
         Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(chain(error))),
+        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
         Err(ObjectError::Storage(error)) => return Err(error.into()),
     };
     Ok(match TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)) {
@@ -315,44 +321,13 @@ impl LoadedWal {
     /// Adds one object of a listing.
     pub fn add(&mut self, name: Option<WalFileName>, meta: &ObjectMeta) {
         match name {
-            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, instant(meta.modified)),
+            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, meta.modified.into()),
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
             Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
             None => self.foreign.push(meta.key.to_string()),
         }
     }
-}
-
-/// A folder's entries, a page at a time.
-struct Listing {
-    folder: String,
-    after: Option<String>,
-    ended: bool,
-}
-
-impl Listing {
-    fn new(folder: String) -> Self {
-        Self { folder, after: None, ended: false }
-    }
-
-    async fn next_page(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Vec<ListEntry>>> {
-        if self.ended {
-            return Ok(None);
-        }
-        let page = cluster.repository.storage().list(&self.folder, self.after.as_deref()).await?;
-        self.ended = page.len() < LIST_PAGE;
-        self.after = page.last().map(|entry| entry.name().to_string());
-        Ok(Some(page))
-    }
-}
-
-fn instant(time: SystemTime) -> DateTime<Utc> {
-    time.into()
-}
-
-fn chain(error: ObjectError) -> String {
-    crate::error::one_line(&error.into())
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::DateTime;
+
 use super::*;
 use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
@@ -50,7 +52,7 @@ async fn complete_damaged_and_unfinished_backups_are_three_answers() {
 async fn a_backup_whose_manifest_is_gone_is_unfinished_as_long_as_packs_of_it_are_left() {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, serde_json::to_value(&backup).unwrap(), "");
+    let object = sealed(manifest::KIND, &backup, "");
     put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
     let pack = cluster.layout.pack(&format!("{}/pack-000001", backup.id).parse().unwrap());
     put(&storage, &pack, b"x".to_vec()).await;

@@ -8,7 +8,6 @@ mod expected;
 pub mod load;
 mod look;
 mod model;
-mod moments;
 mod path;
 mod place;
 mod plan;
@@ -23,6 +22,7 @@ mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
+mod wal_index;
 mod windows;
 
 pub use event_target::EventTarget;
@@ -34,14 +34,14 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
-pub use moments::{Moments, NoIndex, Point, Told, Unknown};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, Known, RecoveryPlan, Stuck, plan};
+pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
-pub use windows::{Edge, Unrestorable, Window, Windows, missing_wal, windows};
+pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
+pub use windows::{Unrestorable, Window, WindowEdge, Windows, missing_wal, windows};

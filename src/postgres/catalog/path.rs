@@ -1,4 +1,4 @@
-//! The line of timelines that a recovery follows, and how far the kept WAL goes along it.
+//! The path of timelines that a recovery follows, and how far the kept WAL goes along it.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{BackupDescription, Gap, WalRanges};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 
-/// One timeline of the line, and the LSNs that are its own.
+/// One timeline of the path, and the LSNs that are its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathStep {
     pub timeline: TimelineId,
@@ -37,7 +37,7 @@ pub struct Reach {
     pub resumes: Option<SegmentName>,
 }
 
-/// A line of timelines, oldest first.
+/// A path of timelines, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimelinePath {
     history: TimelineHistory,
@@ -45,12 +45,12 @@ pub struct TimelinePath {
 }
 
 impl TimelinePath {
-    /// The line that a history tells, of a cluster with segments of this size.
+    /// The path that a history tells, of a cluster with segments of this size.
     pub fn new(history: TimelineHistory, size: SegmentSize) -> Self {
         Self { history, size }
     }
 
-    /// All lines there are: those that history files tell, and those of timelines without one, taken for the first of
+    /// All paths there are: those that history files tell, and those of timelines without one, taken for the first of
     /// theirs.
     pub fn all(
         histories: impl IntoIterator<Item = TimelineHistory>,
@@ -70,12 +70,12 @@ impl TimelinePath {
         self.history.timeline
     }
 
-    /// Where the line enters the timeline that it leads to.
+    /// Where the path enters the timeline that it leads to.
     pub fn begin(&self) -> Lsn {
         self.history.begin_of(self.history.timeline).unwrap_or_default()
     }
 
-    /// The timeline that the byte at `lsn` belongs to on the line.
+    /// The timeline that the byte at `lsn` belongs to on the path.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
         self.history.timeline_at(lsn)
     }
@@ -85,18 +85,18 @@ impl TimelinePath {
         segment.start(self.size)
     }
 
-    /// The line as a list, from the timeline given on.
+    /// The path as a list, from the timeline given on.
     pub fn steps(&self, from: TimelineId) -> Vec<PathStep> {
-        let line: Vec<TimelineId> = self.history.path().collect();
+        let path: Vec<TimelineId> = self.history.path().collect();
         let step = |timeline: TimelineId| PathStep {
             timeline,
             from: self.history.begin_of(timeline).unwrap_or_default(),
             to: self.history.end_of(timeline).flatten(),
         };
-        line.into_iter().filter(|timeline| *timeline >= from).map(step).collect()
+        path.into_iter().filter(|timeline| *timeline >= from).map(step).collect()
     }
 
-    /// Whether a backup lies on the line wholly: its start, and its stop before the line leaves its timeline. Servers
+    /// Whether a backup lies on the path wholly: its start, and its stop before the path leaves its timeline. Servers
     /// before 15 do not check that.
     pub fn carries(&self, backup: &BackupDescription) -> bool {
         let within = |timeline: TimelineId, lsn: Lsn| {
@@ -107,7 +107,7 @@ impl TimelinePath {
         within(backup.timeline, backup.start_lsn) && within(backup.stop_timeline, backup.stop_lsn)
     }
 
-    /// The number of the first segment that is read of a timeline on the line: the one in which it begins. Recovery
+    /// The number of the first segment that is read of a timeline on the path: the one in which it begins. Recovery
     /// takes a segment from the newest timeline that begins in or before it (XLogFileReadAnyTLI).
     pub fn first_number(&self, timeline: TimelineId) -> u64 {
         self.history.begin_of(timeline).unwrap_or_default().0 / self.size.bytes()
@@ -115,21 +115,21 @@ impl TimelinePath {
 
     /// The stretches of segment numbers that are read of each timeline: from the first to before the second number.
     fn stretches(&self) -> Vec<(TimelineId, u64, u64)> {
-        let line: Vec<TimelineId> = self.history.path().collect();
-        let end = |at: usize| line.get(at + 1).map_or(u64::MAX, |next| self.first_number(*next));
-        let stretches = line.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
+        let path: Vec<TimelineId> = self.history.path().collect();
+        let end = |at: usize| path.get(at + 1).map_or(u64::MAX, |next| self.first_number(*next));
+        let stretches = path.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
         stretches.filter(|(_, from, to)| from < to).collect()
     }
 
-    /// The segment that a recovery along the line reads for this number.
+    /// The segment that a recovery along the path reads for this number.
     pub fn segment(&self, number: u64) -> SegmentName {
         let stretches = self.stretches();
         let timeline = stretches.iter().find(|(_, _, to)| number < *to).map_or(self.timeline(), |stretch| stretch.0);
         SegmentName::from_number(timeline, number, self.size)
     }
 
-    /// Older timelines' segments of this number, which a server tries when the line's own is missing although they
-    /// hold what the line left behind.
+    /// Older timelines' segments of this number, which a server tries when the path's own is missing although they
+    /// hold what the path left behind.
     pub fn stale_segments(&self, wanted: SegmentName) -> Vec<SegmentName> {
         let number = wanted.number(self.size);
         let older = self.history.path().filter(|timeline| *timeline < wanted.timeline);
@@ -162,20 +162,20 @@ impl TimelinePath {
         Reach { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
     }
 
-    /// From where to where a backup on the line can be recovered along it; `None` when its own WAL is not all kept.
+    /// From where to where a backup on the path can be recovered along it; `None` when its own WAL is not all kept.
     pub fn moments(&self, ranges: &WalRanges, backup: &BackupDescription) -> Option<(Lsn, Lsn)> {
         let first = SegmentName::containing(backup.timeline, backup.start_lsn, self.size).number(self.size);
         let end = self.reach(ranges, first, u64::MAX).first_missing.start(self.size);
         (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
     }
 
-    /// What is missing within each timeline and along each line, also where a line leaves one timeline for the next.
-    pub fn all_gaps(lines: &[Self], ranges: &WalRanges) -> Vec<Gap> {
-        let along = lines.iter().flat_map(|line| line.gaps(ranges));
+    /// What is missing within each timeline and along each path, also where a path leaves one timeline for the next.
+    pub fn all_gaps(paths: &[Self], ranges: &WalRanges) -> Vec<Gap> {
+        let along = paths.iter().flat_map(|path| path.gaps(ranges));
         Gap::distinct(ranges.gaps().into_iter().chain(along).collect())
     }
 
-    /// What is missing along the line behind the first segment kept, by timeline.
+    /// What is missing along the path behind the first segment kept, by timeline.
     fn gaps(&self, ranges: &WalRanges) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut next = self.resumes(ranges, 0);
@@ -195,7 +195,7 @@ impl TimelinePath {
         gaps
     }
 
-    /// The first segment of the line that is kept, at or after a number.
+    /// The first segment of the path that is kept, at or after a number.
     fn resumes(&self, ranges: &WalRanges, number: u64) -> Option<SegmentName> {
         self.stretches().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
             ranges.first_from(timeline, number.max(first)).filter(|name| name.number(self.size) < end)
@@ -228,9 +228,9 @@ mod tests {
         };
         let second = TimelineHistory { timeline: TimelineId(2), ancestors: vec![entry(1, 7)] };
         let third = TimelineHistory { timeline: TimelineId(3), ancestors: vec![entry(1, 7), entry(2, 9)] };
-        let lines = TimelinePath::all([second, third], &[], &ranges);
+        let paths = TimelinePath::all([second, third], &[], &ranges);
         let number = |name: SegmentName| name.number(size);
-        let gaps = TimelinePath::all_gaps(&lines, &ranges).into_iter();
+        let gaps = TimelinePath::all_gaps(&paths, &ranges).into_iter();
         gaps.map(|gap| {
             assert_eq!(gap.segments, number(gap.last_missing) - number(gap.first_missing) + 1);
             assert_eq!(gap.first_missing.timeline, gap.last_missing.timeline);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_where_a_line_leaves_a_timeline_is_a_gap() {
+    fn a_hole_where_a_path_leaves_a_timeline_is_a_gap() {
         assert_eq!(gaps([&[1, 2, 3, 4], &[7, 8, 9], &[]]), ["1:5-6"]);
         assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[8, 9], &[]]), ["2:7-7"]);
         assert_eq!(gaps([&[1, 2, 3, 4, 5, 6, 7], &[8], &[]]), ["2:7-7"], "the older one's segment is not enough");
@@ -249,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_on_several_lines_is_told_once() {
+    fn a_gap_on_several_paths_is_told_once() {
         assert_eq!(gaps([&[1, 2, 4, 5, 6], &[7, 8], &[9]]), ["1:3-3"]);
         assert_eq!(gaps([&[1, 2, 3, 4, 8], &[7, 8], &[9]]), ["1:5-7"]);
     }
 
     #[test]
-    fn what_no_line_reads_is_no_gap() {
+    fn what_no_path_reads_is_no_gap() {
         assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[7, 8, 9], &[9, 10]]), [""; 0]);
         assert_eq!(gaps([&[], &[8, 9], &[]]), [""; 0], "what lies before was let go");
         assert_eq!(gaps([&[8, 9], &[7, 8], &[]]), [""; 0], "the old timeline went on by itself");

@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
 use super::look::{Look, Outcome, Question, Seen};
-use super::moments::{Point, Told, Unknown};
 use super::path::{Reach, TimelinePath};
-use super::plan::{Known, Stuck};
+use super::plan::{NoPlan, PlanInput};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
+use super::wal_index::{Point, Told, Unknown};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -56,16 +56,16 @@ impl Place {
     }
 }
 
-/// A search along the unbroken WAL of a line.
+/// A search along the unbroken WAL of a path.
 pub(super) struct Search<'a> {
-    pub known: &'a Known<'a>,
+    pub known: &'a PlanInput<'a>,
     pub path: &'a TimelinePath,
     pub reach: &'a Reach,
     /// Nothing that begins before counts: the end of a backup.
     pub from: Lsn,
 }
 
-type Searched<T> = Result<T, Stuck<Refusal>>;
+type Searched<T> = Result<T, NoPlan<Refusal>>;
 
 impl<'a> Search<'a> {
     fn size(&self) -> SegmentSize {
@@ -95,7 +95,7 @@ impl<'a> Search<'a> {
         let segment = self.path.segment(number);
         let question = Question { segment, begin: self.path.start(segment), from, look };
         let seen = self.known.answers.get(&question).copied();
-        seen.ok_or_else(|| Stuck::Ask(Box::new(question)))
+        seen.ok_or_else(|| NoPlan::Ask(Box::new(question)))
     }
 
     /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end, unless it
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(Unknown::Broken { segment, lsn }) => self.broken(segment, lsn).map(|()| None),
-            Err(unknown) => Err(Stuck::Unknown(unknown)),
+            Err(unknown) => Err(NoPlan::Unknown(unknown)),
         }
     }
 
@@ -124,7 +124,7 @@ impl<'a> Search<'a> {
         let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
         for (timeline, first, end) in self.stretches(self.number(self.from)) {
             let (from, until) = (first.min(until), end.min(until));
-            let answer = self.known.moments.first_later(timeline, from, until, Timestamp(i64::MAX), false);
+            let answer = self.known.index.first_later(timeline, from, until, Timestamp(i64::MAX), false);
             if let Err(Unknown::Broken { segment, lsn }) = answer {
                 self.broken(segment, lsn)?;
             }
@@ -132,7 +132,7 @@ impl<'a> Search<'a> {
         self.check_forks(place.until)
     }
 
-    /// Refuses a line on which a timeline does not follow on its parent, in the segments before a number. That is damage
+    /// Refuses a path on which a timeline does not follow on its parent, in the segments before a number. That is damage
     /// also at the end of all WAL: the server that began the timeline had what lies before.
     fn check_forks(&self, until: u64) -> Searched<()> {
         let stretches: Vec<_> = self.stretches(self.number(self.from)).collect();
@@ -151,7 +151,7 @@ impl<'a> Search<'a> {
     /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
     /// as is known.
     fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
-        match self.known.moments.check_seam(timeline, first) {
+        match self.known.index.check_seam(timeline, first) {
             Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
             _ => None,
         }
@@ -165,7 +165,7 @@ impl<'a> Search<'a> {
             {
                 return Some((lsn, first));
             }
-            let whole = self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false);
+            let whole = self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false);
             if let Err(Unknown::Broken { segment, lsn }) = whole {
                 return Some((lsn, segment.number(self.size()) + 1));
             }
@@ -180,7 +180,7 @@ impl<'a> Search<'a> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let mut number = first;
             while let Some(Some(hit)) =
-                self.answer(self.known.moments.first_later(timeline, number, until, time, or_at))?
+                self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
             {
                 let seen = self.look(hit, self.from, Look::Later { time, or_at })?;
                 if let Some(place) = Place::before(hit, seen) {
@@ -199,14 +199,14 @@ impl<'a> Search<'a> {
         let archived = self.path.start(self.reach.first_missing);
         let last = self.stretches(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {
-            self.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false)
+            self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false)
         });
         let end = match whole.transpose() {
             Ok(_) => archived,
             Err(Unknown::Broken { lsn, .. }) => lsn,
-            Err(unknown) => return Err(Stuck::Unknown(unknown)),
+            Err(unknown) => return Err(NoPlan::Unknown(unknown)),
         };
-        let Some(until) = self.marked_until(end).map_err(Stuck::Unknown)? else { return Ok(None) };
+        let Some(until) = self.marked_until(end).map_err(NoPlan::Unknown)? else { return Ok(None) };
         Ok(self.time(until, false)?.is_none().then_some(until))
     }
 
@@ -243,8 +243,7 @@ impl<'a> Search<'a> {
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let Told { found, more } =
-                self.known.moments.ending(xid, timeline, first, until).map_err(Stuck::Unknown)?;
+            let Told { found, more } = self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
                 let seen = self.look(number, self.from, Look::End(xid))?;
                 let Some(found) = seen.found else { continue };
@@ -264,7 +263,7 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         for (timeline, first, until) in self.stretches(number + XID_REUSE / self.size().bytes()) {
             // It is only a note: what is not known there does not keep the first one from being restored.
-            let told = self.known.moments.ending(xid, timeline, first, until);
+            let told = self.known.index.ending(xid, timeline, first, until);
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
         for candidate in candidates.into_iter().take(REUSE_LOOKS) {
@@ -283,7 +282,7 @@ impl<'a> Search<'a> {
     pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let told = self.known.moments.restore_points(name, timeline, first, until).map_err(Stuck::Unknown)?;
+            let told = self.known.index.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
             let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
             points.extend(told.found.into_iter().filter(|point| !is_before(point)));
             more = told.more;
@@ -424,7 +423,7 @@ impl<'a> Search<'a> {
         for (timeline, first, until) in stretches.into_iter().rev() {
             let until = until.min(number);
             if first < until
-                && let Some(commit) = self.known.moments.last_commit(timeline, first, until)?
+                && let Some(commit) = self.known.index.last_commit(timeline, first, until)?
             {
                 return Ok(Some(commit));
             }
@@ -438,7 +437,7 @@ impl<'a> Search<'a> {
             if first == self.path.first_number(timeline) && self.torn_fork(timeline, first).is_some() {
                 return Ok(None);
             }
-            match self.known.moments.first_commit(timeline, first, until) {
+            match self.known.index.first_commit(timeline, first, until) {
                 Ok(None) => (),
                 Err(Unknown::Broken { .. }) => return Ok(None),
                 answer => return answer,

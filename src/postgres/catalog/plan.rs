@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::choose::{Choice, Chooser, Notes, line, map_refusal, named_backup, note_damaged};
+use super::choose::{Choice, Chooser, Notes, chosen_path, map_refusal, named_backup, note_damaged};
 use super::look::{Answers, Question};
-use super::moments::{Moments, Unknown};
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
 use super::unreachable::{Nearest, Reason, Unreachable};
+use super::wal_index::{Unknown, WalIndex};
 use super::{BackupDescription, QuietTimes, WalRanges};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
@@ -35,15 +35,15 @@ pub struct Facts {
 
 /// The facts, and what WAL says: roughly by an index, exactly by the segments that were looked into.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct PlanInput<'a> {
     pub facts: &'a Facts,
-    pub moments: &'a dyn Moments,
+    pub index: &'a dyn WalIndex,
     pub answers: &'a Answers,
 }
 
 /// Why there is no plan; yet, or at all.
 #[derive(Debug)]
-pub enum Stuck<R = Unreachable> {
+pub enum NoPlan<R = Unreachable> {
     /// A segment must be looked into first: add the answer and plan again.
     Ask(Box<Question>),
     /// The index cannot tell.
@@ -100,12 +100,12 @@ impl RecoveryPlan {
 }
 
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.
-pub fn plan(known: &Known<'_>, request: &Request) -> Result<RecoveryPlan, Stuck> {
+pub fn plan(known: &PlanInput<'_>, request: &Request) -> Result<RecoveryPlan, NoPlan> {
     let mut notes = Notes::new();
     decide(known, request, &mut notes).map_err(|stuck| {
         map_refusal(stuck, |refusal: Refusal| {
             let refused = |nearest: &Nearest| {
-                matches!(decide(known, &nearest.request, &mut Notes::new()), Err(Stuck::Refused(_)))
+                matches!(decide(known, &nearest.request, &mut Notes::new()), Err(NoPlan::Refused(_)))
             };
             Unreachable {
                 target: request.words(),
@@ -128,7 +128,7 @@ impl Facts {
     }
 }
 
-fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, Stuck<Refusal>> {
+fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(known.facts, id)?;
     }
@@ -136,7 +136,7 @@ fn decide(known: &Known<'_>, request: &Request, notes: &mut Notes) -> Result<Rec
         note_damaged(known.facts, notes);
         return Err(Reason::NoBackup.into());
     }
-    let chooser = Chooser { known, request, path: line(known.facts, request)? };
+    let chooser = Chooser { known, request, path: chosen_path(known.facts, request)? };
     let choice = chooser.choose(notes)?;
     let transactions = chooser.neighbours(&choice);
     let mut plan = conclude(&chooser, choice, notes);
@@ -196,8 +196,8 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
     }
 }
 
-/// When the next segment of the line is not archived yet but an older timeline has one of that number, the server would
-/// go on with what the line left behind: fetching has to end before it. At a fork also when the older one is not there
+/// When the next segment of the path is not archived yet but an older timeline has one of that number, the server would
+/// go on with what the path left behind: fetching has to end before it. At a fork also when the older one is not there
 /// yet: a server that lives on could still archive it.
 fn guard_end(facts: &Facts, path: &TimelinePath, reach: &Reach) -> Option<SegmentName> {
     let missing = reach.first_missing;

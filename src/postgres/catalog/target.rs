@@ -63,7 +63,7 @@ impl Target {
     }
 }
 
-/// Which line of timelines to follow.
+/// Which path of timelines to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimelineChoice {

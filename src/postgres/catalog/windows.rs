@@ -4,17 +4,17 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::look::Answers;
-use super::path::{Reach, TimelinePath};
+use super::path::TimelinePath;
 use super::place::Search;
-use super::plan::{Facts, Known};
+use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
-use super::{BackupDescription, Gap, Moments};
+use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
-/// A place in the WAL, and when that was.
+/// Where a window begins or ends, and when that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Edge {
+pub struct WindowEdge {
     pub lsn: Lsn,
     /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,9 +25,9 @@ pub struct Edge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Window {
     pub timeline: TimelineId,
-    pub from: Edge,
+    pub from: WindowEdge,
     /// Where the archived WAL ends or breaks, or a gap begins.
-    pub to: Edge,
+    pub to: WindowEdge,
     /// Where the window ends with the archive: until when it is proven that nothing followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet_until: Option<DateTime<Utc>>,
@@ -47,8 +47,8 @@ impl Window {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
-    pub from: Edge,
-    pub to: Edge,
+    pub from: WindowEdge,
+    pub to: WindowEdge,
     /// How long it lasted, in seconds; absent when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
@@ -63,51 +63,51 @@ pub struct Windows {
 }
 
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
-pub fn windows(facts: &Facts, moments: &dyn Moments) -> Windows {
+pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows::default();
-    for line in &lines(facts) {
-        let on_line = of_line(facts, moments, line);
-        for pair in on_line.windows(2) {
+    for path in &paths(facts) {
+        let on_path = of_path(facts, index, path);
+        for pair in on_path.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
             let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
-            found.gaps.push(Unrestorable { timeline: line.timeline(), from, to, seconds });
+            found.gaps.push(Unrestorable { timeline: path.timeline(), from, to, seconds });
         }
-        found.windows.extend(on_line);
+        found.windows.extend(on_path);
     }
     found
 }
 
 /// All stretches of WAL that are missing, whether or not a backup would reach them.
 pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
-    TimelinePath::all_gaps(&lines(facts), &facts.ranges)
+    TimelinePath::all_gaps(&paths(facts), &facts.ranges)
 }
 
-/// The lines of timelines by number. Where one without its history file comes from is not known: nothing leads there
+/// The paths of timelines by number. Where one without its history file comes from is not known: nothing leads there
 /// for sure.
-fn lines(facts: &Facts) -> Vec<TimelinePath> {
-    let mut lines = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
-    lines.retain(|line| line.timeline() == TimelineId(1) || facts.histories.contains_key(&line.timeline()));
-    lines.sort_by_key(TimelinePath::timeline);
-    lines
+fn paths(facts: &Facts) -> Vec<TimelinePath> {
+    let mut paths = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    paths.retain(|path| path.timeline() == TimelineId(1) || facts.histories.contains_key(&path.timeline()));
+    paths.sort_by_key(TimelinePath::timeline);
+    paths
 }
 
-fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Window> {
+fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
     let answers = Answers::default();
-    let known = Known { facts, moments, answers: &answers };
-    let (begin, size) = (line.begin(), facts.ranges.segment_size());
+    let known = PlanInput { facts, index, answers: &answers };
+    let (begin, size) = (path.begin(), facts.ranges.segment_size());
     let number = |lsn: Lsn| lsn.0 / size.bytes();
-    let usable = |backup: &&BackupDescription| line.carries(backup) && backup.checksum_failures.is_empty();
+    let usable = |backup: &&BackupDescription| path.carries(backup) && backup.checksum_failures.is_empty();
     let mut backups: Vec<&BackupDescription> = facts.backups.iter().filter(usable).collect();
     backups.sort_by_key(|backup| backup.stop_lsn);
     let (mut windows, mut reached) = (Vec::new(), Lsn(0));
     for backup in backups {
-        let Some((stop, archived)) = line.moments(&facts.ranges, backup) else { continue };
+        let Some((stop, archived)) = path.moments(&facts.ranges, backup) else { continue };
         // The one that ends first opens the window.
         if stop <= reached {
             continue;
         }
-        let reach: Reach = line.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
-        let search = Search { known: &known, path: line, reach: &reach, from: backup.start_lsn };
+        let reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
+        let search = Search { known: &known, path, reach: &reach, from: backup.start_lsn };
         let (end, until) = search.torn().unwrap_or((archived, number(archived)));
         reached = reached.max(end);
         if end < stop || end <= begin {
@@ -118,15 +118,15 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
             commit.map(|commit| Transaction::from(commit).time)
         };
         let from = match stop >= begin {
-            true => Edge { lsn: stop, time: Some(backup.stopped_at) },
-            false => Edge { lsn: begin, time: time_before(number(begin)) },
+            true => WindowEdge { lsn: stop, time: Some(backup.stopped_at) },
+            false => WindowEdge { lsn: begin, time: time_before(number(begin)) },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = Edge { lsn: end, time: time_before(until).and_then(|last| from.time.max(Some(last))) };
-        let last = facts.ranges.of(line.timeline()).last().map(|last| facts.ranges.end(last));
+        let to = WindowEdge { lsn: end, time: time_before(until).and_then(|last| from.time.max(Some(last))) };
+        let last = facts.ranges.of(path.timeline()).last().map(|last| facts.ranges.end(last));
         let archive_ends = last == Some(archived) && until == number(archived);
         let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();
-        windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
+        windows.push(Window { timeline: path.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
     windows
 }

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, Result, Row, params};
 
+use super::Index;
+use super::column::{file, from_json, int, nullable, uint};
 use super::exact::{self, OfDatabase};
-use super::name::{self, Held};
-use super::segment::{PG_CLASS, number};
-use super::{Index, int, seam, uint};
+use super::name::{self, RecordedName};
+use super::segment::PG_CLASS;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
@@ -50,7 +51,7 @@ impl Index {
     }
 
     fn search(&self, db: &Connection, filter: &Filter) -> Result<FoundEvents> {
-        let reader = Reader::new(self, db)?;
+        let reader = EventReader::new(self, db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
         let overfull_segments = exact::overfull_segments(db, filter)?;
         let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
@@ -62,7 +63,7 @@ impl Index {
         let until = filter.until.map_or(i64::MAX, |time| time.0);
         let mut rows = select.query(params![since, until, kinds(filter), int(filter.least_rows())])?;
         'rows: while let Some(row) = rows.next()? {
-            for event in reader.events(&Stored::read(row)?, &|event| filter.wants(event))? {
+            for event in reader.events(&EventRow::read(row)?, &|event| filter.wants(event))? {
                 if found.events.len() >= most {
                     found.more = true;
                     break 'rows;
@@ -77,7 +78,7 @@ impl Index {
     /// One event by its name; `None`: there is none. Errors: the index cannot be read.
     pub fn event(&self, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
         let db = self.connection();
-        let reader = Reader::new(self, &db)?;
+        let reader = EventReader::new(self, &db)?;
         let at = id.lsn.0 / self.size.bytes();
         // A record belongs to the segment that it ends in.
         let mut select =
@@ -85,7 +86,7 @@ impl Index {
         for timeline in reader.timelines_from(id.timeline) {
             let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
             while let Some(row) = rows.next()? {
-                let events = reader.events(&Stored::read(row)?, &|event| event.id == id)?;
+                let events = reader.events(&EventRow::read(row)?, &|event| event.id == id)?;
                 if let Some(event) = events.into_iter().next() {
                     return Ok(Some(event));
                 }
@@ -130,7 +131,7 @@ fn kinds(filter: &Filter) -> i64 {
 }
 
 /// A row of the table.
-pub(super) struct Stored {
+pub(super) struct EventRow {
     pub timeline: TimelineId,
     pub number: u64,
     pub lsn: Lsn,
@@ -155,22 +156,22 @@ pub(super) struct RemovedFiles {
     pub major: Option<MajorVersion>,
 }
 
-impl Stored {
+impl EventRow {
     fn read(row: &Row<'_>) -> Result<Self> {
         let kind: i64 = row.get(5)?;
         let known = EventKind::ALL.into_iter().find(|known| *known as i64 == kind);
         Ok(Self {
             timeline: TimelineId(row.get(0)?),
-            number: number(row, 1)?,
-            lsn: Lsn(uint(row.get(2)?)),
-            end_lsn: seam::lsn(row, 3)?,
-            commit_lsn: seam::lsn(row, 4)?,
+            number: uint(row, 1)?,
+            lsn: Lsn(uint(row, 2)?),
+            end_lsn: nullable(row, 3)?.map(Lsn),
+            commit_lsn: nullable(row, 4)?.map(Lsn),
             kind: known.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, kind))?,
             time: Timestamp(row.get(6)?),
             xid: row.get(7)?,
-            file: RelFileLocator { tablespace: row.get(8)?, database: row.get(9)?, number: row.get(10)? },
-            rows: row.get::<_, Option<i64>>(11)?.map(uint),
-            rows_from: row.get::<_, Option<i64>>(12)?.map(uint),
+            file: file(row, 8)?,
+            rows: nullable(row, 11)?,
+            rows_from: nullable(row, 12)?,
             label: row.get(13)?,
             detail: row.get(14)?,
         })
@@ -181,15 +182,15 @@ impl Stored {
 type Wanted<'a> = &'a dyn Fn(&FoundEvent) -> bool;
 
 /// Makes events of rows.
-struct Reader<'a> {
+struct EventReader<'a> {
     index: &'a Index,
     db: &'a Connection,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Names that were looked up, at most [`NAMES`].
-    names: RefCell<HashMap<RelFileLocator, Vec<name::Recorded>>>,
+    names: RefCell<HashMap<RelFileLocator, Vec<name::NameAt>>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EventReader<'a> {
     fn new(index: &'a Index, db: &'a Connection) -> Result<Self> {
         Ok(Self { index, db, histories: name::histories(db)?, names: RefCell::default() })
     }
@@ -200,14 +201,14 @@ impl<'a> Reader<'a> {
         std::iter::once(timeline).chain(later)
     }
 
-    fn line(&self, timeline: TimelineId) -> TimelineHistory {
+    fn history(&self, timeline: TimelineId) -> TimelineHistory {
         self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
     /// comes first, for it costs little; how exact that is may take thousands of lookups.
-    fn events(&self, stored: &Stored, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
-        let owner = self.line(stored.timeline).timeline_at(stored.lsn);
+    fn events(&self, stored: &EventRow, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+        let owner = self.history(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
         }
@@ -248,7 +249,7 @@ impl<'a> Reader<'a> {
         Ok(vec![event])
     }
 
-    fn base(&self, stored: &Stored, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
+    fn base(&self, stored: &EventRow, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
         FoundEvent {
             id: EventId { timeline: owner, lsn: stored.lsn, kind, number },
             kind,
@@ -272,9 +273,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn removals(&self, stored: &Stored, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
-        let RemovedFiles { files, relations, cut, major } =
-            seam::from_json(stored.detail.as_deref().unwrap_or_default())?;
+    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+        let RemovedFiles { files, relations, cut, major } = from_json(stored.detail.as_deref().unwrap_or_default())?;
         let mut names = HashMap::new();
         for file in &files {
             names.insert(*file, self.relation(*file, owner, stored.lsn)?);
@@ -319,7 +319,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Files that the transaction made, in its segment or before.
-    fn created(&self, stored: &Stored) -> Result<Vec<Created>> {
+    fn created(&self, stored: &EventRow) -> Result<Vec<Created>> {
         let mut select = self.db.prepare_cached(
             "SELECT c.xid, c.tablespace, c.database, c.file, max(c.filled), max(c.pages) \
              FROM ended AS e JOIN created AS c ON c.xid = e.xid AND c.number BETWEEN ?3 AND ?2 \
@@ -328,24 +328,18 @@ impl<'a> Reader<'a> {
         )?;
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let created = select.query_map(params![stored.timeline.0, int(stored.number), first, stored.xid], |row| {
-            Ok(Created {
-                xid: row.get(0)?,
-                file: RelFileLocator { tablespace: row.get(1)?, database: row.get(2)?, number: row.get(3)? },
-                filled: row.get(4)?,
-                pages: row.get(5)?,
-            })
+            Ok(Created { xid: row.get(0)?, file: file(row, 1)?, filled: row.get(4)?, pages: row.get(5)? })
         })?;
         created.collect()
     }
 
     /// Rows that the transaction deleted in `pg_class`, as far as they are listed.
-    fn class_deletes(&self, stored: &Stored) -> Result<u64> {
+    fn class_deletes(&self, stored: &EventRow) -> Result<u64> {
         let sql = "SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
                    WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
-        let deleted = self.db.prepare_cached(sql)?.query_row(bounds, |row| row.get::<_, Option<i64>>(0))?;
-        Ok(deleted.map_or(0, uint))
+        Ok(self.db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0))?.unwrap_or(0))
     }
 
     fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {
@@ -354,8 +348,8 @@ impl<'a> Reader<'a> {
     }
 
     fn relation(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Relation>> {
-        Ok(match self.held(file, timeline, at)? {
-            Some(Held::Relation(relation)) => Some(relation),
+        Ok(match self.name(file, timeline, at)? {
+            Some(RecordedName::Relation(relation)) => Some(relation),
             _ => None,
         })
     }
@@ -364,24 +358,24 @@ impl<'a> Reader<'a> {
         if oid != 0 {
             event.database_oid = Some(oid);
             let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
-            if let Some(Held::Database(name)) = self.held(key, timeline, event.lsn)? {
+            if let Some(RecordedName::Database(name)) = self.name(key, timeline, event.lsn)? {
                 event.database = Some(name);
             }
         }
         Ok(())
     }
 
-    /// What held a name at a place.
-    fn held(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Held>> {
+    /// What a file or database was called at a place.
+    fn name(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<RecordedName>> {
         let mut names = self.names.borrow_mut();
         if names.len() >= NAMES {
             names.clear();
         }
         let recorded = match names.entry(file) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(name::recorded(self.db, file)?),
+            Entry::Vacant(unknown) => unknown.insert(name::names_of(self.db, file)?),
         };
-        Ok(name::held_at(recorded, &self.line(timeline), at).cloned())
+        Ok(name::name_at(recorded, &self.history(timeline), at).cloned())
     }
 }
 

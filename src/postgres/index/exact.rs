@@ -2,10 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
-use super::event::Stored;
-use super::moments::maybe_ending;
-use super::segment::{is_newer, number};
-use super::{Index, WINDOW, int, uint};
+use super::column::{int, uint};
+use super::event::EventRow;
+use super::segment::is_newer;
+use super::wal_index::maybe_ending;
+use super::{Index, WINDOW};
 use crate::postgres::catalog::{EventKind, Filter};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{RelFileLocator, Xid};
@@ -30,7 +31,7 @@ impl Trace {
 
 /// Goes back from a commit to where its transaction began, at `least` or earlier: to a segment that mentions other
 /// transactions and none as new. An idle one may be open for long; segments up to [`WINDOW`] before count too.
-pub(super) fn trace(index: &Index, db: &Connection, stored: &Stored, least: u64) -> Result<Trace> {
+pub(super) fn trace(index: &Index, db: &Connection, stored: &EventRow, least: u64) -> Result<Trace> {
     let sql = "SELECT newest, previous, rows_left_out > 0, created_left_out > 0 FROM segment \
                WHERE timeline = ?1 AND number = ?2 AND state = 1";
     let mut select = db.prepare_cached(sql)?;
@@ -63,7 +64,7 @@ pub(super) fn trace(index: &Index, db: &Connection, stored: &Stored, least: u64)
 }
 
 /// Whether the rows of a delete or update are all counted.
-pub(super) fn has_all_rows(index: &Index, db: &Connection, stored: &Stored) -> Result<bool> {
+pub(super) fn has_all_rows(index: &Index, db: &Connection, stored: &EventRow) -> Result<bool> {
     let trace = trace(index, db, stored, stored.rows_from.unwrap_or(stored.number))?;
     let RelFileLocator { tablespace, database, number } = stored.file;
     lists_rows(db, stored, &trace, (Some(tablespace), database, number))
@@ -72,7 +73,7 @@ pub(super) fn has_all_rows(index: &Index, db: &Connection, stored: &Stored) -> R
 /// Whether no row is left out that the transaction changed in a file; `None`: of whatever tablespace.
 pub(super) fn lists_rows(
     db: &Connection,
-    stored: &Stored,
+    stored: &EventRow,
     trace: &Trace,
     (tablespace, database, file): (Option<u32>, u32, u32),
 ) -> Result<bool> {
@@ -81,7 +82,7 @@ pub(super) fn lists_rows(
     }
     let sql = "SELECT count(*) FROM ended WHERE timeline = ?1 AND number = ?2 AND top = ?3";
     let ended = params![stored.timeline.0, int(stored.number), stored.xid];
-    let alone = db.prepare_cached(sql)?.query_row(ended, |row| row.get::<_, i64>(0))? <= 1;
+    let alone = db.prepare_cached(sql)?.query_row(ended, |row| uint(row, 0))? <= 1;
     let sql = "SELECT 1 FROM rows WHERE timeline = ?1 AND number = ?2 AND xid = ?3 \
                AND tablespace = coalesce(?4, tablespace) AND database = ?5 AND file = ?6";
     let mut select = db.prepare_cached(sql)?;
@@ -109,7 +110,7 @@ pub(super) enum OfDatabase {
 /// A record that makes a database counts once its transaction commits; one that drops it is final. Both are also
 /// written for less: by CREATE DATABASE that fails, for each tablespace, and by ALTER DATABASE SET TABLESPACE, which
 /// removes the old files without a transaction number.
-pub(super) fn of_database(index: &Index, db: &Connection, stored: &Stored) -> Result<OfDatabase> {
+pub(super) fn of_database(index: &Index, db: &Connection, stored: &EventRow) -> Result<OfDatabase> {
     let drops = stored.kind == EventKind::DatabaseDrop;
     let end = end_of(index, db, stored)?;
     Ok(match end {
@@ -123,7 +124,7 @@ pub(super) fn of_database(index: &Index, db: &Connection, stored: &Stored) -> Re
 }
 
 /// Whether the same transaction made the database before.
-fn is_made_before(index: &Index, db: &Connection, stored: &Stored) -> Result<bool> {
+fn is_made_before(index: &Index, db: &Connection, stored: &EventRow) -> Result<bool> {
     let sql = "SELECT 1 FROM event WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn < ?4 AND kind = ?5 \
                AND database = ?6 AND xid = ?7";
     let (first, kind) = (stored.number.saturating_sub(index.reach()), EventKind::DatabaseCreate as i64);
@@ -133,17 +134,17 @@ fn is_made_before(index: &Index, db: &Connection, stored: &Stored) -> Result<boo
 }
 
 /// Where the transaction of an event ended, and whether it committed.
-fn end_of(index: &Index, db: &Connection, stored: &Stored) -> Result<Option<(Lsn, bool)>> {
+fn end_of(index: &Index, db: &Connection, stored: &EventRow) -> Result<Option<(Lsn, bool)>> {
     let sql = "SELECT lsn, committed FROM ended WHERE xid = ?1 AND number BETWEEN ?2 AND ?3 AND timeline = ?4 \
                ORDER BY number, lsn LIMIT 1";
     let last = int(stored.number + index.reach());
     let bounds = params![stored.xid, int(stored.number), last, stored.timeline.0];
-    let end = |row: &Row<'_>| Ok((Lsn(uint(row.get(0)?)), row.get(1)?));
+    let end = |row: &Row<'_>| Ok((Lsn(uint(row, 0)?), row.get(1)?));
     db.prepare_cached(sql)?.query_row(bounds, end).optional()
 }
 
 /// Whether the transaction of an event may have ended in a segment that does not say so, or is not indexed.
-fn may_have_ended(index: &Index, db: &Connection, stored: &Stored) -> Result<bool> {
+fn may_have_ended(index: &Index, db: &Connection, stored: &EventRow) -> Result<bool> {
     let (first, last) = (stored.number, stored.number + index.reach());
     if !maybe_ending(db, stored.timeline, first, last, stored.xid)?.is_empty() {
         return Ok(true);
@@ -159,5 +160,5 @@ pub(super) fn overfull_segments(db: &Connection, filter: &Filter) -> Result<u64>
                AND coalesce(max_time >= ?1, TRUE) AND coalesce(min_time <= ?2, TRUE)";
     let since = filter.since.map_or(i64::MIN, |time| time.0);
     let until = filter.until.map_or(i64::MAX, |time| time.0);
-    db.prepare_cached(sql)?.query_row(params![since, until], |row| number(row, 0))
+    db.prepare_cached(sql)?.query_row(params![since, until], |row| uint(row, 0))
 }

@@ -3,7 +3,7 @@
 use super::testing::{FIRST, Random, SIZE, cluster, segment, summarize};
 use super::tests::{assert_same, indexed, seed};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, FoundEvent, Moments, Point};
+use crate::postgres::catalog::{EventKind, Filter, FoundEvent, Point, WalIndex};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summary, rmgr};

@@ -4,43 +4,41 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{Place, add_to_block, number};
-use super::{BLOCK, Index, WINDOW, int, rows};
+use super::column::{int, uint};
+use super::segment::{SegmentKey, add_to_block};
+use super::{BLOCK, Index, WINDOW, rows};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{Timestamp, Xid};
 
 /// Forgets what segments hold, and what others got from them.
-pub(super) fn forget(index: &Index, db: &Connection, replaced: &[Place]) -> Result<()> {
+pub(super) fn forget(index: &Index, db: &Connection, replaced: &[SegmentKey]) -> Result<()> {
     let (mut concerned, mut later, mut blocks) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     if replaced.is_empty() {
         return Ok(());
     }
     let timelines = timelines(db)?;
-    for place in replaced {
-        add_followers(db, &timelines, *place, &mut concerned)?;
-        add_pruned(db, *place, &mut concerned)?;
+    for segment in replaced {
+        add_followers(db, &timelines, *segment, &mut concerned)?;
+        add_pruned(db, *segment, &mut concerned)?;
     }
-    for (timeline, number) in &concerned {
-        later.extend(rows::later(index, db, Place { timeline: *timeline, number: *number })?);
-        blocks.insert((*timeline, number / BLOCK));
+    for segment in &concerned {
+        later.extend(rows::later(index, db, *segment)?);
+        blocks.insert((segment.timeline, segment.number / BLOCK));
     }
-    for (timeline, number) in &concerned {
+    for segment in &concerned {
         for table in ["event", "rows", "ended", "created", "edge"] {
             let sql = format!("DELETE FROM {table} WHERE timeline = ?1 AND number = ?2");
-            db.prepare_cached(&sql)?.execute(params![timeline.0, int(*number)])?;
+            db.prepare_cached(&sql)?.execute(segment.columns())?;
         }
         // All other columns get their defaults.
         let sql = "INSERT OR REPLACE INTO segment (timeline, number, bytes, stored_at, listed) \
                    SELECT timeline, number, bytes, stored_at, listed FROM segment WHERE timeline = ?1 AND number = ?2";
-        db.prepare_cached(sql)?.execute(params![timeline.0, int(*number)])?;
+        db.prepare_cached(sql)?.execute(segment.columns())?;
     }
     for (timeline, block) in blocks {
         sum_up(db, timeline, block)?;
     }
-    for (timeline, number) in later.difference(&concerned) {
-        rows::derive(index, db, Place { timeline: *timeline, number: *number })?;
-    }
-    Ok(())
+    later.difference(&concerned).try_for_each(|segment| rows::derive(index, db, *segment))
 }
 
 fn timelines(db: &Connection) -> Result<Vec<u32>> {
@@ -52,19 +50,19 @@ fn timelines(db: &Connection) -> Result<Vec<u32>> {
 fn add_followers(
     db: &Connection,
     timelines: &[u32],
-    place: Place,
-    concerned: &mut BTreeSet<(TimelineId, u64)>,
+    segment: SegmentKey,
+    concerned: &mut BTreeSet<SegmentKey>,
 ) -> Result<()> {
     let sql = "SELECT middle FROM segment WHERE timeline = ?1 AND number = ?2 AND previous = ?3 AND joined = 1";
     let mut select = db.prepare_cached(sql)?;
-    let mut left = vec![place];
-    concerned.insert((place.timeline, place.number));
-    while let Some(place) = left.pop() {
+    let mut left = vec![segment];
+    concerned.insert(segment);
+    while let Some(segment) = left.pop() {
         for timeline in timelines {
-            let next = Place { timeline: TimelineId(*timeline), ..place.next() };
-            let mut found = select.query(params![timeline, int(next.number), place.timeline.0])?;
+            let next = SegmentKey { timeline: TimelineId(*timeline), ..segment.next() };
+            let mut found = select.query(params![timeline, int(next.number), segment.timeline.0])?;
             let Some(row) = found.next()? else { continue };
-            concerned.insert((next.timeline, next.number));
+            concerned.insert(next);
             if row.get(0)? {
                 left.push(next);
             }
@@ -74,13 +72,13 @@ fn add_followers(
 }
 
 /// Adds the segments that were pruned by what a segment mentions.
-fn add_pruned(db: &Connection, place: Place, concerned: &mut BTreeSet<(TimelineId, u64)>) -> Result<()> {
+fn add_pruned(db: &Connection, segment: SegmentKey, concerned: &mut BTreeSet<SegmentKey>) -> Result<()> {
     let sql = "SELECT number FROM segment WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND pruned = 1";
     let mut select = db.prepare_cached(sql)?;
-    let (timeline, at) = place.key();
-    let pruned = select.query_map(params![timeline, at, int(place.number + WINDOW)], |row| number(row, 0))?;
+    let (timeline, at) = segment.columns();
+    let pruned = select.query_map(params![timeline, at, int(segment.number + WINDOW)], |row| uint(row, 0))?;
     for number in pruned {
-        concerned.insert((place.timeline, number?));
+        concerned.insert(SegmentKey { number: number?, ..segment });
     }
     Ok(())
 }
@@ -92,7 +90,7 @@ fn sum_up(db: &Connection, timeline: TimelineId, block: u64) -> Result<()> {
     let mut select = db.prepare_cached(
         "SELECT max_time, fresh_from, ended_newest FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3",
     )?;
-    let first = Place { timeline, number: block * BLOCK };
+    let first = SegmentKey { timeline, number: block * BLOCK };
     let mut segments = select.query(params![timeline.0, int(first.number), int(first.number + BLOCK)])?;
     while let Some(row) = segments.next()? {
         let time = row.get::<_, Option<i64>>(0)?.map(Timestamp);

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use chrono::Utc;
 use rusqlite::{Result, params};
 
-use super::segment::number;
+use super::column::{int, uint};
 use super::update::{Scope, on_index};
-use super::{Archived, Index, int};
+use super::{Archived, Index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
 use crate::repo::ObjectError;
-use crate::storage::{LIST_PAGE, ListEntry, list_all};
+use crate::storage::{ListEntry, Pages, list_all};
 
 /// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
@@ -89,22 +89,17 @@ async fn list_folder(
     index: &Arc<Index>,
     cluster: &Cluster,
     folder: String,
-    mut after: Option<String>,
+    after: Option<String>,
     is_known: bool,
 ) -> anyhow::Result<bool> {
     let (whole, mut found) = (after.is_none(), Vec::new());
-    loop {
-        let page = cluster.repository.storage().list(&folder, after.as_deref()).await?;
-        let ended = page.len() < LIST_PAGE;
-        after = page.last().map(|entry| entry.name().to_string()).or(after);
+    let mut pages = Pages::new(folder.clone(), after);
+    while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
             let ListEntry::Object(meta) = entry else { continue };
             if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
                 found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
             }
-        }
-        if ended {
-            break;
         }
     }
     if whole && is_known && found.is_empty() {
@@ -112,7 +107,7 @@ async fn list_folder(
     }
     let others = on_index(index, move |index| {
         index.list(&found)?;
-        if let (Some(first), Some(listed)) = (found.first(), after) {
+        if let (Some(first), Some(listed)) = (found.first(), pages.last()) {
             index.note_folder(&folder, &listed, first.name, whole)?;
         }
         if whole { index.others(&found) } else { Ok(Vec::new()) }
@@ -183,7 +178,7 @@ impl Index {
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
             let (count, first, last) =
                 db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
-                    Ok((row.get::<_, i64>(0)? as u64, number(row, 1)?, number(row, 2)?))
+                    Ok((uint(row, 0)?, uint(row, 1)?, uint(row, 2)?))
                 })?;
             let gap = count != last - first + 1 || first != begin;
             let sql = "INSERT INTO folder VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
@@ -205,7 +200,7 @@ impl Index {
         let mut select =
             db.prepare_cached("SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3")?;
         let bounds = params![first.timeline.0, int(begin), int(begin + per_log)];
-        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, number(row, 0)?)))?;
+        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, uint(row, 0)?)))?;
         let known = known.collect::<Result<Vec<SegmentName>>>()?;
         Ok(known.into_iter().filter(|name| !names.contains(name)).collect())
     }

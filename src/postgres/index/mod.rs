@@ -3,13 +3,13 @@
 //!
 //! All calls block: they belong on a blocking thread.
 
+mod column;
 mod event;
 mod exact;
 #[cfg(test)]
 mod exact_tests;
 mod forget;
 mod listing;
-mod moments;
 mod name;
 mod prune;
 mod ranges;
@@ -26,6 +26,7 @@ mod tests;
 #[cfg(test)]
 mod trust_tests;
 pub mod update;
+mod wal_index;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -44,7 +45,7 @@ use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
 
 pub use event::FoundEvents;
-pub use name::{Held, Recording};
+pub use name::{RecordedName, Recording};
 pub use segment::Archived;
 pub use state::{Position, State, Unreadable};
 
@@ -220,13 +221,4 @@ fn identity(cluster: &Cluster) -> String {
     let marker = cluster.repository.marker();
     let size = description.segment_size.bytes();
     format!("{} {} {} {size}", marker.id, description.name, description.system_identifier)
-}
-
-/// A number of 64 bits as SQLite keeps it, and back: bit by bit, so nothing is lost; what exceeds 2^63 sorts wrongly.
-fn int(number: u64) -> i64 {
-    number as i64
-}
-
-fn uint(number: i64) -> u64 {
-    number as u64
 }

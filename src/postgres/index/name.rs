@@ -1,11 +1,12 @@
-//! Recorded names, and which of them held where. And timeline histories, which say what lies on one line.
+//! Recorded names, and which of them held where. And timeline histories, which say what lies on one path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Result, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Index, int, seam, uint};
+use super::Index;
+use super::column::{from_json, int, json, uint};
 use crate::postgres::catalog::Relation;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 use crate::postgres::wal::RelFileLocator;
@@ -13,7 +14,7 @@ use crate::postgres::wal::RelFileLocator;
 /// What a file or database is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Held {
+pub enum RecordedName {
     Database(String),
     Relation(Relation),
 }
@@ -24,35 +25,35 @@ pub struct Recording {
     pub timeline: TimelineId,
     /// Reached before the names were read.
     pub lsn: Lsn,
-    pub names: Vec<(RelFileLocator, Held)>,
+    pub names: Vec<(RelFileLocator, RecordedName)>,
 }
 
 /// A name, and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Recorded {
+pub(super) struct NameAt {
     timeline: TimelineId,
     lsn: Lsn,
-    held: Held,
+    name: RecordedName,
 }
 
-/// The name that held at a place on a line: the newest one found before it, else the first one after.
-pub(super) fn held_at<'a>(recorded: &'a [Recorded], line: &TimelineHistory, at: Lsn) -> Option<&'a Held> {
-    let on_line = |one: &&Recorded| line.timeline_at(one.lsn) == one.timeline;
-    let before = |one: &&Recorded| one.lsn <= at;
-    let newest = recorded.iter().filter(before).rfind(on_line);
-    // What another line calls it is better than nothing.
-    let any = || recorded.iter().find(on_line).or(recorded.iter().rfind(before)).or(recorded.first());
-    newest.or_else(any).map(|one| &one.held)
+/// The name that held at a place on the path that a history tells: the newest one found before it, else the first one after.
+pub(super) fn name_at<'a>(recorded: &'a [NameAt], history: &TimelineHistory, at: Lsn) -> Option<&'a RecordedName> {
+    let on_path = |one: &&NameAt| history.timeline_at(one.lsn) == one.timeline;
+    let before = |one: &&NameAt| one.lsn <= at;
+    let newest = recorded.iter().filter(before).rfind(on_path);
+    // What another path calls it is better than nothing.
+    let any = || recorded.iter().find(on_path).or(recorded.iter().rfind(before)).or(recorded.first());
+    newest.or_else(any).map(|one| &one.name)
 }
 
 /// All names that were recorded of a file, by LSN.
-pub(super) fn recorded(db: &Connection, file: RelFileLocator) -> Result<Vec<Recorded>> {
+pub(super) fn names_of(db: &Connection, file: RelFileLocator) -> Result<Vec<NameAt>> {
     let mut select = db.prepare_cached(
         "SELECT timeline, lsn, held FROM name WHERE database = ?1 AND tablespace = ?2 AND file = ?3 ORDER BY lsn, timeline",
     )?;
     let found = select.query_map(params![file.database, file.tablespace, file.number], |row| {
-        let held = seam::from_json(&row.get::<_, String>(2)?)?;
-        Ok(Recorded { timeline: TimelineId(row.get(0)?), lsn: Lsn(uint(row.get(1)?)), held })
+        let name = from_json(&row.get::<_, String>(2)?)?;
+        Ok(NameAt { timeline: TimelineId(row.get(0)?), lsn: Lsn(uint(row, 1)?), name })
     })?;
     found.collect()
 }
@@ -71,10 +72,10 @@ impl Index {
     pub fn add_names(&self, object: &str, recording: &Recording) -> anyhow::Result<()> {
         self.change(|db| {
             let mut put = db.prepare_cached("INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for (file, held) in &recording.names {
+            for (file, name) in &recording.names {
                 let (lsn, timeline) = (int(recording.lsn.0), recording.timeline.0);
                 let key = (file.database, file.tablespace, file.number);
-                put.execute(params![key.0, key.1, key.2, lsn, timeline, seam::json(held)?])?;
+                put.execute(params![key.0, key.1, key.2, lsn, timeline, json(name)?])?;
             }
             db.prepare_cached("INSERT OR IGNORE INTO recording VALUES (?1)")?.execute([object])?;
             Ok(())
@@ -84,14 +85,14 @@ impl Index {
     /// Leaves of a recording what differs from the names that would hold there without it.
     pub fn keep_new_names(&self, recording: &mut Recording) -> anyhow::Result<()> {
         let db = self.connection();
-        let line = histories(&db)?.remove(&recording.timeline);
-        let line = line.unwrap_or_else(|| TimelineHistory::root(recording.timeline));
+        let history = histories(&db)?.remove(&recording.timeline);
+        let history = history.unwrap_or_else(|| TimelineHistory::root(recording.timeline));
         let mut new = Vec::new();
-        for (file, held) in std::mem::take(&mut recording.names) {
-            let known = recorded(&db, file)?;
-            let before: Vec<Recorded> = known.into_iter().filter(|one| one.lsn <= recording.lsn).collect();
-            if held_at(&before, &line, recording.lsn) != Some(&held) {
-                new.push((file, held));
+        for (file, name) in std::mem::take(&mut recording.names) {
+            let known = names_of(&db, file)?;
+            let before: Vec<NameAt> = known.into_iter().filter(|one| one.lsn <= recording.lsn).collect();
+            if name_at(&before, &history, recording.lsn) != Some(&name) {
+                new.push((file, name));
             }
         }
         recording.names = new;
@@ -122,31 +123,31 @@ impl Index {
 mod tests {
     use super::*;
 
-    fn recorded(timeline: u32, lsn: u64, name: &str) -> Recorded {
-        Recorded { timeline: TimelineId(timeline), lsn: Lsn(lsn), held: Held::Database(name.into()) }
+    fn named(timeline: u32, lsn: u64, name: &str) -> NameAt {
+        NameAt { timeline: TimelineId(timeline), lsn: Lsn(lsn), name: RecordedName::Database(name.into()) }
     }
 
-    fn name_at(names: &[Recorded], line: &TimelineHistory, at: u64) -> Option<String> {
-        held_at(names, line, Lsn(at)).map(|held| match held {
-            Held::Database(name) => name.clone(),
-            Held::Relation(relation) => relation.qualified(),
+    fn shown_at(names: &[NameAt], history: &TimelineHistory, at: u64) -> Option<String> {
+        name_at(names, history, Lsn(at)).map(|name| match name {
+            RecordedName::Database(name) => name.clone(),
+            RecordedName::Relation(relation) => relation.qualified(),
         })
     }
 
     #[test]
     fn a_name_holds_from_where_it_was_found() {
-        let names = [recorded(1, 100, "old"), recorded(1, 200, "new")];
-        let line = TimelineHistory::root(TimelineId(1));
-        assert_eq!(name_at(&names, &line, 150).as_deref(), Some("old"));
-        assert_eq!(name_at(&names, &line, 200).as_deref(), Some("new"));
-        assert_eq!(name_at(&names, &line, 50).as_deref(), Some("old"), "found after");
-        assert_eq!(name_at(&[], &line, 50), None);
+        let names = [named(1, 100, "old"), named(1, 200, "new")];
+        let history = TimelineHistory::root(TimelineId(1));
+        assert_eq!(shown_at(&names, &history, 150).as_deref(), Some("old"));
+        assert_eq!(shown_at(&names, &history, 200).as_deref(), Some("new"));
+        assert_eq!(shown_at(&names, &history, 50).as_deref(), Some("old"), "found after");
+        assert_eq!(shown_at(&[], &history, 50), None);
     }
 
     #[test]
-    fn a_name_of_another_line_does_not_hold() {
-        let names = [recorded(1, 100, "both"), recorded(1, 200, "renamed on the old line")];
-        let line = TimelineHistory::parse(TimelineId(2), "1\t0/96\tpromoted\n").unwrap();
-        assert_eq!(name_at(&names, &line, 250).as_deref(), Some("both"));
+    fn a_name_of_another_path_does_not_hold() {
+        let names = [named(1, 100, "both"), named(1, 200, "renamed on the old path")];
+        let history = TimelineHistory::parse(TimelineId(2), "1\t0/96\tpromoted\n").unwrap();
+        assert_eq!(shown_at(&names, &history, 250).as_deref(), Some("both"));
     }
 }

@@ -7,17 +7,18 @@
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{PG_CLASS, Place, newer, number, widen_fresh};
-use super::{WINDOW, int};
+use super::WINDOW;
+use super::column::{int, uint};
+use super::segment::{PG_CLASS, SegmentKey, newer, widen_fresh};
 use crate::postgres::catalog::{FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::wal::Xid;
 
 /// The newest transaction that the segments of the window mention; `None` unless all of them are there.
-pub(super) fn window(db: &Connection, place: Place) -> Result<Option<Xid>> {
-    let Some(from) = place.number.checked_sub(WINDOW) else { return Ok(None) };
+pub(super) fn window(db: &Connection, segment: SegmentKey) -> Result<Option<Xid>> {
+    let Some(from) = segment.number.checked_sub(WINDOW) else { return Ok(None) };
     let sql = "SELECT newest FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND state = 1";
     let mut select = db.prepare_cached(sql)?;
-    let (timeline, before) = place.key();
+    let (timeline, before) = segment.columns();
     let rows = select.query_map(params![timeline, int(from), before], |row| row.get::<_, Option<Xid>>(0))?;
     let mentioned: Vec<Option<Xid>> = rows.collect::<Result<_>>()?;
     if (mentioned.len() as u64) < WINDOW {
@@ -27,16 +28,15 @@ pub(super) fn window(db: &Connection, place: Place) -> Result<Option<Xid>> {
 }
 
 /// Prunes the segments behind one whose window it made whole.
-pub(super) fn those_after(db: &Connection, place: Place) -> Result<()> {
+pub(super) fn those_after(db: &Connection, segment: SegmentKey) -> Result<()> {
     let sql = "SELECT number FROM segment \
                WHERE timeline = ?1 AND number > ?2 AND number <= ?3 AND state = 1 AND pruned = 0";
-    let (timeline, at) = place.key();
-    let last = int(place.number + WINDOW);
+    let (timeline, at) = segment.columns();
+    let last = int(segment.number + WINDOW);
     let mut select = db.prepare_cached(sql)?;
-    let later: Vec<u64> =
-        select.query_map(params![timeline, at, last], |row| number(row, 0))?.collect::<Result<_>>()?;
+    let later: Vec<u64> = select.query_map(params![timeline, at, last], |row| uint(row, 0))?.collect::<Result<_>>()?;
     for number in later {
-        let later = Place { number, ..place };
+        let later = SegmentKey { number, ..segment };
         if let Some(window) = window(db, later)? {
             prune(db, later, window)?;
         }
@@ -48,8 +48,8 @@ pub(super) fn those_after(db: &Connection, place: Place) -> Result<()> {
 const BEGAN_HERE: &str = "((xid - ?3) & 0xFFFFFFFF) BETWEEN 1 AND 0x7FFFFFFF";
 
 /// Removes what [`add_facts`](super::segment::add_facts) passes over when it knows the window.
-fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
-    let (timeline, number) = place.key();
+fn prune(db: &Connection, segment: SegmentKey, window: Xid) -> Result<()> {
+    let (timeline, number) = segment.columns();
     let rows = format!(
         "DELETE FROM rows WHERE timeline = ?1 AND number = ?2 AND commit_lsn IS NOT NULL AND updated + deleted < ?4 \
          AND file <> {PG_CLASS} AND {BEGAN_HERE} AND (file < {FIRST_NORMAL} \
@@ -62,6 +62,7 @@ fn prune(db: &Connection, place: Place, window: Xid) -> Result<()> {
     let gone = delete.query_map(params![timeline, number, window], |row| row.get::<_, Xid>(0))?;
     // The oldest is that closest to the window.
     let oldest = gone.collect::<Result<Vec<Xid>>>()?.into_iter().min_by_key(|xid| xid.wrapping_sub(window));
-    db.prepare_cached("UPDATE segment SET pruned = 1 WHERE timeline = ?1 AND number = ?2")?.execute(place.key())?;
-    widen_fresh(db, place, oldest.map(|oldest| (oldest, oldest)))
+    db.prepare_cached("UPDATE segment SET pruned = 1 WHERE timeline = ?1 AND number = ?2")?
+        .execute(segment.columns())?;
+    widen_fresh(db, segment, oldest.map(|oldest| (oldest, oldest)))
 }

@@ -1,11 +1,10 @@
 //! The archived segments as ranges. Blocks that are whole are taken as they are, so that a million segments cost a
 //! thousand rows.
 
-use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Result, params};
 
-use super::segment::number;
-use super::{BLOCK, Index, int, uint};
+use super::column::{int, stored_at, uint};
+use super::{BLOCK, Index};
 use crate::postgres::catalog::{WalRange, WalRanges};
 use crate::postgres::types::TimelineId;
 
@@ -31,8 +30,8 @@ impl Index {
         let mut select =
             db.prepare_cached("SELECT timeline, block, segments, bytes FROM block ORDER BY timeline, block")?;
         let blocks = select.query_map([], |row| {
-            let (timeline, begin) = (TimelineId(row.get(0)?), number(row, 1)? * BLOCK);
-            Ok(Block { timeline, begin, segments: number(row, 2)?, bytes: uint(row.get(3)?) })
+            let (timeline, begin) = (TimelineId(row.get(0)?), uint(row, 1)? * BLOCK);
+            Ok(Block { timeline, begin, segments: uint(row, 2)?, bytes: uint(row, 3)? })
         })?;
         for block in blocks {
             let block = block?;
@@ -47,8 +46,7 @@ impl Index {
     /// The range that a block is in which nothing is missing.
     fn whole(&self, db: &Connection, block: &Block) -> Result<WalRange> {
         let mut select = db.prepare_cached("SELECT stored_at FROM segment WHERE timeline = ?1 AND number = ?2")?;
-        let mut stored =
-            |number| select.query_row(params![block.timeline.0, int(number)], |row| stored_at(row.get(0)?));
+        let mut stored = |number| select.query_row(params![block.timeline.0, int(number)], |row| stored_at(row, 0));
         let last = block.begin + BLOCK - 1;
         let (first_stored, last_stored) = (stored(block.begin)?, stored(last)?);
         let (first, last) = (self.name(block.timeline, block.begin), self.name(block.timeline, last));
@@ -61,15 +59,11 @@ impl Index {
              ORDER BY number",
         )?;
         let bounds = params![block.timeline.0, int(block.begin), int(block.begin + BLOCK)];
-        let segments = select.query_map(bounds, |row| Ok((number(row, 0)?, row.get(1)?, stored_at(row.get(2)?)?)))?;
+        let segments = select.query_map(bounds, |row| Ok((uint(row, 0)?, uint(row, 1)?, stored_at(row, 2)?)))?;
         for segment in segments {
             let (number, bytes, stored) = segment?;
-            ranges.add(self.name(block.timeline, number), uint(bytes), stored);
+            ranges.add(self.name(block.timeline, number), bytes, stored);
         }
         Ok(())
     }
-}
-
-fn stored_at(micros: i64) -> Result<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, micros))
 }

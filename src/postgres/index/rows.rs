@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Result, params};
 
-use super::segment::{Place, number};
-use super::{Index, int, uint};
+use super::Index;
+use super::column::{file, int, uint};
+use super::segment::SegmentKey;
 use crate::postgres::catalog::{EventKind, FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{RelFileLocator, Xid};
@@ -29,36 +30,34 @@ pub(super) fn least_rows(left_out: u64, file: RelFileLocator) -> u64 {
 }
 
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
-pub(super) fn derive_all(index: &Index, db: &Connection, place: Place) -> Result<()> {
-    derive(index, db, place)?;
-    for (timeline, number) in later(index, db, place)? {
-        derive(index, db, Place { timeline, number })?;
-    }
-    Ok(())
+pub(super) fn derive_all(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
+    derive(index, db, segment)?;
+    later(index, db, segment)?.into_iter().try_for_each(|later| derive(index, db, later))
 }
 
 /// The segments in which transactions end that went through a segment.
-pub(super) fn later(index: &Index, db: &Connection, place: Place) -> Result<BTreeSet<(TimelineId, u64)>> {
-    let (timeline, number) = place.key();
-    let last = int(place.number + index.reach());
+pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Result<BTreeSet<SegmentKey>> {
+    let (timeline, number) = segment.columns();
+    let last = int(segment.number + index.reach());
     let mut select = db.prepare_cached(
         "SELECT DISTINCT e.timeline, e.number FROM rows AS r JOIN ended AS e ON e.xid = r.xid AND e.number > ?2 AND e.number <= ?3 \
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
-    let later = select
-        .query_map(params![timeline, number, last], |row| Ok((TimelineId(row.get(0)?), self::number(row, 1)?)))?;
+    let later = select.query_map(params![timeline, number, last], |row| {
+        Ok(SegmentKey { timeline: TimelineId(row.get(0)?), number: uint(row, 1)? })
+    })?;
     later.collect()
 }
 
 /// Makes the events of transactions that end in a segment.
-pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()> {
-    let (timeline, number) = place.key();
+pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
+    let (timeline, number) = segment.columns();
     db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
-        .execute(place.key())?;
+        .execute(segment.columns())?;
     let least = "SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2";
-    let left_out = db.prepare_cached(least)?.query_row(place.key(), |row| row.get::<_, i64>(0))?;
-    for sum in sums(index, db, place)? {
-        let least = least_rows(uint(left_out), sum.file);
+    let left_out = db.prepare_cached(least)?.query_row(segment.columns(), |row| uint(row, 0))?;
+    for sum in sums(index, db, segment)? {
+        let least = least_rows(left_out, sum.file);
         for (kind, rows) in [(EventKind::Delete, sum.deleted), (EventKind::Update, sum.updated)] {
             if rows == 0 || rows < least {
                 continue;
@@ -90,7 +89,7 @@ pub(super) fn derive(index: &Index, db: &Connection, place: Place) -> Result<()>
 /// Sums the rows of transactions that commit in a segment: those of the segment itself, and those that were left open
 /// in the segments before, which where a timeline begins are another's. The order of the joins is fixed: there are few
 /// transactions in a segment and many segments in a timeline, which SQLite does not know.
-fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
+fn sums(index: &Index, db: &Connection, segment: SegmentKey) -> Result<Vec<Sum>> {
     let mut select = db.prepare_cached(
         "SELECT e.top, e.lsn, e.time, r.tablespace, r.database, r.file, sum(r.updated), sum(r.deleted), \
              min(r.number) \
@@ -101,17 +100,17 @@ fn sums(index: &Index, db: &Connection, place: Place) -> Result<Vec<Sum>> {
          WHERE s.timeline = ?1 AND s.number = ?2 AND e.timeline = ?1 AND e.number = ?2 AND e.committed \
          GROUP BY e.top, e.lsn, r.tablespace, r.database, r.file",
     )?;
-    let (timeline, at) = place.key();
-    let first = int(place.number.saturating_sub(index.reach()));
+    let (timeline, at) = segment.columns();
+    let first = int(segment.number.saturating_sub(index.reach()));
     let sums = select.query_map(params![timeline, at, first], |row| {
         Ok(Sum {
             xid: row.get(0)?,
             lsn: row.get(1)?,
             time: row.get(2)?,
-            file: RelFileLocator { tablespace: row.get(3)?, database: row.get(4)?, number: row.get(5)? },
-            updated: uint(row.get(6)?),
-            deleted: uint(row.get(7)?),
-            from: number(row, 8)?,
+            file: file(row, 3)?,
+            updated: uint(row, 6)?,
+            deleted: uint(row, 7)?,
+            from: uint(row, 8)?,
         })
     })?;
     sums.collect()

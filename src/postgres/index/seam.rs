@@ -3,9 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::segment::{Place, add_commits, add_facts, widen_fresh};
-use super::{Archived, Index, int, rows};
-use crate::postgres::types::{Lsn, TimelineId};
+use super::column::{from_json, int, json};
+use super::segment::{SegmentKey, add_commits, add_facts, widen_fresh};
+use super::{Archived, Index, rows};
+use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{Event, Seam, Stop, Summary, Tail, What, join};
 
 /// What a summary's neighbours need of it.
@@ -23,40 +24,41 @@ pub(super) fn is_middle(summary: &Summary) -> bool {
 }
 
 /// Joins a new segment with its neighbours, as far as they are there.
-pub(super) fn add(index: &Index, db: &Connection, place: Place, summary: &Summary) -> Result<()> {
-    put_edge(db, place, summary)?;
-    let previous = summary.first_timeline.unwrap_or(place.timeline);
-    join_with(index, db, previous, place)?;
-    join_those_after(index, db, place)
+pub(super) fn add(index: &Index, db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+    put_edge(db, segment, summary)?;
+    let previous = summary.first_timeline.unwrap_or(segment.timeline);
+    join_with(index, db, previous, segment)?;
+    join_those_after(index, db, segment)
 }
 
 /// Puts the edge of a segment back, joins what waits for it, and drops it again. The middle of a record has to be joined
 /// with the one before again: what came through that one is gone.
-pub(super) fn lend(index: &Index, db: &Connection, place: Place, summary: &Summary) -> Result<()> {
-    put_edge(db, place, summary)?;
+pub(super) fn lend(index: &Index, db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+    put_edge(db, segment, summary)?;
     if is_middle(summary) {
-        db.prepare_cached("UPDATE segment SET joined = 0 WHERE timeline = ?1 AND number = ?2")?.execute(place.key())?;
-        return join_with(index, db, summary.first_timeline.unwrap_or(place.timeline), place);
+        db.prepare_cached("UPDATE segment SET joined = 0 WHERE timeline = ?1 AND number = ?2")?
+            .execute(segment.columns())?;
+        return join_with(index, db, summary.first_timeline.unwrap_or(segment.timeline), segment);
     }
-    join_those_after(index, db, place)
+    join_those_after(index, db, segment)
 }
 
-fn join_those_after(index: &Index, db: &Connection, place: Place) -> Result<()> {
+fn join_those_after(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
     let sql = "SELECT timeline FROM edge JOIN segment USING (timeline, number) \
                WHERE number = ?2 AND previous = ?1 AND joined = 0";
     let mut select = db.prepare_cached(sql)?;
-    let (timeline, next) = place.next().key();
+    let (timeline, next) = segment.next().columns();
     let later: Vec<u32> = select.query_map(params![timeline, next], |row| row.get(0))?.collect::<Result<_>>()?;
     for later in later {
-        join_with(index, db, place.timeline, Place { timeline: TimelineId(later), ..place.next() })?;
+        join_with(index, db, segment.timeline, SegmentKey { timeline: TimelineId(later), ..segment.next() })?;
     }
-    drop_joined(db, place)
+    drop_joined(db, segment)
 }
 
 /// Joins a segment with the one before it, which `previous` has, if both edges are there; then what that makes possible.
-fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place) -> Result<()> {
+fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: SegmentKey) -> Result<()> {
     let Some(before) = later.number.checked_sub(1) else { return Ok(()) };
-    let before = Place { timeline: previous, number: before };
+    let before = SegmentKey { timeline: previous, number: before };
     let (Some(earlier), Some(edge)) = (edge(db, before)?, edge(db, later)?) else { return Ok(()) };
     if is_middle(&earlier.summary) && !earlier.joined {
         return Ok(());
@@ -73,7 +75,7 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
         }
         Ok(Seam::GoesOn(tail)) => {
             note(db, later, None)?;
-            let (timeline, number) = later.key();
+            let (timeline, number) = later.columns();
             let sql = "UPDATE edge SET tail = ?3 WHERE timeline = ?1 AND number = ?2";
             db.prepare_cached(sql)?.execute(params![timeline, number, json(&tail)?])?;
             join_those_after(index, db, later)?;
@@ -90,16 +92,16 @@ fn join_with(index: &Index, db: &Connection, previous: TimelineId, later: Place)
 }
 
 /// Notes that a segment is joined with the one before it, or that the WAL breaks there.
-fn note(db: &Connection, place: Place, stop: Option<&Stop>) -> Result<()> {
-    let (timeline, number) = place.key();
+fn note(db: &Connection, segment: SegmentKey, stop: Option<&Stop>) -> Result<()> {
+    let (timeline, number) = segment.columns();
     let sql =
         "UPDATE segment SET joined = 1, seam_stop = ?3, ok = ok AND ?3 IS NULL WHERE timeline = ?1 AND number = ?2";
     db.prepare_cached(sql)?.execute(params![timeline, number, stop.map(|stop| int(stop.lsn.0))])?;
     Ok(())
 }
 
-fn put_edge(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
-    let (timeline, number) = place.key();
+fn put_edge(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+    let (timeline, number) = segment.columns();
     // All that `join` looks at.
     let edge = Summary {
         major: summary.major,
@@ -122,22 +124,22 @@ fn overwrites(event: &Event) -> bool {
     matches!(event.what, What::Overwritten { .. })
 }
 
-fn edge(db: &Connection, place: Place) -> Result<Option<Edge>> {
+fn edge(db: &Connection, segment: SegmentKey) -> Result<Option<Edge>> {
     let sql = "SELECT summary, tail, joined FROM edge JOIN segment USING (timeline, number) \
                WHERE timeline = ?1 AND number = ?2";
-    let row = db
-        .prepare_cached(sql)?
-        .query_row(place.key(), |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?)));
+    let row = db.prepare_cached(sql)?.query_row(segment.columns(), |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?))
+    });
     let Some((summary, tail, joined)) = row.optional()? else { return Ok(None) };
     let tail = tail.map(|tail| from_json(&tail)).transpose()?;
     Ok(Some(Edge { summary: from_json(&summary)?, tail, joined }))
 }
 
 /// Drops the edge of a segment that is joined on both sides on its own timeline.
-fn drop_joined(db: &Connection, place: Place) -> Result<()> {
+fn drop_joined(db: &Connection, segment: SegmentKey) -> Result<()> {
     let sql = "DELETE FROM edge WHERE timeline = ?1 AND number = ?2 AND 2 = (SELECT count(*) FROM segment \
                WHERE timeline = ?1 AND number IN (?2, ?2 + 1) AND joined = 1 AND (number = ?2 OR previous = ?1))";
-    db.prepare_cached(sql)?.execute(place.key())?;
+    db.prepare_cached(sql)?.execute(segment.columns())?;
     Ok(())
 }
 
@@ -154,19 +156,4 @@ impl Index {
         )?;
         Ok(select.query_map([], |row| self.archived(row))?.collect::<Result<_>>()?)
     }
-}
-
-/// A position that SQLite may not have.
-pub(super) fn lsn(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Lsn>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(|lsn| Lsn(super::uint(lsn))))
-}
-
-pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-}
-
-/// Reads what [`json`] wrote.
-pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    let kind = rusqlite::types::Type::Text;
-    serde_json::from_str(text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, kind, error.into()))
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
+use super::column::{int, json, stored_at, uint};
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, forget, int, prune, rows, seam, uint};
+use super::{BLOCK, Index, forget, prune, rows, seam};
 use crate::postgres::catalog::EventKind;
 use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
@@ -26,16 +27,16 @@ const SPAN: Xid = 1 << 30;
 /// `pg_class` of every database, until it is rewritten: how many rows were deleted there tells a DROP.
 pub(super) const PG_CLASS: u32 = 1259;
 
-/// A segment that is being put in.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+/// Which segment a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SegmentKey {
     pub timeline: TimelineId,
     pub number: u64,
 }
 
-impl Place {
+impl SegmentKey {
     /// Both as SQLite keeps them.
-    pub fn key(self) -> (u32, i64) {
+    pub fn columns(self) -> (u32, i64) {
         (self.timeline.0, int(self.number))
     }
 
@@ -69,8 +70,8 @@ impl Index {
         )?;
         let mut replaced = Vec::new();
         for Archived { name, bytes, stored_at } in segments {
-            let place = self.place(*name);
-            let ((timeline, number), block) = (place.key(), int(place.number / BLOCK));
+            let segment = self.key(*name);
+            let ((timeline, number), block) = (segment.columns(), int(segment.number / BLOCK));
             let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros(), listed];
             let key = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
             let found = known.query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
@@ -84,7 +85,7 @@ impl Index {
                 update.execute(row)?;
                 count.execute(params![timeline, block, 0, int(*bytes) - before])?;
                 if !same && state != 0 {
-                    replaced.push(place);
+                    replaced.push(segment);
                 }
             }
         }
@@ -97,7 +98,7 @@ impl Index {
         self.change(|db| {
             for (read, summary) in segments {
                 if self.is_still(db, read)? {
-                    self.add(db, self.place(read.name), summary)?;
+                    self.add(db, self.key(read.name), summary)?;
                 }
             }
             Ok(())
@@ -108,13 +109,13 @@ impl Index {
     pub fn observe(&self, segment: Archived, summary: &Summary) -> anyhow::Result<()> {
         self.change(|db| {
             self.note(db, &[segment], false)?;
-            Ok(self.add(db, self.place(segment.name), summary)?)
+            Ok(self.add(db, self.key(segment.name), summary)?)
         })
     }
 
     /// Notes that what a segment holds cannot be read, unless it was replaced since.
     pub fn give_up(&self, read: &Archived, why: &str) -> anyhow::Result<()> {
-        let (timeline, number) = self.place(read.name).key();
+        let (timeline, number) = self.key(read.name).columns();
         self.change(|db| {
             if self.is_still(db, read)? {
                 let sql = "UPDATE segment SET state = 2, why = ?3 WHERE timeline = ?1 AND number = ?2 AND state <> 1";
@@ -126,11 +127,11 @@ impl Index {
 
     /// Lends the edge of a segment that is joined already, for one that follows it on another timeline.
     pub(super) fn lend(&self, read: &Archived, summary: &Summary) -> anyhow::Result<()> {
-        let place = self.place(read.name);
+        let segment = self.key(read.name);
         self.change(|db| {
             let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND state = 1";
-            if self.is_still(db, read)? && db.prepare_cached(sql)?.exists(place.key())? {
-                seam::lend(self, db, place, summary)?;
+            if self.is_still(db, read)? && db.prepare_cached(sql)?.exists(segment.columns())? {
+                seam::lend(self, db, segment, summary)?;
             }
             Ok(())
         })
@@ -138,7 +139,7 @@ impl Index {
 
     /// Whether a segment's object is the one that was read: another may have been listed meanwhile.
     fn is_still(&self, db: &Connection, read: &Archived) -> Result<bool> {
-        let (timeline, number) = self.place(read.name).key();
+        let (timeline, number) = self.key(read.name).columns();
         let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND bytes = ?3 AND stored_at = ?4";
         let key = params![timeline, number, int(read.bytes), read.stored_at.timestamp_micros()];
         db.prepare_cached(sql)?.exists(key)
@@ -146,36 +147,40 @@ impl Index {
 
     /// A segment from a row of its timeline, number, bytes and time.
     pub(super) fn archived(&self, row: &rusqlite::Row<'_>) -> Result<Archived> {
-        let (name, stored_at) = (self.name(TimelineId(row.get(0)?), number(row, 1)?), row.get(3)?);
-        let stored_at =
-            DateTime::from_timestamp_micros(stored_at).ok_or(rusqlite::Error::IntegralValueOutOfRange(3, stored_at))?;
-        Ok(Archived { name, bytes: uint(row.get(2)?), stored_at })
+        let name = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
+        Ok(Archived { name, bytes: uint(row, 2)?, stored_at: stored_at(row, 3)? })
     }
 
-    fn place(&self, name: SegmentName) -> Place {
-        Place { timeline: name.timeline, number: name.number(self.size) }
+    fn key(&self, name: SegmentName) -> SegmentKey {
+        SegmentKey { timeline: name.timeline, number: name.number(self.size) }
     }
 
-    fn add(&self, db: &Connection, place: Place, summary: &Summary) -> Result<()> {
+    fn add(&self, db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
         let sql = "SELECT state FROM segment WHERE timeline = ?1 AND number = ?2";
-        let state: Option<i64> = db.prepare_cached(sql)?.query_row(place.key(), |row| row.get(0)).optional()?;
+        let state: Option<i64> = db.prepare_cached(sql)?.query_row(segment.columns(), |row| row.get(0)).optional()?;
         if state.is_none_or(|state| state == 1) {
             return Ok(());
         }
-        let window = prune::window(db, place)?;
-        let fresh = add_facts(db, place, summary, window, false)?;
-        add_row(db, place, summary, window.is_some(), fresh)?;
-        add_commits(db, place, summary)?;
-        seam::add(self, db, place, summary)?;
-        prune::those_after(db, place)?;
-        rows::derive_all(self, db, place)
+        let window = prune::window(db, segment)?;
+        let fresh = add_facts(db, segment, summary, window, false)?;
+        add_row(db, segment, summary, window.is_some(), fresh)?;
+        add_commits(db, segment, summary)?;
+        seam::add(self, db, segment, summary)?;
+        prune::those_after(db, segment)?;
+        rows::derive_all(self, db, segment)
     }
 }
 
 /// The row of a segment, but for what [`add_commits`] adds.
-fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh: Option<(Xid, Xid)>) -> Result<()> {
-    let (timeline, number) = place.key();
-    let previous = summary.first_timeline.unwrap_or(place.timeline);
+fn add_row(
+    db: &Connection,
+    segment: SegmentKey,
+    summary: &Summary,
+    pruned: bool,
+    fresh: Option<(Xid, Xid)>,
+) -> Result<()> {
+    let (timeline, number) = segment.columns();
+    let previous = summary.first_timeline.unwrap_or(segment.timeline);
     let mut update = db.prepare_cached(
         "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, stop = ?5, middle = ?6, \
          newest = ?7, fresh_from = ?8, ended_newest = ?9, pruned = ?10, rows_left_out = ?11, \
@@ -197,18 +202,18 @@ fn add_row(db: &Connection, place: Place, summary: &Summary, pruned: bool, fresh
         int(summary.created_left_out),
         int(summary.events_left_out.restore_points),
     ])?;
-    add_to_block(db, place, None, fresh)
+    add_to_block(db, segment, None, fresh)
 }
 
 /// Events other than restore points that a summary does not tell, at least: a commit whose lists are cut has more.
 fn events_left_out(summary: &Summary) -> u64 {
-    let cut = summary.events.iter().filter(|event| matches!(event.what, What::Dropped { cut: true, .. }));
+    let cut = summary.events.iter().filter(|event| matches!(event.what, What::FilesRemoved { cut: true, .. }));
     summary.events_left_out.removals + summary.events_left_out.cluster + cut.count() as u64
 }
 
 /// Adds commits, aborts and their times to a segment; first its own, then what crosses into it.
-pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
-    let (timeline, number) = place.key();
+pub(super) fn add_commits(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+    let (timeline, number) = segment.columns();
     let mut update = db.prepare_cached(
         "UPDATE segment SET commits = commits + ?3, max_time = max(coalesce(max_time, ?4), ?4), \
          min_time = min(coalesce(min_time, ?5), ?5) WHERE timeline = ?1 AND number = ?2",
@@ -216,7 +221,7 @@ pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> R
     let (earliest, latest) = (summary.ends.min_time.map(|time| time.0), summary.ends.max_time.map(|time| time.0));
     if summary.ends.count > 0 {
         update.execute(params![timeline, number, int(summary.commits.count), latest, earliest])?;
-        add_to_block(db, place, summary.ends.max_time, None)?;
+        add_to_block(db, segment, summary.ends.max_time, None)?;
     }
     let set = |column: &str, commit: Option<Commit>, when: &str| -> Result<()> {
         let Some(Commit { lsn, xid, time }) = commit else { return Ok(()) };
@@ -232,30 +237,30 @@ pub(super) fn add_commits(db: &Connection, place: Place, summary: &Summary) -> R
 }
 
 /// Widens the range of transactions that may have ended in a segment without being named there.
-pub(super) fn widen_fresh(db: &Connection, place: Place, fresh: Option<(Xid, Xid)>) -> Result<()> {
+pub(super) fn widen_fresh(db: &Connection, segment: SegmentKey, fresh: Option<(Xid, Xid)>) -> Result<()> {
     let Some((from, to)) = fresh else { return Ok(()) };
-    let (timeline, number) = place.key();
+    let (timeline, number) = segment.columns();
     let sql = "SELECT fresh_from, ended_newest FROM segment WHERE timeline = ?1 AND number = ?2";
     let kept: (Option<Xid>, Option<Xid>) =
-        db.prepare_cached(sql)?.query_row(place.key(), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        db.prepare_cached(sql)?.query_row(segment.columns(), |row| Ok((row.get(0)?, row.get(1)?)))?;
     let fresh = (kept.0.map_or(from, |kept| older(kept, from)), kept.1.map_or(to, |kept| newer(kept, to)));
     let sql = "UPDATE segment SET fresh_from = ?3, ended_newest = ?4 WHERE timeline = ?1 AND number = ?2";
     db.prepare_cached(sql)?.execute(params![timeline, number, fresh.0, fresh.1])?;
-    add_to_block(db, place, None, Some(fresh))
+    add_to_block(db, segment, None, Some(fresh))
 }
 
 /// Widens what the block of a segment holds.
 pub(super) fn add_to_block(
     db: &Connection,
-    place: Place,
+    segment: SegmentKey,
     time: Option<Timestamp>,
     fresh: Option<(Xid, Xid)>,
 ) -> Result<()> {
     if time.is_none() && fresh.is_none() {
         return Ok(());
     }
-    let block = int(place.number / BLOCK);
-    let key = (place.timeline.0, block);
+    let block = int(segment.number / BLOCK);
+    let key = (segment.timeline.0, block);
     let sql = "SELECT max_time, fresh_from, fresh_to FROM block WHERE timeline = ?1 AND block = ?2";
     let read = |row: &rusqlite::Row<'_>| {
         let fresh: (Option<Xid>, Option<Xid>) = (row.get(1)?, row.get(2)?);
@@ -278,7 +283,7 @@ pub(super) fn add_to_block(
 /// before mention, without what began after it and is of no interest. Gives the numbers of those transactions.
 pub(super) fn add_facts(
     db: &Connection,
-    place: Place,
+    segment: SegmentKey,
     summary: &Summary,
     window: Option<Xid>,
     crossing: bool,
@@ -286,7 +291,7 @@ pub(super) fn add_facts(
     let began_here = |xid: Xid| window.is_some_and(|window| is_newer(xid, window));
     let mut wanted = BTreeSet::new();
     for created in &summary.created {
-        add_created(db, place, created)?;
+        add_created(db, segment, created)?;
     }
     for of in &summary.rows.largest {
         let least = rows::least_rows(summary.rows.left_out, of.file);
@@ -294,19 +299,19 @@ pub(super) fn add_facts(
         if of.counts.changed() == 0 || of.commit.is_some() && !interesting && began_here(of.xid) {
             continue;
         }
-        add_rows(db, place, of)?;
+        add_rows(db, segment, of)?;
         if let (Some((lsn, time)), true) = (of.commit, interesting) {
             let ended = Ended { xid: of.xid, top: of.xid, lsn, time, committed: true };
-            add_ended(db, place, &ended, true)?;
+            add_ended(db, segment, &ended, true)?;
             wanted.insert(of.xid);
         }
     }
     for event in &summary.events {
         wanted.insert(event.xid);
-        if let What::Dropped { time, subxids, .. } = &event.what {
+        if let What::FilesRemoved { time, subxids, .. } = &event.what {
             for xid in std::iter::once(&event.xid).chain(subxids) {
                 let ended = Ended { xid: *xid, top: event.xid, lsn: event.lsn, time: *time, committed: true };
-                add_ended(db, place, &ended, true)?;
+                add_ended(db, segment, &ended, true)?;
             }
         }
     }
@@ -315,25 +320,25 @@ pub(super) fn add_facts(
         match !crossing && !wanted.contains(&ended.xid) && began_here(ended.xid) {
             // They ascend.
             true => passed_over = passed_over.or(Some(ended.xid)),
-            false => add_ended(db, place, ended, crossing || wanted.contains(&ended.xid))?,
+            false => add_ended(db, segment, ended, crossing || wanted.contains(&ended.xid))?,
         }
     }
-    add_events(db, place, summary)?;
+    add_events(db, segment, summary)?;
     let not_listed = summary.oldest_ended.last().filter(|_| summary.ended_left_out > 0 || summary.ends.cut);
     let from = passed_over.or(not_listed.map(|last| last.xid.wrapping_add(1)));
     Ok(from.zip(newest_ended(summary)))
 }
 
-fn add_created(db: &Connection, place: Place, created: &Created) -> Result<()> {
-    let (timeline, number) = place.key();
+fn add_created(db: &Connection, segment: SegmentKey, created: &Created) -> Result<()> {
+    let (timeline, number) = segment.columns();
     let Created { xid, file, filled, pages } = *created;
     let mut put = db.prepare_cached("INSERT OR REPLACE INTO created VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     put.execute(params![timeline, number, xid, file.tablespace, file.database, file.number, filled, pages])?;
     Ok(())
 }
 
-fn add_rows(db: &Connection, place: Place, of: &RowsOf) -> Result<()> {
-    let (timeline, number) = place.key();
+fn add_rows(db: &Connection, segment: SegmentKey, of: &RowsOf) -> Result<()> {
+    let (timeline, number) = segment.columns();
     // What crosses into the segment comes after what is in it.
     let mut put = db.prepare_cached(
         "INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO UPDATE SET \
@@ -353,8 +358,8 @@ fn add_rows(db: &Connection, place: Place, of: &RowsOf) -> Result<()> {
     Ok(())
 }
 
-fn add_ended(db: &Connection, place: Place, ended: &Ended, kept: bool) -> Result<()> {
-    let (timeline, number) = place.key();
+fn add_ended(db: &Connection, segment: SegmentKey, ended: &Ended, kept: bool) -> Result<()> {
+    let (timeline, number) = segment.columns();
     let mut put = db.prepare_cached(
         "INSERT INTO ended VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
          ON CONFLICT DO UPDATE SET kept = max(kept, excluded.kept)",
@@ -365,8 +370,8 @@ fn add_ended(db: &Connection, place: Place, ended: &Ended, kept: bool) -> Result
 }
 
 /// The events that records are by themselves.
-fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
-    let (timeline, number) = place.key();
+fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+    let (timeline, number) = segment.columns();
     // Of records without a time.
     let about = summary.ends.max_time.unwrap_or(Timestamp(0));
     let mut put = db.prepare_cached(
@@ -387,11 +392,11 @@ fn add_events(db: &Connection, place: Place, summary: &Summary) -> Result<()> {
                 (time, label) = (*made, Some(name));
                 EventKind::RestorePoint
             }
-            What::Dropped { time: ended, files, relations, cut, .. } => {
+            What::FilesRemoved { time: ended, files, relations, cut, .. } => {
                 (time, commit_lsn) = (*ended, Some(event.lsn));
                 let (files, relations) = (files.clone(), relations.clone());
                 let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };
-                detail = Some(seam::json(&removed)?);
+                detail = Some(json(&removed)?);
                 EventKind::Drop
             }
             What::DatabaseDropped { database: oid } => {
@@ -452,9 +457,4 @@ pub(super) fn newer(a: Xid, b: Xid) -> Xid {
 
 fn older(a: Xid, b: Xid) -> Xid {
     if is_newer(a, b) { b } else { a }
-}
-
-/// A segment's number, from SQLite.
-pub(super) fn number(row: &rusqlite::Row<'_>, column: usize) -> Result<u64> {
-    Ok(uint(row.get(column)?))
 }

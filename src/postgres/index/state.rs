@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde::{Deserialize, Serialize};
 
-use super::segment::number;
-use super::{Archived, Index, int};
+use super::column::{int, uint};
+use super::{Archived, Index};
 use crate::postgres::types::{SegmentName, TimelineId};
 
 /// How far the index is.
@@ -45,7 +45,7 @@ impl Index {
         let db = self.connection();
         let mut state = State::default();
         let mut select = db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
-        let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
+        let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), uint(row, 1)?)))?;
         for timeline in timelines {
             let (timeline, segments) = timeline?;
             state.segments += segments;
@@ -55,12 +55,12 @@ impl Index {
             }
         }
         let sql = "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
-        let counts = db.prepare_cached(sql)?.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-        (state.not_indexed, state.unreadable) = (counts.0 as u64, counts.1 as u64);
+        (state.not_indexed, state.unreadable) =
+            db.prepare_cached(sql)?.query_row([], |row| Ok((uint(row, 0)?, uint(row, 1)?)))?;
         let sql =
             "SELECT timeline, number, why FROM segment WHERE ok = 0 AND state = 2 ORDER BY timeline, number LIMIT 1";
         let first = db.prepare_cached(sql)?.query_row([], |row| {
-            let segment = self.name(TimelineId(row.get(0)?), number(row, 1)?);
+            let segment = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
             Ok(Unreadable { segment, why: row.get(2)? })
         });
         state.first_unreadable = first.optional()?;
@@ -82,10 +82,10 @@ impl Index {
     /// How many segments are listed and not indexed.
     pub(super) fn count_not_indexed(&self) -> anyhow::Result<u64> {
         let sql = "SELECT count(*) FROM segment WHERE state = 0";
-        Ok(self.connection().prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
+        Ok(self.connection().prepare_cached(sql)?.query_row([], |row| uint(row, 0))?)
     }
 
-    /// Segments that were listed once and are not there any more are forgotten, with all that they held.
+    /// Forgets everything: segments that were listed once are not there any more, and others got something from them.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
             for table in [
@@ -148,5 +148,5 @@ fn last(db: &Connection, timeline: TimelineId, indexed: i64) -> Result<Option<u6
     let sql = "SELECT number FROM segment WHERE timeline = ?1 AND (?2 = 0 OR state = 1) ORDER BY number DESC LIMIT 1";
     let mut select = db.prepare_cached(sql)?;
     let mut rows = select.query(params![timeline.0, indexed])?;
-    rows.next()?.map(|row| number(row, 0)).transpose()
+    rows.next()?.map(|row| uint(row, 0)).transpose()
 }

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::update::{Scope, complete, decode, list, update};
 use super::*;
-use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Moments, Point, Relation, Told, Unknown, WalRanges};
+use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{Commit, RelFileLocator, Summary, Timestamp};
 
@@ -319,10 +319,10 @@ async fn events_carry_the_names_that_held_then() {
     let file = |number| RelFileLocator { tablespace: 1663, database: 5, number };
     let relation = |name: &str| {
         let (schema, name) = ("public".to_string(), name.to_string());
-        Held::Relation(Relation { oid: 20000, relkind: 'r', schema, name, table: None })
+        RecordedName::Relation(Relation { oid: 20000, relkind: 'r', schema, name, table: None })
     };
     let half = Lsn((FIRST + 10) * SIZE);
-    let database = (RelFileLocator { tablespace: 0, database: 5, number: 0 }, Held::Database("shop".into()));
+    let database = (RelFileLocator { tablespace: 0, database: 5, number: 0 }, RecordedName::Database("shop".into()));
     let mut first =
         Recording { timeline: TIMELINE, lsn: Lsn(0), names: vec![(file(20000), relation("orders")), database] };
     index.keep_new_names(&mut first).unwrap();

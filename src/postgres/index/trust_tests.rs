@@ -10,7 +10,7 @@ use super::tests::{TIMELINE, archived, assert_same, indexed, seed, summaries};
 use super::update::{Scope, complete, decode, list, read_headers, update};
 use super::*;
 use crate::postgres::archive::testing::{SEGMENT, cluster_in};
-use crate::postgres::catalog::{Moments, Told, Unknown, load};
+use crate::postgres::catalog::{Told, Unknown, WalIndex, load};
 use crate::postgres::types::{Lsn, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Ended, Ends, Summary, Timestamp, rmgr};
@@ -76,7 +76,7 @@ async fn the_first_absent_segment_is_found_over_blocks() {
             let from = random.below(last);
             let until = from + random.below(last + 10 - from);
             let expected = (from..until).find(|number| absent.contains(number) || *number >= last);
-            assert_eq!(moments::first_absent(&index.connection(), TIMELINE, from..until).unwrap(), expected);
+            assert_eq!(wal_index::first_absent(&index.connection(), TIMELINE, from..until).unwrap(), expected);
         }
     }
 }
@@ -86,9 +86,14 @@ async fn lookups_go_through_keys() {
     let (cluster, _) = cluster().await;
     let index = Index::temporary(&cluster).unwrap();
     let db = index.connection();
-    let within = [moments::FIRST_COMMIT, moments::LAST_COMMIT, moments::NAMED_POINTS];
-    let stretch =
-        [moments::TROUBLE, moments::LISTED, moments::FULL_BLOCKS, moments::BLOCKS_MAYBE_ENDING, moments::MAYBE_ENDING];
+    let within = [wal_index::FIRST_COMMIT, wal_index::LAST_COMMIT, wal_index::NAMED_POINTS];
+    let stretch = [
+        wal_index::TROUBLE,
+        wal_index::LISTED,
+        wal_index::FULL_BLOCKS,
+        wal_index::BLOCKS_MAYBE_ENDING,
+        wal_index::MAYBE_ENDING,
+    ];
     for sql in within.into_iter().chain(stretch) {
         let mut select = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let bounds = rusqlite::params_from_iter(1..=select.parameter_count() as i64);

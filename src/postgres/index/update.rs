@@ -13,7 +13,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
-use crate::storage::{Key, LIST_PAGE, ListEntry, StorageError};
+use crate::storage::{Key, ListEntry, Pages, StorageError};
 
 /// Headers and other small objects read at once.
 const PARALLEL_READS: usize = 16;
@@ -231,14 +231,12 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
 /// Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.recordings()).await?;
-    let mut after = match scope {
+    let after = match scope {
         Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),
         Scope::All => None,
     };
-    loop {
-        let page = cluster.repository.storage().list(&cluster.layout.names_folder(), after.as_deref()).await?;
-        let ended = page.len() < LIST_PAGE;
-        after = page.last().map(|entry| entry.name().to_string());
+    let mut pages = Pages::new(cluster.layout.names_folder(), after);
+    while let Some(page) = pages.next(cluster.repository.storage()).await? {
         let new = page.into_iter().filter_map(|entry| match entry {
             ListEntry::Object(meta) if !known.contains(meta.key.as_str()) => Some(meta.key),
             _ => None,
@@ -255,8 +253,6 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
                 Err(error) => tracing::info!("names are passed over: {}", one_line(&error)),
             }
         }
-        if ended {
-            return Ok(());
-        }
     }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::error::{Hint, find};
 use crate::postgres::catalog::Relation;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::{Held, Recording};
+use crate::postgres::index::{RecordedName, Recording};
 use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet, ServerError};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::RelFileLocator;
@@ -59,7 +59,7 @@ pub async fn read_databases(cluster: &Cluster, resolve: Resolve<'_>) -> Result<D
     for row in 0..found.rows.len() {
         let (oid, name) = (found.parse(row, "oid")?, lossy(&found, row, "datname")?);
         let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
-        databases.recording.names.push((key, Held::Database(name.clone())));
+        databases.recording.names.push((key, RecordedName::Database(name.clone())));
         if found.text(row, "datallowconn")? == Some("t") {
             databases.open.push(name);
         }
@@ -68,7 +68,7 @@ pub async fn read_databases(cluster: &Cluster, resolve: Resolve<'_>) -> Result<D
 }
 
 /// The names of a database's relations; none of one that cannot be asked, which is told in the log.
-pub async fn read_relations(resolve: Resolve<'_>, database: &str) -> Result<Vec<(RelFileLocator, Held)>> {
+pub async fn read_relations(resolve: Resolve<'_>, database: &str) -> Result<Vec<(RelFileLocator, RecordedName)>> {
     match read_database(resolve()?, database).await {
         Ok(relations) => Ok(relations),
         // Dropped meanwhile.
@@ -98,7 +98,7 @@ pub fn check_identity(cluster: &Cluster, server: &ResultSet, address: &str) -> R
         .hint("`postgresql.dsn` must lead to the server that archives under this `cluster.name`")
 }
 
-async fn read_database(mut info: ConnInfo, database: &str) -> Result<Vec<(RelFileLocator, Held)>> {
+async fn read_database(mut info: ConnInfo, database: &str) -> Result<Vec<(RelFileLocator, RecordedName)>> {
     info.database = database.to_string();
     let mut sql = Connection::connect(&info, Mode::Sql).await?;
     let relations = ask(&mut sql, RELATIONS).await?;
@@ -106,7 +106,7 @@ async fn read_database(mut info: ConnInfo, database: &str) -> Result<Vec<(RelFil
     (0..relations.rows.len()).map(|row| relation(&relations, row)).collect()
 }
 
-fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, Held)> {
+fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, RecordedName)> {
     let key = RelFileLocator {
         tablespace: found.parse(row, "tablespace")?,
         database: found.parse(row, "database")?,
@@ -120,7 +120,7 @@ fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, Held)> {
         name: lossy(found, row, "relname")?,
         table,
     };
-    Ok((key, Held::Relation(relation)))
+    Ok((key, RecordedName::Relation(relation)))
 }
 
 /// Names in a database with the encoding SQL_ASCII may be anything.

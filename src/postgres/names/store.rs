@@ -11,7 +11,7 @@ use super::read::{Databases, Resolve, read_databases, read_relations};
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, read_names};
-use crate::postgres::index::{Held, Index, Recording};
+use crate::postgres::index::{Index, RecordedName, Recording};
 use crate::postgres::layout::NamesId;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
 use crate::postgres::wal::RelFileLocator;
@@ -41,7 +41,7 @@ pub struct NamesDescription {
 struct Line {
     file: RelFileLocator,
     #[serde(flatten)]
-    held: Held,
+    name: RecordedName,
 }
 
 /// Reads the server's names, database by database, and stores those that the index, which must be up to date, does not
@@ -99,8 +99,8 @@ async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> 
         recorded_at: now,
     };
     let mut body = Vec::new();
-    for (file, held) in &recording.names {
-        serde_json::to_writer(&mut body, &Line { file: *file, held: held.clone() })?;
+    for (file, name) in &recording.names {
+        serde_json::to_writer(&mut body, &Line { file: *file, name: name.clone() })?;
         body.push(b'\n');
     }
     let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
@@ -124,7 +124,7 @@ pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recordi
         about.system_identifier
     );
     let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let names = lines.map(|line| serde_json::from_slice(line).map(|Line { file, held }| (file, held)));
+    let names = lines.map(|line| serde_json::from_slice(line).map(|Line { file, name }| (file, name)));
     let names = names.collect::<Result<Vec<_>, _>>().with_context(wrong)?;
     Ok(Some(Recording { timeline: about.timeline, lsn: about.lsn, names }))
 }

@@ -13,7 +13,7 @@ use crate::codec::{FrameCompressor, Sha256Digest};
 use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
-    Answers, BackupDescription, Facts, Known, Look, NoIndex, Question, RecoveryPlan, Request, Seen,
+    Answers, BackupDescription, Facts, Look, NoIndex, PlanInput, Question, RecoveryPlan, Request, Seen,
     TablespaceDescription, Target, WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
@@ -155,7 +155,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
     let begin = segment.start(description.segment_size);
     let mut answers = Answers::default();
     answers.add(Question { segment, begin, from: description.stop_lsn, look: Look::Record }, Seen::default());
-    let known = Known { facts: &facts, moments: &NoIndex, answers: &answers };
+    let known = PlanInput { facts: &facts, index: &NoIndex, answers: &answers };
     plan(&known, &Request::new(Target::Immediate)).unwrap()
 }
 

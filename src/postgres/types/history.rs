@@ -17,7 +17,7 @@ pub struct TimelineHistory {
 }
 
 impl TimelineHistory {
-    /// Timeline 1, which has no history file, or any timeline taken as the first of its line.
+    /// Timeline 1, which has no history file, or any timeline taken as the first of its path.
     pub fn root(timeline: TimelineId) -> Self {
         Self { timeline, ancestors: Vec::new() }
     }
@@ -45,7 +45,7 @@ impl TimelineHistory {
         Ok(Self { timeline, ancestors })
     }
 
-    /// Where the line leaves `timeline`: `None` when it is not on the line; `Some(None)` for the newest itself.
+    /// Where the path leaves `timeline`: `None` when it is not on the path; `Some(None)` for the newest itself.
     pub fn end_of(&self, timeline: TimelineId) -> Option<Option<Lsn>> {
         if timeline == self.timeline {
             return Some(None);
@@ -53,18 +53,18 @@ impl TimelineHistory {
         self.ancestors.iter().find(|entry| entry.timeline == timeline).map(|entry| Some(entry.switch_lsn))
     }
 
-    /// Where the line enters `timeline`: 0/0 for the oldest; `None` when it is not on the line.
+    /// Where the path enters `timeline`: 0/0 for the oldest; `None` when it is not on the path.
     pub fn begin_of(&self, timeline: TimelineId) -> Option<Lsn> {
         let place = self.path().position(|each| each == timeline)?;
         Some(if place == 0 { Lsn(0) } else { self.ancestors[place - 1].switch_lsn })
     }
 
-    /// The timeline that the byte at `lsn` belongs to on this line.
+    /// The timeline that the byte at `lsn` belongs to on this path.
     pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
         self.ancestors.iter().find(|entry| lsn < entry.switch_lsn).map_or(self.timeline, |entry| entry.timeline)
     }
 
-    /// All timelines of the line, oldest first.
+    /// All timelines of the path, oldest first.
     pub fn path(&self) -> impl Iterator<Item = TimelineId> + '_ {
         self.ancestors.iter().map(|entry| entry.timeline).chain([self.timeline])
     }

@@ -18,14 +18,8 @@ pub enum Fact<'a> {
     /// PREPARE TRANSACTION.
     Prepare {
         xid: Xid,
-        database: u32,
         time: Timestamp,
         gid: &'a [u8],
-    },
-    /// Some of a transaction's subtransactions. Written late or never: the end's list is the whole one.
-    Assignment {
-        top: Xid,
-        subxids: List<'a, Xid>,
     },
     /// Rows of a table, TOAST table or catalogue.
     Rows {
@@ -43,18 +37,15 @@ pub enum Fact<'a> {
         time: Timestamp,
         name: &'a [u8],
     },
-    Checkpoint(Checkpoint),
-    /// Recovery ended and a timeline began.
-    EndOfRecovery {
-        time: Timestamp,
+    /// Where `previous` is another one, a timeline begins.
+    Checkpoint {
         timeline: TimelineId,
         previous: TimelineId,
     },
-    /// The rest of the segment is empty.
-    Switch,
-    /// A base backup that began at `start` needs WAL up to here.
-    BackupEnd {
-        start: Lsn,
+    /// Recovery ended and a timeline began.
+    EndOfRecovery {
+        timeline: TimelineId,
+        previous: TimelineId,
     },
     ParameterChange(Parameters),
     FullPageWrites(bool),
@@ -72,11 +63,10 @@ pub enum Fact<'a> {
         file: RelFileLocator,
         block: u32,
     },
-    /// A relation was cut to so many blocks. `forks`: 1 main, 2 visibility map, 4 free space map.
+    /// A relation was cut to so many blocks.
     FileTruncated {
         file: RelFileLocator,
         blocks: u32,
-        forks: u32,
     },
     /// `source` is the database whose files were copied; 15 and later mostly write the content instead.
     DatabaseCreated {
@@ -86,7 +76,6 @@ pub enum Fact<'a> {
     },
     DatabaseDropped {
         database: u32,
-        tablespaces: List<'a, u32>,
     },
 }
 
@@ -100,20 +89,6 @@ pub enum RowChange {
     Deleted,
     /// UPDATE moved the row to another partition, where it is inserted.
     Moved,
-}
-
-/// pg_control.h, struct CheckPoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
-    pub shutdown: bool,
-    pub redo: Lsn,
-    pub timeline: TimelineId,
-    /// Another one: a timeline begins here.
-    pub previous: TimelineId,
-    /// The next transaction's number, with the epoch in the upper half.
-    pub next_full_xid: u64,
-    /// Seconds since 1970.
-    pub time: i64,
 }
 
 /// xlog_internal.h, xl_parameter_change: what a standby must be able to match.
@@ -191,13 +166,18 @@ impl<'a> Fact<'a> {
     }
 }
 
-/// pg_control.h, xlog_internal.h.
+/// pg_control.h (the checkpoint begins with its redo LSN, the end of recovery with its time), xlog_internal.h.
 fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let mut fields = Reader(record.main);
     let fact = match record.operation() {
-        0x00 | 0x10 => Fact::Checkpoint(checkpoint(record)?),
-        0x40 => Fact::Switch,
-        0x50 => Fact::BackupEnd { start: Lsn(fields.u64()?) },
+        operation @ (0x00 | 0x10 | 0x90) => {
+            fields.u64()?;
+            let (timeline, previous) = (TimelineId(fields.u32()?), TimelineId(fields.u32()?));
+            match operation {
+                0x90 => Fact::EndOfRecovery { timeline, previous },
+                _ => Fact::Checkpoint { timeline, previous },
+            }
+        }
         0x60 => Fact::ParameterChange(Parameters {
             max_connections: fields.u32()?,
             max_worker_processes: fields.u32()?,
@@ -212,11 +192,6 @@ fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
             Fact::RestorePoint { time, name: &name[..length] }
         }
         0x80 => Fact::FullPageWrites(fields.u8()? != 0),
-        0x90 => Fact::EndOfRecovery {
-            time: Timestamp(fields.i64()?),
-            timeline: TimelineId(fields.u32()?),
-            previous: TimelineId(fields.u32()?),
-        },
         0xB0 => match record.block? {
             BlockRef { file, fork: 0, block, .. } => Fact::PageWritten { file, block },
             _ => return Some(None),
@@ -227,18 +202,6 @@ fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     Some(Some(fact))
 }
 
-fn checkpoint(record: &Record<'_>) -> Option<Checkpoint> {
-    let mut fields = Reader(record.main);
-    Some(Checkpoint {
-        shutdown: record.operation() == 0x00,
-        redo: Lsn(fields.u64()?),
-        timeline: TimelineId(fields.u32()?),
-        previous: TimelineId(fields.u32()?),
-        next_full_xid: Reader(record.main.get(24..)?).u64()?,
-        time: Reader(record.main.get(64..)?).i64()?,
-    })
-}
-
 /// storage_xlog.h.
 fn storage<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let mut fields = Reader(record.main);
@@ -246,7 +209,7 @@ fn storage<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
         0x10 => Fact::FileCreated { file: RelFileLocator::read(&mut fields)?, fork: fields.u32()? },
         0x20 => {
             let (blocks, file) = (fields.u32()?, RelFileLocator::read(&mut fields)?);
-            Fact::FileTruncated { file, blocks, forks: fields.u32()? }
+            Fact::FileTruncated { file, blocks }
         }
         _ => return Some(None),
     };
@@ -262,11 +225,7 @@ fn database<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
             Fact::DatabaseCreated { database, tablespace, source: Some(fields.u32()?) }
         }
         (0x10, 15..) => Fact::DatabaseCreated { database: fields.u32()?, tablespace: fields.u32()?, source: None },
-        (0x10, _) | (0x20, 15..) => {
-            let (database, count) = (fields.u32()?, fields.u32()?);
-            let bytes = fields.take((count as usize).checked_mul(4)?)?;
-            Fact::DatabaseDropped { database, tablespaces: List::new(bytes, transactions::read_xid) }
-        }
+        (0x10, _) | (0x20, 15..) => Fact::DatabaseDropped { database: fields.u32()? },
         _ => return Some(None),
     };
     Some(Some(fact))

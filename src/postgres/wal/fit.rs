@@ -83,7 +83,7 @@ fn halve<T>(list: &mut Vec<T>) -> Vec<T> {
 /// Shortens the lists of an event; says whether there was anything to shorten.
 fn shorten(event: &mut Event) -> bool {
     match &mut event.what {
-        What::Dropped { subxids, files, relations, cut, .. } => {
+        What::FilesRemoved { subxids, files, relations, cut, .. } => {
             let long = subxids.len().max(files.len()).max(relations.len()) > SHORT;
             subxids.truncate(SHORT);
             files.truncate(SHORT);

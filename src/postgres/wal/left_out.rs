@@ -31,7 +31,7 @@ impl Group {
     pub fn of(what: &What) -> Self {
         match what {
             What::RestorePoint { .. } => Self::RestorePoints,
-            What::Dropped { .. } => Self::Removals,
+            What::FilesRemoved { .. } => Self::Removals,
             What::DatabaseCreated { .. }
             | What::DatabaseDropped { .. }
             | What::TimelineBegan { .. }
@@ -51,16 +51,16 @@ impl Group {
     }
 }
 
-/// Events held, by group, while records pass.
+/// How many events of each group a summary has taken so far: each group has room for so many.
 #[derive(Debug, Default)]
-pub(super) struct Held([usize; Group::ALL.len()]);
+pub(super) struct EventRoom([usize; Group::ALL.len()]);
 
-impl Held {
+impl EventRoom {
     /// Whether there is room for one more of a group: then it takes it.
     pub fn take(&mut self, group: Group) -> bool {
-        let held = &mut self.0[group as usize];
-        let room = *held < group.room();
-        *held += usize::from(room);
+        let taken = &mut self.0[group as usize];
+        let room = *taken < group.room();
+        *taken += usize::from(room);
         room
     }
 }

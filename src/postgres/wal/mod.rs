@@ -32,7 +32,7 @@ mod transactions;
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
 pub use ends::{ENDED, Ended, Ends};
-pub use facts::{Checkpoint, Fact, List, Parameters, RowChange, Unreadable};
+pub use facts::{Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use left_out::LeftOut;

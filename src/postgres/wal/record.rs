@@ -134,8 +134,6 @@ pub struct Record<'a> {
     /// Where the next one begins, or the page that it begins on.
     pub end: Lsn,
     pub header: Header,
-    /// The transaction that a subtransaction belongs to (14 and later, at `wal_level = logical`).
-    pub top_xid: Option<Xid>,
     /// The block reference that stands first.
     pub block: Option<BlockRef>,
     /// What the resource manager wrote besides blocks; a part of it when not [`whole`](Self::whole).
@@ -150,18 +148,17 @@ impl<'a> Record<'a> {
     #[inline]
     pub(super) fn read(major: MajorVersion, lsn: Lsn, end: Lsn, header: Header, bytes: &'a [u8]) -> Result<Self, Why> {
         let total = header.total_length as usize;
-        let (mut top_xid, mut block, mut main_length) = (None, None, 0);
+        let (mut block, mut main_length) = (None, 0);
         let mut walk = Fragments::new(bytes, total, major);
         while let Some(fragment) = walk.next()? {
             match fragment {
                 Fragment::Block(found) => block = block.or(Some(found)),
-                Fragment::TopXid(xid) => top_xid = Some(xid),
                 Fragment::Main(length) => main_length = length,
-                Fragment::Origin => {}
+                Fragment::Other => {}
             }
         }
         let main = bytes.get(total - main_length.min(total)..).unwrap_or_default();
-        Ok(Self { major, lsn, end, header, top_xid, block, main, whole: bytes.len() >= total, bytes })
+        Ok(Self { major, lsn, end, header, block, main, whole: bytes.len() >= total, bytes })
     }
 
     /// The operation: the four bits of the info byte that belong to the resource manager.
@@ -198,9 +195,9 @@ impl<'a> Record<'a> {
 
 enum Fragment {
     Block(BlockRef),
-    Origin,
-    TopXid(Xid),
     Main(usize),
+    /// Where the record was replicated from, or which transaction its own is part of.
+    Other,
 }
 
 /// Walks the headers of a record's parts.
@@ -254,8 +251,8 @@ impl<'a> Fragments<'a> {
         let main = match id {
             255 => usize::from(self.fields.u8()?),
             254 => self.fields.u32()? as usize,
-            253 => return self.fields.u16().map(|_| Fragment::Origin),
-            252 if self.major.number() >= 14 => return self.fields.u32().map(Fragment::TopXid),
+            253 => return self.fields.u16().map(|_| Fragment::Other),
+            252 if self.major.number() >= 14 => return self.fields.u32().map(|_| Fragment::Other),
             _ => return None,
         };
         self.announced += main;

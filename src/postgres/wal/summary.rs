@@ -8,7 +8,7 @@ use super::ends::{EndCounter, Ended, Ends};
 use super::facts::{Fact, Parameters, RowChange};
 use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
-use super::left_out::{Group, Held, LeftOut};
+use super::left_out::{EventRoom, Group, LeftOut};
 use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
@@ -107,7 +107,8 @@ pub enum What {
         time: Timestamp,
     },
     /// A commit that removed files: of dropped relations, or the old ones of truncated and rewritten relations.
-    Dropped {
+    #[serde(rename = "dropped")]
+    FilesRemoved {
         time: Timestamp,
         /// Its subtransactions, under which it may have made files.
         subxids: Vec<Xid>,
@@ -174,7 +175,7 @@ struct Counters {
     ends: EndCounter,
     parts: PartCounter,
     created: Creations,
-    events: Held,
+    events: EventRoom,
 }
 
 impl Counters {
@@ -270,7 +271,7 @@ impl Summary {
             Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
             Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
             Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },
-            Fact::FileTruncated { file, blocks, .. } => What::FileTruncated { file, blocks },
+            Fact::FileTruncated { file, blocks } => What::FileTruncated { file, blocks },
             Fact::TablesTruncated { database, tables } => {
                 let (tables, cut) = named(tables.iter());
                 What::TablesTruncated { database, tables, cut }
@@ -279,23 +280,19 @@ impl Summary {
                 What::DatabaseMoved { database, tablespace }
             }
             Fact::DatabaseCreated { database, tablespace, .. } => What::DatabaseCreated { database, tablespace },
-            Fact::DatabaseDropped { database, .. } => What::DatabaseDropped { database },
-            Fact::Prepare { gid, time, xid: prepared, .. } => {
+            Fact::DatabaseDropped { database } => What::DatabaseDropped { database },
+            Fact::Prepare { gid, time, xid: prepared } => {
                 xid = prepared;
                 What::Prepared { gid: text(gid), time }
             }
-            Fact::EndOfRecovery { timeline, previous, .. } => What::TimelineBegan { timeline, previous },
-            Fact::Checkpoint(checkpoint) if checkpoint.timeline != checkpoint.previous => {
-                What::TimelineBegan { timeline: checkpoint.timeline, previous: checkpoint.previous }
+            Fact::EndOfRecovery { timeline, previous } => What::TimelineBegan { timeline, previous },
+            Fact::Checkpoint { timeline, previous } if timeline != previous => {
+                What::TimelineBegan { timeline, previous }
             }
             Fact::ParameterChange(parameters) => What::ParametersChanged(parameters),
             Fact::FullPageWrites(on) => What::FullPageWrites { on },
             Fact::Overwritten { lsn } => What::Overwritten { lost: lsn },
-            Fact::FileCreated { .. }
-            | Fact::Checkpoint(_)
-            | Fact::Assignment { .. }
-            | Fact::Switch
-            | Fact::BackupEnd { .. } => return,
+            Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return,
         };
         let group = Group::of(&what);
         match counters.events.take(group) {
@@ -333,7 +330,7 @@ impl What {
         let (files, cut_files) = named(end.dropped.iter());
         let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
         let cut = cut_subxids || cut_files || cut_relations || !end.whole;
-        Self::Dropped { time: end.time, subxids, files, relations, cut }
+        Self::FilesRemoved { time: end.time, subxids, files, relations, cut }
     }
 }
 

@@ -185,7 +185,7 @@ fn what_nobody_looks_for_takes_no_room_from_what_somebody_does() {
     let has = |summary: &Summary, wanted: fn(&What) -> bool| summary.events.iter().any(|event| wanted(&event.what));
     summary.fit(45_000);
     assert_eq!(summary.events_left_out.others, 900, "they go first");
-    assert!(has(&summary, |what| matches!(what, What::Dropped { cut: false, .. })));
+    assert!(has(&summary, |what| matches!(what, What::FilesRemoved { cut: false, .. })));
     assert!(has(&summary, |what| matches!(what, What::DatabaseDropped { database: 9 })));
     assert!(has(&summary, |what| matches!(what, What::RestorePoint { name, .. } if name == "p0")));
 }

@@ -10,7 +10,6 @@ const PREPARE: u8 = 0x10;
 const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;
-const ASSIGNMENT: u8 = 0x50;
 
 const HAS_INFO: u8 = 0x80;
 const HAS_DATABASE: u32 = 1 << 0;
@@ -18,7 +17,6 @@ const HAS_SUBXACTS: u32 = 1 << 1;
 const HAS_RELFILES: u32 = 1 << 2;
 const HAS_INVALIDATIONS: u32 = 1 << 3;
 const HAS_TWOPHASE: u32 = 1 << 4;
-const HAS_GID: u32 = 1 << 7;
 const HAS_DROPPED_STATS: u32 = 1 << 8;
 
 const TWOPHASE_MAGIC: u32 = 0x57F9_4534;
@@ -27,13 +25,9 @@ const TWOPHASE_MAGIC: u32 = 0x57F9_4534;
 #[derive(Debug, Clone, Copy)]
 pub struct TransactionEnd<'a> {
     pub committed: bool,
-    /// By COMMIT PREPARED or ROLLBACK PREPARED.
-    pub prepared: bool,
     pub xid: Xid,
     /// By the server's clock when the transaction ended; not in LSN order.
     pub time: Timestamp,
-    /// Only there with invalidation messages, or at `wal_level = logical`.
-    pub database: Option<u32>,
     /// Subtransactions that ended with it.
     pub subxids: List<'a, Xid>,
     /// There may be more of them, with larger numbers: PostgreSQL keeps them sorted.
@@ -42,8 +36,6 @@ pub struct TransactionEnd<'a> {
     pub dropped: List<'a, RelFileLocator>,
     /// Objects whose statistics go away (15 and later).
     pub dropped_statistics: List<'a, DroppedStatistics>,
-    /// Of a prepared transaction, at `wal_level = logical` only; else its [`Fact::Prepare`] has it.
-    pub gid: Option<&'a [u8]>,
     /// False when the record was too long to keep, so that lists are cut or missing.
     pub whole: bool,
 }
@@ -53,46 +45,34 @@ pub struct TransactionEnd<'a> {
 pub struct DroppedStatistics {
     /// pgstat_kind.h: 1 database, 2 relation, 3 function, 4 replication slot, 5 subscription.
     pub kind: u32,
-    pub database: u32,
     pub object: u64,
 }
 
 #[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
-    let fact = match record.header.info & 0x70 {
-        operation @ (COMMIT | ABORT | COMMIT_PREPARED | ABORT_PREPARED) => {
-            let committed = matches!(operation, COMMIT | COMMIT_PREPARED);
-            let prepared = matches!(operation, COMMIT_PREPARED | ABORT_PREPARED);
-            return end(record, committed, prepared).map(|end| Some(Fact::End(end)));
-        }
-        PREPARE => prepare(record)?,
-        ASSIGNMENT => {
-            let mut fields = Reader(record.main);
-            Fact::Assignment { top: fields.u32()?, subxids: list(&mut fields, 4, read_xid, true)? }
-        }
-        _ => return Some(None),
-    };
-    Some(Some(fact))
+    match record.header.info & 0x70 {
+        COMMIT | COMMIT_PREPARED => end(record, true).map(Some),
+        ABORT | ABORT_PREPARED => end(record, false).map(Some),
+        PREPARE => prepare(record).map(Some),
+        _ => Some(None),
+    }
 }
 
-fn end<'a>(record: &Record<'a>, committed: bool, prepared: bool) -> Option<TransactionEnd<'a>> {
+fn end<'a>(record: &Record<'a>, committed: bool) -> Option<Fact<'a>> {
     let mut fields = Reader(record.main);
     let mut end = TransactionEnd {
         committed,
-        prepared,
         xid: record.header.xid,
         time: Timestamp(fields.i64()?),
-        database: None,
         subxids: List::empty(read_xid),
         subxids_cut: false,
         dropped: List::empty(RelFileLocator::read),
         dropped_statistics: List::empty(read_statistics),
-        gid: None,
         whole: record.whole,
     };
     // Of a record that was cut, or is not of the known form, what could be read counts.
     end.whole &= extra(record, &mut fields, &mut end).is_some();
-    Some(end)
+    Some(Fact::End(end))
 }
 
 /// What follows the time.
@@ -100,8 +80,8 @@ fn extra<'a>(record: &Record<'a>, fields: &mut Reader<'a>, end: &mut Transaction
     let info = if record.header.info & HAS_INFO != 0 { fields.u32()? } else { 0 };
     let has = |bit| info & bit != 0;
     if has(HAS_DATABASE) {
-        end.database = Some(fields.u32()?);
-        fields.u32()?;
+        // And its tablespace.
+        fields.u64()?;
     }
     if has(HAS_SUBXACTS) {
         end.subxids = list(fields, 4, read_xid, record.whole)?;
@@ -121,10 +101,6 @@ fn extra<'a>(record: &Record<'a>, fields: &mut Reader<'a>, end: &mut Transaction
     }
     if has(HAS_TWOPHASE) {
         end.xid = fields.u32()?;
-    }
-    if has(HAS_GID) {
-        let length = fields.0.iter().position(|byte| *byte == 0)?;
-        end.gid = fields.take(length);
     }
     Some(())
 }
@@ -146,11 +122,13 @@ pub(super) fn read_xid(fields: &mut Reader<'_>) -> Option<Xid> {
 }
 
 fn read_short_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
-    Some(DroppedStatistics { kind: fields.u32()?, database: fields.u32()?, object: u64::from(fields.u32()?) })
+    let (kind, _database) = (fields.u32()?, fields.u32()?);
+    Some(DroppedStatistics { kind, object: u64::from(fields.u32()?) })
 }
 
 fn read_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
-    Some(DroppedStatistics { kind: fields.u32()?, database: fields.u32()?, object: fields.u64()? })
+    let (kind, _database) = (fields.u32()?, fields.u32()?);
+    Some(DroppedStatistics { kind, object: fields.u64()? })
 }
 
 /// xl_xact_prepare: fixed fields, then the GID with its terminating zero.
@@ -165,5 +143,5 @@ fn prepare<'a>(record: &Record<'a>) -> Option<Fact<'a>> {
     let length = usize::from(Reader(main.get(length_at..)?).u16()?);
     let gid = main.get(gid_at..)?.get(..length.saturating_sub(1))?;
     let time = Timestamp(Reader(main.get(16..)?).i64()?);
-    Some(Fact::Prepare { xid: u32_at(8)?, database: u32_at(12)?, time, gid })
+    Some(Fact::Prepare { xid: u32_at(8)?, time, gid })
 }

@@ -88,7 +88,7 @@ async fn a_gap_that_opened_just_now_is_no_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fetching_ahead_follows_the_line_of_timelines() {
+async fn fetching_ahead_follows_the_path_of_timelines() {
     let child = |each: u32| format!("0000000200000000{each:08X}");
     let wanted = [number(2), child(3), child(4)];
     let service = archive(&[&number(1), &number(2), &number(3), "00000002.history", &child(3), &child(4)]).await;

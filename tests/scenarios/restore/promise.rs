@@ -13,7 +13,7 @@ use crate::harness::{lsn_number, time_text, wait_until};
 each_major!(plans_promise_what_the_restored_server_holds, promises_hold);
 
 /// A timeline and its commits.
-struct Line {
+struct Timeline {
     number: u32,
     history: History,
     /// Made on this timeline, or on one before.
@@ -62,16 +62,16 @@ fn promises_hold(major: Major) {
     let first_history = cluster.history();
     let second_history = second.history_after(&first_history, switch);
     let third_history = third.history_after(&second_history, last_switch);
-    let lines = [
-        Line { number: 1, history: first_history, names: names[..1].to_vec() },
-        Line { number: 2, history: second_history, names: names.clone() },
-        Line { number: 3, history: third_history, names },
+    let timelines = [
+        Timeline { number: 1, history: first_history, names: names[..1].to_vec() },
+        Timeline { number: 2, history: second_history, names: names.clone() },
+        Timeline { number: 3, history: third_history, names },
     ];
-    for line in &lines {
-        assert_eq!(line.history.rows(), [&cluster, &second, &third][line.number as usize - 1].rows());
-        let wanted: Vec<Wanted> = (0..count).map(|_| line.random(backup_end, quiet, &mut random)).collect();
-        check(&walden, &major, &scratch, line, &wanted);
-        check_ends(&walden, &major, &scratch, line);
+    for timeline in &timelines {
+        assert_eq!(timeline.history.rows(), [&cluster, &second, &third][timeline.number as usize - 1].rows());
+        let wanted: Vec<Wanted> = (0..count).map(|_| timeline.random(backup_end, quiet, &mut random)).collect();
+        check(&walden, &major, &scratch, timeline, &wanted);
+        check_ends(&walden, &major, &scratch, timeline);
     }
 }
 
@@ -91,7 +91,7 @@ fn switch_of(cluster: &Cluster, timeline: u32) -> u64 {
     lsn_number(last.split('\t').nth(1).expect("an LSN"))
 }
 
-impl Line {
+impl Timeline {
     /// A random target behind a backup's end; times where no transaction was rolled back behind `quiet` are sure.
     fn random(&self, backup_end: u64, quiet: u64, random: &mut Random) -> Wanted {
         let commits = &self.history.commits;
@@ -137,29 +137,29 @@ fn stop(plan: &Value) -> (u64, bool) {
     (lsn, plan["stop"]["kind"] == "after")
 }
 
-fn check(walden: &Walden, major: &Major, scratch: &Scratch, line: &Line, wanted: &[Wanted]) {
+fn check(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Timeline, wanted: &[Wanted]) {
     let mut plans: Vec<(Value, &Wanted)> = Vec::new();
     for wanted in wanted {
-        let plan = line.plan(walden, &wanted.target);
+        let plan = timeline.plan(walden, &wanted.target);
         // Behind the last commit nothing may be archived.
         plans.extend(plan.filter(|plan| plan["stop"]["kind"] != "end").map(|plan| (plan, wanted)));
     }
     assert!(plans.len() * 2 > wanted.len(), "most targets lie before the end");
     plans.sort_by_key(|(plan, _)| stop(plan));
-    let data = scratch.join(&format!("line {}", line.number));
-    let timeline = line.number.to_string();
-    let target = ["--immediate", "--target-action", "pause", "--timeline", &timeline, "--backup", &oldest(walden)];
+    let number = timeline.number.to_string();
+    let data = scratch.join(&format!("path {number}"));
+    let target = ["--immediate", "--target-action", "pause", "--timeline", &number, "--backup", &oldest(walden)];
     let mut server = restore(walden, major, data, &target).cluster;
     for (plan, Wanted { target, sure }) in &plans {
         go_on(&mut server, plan);
         let rows = server.rows();
         let (included, excluded) = (&plan["transactions"]["last_included"], &plan["transactions"]["first_excluded"]);
-        assert_eq!(rows, line.rows_up_to(included), "{target:?}: {plan}");
+        assert_eq!(rows, timeline.rows_up_to(included), "{target:?}: {plan}");
         if *sure {
-            assert_eq!(rows, line.history.rows_at(target), "{target:?}: {plan}");
+            assert_eq!(rows, timeline.history.rows_at(target), "{target:?}: {plan}");
         }
         if let Some(lsn) = excluded["lsn"].as_str().map(lsn_number) {
-            let commits = &line.history.commits;
+            let commits = &timeline.history.commits;
             let next = commits.iter().find(|commit| !commit.rows.is_subset(&rows));
             assert!(next.is_none_or(|next| next.lsn >= lsn), "{target:?} leaves out {next:?}: {plan}");
         }
@@ -187,19 +187,19 @@ fn go_on(server: &mut Cluster, plan: &Value) {
 }
 
 /// Before the start, behind the last commit, and in the future.
-fn check_ends(walden: &Walden, major: &Major, scratch: &Scratch, line: &Line) {
-    let timeline = line.number.to_string();
-    let last = line.history.commits.last().expect("commits");
+fn check_ends(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Timeline) {
+    let number = timeline.number.to_string();
+    let last = timeline.history.commits.last().expect("commits");
     let behind = time_text(last.time + 1);
-    let name = format!("end {}", line.number);
-    let restored = restore(walden, major, scratch.join(&name), &["--latest", "--timeline", &timeline]);
-    assert_eq!(restored.cluster.rows(), line.history.rows());
+    let name = format!("end {number}");
+    let restored = restore(walden, major, scratch.join(&name), &["--latest", "--timeline", &number]);
+    assert_eq!(restored.cluster.rows(), timeline.history.rows());
     for (time, words) in [
         ("2020-01-01 00:00:00+00", "before the end of the oldest usable base backup"),
         (&*behind, "after the end of the archived WAL"),
         ("2999-01-01 00:00:00+00", "after the end of the archived WAL"),
     ] {
-        let told = walden.refused(4, ["target", "--time", time, "--timeline", &timeline]);
+        let told = walden.refused(4, ["target", "--time", time, "--timeline", &number]);
         assert!(told.contains(words) && told.contains("nearest reachable moment"), "{told}");
     }
 }

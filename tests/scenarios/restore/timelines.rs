@@ -6,7 +6,7 @@ use crate::harness::{Cluster, Major, Scratch, Stop, each_major, wait_until};
 each_major!(moments_on_both_sides_of_a_promotion_are_restored_on_either_timeline, on_either_timeline);
 
 fn on_either_timeline(major: Major) {
-    let scratch = Scratch::new("lines");
+    let scratch = Scratch::new("paths");
     let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
     let (cluster, walden) = archiving(&scratch, cluster);
     cluster.open_ledger();

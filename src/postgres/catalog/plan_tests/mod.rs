@@ -44,7 +44,7 @@ fn says(world: &mut World, number: u64, offset: u64, says: Says) {
 fn chosen(world: &World, request: Request) -> String {
     match world.plan(&request) {
         Ok(plan) => plan.backup.id.to_string(),
-        Err(Stuck::Refused(refused)) => refused.reason.to_string(),
+        Err(NoPlan::Refused(refused)) => refused.reason.to_string(),
         Err(stuck) => panic!("{stuck:?}"),
     }
 }
@@ -182,7 +182,7 @@ fn a_lost_or_damaged_history_file_is_told_not_guessed() {
     world.segments.insert((2, 5), 300);
     let mut facts = world.facts();
     let reason = |facts: &Facts, request: &Request| match world.plan_with(facts, request) {
-        Err(Stuck::Refused(refused)) => refused.reason,
+        Err(NoPlan::Refused(refused)) => refused.reason,
         other => panic!("{other:?}"),
     };
     assert_eq!(reason(&facts, &latest()), Reason::HistoryMissing { timeline: TimelineId(2) });
@@ -198,7 +198,7 @@ fn without_a_usable_backup_the_reason_says_which_and_why() {
     let mut facts = world.facts();
     facts.damaged_backups.insert("20260101-000020Z".parse().unwrap(), "cut".into());
     let refused = |request: &Request| match world.plan_with(&facts, request) {
-        Err(Stuck::Refused(refused)) => *refused,
+        Err(NoPlan::Refused(refused)) => *refused,
         other => panic!("{other:?}"),
     };
     let told = refused(&latest());

@@ -96,7 +96,7 @@ fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused(
     ] {
         world.quiet = vec![mark];
         assert_eq!(refused(&world, 106), expected, "{mark:?}");
-        let window = |moments: &dyn Moments| windows(&world.facts(), moments).windows.pop().unwrap();
+        let window = |moments: &dyn WalIndex| windows(&world.facts(), moments).windows.pop().unwrap();
         assert_eq!(window(&world).quiet_until, expected.map(second), "{mark:?}");
         assert_eq!(window(&NoIndex).quiet_until, None, "what ended last is not known");
     }
@@ -282,7 +282,7 @@ fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     // What is not found before is not known, not absent.
     let unknown = Unknown::Segment(name(1, 8));
     for target in [Target::Xid(4711), Target::Name("y".into())] {
-        assert!(matches!(world.plan(&Request::new(target)), Err(Stuck::Unknown(why)) if why == unknown));
+        assert!(matches!(world.plan(&Request::new(target)), Err(NoPlan::Unknown(why)) if why == unknown));
     }
     world.unknown.clear();
     let refused = world.refused(&Request::new(Target::Xid(4711)));
@@ -327,9 +327,9 @@ fn event(timeline: u32, lsn: Lsn) -> EventTarget {
 }
 
 #[test]
-fn an_event_is_restored_on_the_line_that_has_it() {
+fn an_event_is_restored_on_the_path_that_has_it() {
     let world = forked();
-    // Before the switch both lines have it, behind it only the timeline that went on.
+    // Before the switch both paths have it, behind it only the timeline that went on.
     let shared = Request { inclusive: false, ..Request::new(Target::Event(event(1, at(4, 0x200)))) };
     let plan = world.plan(&shared).unwrap();
     assert_eq!((plan.timeline, plan.stop), (TimelineId(2), before(4, 0x200)));

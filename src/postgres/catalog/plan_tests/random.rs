@@ -37,7 +37,7 @@ fn written(by: u32, begin: u64, noise: &[u32]) -> Vec<Rec> {
     records
 }
 
-/// The first place where a record of the line ends, at or after a place.
+/// The first place where a record of the path ends, at or after a place.
 fn boundary(world: &World, timeline: u32, place: u64) -> u64 {
     let records = world.records(timeline);
     records.iter().map(|record| record.end).find(|end| *end >= place).unwrap_or(place)
@@ -197,7 +197,7 @@ proptest! {
         let request = in_world(&world, wanted);
         let (plan, backup, stops) = match (world.plan(&request), world.expected(&request)) {
             (Ok(plan), Some((backup, stops))) => (plan, backup, stops),
-            (Err(Stuck::Refused(_)), None) => return Ok(()),
+            (Err(NoPlan::Refused(_)), None) => return Ok(()),
             (found, expected) => {
                 prop_assert!(false, "the plan says {found:?}, the model {expected:?}");
                 return Ok(());
@@ -205,10 +205,10 @@ proptest! {
         };
         prop_assert_eq!(&plan.backup.id, &backup);
         let timeline = plan.timeline.0;
-        let line = world.records(timeline);
+        let records = world.records(timeline);
         let missing = world.first_missing(timeline, plan.backup.start_lsn.0 / SEGMENT);
-        let at = |lsn: u64| line.iter().position(|record| record.lsn == lsn).unwrap();
-        let replayable = line.partition_point(|record| record.end <= missing * SEGMENT);
+        let at = |lsn: u64| records.iter().position(|record| record.lsn == lsn).unwrap();
+        let replayable = records.partition_point(|record| record.end <= missing * SEGMENT);
         let next = match stops {
             Stops::Before(lsn) => at(lsn),
             Stops::After(lsn) => at(lsn) + 1,
@@ -217,27 +217,27 @@ proptest! {
         // What is not archived ended later than a time that everything archived is restored for.
         if let (Target::Time(time), Stops::End) = (&request.target, stops) {
             let late = |record: &Rec| ended(record).is_none_or(|ended| second(ended) > *time);
-            prop_assert!(line[replayable..].iter().all(late), "{:?}", plan);
+            prop_assert!(records[replayable..].iter().all(late), "{:?}", plan);
         }
         // PostgreSQL stops where the model does, and a target that it is given is one that it meets.
         let (stopped_before, met) = recover(&world, &plan);
-        prop_assert_eq!(stopped_before.as_ref(), line.get(next), "{:?}", plan);
+        prop_assert_eq!(stopped_before.as_ref(), records.get(next), "{:?}", plan);
         let told = matches!(plan.stop, StopAt::Before { .. } | StopAt::After { .. });
         prop_assert!(met || !told, "PostgreSQL does not meet the target of {plan:?}");
         // The transactions on both sides.
         let transactions = plan.transactions.unwrap();
         let start = plan.backup.start_lsn.0 / SEGMENT * SEGMENT;
-        let last = line[..next].iter().filter_map(Rec::commit).next_back().map(Transaction::from);
+        let last = records[..next].iter().filter_map(Rec::commit).next_back().map(Transaction::from);
         match transactions.last_included {
             None => prop_assert!(last.is_none_or(|last| last.lsn.0 < plan.backup.stop_lsn.0.min(start) + SEGMENT), "{plan:?}"),
             included => prop_assert_eq!(included, last),
         }
-        let first = line[next..replayable.max(next)].iter().find_map(Rec::commit).map(Transaction::from);
+        let first = records[next..replayable.max(next)].iter().find_map(Rec::commit).map(Transaction::from);
         prop_assert_eq!(transactions.first_excluded, first);
         // The WAL that it needs, up to the record that it stops at.
         let needed = match stops {
             _ if request.target == Target::Immediate => (plan.backup.stop_lsn.0 - 1) / SEGMENT + 1,
-            Stops::Before(lsn) | Stops::After(lsn) => (line[at(lsn)].end - 1) / SEGMENT + 1,
+            Stops::Before(lsn) | Stops::After(lsn) => (records[at(lsn)].end - 1) / SEGMENT + 1,
             Stops::End => missing,
         };
         let expected: Vec<SegmentName> = (plan.backup.start_lsn.0 / SEGMENT..needed)
@@ -249,7 +249,7 @@ proptest! {
     #[test]
     fn what_a_refusal_suggests_can_be_had(world in world(), wanted in request()) {
         let request = in_world(&world, wanted);
-        if let Err(Stuck::Refused(refused)) = world.plan(&request) {
+        if let Err(NoPlan::Refused(refused)) = world.plan(&request) {
             for nearest in [&refused.nearest_before, &refused.nearest_after].into_iter().flatten() {
                 prop_assert!(world.plan(&nearest.request).is_ok(), "{nearest:?}");
             }
@@ -267,10 +267,10 @@ proptest! {
         let Ok(plan) = world.plan(&request) else { return Ok(()) };
         // At the end of the archive the server tries older timelines' segments of the same number.
         let number = plan.wal_reaches.0 / SEGMENT;
-        let line: BTreeSet<u32> = plan.path.iter().map(|step| step.timeline.0).collect();
-        let tempting = line.iter().filter(|t| **t < plan.timeline.0).any(|t| world.segments.contains_key(&(*t, number)));
+        let path: BTreeSet<u32> = plan.path.iter().map(|step| step.timeline.0).collect();
+        let tempting = path.iter().filter(|t| **t < plan.timeline.0).any(|t| world.segments.contains_key(&(*t, number)));
         let later = (number..60).any(|n| world.segments.keys().any(|(t, m)| *t == plan.timeline.0 && *m == n));
-        if tempting && !later && line.contains(&plan.timeline.0) && plan.path.last().unwrap().from.0 / SEGMENT <= number {
+        if tempting && !later && path.contains(&plan.timeline.0) && plan.path.last().unwrap().from.0 / SEGMENT <= number {
             prop_assert!(plan.wal_end.is_some());
         }
     }
@@ -284,7 +284,7 @@ proptest! {
         let request = in_world(&world, wanted);
         let ignorant = World { unknown, ..world.clone() };
         match (ignorant.plan(&request), world.plan(&request)) {
-            (Err(Stuck::Unknown(_)), Ok(known))
+            (Err(NoPlan::Unknown(_)), Ok(known))
                 if known.stop != StopAt::End && known.wal.last().is_some_and(|piece| {
                     ignorant.unknown.iter().all(|(_, number)| *number > piece.last.number(size()))
                 }) => prop_assert!(false, "what lies behind {known:?} hides it"),
@@ -292,10 +292,10 @@ proptest! {
                 prop_assert_eq!((plan.stop, &plan.backup.id, &plan.wal), (known.stop, &known.backup.id, &known.wal));
                 prop_assert!(plan.transactions.is_none() || plan.transactions == known.transactions);
             }
-            (Err(Stuck::Unknown(Unknown::Segment(name))), _) => {
+            (Err(NoPlan::Unknown(Unknown::Segment(name))), _) => {
                 prop_assert!(ignorant.unknown.contains(&(name.timeline.0, name.number(size()))));
             }
-            (Err(Stuck::Refused(told)), Err(Stuck::Refused(known))) => prop_assert_eq!(told.reason, known.reason),
+            (Err(NoPlan::Refused(told)), Err(NoPlan::Refused(known))) => prop_assert_eq!(told.reason, known.reason),
             (told, known) => prop_assert!(false, "{told:?} although {known:?}"),
         }
     }

@@ -157,15 +157,15 @@ impl World {
     }
 
     /// The plan, with every question answered.
-    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, Stuck> {
+    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, NoPlan> {
         self.plan_with(&self.facts(), request)
     }
 
-    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, Stuck> {
+    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, NoPlan> {
         let mut answers = Answers::default();
         for _ in 0..50 {
-            match plan(&Known { facts, moments: self, answers: &answers }, request) {
-                Err(Stuck::Ask(question)) => {
+            match plan(&PlanInput { facts, index: self, answers: &answers }, request) {
+                Err(NoPlan::Ask(question)) => {
                     let seen = self.seen(&question);
                     answers.add(*question, seen);
                 }
@@ -178,12 +178,12 @@ impl World {
     /// The refusal.
     pub fn refused(&self, request: &Request) -> Unreachable {
         match self.plan(request) {
-            Err(Stuck::Refused(refused)) => *refused,
+            Err(NoPlan::Refused(refused)) => *refused,
             other => panic!("not refused: {other:?}"),
         }
     }
 
-    /// All records on the line of a timeline, in order.
+    /// All records on the path of a timeline, in order.
     pub fn records(&self, timeline: u32) -> Vec<Rec> {
         let mut records = Vec::new();
         if timeline > 1 {
@@ -206,7 +206,7 @@ impl World {
         self.segments.contains_key(&(self.read(timeline, number), number))
     }
 
-    /// The first segment of the timeline that is torn off, if a recovery along the line that begins in the segment `from`
+    /// The first segment of the timeline that is torn off, if a recovery along the path that begins in the segment `from`
     /// would have to get into it from the one before.
     pub fn torn_off(&self, timeline: u32, from: u64) -> Option<u64> {
         let torn = self.torn?;
@@ -309,10 +309,10 @@ impl World {
         }
     }
 
-    /// The backups that can be used on a line, by their ends.
+    /// The backups that can be used on a path, by their ends.
     pub fn usable(&self, timeline: u32, named: Option<&BackupId>) -> Vec<&BackupDescription> {
         let history = self.history(timeline);
-        let on_line = |b: &BackupDescription| {
+        let on_path = |b: &BackupDescription| {
             let ends = history.end_of(b.timeline).map(|end| end.unwrap_or(Lsn(u64::MAX)));
             history.begin_of(b.timeline).is_some_and(|begin| begin <= b.start_lsn)
                 && ends.is_some_and(|e| b.stop_lsn <= e)
@@ -324,7 +324,7 @@ impl World {
             Some(id) => b.id == *id,
             None => b.checksum_failures.is_empty(),
         };
-        let mut usable: Vec<_> = self.backups.iter().filter(|b| on_line(b) && whole(b) && wanted(b)).collect();
+        let mut usable: Vec<_> = self.backups.iter().filter(|b| on_path(b) && whole(b) && wanted(b)).collect();
         usable.sort_by_key(|b| (b.stop_lsn, b.stopped_at));
         usable
     }
@@ -411,7 +411,7 @@ impl World {
     }
 }
 
-impl Moments for World {
+impl WalIndex for World {
     fn first_later(
         &self,
         timeline: TimelineId,

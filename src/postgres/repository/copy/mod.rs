@@ -176,7 +176,7 @@ pub async fn copy(
         failures,
         more_failures,
         continuity,
-        source_gaps: TimelinePath::all_gaps(&before.lines(), &before.wal.ranges),
+        source_gaps: TimelinePath::all_gaps(&before.paths(), &before.wal.ranges),
         unfinished: before.unfinished,
         foreign: before.wal.foreign,
     })

@@ -23,7 +23,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// One backup with the WAL that it cannot be restored without and the histories of its timeline's line; `None`
+    /// One backup with the WAL that it cannot be restored without and the histories of its timeline's path; `None`
     /// when there is no such backup, or it is damaged.
     pub fn only(&self, id: &BackupId) -> Option<Self> {
         let backup = self.backups.iter().find(|backup| backup.id == *id)?;
@@ -36,10 +36,10 @@ impl Snapshot {
                 wal.ranges.add(segment, range.stored_bytes / range.segments, range.last_stored);
             }
         }
-        let line = self.histories.get(&backup.timeline);
-        let line: Vec<TimelineId> = line.map_or(vec![backup.timeline], |history| history.path().collect());
-        wal.histories = self.wal.histories.iter().copied().filter(|timeline| line.contains(timeline)).collect();
-        let histories = self.histories.iter().filter(|(timeline, _)| line.contains(timeline));
+        let history = self.histories.get(&backup.timeline);
+        let path: Vec<TimelineId> = history.map_or(vec![backup.timeline], |history| history.path().collect());
+        wal.histories = self.wal.histories.iter().copied().filter(|timeline| path.contains(timeline)).collect();
+        let histories = self.histories.iter().filter(|(timeline, _)| path.contains(timeline));
         let histories = histories.map(|(timeline, history)| (*timeline, history.clone())).collect();
         Some(Self { backups: vec![backup.clone()], damaged: Vec::new(), unfinished: Vec::new(), wal, histories })
     }
@@ -77,8 +77,8 @@ impl Snapshot {
         histories.chain(partials).chain(of_backups)
     }
 
-    /// All lines of timelines that it tells of.
-    pub fn lines(&self) -> Vec<TimelinePath> {
+    /// All paths of timelines that it tells of.
+    pub fn paths(&self) -> Vec<TimelinePath> {
         TimelinePath::all(self.histories.values().cloned(), &self.backups, &self.wal.ranges)
     }
 }
@@ -147,16 +147,16 @@ fn verdict(source_end: Option<Lsn>, destination_end: Option<Lsn>) -> Verdict {
 /// Compares what the source had with what the destination has.
 pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity {
     let mut proofs = Vec::new();
-    let there = after.lines();
+    let there = after.paths();
     for backup in &before.backups {
         let copied = after.backups.iter().any(|copy| copy == backup);
-        for line in before.lines().iter().filter(|line| line.carries(backup)) {
-            let same = there.iter().find(|same| *same == line).filter(|_| copied);
-            let source_end = line.moments(&before.wal.ranges, backup).map(|(_, end)| end);
+        for path in before.paths().iter().filter(|path| path.carries(backup)) {
+            let same = there.iter().find(|same| *same == path).filter(|_| copied);
+            let source_end = path.moments(&before.wal.ranges, backup).map(|(_, end)| end);
             let destination_end = same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end);
             proofs.push(Proof {
                 backup: backup.id.clone(),
-                timeline: line.timeline(),
+                timeline: path.timeline(),
                 from: backup.stop_lsn,
                 source_end,
                 destination_end,
@@ -278,7 +278,7 @@ mod tests {
         // An earlier copy has what the source lost since.
         let kept = prove(&source, &snapshot(2..8, 5..9), &layout());
         assert!(kept.not_restorable.is_empty() && kept.proofs.iter().all(|proof| proof.verdict == Verdict::Proven));
-        // No timeline's line carries a backup whose stop lies behind an unknown switch.
+        // No timeline's path carries a backup whose stop lies behind an unknown switch.
         let mut source = snapshot(2..8, 5..9);
         source.backups[0].stop_timeline = TimelineId(9);
         let proof = prove(&source, &source, &layout());

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::segment::number;
-use super::{BLOCK, Index, int, seam, uint};
-use crate::postgres::catalog::{Moments, Point, Told, Unknown};
+use super::column::{int, nullable, uint};
+use super::{BLOCK, Index};
+use crate::postgres::catalog::{Point, Told, Unknown, WalIndex};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -18,7 +18,7 @@ impl From<rusqlite::Error> for Unknown {
 
 type Answer<T> = Result<T, Unknown>;
 
-impl Moments for Index {
+impl WalIndex for Index {
     fn first_later(
         &self,
         timeline: TimelineId,
@@ -42,7 +42,7 @@ impl Moments for Index {
             let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
             let mut select = db.prepare_cached(sql)?;
             let bounds = params![xid, timeline.0, int(from), int(until.min(LAST))];
-            let named = select.query_map(bounds, |row| number(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
+            let named = select.query_map(bounds, |row| uint(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
             let mut found = maybe_ending(db, timeline, from, until, xid)?;
             found.extend(named);
             found.sort_unstable();
@@ -56,7 +56,7 @@ impl Moments for Index {
             let mut select = db.prepare_cached(NAMED_POINTS)?;
             let bounds = params![timeline.0, int(from), int(until.min(LAST)), name];
             let named = select.query_map(bounds, |row| {
-                let (segment, lsn) = (number(row, 0)?, Lsn(uint(row.get(1)?)));
+                let (segment, lsn) = (uint(row, 0)?, Lsn(uint(row, 1)?));
                 Ok(Point::Named { segment, lsn, time: Timestamp(row.get(2)?) })
             })?;
             let mut points = named.collect::<Result<Vec<_>, _>>()?;
@@ -65,7 +65,7 @@ impl Moments for Index {
                  AND points_left_out + events_left_out > 0 AND points_left_out > 0",
             )?;
             let bounds = params![timeline.0, int(from), int(until.min(LAST))];
-            for unnamed in select.query_map(bounds, |row| number(row, 0))? {
+            for unnamed in select.query_map(bounds, |row| uint(row, 0))? {
                 points.push(Point::Unnamed { segment: unnamed? });
             }
             points.sort_by_key(Point::segment);
@@ -109,9 +109,9 @@ impl Moments for Index {
         self.ask(|db| {
             let sql = "SELECT seam_stop FROM segment WHERE timeline = ?1 AND number = ?2";
             let bounds = params![timeline.0, int(number)];
-            let stop = db.prepare_cached(sql)?.query_row(bounds, |row| seam::lsn(row, 0)).optional()?;
+            let stop = db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0)).optional()?;
             match stop.flatten() {
-                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn }),
+                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn: Lsn(lsn) }),
                 None => Ok(()),
             }
         })
@@ -166,19 +166,19 @@ impl Index {
         let mut found = select.query(params![timeline.0, int(asked.start), int(end)])?;
         let unknown = |number| Limit { behind: number, why: Unknown::Segment(self.name(timeline, number)) };
         while let Some(row) = found.next()? {
-            let number = number(row, 0)?;
+            let number = uint(row, 0)?;
             if row.get::<_, i64>(1)? != 1 {
                 return Ok(Some(unknown(number)));
             }
             let (segment, is_first) = (self.name(timeline, number), number == asked.start);
-            if let Some(lsn) = seam::lsn(row, 2)?.filter(|_| !is_first) {
+            if let Some(lsn) = nullable(row, 2)?.map(Lsn).filter(|_| !is_first) {
                 return Ok(Some(Limit { behind: number, why: Unknown::Broken { segment, lsn } }));
             }
             let (joined, previous): (bool, u32) = (row.get(4)?, row.get(5)?);
             if !joined && (!is_first || crosses_unseen(db, previous, number)?) {
                 return Ok(Some(unknown(number)));
             }
-            if let Some(lsn) = seam::lsn(row, 3)? {
+            if let Some(lsn) = nullable(row, 3)?.map(Lsn) {
                 return Ok(Some(Limit { behind: number + 1, why: Unknown::Broken { segment, lsn } }));
             }
         }
@@ -215,7 +215,7 @@ pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u
         let bounds = params![timeline.0, int(wanted.start), int(wanted.end)];
         // SQLite counts ten times as fast as it tells.
         let mut count = db.prepare_cached(&format!("SELECT count(*) FROM ({sql})"))?;
-        if count.query_row(bounds, |row| number(row, 0))? == wanted.end.saturating_sub(wanted.start) {
+        if count.query_row(bounds, |row| uint(row, 0))? == wanted.end.saturating_sub(wanted.start) {
             return Ok(None);
         }
         let mut select = db.prepare_cached(&format!("{sql} ORDER BY 1"))?;
@@ -223,7 +223,7 @@ pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u
         let mut expected = wanted.start;
         while expected < wanted.end {
             match rows.next()? {
-                Some(row) if number(row, 0)? == expected => expected += 1,
+                Some(row) if uint(row, 0)? == expected => expected += 1,
                 _ => return Ok(Some(expected)),
             }
         }
@@ -252,8 +252,8 @@ struct Hit {
 
 fn commit(db: &Connection, sql: &str, timeline: TimelineId, within: Range<u64>) -> rusqlite::Result<Option<Hit>> {
     let read = |row: &Row<'_>| {
-        let commit = Commit { lsn: Lsn(uint(row.get(1)?)), xid: row.get(2)?, time: Timestamp(row.get(3)?) };
-        Ok(Hit { number: number(row, 0)?, commit, seam_stop: seam::lsn(row, 4)? })
+        let commit = Commit { lsn: Lsn(uint(row, 1)?), xid: row.get(2)?, time: Timestamp(row.get(3)?) };
+        Ok(Hit { number: uint(row, 0)?, commit, seam_stop: nullable(row, 4)?.map(Lsn) })
     };
     let bounds = params![timeline.0, int(within.start), int(within.end.min(LAST))];
     db.prepare_cached(sql)?.query_row(bounds, read).optional()
@@ -271,13 +271,13 @@ fn first_later(
         let sql = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND max_time >= ?4 \
                    ORDER BY number LIMIT 1";
         let bounds = params![timeline.0, int(from.min(LAST)), int(until.min(LAST)), least];
-        db.prepare_cached(sql)?.query_row(bounds, |row| number(row, 0)).optional()
+        db.prepare_cached(sql)?.query_row(bounds, |row| uint(row, 0)).optional()
     };
     let mut block = from / BLOCK;
     loop {
         let sql =
             "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND max_time >= ?3 ORDER BY block LIMIT 1";
-        let next = db.prepare_cached(sql)?.query_row(params![timeline.0, int(block), least], |row| number(row, 0));
+        let next = db.prepare_cached(sql)?.query_row(params![timeline.0, int(block), least], |row| uint(row, 0));
         let Some(next) = next.optional()?.filter(|next| next * BLOCK < until) else { return Ok(None) };
         if let Some(found) = within(from.max(next * BLOCK), until.min((next + 1) * BLOCK))? {
             return Ok(Some(found));
@@ -298,9 +298,9 @@ pub(super) fn maybe_ending(
     let (mut found, until) = (Vec::new(), until.min(LAST));
     let mut rows = blocks.query(params![timeline.0, int(from / BLOCK), int(until.div_ceil(BLOCK)), xid])?;
     while let Some(row) = rows.next()? {
-        let begin = number(row, 0)? * BLOCK;
+        let begin = uint(row, 0)? * BLOCK;
         let bounds = params![timeline.0, int(begin.max(from)), int(until.min(begin + BLOCK)), xid];
-        let within = segments.query_map(bounds, |row| number(row, 0))?;
+        let within = segments.query_map(bounds, |row| uint(row, 0))?;
         found.extend(within.collect::<Result<Vec<_>, _>>()?);
     }
     Ok(found)

@@ -12,7 +12,7 @@ use crate::postgres::wal::{Commit, Timestamp, Xid};
 /// All segments that are asked for are archived. An answer that one which the index does not have, or has without its
 /// summary, could change is [`Unknown::Segment`]; one that lies behind broken WAL is [`Unknown::Broken`]. What lies behind
 /// the answer does not matter: of several reasons the first one is told.
-pub trait Moments {
+pub trait WalIndex {
     /// The first segment with a commit or abort, also a prepared transaction's, later than `time`; `or_at`: not earlier.
     fn first_later(
         &self,
@@ -85,11 +85,11 @@ pub enum Unknown {
     Failed(String),
 }
 
-/// No index. Moments that need none can be planned nevertheless.
+/// No index. Targets that need none can be planned nevertheless.
 #[derive(Debug, Clone, Copy)]
 pub struct NoIndex;
 
-impl Moments for NoIndex {
+impl WalIndex for NoIndex {
     fn first_later(&self, _: TimelineId, _: u64, _: u64, _: Timestamp, _: bool) -> Result<Option<u64>, Unknown> {
         Err(Unknown::NoIndex)
     }
