@@ -8,9 +8,10 @@ use super::path::{Reach, TimelinePath};
 use super::place::Search;
 use super::plan::{Facts, Known};
 use super::stop::Transaction;
-use super::{BackupDescription, Gap, Moments};
+use super::{BackupDescription, Gap, Moments, Unknown};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::wal::Timestamp;
 
 /// A place in the WAL, and when that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -108,7 +109,7 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
         }
         let reach: Reach = line.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
         let search = Search { known: &known, path: line, reach: &reach, from: backup.start_lsn };
-        let (end, until) = search.torn().unwrap_or((archived, number(archived)));
+        let (end, until) = torn(&search).unwrap_or((archived, number(archived)));
         reached = reached.max(end);
         if end < stop || end <= begin {
             continue;
@@ -129,6 +130,23 @@ fn of_line(facts: &Facts, moments: &dyn Moments, line: &TimelinePath) -> Vec<Win
         windows.push(Window { timeline: line.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
     windows
+}
+
+/// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
+fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
+    let size = search.known.facts.ranges.segment_size();
+    for (at, (timeline, first, until)) in search.stretches(search.from.0 / size.bytes()).enumerate() {
+        if at > 0
+            && let Some((_, lsn)) = search.torn_fork(timeline, first)
+        {
+            return Some((lsn, first));
+        }
+        let whole = search.known.moments.first_later(timeline, first, until, Timestamp(i64::MAX), false);
+        if let Err(Unknown::Broken { segment, lsn }) = whole {
+            return Some((lsn, segment.number(size) + 1));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
