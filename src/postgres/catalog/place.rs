@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
     }
 
     /// The stretches of segments from a number on: timeline, first number, number behind the last.
-    fn stretches(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
+    pub fn stretches(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
         let size = self.size();
         let stretch = move |piece: &super::path::WalPiece| {
             (piece.first.timeline, piece.first.number(size).max(from), piece.last.number(size) + 1)
@@ -150,27 +150,11 @@ impl<'a> Search<'a> {
 
     /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
     /// as is known.
-    fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
+    pub fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
         match self.known.index.check_seam(timeline, first) {
             Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
             _ => None,
         }
-    }
-
-    /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
-    pub fn torn(&self) -> Option<(Lsn, u64)> {
-        for (at, (timeline, first, until)) in self.stretches(self.number(self.from)).enumerate() {
-            if at > 0
-                && let Some((_, lsn)) = self.torn_fork(timeline, first)
-            {
-                return Some((lsn, first));
-            }
-            let whole = self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false);
-            if let Err(Unknown::Broken { segment, lsn }) = whole {
-                return Some((lsn, segment.number(self.size()) + 1));
-            }
-        }
-        None
     }
 
     /// Everything before the first commit or abort later than `time`; with `or_at`, not earlier. `None` when there is

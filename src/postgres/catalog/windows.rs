@@ -8,9 +8,10 @@ use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
-use super::{BackupDescription, Gap, WalIndex};
+use super::{BackupDescription, Gap, Unknown, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::wal::Timestamp;
 
 /// Where a window begins or ends, and when that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -108,7 +109,7 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
         }
         let reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
         let search = Search { known: &known, path, reach: &reach, from: backup.start_lsn };
-        let (end, until) = search.torn().unwrap_or((archived, number(archived)));
+        let (end, until) = torn(&search).unwrap_or((archived, number(archived)));
         reached = reached.max(end);
         if end < stop || end <= begin {
             continue;
@@ -129,6 +130,23 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
         windows.push(Window { timeline: path.timeline(), from, to, quiet_until, backup: backup.id.clone() });
     }
     windows
+}
+
+/// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
+fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
+    let size = search.known.facts.ranges.segment_size();
+    for (at, (timeline, first, until)) in search.stretches(search.from.0 / size.bytes()).enumerate() {
+        if at > 0
+            && let Some((_, lsn)) = search.torn_fork(timeline, first)
+        {
+            return Some((lsn, first));
+        }
+        let whole = search.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false);
+        if let Err(Unknown::Broken { segment, lsn }) = whole {
+            return Some((lsn, segment.number(size) + 1));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
