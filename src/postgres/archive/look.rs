@@ -1,11 +1,13 @@
 //! Answering what the planner asks about the records of one segment: from some parts of it where headers tell which,
 //! else from all of it.
 
+use std::cell::RefCell;
+
 use anyhow::{Context, anyhow};
 
 use super::fetch::with_repair_hint;
 use super::summarize::{Described, described, read, summary_of};
-use crate::codec::{Damaged, FrameDecompressor};
+use crate::codec::{Damaged, FrameDecompressor, sealed_bound};
 use crate::error::with_hint;
 use crate::postgres::catalog::{Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading};
 use crate::postgres::cluster::Cluster;
@@ -28,7 +30,8 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
     let (own, before) = tokio::join!(described(cluster, segment), summary_before(cluster, segment, segment.timeline));
     let Some(Described { about, body }) = own? else { return Ok(None) };
     let WalDescription { summary: Some(summary), frames, .. } = about else { return Ok(None) };
-    if frames.iter().sum::<u64>() != body.end - body.start {
+    let stored = frames.iter().try_fold(0u64, |sum, frame| sum.checked_add(*frame));
+    if stored != Some(body.end - body.start) || stored > Some(sealed_bound(cluster.description.segment_size.bytes())) {
         return Ok(None);
     }
     let before = match summary.first_timeline {
@@ -56,26 +59,34 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
         Reading::Parts(excerpt) => excerpt,
         Reading::Whole => return Ok(None),
     };
-    let begin = body.start + frames[..excerpt.parts.start].iter().sum::<u64>();
+    for excerpt in [excerpt.narrow(), excerpt] {
+        let Some(probe) = read_parts(cluster, question, &excerpt, (body.start, &frames)).await? else {
+            return Ok(None);
+        };
+        if let Some(seen) = excerpt.answer(&probe, &summary) {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads an excerpt of a segment, whose body begins there and has those frames. `None`: only all of it tells what is wrong.
+async fn read_parts(
+    cluster: &Cluster,
+    question: &Question,
+    excerpt: &Excerpt,
+    (body, frames): (u64, &[u64]),
+) -> anyhow::Result<Option<Probe>> {
+    let begin = body + frames[..excerpt.parts.start].iter().sum::<u64>();
     let frames = frames[excerpt.parts.clone()].to_vec();
-    let key = cluster.layout.wal(&WalFileName::Segment(segment));
+    let key = cluster.layout.wal(&WalFileName::Segment(question.segment));
     let stored = cluster.repository.storage().get(&key, begin..begin + frames.iter().sum::<u64>()).await;
     let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-    let question = question.clone();
-    let work = move || {
-        for excerpt in [excerpt.narrow(), excerpt] {
-            let probe = push_frames(excerpt.probe(question.clone()), &stored, &frames, &excerpt)?;
-            if let Some(seen) = excerpt.answer(&probe, &summary) {
-                return Ok(Some(seen));
-            }
-        }
-        Ok(None)
-    };
-    match tokio::task::spawn_blocking(work).await? {
-        Ok(seen) => Ok(seen),
-        // Reading all of it says what is wrong.
+    let (probe, skip, part) = (excerpt.probe(question.clone()), excerpt.skip, excerpt.part);
+    match tokio::task::spawn_blocking(move || push_frames(probe, &stored, &frames, skip, part)).await? {
+        Ok(probe) => Ok(Some(probe)),
         Err(Damaged(why)) => {
-            tracing::debug!("WAL segment \"{segment}\": {why}: reading all of it");
+            tracing::debug!("WAL segment \"{}\": {why}: reading all of it", question.segment);
             Ok(None)
         }
     }
@@ -99,10 +110,23 @@ async fn summary_before(
 /// Bytes that are read before it is seen whether that was enough.
 const PIECE: usize = 64 << 10;
 
-/// Hands over the content of the frames of an excerpt until there is an answer.
-fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], excerpt: &Excerpt) -> Result<Probe, Damaged> {
-    let mut decompressor = FrameDecompressor::new().map_err(|error| Damaged(error.to_string()))?;
-    let (part, mut skip, mut plain) = (excerpt.part, excerpt.skip, Vec::new());
+/// What opens frames serves again on a thread: the kernel takes long to clear new memory. Longer parts get their own.
+const LONGEST_KEPT: usize = 1 << 20;
+thread_local! {
+    static OPENER: RefCell<Option<(FrameDecompressor, Vec<u8>)>> = const { RefCell::new(None) };
+}
+
+/// Hands over the content of frames, of `part` bytes each, but for the first `skip` bytes, until there is an answer.
+fn push_frames(
+    mut probe: Probe,
+    mut stored: &[u8],
+    frames: &[u64],
+    mut skip: usize,
+    part: usize,
+) -> Result<Probe, Damaged> {
+    let new = || FrameDecompressor::new().map(|decompressor| (decompressor, Vec::new()));
+    let (mut decompressor, mut plain) =
+        OPENER.take().map_or_else(new, Ok).map_err(|error| Damaged(error.to_string()))?;
     for length in frames {
         let cut = || Damaged("it ends within a frame".into());
         let (frame, rest) = stored.split_at_checked(*length as usize).ok_or_else(cut)?;
@@ -113,10 +137,16 @@ fn push_frames(mut probe: Probe, mut stored: &[u8], frames: &[u64], excerpt: &Ex
         for piece in plain[skip..].chunks(PIECE) {
             probe.push(piece);
             if probe.is_answered() {
-                return Ok(probe);
+                break;
             }
         }
+        if probe.is_answered() {
+            break;
+        }
         (stored, skip) = (rest, 0);
+    }
+    if plain.capacity() <= LONGEST_KEPT {
+        OPENER.set(Some((decompressor, plain)));
     }
     Ok(probe)
 }

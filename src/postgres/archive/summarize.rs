@@ -35,7 +35,7 @@ pub(super) async fn described(cluster: &Cluster, segment: SegmentName) -> anyhow
     let key = cluster.layout.wal(&name);
     let envelope = cluster.repository.envelope(&key, WAL_KIND).await;
     let Some(envelope) = envelope.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-    let body = envelope.len..envelope.len + envelope.header.stored.size;
+    let body = envelope.len..envelope.len.saturating_add(envelope.header.stored.size);
     let about = check_description(&cluster.description, &name, envelope.header);
     Ok(Some(Described { about: about.map_err(|source| damaged(cluster, &key, source))?, body }))
 }

@@ -41,6 +41,8 @@ pub struct Excerpt {
     pub part: usize,
     /// Bytes of the first of them that are passed over.
     pub skip: usize,
+    /// What begins before the wanted part is not looked for.
+    begins_within: bool,
     /// What is behind them.
     begin: Lsn,
     /// Where the part begins that has the record.
@@ -73,6 +75,7 @@ pub fn reading(question: &Question, headers: &Headers<'_>, parts: usize) -> Read
         parts: first..(wanted + 2).min(parts),
         part: part as usize,
         skip: 0,
+        begins_within: matches!(question.look, Look::Record | Look::RestorePoint(_)),
         begin: begin(first),
         wanted: begin(wanted),
         segment: LongPageHeader { major, timeline, address, system_identifier, segment_size: size },
@@ -90,7 +93,7 @@ impl Question {
             Look::Later { .. } => crossed.ends.max_time.is_some_and(|time| self.look.is_later(time)),
             Look::End(xid) => match &crossed.oldest_ended[..] {
                 [] => crossed.ends.count > 0,
-                [only] => only.xid == *xid || crossed.ended_left_out > 0,
+                [only] => only.xid == *xid || crossed.ended_left_out > 0 || crossed.ends.cut,
                 // What is told of a long record has the first subtransactions only.
                 _ => true,
             },
@@ -118,7 +121,10 @@ impl Question {
                     What::RestorePoint { name: found, .. } => event.lsn >= self.from && found == name,
                     _ => false,
                 };
-                Ok(summary.events.iter().find(is_it).map(|event| number(event.lsn)))
+                match summary.events.iter().find(is_it).map(|event| number(event.lsn)) {
+                    Some(number) if number >= summary.parts.len() => Err(NotTold),
+                    found => Ok(found),
+                }
             }
             Look::Record if number(self.from) < summary.parts.len() => Ok(Some(number(self.from))),
             Look::Record | Look::RestorePoint(_) | Look::Change(_) | Look::InPlace { .. } => Err(NotTold),
@@ -127,10 +133,14 @@ impl Question {
 }
 
 impl Excerpt {
-    /// The same with no more than mostly is enough.
+    /// The same with no more than mostly is enough: nothing behind the wanted part, and before it the end of one.
     pub fn narrow(&self) -> Self {
-        let skip = if self.begin < self.wanted { self.part.saturating_sub(LEAD) } else { 0 };
-        Self { skip, begin: Lsn(self.begin.0 + skip as u64), ..self.clone() }
+        let wanted = self.parts.start + usize::from(self.begin < self.wanted);
+        if self.begins_within || self.begin == self.wanted {
+            return Self { parts: wanted..wanted + 1, begin: self.wanted, ..self.clone() };
+        }
+        let skip = self.part.saturating_sub(LEAD);
+        Self { parts: self.parts.start..wanted + 1, skip, begin: Lsn(self.begin.0 + skip as u64), ..self.clone() }
     }
 
     /// Finds the answer in the bytes of the parts.
@@ -143,8 +153,9 @@ impl Excerpt {
         let seen = probe.so_far()?;
         let found = seen.found?;
         // Else one that began before the excerpt could be the first.
-        let is_first =
-            self.begin == self.segment.address || probe.first().is_some_and(|record| record.lsn < self.wanted);
+        let is_first = self.begins_within
+            || self.begin == self.segment.address
+            || probe.first().is_some_and(|record| record.lsn < self.wanted);
         let commits = summary.commits.first.zip(summary.commits.last);
         let before = match (seen.before, commits) {
             (None, Some((first, last))) if first.lsn < found.lsn => {

@@ -132,6 +132,9 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
     windows
 }
 
+/// Segments that are not known, and are passed over to find broken WAL behind them.
+const UNKNOWN: usize = 16;
+
 /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
 fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
     let size = search.known.facts.ranges.segment_size();
@@ -141,9 +144,14 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         {
             return Some((lsn, first));
         }
-        let whole = search.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false);
-        if let Err(Unknown::Broken { segment, lsn }) = whole {
-            return Some((lsn, segment.number(size) + 1));
+        let mut first = first;
+        // Behind what is not known there may be what is; an index that is being made knows little.
+        for _ in 0..UNKNOWN {
+            match search.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {
+                Err(Unknown::Broken { segment, lsn }) => return Some((lsn, segment.number(size) + 1)),
+                Err(Unknown::Segment(segment)) => first = segment.number(size) + 1,
+                _ => break,
+            }
         }
     }
     None

@@ -21,9 +21,10 @@ pub struct Archived {
     pub stored_at: DateTime<Utc>,
 }
 
-/// Transactions between the first and the last subtransaction of one at most: far more than a server begins while one is
-/// open, and few enough to compare numbers that go round.
-const SPAN: Xid = 1 << 30;
+/// Transactions that a server begins at most while two segments mention none of them.
+const UNSEEN: Xid = 1 << 16;
+/// Transactions that a server begins at most while a prepared one waits: few enough to compare numbers that go round.
+const PREPARED: Xid = 1 << 29;
 /// `pg_class` of every database, until it is rewritten: how many rows were deleted there tells a DROP.
 pub(super) const PG_CLASS: u32 = 1259;
 
@@ -196,7 +197,7 @@ fn add_row(
         seam::is_middle(summary),
         newest(summary),
         fresh.map(|(from, _)| from),
-        newest_ended(summary),
+        fresh.map_or(summary.ends.newest, |(_, to)| Some(to)),
         pruned,
         int(summary.rows.left_out),
         int(summary.created_left_out),
@@ -324,9 +325,33 @@ pub(super) fn add_facts(
         }
     }
     add_events(db, segment, summary)?;
-    let not_listed = summary.oldest_ended.last().filter(|_| summary.ended_left_out > 0 || summary.ends.cut);
-    let from = passed_over.or(not_listed.map(|last| last.xid.wrapping_add(1)));
-    Ok(from.zip(newest_ended(summary)))
+    maybe_ended(db, segment, summary, passed_over)
+}
+
+/// The numbers of transactions that may have ended without a row of their own, the first of which was `passed_over`.
+fn maybe_ended(
+    db: &Connection,
+    segment: SegmentKey,
+    summary: &Summary,
+    passed_over: Option<Xid>,
+) -> Result<Option<(Xid, Xid)>> {
+    let (listed, left_out) = (&summary.oldest_ended, summary.ended_left_out > 0);
+    // A prepared one says its number at the end of a record that was not read to there.
+    let has_no_number = left_out && listed.iter().all(|ended| ended.top == 0);
+    if !summary.ends.cut && !has_no_number {
+        let not_listed = listed.last().filter(|_| left_out).map(|last| last.xid.wrapping_add(1));
+        return Ok(passed_over.or(not_listed).zip(summary.ends.newest));
+    }
+    let sql = "SELECT newest FROM segment WHERE timeline = ?1 AND number IN (?2 - 1, ?2) AND newest IS NOT NULL";
+    let mut select = db.prepare_cached(sql)?;
+    let around = select.query_map(segment.columns(), |row| row.get(0))?.collect::<Result<Vec<Xid>>>()?;
+    let Some(seen) = around.into_iter().chain(newest(summary)).reduce(newer) else { return Ok(None) };
+    let from = match (has_no_number, listed.first(), listed.last()) {
+        (true, first, _) => first.map_or(seen, |first| first.xid).wrapping_sub(PREPARED),
+        (false, _, Some(last)) => passed_over.unwrap_or(last.xid.wrapping_add(1)),
+        (false, _, None) => seen,
+    };
+    Ok(Some((from, seen.wrapping_add(UNSEEN))))
 }
 
 fn add_created(db: &Connection, segment: SegmentKey, created: &Created) -> Result<()> {
@@ -439,11 +464,6 @@ fn newest(summary: &Summary) -> Option<Xid> {
     let crossing = summary.tail.as_ref().and_then(Tail::xid);
     let all = rows.chain(created).chain(events).chain(summary.ends.newest).chain(crossing);
     all.filter(|xid| *xid != 0).reduce(newer)
-}
-
-/// The newest transaction that may have ended.
-fn newest_ended(summary: &Summary) -> Option<Xid> {
-    summary.ends.newest.map(|newest| newest.wrapping_add(if summary.ends.cut { SPAN } else { 0 }))
 }
 
 /// Whether a transaction began after another one: numbers go round, and those in use are less than 2^31 apart.

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::column::{int, nullable, uint};
 use super::{BLOCK, Index};
-use crate::postgres::catalog::{Point, Told, Unknown, WalIndex};
+use crate::postgres::catalog::{Point, Told, Unknown, WalIndex, XID_REUSE};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -44,6 +44,9 @@ impl WalIndex for Index {
             let bounds = params![xid, timeline.0, int(from), int(until.min(LAST))];
             let named = select.query_map(bounds, |row| uint(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
             let mut found = maybe_ending(db, timeline, from, until, xid)?;
+            // One of the same number does not end so near to it.
+            let reuse = XID_REUSE / self.size.bytes();
+            found.retain(|maybe| named.iter().all(|sure| sure.abs_diff(*maybe) >= reuse));
             found.extend(named);
             found.sort_unstable();
             found.dedup();

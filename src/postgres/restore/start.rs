@@ -60,20 +60,23 @@ pub struct Recovered {
 
 impl Recovered {
     /// Compares where replay stopped with where it was to stop. Where it was to read all WAL, that is not before the last
-    /// transaction that was known: of a segment that is lost since, PostgreSQL takes the one before for the end.
+    /// transaction that was known, or else the last segment: of one that is lost since, PostgreSQL takes the one before
+    /// for the end.
     pub fn check(&mut self, plan: &RecoveryPlan) {
         let Some(found) = self.lsn else { return };
         let last = plan.transactions.and_then(|transactions| transactions.last_included);
+        let last_segment = plan.wal.last().map(|piece| piece.last.start(plan.backup.segment_size));
         let kept = match (self.phase, plan.stop) {
             // "redo done at" tells the record that was read last, whether it was replayed or not.
             (Phase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => found == lsn,
             (Phase::Paused, StopAt::After { end, .. }) => found == end,
             (Phase::Paused, StopAt::Before { lsn }) => found <= lsn,
-            (_, StopAt::End) => last.is_none_or(|last| found >= last.lsn),
+            (_, StopAt::End) => last.map(|last| last.lsn).or(last_segment).is_none_or(|least| found >= least),
             _ => true,
         };
         let planned = match (plan.stop, last) {
             (StopAt::End, Some(last)) => format!("behind the commit of transaction {} at {}", last.xid, last.lsn),
+            (StopAt::End, None) => format!("in the last WAL segment, from {} on,", last_segment.unwrap_or_default()),
             (stop, _) => stop.words(),
         };
         if !kept {
