@@ -69,10 +69,24 @@ fn lost(major: Major) {
     let segment = cluster.archive_now();
     // It is the last one, so that nothing in the repository shows that it is missing.
     let object = walden.segment_object(&segment);
-    let restored = restore_while((&scratch, &walden, &major), &["--latest"], (&object, None));
-    assert_eq!(restored.cluster.rows(), kept.with());
-    let doubts = doubts(&restored);
-    assert!(doubts.contains(&format!("transaction {}", lost.xid)) && doubts.contains("as planned"), "{doubts}");
+    let content = scratch.join("content");
+    fs::copy(&object, &content).expect("copy the segment");
+    let doubts_of = || {
+        let restored = restore_while((&scratch, &walden, &major), &["--latest"], (&object, None));
+        assert_eq!(restored.cluster.rows(), kept.with());
+        let data = scratch.join("restored");
+        let doubts = doubts(&restored);
+        drop(restored);
+        fs::remove_dir_all(data).expect("remove what was restored");
+        doubts
+    };
+    let told = doubts_of();
+    assert!(told.contains(&format!("transaction {}", lost.xid)) && told.contains("as planned"), "{told}");
+    // A host without an index knows no transactions.
+    fs::copy(&content, &object).expect("put the segment back");
+    fs::remove_dir_all(scratch.join("cache")).expect("remove the index");
+    let told = doubts_of();
+    assert!(told.contains("not in the last WAL segment") && told.contains("as planned"), "{told}");
 }
 
 each_major!(a_server_that_stops_elsewhere_than_planned_is_told, elsewhere);
