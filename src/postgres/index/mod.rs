@@ -4,6 +4,8 @@
 //! All calls block: they belong on a blocking thread.
 
 mod column;
+#[cfg(test)]
+mod crossing_tests;
 mod event;
 mod exact;
 #[cfg(test)]
