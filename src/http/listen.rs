@@ -203,7 +203,8 @@ async fn exchange(
     stream.set_write_timeout(Some(WRITE_TIME));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_header_size(HEAD_BYTES).max_headers(HEADERS);
-    server.max_buf_size(BUFFER);
+    // Who has asked may stop speaking, and still wants the answer.
+    server.max_buf_size(BUFFER).half_close(true);
     let routes = TowerToHyperService::new(router);
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);

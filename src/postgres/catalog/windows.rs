@@ -149,7 +149,8 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         for _ in 0..UNKNOWN {
             match search.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {
                 Err(Unknown::Broken { segment, lsn }) => return Some((lsn, segment.number(size) + 1)),
-                Err(Unknown::Segment(segment)) => first = segment.number(size) + 1,
+                // One that is known, but not what crosses into it, is asked for once more: what crosses does not matter then.
+                Err(Unknown::Segment(segment)) => first = segment.number(size).max(first + 1),
                 _ => break,
             }
         }

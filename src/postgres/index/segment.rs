@@ -22,7 +22,7 @@ pub struct Archived {
 }
 
 /// Transactions that a server begins at most while two segments mention none of them.
-const UNSEEN: Xid = 1 << 16;
+const UNSEEN: Xid = 1 << 22;
 /// Transactions that a server begins at most while a prepared one waits: few enough to compare numbers that go round.
 const PREPARED: Xid = 1 << 29;
 /// `pg_class` of every database, until it is rewritten: how many rows were deleted there tells a DROP.
@@ -269,8 +269,8 @@ pub(super) fn add_to_block(
     };
     let (kept_time, kept_fresh) = db.prepare_cached(sql)?.query_row(key, read).optional()?.unwrap_or_default();
     let latest = kept_time.max(time.map(|time| time.0));
-    let wide = match (kept_fresh, fresh) {
-        (Some(a), Some(b)) => Some((older(a.0, b.0), newer(a.1, b.1))),
+    let wide = match (kept_fresh, fresh.filter(|(from, to)| !is_newer(*from, *to))) {
+        (Some(a), Some(b)) => Some(of_both(a, b)),
         (a, b) => a.or(b),
     };
     let mut put = db.prepare_cached(
@@ -278,6 +278,17 @@ pub(super) fn add_to_block(
     )?;
     put.execute(params![key.0, key.1, latest, wide.map(|wide| wide.0), wide.map(|wide| wide.1)])?;
     Ok(())
+}
+
+/// Numbers of transactions of which both ranges are parts: all, where they are too far apart to tell which is older.
+pub(super) fn of_both(a: (Xid, Xid), b: (Xid, Xid)) -> (Xid, Xid) {
+    let (from, to) = (older(a.0, b.0), newer(a.1, b.1));
+    let span = to.wrapping_sub(from);
+    let is_within = |xid: Xid| xid.wrapping_sub(from) <= span;
+    match span < 1 << 30 && [a.0, a.1, b.0, b.1].into_iter().all(is_within) {
+        true => (from, to),
+        false => (0, Xid::MAX),
+    }
 }
 
 /// Puts in the facts of a summary that events are made of. With a `window`, the newest transaction that the segments
@@ -337,7 +348,7 @@ fn maybe_ended(
 ) -> Result<Option<(Xid, Xid)>> {
     let (listed, left_out) = (&summary.oldest_ended, summary.ended_left_out > 0);
     // A prepared one says its number at the end of a record that was not read to there.
-    let has_no_number = left_out && listed.iter().all(|ended| ended.top == 0);
+    let has_no_number = left_out && (listed.is_empty() || listed.iter().any(|ended| ended.top == 0));
     if !summary.ends.cut && !has_no_number {
         let not_listed = listed.last().filter(|_| left_out).map(|last| last.xid.wrapping_add(1));
         return Ok(passed_over.or(not_listed).zip(summary.ends.newest));

@@ -43,14 +43,20 @@ impl WalIndex for Index {
             let mut select = db.prepare_cached(sql)?;
             let bounds = params![xid, timeline.0, int(from), int(until.min(LAST))];
             let named = select.query_map(bounds, |row| uint(row, 0))?.collect::<Result<Vec<u64>, _>>()?;
-            let mut found = maybe_ending(db, timeline, from, until, xid)?;
-            // One of the same number does not end so near to it.
-            let reuse = XID_REUSE / self.size.bytes();
-            found.retain(|maybe| named.iter().all(|sure| sure.abs_diff(*maybe) >= reuse));
-            found.extend(named);
+            let maybe = maybe_ending(db, timeline, from, until, xid)?;
+            let mut found: Vec<(u64, bool)> = maybe.into_iter().map(|number| (number, false)).collect();
+            found.extend(named.into_iter().map(|number| (number, true)));
             found.sort_unstable();
+            let Told { found, more } = self.told(db, timeline, from..until, found, |(number, _)| *number)?;
+            let named: Vec<u64> = found.iter().filter(|(_, is_named)| *is_named).map(|(number, _)| *number).collect();
+            // One of the same number does not end near to where one is known to have ended.
+            let reuse = XID_REUSE / self.size.bytes();
+            let counts = |(number, is_named): &(u64, bool)| {
+                *is_named || named.iter().all(|named| named.abs_diff(*number) >= reuse)
+            };
+            let mut found: Vec<u64> = found.into_iter().filter(counts).map(|(number, _)| number).collect();
             found.dedup();
-            self.told(db, timeline, from..until, found, |number| *number)
+            Ok(Told { found, more })
         })
     }
 
@@ -138,10 +144,9 @@ pub(super) const LISTED: &str = "SELECT number FROM segment WHERE timeline = ?1 
 /// Of blocks.
 pub(super) const FULL_BLOCKS: &str =
     "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 AND segments = 1024";
-/// And the transaction: numbers go round, and a range whose end is older than its begin is empty.
+/// And the transaction. Numbers go round; a segment's range whose end is older than its begin is empty.
 pub(super) const BLOCKS_MAYBE_ENDING: &str = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 \
-     AND ((?4 - fresh_from) & 4294967295) <= ((fresh_to - fresh_from) & 4294967295) \
-     AND ((fresh_to - fresh_from) & 4294967295) < 2147483648 ORDER BY block";
+     AND ((?4 - fresh_from) & 4294967295) <= ((fresh_to - fresh_from) & 4294967295) ORDER BY block";
 pub(super) const MAYBE_ENDING: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
      AND ((?4 - fresh_from) & 4294967295) <= ((ended_newest - fresh_from) & 4294967295) \
      AND ((ended_newest - fresh_from) & 4294967295) < 2147483648 ORDER BY number";

@@ -119,13 +119,13 @@ async fn another_order_of_asking_drops_what_lay_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_and_damage_are_unknown_also_when_fetched_ahead() {
     let service = archive(&[&number(1), &number(3), &number(4)]).await;
+    let key = service.cluster.layout.wal(&number(4).parse().unwrap());
+    let half = service.storage.get(&key, 0..300).await.unwrap().unwrap();
+    let _ = service.storage.put(&key, half.into(), PutMode::Overwrite).await.unwrap();
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
     service.settle().await;
     let reply = text(&service.fetch(&number(2)).await);
     assert!(reply.contains(&number(2)) && reply.contains("missing") && reply.contains("HINT: "), "{reply}");
-    let key = service.cluster.layout.wal(&number(4).parse().unwrap());
-    let half = service.storage.get(&key, 0..300).await.unwrap().unwrap();
-    let _ = service.storage.put(&key, half.into(), PutMode::Overwrite).await.unwrap();
     assert_eq!(service.fetch(&number(3)).await, Reply::Done);
     service.settle().await;
     let reply = text(&service.fetch(&number(4)).await);
