@@ -18,14 +18,17 @@ fn wal_and_backups_carry_encryption_and_their_storage_classes() {
         let bucket = store.fresh_bucket();
         let scratch = Scratch::new("s3 headers");
         let mut cluster = Cluster::builder(Major::newest()).start(&scratch);
+        // On a busy machine two puts at once pass moto's If-None-Match.
         let mut settings = format!(
-            "s3.encryption = \"{encryption}\"\ns3.storage_class_wal = \"STANDARD_IA\"\n\
+            "s3.create_only = \"head-then-put\"\ns3.encryption = \"{encryption}\"\ns3.storage_class_wal = \"STANDARD_IA\"\n\
              s3.storage_class_base = \"ONEZONE_IA\"\ns3.multipart_threshold = \"5MiB\"\n"
         );
         if let Some(key) = key {
             settings += &format!("s3.kms_key = \"{key}\"\n");
         }
         let walden = Walden::on_s3(&scratch, &cluster, &bucket, &settings);
+        walden.expect_log("s3.create_only is head-then-put");
+        walden.expect_log("only as long as no two store under one name at once");
         register(&mut cluster, &walden);
         let service = walden.serve();
         cluster.open_ledger();
