@@ -7,7 +7,7 @@ use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
-use crate::repo::Repository;
+use crate::repo::{Repository, is_damage, reread};
 use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, get_all};
 
 /// A registered cluster in a repository.
@@ -42,7 +42,7 @@ impl Cluster {
     /// Opens a registered cluster. Errors: [`NotRegistered`], or the store's.
     pub async fn open(repository: Repository, name: ClusterName) -> anyhow::Result<Self> {
         let layout = Layout::new(name);
-        match read_description(&repository, &layout).await? {
+        match reread(is_damage, || read_description(&repository, &layout)).await? {
             Some(description) => Ok(Self { repository, layout, description }),
             None => {
                 let (name, store) = (layout.cluster().to_string(), repository.describe());
@@ -55,6 +55,10 @@ impl Cluster {
     /// Makes sure that what answers is still this cluster's repository: the empty folder below an unmounted disk has
     /// nothing either. Errors: it is not, or the store's.
     pub async fn confirm(&self) -> anyhow::Result<()> {
+        reread(is_damage, || self.confirm_once()).await
+    }
+
+    async fn confirm_once(&self) -> anyhow::Result<()> {
         let repository = Repository::open(self.repository.shared_storage()).await?;
         let kept = self.repository.marker();
         let again = Self::open(repository, self.layout.cluster().clone()).await?;
@@ -76,12 +80,11 @@ impl Cluster {
             let outcome = repository.storage().put(&layout.cluster_json(), json.into(), mode).await;
             outcome.hint("check that the user who runs Walden may write to the repository")
         };
-        if read_description(&repository, &layout).await?.is_none()
-            && put(&found, PutMode::CreateOnly).await? == PutOutcome::Stored
-        {
+        let read = || reread(is_damage, || read_description(&repository, &layout));
+        if read().await?.is_none() && put(&found, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok((Self { repository, layout, description: found }, true));
         }
-        let kept = read_description(&repository, &layout).await?.context("cluster.json vanished while it was read")?;
+        let kept = read().await?.context("cluster.json vanished while it was read")?;
         let mut cluster = Self { repository: repository.clone(), layout: layout.clone(), description: kept };
         cluster.check_identity(&found)?;
         let versions = &mut cluster.description.versions;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
+use super::{Repository, is_damage, reread};
 use crate::error::Hint;
 use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, Storage, get_all};
 
@@ -36,7 +36,7 @@ pub enum MarkerError {
 impl Repository {
     /// Opens a repository after reading its marker. Errors: [`MarkerError`], or the store's.
     pub async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Self> {
-        match read_marker(&*storage).await? {
+        match reread(is_damage, || read_marker(&*storage)).await? {
             Some(marker) => Ok(Self { storage, marker }),
             None => Err(MarkerError::NotARepository(storage.describe()))
                 .hint("check the repository's URL, or make a repository there with `walden init`"),
@@ -45,7 +45,7 @@ impl Repository {
 
     /// Opens a repository, making it first where there is none. Says whether it was made.
     pub async fn init(storage: Arc<dyn Storage>, now: DateTime<Utc>) -> anyhow::Result<(Self, bool)> {
-        if let Some(marker) = read_marker(&*storage).await? {
+        if let Some(marker) = reread(is_damage, || read_marker(&*storage)).await? {
             return Ok((Self { storage, marker }, false));
         }
         let mut random = [0u8; 16];

@@ -5,6 +5,7 @@ mod object;
 pub mod probe;
 #[cfg(test)]
 pub(crate) mod probe_testing;
+mod reread;
 mod stream;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::storage::Storage;
 
 pub use marker::{Marker, MarkerError};
 pub use object::{ObjectError, PutSealed};
+pub use reread::{is_damage, reread};
 pub use stream::SealedStream;
 
 /// A store whose marker was checked.

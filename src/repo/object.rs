@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::Repository;
+use super::{Repository, reread};
 use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, object_bound, open_envelope, unseal};
 use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
@@ -12,7 +12,7 @@ const HEADER_READ: u64 = 32 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// The store did not answer.
-    #[error(transparent)]
+    #[error("{0}")]
     Storage(#[from] StorageError),
     /// It is there, but not whole or not what its name says.
     #[error("object \"{key}\" in {store}")]
@@ -44,11 +44,8 @@ impl Repository {
         if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok(PutSealed::Stored);
         }
-        let header = match self.read_and_verify(key, &sealed.header).await {
-            // Bytes can also be damaged on their way here.
-            Err(ObjectError::Damaged { .. }) => self.read_and_verify(key, &sealed.header).await?,
-            result => result?,
-        };
+        let is_damaged = |error: &ObjectError| matches!(error, ObjectError::Damaged { .. });
+        let header = reread(is_damaged, || self.read_and_verify(key, &sealed.header)).await?;
         Ok(if header.plain == sealed.header.plain {
             PutSealed::SameContent
         } else {

@@ -1,4 +1,4 @@
-//! A decorator that stops at the k-th call, for enumerating crash points.
+//! Decorators that stop at the k-th call, or damage the k-th read, for enumerating faults.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -90,5 +90,61 @@ impl Storage for FaultyStorage {
 
     async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
         self.call("sweep", "", self.inner.sweep(age)).await
+    }
+}
+
+/// Passes calls on; of the `get` number `at` (from 0) the first byte is another.
+#[derive(Debug)]
+pub struct GarblingStorage {
+    inner: Arc<dyn Storage>,
+    at: u64,
+    gets: AtomicU64,
+}
+
+impl GarblingStorage {
+    /// `inner`, damaging what its `get` number `at` gives.
+    pub fn new(inner: Arc<dyn Storage>, at: u64) -> Self {
+        Self { inner, at, gets: AtomicU64::new(0) }
+    }
+
+    /// Whether that one came.
+    pub fn garbled(&self) -> bool {
+        self.gets.load(Ordering::SeqCst) > self.at
+    }
+}
+
+#[async_trait]
+impl Storage for GarblingStorage {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        self.inner.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        let is_garbled = self.gets.fetch_add(1, Ordering::SeqCst) == self.at;
+        let got = self.inner.get(key, range).await?;
+        Ok(got.map(|bytes| match bytes.first() {
+            Some(first) if is_garbled => [&[first ^ 0x80], &bytes[1..]].concat().into(),
+            _ => bytes,
+        }))
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        self.inner.list(folder, after).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.inner.delete(key).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.inner.sweep(age).await
     }
 }

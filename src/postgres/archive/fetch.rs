@@ -23,7 +23,7 @@ use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, 
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
-use crate::repo::ObjectError;
+use crate::repo::{ObjectError, reread};
 use crate::storage::{Key, pause};
 
 /// How long a gap is watched before it is called one, unless what shows it was stored longer ago than storing takes:
@@ -148,14 +148,7 @@ impl Fetcher {
     /// Makes the file `path` of the content of `name`, verified; `false` when the repository has no such object, which
     /// alone proves nothing. `path` must not exist and is removed again on an error.
     pub async fn retrieve(&self, name: &WalFileName, path: &Path) -> anyhow::Result<bool> {
-        match self.retrieve_once(name, path).await {
-            // Bytes can also be damaged on their way here.
-            Err(error) if is_damaged(&error) => {
-                tracing::debug!("{error:#}: reading it once more");
-                self.retrieve_once(name, path).await
-            }
-            result => result,
-        }
+        reread(is_damaged, || self.retrieve_once(name, path)).await
     }
 
     async fn retrieve_once(&self, name: &WalFileName, path: &Path) -> anyhow::Result<bool> {

@@ -7,11 +7,12 @@ use anyhow::{Context, anyhow, bail};
 
 use super::absent::{BackedUp, Facts, Kept};
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::load::refresh_backups;
-use crate::postgres::catalog::{BackupDescription, WAL_KIND};
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::catalog::load::{read_history, refresh_backups};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use crate::repo::{is_damage, reread};
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta};
 
 /// Pages of a listing that are read at most: 10 million segments of 16 MiB, or as many history files as fit.
@@ -44,7 +45,7 @@ pub async fn gather(
             }
             ListEntry::Object(meta) => match cluster.layout.parse_wal(&meta.key) {
                 Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
-                    facts.histories.push((read_history(cluster, timeline).await?, age(&meta, now)));
+                    facts.histories.push((history(cluster, timeline).await?, age(&meta, now)));
                 }
                 Some(name) => facts.kept.push(Kept { name, age: age(&meta, now) }),
                 None => (),
@@ -135,12 +136,8 @@ async fn entries(cluster: &Cluster, folder: &str) -> anyhow::Result<Vec<ListEntr
 }
 
 /// A history file that is damaged tells nothing, so nothing may be concluded.
-async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<TimelineHistory> {
-    let key = cluster.layout.wal(&WalFileName::History(timeline));
+async fn history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<TimelineHistory> {
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
-    let found = cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await.hint(hint)?;
-    let (_, content) = found.with_context(|| format!("object \"{key}\" vanished while it was read"))?;
-    TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content))
-        .with_context(|| format!("object \"{key}\""))
-        .hint(hint)
+    let read = reread(is_damage, || read_history(cluster, timeline)).await.hint(hint)?;
+    read.with_context(|| format!("{} vanished while it was read", WalFileName::History(timeline))).hint(hint)
 }

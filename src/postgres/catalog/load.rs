@@ -3,6 +3,7 @@
 //! for absent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 
 use anyhow::{Context, bail, ensure};
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
-use crate::repo::ObjectError;
+use crate::repo::{is_damage, reread};
 use crate::storage::{Key, ObjectMeta, Pages, Walk};
 
 /// Headers read at once.
@@ -110,7 +111,10 @@ async fn read_descriptions(
     loop {
         for id in ids.by_ref().take(PARALLEL_READS - reads.len()) {
             let cluster = cluster.clone();
-            reads.spawn(async move { read_description(&cluster, &id).await.map(|found| (id, found)) });
+            reads.spawn(async move {
+                let found = find_out(|| read_description(&cluster, &id)).await?;
+                anyhow::Ok((id, found))
+            });
         }
         let Some(read) = reads.join_next().await else { return Ok(()) };
         let (id, found) = read??;
@@ -192,23 +196,22 @@ enum Found<T> {
     Absent,
 }
 
-async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Found<BackupDescription>> {
+/// What there is of something that is read; twice, if it is damaged. Errors: the store did not answer.
+async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl Fn() -> F) -> anyhow::Result<Found<T>> {
+    match reread(is_damage, read).await {
+        Ok(Some(whole)) => Ok(Found::Whole(whole)),
+        Ok(None) => Ok(Found::Absent),
+        Err(error) if is_damage(&error) => Ok(Found::Damaged(one_line(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<BackupDescription>> {
     let key = cluster.layout.manifest(id);
-    let header = match cluster.repository.header(&key, manifest::KIND).await {
-        Ok(Some(header)) => header,
-        Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
-        Err(ObjectError::Storage(error)) => return Err(error.into()),
-    };
-    let checked = header
-        .about
-        .read()
-        .with_context(|| format!("object \"{key}\" does not describe a backup"))
-        .and_then(|description| check_description(cluster, id, &key, description));
-    Ok(match checked {
-        Ok(description) => Found::Whole(description),
-        Err(error) => Found::Damaged(one_line(&error)),
-    })
+    let Some(header) = cluster.repository.header(&key, manifest::KIND).await? else { return Ok(None) };
+    let read = header.about.read();
+    let description = read.with_context(|| format!("object \"{key}\" does not describe a backup"))?;
+    check_description(cluster, id, &key, description).map(Some)
 }
 
 fn check_description(
@@ -252,7 +255,7 @@ impl LoadedHistories {
             if self.known.contains_key(&timeline) {
                 continue;
             }
-            match read_history(cluster, timeline).await? {
+            match find_out(|| read_history(cluster, timeline)).await? {
                 Found::Whole(history) => drop(self.known.insert(timeline, history)),
                 Found::Damaged(why) => drop(self.damaged.insert(timeline, why)),
                 Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
@@ -262,18 +265,13 @@ impl LoadedHistories {
     }
 }
 
-async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Found<TimelineHistory>> {
+/// A timeline's history; `None` when it has no history file. Errors: the file is damaged, or the store did not answer.
+pub async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineHistory>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
-    let content = match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
-        Ok(Some((_, content))) => content,
-        Ok(None) => return Ok(Found::Absent),
-        Err(error @ ObjectError::Damaged { .. }) => return Ok(Found::Damaged(one_line(&error.into()))),
-        Err(ObjectError::Storage(error)) => return Err(error.into()),
-    };
-    Ok(match TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)) {
-        Ok(history) => Found::Whole(history),
-        Err(error) => Found::Damaged(format!("object \"{key}\": {error}")),
-    })
+    let read = cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await?;
+    let Some((_, content)) = read else { return Ok(None) };
+    let parsed = TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content));
+    parsed.with_context(|| format!("object \"{key}\"")).map(Some)
 }
 
 /// Lists the WAL folder. Errors: the store did not answer.

@@ -8,7 +8,7 @@ use super::*;
 use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
 use crate::repo::Repository;
-use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{MemoryStorage, PutMode, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
@@ -143,30 +143,54 @@ async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none(
     assert_eq!([until(2, 7 << 32), until(2, 8 << 32)], [None, text("08")]);
 }
 
-#[tokio::test]
-async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
+/// A backup and a timeline's history.
+async fn filled() -> Arc<MemoryStorage> {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, &backup, "");
-    put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
+    put(&storage, &cluster.layout.manifest(&backup.id), whole(&sealed(manifest::KIND, &backup, ""))).await;
     let history = sealed(WAL_KIND, &serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
     put(&storage, &cluster.layout.wal(&"00000002.history".parse().unwrap()), whole(&history)).await;
+    storage
+}
+
+async fn open(storage: Arc<dyn Storage>) -> Cluster {
+    Cluster::open(Repository::open(storage).await.unwrap(), "main".parse().unwrap()).await.unwrap()
+}
+
+async fn load_all(cluster: &Cluster) -> anyhow::Result<(LoadedBackups, LoadedHistories)> {
+    let wal = load_wal(cluster).await?;
+    let histories = load_histories(cluster, &wal.histories).await?;
+    Ok((load_backups(cluster).await?, histories))
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
+    let storage = filled().await;
     for stop_at in 0.. {
         // Opening reads the marker and cluster.json first: two calls.
         let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at + 2, CrashPoint::Before));
-        let repository = Repository::open(faulty.clone()).await.unwrap();
-        let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
-        let everything = async {
-            let wal = load_wal(&cluster).await?;
-            let histories = load_histories(&cluster, &wal.histories).await?;
-            anyhow::Ok((load_backups(&cluster).await?, histories))
-        };
-        let loaded = everything.await;
+        let loaded = load_all(&open(faulty.clone()).await).await;
         if !faulty.stopped() {
             let (backups, histories) = loaded.unwrap();
             assert_eq!((backups.complete.len(), histories.known.len()), (1, 1));
             return;
         }
         assert!(loaded.is_err(), "call {stop_at}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_its_way_is_read_once_more() {
+    let storage = filled().await;
+    for at in 0.. {
+        let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
+        let cluster = open(garbling.clone()).await;
+        cluster.confirm().await.unwrap();
+        let (backups, histories) = load_all(&cluster).await.unwrap();
+        assert_eq!((backups.complete.len(), histories.known.len()), (1, 1), "get {at}");
+        if !garbling.garbled() {
+            assert_eq!(at, 6, "two each to open and to confirm, a history, a manifest");
+            return;
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
+use crate::repo::{is_damage, reread};
 use crate::storage::{Key, ListEntry, Pages, StorageError};
 
 /// Headers and other small objects read at once.
@@ -110,10 +111,7 @@ async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()>
 pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
     let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
     for segment in &waiting {
-        let read = match summarize(cluster, segment.name).await {
-            Err(error) if is_damage(&error) => summarize(cluster, segment.name).await,
-            read => read,
-        };
+        let read = reread(is_damage, || summarize(cluster, segment.name)).await;
         put(index, vec![(*segment, missing(segment.name, read))]).await?;
     }
     if !waiting.is_empty() {
@@ -169,11 +167,6 @@ async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result
         damaged.iter().try_for_each(|(segment, why)| index.give_up(segment, why))
     })
     .await
-}
-
-/// Whether the repository answered, and what it has cannot be used.
-fn is_damage(error: &anyhow::Error) -> bool {
-    find::<StorageError>(error).is_none()
 }
 
 /// Reads a header; twice, if need be: bytes can also be damaged on their way here, and the object may have been replaced
