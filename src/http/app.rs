@@ -79,8 +79,8 @@ impl App {
             (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
         let deadline = self.deadline();
         let locating = async move {
-            let moments: Arc<dyn WalIndex + Send + Sync> = index.clone();
-            let located = locate(&archive, &moments, &facts, &request, Some(deadline)).await;
+            let wal_index: Arc<dyn WalIndex + Send + Sync> = index.clone();
+            let located = locate(&archive, &wal_index, &facts, &request, Some(deadline)).await;
             if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
                 let segment = *segment;
                 // Else it is read again at the next look into all of the repository.

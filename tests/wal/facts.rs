@@ -140,7 +140,7 @@ fn ends_are_in_the_summaries(worked: &Worked) {
             ended.entry(first).or_default().extend(each);
             ends.entry(first).or_default().push(end.time);
             let latest = parts.get_mut(&Lsn(first * size)).expect("a segment");
-            let latest = &mut latest[((record.end.0 - 1) % size / part) as usize];
+            let latest = &mut latest[(record.lsn.0 % size / part) as usize];
             *latest = (*latest).max(Some(end.time));
         }
     });
@@ -157,7 +157,7 @@ fn ends_are_in_the_summaries(worked: &Worked) {
         expected.truncate(ENDED);
         assert_eq!(summary.oldest_ended, expected, "in the segment at {}", segment.start);
         let latest: Vec<Option<Timestamp>> =
-            summary.parts.iter().map(|part| part.as_ref().map(|ends| ends.latest())).collect();
+            summary.part_ends.iter().map(|part| part.as_ref().map(|ends| ends.latest())).collect();
         assert_eq!(latest, parts[&segment.start], "in the segment at {}", segment.start);
         (named, left_out) = (named + expected.len(), left_out + summary.ended_left_out);
     }

@@ -7,7 +7,7 @@ use super::look::look;
 use super::summarize::summary_of;
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, NoPlan, PlanInput, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, plan,
+    Answers, Facts, NoPlan, PlanInput, RecoveryPlan, Remembered, Request, Unknown, Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 
@@ -15,17 +15,18 @@ use crate::postgres::cluster::Cluster;
 /// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
 pub async fn locate(
     cluster: &Cluster,
-    moments: &Arc<dyn WalIndex + Send + Sync>,
+    index: &Arc<dyn WalIndex + Send + Sync>,
     facts: &Arc<Facts>,
     request: &Request,
     deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
+    let index = Arc::new(Remembered::new(index.clone()));
     let mut answers = Answers::default();
     loop {
-        let (moments, facts, request) = (moments.clone(), facts.clone(), request.clone());
+        let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
         // The index is a file.
         let planning = tokio::task::spawn_blocking(move || {
-            let planned = plan(&PlanInput { facts: &facts, index: &*moments, answers: &answers }, &request);
+            let planned = plan(&PlanInput { facts: &facts, index: &*index, answers: &answers }, &request);
             (planned, answers)
         });
         let planned;
@@ -89,9 +90,9 @@ mod tests {
             damaged_histories: BTreeMap::new(),
             quiet: Default::default(),
         };
-        let (facts, moments): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
+        let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
         let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));
-        let ask = async |deadline| locate(&cluster, &moments, &facts, &request, deadline).await;
+        let ask = async |deadline| locate(&cluster, &index, &facts, &request, deadline).await;
         let error = ask(Some(Instant::now())).await.unwrap_err();
         assert!(find::<TooLong>(&error).is_some(), "{error:#}");
         assert!(ask(None).await.is_ok());

@@ -8,11 +8,14 @@ use anyhow::{Context, anyhow};
 use super::fetch::with_repair_hint;
 use super::summarize::{Described, described, read, summary_of};
 use crate::codec::{Damaged, FrameDecompressor, sealed_bound};
-use crate::error::with_hint;
-use crate::postgres::catalog::{Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading};
+use crate::error::{find, with_hint};
+use crate::postgres::catalog::{
+    Before, Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading,
+};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Seam, Summary, join};
+use crate::repo::ObjectError;
 
 /// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
 /// answer.
@@ -59,36 +62,70 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
         Reading::Parts(excerpt) => excerpt,
         Reading::Whole => return Ok(None),
     };
-    for excerpt in [excerpt.narrow(), excerpt] {
-        let Some(probe) = read_parts(cluster, question, &excerpt, (body.start, &frames)).await? else {
-            return Ok(None);
-        };
-        if let Some(seen) = excerpt.answer(&probe, &summary) {
-            return Ok(Some(seen));
-        }
-    }
-    Ok(None)
-}
-
-/// Reads an excerpt of a segment, whose body begins there and has those frames. `None`: only all of it tells what is wrong.
-async fn read_parts(
-    cluster: &Cluster,
-    question: &Question,
-    excerpt: &Excerpt,
-    (body, frames): (u64, &[u64]),
-) -> anyhow::Result<Option<Probe>> {
-    let begin = body + frames[..excerpt.parts.start].iter().sum::<u64>();
-    let frames = frames[excerpt.parts.clone()].to_vec();
-    let key = cluster.layout.wal(&WalFileName::Segment(question.segment));
-    let stored = cluster.repository.storage().get(&key, begin..begin + frames.iter().sum::<u64>()).await;
-    let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-    let (probe, skip, part) = (excerpt.probe(question.clone()), excerpt.skip, excerpt.part);
-    match tokio::task::spawn_blocking(move || push_frames(probe, &stored, &frames, skip, part)).await? {
-        Ok(probe) => Ok(Some(probe)),
-        Err(Damaged(why)) => {
-            tracing::debug!("WAL segment \"{}\": {why}: reading all of it", question.segment);
+    let parts = Parts { cluster, segment, body: body.start, frames: &frames };
+    match read_excerpt(&parts, &excerpt).await {
+        Err(error) if matches!(find(&error), Some(ObjectError::Damaged { .. })) => {
+            tracing::debug!("{error:#}: reading all of it");
             Ok(None)
         }
+        read => read,
+    }
+}
+
+/// How many parts are read one behind the other: an answer that needs more is rare.
+const MOST_PARTS: usize = 4;
+
+async fn read_excerpt(parts: &Parts<'_>, excerpt: &Excerpt<'_>) -> anyhow::Result<Option<Seen>> {
+    let (mut probe, mut behind) = (excerpt.probe(), excerpt.wanted);
+    let (found, after) = loop {
+        if behind == parts.frames.len() || behind == excerpt.wanted + MOST_PARTS {
+            return Ok(None);
+        }
+        let Some(read) = parts.push(behind, probe, excerpt.part).await? else { return Ok(None) };
+        (probe, behind) = (read, behind + 1);
+        if let Some(found) = excerpt.found(&probe) {
+            break found;
+        }
+    };
+    let before = match excerpt.before(&probe, found) {
+        None => return Ok(None),
+        Some(Before::Is(commit)) => commit,
+        Some(Before::BeginsIn(part)) => {
+            let mut probe = excerpt.probe_before(part, found);
+            // It may end in the next one.
+            for number in part..(part + 2).min(parts.frames.len()) {
+                let Some(read) = parts.push(number, probe, excerpt.part).await? else { return Ok(None) };
+                probe = read;
+            }
+            // Else they were rollbacks.
+            let Some(commit) = probe.so_far().and_then(|seen| seen.before) else { return Ok(None) };
+            Some(commit)
+        }
+    };
+    Ok(Some(Seen { found: Some(found), before, after, ..Seen::default() }))
+}
+
+/// The parts of a segment as it is stored.
+struct Parts<'a> {
+    cluster: &'a Cluster,
+    segment: SegmentName,
+    /// Where in the object its body begins.
+    body: u64,
+    /// Bytes of each.
+    frames: &'a [u64],
+}
+
+impl Parts<'_> {
+    /// Reads a part, of `plain` bytes, and hands it over. `None`: there is no such object any more. Errors: it is damaged, or
+    /// the store did not answer.
+    async fn push(&self, number: usize, probe: Probe, plain: u64) -> anyhow::Result<Option<Probe>> {
+        let begin = self.body + self.frames[..number].iter().sum::<u64>();
+        let repository = &self.cluster.repository;
+        let key = self.cluster.layout.wal(&WalFileName::Segment(self.segment));
+        let stored = repository.storage().get(&key, begin..begin + self.frames[number]).await;
+        let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+        let pushed = tokio::task::spawn_blocking(move || push_frame(probe, &stored, plain as usize)).await?;
+        pushed.map(Some).map_err(|source| repository.damaged(&key, source).into())
     }
 }
 
@@ -116,34 +153,20 @@ thread_local! {
     static OPENER: RefCell<Option<(FrameDecompressor, Vec<u8>)>> = const { RefCell::new(None) };
 }
 
-/// Hands over the content of frames, of `part` bytes each, but for the first `skip` bytes, until there is an answer.
-fn push_frames(
-    mut probe: Probe,
-    mut stored: &[u8],
-    frames: &[u64],
-    mut skip: usize,
-    part: usize,
-) -> Result<Probe, Damaged> {
+/// Hands over the content of a frame, of so many bytes, until there is an answer.
+fn push_frame(mut probe: Probe, frame: &[u8], length: usize) -> Result<Probe, Damaged> {
     let new = || FrameDecompressor::new().map(|decompressor| (decompressor, Vec::new()));
     let (mut decompressor, mut plain) =
         OPENER.take().map_or_else(new, Ok).map_err(|error| Damaged(error.to_string()))?;
-    for length in frames {
-        let cut = || Damaged("it ends within a frame".into());
-        let (frame, rest) = stored.split_at_checked(*length as usize).ok_or_else(cut)?;
-        decompressor.decompress(frame, part, &mut plain)?;
-        if plain.len() < part {
-            return Err(Damaged(format!("a frame holds {} bytes, {part} are expected", plain.len())));
-        }
-        for piece in plain[skip..].chunks(PIECE) {
-            probe.push(piece);
-            if probe.is_answered() {
-                break;
-            }
-        }
+    decompressor.decompress(frame, length, &mut plain)?;
+    if plain.len() < length {
+        return Err(Damaged(format!("a frame holds {} bytes, {length} are expected", plain.len())));
+    }
+    for piece in plain.chunks(PIECE) {
+        probe.push(piece);
         if probe.is_answered() {
             break;
         }
-        (stored, skip) = (rest, 0);
     }
     if plain.capacity() <= LONGEST_KEPT {
         OPENER.set(Some((decompressor, plain)));

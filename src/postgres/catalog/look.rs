@@ -2,7 +2,7 @@
 //! segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, FirstRecord, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
+use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,13 +138,8 @@ impl Probe {
     }
 
     /// What was seen until now; `None` if that was no valid WAL.
-    pub(super) fn so_far(&self) -> Option<Seen> {
+    pub fn so_far(&self) -> Option<Seen> {
         self.decoder.stopped().is_none().then_some(self.seen)
-    }
-
-    /// The first record that was read whole.
-    pub(super) fn first(&self) -> Option<FirstRecord> {
-        self.decoder.first()
     }
 
     /// The answer.

@@ -16,6 +16,7 @@ mod plan_tests;
 mod quiet;
 mod ranges;
 mod refuse;
+mod remember;
 mod removal;
 mod stop;
 mod target;
@@ -27,7 +28,7 @@ mod windows;
 
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS};
-pub use excerpt::{Excerpt, Headers, Reading, reading};
+pub use excerpt::{Before, Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use model::{
@@ -39,6 +40,7 @@ pub use place::XID_REUSE;
 pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
+pub use remember::Remembered;
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};

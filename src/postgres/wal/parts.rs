@@ -1,4 +1,4 @@
-//! Which transactions ended in which part of a segment.
+//! In which part of a segment which transactions ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::timestamp::Timestamp;
 use super::transactions::TransactionEnd;
 use crate::postgres::types::{Lsn, SegmentSize};
 
-/// The commits and rollbacks whose last byte lies in one part: the latest one's time, and the oldest and the newest of
+/// The commits and rollbacks whose record begins in one part: the latest one's time, and the oldest and the newest of
 /// their transactions and subtransactions, 0 without a number. In JSON a list of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartEnds(Timestamp, Xid, Xid);
@@ -41,10 +41,13 @@ impl PartCounter {
         Self { start, part, parts: vec![None; (size.bytes() / part) as usize] }
     }
 
-    /// Adds the end whose record goes as far as `until`.
-    pub fn add(&mut self, end: &TransactionEnd<'_>, until: Lsn) {
-        let last_byte = until.0.saturating_sub(self.start.0 + 1);
-        let part = last_byte.checked_div(self.part).and_then(|part| self.parts.get_mut(part as usize));
+    /// Adds the end whose record begins at `lsn`.
+    pub fn add(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
+        let part = lsn
+            .0
+            .saturating_sub(self.start.0)
+            .checked_div(self.part)
+            .and_then(|part| self.parts.get_mut(part as usize));
         let Some(ends) = part else { return };
         let PartEnds(latest, oldest, newest) = ends.get_or_insert(PartEnds(end.time, 0, 0));
         *latest = end.time.max(*latest);

@@ -46,9 +46,10 @@ pub struct Summary {
     pub oldest_ended: Vec<Ended>,
     /// Ends of transactions and subtransactions that are not listed there.
     pub ended_left_out: u64,
-    /// The ends by part of the segment, all of equal length; empty in a summary that was made without.
+    /// The ends by the part of the segment in which they begin, all of equal length; empty in a summary that was made
+    /// without.
     #[serde(default)]
-    pub parts: Vec<Option<PartEnds>>,
+    pub part_ends: Vec<Option<PartEnds>>,
     pub events: Vec<Event>,
     pub events_left_out: LeftOut,
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
@@ -190,7 +191,7 @@ impl Counters {
     fn finish(self, summary: &mut Summary) {
         summary.rows = self.rows.finish();
         (summary.ends, summary.oldest_ended, summary.ended_left_out) = self.ends.finish();
-        summary.parts = self.parts.finish();
+        summary.part_ends = self.parts.finish();
         (summary.created, summary.created_left_out) = self.created.finish();
     }
 }
@@ -257,7 +258,7 @@ impl Summary {
             Fact::End(ref end) => {
                 counters.rows.end(end, record.lsn);
                 counters.ends.add(end, record.lsn);
-                counters.parts.add(end, record.end);
+                counters.parts.add(end, record.lsn);
                 counters.created.end(end);
                 if end.committed {
                     self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });

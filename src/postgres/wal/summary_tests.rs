@@ -78,7 +78,7 @@ fn the_oldest_ends_are_named_also_where_numbers_go_round() {
 }
 
 #[test]
-fn each_part_tells_what_ended_in_it() {
+fn each_part_tells_which_ends_begin_in_it() {
     let mut wal = writer();
     wal.write(&end(20, 300, 0, &[15, 31]));
     wal.write(&abort(25, 400));
@@ -89,17 +89,18 @@ fn each_part_tells_what_ended_in_it() {
     };
     until(&mut wal, START + SEGMENT / 2);
     let many: Vec<u32> = (40..300).collect();
-    let lsn = wal.write(&end(u32::MAX, 350, 0, &many));
+    let lsn = wal.write(&end(39, 350, 0, &many));
     assert!(lsn < START + SEGMENT / 2 && wal.position() > START + SEGMENT / 2, "the record crosses");
+    wal.write(&end(u32::MAX, 360, 0, &[5]));
     until(&mut wal, START + SEGMENT);
     wal.write(&end(9, 900, 0, &many));
     wal.fill();
-    let parts: Vec<_> = summaries(&wal.bytes).into_iter().map(|summary| summary.parts).collect();
-    let expected = serde_json::json!([[[400, 15, 31], [350, u32::MAX, 299]], [null, null]]);
+    let parts: Vec<_> = summaries(&wal.bytes).into_iter().map(|summary| summary.part_ends).collect();
+    let expected = serde_json::json!([[[400, 15, 299], [360, u32::MAX, 5]], [null, null]]);
     assert_eq!(serde_json::to_value(&parts).unwrap(), expected);
     let [Some(first), Some(second)] = parts[0][..] else { panic!("{parts:?}") };
-    assert_eq!([14, 15, 22, 31, 32].map(|xid| first.may_hold(xid)), [false, true, true, true, false]);
-    assert!(second.may_hold(u32::MAX) && second.may_hold(3) && !second.may_hold(u32::MAX - 1));
+    assert_eq!([14, 15, 22, 299, 300].map(|xid| first.may_hold(xid)), [false, true, true, true, false]);
+    assert_eq!([u32::MAX - 1, u32::MAX, 3, 6].map(|xid| second.may_hold(xid)), [false, true, true, false]);
 }
 
 #[test]

@@ -158,7 +158,7 @@ async fn with_ends() -> (Cluster, Arc<MemoryStorage>, SegmentName, Vec<u8>, Vec<
 
 #[tokio::test]
 async fn a_segment_without_frames_or_parts_is_read_whole() {
-    for member in ["frames", "parts"] {
+    for member in ["frames", "part_ends"] {
         let (cluster, storage, name, bytes, questions) = with_ends().await;
         let mut expected = Vec::new();
         for question in &questions {
