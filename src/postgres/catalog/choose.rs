@@ -213,13 +213,13 @@ impl<'a> Chooser<'a> {
     /// Where replay stops, and the newest backup that ends before.
     pub fn choose(&self, notes: &mut Notes) -> Chosen<Choice<'a>> {
         let usable = self.usable(notes)?;
-        let (reach, place) = self.search_from(self.anchors(&usable)?)?;
+        let (reach, mut place) = self.search_from(self.anchors(&usable)?)?;
         let fits = |backup: &&&BackupDescription| {
             place.lsn().is_none_or(|lsn| backup.stop_lsn <= lsn)
                 && self.reach(backup).first_missing == reach.first_missing
         };
         let backup = *usable.iter().rev().find(fits).ok_or_else(|| self.too_early(&usable))?;
-        let whole = self.search(backup.start_lsn, &reach).check_whole(&place);
+        let whole = self.search(backup.stop_lsn, &reach).check_whole(backup.start_lsn, &mut place);
         whole.map_err(|stuck| self.with_what_follows(stuck, &reach))?;
         let why = match (&self.request.backup, place.stop) {
             (Some(_), _) => "named with --backup",
@@ -263,7 +263,7 @@ impl<'a> Chooser<'a> {
                     let number = segment.number(self.known.facts.ranges.segment_size());
                     broken = broken.or(Some(refused));
                     refused = NoPlan::from(Reason::NoBackup);
-                    later.iter().position(|backup| self.start(backup) > number)
+                    later.iter().position(|backup| self.start(backup) >= number)
                 }
                 _ => return Err(refused),
             };

@@ -1,6 +1,7 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
 mod choose;
+mod drop_database;
 mod event_target;
 mod events;
 mod excerpt;
@@ -24,6 +25,7 @@ mod target;
 pub mod testing;
 mod unreachable;
 mod wal_index;
+mod whole;
 mod windows;
 
 pub use event_target::EventTarget;

@@ -14,8 +14,6 @@ use super::wal_index::{Point, Told, Unknown};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
-/// How many segments before its own the beginning of DROP DATABASE is looked for in: a checkpoint lies between.
-const DROP_DATABASE_SEGMENTS: u64 = 256;
 /// Bytes of WAL within which a transaction number is not used again: 2^32 of them take more.
 pub const XID_REUSE: u64 = 256 << 30;
 /// Segments that are looked into for another transaction of the same number.
@@ -35,7 +33,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Before the record that was found in the segment of that number.
-    fn before(number: u64, seen: Seen) -> Option<Self> {
+    pub fn before(number: u64, seen: Seen) -> Option<Self> {
         let lsn = seen.found?.lsn;
         Some(Self { stop: StopAt::Before { lsn }, until: number + 1, seen, notes: Vec::new() })
     }
@@ -65,19 +63,19 @@ pub(super) struct Search<'a> {
     pub from: Lsn,
 }
 
-type Searched<T> = Result<T, NoPlan<Refusal>>;
+pub(super) type Searched<T> = Result<T, NoPlan<Refusal>>;
 
 impl<'a> Search<'a> {
-    fn size(&self) -> SegmentSize {
+    pub(super) fn size(&self) -> SegmentSize {
         self.known.facts.ranges.segment_size()
     }
 
-    fn number(&self, lsn: Lsn) -> u64 {
+    pub(super) fn number(&self, lsn: Lsn) -> u64 {
         lsn.0 / self.size().bytes()
     }
 
     /// Number of the first segment that is not there.
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.reach.first_missing.number(self.size())
     }
 
@@ -91,23 +89,11 @@ impl<'a> Search<'a> {
     }
 
     /// Looks into a segment for what begins at `from` or later.
-    fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
+    pub(super) fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
         let segment = self.path.segment(number);
         let question = Question { segment, begin: self.path.start(segment), from, look };
         let seen = self.known.answers.get(&question).copied();
         seen.ok_or_else(|| NoPlan::Ask(Box::new(question)))
-    }
-
-    /// Where the WAL of a segment is broken replay ends. Only at the end of all WAL is that no more than its end, unless it
-    /// goes on in a way that no replay may follow.
-    fn broken(&self, segment: SegmentName, lsn: Lsn) -> Searched<()> {
-        let number = segment.number(self.size());
-        let seen = self.look(number, lsn, Look::Record)?;
-        if number + 1 == self.end() && !seen.is_minimal {
-            return Ok(());
-        }
-        let last = seen.before.or_else(|| self.commit_before(number).ok().flatten());
-        Err(Refusal::broken(segment, lsn, self.path.timeline(), last).into())
     }
 
     /// An answer of the index; `None` when the WAL ends before there is one.
@@ -116,44 +102,6 @@ impl<'a> Search<'a> {
             Ok(answer) => Ok(Some(answer)),
             Err(Unknown::Broken { segment, lsn }) => self.broken(segment, lsn).map(|()| None),
             Err(unknown) => Err(NoPlan::Unknown(unknown)),
-        }
-    }
-
-    /// Refuses WAL that is known to be broken before a place. What is not known is left to replay, as ever without an index.
-    pub fn check_whole(&self, place: &Place) -> Searched<()> {
-        let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
-        for (timeline, first, end) in self.stretches(self.number(self.from)) {
-            let (from, until) = (first.min(until), end.min(until));
-            let answer = self.known.index.first_later(timeline, from, until, Timestamp(i64::MAX), false);
-            if let Err(Unknown::Broken { segment, lsn }) = answer {
-                self.broken(segment, lsn)?;
-            }
-        }
-        self.check_forks(place.until)
-    }
-
-    /// Refuses a path on which a timeline does not follow on its parent, in the segments before a number. That is damage
-    /// also at the end of all WAL: the server that began the timeline had what lies before.
-    fn check_forks(&self, until: u64) -> Searched<()> {
-        let stretches: Vec<_> = self.stretches(self.number(self.from)).collect();
-        for pair in stretches.windows(2) {
-            let ((parent, ..), (timeline, first, _)) = (pair[0], pair[1]);
-            if first < until
-                && let Some((segment, lsn)) = self.torn_fork(timeline, first)
-            {
-                let last = self.commit_before(first).ok().flatten();
-                return Err(Refusal::broken(segment, lsn, parent, last).into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
-    /// as is known.
-    pub fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
-        match self.known.index.check_seam(timeline, first) {
-            Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
-            _ => None,
         }
     }
 
@@ -179,7 +127,7 @@ impl<'a> Search<'a> {
     /// Until when it is proven that everything that ended is archived and can be replayed; `None` when nothing later than
     /// what is archived is proven.
     pub fn quiet_until(&self) -> Searched<Option<DateTime<Utc>>> {
-        self.check_forks(self.end())?;
+        self.check_forks(self.from, self.end())?;
         let archived = self.path.start(self.reach.first_missing);
         let last = self.stretches(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {
@@ -212,7 +160,11 @@ impl<'a> Search<'a> {
                 return Ok(Some((number, seen)));
             }
             if let Some(lsn) = seen.broken {
-                self.broken(self.path.segment(number), lsn)?;
+                let segment = self.path.segment(number);
+                self.broken(segment, lsn)?;
+                if lsn < from {
+                    return Err(self.refuse_broken(segment, lsn, seen));
+                }
             }
         }
         Ok(None)
@@ -317,53 +269,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
-    /// 16, 15.4, 14.9 and 13.12), deletes the row, and writes that the files are gone only after a checkpoint. It is the
-    /// only statement of its transaction.
-    fn begin_of_drop(&self, id: String, dropped: u64, lsn: Lsn, xid: Xid, seen: Seen) -> Searched<Place> {
-        let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
-        let mut begin: Option<(u64, Seen)> = None;
-        for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
-            let from = Lsn(number.saturating_sub(1) * self.size().bytes());
-            let changed = self.look(number, from, Look::Change(xid))?;
-            match changed.found.filter(|found| found.lsn < lsn) {
-                Some(_) => begin = Some((number, changed)),
-                // What it changes first lies together; the checkpoint comes after it.
-                None if begin.is_some() => break,
-                None => (),
-            }
-        }
-        let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
-        // That change in place belongs to no transaction yet, unless there were others before.
-        let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
-        if let Some((row, before)) = changed.filter(|_| self.marks_invalid(lsn)) {
-            for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
-                let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
-                let marked = self.look(earlier, from, Look::InPlace { row, before })?;
-                if marked.found.is_some() {
-                    (number, begin) = (earlier, marked);
-                    break;
-                }
-            }
-        }
-        let mut place = Place::before(number, begin).ok_or(Refusal::from(Reason::EventNotFound { id, lsn }))?;
-        if begin == seen {
-            let note = "where DROP DATABASE began was not found: the database may be there but marked as invalid";
-            place.notes.push(note.into());
-        }
-        Ok(place)
-    }
-
-    /// Whether the server that wrote this place does so, as the last backup before tells. In older ones such a change
-    /// could only be another's.
-    fn marks_invalid(&self, lsn: Lsn) -> bool {
-        let before = self.known.facts.backups.iter().filter(|backup| backup.stop_lsn <= lsn);
-        before.max_by_key(|backup| backup.stop_lsn).is_none_or(|backup| marks_invalid(&backup.server_version))
-    }
-
     /// The end of a backup.
     pub fn consistent(&self, until: u64) -> Searched<Place> {
         let seen = self.look(until - 1, self.from, Look::Record)?;
+        if let Some(lsn) = seen.broken.filter(|lsn| *lsn < self.from) {
+            self.broken(self.path.segment(until - 1), lsn)?;
+        }
         Ok(Place { stop: StopAt::Consistent, until, seen, notes: Vec::new() })
     }
 
@@ -431,18 +342,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether DROP DATABASE marks the database first; the version as in `15.18 (Debian 15.18-0+deb12u1)`.
-fn marks_invalid(server_version: &str) -> bool {
-    let mut numbers =
-        server_version.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(13), Some(minor)) => minor >= 12,
-        (Some(14), Some(minor)) => minor >= 9,
-        (Some(15), Some(minor)) => minor >= 4,
-        _ => true,
-    }
-}
-
 /// The other restore points of a name, behind the one that begins at `lsn` in the segment of that number; with `more`
 /// not all WAL behind it is known.
 fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<String> {
@@ -474,18 +373,5 @@ fn outcome_note(xid: Xid, outcome: &Outcome) -> Option<String> {
         (false, _) => Some(format!("transaction {xid} is a subtransaction of {}, which {how} at {time}", outcome.xid)),
         (true, false) => Some(format!("transaction {xid} was rolled back at {time}")),
         (true, true) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::marks_invalid;
-
-    #[test]
-    fn which_servers_mark_a_database_before_they_drop_it() {
-        for version in ["15.18 (Debian 15.18-0+deb12u1)", "13.12", "14.9", "16.0", "18beta1", "18.4"] {
-            assert!(marks_invalid(version), "{version}");
-        }
-        assert!(["13.11", "14.8", "15.3 (Debian 15.3-1)", "15.0"].iter().all(|version| !marks_invalid(version)));
     }
 }

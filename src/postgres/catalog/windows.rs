@@ -8,10 +8,9 @@ use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
-use super::{BackupDescription, Gap, Unknown, WalIndex};
+use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
-use crate::postgres::wal::Timestamp;
 
 /// Where a window begins or ends, and when that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -132,9 +131,6 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
     windows
 }
 
-/// Segments that are not known, and are passed over to find broken WAL behind them.
-const UNKNOWN: usize = 16;
-
 /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
 fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
     let size = search.known.facts.ranges.segment_size();
@@ -144,15 +140,8 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         {
             return Some((lsn, first));
         }
-        let mut first = first;
-        // Behind what is not known there may be what is; an index that is being made knows little.
-        for _ in 0..UNKNOWN {
-            match search.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {
-                Err(Unknown::Broken { segment, lsn }) => return Some((lsn, segment.number(size) + 1)),
-                // One that is known, but not what crosses into it, is asked for once more: what crosses does not matter then.
-                Err(Unknown::Segment(segment)) => first = segment.number(size).max(first + 1),
-                _ => break,
-            }
+        if let Some((segment, lsn)) = search.wholeness(timeline, first, until).broken {
+            return Some((lsn, segment.number(size) + 1));
         }
     }
     None

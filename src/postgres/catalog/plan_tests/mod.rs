@@ -1,5 +1,6 @@
 //! The plan against a model that tries everything, and its answers to the situations that people meet.
 
+mod broken;
 mod moments;
 mod random;
 mod world;

@@ -28,6 +28,11 @@ fn quiet_mark(timeline: u32, lsn: u64, time: u64) -> QuietMark {
     QuietMark { timeline: TimelineId(timeline), lsn: Lsn(lsn), time: second(time) }
 }
 
+/// How an index tells that replay does not get into a segment.
+fn unjoined(timeline: u32, number: u64) -> Unknown {
+    Unknown::Broken { segment: name(timeline, number), lsn: Lsn(number * SEGMENT + 0x28) }
+}
+
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
@@ -113,6 +118,8 @@ pub struct World {
     pub unnamed: Vec<(u32, u64)>,
     /// Where WAL is broken: timeline, segment, LSN.
     pub broken: Option<(u32, u64, u64)>,
+    /// A segment, of a timeline, that does not follow on the one before.
+    pub unjoined: Option<(u32, u64)>,
     /// A timeline whose first segment does not follow on its parent's.
     pub torn: Option<u32>,
     /// Quiet marks: timeline, LSN, second. All of them true.
@@ -252,6 +259,9 @@ impl World {
     fn known(&self, timeline: TimelineId, from: u64, until: u64) -> (Vec<(u64, Vec<Rec>)>, Option<Unknown>) {
         let mut known = Vec::new();
         for number in from..until {
+            if number > from && self.unjoined == Some((timeline.0, number)) {
+                return (known, Some(unjoined(timeline.0, number)));
+            }
             match self.indexed(timeline.0, number) {
                 Ok(records) => known.push((number, records)),
                 Err(unknown) => return (known, Some(unknown)),
@@ -357,7 +367,7 @@ impl World {
                 is_commit && record.end <= end
             });
             last.is_none_or(|last| {
-                let gap = (last.last_segment()..end / SEGMENT).any(|number| !self.kept(timeline, number));
+                let gap = (last.lsn / SEGMENT..end / SEGMENT).any(|number| !self.kept(timeline, number));
                 gap || last.lsn < lsn
             })
         };
@@ -476,8 +486,8 @@ impl WalIndex for World {
     }
 
     fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
-        match self.torn_off(timeline.0, 0) == Some(number) {
-            true => Err(Unknown::Broken { segment: name(timeline.0, number), lsn: Lsn(number * SEGMENT + 0x28) }),
+        match self.torn_off(timeline.0, 0) == Some(number) || self.unjoined == Some((timeline.0, number)) {
+            true => Err(unjoined(timeline.0, number)),
             false => Ok(()),
         }
     }
