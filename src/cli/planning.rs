@@ -1,7 +1,7 @@
 //! What the verbs that plan restores have in common: facts, the index, and the planner over them.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -12,11 +12,12 @@ use crate::config::Settings;
 use crate::error::{Hint, find, one_line, with_hint};
 use crate::postgres::archive::locate::locate;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, FoundEvent, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
-    expected_seconds, load,
+    EventId, EventTarget, Facts, FoundEvent, NoIndex, Reason, RecoveryPlan, Request, StopAt, Unknown, Unreachable,
+    WalIndex, WalPiece, expected_seconds, load,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
+use crate::postgres::index::partial::index_of;
 use crate::postgres::index::update::{self, Progress, Scope};
 use crate::postgres::restore::past;
 
@@ -34,7 +35,7 @@ pub struct Planning {
 
 impl Planning {
     /// Opens the cluster and its index. Targets that need no index use one only if there is one already: to make it takes
-    /// as long as there is WAL.
+    /// as long as there is WAL. For the end of it all the headers of what is replayed are enough.
     pub async fn open(context: &Context, needs_index: bool) -> anyhow::Result<Self> {
         let cluster = context.cluster().await?;
         let settings = context.settings.clone();
@@ -58,14 +59,23 @@ impl Planning {
     pub async fn update_index(&self, scope: Scope) -> anyhow::Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
         let far = Mutex::new(Progress::default());
-        let lock = || far.lock().unwrap_or_else(PoisonError::into_inner);
+        let observe = |progress| *locked(&far) = progress;
+        self.show(&far, "indexed", update::complete(index, &self.cluster, scope, &observe)).await
+    }
+
+    /// Shows how far the reading of segments is.
+    async fn show<T>(
+        &self,
+        far: &Mutex<Progress>,
+        done: &str,
+        reading: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let size = self.cluster.description.segment_size.bytes();
         let step = || {
-            let Progress { done, total } = *lock();
+            let Progress { done, total } = *locked(far);
             Step { done: done * size, total: total * size, phase: String::new() }
         };
-        let observe = |progress| *lock() = progress;
-        show(update::complete(index, &self.cluster, scope, &observe), "indexed", step).await
+        show(reading, done, step).await
     }
 
     /// The index for planning.
@@ -95,15 +105,36 @@ impl Planning {
                     tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                Ok(mut plan) => {
-                    // Only an estimate depends on them.
-                    let past = past::read(local_folder(&self.settings)).unwrap_or_default();
-                    plan.expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
-                    return Ok(Ok(plan));
+                Ok(plan) if plan.stop == StopAt::End && self.index.is_none() => {
+                    return self.decide_by_headers(&facts, request, &plan.wal).await;
                 }
+                Ok(plan) => return Ok(Ok(self.estimated(plan))),
                 refused => return Ok(refused),
             }
         }
+    }
+
+    /// Plans up to the end of the WAL, with an index of no more than what replay reads: a server takes broken WAL for the
+    /// end.
+    async fn decide_by_headers(
+        &self,
+        facts: &Arc<Facts>,
+        request: &Request,
+        wal: &[WalPiece],
+    ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
+        let far = Mutex::new(Progress::default());
+        let observe = |progress| *locked(&far) = progress;
+        let index = self.show(&far, "checked", index_of(&self.cluster, wal, &observe)).await?;
+        let index: Arc<dyn WalIndex + Send + Sync> = index;
+        let located = locate(&self.cluster, &index, facts, request, None).await?;
+        Ok(located.map(|plan| self.estimated(plan)))
+    }
+
+    /// With what past restores let expect. Only an estimate depends on them.
+    fn estimated(&self, plan: RecoveryPlan) -> RecoveryPlan {
+        let past = past::read(local_folder(&self.settings)).unwrap_or_default();
+        let expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
+        RecoveryPlan { expected_seconds, ..plan }
     }
 
     /// An event as a target.
@@ -119,6 +150,10 @@ impl Planning {
         })?;
         Ok(EventTarget::from(&found))
     }
+}
+
+fn locked(far: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    far.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether there is no plan because of one segment: the index does not know it, or knows that it is broken.

@@ -55,7 +55,7 @@ async fn not_known(cluster: &Cluster, unknown: Unknown) -> anyhow::Error {
     {
         return error.context(unknown).context(what);
     }
-    let hint = "try again, for the index catches up with the repository; `--latest` and `--immediate` need no index";
+    let hint = "try again, for the index catches up with the repository; `--immediate` needs no index";
     with_hint(anyhow::Error::new(unknown).context(what), hint)
 }
 

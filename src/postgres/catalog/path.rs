@@ -27,6 +27,13 @@ pub struct WalPiece {
     pub stored_bytes: u64,
 }
 
+impl WalPiece {
+    /// Whether a segment is one of them.
+    pub fn contains(&self, segment: SegmentName) -> bool {
+        (self.first..=self.last).contains(&segment)
+    }
+}
+
 /// How far WAL goes without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {

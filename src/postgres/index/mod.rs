@@ -13,6 +13,7 @@ mod exact_tests;
 mod forget;
 mod listing;
 mod name;
+pub mod partial;
 mod prune;
 mod ranges;
 mod rows;

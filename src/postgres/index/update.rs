@@ -84,6 +84,14 @@ pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progres
     lend_edges(index, cluster).await
 }
 
+/// What all segments hold that are noted as archived.
+pub(super) async fn read_listed(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
+    read_headers(index, cluster, progress).await?;
+    lend_edges(index, cluster).await?;
+    while decode(index, cluster, BATCH).await? > 0 {}
+    Ok(())
+}
+
 /// Joins what waits for the edges of segments that were joined before. What comes to light may want another one.
 async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()> {
     let mut lent = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Restored, archiving, arguments, register, take_backup};
 use crate::harness::{Cluster, Major, Marker, Scratch, Stop, Walden, each_major, run_as_server};
@@ -70,7 +70,7 @@ fn lost(major: Major) {
     // It is the last one, so that nothing in the repository shows that it is missing.
     let object = walden.segment_object(&segment);
     let content = scratch.join("content");
-    fs::copy(&object, &content).expect("copy the segment");
+    run_as_server("cp", [&object, &content]);
     let doubts_of = || {
         let restored = restore_while((&scratch, &walden, &major), &["--latest"], (&object, None));
         assert_eq!(restored.cluster.rows(), kept.with());
@@ -80,13 +80,43 @@ fn lost(major: Major) {
         fs::remove_dir_all(data).expect("remove what was restored");
         doubts
     };
-    let told = doubts_of();
-    assert!(told.contains(&format!("transaction {}", lost.xid)) && told.contains("as planned"), "{told}");
-    // A host without an index knows no transactions.
-    fs::copy(&content, &object).expect("put the segment back");
-    fs::remove_dir_all(scratch.join("cache")).expect("remove the index");
-    let told = doubts_of();
-    assert!(told.contains("not in the last WAL segment") && told.contains("as planned"), "{told}");
+    for has_index in [true, false] {
+        if !has_index {
+            run_as_server("cp", [&content, &object]);
+            fs::remove_dir_all(scratch.join("cache")).expect("remove the index");
+        }
+        let told = doubts_of();
+        assert!(told.contains(&format!("transaction {}", lost.xid)) && told.contains("as planned"), "{told}");
+    }
+}
+
+each_major!(a_segment_that_does_not_follow_is_no_end_also_without_an_index, not_following);
+
+fn not_following(major: Major) {
+    let scratch = Scratch::new("follow");
+    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let (mut cluster, walden) = archiving(&scratch, cluster);
+    cluster.open_ledger();
+    take_backup(&walden);
+    let (twin, other) = twin(&scratch, &mut cluster, |_| ());
+    cluster.mark("lost");
+    let segment = cluster.archive_now();
+    cluster.mark("behind");
+    cluster.archive_now();
+    twin.mark("of the other server");
+    assert_eq!(twin.archive_now(), segment);
+    fs::copy(of_twin(&other, &segment), walden.segment_object(&segment)).expect("another server's segment");
+    let _ = fs::remove_dir_all(scratch.join("cache"));
+    let data = scratch.join("restored");
+    let output = walden.run(arguments(&major, &data, &["--latest"]));
+    assert_eq!(output.code, Some(4), "{}\n{}", output.stdout, output.stderr);
+    assert!(output.stderr.contains("cannot be replayed beyond"), "{}", output.stderr);
+    assert!(!data.exists(), "nothing is written");
+}
+
+/// A segment in the archive of the twin.
+fn of_twin(archive: &Walden, segment: &str) -> PathBuf {
+    archive.repository.join("twin/wal").join(&segment[..16]).join(format!("{segment}.zst"))
 }
 
 each_major!(a_server_that_stops_elsewhere_than_planned_is_told, elsewhere);
@@ -134,7 +164,7 @@ fn restored_with_anothers_segment(
     let strange = twin.mark("of the other server");
     assert_eq!(twin.archive_now(), segment);
     let object = walden.segment_object(&segment);
-    let instead = other.repository.join("twin/wal").join(&segment[..16]).join(format!("{segment}.zst"));
+    let instead = of_twin(&other, &segment);
     let target = ["--xid", target.xid.as_str()];
     let restored = restore_while((scratch, &walden, major), &target, (&object, Some(&instead)));
     (restored, strange)

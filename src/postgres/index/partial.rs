@@ -1,0 +1,36 @@
+//! An index of no more than the WAL that one restore replays, for where none is kept.
+
+use std::sync::Arc;
+
+use super::update::{Observer, on_index, read_listed};
+use super::{Archived, Index};
+use crate::postgres::catalog::{WalPiece, load};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::WalFileName;
+
+/// Segments put into the index at once.
+const BATCH: usize = 1000;
+
+/// What this WAL holds, from an index that is gone afterwards. Errors: as of [`update`](super::update::update).
+pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: Observer<'_>) -> anyhow::Result<Arc<Index>> {
+    let index = Arc::new(Index::temporary(cluster)?);
+    let is_wanted = |name| wal.iter().any(|piece| piece.contains(name));
+    let (mut listing, mut found) = (load::list_wal(cluster), Vec::new());
+    loop {
+        let next = listing.next().await?;
+        if let Some((Some(WalFileName::Segment(name)), meta)) = &next
+            && is_wanted(*name)
+        {
+            found.push(Archived { name: *name, bytes: meta.size, stored_at: meta.modified.into() });
+        }
+        if found.len() == BATCH || next.is_none() {
+            let found = std::mem::take(&mut found);
+            on_index(&index, move |index| index.list(&found)).await?;
+        }
+        if next.is_none() {
+            break;
+        }
+    }
+    read_listed(&index, cluster, progress).await?;
+    Ok(index)
+}
