@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use anyhow::{Context, anyhow};
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::fetch::with_repair_hint;
 use super::summarize::{Described, described, read, summary_of};
@@ -29,9 +30,11 @@ pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen
 /// Answers from headers and a few parts; `None` where that does not do.
 pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> anyhow::Result<Option<Seen>> {
     let segment = question.segment;
-    // The one before is nearly always needed, too.
-    let (own, before) = tokio::join!(described(cluster, segment), summary_before(cluster, segment, segment.timeline));
-    let Some(Described { about, body }) = own? else { return Ok(None) };
+    // The one before is nearly always needed, too; what takes long is to parse them.
+    let mut reading_before = JoinSet::new();
+    let shared = cluster.clone();
+    reading_before.spawn(async move { summary_before(&shared, segment, segment.timeline).await });
+    let Some(Described { about, body }) = described(cluster, segment).await? else { return Ok(None) };
     let WalDescription { summary: Some(summary), frames, .. } = about else { return Ok(None) };
     let stored = frames.iter().try_fold(0u64, |sum, frame| sum.checked_add(*frame));
     if stored != Some(body.end - body.start) || stored > Some(sealed_bound(cluster.description.segment_size.bytes())) {
@@ -39,7 +42,7 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
     }
     let before = match summary.first_timeline {
         Some(timeline) if timeline != segment.timeline => summary_before(cluster, segment, timeline).await,
-        _ => before,
+        _ => reading_before.join_next().await.context("one is being read")??,
     };
     let crossed = match (&summary.head, before) {
         (None, _) | (_, Ok(None)) => None,
@@ -124,7 +127,7 @@ impl Parts<'_> {
         let key = self.cluster.layout.wal(&WalFileName::Segment(self.segment));
         let stored = repository.storage().get(&key, begin..begin + self.frames[number]).await;
         let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-        let pushed = tokio::task::spawn_blocking(move || push_frame(probe, &stored, plain as usize)).await?;
+        let pushed = spawn_blocking(move || push_frame(probe, &stored, plain as usize)).await?;
         pushed.map(Some).map_err(|source| repository.damaged(&key, source).into())
     }
 }
