@@ -10,7 +10,7 @@ use super::Context;
 use super::progress::{Step, show};
 use crate::config::Settings;
 use crate::error::{Hint, find, one_line, with_hint};
-use crate::postgres::archive::locate::locate;
+use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     EventId, EventTarget, Facts, FoundEvent, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds, load,
@@ -110,7 +110,7 @@ impl Planning {
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
         self.update_index(Scope::New).await?;
         let found: Option<FoundEvent> = match self.index.clone() {
-            Some(index) => tokio::task::spawn_blocking(move || index.event(id)).await??,
+            Some(index) => find_event(&self.cluster, &index, id).await?,
             None => None,
         };
         let found = found.ok_or_else(|| {

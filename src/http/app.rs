@@ -15,7 +15,7 @@ use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::error::{TooLong, find, hints, one_line, with_hint};
 use crate::metrics::Durations;
-use crate::postgres::archive::locate::locate;
+use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds,
@@ -81,11 +81,7 @@ impl App {
         let locating = async move {
             let wal_index: Arc<dyn WalIndex + Send + Sync> = index.clone();
             let located = locate(&archive, &wal_index, &facts, &request, Some(deadline)).await;
-            if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
-                let segment = *segment;
-                // Else it is read again at the next look into all of the repository.
-                drop(tokio::task::spawn_blocking(move || index.try_again(segment)).await);
-            }
+            read_again(index, located.as_ref().err()).await;
             located
         };
         let decided = self.apart(&self.computing, locating).await?.map_err(|error| not_found_out(&error))?;
@@ -98,10 +94,15 @@ impl App {
         Ok(Ok(plan))
     }
 
-    /// An event; `None`: there is none of this id. Errors: the index cannot be read.
+    /// An event; `None`: there is none of this id. Errors: it is not known yet, or the index cannot be read.
     pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
-        let index = self.index.clone();
-        self.read_index(&self.computing, move || index.event(id)).await
+        let (archive, index) = (self.archive.clone(), self.index.clone());
+        let finding = async move {
+            let found = find_event(&archive, &index, id).await;
+            read_again(index, found.as_ref().err()).await;
+            found
+        };
+        self.apart(&self.computing, finding).await?.map_err(|error| not_found_out(&error))
     }
 
     /// What happened. Errors: the index cannot be read, or not in time.
@@ -144,6 +145,14 @@ impl App {
             done
         });
         task.await.map_err(|panicked| failed(&panicked))
+    }
+}
+
+/// A segment that an answer wants, and could not be read, is read again before the next look into all of the repository.
+async fn read_again(index: Arc<Index>, error: Option<&anyhow::Error>) {
+    if let Some(Unknown::Segment(segment)) = error.and_then(find) {
+        let segment = *segment;
+        drop(tokio::task::spawn_blocking(move || index.try_again(segment)).await);
     }
 }
 

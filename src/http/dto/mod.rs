@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use events::{Event, Events};
+pub use events::{Event, Events, Indexed};
 pub use plan::RecoveryTarget;
 pub use windows::{Unrestorable, Window};
 

@@ -189,6 +189,17 @@ impl Door {
         Self { router, app, wal, pushes, tasks, stopping, refresh: Some(reader) }
     }
 
+    /// Waits until what all of the archived WAL holds is in the index.
+    pub async fn indexed(&self) {
+        for _ in 0..3000 {
+            if self.app.index.state().unwrap().is_complete() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited half a minute in vain until the WAL was indexed");
+    }
+
     pub async fn get(&self, uri: &str) -> Answered {
         self.ask(Request::builder().uri(uri)).await
     }

@@ -5,7 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::super::dto::{waiting_files, waiting_since};
 use super::words::{self, When, between, bytes, count};
 use crate::postgres::catalog::{Facts, Window, Windows};
-use crate::service::status::{Archiving, Indexing, Status};
+use crate::postgres::index::State;
+use crate::service::status::{Archiving, Status};
 
 /// A finished segment that waits longer than this is no matter of course.
 const LONG_WAIT: TimeDelta = TimeDelta::minutes(10);
@@ -146,15 +147,17 @@ fn restorable(windows: &Windows) -> Card {
     Card { title, level, value: between(first, last), lines }
 }
 
-/// What about the page is not as it should be.
-pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Option<&Indexing>) -> Vec<String> {
+/// What about the page is not as it should be; `searched` is how far the index was in which events were found.
+pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Option<&State>) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some(why) = facts_failed {
         let at = When::of(read_at).text();
         notices.push(format!("The repository cannot be read: {why}. The page shows it as it was at {at}."));
     }
-    let Some(indexing) = indexing else { return notices };
-    let state = &indexing.state;
+    let Some(state) = searched else { return notices };
+    if !state.whole {
+        notices.push("The archived WAL is still being listed: events are missing until that is done.".into());
+    }
     let unread = state.not_indexed.saturating_sub(state.unreadable);
     if unread > 0 {
         notices.push(format!(

@@ -185,6 +185,8 @@ pub struct Events {
     pub more: bool,
     /// WAL segments with more events than are known.
     pub overfull_segments: u64,
+    /// All archived WAL was searched.
+    pub complete: bool,
     pub query: PageQuery,
     /// Word, label, whether it is chosen.
     pub kinds: Vec<(&'static str, &'static str, bool)>,
@@ -227,6 +229,7 @@ impl Events {
             rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
             more: found.more,
             overfull_segments: found.overfull_segments,
+            complete: found.state.is_complete(),
             kinds: kinds.to_vec(),
             unfiltered: query.is_filtered().then(|| everything.address()),
             query: query.clone(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::Utc;
-use rusqlite::{Result, params};
+use rusqlite::{Connection, Result, params};
 
 use super::column::{int, uint};
 use super::update::{Scope, on_index};
@@ -140,6 +140,11 @@ async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[Time
     Ok(())
 }
 
+/// Whether everything was listed since all was forgotten.
+pub(super) fn is_whole(db: &Connection) -> Result<bool> {
+    db.query_row("SELECT whole FROM listing", [], |row| row.get(0))
+}
+
 impl Index {
     /// How often all was forgotten.
     fn cleared(&self) -> anyhow::Result<i64> {
@@ -148,7 +153,7 @@ impl Index {
 
     /// Whether everything was listed since then.
     pub(super) fn is_whole(&self) -> anyhow::Result<bool> {
-        Ok(self.connection().query_row("SELECT whole FROM listing", [], |row| row.get(0))?)
+        Ok(is_whole(&self.connection())?)
     }
 
     /// Notes that everything was listed since then, unless it was forgotten meanwhile.
