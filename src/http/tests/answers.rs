@@ -40,6 +40,24 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_timeline_whose_history_is_damaged_or_missing_is_told_as_not_known() {
+    let mut door = Door::unread("", &["000000010000000000000001", "000000020000000000000002"]).await;
+    let key = door.app.archive.layout.wal(&"00000003.history".parse::<WalFileName>().unwrap());
+    let storage = door.app.archive.repository.storage();
+    let _ = storage.put(&key, "no envelope".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
+    door.read().await;
+    let state = door.get("/v1/clusters/main").await.json();
+    let timelines: Vec<_> = state["unknown"].as_array().unwrap().iter().map(|one| one["timeline"].as_u64()).collect();
+    assert_eq!(timelines, [Some(2), Some(3)], "{state}");
+    assert!(
+        state["unknown"][1]["why"].as_str().unwrap().contains("history file of timeline 3 cannot be read"),
+        "{state}"
+    );
+    let page = door.get("/").await.text();
+    assert!(page.contains("the history file of timeline 2 is not archived"), "{page}");
+}
+
+#[tokio::test]
 async fn a_target_that_cannot_be_reached_is_an_answer_and_no_error() {
     let door = Door::with("", &ARCHIVED).await;
     let answer = door.get("/v1/clusters/main/recovery-target?lsn=0/200000&exclusive=true").await.json();

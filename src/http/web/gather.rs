@@ -57,6 +57,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         outcome,
         events: Events::new(&events, &query, problem),
         stretches: stretches(&read.windows),
+        unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
         backups: read.facts.backups.iter().rev().map(|backup| Backup::new(backup, &query)).collect(),
         not_backups: not_backups(&read),
     };

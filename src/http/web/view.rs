@@ -31,6 +31,8 @@ pub struct Page {
     pub outcome: Option<Outcome>,
     pub events: Events,
     pub stretches: Vec<Stretch>,
+    /// Why it is not known of some timelines what can be restored.
+    pub unknown_timelines: Vec<String>,
     pub backups: Vec<Backup>,
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
