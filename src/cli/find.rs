@@ -1,12 +1,13 @@
 //! `walden find`: what happened, when, and how to restore to just before it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::planning::Planning;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
-use crate::postgres::index::update::Scope;
-use crate::postgres::index::{FoundEvents, State, Unreadable};
+use crate::postgres::index::{FoundEvents, Index, State, Unreadable, on_index};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -85,10 +86,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         latest: Some(args.limit),
     };
     let planning = Planning::open(context, true).await?;
-    planning.update_index(Scope::New).await?;
-    let index = planning.index.clone();
-    let read = move || index.map(|index| index.events(&filter)).transpose();
-    let found = tokio::task::spawn_blocking(read).await??.unwrap_or_default();
+    let search = async |index: &Arc<Index>| {
+        let filter = filter.clone();
+        on_index(index, move |index| index.events(&filter)).await
+    };
+    let found = planning.ask_index(search).await?.unwrap_or_default();
     if let Some(missing) = missing(&found.state) {
         tracing::warn!("{missing}");
     }

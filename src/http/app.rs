@@ -21,7 +21,7 @@ use crate::postgres::catalog::{
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::{FoundEvents, Index};
+use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::restore::past;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
@@ -108,28 +108,13 @@ impl App {
     /// What happened. Errors: the index cannot be read, or not in time.
     pub async fn events(&self, filter: Filter) -> Result<FoundEvents, Problem> {
         let (index, deadline) = (self.search_index.clone(), self.deadline());
-        self.read_index(&self.searching, move || index.events_until(&filter, deadline)).await
+        let searching = async move { on_index(&index, move |index| index.events_until(&filter, deadline)).await };
+        self.apart(&self.searching, searching).await?.map_err(|error| not_found_out(&error))
     }
 
     /// When one part of an answer has to be there. A page has two of them, and is told what is missing.
     fn deadline(&self) -> Instant {
         Instant::now() + self.longest / 2
-    }
-
-    /// Reads the index on a thread of its own.
-    async fn read_index<T: Send + 'static>(
-        &self,
-        places: &Arc<Semaphore>,
-        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let read = self.apart(places, async { tokio::task::spawn_blocking(work).await }).await?;
-        read.map_err(|panicked| failed(&panicked))?.map_err(|error| match find::<TooLong>(&error) {
-            Some(_) => not_found_out(&error),
-            None => {
-                let hint = "the index can be deleted at any time, the service makes it anew when it starts";
-                not_found_out(&with_hint(error.context("the index of the WAL cannot be read"), hint))
-            }
-        })
     }
 
     /// Works in one of the places, which is taken until the work has ended, also when nobody waits for it any more.
@@ -152,7 +137,7 @@ impl App {
 async fn read_again(index: Arc<Index>, error: Option<&anyhow::Error>) {
     if let Some(Unknown::Segment(segment)) = error.and_then(find) {
         let segment = *segment;
-        drop(tokio::task::spawn_blocking(move || index.try_again(segment)).await);
+        drop(on_index(&index, move |index| index.try_again(segment)).await);
     }
 }
 

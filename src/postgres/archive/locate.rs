@@ -11,7 +11,7 @@ use crate::postgres::catalog::{
     WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
+use crate::postgres::index::{Index, on_index};
 
 /// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is looked
 /// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
@@ -55,8 +55,7 @@ pub async fn locate(
 /// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is
 /// [`Unknown`]; the index cannot be read, or the store did not answer.
 pub async fn find_event(cluster: &Cluster, index: &Arc<Index>, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
-    let asked = index.clone();
-    let found = tokio::task::spawn_blocking(move || asked.event(id)).await?;
+    let found = on_index(index, move |index| index.event(id)).await;
     match found.as_ref().err().and_then(find) {
         Some(unknown) => {
             let what = format!("whether there is an event {id} cannot be found out");
@@ -73,7 +72,13 @@ async fn not_known(cluster: &Cluster, unknown: Unknown, what: String) -> anyhow:
     {
         return error.context(unknown).context(what);
     }
-    let hint = "try again, for the index catches up with the repository; `--latest` and `--immediate` need no index";
+    let hint = match unknown {
+        Unknown::Failed(_) => {
+            "the index is only a copy of what the repository says: make room where it lies, or delete it, it is made anew; \
+             `--latest` and `--immediate` need none"
+        }
+        _ => "try again, for the index catches up with the repository; `--latest` and `--immediate` need no index",
+    };
     with_hint(anyhow::Error::new(unknown).context(what), hint)
 }
 

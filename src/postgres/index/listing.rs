@@ -7,8 +7,8 @@ use chrono::Utc;
 use rusqlite::{Connection, Result, params};
 
 use super::column::{int, uint};
-use super::update::{Scope, on_index};
-use super::{Archived, Index};
+use super::update::Scope;
+use super::{Archived, Index, on_index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;

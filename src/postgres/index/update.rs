@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
-use super::{Archived, Index, listing};
+use super::{Archived, Index, listing, on_index};
 use crate::error::{find, one_line};
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
@@ -131,15 +131,6 @@ pub async fn complete(
     update(index, cluster, scope, progress).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
-}
-
-/// Runs work that blocks.
-pub(super) async fn on_index<T: Send + 'static>(
-    index: &Arc<Index>,
-    work: impl FnOnce(&Index) -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    let index = index.clone();
-    spawn_blocking(move || work(&index)).await?
 }
 
 /// What became of reading a segment: `None` when its object has no summary.
