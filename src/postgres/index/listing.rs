@@ -34,13 +34,16 @@ pub(super) struct Folder {
     whole_at: i64,
 }
 
-/// Notes what came, and gives the timelines that have a history file; `None` if something is gone. Errors: the store
-/// did not answer.
-pub(super) async fn list(
-    index: &Arc<Index>,
-    cluster: &Cluster,
-    scope: Scope,
-) -> anyhow::Result<Option<Vec<TimelineId>>> {
+/// All that a listing told, to be confirmed.
+pub(super) struct Listing {
+    /// Timelines that have a history file.
+    pub histories: Vec<TimelineId>,
+    /// How often all had been forgotten when it began.
+    pub cleared: i64,
+}
+
+/// Notes what came; `None` if something is gone. Errors: the store did not answer.
+pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Option<Listing>> {
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
@@ -72,8 +75,7 @@ pub(super) async fn list(
             return Ok(None);
         }
     }
-    on_index(index, move |index| index.listed_since(cleared)).await?;
-    Ok(Some(histories))
+    Ok(Some(Listing { histories, cleared }))
 }
 
 /// The folders that are listed again from their beginning.
@@ -149,6 +151,11 @@ impl Index {
     /// How often all was forgotten.
     fn cleared(&self) -> anyhow::Result<i64> {
         Ok(self.connection().query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
+    }
+
+    /// Whether it knows of no segment.
+    pub(super) fn is_empty(&self) -> anyhow::Result<bool> {
+        Ok(!self.connection().prepare_cached("SELECT 1 FROM block")?.exists([])?)
     }
 
     /// Whether everything was listed since then.

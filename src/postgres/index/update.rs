@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::task::JoinSet;
 
+use super::listing::Listing;
 use super::{Archived, Index, listing, on_index};
 use crate::error::{find, one_line};
+use crate::postgres::archive::miss::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
@@ -51,25 +53,41 @@ pub struct Listed {
     pub anew: bool,
 }
 
-/// Notes which segments are archived, not what they hold. Errors: as of [`update`]; or something went while it was
-/// listed anew.
+/// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
+/// backups; or something went while it was listed anew.
 pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
     let _alone = match on_index(index, |index| index.is_whole()).await? {
         true => None,
         // This takes long: who waits for it finds little new.
         false => Some(index.listing.lock().await),
     };
+    if let Some(histories) = list_confirmed(index, cluster, scope).await? {
+        return Ok(Listed { histories, anew: false });
+    }
+    // WAL can also lie on a disk of its own.
+    confirm_wal(cluster).await?;
+    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
+    on_index(index, |index| index.clear()).await?;
+    let histories = list_confirmed(index, cluster, Scope::All).await?;
+    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+}
+
+/// The timelines that have a history file; `None` if something is gone. That everything was listed counts only when it is
+/// certain that it was the repository.
+async fn list_confirmed(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: Scope,
+) -> anyhow::Result<Option<Vec<TimelineId>>> {
     let listed = listing::list(index, cluster, scope).await?;
     // The empty folder below an unmounted disk has no segments either.
     cluster.confirm().await?;
-    if let Some(histories) = listed {
-        return Ok(Listed { histories, anew: false });
+    let Some(Listing { histories, cleared }) = listed else { return Ok(None) };
+    if on_index(index, |index| index.is_empty()).await? {
+        confirm_wal(cluster).await?;
     }
-    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
-    on_index(index, |index| index.clear()).await?;
-    let histories = listing::list(index, cluster, Scope::All).await?;
-    cluster.confirm().await?;
-    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+    on_index(index, move |index| index.listed_since(cleared)).await?;
+    Ok(Some(histories))
 }
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
