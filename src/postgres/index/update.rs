@@ -229,31 +229,42 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
     Ok(done)
 }
 
-/// Puts in names that were recorded since. A recording that cannot be read is passed over: a name is missing then.
-/// Errors: the store did not answer.
+/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again the next time: a
+/// name is missing until then. Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.recordings()).await?;
     let after = match scope {
         Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),
         Scope::All => None,
     };
+    let passed_over = on_index(index, |index| index.passed_over()).await?;
+    let mut keys = passed_over.iter().map(|key| Key::new(key)).collect::<Result<Vec<Key>, _>>()?;
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
-    while let Some(page) = pages.next(cluster.repository.storage()).await? {
-        let new = page.into_iter().filter_map(|entry| match entry {
-            ListEntry::Object(meta) if !known.contains(meta.key.as_str()) => Some(meta.key),
+    loop {
+        load_names(index, cluster, std::mem::take(&mut keys)).await?;
+        let Some(page) = pages.next(cluster.repository.storage()).await? else { return Ok(()) };
+        let is_new = |key: &Key| !known.contains(key.as_str()) && !passed_over.contains(key.as_str());
+        keys.extend(page.into_iter().filter_map(|entry| match entry {
+            ListEntry::Object(meta) if is_new(&meta.key) => Some(meta.key),
             _ => None,
-        });
-        let reads = side_by_side(new.collect(), |key: Key| {
-            let cluster = cluster.clone();
-            async move { (names::load(&cluster, &key).await, key) }
-        });
-        for (read, key) in reads.await? {
-            match read {
-                Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
-                Ok(None) => (),
-                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
-                Err(error) => tracing::info!("names are passed over: {}", one_line(&error)),
+        }));
+    }
+}
+
+async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> anyhow::Result<()> {
+    let reads = side_by_side(keys, |key: Key| {
+        let cluster = cluster.clone();
+        async move { (reread(is_damage, || names::load(&cluster, &key)).await, key) }
+    });
+    for (read, key) in reads.await? {
+        match read {
+            Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
+            Ok(None) => (),
+            Err(error) if is_damage(&error) => {
+                tracing::info!("names are passed over: {}", one_line(&error));
+                on_index(index, move |index| index.pass_over(key.as_str())).await?;
             }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
