@@ -1,12 +1,13 @@
 //! `walden find`: what happened, when, and how to restore to just before it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::planning::Planning;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
-use crate::postgres::index::update::Scope;
-use crate::postgres::index::{FoundEvents, State, Unreadable};
+use crate::postgres::index::{FoundEvents, Index, State, Unreadable, on_index};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -61,6 +62,8 @@ struct Report<'a> {
 /// WAL that was not searched.
 #[derive(Serialize)]
 struct Incomplete {
+    /// False: the repository was not listed whole, so there may be more segments.
+    listed: bool,
     segments: u64,
     /// Of these, what they hold cannot be read.
     unreadable: u64,
@@ -83,33 +86,39 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         latest: Some(args.limit),
     };
     let planning = Planning::open(context, true).await?;
-    planning.update_index(Scope::New).await?;
-    let index = planning.index.clone();
-    let read = move || index.map(|index| anyhow::Ok((index.events(&filter)?, index.state()?))).transpose();
-    let (found, state) = tokio::task::spawn_blocking(read).await??.unwrap_or_default();
-    if let Some(missing) = missing(&state) {
+    let search = async |index: &Arc<Index>| {
+        let filter = filter.clone();
+        on_index(index, move |index| index.events(&filter)).await
+    };
+    let found = planning.ask_index(search).await?.unwrap_or_default();
+    if let Some(missing) = missing(&found.state) {
         tracing::warn!("{missing}");
     }
     match context.format {
         Format::Json => {
             let shown = |event| Shown { event, restore: command(event) };
-            let incomplete = (state.not_indexed > 0).then_some(Incomplete {
+            let FoundEvents { events, more, overfull_segments, state } = &found;
+            let incomplete = (!state.is_complete()).then(|| Incomplete {
+                listed: state.whole,
                 segments: state.not_indexed,
                 unreadable: state.unreadable,
-                first_unreadable: state.first_unreadable,
+                first_unreadable: state.first_unreadable.clone(),
             });
-            let events = found.events.iter().map(shown).collect();
-            let FoundEvents { more, overfull_segments, .. } = found;
-            print_json(&Report { events, more, overfull_segments, incomplete })?;
+            let events = events.iter().map(shown).collect();
+            print_json(&Report { events, more: *more, overfull_segments: *overfull_segments, incomplete })?;
         }
-        Format::Table => print_text(&in_words(&found, &state, args.limit))?,
+        Format::Table => print_text(&in_words(&found, args.limit))?,
     }
     Ok(Exit::Success)
 }
 
 /// What may be missing among the events.
 fn missing(state: &State) -> Option<String> {
-    let State { segments, not_indexed, unreadable, first_unreadable, .. } = state;
+    let State { whole, segments, not_indexed, unreadable, first_unreadable, .. } = state;
+    if !whole {
+        let what = "the archived WAL is being listed anew by another process: what happened in the rest is not shown";
+        return Some(format!("{what}\nHINT: try again"));
+    }
     let told = (*not_indexed > 0).then(|| {
         format!("{not_indexed} of {segments} WAL segments could not be searched: what happened in them is not shown")
     });
@@ -128,7 +137,7 @@ fn command(event: &FoundEvent) -> String {
     format!("walden restore --before {} --to-dir DIR", event.id)
 }
 
-fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
+fn in_words(found: &FoundEvents, limit: usize) -> String {
     let mut text = String::new();
     let mut table = Table::new(&["time", "kind", "of", "database", ">rows", ">xid", "event"]);
     for event in &found.events {
@@ -160,10 +169,11 @@ fn in_words(found: &FoundEvents, state: &State, limit: usize) -> String {
     }
     match found.events.last() {
         Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),
-        None if state.not_indexed == 0 => format!("no matching event in the archived WAL\n{text}"),
+        None if found.state.is_complete() => format!("no matching event in the archived WAL\n{text}"),
         None => {
-            let searched = state.segments - state.not_indexed;
-            format!("no matching event in the {searched} of {} WAL segments that were searched\n{text}", state.segments)
+            let State { segments, not_indexed, .. } = found.state;
+            let searched = segments - not_indexed;
+            format!("no matching event in the {searched} of {segments} WAL segments that were searched\n{text}")
         }
     }
 }

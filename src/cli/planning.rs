@@ -9,16 +9,16 @@ use anyhow::anyhow;
 use super::Context;
 use super::progress::{Step, show};
 use crate::config::Settings;
-use crate::error::{Hint, find, one_line, with_hint};
-use crate::postgres::archive::locate::locate;
+use crate::error::{Hint, find, hints, one_line, with_hint};
+use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, FoundEvent, NoIndex, Reason, RecoveryPlan, Request, StopAt, Unknown, Unreachable,
-    WalIndex, WalPiece, expected_seconds, load,
+    EventId, EventTarget, Facts, NoIndex, Reason, RecoveryPlan, Request, StopAt, Unknown, Unreachable, WalIndex,
+    WalPiece, expected_seconds, load,
 };
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
 use crate::postgres::index::partial::index_of;
 use crate::postgres::index::update::{self, Progress, Scope};
+use crate::postgres::index::{Index, IndexFailed};
 use crate::postgres::restore::past;
 
 /// How long ago a segment behind a gap must have been stored for the gap to count, and how often it is looked at before.
@@ -28,8 +28,9 @@ const FRESH_GAP_LOOKS: usize = 12;
 /// An open cluster and what is known of its WAL.
 pub struct Planning {
     pub cluster: Cluster,
-    /// `None`: none is needed, and there is none yet.
-    pub index: Option<Arc<Index>>,
+    /// `None`: none is needed, and there is none that can be used.
+    index: Mutex<Option<Arc<Index>>>,
+    needs_index: bool,
     settings: Settings,
 }
 
@@ -44,7 +45,7 @@ impl Planning {
             true => Some(Arc::new(open_index(folder, &cluster)?)),
             false => None,
         };
-        Ok(Self { cluster, index, settings })
+        Ok(Self { cluster, index: Mutex::new(index), needs_index, settings })
     }
 
     /// The facts as they are now; what they name the index knows, too.
@@ -57,7 +58,52 @@ impl Planning {
 
     /// Lets the index know the WAL that is archived now.
     pub async fn update_index(&self, scope: Scope) -> anyhow::Result<()> {
-        let Some(index) = &self.index else { return Ok(()) };
+        self.with_index(async |index| self.update(&index, scope).await).await.map(drop)
+    }
+
+    /// What an index that knows the WAL that is archived now says; `None`: there is no index.
+    pub async fn ask_index<T: Send + 'static>(
+        &self,
+        ask: impl AsyncFn(&Arc<Index>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        let update_and_ask = async |index: Arc<Index>| {
+            self.update(&index, Scope::New).await?;
+            ask(&index).await
+        };
+        self.with_index(update_and_ask).await
+    }
+
+    /// Works with the index, if there is one; if that fails, with another one or without.
+    async fn with_index<T>(&self, work: impl AsyncFn(Arc<Index>) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        loop {
+            let Some(index) = self.index() else { return Ok(None) };
+            match work(index).await {
+                Err(error) if is_of_index(&error) => self.replace_index(error)?,
+                done => return done.map(Some),
+            }
+        }
+    }
+
+    fn index(&self) -> Option<Arc<Index>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes on without the index in the folder: it is only a copy of what the repository says. Errors: it was not that one.
+    fn replace_index(&self, error: anyhow::Error) -> anyhow::Result<()> {
+        if self.index().is_none_or(|index| index.path().is_none()) {
+            return Err(error);
+        }
+        let hints: String = hints(&error).into_iter().map(|hint| format!("\nHINT: {hint}")).collect();
+        let (instead, what) = match self.needs_index {
+            true => (Some(Arc::new(Index::temporary(&self.cluster)?)), "WAL is indexed for this run only"),
+            false => (None, "going on without it"),
+        };
+        tracing::warn!("{}: {what}{hints}", one_line(&error));
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = instead;
+        Ok(())
+    }
+
+    async fn update(&self, index: &Arc<Index>, scope: Scope) -> anyhow::Result<()> {
         let far = Mutex::new(Progress::default());
         let observe = |progress| *locked(&far) = progress;
         self.show(&far, "indexed", update::complete(index, &self.cluster, scope, &observe)).await
@@ -80,8 +126,8 @@ impl Planning {
 
     /// The index for planning.
     pub fn wal_index(&self) -> Arc<dyn WalIndex + Send + Sync> {
-        match &self.index {
-            Some(index) => index.clone(),
+        match self.index() {
+            Some(index) => index,
             None => Arc::new(NoIndex),
         }
     }
@@ -90,7 +136,7 @@ impl Planning {
     /// the index lacks a segment or has a broken one, which may have been replaced, compares it with all of the
     /// repository first.
     pub async fn decide(&self, request: &Request) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
-        let (mut looks, mut compared) = (0, self.index.is_none());
+        let (mut looks, mut compared) = (0, self.index().is_none());
         loop {
             let facts = self.facts().await?;
             let located = locate(&self.cluster, &self.wal_index(), &facts, request, None).await;
@@ -99,13 +145,20 @@ impl Planning {
                 self.update_index(Scope::All).await?;
                 continue;
             }
-            match located? {
+            let decided = match located {
+                Err(error) if is_of_index(&error) => {
+                    self.replace_index(error)?;
+                    continue;
+                }
+                located => located?,
+            };
+            match decided {
                 Err(refused) if looks < FRESH_GAP_LOOKS && facts.may_close(&refused, chrono::Utc::now(), FRESH_GAP) => {
                     looks += 1;
                     tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                Ok(plan) if plan.stop == StopAt::End && self.index.is_none() => {
+                Ok(plan) if plan.stop == StopAt::End && self.index().is_none() => {
                     return self.decide_by_headers(&facts, request, &plan.wal).await;
                 }
                 Ok(plan) => return Ok(Ok(self.estimated(plan))),
@@ -139,12 +192,8 @@ impl Planning {
 
     /// An event as a target.
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
-        self.update_index(Scope::New).await?;
-        let found: Option<FoundEvent> = match self.index.clone() {
-            Some(index) => tokio::task::spawn_blocking(move || index.event(id)).await??,
-            None => None,
-        };
-        let found = found.ok_or_else(|| {
+        let found = self.ask_index(async |index| find_event(&self.cluster, index, id).await).await?;
+        let found = found.flatten().ok_or_else(|| {
             let error = anyhow!("there is no event {id} in the archived WAL");
             with_hint(error, "`walden find` lists the events there are; `--all` also those of less interest")
         })?;
@@ -163,6 +212,11 @@ fn depends_on_a_segment(located: &anyhow::Result<Result<RecoveryPlan, Box<Unreac
         Ok(Err(refused)) => matches!(refused.reason, Reason::Broken { .. }),
         Ok(Ok(_)) => false,
     }
+}
+
+/// Whether it is the local index that failed, and not the repository.
+fn is_of_index(error: &anyhow::Error) -> bool {
+    find::<IndexFailed>(error).is_some() || matches!(find(error), Some(Unknown::Failed(_)))
 }
 
 /// The index in the folder that the settings name; if that cannot be used, one that is gone afterwards.

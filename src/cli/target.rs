@@ -4,7 +4,7 @@ use super::planning::Planning;
 use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::postgres::catalog::{WindowEdge, Windows, postgresql_time, windows};
+use crate::postgres::catalog::{UnknownTimeline, WindowEdge, Windows, postgresql_time, unused_backups, windows};
 
 /// Arguments of `walden target`.
 #[derive(Debug, clap::Args)]
@@ -33,17 +33,25 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 
 async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
     let (facts, index) = (planning.facts().await?, planning.wal_index());
+    let unused = unused_backups(&facts);
     let told = tokio::task::spawn_blocking(move || windows(&facts, &*index)).await?;
     match context.format {
         Format::Json => print_json(&told)?,
-        Format::Table => print_text(&in_words(&told))?,
+        Format::Table => print_text(&in_words(&told, &unused))?,
     }
     Ok(Exit::Success)
 }
 
-fn in_words(told: &Windows) -> String {
+fn in_words(told: &Windows, unused_backups: &[String]) -> String {
+    let unknown = |UnknownTimeline { timeline, why }: &UnknownTimeline| {
+        let next = format!("`walden target --timeline {timeline} --latest` says what to do");
+        format!("NOT KNOWN what can be restored on timeline {timeline}: {why}; {next}\n")
+    };
+    let unknown: String = told.unknown.iter().map(unknown).collect();
     if told.windows.is_empty() {
-        return "nothing can be restored: there is no complete base backup with its WAL\n".into();
+        let unused: String = unused_backups.iter().map(|why| format!("{why}\n")).collect();
+        let nothing = "nothing can be restored: there is no usable base backup with its WAL";
+        return format!("{nothing}\n{unknown}{unused}");
     }
     let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
     let known = |time: Option<_>| time.map_or_else(|| "not known".to_string(), postgresql_time);
@@ -63,5 +71,5 @@ fn in_words(told: &Windows) -> String {
         let (timeline, from, to) = (gap.timeline, time(gap.from), time(gap.to));
         format!("CANNOT BE RESTORED on timeline {timeline}: from {from} to {to}{lasts}\n")
     };
-    table.render() + &told.gaps.iter().map(gap).collect::<String>()
+    table.render() + &told.gaps.iter().map(gap).collect::<String>() + &unknown
 }

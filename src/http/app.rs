@@ -13,15 +13,15 @@ use super::restores::Restores;
 use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
-use crate::error::{TooLong, find, hints, one_line, with_hint};
+use crate::error::{TooLong, find, hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::archive::locate::locate;
+use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::{FoundEvents, Index};
+use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::restore::past;
 
 /// Answers computed at once: the threads that they take are the hooks', too.
@@ -81,11 +81,7 @@ impl App {
         let locating = async move {
             let wal_index: Arc<dyn WalIndex + Send + Sync> = index.clone();
             let located = locate(&archive, &wal_index, &facts, &request, Some(deadline)).await;
-            if let Some(Unknown::Segment(segment)) = located.as_ref().err().and_then(find) {
-                let segment = *segment;
-                // Else it is read again at the next look into all of the repository.
-                drop(tokio::task::spawn_blocking(move || index.try_again(segment)).await);
-            }
+            read_again(index, located.as_ref().err()).await;
             located
         };
         let decided = self.apart(&self.computing, locating).await?.map_err(|error| not_found_out(&error))?;
@@ -98,37 +94,27 @@ impl App {
         Ok(Ok(plan))
     }
 
-    /// An event; `None`: there is none of this id. Errors: the index cannot be read.
+    /// An event; `None`: there is none of this id. Errors: it is not known yet, or the index cannot be read.
     pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
-        let index = self.index.clone();
-        self.read_index(&self.computing, move || index.event(id)).await
+        let (archive, index) = (self.archive.clone(), self.index.clone());
+        let finding = async move {
+            let found = find_event(&archive, &index, id).await;
+            read_again(index, found.as_ref().err()).await;
+            found
+        };
+        self.apart(&self.computing, finding).await?.map_err(|error| not_found_out(&error))
     }
 
     /// What happened. Errors: the index cannot be read, or not in time.
     pub async fn events(&self, filter: Filter) -> Result<FoundEvents, Problem> {
         let (index, deadline) = (self.search_index.clone(), self.deadline());
-        self.read_index(&self.searching, move || index.events_until(&filter, deadline)).await
+        let searching = async move { on_index(&index, move |index| index.events_until(&filter, deadline)).await };
+        self.apart(&self.searching, searching).await?.map_err(|error| not_found_out(&error))
     }
 
     /// When one part of an answer has to be there. A page has two of them, and is told what is missing.
     fn deadline(&self) -> Instant {
         Instant::now() + self.longest / 2
-    }
-
-    /// Reads the index on a thread of its own.
-    async fn read_index<T: Send + 'static>(
-        &self,
-        places: &Arc<Semaphore>,
-        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let read = self.apart(places, async { tokio::task::spawn_blocking(work).await }).await?;
-        read.map_err(|panicked| failed(&panicked))?.map_err(|error| match find::<TooLong>(&error) {
-            Some(_) => not_found_out(&error),
-            None => {
-                let hint = "the index can be deleted at any time, the service makes it anew when it starts";
-                not_found_out(&with_hint(error.context("the index of the WAL cannot be read"), hint))
-            }
-        })
     }
 
     /// Works in one of the places, which is taken until the work has ended, also when nobody waits for it any more.
@@ -144,6 +130,14 @@ impl App {
             done
         });
         task.await.map_err(|panicked| failed(&panicked))
+    }
+}
+
+/// A segment that an answer wants, and could not be read, is read again before the next look into all of the repository.
+async fn read_again(index: Arc<Index>, error: Option<&anyhow::Error>) {
+    if let Some(Unknown::Segment(segment)) = error.and_then(find) {
+        let segment = *segment;
+        drop(on_index(&index, move |index| index.try_again(segment)).await);
     }
 }
 
@@ -164,6 +158,7 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
+    use crate::error::with_hint;
 
     #[test]
     fn what_takes_too_long_is_told_apart_from_what_cannot_be_read() {

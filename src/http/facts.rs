@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -16,8 +15,8 @@ use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, facts, load_backups, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
 use crate::postgres::index::update::{Scope, list};
+use crate::postgres::index::{Index, on_index};
 use crate::service::indexing;
 
 /// What comes to the index within this time is taken in at once.
@@ -165,8 +164,7 @@ impl FactsReader {
 
     /// What the index lists; `None` while it is being made anew.
     async fn ranges(&self) -> anyhow::Result<Option<WalRanges>> {
-        let index = self.index.clone();
-        spawn_blocking(move || index.ranges()).await?.context("the index of the WAL cannot be read")
+        on_index(&self.index, |index| index.ranges()).await
     }
 
     /// What follows from what was read.

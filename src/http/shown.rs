@@ -84,10 +84,11 @@ fn fetching(show: &mut Show, done: &Fetching) {
     show.count("fetch_failed_files", "WAL files that could not be fetched", done.failed.count.count);
 }
 
-fn recovery(show: &mut Show, Windows { windows, gaps }: &Windows) {
+fn recovery(show: &mut Show, told: &Windows) {
+    let Windows { windows, gaps, .. } = told;
     let first = windows.iter().filter_map(|window| window.from.time).min();
     // An older timeline's is not it where this one's is not known.
-    let last = windows.last().and_then(|window| window.to.time);
+    let last = told.newest().and_then(|window| window.to.time);
     show.time("recovery_first", "The first moment that can be restored", first);
     show.time("recovery_last", "The last commit that can be restored, of the newest timeline", last);
     show.number("recovery_windows", "Stretches of moments that can be restored", windows.len() as u64);

@@ -15,7 +15,7 @@ use crate::error::one_line;
 use crate::postgres::archive::Prepared;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, decode, update};
-use crate::postgres::index::{Archived, Index};
+use crate::postgres::index::{Archived, Index, on_index};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::types::WalFileName;
 use crate::postgres::wal::Summary;
@@ -243,9 +243,7 @@ impl Owner {
     }
 
     async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
-        let index = self.index.clone();
-        let put = spawn_blocking(move || index.observe(archived, &summary)).await;
-        match put.map_err(anyhow::Error::from).and_then(|put| put) {
+        match on_index(&self.index, move |index| index.observe(archived, &summary)).await {
             Ok(()) => self.refresh().await,
             Err(error) => self.failed(archived.name, &error),
         }
@@ -324,9 +322,7 @@ impl Owner {
 
     /// Looks how far the index is.
     async fn refresh(&mut self) {
-        let index = self.index.clone();
-        let state = spawn_blocking(move || index.state()).await;
-        match state.map_err(anyhow::Error::from).and_then(|state| state) {
+        match on_index(&self.index, |index| index.state()).await {
             Ok(state) => {
                 self.changed.send_replace(());
                 self.behind = state.not_indexed > state.unreadable;

@@ -1,7 +1,8 @@
 //! What an operator does wrong, and what they are told: what happened, where, and the next step.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 
 use crate::harness::{Cluster, Major, Scratch, Walden};
 
@@ -149,4 +150,50 @@ fn an_unregistered_cluster_is_told() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     says(&stderr, &["\"other\" is not registered", "walden init"]);
+}
+
+/// Overwrites where all tables of an index begin but those that are read when it is opened.
+fn damage_index(path: &Path) {
+    let db = rusqlite::Connection::open(path).expect("open the index");
+    let pages: u32 = db.pragma_query_value(None, "page_size", |row| row.get(0)).expect("the size of a page");
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE rootpage > 0 AND name <> 'identity'";
+    let mut select = db.prepare(sql).expect("the tables");
+    let roots = select.query_map([], |row| row.get::<_, u32>(0)).expect("the tables");
+    let roots: Vec<u32> = roots.collect::<Result<_, _>>().expect("the tables");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("open the index");
+    for root in roots {
+        file.write_all_at(&vec![0x5a; pages as usize], u64::from((root - 1) * pages)).expect("damage the index");
+    }
+}
+
+#[test]
+fn a_damaged_index_stops_no_plan_and_is_made_anew() {
+    let mut ready = ready("index");
+    ready.walden.ok(["backup", "take"]);
+    ready.cluster.sql("create table gone (id int); drop table gone");
+    ready.cluster.archive_now();
+    let dir = ready.scratch.join("restored").display().to_string();
+    let expected = [ready.walden.ok(["find", "--all"]), ready.walden.ok(["target"])];
+    let mut files =
+        fs::read_dir(ready.scratch.join("cache")).expect("the cache").map(|file| file.expect("a file").path());
+    let index = files.find(|path| path.extension().is_some_and(|end| end == "index")).expect("an index");
+    let path = index.display().to_string();
+    let verbs: [(&[&str], Option<&String>); 4] = [
+        (&["find", "--all"], Some(&expected[0])),
+        (&["target"], Some(&expected[1])),
+        (&["restore", "--latest", "--dry-run", "--to-dir", &dir], None),
+        (&["restore", "--time", "2100-01-01", "--dry-run", "--to-dir", &dir], None),
+    ];
+    for (arguments, expected) in verbs {
+        damage_index(&index);
+        let output = ready.walden.run(arguments);
+        says(&output.stderr, &["cannot be used", &path, "malformed", "delete"]);
+        match expected {
+            Some(expected) => assert_eq!((output.code, &output.stdout), (Some(0), expected), "{}", output.stderr),
+            // A time beyond what is archived is refused, for that reason.
+            None => assert_eq!(output.code, Some(if arguments[1] == "--latest" { 0 } else { 4 }), "{}", output.stderr),
+        }
+        let again = ready.walden.run(["target"]);
+        assert!(again.code == Some(0) && !again.stderr.contains("index"), "{}", again.stderr);
+    }
 }

@@ -5,15 +5,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::postgres::catalog::FoundEvent;
-use crate::service::status::Indexing;
+use crate::postgres::index::{self, State};
 
 /// Events by time.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Events {
-    /// Absent while the service starts or stops.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub indexed: Option<Indexed>,
+    pub indexed: Indexed,
     pub events: Vec<Event>,
     /// There are older ones than `limit` let through.
     pub more: bool,
@@ -21,9 +18,13 @@ pub struct Events {
     pub overfull_segments: u64,
 }
 
-/// How far the index is that events are found in.
+/// How far the index was that the events were found in.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Indexed {
+    /// False: events may be missing, for it is not known yet, or cannot be read, what all archived WAL holds.
+    complete: bool,
+    /// False: the repository was not listed whole yet, so there may be more segments.
+    listed: bool,
     /// When it was compared with the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -47,18 +48,19 @@ pub struct Unreadable {
     why: String,
 }
 
-impl From<&Indexing> for Indexed {
-    fn from(indexing: &Indexing) -> Self {
+impl Indexed {
+    /// As it was when it was searched, and when it was compared with the repository.
+    pub fn of(state: &State, looked_at: Option<DateTime<Utc>>) -> Self {
+        let unreadable =
+            |first: &index::Unreadable| Unreadable { segment: first.segment.to_string(), why: first.why.clone() };
         Self {
-            looked_at: indexing.looked_at,
-            segments: indexing.state.segments,
-            not_indexed: indexing.state.not_indexed,
-            unreadable: indexing.state.unreadable,
-            first_unreadable: indexing
-                .state
-                .first_unreadable
-                .as_ref()
-                .map(|first| Unreadable { segment: first.segment.to_string(), why: first.why.clone() }),
+            complete: state.is_complete(),
+            listed: state.whole,
+            looked_at,
+            segments: state.segments,
+            not_indexed: state.not_indexed,
+            unreadable: state.unreadable,
+            first_unreadable: state.first_unreadable.as_ref().map(unreadable),
         }
     }
 }

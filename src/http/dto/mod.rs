@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use events::{Event, Events};
+pub use events::{Event, Events, Indexed};
 pub use plan::RecoveryTarget;
-pub use windows::{Unrestorable, Window};
+pub use windows::{UnknownTimeline, Unrestorable, Window};
 
 use super::facts::Known;
 use super::status::LastStatus;
@@ -87,6 +87,8 @@ pub struct ClusterState {
     pub windows: Vec<Window>,
     /// What lies between the windows of a timeline.
     pub unrestorable: Vec<Unrestorable>,
+    /// Timelines that are in neither: where they come from cannot be read.
+    pub unknown: Vec<UnknownTimeline>,
     /// Stretches of WAL that are missing; `wal` tells which.
     pub gaps: u64,
     /// The newest complete base backup.

@@ -48,6 +48,19 @@ impl From<&catalog::Window> for Window {
     }
 }
 
+/// A timeline of which it is not known what can be restored, because its history file is damaged or missing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UnknownTimeline {
+    timeline: u32,
+    why: String,
+}
+
+impl From<&catalog::UnknownTimeline> for UnknownTimeline {
+    fn from(unknown: &catalog::UnknownTimeline) -> Self {
+        Self { timeline: unknown.timeline.0, why: unknown.why.clone() }
+    }
+}
+
 /// A stretch between two windows of a timeline, of which no moment can be restored: WAL is missing in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Unrestorable {

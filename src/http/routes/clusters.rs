@@ -38,6 +38,7 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
         as_of: AsOf::at(now, read.at, &known),
         windows: read.windows.windows.iter().map(Into::into).collect(),
         unrestorable: read.windows.gaps.iter().map(Into::into).collect(),
+        unknown: read.windows.unknown.iter().map(Into::into).collect(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
         rpo: stored

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::app::App;
-use super::super::dto::{Event, Events};
+use super::super::dto::{Event, Events, Indexed};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
 use crate::postgres::catalog::{EventKind, Filter, parse_time};
@@ -83,7 +83,8 @@ pub async fn events(
     Query(query): Query<EventQuery>,
 ) -> Result<Json<Events>, Problem> {
     let found = app.events(query.filter()?).await?;
-    let indexed = app.status.borrow().as_ref().map(|seen| (&seen.status.indexing).into());
+    let looked_at = app.status.borrow().as_ref().and_then(|seen| seen.status.indexing.looked_at);
+    let indexed = Indexed::of(&found.state, looked_at);
     let events = found.events.iter().map(Event::from).collect();
     Ok(Json(Events { indexed, events, more: found.more, overfull_segments: found.overfull_segments }))
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::postgres::catalog::{self, Target};
+use crate::postgres::index::update::{Scope, list};
+use crate::postgres::types::WalFileName;
 
 const ARCHIVED: [&str; 4] =
     ["000000010000000000000001", "000000010000000000000002", "000000010000000000000004", "00000002.history"];
@@ -35,6 +37,24 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
     let timelines = door.get("/v1/clusters/main/timelines").await.json();
     assert_eq!(timelines["timelines"][0]["history"], "none");
     assert_eq!(timelines["timelines"][1]["parent"]["switch_lsn"], "0/300000");
+}
+
+#[tokio::test]
+async fn a_timeline_whose_history_is_damaged_or_missing_is_told_as_not_known() {
+    let mut door = Door::unread("", &["000000010000000000000001", "000000020000000000000002"]).await;
+    let key = door.app.archive.layout.wal(&"00000003.history".parse::<WalFileName>().unwrap());
+    let storage = door.app.archive.repository.storage();
+    let _ = storage.put(&key, "no envelope".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
+    door.read().await;
+    let state = door.get("/v1/clusters/main").await.json();
+    let timelines: Vec<_> = state["unknown"].as_array().unwrap().iter().map(|one| one["timeline"].as_u64()).collect();
+    assert_eq!(timelines, [Some(2), Some(3)], "{state}");
+    assert!(
+        state["unknown"][1]["why"].as_str().unwrap().contains("history file of timeline 3 cannot be read"),
+        "{state}"
+    );
+    let page = door.get("/").await.text();
+    assert!(page.contains("the history file of timeline 2 is not archived"), "{page}");
 }
 
 #[tokio::test]
@@ -184,6 +204,53 @@ async fn what_is_archived_and_not_in_the_index_is_unknown_and_not_empty() {
     // What needs no index is planned nevertheless, as far as that.
     let latest = door.app.decide(&facts, &catalog::Request::new(Target::Latest)).await.unwrap().unwrap();
     assert_eq!((latest.segments, latest.transactions), (2, None));
+}
+
+#[tokio::test]
+async fn no_event_is_told_apart_from_none_that_is_known() {
+    let door = Door::with("", &ARCHIVED).await;
+    door.indexed().await;
+    let ask = async |segment: u64| {
+        let before = format!("before=1-0-{:X}-d16384", (segment << 20) + 0x728);
+        (
+            door.get(&format!("/v1/clusters/main/recovery-target?{before}")).await,
+            format!("/?by=before&value={}", &before[7..]),
+        )
+    };
+    ask(2).await.0.is_problem(400, "wrong-value");
+    ask(3).await.0.is_problem(400, "wrong-value");
+    assert!(door.get(&ask(2).await.1).await.text().contains("there is no event"));
+    // As another host stored it since, and it came damaged.
+    let name: WalFileName = "000000010000000000000005".parse().unwrap();
+    let key = door.app.archive.layout.wal(&name);
+    let storage = door.app.archive.repository.storage();
+    let _ = storage.put(&key, "no WAL".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
+    list(&door.app.index, &door.app.archive, Scope::New).await.unwrap();
+    let (answer, page) = ask(5).await;
+    answer.is_problem(503, "unknown");
+    let detail = answer.json()["detail"].as_str().unwrap().to_string();
+    assert!(detail.contains("what WAL segment 000000010000000000000005 holds is not known yet"), "{detail}");
+    let page = door.get(&page).await.text();
+    assert!(page.contains("is not known yet") && !page.contains("there is no event"), "{page}");
+    assert!(
+        page.contains("1 segment of WAL are still being read") && page.contains("WAL that was searched so far"),
+        "{page}"
+    );
+    let events = door.get("/v1/clusters/main/events").await.json();
+    assert_eq!(
+        (&events["indexed"]["complete"], &events["indexed"]["listed"]),
+        (&false.into(), &true.into()),
+        "{events}"
+    );
+    door.app.index.clear().unwrap();
+    ask(2).await.0.is_problem(503, "unknown");
+    let events = door.get("/v1/clusters/main/events").await.json();
+    assert_eq!(
+        (&events["indexed"]["complete"], &events["indexed"]["listed"]),
+        (&false.into(), &false.into()),
+        "{events}"
+    );
+    assert!(door.get("/").await.text().contains("still being listed"));
 }
 
 #[tokio::test]

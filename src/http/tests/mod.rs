@@ -109,11 +109,17 @@ impl Door {
     /// With what `archived` stored, read by the service.
     pub async fn with(token: &str, archived: &[&str]) -> Self {
         let mut door = Self::unread(token, archived).await;
-        let reader = door.refresh.take().unwrap();
-        door.tasks.spawn(reader.run(door.stopping.subscribe()));
+        door.read().await;
+        door
+    }
+
+    /// Has the service read the repository.
+    pub async fn read(&mut self) {
+        let reader = self.refresh.take().unwrap();
+        self.tasks.spawn(reader.run(self.stopping.subscribe()));
         for _ in 0..3000 {
-            if door.get("/readyz").await.status == StatusCode::OK {
-                return door;
+            if self.get("/readyz").await.status == StatusCode::OK {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -187,6 +193,17 @@ impl Door {
         let app = Arc::new(app);
         let router = routes::router(app.clone());
         Self { router, app, wal, pushes, tasks, stopping, refresh: Some(reader) }
+    }
+
+    /// Waits until what all of the archived WAL holds is in the index.
+    pub async fn indexed(&self) {
+        for _ in 0..3000 {
+            if self.app.index.state().unwrap().is_complete() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited half a minute in vain until the WAL was indexed");
     }
 
     pub async fn get(&self, uri: &str) -> Answered {

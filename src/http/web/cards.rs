@@ -4,8 +4,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::dto::{waiting_files, waiting_since};
 use super::words::{self, When, between, bytes, count};
-use crate::postgres::catalog::{Facts, Window, Windows};
-use crate::service::status::{Archiving, Indexing, Status};
+use crate::postgres::catalog::{Facts, Window, Windows, unused_backups};
+use crate::postgres::index::State;
+use crate::service::status::{Archiving, Status};
 
 /// A finished segment that waits longer than this is no matter of course.
 const LONG_WAIT: TimeDelta = TimeDelta::minutes(10);
@@ -56,7 +57,7 @@ pub struct Card {
 /// All of them.
 pub fn cards(facts: &Facts, windows: &Windows, status: Option<&Status>, now: DateTime<Utc>) -> Vec<Card> {
     let archiving = status.map(|status| &status.archiving);
-    vec![rpo(facts, archiving, now), archived(archiving, now), backup(facts, now), restorable(windows)]
+    vec![rpo(facts, archiving, now), archived(archiving, now), backup(facts, now), restorable(facts, windows)]
 }
 
 fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
@@ -127,12 +128,15 @@ fn backup(facts: &Facts, now: DateTime<Utc>) -> Card {
     Card { title, level, value: format!("{} ago", between(last.stopped_at, now)), lines }
 }
 
-fn restorable(windows: &Windows) -> Card {
+fn restorable(facts: &Facts, windows: &Windows) -> Card {
     let title = "Can be restored";
     let first = windows.windows.iter().filter_map(|window| window.from.time).min();
     let last = windows.windows.iter().filter_map(Window::until).max();
     let Some((first, last)) = first.zip(last) else {
-        let lines = vec![("there is no complete base backup with its WAL".into(), None)];
+        let nothing = "there is no usable base backup with its WAL".to_string();
+        let unknown = windows.unknown.iter().map(|unknown| unknown.why.clone());
+        let lines =
+            std::iter::once(nothing).chain(unknown).chain(unused_backups(facts)).map(|line| (line, None)).collect();
         return Card { title, level: Level::Bad, value: "nothing".into(), lines };
     };
     let mut lines = vec![("every moment from".into(), Some(When::of(first))), ("to".into(), Some(When::of(last)))];
@@ -143,18 +147,24 @@ fn restorable(windows: &Windows) -> Card {
         let gaps = count(windows.gaps.len() as u64, "gap");
         lines.push((format!("but {gaps}, {} in all", words::duration(seconds)), None));
     }
+    for unknown in &windows.unknown {
+        level = Level::Warn;
+        lines.push((format!("but on timeline {} it is not known: {}", unknown.timeline, unknown.why), None));
+    }
     Card { title, level, value: between(first, last), lines }
 }
 
-/// What about the page is not as it should be.
-pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Option<&Indexing>) -> Vec<String> {
+/// What about the page is not as it should be; `searched` is how far the index was in which events were found.
+pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Option<&State>) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some(why) = facts_failed {
         let at = When::of(read_at).text();
         notices.push(format!("The repository cannot be read: {why}. The page shows it as it was at {at}."));
     }
-    let Some(indexing) = indexing else { return notices };
-    let state = &indexing.state;
+    let Some(state) = searched else { return notices };
+    if !state.whole {
+        notices.push("The archived WAL is still being listed: events are missing until that is done.".into());
+    }
     let unread = state.not_indexed.saturating_sub(state.unreadable);
     if unread > 0 {
         notices.push(format!(
@@ -176,7 +186,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, indexing: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::catalog::{Unrestorable, Window, WindowEdge};
+    use crate::postgres::catalog::{UnknownTimeline, Unrestorable, Window, WindowEdge};
     use crate::postgres::types::{Lsn, TimelineId};
     use crate::service::status::Backlog;
 
@@ -233,12 +243,22 @@ mod tests {
         let (from, to) = (edge(1 << 24, "2026-01-01T00:00:00Z"), edge(2 << 24, "2026-01-01T06:00:00Z"));
         let timeline = TimelineId(1);
         let backup = facts.backups[0].id.clone();
-        let mut windows =
-            Windows { windows: vec![Window { timeline, from, to, quiet_until: None, backup }], gaps: Vec::new() };
-        let card = restorable(&windows);
+        let mut facts = facts;
+        let window = Window { timeline, from, to, quiet_until: None, backup };
+        let mut windows = Windows { windows: vec![window], ..Windows::default() };
+        let card = restorable(&facts, &windows);
         assert_eq!((card.level, card.value.as_str()), (Level::Good, "6.0 h"));
         windows.gaps.push(Unrestorable { timeline, from, to, seconds: Some(60.0) });
-        assert_eq!(restorable(&windows).level, Level::Warn);
-        assert_eq!(restorable(&Windows::default()).level, Level::Bad);
+        assert_eq!(restorable(&facts, &windows).level, Level::Warn);
+        windows.gaps.clear();
+        windows.unknown = vec![UnknownTimeline { timeline: TimelineId(2), why: "its history is damaged".into() }];
+        let card = restorable(&facts, &windows);
+        assert_eq!((card.level, card.lines.len()), (Level::Warn, 3));
+        assert!(card.lines[2].0.contains("timeline 2 it is not known: its history is damaged"), "{card:?}");
+        windows.windows.clear();
+        facts.damaged_backups.insert("20260102-000000Z".parse().unwrap(), "it is cut off".into());
+        let card = restorable(&facts, &windows);
+        assert_eq!((card.level, card.lines.len()), (Level::Bad, 3), "{card:?}");
+        assert_eq!(restorable(&facts, &Windows::default()).value, "nothing");
     }
 }

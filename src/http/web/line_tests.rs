@@ -83,8 +83,11 @@ fn bands_and_gaps_are_cut_to_the_picture() {
     let window =
         |from, to| Window { timeline, from: edge(from), to: edge(to), quiet_until: None, backup: backup.clone() };
     let gap = Unrestorable { timeline, from: edge(250), to: edge(500), seconds: Some(250.0) };
-    let windows =
-        Windows { windows: vec![window(-9000, -5000), window(-5000, 250), window(500, 750)], gaps: vec![gap] };
+    let windows = Windows {
+        windows: vec![window(-9000, -5000), window(-5000, 250), window(500, 750)],
+        gaps: vec![gap],
+        ..Windows::default()
+    };
     let line = drawn(&windows, &[], &PageQuery::default());
     let bars =
         |bars: &[Bar]| -> Vec<(String, String)> { bars.iter().map(|bar| (bar.x.clone(), bar.width.clone())).collect() };

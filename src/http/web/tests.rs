@@ -40,6 +40,7 @@ async fn what_the_address_says_is_shown_and_escaped() {
         assert_eq!(page.status, StatusCode::BAD_REQUEST, "{wrong}");
         assert!(page.text().contains("No plan"), "{wrong}");
     }
+    door.indexed().await;
     let gone = door.get("/?by=before&value=1-0-100028-d16384").await.text();
     assert!(gone.contains("there is no event 1-0-100028-d16384"), "{gone}");
 }

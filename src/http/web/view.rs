@@ -31,6 +31,8 @@ pub struct Page {
     pub outcome: Option<Outcome>,
     pub events: Events,
     pub stretches: Vec<Stretch>,
+    /// Why it is not known of some timelines what can be restored.
+    pub unknown_timelines: Vec<String>,
     pub backups: Vec<Backup>,
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
@@ -185,6 +187,8 @@ pub struct Events {
     pub more: bool,
     /// WAL segments with more events than are known.
     pub overfull_segments: u64,
+    /// All archived WAL was searched.
+    pub complete: bool,
     pub query: PageQuery,
     /// Word, label, whether it is chosen.
     pub kinds: Vec<(&'static str, &'static str, bool)>,
@@ -227,6 +231,7 @@ impl Events {
             rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
             more: found.more,
             overfull_segments: found.overfull_segments,
+            complete: found.state.is_complete(),
             kinds: kinds.to_vec(),
             unfiltered: query.is_filtered().then(|| everything.address()),
             query: query.clone(),

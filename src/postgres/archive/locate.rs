@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use super::look::look;
 use super::summarize::summary_of;
-use crate::error::{TooLong, with_hint};
+use crate::error::{TooLong, find, with_hint};
 use crate::postgres::catalog::{
-    Answers, Facts, NoPlan, PlanInput, RecoveryPlan, Remembered, Request, Unknown, Unreachable, WalIndex, plan,
+    Answers, EventId, Facts, FoundEvent, NoPlan, PlanInput, RecoveryPlan, Remembered, Request, Unknown, Unreachable,
+    WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::{Index, on_index};
 
 /// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is looked
 /// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
@@ -42,20 +44,41 @@ pub async fn locate(
                 let seen = look(cluster, &question).await?;
                 answers.add(*question, seen);
             }
-            Err(NoPlan::Unknown(unknown)) => return Err(not_known(cluster, unknown).await),
+            Err(NoPlan::Unknown(unknown)) => {
+                let what = "where the target lies in the WAL cannot be found out".to_string();
+                return Err(not_known(cluster, unknown, what).await);
+            }
         }
     }
 }
 
+/// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is
+/// [`Unknown`]; the index cannot be read, or the store did not answer.
+pub async fn find_event(cluster: &Cluster, index: &Arc<Index>, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
+    let found = on_index(index, move |index| index.event(id)).await;
+    match found.as_ref().err().and_then(find) {
+        Some(unknown) => {
+            let what = format!("whether there is an event {id} cannot be found out");
+            Err(not_known(cluster, Unknown::clone(unknown), what).await)
+        }
+        None => found,
+    }
+}
+
 /// What the index does not know it could not read, or did not come to yet.
-async fn not_known(cluster: &Cluster, unknown: Unknown) -> anyhow::Error {
-    let what = "where the target lies in the WAL cannot be found out";
+async fn not_known(cluster: &Cluster, unknown: Unknown, what: String) -> anyhow::Error {
     if let Unknown::Segment(segment) = unknown
         && let Err(error) = summary_of(cluster, segment).await
     {
         return error.context(unknown).context(what);
     }
-    let hint = "try again, for the index catches up with the repository; `--immediate` needs no index";
+    let hint = match unknown {
+        Unknown::Failed(_) => {
+            "the index is only a copy of what the repository says: make room where it lies, or delete it, it is made anew; \
+             `--immediate` needs none"
+        }
+        _ => "try again, for the index catches up with the repository; `--immediate` needs no index",
+    };
     with_hint(anyhow::Error::new(unknown).context(what), hint)
 }
 
@@ -64,7 +87,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::error::find;
     use crate::postgres::archive::testing::{PgWal, SEGMENT, cluster_in, pusher};
     use crate::postgres::catalog::{BackupDescription, NoIndex, Target, WalRanges, testing::backup};
     use crate::postgres::types::Lsn;

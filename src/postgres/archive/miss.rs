@@ -24,6 +24,27 @@ pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.confirm().await.context("the file is missing, and what must be there beside it cannot be read")
 }
 
+/// Makes sure that WAL is missing for no other reason than that there is none. Errors: the store did not answer, or shows no
+/// WAL at all where it has backups.
+pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<()> {
+    // Backups first: the WAL of one that was complete by then is there when it is looked for.
+    let mut backups = BTreeMap::new();
+    refresh_backups(cluster, &mut backups).await?;
+    if backups.is_empty() {
+        return Ok(());
+    }
+    let (now, mut folders) = (SystemTime::now(), Vec::new());
+    for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
+        if kept(cluster, &entry, now).is_some() {
+            return Ok(());
+        }
+        if let ListEntry::Folder(folder) = entry {
+            folders.push(folder);
+        }
+    }
+    if any_segment(cluster, &folders, now).await? { Ok(()) } else { Err(no_wal(cluster)) }
+}
+
 /// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those
 /// that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where it has backups.
 pub async fn gather(

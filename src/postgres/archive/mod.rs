@@ -8,7 +8,7 @@ pub mod identity;
 mod limit;
 pub mod locate;
 pub mod look;
-mod miss;
+pub mod miss;
 pub mod path;
 pub mod push;
 pub mod summarize;

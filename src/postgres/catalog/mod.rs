@@ -48,4 +48,4 @@ pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
 pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
-pub use windows::{Unrestorable, Window, WindowEdge, Windows, missing_wal, windows};
+pub use windows::{UnknownTimeline, Unrestorable, Window, WindowEdge, Windows, missing_wal, unused_backups, windows};

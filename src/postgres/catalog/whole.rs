@@ -50,7 +50,7 @@ impl Search<'_> {
     pub(super) fn check_whole(&self, start: Lsn, place: &mut Place) -> Searched<()> {
         let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
         for (timeline, first, end) in self.stretches(self.number(start)) {
-            let whole = self.wholeness(timeline, first.min(until), end.min(until));
+            let whole = self.wholeness(timeline, first.min(until), end.min(until)).map_err(NoPlan::Unknown)?;
             if let Some(segment) = whole.unknown {
                 let note =
                     format!("what segment {segment} holds is not known: if its WAL is broken, recovery ends there");
@@ -74,8 +74,9 @@ impl Search<'_> {
         self.check_forks(start, place.until)
     }
 
-    /// What is known of whether replay gets through these segments. What lies before them does not matter.
-    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Wholeness {
+    /// What is known of whether replay gets through these segments. What lies before them does not matter. Errors: the index
+    /// cannot be read.
+    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<Wholeness, Unknown> {
         let (mut first, mut whole) = (first, Wholeness::default());
         // Behind what is not known there may be what is; an index that is being made knows little.
         for _ in 0..UNKNOWN {
@@ -89,10 +90,11 @@ impl Search<'_> {
                     whole.unknown = whole.unknown.or(Some(segment));
                     first = segment.number(self.size()).max(first + 1);
                 }
-                _ => break,
+                Err(failed @ Unknown::Failed(_)) => return Err(failed),
+                Err(Unknown::NoIndex) | Ok(_) => break,
             }
         }
-        whole
+        Ok(whole)
     }
 
     /// Refuses a path on which a timeline does not follow on its parent, in the segments from a start up to a number. That

@@ -1,5 +1,7 @@
 //! What can be restored at all: stretches of each timeline, and what lies between them.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -8,6 +10,8 @@ use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
+use super::unreachable::Reason;
+use super::whole::Wholeness;
 use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
@@ -60,11 +64,28 @@ pub struct Windows {
     /// By timeline and place.
     pub windows: Vec<Window>,
     pub gaps: Vec<Unrestorable>,
+    /// Timelines of which it is not known, by number.
+    pub unknown: Vec<UnknownTimeline>,
+}
+
+/// A timeline that has WAL, backups or a history file, and nobody can tell where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnknownTimeline {
+    pub timeline: TimelineId,
+    pub why: String,
+}
+
+impl Windows {
+    /// The newest timeline of which it is known what can be restored, and that no newer one is there.
+    pub fn newest(&self) -> Option<&Window> {
+        let newest = self.windows.last();
+        newest.filter(|newest| self.unknown.iter().all(|unknown| unknown.timeline < newest.timeline))
+    }
 }
 
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
-    let mut found = Windows::default();
+    let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
     for path in &paths(facts) {
         let on_path = of_path(facts, index, path);
         for pair in on_path.windows(2) {
@@ -82,11 +103,41 @@ pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
     TimelinePath::all_gaps(&paths(facts), &facts.ranges)
 }
 
+/// Backups that nothing is restored with unless they are repaired or named, and why.
+pub fn unused_backups(facts: &Facts) -> Vec<String> {
+    let damaged = facts.damaged_backups.iter().map(|(id, why)| format!("backup {id} cannot be used: {why}"));
+    let with_damage = facts.backups.iter().filter(|backup| !backup.checksum_failures.is_empty());
+    let named = |backup: &BackupDescription| {
+        format!("backup {} has damaged pages: it is restored only when it is named", backup.id)
+    };
+    damaged.chain(with_damage.map(named)).collect()
+}
+
+fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
+    let of_wal = facts.ranges.iter().map(|range| range.timeline());
+    let of_backups = facts.backups.iter().flat_map(|backup| [backup.timeline, backup.stop_timeline]);
+    let all: BTreeSet<TimelineId> = of_wal.chain(of_backups).chain(facts.damaged_histories.keys().copied()).collect();
+    let without = all.into_iter().filter(|timeline| !has_path(facts, *timeline));
+    let told = |timeline| {
+        let reason = match facts.damaged_histories.get(&timeline) {
+            Some(why) => Reason::HistoryDamaged { timeline, why: why.clone() },
+            None => Reason::HistoryMissing { timeline },
+        };
+        UnknownTimeline { timeline, why: reason.to_string() }
+    };
+    without.map(told).collect()
+}
+
+/// The first timeline has no history file.
+fn has_path(facts: &Facts, timeline: TimelineId) -> bool {
+    timeline == TimelineId(1) || facts.histories.contains_key(&timeline)
+}
+
 /// The paths of timelines by number. Where one without its history file comes from is not known: nothing leads there
 /// for sure.
 fn paths(facts: &Facts) -> Vec<TimelinePath> {
     let mut paths = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
-    paths.retain(|path| path.timeline() == TimelineId(1) || facts.histories.contains_key(&path.timeline()));
+    paths.retain(|path| has_path(facts, path.timeline()));
     paths.sort_by_key(TimelinePath::timeline);
     paths
 }
@@ -140,7 +191,7 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         {
             return Some((lsn, first));
         }
-        if let Some((segment, lsn)) = search.wholeness(timeline, first, until).broken {
+        if let Ok(Wholeness { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
             return Some((lsn, segment.number(size) + 1));
         }
     }
@@ -153,6 +204,7 @@ mod tests {
 
     use super::super::{NoIndex, WalRanges, testing};
     use super::*;
+    use crate::postgres::types::TimelineHistory;
 
     /// A backup in segment 2 of timeline 1, and these segments.
     fn facts(segments: &[&str]) -> Facts {
@@ -197,6 +249,39 @@ mod tests {
     fn a_timeline_without_its_history_has_no_window() {
         let mut facts = facts(&["000000020000000000000002"]);
         (facts.backups[0].timeline, facts.backups[0].stop_timeline) = (TimelineId(2), TimelineId(2));
-        assert_eq!(windows(&facts, &NoIndex), Windows::default());
+        let told = windows(&facts, &NoIndex);
+        assert!(told.windows.is_empty() && told.newest().is_none(), "{told:?}");
+        let [unknown] = &told.unknown[..] else { panic!("{told:?}") };
+        assert_eq!(unknown.timeline, TimelineId(2));
+        assert!(unknown.why.contains("is not archived"), "{unknown:?}");
+    }
+
+    #[test]
+    fn what_a_timeline_with_a_damaged_history_has_is_not_known_and_not_nothing() {
+        let mut facts = facts(&["000000010000000000000002", "000000020000000000000003"]);
+        facts.damaged_histories.insert(TimelineId(2), "it is empty".into());
+        facts.damaged_histories.insert(TimelineId(3), "it is empty, too".into());
+        let told = windows(&facts, &NoIndex);
+        assert_eq!((told.windows.len(), told.newest()), (1, None), "the newest timeline's last moment is not known");
+        let unknown: Vec<_> =
+            told.unknown.iter().map(|one| (one.timeline.0, one.why.ends_with("it is empty"))).collect();
+        assert_eq!(unknown, [(2, true), (3, false)]);
+        let history = |timeline| TimelineHistory::parse(timeline, "1\t0/2800000\tpromoted\n").unwrap();
+        facts.damaged_histories.clear();
+        facts.histories = [2, 3].map(|timeline| (TimelineId(timeline), history(TimelineId(timeline)))).into();
+        let known = windows(&facts, &NoIndex);
+        assert_eq!((known.unknown.len(), known.newest().is_some()), (0, true));
+    }
+
+    #[test]
+    fn backups_that_are_not_used_tell_why() {
+        let mut facts = facts(&[]);
+        facts.backups[0].checksum_failures.push("base/1/2 block 3".into());
+        facts.damaged_backups.insert("20260102-000000Z".parse().unwrap(), "it is cut off".into());
+        let told = unused_backups(&facts);
+        assert!(
+            told[0].ends_with("cannot be used: it is cut off") && told[1].contains("only when it is named"),
+            "{told:?}"
+        );
     }
 }

@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, Result, Row, params};
 
-use super::Index;
 use super::column::{file, from_json, int, nullable, uint};
 use super::exact::{self, OfDatabase};
+use super::listing::is_whole;
 use super::name::{self, RecordedName};
 use super::segment::PG_CLASS;
+use super::{Index, State};
 use crate::error::{TooLong, with_hint};
-use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal};
+use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal, Unknown};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
 
@@ -30,6 +31,8 @@ pub struct FoundEvents {
     pub more: bool,
     /// WAL segments of that time with more events than their summaries have room for: what those were is not known.
     pub overfull_segments: u64,
+    /// How far the index was that they were found in.
+    pub state: State,
 }
 
 impl Index {
@@ -51,10 +54,12 @@ impl Index {
     }
 
     fn search(&self, db: &Connection, filter: &Filter) -> Result<FoundEvents> {
+        // Of one state of the index, whatever others put in meanwhile.
+        let db = &*db.unchecked_transaction()?;
         let reader = EventReader::new(self, db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
         let overfull_segments = exact::overfull_segments(db, filter)?;
-        let mut found = FoundEvents { overfull_segments, ..FoundEvents::default() };
+        let mut found = FoundEvents { overfull_segments, state: self.state_in(db)?, ..FoundEvents::default() };
         let mut select = db.prepare_cached(&format!(
             "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
              ORDER BY time DESC, lsn DESC, timeline DESC"
@@ -75,10 +80,12 @@ impl Index {
         Ok(found)
     }
 
-    /// One event by its name; `None`: there is none. Errors: the index cannot be read.
+    /// One event by its name; `None`: there is none in the archived WAL. Errors: [`Unknown::Segment`] when it may be one
+    /// that the index does not know; the index cannot be read.
     pub fn event(&self, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
         let db = self.connection();
-        let reader = EventReader::new(self, &db)?;
+        let db = &*db.unchecked_transaction()?;
+        let reader = EventReader::new(self, db)?;
         let at = id.lsn.0 / self.size.bytes();
         // A record belongs to the segment that it ends in.
         let mut select =
@@ -90,6 +97,17 @@ impl Index {
                 if let Some(event) = events.into_iter().next() {
                     return Ok(Some(event));
                 }
+            }
+        }
+        if !is_whole(db)? {
+            return Err(Unknown::Segment(self.name(id.timeline, at)).into());
+        }
+        for timeline in reader.timelines_from(id.timeline) {
+            if timeline != id.timeline && reader.history(timeline).timeline_at(id.lsn) != id.timeline {
+                continue;
+            }
+            if let Some((timeline, number)) = exact::unknown_around(db, timeline, at)? {
+                return Err(Unknown::Segment(self.name(timeline, number)).into());
             }
         }
         Ok(None)

@@ -154,6 +154,37 @@ fn may_have_ended(index: &Index, db: &Connection, stored: &EventRow) -> Result<b
     db.prepare_cached(sql)?.exists(params![stored.timeline.0, int(first), int(last)])
 }
 
+/// The segment of a timeline that may hold a record which begins in segment `at`, and is archived but not known. What
+/// makes a record an event may also lie in the segments before.
+pub(super) fn unknown_around(db: &Connection, timeline: TimelineId, at: u64) -> Result<Option<(TimelineId, u64)>> {
+    let sql = "SELECT number, state = 1 AND (joined OR number = ?2), middle FROM segment \
+               WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number";
+    let mut select = db.prepare_cached(sql)?;
+    let mut rows = select.query(params![timeline.0, int(at), int(at + WINDOW)])?;
+    let mut next = at;
+    while let Some(row) = rows.next()? {
+        let (number, is_known, is_middle): (u64, bool, bool) = (uint(row, 0)?, row.get(1)?, row.get(2)?);
+        if number != next {
+            break;
+        }
+        if !is_known {
+            return Ok(Some((timeline, number)));
+        }
+        if number > at && !is_middle {
+            break;
+        }
+        next += 1;
+    }
+    if next == at {
+        return Ok(None);
+    }
+    let sql = "SELECT timeline, number FROM segment INDEXED BY segment_trouble \
+               WHERE timeline <= ?1 AND number BETWEEN ?2 AND ?3 AND ok = 0 AND state <> 1 ORDER BY number LIMIT 1";
+    let bounds = params![timeline.0, int(at.saturating_sub(WINDOW)), int(at.saturating_sub(1))];
+    let read = |row: &Row<'_>| Ok((TimelineId(row.get(0)?), uint(row, 1)?));
+    db.prepare_cached(sql)?.query_row(bounds, read).optional()
+}
+
 /// How many segments of the time that is asked for have more events than their summaries tell.
 pub(super) fn overfull_segments(db: &Connection, filter: &Filter) -> Result<u64> {
     let sql = "SELECT count(*) FROM segment INDEXED BY segment_short WHERE points_left_out + events_left_out > 0 \

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::Utc;
-use rusqlite::{Result, params};
+use rusqlite::{Connection, Result, params};
 
 use super::column::{int, uint};
-use super::update::{Scope, on_index};
-use super::{Archived, Index};
+use super::update::Scope;
+use super::{Archived, Index, on_index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
@@ -34,13 +34,16 @@ pub(super) struct Folder {
     whole_at: i64,
 }
 
-/// Notes what came, and gives the timelines that have a history file; `None` if something is gone. Errors: the store
-/// did not answer.
-pub(super) async fn list(
-    index: &Arc<Index>,
-    cluster: &Cluster,
-    scope: Scope,
-) -> anyhow::Result<Option<Vec<TimelineId>>> {
+/// All that a listing told, to be confirmed.
+pub(super) struct Listing {
+    /// Timelines that have a history file.
+    pub histories: Vec<TimelineId>,
+    /// How often all had been forgotten when it began.
+    pub cleared: i64,
+}
+
+/// Notes what came; `None` if something is gone. Errors: the store did not answer.
+pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Option<Listing>> {
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
@@ -72,8 +75,7 @@ pub(super) async fn list(
             return Ok(None);
         }
     }
-    on_index(index, move |index| index.listed_since(cleared)).await?;
-    Ok(Some(histories))
+    Ok(Some(Listing { histories, cleared }))
 }
 
 /// The folders that are listed again from their beginning.
@@ -140,15 +142,25 @@ async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[Time
     Ok(())
 }
 
+/// Whether everything was listed since all was forgotten.
+pub(super) fn is_whole(db: &Connection) -> Result<bool> {
+    db.query_row("SELECT whole FROM listing", [], |row| row.get(0))
+}
+
 impl Index {
     /// How often all was forgotten.
     fn cleared(&self) -> anyhow::Result<i64> {
         Ok(self.connection().query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
     }
 
+    /// Whether it knows of no segment.
+    pub(super) fn is_empty(&self) -> anyhow::Result<bool> {
+        Ok(!self.connection().prepare_cached("SELECT 1 FROM block")?.exists([])?)
+    }
+
     /// Whether everything was listed since then.
     pub(super) fn is_whole(&self) -> anyhow::Result<bool> {
-        Ok(self.connection().query_row("SELECT whole FROM listing", [], |row| row.get(0))?)
+        Ok(is_whole(&self.connection())?)
     }
 
     /// Notes that everything was listed since then, unless it was forgotten meanwhile.

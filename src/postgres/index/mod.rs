@@ -26,6 +26,7 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trouble;
 #[cfg(test)]
 mod trust_tests;
 pub mod update;
@@ -51,9 +52,10 @@ pub use event::FoundEvents;
 pub use name::{RecordedName, Recording};
 pub use segment::Archived;
 pub use state::{Position, State, Unreadable};
+pub use trouble::{IndexFailed, on_index};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;
@@ -74,6 +76,8 @@ pub struct Index {
     listing: tokio::sync::Mutex<()>,
     cluster: ClusterName,
     size: SegmentSize,
+    /// What it belongs to.
+    identity: String,
     /// `None`: gone when it is closed.
     path: Option<PathBuf>,
 }
@@ -107,6 +111,7 @@ impl Index {
             listing: tokio::sync::Mutex::default(),
             cluster: description.name.clone(),
             size: description.segment_size,
+            identity: identity(cluster),
             path,
         }
     }
@@ -211,11 +216,16 @@ fn set_up(connection: &Connection, cluster: &Cluster) -> Result<bool, rusqlite::
             && connection.query_row("SELECT text FROM identity", [], |row| row.get::<_, String>(0))? == identity;
         return Ok(same);
     }
-    connection.execute_batch(SCHEMA)?;
-    connection.execute("INSERT INTO identity VALUES (?1)", [&identity])?;
-    connection.pragma_update(None, "user_version", VERSION)?;
+    create(connection, &identity)?;
     transaction.commit()?;
     Ok(true)
+}
+
+/// Makes the tables.
+fn create(connection: &Connection, identity: &str) -> rusqlite::Result<()> {
+    connection.execute_batch(SCHEMA)?;
+    connection.execute("INSERT INTO identity VALUES (?1)", [identity])?;
+    connection.pragma_update(None, "user_version", VERSION)
 }
 
 /// What an index belongs to.

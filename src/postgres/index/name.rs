@@ -77,7 +77,7 @@ impl Index {
                 let key = (file.database, file.tablespace, file.number);
                 put.execute(params![key.0, key.1, key.2, lsn, timeline, json(name)?])?;
             }
-            db.prepare_cached("INSERT OR IGNORE INTO recording VALUES (?1)")?.execute([object])?;
+            db.prepare_cached("INSERT OR REPLACE INTO recording VALUES (?1, 1)")?.execute([object])?;
             Ok(())
         })
     }
@@ -101,10 +101,25 @@ impl Index {
 
     /// Keys of the objects whose names are in.
     pub(super) fn recordings(&self) -> anyhow::Result<BTreeSet<String>> {
+        self.recordings_read(true)
+    }
+
+    /// Keys of the objects that are damaged.
+    pub(super) fn passed_over(&self) -> anyhow::Result<BTreeSet<String>> {
+        self.recordings_read(false)
+    }
+
+    fn recordings_read(&self, read: bool) -> anyhow::Result<BTreeSet<String>> {
         let db = self.connection();
-        let mut select = db.prepare_cached("SELECT object FROM recording")?;
-        let objects = select.query_map([], |row| row.get(0))?;
+        let mut select = db.prepare_cached("SELECT object FROM recording WHERE read = ?1")?;
+        let objects = select.query_map([read], |row| row.get(0))?;
         Ok(objects.collect::<Result<_>>()?)
+    }
+
+    /// Notes that an object is damaged.
+    pub(super) fn pass_over(&self, object: &str) -> anyhow::Result<()> {
+        let sql = "INSERT OR IGNORE INTO recording VALUES (?1, 0)";
+        self.change(|db| Ok(db.prepare_cached(sql)?.execute([object]).map(drop)?))
     }
 
     /// Puts in the content of a history file.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::update::{Observer, on_index, read_listed};
-use super::{Archived, Index};
+use super::update::{Observer, read_listed};
+use super::{Archived, Index, on_index};
 use crate::postgres::catalog::{WalPiece, load};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::WalFileName;

@@ -152,7 +152,8 @@ CREATE TABLE name (
     held TEXT NOT NULL,
     PRIMARY KEY (database, tablespace, file, lsn, timeline)
 ) WITHOUT ROWID;
-CREATE TABLE recording (object TEXT PRIMARY KEY) WITHOUT ROWID;
+-- Objects with names; 0: damaged, and tried again.
+CREATE TABLE recording (object TEXT PRIMARY KEY, read INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Timeline history files.
 CREATE TABLE history (timeline INTEGER PRIMARY KEY, content TEXT NOT NULL);

@@ -1,14 +1,17 @@
-//! What a search for events costs, and that it ends in time.
+//! What a search for events costs, that it ends in time, and that "none" is told apart from "not known".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::testing::{MadeUp, cluster};
+use super::testing::{FIRST, MadeUp, SIZE, cluster, segment, store};
 use super::tests::{indexed, seed, summaries};
+use super::update::{Scope, complete, list};
 use super::*;
 use crate::error::{TooLong, find, hints};
-use crate::postgres::catalog::{EventKind, Filter};
+use crate::postgres::catalog::{EventId, EventKind, Filter, Unknown};
+use crate::postgres::types::WalFileName;
+use crate::storage::Storage;
 
 fn of_no_such_relation() -> Filter {
     Filter { relation: Some("nosuch".into()), all: true, ..Filter::default() }
@@ -63,4 +66,43 @@ async fn what_is_not_wanted_is_not_traced() {
     let truncates = Filter { kinds: vec![EventKind::Truncate], ..everything };
     let none = cost(&index, &truncates);
     assert!(3 * none < all, "{none} of {all}");
+}
+
+#[tokio::test]
+async fn an_event_is_absent_only_where_all_that_could_hold_it_is_known() {
+    let segments = MadeUp::new(seed("absent event"), 12).segments();
+    let (cluster, storage) = cluster().await;
+    for (_, (name, bytes, summary)) in segments.iter().enumerate().filter(|(at, _)| *at != 6) {
+        store(&cluster, *name, bytes, Some(summary)).await;
+    }
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    // No record begins within a page's header.
+    let id = |number: u64| format!("1-0-{:X}-d16384", number * SIZE + 8).parse::<EventId>().unwrap();
+    let absent = |number: u64| match index.event(id(FIRST + number)) {
+        Ok(found) => Ok(found.is_none()),
+        Err(error) => Err(find::<Unknown>(&error).unwrap().clone()),
+    };
+    let unknown = |number: u64| Err(Unknown::Segment(segment(1, FIRST + number)));
+    let filter = Filter { all: true, ..Filter::default() };
+    let told = index.events(&filter).unwrap();
+    assert!(told.events.is_empty() && !told.state.whole && !told.state.is_complete(), "{told:?}");
+    assert_eq!(absent(2), unknown(2), "nothing is listed");
+    list(&index, &cluster, Scope::New).await.unwrap();
+    let told = index.events(&filter).unwrap().state;
+    assert_eq!((told.whole, told.segments, told.not_indexed), (true, 11, 11));
+    assert_eq!((absent(2), absent(6), absent(40)), (unknown(2), Ok(true), Ok(true)), "the last two are not archived");
+    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    assert!(index.events(&filter).unwrap().state.is_complete());
+    assert_eq!((0..12).map(absent).collect::<Vec<_>>(), vec![Ok(true); 12]);
+    // Another object lies there now.
+    let meta = storage.head(&cluster.layout.wal(&WalFileName::Segment(segment(1, FIRST + 3)))).await.unwrap().unwrap();
+    let replaced = Archived { name: segment(1, FIRST + 3), bytes: meta.size + 1, stored_at: meta.modified.into() };
+    index.list(&[replaced]).unwrap();
+    assert_eq!((absent(3), absent(5)), (unknown(3), unknown(3)), "what makes an event of a record may lie before it");
+    assert!(absent(2).is_err() && absent(1) == Ok(true), "a record that begins in one may end in the next");
+    assert_eq!(absent(6), Ok(true));
+    index.give_up(&replaced, "damaged").unwrap();
+    assert_eq!(absent(3), unknown(3));
+    index.clear().unwrap();
+    assert_eq!(absent(40), unknown(40));
 }

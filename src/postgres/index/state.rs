@@ -4,12 +4,16 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde::{Deserialize, Serialize};
 
 use super::column::{int, uint};
+use super::listing::is_whole;
 use super::{Archived, Index};
 use crate::postgres::types::{SegmentName, TimelineId};
 
 /// How far the index is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// All that the repository has was listed since the index was made.
+    #[serde(default)]
+    pub whole: bool,
     /// Archived segments that are known.
     pub segments: u64,
     /// Of these, what they hold is not in the index yet.
@@ -20,6 +24,13 @@ pub struct State {
     pub first_unreadable: Option<Unreadable>,
     /// By timeline.
     pub positions: Vec<Position>,
+}
+
+impl State {
+    /// Whether what all archived WAL holds is in the index.
+    pub fn is_complete(&self) -> bool {
+        self.whole && self.not_indexed == 0
+    }
 }
 
 /// A segment that cannot be read.
@@ -43,13 +54,18 @@ impl Index {
     /// How far the index is. Errors: it cannot be read.
     pub fn state(&self) -> anyhow::Result<State> {
         let db = self.connection();
-        let mut state = State::default();
+        Ok(self.state_in(&*db.unchecked_transaction()?)?)
+    }
+
+    /// The same within a transaction.
+    pub(super) fn state_in(&self, db: &Connection) -> Result<State> {
+        let mut state = State { whole: is_whole(db)?, ..State::default() };
         let mut select = db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
         let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), uint(row, 1)?)))?;
         for timeline in timelines {
             let (timeline, segments) = timeline?;
             state.segments += segments;
-            let last = |least| last(&db, timeline, least).map(|last| last.map(|number| self.name(timeline, number)));
+            let last = |least| last(db, timeline, least).map(|last| last.map(|number| self.name(timeline, number)));
             if let Some(archived) = last(0)? {
                 state.positions.push(Position { timeline, archived, indexed: last(1)? });
             }
@@ -86,7 +102,7 @@ impl Index {
     }
 
     /// Forgets everything: segments that were listed once are not there any more, and others got something from them.
-    pub(super) fn clear(&self) -> anyhow::Result<()> {
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
             for table in [
                 "segment",

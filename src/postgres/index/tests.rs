@@ -4,11 +4,15 @@ use std::sync::Arc;
 use chrono::DateTime;
 
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
-use super::update::{Scope, complete, decode, list, update};
+use super::update::{Scope, complete, decode, list, read_names, update};
 use super::*;
+use crate::codec::seal;
 use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
+use crate::postgres::layout::NamesId;
+use crate::postgres::names::{self, NamesDescription};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{Commit, RelFileLocator, Summary, Timestamp};
+use crate::storage::{PutMode, Storage};
 
 pub(super) const TIMELINE: TimelineId = TimelineId(1);
 
@@ -261,7 +265,6 @@ async fn an_unreadable_object_is_told_and_tried_again() {
     let index = Arc::new(Index::temporary(&cluster).unwrap());
     let (name, bytes, summary) = &made[1];
     let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
-    use crate::storage::{PutMode, Storage};
     let _ = storage.put(&key, "no envelope at all, just some text".into(), PutMode::CreateOnly).await.unwrap();
     complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
     let state = index.state().unwrap();
@@ -344,6 +347,38 @@ async fn events_carry_the_names_that_held_then() {
     let named = Filter { relation: Some("orders".into()), ..filter };
     let found = index.events(&named).unwrap().events;
     assert!(found.iter().all(|event| event.relation.as_deref() == Some("public.orders")));
+}
+
+#[tokio::test]
+async fn names_that_came_damaged_are_read_again_however_many_came_since() {
+    let (cluster, storage) = cluster().await;
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    let file = |number| RelFileLocator { tablespace: 0, database: number, number: 0 };
+    let recording = |number: u32| {
+        let about = NamesDescription {
+            system_identifier: cluster.description.system_identifier,
+            timeline: TIMELINE,
+            lsn: Lsn(u64::from(number)),
+            recorded_at: DateTime::UNIX_EPOCH,
+        };
+        let line =
+            format!("{{\"file\":{},\"database\":\"db{number}\"}}", serde_json::to_string(&file(number)).unwrap());
+        let sealed = seal(names::KIND, &about, &mut line.as_bytes(), line.len() as u64, 1).unwrap();
+        let time = DateTime::from_timestamp(i64::from(number), 0).unwrap();
+        (cluster.layout.names(&NamesId::new(time, 0)), [sealed.envelope, sealed.body].concat())
+    };
+    let named = |number| !name::names_of(&index.connection(), file(number)).unwrap().is_empty();
+    let (damaged, whole) = recording(1);
+    let _ = storage.put(&damaged, whole[..whole.len() - 1].to_vec().into(), PutMode::CreateOnly).await.unwrap();
+    for number in 2..300 {
+        let (key, object) = recording(number);
+        let _ = storage.put(&key, object.into(), PutMode::CreateOnly).await.unwrap();
+    }
+    read_names(&index, &cluster, Scope::New).await.unwrap();
+    assert!(named(2) && named(299) && !named(1));
+    let _ = storage.put(&damaged, whole.into(), PutMode::Overwrite).await.unwrap();
+    read_names(&index, &cluster, Scope::New).await.unwrap();
+    assert!(named(1));
 }
 
 #[tokio::test]

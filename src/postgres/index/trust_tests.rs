@@ -9,7 +9,8 @@ use super::testing::{FIRST, MadeUp, Random, SIZE, Waiting, cluster, segment, sto
 use super::tests::{TIMELINE, archived, assert_same, indexed, seed, summaries};
 use super::update::{Scope, complete, decode, list, read_headers, update};
 use super::*;
-use crate::postgres::archive::testing::{SEGMENT, cluster_in};
+use crate::error::hints;
+use crate::postgres::archive::testing::{SEGMENT, back_up, cluster_in};
 use crate::postgres::catalog::{Told, Unknown, WalIndex, load};
 use crate::postgres::types::{Lsn, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
@@ -457,4 +458,34 @@ async fn a_repository_that_is_not_there_is_no_empty_one() {
     update(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
     assert_eq!(load::load(&cluster).await.unwrap().ranges.iter().count(), 1);
     assert_eq!(index.dump(), known);
+}
+
+#[tokio::test]
+async fn wal_that_went_away_without_its_repository_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(LocalStorage::new(folder.path()));
+    let cluster = cluster_in(storage.clone()).await;
+    for (name, bytes, summary) in &MadeUp::new(seed("wal away"), 3).segments() {
+        store(&cluster, *name, bytes, Some(summary)).await;
+    }
+    back_up(&*storage, &cluster).await;
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    let (known, wal) = (index.dump(), folder.path().join("main/wal"));
+    std::fs::rename(&wal, folder.path().join("away")).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::create_dir_all(wal.join("0000000100000000")).unwrap();
+        }
+        let anew = Arc::new(Index::temporary(&cluster).unwrap());
+        for (scope, index) in [(Scope::New, &index), (Scope::All, &index), (Scope::New, &anew)] {
+            let error = list(index, &cluster, scope).await.unwrap_err();
+            assert!(format!("{error:#}").contains("no WAL at all") && !hints(&error).is_empty(), "{error:#}");
+        }
+        assert!(index.dump() == known && index.state().unwrap().whole, "what is known stays");
+        assert!(!anew.state().unwrap().whole && anew.ranges().unwrap().is_none());
+    }
+    std::fs::remove_dir_all(&wal).unwrap();
+    std::fs::rename(folder.path().join("away"), &wal).unwrap();
+    assert!(!list(&index, &cluster, Scope::All).await.unwrap().anew);
 }

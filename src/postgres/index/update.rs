@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
-use super::{Archived, Index, listing};
+use super::listing::Listing;
+use super::{Archived, Index, listing, on_index};
 use crate::error::{find, one_line};
+use crate::postgres::archive::miss::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::names;
@@ -51,25 +53,41 @@ pub struct Listed {
     pub anew: bool,
 }
 
-/// Notes which segments are archived, not what they hold. Errors: as of [`update`]; or something went while it was
-/// listed anew.
+/// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
+/// backups; or something went while it was listed anew.
 pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
     let _alone = match on_index(index, |index| index.is_whole()).await? {
         true => None,
         // This takes long: who waits for it finds little new.
         false => Some(index.listing.lock().await),
     };
+    if let Some(histories) = list_confirmed(index, cluster, scope).await? {
+        return Ok(Listed { histories, anew: false });
+    }
+    // WAL can also lie on a disk of its own.
+    confirm_wal(cluster).await?;
+    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
+    on_index(index, |index| index.clear()).await?;
+    let histories = list_confirmed(index, cluster, Scope::All).await?;
+    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+}
+
+/// The timelines that have a history file; `None` if something is gone. That everything was listed counts only when it is
+/// certain that it was the repository.
+async fn list_confirmed(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: Scope,
+) -> anyhow::Result<Option<Vec<TimelineId>>> {
     let listed = listing::list(index, cluster, scope).await?;
     // The empty folder below an unmounted disk has no segments either.
     cluster.confirm().await?;
-    if let Some(histories) = listed {
-        return Ok(Listed { histories, anew: false });
+    let Some(Listing { histories, cleared }) = listed else { return Ok(None) };
+    if on_index(index, |index| index.is_empty()).await? {
+        confirm_wal(cluster).await?;
     }
-    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
-    on_index(index, |index| index.clear()).await?;
-    let histories = listing::list(index, cluster, Scope::All).await?;
-    cluster.confirm().await?;
-    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+    on_index(index, move |index| index.listed_since(cleared)).await?;
+    Ok(Some(histories))
 }
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
@@ -139,15 +157,6 @@ pub async fn complete(
     update(index, cluster, scope, progress).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
-}
-
-/// Runs work that blocks.
-pub(super) async fn on_index<T: Send + 'static>(
-    index: &Arc<Index>,
-    work: impl FnOnce(&Index) -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    let index = index.clone();
-    spawn_blocking(move || work(&index)).await?
 }
 
 /// What became of reading a segment: `None` when its object has no summary.
@@ -228,31 +237,42 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
     Ok(done)
 }
 
-/// Puts in names that were recorded since. A recording that cannot be read is passed over: a name is missing then.
-/// Errors: the store did not answer.
+/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again the next time: a
+/// name is missing until then. Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.recordings()).await?;
     let after = match scope {
         Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),
         Scope::All => None,
     };
+    let passed_over = on_index(index, |index| index.passed_over()).await?;
+    let mut keys = passed_over.iter().map(|key| Key::new(key)).collect::<Result<Vec<Key>, _>>()?;
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
-    while let Some(page) = pages.next(cluster.repository.storage()).await? {
-        let new = page.into_iter().filter_map(|entry| match entry {
-            ListEntry::Object(meta) if !known.contains(meta.key.as_str()) => Some(meta.key),
+    loop {
+        load_names(index, cluster, std::mem::take(&mut keys)).await?;
+        let Some(page) = pages.next(cluster.repository.storage()).await? else { return Ok(()) };
+        let is_new = |key: &Key| !known.contains(key.as_str()) && !passed_over.contains(key.as_str());
+        keys.extend(page.into_iter().filter_map(|entry| match entry {
+            ListEntry::Object(meta) if is_new(&meta.key) => Some(meta.key),
             _ => None,
-        });
-        let reads = side_by_side(new.collect(), |key: Key| {
-            let cluster = cluster.clone();
-            async move { (names::load(&cluster, &key).await, key) }
-        });
-        for (read, key) in reads.await? {
-            match read {
-                Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
-                Ok(None) => (),
-                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
-                Err(error) => tracing::info!("names are passed over: {}", one_line(&error)),
+        }));
+    }
+}
+
+async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> anyhow::Result<()> {
+    let reads = side_by_side(keys, |key: Key| {
+        let cluster = cluster.clone();
+        async move { (reread(is_damage, || names::load(&cluster, &key)).await, key) }
+    });
+    for (read, key) in reads.await? {
+        match read {
+            Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
+            Ok(None) => (),
+            Err(error) if is_damage(&error) => {
+                tracing::info!("names are passed over: {}", one_line(&error));
+                on_index(index, move |index| index.pass_over(key.as_str())).await?;
             }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -10,13 +10,25 @@ use crate::postgres::catalog::{Point, Told, Unknown, WalIndex, XID_REUSE};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
-impl From<rusqlite::Error> for Unknown {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error.to_string())
+type Answer<T> = Result<T, Unknown>;
+
+/// Why there is no answer.
+enum Unanswered {
+    Unknown(Unknown),
+    Failed(rusqlite::Error),
+}
+
+impl From<Unknown> for Unanswered {
+    fn from(unknown: Unknown) -> Self {
+        Self::Unknown(unknown)
     }
 }
 
-type Answer<T> = Result<T, Unknown>;
+impl From<rusqlite::Error> for Unanswered {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl WalIndex for Index {
     fn first_later(
@@ -31,7 +43,7 @@ impl WalIndex for Index {
         self.ask(|db| {
             let found = first_later(db, timeline, from, until, least)?;
             match self.limit(db, timeline, from..found.map_or(until, |hit| hit + 1))? {
-                Some(Limit { behind, why }) if found.is_none_or(|hit| hit >= behind) => Err(why),
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit >= behind) => Err(why.into()),
                 _ => Ok(found),
             }
         })
@@ -78,7 +90,7 @@ impl WalIndex for Index {
                 points.push(Point::Unnamed { segment: unnamed? });
             }
             points.sort_by_key(Point::segment);
-            self.told(db, timeline, from..until, points, Point::segment)
+            Ok(self.told(db, timeline, from..until, points, Point::segment)?)
         })
     }
 
@@ -86,7 +98,7 @@ impl WalIndex for Index {
         self.ask(|db| {
             let found = commit(db, FIRST_COMMIT, timeline, from..until)?;
             match self.limit(db, timeline, from..found.map_or(until, |hit| hit.number + 1))? {
-                Some(Limit { behind, why }) if found.is_none_or(|hit| hit.number >= behind) => Err(why),
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit.number >= behind) => Err(why.into()),
                 _ => Ok(found.map(|hit| hit.commit)),
             }
         })
@@ -99,7 +111,7 @@ impl WalIndex for Index {
                 && let Some(lsn) = hit.seam_stop.filter(|_| hit.number > from)
             {
                 if hit.number + 1 < until {
-                    return Err(Unknown::Broken { segment: self.name(timeline, hit.number), lsn });
+                    return Err(Unknown::Broken { segment: self.name(timeline, hit.number), lsn }.into());
                 }
                 // Replay ends before the last segment.
                 found = commit(db, LAST_COMMIT, timeline, from..hit.number)?;
@@ -108,7 +120,7 @@ impl WalIndex for Index {
                 Some(Limit { why: Unknown::Broken { segment, .. }, .. }) if segment.number(self.size) + 1 == until => {
                     Ok(found.map(|hit| hit.commit))
                 }
-                Some(Limit { why, .. }) => Err(why),
+                Some(Limit { why, .. }) => Err(why.into()),
                 None => Ok(found.map(|hit| hit.commit)),
             }
         })
@@ -120,7 +132,7 @@ impl WalIndex for Index {
             let bounds = params![timeline.0, int(number)];
             let stop = db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0)).optional()?;
             match stop.flatten() {
-                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn: Lsn(lsn) }),
+                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn: Lsn(lsn) }.into()),
                 None => Ok(()),
             }
         })
@@ -160,14 +172,20 @@ struct Limit {
 
 impl Index {
     /// Answers from one state of the index, whatever others do to it meanwhile.
-    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Answer<T>) -> Answer<T> {
-        let db = self.connection();
-        answer(&db.unchecked_transaction()?)
+    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Result<T, Unanswered>) -> Answer<T> {
+        let asked = || answer(&self.connection().unchecked_transaction()?);
+        asked().map_err(|why| match why {
+            Unanswered::Unknown(unknown) => unknown,
+            Unanswered::Failed(error) => {
+                self.mend(&error);
+                Unknown::Failed(format!("{}: {error}", self.place()))
+            }
+        })
     }
 
     /// Up to where all that is asked for is known, and replay gets; `None`: to the end. What lies before the first segment
     /// does not matter, but for what crosses into it.
-    fn limit(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>) -> Answer<Option<Limit>> {
+    fn limit(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>) -> rusqlite::Result<Option<Limit>> {
         let absent = first_absent(db, timeline, asked.clone())?;
         let mut select = db.prepare_cached(TROUBLE)?;
         let end = absent.unwrap_or(asked.end).min(LAST);
@@ -201,7 +219,7 @@ impl Index {
         asked: Range<u64>,
         mut found: Vec<T>,
         number: impl Fn(&T) -> u64,
-    ) -> Answer<Told<T>> {
+    ) -> rusqlite::Result<Told<T>> {
         let limit = self.limit(db, timeline, asked)?;
         found.retain(|one| limit.as_ref().is_none_or(|limit| number(one) < limit.behind));
         Ok(Told { found, more: limit.map(|limit| limit.why) })

@@ -11,7 +11,7 @@ use super::read::{Databases, Resolve, read_databases, read_relations};
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, read_names};
-use crate::postgres::index::{Index, RecordedName, Recording};
+use crate::postgres::index::{Index, RecordedName, Recording, on_index};
 use crate::postgres::layout::NamesId;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
 use crate::postgres::wal::RelFileLocator;
@@ -64,9 +64,7 @@ pub async fn record(cluster: &Cluster, index: &Arc<Index>, resolve: Resolve<'_>)
 }
 
 async fn only_new(index: &Arc<Index>, mut recording: Recording) -> anyhow::Result<Recording> {
-    let index = index.clone();
-    let look = move || index.keep_new_names(&mut recording).map(|()| recording);
-    tokio::task::spawn_blocking(look).await?
+    on_index(index, move |index| index.keep_new_names(&mut recording).map(|()| recording)).await
 }
 
 /// Stores names, if there are any, and puts them into the index.
@@ -75,8 +73,8 @@ async fn keep(cluster: &Cluster, index: &Arc<Index>, names: Recording) -> anyhow
         return Ok(0);
     }
     let key = store(cluster, &names).await?;
-    let (index, count) = (index.clone(), names.names.len() as u64);
-    tokio::task::spawn_blocking(move || index.add_names(key.as_str(), &names)).await??;
+    let count = names.names.len() as u64;
+    on_index(index, move |index| index.add_names(key.as_str(), &names)).await?;
     Ok(count)
 }
 

@@ -12,7 +12,7 @@ use crate::codec::seal;
 use crate::error::find;
 use crate::postgres::catalog::load::quiet_marks;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
+use crate::postgres::index::{Index, on_index};
 use crate::postgres::layout::QuietMark;
 use crate::postgres::names::Resolve;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
@@ -58,8 +58,7 @@ pub async fn observe(
     memory: &mut Option<Memory>,
 ) -> anyhow::Result<Option<DateTime<Utc>>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
-    let index = index.clone();
-    let state = tokio::task::spawn_blocking(move || index.state()).await??;
+    let state = on_index(index, |index| index.state()).await?;
     let own = state.positions.iter().find(|position| position.timeline == reading.timeline);
     let archived = own.map(|position| position.archived.end(cluster.description.segment_size));
     if let Some(archived) = archived.filter(|_| memory.is_none()) {

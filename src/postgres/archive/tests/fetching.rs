@@ -5,11 +5,10 @@ use super::pushing::damage;
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Fetched, Gap, HistoryLost};
-use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
-use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
+use crate::storage::{LocalStorage, MemoryStorage, Storage};
 
 fn number(number: u32) -> String {
     format!("0000000100000000{number:08X}")
@@ -105,19 +104,6 @@ async fn a_lost_history_file_is_not_absent() {
 }
 
 /// A complete backup from within segment 1 to within segment 2.
-async fn back_up(storage: &dyn Storage, cluster: &Cluster) {
-    let backup = BackupDescription {
-        segment_size: cluster.description.segment_size,
-        start_lsn: "0/100028".parse().unwrap(),
-        stop_lsn: "0/200100".parse().unwrap(),
-        ..crate::postgres::catalog::testing::backup("20260102-000000Z")
-    };
-    let kind = crate::postgres::backup::manifest::KIND;
-    let sealed = crate::codec::seal(kind, &backup, &mut &b""[..], 0, 1).unwrap();
-    let object = [sealed.envelope, sealed.body].concat();
-    let _ = storage.put(&cluster.layout.manifest(&backup.id), object.into(), PutMode::CreateOnly).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_backup_shows_what_wal_there_must_be() {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
