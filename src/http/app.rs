@@ -13,7 +13,7 @@ use super::restores::Restores;
 use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
-use crate::error::{TooLong, find, hints, one_line, with_hint};
+use crate::error::{TooLong, find, hints, one_line};
 use crate::metrics::Durations;
 use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
@@ -158,6 +158,7 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
+    use crate::error::with_hint;
 
     #[test]
     fn what_takes_too_long_is_told_apart_from_what_cannot_be_read() {
