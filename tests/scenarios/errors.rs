@@ -184,6 +184,9 @@ fn a_damaged_index_stops_no_plan_and_is_made_anew() {
         (&["restore", "--latest", "--dry-run", "--to-dir", &dir], None),
         (&["restore", "--time", "2100-01-01 00:00:00", "--dry-run", "--to-dir", &dir], None),
     ];
+    for part in ["was damaged and is made anew", "cannot be used: database disk image is malformed"] {
+        ready.walden.expect_log(part);
+    }
     for (arguments, expected) in verbs {
         damage_index(&index);
         let output = ready.walden.run(arguments);
