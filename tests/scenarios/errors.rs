@@ -168,7 +168,7 @@ fn damage_index(path: &Path) {
 
 #[test]
 fn a_damaged_index_stops_no_plan_and_is_made_anew() {
-    let mut ready = ready("index");
+    let ready = ready("index");
     ready.walden.ok(["backup", "take"]);
     ready.cluster.sql("create table gone (id int); drop table gone");
     ready.cluster.archive_now();
@@ -182,8 +182,11 @@ fn a_damaged_index_stops_no_plan_and_is_made_anew() {
         (&["find", "--all"], Some(&expected[0])),
         (&["target"], Some(&expected[1])),
         (&["restore", "--latest", "--dry-run", "--to-dir", &dir], None),
-        (&["restore", "--time", "2100-01-01", "--dry-run", "--to-dir", &dir], None),
+        (&["restore", "--time", "2100-01-01 00:00:00", "--dry-run", "--to-dir", &dir], None),
     ];
+    for part in ["was damaged and is made anew", "cannot be used: database disk image is malformed"] {
+        ready.walden.expect_log(part);
+    }
     for (arguments, expected) in verbs {
         damage_index(&index);
         let output = ready.walden.run(arguments);

@@ -246,7 +246,7 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
         Scope::All => None,
     };
     let passed_over = on_index(index, |index| index.passed_over()).await?;
-    let mut keys = passed_over.iter().map(|key| Key::new(key)).collect::<Result<Vec<Key>, _>>()?;
+    let mut keys = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
     loop {
         load_names(index, cluster, std::mem::take(&mut keys)).await?;
