@@ -161,6 +161,9 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
 
 fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
     let place = backlog.pg_wal.display();
+    if let Some(why) = &backlog.failed {
+        return format!("what waits in {place} is not known: {why}");
+    }
     let Some(oldest) = backlog.oldest_since else { return format!("nothing waits in {place}") };
     let stored = match backlog.stored {
         0 => String::new(),
@@ -213,6 +216,7 @@ mod tests {
             stored: 8,
             oldest_since: Some(DateTime::UNIX_EPOCH),
             eta_seconds: Some(2.0),
+            failed: None,
         };
         assert_eq!(
             waiting(&backlog, now),
@@ -222,6 +226,8 @@ mod tests {
         assert!(waiting(&backlog, now).ends_with("nothing was stored in the last minute"));
         backlog.oldest_since = None;
         assert_eq!(waiting(&backlog, now), "nothing waits in /data/pg_wal");
+        backlog.failed = Some("permission denied".into());
+        assert_eq!(waiting(&backlog, now), "what waits in /data/pg_wal is not known: permission denied");
     }
 
     #[test]

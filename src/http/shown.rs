@@ -74,7 +74,9 @@ fn archiving(show: &mut Show, done: &Archiving) {
     show.count("archive_failed_files", "Attempts to store a WAL file that failed", done.failed.count.count);
     show.time("archive_last_stored", "When a WAL file was stored last by this service", done.stored.last_at);
     show.time("archive_last_failed", "When storing a WAL file failed last", done.failed.count.last_at);
-    show.number("archive_backlog_files", "WAL files that wait to be stored", waiting_files(&done.backlogs));
+    if let Some(waiting) = waiting_files(&done.backlogs) {
+        show.number("archive_backlog_files", "WAL files that wait to be stored", waiting);
+    }
     show.time("archive_backlog_oldest", "Since when the oldest of them waits", waiting_since(&done.backlogs));
 }
 

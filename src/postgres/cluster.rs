@@ -149,7 +149,9 @@ async fn read_description(repository: &Repository, layout: &Layout) -> anyhow::R
     let key = layout.cluster_json();
     let Some(bytes) = get_all(repository.storage(), &key, FEW_LINES).await? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);
-    let description: ClusterDescription = parsed.with_context(|| format!("cannot read object \"{key}\""))?;
+    let unreadable = || format!("object \"{key}\" of repository \"{}\" cannot be understood", repository.describe());
+    let hint = "restore cluster.json from a copy of the repository";
+    let description: ClusterDescription = parsed.with_context(unreadable).hint(hint)?;
     if description.name != *layout.cluster() {
         let error = anyhow!("object \"{key}\" describes cluster \"{}\"", description.name);
         return Err(with_hint(error, "the cluster's folder was renamed or copied: give it back its name"));
@@ -162,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::error::find;
+    use crate::error::{find, hints};
     use crate::postgres::types::{MajorVersion, SegmentSize, SystemIdentifier};
     use crate::storage::MemoryStorage;
 
@@ -198,6 +200,16 @@ mod tests {
             let error = Cluster::register(repository.clone(), other).await.unwrap_err();
             assert!(find::<WrongCluster>(&error).is_some(), "{error:#}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_description_is_told_with_its_store_and_what_to_do() {
+        let repository = repository().await;
+        let key = Key::new("main/cluster.json").unwrap();
+        let _ = repository.storage().put(&key, "{".into(), PutMode::Overwrite).await.unwrap();
+        let error = Cluster::open(repository.clone(), "main".parse().unwrap()).await.unwrap_err();
+        assert!(format!("{error:#}").contains(&repository.describe()), "{error:#}");
+        assert_eq!(hints(&error), ["restore cluster.json from a copy of the repository"]);
     }
 
     #[tokio::test]

@@ -4,6 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::codec::Damaged;
+use crate::error::one_line;
+use crate::repo::ObjectError;
+
 /// In which way an object is not as it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -12,7 +16,7 @@ pub enum Trouble {
     Damaged,
     /// The repository answered that there is no such object.
     Missing,
-    /// The repository did not give it: whether it is whole is not known.
+    /// The repository did not give it, or it could not be checked here: whether it is whole is not known.
     Unread,
     /// Two repositories hold different content under the same key.
     Conflict,
@@ -49,6 +53,32 @@ impl Why {
 
     /// An object that the store did not give.
     pub fn unread(error: &anyhow::Error) -> Self {
-        Self { trouble: Trouble::Unread, why: format!("it cannot be read: {}", crate::error::one_line(error)) }
+        Self { trouble: Trouble::Unread, why: format!("it cannot be read: {}", one_line(error)) }
+    }
+
+    /// Whether it is there and not as it must be.
+    pub fn is_damage(&self) -> bool {
+        self.trouble == Trouble::Damaged
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl From<Damaged> for Why {
+    fn from(Damaged(why): Damaged) -> Self {
+        Self::damaged(why)
+    }
+}
+
+impl From<ObjectError> for Why {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Damaged { source, .. } => source.into(),
+            ObjectError::Storage(_) | ObjectError::Unchecked { .. } => Self::unread(&error.into()),
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::storage::Storage;
 
 pub use marker::{Marker, MarkerError};
 pub use object::{ObjectError, PutSealed};
-pub use reread::{is_damage, reread};
+pub use reread::{is_damage, repair_or_wait, reread};
 pub use stream::SealedStream;
 
 /// A store whose marker was checked.

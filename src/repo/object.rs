@@ -22,6 +22,21 @@ pub enum ObjectError {
         #[source]
         source: Damaged,
     },
+    /// It is there, and could not be checked: a fault of this machine, such as want of memory.
+    #[error("cannot check object \"{key}\" in {store}")]
+    Unchecked {
+        key: String,
+        store: String,
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+impl ObjectError {
+    /// Whether the object is there and cannot be used.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
 }
 
 /// What a create-only put of a sealed object found.
@@ -44,21 +59,16 @@ impl Repository {
         if self.storage().put(key, body, PutMode::CreateOnly).await? == PutOutcome::Stored {
             return Ok(PutSealed::Stored);
         }
-        let is_damaged = |error: &ObjectError| matches!(error, ObjectError::Damaged { .. });
-        let header = reread(is_damaged, || self.read_and_verify(key, &sealed.header)).await?;
+        // Nothing much longer than what was to be put belongs there.
+        let ours = &sealed.header;
+        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
+        let found = self.get_verified(key, &ours.kind, ours.plain.size.max(FEW_LINES)).await?;
+        let (header, _) = found.ok_or_else(vanished)?;
         Ok(if header.plain == sealed.header.plain {
             PutSealed::SameContent
         } else {
             PutSealed::OtherContent(Box::new(header))
         })
-    }
-
-    /// `ours` is what was to be put there: nothing much longer belongs there.
-    async fn read_and_verify(&self, key: &Key, ours: &Header) -> Result<Header, ObjectError> {
-        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let most = ours.plain.size.max(FEW_LINES);
-        let object = self.get_sealed(key, &ours.kind, most).await?.ok_or_else(vanished)?;
-        self.verify(key, &ours.kind, object).await
     }
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
@@ -130,26 +140,36 @@ impl Repository {
         let header = match opened {
             Ok(Ok(header)) => header,
             Ok(Err(source)) => return Err(self.damaged(key, source)),
-            Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
+            Err(error) => return Err(self.unchecked(key, error.into())),
         };
         Ok(Some((header, content)))
     }
 
-    /// Checks the whole of an object's content on the blocking pool; its header.
-    pub async fn verify(&self, key: &Key, kind: &str, object: Bytes) -> Result<Header, ObjectError> {
-        let kind = kind.to_string();
-        let work = move || unseal(&kind, &object, Check::Content, &mut std::io::sink());
+    /// A whole object whose content has at most `most` bytes, all of it checked, and its header; read once more if it is
+    /// damaged. `None` when there is none.
+    pub async fn get_verified(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Bytes)>, ObjectError> {
+        reread(ObjectError::is_damage, || self.get_and_verify(key, kind, most)).await
+    }
+
+    async fn get_and_verify(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Bytes)>, ObjectError> {
+        let Some(object) = self.get_sealed(key, kind, most).await? else { return Ok(None) };
+        let (kind, whole) = (kind.to_string(), object.clone());
+        let work = move || unseal(&kind, &whole, Check::Content, &mut std::io::sink());
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Ok(header))) => Ok(header),
+            Ok(Ok(Ok(header))) => Ok(Some((header, object))),
             Ok(Ok(Err(source))) => Err(self.damaged(key, source)),
-            Ok(Err(error)) => Err(self.damaged(key, Damaged(error.to_string()))),
-            Err(panicked) => Err(self.damaged(key, Damaged(panicked.to_string()))),
+            Ok(Err(error)) => Err(self.unchecked(key, error.into())),
+            Err(panicked) => Err(self.unchecked(key, panicked.into())),
         }
     }
 
     /// The error for an object that is damaged.
     pub fn damaged(&self, key: &Key, source: Damaged) -> ObjectError {
         ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
+    }
+
+    fn unchecked(&self, key: &Key, source: anyhow::Error) -> ObjectError {
+        ObjectError::Unchecked { key: key.to_string(), store: self.describe(), source }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::future::Future;
 
-use crate::error::find;
+use super::ObjectError;
+use crate::error::{find, with_hint};
 use crate::storage::StorageError;
 
 /// What `read` gives; if that is damaged, what it gives the second time.
@@ -22,7 +23,15 @@ pub async fn reread<T, E: Display, F: Future<Output = Result<T, E>>>(
 
 /// Whether the store answered, and what it has cannot be used.
 pub fn is_damage(error: &anyhow::Error) -> bool {
-    find::<StorageError>(error).is_none()
+    find::<StorageError>(error).is_none() && !matches!(find(error), Some(ObjectError::Unchecked { .. }))
+}
+
+/// An error with the next step: `repair` where something is damaged, else to let the store answer.
+pub fn repair_or_wait(error: anyhow::Error, repair: &str) -> anyhow::Error {
+    match is_damage(&error) {
+        true => with_hint(error, repair),
+        false => with_hint(error, "check that the repository is reachable and can be read, then try again"),
+    }
 }
 
 #[cfg(test)]
@@ -32,7 +41,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
-    use crate::repo::ObjectError;
+    use crate::error::hints;
 
     fn no_answer() -> anyhow::Error {
         let source = anyhow!("connection refused");
@@ -57,5 +66,14 @@ mod tests {
             let why = read.await.err().map(|error| error.root_cause().to_string());
             assert_eq!((why.as_deref(), done.get()), (second, reads));
         }
+    }
+
+    #[test]
+    fn only_what_is_damaged_is_to_be_repaired() {
+        assert_eq!(hints(&repair_or_wait(anyhow!("damaged"), "mend it")), ["mend it"]);
+        assert!(hints(&repair_or_wait(no_answer(), "mend it"))[0].contains("reachable"));
+        let source = anyhow!("no memory");
+        let unchecked = ObjectError::Unchecked { key: "key".into(), store: "store".into(), source };
+        assert!(!is_damage(&anyhow::Error::from(unchecked).context("cannot read it")));
     }
 }

@@ -14,7 +14,8 @@ use crate::storage::{Key, Storage};
 const FETCH: u64 = 1 << 20;
 
 /// The content of a sealed object. Size and digest are verified at the end: only when `read` returned 0 is all of it
-/// known to be right. Blocks, so it belongs on a blocking thread of the runtime that it was opened on.
+/// known to be right. What is damaged is an error of the kind `InvalidData`. Blocks, so it
+/// belongs on a blocking thread of the runtime that it was opened on.
 pub struct SealedStream {
     decoder: zstd::Decoder<'static, io::BufReader<Fetcher>>,
     hasher: Option<Hasher>,
@@ -45,7 +46,8 @@ fn damage(error: &io::Error) -> crate::codec::Damaged {
 impl Read for SealedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.decoder.read(buffer).map_err(|error| match error.kind() {
-            // The store did not answer: not the object's fault.
+            // The store did not answer, or has no such object any more: no damage.
+            io::ErrorKind::NotFound => error,
             io::ErrorKind::Other if error.get_ref().is_some_and(|inner| inner.is::<crate::storage::StorageError>()) => {
                 error
             }
@@ -89,7 +91,9 @@ impl Read for Fetcher {
         if self.piece.is_empty() && self.at < self.end {
             let range = self.at..self.end.min(self.at + FETCH);
             let got = self.runtime.block_on(self.storage.get(&self.key, range)).map_err(io::Error::other)?;
-            self.piece = got.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the object vanished"))?;
+            self.piece = got.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, format!("object \"{}\" vanished while it was read", self.key))
+            })?;
             self.at += self.piece.len() as u64;
         }
         let length = buffer.len().min(self.piece.len());

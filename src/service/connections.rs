@@ -198,7 +198,10 @@ impl Asker {
                     Answer::Absent => Ok(Reply::Absent),
                 }
             }
-            Request::Status => self.status().await.ok_or_else(|| "ERROR: the service is stopping\n".to_string()),
+            Request::Status => self.status().await.ok_or_else(|| {
+                "ERROR: the service is stopping\nHINT: ask again once it runs: it is started with `walden serve`\n"
+                    .to_string()
+            }),
         }
     }
 

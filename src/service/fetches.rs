@@ -18,7 +18,7 @@ use crate::budget::{Budget, Share};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::absent::is_beyond;
-use crate::postgres::archive::{Fetcher, Gap, HistoryLost};
+use crate::postgres::archive::{Fetcher, Gap, HistoryLost, Untold};
 use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 use crate::repo::ObjectError;
 
@@ -61,7 +61,8 @@ pub enum FailureKind {
     Lost,
     /// The object is there and cannot be used.
     Damaged,
-    /// Asked of the wrong service, or of one that is stopping, or the repository does not answer.
+    /// Asked of the wrong service, or of one that is stopping, or the repository does not answer, or what tells of a file
+    /// that is not there cannot be read.
     Other,
 }
 
@@ -69,6 +70,9 @@ impl Failure {
     fn of(error: &anyhow::Error) -> Self {
         let kind = if find::<Gap>(error).is_some() || find::<HistoryLost>(error).is_some() {
             FailureKind::Lost
+        } else if find::<Untold>(error).is_some() {
+            // Another file is damaged, not the one that was asked for.
+            FailureKind::Other
         } else if matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. })) {
             FailureKind::Damaged
         } else {

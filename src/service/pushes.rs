@@ -168,7 +168,7 @@ pub fn new(
         speed: Speed::default(),
         durations,
     };
-    if let Some(pg_wal) = options.pg_wal.as_deref().filter(|_| options.look_ahead > 0) {
+    if let Some(pg_wal) = options.pg_wal.as_deref() {
         owner.folder(pg_wal);
     }
     (Handle { requests: sender }, owner)

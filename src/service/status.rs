@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,6 +140,9 @@ pub struct Backlog {
     pub oldest_since: Option<DateTime<Utc>>,
     /// Until the rest is stored, at the present speed; `None` when nothing was stored lately.
     pub eta_seconds: Option<f64>,
+    /// Why all of this is not known; `None` when it is.
+    #[serde(default)]
+    pub failed: Option<String>,
 }
 
 /// When files were stored, the latest ones.
@@ -163,13 +167,28 @@ impl Speed {
     }
 }
 
-/// Looks at a server's backlog. Blocking. `is_stored` are files that the service has stored already. A folder that
-/// cannot be read is `None`.
+/// Looks at a server's backlog. Blocking. `is_stored` are files that the service has stored already. `None`: there is no
+/// such folder, and no server any more.
 pub fn backlog(pg_wal: &Path, speed: Option<f64>, is_stored: impl Fn(&Path) -> bool) -> Option<Backlog> {
-    let mut backlog =
-        Backlog { pg_wal: pg_wal.to_path_buf(), files: 0, stored: 0, oldest_since: None, eta_seconds: None };
-    for entry in fs::read_dir(status_folder(pg_wal)).ok()? {
-        let Ok(entry) = entry else { continue };
+    match count(pg_wal, is_stored) {
+        Ok(mut backlog) => {
+            backlog.eta_seconds = eta(backlog.files - backlog.stored, speed);
+            Some(backlog)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some(Backlog { failed: Some(error.to_string()), ..nothing_in(pg_wal) }),
+    }
+}
+
+fn nothing_in(pg_wal: &Path) -> Backlog {
+    let pg_wal = pg_wal.to_path_buf();
+    Backlog { pg_wal, files: 0, stored: 0, oldest_since: None, eta_seconds: None, failed: None }
+}
+
+fn count(pg_wal: &Path, is_stored: impl Fn(&Path) -> bool) -> io::Result<Backlog> {
+    let mut backlog = nothing_in(pg_wal);
+    for entry in fs::read_dir(status_folder(pg_wal))? {
+        let entry = entry?;
         let Some(turn) = Turn::announced_by(&entry.path()) else { continue };
         // Gone when it was archived just now.
         let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
@@ -178,8 +197,7 @@ pub fn backlog(pg_wal: &Path, speed: Option<f64>, is_stored: impl Fn(&Path) -> b
         backlog.stored += u64::from(is_stored(&pg_wal.join(turn.name())));
         backlog.oldest_since = Some(backlog.oldest_since.map_or(since, |oldest| oldest.min(since)));
     }
-    backlog.eta_seconds = eta(backlog.files - backlog.stored, speed);
-    Some(backlog)
+    Ok(backlog)
 }
 
 /// Seconds until `files` are stored at `speed` files a second.
@@ -208,6 +226,9 @@ mod tests {
         assert!(found.oldest_since.is_some_and(|since| since <= Utc::now()));
         assert_eq!(backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds, None, "the speed is not known");
         assert_eq!(backlog(Path::new("/nowhere"), None, |_| false), None);
+        let no_folder = wal.folder().join("000000010000000000000001");
+        let unknown = backlog(&no_folder, None, |_| false).unwrap();
+        assert!(unknown.failed.is_some() && unknown.eta_seconds.is_none(), "{unknown:?}");
     }
 
     #[test]

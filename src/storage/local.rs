@@ -84,11 +84,28 @@ impl LocalStorage {
             key: key.to_string(),
             store: self.describe(),
             lasting: is_lasting(source.kind()),
-            source: match source.kind() {
-                ErrorKind::NotFound => with_hint(source.into(), "check what is mounted there, and `repository.url`"),
-                _ => source.into(),
+            source: match next_step(&source) {
+                Some(hint) => with_hint(source.into(), hint),
+                None => source.into(),
             },
         })
+    }
+}
+
+/// What to do about an error of the file system; `None` for other errors.
+fn next_step(error: &io::Error) -> Option<&'static str> {
+    use ErrorKind::{
+        NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull,
+    };
+    match error.kind() {
+        NotFound => Some("check what is mounted there, and `repository.url`"),
+        PermissionDenied => Some("the folder and all in it must belong to the user who runs Walden"),
+        StorageFull | QuotaExceeded => Some("make room there: a larger disk or quota, or fewer other files"),
+        ReadOnlyFilesystem => Some("mount it so that it can be written; a file system with errors turns read-only"),
+        StaleNetworkFileHandle => Some("the file server has another file system there than before: mount it again"),
+        _ => error
+            .raw_os_error()
+            .map(|_| "look into the kernel's log (`dmesg`) for what is wrong with that disk or mount"),
     }
 }
 
@@ -307,6 +324,15 @@ fn random() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_trouble_of_a_file_system_has_its_next_step() {
+        // EACCES, ENOSPC, EROFS, ESTALE, EIO and ENOENT, as Linux numbers them.
+        let steps = [13, 28, 30, 116, 5, 2].map(|number| next_step(&io::Error::from_raw_os_error(number)).unwrap());
+        assert_eq!(HashSet::from(steps).len(), steps.len(), "{steps:?}");
+        assert_eq!(next_step(&io::Error::from_raw_os_error(122)), Some(steps[1]), "a quota is a full disk");
+        assert_eq!(next_step(&io::Error::other("a thread panicked")), None);
+    }
 
     #[tokio::test]
     async fn leftovers_of_interrupted_puts_are_invisible_and_swept_when_old() {

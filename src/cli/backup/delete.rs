@@ -17,7 +17,8 @@ pub struct Args {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
-    /// Delete it even if it is the only one that can be used, or if it may still be being taken.
+    /// Delete it even if it is the only one that can be used, if what is lost with it is not known, or if it may still
+    /// be being taken.
     #[arg(long)]
     force: bool,
 }
@@ -43,9 +44,12 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn in_words(plan: &DeletePlan) -> String {
-    let DeletePlan { id, objects, stored_bytes, lost, .. } = plan;
+    let DeletePlan { id, objects, stored_bytes, lost, lost_unknown, .. } = plan;
     let mut text = format!("backup {id}: {objects} objects, {} would be deleted\n", bytes(*stored_bytes));
-    if lost.is_empty() {
+    for why in lost_unknown {
+        text += &format!("what can no longer be restored is not known: {why}\n");
+    }
+    if lost.is_empty() && lost_unknown.is_empty() {
         text += "nothing can be restored with it that another backup cannot restore\n";
     }
     for moments in lost {
@@ -69,6 +73,10 @@ async fn check(cluster: &Cluster, plan: &DeletePlan, force: bool) -> anyhow::Res
     if !plan.unknown.is_empty() {
         let error = anyhow!("whether {} hold frames in backup \"{}\" is not known", list(&plan.unknown), plan.id);
         return Err(with_hint(error, "their manifests are damaged: delete them first, or use --force"));
+    }
+    if !plan.lost_unknown.is_empty() {
+        let error = anyhow!("what is lost with backup \"{}\" is not known", plan.id);
+        return Err(with_hint(error, "repair what is damaged from a copy of the repository, or use --force"));
     }
     if plan.only_usable {
         let error = anyhow!("backup \"{}\" is the only one that can be used", plan.id);
@@ -96,4 +104,31 @@ fn confirmed(plan: &DeletePlan) -> anyhow::Result<bool> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
     Ok(answer.trim() == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::postgres::archive::testing::cluster_in;
+    use crate::storage::MemoryStorage;
+
+    #[tokio::test]
+    async fn that_nothing_is_lost_is_said_only_when_that_is_known() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        let id = "20260101-000000Z".parse().unwrap();
+        let (keys, lost, needed_by, unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let lost_unknown = Vec::new();
+        let (objects, stored_bytes, only_usable) = (1, 1, false);
+        let mut plan =
+            DeletePlan { id, keys, objects, stored_bytes, lost, lost_unknown, only_usable, needed_by, unknown };
+        assert!(in_words(&plan).contains("nothing can be restored with it"));
+        check(&cluster, &plan, false).await.unwrap();
+        plan.lost_unknown.push("\"00000002.history\" cannot be used: cut".into());
+        let text = in_words(&plan);
+        assert!(text.contains("not known: \"00000002.history\"") && !text.contains("nothing"), "{text}");
+        assert!(check(&cluster, &plan, false).await.unwrap_err().to_string().contains("not known"));
+        check(&cluster, &plan, true).await.unwrap();
+    }
 }

@@ -141,8 +141,10 @@ pub struct ArchivingState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     last_failed_at: Option<DateTime<Utc>>,
-    /// Files that wait on all servers that archive here.
-    waiting_files: u64,
+    /// Files that wait on all servers that archive here; absent when that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    waiting_files: Option<u64>,
     /// Since when the oldest of them waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -165,9 +167,10 @@ impl From<&LastStatus> for ArchivingState {
     }
 }
 
-/// Files that wait and are not stored yet.
-pub fn waiting_files(backlogs: &[Backlog]) -> u64 {
-    backlogs.iter().map(|backlog| backlog.files.saturating_sub(backlog.stored)).sum()
+/// Files that wait and are not stored yet. `None`: no server's `pg_wal` is known yet, or one cannot be read.
+pub fn waiting_files(backlogs: &[Backlog]) -> Option<u64> {
+    let waiting = |backlog: &Backlog| backlog.failed.is_none().then(|| backlog.files.saturating_sub(backlog.stored));
+    if backlogs.is_empty() { None } else { backlogs.iter().map(waiting).sum() }
 }
 
 /// Since when the oldest one waits.

@@ -89,21 +89,32 @@ fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
     if fails {
         lines.push((failed.why.clone().unwrap_or_default(), failed.count.last_at.map(When::of)));
     }
-    if waiting > 0 {
-        lines.push((format!("{} waiting since", count(waiting, "file")), since.map(When::of)));
+    match waiting {
+        None => lines.push((not_known(archiving), None)),
+        Some(0) => (),
+        Some(waiting) => lines.push((format!("{} waiting since", count(waiting, "file")), since.map(When::of))),
     }
     match &stored.last {
         Some(last) => lines.push((format!("last stored {last}"), stored.last_at.map(When::of))),
         None => lines.push(("nothing stored since the service started".into(), None)),
     }
-    let waits_long = waiting > 0 && since.is_some_and(|since| now - since > LONG_WAIT);
+    let waits_long = since.is_some_and(|since| now - since > LONG_WAIT);
     let (level, value) = match (fails, waiting) {
         (true, _) => (Level::Bad, "failing".into()),
-        (_, 0) => (Level::Good, "up to date".into()),
-        (_, waiting) if waits_long => (Level::Bad, format!("{} behind", count(waiting, "file"))),
-        (_, waiting) => (Level::Good, format!("storing {}", count(waiting, "file"))),
+        (_, None) => (Level::Unknown, "not known".into()),
+        (_, Some(0)) => (Level::Good, "up to date".into()),
+        (_, Some(waiting)) if waits_long => (Level::Bad, format!("{} behind", count(waiting, "file"))),
+        (_, Some(waiting)) => (Level::Good, format!("storing {}", count(waiting, "file"))),
     };
     Card { title, level, value, lines }
+}
+
+/// Why nobody knows what waits.
+fn not_known(archiving: &Archiving) -> String {
+    match archiving.backlogs.iter().find_map(|backlog| Some((&backlog.pg_wal, backlog.failed.as_ref()?))) {
+        Some((pg_wal, why)) => format!("what waits in {} cannot be read: {why}", pg_wal.display()),
+        None => "where files wait is known with the first one, or with cluster.data_directory".into(),
+    }
 }
 
 fn backup(facts: &Facts, now: DateTime<Utc>) -> Card {
@@ -204,7 +215,7 @@ mod tests {
 
     fn backlog(since: &str) -> Backlog {
         let oldest_since = Some(at(since));
-        Backlog { pg_wal: "/pg_wal".into(), files: 3, stored: 1, oldest_since, eta_seconds: None }
+        Backlog { pg_wal: "/pg_wal".into(), files: 3, stored: 1, oldest_since, eta_seconds: None, failed: None }
     }
 
     #[test]
@@ -214,7 +225,14 @@ mod tests {
             let card = archived(Some(archiving), now);
             (card.level, card.value)
         };
-        assert_eq!(told(&archiving(|_| ())), (Level::Good, "up to date".into()));
+        assert_eq!(told(&archiving(|_| ())), (Level::Unknown, "not known".into()), "no folder");
+        let none = || Backlog { files: 1, ..backlog("2026-01-01T09:00:00Z") };
+        assert_eq!(told(&archiving(|archiving| archiving.backlogs = vec![none()])), (Level::Good, "up to date".into()));
+        let unread = archiving(|archiving| {
+            archiving.backlogs = vec![none(), Backlog { failed: Some("permission denied".into()), ..none() }];
+        });
+        assert_eq!(told(&unread), (Level::Unknown, "not known".into()));
+        assert!(archived(Some(&unread), now).lines[0].0.ends_with("cannot be read: permission denied"));
         let waits = archiving(|archiving| archiving.backlogs = vec![backlog("2026-01-01T10:00:30Z")]);
         assert_eq!(told(&waits), (Level::Good, "storing 2 files".into()));
         let stands = archiving(|archiving| archiving.backlogs = vec![backlog("2026-01-01T09:00:00Z")]);
@@ -228,6 +246,7 @@ mod tests {
         let mended = archiving(|archiving| {
             archiving.failed.note("000000010000000000000007", "no space");
             archiving.failed.count.last_at = Some(at("2026-01-01T09:00:10Z"));
+            archiving.backlogs = vec![none()];
         });
         assert_eq!(told(&mended), (Level::Good, "up to date".into()));
         assert_eq!(archived(None, now).level, Level::Unknown);

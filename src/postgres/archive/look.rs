@@ -16,7 +16,7 @@ use crate::postgres::catalog::{
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Seam, Summary, join};
-use crate::repo::ObjectError;
+use crate::repo::{ObjectError, is_damage, reread};
 
 /// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
 /// answer.
@@ -187,11 +187,14 @@ pub(super) async fn look_through(cluster: &Cluster, question: &Question) -> anyh
     };
     let segments = reading_for(cluster, segment, summary, matters).await?;
     let begin = segments.first().unwrap_or(&segment).start(cluster.description.segment_size);
-    let mut probe = Probe::new(question.clone(), begin);
-    for name in segments {
-        probe = read(cluster, name, probe, Probe::push).await?.ok_or_else(|| vanished(name))?;
-    }
-    Ok(probe.finish())
+    let read_all = async || {
+        let mut probe = Probe::new(question.clone(), begin);
+        for name in &segments {
+            probe = read(cluster, *name, probe, Probe::push).await?.ok_or_else(|| vanished(*name))?;
+        }
+        Ok(probe.finish())
+    };
+    reread(is_damage, read_all).await
 }
 
 fn vanished(name: SegmentName) -> anyhow::Error {

@@ -3,20 +3,31 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 
 use super::absent::{BackedUp, Facts, Kept};
-use crate::error::{Hint, with_hint};
+use crate::error::with_hint;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::catalog::load::{read_history, refresh_backups};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
-use crate::repo::{is_damage, reread};
+use crate::repo::{is_damage, repair_or_wait, reread};
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta};
 
 /// Pages of a listing that are read at most: 10 million segments of 16 MiB, or as many history files as fit.
 const MOST_PAGES: usize = 100;
+
+/// The history file that tells whether the archive ends before a file cannot be read. That file itself is not damaged.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "whether \"{missing}\" is missing in the archive is not known: timeline history file \"{}\" cannot be read",
+    WalFileName::History(*timeline)
+)]
+pub struct Untold {
+    pub missing: WalFileName,
+    pub timeline: TimelineId,
+}
 
 /// Makes sure that what answers is still the cluster's repository: the empty folder below an unmounted disk has no
 /// segments either.
@@ -46,13 +57,15 @@ pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those
-/// that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where it has backups.
+/// that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where it has backups, or
+/// had when `known` was read.
 pub async fn gather(
     cluster: &Cluster,
     missing: &WalFileName,
     known: &mut BTreeMap<BackupId, BackupDescription>,
 ) -> anyhow::Result<Facts> {
     let now = SystemTime::now();
+    let had_backups = !known.is_empty();
     refresh_backups(cluster, known).await?;
     let mut facts = Facts { backups: known.values().flat_map(backed_up).collect(), ..Facts::default() };
     let mut folders = Vec::new();
@@ -66,7 +79,7 @@ pub async fn gather(
             }
             ListEntry::Object(meta) => match cluster.layout.parse_wal(&meta.key) {
                 Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
-                    facts.histories.push((history(cluster, timeline).await?, age(&meta, now)));
+                    facts.histories.push((history(cluster, timeline, missing).await?, age(&meta, now)));
                 }
                 Some(name) => facts.kept.push(Kept { name, age: age(&meta, now) }),
                 None => (),
@@ -78,7 +91,7 @@ pub async fn gather(
         facts.kept.extend(later_in_group(cluster, *segment, now).await?);
     }
     let nothing = facts.kept.is_empty() && facts.histories.is_empty();
-    if nothing && !known.is_empty() && !any_segment(cluster, &folders, now).await? {
+    if nothing && (had_backups || !known.is_empty()) && !any_segment(cluster, &folders, now).await? {
         return Err(no_wal(cluster));
     }
     Ok(facts)
@@ -153,12 +166,16 @@ async fn entries(cluster: &Cluster, folder: &str) -> anyhow::Result<Vec<ListEntr
             return Ok(entries);
         }
     }
-    bail!("\"{folder}\" in {} has more than {} entries", cluster.repository.describe(), MOST_PAGES * LIST_PAGE)
+    let most = MOST_PAGES * LIST_PAGE;
+    let error = anyhow!("\"{folder}\" in {} has more than {most} entries", cluster.repository.describe());
+    Err(with_hint(error, "see with `walden wal list` what lies there, and move away what is no WAL file"))
 }
 
 /// A history file that is damaged tells nothing, so nothing may be concluded.
-async fn history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<TimelineHistory> {
+async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName) -> anyhow::Result<TimelineHistory> {
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
-    let read = reread(is_damage, || read_history(cluster, timeline)).await.hint(hint)?;
-    read.with_context(|| format!("{} vanished while it was read", WalFileName::History(timeline))).hint(hint)
+    let vanished = || anyhow!("it vanished while it was read");
+    let read = reread(is_damage, || read_history(cluster, timeline)).await;
+    let read = read.and_then(|history| history.ok_or_else(vanished));
+    read.map_err(|error| repair_or_wait(error, hint)).context(Untold { missing: *missing, timeline })
 }

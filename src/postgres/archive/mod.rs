@@ -20,4 +20,5 @@ pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, Gap, HistoryLost};
 pub use identity::Refused;
+pub use miss::Untold;
 pub use push::{Conflict, Fingerprint, Prepared, Pusher, Stored};

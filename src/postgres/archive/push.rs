@@ -156,7 +156,7 @@ impl Pusher {
             Ok(PutSealed::OtherContent(kept)) => Err(self.conflict(prepared, &key.to_string(), &kept)),
             Err(error) => match crate::error::find::<ObjectError>(&error) {
                 Some(ObjectError::Damaged { .. }) => Err(with_hint(error, damaged())),
-                Some(ObjectError::Storage(_)) => Err(with_hint(
+                Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => Err(with_hint(
                     error,
                     "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
                      permissions and connection",

@@ -9,16 +9,21 @@ use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, WalFileName};
 use crate::postgres::wal::{STORED, Summarizer, Summary};
+use crate::repo::{is_damage, reread};
 use crate::storage::Key;
 
 /// The summary of a segment: the one in its header, else one made from its content. `None`: the repository has no such
-/// segment. Errors: it is damaged or another's, or the store did not answer.
+/// segment. Errors: it is damaged or another's, also when it is read once more; or the store did not answer.
 pub async fn summary_of(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
+    reread(is_damage, || summary_once(cluster, segment)).await
+}
+
+async fn summary_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
     let key = cluster.layout.wal(&WalFileName::Segment(segment));
     let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
     match stored_summary(cluster, segment, meta.size).await? {
         Some(summary) => Ok(Some(*summary)),
-        None => summarize(cluster, segment).await,
+        None => summarize_once(cluster, segment).await,
     }
 }
 
@@ -31,6 +36,10 @@ pub(super) struct Described {
 
 /// `None` and errors: as of [`summary_of`].
 pub(super) async fn described(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Described>> {
+    reread(is_damage, || described_once(cluster, segment)).await
+}
+
+async fn described_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Described>> {
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
     let envelope = cluster.repository.envelope(&key, WAL_KIND).await;
@@ -41,7 +50,7 @@ pub(super) async fn described(cluster: &Cluster, segment: SegmentName) -> anyhow
 }
 
 /// The summary that an object of this size has in its header; `None`: it has none, or there is no such object. Errors:
-/// it is damaged or another's, or the store did not answer.
+/// it is damaged or another's, or the store did not answer. Read only once.
 pub async fn stored_summary(
     cluster: &Cluster,
     segment: SegmentName,
@@ -58,6 +67,10 @@ pub async fn stored_summary(
 /// The summary of a segment, made from its content; the same as the one in its header. `None` and errors: as of
 /// [`summary_of`].
 pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
+    reread(is_damage, || summarize_once(cluster, segment)).await
+}
+
+async fn summarize_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
     let size = cluster.description.segment_size;
     let summarizer = Summarizer::new(segment.start(size), size);
     let read = read(cluster, segment, summarizer, Summarizer::push).await?;

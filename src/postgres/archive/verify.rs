@@ -9,14 +9,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::identity::{check_backup, check_history, check_segment};
-use crate::codec::{Check, Damaged, unseal};
+use crate::codec::{Check, unseal};
 use crate::error::one_line;
 use crate::postgres::catalog::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
-use crate::repo::ObjectError;
+use crate::repo::reread;
 use crate::storage::{Key, ObjectMeta};
 
 /// Damages that are told one by one; the rest is counted.
@@ -172,40 +172,43 @@ impl Verified {
     }
 }
 
-/// Reads one object whole; the bytes of its content, or what is wrong with it.
+/// Reads one object whole, twice if it is damaged; the bytes of its content, or what is wrong with it.
 async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, Why> {
     let longest = name.longest(cluster.description.segment_size);
-    match cluster.repository.get_sealed(&cluster.layout.wal(&name), WAL_KIND, longest).await {
-        Ok(Some(object)) => check_object(cluster, name, object).await.map_err(Why::damaged),
-        Ok(None) => Err(Why::missing("it vanished while the archive was read")),
-        Err(ObjectError::Damaged { source, .. }) => Err(Why::damaged(source.0)),
-        Err(ObjectError::Storage(error)) => Err(Why::unread(&error.into())),
-    }
+    let read = async || {
+        let object = cluster.repository.get_sealed(&cluster.layout.wal(&name), WAL_KIND, longest).await?;
+        let object = object.ok_or_else(|| Why::missing("it vanished while the archive was read"))?;
+        check_object(cluster, name, object).await
+    };
+    reread(Why::is_damage, read).await
 }
 
 /// Checks a whole object against its own header, its name and the cluster's identity; the bytes of its content, or
 /// what is wrong with it.
-pub async fn check_object(cluster: &Cluster, name: WalFileName, object: bytes::Bytes) -> Result<u64, String> {
+pub async fn check_object(cluster: &Cluster, name: WalFileName, object: bytes::Bytes) -> Result<u64, Why> {
     let cluster = cluster.clone();
     let checking = tokio::task::spawn_blocking(move || check_content(&cluster, name, &object));
-    checking.await.unwrap_or_else(|panicked| Err(panicked.to_string()))
+    checking.await.unwrap_or_else(|panicked| Err(Why::unread(&panicked.into())))
 }
 
-fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<u64, String> {
+fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<u64, Why> {
     let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
     let header = match unseal(WAL_KIND, object, Check::Content, &mut content) {
         Ok(Ok(header)) => header,
-        Ok(Err(Damaged(why))) => return Err(why),
-        Err(error) => return Err(error.to_string()),
+        Ok(Err(damaged)) => return Err(damaged.into()),
+        Err(error) => return Err(Why::unread(&error.into())),
     };
-    let about: WalDescription =
-        header.about.read().map_err(|error| format!("its header does not describe a WAL file: {error}"))?;
+    let about: WalDescription = header
+        .about
+        .read()
+        .map_err(|error| Why::damaged(format!("its header does not describe a WAL file: {error}")))?;
     let ours = &cluster.description;
     if about.name != name {
-        return Err(format!("it holds \"{}\"", about.name));
+        return Err(Why::damaged(format!("it holds \"{}\"", about.name)));
     }
     if about.system_identifier != ours.system_identifier {
-        return Err(format!("it is of the cluster with system identifier {}", about.system_identifier));
+        let why = format!("it is of the cluster with system identifier {}", about.system_identifier);
+        return Err(Why::damaged(why));
     }
     let refused = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
@@ -215,7 +218,7 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
         WalFileName::Backup { segment, offset } => check_backup(ours, &segment, offset, &content.bytes).err(),
     };
     match refused {
-        Some(refused) => Err(one_line(&refused.into())),
+        Some(refused) => Err(Why::damaged(one_line(&refused.into()))),
         None => Ok(header.plain.size),
     }
 }

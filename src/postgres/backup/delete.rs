@@ -9,12 +9,11 @@ use super::cleanup::{keys, objects};
 use super::manifest::{self, Entry, read_entries};
 use crate::codec::open_envelope;
 use crate::error::{Hint, one_line, with_hint};
-use crate::postgres::catalog::load::{LoadedBackups, load_backups, load_histories, load_wal};
+use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, TimelineId};
-use crate::repo::ObjectError;
+use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::storage::Key;
 
 /// What deleting a backup would do. Printed, then carried out.
@@ -28,6 +27,8 @@ pub struct DeletePlan {
     pub stored_bytes: u64,
     /// What can be restored now, and not any more afterwards.
     pub lost: Vec<Moments>,
+    /// Why what is lost is not all known; empty when it is.
+    pub lost_unknown: Vec<String>,
     /// Whether it is the only backup that can be used.
     pub only_usable: bool,
     /// Backups that hold frames in this one's packs.
@@ -70,6 +71,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     }
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
+    let lost_unknown = doubts(&loaded, &histories, id);
     let paths = TimelinePath::all(histories.known.into_values(), &loaded.complete, &wal.ranges);
     let (needed_by, unknown) = users(cluster, &loaded, id).await?;
     let usable = |backup: &&BackupDescription| {
@@ -88,6 +90,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
         objects: objects.len() as u64,
         stored_bytes: objects.iter().map(|meta| meta.size).sum(),
         lost: lost(&loaded.complete, &wal.ranges, &paths, id),
+        lost_unknown,
         only_usable: own && others == 0,
         needed_by,
         unknown,
@@ -134,18 +137,15 @@ async fn users(
     unknown.extend(loaded.damaged.iter().map(|(damaged, _)| damaged.clone()).filter(|damaged| damaged != id));
     // A backup takes frames of earlier ones only.
     for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
-        let object = match cluster
-            .repository
-            .get_sealed(&cluster.layout.manifest(&backup.id), manifest::KIND, manifest::LONGEST)
-            .await
-        {
-            Ok(Some(object)) => object,
+        let key = cluster.layout.manifest(&backup.id);
+        let object = match cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
+            Ok(Some((_, object))) => object,
             Ok(None) => continue,
-            Err(ObjectError::Storage(error)) => return Err(error.into()),
-            Err(ObjectError::Damaged { .. }) => {
+            Err(error) if error.is_damage() => {
                 unknown.push(backup.id.clone());
                 continue;
             }
+            Err(error) => return Err(error.into()),
         };
         let wanted = id.clone();
         let scan = tokio::task::spawn_blocking(move || uses(&object, &wanted));
@@ -173,6 +173,19 @@ fn uses(object: &[u8], id: &BackupId) -> anyhow::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// What keeps from knowing what is lost with backup `id`: of a damaged one what it can restore, of a timeline whose
+/// history is damaged where it leads. One without a manifest restores nothing.
+fn doubts(loaded: &LoadedBackups, histories: &LoadedHistories, id: &BackupId) -> Vec<String> {
+    if loaded.unfinished.contains(id) {
+        return Vec::new();
+    }
+    let own = loaded.damaged.iter().filter(|(damaged, _)| damaged == id);
+    let own = own.map(|(_, why)| format!("the manifest of the backup cannot be used: {why}"));
+    let others = histories.damaged.iter();
+    let others = others.map(|(timeline, why)| format!("\"{}\" cannot be used: {why}", WalFileName::History(*timeline)));
+    own.chain(others).collect()
 }
 
 /// What only backup `id` can restore, on each timeline.

@@ -47,6 +47,23 @@ async fn a_backup_whose_wal_is_missing_is_no_replacement() {
 }
 
 #[tokio::test]
+async fn what_is_lost_is_not_known_where_the_backup_or_a_history_is_damaged() {
+    let cluster = cluster().await;
+    let unknown = async |id: &str| plan_delete(&cluster, &id.parse().unwrap()).await.unwrap().lost_unknown;
+    put_manifest(&cluster, &testing::backup(FIRST)).await;
+    assert!(unknown(FIRST).await.is_empty());
+    put(&cluster, &cluster.layout.manifest(&SECOND.parse().unwrap()), b"cut".to_vec()).await;
+    assert!(unknown(FIRST).await.is_empty(), "what another one restores is no loss");
+    assert!(unknown(SECOND).await[0].starts_with("the manifest of the backup cannot be used: object "));
+    put(&cluster, &cluster.layout.wal(&"00000002.history".parse().unwrap()), b"cut".to_vec()).await;
+    assert!(unknown(FIRST).await[0].starts_with("\"00000002.history\" cannot be used: object "));
+    assert_eq!(unknown(SECOND).await.len(), 2);
+    let unfinished = "20260103-000000Z";
+    put(&cluster, &cluster.layout.started(&unfinished.parse().unwrap()), b"{}".to_vec()).await;
+    assert!(unknown(unfinished).await.is_empty());
+}
+
+#[tokio::test]
 async fn of_an_unfinished_backup_nothing_goes_when_it_is_completed_meanwhile() {
     let cluster = cluster().await;
     let backup = testing::backup(FIRST);

@@ -98,7 +98,8 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
     match cluster.repository.put_sealed(&key, &sealed).await? {
         PutSealed::Stored | PutSealed::SameContent => {}
         PutSealed::OtherContent(_) => {
-            return Err(anyhow!("object \"{key}\" is there already, with other content"));
+            let error = anyhow!("object \"{key}\" is there already, with other content");
+            return Err(with_hint(error, "see with `walden backup show` what it is, and take the backup again"));
         }
     }
     if !reserved().await? {

@@ -54,15 +54,27 @@ impl FrameReader {
         Ok(Self { storage, layout, decompressor, stretch: None, opened: None, plain })
     }
 
-    /// A frame's content. The one read last is still there: small files share frames.
+    /// A frame's content, fetched once more if it is damaged. The one read last is still there: small files share frames.
     pub async fn read(&mut self, place: &FramePlace) -> Result<&[u8], FrameError> {
         if self.opened.as_ref() != Some(place) {
             self.opened = None;
-            let stored = self.stored(place).await?;
-            self.decompressor.decompress(&stored, FRAME_SIZE, &mut self.plain)?;
+            match self.open(place).await {
+                Err(FrameError::Damaged(damaged)) => {
+                    tracing::debug!("{damaged}: reading it once more");
+                    // Else the same bytes would be served again.
+                    self.stretch = None;
+                    self.open(place).await?;
+                }
+                opened => opened?,
+            }
             self.opened = Some(place.clone());
         }
         Ok(&self.plain)
+    }
+
+    async fn open(&mut self, place: &FramePlace) -> Result<(), FrameError> {
+        let stored = self.stored(place).await?;
+        Ok(self.decompressor.decompress(&stored, FRAME_SIZE, &mut self.plain)?)
     }
 
     async fn stored(&mut self, place: &FramePlace) -> Result<Bytes, FrameError> {

@@ -55,9 +55,9 @@ pub async fn clock(sql: &mut Connection) -> anyhow::Result<DateTime<Utc>> {
     text.parse().with_context(|| format!("the server's clock says \"{text}\""))
 }
 
-/// The one result of a question.
+/// The one result of a question. Errors: also that there is none within a minute.
 pub async fn ask(sql: &mut Connection, question: &str) -> anyhow::Result<ResultSet> {
-    let answer = sql.simple_query(question).await?.into_iter().next();
+    let answer = sql.question(question).await?.into_iter().next();
     answer.with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }
 

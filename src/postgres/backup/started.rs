@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +77,8 @@ pub async fn reserve(cluster: &Cluster) -> anyhow::Result<(BackupId, Started)> {
         let to_next_second = 1_000_u32.saturating_sub(started.started_at.timestamp_subsec_millis());
         tokio::time::sleep(Duration::from_millis(to_next_second.into())).await;
     }
-    bail!("no free name for a backup was found in {RESERVE_TRIES} seconds")
+    Err(anyhow!("no free name for a backup was found in {RESERVE_TRIES} seconds"))
+        .hint("see with `walden backup list` what has the names of these seconds; was the clock set back?")
 }
 
 async fn put(cluster: &Cluster, id: &BackupId, started: &Started) -> anyhow::Result<bool> {

@@ -15,14 +15,13 @@ use super::delete::NoSuchBackup;
 use super::manifest::{self, Entry, FRAME_SIZE, File, read_entries};
 use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
-use crate::codec::{Hasher, open_envelope};
+use crate::codec::{Hasher, Header, open_envelope};
 use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::trouble::Trouble;
-use crate::repo::ObjectError;
-use crate::storage::StorageError;
+use crate::repo::is_damage;
 
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -88,8 +87,8 @@ pub async fn verify(
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
     let damage = |trouble, why: String| Damage { object: key.to_string(), trouble, file: None, why };
-    let object = match cluster.repository.get_sealed(&key, manifest::KIND, manifest::LONGEST).await {
-        Ok(Some(object)) => object,
+    let manifest = match cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
+        Ok(Some(manifest)) => manifest,
         Ok(None) if objects(cluster, id).await?.is_empty() => {
             return NoSuchBackup::error(cluster, id);
         }
@@ -97,13 +96,13 @@ pub async fn verify(
             verified.add(damage(Trouble::Missing, "there is no such object: the backup is not finished".into()));
             return Ok(verified);
         }
-        Err(ObjectError::Storage(error)) => return Err(error.into()),
-        Err(damaged) => {
-            verified.add(damage(Trouble::Damaged, one_line(&damaged.into())));
+        Err(error) if error.is_damage() => {
+            verified.add(damage(Trouble::Damaged, one_line(&error.into())));
             return Ok(verified);
         }
+        Err(error) => return Err(error.into()),
     };
-    let (description, mut verified) = verify_content(cluster, id, object, workers, read).await?;
+    let (description, mut verified) = verify_content(cluster, id, manifest, workers, read).await?;
     if let Some(description) = description {
         let (files, damages) = verify_wal(cluster, &description).await?;
         verified.wal_files = files;
@@ -112,25 +111,18 @@ pub async fn verify(
     Ok(verified)
 }
 
-/// Verifies the content of the manifest `object`, and reads all files that it lists from the packs. The backup's
-/// description, where that can be read. Errors: the store did not answer.
+/// Reads all files that a manifest, whose content was verified, lists from the packs. The backup's description, where
+/// that can be read. Errors: the store did not answer.
 pub async fn verify_content(
     cluster: &Cluster,
     id: &BackupId,
-    object: Bytes,
+    (header, object): (Header, Bytes),
     workers: usize,
     read: &Arc<AtomicU64>,
 ) -> anyhow::Result<(Option<BackupDescription>, Verified)> {
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
     let damage = |why: String| Damage { object: key.to_string(), trouble: Trouble::Damaged, file: None, why };
-    let header = match cluster.repository.verify(&key, manifest::KIND, object.clone()).await {
-        Ok(header) => header,
-        Err(damaged) => {
-            verified.add(damage(one_line(&damaged.into())));
-            return Ok((None, verified));
-        }
-    };
     let description: BackupDescription = match header.about.read() {
         Ok(description) => description,
         Err(error) => {
@@ -161,8 +153,8 @@ pub async fn verify_wal(cluster: &Cluster, backup: &BackupDescription) -> anyhow
             Ok(false) => {
                 (Trouble::Missing, format!("backup {} needs this WAL file, and there is no such object", backup.id))
             }
-            Err(error) if crate::error::find::<StorageError>(&error).is_some() => return Err(error),
-            Err(error) => (Trouble::Damaged, one_line(&error)),
+            Err(error) if is_damage(&error) => (Trouble::Damaged, one_line(&error)),
+            Err(error) => return Err(error),
         };
         damages.push(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
     }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use super::{Event, Observer};
-use crate::error::{Hint, with_hint};
+use crate::error::with_hint;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
+use crate::repo::{is_damage, repair_or_wait, reread};
 
 /// First and longest pause between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,8 +35,12 @@ impl NeededWal {
 }
 
 /// Whether a WAL file is kept: its object's header must be whole and carry the file's name and the cluster's identity.
-/// False: it is absent. Errors: it is damaged or another's; or the store did not answer.
+/// False: it is absent. Errors: it is damaged or another's, also when it is read once more; or the store did not answer.
 pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
+    reread(is_damage, || is_proven_once(cluster, name)).await
+}
+
+async fn is_proven_once(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
     let key = cluster.layout.wal(name);
     let Some(header) = cluster.repository.header(&key, WAL_KIND).await? else { return Ok(false) };
     let found: WalDescription =
@@ -72,10 +77,8 @@ pub async fn wait_for_wal(
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     for name in needed.files(cluster.description.segment_size) {
-        while !is_proven(cluster, &name)
-            .await
-            .hint("look at that object: unless it is whole again the backup cannot be restored")?
-        {
+        let hint = "look at that object: unless it is whole again the backup cannot be restored";
+        while !is_proven(cluster, &name).await.map_err(|error| repair_or_wait(error, hint))? {
             let waited = begun.elapsed();
             if waited >= timeout {
                 return Err(WalMissing { missing: name, waited }.into());

@@ -128,9 +128,9 @@ fn lossy(found: &ResultSet, row: usize, column: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(found.bytes(row, column)?.map_or(&[][..], |bytes| bytes)).into_owned())
 }
 
-/// One question and its answer.
+/// One question and its answer. Errors: also that there is none within a minute.
 pub async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
-    let answers = sql.simple_query(&format!("{SETTINGS}; {question}")).await?;
+    let answers = sql.question(&format!("{SETTINGS}; {question}")).await?;
     answers.into_iter().nth(1).with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }
 

@@ -9,14 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Memory, decide};
 use super::read::read;
 use crate::codec::seal;
-use crate::error::find;
 use crate::postgres::catalog::load::quiet_marks;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
 use crate::postgres::layout::QuietMark;
 use crate::postgres::names::Resolve;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
-use crate::repo::ObjectError;
+use crate::repo::{is_damage, reread};
 use crate::storage::{Body, Key, PutMode};
 
 /// Kind of the objects.
@@ -76,11 +75,12 @@ pub async fn observe(
 async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<Memory>> {
     let marks = quiet_marks(cluster, timeline, archived).await?;
     let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
-    match load(cluster, &cluster.layout.quiet(last), last).await {
+    let key = cluster.layout.quiet(last);
+    match reread(is_damage, || load(cluster, &key, last)).await {
         Ok(about) => Ok(about.map(|about| about.memory())),
-        // Only what a store does not answer can be had later. `repo verify` tells of the rest.
-        Err(error) if matches!(find::<ObjectError>(&error), Some(ObjectError::Storage(_))) => Err(error),
-        Err(_) => Ok(None),
+        // Damage stays. `repo verify` tells of it.
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

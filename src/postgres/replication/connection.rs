@@ -1,10 +1,12 @@
 //! A session on a server, and the simple query protocol on it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
+use tokio::time::timeout;
 
 use super::conninfo::{ConnInfo, Host, TargetSession};
 use super::error::{ConnectError, Reason};
@@ -18,6 +20,9 @@ use crate::postgres::types::MajorVersion;
 const MAX_RESULT: usize = 256 << 20;
 /// Most warnings that are kept from one command; all are logged.
 const MAX_WARNINGS: usize = 1000;
+
+/// How long a question may take: a server that vanished says nothing, and its connection does not end for hours.
+const QUESTION: Duration = Duration::from_secs(60);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +115,9 @@ impl Connection {
         if wanted == TargetSession::Any {
             return Ok(());
         }
-        let read_only = self.show("transaction_read_only").await.map_err(|error| Reason::Broken(error.to_string()))?;
+        let shown = timeout(QUESTION, self.show("transaction_read_only")).await;
+        let shown = shown.map_err(|_| Reason::Broken("the server does not answer".into()))?;
+        let read_only = shown.map_err(|error| Reason::Broken(error.to_string()))?;
         let read_only = read_only == "on";
         // 13 does not tell whether it is a standby; there all transactions are read-only.
         let standby = self.parameter("in_hot_standby").map_or(read_only, |value| value == "on");
@@ -181,6 +188,24 @@ impl Connection {
         match failure {
             Some(error) => Err(self.query_error(error)),
             None => Ok(results),
+        }
+    }
+
+    /// Runs statements as [`Self::simple_query`] does, for a minute at most: for questions, whose answers take
+    /// milliseconds. After that the connection cannot be used any more.
+    pub async fn question(&mut self, sql: &str) -> Result<Vec<ResultSet>> {
+        self.question_within(QUESTION, sql).await
+    }
+
+    async fn question_within(&mut self, limit: Duration, sql: &str) -> Result<Vec<ResultSet>> {
+        match timeout(limit, self.simple_query(sql)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                self.state = State::Broken;
+                let seconds = limit.as_secs_f32();
+                Err(anyhow!("PostgreSQL at {} did not answer a question within {seconds} s", self.server))
+                    .hint("see whether the server, its host and the network between are well")
+            }
         }
     }
 
@@ -324,6 +349,17 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::hints;
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_within_a_question_is_given_up() {
+        let (mut connection, _silent) = Connection::with_peer(150_000);
+        let error = connection.question_within(Duration::from_millis(20), "SELECT 1").await.unwrap_err();
+        assert_eq!(error.to_string(), "PostgreSQL at socket pair did not answer a question within 0.02 s");
+        assert_eq!(hints(&error).len(), 1);
+        let error = connection.question("SELECT 1").await.unwrap_err();
+        assert!(error.to_string().contains("is broken"), "{error}");
+    }
 
     #[test]
     fn versions_are_numbered_as_postgresql_does() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::codec::{Damaged, FrameDecompressor, frame_length, open_envelope};
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, read_entries};
 use crate::postgres::layout::PackName;
+use crate::postgres::trouble::Why;
 
 /// The packs that a manifest names, and how many bytes each must have at least. Blocks.
 pub fn needed(object: &[u8]) -> anyhow::Result<BTreeMap<PackName, u64>> {
@@ -29,13 +30,13 @@ pub fn needed(object: &[u8]) -> anyhow::Result<BTreeMap<PackName, u64>> {
 
 /// Opens all frames of a whole pack; the bytes of their content. A pack is frames one behind the other and nothing
 /// else, and each frame carries a checksum.
-pub async fn check(pack: Bytes) -> Result<u64, Damaged> {
+pub async fn check(pack: Bytes) -> Result<u64, Why> {
     let checking = tokio::task::spawn_blocking(move || check_frames(&pack));
-    checking.await.unwrap_or_else(|panicked| Err(Damaged(panicked.to_string())))
+    checking.await.unwrap_or_else(|panicked| Err(Why::unread(&panicked.into())))
 }
 
-fn check_frames(pack: &[u8]) -> Result<u64, Damaged> {
-    let mut decompressor = FrameDecompressor::new().map_err(|error| Damaged(error.to_string()))?;
+fn check_frames(pack: &[u8]) -> Result<u64, Why> {
+    let mut decompressor = FrameDecompressor::new().map_err(|error| Why::unread(&error.into()))?;
     let mut plain = Vec::with_capacity(FRAME_SIZE);
     let (mut at, mut bytes) = (0, 0);
     while at < pack.len() {

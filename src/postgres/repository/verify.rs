@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::sample::{Lowest, Watermark};
 use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, packs};
 use crate::budget::Budget;
-use crate::codec::Damaged;
 use crate::error::{find, one_line};
 use crate::postgres::archive::verify::{Reading, verify_watched};
 use crate::postgres::backup::verify::{Damage, verify, verify_wal};
@@ -24,7 +23,7 @@ use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::postgres::{names, quiet};
-use crate::repo::ObjectError;
+use crate::repo::{ObjectError, is_damage, reread};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
 /// What is read, and the bounds.
@@ -182,10 +181,10 @@ impl Verification {
             }
             self.state().mark.begin(key.clone());
             let read = match kind {
-                Some(ObjectKind::Quiet(mark)) => quiet::check(&self.cluster, &key, &mark).await,
-                _ => names::load(&self.cluster, &key).await.map(drop),
+                Some(ObjectKind::Quiet(mark)) => reread(is_damage, || quiet::check(&self.cluster, &key, &mark)).await,
+                _ => reread(is_damage, || names::load(&self.cluster, &key)).await.map(drop),
             };
-            let unread = read.as_ref().is_err_and(|error| find::<StorageError>(error).is_some());
+            let unread = read.as_ref().is_err_and(|error| !is_damage(error));
             match read {
                 Ok(()) => (),
                 Err(error) if unread => self.note(key.as_str(), Why::unread(&error))?,
@@ -265,7 +264,7 @@ impl Verification {
             // Damage is told when the backup's turn comes, and none of its packs is read then.
             match self.manifest(&self.cluster.layout.manifest(&backup.id)).await {
                 Ok(read) => needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys())),
-                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+                Err(error) if !is_damage(&error) => return Err(error),
                 Err(_) => (),
             }
         }
@@ -343,6 +342,7 @@ impl Verification {
             Some(unanswered) => self.note(&unanswered.key.clone(), Why::unread(&error)),
             // Deleted meanwhile.
             None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
+            None if !is_damage(&error) => self.note(key.as_str(), Why::unread(&error)),
             None => self.note(key.as_str(), Why::damaged(one_line(&error))),
         }
     }
@@ -399,41 +399,33 @@ impl Verification {
     /// A manifest's description, and the packs that it names. `None`: it was deleted meanwhile.
     async fn manifest(&self, key: &Key) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
         let repository = &self.cluster.repository;
-        let Some(object) = repository.get_sealed(key, manifest::KIND, manifest::LONGEST).await.map_err(cause)? else {
-            return Ok(None);
-        };
-        let header = repository.verify(key, manifest::KIND, object.clone()).await.map_err(cause)?;
+        let read = repository.get_verified(key, manifest::KIND, manifest::LONGEST).await;
+        let Some((header, object)) = read.map_err(cause)? else { return Ok(None) };
         let description = header.about.read().context("its description cannot be read")?;
         let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
         Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
     }
 
-    /// Counts a pack of a sample once, whole or not.
-    fn sampled(&self, key: &Key, checked: Result<u64, Damaged>) -> Result<u64, Damaged> {
+    async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
+        let _share = self.budget.share(size).await;
+        match reread(Why::is_damage, || self.check_pack(key)).await {
+            Ok(bytes) => {
+                self.progress.done.fetch_add(size, Ordering::Relaxed);
+                let mut state = self.state();
+                (state.found.packs, state.found.plain_bytes) = (state.found.packs + 1, state.found.plain_bytes + bytes);
+                Ok(true)
+            }
+            Err(why) => self.note(key.as_str(), why).map(|()| false),
+        }
+    }
+
+    /// Reads a pack of a sample; the bytes of its content. One that was read counts once, whole or not.
+    async fn check_pack(&self, key: &Key) -> Result<u64, Why> {
+        let object = self.cluster.repository.get_whole(key, manifest::LONGEST_PACK).await?;
+        let checked = packs::check(object.ok_or_else(|| Why::missing("it vanished while it was verified"))?).await;
         let mut state = self.state();
         state.found.sampled += u64::from(state.packs.insert(key.clone()));
         checked
-    }
-
-    async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
-        let _share = self.budget.share(size).await;
-        let why = match self.cluster.repository.get_whole(key, manifest::LONGEST_PACK).await {
-            Ok(Some(object)) => match self.sampled(key, packs::check(object).await) {
-                Ok(bytes) => {
-                    self.progress.done.fetch_add(size, Ordering::Relaxed);
-                    let mut state = self.state();
-                    (state.found.packs, state.found.plain_bytes) =
-                        (state.found.packs + 1, state.found.plain_bytes + bytes);
-                    return Ok(true);
-                }
-                Err(damaged) => Why::damaged(damaged.0),
-            },
-            Ok(None) => Why::missing("it vanished while it was verified"),
-            Err(ObjectError::Damaged { source, .. }) => Why::damaged(source.0),
-            Err(ObjectError::Storage(error)) => Why::unread(&error.into()),
-        };
-        self.note(key.as_str(), why)?;
-        Ok(false)
     }
 }
 
@@ -441,7 +433,7 @@ impl Verification {
 fn cause(error: ObjectError) -> anyhow::Error {
     match error {
         ObjectError::Damaged { source, .. } => source.into(),
-        ObjectError::Storage(error) => error.into(),
+        other => other.into(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::postgres::repository::testing::{SECOND, damage, example};
 use crate::postgres::types::Lsn;
 use crate::repo::Repository;
-use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{MemoryStorage, PutMode, Storage, list_all};
 
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
@@ -181,4 +181,22 @@ async fn nothing_archived_is_sound() {
     let storage = Arc::new(MemoryStorage::default());
     let cluster = crate::postgres::archive::testing::cluster_in(storage).await;
     assert!(verified(&cluster, options()).await.sound);
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_its_way_is_read_once_more() {
+    let (_, storage) = example().await;
+    for extent in samples() {
+        for at in 0.. {
+            let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
+            let repository = Repository::open(garbling.clone()).await.unwrap();
+            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+            let report = verified(&cluster, Options { extent, ..options() }).await;
+            assert!(report.sound, "get {at}: {report:?}");
+            if !garbling.garbled() {
+                assert!(at > 15, "{at} reads");
+                break;
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{BufReader, ErrorKind};
+use std::io::{BufReader, ErrorKind, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +16,18 @@ use tokio::runtime::Handle;
 use super::queue::{Queue, Unit};
 use super::reads::{FramePlace, FrameSource, frames};
 use crate::codec::{Hasher, Sha256Digest};
-use crate::error::Hint;
+use crate::error::{Hint, find};
 use crate::fsync;
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, read_entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
+use crate::repo::{ObjectError, reread};
+use crate::storage::Key;
 
 /// The file that makes a folder startable.
 pub const PG_CONTROL: &str = "global/pg_control";
+/// The manifest, while it has a name.
+const MANIFEST: &str = ".walden-manifest";
 /// Small files that one worker takes at once, by number and bytes.
 const MAX_UNIT_FILES: usize = 2048;
 const MAX_UNIT_BYTES: u64 = 8 << 20;
@@ -100,9 +104,7 @@ pub async fn restore_files(
     progress: Arc<Progress>,
 ) -> anyhow::Result<Written> {
     let key = cluster.layout.manifest(&backup.id);
-    let opened = cluster.repository.open_stream(&key, manifest::KIND).await?;
-    let (_, stream) =
-        opened.ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))?;
+    let manifest = reread(is_damaged, || verified_manifest(cluster, &key, &destination.data_directory)).await?;
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         destination,
@@ -117,7 +119,7 @@ pub async fn restore_files(
         threads.spawn_blocking(move || shared.work(&mut source));
     }
     let feeder = shared.clone();
-    threads.spawn_blocking(move || feeder.feed(BufReader::with_capacity(FRAME_SIZE, stream)));
+    threads.spawn_blocking(move || feeder.feed(BufReader::with_capacity(FRAME_SIZE, manifest)));
     let mut first_error = None;
     while let Some(ended) = threads.join_next().await {
         if let Err(error) = ended.context("a restoring thread failed").and_then(|result| result) {
@@ -134,6 +136,33 @@ pub async fn restore_files(
         files: shared.progress.files.load(Ordering::Relaxed),
         bytes: shared.progress.bytes.load(Ordering::Relaxed),
     })
+}
+
+/// The content of a manifest, all of it verified before anything is made of it, in a file without a name in `folder`:
+/// memory does not grow with it.
+async fn verified_manifest(cluster: &Cluster, key: &Key, folder: &Path) -> anyhow::Result<fs::File> {
+    let opened = cluster.repository.open_stream(key, manifest::KIND).await?;
+    let (_, mut stream) =
+        opened.ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))?;
+    let path = folder.join(MANIFEST);
+    let write = move || {
+        let open = || {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            fs::remove_file(&path)?;
+            Ok::<_, std::io::Error>(file)
+        };
+        let mut file = open().with_context(|| cannot_write(&path)).hint(DISK)?;
+        std::io::copy(&mut stream, &mut file)
+            .with_context(|| format!("cannot copy the backup's manifest to \"{}\"", path.display()))?;
+        file.rewind().with_context(|| cannot_write(&path))?;
+        Ok(file)
+    };
+    tokio::task::spawn_blocking(write).await.context("the thread that reads the manifest failed")?
+}
+
+fn is_damaged(error: &anyhow::Error) -> bool {
+    let in_stream = find::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData);
+    in_stream || find::<ObjectError>(error).is_some_and(ObjectError::is_damage)
 }
 
 struct Shared {

@@ -103,11 +103,18 @@ impl FrameSource {
         while let Some((read, fetch)) = ahead.take() {
             ahead = reads.next().map(|read| self.start(read));
             let key = self.layout.pack(&read.pack);
-            let bytes = self.runtime.block_on(fetch).map_err(anyhow::Error::new).and_then(|got| Ok(got?))?;
-            let bytes = self.whole(&key, &read, bytes)?;
-            for frame in read.frames {
-                let stored = &bytes[frame];
-                let opened = self.decompressor.decompress(stored, FRAME_SIZE, &mut self.plain);
+            let mut bytes = self.fetched(&key, fetch)?;
+            let mut is_second = false;
+            for frame in &read.frames {
+                let mut opened = self.open(&read, &bytes, frame);
+                if let Err(damaged) = &opened
+                    && !is_second
+                {
+                    tracing::debug!("object \"{key}\": {damaged}: reading it once more");
+                    let (_, fetch) = self.start(read.clone());
+                    (bytes, is_second) = (self.fetched(&key, fetch)?, true);
+                    opened = self.open(&read, &bytes, frame);
+                }
                 opened.map_err(|damaged| self.repository.damaged(&key, damaged)).hint(DAMAGED)?;
                 take(number, &self.plain)?;
                 number += 1;
@@ -123,18 +130,21 @@ impl FrameSource {
         (read, fetch)
     }
 
-    fn whole(&self, key: &Key, read: &RangedRead, bytes: Option<Bytes>) -> anyhow::Result<Bytes> {
-        let wanted = read.range.end - read.range.start;
-        let bytes = bytes
+    fn fetched(&self, key: &Key, fetch: Fetch) -> anyhow::Result<Bytes> {
+        self.runtime
+            .block_on(fetch)??
             .ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", self.repository.describe()))
             .hint(DAMAGED)
-            .context("the backup is not whole")?;
-        if (bytes.len() as u64) < wanted {
+            .context("the backup is not whole")
+    }
+
+    /// Opens a frame of what a read gave.
+    fn open(&mut self, read: &RangedRead, bytes: &[u8], frame: &Range<usize>) -> Result<(), Damaged> {
+        let Some(stored) = bytes.get(frame.clone()) else {
             let end = read.range.start + bytes.len() as u64;
-            let why = Damaged(format!("it ends after {end} bytes, {} are needed", read.range.end));
-            return Err(self.repository.damaged(key, why)).hint(DAMAGED);
-        }
-        Ok(bytes)
+            return Err(Damaged(format!("it ends after {end} bytes, {} are needed", read.range.end)));
+        };
+        self.decompressor.decompress(stored, FRAME_SIZE, &mut self.plain)
     }
 }
 

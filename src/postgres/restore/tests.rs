@@ -20,7 +20,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
 use crate::postgres::types::{SegmentName, TablespaceMap, TimelineId};
 use crate::repo::Repository;
-use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{MemoryStorage, PutMode, Storage};
 
 /// A repository with one backup: small files that share a frame, an empty one, a large one, and one in a tablespace.
@@ -311,6 +311,36 @@ async fn a_damaged_cut_or_missing_pack_is_named_and_leaves_nothing_that_starts()
         let again = format!("{:#}", stored.restore().await.unwrap_err());
         assert!(again.contains("interrupted"), "{again}");
     }
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_its_way_is_read_once_more() {
+    for at in 0.. {
+        let stored = stored().await;
+        let garbling = Arc::new(GarblingStorage::new(stored.storage.clone(), at));
+        let repository = Repository::open(garbling.clone()).await.unwrap();
+        let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let done = Stored { cluster, ..stored };
+        done.restore().await.unwrap_or_else(|error| panic!("get {at}: {error:#}"));
+        assert!(done.read("base/1/large") == large(), "get {at}");
+        if !garbling.garbled() {
+            assert!(at > 5, "two to open, two for the manifest, two or more for the pack");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_manifest_is_told_before_anything_is_made_of_it() {
+    let stored = stored().await;
+    let key = stored.cluster.layout.manifest(&stored.plan.backup.id);
+    let mut manifest = crate::storage::get_all(&*stored.storage, &key, u64::MAX).await.unwrap().unwrap().to_vec();
+    let last = manifest.len() - 1;
+    manifest[last] ^= 1;
+    let _ = stored.storage.put(&key, manifest.into(), PutMode::Overwrite).await.unwrap();
+    let error = format!("{:#}", stored.restore().await.unwrap_err());
+    assert!(error.contains("manifest.zst") && error.contains("damaged"), "{error}");
+    assert!(!stored.data().join("PG_VERSION").exists() && !stored.data().join("base").exists());
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ impl Owner {
         let (Some(pg_wal), Some(turn)) = (path.parent(), turn) else { return };
         // A file that nobody waits for is not tried again.
         if ready::is_waiting(pg_wal, &turn)
-            && let Some(folder) = self.folders.get_mut(pg_wal)
+            && let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| self.look_ahead > 0)
         {
             folder.waiting.again(turn, until);
         }
@@ -75,9 +75,6 @@ impl Owner {
     pub(super) fn reach(&mut self, path: &Path) {
         let name = path.file_name().and_then(|name| name.to_str());
         let (Some(pg_wal), Some(turn)) = (path.parent(), name.and_then(Turn::of)) else { return };
-        if self.look_ahead == 0 {
-            return;
-        }
         self.remembered.reached(pg_wal, &turn);
         let folder = self.folder(pg_wal);
         folder.used = Instant::now();
@@ -107,7 +104,9 @@ impl Owner {
     }
 
     fn scan(&mut self, pg_wal: PathBuf) {
-        let Some(folder) = self.folders.get_mut(&pg_wal).filter(|folder| !folder.scanning) else { return };
+        // Without storing ahead folders are known for the backlog that is told.
+        let idle = |folder: &&mut Folder| self.look_ahead > 0 && !folder.scanning;
+        let Some(folder) = self.folders.get_mut(&pg_wal).filter(idle) else { return };
         folder.scanning = true;
         folder.waiting.more = false;
         self.jobs.spawn(async move {

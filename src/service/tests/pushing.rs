@@ -176,3 +176,20 @@ async fn bytes_damaged_on_their_way_are_read_once_more_and_an_object_that_is_dam
     assert!(reply.contains("damaged") && reply.contains("HINT: "), "{reply}");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_known_also_when_nothing_is_stored_ahead() {
+    let service = Running::start_with(|options| options.look_ahead = 0).await;
+    let status = async || match ask(&service.socket, Request::Status).await {
+        Reply::Status(json) => serde_json::from_slice::<crate::service::status::Status>(&json).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(status().await.archiving.backlogs, [], "nobody asked yet");
+    let first = service.wal.segment(&number(1), 1);
+    service.wal.segment(&number(2), 1);
+    assert_eq!(service.push(&first).await, Reply::Done);
+    let backlogs = status().await.archiving.backlogs;
+    assert_eq!((backlogs.len(), backlogs[0].files, backlogs[0].stored), (1, 2, 1));
+    assert!(!service.is_stored(&number(2)).await);
+    service.stop().await;
+}

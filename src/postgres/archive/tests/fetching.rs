@@ -1,14 +1,22 @@
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::pushing::damage;
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Fetched, Gap, HistoryLost};
+use crate::postgres::archive::{Fetched, Gap, HistoryLost, Untold};
 use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
-use crate::storage::{LocalStorage, MemoryStorage, Storage};
+use crate::storage::{
+    Body, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+};
 
 fn number(number: u32) -> String {
     format!("0000000100000000{number:08X}")
@@ -199,6 +207,8 @@ async fn a_damaged_history_file_leaves_the_end_unknown() {
     damage(&*storage, &key, |object| object.truncate(object.len() / 2)).await;
     let error = fetch(&cluster, &number(2), &wal.folder().join("x")).await.unwrap_err();
     assert!(one_line(&error).contains(key.as_str()), "{error:#}");
+    assert!(find::<Untold>(&error).is_some_and(|untold| untold.timeline.0 == 2), "{error:#}");
+    assert!(hints(&error)[0].contains("repair the repository"), "{error:#}");
 }
 
 #[tokio::test]
@@ -288,4 +298,77 @@ async fn a_huge_stranger_in_a_segments_place_is_damage_and_is_not_read() {
     let error = pusher(&cluster).push(&wal.segment(&number(1), 1)).await.unwrap_err();
     assert!(one_line(&error).contains("it has more than"), "{error:#}");
     assert!(!to.exists());
+}
+
+/// A disk that is unmounted once `calls` are over: the folder below it is empty.
+#[derive(Debug)]
+struct Unmounted {
+    disk: Arc<dyn Storage>,
+    below: MemoryStorage,
+    calls: AtomicU64,
+}
+
+impl Unmounted {
+    fn new(disk: Arc<dyn Storage>) -> Self {
+        Self { disk, below: MemoryStorage::default(), calls: AtomicU64::new(u64::MAX) }
+    }
+
+    fn now(&self) -> &dyn Storage {
+        let is_mounted =
+            self.calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if is_mounted { &*self.disk } else { &self.below }
+    }
+}
+
+#[async_trait]
+impl Storage for Unmounted {
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        self.now().put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.now().get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.now().head(key).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        self.now().list(folder, after).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.now().delete(key).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.now().sweep(age).await
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_unmounted_at_any_call_is_no_end() {
+    let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
+    let to = wal.folder().join("x");
+    let unmounted = Arc::new(Unmounted::new(storage.clone()));
+    let cluster = archive(unmounted.clone(), &wal, &[1, 2, 3]).await;
+    back_up(&*storage, &cluster).await;
+    storage.delete(&cluster.layout.wal(&number(2).parse().unwrap())).await.unwrap();
+    for calls in 0.. {
+        let fetcher = fetcher(&cluster);
+        unmounted.calls.store(u64::MAX, Ordering::SeqCst);
+        let _ = fetcher.fetch(&number(4).parse().unwrap(), &to, None).await;
+        unmounted.calls.store(calls, Ordering::SeqCst);
+        let error = fetcher.fetch(&number(2).parse().unwrap(), &to, None).await.unwrap_err();
+        if unmounted.calls.load(Ordering::SeqCst) > 0 {
+            assert!(find::<Gap>(&error).is_some(), "{error:#}");
+            assert!(calls > 5, "the proof takes several calls");
+            return;
+        }
+    }
 }

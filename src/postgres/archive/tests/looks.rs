@@ -19,6 +19,7 @@ use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Timestamp, rmgr};
 use crate::repo::Repository;
 use crate::storage::MemoryStorage;
+use crate::storage::faulty::GarblingStorage;
 
 /// A segment of eight parts.
 const LARGE: usize = 4 << 20;
@@ -208,4 +209,23 @@ async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
         damage(&*storage, &key, flip).await;
     }
     assert!(right > failed && failed > frames.len(), "{right} right, {failed} failed");
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_its_way_is_read_once_more() {
+    let (whole, storage, _, _, questions) = with_ends().await;
+    for question in &questions {
+        let expected = look(&whole, question).await.unwrap();
+        for at in 0.. {
+            let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
+            let repository = Repository::open(garbling.clone()).await.unwrap();
+            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+            assert_eq!(look(&cluster, question).await.unwrap(), expected, "get {at}: {question:?}");
+            assert_eq!(look_through(&cluster, question).await.unwrap(), expected, "get {at}: {question:?}");
+            if !garbling.garbled() {
+                assert!(at > 4, "{at} reads");
+                break;
+            }
+        }
+    }
 }

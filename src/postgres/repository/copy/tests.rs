@@ -6,7 +6,7 @@ use super::*;
 use crate::postgres::archive::testing::segment;
 use crate::postgres::backup::verify::verify;
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
-use crate::storage::faulty::{CrashPoint, FaultyStorage};
+use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{Key, MemoryStorage, PutMode};
 
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
@@ -221,4 +221,31 @@ async fn the_same_repository_and_another_cluster_of_that_name_are_refused() {
     let error = copied(&source, to.clone(), &options()).await.unwrap_err();
     assert!(find::<OtherCluster>(&error).is_some(), "{error:#}");
     assert_eq!(content(&*to).await.len(), 1, "nothing but the other's cluster.json");
+}
+
+/// From the source, and what is read back of the destination; then when all of it is compared.
+#[tokio::test]
+async fn what_is_damaged_on_its_way_is_read_once_more() {
+    let (source, storage) = example().await;
+    let expected = content(&*storage).await;
+    for at in 0.. {
+        let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
+        let repository = Repository::open(garbling.clone()).await.unwrap();
+        let from = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let to = Arc::new(MemoryStorage::default());
+        for round in ["copying", "comparing"] {
+            let done = copied(&from, to.clone(), &options()).await.unwrap();
+            assert!(done.complete, "get {at} of the source, {round}: {done:?}");
+        }
+        assert!(content(&*to).await == expected, "get {at} of the source");
+        let garbling_to = Arc::new(GarblingStorage::new(Arc::new(MemoryStorage::default()), at));
+        for round in ["copying", "comparing"] {
+            let done = copied(&source, garbling_to.clone(), &options()).await.unwrap();
+            assert!(done.complete, "get {at} of the destination, {round}: {done:?}");
+        }
+        if !garbling.garbled() && !garbling_to.garbled() {
+            assert!(at > 15, "{at} reads");
+            return;
+        }
+    }
 }

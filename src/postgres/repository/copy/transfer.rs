@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::proof::{Snapshot, needed};
 use super::{Options, Progress};
 use crate::budget::Budget;
-use crate::codec::object_bound;
-use crate::error::{Hint, find, one_line, with_hint};
+use crate::codec::{Header, object_bound};
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
 use crate::postgres::backup::manifest;
 use crate::postgres::backup::verify::verify_content;
@@ -21,13 +21,16 @@ use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
-use crate::postgres::trouble::Trouble;
+use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
-use crate::repo::ObjectError;
-use crate::storage::{Key, PutMode, PutOutcome, StorageError};
+use crate::repo::{ObjectError, is_damage, reread};
+use crate::storage::{Key, PutMode, PutOutcome};
 
 /// What to do when a repository did not answer.
 const AGAIN: &str = "run the same again once the repository answers: what was copied is not copied again";
+
+/// Why an object that was listed is missing.
+const VANISHED: &str = "it vanished during the copy";
 
 /// Which repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -188,17 +191,28 @@ impl Copier {
         Ok(false)
     }
 
-    /// An object of the source that has at most `most` bytes, whole; `None` after noting that there is none.
-    async fn read(&self, key: &Key, most: u64) -> anyhow::Result<Option<Bytes>> {
-        match self.source.repository.get_whole(key, most).await {
-            Ok(Some(object)) => return Ok(Some(object)),
-            Ok(None) => self.failed(Side::Source, key, Trouble::Missing, "it vanished during the copy".into())?,
-            Err(error @ ObjectError::Damaged { .. }) => {
-                self.failed(Side::Source, key, Trouble::Damaged, cause(error))?
-            }
-            Err(error) => self.failed(Side::Source, key, Trouble::Unread, cause(error))?,
+    /// What was read of an object of the source; `None` after noting that it is not there, or why it is of no use.
+    fn given<T>(&self, key: &Key, read: Result<Option<T>, Why>) -> anyhow::Result<Option<T>> {
+        match read {
+            Ok(Some(given)) => Ok(Some(given)),
+            Ok(None) => self.failed(Side::Source, key, Trouble::Missing, VANISHED.into()).map(|_| None),
+            Err(Why { trouble, why }) => self.failed(Side::Source, key, trouble, why).map(|_| None),
+        }
+    }
+
+    /// An object of the source that has at most `most` bytes and passes `check`, read once more if it does not.
+    async fn read<F: Future<Output = Result<u64, Why>>>(
+        &self,
+        key: &Key,
+        most: u64,
+        check: impl Fn(Bytes) -> F,
+    ) -> anyhow::Result<Option<Bytes>> {
+        let read = async || {
+            let Some(object) = self.source.repository.get_whole(key, most).await? else { return Ok(None) };
+            check(object.clone()).await?;
+            Ok(Some(object))
         };
-        Ok(None)
+        self.given(key, reread(Why::is_damage, read).await)
     }
 
     /// Copies a WAL file, of which only the name is known.
@@ -208,7 +222,7 @@ impl Copier {
         let ours = self.source.repository.storage().head(&key).await.hint(AGAIN)?;
         match ours {
             Some(ours) => self.wal(name, ours.size, there).await,
-            None => self.failed(Side::Source, &key, Trouble::Missing, "it vanished during the copy".into()),
+            None => self.failed(Side::Source, &key, Trouble::Missing, VANISHED.into()),
         }
     }
 
@@ -220,16 +234,14 @@ impl Copier {
         }
         let _share = self.budget.share(size).await;
         let most = object_bound(name.longest(self.source.description.segment_size));
-        let Some(object) = self.read(&key, most).await? else { return Ok(false) };
-        if let Err(why) = check_object(&self.source, name, object.clone()).await {
-            return self.failed(Side::Source, &key, Trouble::Damaged, why);
-        }
+        let check = |object| check_object(&self.source, name, object);
+        let Some(object) = self.read(&key, most, check).await? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(&key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Wal, size, Came::Copied)),
             PutOutcome::AlreadyExists => match self.destination.repository.storage().head(&key).await.hint(AGAIN)? {
                 Some(there) => self.compare(&key, size, there.size).await,
-                None => self.failed(Side::Destination, &key, Trouble::Missing, "it vanished during the copy".into()),
+                None => self.failed(Side::Destination, &key, Trouble::Missing, VANISHED.into()),
             },
         }
     }
@@ -240,16 +252,10 @@ impl Copier {
 
     /// Compares a WAL file in both repositories by the headers.
     async fn compare(&self, key: &Key, size: u64, there: u64) -> anyhow::Result<bool> {
-        let vanished = || "it vanished during the copy".to_string();
-        let ours = match self.source.repository.header_of(key, size, WAL_KIND).await {
-            Ok(Some(header)) => header,
-            Ok(None) => return self.failed(Side::Source, key, Trouble::Missing, vanished()),
-            Err(ObjectError::Damaged { source, .. }) => {
-                return self.failed(Side::Source, key, Trouble::Damaged, source.to_string());
-            }
-            Err(error) => return self.failed(Side::Source, key, Trouble::Unread, one_line(&error.into())),
-        };
-        match self.destination.repository.header_of(key, there, WAL_KIND).await {
+        let ours = reread(ObjectError::is_damage, || self.source.repository.header_of(key, size, WAL_KIND)).await;
+        let Some(ours) = self.given(key, ours.map_err(Why::from))? else { return Ok(false) };
+        let theirs = || self.destination.repository.header_of(key, there, WAL_KIND);
+        match reread(ObjectError::is_damage, theirs).await {
             Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
             Ok(Some(theirs)) => {
                 let why = format!(
@@ -258,10 +264,8 @@ impl Copier {
                 );
                 self.failed(Side::Destination, key, Trouble::Conflict, why)
             }
-            Ok(None) => self.failed(Side::Destination, key, Trouble::Missing, vanished()),
-            Err(ObjectError::Damaged { source, .. }) => {
-                self.failed(Side::Destination, key, Trouble::Damaged, source.to_string())
-            }
+            Ok(None) => self.failed(Side::Destination, key, Trouble::Missing, VANISHED.into()),
+            Err(ObjectError::Damaged { source, .. }) => self.failed(Side::Destination, key, Trouble::Damaged, source.0),
             Err(error) => Err(error).hint(AGAIN),
         }
     }
@@ -271,10 +275,8 @@ impl Copier {
         if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
             return Ok(self.count(group, 0, Came::NotRead));
         }
-        let Some(object) = self.read(&key, object_bound(most)).await? else { return Ok(false) };
-        if let Err(error) = self.source.repository.verify(&key, kind, object.clone()).await {
-            return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error.into()));
-        }
+        let read = self.source.repository.get_verified(&key, kind, most).await;
+        let Some((_, object)) = self.given(&key, read.map_err(Why::from))? else { return Ok(false) };
         let size = object.len() as u64;
         let came = match self.put(&key, object).await? {
             PutOutcome::Stored => Came::Copied,
@@ -292,25 +294,23 @@ impl Copier {
         let (key, kind) = (self.source.layout.manifest(&backup.id), manifest::KIND);
         self.phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
-        let Some(object) = self.read(&key, object_bound(manifest::LONGEST)).await? else { return Ok(()) };
-        let plain = match self.source.repository.verify(&key, kind, object.clone()).await {
-            Ok(header) => header.plain,
-            Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, cause(error)).map(drop),
-        };
+        let read = self.source.repository.get_verified(&key, kind, manifest::LONGEST).await;
+        let Some((header, object)) = self.given(&key, read.map_err(Why::from))? else { return Ok(()) };
         let scanned = object.clone();
         let scan = tokio::task::spawn_blocking(move || packs::needed(&scanned));
         let packs = match scan.await.context("the thread that reads a manifest failed")? {
             Ok(packs) => packs,
             Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error)).map(drop),
         };
-        let present = match self.destination.repository.header(&key, kind).await {
-            Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != plain) => {
+        let theirs = || self.destination.repository.header(&key, kind);
+        let present = match reread(ObjectError::is_damage, theirs).await {
+            Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != header.plain) => {
                 let why = "the destination has another backup of that name".to_string();
                 return self.failed(Side::Destination, &key, Trouble::Conflict, why).map(drop);
             }
             Ok(theirs) => theirs.is_some(),
-            Err(error @ ObjectError::Damaged { .. }) => {
-                return self.failed(Side::Destination, &key, Trouble::Damaged, cause(error)).map(drop);
+            Err(ObjectError::Damaged { source, .. }) => {
+                return self.failed(Side::Destination, &key, Trouble::Damaged, source.0).map(drop);
             }
             Err(error) => return Err(error).hint(AGAIN),
         };
@@ -319,7 +319,10 @@ impl Copier {
         let whole = self.packs(&backup.id, packs, there).await?;
         if present {
             self.count(Group::Backups, 0, Came::NotRead);
-        } else if whole && self.has_wal(before, backup).await? && self.reads_back(&backup.id, &object).await? {
+        } else if whole
+            && self.has_wal(before, backup).await?
+            && self.reads_back(&backup.id, (header, object.clone())).await?
+        {
             let size = object.len() as u64;
             match self.put(&key, object).await? {
                 PutOutcome::Stored => drop(self.count(Group::Backups, size, Came::Copied)),
@@ -372,10 +375,7 @@ impl Copier {
 
     async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        let Some(object) = self.read(key, manifest::LONGEST_PACK).await? else { return Ok(false) };
-        if let Err(damaged) = packs::check(object.clone()).await {
-            return self.failed(Side::Source, key, Trouble::Damaged, damaged.0);
-        }
+        let Some(object) = self.read(key, manifest::LONGEST_PACK, packs::check).await? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Packs, size, Came::Copied)),
@@ -391,7 +391,7 @@ impl Copier {
                 Ok(true) => (),
                 Ok(false) if before.has(&name) => return Ok(false),
                 Ok(false) => (),
-                Err(error) if find::<StorageError>(&error).is_some() => return Err(error).hint(AGAIN),
+                Err(error) if !is_damage(&error) => return Err(error).hint(AGAIN),
                 Err(error) => {
                     let key = self.destination.layout.wal(&name);
                     return self.failed(Side::Destination, &key, Trouble::Damaged, one_line(&error));
@@ -401,24 +401,16 @@ impl Copier {
         Ok(true)
     }
 
-    /// Reads all files of a backup from the destination; whether all have the digests of the manifest `object`.
-    async fn reads_back(&self, id: &BackupId, object: &Bytes) -> anyhow::Result<bool> {
+    /// Reads all files of a backup from the destination; whether all have the digests of the `manifest`.
+    async fn reads_back(&self, id: &BackupId, manifest: (Header, Bytes)) -> anyhow::Result<bool> {
         self.phase(format!("reading backup {id} back"));
         let (_, verified) =
-            verify_content(&self.destination, id, object.clone(), self.workers, &Arc::default()).await.hint(AGAIN)?;
+            verify_content(&self.destination, id, manifest, self.workers, &Arc::default()).await.hint(AGAIN)?;
         for damage in &verified.damages {
             let key = Key::new(damage.object.clone()).unwrap_or_else(|_| self.destination.layout.manifest(id));
             self.failed(Side::Destination, &key, damage.trouble, damage.why.clone())?;
         }
         Ok(verified.is_sound())
-    }
-}
-
-/// Why an object is damaged, without its key, which is told beside it.
-fn cause(error: ObjectError) -> String {
-    match error {
-        ObjectError::Damaged { source, .. } => source.to_string(),
-        other => one_line(&other.into()),
     }
 }
 
