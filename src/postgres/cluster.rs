@@ -3,11 +3,11 @@
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
-use crate::error::{Hint, with_hint};
+use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
-use crate::repo::{Repository, is_damage, reread};
+use crate::repo::{MarkerError, Repository, is_damage, reread};
 use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, get_all};
 
 /// A registered cluster in a repository.
@@ -55,7 +55,7 @@ impl Cluster {
     /// Makes sure that what answers is still this cluster's repository: the empty folder below an unmounted disk has
     /// nothing either. Errors: it is not, or the store's.
     pub async fn confirm(&self) -> anyhow::Result<()> {
-        reread(is_damage, || self.confirm_once()).await
+        reread(|error| is_damage(error) && !is_absence(error), || self.confirm_once()).await
     }
 
     async fn confirm_once(&self) -> anyhow::Result<()> {
@@ -132,6 +132,11 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Whether there is no such repository or cluster.
+fn is_absence(error: &anyhow::Error) -> bool {
+    matches!(find(error), Some(MarkerError::NotARepository(_))) || find::<NotRegistered>(error).is_some()
 }
 
 /// The description of one server now, as [`Cluster::register`] takes it.

@@ -167,8 +167,9 @@ impl Fetcher {
 
     /// What it means that `name` is not in the repository; `None`: that it never was.
     async fn explain(&self, name: &WalFileName) -> anyhow::Result<Option<Lost>> {
+        // On both sides: a disk that was mounted or unmounted meanwhile had nothing to show.
+        miss::confirm(&self.cluster).await?;
         let facts = miss::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
-        // Last: a disk that was unmounted meanwhile had nothing to show.
         miss::confirm(&self.cluster).await?;
         let store = self.cluster.repository.describe();
         let lost = match *name {

@@ -95,10 +95,15 @@ async fn read_excerpt(parts: &Parts<'_>, excerpt: &Excerpt<'_>) -> anyhow::Resul
         Some(Before::Is(commit)) => commit,
         Some(Before::BeginsIn(part)) => {
             let mut probe = excerpt.probe_before(part, found);
-            // It may end in the next one.
-            for number in part..(part + 2).min(parts.frames.len()) {
+            for number in part.. {
+                if number == parts.frames.len() || number == part + MOST_PARTS {
+                    return Ok(None);
+                }
                 let Some(read) = parts.push(number, probe, excerpt.part).await? else { return Ok(None) };
                 probe = read;
+                if excerpt.is_beyond(&probe, part) {
+                    break;
+                }
             }
             // Else they were rollbacks.
             let Some(commit) = probe.so_far().and_then(|seen| seen.before) else { return Ok(None) };

@@ -35,25 +35,25 @@ pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.confirm().await.context("the file is missing, and what must be there beside it cannot be read")
 }
 
-/// Makes sure that WAL is missing for no other reason than that there is none. Errors: the store did not answer, or shows no
-/// WAL at all where it has backups.
-pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<()> {
+/// Makes sure that WAL is missing for no other reason than that there is none; whether there is any. Errors: the store did
+/// not answer, or shows no WAL at all where it has backups.
+pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<bool> {
     // Backups first: the WAL of one that was complete by then is there when it is looked for.
     let mut backups = BTreeMap::new();
     refresh_backups(cluster, &mut backups).await?;
-    if backups.is_empty() {
-        return Ok(());
-    }
     let (now, mut folders) = (SystemTime::now(), Vec::new());
     for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
         if kept(cluster, &entry, now).is_some() {
-            return Ok(());
+            return Ok(true);
         }
         if let ListEntry::Folder(folder) = entry {
             folders.push(folder);
         }
     }
-    if any_segment(cluster, &folders, now).await? { Ok(()) } else { Err(no_wal(cluster)) }
+    match any_segment(cluster, &folders, now).await? {
+        false if !backups.is_empty() => Err(no_wal(cluster)),
+        is_there => Ok(is_there),
+    }
 }
 
 /// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those
@@ -65,9 +65,9 @@ pub async fn gather(
     known: &mut BTreeMap<BackupId, BackupDescription>,
 ) -> anyhow::Result<Facts> {
     let now = SystemTime::now();
-    let had_backups = !known.is_empty();
-    refresh_backups(cluster, known).await?;
-    let mut facts = Facts { backups: known.values().flat_map(backed_up).collect(), ..Facts::default() };
+    let mut backups = known.clone();
+    refresh_backups(cluster, &mut backups).await?;
+    let mut facts = Facts { backups: backups.values().flat_map(backed_up).collect(), ..Facts::default() };
     let mut folders = Vec::new();
     for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
         match entry {
@@ -91,9 +91,10 @@ pub async fn gather(
         facts.kept.extend(later_in_group(cluster, *segment, now).await?);
     }
     let nothing = facts.kept.is_empty() && facts.histories.is_empty();
-    if nothing && (had_backups || !known.is_empty()) && !any_segment(cluster, &folders, now).await? {
+    if nothing && !(known.is_empty() && backups.is_empty()) && !any_segment(cluster, &folders, now).await? {
         return Err(no_wal(cluster));
     }
+    *known = backups;
     Ok(facts)
 }
 

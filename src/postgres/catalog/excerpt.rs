@@ -155,6 +155,11 @@ impl<'a> Excerpt<'a> {
         })
     }
 
+    /// Whether all records were read that begin in a part.
+    pub fn is_beyond(&self, probe: &Probe, part: usize) -> bool {
+        probe.behind().is_some_and(|behind| behind >= self.begin(part + 1))
+    }
+
     /// Finds the last commit before a record in the bytes of parts, from that one on.
     pub fn probe_before(&self, part: usize, found: Found) -> Probe {
         let question = Question { from: found.lsn, look: Look::Record, ..self.question.clone() };

@@ -137,6 +137,11 @@ impl Probe {
         !matches!(self.question.look, Look::InPlace { .. }) && self.seen.found.is_some() && self.seen.after.is_some()
     }
 
+    /// Where the record after the last whole one begins, or the page that it begins on.
+    pub(super) fn behind(&self) -> Option<Lsn> {
+        self.decoder.last().map(|(_, behind)| behind)
+    }
+
     /// What was seen until now; `None` if that was no valid WAL.
     pub fn so_far(&self) -> Option<Seen> {
         self.decoder.stopped().is_none().then_some(self.seen)

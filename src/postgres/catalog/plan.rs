@@ -143,6 +143,8 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
     match transactions {
         Ok(transactions) => plan.transactions = Some(transactions),
         Err(Unknown::NoIndex) => (),
+        // An index of no more than the WAL that is replayed; there was no commit since the backup.
+        Err(Unknown::Segment(segment)) if plan.wal.first().is_some_and(|wal| segment < wal.first) => (),
         Err(unknown) => plan.warnings.push(format!("which transactions lie around the target is not known: {unknown}")),
     }
     Ok(plan)

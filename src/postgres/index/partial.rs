@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
+
 use super::update::{Observer, read_listed};
 use super::{Archived, Index, on_index};
+use crate::error::with_hint;
 use crate::postgres::catalog::{WalPiece, load};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::WalFileName;
@@ -11,16 +14,18 @@ use crate::postgres::types::WalFileName;
 /// Segments put into the index at once.
 const BATCH: usize = 1000;
 
-/// What this WAL holds, from an index that is gone afterwards. Errors: as of [`update`](super::update::update).
+/// What this WAL holds, from an index that is gone afterwards. Errors: as of [`update`](super::update::update), or not all
+/// of it is there.
 pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: Observer<'_>) -> anyhow::Result<Arc<Index>> {
     let index = Arc::new(Index::temporary(cluster)?);
     let is_wanted = |name| wal.iter().any(|piece| piece.contains(name));
-    let (mut listing, mut found) = (load::list_wal(cluster), Vec::new());
+    let (mut listing, mut found, mut count) = (load::list_wal(cluster), Vec::new(), 0);
     loop {
         let next = listing.next().await?;
         if let Some((Some(WalFileName::Segment(name)), meta)) = &next
             && is_wanted(*name)
         {
+            count += 1;
             found.push(Archived { name: *name, bytes: meta.size, stored_at: meta.modified.into() });
         }
         if found.len() == BATCH || next.is_none() {
@@ -30,6 +35,12 @@ pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: Observer<'_
         if next.is_none() {
             break;
         }
+    }
+    let expected: u64 = wal.iter().map(|piece| piece.segments).sum();
+    if count < expected {
+        let gone =
+            anyhow!("{} of {expected} WAL segments went from the repository while it was read", expected - count);
+        return Err(with_hint(gone, "find out with `walden wal list` what is missing, then try again"));
     }
     read_listed(&index, cluster, progress).await?;
     Ok(index)

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::task::JoinSet;
 
 use super::listing::Listing;
 use super::{Archived, Index, listing, on_index};
-use crate::error::{find, one_line};
+use crate::error::{find, one_line, with_hint};
 use crate::postgres::archive::miss::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
@@ -79,15 +79,19 @@ async fn list_confirmed(
     cluster: &Cluster,
     scope: Scope,
 ) -> anyhow::Result<Option<Vec<TimelineId>>> {
-    let listed = listing::list(index, cluster, scope).await?;
-    // The empty folder below an unmounted disk has no segments either.
-    cluster.confirm().await?;
-    let Some(Listing { histories, cleared }) = listed else { return Ok(None) };
-    if on_index(index, |index| index.is_empty()).await? {
-        confirm_wal(cluster).await?;
+    for _ in 0..2 {
+        let listed = listing::list(index, cluster, scope).await?;
+        // The empty folder below an unmounted disk has no segments either.
+        cluster.confirm().await?;
+        let Some(Listing { histories, cleared }) = listed else { return Ok(None) };
+        let is_empty = on_index(index, |index| index.is_empty()).await?;
+        if !is_empty || !confirm_wal(cluster).await? {
+            on_index(index, move |index| index.listed_since(cleared)).await?;
+            return Ok(Some(histories));
+        }
+        // It came meanwhile, or the disk that it is on.
     }
-    on_index(index, move |index| index.listed_since(cleared)).await?;
-    Ok(Some(histories))
+    Err(with_hint(anyhow!("no WAL is listed where there is some"), "look at the repository with `walden wal list`"))
 }
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the

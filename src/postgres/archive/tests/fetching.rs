@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -111,7 +111,6 @@ async fn a_lost_history_file_is_not_absent() {
     }
 }
 
-/// A complete backup from within segment 1 to within segment 2.
 #[tokio::test]
 async fn a_backup_shows_what_wal_there_must_be() {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
@@ -300,23 +299,29 @@ async fn a_huge_stranger_in_a_segments_place_is_damage_and_is_not_read() {
     assert!(!to.exists());
 }
 
-/// A disk that is unmounted once `calls` are over: the folder below it is empty.
+/// A disk that is unmounted, or mounted, once `calls` are over: the folder below it is empty.
 #[derive(Debug)]
 struct Unmounted {
     disk: Arc<dyn Storage>,
     below: MemoryStorage,
     calls: AtomicU64,
+    then_mounted: AtomicBool,
 }
 
 impl Unmounted {
     fn new(disk: Arc<dyn Storage>) -> Self {
-        Self { disk, below: MemoryStorage::default(), calls: AtomicU64::new(u64::MAX) }
+        let (calls, then_mounted) = (AtomicU64::new(0), AtomicBool::new(true));
+        Self { disk, below: MemoryStorage::default(), calls, then_mounted }
+    }
+
+    fn change(&self, calls: u64, then_mounted: bool) {
+        self.then_mounted.store(then_mounted, Ordering::SeqCst);
+        self.calls.store(calls, Ordering::SeqCst);
     }
 
     fn now(&self) -> &dyn Storage {
-        let is_mounted =
-            self.calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if is_mounted { &*self.disk } else { &self.below }
+        let before = self.calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if before != self.then_mounted.load(Ordering::SeqCst) { &*self.disk } else { &self.below }
     }
 }
 
@@ -359,16 +364,34 @@ async fn a_disk_that_is_unmounted_at_any_call_is_no_end() {
     let cluster = archive(unmounted.clone(), &wal, &[1, 2, 3]).await;
     back_up(&*storage, &cluster).await;
     storage.delete(&cluster.layout.wal(&number(2).parse().unwrap())).await.unwrap();
+    let gap = number(2).parse().unwrap();
     for calls in 0.. {
         let fetcher = fetcher(&cluster);
-        unmounted.calls.store(u64::MAX, Ordering::SeqCst);
+        unmounted.change(0, true);
         let _ = fetcher.fetch(&number(4).parse().unwrap(), &to, None).await;
-        unmounted.calls.store(calls, Ordering::SeqCst);
-        let error = fetcher.fetch(&number(2).parse().unwrap(), &to, None).await.unwrap_err();
+        unmounted.change(calls, false);
+        let error = fetcher.fetch(&gap, &to, None).await.unwrap_err();
         if unmounted.calls.load(Ordering::SeqCst) > 0 {
             assert!(find::<Gap>(&error).is_some(), "{error:#}");
             assert!(calls > 5, "the proof takes several calls");
             return;
+        }
+        assert!(fetcher.fetch(&gap, &to, None).await.is_err(), "asked again after call {calls}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_mounted_at_any_call_is_no_end() {
+    let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
+    let to = wal.folder().join("x");
+    let unmounted = Arc::new(Unmounted::new(storage.clone()));
+    let cluster = archive(unmounted.clone(), &wal, &[1, 2, 3]).await;
+    storage.delete(&cluster.layout.wal(&number(2).parse().unwrap())).await.unwrap();
+    for calls in 1..30 {
+        unmounted.change(calls, true);
+        for segment in [2, 3] {
+            let fetched = fetcher(&cluster).fetch(&number(segment).parse().unwrap(), &to, None).await;
+            assert_ne!(fetched.ok(), Some(Fetched::Absent), "segment {segment}, call {calls}");
         }
     }
 }

@@ -39,7 +39,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = (usize, Step)> {
-    let end = (any::<bool>(), -15i64..15, prop_oneof![8 => 0u32..3, 1 => 100u32..9000])
+    let end = (any::<bool>(), -15i64..15, prop_oneof![80 => 0u32..3, 10 => 100u32..9000, 1 => 140_000u32..200_000])
         .prop_map(|(committed, time, subxids)| Step::End { committed, time, subxids });
     let step = prop_oneof![20 => end, 4 => (0u8..5).prop_map(Step::RestorePoint), 1 => Just(Step::Switch)];
     (prop_oneof![6 => 0usize..2000, 6 => 0usize..150_000, 1 => 0usize..1_500_000], step)
