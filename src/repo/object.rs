@@ -12,6 +12,7 @@ const HEADER_READ: u64 = 32 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// The store did not answer.
+    // Not transparent: who asks for the store's error in the chain must find it, to tell an outage from damage.
     #[error("{0}")]
     Storage(#[from] StorageError),
     /// It is there, but not whole or not what its name says.

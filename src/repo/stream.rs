@@ -14,8 +14,8 @@ use crate::storage::{Key, Storage};
 const FETCH: u64 = 1 << 20;
 
 /// The content of a sealed object. Size and digest are verified at the end: only when `read` returned 0 is all of it
-/// known to be right. What is damaged is an error of the kind `InvalidData`. Blocks, so it
-/// belongs on a blocking thread of the runtime that it was opened on.
+/// known to be right. What is damaged is an error of the kind `InvalidData`. Blocks, so it belongs on a
+/// blocking thread of the runtime that it was opened on.
 pub struct SealedStream {
     decoder: zstd::Decoder<'static, io::BufReader<Fetcher>>,
     hasher: Option<Hasher>,

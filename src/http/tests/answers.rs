@@ -233,7 +233,7 @@ async fn no_event_is_told_apart_from_none_that_is_known() {
     let page = door.get(&page).await.text();
     assert!(page.contains("is not known yet") && !page.contains("there is no event"), "{page}");
     assert!(
-        page.contains("1 segment of WAL are still being read") && page.contains("WAL that was searched so far"),
+        page.contains("1 segment of WAL still to be read") && page.contains("WAL that was searched so far"),
         "{page}"
     );
     let events = door.get("/v1/clusters/main/events").await.json();

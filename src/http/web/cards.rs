@@ -179,7 +179,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Opt
     let unread = state.not_indexed.saturating_sub(state.unreadable);
     if unread > 0 {
         notices.push(format!(
-            "{} of WAL are still being read: events in them are not shown yet.",
+            "{} of WAL still to be read: events in what is not read yet are not shown.",
             count(unread, "segment")
         ));
     }

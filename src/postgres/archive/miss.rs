@@ -1,4 +1,4 @@
-//! Gathers what the repository has besides a file that it does not have.
+//! What the repository has besides what it does not have, and whether it is the repository that answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

@@ -36,7 +36,7 @@ impl Search<'_> {
                 let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
                 let marked = self.look(earlier, from, Look::InPlace { row, before })?;
                 if marked.found.is_some() {
-                    // Else a backup's server is too old for it, but may have been brought up to date since.
+                    // The last backup's server may be too old to mark it, and have been brought up to date since.
                     match self.marks_invalid(lsn) {
                         true => (number, begin) = (earlier, marked),
                         false => may_be_invalid = true,

@@ -209,8 +209,10 @@ mod tests {
         reading(question, &Headers { summary, crossed, system_identifier: SystemIdentifier(7), size }, 32)
     }
 
-    /// The part from which on is read, or all of them.
+    /// All parts are read.
     const ALL: Option<usize> = Some(usize::MAX);
+
+    /// The part from which on is read, or all of them.
     fn part(look: Look, from: u64) -> Option<usize> {
         match asked(&question(look, from), &summary(), None) {
             Reading::Parts(excerpt) => Some(excerpt.wanted),

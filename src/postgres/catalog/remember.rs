@@ -19,8 +19,9 @@ pub struct Remembered {
     seams: Answered<(), ()>,
 }
 
-/// Of one kind: what is asked for, and of which segments.
+/// Which segments are asked about.
 type Segments = (TimelineId, u64, u64);
+/// Answers of one kind, by what was asked for and of which segments.
 type Answered<K, T> = Mutex<HashMap<(K, Segments), Result<T, Unknown>>>;
 
 fn remember<K: Eq + Hash, T: Clone>(
@@ -34,6 +35,7 @@ fn remember<K: Eq + Hash, T: Clone>(
 }
 
 impl Remembered {
+    /// Nothing was asked yet.
     pub fn new(index: Arc<dyn WalIndex + Send + Sync>) -> Self {
         Self {
             index,

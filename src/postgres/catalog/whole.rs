@@ -115,7 +115,7 @@ impl Search<'_> {
 
     /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
     /// as is known.
-    pub fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
+    pub(super) fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
         match self.known.index.check_seam(timeline, first) {
             Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
             _ => None,

@@ -141,7 +141,7 @@ async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()>
 pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
     let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
     for segment in &waiting {
-        let read = reread(is_damage, || summarize(cluster, segment.name)).await;
+        let read = summarize(cluster, segment.name).await;
         put(index, vec![(*segment, missing(segment.name, read))]).await?;
     }
     if !waiting.is_empty() {

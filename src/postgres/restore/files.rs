@@ -14,9 +14,9 @@ use anyhow::{Context, anyhow, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::queue::{Queue, Unit};
-use super::reads::{FramePlace, FrameSource, frames};
+use super::reads::{DAMAGED, FramePlace, FrameSource, frames};
 use crate::codec::{Hasher, Sha256Digest};
-use crate::error::{Hint, find};
+use crate::error::{Hint, find, with_hint};
 use crate::fsync;
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, read_entries};
 use crate::postgres::catalog::BackupDescription;
@@ -104,7 +104,8 @@ pub async fn restore_files(
     progress: Arc<Progress>,
 ) -> anyhow::Result<Written> {
     let key = cluster.layout.manifest(&backup.id);
-    let manifest = reread(is_damaged, || verified_manifest(cluster, &key, &destination.data_directory)).await?;
+    let manifest = reread(is_damaged, || verified_manifest(cluster, &key, &destination.data_directory)).await;
+    let manifest = manifest.map_err(|error| if is_damaged(&error) { with_hint(error, DAMAGED) } else { error })?;
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         destination,
@@ -142,8 +143,9 @@ pub async fn restore_files(
 /// memory does not grow with it.
 async fn verified_manifest(cluster: &Cluster, key: &Key, folder: &Path) -> anyhow::Result<fs::File> {
     let opened = cluster.repository.open_stream(key, manifest::KIND).await?;
-    let (_, mut stream) =
-        opened.ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))?;
+    let (_, mut stream) = opened
+        .ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))
+        .hint(DAMAGED)?;
     let path = folder.join(MANIFEST);
     let write = move || {
         let open = || {
@@ -154,7 +156,7 @@ async fn verified_manifest(cluster: &Cluster, key: &Key, folder: &Path) -> anyho
         let mut file = open().with_context(|| cannot_write(&path)).hint(DISK)?;
         std::io::copy(&mut stream, &mut file)
             .with_context(|| format!("cannot copy the backup's manifest to \"{}\"", path.display()))?;
-        file.rewind().with_context(|| cannot_write(&path))?;
+        file.rewind().with_context(|| cannot_write(&path)).hint(DISK)?;
         Ok(file)
     };
     tokio::task::spawn_blocking(write).await.context("the thread that reads the manifest failed")?

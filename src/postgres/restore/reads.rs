@@ -148,8 +148,9 @@ impl FrameSource {
     }
 }
 
-const DAMAGED: &str = "bring the object back from a copy of the repository, or restore another backup with --backup; \
-                       `walden backup verify` tells which are whole";
+/// What to do about an object that is damaged or gone.
+pub(super) const DAMAGED: &str = "bring the object back from a copy of the repository, or restore another backup with \
+                                  --backup; `walden backup verify` tells which are whole";
 
 #[cfg(test)]
 mod tests {

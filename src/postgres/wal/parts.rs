@@ -1,4 +1,4 @@
-//! In which part of a segment which transactions ended.
+//! In which parts of a segment the records begin that end transactions.
 
 use serde::{Deserialize, Serialize};
 
