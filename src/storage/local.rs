@@ -99,7 +99,9 @@ fn next_step(error: &io::Error) -> Option<&'static str> {
     };
     match error.kind() {
         NotFound => Some("check what is mounted there, and `repository.url`"),
-        PermissionDenied => Some("the folder and all in it must belong to the user who runs Walden"),
+        PermissionDenied => {
+            Some("check that the user who runs Walden owns the folder and all in it, and may write there")
+        }
         StorageFull | QuotaExceeded => Some("make room there: a larger disk or quota, or fewer other files"),
         ReadOnlyFilesystem => Some("mount it so that it can be written; a file system with errors turns read-only"),
         StaleNetworkFileHandle => Some("the file server has another file system there than before: mount it again"),
