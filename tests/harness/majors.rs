@@ -35,7 +35,7 @@ impl Major {
         (13..=18).rev().find_map(Self::find).expect("a PostgreSQL (run tests/postgres-majors)")
     }
 
-    /// Whether this is the oldest or the newest major there is: where a scenario takes too long to run on each.
+    /// Whether this is the oldest or the newest major there is, which get more of what is sampled on the others.
     pub fn is_first_or_last(&self) -> bool {
         let found: Vec<u32> = (13..=18).filter(|number| Self::find(*number).is_some()).collect();
         found.first() == Some(&self.number) || found.last() == Some(&self.number)
@@ -122,3 +122,20 @@ macro_rules! each_major {
     };
 }
 pub(crate) use each_major;
+
+/// The same on the oldest and the newest major: for what does not depend on the major.
+macro_rules! outer_majors {
+    ($(#[$meta:meta])* $name:ident, $scenario:path) => {
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+            $crate::harness::each_major!(@one $scenario, pg13 13, pg18 18);
+        }
+    };
+}
+pub(crate) use outer_majors;
+
+/// Whether the soaks run, too (`./tests/run --long`).
+pub fn is_long() -> bool {
+    std::env::var_os("WALDEN_TEST_LONG").is_some()
+}

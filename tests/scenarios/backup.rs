@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, is_long, wait_until};
 
 /// A registered cluster that archives.
 struct Ready {
@@ -390,7 +390,7 @@ fn configuration_files_outside_the_data_directory_are_in_the_backup() {
 
 #[test]
 fn memory_does_not_grow_with_the_database() {
-    let long = std::env::var_os("WALDEN_TEST_LONG").is_some();
+    let long = is_long();
     let rows = if long { 2_000_000 } else { 180_000 };
     let ready = Ready::new("large", Major::with_clients(), "");
     ready.cluster.sql("create table t(n int, s text)");

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::harness::{Cluster, Major, Random, Scratch, Target, each_major, run_as_server, wait_until};
+use crate::harness::{Cluster, Major, Random, Scratch, Target, is_long, outer_majors, run_as_server, wait_until};
 
-each_major!(the_oracle_knows_what_postgresql_recovers, recovers_as_told);
+outer_majors!(the_oracle_knows_what_postgresql_recovers, recovers_as_told);
 
 fn recovers_as_told(major: Major) {
     let scratch = Scratch::new("oracle");
@@ -34,7 +34,7 @@ fn recovers_as_told(major: Major) {
     let history = cluster.history();
     assert_eq!(history.rows(), cluster.rows());
     let mut targets = vec![named];
-    let count = if std::env::var_os("WALDEN_TEST_LONG").is_some() { 20 } else { 2 };
+    let count = if is_long() { 20 } else { 2 };
     targets.extend((0..count).map(|_| history.random_target(backup_end, false, &mut random)));
     // Times only where nothing was rolled back.
     targets.extend((0..2 * count).map(|_| history.random_target(quiet, true, &mut random)));

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::{archiving, arguments, take_backup};
-use crate::harness::{Cluster, Major, Random, Scratch};
+use crate::harness::{Cluster, Major, Random, Scratch, is_long};
 
 #[test]
 fn killed_at_random_moments_it_leaves_nothing_that_starts_by_half() {
@@ -17,7 +17,7 @@ fn killed_at_random_moments_it_leaves_nothing_that_starts_by_half() {
     take_backup(&walden);
     let kept = cluster.mark("kept");
     cluster.archive_now();
-    let rounds = if std::env::var_os("WALDEN_TEST_LONG").is_some() { 100 } else { 12 };
+    let rounds = if is_long() { 100 } else { 12 };
     let (mut halves, mut wholes) = (0, 0);
     for round in 0..rounds {
         let data = scratch.join(&format!("r{round}"));

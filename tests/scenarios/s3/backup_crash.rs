@@ -5,7 +5,7 @@ use std::sync::Arc;
 use walden::storage::faulty::CrashPoint;
 
 use crate::backup_crash::{crash_at, record};
-use crate::harness::{ObjectStore, Random, Scratch};
+use crate::harness::{ObjectStore, Random, Scratch, is_long};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_stops_at_a_call_to_the_bucket_is_absent_or_whole() {
@@ -14,7 +14,7 @@ async fn a_backup_that_stops_at_a_call_to_the_bucket_is_absent_or_whole() {
     let scratch = Scratch::new("s3 crash");
     let recording = Arc::new(record(&scratch).await);
     // Each call with --long; else some, others each time.
-    let step = if std::env::var_os("WALDEN_TEST_LONG").is_some() { 1 } else { 6 };
+    let step = if is_long() { 1 } else { 6 };
     let first = Random::seeded("s3 crash").below(step);
     let mut crashes = tokio::task::JoinSet::new();
     for stop_at in (first as u64..60).step_by(step) {

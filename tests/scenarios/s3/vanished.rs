@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::workload::Workload;
-use crate::harness::Vanished;
+use crate::harness::{Vanished, is_long};
 
 fn returns(how: Vanished) {
     let Some(workload) = Workload::new() else { return };
@@ -14,7 +14,7 @@ fn returns(how: Vanished) {
     workload.proxy.vanish(how);
     workload.write(20);
     workload.wait_for_failures(2);
-    if std::env::var_os("WALDEN_TEST_LONG").is_some() {
+    if is_long() {
         std::thread::sleep(Duration::from_secs(180));
         workload.write(100);
     }
