@@ -165,7 +165,7 @@ fn no_file_is_ready(pg_wal: &Path) -> bool {
 #[test]
 fn a_missing_segment_stops_recovery_instead_of_ending_it() {
     for serving in [true, false] {
-        let mut primary = primary(Major::with_clients(), 16, "");
+        let mut primary = primary(Major::with_clients(), 16, "wal.timeout = \"4s\"");
         let service = serving.then(|| primary.walden.serve());
         primary.write_segments(6);
         primary.cluster.stop(Stop::Fast);

@@ -1,8 +1,8 @@
 //! The harness itself: what other scenarios stand on.
 
-use crate::harness::{Cluster, Major, Scratch, each_major};
+use crate::harness::{Cluster, Major, Scratch, outer_majors};
 
-each_major!(a_cluster_commits_and_its_standby_takes_over, standby_takes_over);
+outer_majors!(a_cluster_commits_and_its_standby_takes_over, standby_takes_over);
 
 fn standby_takes_over(major: Major) {
     let scratch = Scratch::new("base");

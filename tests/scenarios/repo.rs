@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, ObjectStore, Proxy, Rows, Scratch, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, ObjectStore, Proxy, Rows, Scratch, Walden, outer_majors, wait_until};
 
 /// A registered cluster that archives into a new repository through the hook, without a service.
 fn archiving(scratch: &Scratch, major: &Major) -> (Cluster, Walden) {
@@ -81,7 +81,7 @@ fn damage(path: &Path) {
     file.write_all_at(&bytes.map(|byte| byte ^ 0x5A), middle).expect("damage");
 }
 
-each_major!(a_copy_made_while_the_cluster_archives_restores_the_same_rows, same_rows);
+outer_majors!(a_copy_made_while_the_cluster_archives_restores_the_same_rows, same_rows);
 
 fn same_rows(major: Major) {
     let scratch = Scratch::new("copy");

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Port, walden};
+use super::Port;
 use crate::archive::{Primary, primary_with};
-use crate::harness::{Major, Output, Stop, Walden, each_major, wait_until};
+use crate::harness::{Major, Output, Stop, Walden, outer_majors, wait_until};
 
 struct Restoring {
     primary: Primary,
@@ -16,7 +16,8 @@ impl Restoring {
         let mut port = None;
         let primary = primary_with(major, segment_mib, |scratch, cluster| {
             let port = port.insert(Port::new(scratch));
-            walden(scratch, cluster, port)
+            // How long a gap is watched before it is called one.
+            Walden::with(scratch, cluster, &(port.settings(scratch) + "wal.timeout = \"8s\"\n"))
         });
         Self { primary, port: port.expect("a port") }
     }
@@ -38,7 +39,7 @@ impl Restoring {
     }
 }
 
-each_major!(a_server_restores_over_http_while_its_service_is_killed, restore_while_killed);
+outer_majors!(a_server_restores_over_http_while_its_service_is_killed, restore_while_killed);
 
 fn restore_while_killed(major: Major) {
     let mut restoring = Restoring::new(major, 1);

@@ -74,6 +74,9 @@ fn a_missing_segment_is_named_and_what_lies_before_it_is_restored_as_suggested()
 #[test]
 fn a_gap_met_during_replay_ends_the_restore_instead_of_promoting_early() {
     let archive = archive("during");
+    // How long a gap is watched before it is called one.
+    let settings = fs::read_to_string(&archive.walden.config).expect("the configuration");
+    archive.scratch.write("main.toml", &(settings + "wal.timeout = \"5s\"\n"));
     let data = archive.scratch.join("restored");
     let target = ["restore", "--to-dir", &data.display().to_string(), "--xid", archive.marks[4].xid.as_str()];
     archive.walden.ok(target);
