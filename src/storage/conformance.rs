@@ -116,8 +116,21 @@ async fn listings_are_sorted_and_one_level_deep(storage: &dyn Storage) {
     assert_eq!(names, ["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]);
     assert!(matches!(&entries[3], ListEntry::Folder(_)));
     assert!(matches!(&entries[4], ListEntry::Object(meta) if meta.size == 6));
-    let rest = storage.list("list/", Some("list/a.x")).await.expect("list");
-    assert_eq!(rest.iter().map(ListEntry::name).collect::<Vec<_>>(), ["list/a/", "list/b"]);
+    // Behind what is there and what is not.
+    for (after, expected) in [
+        ("list/a.x", &["list/a/", "list/b"][..]),
+        ("list/a.y", &["list/a/", "list/b"]),
+        ("list/a/", &["list/b"]),
+        ("list/a0", &["list/b"]),
+        ("list/0", &["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]),
+        ("list/b", &[]),
+        ("list/c/", &[]),
+    ] {
+        for rest in [storage.list("list/", Some(after)).await, storage.list_on("list/", after).await] {
+            let rest = rest.expect("list");
+            assert_eq!(rest.iter().map(ListEntry::name).collect::<Vec<_>>(), expected, "behind {after}");
+        }
+    }
 }
 
 async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
@@ -133,9 +146,30 @@ async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
         });
     }
     tasks.join_all().await;
-    assert_eq!(storage.list("pages/", None).await.expect("list").len(), LIST_PAGE);
+    let first = storage.list("pages/", None).await.expect("list");
+    assert_eq!(first.len(), LIST_PAGE);
     let all = list_all(&*storage, "pages/").await.expect("list");
     assert!(all.iter().map(ListEntry::name).eq(expected.iter().map(String::as_str)));
+    // What changes meanwhile is in a listing or not; what stays is in it once, in order.
+    let last = first[LIST_PAGE - 1].name();
+    for name in ["pages/000500", "pages/001002"] {
+        storage.delete(&key(name)).await.expect("delete");
+    }
+    stored(&*storage, "pages/000000-", "x").await;
+    stored(&*storage, "pages/001003-", "x").await;
+    let rest = storage.list_on("pages/", last).await.expect("list");
+    let rest: Vec<&str> = rest.iter().map(ListEntry::name).filter(|name| *name != "pages/001003-").collect();
+    assert_eq!(rest, ["pages/001000", "pages/001001", "pages/001003", "pages/001004"]);
+    // One that begins now shows all of it, and a page that is just full is not the last one.
+    let behind = storage.list("pages/", Some("pages/001001")).await.expect("list");
+    let behind: Vec<&str> = behind.iter().map(ListEntry::name).collect();
+    assert_eq!(behind, ["pages/001003", "pages/001003-", "pages/001004"]);
+    for name in ["pages/001003", "pages/001003-", "pages/001004", "pages/001001", "pages/001000"] {
+        storage.delete(&key(name)).await.expect("delete");
+    }
+    let all = storage.list("pages/", None).await.expect("list");
+    assert_eq!(all.len(), LIST_PAGE);
+    assert!(storage.list_on("pages/", all[LIST_PAGE - 1].name()).await.expect("list").is_empty());
 }
 
 async fn deleting_is_repeatable(storage: &dyn Storage) {

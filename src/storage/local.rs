@@ -1,3 +1,5 @@
+mod listing;
+
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -11,7 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use self::listing::Listings;
+use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
 use crate::fsync;
 
@@ -31,6 +34,7 @@ pub struct LocalStorage {
     root: PathBuf,
     places: Arc<Semaphore>,
     durable: Arc<DurableFolders>,
+    listings: Arc<Listings>,
 }
 
 /// Folders whose own entries, and those of the folders above them, are on disk. Whoever made a folder may have died
@@ -62,7 +66,8 @@ impl DurableFolders {
 impl LocalStorage {
     /// The folder need not exist yet; the first put makes it.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), places: Arc::new(Semaphore::new(AT_ONCE)), durable: Arc::default() }
+        let (durable, listings) = (Arc::default(), Arc::default());
+        Self { root: root.into(), places: Arc::new(Semaphore::new(AT_ONCE)), durable, listings }
     }
 
     /// Runs blocking file work off the async threads.
@@ -145,8 +150,18 @@ impl Storage for LocalStorage {
     }
 
     async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
-        let (prefix, after) = (folder.to_string(), after.map(str::to_string));
-        self.run("list", folder, move |root| list(root, &prefix, after.as_deref())).await
+        let (prefix, after, listings) = (folder.to_string(), after.map(str::to_string), self.listings.clone());
+        self.run("list", folder, move |root| listings.begin(root, &prefix, after.as_deref())).await
+    }
+
+    async fn list_on(&self, folder: &str, after: &str) -> Result<Vec<ListEntry>, StorageError> {
+        let (prefix, after, listings) = (folder.to_string(), after.to_string(), self.listings.clone());
+        self.run("list", folder, move |root| listings.go_on(root, &prefix, &after)).await
+    }
+
+    async fn stamp(&self, folder: &str) -> Result<Option<FolderStamp>, StorageError> {
+        let prefix = folder.to_string();
+        self.run("list", folder, move |root| listing::stamp(&root.join(prefix), SystemTime::now())).await.map(Some)
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
@@ -264,34 +279,6 @@ fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes.into())
-}
-
-fn list(root: &Path, folder: &str, after: Option<&str>) -> io::Result<Vec<ListEntry>> {
-    let Some(entries) = absent_as_none(fs::read_dir(root.join(folder)))? else { return Ok(Vec::new()) };
-    let mut names: Vec<(String, bool)> = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let is_folder = entry.file_type()?.is_dir();
-        let full = format!("{folder}{name}{}", if is_folder { "/" } else { "" });
-        if Key::new(full.trim_end_matches('/')).is_ok() && after.is_none_or(|after| full.as_str() > after) {
-            names.push((full, is_folder));
-        }
-    }
-    names.sort_unstable();
-    let mut page = Vec::new();
-    for (name, is_folder) in names {
-        if page.len() == LIST_PAGE {
-            break;
-        }
-        if is_folder {
-            page.push(ListEntry::Folder(name));
-        } else if let Some(meta) = absent_as_none(fs::metadata(root.join(&name)))? {
-            let key = Key::new(name).map_err(io::Error::other)?;
-            page.push(ListEntry::Object(describe(key, &meta)?));
-        }
-    }
-    Ok(page)
 }
 
 /// Folders exist only because of objects, as in a bucket.

@@ -128,6 +128,22 @@ impl ListEntry {
     }
 }
 
+/// Changes whenever something comes into a folder or goes from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderStamp {
+    /// Which folder it is, and when it changed last.
+    pub state: (u64, u64, SystemTime),
+    /// That was long enough before it was looked at: what changes later has another time.
+    pub settled: bool,
+}
+
+impl FolderStamp {
+    /// Whether nothing came or went since an earlier look.
+    pub fn is_unchanged_since(&self, earlier: Option<&Self>) -> bool {
+        earlier.is_some_and(|earlier| earlier.settled && earlier.state == self.state)
+    }
+}
+
 /// The store did not answer: whether the object exists, or the put took effect, is not known.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}{} in {store}", quoted(.key))]
@@ -165,9 +181,20 @@ pub trait Storage: Send + Sync + fmt::Debug {
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError>;
 
     /// At most [`LIST_PAGE`] entries directly below `folder` (empty, or ending with `/`) whose names sort after `after`,
-    /// in byte order. Deeper objects show as one [`ListEntry::Folder`]. A short page is the last one. `after` must be
-    /// the name of an entry that was listed.
+    /// in byte order. Deeper objects show as one [`ListEntry::Folder`]. A short page is the last one. `after` is the name of
+    /// an entry, whether it is there or not.
     async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError>;
+
+    /// The next page of a listing whose last page ended with `after`. It may show the folder as it was when that listing
+    /// began, which costs some stores less.
+    async fn list_on(&self, folder: &str, after: &str) -> Result<Vec<ListEntry>, StorageError> {
+        self.list(folder, Some(after)).await
+    }
+
+    /// What tells whether something directly in a folder came or went; `None` in a store that does not tell.
+    async fn stamp(&self, _folder: &str) -> Result<Option<FolderStamp>, StorageError> {
+        Ok(None)
+    }
 
     /// Removes an object; also succeeds when there is none.
     async fn delete(&self, key: &Key) -> Result<(), StorageError>;

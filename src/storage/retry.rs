@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
 
 /// The pause after the first failure; it doubles with each further one.
@@ -140,6 +140,14 @@ impl Storage for RetryingStorage {
 
     async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
         self.run("list", folder, |_| self.inner.list(folder, after)).await
+    }
+
+    async fn list_on(&self, folder: &str, after: &str) -> Result<Vec<ListEntry>, StorageError> {
+        self.run("list", folder, |_| self.inner.list_on(folder, after)).await
+    }
+
+    async fn stamp(&self, folder: &str) -> Result<Option<FolderStamp>, StorageError> {
+        self.run("list", folder, |_| self.inner.stamp(folder)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {

@@ -7,13 +7,14 @@ use super::{LIST_PAGE, ListEntry, ObjectMeta, Storage, StorageError};
 pub struct Pages {
     folder: String,
     after: Option<String>,
+    begun: bool,
     ended: bool,
 }
 
 impl Pages {
     /// Those behind an entry, or all; the folder is empty, or ends with `/`.
     pub fn new(folder: String, after: Option<String>) -> Self {
-        Self { folder, after, ended: false }
+        Self { folder, after, begun: false, ended: false }
     }
 
     /// The next page. Errors: the store did not answer.
@@ -21,7 +22,11 @@ impl Pages {
         if self.ended {
             return Ok(None);
         }
-        let page = storage.list(&self.folder, self.after.as_deref()).await?;
+        let page = match self.after.as_deref().filter(|_| self.begun) {
+            Some(after) => storage.list_on(&self.folder, after).await?,
+            None => storage.list(&self.folder, self.after.as_deref()).await?,
+        };
+        self.begun = true;
         self.ended = page.len() < LIST_PAGE;
         self.after = page.last().map(|entry| entry.name().to_string()).or(self.after.take());
         Ok(Some(page))
