@@ -10,16 +10,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::wire::{DEFAULT_SOCKET, Reply, Request, SILENCE_SECONDS, SOCKET_VARIABLE};
+use crate::wire::{
+    CONFIG_VARIABLE, DEFAULT_SOCKET, For, IDENTITY_VARIABLES, Reply, Request, SILENCE_SECONDS, SOCKET_VARIABLE,
+};
+
+/// Options of both programs.
+const OPTIONS: [&str; 3] = ["--socket", "--config", "--walden"];
 
 /// The arguments.
 #[derive(Default)]
 pub struct Options {
-    socket: Option<OsString>,
-    config: Option<OsString>,
-    walden: Option<OsString>,
-    /// Those that one of the programs has alone, with their values.
-    further: Vec<(&'static str, OsString)>,
+    /// In the order in which they stand; of several of one name the last counts.
+    options: Vec<(&'static str, OsString)>,
     /// What PostgreSQL put in the place of `%f` and `%p`.
     pub operands: Vec<OsString>,
 }
@@ -32,10 +34,12 @@ pub enum Answer {
     Delivered(Vec<u8>),
     Absent,
     Failed(Vec<u8>),
-    /// Nobody there, or gone without an answer, or of another version.
+    /// None that could answer: nobody there, of another cluster, of another version, or gone without an answer.
     NoService,
     /// It has the request and says nothing.
     Silent,
+    /// It said what does not belong to the question.
+    Strange,
 }
 
 impl Options {
@@ -47,39 +51,53 @@ impl Options {
     ) -> Option<Self> {
         let mut options = Self::default();
         while let Some(argument) = arguments.next() {
-            if let Some(name) = further.iter().find(|name| argument == **name) {
-                options.further.push((*name, arguments.next()?));
+            let bytes = argument.as_bytes();
+            if !bytes.starts_with(b"--") {
+                options.operands.push(argument);
                 continue;
             }
-            let target = match argument.as_bytes() {
-                b"--socket" => &mut options.socket,
-                b"--config" => &mut options.config,
-                b"--walden" => &mut options.walden,
-                bytes if bytes.starts_with(b"--") => return None,
-                _ => {
-                    options.operands.push(argument);
-                    continue;
-                }
+            let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+                Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_os_string())),
+                None => (bytes, None),
             };
-            *target = Some(arguments.next()?);
+            let name = OPTIONS.iter().chain(further).find(|known| known.as_bytes() == name)?;
+            options.options.push((name, value.or_else(|| arguments.next())?));
         }
         let complete = options.operands.len() == operands && options.operands.iter().all(|operand| !operand.is_empty());
         complete.then_some(options)
     }
 
-    /// The value of an option that this program has alone.
-    pub fn further(&self, name: &str) -> Option<&OsStr> {
-        self.further.iter().rev().find(|(each, _)| *each == name).map(|(_, value)| value.as_os_str())
+    /// The value of an option.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.options.iter().rev().find(|(each, _)| *each == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// For whom a request is. A socket that is named alone says it all: then no other configuration is meant, whatever the
+    /// environment or the default file names, and there is nothing to fall back to. `None` is told.
+    pub fn whose(&self) -> Option<For> {
+        let file = match self.get("--config") {
+            None if self.get("--socket").is_some() => return Some(For::Socket),
+            Some(file) => Some(file.to_os_string()),
+            None => std::env::var_os(CONFIG_VARIABLE).filter(|file| !file.is_empty()),
+        };
+        let file = match file {
+            Some(file) => absolute(&file)?,
+            None => Vec::new(),
+        };
+        let set = |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
+        Some(For::Configuration { file, variables: IDENTITY_VARIABLES.iter().filter_map(set).collect() })
+    }
+
+    fn socket(&self) -> OsString {
+        let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        self.get("--socket").map(OsStr::to_os_string).or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
     /// Asks the service.
     pub fn ask(&self, request: &Request) -> Answer {
-        let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
-        let socket = self.socket.clone().or_else(from_environment);
-        let socket = socket.as_deref().unwrap_or(OsStr::new(DEFAULT_SOCKET));
         let Ok(bytes) = request.encode() else { return Answer::NoService };
         let exchange = || {
-            let mut stream = UnixStream::connect(socket)?;
+            let mut stream = UnixStream::connect(self.socket())?;
             let silence = Some(Duration::from_secs(SILENCE_SECONDS));
             stream.set_read_timeout(silence)?;
             stream.set_write_timeout(silence)?;
@@ -96,29 +114,49 @@ impl Options {
             Ok(Reply::Delivered { path }) => Answer::Delivered(path),
             Ok(Reply::Absent) => Answer::Absent,
             Ok(Reply::Failed(text)) => Answer::Failed(text),
-            Ok(Reply::Working | Reply::Status(_)) => Answer::Silent,
+            Ok(Reply::NotMine(_)) => Answer::NoService,
+            Ok(Reply::Working | Reply::Status(_)) => Answer::Strange,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
             Err(_) => Answer::NoService,
         }
     }
 
-    /// Becomes `walden wal <verb> <operands>`: the one named by `--walden`, else the one beside this program, else
-    /// the first on PATH. Comes back only when that fails.
-    pub fn exec_walden(&self, verb: &str) {
+    /// Does the work without the service: becomes `walden wal <verb> <operands>`, the one named by `--walden`, else the
+    /// one beside this program, else the first on PATH. Comes back only when that fails, or must not be: see
+    /// [`whose`](Self::whose).
+    pub fn work_alone(&self, verb: &str, whose: &For, silent: bool) {
+        let socket = self.socket();
+        if silent {
+            say(&[
+                b"WARNING: the Walden service on \"",
+                socket.as_bytes(),
+                b"\" has the request but does not answer\n\
+                  HINT: look at its log and restart `walden serve`\n",
+            ]);
+        }
+        if *whose == For::Socket {
+            say(&[
+                b"ERROR: no Walden service answers on \"",
+                socket.as_bytes(),
+                b"\", and --config names no configuration\n\
+                  HINT: start `walden serve`; with --config FILE this program works without it\n",
+            ]);
+            return;
+        }
         let beside =
             || std::env::current_exe().ok().map(|path| path.with_file_name("walden")).filter(|path| path.exists());
-        let program = self.walden.clone().map(PathBuf::from).or_else(beside).unwrap_or_else(|| "walden".into());
+        let program = self.get("--walden").map(PathBuf::from).or_else(beside).unwrap_or_else(|| "walden".into());
         let mut command = Command::new(&program);
-        if let Some(config) = &self.config {
+        if let Some(config) = self.get("--config") {
             command.arg("--config").arg(config);
         }
         command.args(["wal", verb]);
-        if let Some(end) = self.further("--end") {
+        if let Some(end) = self.get("--end") {
             command.arg("--end").arg(end);
         }
         let error = command.arg("--").args(&self.operands).exec();
         say(&[
-            b"ERROR: no Walden service answers, and \"",
+            b"ERROR: no Walden service answers for this cluster, and \"",
             program.as_os_str().as_bytes(),
             b"\" cannot be run: ",
             error.to_string().as_bytes(),
@@ -147,12 +185,4 @@ pub fn say(parts: &[&[u8]]) {
     }
     // Nothing is left to be done when this fails.
     let _ = io::stderr().write_all(&text);
-}
-
-/// Says that the service hangs.
-pub fn say_silent() {
-    say(&[
-        b"ERROR: the Walden service has the request but does not answer\n\
-            HINT: look at the service's log, restart `walden serve`; without a service this program works by itself\n",
-    ]);
 }

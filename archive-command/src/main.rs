@@ -9,7 +9,7 @@ mod wire;
 
 use std::process::ExitCode;
 
-use hook::{Answer, Options, absolute, say, say_silent};
+use hook::{Answer, Options, absolute, say};
 
 fn main() -> ExitCode {
     match archive() {
@@ -20,19 +20,20 @@ fn main() -> ExitCode {
 
 fn archive() -> bool {
     let Some(options) = Options::parse(std::env::args_os().skip(1), 1, &[]) else {
-        say(&[b"Usage: archive-command [--socket SOCKET] [--config FILE] [--walden PROGRAM] %p\n\
-                HINT: archive_command = 'archive-command %p'; behind a second service: --socket /path/to/hook.sock\n"]);
+        say(&[b"Usage: archive-command --config FILE --socket SOCKET [--walden PROGRAM] %p\n\
+                HINT: `walden init` prints the line for archive_command; FILE and SOCKET are absolute paths\n"]);
         return false;
     };
-    let Some(path) = absolute(&options.operands[0]) else { return false };
-    match options.ask(&wire::Request::Push { path }) {
+    let (Some(path), Some(whose)) = (absolute(&options.operands[0]), options.whose()) else { return false };
+    match options.ask(&wire::Request::Push { whose: whose.clone(), path }) {
         Answer::Done => return true,
         Answer::Failed(text) => say(&[&text]),
-        Answer::Silent => say_silent(),
-        Answer::Absent | Answer::Delivered(_) => {
+        Answer::Absent | Answer::Delivered(_) | Answer::Strange => {
             say(&[b"ERROR: the Walden service gave an answer that does not belong to a push\n"])
         }
-        Answer::NoService => options.exec_walden("push"),
+        // Stored twice is stored once: an object is never replaced.
+        Answer::Silent => options.work_alone("push", &whose, true),
+        Answer::NoService => options.work_alone("push", &whose, false),
     }
     false
 }

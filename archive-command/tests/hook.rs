@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use common::wire::{Reply, Request};
+use common::wire::{For, Reply, Request};
 use common::{Scratch, after_working, code, stderr};
 
 fn hook(scratch: &Scratch) -> Command {
@@ -14,6 +14,38 @@ fn hook(scratch: &Scratch) -> Command {
 }
 
 const SEGMENT: &str = "pg_wal/000000010000000000000001";
+
+fn by_file(file: &std::path::Path, variables: &[&str]) -> For {
+    let variables = variables.iter().map(|variable| variable.as_bytes().to_vec()).collect();
+    For::Configuration { file: file.as_os_str().as_bytes().to_vec(), variables }
+}
+
+/// The service must know what the hook's own work would be for.
+#[test]
+fn a_request_says_what_the_hooks_own_work_would_read() {
+    let scratch = Scratch::new();
+    let asked = |command: &mut Command| {
+        let service = scratch.service(Reply::Done.encode());
+        assert_eq!(code(&command.arg(SEGMENT).output().unwrap()), 0);
+        std::fs::remove_file(scratch.socket()).unwrap();
+        let Request::Push { whose, .. } = service.join().unwrap() else { panic!("no push") };
+        whose
+    };
+    let socket = format!("--socket={}", scratch.socket().display());
+    let name = "WALDEN_CLUSTER__NAME";
+    assert_eq!(
+        asked(hook(&scratch).args(["--config", "my x.toml", &socket])),
+        by_file(&scratch.0.join("my x.toml"), &[])
+    );
+    let both = asked(hook(&scratch).args(["--config=/c=d.toml", &socket]).env(name, "x").env("WALDEN_CONFIG", "/y"));
+    assert_eq!(both, by_file("/c=d.toml".as_ref(), &["WALDEN_CLUSTER__NAME=x"]));
+    let by_environment = |command: &mut Command| asked(command.env("WALDEN_SOCKET", scratch.socket()));
+    assert_eq!(by_environment(hook(&scratch).env("WALDEN_CONFIG", "/y")), by_file("/y".as_ref(), &[]));
+    assert_eq!(by_environment(hook(&scratch).env(name, "")), by_file("".as_ref(), &["WALDEN_CLUSTER__NAME="]));
+    // A socket that is named alone says it all, whatever the environment is for.
+    let alone = asked(hook(&scratch).arg(&socket).env("WALDEN_CONFIG", "/y").env(name, "x"));
+    assert_eq!(alone, For::Socket);
+}
 
 #[test]
 fn stored_is_0_and_the_path_is_made_absolute() {
@@ -24,7 +56,7 @@ fn stored_is_0_and_the_path_is_made_absolute() {
             hook(&scratch).arg("--socket").arg(scratch.socket()).arg(OsStr::from_bytes(path)).output().unwrap();
         assert_eq!((code(&output), stderr(&output)), (0, String::new()));
         let absolute = [scratch.0.as_os_str().as_bytes(), b"/", path].concat();
-        assert_eq!(service.join().unwrap(), Request::Push { path: absolute });
+        assert_eq!(service.join().unwrap(), Request::Push { whose: For::Socket, path: absolute });
     }
 }
 
@@ -35,7 +67,8 @@ fn an_absolute_path_stays_and_the_environment_names_the_socket() {
     let service = scratch.service_at(&elsewhere, Reply::Done.encode());
     let output = hook(&scratch).env("WALDEN_SOCKET", &elsewhere).arg("/a/b").output().unwrap();
     assert_eq!(code(&output), 0);
-    assert_eq!(service.join().unwrap(), Request::Push { path: b"/a/b".to_vec() });
+    let whose = by_file("".as_ref(), &[]);
+    assert_eq!(service.join().unwrap(), Request::Push { whose, path: b"/a/b".to_vec() });
 }
 
 #[test]
@@ -69,18 +102,23 @@ fn without_a_service_walden_itself_does_it() {
 }
 
 #[test]
-fn a_service_that_vanishes_or_speaks_otherwise_is_none() {
+fn a_service_that_vanishes_is_anothers_or_speaks_otherwise_is_none() {
     let mut other_version = Reply::Done.encode();
     other_version[3] = 9;
+    // What a service of version 1 says to a request of another version.
+    let version_1 = b"WHK\x01\x03\0\x05\0ERROR".to_vec();
     let absent = Vec::new();
     let half = Reply::Done.encode()[..3].to_vec();
-    for answer in [absent, half, other_version, b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Reply::Working.encode()] {
+    let not_mine = Reply::NotMine(b"the service serves another".to_vec()).encode();
+    let http = b"HTTP/1.1 400 Bad Request\r\n".to_vec();
+    for answer in [absent, half, other_version, version_1, http, Reply::Working.encode(), not_mine] {
         let scratch = Scratch::new();
         let service = scratch.service(answer);
         let mut command = hook(&scratch);
-        command.arg("--walden").arg(scratch.walden(0)).arg("--socket").arg(scratch.socket()).arg(SEGMENT);
-        assert_eq!(code(&command.output().unwrap()), 0);
-        assert_eq!(scratch.arguments().unwrap(), ["wal", "push", "--", SEGMENT]);
+        command.args(["--config", "c", "--walden"]).arg(scratch.walden(0));
+        let output = command.arg("--socket").arg(scratch.socket()).arg(SEGMENT).output().unwrap();
+        assert_eq!((code(&output), stderr(&output)), (0, String::new()));
+        assert_eq!(scratch.arguments().unwrap(), ["--config", "c", "wal", "push", "--", SEGMENT]);
         service.join().unwrap();
     }
 }
@@ -89,25 +127,41 @@ fn a_service_that_vanishes_or_speaks_otherwise_is_none() {
 fn nothing_ever_exits_above_125() {
     let scratch = Scratch::new();
     let socket = scratch.socket();
-    let nobody = hook(&scratch).args(["--walden", "/nowhere/walden", "--socket"]).arg(&socket).arg(SEGMENT).output();
-    let nobody = nobody.unwrap();
+    let mut nobody = hook(&scratch);
+    nobody.args(["--config", "c", "--walden", "/nowhere/walden", "--socket"]).arg(&socket).arg(SEGMENT);
+    let nobody = nobody.output().unwrap();
     assert_eq!(code(&nobody), 1);
     assert!(stderr(&nobody).contains("/nowhere/walden") && stderr(&nobody).contains("HINT: "), "{}", stderr(&nobody));
-    for arguments in [&[][..], &["a", "b"], &["--nonsense", "a"], &["--socket"], &["--end", "x", "a"], &[""]] {
+    for arguments in
+        [&[][..], &["a", "b"], &["--nonsense", "a"], &["--nonsense=x", "a"], &["--socket"], &["--end", "x", "a"], &[""]]
+    {
         let output = hook(&scratch).args(arguments).output().unwrap();
         assert_eq!(code(&output), 1, "{arguments:?}");
         assert!(stderr(&output).contains("Usage"), "{arguments:?}");
     }
 }
 
+/// A default configuration may be another cluster's: its repository would take the file, and it would be missing here.
 #[test]
-fn a_service_that_hangs_is_1_after_a_while() {
-    if std::env::var_os("WALDEN_TEST_LONG").is_none() {
-        return eprintln!("skipped: takes half a minute; WALDEN_TEST_LONG=1 runs it");
-    }
+fn a_socket_that_is_named_alone_has_nothing_to_fall_back_to() {
+    let scratch = Scratch::new();
+    let mut command = hook(&scratch);
+    command.env("WALDEN_CONFIG", "/other.toml").arg("--walden").arg(scratch.walden(0));
+    let output = command.arg("--socket").arg(scratch.socket()).arg(SEGMENT).output().unwrap();
+    assert_eq!((code(&output), scratch.arguments()), (1, None));
+    assert!(stderr(&output).contains("hook.sock") && stderr(&output).contains("--config FILE"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_service_that_hangs_is_gone_around() {
     let scratch = Scratch::new();
     let _silent = std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap();
-    let output = hook(&scratch).arg("--socket").arg(scratch.socket()).arg(SEGMENT).output().unwrap();
-    assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("does not answer") && stderr(&output).contains("HINT: "));
+    let mut command = hook(&scratch);
+    command.args(["--config", "c", "--walden"]).arg(scratch.walden(0)).arg("--socket").arg(scratch.socket());
+    let began = std::time::Instant::now();
+    let output = command.arg(SEGMENT).output().unwrap();
+    assert!((5..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(code(&output), 0);
+    assert_eq!(scratch.arguments().unwrap(), ["--config", "c", "wal", "push", "--", SEGMENT]);
+    assert!(stderr(&output).contains("does not answer") && stderr(&output).contains("HINT: "), "{}", stderr(&output));
 }

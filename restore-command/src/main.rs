@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use hook::{Answer, Options, absolute, say, say_silent};
+use hook::{Answer, Options, absolute, say};
 
 /// As `cluster.name` is when it is not set.
 const DEFAULT_CLUSTER: &str = "main";
@@ -34,27 +34,31 @@ fn main() -> ExitCode {
 
 fn restore() -> u8 {
     let Some(options) = Options::parse(std::env::args_os().skip(1), 2, &FURTHER) else {
-        say(&[b"Usage: restore-command [--socket SOCKET] [--config FILE] [--walden PROGRAM] [--end SEGMENT] %f %p\n\
+        say(&[b"Usage: restore-command --config FILE --socket SOCKET [--walden PROGRAM] [--end SEGMENT] %f %p\n\
                 Usage: restore-command --url http://HOST:PORT [--cluster NAME] [--token-file FILE] [--end SEGMENT] %f %p\n\
-                HINT: restore_command = 'restore-command %f %p'\n"]);
+                HINT: FILE and SOCKET are those of archive_command, which `walden init` prints\n"]);
         return UNKNOWN;
     };
     let Some(destination) = absolute(&options.operands[1]) else { return UNKNOWN };
-    if let Some(url) = options.further("--url") {
+    if let Some(url) = options.get("--url") {
         return restore_from(url, &options, Path::new(OsStr::from_bytes(&destination)));
     }
     let name = options.operands[0].as_bytes().to_vec();
-    let end = options.further("--end").unwrap_or_default().as_bytes().to_vec();
-    match options.ask(&wire::Request::Fetch { name, destination: destination.clone(), end }) {
+    let end = options.get("--end").unwrap_or_default().as_bytes().to_vec();
+    let Some(whose) = options.whose() else { return UNKNOWN };
+    let request = wire::Request::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
+    match options.ask(&request) {
         Answer::Delivered(path) => match deliver(&path, &destination) {
             Some(code) => return code,
-            None => options.exec_walden("fetch"),
+            None => options.work_alone("fetch", &whose, false),
         },
-        Answer::Done => say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"]),
+        Answer::Done | Answer::Strange => {
+            say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"])
+        }
         Answer::Absent => return ABSENT,
         Answer::Failed(text) => say(&[&text]),
-        Answer::Silent => say_silent(),
-        Answer::NoService => options.exec_walden("fetch"),
+        Answer::Silent => options.work_alone("fetch", &whose, true),
+        Answer::NoService => options.work_alone("fetch", &whose, false),
     }
     UNKNOWN
 }
@@ -63,10 +67,10 @@ fn restore() -> u8 {
 fn restore_from(url: &OsStr, options: &Options, destination: &Path) -> u8 {
     let wanted = remote::Wanted {
         url,
-        cluster: options.further("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
-        token_file: options.further("--token-file"),
+        cluster: options.get("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
+        token_file: options.get("--token-file"),
         name: &options.operands[0],
-        end: options.further("--end"),
+        end: options.get("--end"),
         destination,
     };
     match remote::fetch(&wanted) {

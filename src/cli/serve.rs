@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
-use crate::config::Settings;
+use crate::config::{Identity, Settings};
 use crate::http;
 use crate::postgres::replication::ConnInfo;
 use crate::service::{self, IndexOptions, Options};
@@ -37,7 +37,8 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
             }
         };
         let options = options(context)?;
-        service::run(context.cluster().await?, options, stop).await
+        let identity = Identity::of(&context.settings, |name| std::env::var_os(name));
+        service::run(context.cluster().await?, identity, options, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)

@@ -5,6 +5,7 @@
 //!
 //! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
 
+mod identity;
 mod keys;
 mod raw;
 mod render;
@@ -22,6 +23,7 @@ use anyhow::{Context, anyhow};
 
 use crate::error::{Hint, with_hint};
 
+pub use identity::Identity;
 pub use keys::{Fallback, KEYS, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;

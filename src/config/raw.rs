@@ -18,7 +18,7 @@ const PREFIX: &str = "WALDEN_";
 const SEPARATOR: &str = "__";
 /// Variables of the tests, never settings.
 const TEST_PREFIX: &str = "WALDEN_TEST_";
-const CONFIG_FILE: &str = "WALDEN_CONFIG";
+const CONFIG_FILE: &str = crate::wire::CONFIG_VARIABLE;
 const SEE_EXAMPLE: &str = "`walden config example` prints every setting with its default and what is allowed";
 
 /// Walden's part of the environment.

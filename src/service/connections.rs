@@ -16,10 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
 use super::status::{Http, Status};
+use super::whose::Ours;
 use super::{Options, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
-use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS};
+use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS, WireError};
 use fetches::Answer;
 
 /// A request is short and sent at once: who takes longer is no hook program.
@@ -43,6 +44,7 @@ struct Asker {
     fetches: fetches::Handle,
     indexing: indexing::Handle,
     about: Arc<About>,
+    ours: Ours,
     /// After this an answer is given, whatever it is.
     longest: Duration,
 }
@@ -88,10 +90,11 @@ impl Connections {
         indexing: indexing::Handle,
         options: &Options,
         about: About,
+        ours: Ours,
     ) -> Self {
         let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
-        Self { socket, asker: Asker { pushes, fetches, indexing, about: Arc::new(about), longest }, places }
+        Self { socket, asker: Asker { pushes, fetches, indexing, about: Arc::new(about), ours, longest }, places }
     }
 
     /// Serves until `stopped` says so, then until the last request is answered.
@@ -138,9 +141,16 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 impl Asker {
     async fn serve(&self, mut stream: UnixStream) {
         let reply = match timeout(REQUEST_TIME, receive(&mut stream)).await {
-            Ok(Ok(Some(request))) => self.answer(&mut stream, request).await,
-            // Connected and said nothing: a probe.
-            Ok(Ok(None)) => return,
+            Ok(Ok(Received::Request(request))) => self.answer(&mut stream, request).await,
+            Ok(Ok(Received::Nothing)) => return,
+            // The hook takes silence for no service, and does the work itself.
+            Ok(Ok(Received::Foreign(error))) => {
+                return self.ours.tell(&format!(
+                    "a request got no answer, since {}: install walden, archive-command and restore-command of one \
+                     version, and restart `walden serve`",
+                    error.text()
+                ));
+            }
             Ok(Err(error)) => {
                 tracing::warn!("{error:#}");
                 Reply::Failed(render(&error).into_bytes())
@@ -186,12 +196,18 @@ impl Asker {
     }
 
     async fn work(&self, request: Request) -> Result<Reply, String> {
+        if let Some(whose) = request.whose()
+            && let Some(why) = self.ours.refusal(whose).await
+        {
+            return Ok(Reply::NotMine(why.into_bytes()));
+        }
         match request {
-            Request::Push { path } => {
+            Request::Serves { .. } => Ok(Reply::Done),
+            Request::Push { path, .. } => {
                 let path = absolute(path).map_err(|error| render(&error))?;
                 self.pushes.push(path).await.map(|()| Reply::Done)
             }
-            Request::Fetch { name, destination, end } => {
+            Request::Fetch { name, destination, end, .. } => {
                 let fetch = fetch_request(&name, destination, &end).map_err(|error| render(&error))?;
                 match self.fetches.fetch(fetch).await.map_err(|failure| failure.text())? {
                     Answer::Ready(path) => Ok(Reply::Delivered { path: path.into_os_string().into_vec() }),
@@ -213,21 +229,28 @@ impl Asker {
     }
 }
 
-/// Reads a request; `None` when the other side closed without a byte.
-async fn receive(stream: &mut UnixStream) -> anyhow::Result<Option<Request>> {
+/// What came over a connection.
+enum Received {
+    Request(Request),
+    /// The other side closed without a byte: a probe.
+    Nothing,
+    /// Not of this protocol and version.
+    Foreign(WireError),
+}
+
+async fn receive(stream: &mut UnixStream) -> anyhow::Result<Received> {
     let mut header = [0; REQUEST_HEADER];
     if stream.read(&mut header[..1]).await? == 0 {
-        return Ok(None);
+        return Ok(Received::Nothing);
     }
     stream.read_exact(&mut header[1..]).await.context("a request ended within its header")?;
     peers::check(stream)?;
-    let wrong = |error: crate::wire::WireError| {
-        let hint = "install archive-command, restore-command and walden of one version, and restart `walden serve`";
-        with_hint(anyhow!("a request cannot be understood: {}", error.text()), hint)
+    let mut body = match Request::body_len(&header) {
+        Ok(length) => vec![0; length],
+        Err(error) => return Ok(Received::Foreign(error)),
     };
-    let mut body = vec![0; Request::body_len(&header).map_err(wrong)?];
     stream.read_exact(&mut body).await.context("a request ended within its content")?;
-    Ok(Some(Request::decode(&header, &body).map_err(wrong)?))
+    Ok(Request::decode(&header, &body).map_or_else(Received::Foreign, Received::Request))
 }
 
 fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {

@@ -21,6 +21,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod whose;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,8 +30,10 @@ use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
 pub use indexing::Options as IndexOptions;
+use whose::Ours;
 
 use crate::budget::Budget;
+use crate::config::Identity;
 use crate::error::{hints, one_line};
 use crate::http;
 use crate::metrics::Durations;
@@ -67,9 +70,14 @@ pub struct Options {
     pub http: Option<http::Options>,
 }
 
-/// Serves until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
+/// Serves the cluster, which settings call `identity`, until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
 /// part of the service failed.
-pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    cluster: Cluster,
+    identity: Identity,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     memory::give_back_early();
     let socket = socket::Socket::bind(&options.socket)?;
     tracing::info!(
@@ -117,7 +125,8 @@ pub async fn run(cluster: Cluster, options: Options, stop: impl Future<Output = 
         let (server, stopped) = (http::Server::new(port, http, service), stopped.clone());
         parts.spawn(async move { ("HTTP", server.run(stopped).await) });
     }
-    let connections = connections::Connections::new(socket, pushes, fetches, indexing, &options, about);
+    let connections =
+        connections::Connections::new(socket, pushes, fetches, indexing, &options, about, Ours::new(identity));
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
     parts.spawn(async move { ("pushes", push_owner.run().await) });
     parts.spawn(async move { ("fetches", fetch_owner.run().await) });

@@ -72,10 +72,12 @@ impl Drop for Scratch {
     }
 }
 
-/// The program to test, with an environment that names no socket.
+/// The program to test, with an environment that names no socket, configuration or cluster.
 pub fn hook(program: &str, scratch: &Scratch) -> Command {
     let mut command = Command::new(program);
-    command.env_remove("WALDEN_SOCKET").current_dir(&scratch.0);
+    let named = [&[wire::SOCKET_VARIABLE, wire::CONFIG_VARIABLE][..], &wire::IDENTITY_VARIABLES].concat();
+    named.iter().for_each(|name| drop(command.env_remove(name)));
+    command.current_dir(&scratch.0);
     command
 }
 

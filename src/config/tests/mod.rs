@@ -2,6 +2,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+mod identity;
 mod rendered;
 mod values;
 

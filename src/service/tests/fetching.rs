@@ -161,8 +161,12 @@ async fn a_spool_left_by_a_killed_service_is_never_served() {
 async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
     let service = archive(&[&number(1), &number(2)]).await;
     let destination = service.destination().into_os_string().into_encoded_bytes();
-    let request =
-        |name: String| Request::Fetch { name: name.into(), destination: destination.clone(), end: Vec::new() };
+    let request = |name: String| Request::Fetch {
+        whose: For::Socket,
+        name: name.into(),
+        destination: destination.clone(),
+        end: Vec::new(),
+    };
     let mut killed = UnixStream::connect(&service.socket).unwrap();
     killed.write_all(&request(number(2)).encode().unwrap()).unwrap();
     drop(killed);
@@ -224,7 +228,12 @@ async fn a_spool_is_cleared_of_its_own_files_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_cannot_be_written_is_told() {
     let service = archive(&[&number(1)]).await;
-    let request = Request::Fetch { name: number(1).into(), destination: b"/nowhere/at/all".to_vec(), end: Vec::new() };
+    let request = Request::Fetch {
+        whose: For::Socket,
+        name: number(1).into(),
+        destination: b"/nowhere/at/all".to_vec(),
+        end: Vec::new(),
+    };
     let reply = text(&ask(&service.socket, request).await);
     assert!(reply.contains("HINT: "), "{reply}");
     service.stop().await;

@@ -3,6 +3,7 @@
 mod fetching;
 mod pushing;
 mod serving;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,10 +22,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{IndexOptions, Options, run};
+use crate::config::{self, Identity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
-use crate::wire::{Reply, Request};
+use crate::wire::{For, Reply, Request};
 
 /// Counts calls by operation and file name, can hold puts back, and can damage what is got.
 #[derive(Debug)]
@@ -126,6 +128,18 @@ pub struct Running {
     stop: oneshot::Sender<()>,
 }
 
+/// What the service on this socket serves, by its configuration file.
+pub fn identity(socket: &Path) -> Identity {
+    configured(&socket.with_extension("toml"), "main", &socket.with_file_name("repository"))
+}
+
+/// Writes a configuration file; what it means.
+pub fn configured(file: &Path, cluster: &str, repository: &Path) -> Identity {
+    let text = format!("repository.url = \"file://{}\"\ncluster.name = \"{cluster}\"\n", repository.display());
+    std::fs::write(file, text).unwrap();
+    Identity::of(&config::load(Some(file), [("", ""); 0]).unwrap(), |_| None)
+}
+
 pub fn options(socket: &Path) -> Options {
     Options {
         socket: socket.to_path_buf(),
@@ -161,13 +175,13 @@ impl Running {
         change(&mut options);
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let service = tokio::spawn(run(cluster.clone(), options, stopped));
+        let service = tokio::spawn(run(cluster.clone(), identity(&socket), options, stopped));
         until("the service listens", || socket.exists()).await;
         Self { wal, storage, cluster, socket, service, stop }
     }
 
     pub async fn push(&self, path: &Path) -> Reply {
-        ask(&self.socket, Request::Push { path: path.as_os_str().as_bytes().to_vec() }).await
+        ask(&self.socket, Request::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
     }
 
     pub async fn fetch(&self, name: &str) -> Reply {
@@ -178,7 +192,7 @@ impl Running {
     pub async fn fetch_until(&self, name: &str, end: &str) -> Reply {
         let destination = self.destination().into_os_string().as_bytes().to_vec();
         let (name, end) = (name.as_bytes().to_vec(), end.as_bytes().to_vec());
-        match ask(&self.socket, Request::Fetch { name, destination, end }).await {
+        match ask(&self.socket, Request::Fetch { whose: For::Socket, name, destination, end }).await {
             Reply::Delivered { path } => {
                 std::fs::rename(OsStr::from_bytes(&path), self.destination()).unwrap();
                 Reply::Done

@@ -130,7 +130,7 @@ async fn files_larger_than_the_budget_go_one_by_one() {
     let paths: Vec<PathBuf> = (1..=6).map(|each| service.wal.segment(&number(each), 1)).collect();
     service.storage.open.send_replace(false);
     let (socket, path) = (service.socket.clone(), paths[0].as_os_str().as_bytes().to_vec());
-    let first = tokio::spawn(async move { ask(&socket, Request::Push { path }).await });
+    let first = tokio::spawn(async move { ask(&socket, Request::Push { whose: For::Socket, path }).await });
     until("one is being stored", || !service.storage.put_in_order().is_empty()).await;
     service.settle().await;
     assert_eq!(service.storage.put_in_order(), [number(1)], "the others wait for their turn");

@@ -1,0 +1,53 @@
+use super::*;
+
+fn of(machine: &Machine) -> Identity {
+    let variable = |name: &str| machine.env.iter().find(|(each, _)| each == name).map(|(_, value)| value.into());
+    Identity::of(&machine.settings(), variable)
+}
+
+#[test]
+fn the_cluster_and_the_place_of_its_repository_are_who_is_meant() {
+    let base = of(&Machine::with_url_and(""));
+    assert!(base.is(&of(&Machine::with_url_and("[wal]\nprefetch = 3\n[s3]\nendpoint = \"http://x\"\n"))), "no matter");
+    assert!(!base.is(&of(&Machine::with_url_and("[cluster]\nname = \"copy\"\n"))));
+    assert!(!base.is(&of(&Machine::with_url_and("").variable("WALDEN_REPOSITORY__URL", "file:///srv/archive2"))));
+    assert_eq!(base.to_string(), "cluster \"main\" of file:///srv/archive");
+}
+
+#[test]
+fn one_folder_has_many_names() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+    let at = |name: &str| {
+        let url = format!("file://{}", folder.path().join(name).display());
+        of(&Machine::new().variable("WALDEN_REPOSITORY__URL", url))
+    };
+    assert!(at("real").is(&at("link")));
+    assert!(at("none").is(&at("none")), "an unmounted disk");
+    assert!(!at("none").is(&at("neither")) && !at("real").is(&at("none")));
+}
+
+#[test]
+fn a_bucket_is_one_of_a_server() {
+    let at = |variables: &[(&str, &str)]| {
+        let machine = Machine::with("[repository]\nurl = \"s3://bucket/x\"\n");
+        of(&variables.iter().fold(machine, |machine, (name, value)| machine.variable(name, *value)))
+    };
+    let amazon = at(&[]);
+    let own = at(&[("WALDEN_S3__ENDPOINT", "http://s3.example:9000/")]);
+    assert!(!amazon.is(&own) && own.is(&own.clone()));
+    assert!(own.is(&at(&[("AWS_ENDPOINT_URL", "http://s3.example:9000")])));
+    assert!(own.is(&at(&[("WALDEN_S3__ENDPOINT", "http://s3.example:9000"), ("AWS_ENDPOINT_URL", "http://y")])));
+    assert!(!amazon.is(&at(&[("WALDEN_S3__REGION", "cn-north-1")])));
+    assert_eq!(own.to_string(), "cluster \"main\" of s3://bucket/x at http://s3.example:9000");
+}
+
+/// The hook programs send these, and nothing else of their environment.
+#[test]
+fn every_variable_that_decides_is_sent_by_the_hooks() {
+    for path in ["repository.url", "cluster.name", "s3.endpoint", "s3.region"] {
+        let variable = KEYS.iter().find(|key| key.is(path)).unwrap().variable();
+        assert!(crate::wire::IDENTITY_VARIABLES.contains(&variable.as_str()), "{variable}");
+    }
+}
