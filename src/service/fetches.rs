@@ -157,8 +157,9 @@ pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Duratio
 
 impl Handle {
     /// Gets a file ready beside its destination, or says that there is none.
-    pub async fn fetch(&self, request: Request) -> Result<Answer, Failure> {
+    pub async fn fetch(&self, mut request: Request) -> Result<Answer, Failure> {
         self.check_cluster(&request.destination).await.map_err(|error| Failure::of(&error))?;
+        request.destination = by_real_folder(request.destination).await;
         let (reply, answer) = oneshot::channel();
         let gone =
             || Failure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
@@ -464,6 +465,12 @@ impl Owner {
             self.obtain_ahead(folder.to_path_buf(), name, share);
         }
     }
+}
+
+/// A folder that has two names, by a link, is one server's: two spools would clear each other.
+async fn by_real_folder(destination: PathBuf) -> PathBuf {
+    let (Some(folder), Some(name)) = (destination.parent(), destination.file_name()) else { return destination };
+    tokio::fs::canonicalize(folder).await.map_or_else(|_| destination.clone(), |folder| folder.join(name))
 }
 
 fn answer(asked: Asked, result: Result<Answer, Failure>) {

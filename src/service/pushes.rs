@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::ready::{Turn, Waiting};
+use super::ready::{Identity, Turn, Waiting};
 use super::remembered::Remembered;
 use super::status::{Archiving, Speed, backlog};
-use super::watch::{self, FolderWatcher};
+use super::watch::{self, FolderWatcher, News};
 use super::{Options, indexing, memory, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
@@ -52,6 +52,8 @@ struct Asked {
     path: PathBuf,
     /// What the file was when it was asked for; `None` when there is none.
     fingerprint: Option<Fingerprint>,
+    /// What its folder was then.
+    folder: Option<Identity>,
     reply: oneshot::Sender<Result<(), String>>,
 }
 
@@ -87,6 +89,8 @@ enum Event {
 }
 
 struct Folder {
+    /// `None`: it was not a server's, or was removed since.
+    identity: Option<Identity>,
     waiting: Waiting,
     /// News of it arrive by themselves.
     watched: bool,
@@ -118,7 +122,7 @@ pub struct Owner {
     remembered: Remembered,
     folders: HashMap<PathBuf, Folder>,
     watcher: Option<FolderWatcher>,
-    news: mpsc::Receiver<PathBuf>,
+    news: mpsc::Receiver<News>,
     news_lost: Arc<AtomicBool>,
     /// Files that were stored this recently are answered for without asking the repository again.
     fresh: Duration,
@@ -169,7 +173,7 @@ pub fn new(
         durations,
     };
     if let Some(pg_wal) = options.pg_wal.as_deref() {
-        owner.folder(pg_wal);
+        owner.folder(pg_wal, Identity::of(pg_wal));
     }
     (Handle { requests: sender }, owner)
 }
@@ -178,9 +182,15 @@ impl Handle {
     /// Stores the file; durable when this returns. The error is text for the hook.
     pub async fn push(&self, path: PathBuf) -> Result<(), String> {
         wal_file_name(&path).map_err(|error| render(&error))?;
-        let fingerprint = tokio::fs::metadata(&path).await.ok().map(|meta| Fingerprint::of(&meta));
         let (reply, answer) = oneshot::channel();
-        let sent = self.requests.send(Message::Push(Asked { path, fingerprint, reply })).await;
+        let look = move || Asked {
+            fingerprint: std::fs::metadata(&path).ok().map(|meta| Fingerprint::of(&meta)),
+            folder: path.parent().and_then(Identity::of),
+            path,
+            reply,
+        };
+        let asked = tokio::task::spawn_blocking(look).await.map_err(|panicked| render(&panicked.into()))?;
+        let sent = self.requests.send(Message::Push(asked)).await;
         let gone = || "ERROR: the service is stopping\nHINT: PostgreSQL asks again\n".to_string();
         sent.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -216,15 +226,18 @@ impl Owner {
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
-                Some(path) = self.news.recv() => self.announced(&path),
+                Some(news) = self.news.recv() => match news {
+                    News::Appeared(path) => self.announced(&path),
+                    News::Gone(folder) => self.gone(&folder),
+                },
                 () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => self.cool_down(),
             }
         }
     }
 
     /// A request came.
-    fn ask(&mut self, asked: Asked) {
-        self.reach(&asked.path);
+    fn ask(&mut self, mut asked: Asked) {
+        self.reach(&mut asked);
         match self.remembered.proves(&asked.path, asked.fingerprint) {
             Some(age) if age < self.fresh => answer(asked, Ok(())),
             Some(_) => {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -12,6 +13,8 @@ use crate::postgres::types::WalFileName;
 
 /// Names kept of one folder. When these are used up, the folder is read again.
 const MOST: usize = 128;
+/// In `pg_wal`: tells which files are ready.
+pub const STATUS_FOLDER: &str = "archive_status";
 /// How long a file is left alone after it became ready: the archiver may ask for it itself at once, and by then any
 /// change of it shows in its times.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -43,7 +46,24 @@ impl Turn {
 
 /// The folder that tells what in `pg_wal` is ready.
 pub fn status_folder(pg_wal: &Path) -> PathBuf {
-    pg_wal.join("archive_status")
+    pg_wal.join(STATUS_FOLDER)
+}
+
+/// Which folder a path leads to: a data directory that was made anew at its place is another one, one with two names is
+/// the same. The time of its birth tells those apart that got the same number one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    born: Option<SystemTime>,
+}
+
+impl Identity {
+    /// What is at `pg_wal` now; `None` when it is not a server's. Blocking.
+    pub fn of(pg_wal: &Path) -> Option<Self> {
+        let meta = fs::metadata(status_folder(pg_wal)).ok()?;
+        Some(Self { device: meta.dev(), inode: meta.ino(), born: meta.created().ok() })
+    }
 }
 
 /// Whether a file is still to be archived.

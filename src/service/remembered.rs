@@ -60,6 +60,13 @@ impl Remembered {
         self.files.keys().map(PathBuf::as_path)
     }
 
+    /// Another folder is at the place of this one: its files are others.
+    pub fn forget(&mut self, pg_wal: &Path) {
+        let elsewhere = |path: &Path| path.parent() != Some(pg_wal);
+        self.files.retain(|path, _| elsewhere(path));
+        self.order.retain(|path| elsewhere(path));
+    }
+
     /// Files that were stored and not asked for yet.
     pub fn not_asked(&self) -> usize {
         self.files.values().filter(|file| !file.asked).count()

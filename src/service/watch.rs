@@ -8,15 +8,25 @@ use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::ready::STATUS_FOLDER;
+
 /// Reports that wait to be taken; more are lost, which is noted.
 const QUEUE: usize = 256;
+
+/// What happened in a folder that is watched.
+pub enum News {
+    /// This file appeared.
+    Appeared(PathBuf),
+    /// The folder itself was removed: nothing will be reported any more.
+    Gone(PathBuf),
+}
 
 /// A watcher and what it reports.
 pub struct Watching {
     /// `None` where the system does not let us watch.
     pub watcher: Option<FolderWatcher>,
-    /// Files that appeared.
-    pub news: mpsc::Receiver<PathBuf>,
+    /// What happened there.
+    pub news: mpsc::Receiver<News>,
     /// Some were not reported: look again.
     pub lost: Arc<AtomicBool>,
 }
@@ -31,7 +41,7 @@ pub fn new(wanted: bool) -> Watching {
     let note = lost.clone();
     let handle = move |event: notify::Result<notify::Event>| {
         let reported = match event {
-            Ok(event) if !event.need_rescan() => appeared(&event).is_none_or(|path| reports.try_send(path).is_ok()),
+            Ok(event) if !event.need_rescan() => news_of(&event).is_none_or(|news| reports.try_send(news).is_ok()),
             _ => false,
         };
         if !reported {
@@ -68,10 +78,12 @@ impl FolderWatcher {
     }
 }
 
-/// The file that appeared, made there or renamed to there.
-fn appeared(event: &notify::Event) -> Option<PathBuf> {
+/// What counts of an event: a file that appeared, made there or renamed to there, or the end of the folder.
+fn news_of(event: &notify::Event) -> Option<News> {
+    let path = event.paths.first()?.clone();
     match event.kind {
-        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => event.paths.first().cloned(),
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(News::Appeared(path)),
+        EventKind::Remove(_) if path.ends_with(STATUS_FOLDER) => Some(News::Gone(path)),
         _ => None,
     }
 }

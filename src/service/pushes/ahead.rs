@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::ready::{self, Turn, Waiting};
-use super::{Event, Folder, Owner, Rest};
+use super::super::ready::{self, Identity, Turn, Waiting};
+use super::{Asked, Event, Folder, Owner, Rest};
 
 /// Folders with files to archive: one a server; the one unused longest makes room.
 const MOST_FOLDERS: usize = 8;
@@ -71,36 +71,66 @@ impl Owner {
         again.into_iter().for_each(|pg_wal| self.scan(pg_wal));
     }
 
-    /// The archiver has come to this file.
-    pub(super) fn reach(&mut self, path: &Path) {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let (Some(pg_wal), Some(turn)) = (path.parent(), name.and_then(Turn::of)) else { return };
-        self.remembered.reached(pg_wal, &turn);
-        let folder = self.folder(pg_wal);
+    /// The archiver has come to this file. When its folder is known under another name, it is called by that.
+    pub(super) fn reach(&mut self, asked: &mut Asked) {
+        let (Some(pg_wal), Some(name)) = (asked.path.parent(), asked.path.file_name()) else { return };
+        let Some(turn) = name.to_str().and_then(Turn::of) else { return };
+        let known = self.other_name(pg_wal, asked.folder).map(|known| known.join(name));
+        asked.path = known.unwrap_or_else(|| std::mem::take(&mut asked.path));
+        let pg_wal = asked.path.parent().unwrap_or(Path::new("/"));
+        let folder = self.folder(pg_wal, asked.folder);
         folder.used = Instant::now();
         folder.waiting.reached(&turn);
         if !folder.watched && folder.waiting.is_empty() {
             self.scan(pg_wal.to_path_buf());
         }
+        self.remembered.reached(pg_wal, &turn);
     }
 
-    pub(super) fn folder(&mut self, pg_wal: &Path) -> &mut Folder {
+    /// Under which other path this very folder is known, such as a link's.
+    fn other_name(&self, pg_wal: &Path, identity: Option<Identity>) -> Option<PathBuf> {
+        let is_it = |path: &Path, folder: &Folder| {
+            identity.is_some() && path != pg_wal && folder.identity == identity && Identity::of(path) == identity
+        };
+        self.folders.iter().find(|(path, folder)| is_it(path, folder)).map(|(path, _)| path.clone())
+    }
+
+    /// What is known of the folder that is at this path now.
+    pub(super) fn folder(&mut self, pg_wal: &Path, now: Option<Identity>) -> &mut Folder {
+        if self.folders.get(pg_wal).is_some_and(|folder| folder.identity != now) {
+            self.drop_folder(pg_wal);
+            self.remembered.forget(pg_wal);
+        }
         if !self.folders.contains_key(pg_wal) {
             let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used).map(|(path, _)| path.clone());
             if let Some(oldest) = oldest.filter(|_| self.folders.len() >= MOST_FOLDERS) {
-                self.folders.remove(&oldest);
-                if let Some(watcher) = &mut self.watcher {
-                    watcher.unwatch(&ready::status_folder(&oldest));
-                }
+                self.drop_folder(&oldest);
             }
             // Watched first, scanned then: what becomes ready in between is seen twice, not never.
             let status = ready::status_folder(pg_wal);
             let watched = self.watcher.as_mut().is_some_and(|watcher| watcher.watch(&status));
-            let folder = Folder { waiting: Waiting::default(), watched, scanning: false, used: Instant::now() };
+            let waiting = Waiting::default();
+            let folder = Folder { identity: now, waiting, watched, scanning: false, used: Instant::now() };
             self.folders.insert(pg_wal.to_path_buf(), folder);
             self.scan(pg_wal.to_path_buf());
         }
         self.folders.get_mut(pg_wal).expect("it was put there")
+    }
+
+    /// Watched by its inode: the watch has to go before another folder is watched at the same path.
+    fn drop_folder(&mut self, pg_wal: &Path) {
+        self.folders.remove(pg_wal);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.unwatch(&ready::status_folder(pg_wal));
+        }
+    }
+
+    /// A folder that was watched is no more; what comes at its place is known once it is asked for.
+    pub(super) fn gone(&mut self, status_folder: &Path) {
+        let folder = status_folder.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal));
+        if let Some(folder) = folder {
+            (folder.identity, folder.watched) = (None, false);
+        }
     }
 
     fn scan(&mut self, pg_wal: PathBuf) {

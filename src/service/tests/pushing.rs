@@ -162,7 +162,7 @@ async fn with_the_data_directory_known_a_backlog_is_stored_before_the_first_call
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_damaged_on_their_way_are_read_once_more_and_an_object_that_is_damaged_is_no_success() {
-    let service = Running::start().await;
+    let service = Running::start_with(|options| options.look_ahead = 0).await;
     let (stored, path) = (number(1), service.wal.ready(&number(1), &segment(&number(1), 1)));
     pusher(&service.cluster).push(&path).await.unwrap();
     service.storage.garbled.store(1, Ordering::SeqCst);
@@ -191,5 +191,73 @@ async fn a_backlog_is_known_also_when_nothing_is_stored_ahead() {
     let backlogs = status().await.archiving.backlogs;
     assert_eq!((backlogs.len(), backlogs[0].files, backlogs[0].stored), (1, 2, 1));
     assert!(!service.is_stored(&number(2)).await);
+    service.stop().await;
+}
+
+/// Restored or cloned again at the same place: moved away first, or removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_made_anew_in_place_is_watched_like_the_first() {
+    let service = Running::start().await;
+    let asked = |each| service.wal.folder().join(number(each));
+    for (round, moved) in [(0, true), (1, false)] {
+        let first = 10 * round + 1;
+        service.wal.segment(&number(first), 1);
+        assert_eq!(service.push(&asked(first)).await, Reply::Done);
+        service.settle().await;
+        match moved {
+            true => std::fs::rename(service.wal.folder(), service.wal.folder().with_extension("old")).unwrap(),
+            false => std::fs::remove_dir_all(service.wal.folder()).unwrap(),
+        }
+        std::fs::create_dir_all(service.wal.folder().join("archive_status")).unwrap();
+        service.wal.segment(&number(first + 1), 1);
+        assert_eq!(service.push(&asked(first + 1)).await, Reply::Done);
+        service.settle().await;
+        service.wal.segment(&number(first + 2), 1);
+        let next = format!("put {}", number(first + 2));
+        until("the next one is stored without being asked for", || service.storage.calls(&next) == 1).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_ahead_of_another_folder_at_this_place_is_stored_again() {
+    let service = Running::start().await;
+    let first = service.wal.segment(&number(1), 1);
+    service.wal.segment(&number(2), 1);
+    assert_eq!(service.push(&first).await, Reply::Done);
+    until("one is stored ahead", || service.storage.calls(&format!("put {}", number(2))) == 1).await;
+    service.settle().await;
+    std::fs::rename(service.wal.folder(), service.wal.folder().with_extension("old")).unwrap();
+    std::fs::create_dir_all(service.wal.folder().join("archive_status")).unwrap();
+    let first = service.wal.segment(&number(1), 1);
+    let second = service.wal.segment(&number(2), 9);
+    assert_eq!(service.push(&first).await, Reply::Done);
+    until("the other one is tried ahead", || service.storage.calls(&format!("put {}", number(2))) == 2).await;
+    let reply = text(&service.push(&second).await);
+    assert!(reply.contains("archived already with other content"), "{reply}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_the_data_directory_makes_no_second_server() {
+    let (wal, links) = (PgWal::new(), tempfile::tempdir().unwrap());
+    let link = links.path().join("data");
+    std::os::unix::fs::symlink(wal.0.path(), &link).unwrap();
+    let service = Running::start_with(|options| options.pg_wal = Some(link.join("pg_wal"))).await;
+    for each in 1..=12 {
+        wal.segment(&number(each), 1);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for each in 1..=12 {
+        // As PostgreSQL names it: by its working directory, in which there are no links.
+        assert_eq!(service.push(&wal.folder().join(number(each))).await, Reply::Done);
+    }
+    service.settle().await;
+    for each in 1..=12 {
+        assert_eq!(service.storage.calls(&format!("put {}", number(each))), 1, "{each}");
+    }
+    let Reply::Status(status) = ask(&service.socket, Request::Status).await else { panic!("no status") };
+    let status: crate::service::status::Status = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status.archiving.backlogs.len(), 1);
     service.stop().await;
 }
