@@ -9,12 +9,13 @@
 //! | activities | `postgres` but for the core, `postgres::catalog::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`: pure                             |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `error`, `fsync`, `metrics`, `wire`                     |
+//! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `wire`   |
 
 pub mod budget;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod data_directory;
 pub mod error;
 pub mod fsync;
 pub mod http;

@@ -22,7 +22,7 @@ struct Layer {
     pure: bool,
 }
 
-const LEAVES: &[&str] = &["budget", "config", "error", "fsync", "metrics", "wire"];
+const LEAVES: &[&str] = &["budget", "config", "data_directory", "error", "fsync", "metrics", "wire"];
 const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics"];
 const CORE: &[&str] =
     &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];

@@ -2,16 +2,18 @@
 //! No formatting, no threads and little allocation: PostgreSQL starts this once for each WAL file.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::data_directory::LOOK;
 use crate::wire::{
     CONFIG_VARIABLE, DEFAULT_SOCKET, For, IDENTITY_VARIABLES, Reply, Request, SILENCE_SECONDS, SOCKET_VARIABLE,
+    WORKING_SECONDS,
 };
 
 /// Options of both programs.
@@ -40,6 +42,39 @@ pub enum Answer {
     Silent,
     /// It said what does not belong to the question.
     Strange,
+    /// It works on it, and this program waits no longer.
+    GaveUp,
+}
+
+/// A stream that is read until its silence lasts too long, or until who reads gives up.
+struct Patient<'a> {
+    stream: UnixStream,
+    began: Instant,
+    heard: Instant,
+    gives_up: &'a dyn Fn(Duration) -> bool,
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let waited = self.began.elapsed();
+            if waited >= LOOK && (self.gives_up)(waited) {
+                let works = self.heard.elapsed() < Duration::from_secs(2 * WORKING_SECONDS);
+                return Err(if works { ErrorKind::ConnectionAborted } else { ErrorKind::TimedOut }.into());
+            }
+            match self.stream.read(bytes) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    if self.heard.elapsed() >= Duration::from_secs(SILENCE_SECONDS) {
+                        return Err(ErrorKind::TimedOut.into());
+                    }
+                }
+                read => {
+                    self.heard = Instant::now();
+                    return read;
+                }
+            }
+        }
+    }
 }
 
 impl Options {
@@ -93,15 +128,16 @@ impl Options {
         self.get("--socket").map(OsStr::to_os_string).or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
-    /// Asks the service.
-    pub fn ask(&self, request: &Request) -> Answer {
+    /// Asks the service. `gives_up` is told now and then how long this has waited.
+    pub fn ask(&self, request: &Request, gives_up: &dyn Fn(Duration) -> bool) -> Answer {
         let Ok(bytes) = request.encode() else { return Answer::NoService };
         let exchange = || {
             let mut stream = UnixStream::connect(self.socket())?;
-            let silence = Some(Duration::from_secs(SILENCE_SECONDS));
-            stream.set_read_timeout(silence)?;
-            stream.set_write_timeout(silence)?;
+            stream.set_read_timeout(Some(LOOK))?;
+            stream.set_write_timeout(Some(Duration::from_secs(SILENCE_SECONDS)))?;
             stream.write_all(&bytes)?;
+            let began = Instant::now();
+            let mut stream = Patient { stream, began, heard: began, gives_up };
             loop {
                 match Reply::read_from(&mut stream)? {
                     Reply::Working => (),
@@ -116,6 +152,7 @@ impl Options {
             Ok(Reply::Failed(text)) => Answer::Failed(text),
             Ok(Reply::NotMine(_)) => Answer::NoService,
             Ok(Reply::Working | Reply::Status(_)) => Answer::Strange,
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Answer::GaveUp,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
             Err(_) => Answer::NoService,
         }

@@ -2,11 +2,16 @@
 //! running `walden wal push`. Exit code 0: stored and durable; 1: anything else. Never above 125, which would end
 //! PostgreSQL's archiver.
 
+#[path = "../../src/data_directory.rs"]
+#[allow(dead_code)] // what restore_command asks
+mod data_directory;
 mod hook;
 #[path = "../../src/wire.rs"]
 #[allow(dead_code)] // the service's half of the protocol
 mod wire;
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use hook::{Answer, Options, absolute, say};
@@ -25,9 +30,16 @@ fn archive() -> bool {
         return false;
     };
     let (Some(path), Some(whose)) = (absolute(&options.operands[0]), options.whose()) else { return false };
-    match options.ask(&wire::Request::Push { whose: whose.clone(), path }) {
+    let file = Path::new(&options.operands[0]);
+    let gives_up = |waited| data_directory::gives_up(file, waited);
+    match options.ask(&wire::Request::Push { whose: whose.clone(), path }, &gives_up) {
         Answer::Done => return true,
         Answer::Failed(text) => say(&[&text]),
+        Answer::GaveUp => say(&[
+            b"ERROR: PostgreSQL is stopping, and the Walden service has not stored \"",
+            file.as_os_str().as_bytes(),
+            b"\" yet\nHINT: nothing is lost: PostgreSQL keeps the file and hands it over again once it runs\n",
+        ]),
         Answer::Absent | Answer::Delivered(_) | Answer::Strange => {
             say(&[b"ERROR: the Walden service gave an answer that does not belong to a push\n"])
         }

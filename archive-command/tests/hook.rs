@@ -141,6 +141,21 @@ fn nothing_ever_exits_above_125() {
     }
 }
 
+/// Else who stops PostgreSQL waits for the store behind the service, and kills it in the end.
+#[test]
+fn a_server_that_is_stopping_does_not_wait_for_long() {
+    let scratch = Scratch::new().data_directory(&[("postmaster.pid", b"1\n/d\n3\n4\n5\n6\n7\nstopping\n")]);
+    let service = scratch.service_that_works_on();
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(5);
+    std::fs::File::open(scratch.0.join("postmaster.pid")).unwrap().set_modified(before).unwrap();
+    let mut command = hook(&scratch);
+    command.args(["--config", "c", "--walden"]).arg(scratch.walden(0)).arg("--socket").arg(scratch.socket());
+    let output = command.arg(SEGMENT).output().unwrap();
+    assert_eq!((code(&output), scratch.arguments()), (1, None), "the service is at it");
+    assert!(stderr(&output).contains("PostgreSQL is stopping") && stderr(&output).contains("HINT: "));
+    service.join().unwrap();
+}
+
 /// A default configuration may be another cluster's: its repository would take the file, and it would be missing here.
 #[test]
 fn a_socket_that_is_named_alone_has_nothing_to_fall_back_to() {

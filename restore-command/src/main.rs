@@ -1,9 +1,12 @@
 //! `restore_command` of PostgreSQL: gets one WAL file by asking the Walden service, or, where none answers, by running
 //! `walden wal fetch`. With `--url` it asks a service on another machine over HTTP, and nobody else. Exit code 0:
 //! delivered; 1: the repository proves that there is no such file; 200: not known. Above 125 PostgreSQL stops; at 1 it
-//! ends recovery and opens the cluster.
+//! ends recovery and opens the cluster. A standby does not, and is told 75 instead of 200, so that it goes on.
 
 mod crc32c;
+#[path = "../../src/data_directory.rs"]
+#[allow(dead_code)] // what archive_command asks
+mod data_directory;
 #[path = "../../archive-command/src/hook.rs"]
 mod hook;
 mod remote;
@@ -16,20 +19,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use data_directory::{STANDBY_PATIENCE, UNKNOWN, goes_on};
 use hook::{Answer, Options, absolute, say};
 
 /// As `cluster.name` is when it is not set.
 const DEFAULT_CLUSTER: &str = "main";
 const DELIVERED: u8 = 0;
 const ABSENT: u8 = 1;
-const UNKNOWN: u8 = 200;
 
 /// Options beside those of both hook programs.
 const FURTHER: [&str; 4] = ["--end", "--url", "--cluster", "--token-file"];
 
 fn main() -> ExitCode {
     // A panic would exit with 101, which PostgreSQL takes for "absent".
-    std::panic::catch_unwind(restore).unwrap_or(UNKNOWN).into()
+    match std::panic::catch_unwind(restore).unwrap_or(UNKNOWN) {
+        UNKNOWN => data_directory::unknown(std::env::args_os().next_back().as_deref().map(Path::new)),
+        known => known,
+    }
+    .into()
 }
 
 fn restore() -> u8 {
@@ -47,7 +54,9 @@ fn restore() -> u8 {
     let end = options.get("--end").unwrap_or_default().as_bytes().to_vec();
     let Some(whose) = options.whose() else { return UNKNOWN };
     let request = wire::Request::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
-    match options.ask(&request) {
+    let place = Path::new(&options.operands[1]);
+    let gives_up = |waited| waited >= STANDBY_PATIENCE && goes_on(Some(place));
+    match options.ask(&request, &gives_up) {
         Answer::Delivered(path) => match deliver(&path, &destination) {
             Some(code) => return code,
             None => options.work_alone("fetch", &whose, false),
@@ -59,6 +68,11 @@ fn restore() -> u8 {
         Answer::Failed(text) => say(&[&text]),
         Answer::Silent => options.work_alone("fetch", &whose, true),
         Answer::NoService => options.work_alone("fetch", &whose, false),
+        Answer::GaveUp => say(&[
+            b"ERROR: the Walden service has not found out yet whether there is a \"",
+            options.operands[0].as_bytes(),
+            b"\"\nHINT: this standby goes on without it and asks again; `walden status` shows what the service does\n",
+        ]),
     }
     UNKNOWN
 }

@@ -13,17 +13,34 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crc32c::Crc32c;
+use crate::data_directory::{STANDBY_PATIENCE, goes_on};
 
 /// The variable that holds a token when no file is named: arguments can be seen by everybody on the machine.
 const TOKEN_VARIABLE: &str = "WALDEN_TOKEN";
-/// How long trouble that may pass is met by trying again, such as a service that is being restarted.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts: doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Without a byte. The service answers after `wal.timeout` at the latest, and that is a minute unless it is set.
-const SILENCE: Duration = Duration::from_secs(120);
+
+/// How long to wait for a service in trouble.
+struct Bounds {
+    connect: Duration,
+    /// Without a byte.
+    silence: Duration,
+    /// For trouble that may pass: until then it is met by trying again.
+    patience: Duration,
+}
+
+const BOUNDS: Bounds = Bounds {
+    connect: Duration::from_secs(10),
+    // The service answers after `wal.timeout` at the latest, and that is a minute unless it is set.
+    silence: Duration::from_secs(120),
+    // A service that is being restarted is there again by then.
+    patience: Duration::from_secs(60),
+};
+/// A standby asks again by itself, and what comes meanwhile the service keeps for it.
+const BOUNDS_OF_STANDBY: Bounds =
+    Bounds { connect: STANDBY_PATIENCE, silence: STANDBY_PATIENCE, patience: Duration::ZERO };
+
 /// Bytes of an answer's head, and of an error's text.
 const LONGEST_TEXT: u64 = 16 << 10;
 
@@ -54,14 +71,15 @@ enum Trouble {
 pub fn fetch(wanted: &Wanted) -> Result<Fetched, String> {
     let (host, port) = address(wanted.url)?;
     let request = request(wanted, &host, port, token(wanted.token_file)?)?;
+    let bounds = if goes_on(Some(wanted.destination)) { BOUNDS_OF_STANDBY } else { BOUNDS };
     let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
-        let text = match exchange(wanted, &host, port, &request) {
+        let text = match exchange(wanted, &host, port, &request, &bounds) {
             Ok(fetched) => return Ok(fetched),
             Err(Trouble::Lasting(text)) => return Err(text),
             Err(Trouble::Passing(text)) => text,
         };
-        if began.elapsed() + pause > PATIENCE {
+        if began.elapsed() + pause > bounds.patience {
             return Err(text);
         }
         std::thread::sleep(pause);
@@ -162,7 +180,7 @@ fn system_identifier(destination: &Path) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes))
 }
 
-fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str) -> Result<Fetched, Trouble> {
+fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Bounds) -> Result<Fetched, Trouble> {
     let name = wanted.name.to_string_lossy();
     let broken = |error: io::Error| {
         let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -172,7 +190,7 @@ fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str) -> Result<Fet
              HINT: check that `walden serve` runs there and listens on that address; recovery goes on from here then\n"
         ))
     };
-    let mut stream = connect(host, port).map_err(broken)?;
+    let mut stream = connect(host, port, bounds).map_err(broken)?;
     stream.write_all(request.as_bytes()).map_err(broken)?;
     let mut reader = BufReader::new(stream);
     let head = Head::read(&mut reader).map_err(broken)?;
@@ -198,13 +216,13 @@ fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str) -> Result<Fet
     }
 }
 
-fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+fn connect(host: &str, port: u16, bounds: &Bounds) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "its name has no address");
     for address in (host.trim_start_matches('[').trim_end_matches(']'), port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+        match TcpStream::connect_timeout(&address, bounds.connect) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(SILENCE))?;
-                stream.set_write_timeout(Some(SILENCE))?;
+                stream.set_read_timeout(Some(bounds.silence))?;
+                stream.set_write_timeout(Some(bounds.silence))?;
                 return Ok(stream);
             }
             Err(error) => last = error,

@@ -144,6 +144,34 @@ fn what_cannot_be_asked_is_unknown_never_absent() {
     }
 }
 
+/// A standby streams and asks again; above 125 it would stop.
+#[test]
+fn what_a_standby_does_not_get_to_know_is_75() {
+    let scratch = Scratch::new().data_directory(&[("standby.signal", b""), ("recovery.signal", b"")]);
+    let ask = |arguments: &[&str]| {
+        let mut command = hook(&scratch);
+        command.args(["--walden", "/nowhere/walden", "--socket"]).arg(scratch.socket()).args(arguments);
+        command.output().unwrap()
+    };
+    let nobody = ask(&[NAME, PLACE]);
+    assert_eq!(code(&nobody), 75);
+    assert!(stderr(&nobody).contains("HINT: "));
+    assert_eq!(code(&ask(&["--nonsense", NAME, PLACE])), 75);
+    let failed = Reply::Failed(b"ERROR: damaged\nHINT: repair".to_vec());
+    for (reply, expected) in [(failed, 75), (Reply::Absent, 1)] {
+        let service = scratch.service(after_working(reply));
+        assert_eq!(code(&ask(&[NAME, PLACE])), expected);
+        service.join().unwrap();
+        std::fs::remove_file(scratch.socket()).unwrap();
+    }
+    // It would stream meanwhile.
+    let service = scratch.service_that_works_on();
+    let long = ask(&[NAME, PLACE]);
+    assert_eq!(code(&long), 75);
+    assert!(stderr(&long).contains("goes on") && stderr(&long).contains("HINT: "), "{}", stderr(&long));
+    service.join().unwrap();
+}
+
 #[test]
 fn a_service_that_hangs_is_gone_around() {
     let scratch = Scratch::new();

@@ -164,3 +164,19 @@ fn a_service_that_is_away_is_unknown_after_a_while() {
     assert_eq!(code(&output), 200);
     assert!(stderr(&output).contains("HINT: "));
 }
+
+/// It would stream meanwhile, and asks again by itself.
+#[test]
+fn a_standby_does_not_wait_for_a_service_that_is_away() {
+    let scratch = data_directory();
+    std::fs::write(scratch.0.join("standby.signal"), "").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let began = std::time::Instant::now();
+    let silent = fetch(&scratch, &["--url", &url]);
+    assert_eq!(code(&silent), 75);
+    assert!(stderr(&silent).contains("does not answer") && stderr(&silent).contains("HINT: "), "{}", stderr(&silent));
+    drop(listener);
+    assert_eq!(code(&fetch(&scratch, &["--url", &url])), 75);
+    assert!(began.elapsed().as_secs() < 30, "a recovery without standby.signal waits a minute");
+}

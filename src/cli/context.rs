@@ -19,7 +19,7 @@ use crate::storage::{LocalStorage, Retry, RetryingStorage, S3Storage, Storage, s
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// What every verb has: settings, and how to print.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Context {
     pub settings: Settings,
     pub format: Format,

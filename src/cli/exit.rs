@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::data_directory::{UNKNOWN, UNKNOWN_GOES_ON};
 use crate::error::{hints, one_line};
 
 /// How the process ends.
@@ -20,6 +21,8 @@ pub enum Exit {
     Absent,
     /// `wal fetch`: whether there is such a file is not known; PostgreSQL must stop, not promote (above 125).
     Unknown,
+    /// The same where no answer ends recovery early, as for a standby.
+    UnknownGoesOn,
     /// `check`, as Nagios plugins end: something should be mended.
     CheckWarning,
     /// `check`: WAL is not archived, or a restore is not possible.
@@ -37,7 +40,8 @@ impl Exit {
             Self::Usage | Self::CheckCritical => 2,
             Self::Unsound | Self::CheckUnknown => 3,
             Self::Refused => 4,
-            Self::Unknown => 200,
+            Self::Unknown => UNKNOWN,
+            Self::UnknownGoesOn => UNKNOWN_GOES_ON,
         }
     }
 }

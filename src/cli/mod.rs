@@ -18,10 +18,12 @@ mod target;
 mod wal;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::data_directory::goes_on;
 
 pub use context::Context;
 pub use exit::Exit;
@@ -75,10 +77,16 @@ enum Verb {
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (fetches, checks) = (asks_to_fetch(&arguments), asks_to_check(&arguments));
+    let destination = arguments.last().cloned();
     let exit = std::panic::catch_unwind(|| run(arguments)).unwrap_or(Exit::Failed);
     match exit {
-        // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster.
-        Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => Exit::Unknown.into(),
+        // PostgreSQL takes every code up to 125 for "there is no such file" and opens the cluster; but not a standby.
+        Exit::Failed | Exit::Usage | Exit::Unsound | Exit::Refused if fetches => {
+            match goes_on(destination.as_deref().map(Path::new)) {
+                true => Exit::UnknownGoesOn.into(),
+                false => Exit::Unknown.into(),
+            }
+        }
         // What watches takes the usual codes for warning and critical.
         Exit::Failed | Exit::Usage if checks => Exit::CheckUnknown.into(),
         exit => exit.into(),

@@ -20,7 +20,7 @@ enum Verb {
     /// Store one WAL file, as archive_command does without a service.
     Push(hooks::PushArgs),
     /// Get one WAL file back, as restore_command does without a service. Exit codes: 0 delivered, 1 the repository
-    /// proves that there is no such file, 200 not known.
+    /// proves that there is no such file, 200 not known, 75 not known to a standby.
     Fetch(hooks::FetchArgs),
     /// List the archived WAL of each timeline, and the gaps in it.
     List,
@@ -35,7 +35,10 @@ enum Verb {
 pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
-        Verb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
+        Verb::Fetch(args) => {
+            let context = hooks::bounded_for_standby(context, &args);
+            context.block_on_hook(hooks::fetch(&context, &args))
+        }
         Verb::List => context.block_on(list::run(context)),
         Verb::Show(args) => context.block_on(show::run(context, &args)),
         Verb::Verify(args) => context.block_on(verify::run(context, &args)),

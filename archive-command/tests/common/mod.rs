@@ -31,6 +31,17 @@ impl Scratch {
         self.0.join("hook.sock")
     }
 
+    /// Makes it a server's data directory, with these files.
+    pub fn data_directory(self, files: &[(&str, &[u8])]) -> Self {
+        for folder in ["global", "pg_wal"] {
+            fs::create_dir_all(self.0.join(folder)).unwrap();
+        }
+        for (file, content) in files.iter().chain(&[("global/pg_control", &[0; 20][..])]) {
+            fs::write(self.0.join(file), content).unwrap();
+        }
+        self
+    }
+
     /// A program that notes its arguments and exits with `code`.
     pub fn walden(&self, code: i32) -> PathBuf {
         let path = self.0.join("fake walden");
@@ -50,6 +61,17 @@ impl Scratch {
     /// Takes one request on the socket and says these bytes; gives the request.
     pub fn service(&self, answer: Vec<u8>) -> JoinHandle<Request> {
         self.service_at(&self.socket(), answer)
+    }
+
+    /// Says again and again that it is at work, until nobody listens.
+    pub fn service_that_works_on(&self) -> JoinHandle<()> {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(&Reply::Working.encode()).is_ok() {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+        })
     }
 
     pub fn service_at(&self, path: &Path, answer: Vec<u8>) -> JoinHandle<Request> {

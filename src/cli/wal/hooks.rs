@@ -1,9 +1,14 @@
 //! `walden wal push|fetch`: what the hook programs run when no service answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use tokio::time::{Instant, sleep};
 
 use super::{Context, Exit};
-use crate::error::Hint;
+use crate::config::Settings;
+use crate::data_directory::{LOOK, STANDBY_PATIENCE, gives_up, goes_on};
+use crate::error::{Hint, with_hint};
 use crate::postgres::archive::push::wal_file_name;
 use crate::postgres::archive::{Fetched, Fetcher, Pusher};
 use crate::postgres::types::{SegmentName, WalFileName};
@@ -25,8 +30,25 @@ pub struct FetchArgs {
     end: Option<SegmentName>,
 }
 
-/// Stores a file.
+/// Stores a file. Errors: also that PostgreSQL is stopping and this takes too long.
 pub async fn push(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
+    tokio::select! {
+        pushed = store(context, args) => pushed,
+        stopping = server_stops(&args.path) => Err(stopping),
+    }
+}
+
+/// Comes back when the server stops and has waited long enough.
+async fn server_stops(file: &Path) -> anyhow::Error {
+    let began = Instant::now();
+    while !gives_up(file, began.elapsed()) {
+        sleep(LOOK).await;
+    }
+    let error = anyhow!("PostgreSQL is stopping, and the repository has not stored \"{}\" yet", file.display());
+    with_hint(error, "nothing is lost: PostgreSQL keeps the file and hands it over again once it runs")
+}
+
+async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
     // Before the repository is opened: a wrong name is told as such.
     wal_file_name(&args.path)?;
     let wal = &context.settings.wal;
@@ -34,6 +56,19 @@ pub async fn push(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
     let stored = pusher.push(&args.path).await?;
     tracing::debug!("\"{}\": {stored:?}", args.path.display());
     Ok(Exit::Success)
+}
+
+/// What a standby waits for keeps it from streaming, and it asks again by itself: then trouble is told at once. Bytes
+/// that come may take as long as they always may.
+pub fn bounded_for_standby(context: &Context, args: &FetchArgs) -> Context {
+    let mut context = context.clone();
+    if goes_on(Some(&args.destination)) {
+        let Settings { repository, s3, .. } = &mut context.settings;
+        repository.retries = 0;
+        s3.connect_timeout = s3.connect_timeout.min(STANDBY_PATIENCE);
+        s3.response_timeout = s3.response_timeout.min(STANDBY_PATIENCE);
+    }
+    context
 }
 
 /// Gets a file. An error leaves open whether there is such a file, whatever it is: `cli::main` turns it into

@@ -81,11 +81,15 @@ fn a_standby_follows_over_http() {
     standby.start();
     let rows = restoring.primary.write_segments(3);
     wait_until("the standby has replayed what was archived", || standby.rows() == rows);
-    drop(standby);
     service.stop();
     let spool = restoring.primary.scratch.join("spool/main/restores");
     let files = || walk(&spool);
     assert_eq!(files(), [""; 0], "nothing stays in the spool");
+
+    // Nobody answers any more: it goes on, and can be promoted.
+    wait_until("the standby asked again and again", || standby.log().matches("ERROR: cannot fetch").count() >= 3);
+    standby.promote();
+    standby.commit("on its own");
 }
 
 fn walk(folder: &Path) -> Vec<String> {
