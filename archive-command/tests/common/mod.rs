@@ -98,7 +98,9 @@ impl Drop for Scratch {
 pub fn hook(program: &str, scratch: &Scratch) -> Command {
     let mut command = Command::new(program);
     let named = [&[wire::SOCKET_VARIABLE, wire::CONFIG_VARIABLE][..], &wire::IDENTITY_VARIABLES].concat();
-    named.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in named {
+        command.env_remove(name);
+    }
     command.current_dir(&scratch.0);
     command
 }
