@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 /// Flushes a folder's entries to disk: creating or renaming a file is durable only after this.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
@@ -13,15 +14,24 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Creates `path` and what is missing above it, mode 0700, each entry durable.
 pub fn create_folders(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+    create_folders_for(path, &|_, _| Ok(()))
+}
+
+/// The same; `settle` sees to it to whom each new folder belongs. One that it refuses is not made.
+pub fn create_folders_for(path: &Path, settle: &dyn Fn(&File, &Path) -> io::Result<()>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        create_folders(parent)?;
+        create_folders_for(parent, settle)?;
     }
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+        Ok(()) => {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+            let made = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).map(File::from);
+            made.and_then(|made| settle(&made, path)).inspect_err(|_| drop(fs::remove_dir(path)))?;
+            path.parent().map_or(Ok(()), sync_folder)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }

@@ -9,7 +9,8 @@
 //! | activities | `postgres` but for the core, `postgres::catalog::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`: pure                             |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `wire`   |
+//! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `owner`,   |
+//! |            | `place`, `wire`                                                             |
 
 pub mod budget;
 pub mod cli;
@@ -20,6 +21,8 @@ pub mod error;
 pub mod fsync;
 pub mod http;
 pub mod metrics;
+pub mod owner;
+pub mod place;
 pub mod postgres;
 pub mod repo;
 pub mod service;

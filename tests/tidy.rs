@@ -22,12 +22,25 @@ struct Layer {
     pure: bool,
 }
 
-const LEAVES: &[&str] = &["budget", "config", "data_directory", "error", "fsync", "metrics", "wire"];
-const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics"];
+const LEAVES: &[&str] = &["budget", "config", "data_directory", "error", "fsync", "metrics", "owner", "place", "wire"];
+const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner"];
 const CORE: &[&str] =
     &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];
-const ACTIVITIES: &[&str] =
-    &["postgres", "retention", "repo", "codec", "storage", "budget", "config", "error", "fsync", "metrics", "wire"];
+const ACTIVITIES: &[&str] = &[
+    "postgres",
+    "retention",
+    "repo",
+    "codec",
+    "storage",
+    "budget",
+    "config",
+    "error",
+    "fsync",
+    "metrics",
+    "owner",
+    "place",
+    "wire",
+];
 
 const LAYERS: &[Layer] = &[
     Layer { name: "edges", modules: &["", "cli", "service", "http"], may_name: &[""], pure: false },

@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use super::Format;
-use crate::config::{self, LogFormat, RepositoryUrl, Settings};
+use crate::config::{self, LogFormat, RepositoryUrl, Settings, Source};
 use crate::error::with_hint;
+use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER};
 use crate::repo::Repository;
@@ -49,7 +50,34 @@ impl Context {
 
     /// The cluster that the settings name.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        self.make_cache_as_root();
         Cluster::open(self.repository().await?, self.settings.cluster.name.parse()?).await
+    }
+
+    /// Makes a missing folder of the index for whom root works, so that this user can use it, too. Where that fails, verbs
+    /// do without an index.
+    fn make_cache_as_root(&self) {
+        let (cache, root) = (&self.settings.catalog.cache, Path::new("/"));
+        if !owner::is_root() || cache.exists() {
+            return;
+        }
+        let of = |path: &Path| Owner::of(path).ok().filter(|owner| owner.uid != 0);
+        let above = || owner::heir(cache, root).ok().flatten();
+        let of_repository = || {
+            self.settings
+                .repository
+                .url
+                .folder()
+                .and_then(|folder| owner::heir(&folder.join(&self.settings.cluster.name), folder).ok().flatten())
+        };
+        let of_file = || match &self.settings.source {
+            Source::File(file) => of(file),
+            Source::Environment => None,
+        };
+        let user = above().or_else(of_repository).or_else(of_file);
+        if let Some(Err(error)) = user.map(|user| owner::make_for(cache, user)) {
+            tracing::debug!("cannot make \"{}\": {error}", cache.display());
+        }
     }
 
     /// Runs a verb on a runtime of two threads beside the blocking ones: all heavy work is blocking work.
@@ -162,17 +190,14 @@ fn start_logging(settings: &Settings) {
 mod tests {
     use super::*;
     use crate::error::{hints, one_line};
-    use crate::storage::{Key, get_all};
 
     #[test]
     fn a_read_that_never_ends_is_told_in_time() {
-        let folder = tempfile::tempdir().unwrap();
-        // Opening a pipe that nobody writes to waits for ever, as a file server that went away does.
-        let pipe = folder.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let storage = LocalStorage::new(folder.path());
-        let read = async { Ok(get_all(&storage, &Key::new("pipe")?, 1).await?) };
+        // As of a file server that went away: the thread cannot be interrupted.
+        let (back, away) = std::sync::mpsc::channel::<()>();
+        let read = async { Ok(tokio::task::spawn_blocking(move || away.recv()).await?) };
         let error = within(Duration::from_millis(50), read).unwrap_err();
+        drop(back);
         assert!(one_line(&error).contains("did not answer within 0.05 s"), "{error:#}");
         assert!(hints(&error)[0].contains("wal.timeout"));
     }

@@ -13,8 +13,9 @@ use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
 use crate::fsync;
+use crate::owner::{self, Owner};
 use crate::postgres::catalog::ClusterDescription;
-use crate::postgres::check::refuse_unsafe;
+use crate::postgres::check::{ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::layout::Layout;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
@@ -60,6 +61,8 @@ struct Report {
     repository_created: bool,
     cluster: ClusterDescription,
     cluster_registered: bool,
+    /// What the server's user cannot use, which root made for nobody it knows.
+    belong_to_root: Vec<PathBuf>,
 }
 
 /// Runs the verb. `file` is `--config`.
@@ -75,12 +78,13 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         }
         (None, None) => Context::load(None, format)?,
     };
-    let report = context.block_on(register(&context.settings))?;
+    let (report, user) = context.block_on(register(&context.settings))?;
     let configuration_written = draft.is_some();
     if let Some(draft) = draft {
-        draft.keep()?;
+        draft.keep(user)?;
     }
-    let report = Report { configuration: target, configuration_written, ..report };
+    let belong_to_root = roots(&context.settings, target.as_deref());
+    let report = Report { configuration: target, configuration_written, belong_to_root, ..report };
     match format {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,
@@ -130,8 +134,10 @@ impl Draft {
         Ok(draft)
     }
 
-    fn keep(self) -> anyhow::Result<()> {
+    /// Puts it in its place; one that root wrote belongs to `user` then.
+    fn keep(self, user: Option<Owner>) -> anyhow::Result<()> {
         let cannot = || format!("cannot write \"{}\"", self.target.display());
+        user.map_or(Ok(()), |user| user.give(&fs::File::open(&self.path)?)).with_context(cannot)?;
         fsync::rename_new(&self.path, &self.target).with_context(cannot)?;
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fsync::sync_folder(folder).with_context(cannot)
@@ -145,7 +151,32 @@ impl Drop for Draft {
     }
 }
 
-async fn register(settings: &Settings) -> anyhow::Result<Report> {
+/// What belongs to root, whom PostgreSQL never runs as.
+fn roots(settings: &Settings, file: Option<&Path>) -> Vec<PathBuf> {
+    if !owner::is_root() {
+        return Vec::new();
+    }
+    let folder = settings.repository.url.folder();
+    let of_root =
+        |folder: &&Path| owner::heir(&folder.join(&settings.cluster.name), folder).is_ok_and(|user| user.is_none());
+    let file = file.filter(|file| Owner::of(file).is_ok_and(|owner| owner.uid == 0));
+    file.into_iter().chain(folder.filter(of_root)).map(Path::to_path_buf).collect()
+}
+
+/// As root, makes the repository's folder for the server's user. Errors: it is root's and has something in it.
+fn make_folder(folder: &Path, user: Owner) -> anyhow::Result<()> {
+    let shown = folder.display();
+    owner::make_for(folder, user).with_context(|| format!("cannot make folder \"{shown}\" for {user}"))?;
+    let owner = Owner::of(folder).with_context(|| format!("cannot look at folder \"{shown}\""))?;
+    match owner.uid == 0 && owner::heir(folder, folder)?.is_none() && !folder.join("walden.json").exists() {
+        true => Err(anyhow!("folder \"{shown}\" belongs to root and is not empty; PostgreSQL runs as {user}"))
+            .hint(format!("name a folder below it, or run: chown {} '{shown}'", user.name())),
+        false => Ok(()),
+    }
+}
+
+/// Registers the server; also the user it runs as, if root works for it.
+async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut connection = Connection::connect(&info, Mode::Physical).await?;
     let identity = connection.identify_system().await?;
@@ -156,11 +187,17 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
+    let folders = ServerFolders::look(settings).await;
+    refuse_inside(url, &folders.0)?;
+    let user = folders.user().filter(|user| owner::is_root() && user.uid != 0);
+    if let (Some(folder), Some(user)) = (url.folder(), user) {
+        make_folder(folder, user)?;
+    }
     let storage = open_storage(settings)?;
     refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
-    Ok(Report {
+    let report = Report {
         configuration: None,
         configuration_written: false,
         socket: settings.service.socket.clone(),
@@ -168,7 +205,9 @@ async fn register(settings: &Settings) -> anyhow::Result<Report> {
         repository_created,
         cluster: cluster.description,
         cluster_registered,
-    })
+        belong_to_root: Vec::new(),
+    };
+    Ok((report, user))
 }
 
 fn in_words(report: &Report) -> String {
@@ -194,6 +233,13 @@ fn in_words(report: &Report) -> String {
             "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
              '{}'\nthen restart PostgreSQL and run `walden check` and `walden backup take`.\n",
             archive_command(report)
+        );
+    }
+    if !report.belong_to_root.is_empty() {
+        let paths: Vec<String> = report.belong_to_root.iter().map(|path| format!("'{}'", path.display())).collect();
+        text += &format!(
+            "\nRoot owns what PostgreSQL's user must use. Give it to that user, such as postgres:\n  chown -R postgres {}\n",
+            paths.join(" ")
         );
     }
     text

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Exit};
 use crate::config::{Identity, Settings};
+use crate::error::Hint;
 use crate::http;
+use crate::owner;
 use crate::postgres::replication::ConnInfo;
 use crate::service::{self, IndexOptions, Options};
 
@@ -22,6 +25,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Runs the service.
 pub fn run(context: &Context) -> anyhow::Result<Exit> {
+    refuse_root(&context.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
@@ -42,6 +46,17 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)
+}
+
+/// Root's service would answer none of PostgreSQL's hooks.
+fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
+    let Some(folder) = settings.repository.url.folder().filter(|_| owner::is_root()) else { return Ok(()) };
+    match owner::heir(&folder.join(&settings.cluster.name), folder) {
+        Ok(Some(user)) => Err(anyhow!("root is to serve repository \"{}\", which belongs to {user}", folder.display()))
+            .hint(format!("run `walden serve` as {user}")),
+        // Opening the repository tells what is wrong with it.
+        _ => Ok(()),
+    }
 }
 
 fn options(context: &Context) -> anyhow::Result<Options> {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The schemes that [`RepositoryUrl::parse`] accepts, for messages.
 const SUPPORTED: &str = "supported: file (file:///absolute/path) and s3 (s3://bucket/prefix)";
@@ -26,6 +26,14 @@ pub enum RepositoryUrl {
 }
 
 impl RepositoryUrl {
+    /// The folder, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::S3 { .. } => None,
+        }
+    }
+
     /// Parses a URL. Spaces may stand as they are or as `%20`; `%`, `?` and `#` of a path are written `%25`, `%3F`, `%23`.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 
 use crate::error::{Hint, with_hint};
 use crate::fsync;
+use crate::owner;
 
 /// A bound socket; its file goes away with it.
 #[derive(Debug)]
@@ -29,7 +30,8 @@ impl Socket {
         let cannot = || format!("cannot make the hook socket \"{}\"", path.display());
         let hint = "`service.socket` must be a path at which the user who runs Walden may create files";
         let folder = path.parent().unwrap_or(Path::new("/"));
-        fsync::create_folders(folder).with_context(cannot).hint(hint)?;
+        let inherit = |made: &File, path: &Path| owner::inherit(made, path, Path::new("/"));
+        fsync::create_folders_for(folder, &inherit).with_context(cannot).hint(hint)?;
         let lock = lock(path).with_context(cannot)?;
         if is_answered(path) {
             return Err(taken(path)).with_context(cannot);
@@ -57,6 +59,7 @@ impl Drop for Socket {
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = with_suffix(path, ".lock");
     let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+    let open = open.and_then(|file| owner::inherit(&file, &lock_path, Path::new("/")).map(|()| file));
     let file = open.with_context(|| format!("cannot open \"{}\"", lock_path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

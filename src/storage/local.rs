@@ -1,3 +1,4 @@
+mod links;
 mod listing;
 
 use std::collections::HashSet;
@@ -11,12 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use self::listing::Listings;
 use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
 use crate::fsync;
+use crate::owner::{self, NotOwner};
 
 /// Names of files being written begin so; no key does, hence listings never show them.
 const TEMPORARY: &str = ".walden-tmp-";
@@ -28,7 +32,7 @@ const AT_ONCE: usize = 16;
 const MOST_DURABLE: usize = 4096;
 
 /// Objects as files below a folder. A put writes a temporary file beside its place, fsyncs it, renames it without
-/// replacing and fsyncs the folder. Files are 0600, folders 0700.
+/// replacing and fsyncs the folder. Files are 0600, folders 0700; what root makes belongs to whom the folders belong to.
 #[derive(Debug, Clone)]
 pub struct LocalStorage {
     root: PathBuf,
@@ -98,7 +102,15 @@ impl LocalStorage {
 }
 
 /// What to do about an error of the file system; `None` for other errors.
-fn next_step(error: &io::Error) -> Option<&'static str> {
+fn next_step(error: &io::Error) -> Option<String> {
+    let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<NotOwner>());
+    match refusal {
+        Some(NotOwner { owner, .. }) => Some(format!("run this as {owner}, to whom the repository belongs")),
+        None => step_of_kind(error).map(str::to_string),
+    }
+}
+
+fn step_of_kind(error: &io::Error) -> Option<&'static str> {
     use ErrorKind::{
         NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull,
     };
@@ -216,7 +228,10 @@ fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOu
 /// directly in it alone: one that lies deeper was preceded by such an object, so where that folder is missing the store
 /// is not what it was, such as the empty folder below a disk that is not mounted any more.
 fn create(root: &Path, path: &Path) -> io::Result<File> {
-    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let create = || {
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        owner::settle(&made, path, root).map(|()| made)
+    };
     let folder = path.parent().unwrap_or(root);
     match create() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -226,7 +241,7 @@ fn create(root: &Path, path: &Path) -> io::Result<File> {
                 let what = format!("the folder \"{}\" is gone, which was there before", top.display());
                 return Err(io::Error::new(ErrorKind::NotFound, what));
             }
-            fsync::create_folders(folder)?;
+            fsync::create_folders_for(folder, &|made, path| owner::settle(made, path, root))?;
             create()
         }
         other => other,
@@ -268,10 +283,22 @@ fn write_all(file: &mut File, body: &Body) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens what may be an object. A stranger's pipe in its place is not waited for.
+fn open_object(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
+            // A socket.
+            true => ErrorKind::NotFound.into(),
+            false => error,
+        }
+    })
+}
+
 fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
-    let file = File::open(path)?;
+    let file = open_object(path)?;
     let meta = file.metadata()?;
-    if meta.is_dir() {
+    if !meta.is_file() {
         return Err(ErrorKind::NotFound.into());
     }
     let end = range.end.min(meta.len());
@@ -311,102 +338,4 @@ fn random() -> io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_trouble_of_a_file_system_has_its_next_step() {
-        // EACCES, ENOSPC, EROFS, ESTALE, EIO and ENOENT, as Linux numbers them.
-        let steps = [13, 28, 30, 116, 5, 2].map(|number| next_step(&io::Error::from_raw_os_error(number)).unwrap());
-        assert_eq!(HashSet::from(steps).len(), steps.len(), "{steps:?}");
-        assert_eq!(next_step(&io::Error::from_raw_os_error(122)), Some(steps[1]), "a quota is a full disk");
-        assert_eq!(next_step(&io::Error::other("a thread panicked")), None);
-    }
-
-    #[tokio::test]
-    async fn leftovers_of_interrupted_puts_are_invisible_and_swept_when_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let storage = LocalStorage::new(folder.path());
-        let key = Key::new("a/b").unwrap();
-        assert_eq!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
-        let leftover = folder.path().join("a").join(format!("{TEMPORARY}1"));
-        fs::write(&leftover, "half").unwrap();
-        assert_eq!(storage.list("a/", None).await.unwrap().len(), 1);
-        assert_eq!(storage.sweep(Duration::from_secs(3600)).await.unwrap(), 0);
-        assert_eq!(storage.sweep(Duration::ZERO).await.unwrap(), 1);
-        assert!(!leftover.exists() && folder.path().join("a/b").exists());
-    }
-
-    #[tokio::test]
-    async fn folders_above_are_made_durable_once_and_again_when_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let storage = LocalStorage::new(folder.path());
-        let known = || storage.durable.0.lock().unwrap().len();
-        for (name, expected) in [("a/first", 1), ("a/b/1", 2), ("a/b/2", 2), ("a/c/1", 3), ("top", 4)] {
-            let _ = storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
-            assert_eq!(known(), expected, "{name}");
-        }
-        // Also where the object is there: another process may have put it, and died.
-        let second = LocalStorage::new(folder.path());
-        let outcome = second.put(&Key::new("a/b/1").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
-        assert_eq!(outcome, PutOutcome::AlreadyExists);
-        assert_eq!(second.durable.0.lock().unwrap().len(), 1);
-        fs::rename(folder.path().join("a/b"), folder.path().join("a/old")).unwrap();
-        let _ = storage.put(&Key::new("a/b/1").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
-        assert_eq!(known(), 5);
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_is_gone_is_not_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("mounted");
-        let storage = LocalStorage::new(&root);
-        let put = |name: &'static str| {
-            let storage = storage.clone();
-            async move { storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await }
-        };
-        for name in ["marker", "main/cluster", "main/wal/group/1"] {
-            assert_eq!(put(name).await.unwrap(), PutOutcome::Stored, "{name}");
-        }
-        fs::rename(&root, folder.path().join("elsewhere")).unwrap();
-        for without in ["the folder", "the mount"] {
-            for name in ["main/wal/group/2", "main/wal/history"] {
-                let error = put(name).await.unwrap_err();
-                assert!(!error.lasting && error.source.to_string().contains("is gone"), "{without}: {error:?}");
-            }
-            fs::create_dir_all(&root).unwrap();
-        }
-        fs::remove_dir(&root).unwrap();
-        fs::rename(folder.path().join("elsewhere"), &root).unwrap();
-        assert_eq!(put("main/wal/group/2").await.unwrap(), PutOutcome::Stored);
-    }
-
-    #[tokio::test]
-    async fn operations_that_hang_keep_a_bounded_number_of_threads() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let (storage, key) = (LocalStorage::new(folder.path()), Key::new("pipe").unwrap());
-        for _ in 0..AT_ONCE + 3 {
-            let read = tokio::time::timeout(Duration::from_millis(20), storage.get(&key, 0..1));
-            assert!(read.await.is_err());
-        }
-        assert_eq!(storage.places.available_permits(), 0);
-        // What they wait for is back: all of them end, none of the given up ones was begun.
-        let _writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-        let all = storage.places.acquire_many(AT_ONCE as u32);
-        assert!(tokio::time::timeout(Duration::from_secs(30), all).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn an_unreadable_folder_is_unknown_not_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let (itself, key) = (folder.path().join("itself"), Key::new("a").unwrap());
-        std::os::unix::fs::symlink(&itself, &itself).unwrap();
-        let storage = LocalStorage::new(itself);
-        assert!(storage.put(&key, "x".into(), PutMode::CreateOnly).await.is_err());
-        assert!(storage.get(&key, 0..1).await.is_err());
-        assert!(storage.head(&key).await.is_err());
-        assert!(storage.list("", None).await.is_err());
-    }
-}
+mod tests;

@@ -31,11 +31,6 @@ impl Pages {
         self.after = page.last().map(|entry| entry.name().to_string()).or(self.after.take());
         Ok(Some(page))
     }
-
-    /// The last entry so far.
-    pub fn last(self) -> Option<String> {
-        self.after
-    }
 }
 
 /// All objects below a folder at any depth, in the order of their keys. Memory: a page for each folder on the way.
@@ -56,16 +51,20 @@ impl Walk {
         Self(vec![Level::new(folder)])
     }
 
-    /// The next object. Errors: the store did not answer.
+    /// The next object. Errors: the store did not give a folder; the walk goes on behind it.
     pub async fn next(&mut self, storage: &dyn Storage) -> Result<Option<ObjectMeta>, StorageError> {
         loop {
             let Some(level) = self.0.last_mut() else { return Ok(None) };
             match level.page.pop_front() {
                 Some(ListEntry::Object(meta)) => return Ok(Some(meta)),
                 Some(ListEntry::Folder(folder)) => self.0.push(Level::new(folder)),
-                None => match level.pages.next(storage).await? {
-                    Some(page) => level.page = page.into(),
-                    None => drop(self.0.pop()),
+                None => match level.pages.next(storage).await {
+                    Ok(Some(page)) => level.page = page.into(),
+                    Ok(None) => drop(self.0.pop()),
+                    Err(error) => {
+                        self.0.pop();
+                        return Err(error);
+                    }
                 },
             }
         }

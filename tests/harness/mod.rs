@@ -31,7 +31,7 @@ pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
 pub use ledger::{Burst, Marker, Rows};
 pub use majors::{Major, is_long, say_skipped};
 pub(crate) use majors::{each_major, outer_majors};
-pub use process::{Output, command, finish, run_as_server, wait_until};
+pub use process::{Output, ServerUser, command, finish, run_as_server, server_user, wait_until};
 pub use proxy::{Fault, Proxy, Vanished, When};
 pub use random::Random;
 pub use s3::{Answer, Bucket, ObjectStore};

@@ -31,7 +31,12 @@ pub fn server_user() -> Option<ServerUser> {
 
 /// A command that will run as the server's user, with a clean environment of libpq, AWS and Walden.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = match server_user() {
+    command_of(server_user(), program)
+}
+
+/// The same as another user; `None`: as ourselves.
+pub fn command_of(user: Option<ServerUser>, program: impl AsRef<OsStr>) -> Command {
+    let mut command = match user {
         // Not by Command::uid: then the standard library forks, which copies the page tables of a big test process.
         Some(ServerUser { uid, gid }) => {
             let mut command = Command::new("setpriv");

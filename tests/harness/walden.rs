@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{Bucket, Cluster, Output, Scratch, process, wait_until};
+use super::{Bucket, Cluster, Output, Scratch, ServerUser, process, wait_until};
 
 /// The programs, where the server's user can run them.
 fn programs() -> &'static Path {
@@ -123,6 +123,27 @@ impl Walden {
         let mut command = process::command(Self::program("walden"));
         command.arg("--config").arg(&self.config).args(arguments);
         command
+    }
+
+    /// The same, run by root, as which the tests must run.
+    pub fn root_command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        self.user_command(ServerUser { uid: 0, gid: 0 }, arguments)
+    }
+
+    fn user_command<S: AsRef<OsStr>>(&self, user: ServerUser, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = process::command_of(Some(user), Self::program("walden"));
+        command.arg("--config").arg(&self.config).args(arguments);
+        command
+    }
+
+    /// Runs a verb as root to its end.
+    pub fn as_root<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        process::finish(&mut self.root_command(arguments))
+    }
+
+    /// Runs a verb as another user to its end; the tests must run as root.
+    pub fn as_user<S: AsRef<OsStr>>(&self, user: ServerUser, arguments: impl IntoIterator<Item = S>) -> Output {
+        process::finish(&mut self.user_command(user, arguments))
     }
 
     /// Runs a verb to its end.

@@ -12,12 +12,14 @@ use crate::postgres::layout::BackupId;
 #[derive(Debug, Serialize)]
 struct Listed {
     backups: Vec<BackupDescription>,
-    damaged: Vec<Damaged>,
+    damaged: Vec<Unusable>,
+    /// The repository does not give them: whether they are whole is not known.
+    unread: Vec<Unusable>,
     unfinished: Vec<Unfinished>,
 }
 
 #[derive(Debug, Serialize)]
-struct Damaged {
+struct Unusable {
     id: BackupId,
     why: String,
 }
@@ -34,7 +36,7 @@ struct Unfinished {
     interrupted: bool,
 }
 
-/// Lists complete, damaged and unfinished backups.
+/// Lists complete, damaged, unread and unfinished backups.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let loaded = load_backups(&cluster).await?;
@@ -42,13 +44,14 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     for id in &loaded.unfinished {
         unfinished.push(look_at(&cluster, id).await?);
     }
-    let damaged = loaded.damaged.into_iter().map(|(id, why)| Damaged { id, why }).collect();
-    let listed = Listed { backups: loaded.complete, damaged, unfinished };
+    let of = |unusable: Vec<(BackupId, String)>| unusable.into_iter().map(|(id, why)| Unusable { id, why }).collect();
+    let (damaged, unread) = (of(loaded.damaged), of(loaded.unread));
+    let listed = Listed { backups: loaded.complete, damaged, unread, unfinished };
     match context.format {
         Format::Json => print_json(&listed)?,
         Format::Table => print_text(&table(&listed))?,
     }
-    Ok(if listed.damaged.is_empty() { Exit::Success } else { Exit::Unsound })
+    Ok(if listed.damaged.is_empty() && listed.unread.is_empty() { Exit::Success } else { Exit::Unsound })
 }
 
 async fn look_at(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Unfinished> {
@@ -84,8 +87,10 @@ fn table(listed: &Listed) -> String {
         (cells[0], cells[5], cells[11]) = (id.to_string(), stored, state);
         cells
     };
-    for damaged in &listed.damaged {
-        table.row(state(&damaged.id, String::new(), format!("DAMAGED: {}", damaged.why)));
+    for (word, unusable) in [("DAMAGED", &listed.damaged), ("UNREAD", &listed.unread)] {
+        for one in unusable {
+            table.row(state(&one.id, String::new(), format!("{word}: {}", one.why)));
+        }
     }
     for one in &listed.unfinished {
         let words = match (one.interrupted, &one.started) {

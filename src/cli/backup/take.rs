@@ -9,6 +9,7 @@ use crate::postgres::backup::manifest;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
 use crate::postgres::catalog::BackupDescription;
+use crate::postgres::check::{ServerFolders, refuse_inside};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::names::{self, Resolve};
 use crate::postgres::replication::{Checkpoint, ConnInfo};
@@ -33,6 +34,7 @@ enum Pace {
 /// Takes a backup. Exit code 3 when the server found bad pages in it.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
+    refuse_inside(&context.settings.repository.url, &ServerFolders::look(&context.settings).await.0)?;
     let options = options(&context.settings.backup, args);
     let resolve = || ConnInfo::from_process(context.settings.postgresql.dsn.expose());
     let (request, mut stop) = watch::channel(false);

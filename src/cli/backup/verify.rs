@@ -6,6 +6,7 @@ use crate::postgres::backup::verify::{Verified, verify};
 use crate::postgres::catalog::load::load_backups;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::trouble::Trouble;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,8 +35,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>> {
     if args.ids.iter().any(|id| id == "all") {
         let loaded = load_backups(cluster).await?;
-        let complete = loaded.complete.into_iter().map(|backup| backup.id);
-        let mut ids: Vec<BackupId> = complete.chain(loaded.damaged.into_iter().map(|(id, _)| id)).collect();
+        let mut ids: Vec<BackupId> = loaded.unusable().map(|(id, _)| id.clone()).collect();
+        ids.extend(loaded.complete.into_iter().map(|backup| backup.id));
         ids.sort();
         if ids.is_empty() {
             let error = anyhow::anyhow!("cluster \"{}\" has no backups", cluster.layout.cluster());
@@ -52,7 +53,8 @@ fn in_words(verified: &Verified) -> String {
     if verified.is_sound() {
         return format!("backup {id}: sound ({read})\n");
     }
-    let mut text = format!("backup {id}: DAMAGED ({read})\n");
+    let unread = damages.iter().all(|damage| damage.trouble == Trouble::Unread);
+    let mut text = format!("backup {id}: {} ({read})\n", if unread { Trouble::Unread } else { Trouble::Damaged });
     for damage in damages {
         let file = damage.file.as_ref().map(|file| format!(", file \"{file}\"")).unwrap_or_default();
         text += &format!("  object \"{}\"{file}: {}\n", damage.object, damage.why);

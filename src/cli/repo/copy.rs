@@ -12,7 +12,9 @@ use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, p
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
-use crate::postgres::check::refuse_unsafe;
+use crate::owner;
+use crate::place::Place;
+use crate::postgres::check::{Folder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{
     Copied, Count, Options, Progress, Proof, Side, Verdict, copy, open_destination,
@@ -55,6 +57,18 @@ struct Report<'a> {
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
     let (theirs, storage) = destination(&context.settings, &args.to)?;
+    let mut folders = ServerFolders::look(&context.settings).await.0;
+    let own = context.settings.repository.url.folder();
+    // That it is the same one is told by its id.
+    let is_other = |path: &&Path| theirs.repository.url.folder().is_some_and(|to| Place::of(to) != Place::of(path));
+    folders.extend(own.filter(is_other).map(|path| Folder { what: "repository to copy", path: path.to_path_buf() }));
+    refuse_inside(&theirs.repository.url, &folders)?;
+    if let (Some(path), Some(own)) = (theirs.repository.url.folder(), own)
+        && let Some(user) = owner::heir(&own.join(source.layout.folder()), own)?
+    {
+        // Root's copy belongs to whom the original belongs to.
+        owner::make_for(path, user)?;
+    }
     refuse_unsafe(&theirs, &storage, &source.layout.folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;

@@ -30,6 +30,9 @@ fn in_words(stats: &Stats) -> String {
     for object in &stats.foreign {
         text += &format!("foreign: object \"{object}\"\n");
     }
+    for folder in &stats.unread {
+        text += &format!("UNREAD, not counted: folder \"{folder}\"\n");
+    }
     text
 }
 
@@ -83,6 +86,7 @@ fn backups(backups: &[BackupStats]) -> String {
         let state = match backup.state {
             State::Complete => "",
             State::Damaged => "DAMAGED",
+            State::Unread => "UNREAD",
             State::Unfinished => "unfinished",
         };
         table.row([

@@ -19,6 +19,7 @@ use super::limit::within;
 use super::miss;
 use crate::codec::{Check, Damaged, Header, open_envelope, unseal};
 use crate::error::{Hint, find, with_hint};
+use crate::owner;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -277,6 +278,8 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
 
 fn create(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    // Root also fetches by hand, into the server's folder.
+    let file = file.and_then(|file| owner::inherit(&file, path, path.parent().unwrap_or(path)).map(|()| file));
     file.with_context(|| format!("cannot make \"{}\"", path.display()))
         .hint("the folder must exist and be writable by the user who runs Walden")
 }

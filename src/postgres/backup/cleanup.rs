@@ -93,11 +93,11 @@ async fn remove(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> any
     Ok(true)
 }
 
-/// All objects of one backup.
+/// All objects of one backup. What else lies in its folder is a stranger's.
 pub async fn objects(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Vec<ObjectMeta>> {
     let entries = list_all(cluster.repository.storage(), &cluster.layout.backup_folder(id)).await?;
     let object = |entry| match entry {
-        ListEntry::Object(meta) => Some(meta),
+        ListEntry::Object(meta) => cluster.layout.parse(&meta.key).is_some().then_some(meta),
         ListEntry::Folder(_) => None,
     };
     Ok(entries.into_iter().filter_map(object).collect())

@@ -134,7 +134,7 @@ async fn users(
     id: &BackupId,
 ) -> anyhow::Result<(Vec<BackupId>, Vec<BackupId>)> {
     let (mut users, mut unknown) = (Vec::new(), Vec::new());
-    unknown.extend(loaded.damaged.iter().map(|(damaged, _)| damaged.clone()).filter(|damaged| damaged != id));
+    unknown.extend(loaded.unusable().map(|(unusable, _)| unusable.clone()).filter(|unusable| unusable != id));
     // A backup takes frames of earlier ones only.
     for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
         let key = cluster.layout.manifest(&backup.id);
@@ -181,7 +181,7 @@ fn doubts(loaded: &LoadedBackups, histories: &LoadedHistories, id: &BackupId) ->
     if loaded.unfinished.contains(id) {
         return Vec::new();
     }
-    let own = loaded.damaged.iter().filter(|(damaged, _)| damaged == id);
+    let own = loaded.unusable().filter(|(unusable, _)| *unusable == id);
     let own = own.map(|(_, why)| format!("the manifest of the backup cannot be used: {why}"));
     let others = histories.damaged.iter();
     let others = others.map(|(timeline, why)| format!("\"{}\" cannot be used: {why}", WalFileName::History(*timeline)));

@@ -6,10 +6,11 @@ use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::cleanup::objects;
 use crate::error::Hint;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::storage::{FEW_LINES, PutMode, PutOutcome, get_all, list_all};
+use crate::storage::{FEW_LINES, PutMode, PutOutcome, get_all};
 
 /// Names that are tried, a second apart, before something must be wrong.
 const RESERVE_TRIES: u32 = 30;
@@ -89,7 +90,7 @@ async fn put(cluster: &Cluster, id: &BackupId, started: &Started) -> anyhow::Res
         return Ok(false);
     }
     // Another backup may have had this name before, if the clock was set back.
-    let alone = list_all(storage, &cluster.layout.backup_folder(id)).await?.len() == 1;
+    let alone = objects(cluster, id).await?.len() == 1;
     if !alone {
         storage.delete(&key).await?;
     }

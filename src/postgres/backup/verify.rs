@@ -20,7 +20,7 @@ use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::trouble::Trouble;
+use crate::postgres::trouble::{Trouble, Why};
 use crate::repo::is_damage;
 
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
@@ -100,7 +100,12 @@ pub async fn verify(
             verified.add(damage(Trouble::Damaged, one_line(&error.into())));
             return Ok(verified);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let why = Why::unread(&error.into());
+            cluster.confirm().await?;
+            verified.add(damage(why.trouble, why.why));
+            return Ok(verified);
+        }
     };
     let (description, mut verified) = verify_content(cluster, id, manifest, workers, read).await?;
     if let Some(description) = description {

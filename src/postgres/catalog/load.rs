@@ -9,7 +9,8 @@ use anyhow::{Context, bail, ensure};
 use tokio::task::JoinSet;
 
 use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
-use crate::error::one_line;
+use crate::error::{find, one_line};
+use crate::postgres::backup::cleanup::objects;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
@@ -17,10 +18,12 @@ use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 use crate::repo::{is_damage, reread};
-use crate::storage::{Key, ObjectMeta, Pages, Walk};
+use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
 
 /// Headers read at once.
 const PARALLEL_READS: usize = 16;
+/// When the store did not answer so often, it is not a matter of single objects.
+const MOST_SILENT: u32 = 20;
 
 /// All base backups, by what their manifests say.
 #[derive(Debug, Clone, Default)]
@@ -29,8 +32,18 @@ pub struct LoadedBackups {
     pub complete: Vec<BackupDescription>,
     /// The manifest is there and cannot be used; and why.
     pub damaged: Vec<(BackupId, String)>,
+    /// The store gives all but these: whether they are complete is not known; and why.
+    pub unread: Vec<(BackupId, String)>,
     /// Without a manifest: being taken, or interrupted.
     pub unfinished: Vec<BackupId>,
+}
+
+impl LoadedBackups {
+    /// Those that are there and of no use as long as nobody mends them; and why.
+    pub fn unusable(&self) -> impl Iterator<Item = (&BackupId, String)> {
+        let damaged = self.damaged.iter().map(|(id, why)| (id, why.clone()));
+        damaged.chain(self.unread.iter().map(|(id, why)| (id, format!("it cannot be read: {why}"))))
+    }
 }
 
 /// All timeline history files.
@@ -58,22 +71,24 @@ pub struct LoadedWal {
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     let (ids, mut loaded) = (list_backups(cluster).await?, LoadedBackups::default());
-    read_descriptions(cluster, ids, |id, found| loaded.add(id, found)).await?;
+    read_descriptions(cluster, ids, |id, found| Ok(loaded.add(id, found))).await?;
     for id in std::mem::take(&mut loaded.unfinished) {
-        // In a file system a folder can be there before its first object.
-        let objects = cluster.repository.storage().list(&cluster.layout.backup_folder(&id), None).await?;
-        if !objects.is_empty() {
-            loaded.unfinished.push(id);
+        // In a file system a folder can be there before its first object, and for what a stranger put there.
+        match objects(cluster, &id).await {
+            Ok(objects) if objects.is_empty() => (),
+            Ok(_) => loaded.unfinished.push(id),
+            Err(error) => loaded.add(id, unread(cluster, error).await?),
         }
     }
     loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
     loaded.damaged.sort();
+    loaded.unread.sort();
     loaded.unfinished.sort();
     Ok(loaded)
 }
 
 /// Brings `known`, the complete backups, up to date, reading only the manifests of those that it has not: a complete
-/// backup never changes. Damaged ones are left out; one whose manifest alone was deleted stays until its folder is gone:
+/// backup never changes. Damaged ones are left out, and those that the store will not give; one whose manifest alone was deleted stays until its folder is gone:
 /// what WAL there was it tells nevertheless. Errors: the store did not answer.
 pub async fn refresh_backups(
     cluster: &Cluster,
@@ -83,9 +98,13 @@ pub async fn refresh_backups(
     known.retain(|id, _| ids.contains(id));
     ids.retain(|id| !known.contains_key(id));
     read_descriptions(cluster, ids, |id, found| {
-        if let Found::Whole(description) = found {
-            known.insert(id, description);
+        match found {
+            Found::Whole(description) => drop(known.insert(id, description)),
+            // It may be given the next time.
+            Found::Unread(error) if !is_lasting(&error) => return Err(error),
+            _ => (),
         }
+        Ok(())
     })
     .await
 }
@@ -104,22 +123,44 @@ async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
 async fn read_descriptions(
     cluster: &Cluster,
     ids: BTreeSet<BackupId>,
-    mut take: impl FnMut(BackupId, Found<BackupDescription>),
+    mut take: impl FnMut(BackupId, Found<BackupDescription>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut reads = JoinSet::new();
+    let (mut reads, mut silent) = (JoinSet::new(), 0);
     let mut ids = ids.into_iter();
     loop {
         for id in ids.by_ref().take(PARALLEL_READS - reads.len()) {
             let cluster = cluster.clone();
             reads.spawn(async move {
-                let found = find_out(|| read_description(&cluster, &id)).await?;
+                let found = match find_out(|| read_description(&cluster, &id)).await {
+                    Err(error) => unread(&cluster, error).await?,
+                    Ok(found) => found,
+                };
                 anyhow::Ok((id, found))
             });
         }
         let Some(read) = reads.join_next().await else { return Ok(()) };
         let (id, found) = read??;
-        take(id, found);
+        match found {
+            // Each took its time.
+            Found::Unread(error) if !is_lasting(&error) && silent == MOST_SILENT => return Err(error),
+            Found::Unread(ref error) if !is_lasting(error) => silent += 1,
+            _ => (),
+        }
+        take(id, found)?;
     }
+}
+
+/// An object that the store does not give, while it gives others. Errors: it gives none.
+async fn unread<T>(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<Found<T>> {
+    match cluster.confirm().await {
+        Ok(()) => Ok(Found::Unread(error)),
+        Err(_) => Err(error),
+    }
+}
+
+/// Whether the store will not give it the next time either.
+fn is_lasting(error: &anyhow::Error) -> bool {
+    find::<StorageError>(error).is_some_and(|error| error.lasting)
 }
 
 impl LoadedBackups {
@@ -127,6 +168,7 @@ impl LoadedBackups {
         match found {
             Found::Whole(description) => self.complete.push(description),
             Found::Damaged(why) => self.damaged.push((id, why)),
+            Found::Unread(error) => self.unread.push((id, one_line(&error))),
             Found::Absent => self.unfinished.push(id),
         }
     }
@@ -154,8 +196,8 @@ pub fn facts(
 ) -> Facts {
     Facts {
         cluster: cluster.description.name.clone(),
+        damaged_backups: backups.unusable().map(|(id, why)| (id.clone(), why)).collect(),
         backups: backups.complete,
-        damaged_backups: backups.damaged.into_iter().collect(),
         unfinished_backups: backups.unfinished,
         ranges,
         histories: histories.known,
@@ -189,10 +231,12 @@ pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> a
     Ok(marks)
 }
 
-/// Three answers; that the store did not answer is an error beside them.
+/// Four answers; that the store answers nothing is an error beside them.
 enum Found<T> {
     Whole(T),
     Damaged(String),
+    /// The store does not give it, and gives others.
+    Unread(anyhow::Error),
     Absent,
 }
 
@@ -258,6 +302,7 @@ impl LoadedHistories {
             match find_out(|| read_history(cluster, timeline)).await? {
                 Found::Whole(history) => drop(self.known.insert(timeline, history)),
                 Found::Damaged(why) => drop(self.damaged.insert(timeline, why)),
+                Found::Unread(error) => return Err(error),
                 Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
             }
         }

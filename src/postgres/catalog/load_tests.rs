@@ -1,7 +1,11 @@
 //! Tests of what is read of a repository.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::DateTime;
 
 use super::*;
@@ -9,7 +13,7 @@ use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
-use crate::storage::{MemoryStorage, PutMode, Storage};
+use crate::storage::{Body, ListEntry, MemoryStorage, PutMode, PutOutcome, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
@@ -192,5 +196,108 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
             assert_eq!(at, 6, "two each to open and to confirm, a history, a manifest");
             return;
         }
+    }
+}
+
+/// A store that does not give what lies below some prefixes.
+#[derive(Debug)]
+struct Withholding {
+    inner: Arc<MemoryStorage>,
+    withheld: Vec<String>,
+    lasting: bool,
+    /// Until it was opened all is given.
+    opened: Arc<AtomicBool>,
+}
+
+impl Withholding {
+    fn gives(&self, operation: &'static str, name: &str) -> Result<(), StorageError> {
+        let opened = self.opened.load(Ordering::SeqCst);
+        match opened && self.withheld.iter().any(|prefix| name.starts_with(prefix)) {
+            true => Err(StorageError {
+                operation,
+                key: name.into(),
+                store: self.describe(),
+                lasting: self.lasting,
+                source: anyhow::anyhow!("Permission denied"),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Storage for Withholding {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        self.inner.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
+        self.gives("get", key.as_str())?;
+        self.inner.get(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
+        self.gives("head", key.as_str())?;
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+        self.gives("list", folder)?;
+        self.inner.list(folder, after).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.inner.delete(key).await
+    }
+
+    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+        self.inner.sweep(age).await
+    }
+}
+
+/// A cluster with so many backups, of which the store withholds what lies below the prefixes.
+async fn withholding(backups: u32, withheld: &[&str], lasting: bool) -> Cluster {
+    let (cluster, inner) = cluster().await;
+    for number in 0..backups {
+        let backup = testing::backup(&format!("20260101-0000{number:02}Z"));
+        put(&inner, &cluster.layout.manifest(&backup.id), whole(&sealed(manifest::KIND, &backup, ""))).await;
+    }
+    let (withheld, opened) = (withheld.iter().map(ToString::to_string).collect(), Arc::new(AtomicBool::new(false)));
+    let storage = Withholding { inner, withheld, lasting, opened: opened.clone() };
+    let repository = Repository::open(Arc::new(storage)).await.unwrap();
+    let cluster = Cluster::open(repository, cluster.layout.cluster().clone()).await.unwrap();
+    opened.store(true, Ordering::SeqCst);
+    cluster
+}
+
+#[tokio::test]
+async fn a_backup_that_the_store_does_not_give_leaves_the_others_usable() {
+    for lasting in [true, false] {
+        let cluster = withholding(3, &["main/base/20260101-000001Z/"], lasting).await;
+        let loaded = load_backups(&cluster).await.unwrap();
+        assert_eq!((loaded.complete.len(), loaded.damaged.len(), loaded.unfinished.len()), (2, 0, 0));
+        let (id, why) = &loaded.unread[0];
+        assert!(id.to_string() == "20260101-000001Z" && why.contains("Permission denied"), "{why}");
+        let facts = load(&cluster).await.unwrap();
+        assert!(facts.damaged_backups[id].starts_with("it cannot be read: "), "{:?}", facts.damaged_backups);
+        // Of proofs of absence it is no witness, once it is certain that it will never be.
+        let mut known = BTreeMap::new();
+        let refreshed = refresh_backups(&cluster, &mut known).await;
+        assert_eq!((refreshed.is_ok(), known.len() <= 2), (lasting, true));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_gives_nothing_or_too_little_is_no_answer() {
+    let cluster = withholding(1, &[""], false).await;
+    assert!(load_backups(&cluster).await.is_err());
+    let most = usize::try_from(MOST_SILENT).unwrap();
+    for (backups, lasting, answers) in [(most, false, true), (most + 1, false, false), (most + 1, true, true)] {
+        let cluster = withholding(backups as u32, &["main/base/20260101-"], lasting).await;
+        assert_eq!(load_backups(&cluster).await.is_ok(), answers, "{backups} {lasting}");
     }
 }

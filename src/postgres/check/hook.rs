@@ -15,21 +15,14 @@ use super::command::{Program, program, words};
 use super::server::Server;
 use super::{Check, Request, Verdict};
 use crate::config::DEFAULT_SOCKET;
+use crate::owner::Owner;
 use crate::wire::{self, Reply, SILENCE_SECONDS};
 
-/// The user whose data directory it is: the server runs as that user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ServerUser {
-    uid: u32,
-    gid: u32,
-}
-
-/// The server's user, if the server runs here and that can be seen.
-pub(super) fn server_user(request: &Request<'_>, server: &Server) -> Option<ServerUser> {
+/// The user whose data directory it is: the server runs as that user. `None`: it does not run here, or that cannot be seen.
+pub(super) fn server_user(request: &Request<'_>, server: &Server) -> Option<Owner> {
     let configured = request.settings.cluster.data_directory.as_ref();
     let data_directory = server.data_directory.as_ref().or(configured).filter(|_| server.here)?;
-    let meta = fs::metadata(data_directory).ok()?;
-    Some(ServerUser { uid: meta.uid(), gid: meta.gid() })
+    Owner::of(data_directory).ok()
 }
 
 /// What is at the program's place.
@@ -45,7 +38,7 @@ enum Found {
 }
 
 /// Checks the program of archive_command.
-pub(super) fn check_hook(request: &Request<'_>, server: &Server, user: Option<ServerUser>) -> Verdict {
+pub(super) fn check_hook(request: &Request<'_>, server: &Server, user: Option<Owner>) -> Verdict {
     let command = &server.settings.archive_command;
     if server.settings.archive_mode == "off" {
         return Check::Hook.because(Check::ArchiveMode);
@@ -65,7 +58,7 @@ pub(super) fn check_hook(request: &Request<'_>, server: &Server, user: Option<Se
 }
 
 /// Looks for the program. Without a slash in its name the shell looks along PATH, of which ours is the best guess.
-fn find(name: &Path, user: Option<ServerUser>) -> Found {
+fn find(name: &Path, user: Option<Owner>) -> Found {
     let candidates: Vec<PathBuf> = match name.components().count() {
         1 => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join(name)).collect(),
         _ => vec![name.to_path_buf()],
@@ -78,7 +71,7 @@ fn find(name: &Path, user: Option<ServerUser>) -> Found {
 
 /// The first of the file and the folders above it that the user may not execute. For ourselves the kernel is asked; for
 /// another user the modes are read, which leaves access lists and further groups out.
-fn closed_by(path: &Path, user: Option<ServerUser>) -> Option<(PathBuf, u32)> {
+fn closed_by(path: &Path, user: Option<Owner>) -> Option<(PathBuf, u32)> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let other = user.filter(|user| user.uid != rustix::process::geteuid().as_raw());
     let closed = |path: &&Path| match (other, fs::metadata(path)) {
@@ -90,7 +83,7 @@ fn closed_by(path: &Path, user: Option<ServerUser>) -> Option<(PathBuf, u32)> {
     Some((by.to_path_buf(), fs::metadata(by).map_or(0, |meta| meta.permissions().mode() & 0o7777)))
 }
 
-fn permits(user: ServerUser, meta: &Metadata) -> bool {
+fn permits(user: Owner, meta: &Metadata) -> bool {
     let bit = match (meta.uid() == user.uid, meta.gid() == user.gid) {
         (true, _) => 0o100,
         (false, true) => 0o010,
@@ -99,7 +92,7 @@ fn permits(user: ServerUser, meta: &Metadata) -> bool {
     user.uid == 0 || meta.permissions().mode() & bit != 0
 }
 
-fn decide_hook(name: &str, found: &Found, user: Option<ServerUser>, other_socket: Option<&Path>) -> Verdict {
+fn decide_hook(name: &str, found: &Found, user: Option<Owner>, other_socket: Option<&Path>) -> Verdict {
     let who = user.map_or("this user".to_string(), |user| format!("the server's user (uid {})", user.uid));
     match found {
         Found::Absent if name.contains('/') => Check::Hook
@@ -135,7 +128,7 @@ enum Answers {
 }
 
 /// Checks the service, for the server's user if that is known.
-pub(super) async fn check_service(request: &Request<'_>, user: Option<ServerUser>) -> Verdict {
+pub(super) async fn check_service(request: &Request<'_>, user: Option<Owner>) -> Verdict {
     let socket = &request.settings.service.socket;
     let wanted = (request.settings.cluster.name.clone(), request.storage.describe());
     let limit = request.timeout.min(Duration::from_secs(SILENCE_SECONDS));
@@ -179,7 +172,7 @@ fn serves(mut answer: &[u8]) -> Option<(String, String)> {
 fn decide_service(
     socket: &Path,
     answers: &io::Result<Answers>,
-    user: Option<ServerUser>,
+    user: Option<Owner>,
     wanted: &(String, String),
 ) -> Verdict {
     let socket = socket.display();
@@ -222,7 +215,7 @@ mod tests {
     use super::*;
     use crate::postgres::check::Status;
 
-    const USER: Option<ServerUser> = Some(ServerUser { uid: 105, gid: 110 });
+    const USER: Option<Owner> = Some(Owner { uid: 105, gid: 110 });
 
     #[test]
     fn a_hook_must_be_there_and_open_to_the_servers_user() {
@@ -242,7 +235,7 @@ mod tests {
         assert!(verdict.message.contains("/run/other.sock"));
     }
 
-    fn service(answers: io::Result<Answers>, user: Option<ServerUser>) -> Status {
+    fn service(answers: io::Result<Answers>, user: Option<Owner>) -> Status {
         let wanted = ("main".to_string(), "file:///srv/x".to_string());
         decide_service(Path::new("/run/s"), &answers, user, &wanted).status
     }
@@ -279,7 +272,7 @@ mod tests {
         fs::create_dir(&inner).unwrap();
         fs::write(&file, "").unwrap();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        let stranger = Some(ServerUser { uid: u32::MAX - 1, gid: u32::MAX - 1 });
+        let stranger = Some(Owner { uid: u32::MAX - 1, gid: u32::MAX - 1 });
         mode(folder.path(), 0o755);
         mode(&inner, 0o755);
         mode(&file, 0o755);

@@ -6,6 +6,8 @@ mod command;
 mod configuration;
 mod end_to_end;
 mod hook;
+mod owner;
+mod place;
 mod server;
 mod settings;
 mod store;
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::error::with_hint;
+use crate::owner::Owner;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::Layout;
@@ -29,6 +32,7 @@ use crate::repo::Repository;
 use crate::storage::{Storage, until};
 
 pub use configuration::unreadable as unreadable_configuration;
+pub use place::{Folder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
 pub use verdict::{Check, Status, Trouble, Verdict, overall};
 
@@ -80,6 +84,7 @@ impl Request<'_> {
 /// Checks that only the server can answer.
 const SERVER: &[Check] = &[
     Check::Server,
+    Check::Place,
     Check::Identity,
     Check::WalLevel,
     Check::ArchiveMode,
@@ -101,10 +106,13 @@ pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
         true => store::check(request, &mut verdicts).await,
         false => None,
     };
-    let user = match request.wants(SERVER) || request.wants(&[Check::Service]) {
+    let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {
         true => check_server(request, repository, &mut verdicts).await,
         false => None,
     };
+    if request.wants(&[Check::Owner]) {
+        verdicts.push(owner::check(request, user));
+    }
     if request.wants(&[Check::Service]) {
         verdicts.push(hook::check_service(request, user).await);
     }
@@ -116,7 +124,7 @@ async fn check_server(
     request: &Request<'_>,
     repository: Option<Repository>,
     verdicts: &mut Vec<Verdict>,
-) -> Option<hook::ServerUser> {
+) -> Option<Owner> {
     let (mut sql, server) = match server::gather(request).await {
         Ok(gathered) => gathered,
         Err(trouble) => {
@@ -135,6 +143,9 @@ async fn check_server(
         None => Check::Identity.because(Check::Repository),
     };
     let settings = settings::decide(&server.settings, server.standby);
+    if request.wants(&[Check::Place]) {
+        verdicts.push(place::check(request, &mut sql).await);
+    }
     verdicts.push(server::decide_privileges(&server.role, request.probe && !server.standby));
     if request.wants(&[Check::Replication]) {
         verdicts.push(server::check_replication(request, &server).await);

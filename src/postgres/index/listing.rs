@@ -24,7 +24,7 @@ const AGAIN: usize = 8;
 /// A folder, as it was listed the last time.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
-    /// The last entry.
+    /// The last segment.
     listed: String,
     /// Segments are missing in it, maybe because the timeline begins there: then those may be on their way.
     gap: bool,
@@ -94,12 +94,14 @@ async fn list_folder(
     after: Option<String>,
     is_known: bool,
 ) -> anyhow::Result<bool> {
-    let (whole, mut found) = (after.is_none(), Vec::new());
+    let (whole, mut found, mut listed) = (after.is_none(), Vec::new(), None);
     let mut pages = Pages::new(folder.clone(), after);
     while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
             let ListEntry::Object(meta) = entry else { continue };
             if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
+                // Not a stranger's: its name may sort behind all segments that are to come.
+                listed = Some(meta.key.to_string());
                 found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
             }
         }
@@ -109,7 +111,7 @@ async fn list_folder(
     }
     let others = on_index(index, move |index| {
         index.list(&found)?;
-        if let (Some(first), Some(listed)) = (found.first(), pages.last()) {
+        if let (Some(first), Some(listed)) = (found.first(), listed) {
             index.note_folder(&folder, &listed, first.name, whole)?;
         }
         if whole { index.others(&found) } else { Ok(Vec::new()) }

@@ -43,6 +43,7 @@ use anyhow::Context;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::Hint;
+use crate::owner;
 use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
@@ -170,8 +171,10 @@ fn prepare(path: &Path, cluster: &Cluster) -> anyhow::Result<Connection> {
         // SQLite would make it readable for others; what it puts beside it gets the same mode.
         let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         match made {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => (),
+            // SQLite gives what it puts beside it to the same user.
+            Ok(made) => owner::inherit(&made, path, Path::new("/"))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => (),
+            Err(error) => return Err(error.into()),
         }
         let connection = Connection::open(path)?;
         match set_up(&connection, cluster) {

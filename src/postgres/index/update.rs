@@ -12,6 +12,7 @@ use crate::error::{find, one_line, with_hint};
 use crate::postgres::archive::miss::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::ObjectKind;
 use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
@@ -241,7 +242,7 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
     Ok(done)
 }
 
-/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again the next time: a
+/// Puts in names that were recorded since; what else lies there is a stranger's. A recording that cannot be read is passed over, and read again the next time: a
 /// name is missing until then. Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.recordings()).await?;
@@ -250,14 +251,16 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
         Scope::All => None,
     };
     let passed_over = on_index(index, |index| index.passed_over()).await?;
+    let is_recording = |key: &Key| matches!(cluster.object_kind(key), Some(ObjectKind::Names(_)));
     let mut keys = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
+    keys.retain(is_recording);
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
     loop {
         load_names(index, cluster, std::mem::take(&mut keys)).await?;
         let Some(page) = pages.next(cluster.repository.storage()).await? else { return Ok(()) };
         let is_new = |key: &Key| !known.contains(key.as_str()) && !passed_over.contains(key.as_str());
         keys.extend(page.into_iter().filter_map(|entry| match entry {
-            ListEntry::Object(meta) if is_new(&meta.key) => Some(meta.key),
+            ListEntry::Object(meta) if is_recording(&meta.key) && is_new(&meta.key) => Some(meta.key),
             _ => None,
         }));
     }

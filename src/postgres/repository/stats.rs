@@ -99,6 +99,8 @@ pub enum State {
     Complete,
     /// Its manifest is there and cannot be used.
     Damaged,
+    /// The repository does not give its manifest.
+    Unread,
     /// It has no manifest: it is being taken, or was interrupted.
     Unfinished,
 }
@@ -127,14 +129,23 @@ pub struct Stats {
     pub newest: Option<Stored>,
     /// Keys of unknown objects, as far as they are told one by one.
     pub foreign: Vec<String>,
+    /// Folders that the repository did not give: what lies there is not counted.
+    pub unread: Vec<String>,
 }
 
 /// Lists everything of the cluster. Errors: the store did not answer.
 pub async fn stats(cluster: &Cluster) -> anyhow::Result<Stats> {
     let mut tally = Tally::new(cluster.description.segment_size);
     let mut walk = Walk::new(cluster.layout.folder());
-    while let Some(meta) = walk.next(cluster.repository.storage()).await? {
-        tally.add(cluster.object_kind(&meta.key), &meta);
+    loop {
+        match walk.next(cluster.repository.storage()).await {
+            Ok(Some(meta)) => tally.add(cluster.object_kind(&meta.key), &meta),
+            Ok(None) => break,
+            Err(error) => {
+                cluster.confirm().await?;
+                tally.unread.push(error.key.clone());
+            }
+        }
     }
     let loaded = load_backups(cluster).await?;
     Ok(tally.finish(cluster.description.name.clone(), cluster.repository.describe(), &loaded))
@@ -151,6 +162,7 @@ struct Tally {
     oldest: Option<Stored>,
     newest: Option<Stored>,
     foreign: Vec<String>,
+    unread: Vec<String>,
 }
 
 impl Tally {
@@ -164,6 +176,7 @@ impl Tally {
             oldest: None,
             newest: None,
             foreign: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -195,11 +208,12 @@ impl Tally {
         let timelines = timelines(&self.ranges);
         let backup = |(id, (packs, stored_bytes)): (BackupId, (u64, u64))| {
             let complete = loaded.complete.iter().find(|backup| backup.id == id);
-            let damaged = loaded.damaged.iter().any(|(damaged, _)| *damaged == id);
-            let state = match (complete, damaged) {
-                (Some(_), _) => State::Complete,
-                (None, true) => State::Damaged,
-                (None, false) => State::Unfinished,
+            let is_among = |others: &[(BackupId, String)]| others.iter().any(|(other, _)| *other == id);
+            let state = match complete {
+                Some(_) => State::Complete,
+                None if is_among(&loaded.damaged) => State::Damaged,
+                None if is_among(&loaded.unread) => State::Unread,
+                None => State::Unfinished,
             };
             BackupStats { id, state, packs, stored_bytes, plain_bytes: complete.map(|backup| backup.plain_bytes) }
         };
@@ -214,6 +228,7 @@ impl Tally {
             oldest: self.oldest,
             newest: self.newest,
             foreign: self.foreign,
+            unread: self.unread,
         }
     }
 }

@@ -143,7 +143,7 @@ impl Verification {
         self.survey(&backups).await?;
         self.state().found.unfinished = backups.unfinished.clone();
         let mut ids: Vec<&BackupId> = backups.complete.iter().map(|backup| &backup.id).collect();
-        ids.extend(backups.damaged.iter().map(|(id, _)| id));
+        ids.extend(backups.unusable().map(|(id, _)| id));
         ids.sort();
         for id in ids {
             let key = self.cluster.layout.manifest(id);
@@ -241,7 +241,7 @@ impl Verification {
             Some(_) => 0,
         };
         let mut walk = Walk::new(self.cluster.layout.folder());
-        while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
+        while let Some(meta) = self.next(&mut walk).await? {
             bytes += match self.cluster.object_kind(&meta.key) {
                 Some(ObjectKind::Wal(name)) if self.wants_wal(&meta.key, name) => match name {
                     WalFileName::Segment(_) | WalFileName::Partial(_) => self.cluster.description.segment_size.bytes(),
@@ -254,6 +254,18 @@ impl Verification {
         }
         self.progress.total.store(bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The next object. A folder that the store does not give, while it gives others, is noted.
+    async fn next(&self, walk: &mut Walk) -> anyhow::Result<Option<ObjectMeta>> {
+        loop {
+            let error = match walk.next(self.cluster.repository.storage()).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            self.cluster.confirm().await?;
+            self.note(&error.key.clone(), Why::unread(&error.into()))?;
+        }
     }
 
     /// The lowest numbers of all segments, and of all packs that complete backups need: no others are read. Also of
@@ -270,7 +282,7 @@ impl Verification {
         }
         let mut lowest = Lowest::new(self.options.seed, count);
         let mut walk = Walk::new(self.cluster.layout.folder());
-        while let Some(meta) = walk.next(self.cluster.repository.storage()).await? {
+        while let Some(meta) = self.next(&mut walk).await? {
             match self.cluster.object_kind(&meta.key) {
                 Some(ObjectKind::Wal(WalFileName::Segment(_))) => lowest.add(&meta.key),
                 Some(ObjectKind::Pack(pack)) if needed.contains(&pack) => lowest.add(&meta.key),

@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use super::files::{Destination, PG_CONTROL};
 use crate::error::{Hint, with_hint};
 use crate::fsync;
+use crate::place::{Place, Relation};
 use crate::postgres::catalog::{BackupDescription, TablespaceDescription};
 
 /// Lies in a folder while a restore writes into it.
@@ -101,20 +102,10 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(path.components().collect())
 }
 
-/// The nearest existing ancestor with links resolved, and the rest below it.
-fn resolved(path: &Path) -> PathBuf {
-    for ancestor in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
-            return real.join(rest);
-        }
-    }
-    path.to_path_buf()
-}
-
 fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyhow::Result<()> {
     let Some(repository) = repository else { return Ok(()) };
-    let (place_at, repository_at) = (resolved(place), resolved(repository));
-    if place_at.starts_with(&repository_at) || repository_at.starts_with(&place_at) {
+    let relation = Place::of(place).to(&Place::of(repository));
+    if matches!(relation, Relation::Within | Relation::Around) {
         let (place, repository) = (place.display(), repository.display());
         return Err(anyhow!("folder \"{place}\" is not apart from the repository \"{repository}\""))
             .hint("a cluster and its archive must not lie in each other: choose another folder");

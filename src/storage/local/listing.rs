@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::links::shows_as_folder;
 use super::{absent_as_none, describe};
 use crate::storage::{FolderStamp, Key, LIST_PAGE, ListEntry};
 
@@ -146,8 +147,10 @@ fn first_names(
         if Key::new(full.as_str()).is_err() {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            name.push('/');
+        match shows_as_folder(root, &entry)? {
+            Some(true) => name.push('/'),
+            Some(false) => (),
+            None => continue,
         }
         // Names are compared as keys are: with the folder before them.
         if after.is_some_and(|after| format!("{folder}{name}").as_str() <= after) {

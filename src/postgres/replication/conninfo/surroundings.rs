@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::owner::{Owner, account};
+
 /// The surroundings in which a connection string is resolved; [`Process`] in production.
 pub trait Surroundings {
     /// An environment variable.
@@ -35,18 +37,6 @@ pub struct FileFacts {
 #[derive(Clone, Copy, Debug)]
 pub struct Process;
 
-impl Process {
-    /// This user's line in /etc/passwd: name and home folder.
-    fn account(&self) -> Option<(String, PathBuf)> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-        accounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() >= 6 && fields[2] == uid).then(|| (fields[0].to_owned(), PathBuf::from(fields[5])))
-        })
-    }
-}
-
 impl Surroundings for Process {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
@@ -54,7 +44,7 @@ impl Surroundings for Process {
 
     fn user(&self) -> Option<String> {
         // Users of a directory service are not in /etc/passwd; `id` asks the name service without unsafe code here.
-        self.account().map(|(name, _)| name).or_else(|| {
+        account(Owner::own().uid).map(|(name, _)| name).or_else(|| {
             let output = std::process::Command::new("id").arg("-un").output().ok()?;
             let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
             (output.status.success() && !name.is_empty()).then_some(name)
@@ -63,7 +53,7 @@ impl Surroundings for Process {
 
     fn home(&self) -> Option<PathBuf> {
         let given = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        given.or_else(|| self.account().map(|(_, home)| home))
+        given.or_else(|| account(Owner::own().uid).map(|(_, home)| home))
     }
 
     fn file(&self, path: &Path) -> io::Result<Option<FileFacts>> {

@@ -20,7 +20,7 @@ use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, loa
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
 use crate::postgres::layout::{BackupId, ClusterName};
-use crate::postgres::trouble::Trouble;
+use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
 use crate::postgres::{names, quiet};
 use crate::repo::Repository;
@@ -71,7 +71,7 @@ pub struct Copied {
     pub source_gaps: Vec<Gap>,
     /// Not copied: being taken, or interrupted.
     pub unfinished: Vec<BackupId>,
-    /// Not copied: objects in the WAL folder that are no WAL file's.
+    /// Not copied: objects in the folders of WAL, names and quiet marks that are none.
     pub foreign: Vec<String>,
 }
 
@@ -140,15 +140,15 @@ pub async fn copy(
 ) -> anyhow::Result<Copied> {
     let mut before = load(source).await?;
     if let Some(id) = &options.backup {
-        if let Some((_, why)) = before.damaged.iter().find(|(damaged, _)| damaged == id) {
+        if let Some((_, Why { why, .. })) = before.unusable.iter().find(|(unusable, _)| unusable == id) {
             return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
         }
         before = before.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)?;
     }
     progress.total.store(before.stored_bytes(), Ordering::Relaxed);
     let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
-    for (id, why) in &before.damaged {
-        copier.failed(Side::Source, &source.layout.manifest(id), Trouble::Damaged, why.clone())?;
+    for (id, Why { trouble, why }) in &before.unusable {
+        copier.failed(Side::Source, &source.layout.manifest(id), *trouble, why.clone())?;
     }
     // History files first: with them the destination never takes an old timeline for the last.
     named(&copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
@@ -159,10 +159,11 @@ pub async fn copy(
     for backup in &before.backups {
         copier.backup(&before, backup).await?;
     }
-    all_small(&copier, Group::Names).await?;
+    let mut foreign = std::mem::take(&mut before.wal.foreign);
+    foreign.extend(all_small(&copier, Group::Names).await?);
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
-        all_small(&copier, Group::Quiet).await?;
+        foreign.extend(all_small(&copier, Group::Quiet).await?);
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -178,7 +179,7 @@ pub async fn copy(
         continuity,
         source_gaps: TimelinePath::all_gaps(&before.paths(), &before.wal.ranges),
         unfinished: before.unfinished,
-        foreign: before.wal.foreign,
+        foreign,
     })
 }
 
@@ -187,8 +188,10 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories: BTreeMap<_, _> = load_histories(cluster, &wal.histories).await?.known;
-    let (backups, damaged, unfinished) = (backups.complete, backups.damaged, backups.unfinished);
-    Ok(Snapshot { backups, damaged, unfinished, wal, histories })
+    let damaged = backups.damaged.into_iter().map(|(id, why)| (id, Why::damaged(why)));
+    let unread = backups.unread.into_iter().map(|(id, why)| (id, Why { trouble: Trouble::Unread, why }));
+    let unusable = damaged.chain(unread).collect();
+    Ok(Snapshot { backups: backups.complete, unusable, unfinished: backups.unfinished, wal, histories })
 }
 
 /// Copies these WAL files.
@@ -202,21 +205,25 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
     Ok(())
 }
 
-/// Copies all recordings of names, or all quiet marks.
-async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<()> {
+/// Copies all recordings of names, or all quiet marks; what else lies there.
+async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<String>> {
     let mut crew = Crew::new(copier.workers);
     let layout = &copier.source.layout;
     let (folder, kind, most) = match group {
         Group::Quiet => (layout.quiet_folder(), quiet::KIND, quiet::LONGEST),
         _ => (layout.names_folder(), names::KIND, names::LONGEST),
     };
-    let mut walk = Walk::new(folder);
+    let (mut walk, mut foreign) = (Walk::new(folder), Vec::new());
     while let Some(meta) = walk.next(copier.source.repository.storage()).await? {
+        if layout.parse(&meta.key).is_none() {
+            foreign.push(meta.key.to_string());
+            continue;
+        }
         let copier = copier.clone();
         crew.add(async move { copier.small(meta.key, group, (kind, most)).await }).await?;
     }
     crew.finish().await?;
-    Ok(())
+    Ok(foreign)
 }
 
 /// Copies all WAL files that the destination has not. Both listings go by key, so they are read side by side. With

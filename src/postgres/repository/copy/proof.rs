@@ -8,6 +8,7 @@ use crate::postgres::backup::wal::NeededWal;
 use crate::postgres::catalog::load::LoadedWal;
 use crate::postgres::catalog::{BackupDescription, Gap, TimelinePath};
 use crate::postgres::layout::{BackupId, Layout};
+use crate::postgres::trouble::Why;
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName};
 
 /// What a repository holds of the cluster at one moment.
@@ -15,7 +16,8 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId, WalF
 pub struct Snapshot {
     /// Complete ones, oldest first.
     pub backups: Vec<BackupDescription>,
-    pub damaged: Vec<(BackupId, String)>,
+    /// Those that are there and cannot be used, or not be read.
+    pub unusable: Vec<(BackupId, Why)>,
     pub unfinished: Vec<BackupId>,
     pub wal: LoadedWal,
     /// Those that can be read.
@@ -41,7 +43,7 @@ impl Snapshot {
         wal.histories = self.wal.histories.iter().copied().filter(|timeline| path.contains(timeline)).collect();
         let histories = self.histories.iter().filter(|(timeline, _)| path.contains(timeline));
         let histories = histories.map(|(timeline, history)| (*timeline, history.clone())).collect();
-        Some(Self { backups: vec![backup.clone()], damaged: Vec::new(), unfinished: Vec::new(), wal, histories })
+        Some(Self { backups: vec![backup.clone()], unusable: Vec::new(), unfinished: Vec::new(), wal, histories })
     }
 
     /// All segments, in order.
@@ -212,7 +214,7 @@ mod tests {
         };
         let backups = vec![testing::backup("20260101-000000Z"), late];
         let histories = BTreeMap::from([(TimelineId(2), history)]);
-        Snapshot { backups, damaged: Vec::new(), unfinished: Vec::new(), wal, histories }
+        Snapshot { backups, unusable: Vec::new(), unfinished: Vec::new(), wal, histories }
     }
 
     fn layout() -> Layout {
