@@ -75,7 +75,10 @@ pub fn bounded_for_standby(context: &Context, args: &FetchArgs) -> Context {
 /// [`Exit::Unknown`].
 pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> {
     let name: WalFileName = args.name.parse().hint("PostgreSQL puts the name in the place of %f in restore_command")?;
-    let fetcher = Fetcher::new(context.cluster().await?, context.settings.wal.timeout, 1);
+    let mut fetcher = Fetcher::new(context.cluster().await?, context.settings.wal.timeout, 1);
+    if goes_on(Some(&args.destination)) {
+        fetcher = fetcher.watching_gaps(STANDBY_PATIENCE);
+    }
     match fetcher.fetch(&name, &args.destination, args.end).await? {
         Fetched::Delivered => Ok(Exit::Success),
         Fetched::Absent => Ok(Exit::Absent),

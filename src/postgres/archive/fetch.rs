@@ -37,6 +37,8 @@ pub struct Fetcher {
     cluster: Cluster,
     /// For one access to the repository.
     limit: Duration,
+    /// For watching a gap.
+    grace: Duration,
     /// For decompressing and writing: as many at once as there are cores to do it.
     workers: Arc<Semaphore>,
     /// Complete backups, as far as they were needed: they tell what WAL there must be.
@@ -85,7 +87,12 @@ impl Fetcher {
     /// For a cluster; waits for the repository no longer than `limit`, decompresses `workers` files at once.
     pub fn new(cluster: Cluster, limit: Duration, workers: usize) -> Self {
         let workers = Arc::new(Semaphore::new(workers.max(1)));
-        Self { cluster, limit, workers, backups: Arc::default() }
+        Self { cluster, limit, grace: GAP_GRACE, workers, backups: Arc::default() }
+    }
+
+    /// Watches a gap no longer than this, for who asks again anyway.
+    pub fn watching_gaps(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 
     /// The cluster.
@@ -138,7 +145,7 @@ impl Fetcher {
             let what = format!("cannot tell whether there is a \"{name}\"");
             let Some(lost) = within(self.limit, &what, self.explain(name)).await? else { return Ok(false) };
             let pause = pause(attempt);
-            if lost.age > self.limit + GAP_GRACE || begin.elapsed() + pause > GAP_GRACE.min(self.limit) {
+            if lost.age > self.limit + GAP_GRACE || begin.elapsed() + pause > self.grace.min(self.limit) {
                 return Err(lost.error);
             }
             sleep(pause).await;

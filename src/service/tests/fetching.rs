@@ -45,6 +45,26 @@ async fn what_follows_is_fetched_ahead_and_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_pg_wal_is_the_same_server_with_the_same_spool() {
+    let all = numbers(1, 3);
+    let service = archive(&names(&all)).await;
+    let link = service.wal.0.path().join("link");
+    std::os::unix::fs::symlink(service.wal.folder(), &link).unwrap();
+    assert_eq!(service.fetch(&all[0]).await, Reply::Done);
+    until("two lie ready", || service.spooled() == all[1..3]).await;
+    service.settle().await;
+    let gets = service.storage.calls(&format!("get {}", all[1]));
+    let destination = link.join("RECOVERYXLOG").into_os_string().as_bytes().to_vec();
+    let (name, end) = (all[1].as_bytes().to_vec(), Vec::new());
+    let reply = ask(&service.socket, Request::Fetch { whose: For::Socket, name, destination, end }).await;
+    assert!(matches!(reply, Reply::Delivered { .. }), "{reply:?}");
+    assert_eq!(service.storage.calls(&format!("get {}", all[1])), gets, "it was there already");
+    service.settle().await;
+    assert!(service.spooled().contains(&all[2]), "nothing was cleared");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_the_end_the_plain_answer_comes_and_the_store_is_left_in_peace() {
     let all = numbers(1, 3);
     let service = archive(&names(&all)).await;

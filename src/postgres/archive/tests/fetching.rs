@@ -49,6 +49,18 @@ async fn the_end_of_the_archive_is_absent_and_a_hole_is_not() {
 }
 
 #[tokio::test]
+async fn who_asks_again_need_not_watch_a_hole() {
+    let wal = PgWal::new();
+    let to = wal.folder().join("RECOVERYXLOG");
+    let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1, 3]).await;
+    let fetcher = crate::postgres::archive::Fetcher::new(cluster, Duration::from_secs(60), 1);
+    let (fetcher, name) = (fetcher.watching_gaps(Duration::ZERO), number(2).parse().unwrap());
+    let asked = fetcher.fetch(&name, &to, None);
+    let error = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is told at once").unwrap_err();
+    assert!(find::<Gap>(&error).is_some());
+}
+
+#[tokio::test]
 async fn a_hole_shows_also_when_what_follows_lies_in_another_folder() {
     let wal = PgWal::new();
     let to = wal.folder().join("RECOVERYXLOG");
