@@ -347,7 +347,7 @@ impl Owner {
     /// A compressed file is held in memory whole; it is hardly ever longer than the plain one.
     fn memory_of(&self, name: &WalFileName) -> u64 {
         match name {
-            WalFileName::Segment(_) | WalFileName::Partial(_) => self.size.bytes(),
+            WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::Aside { .. } => self.size.bytes(),
             WalFileName::History(_) | WalFileName::Backup { .. } => 0,
         }
     }

@@ -317,7 +317,7 @@ impl Owner {
             drop(share);
             let broken = prepared.broken().filter(|_| matches!(stored, Ok(Stored::Now)));
             let broken = broken.map(|stop| (prepared.name, stop.to_string()));
-            if stored.is_ok() {
+            if matches!(stored, Ok(Stored::Now | Stored::Before)) {
                 indexing.stored(&mut prepared);
             }
             Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::postgres::archive::push::wal_file_name;
 use crate::postgres::types::WalFileName;
 
 /// Names kept of one folder. When these are used up, the folder is read again.
@@ -29,7 +30,7 @@ pub struct Turn {
 impl Turn {
     /// The turn of a file to be archived; `None` for a name that is no WAL file's.
     pub fn of(name: &str) -> Option<Self> {
-        let parsed: WalFileName = name.parse().ok()?;
+        let parsed = wal_file_name(Path::new(name)).ok()?;
         Some(Self { no_history: !matches!(parsed, WalFileName::History(_)), name: name.to_string() })
     }
 

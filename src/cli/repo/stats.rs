@@ -54,6 +54,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Histories => "timeline histories",
         Kind::BackupHistories => "backup histories",
         Kind::Partials => "partial segments",
+        Kind::Aside => "kept aside",
         Kind::Packs => "packs",
         Kind::Manifests => "manifests",
         Kind::Markers => "markers",

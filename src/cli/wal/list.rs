@@ -3,7 +3,7 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use crate::postgres::catalog::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
-use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId};
+use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId, WalFileName};
 
 /// All archived WAL, for `--format json`.
 #[derive(Serialize)]
@@ -13,6 +13,8 @@ struct Report<'a> {
     timelines: Vec<Timeline<'a>>,
     gaps: Vec<Gap>,
     partials: &'a [SegmentName],
+    /// Kept beside names that have other content.
+    aside: &'a [WalFileName],
     /// Objects that are no WAL file's.
     foreign: &'a [String],
 }
@@ -48,6 +50,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
         timelines: timelines(&wal, &histories),
         gaps: TimelinePath::all_gaps(&paths, &wal.ranges),
         partials: &wal.partials,
+        aside: &wal.aside,
         foreign: &wal.foreign,
     };
     match context.format {
@@ -96,6 +99,11 @@ fn in_words(report: &Report) -> String {
         rest += &origin(timeline);
     }
     rest += &gap_lines("GAP", &report.gaps);
+    let aside = report
+        .aside
+        .iter()
+        .map(|file| format!("kept aside: \"{file}\" was handed over as \"{}\"\n", file.handed_over()));
+    rest.extend(aside);
     let not_wal = report.foreign.iter().map(|object| format!("foreign: object \"{object}\"\n"));
     table.render() + &rest + &not_wal.collect::<String>()
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{AsideKind, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 /// A WAL file that the repository has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,10 @@ pub fn judge(missing: SegmentName, size: SegmentSize, facts: &Facts) -> Verdict 
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => (segment, missing.number(size) + 1),
             // Named after the segment in which the backup began; a server archives it after that.
             WalFileName::Backup { segment, .. } => (segment, missing.number(size)),
-            WalFileName::History(_) => return None,
+            WalFileName::Aside { segment, kind: AsideKind::Partial, .. } => (segment, missing.number(size) + 1),
+            WalFileName::Aside { segment, kind: AsideKind::Backup(_), .. } => (segment, missing.number(size)),
+            // Nothing of it may be written.
+            WalFileName::History(_) | WalFileName::Aside { kind: AsideKind::Segment, .. } => return None,
         };
         let later = segment.timeline == missing.timeline && segment.number(size) >= from;
         later.then_some(kept.proof())

@@ -205,7 +205,7 @@ impl Fetcher {
                     ),
                 },
             },
-            WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(None),
+            WalFileName::Partial(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => return Ok(None),
         };
         Ok(Some(lost))
     }
@@ -239,7 +239,7 @@ pub(super) fn check_description(
 ) -> Result<WalDescription, Damaged> {
     let described: WalDescription =
         header.about.read().map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
-    if described.name != *name || described.system_identifier != ours.system_identifier {
+    if described.name != name.handed_over() || described.system_identifier != ours.system_identifier {
         return Err(Damaged(format!(
             "it holds \"{}\" of the server with system identifier {}",
             described.name, described.system_identifier

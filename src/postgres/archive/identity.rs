@@ -105,28 +105,36 @@ pub fn check_control(cluster: &ClusterDescription, pg_control: &[u8]) -> Result<
     }
 }
 
-/// Checks a timeline history file.
-pub fn check_history(timeline: TimelineId, content: &[u8]) -> Result<TimelineHistory, Refused> {
+/// Checks a timeline history file; what no server can read in it. A server may write such: the name of a restore point may
+/// hold line breaks.
+pub fn check_history(timeline: TimelineId, content: &[u8]) -> Result<Option<ParseError>, Refused> {
     // Reasons hold names of restore points, in whatever encoding they were given.
-    let history = TimelineHistory::parse(timeline, &String::from_utf8_lossy(content)).map_err(Refused::Content)?;
-    match history.ancestors.is_empty() {
-        true => Err(Refused::NoAncestor(timeline)),
-        false => Ok(history),
+    let content = String::from_utf8_lossy(content);
+    let is_entry = |line: &str| TimelineHistory::parse(timeline, line).is_ok_and(|line| !line.ancestors.is_empty());
+    match TimelineHistory::parse(timeline, &content) {
+        Ok(history) if history.ancestors.is_empty() => Err(Refused::NoAncestor(timeline)),
+        Ok(_) => Ok(None),
+        Err(error) if content.lines().any(is_entry) => Ok(Some(error)),
+        Err(error) => Err(Refused::Content(error)),
     }
 }
 
-/// Checks a backup history file.
+/// Checks a backup history file; what cannot be read in it. Servers do not sync it, so it may be cut off after a crash, and
+/// nothing depends on it.
 pub fn check_backup(
     cluster: &ClusterDescription,
     segment: &SegmentName,
     offset: u32,
     content: &[u8],
-) -> Result<(), Refused> {
-    let label = BackupLabel::parse(&String::from_utf8_lossy(content)).map_err(Refused::Content)?;
+) -> Result<Option<ParseError>, Refused> {
+    let label = match BackupLabel::parse(&String::from_utf8_lossy(content)) {
+        Ok(label) => label,
+        Err(error) => return Ok(Some(error)),
+    };
     let size = cluster.segment_size;
     let place = SegmentName::containing(label.start_timeline, label.start_lsn, size);
     match place == *segment && label.start_lsn.0 % size.bytes() == u64::from(offset) {
-        true => Ok(()),
+        true => Ok(None),
         false => Err(Refused::BackupStart { found: label.start_lsn }),
     }
 }
@@ -171,7 +179,9 @@ mod tests {
     #[test]
     fn a_history_file_must_be_readable_and_name_an_ancestor() {
         let two = TimelineId(2);
-        assert!(check_history(two, b"1\t0/3000000\tafter \xFF\n").is_ok());
+        assert_eq!(check_history(two, b"1\t0/3000000\tafter \xFF\n"), Ok(None));
+        let of_two_lines = b"1\t0/3000000\tat restore point \"a\nb\"\n";
+        assert!(matches!(check_history(two, of_two_lines), Ok(Some(_))), "as a server writes it");
         assert!(matches!(check_history(two, b"garbage"), Err(Refused::Content(_))));
         assert!(matches!(check_history(two, b"\n# only a comment\n"), Err(Refused::NoAncestor(_))));
         assert!(matches!(check_history(two, b"2\t0/3000000\tx\n"), Err(Refused::Content(_))));
@@ -184,11 +194,13 @@ mod tests {
             BACKUP METHOD: streamed\nBACKUP FROM: primary\nSTART TIME: 2026-01-01 00:00:00 UTC\nLABEL: \xFF\n\
             START TIMELINE: 1\nSTOP TIME: 2026-01-01 00:00:01 UTC\nSTOP TIMELINE: 1\n";
         let check = |segment: &str, offset| check_backup(&cluster_description(), &name(segment), offset, content);
-        assert!(check("000000010000000000000003", 0x28).is_ok());
+        assert_eq!(check("000000010000000000000003", 0x28), Ok(None));
         assert!(matches!(check("000000010000000000000003", 0x60), Err(Refused::BackupStart { .. })));
         assert!(matches!(check("000000020000000000000003", 0x28), Err(Refused::BackupStart { .. })));
         let cluster = cluster_description();
         let garbage = check_backup(&cluster, &name("000000010000000000000003"), 0x28, b"garbage");
-        assert!(matches!(garbage, Err(Refused::Content(_))));
+        assert!(matches!(garbage, Ok(Some(_))));
+        let cut_off = check_backup(&cluster, &name("000000010000000000000003"), 0x28, b"");
+        assert!(matches!(cut_off, Ok(Some(_))), "after a crash of the machine");
     }
 }

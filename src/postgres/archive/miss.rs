@@ -138,7 +138,7 @@ fn may_tell(cluster: &Cluster, folder: &str, missing: &WalFileName) -> bool {
         WalFileName::History(timeline) => {
             name(folder).is_some_and(|found| found.starts_with(&format!("{:08X}", timeline.0)))
         }
-        WalFileName::Partial(_) | WalFileName::Backup { .. } => false,
+        WalFileName::Partial(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => false,
     }
 }
 

@@ -19,7 +19,8 @@ pub fn next_segment(last: SegmentName, history: Option<&TimelineHistory>, size: 
 mod tests {
     use super::*;
     use crate::postgres::archive::testing::{cluster_description, name};
-    use crate::postgres::types::TimelineId;
+    use crate::postgres::types::history_model::{histories, timelines_asked};
+    use crate::postgres::types::{Lsn, TimelineId};
 
     fn after(last: &str, history: Option<&str>) -> String {
         let history = history.map(|content| TimelineHistory::parse(TimelineId(3), content).unwrap());
@@ -38,5 +39,20 @@ mod tests {
         assert_eq!(after("000000020000000000000004", history), "000000030000000000000005");
         assert_eq!(after("000000030000000000000005", history), "000000030000000000000006");
         assert_eq!(after("000000070000000000000005", history), "000000070000000000000006");
+    }
+
+    proptest::proptest! {
+        /// Histories of places below 400, in segments of 1 MiB a place in each: what is asked for first of each segment.
+        #[test]
+        fn the_next_segment_is_the_one_that_postgresql_asks_for(mut history in histories(), number in 0..450_u64) {
+            let size = cluster_description().segment_size;
+            for entry in &mut history.ancestors {
+                entry.switch_lsn = Lsn(entry.switch_lsn.0 * size.bytes() / 3);
+            }
+            let current = history.timeline_at(Lsn(number * size.bytes()));
+            let asked = timelines_asked(&history, number + 1, size.bytes(), current.0);
+            let next = next_segment(SegmentName::from_number(current, number, size), Some(&history), size);
+            proptest::prop_assert_eq!(next.timeline.0, asked[0]);
+        }
     }
 }

@@ -10,16 +10,18 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
+use super::aside;
 use super::identity::{self, Refused};
 use super::limit::within;
 use super::summarize::Summarized;
 use crate::codec::{Compressed, Header, Sealed, Sealer, Sha256Digest, sealed_bound};
-use crate::error::{Hint, with_hint};
+use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, SegmentSize, WalFileName};
+use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, ParseError, SegmentName, SegmentSize, WalFileName};
 use crate::postgres::wal::{Stop, Why};
 use crate::repo::{ObjectError, PutSealed};
+use crate::storage::Key;
 
 /// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
 const TICK: Duration = Duration::from_millis(20);
@@ -41,8 +43,17 @@ pub struct Prepared {
     /// What the object's envelope says.
     pub description: WalDescription,
     sealed: Sealed,
+    odd: Option<Odd>,
     /// What the file was when it was read; `None` when it may change without a trace.
     pub fingerprint: Option<Fingerprint>,
+}
+
+/// What is strange about a file that is archived nevertheless.
+enum Odd {
+    /// It is not kept under its name.
+    Aside(aside::Why),
+    /// A history or backup history file has what cannot be read.
+    Unreadable(ParseError),
 }
 
 impl Prepared {
@@ -59,6 +70,32 @@ impl Prepared {
             _ => None,
         }
     }
+
+    /// What is strange about it, now that it is kept under its name.
+    fn tell(&self) {
+        if let Some(stop) = self.broken() {
+            let what_to_do = match stop.why {
+                Why::Minimal => "take a base backup",
+                _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
+            };
+            tracing::warn!(
+                "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends there; \
+                 {what_to_do}",
+                self.name
+            );
+        }
+        match (&self.odd, self.name) {
+            (Some(Odd::Unreadable(why)), WalFileName::History(timeline)) => tracing::warn!(
+                "\"{}\" is archived as it is, but no server can read it: {why}. Nothing can be restored along timeline \
+                 {timeline}",
+                self.name
+            ),
+            (Some(Odd::Unreadable(why)), name) => {
+                tracing::info!("\"{name}\" is archived as it is, but not as PostgreSQL writes it: {why}");
+            }
+            _ => (),
+        }
+    }
 }
 
 /// How a push ended.
@@ -68,6 +105,8 @@ pub enum Stored {
     Now,
     /// The same content had been stored before.
     Before,
+    /// By this push or before, beside its name.
+    Aside,
 }
 
 /// The name is taken by other content.
@@ -129,41 +168,70 @@ impl Pusher {
 
     /// Stores what was prepared; durable when this returns.
     pub async fn store(&self, prepared: &Prepared) -> anyhow::Result<Stored> {
+        if let Some(Odd::Aside(why)) = &prepared.odd {
+            return self.store_aside(prepared, why, None).await;
+        }
         let key = self.cluster.layout.wal(&prepared.name);
-        let put = self.cluster.repository.put_sealed(&key, &prepared.sealed);
-        let what = format!("cannot archive \"{}\"", prepared.name);
-        let outcome = within(self.limit, &what, put).await;
-        let damaged = || {
-            "an object of this name is there and damaged: repair the repository from a copy, or move the object away by \
-             hand so that it can be stored again"
-        };
-        match outcome {
-            Ok(PutSealed::Stored) => {
-                if let Some(stop) = prepared.broken() {
-                    let what_to_do = match stop.why {
-                        Why::Minimal => "take a base backup",
-                        _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
-                    };
-                    tracing::warn!(
-                        "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends \
-                         there; {what_to_do}",
-                        prepared.name
-                    );
-                }
+        match self.put(prepared, &key).await? {
+            PutSealed::Stored => {
+                prepared.tell();
                 Ok(Stored::Now)
             }
-            Ok(PutSealed::SameContent) => Ok(Stored::Before),
-            Ok(PutSealed::OtherContent(kept)) => Err(self.conflict(prepared, &key.to_string(), &kept)),
-            Err(error) => match crate::error::find::<ObjectError>(&error) {
-                Some(ObjectError::Damaged { .. }) => Err(with_hint(error, damaged())),
-                Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => Err(with_hint(
-                    error,
-                    "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
-                     permissions and connection",
-                )),
-                None => Err(error),
-            },
+            PutSealed::SameContent => Ok(Stored::Before),
+            PutSealed::OtherContent(kept) => self.store_aside(prepared, &aside::Why::Taken, Some(&kept)).await,
         }
+    }
+
+    /// Keeps a file beside its name; durable when this returns. Errors: the name has other content, and may not.
+    async fn store_aside(
+        &self,
+        prepared: &Prepared,
+        why: &aside::Why,
+        kept: Option<&Header>,
+    ) -> anyhow::Result<Stored> {
+        let own = self.cluster.layout.wal(&prepared.name);
+        if let Some(kept) = kept {
+            let compare = aside::may_differ(&self.cluster, prepared, kept);
+            if !within(self.limit, &format!("cannot archive \"{}\"", prepared.name), compare).await? {
+                return Err(self.conflict(prepared, &own.to_string(), kept));
+            }
+        }
+        let name = aside::name(&prepared.name, &prepared.sealed.header.plain.sha256);
+        let name = name.with_context(|| format!("\"{}\" has no other name", prepared.name))?;
+        let key = self.cluster.layout.wal(&name);
+        match self.put(prepared, &key).await? {
+            PutSealed::Stored => {
+                let told = format!("\"{}\" is archived aside, as \"{name}\": {why}", prepared.name);
+                match prepared.name {
+                    WalFileName::Segment(_) if !matches!(why, aside::Why::Left { .. }) => tracing::warn!("{told}"),
+                    _ => tracing::info!("{told}"),
+                }
+                Ok(Stored::Aside)
+            }
+            PutSealed::SameContent => Ok(Stored::Aside),
+            PutSealed::OtherContent(kept) => Err(self.conflict(prepared, &key.to_string(), &kept)),
+        }
+    }
+
+    async fn put(&self, prepared: &Prepared, key: &Key) -> anyhow::Result<PutSealed> {
+        let put = self.cluster.repository.put_sealed(key, &prepared.sealed);
+        let error = match within(self.limit, &format!("cannot archive \"{}\"", prepared.name), put).await {
+            Ok(put) => return Ok(put),
+            Err(error) => error,
+        };
+        Err(match find::<ObjectError>(&error) {
+            Some(ObjectError::Damaged { .. }) => with_hint(
+                error,
+                "an object of this name is there and damaged: repair the repository from a copy, or move the object \
+                 away by hand so that it can be stored again",
+            ),
+            Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => with_hint(
+                error,
+                "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
+                 permissions and connection",
+            ),
+            None => error,
+        })
     }
 
     /// Gives buffers back that serve between pushes.
@@ -185,32 +253,11 @@ impl Pusher {
             frames: Vec::new(),
             summary: None,
         };
-        let refused = |refused: Refused| with_hint(refused.clone().into(), refused.hint());
-        let compressed = match name {
+        let (compressed, odd) = match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
-                let mut first = [0; LongPageHeader::LEN];
-                let read = file.read_at(&mut first, 0)?;
-                let major = identity::check_segment(cluster, &segment, before.len(), &first[..read]);
-                description.major = Some(major.map_err(refused)?);
-                let size = cluster.segment_size;
-                let mut source = Summarized::new(&mut file, segment.start(size), size);
-                let compressed = self.compress(&mut source, before.len(), size.part())?;
-                description.frames = compressed.frames().to_vec();
-                description.summary = Some(Box::new(source.finish()));
-                compressed
+                self.prepare_segment(path, &mut file, &segment, &mut description)?
             }
-            WalFileName::History(timeline) => {
-                check_data_directory(cluster, path).map_err(refused)?;
-                let content = read_small(&mut file, before.len())?;
-                identity::check_history(timeline, &content).map_err(refused)?;
-                self.compress_small(&content)?
-            }
-            WalFileName::Backup { segment, offset } => {
-                check_data_directory(cluster, path).map_err(refused)?;
-                let content = read_small(&mut file, before.len())?;
-                identity::check_backup(cluster, &segment, offset, &content).map_err(refused)?;
-                self.compress_small(&content)?
-            }
+            _ => self.prepare_small(path, &mut file, &name)?,
         };
         let (before, after) = (Fingerprint::of(&before), Fingerprint::of(&file.metadata()?));
         if before != after {
@@ -222,7 +269,57 @@ impl Pusher {
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
         let sealed = compressed.seal(WAL_KIND, &description);
-        Ok(Prepared { name, path: path.to_path_buf(), description, sealed, fingerprint })
+        Ok(Prepared { name, path: path.to_path_buf(), description, sealed, odd, fingerprint })
+    }
+
+    fn prepare_segment(
+        &self,
+        path: &Path,
+        file: &mut File,
+        segment: &SegmentName,
+        description: &mut WalDescription,
+    ) -> anyhow::Result<(Compressed, Option<Odd>)> {
+        let (cluster, length) = (&self.cluster.description, file.metadata()?.len());
+        let mut first = [0; LongPageHeader::LEN];
+        let read = file.read_at(&mut first, 0)?;
+        let mut aside = None;
+        match identity::check_segment(cluster, segment, length, &first[..read]) {
+            Err(Refused::Header(_) | Refused::Address { .. })
+                if aside::is_not_written(cluster, segment, &first[..read]) =>
+            {
+                aside = Some(aside::Why::NotWritten);
+            }
+            major => description.major = Some(major.map_err(refused)?),
+        }
+        let size = cluster.segment_size;
+        let mut source = Summarized::new(file, segment.start(size), size);
+        let compressed = self.compress(&mut source, length, size.part())?;
+        description.frames = compressed.frames().to_vec();
+        let summary = source.finish();
+        if let (WalFileName::Segment(_), Some(stop)) = (description.name, &summary.stop) {
+            aside = aside.or_else(|| aside::left(path, segment, stop.lsn));
+        }
+        description.summary = aside.is_none().then(|| Box::new(summary));
+        Ok((compressed, aside.map(Odd::Aside)))
+    }
+
+    /// Of a history or backup history file.
+    fn prepare_small(
+        &self,
+        path: &Path,
+        file: &mut File,
+        name: &WalFileName,
+    ) -> anyhow::Result<(Compressed, Option<Odd>)> {
+        let cluster = &self.cluster.description;
+        check_data_directory(cluster, path).map_err(refused)?;
+        let length = file.metadata()?.len();
+        let content = read_small(file, length)?;
+        let unreadable = match name {
+            WalFileName::History(timeline) => identity::check_history(*timeline, &content),
+            WalFileName::Backup { segment, offset } => identity::check_backup(cluster, segment, *offset, &content),
+            _ => Ok(None),
+        };
+        Ok((self.compress_small(&content)?, unreadable.map_err(refused)?.map(Odd::Unreadable)))
     }
 
     fn compress_small(&self, content: &[u8]) -> anyhow::Result<Compressed> {
@@ -264,17 +361,26 @@ impl Pusher {
     }
 }
 
+fn refused(refused: Refused) -> anyhow::Error {
+    let hint = refused.hint();
+    with_hint(refused.into(), hint)
+}
+
 /// The WAL file that a path names.
 pub fn wal_file_name(path: &Path) -> anyhow::Result<WalFileName> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.parse().hint("`walden wal push` takes the path of a WAL file, which PostgreSQL puts in the place of %p")
+    let hint = "`walden wal push` takes the path of a WAL file, which PostgreSQL puts in the place of %p";
+    match name.parse().hint(hint)? {
+        WalFileName::Aside { .. } => Err(anyhow!("\"{name}\" is no name that PostgreSQL gives")).hint(hint),
+        name => Ok(name),
+    }
 }
 
 /// Bytes in memory that preparing a file may take: all that compression can make of it.
 pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
     match name {
         WalFileName::Segment(_) | WalFileName::Partial(_) => sealed_bound(segment_size.bytes()),
-        WalFileName::History(_) | WalFileName::Backup { .. } => 2 * LONGEST_SMALL_FILE,
+        WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => 2 * LONGEST_SMALL_FILE,
     }
 }
 

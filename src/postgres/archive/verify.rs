@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::aside;
 use super::identity::{check_backup, check_history, check_segment};
 use crate::codec::{Check, unseal};
 use crate::error::one_line;
@@ -203,7 +204,7 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
         .read()
         .map_err(|error| Why::damaged(format!("its header does not describe a WAL file: {error}")))?;
     let ours = &cluster.description;
-    if about.name != name {
+    if about.name != name.handed_over() {
         return Err(Why::damaged(format!("it holds \"{}\"", about.name)));
     }
     if about.system_identifier != ours.system_identifier {
@@ -216,6 +217,11 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
         }
         WalFileName::History(timeline) => check_history(timeline, &content.bytes).err(),
         WalFileName::Backup { segment, offset } => check_backup(ours, &segment, offset, &content.bytes).err(),
+        // It is there because it is not what its name says; its own name says what it is.
+        WalFileName::Aside { .. } => match aside::name(&name.handed_over(), &header.plain.sha256) == Some(name) {
+            true => None,
+            false => return Err(Why::damaged(format!("its content has sha256 {}", header.plain.sha256))),
+        },
     };
     match refused {
         Some(refused) => Err(Why::damaged(one_line(&refused.into()))),
@@ -226,7 +232,7 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
 /// How much of a file's content is looked at: a segment's first header; a text file whole.
 fn beginning(name: WalFileName) -> usize {
     match name {
-        WalFileName::Segment(_) | WalFileName::Partial(_) => LongPageHeader::LEN,
+        WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::Aside { .. } => LongPageHeader::LEN,
         WalFileName::History(_) | WalFileName::Backup { .. } => 1 << 20,
     }
 }

@@ -66,6 +66,8 @@ pub struct LoadedWal {
     pub backup_files: Vec<(SegmentName, u32)>,
     /// Objects whose names are no WAL file's, or that lie where their name does not belong.
     pub foreign: Vec<String>,
+    /// Files that are kept beside their names.
+    pub aside: Vec<WalFileName>,
 }
 
 /// Reads the headers of all manifests. Errors: the store did not answer.
@@ -358,6 +360,7 @@ impl LoadedWal {
             histories: Vec::new(),
             backup_files: Vec::new(),
             foreign: Vec::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -368,6 +371,7 @@ impl LoadedWal {
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
             Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
+            Some(name @ WalFileName::Aside { .. }) => self.aside.push(name),
             None => self.foreign.push(meta.key.to_string()),
         }
     }

@@ -75,7 +75,7 @@ impl Archiver {
         let (last, _) = self.archived.file.as_ref()?;
         let last = match last.parse().ok()? {
             WalFileName::Segment(segment) | WalFileName::Backup { segment, .. } => segment,
-            WalFileName::Partial(_) | WalFileName::History(_) => return None,
+            WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Aside { .. } => return None,
         };
         // At a segment's begin the server names the one before it (pg_walfile_name), which is archived by now.
         let behind = || current.number(size).saturating_sub(last.number(size) + 1);

@@ -23,6 +23,8 @@ pub enum Kind {
     /// Backup history files.
     BackupHistories,
     Partials,
+    /// Kept beside their names.
+    Aside,
     Packs,
     Manifests,
     /// `cluster.json`, and what reserves the names of backups that are being taken.
@@ -42,6 +44,7 @@ impl Kind {
             Some(ObjectKind::Wal(WalFileName::Partial(_))) => Self::Partials,
             Some(ObjectKind::Wal(WalFileName::History(_))) => Self::Histories,
             Some(ObjectKind::Wal(WalFileName::Backup { .. })) => Self::BackupHistories,
+            Some(ObjectKind::Wal(WalFileName::Aside { .. })) => Self::Aside,
             Some(ObjectKind::Manifest(_)) => Self::Manifests,
             Some(ObjectKind::Pack(_)) => Self::Packs,
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,

@@ -3,6 +3,8 @@
 mod backup_label;
 mod control_file;
 mod history;
+#[cfg(test)]
+pub mod history_model;
 mod lsn;
 mod page_header;
 mod version;
@@ -14,7 +16,7 @@ pub use history::{HistoryEntry, TimelineHistory};
 pub use lsn::{Lsn, SegmentSize, TimelineId};
 pub use page_header::LongPageHeader;
 pub use version::{MajorVersion, SystemIdentifier};
-pub use wal_file_name::{LONGEST_SMALL_FILE, SegmentName, WalFileName};
+pub use wal_file_name::{AsideKind, LONGEST_SMALL_FILE, SegmentName, WalFileName};
 
 /// A value that does not have the form PostgreSQL gives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -89,6 +89,17 @@ pub enum WalFileName {
     Backup { segment: SegmentName, offset: u32 },
     /// A timeline history file.
     History(TimelineId),
+    /// What PostgreSQL handed over under a name that it cannot be kept under: the archive's own name for it.
+    Aside { segment: SegmentName, kind: AsideKind, digest: u64 },
+}
+
+/// What PostgreSQL called a file that is kept aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AsideKind {
+    Segment,
+    Partial,
+    /// By its offset.
+    Backup(u32),
 }
 
 /// Bytes of a `.history` or `.backup` file at most: the former grow by some 50 bytes with each promotion.
@@ -100,13 +111,37 @@ impl WalFileName {
         match self {
             Self::Segment(_) | Self::Partial(_) => size.bytes(),
             Self::History(_) | Self::Backup { .. } => LONGEST_SMALL_FILE,
+            Self::Aside { .. } => self.handed_over().longest(size),
         }
+    }
+
+    /// The name that PostgreSQL gave the file.
+    pub fn handed_over(&self) -> Self {
+        match *self {
+            Self::Aside { segment, kind: AsideKind::Segment, .. } => Self::Segment(segment),
+            Self::Aside { segment, kind: AsideKind::Partial, .. } => Self::Partial(segment),
+            Self::Aside { segment, kind: AsideKind::Backup(offset), .. } => Self::Backup { segment, offset },
+            other => other,
+        }
+    }
+
+    /// The name that it is kept under when its own does not do; `None` for a history file, which there is but one of.
+    /// `digest`: the first 8 bytes of its SHA-256.
+    pub fn aside(&self, digest: u64) -> Option<Self> {
+        let (segment, kind) = match *self {
+            Self::Segment(segment) => (segment, AsideKind::Segment),
+            Self::Partial(segment) => (segment, AsideKind::Partial),
+            Self::Backup { segment, offset } => (segment, AsideKind::Backup(offset)),
+            Self::History(_) | Self::Aside { .. } => return None,
+        };
+        Some(Self::Aside { segment, kind, digest })
     }
 
     /// The timeline it belongs to.
     pub fn timeline(&self) -> TimelineId {
         match self {
-            Self::Segment(name) | Self::Partial(name) | Self::Backup { segment: name, .. } => name.timeline,
+            Self::Segment(name) | Self::Partial(name) => name.timeline,
+            Self::Backup { segment, .. } | Self::Aside { segment, .. } => segment.timeline,
             Self::History(timeline) => *timeline,
         }
     }
@@ -119,6 +154,7 @@ impl fmt::Display for WalFileName {
             Self::Partial(name) => write!(f, "{name}.partial"),
             Self::Backup { segment, offset } => write!(f, "{segment}.{offset:08X}.backup"),
             Self::History(timeline) => write!(f, "{:08X}.history", timeline.0),
+            Self::Aside { digest, .. } => write!(f, "{}-{digest:016x}", self.handed_over()),
         }
     }
 }
@@ -132,6 +168,10 @@ impl FromStr for WalFileName {
                        <timeline>.history";
             ParseError::new("WAL file name", text, why)
         };
+        if let Some((name, digest)) = text.split_once('-') {
+            let digest = hex16(digest).ok_or_else(wrong)?;
+            return name.parse::<Self>()?.aside(digest).ok_or_else(wrong);
+        }
         let (stem, suffix) = text.split_once('.').unwrap_or((text, ""));
         if stem.len() == 8 && suffix == "history" {
             return Ok(Self::History(timeline(hex8(stem).ok_or_else(wrong)?).ok_or_else(wrong)?));
@@ -164,6 +204,12 @@ fn hex8(digits: &str) -> Option<u32> {
     valid.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
+/// Sixteen lower case hexadecimal digits, as digests are written.
+fn hex16(digits: &str) -> Option<u64> {
+    let valid = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    valid.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +224,9 @@ mod tests {
             "00000001000000A900000065.partial",
             "00000001000000A900000065.00000028.backup",
             "0000000A.history",
+            "00000001000000A900000065-00c0ffee00c0ffee",
+            "00000001000000A900000065.partial-00c0ffee00c0ffee",
+            "00000001000000A900000065.00000028.backup-00c0ffee00c0ffee",
         ] {
             assert_eq!(text.parse::<WalFileName>().unwrap().to_string(), text);
         }
@@ -195,6 +244,10 @@ mod tests {
             "00000001000000A900000065.28.backup",
             "00000000.history",
             "0000000A.history.gz",
+            "0000000A.history-00c0ffee00c0ffee",
+            "00000001000000A900000065-00C0FFEE00C0FFEE",
+            "00000001000000A900000065-00c0ffee00c0ffee-00c0ffee00c0ffee",
+            "00000001000000A900000065.partial-c0ffee",
             "../00000001.history",
             "archive_status",
         ] {

@@ -92,7 +92,7 @@ async fn history_files_go_first_and_every_kind_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_file_stops_storing_ahead_until_the_archiver_gets_on() {
     let service = Running::start().await;
-    let wrong = service.wal.ready(&number(1), &[0; 1 << 20]);
+    let wrong = service.wal.ready(&number(1), &[1; 1 << 20]);
     let second = service.wal.segment(&number(2), 1);
     tokio::time::sleep(Duration::from_millis(50)).await;
     let reply = text(&service.push(&wrong).await);

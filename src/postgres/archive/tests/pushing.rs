@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
+use crate::postgres::archive::verify::{Extent, verify};
 use crate::postgres::archive::{Conflict, Fetched, Refused, Stored};
+use crate::postgres::catalog::load::load_wal;
 use crate::repo::ObjectError;
 use crate::storage::{Key, LocalStorage, MemoryStorage, PutMode, Storage, get_all};
 
@@ -57,20 +59,68 @@ async fn files_of_another_identity_leave_no_object() {
     let cluster = cluster_in(storage.clone()).await;
     for (name, bytes) in [
         (FIRST, with_bytes(segment(FIRST, 1), 24, &8u64.to_le_bytes())),
-        (FIRST, segment("000000010000000000000002", 1)),
+        (FIRST, segment("000000020000000000000001", 1)),
         (FIRST, segment(FIRST, 1)[..SEGMENT - 8192].to_vec()),
         (FIRST, Vec::new()),
-        (FIRST, vec![0; SEGMENT]),
         ("000000010000000000000001.partial", vec![1; SEGMENT]),
         ("00000002.history", b"garbage".to_vec()),
         ("00000002.history", Vec::new()),
-        ("000000010000000000000001.00000028.backup", b"garbage".to_vec()),
+        (
+            "000000010000000000000001.00000028.backup",
+            b"START WAL LOCATION: 0/200028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/200060\nBACKUP METHOD: \
+              streamed\nBACKUP FROM: primary\nLABEL: x\nSTART TIMELINE: 1\n"
+                .to_vec(),
+        ),
     ] {
         let error = pusher(&cluster).push(&wal.ready(name, &bytes)).await.unwrap_err();
         assert!(find::<Refused>(&error).is_some(), "{name}: {error:#}");
         assert!(!hints(&error).is_empty(), "{name}");
         assert_eq!(storage.head(&cluster.layout.wal(&name.parse().unwrap())).await.unwrap(), None, "{name}");
     }
+}
+
+/// Two standbys that are promoted one after the other leave the same segment at different places; a backup history file
+/// that was not on disk when the machine crashed is handed over once more.
+#[tokio::test]
+async fn what_there_can_be_several_of_is_kept_beside_its_name() {
+    let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
+    let cluster = cluster_in(storage.clone()).await;
+    for (name, contents) in [
+        ("000000010000000000000002.partial", [1, 2, 3].map(|seed| segment("000000010000000000000002", seed))),
+        ("000000010000000000000001.00000028.backup", ["", "START WAL", "\0\0\0"].map(|text| text.as_bytes().to_vec())),
+    ] {
+        let mut outcomes = Vec::new();
+        for content in contents.iter().chain(&contents) {
+            outcomes.push(pusher(&cluster).push(&wal.ready(name, content)).await.unwrap());
+        }
+        let [now, aside, before] = [Stored::Now, Stored::Aside, Stored::Before];
+        assert_eq!(outcomes, [now, aside, aside, before, aside, aside], "{name}");
+        let kept =
+            load_wal(&cluster).await.unwrap().aside.into_iter().filter(|file| file.to_string().starts_with(name));
+        let mut found = Vec::new();
+        for file in kept.chain([name.parse().unwrap()]) {
+            let back = wal.folder().join("back");
+            fetcher(&cluster).fetch(&file, &back, None).await.unwrap();
+            found.push(content(&back).unwrap());
+        }
+        found.sort();
+        let mut expected = contents.to_vec();
+        expected.sort();
+        assert!(found == expected, "{name}: each is there");
+    }
+    assert!(verify(&cluster, Extent::All, 2).await.unwrap().is_sound());
+}
+
+/// Left behind by a server that crashed while it was promoted: the name stays free for what belongs there.
+#[tokio::test]
+async fn a_segment_to_which_nothing_was_written_yet_does_not_take_its_name() {
+    let wal = PgWal::new();
+    let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+    for content in [vec![0; SEGMENT], segment("000000010000000000000003", 1)] {
+        assert_eq!(pusher(&cluster).push(&wal.ready(FIRST, &content)).await.unwrap(), Stored::Aside);
+    }
+    assert_eq!(load_wal(&cluster).await.unwrap().aside.len(), 2);
+    assert_eq!(pusher(&cluster).push(&wal.segment(FIRST, 1)).await.unwrap(), Stored::Now);
 }
 
 #[tokio::test]

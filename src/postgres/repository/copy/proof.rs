@@ -67,6 +67,7 @@ impl Snapshot {
             WalFileName::Partial(segment) => self.wal.partials.contains(segment),
             WalFileName::Backup { segment, offset } => self.wal.backup_files.contains(&(*segment, *offset)),
             WalFileName::History(timeline) => self.wal.histories.contains(timeline),
+            WalFileName::Aside { .. } => self.wal.aside.contains(name),
         }
     }
 
@@ -76,7 +77,7 @@ impl Snapshot {
         let partials = self.wal.partials.iter().map(|segment| WalFileName::Partial(*segment));
         let of_backups = self.wal.backup_files.iter();
         let of_backups = of_backups.map(|(segment, offset)| WalFileName::Backup { segment: *segment, offset: *offset });
-        histories.chain(partials).chain(of_backups)
+        histories.chain(partials).chain(of_backups).chain(self.wal.aside.iter().copied())
     }
 
     /// All paths of timelines that it tells of.

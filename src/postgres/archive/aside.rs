@@ -1,0 +1,131 @@
+//! What PostgreSQL may hand over although it cannot be kept under its name: it is kept beside, under a name of its own.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::codec::{Check, Header, Sha256Digest, unseal};
+use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::types::{
+    LONGEST_SMALL_FILE, LongPageHeader, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+};
+use crate::postgres::wal::Summary;
+
+use super::push::Prepared;
+
+/// Why a file is not kept under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The name has other content; that is no conflict.
+    Taken,
+    /// With `archive_mode = always` a standby hands over the segment in which it followed another timeline: unfinished,
+    /// under the name that the finished one has if the timeline goes on elsewhere.
+    Left { to: TimelineId, at: Lsn },
+    /// Made in advance or to be written anew: a server that crashed while it was promoted may hand over such (xlog.c,
+    /// RemoveNonParentXlogFiles).
+    NotWritten,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken => f.write_str("the name is taken by other content"),
+            Self::Left { to, at } => write!(f, "timeline {to} left its timeline in it, at {at}, so it ends there"),
+            Self::NotWritten => f.write_str("its first page is empty, or another segment's"),
+        }
+    }
+}
+
+/// The name that a file with this content is kept under; `None` for a history file.
+pub fn name(file: &WalFileName, content: &Sha256Digest) -> Option<WalFileName> {
+    let [a, b, c, d, e, f, g, h, ..] = content.0;
+    file.aside(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
+/// Whether the beginning of a segment's file shows that none of the segment was written yet: zeros, or a page of another
+/// segment of this cluster.
+pub fn is_not_written(cluster: &ClusterDescription, segment: &SegmentName, first: &[u8]) -> bool {
+    let recycled = |header: LongPageHeader| {
+        header.segment_size == cluster.segment_size
+            && header.system_identifier == cluster.system_identifier
+            && header.address != segment.start(cluster.segment_size)
+    };
+    let empty = first.len() == LongPageHeader::LEN && first.iter().all(|byte| *byte == 0);
+    empty || LongPageHeader::parse(first).is_ok_and(recycled)
+}
+
+/// Which timeline left that of a segment whose records end at a place in it, by the history files beside it.
+pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<Why> {
+    let entries = fs::read_dir(path.parent()?).ok()?.flatten();
+    let histories = entries.filter_map(|entry| match entry.file_name().to_str()?.parse() {
+        Ok(WalFileName::History(timeline)) if timeline > segment.timeline => {
+            let short = entry.metadata().is_ok_and(|meta| meta.len() <= LONGEST_SMALL_FILE);
+            let content = short.then(|| fs::read(entry.path()).ok()).flatten()?;
+            TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)).ok()
+        }
+        _ => None,
+    });
+    let leaves = |history: &TimelineHistory| history.end_of(segment.timeline) == Some(Some(end));
+    let to = histories.filter(leaves).map(|history| history.timeline).min()?;
+    Some(Why::Left { to, at: end })
+}
+
+/// Whether a file may differ from what is kept under its name. Partial segments and backup history files: of each there can
+/// be several. Segments: when both are the same WAL, and one ends earlier. Errors: the store did not answer.
+pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &Header) -> anyhow::Result<bool> {
+    let segment = match prepared.name {
+        WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(true),
+        WalFileName::History(_) | WalFileName::Aside { .. } => return Ok(false),
+        WalFileName::Segment(segment) => segment,
+    };
+    let size = cluster.description.segment_size;
+    let kept = kept.about.read::<WalDescription>().ok().and_then(|about| about.summary);
+    let ends = [kept.as_deref(), prepared.description.summary.as_deref()];
+    let ends = ends.map(|summary| summary.and_then(|summary| end_of_records(summary, segment, size)));
+    let [Some(kept), Some(found)] = ends else { return Ok(false) };
+    let same = kept.min(found).0 - segment.start(size).0;
+    let key = cluster.layout.wal(&prepared.name);
+    let Some(object) = cluster.repository.get_sealed(&key, WAL_KIND, size.bytes()).await? else { return Ok(false) };
+    let mut compared = Compared { file: File::open(&prepared.path)?, at: 0, until: same, is_same: true };
+    let compare = move || {
+        let unsealed = unseal(WAL_KIND, &object, Check::Stored, &mut compared);
+        unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
+    };
+    Ok(tokio::task::spawn_blocking(compare).await??)
+}
+
+/// Where the records of a segment end; `None` without one.
+fn end_of_records(summary: &Summary, segment: SegmentName, size: SegmentSize) -> Option<Lsn> {
+    summary.last?;
+    match (&summary.stop, summary.switched) {
+        (Some(stop), _) => Some(stop.lsn),
+        (None, true) => summary.end,
+        (None, false) => Some(segment.end(size)),
+    }
+}
+
+/// Compares what is written to it with a file, up to a place.
+struct Compared {
+    file: File,
+    at: u64,
+    until: u64,
+    is_same: bool,
+}
+
+impl Write for Compared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wanted = (self.until.saturating_sub(self.at)).min(bytes.len() as u64) as usize;
+        let mut own = vec![0; wanted];
+        self.file.read_exact_at(&mut own, self.at)?;
+        self.is_same &= own == bytes[..wanted];
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
