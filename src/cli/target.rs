@@ -71,5 +71,6 @@ fn in_words(told: &Windows, unused_backups: &[String]) -> String {
         let (timeline, from, to) = (gap.timeline, time(gap.from), time(gap.to));
         format!("CANNOT BE RESTORED on timeline {timeline}: from {from} to {to}{lasts}\n")
     };
-    table.render() + &told.gaps.iter().map(gap).collect::<String>() + &unknown
+    let others: String = told.other_timelines.iter().map(|other| format!("{other}\n")).collect();
+    table.render() + &others + &told.gaps.iter().map(gap).collect::<String>() + &unknown
 }

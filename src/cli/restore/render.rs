@@ -28,6 +28,9 @@ pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> 
         print_json(refused)?;
     }
     eprintln!("ERROR: {refused}");
+    for other in &refused.other_timelines {
+        eprintln!("NOTE: {other}");
+    }
     for note in &refused.notes {
         eprintln!("NOTE: {note}");
     }
@@ -82,6 +85,7 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
         let to = step.to.map_or("the target".to_string(), |to| to.to_string());
         row("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)));
     }
+    plan.other_timelines.iter().for_each(|other| row("", other.to_string()));
     for piece in &plan.wal {
         row(
             "WAL",
@@ -139,6 +143,9 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
     let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
     if let Some(included) = plan.transactions.and_then(|transactions| transactions.last_included) {
         let _ = writeln!(text, "  up to and including {}", transaction(included));
+    }
+    for other in &plan.other_timelines {
+        let _ = writeln!(text, "note: {other}");
     }
     text.push_str(&archiving(&restored.archiving));
     for warning in plan.notes.iter().chain(&plan.warnings).chain(&restored.notes) {

@@ -54,7 +54,7 @@ pub struct TargetArgs {
     /// Leave out what lies exactly at the target.
     #[arg(long, conflicts_with_all = ["name", "before", "after", "immediate", "latest"])]
     exclusive: bool,
-    /// Which timeline to follow: latest, current (the backup's own) or a number.
+    /// Which timeline to follow: latest, current (the backup's own), or a number, also as file names have it: 0000000A.
     #[arg(long, default_value = "latest", value_name = "TIMELINE")]
     timeline: TimelineChoice,
     /// Begin with this backup, as `walden backup list` names it.

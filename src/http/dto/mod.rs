@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 pub use events::{Event, Events, Indexed};
 pub use plan::RecoveryTarget;
-pub use windows::{UnknownTimeline, Unrestorable, Window};
+pub use windows::{OtherTimeline, UnknownTimeline, Unrestorable, Window};
 
 use super::facts::Known;
 use super::status::LastStatus;
@@ -89,6 +89,8 @@ pub struct ClusterState {
     pub unrestorable: Vec<Unrestorable>,
     /// Timelines that are in neither: where they come from cannot be read.
     pub unknown: Vec<UnknownTimeline>,
+    /// Timelines that go on beside the newest, which is followed where none is named.
+    pub other_timelines: Vec<OtherTimeline>,
     /// Stretches of WAL that are missing; `wal` tells which.
     pub gaps: u64,
     /// The newest complete base backup.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AsOf, Backup};
+use super::{AsOf, Backup, OtherTimeline};
 use crate::postgres::catalog::{
     Kind, Nearest, Neighbours, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
 };
@@ -72,6 +72,8 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "00000001000000000000000B")]
     wal_end: Option<String>,
+    /// Timelines that go on beside the path, and could be meant as well: `timeline` asks for one.
+    other_timelines: Vec<OtherTimeline>,
     /// What PostgreSQL is told.
     settings: Vec<Setting>,
     /// About the target.
@@ -191,6 +193,7 @@ impl From<&RecoveryPlan> for Plan {
             last_included: last_included.map(Into::into),
             first_excluded: first_excluded.map(Into::into),
             wal_end: plan.wal_end.map(|segment| segment.to_string()),
+            other_timelines: plan.other_timelines.iter().map(Into::into).collect(),
             notes: plan.notes.clone(),
             warnings: plan.warnings.clone(),
             command: plan.request.command(),
@@ -211,6 +214,8 @@ pub struct NotReachable {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     nearest_after: Option<Moment>,
+    /// Timelines that go on beside the one that was asked for, and could be meant as well.
+    other_timelines: Vec<OtherTimeline>,
     /// Backups that were passed over, and why.
     notes: Vec<String>,
 }
@@ -235,6 +240,7 @@ impl From<&Unreachable> for NotReachable {
             hint: refused.hint(),
             nearest_before: refused.nearest_before.as_ref().map(Into::into),
             nearest_after: refused.nearest_after.as_ref().map(Into::into),
+            other_timelines: refused.other_timelines.iter().map(Into::into).collect(),
             notes: refused.notes.clone(),
         }
     }

@@ -61,6 +61,33 @@ impl From<&catalog::UnknownTimeline> for UnknownTimeline {
     }
 }
 
+/// A timeline with archived WAL that goes on beside the one that is followed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OtherTimeline {
+    timeline: u32,
+    /// Where it and the path that is followed part.
+    #[schema(example = "0/A000100")]
+    left_at: String,
+    /// The first LSN that is not archived.
+    #[schema(example = "0/B000000")]
+    to_lsn: String,
+    /// The last commit in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    to_time: Option<DateTime<Utc>>,
+}
+
+impl From<&catalog::OtherTimeline> for OtherTimeline {
+    fn from(other: &catalog::OtherTimeline) -> Self {
+        Self {
+            timeline: other.timeline.0,
+            left_at: other.left_at.to_string(),
+            to_lsn: other.to.lsn.to_string(),
+            to_time: other.to.time,
+        }
+    }
+}
+
 /// A stretch between two windows of a timeline, of which no moment can be restored: WAL is missing in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Unrestorable {

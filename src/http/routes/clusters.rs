@@ -39,6 +39,7 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
         windows: read.windows.windows.iter().map(Into::into).collect(),
         unrestorable: read.windows.gaps.iter().map(Into::into).collect(),
         unknown: read.windows.unknown.iter().map(Into::into).collect(),
+        other_timelines: read.windows.other_timelines.iter().map(Into::into).collect(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
         rpo: stored

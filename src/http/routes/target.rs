@@ -49,7 +49,7 @@ pub struct TargetQuery {
     /// Leave out what lies exactly at the target.
     #[param(nullable = false)]
     exclusive: Option<bool>,
-    /// The timeline to follow: latest, current (the backup's own) or a number.
+    /// The timeline to follow: latest, current (the backup's own), or a number, also as file names have it: 0000000A.
     #[param(nullable = false, example = "latest")]
     timeline: Option<String>,
     /// The backup to begin with.

@@ -158,6 +158,7 @@ fn restorable(facts: &Facts, windows: &Windows) -> Card {
         let gaps = count(windows.gaps.len() as u64, "gap");
         lines.push((format!("but {gaps}, {} in all", words::duration(seconds)), None));
     }
+    lines.extend(windows.other_timelines.iter().map(|other| (other.to_string(), None)));
     for unknown in &windows.unknown {
         level = Level::Warn;
         lines.push((format!("but on timeline {} it is not known: {}", unknown.timeline, unknown.why), None));
@@ -198,7 +199,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Opt
 mod tests {
     use super::*;
     use crate::postgres::catalog::{UnknownTimeline, Unrestorable, Window, WindowEdge};
-    use crate::postgres::types::{Lsn, TimelineId};
+    use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
     use crate::service::status::Backlog;
 
     fn at(text: &str) -> DateTime<Utc> {
@@ -274,6 +275,15 @@ mod tests {
         let card = restorable(&facts, &windows);
         assert_eq!((card.level, card.lines.len()), (Level::Warn, 3));
         assert!(card.lines[2].0.contains("timeline 2 it is not known: its history is damaged"), "{card:?}");
+        let segments = ["000000010000000000000002", "000000010000000000000003", "000000020000000000000002"];
+        let mut both = crate::http::tests::facts(&segments);
+        let history = TimelineHistory::parse(TimelineId(2), "1\t0/280000\tpromoted\n").unwrap();
+        both.histories.insert(TimelineId(2), history);
+        windows.other_timelines =
+            crate::postgres::catalog::windows(&both, &crate::postgres::catalog::NoIndex).other_timelines;
+        let card = restorable(&facts, &windows);
+        assert!(card.lines[2].0.ends_with("ask for it with --timeline 1"), "{card:?}");
+        windows.other_timelines.clear();
         windows.windows.clear();
         facts.damaged_backups.insert("20260102-000000Z".parse().unwrap(), "it is cut off".into());
         let card = restorable(&facts, &windows);

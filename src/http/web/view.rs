@@ -8,8 +8,8 @@ use super::line::{self, Line};
 use super::query::{BY, PageQuery};
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
-    BackupDescription, EventKind, FoundEvent, Nearest, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable,
-    WalPiece, WindowEdge, Windows,
+    BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan, StopAt, Transaction,
+    Unreachable, WalPiece, WindowEdge, Windows,
 };
 use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
@@ -148,7 +148,7 @@ impl From<&RecoveryPlan> for Plan {
             pieces: plan.wal.iter().map(piece).collect(),
             expected: plan.expected_seconds.map(duration),
             settings: plan.settings.clone(),
-            notes: plan.notes.clone(),
+            notes: words(&plan.other_timelines).chain(plan.notes.iter().cloned()).collect(),
             warnings: plan.warnings.clone(),
         }
     }
@@ -175,7 +175,7 @@ impl Refused {
             target: refused.target.clone(),
             reason: refused.reason.to_string(),
             hint: refused.hint(),
-            notes: refused.notes.clone(),
+            notes: words(&refused.other_timelines).chain(refused.notes.iter().cloned()).collect(),
             nearest: nearest.into_iter().flatten().collect(),
         }
     }
@@ -341,4 +341,8 @@ impl Backup {
             id,
         }
     }
+}
+/// Timelines that go on beside the one that is followed.
+fn words(others: &[OtherTimeline]) -> impl Iterator<Item = String> + '_ {
+    others.iter().map(OtherTimeline::to_string)
 }

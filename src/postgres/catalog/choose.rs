@@ -104,6 +104,24 @@ fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     }
 }
 
+/// A server that ends recovery asks for the histories of newer timelines one after the other, until there is none, and names
+/// its own after that. One that was lost, or is damaged, ends recovery with an error when all was replayed.
+pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> {
+    let newer = (path.timeline().0 + 1..).map(TimelineId);
+    let Some(next) = newer.into_iter().find(|next| !facts.histories.contains_key(next)) else { return Ok(()) };
+    let is_parent = |history: &TimelineHistory| history.ancestors.iter().any(|entry| entry.timeline == next);
+    let backed_up = |backup: &BackupDescription| [backup.timeline, backup.stop_timeline].contains(&next);
+    let shown = !facts.ranges.of(next).is_empty()
+        || facts.histories.values().any(is_parent)
+        || facts.backups.iter().any(backed_up);
+    match (facts.damaged_histories.get(&next), shown) {
+        (None, false) => Ok(()),
+        (why, _) => {
+            Err(Reason::NewerHistoryUnknown { timeline: path.timeline(), newer: next, why: why.cloned() }.into())
+        }
+    }
+}
+
 /// Whether the target lies after the backup's end for sure. Where a transaction or a restore point lies only a search
 /// can tell.
 fn ends_before(backup: &BackupDescription, request: &Request) -> bool {

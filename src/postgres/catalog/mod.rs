@@ -1,5 +1,6 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
+mod beside;
 mod choose;
 mod drop_database;
 mod event_target;
@@ -28,6 +29,7 @@ mod wal_index;
 mod whole;
 mod windows;
 
+pub use beside::OtherTimeline;
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS};
 pub use excerpt::{Before, Excerpt, Headers, Reading, reading};

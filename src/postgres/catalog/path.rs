@@ -72,6 +72,11 @@ impl TimelinePath {
         histories.into_iter().map(|history| Self::new(history, ranges.segment_size())).collect()
     }
 
+    /// The history that tells it.
+    pub fn history(&self) -> &TimelineHistory {
+        &self.history
+    }
+
     /// The timeline that it leads to.
     pub fn timeline(&self) -> TimelineId {
         self.history.timeline
@@ -100,7 +105,8 @@ impl TimelinePath {
             from: self.history.begin_of(timeline).unwrap_or_default(),
             to: self.history.end_of(timeline).flatten(),
         };
-        path.into_iter().filter(|timeline| *timeline >= from).map(step).collect()
+        let steps = path.into_iter().filter(|timeline| *timeline >= from).map(step);
+        steps.filter(|step| step.to.is_none_or(|to| step.from < to)).collect()
     }
 
     /// Whether a backup lies on the path wholly: its start, and its stop before the path leaves its timeline. Servers
@@ -217,6 +223,39 @@ mod tests {
     use super::super::testing::SEGMENT;
     use super::*;
     use crate::postgres::types::HistoryEntry;
+    use crate::postgres::types::history_model::{histories, timelines_asked, tli_of_point_in_history};
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+        /// Places below 400 in segments of three places.
+        #[test]
+        fn each_segment_is_read_of_the_timeline_that_postgresql_tries_first(history in histories()) {
+            let size = SegmentSize::new(SEGMENT as u32).unwrap();
+            let mut scaled = history.clone();
+            for entry in &mut scaled.ancestors {
+                entry.switch_lsn = Lsn(entry.switch_lsn.0 * SEGMENT / 3);
+            }
+            let path = TimelinePath::new(scaled.clone(), size);
+            for number in 0..150 {
+                let segment = path.segment(number);
+                let asked = timelines_asked(&scaled, number, SEGMENT, 0);
+                proptest::prop_assert_eq!(segment.timeline.0, asked[0], "segment {}", number);
+                let stale = path.stale_segments(segment);
+                let is_stale = |timeline: &u32| stale.iter().any(|name| name.timeline.0 == *timeline);
+                proptest::prop_assert!(asked[1..].iter().all(is_stale), "{:?} of {:?}", stale, asked);
+            }
+            // A backup is on the path where PostgreSQL finds its checkpoint and its end there.
+            for (timeline, lsn) in (1..20).flat_map(|timeline| (1..450_u64).step_by(7).map(move |lsn| (timeline, lsn))) {
+                let place = |lsn: u64| Lsn(lsn * SEGMENT / 3);
+                let mut backup = super::super::testing::backup("20260101-000000Z");
+                (backup.timeline, backup.stop_timeline) = (TimelineId(timeline), TimelineId(timeline));
+                (backup.start_lsn, backup.stop_lsn) = (place(lsn), place(lsn + 1));
+                let on_path = tli_of_point_in_history(&history, lsn) == timeline;
+                proptest::prop_assert_eq!(path.carries(&backup), on_path, "timeline {} at {}", timeline, lsn);
+            }
+        }
+    }
 
     /// Timeline 2 branches off timeline 1 in segment 7, timeline 3 off timeline 2 in segment 9.
     fn gaps(kept: [&[u64]; 3]) -> Vec<String> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::choose::{Choice, Chooser, Notes, chosen_path, map_refusal, named_backup, note_damaged};
+use super::beside::{OtherTimeline, meant};
+use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
 use super::look::{Answers, Question};
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
@@ -82,6 +83,9 @@ pub struct RecoveryPlan {
     /// Fetching answers "absent" from this segment on, so that recovery ends before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_end: Option<SegmentName>,
+    /// Timelines that go on beside the path, and could be meant as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_timelines: Vec<OtherTimeline>,
     /// The settings of the target.
     pub settings: Vec<(String, String)>,
     /// What past restores let expect; absent without any.
@@ -113,10 +117,16 @@ pub fn plan(known: &PlanInput<'_>, request: &Request) -> Result<RecoveryPlan, No
                 reason: refusal.reason,
                 nearest_before: refusal.before.filter(|nearest| !refused(nearest)),
                 nearest_after: refusal.after.filter(|nearest| !refused(nearest)),
+                other_timelines: others(known, request),
                 notes: notes.into_iter().map(|(id, why)| format!("backup \"{id}\" {why}")).collect(),
             }
         })
     })
+}
+
+/// Timelines that go on beside the one that was chosen. Without a path there is none to follow beside it.
+fn others(known: &PlanInput<'_>, request: &Request) -> Vec<OtherTimeline> {
+    chosen_path(known.facts, request).map(|path| meant(known, &path, request)).unwrap_or_default()
 }
 
 impl Facts {
@@ -136,7 +146,9 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
         note_damaged(known.facts, notes);
         return Err(Reason::NoBackup.into());
     }
-    let chooser = Chooser { known, request, path: chosen_path(known.facts, request)? };
+    let path = chosen_path(known.facts, request)?;
+    check_promotion(known.facts, &path)?;
+    let chooser = Chooser { known, request, path };
     let choice = chooser.choose(notes)?;
     let transactions = chooser.neighbours(&choice);
     let mut plan = conclude(&chooser, choice, notes);
@@ -175,10 +187,15 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
         // Reading ahead would meet the gap before replay meets the target.
         settings.push(("recovery_prefetch", "off".into()));
     }
+    let other_timelines = meant(chooser.known, path, chooser.request);
+    let target = match (&chooser.request.target, other_timelines.is_empty()) {
+        (Target::Latest, false) => format!("{} on timeline {}", chooser.request.words(), path.timeline()),
+        _ => chooser.request.words(),
+    };
     RecoveryPlan {
         cluster: facts.cluster.clone(),
         request: chooser.request.clone(),
-        target: chooser.request.words(),
+        target,
         kind: Kind::Present,
         stop: place.stop,
         transactions: None,
@@ -191,6 +208,7 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
         wal,
         wal_reaches: end,
         wal_end,
+        other_timelines,
         settings: settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         expected_seconds: None,
         notes: place.notes,

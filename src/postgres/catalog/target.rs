@@ -109,8 +109,7 @@ impl Request {
         }
         match self.timeline {
             TimelineChoice::Latest => (),
-            TimelineChoice::Current => text.push_str(" --timeline current"),
-            TimelineChoice::Number(number) => text.push_str(&format!(" --timeline {number}")),
+            choice => text.push_str(&format!(" --timeline {choice}")),
         }
         if let Some(backup) = &self.backup {
             text.push_str(&format!(" --backup {backup}"));
@@ -150,6 +149,8 @@ impl fmt::Display for TimelineChoice {
         match self {
             Self::Latest => f.write_str("latest"),
             Self::Current => f.write_str("current"),
+            // Eight digits are read as a file name's.
+            Self::Number(number) if (10_000_000..100_000_000).contains(&number.0) => write!(f, "{:08X}", number.0),
             Self::Number(number) => write!(f, "{number}"),
         }
     }
@@ -162,9 +163,18 @@ impl std::str::FromStr for TimelineChoice {
         match text {
             "latest" => Ok(Self::Latest),
             "current" => Ok(Self::Current),
+            // As in names of files; decimal numbers are shorter.
+            name if name.len() == 8 => match u32::from_str_radix(name, 16) {
+                Ok(number) if number > 0 && !name.starts_with('+') => Ok(Self::Number(TimelineId(number))),
+                _ => Err(wrong("timeline", text, "expected eight hexadecimal digits that are not all 0")),
+            },
             number => match number.parse::<u32>() {
                 Ok(number) if number > 0 => Ok(Self::Number(TimelineId(number))),
-                _ => Err(wrong("timeline", text, "expected latest, current or a number from 1")),
+                _ => Err(wrong(
+                    "timeline",
+                    text,
+                    "expected latest, current, a number from 1, or eight hexadecimal digits as in 0000000A.history",
+                )),
             },
         }
     }
@@ -254,6 +264,26 @@ mod tests {
             "ä026-01-31 03:00:00",
         ] {
             assert!(parse_time(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeline_is_a_number_or_eight_digits_of_a_file_name() {
+        for (text, number) in [
+            ("1", 1),
+            ("10", 10),
+            ("0000000A", 10),
+            ("0000000a", 10),
+            ("00000010", 16),
+            ("00989680", 10_000_000),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(TimelineChoice::Number(TimelineId(number))), "{text}");
+            let shown = TimelineChoice::Number(TimelineId(number)).to_string();
+            assert_eq!(shown.parse(), Ok(TimelineChoice::Number(TimelineId(number))), "{shown}");
+        }
+        for text in ["0", "00000000", "A", "0x0000000A", "0000000G", "+000000A", "4294967296", ""] {
+            assert!(text.parse::<TimelineChoice>().is_err(), "{text:?}");
         }
     }
 

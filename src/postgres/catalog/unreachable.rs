@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::beside::OtherTimeline;
 use super::stop::Kind;
 use super::target::{Request, postgresql_time};
 use crate::postgres::layout::BackupId;
@@ -25,6 +26,17 @@ pub enum Reason {
     HistoryMissing { timeline: TimelineId },
     #[error("the history file of timeline {timeline} cannot be read: {why}")]
     HistoryDamaged { timeline: TimelineId, why: String },
+    #[error(
+        "a server that ends recovery on timeline {timeline} asks for the history file of timeline {newer}, which {}",
+        unusable_text(.why)
+    )]
+    NewerHistoryUnknown {
+        timeline: TimelineId,
+        newer: TimelineId,
+        /// Why it cannot be read; absent when it is not archived.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     #[error("no usable base backup leads to timeline {timeline}")]
     NoBackupOnPath { timeline: TimelineId },
     #[error("the target is before the end of the oldest usable base backup, \"{id}\", which ended at {} ({stop_lsn})", postgresql_time(*.stopped_at))]
@@ -61,6 +73,10 @@ impl Reason {
             _ => Kind::NoData,
         }
     }
+}
+
+fn unusable_text(why: &Option<String>) -> String {
+    why.as_ref().map_or("is not archived, although the timeline exists".into(), |why| format!("cannot be read: {why}"))
 }
 
 fn searched_text(searched: &[(Lsn, Lsn)]) -> String {
@@ -104,6 +120,9 @@ pub struct Unreachable {
     pub nearest_before: Option<Nearest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_after: Option<Nearest>,
+    /// Timelines that go on beside the one that was asked for, and could be meant as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_timelines: Vec<OtherTimeline>,
     /// What else was found on the way, such as backups that could not be used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -112,6 +131,7 @@ pub struct Unreachable {
 impl Unreachable {
     /// The next step.
     pub fn hint(&self) -> String {
+        let others = self.other_timelines.iter().filter(|other| other.reaches);
         match &self.reason {
             Reason::NoBackup => "take one with `walden backup take`".into(),
             Reason::BackupUnusable { .. } => "`walden backup list` shows all; leave out --backup to have one chosen".into(),
@@ -119,11 +139,20 @@ impl Unreachable {
                 "name a timeline with --timeline; `walden wal list` and `walden backup list` show which there are".into()
             }
             Reason::HistoryMissing { timeline } => format!(
-                "copy {:08X}.history from the server's pg_wal and archive it with `walden wal push`, or name an older timeline with --timeline",
+                "copy {:08X}.history from the server's pg_wal and archive it with `walden wal push`",
                 timeline.0
             ),
-            Reason::HistoryDamaged { .. } => "restore the object from a copy of the repository, or name another timeline with --timeline".into(),
+            Reason::HistoryDamaged { .. } => "restore the object from a copy of the repository".into(),
+            Reason::NewerHistoryUnknown { newer, why: None, .. } => format!(
+                "copy {:08X}.history from the pg_wal of a server of timeline {newer} and archive it with `walden wal push`",
+                newer.0
+            ),
+            Reason::NewerHistoryUnknown { .. } => "restore the object from a copy of the repository".into(),
             Reason::BeforeOldestBackup { .. } => "older moments are out of reach".into(),
+            Reason::BeyondArchive { .. } | Reason::NotFound { .. } if others.clone().next().is_some() => {
+                let numbers: Vec<String> = others.map(|other| other.timeline.to_string()).collect();
+                format!("ask for the timeline that goes on with --timeline {}", numbers.join(" or "))
+            }
             Reason::BeyondArchive { .. } => {
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; else choose the moment before".into()
             }

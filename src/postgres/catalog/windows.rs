@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::beside::{OtherTimeline, beside};
 use super::look::Answers;
 use super::path::TimelinePath;
 use super::place::Search;
@@ -66,6 +67,8 @@ pub struct Windows {
     pub gaps: Vec<Unrestorable>,
     /// Timelines of which it is not known, by number.
     pub unknown: Vec<UnknownTimeline>,
+    /// Those that go on beside the newest timeline, which is followed where none is named.
+    pub other_timelines: Vec<OtherTimeline>,
 }
 
 /// A timeline that has WAL, backups or a history file, and nobody can tell where it comes from.
@@ -86,7 +89,11 @@ impl Windows {
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
-    for path in &paths(facts) {
+    let paths = paths(facts);
+    if let Some(newest) = paths.last() {
+        found.other_timelines = beside(&PlanInput { facts, index, answers: &Answers::default() }, newest);
+    }
+    for path in &paths {
         let on_path = of_path(facts, index, path);
         for pair in on_path.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
@@ -271,6 +278,23 @@ mod tests {
         facts.histories = [2, 3].map(|timeline| (TimelineId(timeline), history(TimelineId(timeline)))).into();
         let known = windows(&facts, &NoIndex);
         assert_eq!((known.unknown.len(), known.newest().is_some()), (0, true));
+    }
+
+    #[test]
+    fn a_timeline_that_goes_on_beside_the_newest_is_told() {
+        let left = |file: &str, segments: &[&str]| {
+            let mut facts = facts(segments);
+            let history = TimelineHistory::parse(TimelineId(2), file).unwrap();
+            facts.histories.insert(TimelineId(2), history);
+            let others = windows(&facts, &NoIndex).other_timelines;
+            others.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let segments = ["000000010000000000000002", "000000010000000000000003", "000000020000000000000003"];
+        let told = "timeline 1 goes on beside it from 0/3800000 to 0/4000000: ask for it with --timeline 1";
+        assert_eq!(left("1\t0/3800000\tpromoted\n", &segments), [told]);
+        assert_eq!(left("1\t0/4000000\tpromoted\n", &segments), [""; 0], "it ended where it was left");
+        assert_eq!(left("1\t0/3800000\tpromoted\n", &segments[2..]), [""; 0]);
+        assert_eq!(left("1\t0/3800000\tpromoted\n", &segments[..1]), [""; 0], "its end was not archived");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod broken;
 mod moments;
+mod promotion;
 mod random;
 mod world;
 

@@ -71,8 +71,8 @@ fn world() -> impl Strategy<Value = World> {
         world.written.insert(1, written(1, SEGMENT, &noise[0]));
         for (at, (parent, switch, known)) in forks.into_iter().enumerate() {
             let parent = parent.min(world.forks.len() as u32 + 1);
-            let begin = world.history(parent).ancestors.last().map_or(0, |last| last.switch_lsn.0);
-            let switch = boundary(&world, parent, switch.max(begin));
+            // Also before the parent began: a recovery that follows it may end there.
+            let switch = boundary(&world, parent, switch);
             world.forks.push((parent, switch, known));
             let timeline = at as u32 + 2;
             world.written.insert(timeline, written(timeline, switch, &noise[(at + 1) % 3]));

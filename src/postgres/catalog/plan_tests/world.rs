@@ -293,9 +293,14 @@ impl World {
         }
     }
 
-    /// The timeline that a request means; `None` when where it comes from is not known, or it has not the event.
+    /// The timeline that a request means; `None` when where it comes from is not known, or it has not the event, or a
+    /// recovery along it cannot end.
     pub fn timeline(&self, request: &Request) -> Option<u32> {
-        let has_history = |timeline: u32| timeline == 1 || self.forks[timeline as usize - 2].2;
+        self.meant(request).filter(|timeline| self.can_promote(*timeline))
+    }
+
+    fn meant(&self, request: &Request) -> Option<u32> {
+        let has_history = |timeline: u32| self.has_history(timeline);
         let number = match request.timeline {
             TimelineChoice::Number(number) => number.0,
             TimelineChoice::Latest => {
