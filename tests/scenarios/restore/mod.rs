@@ -2,6 +2,7 @@
 
 mod damage;
 pub mod exact;
+mod forks;
 mod idle;
 mod interrupted;
 mod promise;
@@ -9,6 +10,7 @@ mod refused;
 mod repaired;
 mod shapes;
 mod timelines;
+mod trees;
 mod unsound;
 
 use std::path::{Path, PathBuf};
