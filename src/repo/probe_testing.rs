@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::storage::{
+    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+};
 
 /// What becomes of the condition of a create-only put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Storage for Lenient {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 
 /// Whether the call at which the process stops still reaches the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +88,8 @@ impl Storage for FaultyStorage {
         self.call("delete", key.as_str(), self.inner.delete(key)).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.call("sweep", "", self.inner.sweep(age)).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.call("sweep", "", self.inner.sweep(age, ours)).await
     }
 }
 
@@ -144,7 +144,7 @@ impl Storage for GarblingStorage {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use self::listing::Listings;
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
 use crate::fsync;
 use crate::owner::{self, NotOwner};
@@ -186,7 +186,7 @@ impl Storage for LocalStorage {
         self.run("delete", key.as_str(), work).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, _ours: Ours<'_>) -> Result<u64, StorageError> {
         self.run("sweep", "", move |root| sweep(root, SystemTime::now() - age)).await
     }
 }
@@ -322,10 +322,15 @@ fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
     let mut swept = 0;
     for entry in entries {
         let entry = entry?;
-        let Some(meta) = absent_as_none(entry.metadata())? else { continue };
-        if meta.is_dir() {
+        if absent_as_none(entry.file_type())?.is_some_and(|kind| kind.is_dir()) {
             swept += sweep(&entry.path(), before)?;
-        } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && meta.modified()? < before {
+            continue;
+        }
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            continue;
+        }
+        let Some(meta) = absent_as_none(entry.metadata())? else { continue };
+        if meta.modified()? < before {
             absent_as_none(fs::remove_file(entry.path()))?;
             swept += 1;
         }

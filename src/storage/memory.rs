@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 
 /// Objects in memory: the reference that the conformance suite is checked against, for tests.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    async fn sweep(&self, _age: Duration) -> Result<u64, StorageError> {
+    async fn sweep(&self, _age: Duration, _ours: Ours<'_>) -> Result<u64, StorageError> {
         Ok(0)
     }
 }

@@ -165,6 +165,9 @@ fn quoted(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!(" \"{key}\"") }
 }
 
+/// Tells which keys are one's own.
+pub type Ours<'a> = &'a (dyn Fn(&Key) -> bool + Sync);
+
 /// A store of objects. All methods are safe to repeat.
 #[async_trait]
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -199,8 +202,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Removes an object; also succeeds when there is none.
     async fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
-    /// Removes leftovers of interrupted puts that are older than `age`, and says how many there were.
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError>;
+    /// Removes leftovers of interrupted puts of `ours` that are older than `age`, and says how many there were: a bucket
+    /// can be shared with others.
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError>;
 }
 
 /// Bytes that an object of a few lines, such as `walden.json`, has at most.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
 
 /// The pause after the first failure; it doubles with each further one.
@@ -154,8 +154,8 @@ impl Storage for RetryingStorage {
         self.run("delete", key.as_str(), |_| self.inner.delete(key)).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.run("sweep", "", |_| self.inner.sweep(age)).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.run("sweep", "", |_| self.inner.sweep(age, ours)).await
     }
 }
 
@@ -220,8 +220,8 @@ mod tests {
         async fn delete(&self, key: &Key) -> Result<(), StorageError> {
             self.call(self.inner.delete(key)).await
         }
-        async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-            self.call(self.inner.sweep(age)).await
+        async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+            self.call(self.inner.sweep(age, ours)).await
         }
     }
 

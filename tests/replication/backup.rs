@@ -39,6 +39,15 @@ struct Taken {
 }
 
 async fn take(connection: &mut Connection, options: &BackupOptions) -> anyhow::Result<Taken> {
+    take_with(connection, options, &mut Vec::new()).await
+}
+
+/// The warnings come in any case.
+async fn take_with(
+    connection: &mut Connection,
+    options: &BackupOptions,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Taken> {
     let major = connection.major_version()?.number();
     let folder = tempfile::tempdir()?;
     let mut backup = connection.base_backup(options).await?;
@@ -70,6 +79,7 @@ async fn take(connection: &mut Connection, options: &BackupOptions) -> anyhow::R
                     file.write_all(&[0; 1024])?;
                 }
             }
+            BackupEvent::Warning(warning) => warnings.push(warning.message),
             BackupEvent::End(position) => end = Some(position),
         }
     }
@@ -212,9 +222,10 @@ fn a_bad_page_is_told_apart_from_every_other_failure_on_every_major_on(major: Ma
         let tables = make_tables(&server).await;
         corrupt(&server.data().join(&tables.main_file));
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
-        let error = take(&mut connection, &options()).await.err().expect("a failure");
+        let mut warnings = Vec::new();
+        let error = take_with(&mut connection, &options(), &mut warnings).await.err().expect("a failure");
         let bad: &ChecksumFailures = find(&error).unwrap_or_else(|| panic!("{}", one_line(&error)));
-        assert!(bad.messages.iter().any(|message| message.contains(&tables.main_file)), "{bad:?}");
+        assert!(warnings.iter().any(|message| message.contains(&tables.main_file)), "{warnings:?}");
         assert!(bad.end.lsn.0 > 0 && bad.end.timeline == TimelineId(1));
         assert!(!hints(&error).is_empty());
         connection.identify_system().await.unwrap();

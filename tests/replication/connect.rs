@@ -238,3 +238,35 @@ async fn an_abandoned_command_is_never_taken_for_the_next_ones_answer() {
     let error = sql.simple_query("SELECT 1").await.unwrap_err();
     assert!(one_line(&error).contains("was not finished"));
 }
+
+#[tokio::test]
+async fn a_session_that_waits_for_wal_is_not_ended_as_idle() {
+    let server = server_with_roles(&Major::newest()).await;
+    server.sql().await.simple_query("ALTER ROLE trusted SET idle_session_timeout = '1s'").await.unwrap();
+    let mut waiting = connect(&format!("{} user=trusted", server.tcp()), Mode::Sql).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    waiting.simple_query("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pooler_between_is_told_from_the_server() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // As PgBouncer answers; the server itself would also say where in its code it refused.
+    let text = "SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: replication\0\0";
+    let pooler = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let _ = client.read(&mut [0; 1024]).await.unwrap();
+            let answer = [&b"E"[..], &(text.len() as u32 + 4).to_be_bytes(), text.as_bytes()].concat();
+            client.write_all(&answer).await.unwrap();
+        }
+    });
+    for mode in [Mode::Sql, Mode::Physical] {
+        let (error, text) = failure(&format!("host=127.0.0.1 port={port} user=x sslmode=disable"), mode).await;
+        assert!(matches!(error.reason, Reason::Refused(_)), "{text}");
+        assert!(text.contains("startup parameter") && text.contains("HINT: name the server itself"), "{text}");
+    }
+    pooler.abort();
+}

@@ -30,6 +30,8 @@ impl Pki {
         pki.authority("stranger");
         pki.signed("server", "/CN=ignored", Some("subjectAltName=DNS:db.example,IP:127.0.0.1"));
         pki.signed("old", "/CN=db.example", None);
+        pki.signed("named", "/CN=db.example", Some("keyUsage=digitalSignature"));
+        pki.signed("plain", "/CN=tls_role", None);
         pki.signed("client", "/CN=tls_role", Some("extendedKeyUsage=clientAuth"));
         pki
     }
@@ -183,6 +185,10 @@ fn scram_and_client_certificates_work_over_tls_on(major: Major) {
             format!("{base} sslcert={} sslkey={}", certificate.display(), key.display())
         };
         assert!(is_encrypted(&with("client.key")).await);
+        // Of X.509 version 1: the server judges.
+        assert!(is_encrypted(&with("plain.key").replace("client.crt", "plain.crt")).await);
+        let (_, text) = failure(&with("plain.key"), Mode::Sql).await;
+        assert!(text.contains("does not fit its key"), "{text}");
         let (error, text) = failure(&base, Mode::Sql).await;
         assert!(matches!(error.reason, Reason::RoleRefused(_)), "{text}");
         let (error, text) = failure(&with("missing.key"), Mode::Sql).await;
@@ -223,7 +229,14 @@ fn certificates_that_people_really_have_are_accepted_on(major: Major) {
         pki.install(&server, "old");
         server.cluster.restart();
         assert!(is_encrypted(&pki.trusting(&server, "", "missing", "require")).await);
+        // Else it is told how to make one that can be verified.
         let (error, text) = failure(&pki.trusting(&server, "", "ca", "require"), Mode::Sql).await;
         assert!(matches!(error.reason, Reason::Tls(_)), "{text}");
+        assert!(text.contains("version 1,") && text.contains("HINT: make") && !text.contains("Other("), "{text}");
+        pki.install(&server, "named");
+        server.cluster.restart();
+        assert!(is_encrypted(&pki.trusting(&server, "", "ca", "verify-ca")).await);
+        let (_, text) = failure(&pki.trusting(&server, "host=db.example", "ca", "verify-full"), Mode::Sql).await;
+        assert!(text.contains("common name") && text.contains("subjectAltName=DNS:"), "{text}");
     });
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, is_long, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, is_long, outer_majors, wait_until};
 
 /// A registered cluster that archives.
 struct Ready {
@@ -168,12 +168,45 @@ fn bad_pages(major: Major) {
 
 each_major!(a_standby_is_a_source, standby_source);
 
+/// Settings that change what a session answers, or end it.
+const HOSTILE: &[&str] = &[
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_read_only = on",
+    "default_transaction_deferrable = on",
+    "datestyle = 'SQL, DMY'",
+    "intervalstyle = 'sql_standard'",
+    "timezone = 'Asia/Kathmandu'",
+    "extra_float_digits = -15",
+    "bytea_output = 'escape'",
+    "standard_conforming_strings = off",
+    "quote_all_identifiers = on",
+    "search_path = 'pg_toast'",
+    "client_min_messages = 'error'",
+    "client_encoding = 'LATIN1'",
+    "statement_timeout = '1ms'",
+    "lock_timeout = '1ms'",
+    "idle_in_transaction_session_timeout = '1ms'",
+];
+
 fn standby_source(major: Major) {
-    let ready = Ready::new("standby", major, "");
+    let timeouts: &[&str] = match major.number {
+        ..14 => &[],
+        14..17 => &["idle_session_timeout = '5s'"],
+        17.. => &["idle_session_timeout = '5s'", "transaction_timeout = '1ms'"],
+    };
+    let builder = Cluster::builder(major.clone()).segment_mib(1).checksums(true).setting("autovacuum", "off");
+    // Replication sessions have the server's settings, whatever the role's are.
+    let builder = builder.setting("default_transaction_isolation", "serializable");
+    let ready = Ready::of(Scratch::new("standby"), builder, "");
     ready.cluster.sql("create table t as select n from generate_series(1, 1000) n");
+    ready.cluster.sql("create role hostile superuser replication login");
+    for setting in HOSTILE.iter().chain(timeouts) {
+        ready.cluster.sql(&format!("alter role hostile set {setting}"));
+    }
     let standby = ready.cluster.standby(&ready.scratch);
+    let dsn = standby.dsn().replace("user=walden", "user=hostile");
     let mut take = ready.walden.command(["--format", "json", "backup", "take"]);
-    let mut child = take.env("WALDEN_POSTGRESQL__DSN", standby.dsn()).stdout(Stdio::piped()).spawn().expect("run");
+    let mut child = take.env("WALDEN_POSTGRESQL__DSN", dsn).stdout(Stdio::piped()).spawn().expect("run");
     // A standby does not switch WAL: its last segment is archived when the primary goes on.
     wait_until("the backup of the standby is complete", || {
         ready.cluster.sql("select pg_create_restore_point('on')");
@@ -204,6 +237,98 @@ fn running(ready: &Ready) -> Child {
     let base = ready.walden.repository.join("main/base");
     wait_until("a backup has its name", || base.exists());
     child
+}
+
+outer_majors!(what_the_server_leaves_out_is_no_backup, left_out);
+
+fn left_out(major: Major) {
+    let mut ready = Ready::new("leftout", major, "");
+    let location = ready.scratch.folder("space");
+    ready.cluster.sql(&format!("create tablespace apart location '{}'", location.display()));
+    ready.cluster.sql("create database shop");
+    let shop = ready.cluster.sql("select 'base/' || oid from pg_database where datname = 'shop'");
+    let data = ready.cluster.data.clone();
+    // Moved to another disk: the server follows the link, and leaves it out.
+    for part in ["pg_xact", shop.as_str()] {
+        ready.cluster.stop(Stop::Fast);
+        let moved = ready.scratch.join("moved");
+        fs::rename(data.join(part), &moved).expect("move a folder");
+        std::os::unix::fs::symlink(&moved, data.join(part)).expect("link it");
+        ready.cluster.start();
+        ready.walden.expect_log("skipping special file");
+        let stderr = ready.walden.refused(1, ["backup", "take"]);
+        says(&stderr, &[&format!("leaves \"{part}\" out of the backup"), "HINT: put it back"]);
+        ready.assert_nothing_kept();
+        ready.cluster.stop(Stop::Fast);
+        fs::remove_file(data.join(part)).expect("remove the link");
+        fs::rename(&moved, data.join(part)).expect("move it back");
+        ready.cluster.start();
+    }
+    // A tablespace's disk that is not mounted is left out without a word.
+    ready.cluster.sql("checkpoint");
+    let version = fs::read_dir(&location).expect("list").next().expect("a folder").expect("a folder").path();
+    fs::rename(&version, ready.scratch.join("unmounted")).expect("unmount");
+    let oid = ready.cluster.sql("select oid from pg_tablespace where spcname = 'apart'");
+    let part = format!("pg_tblspc/{oid}");
+    says(&ready.walden.refused(3, ["backup", "take"]), &["cannot be used", &part, "HINT: "]);
+    fs::rename(ready.scratch.join("unmounted"), &version).expect("mount");
+    let backup = &ready.list()["backups"][0];
+    let id = text(&backup["id"]);
+    assert_eq!(text(&backup["left_out"][0]), part);
+    says(&ready.walden.ok(["backup", "list"]), &["UNUSABLE", &part]);
+    says(&ready.walden.ok(["backup", "show", id]), &["LACKS", &part, "cannot be used"]);
+    for arguments in [&["target", "--latest"][..], &["target", "--immediate", "--backup", id]] {
+        let output = ready.walden.run(arguments);
+        assert!(!output.success() && format!("{}{}", output.stdout, output.stderr).contains(&part), "{output:?}");
+    }
+    assert!(ready.take("whole")["left_out"].as_array().is_some_and(Vec::is_empty));
+}
+
+outer_majors!(strangers_files_do_not_end_a_backup, strangers);
+
+fn strangers(major: Major) {
+    let trips_over_dots = major.number < 17;
+    let ready = Ready::new("strangers", major, "");
+    let data = ready.cluster.data.clone();
+    let database = ready.cluster.sql("select 'base/' || oid from pg_database where datname = current_database()");
+    std::os::unix::fs::symlink("/nonexistent", data.join("log")).expect("link");
+    for socket in ["sock et", &format!("{database}/cache.sock")] {
+        std::os::unix::net::UnixListener::bind(data.join(socket)).expect("make a socket");
+    }
+    // No page of a relation, though as long as one.
+    let junk = data.join(&database).join("junk");
+    fs::write(&junk, [7; 8192]).expect("write a file");
+    // Not UTF-8.
+    let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"caf\xe9");
+    fs::write(data.join(name), "x").expect("write a file");
+    for path in [junk, data.join(name)] {
+        ready.scratch.give(&path);
+    }
+    for part in ["skipping special file", "checksum", "is not UTF-8"] {
+        ready.walden.expect_log(part);
+    }
+    let backup = ready.take("");
+    let told: Vec<&str> = list_of(&backup["warnings"]).iter().map(text).collect();
+    for part in ["./log", "./sock et", "cache.sock", "caf\\xe9"] {
+        assert_eq!(told.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {told:?}");
+    }
+    assert_eq!(backup["checksums_verified"], true);
+    let listed = ready.walden.ok(["backup", "list"]);
+    assert!(listed.contains(" on") && !listed.contains("not verified"), "{listed}");
+    says(&ready.walden.ok(["backup", "verify", "all"]), &["sound"]);
+    // An administrator's copy: 13 to 16 take what follows the dot for a segment's number.
+    let copy = data.join(&database).join("16384.bak");
+    fs::write(&copy, [7; 8192]).expect("write a file");
+    ready.scratch.give(&copy);
+    ready.walden.expect_log("cannot verify page checksums (");
+    let backup = ready.take("");
+    assert_eq!(backup["checksums_verified"], !trips_over_dots, "{backup}");
+    assert_eq!(ready.walden.ok(["backup", "list"]).contains("not verified"), trips_over_dots);
+    // What cannot be sent is told with a way past it.
+    let long = data.join("x".repeat(120));
+    fs::write(&long, "x").expect("write a file");
+    ready.scratch.give(&long);
+    says(&ready.walden.refused(1, ["backup", "take"]), &["xxx", "HINT: move that file out of the data directory"]);
 }
 
 #[test]
@@ -343,12 +468,17 @@ fn a_backup_whose_packs_another_one_uses_is_not_deleted() {
     file.expect("a file")["extents"][0]["pack"] = format!("{}/pack-000001", text(&first["id"])).into();
     let plain: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let about = walden::codec::Envelope::parse(&object).expect("an envelope").header.about;
-    let sealed = walden::codec::seal("backup", &about, &mut plain.as_bytes(), plain.len() as u64, 3).expect("seal");
-    fs::write(&path, [sealed.envelope, sealed.body].concat()).expect("write the manifest");
+    let mut about: Value = about.read().expect("a description");
     let id = text(&first["id"]);
-    let stderr = ready.walden.refused(1, ["backup", "delete", id, "--yes", "--force"]);
-    says(&stderr, &["cannot be deleted", text(&second["id"]), "HINT: "]);
-    assert!(ready.folder(&first).join("manifest.zst").exists());
+    // The description tells; in older ones it does not, and the lines do.
+    for earlier in [serde_json::json!([id]), Value::Null] {
+        about["earlier_backups"] = earlier;
+        let sealed = walden::codec::seal("backup", &about, &mut plain.as_bytes(), plain.len() as u64, 3).expect("seal");
+        fs::write(&path, [sealed.envelope, sealed.body].concat()).expect("write the manifest");
+        let stderr = ready.walden.refused(1, ["backup", "delete", id, "--yes", "--force"]);
+        says(&stderr, &["cannot be deleted", text(&second["id"]), "HINT: "]);
+        assert!(ready.folder(&first).join("manifest.zst").exists());
+    }
 }
 
 #[test]

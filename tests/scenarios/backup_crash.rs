@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio::sync::watch;
 use walden::error::hints;
 use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
 use walden::postgres::backup::pipeline::PackOptions;
-use walden::postgres::backup::start::{Server, start};
+use walden::postgres::backup::start::{After, Server, start};
 use walden::postgres::backup::stream::Events;
 use walden::postgres::backup::take::{Source, TakeOptions, asked, keep};
 use walden::postgres::backup::verify::verify;
@@ -29,7 +29,7 @@ use crate::harness::{Cluster, Major, Scratch, wait_until};
 pub struct Recording {
     server: Server,
     events: Vec<BackupEvent>,
-    clock: DateTime<Utc>,
+    after: After,
     /// A repository with the registered cluster and the backup's WAL.
     pub store: Arc<MemoryStorage>,
 }
@@ -48,8 +48,8 @@ impl Events for Player<'_> {
 }
 
 impl Source for Player<'_> {
-    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
-        Ok(self.recording.clock)
+    async fn after(&mut self) -> anyhow::Result<After> {
+        Ok(self.recording.after.clone())
     }
 
     async fn archiver_failure(&mut self) -> Option<String> {
@@ -84,11 +84,11 @@ pub async fn record(scratch: &Scratch) -> Recording {
     while let Some(event) = backup.next().await.unwrap() {
         events.push(event);
     }
-    let clock = Utc::now();
+    let after = After { clock: Utc::now(), homes: server.homes.clone() };
     let last = cluster.archive_now();
     wait_until("the WAL is there", || archive.join(&last).exists());
     push_all(&registered, &archive).await;
-    Recording { server, events, clock, store }
+    Recording { server, events, after, store }
 }
 
 async fn register(info: &ConnInfo) -> (Registered, Arc<MemoryStorage>) {
@@ -279,12 +279,12 @@ impl Events for Cleaner<'_> {
 }
 
 impl Source for Cleaner<'_> {
-    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
+    async fn after(&mut self) -> anyhow::Result<After> {
         for entry in list_all(&*self.store, "main/base/").await? {
             let key = Key::new(format!("{}started.json", entry.name()))?;
             self.store.delete(&key).await?;
         }
-        Ok(self.recording.clock)
+        Ok(self.recording.after.clone())
     }
 
     async fn archiver_failure(&mut self) -> Option<String> {

@@ -119,7 +119,10 @@ fn row(backup: &BackupDescription) -> [String; 12] {
         backup.start_lsn.to_string(),
         backup.stop_lsn.to_string(),
         checksums(backup),
-        backup.label.clone(),
+        match &backup.left_out[..] {
+            [] => backup.label.clone(),
+            parts => format!("UNUSABLE, lacks {}: {}", parts.join(", "), backup.label),
+        },
     ]
 }
 
@@ -132,6 +135,7 @@ pub fn duration(backup: &BackupDescription) -> String {
 pub fn checksums(backup: &BackupDescription) -> String {
     match (backup.data_checksums, backup.checksum_failures.len()) {
         (_, 1..) => format!("{} FAILURES", backup.checksum_failures.len()),
+        (true, 0) if backup.checksums_verified == Some(false) => "not verified".into(),
         (true, 0) => "on".into(),
         (false, 0) => "off".into(),
     }

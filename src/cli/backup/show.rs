@@ -88,6 +88,12 @@ fn in_words(backup: &BackupDescription) -> String {
     for failure in &backup.checksum_failures {
         line("checksum failure", failure.clone());
     }
+    for part in &backup.left_out {
+        line("LACKS", format!("\"{part}\": the backup cannot be used"));
+    }
+    for warning in &backup.warnings {
+        line("warning", warning.clone());
+    }
     for tablespace in &backup.tablespaces {
         line("tablespace", format!("{} at \"{}\"", tablespace.oid, tablespace.location));
     }

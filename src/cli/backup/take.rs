@@ -1,10 +1,12 @@
+use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::super::exit::print_error;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::progress::Progress;
 use crate::config;
-use crate::error::one_line;
+use crate::error::{one_line, with_hint};
 use crate::postgres::backup::manifest;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
@@ -31,7 +33,7 @@ enum Pace {
     Spread,
 }
 
-/// Takes a backup. Exit code 3 when the server found bad pages in it.
+/// Takes a backup. Exit code 3 when the server found bad pages in it, or not all came.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     refuse_inside(&context.settings.repository.url, &ServerFolders::look(&context.settings).await.0)?;
@@ -91,8 +93,15 @@ fn report(context: &Context, backup: &BackupDescription) -> anyhow::Result<Exit>
         Format::Json => print_json(backup)?,
         Format::Table => print_text(&in_words(backup))?,
     }
-    if backup.checksum_failures.is_empty() {
+    if backup.is_sound() {
         return Ok(Exit::Success);
+    }
+    if !backup.left_out.is_empty() {
+        let parts = backup.left_out.join(", ");
+        let error = anyhow!("backup {} cannot be used: the server did not send {parts}", backup.id);
+        let hint = "see whether a disk is not mounted there; then take another backup and delete this one";
+        print_error(&with_hint(error, hint));
+        return Ok(Exit::Unsound);
     }
     tracing::warn!(
         "the server found pages that do not match their checksums; the backup is kept, and is restored only when it is \

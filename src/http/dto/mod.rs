@@ -213,6 +213,8 @@ pub struct Backup {
     data_checksums: bool,
     /// Pages whose checksums were wrong; with any it is restored only when it is named.
     checksum_failures: u64,
+    /// Parts of the cluster that the server did not send; with any the backup cannot be used.
+    left_out: Vec<String>,
     files: u64,
     plain_bytes: u64,
     stored_bytes: u64,
@@ -233,6 +235,7 @@ impl From<&BackupDescription> for Backup {
             from_standby: backup.from_standby,
             data_checksums: backup.data_checksums,
             checksum_failures: backup.checksum_failures.len() as u64,
+            left_out: backup.left_out.clone(),
             files: backup.file_count,
             plain_bytes: backup.plain_bytes,
             stored_bytes: backup.stored_bytes,

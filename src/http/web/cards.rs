@@ -128,6 +128,10 @@ fn backup(facts: &Facts, now: DateTime<Utc>) -> Card {
         (format!("{}, stored as {}", bytes(last.plain_bytes), bytes(last.stored_bytes)), None),
     ];
     let mut level = if now - last.stopped_at > OLD_BACKUP { Level::Warn } else { Level::Good };
+    if let Some(part) = last.left_out.first() {
+        level = Level::Bad;
+        lines.push((format!("it cannot be used: it lacks {part}"), None));
+    }
     if !last.checksum_failures.is_empty() {
         level = Level::Bad;
         lines.push(("it has damaged pages: restored only when it is named".into(), None));

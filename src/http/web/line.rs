@@ -213,7 +213,7 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
             ms: backup.stopped_at.timestamp_millis(),
             href: format!("{}#plan", query.address()),
             words: format!("base backup {id}, ended {}", When::of(backup.stopped_at).text()),
-            class: if backup.checksum_failures.is_empty() { "backup" } else { "backup damaged" },
+            class: if backup.is_sound() { "backup" } else { "backup damaged" },
             inside: String::new(),
             chosen: content.query.backup == id,
             name: None,

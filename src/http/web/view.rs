@@ -319,6 +319,8 @@ pub struct Backup {
     pub stored: String,
     pub server: String,
     pub damaged_pages: usize,
+    /// What did not come; with any it cannot be used.
+    pub lacks: Vec<String>,
     pub href: String,
     pub chosen: bool,
 }
@@ -336,6 +338,7 @@ impl Backup {
             stored: bytes(backup.stored_bytes),
             server: backup.server_version.split(' ').next().unwrap_or_default().to_string(),
             damaged_pages: backup.checksum_failures.len(),
+            lacks: backup.left_out.clone(),
             href: PageQuery { backup: id.clone(), ..query.to_words("immediate", "") }.address(),
             chosen: query.backup == id,
             id,

@@ -2,13 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::started::{self, Reservation};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::storage::{Key, ListEntry, ObjectMeta, list_all};
+use crate::storage::{Key, ListEntry, ObjectMeta, StorageError, list_all};
 
 /// An unfinished backup whose newest object is older is taken for abandoned.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Objects deleted at once.
+const PARALLEL_DELETES: usize = 16;
 
 /// A backup that was removed because nobody will finish it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,8 @@ pub async fn remove_abandoned(
 
 /// Removes what puts that were interrupted long ago left in the store, such as uploads in parts. Nothing depends on it.
 pub async fn sweep(cluster: &Cluster) {
-    match cluster.repository.storage().sweep(ABANDONED_AFTER).await {
+    let ours = |key: &Key| cluster.layout.parse(key).is_some();
+    match cluster.repository.storage().sweep(ABANDONED_AFTER, &ours).await {
         Ok(0) => (),
         Ok(count) => tracing::info!("removed {count} leftovers of interrupted puts"),
         Err(error) => tracing::warn!("cannot look for leftovers of interrupted puts: {error}: {:#}", error.source),
@@ -56,9 +62,8 @@ pub async fn discard(cluster: &Cluster, id: &BackupId) -> anyhow::Result<bool> {
     }
     let reservation = cluster.layout.started(id);
     // The reservation goes last: it lets a later process see at once that this one is gone.
-    for meta in objects(cluster, id).await?.iter().filter(|meta| meta.key != reservation) {
-        storage.delete(&meta.key).await?;
-    }
+    let all = keys(&objects(cluster, id).await?);
+    delete_all(cluster, all.iter().filter(|key| **key != reservation)).await?;
     storage.delete(&reservation).await?;
     Ok(true)
 }
@@ -87,10 +92,15 @@ async fn remove(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> any
     if storage.head(&cluster.layout.manifest(id)).await?.is_some() {
         return Ok(false);
     }
-    for meta in objects {
-        storage.delete(&meta.key).await?;
-    }
+    delete_all(cluster, keys(objects).iter()).await?;
     Ok(true)
+}
+
+/// Deletes objects, several at once. Errors: the first one's; those under way then are not waited for.
+pub async fn delete_all<'a>(cluster: &'a Cluster, keys: impl Iterator<Item = &'a Key>) -> Result<(), StorageError> {
+    let storage = cluster.repository.storage();
+    let deletes: Vec<_> = keys.map(|key| storage.delete(key)).collect();
+    stream::iter(deletes).buffer_unordered(PARALLEL_DELETES).try_collect().await
 }
 
 /// All objects of one backup. What else lies in its folder is a stranger's.

@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::inventory::Inventory;
 use super::manifest::{FRAME_SIZE, Folder, check_path};
 use super::tar::{Header, Item, Kind, Parser, TarError};
 
 /// Files that share one frame, at most: bounds what is remembered until the frame is stored.
 const BUNDLE_FILES: usize = 1024;
+
+/// Files that are named as not kept, at most.
+const MOST_NOT_KEPT: usize = 100;
 
 /// What the cutter makes of the stream, in order.
 #[derive(Debug)]
@@ -72,12 +76,24 @@ pub struct Cutter {
     captured: Captured,
 }
 
-/// Content of files that are needed to describe the backup.
+/// What is needed to describe the backup: content of files, and which parts of the cluster came.
 #[derive(Debug, Default)]
 pub struct Captured {
     pub backup_label: Option<Vec<u8>>,
     /// `global/pg_control`.
     pub control_file: Option<Vec<u8>>,
+    pub inventory: Inventory,
+    /// Strangers' files that are not kept, in words.
+    pub not_kept: Vec<String>,
+}
+
+impl Captured {
+    fn note_unnamed(&mut self, path: &str) {
+        if self.not_kept.len() < MOST_NOT_KEPT {
+            self.not_kept.push(format!("\"{path}\" is not in the backup: its name is not UTF-8"));
+            tracing::warn!("\"{path}\" is not in the backup: its name is not UTF-8");
+        }
+    }
 }
 
 impl Cutter {
@@ -146,11 +162,19 @@ impl Cutter {
     }
 
     fn begin_member(&mut self, header: Header) {
-        let Header { path, kind, size, mode, mtime } = header;
+        let Header { path, utf8, kind, size, mode, mtime } = header;
         let tablespace = self.tablespace;
+        if !utf8 {
+            // The cluster's own names are ASCII.
+            self.captured.note_unnamed(&path);
+            return;
+        }
         match kind {
             Kind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
-            Kind::Folder => self.cuts.push_back(Cut::Folder(Folder { path, tablespace, mode })),
+            Kind::Folder => {
+                self.captured.inventory.folder(tablespace, &path);
+                self.cuts.push_back(Cut::Folder(Folder { path, tablespace, mode }));
+            }
             // The server sends links only for tablespaces, and those are known by the tablespace list.
             Kind::Symlink => tracing::warn!("the symbolic link \"{path}\" is not kept"),
         }
@@ -169,6 +193,9 @@ impl Cutter {
     }
 
     fn add(&mut self, mut bytes: &[u8]) {
+        if self.current.is_none() {
+            return;
+        }
         if self.current.as_ref().is_some_and(is_small) {
             self.bundle.extend_from_slice(bytes);
             return;
@@ -186,6 +213,7 @@ impl Cutter {
 
     fn end_file(&mut self) {
         let Some(facts) = self.current.take() else { return };
+        self.captured.inventory.file(facts.tablespace, &facts.path);
         if is_small(&facts) {
             let skip = self.bundle.len() - facts.size as usize;
             self.capture(&facts, skip);

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::cleanup::{keys, objects};
+use super::cleanup::{delete_all, keys, objects};
 use super::manifest::{self, Entry, read_entries};
 use crate::codec::open_envelope;
 use crate::error::{Hint, one_line, with_hint};
@@ -76,7 +76,7 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
     let (needed_by, unknown) = users(cluster, &loaded, id).await?;
     let usable = |backup: &&BackupDescription| {
         let has_history = backup.timeline.0 <= 1 || wal.histories.contains(&backup.timeline);
-        backup.checksum_failures.is_empty() && has_history && has_own_wal(backup, &wal.ranges)
+        backup.is_sound() && has_history && has_own_wal(backup, &wal.ranges)
     };
     let others = loaded.complete.iter().filter(usable).filter(|backup| backup.id != *id).count();
     let own = loaded.complete.iter().filter(usable).any(|backup| backup.id == *id);
@@ -113,10 +113,10 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
             ));
         }
     }
-    for key in &plan.keys {
-        storage.delete(key).await?;
-    }
-    Ok(())
+    let first = plan.keys.iter().take_while(|key| **key == manifest).count();
+    let (first, rest) = plan.keys.split_at(first);
+    delete_all(cluster, first.iter()).await?;
+    Ok(delete_all(cluster, rest.iter()).await?)
 }
 
 /// Whether all segments are kept without which the backup cannot become consistent.
@@ -137,6 +137,12 @@ async fn users(
     unknown.extend(loaded.unusable().map(|(unusable, _)| unusable.clone()).filter(|unusable| unusable != id));
     // A backup takes frames of earlier ones only.
     for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
+        if let Some(earlier) = &backup.earlier_backups {
+            if earlier.contains(id) {
+                users.push(backup.id.clone());
+            }
+            continue;
+        }
         let key = cluster.layout.manifest(&backup.id);
         let object = match cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
             Ok(Some((_, object))) => object,
@@ -196,7 +202,7 @@ fn lost(backups: &[BackupDescription], ranges: &WalRanges, paths: &[TimelinePath
             let (from, to) = path.moments(ranges, backup)?;
             Some((backup.id == *id, from, to))
         };
-        let usable = backups.iter().filter(|backup| backup.checksum_failures.is_empty() && path.carries(backup));
+        let usable = backups.iter().filter(|backup| backup.is_sound() && path.carries(backup));
         let (own, others): (Vec<_>, Vec<_>) = usable.filter_map(reaches).partition(|(own, ..)| *own);
         let mut left: Vec<(Lsn, Lsn)> = own.into_iter().map(|(_, from, to)| (from, to)).collect();
         for (_, from, to) in others {

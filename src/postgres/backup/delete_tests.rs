@@ -47,6 +47,37 @@ async fn a_backup_whose_wal_is_missing_is_no_replacement() {
 }
 
 #[tokio::test]
+async fn the_manifest_of_a_later_backup_is_read_only_if_its_description_does_not_tell() {
+    let cluster = cluster().await;
+    put_manifest(&cluster, &testing::backup(FIRST)).await;
+    let first: BackupId = FIRST.parse().unwrap();
+    for (id, earlier, needed, unknown) in [
+        ("20260102-000000Z", Some(vec![]), false, false),
+        ("20260103-000000Z", Some(vec![first.clone()]), true, false),
+        ("20260104-000000Z", None, false, true),
+    ] {
+        // Its lines cannot be read.
+        let backup = BackupDescription { earlier_backups: earlier, ..testing::backup(id) };
+        let sealed = seal(manifest::KIND, &backup, &mut &b"x"[..], 1, 1).unwrap();
+        let mut body = sealed.body.to_vec();
+        body.iter_mut().for_each(|byte| *byte ^= 0x5A);
+        put(&cluster, &cluster.layout.manifest(&backup.id), [&sealed.envelope[..], &body[..]].concat()).await;
+        let plan = plan_delete(&cluster, &first).await.unwrap();
+        let is_in = |list: &[BackupId]| list.contains(&backup.id);
+        assert_eq!((is_in(&plan.needed_by), is_in(&plan.unknown)), (needed, unknown), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_lacks_something_is_no_replacement() {
+    let cluster = cluster().await;
+    put(&cluster, &cluster.layout.wal(&"000000010000000000000002".parse().unwrap()), b"x".to_vec()).await;
+    put_manifest(&cluster, &testing::backup(FIRST)).await;
+    put_manifest(&cluster, &BackupDescription { left_out: vec!["pg_xact".into()], ..testing::backup(SECOND) }).await;
+    assert!(plan_delete(&cluster, &FIRST.parse().unwrap()).await.unwrap().only_usable);
+}
+
+#[tokio::test]
 async fn what_is_lost_is_not_known_where_the_backup_or_a_history_is_damaged() {
     let cluster = cluster().await;
     let unknown = async |id: &str| plan_delete(&cluster, &id.parse().unwrap()).await.unwrap().lost_unknown;

@@ -1,13 +1,12 @@
 //! The end of a backup: its description, and the manifest that makes it exist.
 
 use anyhow::{Context, anyhow, ensure};
-use chrono::{DateTime, Utc};
 
 use super::manifest::{FRAME_SIZE, KIND};
 use super::outside::OutsideFile;
 use super::packer::Totals;
 use super::pipeline::Captured;
-use super::start::Server;
+use super::start::{After, Server};
 use super::stream::Transferred;
 use crate::codec::SealedWriter;
 use crate::error::{Hint, with_hint};
@@ -25,14 +24,15 @@ pub struct Gathered<'a> {
     pub transferred: Transferred,
     pub captured: Captured,
     pub totals: Totals,
-    /// The server's clock, read after the end.
-    pub stopped_at: DateTime<Utc>,
+    pub after: After,
+    pub checksums_verified: bool,
 }
 
 /// The backup's description, after checking that the stream was what the server announced.
 pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<BackupDescription> {
-    let Gathered { id, label, server, transferred, captured, totals, stopped_at } = gathered;
-    let Transferred { start, end, tablespaces, checksum_failures } = transferred;
+    let Gathered { id, label, server, transferred, captured, totals, after, checksums_verified } = gathered;
+    let Transferred { start, end, tablespaces, checksum_failures, warnings } = transferred;
+    let left_out = captured.inventory.missing(&server.homes.throughout(&after.homes));
     let backup_label = captured.backup_label.context("the server's stream has no backup_label")?;
     let backup_label = BackupLabel::parse(&String::from_utf8_lossy(&backup_label))?;
     ensure!(!backup_label.incremental, "the server sent an incremental backup");
@@ -67,11 +67,16 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
         stop_lsn: end.lsn,
         stop_timeline: end.timeline,
         started_at: server.started_at,
-        stopped_at,
+        stopped_at: after.clock,
         recovery_settings: control.settings,
         tablespaces,
         configuration_files: server.outside.iter().map(|file: &OutsideFile| file.description.clone()).collect(),
         checksum_failures,
+        checksums_verified: Some(checksums_verified),
+        warnings: warnings.into_iter().chain(captured.not_kept).collect(),
+        left_out,
+        // Only its own packs are written and named.
+        earlier_backups: Some(Vec::new()),
         frame_size: FRAME_SIZE as u32,
         file_count: totals.file_count,
         plain_bytes: totals.plain_bytes,

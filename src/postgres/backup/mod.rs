@@ -5,11 +5,13 @@ pub mod cleanup;
 pub mod cutter;
 pub mod delete;
 mod finish;
+pub mod inventory;
 pub mod manifest;
 mod outside;
 mod packer;
 pub mod pipeline;
 pub mod reader;
+mod refused;
 pub mod start;
 pub mod started;
 pub mod stream;
@@ -17,6 +19,7 @@ pub mod take;
 pub mod tar;
 pub mod verify;
 pub mod wal;
+pub mod warnings;
 
 use crate::postgres::types::WalFileName;
 

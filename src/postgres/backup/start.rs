@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
+use super::inventory::Homes;
 use super::outside::{OutsideFile, outside_files};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::{Cluster, describe_server};
@@ -26,6 +27,24 @@ pub struct Server {
     pub started_at: DateTime<Utc>,
     /// Configuration files that are not in the data directory.
     pub outside: Vec<OutsideFile>,
+    /// The databases and tablespaces before the backup.
+    pub homes: Homes,
+}
+
+/// What a server says after the end of a backup.
+#[derive(Debug, Clone)]
+pub struct After {
+    /// Its clock.
+    pub clock: DateTime<Utc>,
+    pub homes: Homes,
+}
+
+impl After {
+    /// Asks the server.
+    pub async fn read(sql: &mut Connection) -> anyhow::Result<Self> {
+        let homes = Homes::read(sql).await?;
+        Ok(Self { clock: clock(sql).await?, homes })
+    }
 }
 
 /// Connects and checks everything that can be checked before. The connection is ready for BASE_BACKUP.
@@ -39,10 +58,11 @@ pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(S
     let mut physical = Connection::connect(&info, Mode::Physical).await?;
     check_identity(cluster, &mut physical).await?;
     let outside = outside_files(&mut sql, major).await?;
+    let homes = Homes::read(&mut sql).await?;
     let started_at = clock(&mut sql).await?;
     sql.close().await?;
     let Settings { version, standby, .. } = settings;
-    Ok((Server { info, major, version, standby, started_at, outside }, physical))
+    Ok((Server { info, major, version, standby, started_at, outside, homes }, physical))
 }
 
 /// The server's clock. A standby's may be behind the primary's, whose clock commit times are of: never earlier than the

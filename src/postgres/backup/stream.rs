@@ -4,6 +4,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::outside::OutsideFile;
 use super::pipeline::Pipeline;
+use super::warnings::Warnings;
 use super::{Event, Observer};
 use crate::error::{find, one_line};
 use crate::postgres::catalog::TablespaceDescription;
@@ -23,9 +24,12 @@ pub struct Transferred {
     pub tablespaces: Vec<TablespaceDescription>,
     /// The server's messages on bad pages.
     pub checksum_failures: Vec<String>,
+    /// All that it warned of.
+    pub warnings: Vec<String>,
 }
 
-/// Feeds everything that the server sends to `pipeline`.
+/// Feeds everything that the server sends to `pipeline`. Errors: also [`super::warnings::LeftOut`], at once: while the
+/// server estimates the size it walks all folders, so mostly before anything is copied.
 pub async fn transfer(
     events: &mut impl Events,
     pipeline: &mut Pipeline,
@@ -33,12 +37,13 @@ pub async fn transfer(
     observer: Observer<'_>,
 ) -> anyhow::Result<Transferred> {
     observer(Event::Checkpoint);
-    let start = match events.next().await? {
+    let mut warnings = Warnings::default();
+    let start = match after_warnings(events, &mut warnings).await? {
         Some(BackupEvent::Start(position)) => position,
         other => bail!("the server began a base backup with {other:?}"),
     };
     tracing::info!("the backup starts at {} on timeline {}", start.lsn, start.timeline);
-    let tablespaces = match events.next().await? {
+    let tablespaces = match after_warnings(events, &mut warnings).await? {
         Some(BackupEvent::Tablespaces(list)) => list,
         other => bail!("the server sent {other:?} in place of the tablespace list"),
     };
@@ -48,7 +53,7 @@ pub async fn transfer(
     }
     let mut done = 0;
     let (end, checksum_failures) = loop {
-        match events.next().await {
+        match after_warnings(events, &mut warnings).await {
             Ok(Some(BackupEvent::Data(bytes))) => {
                 done += bytes.len() as u64;
                 pipeline.feed(bytes).await?;
@@ -60,7 +65,7 @@ pub async fn transfer(
             Ok(Some(BackupEvent::End(position))) => break (position, Vec::new()),
             Ok(Some(other)) => bail!("the server sent {other:?} within the archives"),
             Ok(None) => bail!("the server ended a base backup before its end"),
-            Err(error) => break bad_pages(error)?,
+            Err(error) => break bad_pages(error, &warnings)?,
         }
     };
     let described = tablespaces.iter().filter_map(describe).collect::<anyhow::Result<_>>()?;
@@ -72,17 +77,24 @@ pub async fn transfer(
         end.lsn,
         end.timeline
     );
-    Ok(Transferred { start, end, tablespaces: described, checksum_failures })
+    let warnings = warnings.into_lines();
+    Ok(Transferred { start, end, tablespaces: described, checksum_failures, warnings })
+}
+
+/// The next event that is no warning.
+async fn after_warnings(events: &mut impl Events, warnings: &mut Warnings) -> anyhow::Result<Option<BackupEvent>> {
+    loop {
+        match events.next().await? {
+            Some(BackupEvent::Warning(warning)) => warnings.note(&warning)?,
+            other => return Ok(other),
+        }
+    }
 }
 
 /// A backup that is complete but for bad pages; any other error stays one.
-fn bad_pages(error: anyhow::Error) -> anyhow::Result<(BackupPosition, Vec<String>)> {
-    let Some(failures) = find::<ChecksumFailures>(&error) else { return Err(error) };
-    let (end, mut messages) = (failures.end, failures.messages.clone());
-    if messages.is_empty() {
-        messages.push(one_line(&error));
-    }
-    Ok((end, messages))
+fn bad_pages(error: anyhow::Error, warnings: &Warnings) -> anyhow::Result<(BackupPosition, Vec<String>)> {
+    let Some(ChecksumFailures { end }) = find(&error) else { return Err(error) };
+    Ok((*end, warnings.bad_pages(one_line(&error))))
 }
 
 fn describe(tablespace: &Tablespace) -> Option<anyhow::Result<TablespaceDescription>> {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use super::finish::{Gathered, commit, describe};
 use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
-use super::start::{Resolve, Server, ask, clock, start};
+use super::refused::{verification_trips, with_way_out};
+use super::start::{After, Resolve, Server, ask, start};
 use super::stream::{Events, Transferred, transfer};
 use super::wal::{NeededWal, WalMissing, wait_for_wal};
 use super::{Observer, cleanup, started};
@@ -20,9 +20,9 @@ use crate::postgres::replication::conninfo::ConnInfo;
 use crate::postgres::replication::{BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode};
 use crate::postgres::types::WalFileName;
 
-/// Tries to read the server's clock after the backup's end, and the pause between them.
-const CLOCK_TRIES: u32 = 5;
-const CLOCK_PAUSE: Duration = Duration::from_secs(1);
+/// Tries to ask the server after the backup's end, and the pause between them.
+const AFTER_TRIES: u32 = 5;
+const AFTER_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a backup is taken.
 #[derive(Debug, Clone)]
@@ -54,14 +54,41 @@ pub async fn take(
     observer: Observer<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
-    let unfinished = load_backups(cluster).await?.unfinished;
-    let (server, mut physical) = or_stop(stop, start(cluster, resolve)).await?;
-    cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now()).await?;
+    // Before there is a session that would wait.
+    let unfinished = or_stop(stop, async { Ok(load_backups(cluster).await?.unfinished) }).await?;
+    or_stop(stop, cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now())).await?;
     cleanup::sweep(cluster).await;
+    let (server, physical) = or_stop(stop, start(cluster, resolve)).await?;
     tracing::info!("taking a backup of PostgreSQL {} at {}", server.version, physical.server());
+    let taken = from_live(cluster, &server, physical, options, observer, stop).await;
+    let Some(said) = taken.as_ref().err().filter(|_| options.verify_checksums).and_then(verification_trips) else {
+        return taken.map_err(with_way_out);
+    };
+    tracing::warn!(
+        "the server cannot verify page checksums ({said}): taking the backup without; move that file out of the data \
+         directory to have them verified"
+    );
+    let physical = Connection::connect(&server.info, Mode::Physical).await?;
+    let unverified = TakeOptions { verify_checksums: false, ..options.clone() };
+    from_live(cluster, &server, physical, &unverified, observer, stop).await.map_err(with_way_out)
+}
+
+async fn from_live(
+    cluster: &Cluster,
+    server: &Server,
+    mut physical: Connection,
+    options: &TakeOptions,
+    observer: Observer<'_>,
+    stop: &mut watch::Receiver<bool>,
+) -> anyhow::Result<BackupDescription> {
     let backup = physical.base_backup(&asked(options)).await?;
+    let id = reserve(cluster).await?;
     let mut source = Live { backup, info: &server.info };
-    keep(cluster, &server, &mut source, options, observer, stop).await
+    let taken = execute(cluster, &id, server, &mut source, options, observer, stop).await;
+    // Else the server would go on with a backup that nobody wants while what was stored is removed.
+    drop(source);
+    drop(physical);
+    settle(cluster, &id, taken).await
 }
 
 /// What to ask of the server.
@@ -86,18 +113,32 @@ pub async fn keep(
     observer: Observer<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
+    let id = reserve(cluster).await?;
+    let taken = execute(cluster, &id, server, source, options, observer, stop).await;
+    settle(cluster, &id, taken).await
+}
+
+async fn reserve(cluster: &Cluster) -> anyhow::Result<BackupId> {
     let (id, _) = started::reserve(cluster).await?;
     tracing::info!("the backup's name is {id}");
-    match execute(cluster, &id, server, source, options, observer, stop).await {
+    Ok(id)
+}
+
+async fn settle(
+    cluster: &Cluster,
+    id: &BackupId,
+    taken: anyhow::Result<BackupDescription>,
+) -> anyhow::Result<BackupDescription> {
+    match taken {
         Ok(description) => Ok(description),
-        Err(error) => Err(give_up(cluster, &id, error).await),
+        Err(error) => Err(give_up(cluster, id, error).await),
     }
 }
 
 /// The server of a running backup: the stream, and what is asked beside it.
 pub trait Source: Events {
-    /// The server's clock.
-    fn clock(&mut self) -> impl Future<Output = anyhow::Result<DateTime<Utc>>>;
+    /// What it says after the end.
+    fn after(&mut self) -> impl Future<Output = anyhow::Result<After>>;
     /// What the server says of its archiver's last failure, where it says anything.
     fn archiver_failure(&mut self) -> impl Future<Output = Option<String>>;
 }
@@ -115,22 +156,22 @@ impl Events for Live<'_> {
 }
 
 impl Source for Live<'_> {
-    async fn clock(&mut self) -> anyhow::Result<DateTime<Utc>> {
+    async fn after(&mut self) -> anyhow::Result<After> {
         let read = async || {
             // A new connection: one that was idle during a long backup may be gone.
             let mut sql = Connection::connect(self.info, Mode::Sql).await?;
-            clock(&mut sql).await
+            After::read(&mut sql).await
         };
         let mut tries = 1;
         loop {
             match read().await {
-                Err(error) if tries < CLOCK_TRIES => {
-                    tracing::warn!("cannot read the server's clock: {}", one_line(&error))
+                Err(error) if tries < AFTER_TRIES => {
+                    tracing::warn!("cannot ask the server after the backup's end: {}", one_line(&error))
                 }
                 result => return result,
             }
             tries += 1;
-            tokio::time::sleep(CLOCK_PAUSE).await;
+            tokio::time::sleep(AFTER_PAUSE).await;
         }
     }
 
@@ -154,12 +195,13 @@ async fn execute(
 ) -> anyhow::Result<BackupDescription> {
     let (transferred, packed) = store(cluster, id, server, source, options, observer, stop).await?;
     let Packed { manifest, totals, captured } = packed;
-    let stopped_at = or_stop(stop, source.clock()).await?;
+    let after = or_stop(stop, source.after()).await?;
     tracing::info!("the backup ends at {}; its {} packs are stored", transferred.end.lsn, totals.pack_count);
     let needed =
         NeededWal { timeline: transferred.start.timeline, start: transferred.start.lsn, stop: transferred.end.lsn };
     let label = options.label.as_str();
-    let gathered = Gathered { id, label, server, transferred, captured, totals, stopped_at };
+    let checksums_verified = options.verify_checksums;
+    let gathered = Gathered { id, label, server, transferred, captured, totals, after, checksums_verified };
     let description = describe(cluster, gathered)?;
     let waited = or_stop(stop, wait_for_wal(cluster, &needed, options.wal_timeout, observer)).await;
     if let Err(error) = waited {

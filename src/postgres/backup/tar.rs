@@ -25,8 +25,11 @@ pub enum Item {
 /// What a header says of its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Relative, without a leading `./` or trailing `/`, proven to lead nowhere else.
+    /// Relative, without a leading `./` or trailing `/`, proven to lead nowhere else. Where the name is not UTF-8 its
+    /// bytes are escaped.
     pub path: String,
+    /// Whether the name is UTF-8.
+    pub utf8: bool,
     pub kind: Kind,
     /// Bytes of content; 0 for what is no file.
     pub size: u64,
@@ -181,7 +184,7 @@ impl Parser {
 }
 
 fn parse_header(block: &[u8]) -> Result<Header, TarError> {
-    let path = path(block)?;
+    let (path, utf8) = path(block);
     let wrong = |what: &str| TarError(format!("member \"{path}\" has {what}"));
     // The checksum is the sum of all bytes, its own field taken as spaces.
     let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
@@ -201,25 +204,25 @@ fn parse_header(block: &[u8]) -> Result<Header, TarError> {
     let mtime = number(&block[136..148]).ok_or_else(|| wrong("a time that is no number"))?;
     check_path(&path).map_err(|error| TarError(error.to_string()))?;
     let size = if kind == Kind::File { size } else { 0 };
-    Ok(Header { path, kind, size, mode: (mode & 0o7777) as u32, mtime: mtime as i64 })
+    Ok(Header { path, utf8, kind, size, mode: (mode & 0o7777) as u32, mtime: mtime as i64 })
 }
 
-/// Prefix and name joined, without the leading `./` and trailing `/` that some members have.
-fn path(block: &[u8]) -> Result<String, TarError> {
-    let text = |field: &[u8]| {
+/// Prefix and name joined, without the leading `./` and trailing `/` that some members have, and whether it is UTF-8.
+fn path(block: &[u8]) -> (String, bool) {
+    let bytes = |field: &[u8]| {
         let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-        let text = std::str::from_utf8(&field[..end]);
-        text.map(str::to_string).map_err(|_| {
-            let shown = field[..end].escape_ascii();
-            TarError(format!("the file name \"{shown}\" is not UTF-8; rename that file in the server's folder"))
-        })
+        field[..end].to_vec()
     };
-    let name = text(&block[..100])?;
+    let name = bytes(&block[..100]);
     // GNU tar uses the prefix's place for other things; only the POSIX magic has a NUL after "ustar".
-    let prefix = if &block[257..263] == b"ustar\0" { text(&block[345..500])? } else { String::new() };
-    let joined = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+    let prefix = if &block[257..263] == b"ustar\0" { bytes(&block[345..500]) } else { Vec::new() };
+    let joined = if prefix.is_empty() { name } else { [&prefix[..], b"/", &name[..]].concat() };
+    let (joined, utf8) = match String::from_utf8(joined) {
+        Ok(joined) => (joined, true),
+        Err(error) => (error.as_bytes().escape_ascii().to_string(), false),
+    };
     let inner = joined.strip_prefix("./").unwrap_or(&joined);
-    Ok(inner.strip_suffix('/').unwrap_or(inner).to_string())
+    (inner.strip_suffix('/').unwrap_or(inner).to_string(), utf8)
 }
 
 /// A number in octal digits, or in base 256 when the first byte is 0x80.

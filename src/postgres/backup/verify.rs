@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use super::cleanup::objects;
 use super::delete::NoSuchBackup;
+use super::inventory::{Homes, Inventory};
 use super::manifest::{self, Entry, FRAME_SIZE, File, read_entries};
 use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
@@ -220,11 +221,17 @@ fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Resu
     let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
     let mut batch = Vec::new();
     let mut bytes = 0;
-    let mut described = [("backup_label", false), ("global/pg_control", false)];
+    let (mut came, mut label) = (Inventory::default(), false);
     for entry in read_entries(BufReader::new(decoder)) {
-        let Entry::File(file) = entry? else { continue };
-        let own = described.iter_mut().find(|(path, _)| file.tablespace.is_none() && *path == file.path);
-        own.into_iter().for_each(|(_, found)| *found = true);
+        let file = match entry? {
+            Entry::File(file) => file,
+            Entry::Folder(folder) => {
+                came.folder(folder.tablespace, &folder.path);
+                continue;
+            }
+        };
+        came.file(file.tablespace, &file.path);
+        label |= file.tablespace.is_none() && file.path == "backup_label";
         bytes += file.extents.iter().map(manifest::Extent::stored_len).sum::<u64>();
         batch.push(file);
         if bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
@@ -236,8 +243,9 @@ fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Resu
         }
     }
     let _ = batches.send(batch);
-    match described.iter().find(|(_, found)| !found) {
-        Some((path, _)) => anyhow::bail!("it does not list the file \"{path}\""),
+    let label = (!label).then(|| "backup_label".to_string());
+    match label.into_iter().chain(came.missing(&Homes::default())).next() {
+        Some(path) => anyhow::bail!("it does not list \"{path}\", without which there is no cluster"),
         None => Ok(()),
     }
 }

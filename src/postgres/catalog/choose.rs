@@ -79,7 +79,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
             let named = request.backup.as_ref();
             let candidate = |backup: &&BackupDescription| match named {
                 Some(id) => backup.id == *id,
-                None => backup.checksum_failures.is_empty() && ends_before(backup, request),
+                None => backup.is_sound() && ends_before(backup, request),
             };
             let newest = facts.backups.iter().rev().find(candidate).or(facts.backups.last());
             newest.map_or(TimelineId(1), |backup| backup.stop_timeline)
@@ -182,6 +182,13 @@ impl<'a> Chooser<'a> {
                 backup.stop_lsn,
                 self.path.timeline()
             ));
+        }
+        if let Some(part) = backup.left_out.first() {
+            let more = match backup.left_out.len() {
+                1 => String::new(),
+                parts => format!(" and {} more parts of the cluster", parts - 1),
+            };
+            return Some(format!("lacks \"{part}\"{more}, which the server did not send"));
         }
         if !named && !backup.checksum_failures.is_empty() {
             let count = backup.checksum_failures.len();

@@ -13,7 +13,7 @@ use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
-use crate::storage::{Body, ListEntry, MemoryStorage, PutMode, PutOutcome, Storage};
+use crate::storage::{Body, ListEntry, MemoryStorage, Ours, PutMode, PutOutcome, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
@@ -254,8 +254,8 @@ impl Storage for Withholding {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
     }
 }
 

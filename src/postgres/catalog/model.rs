@@ -83,6 +83,18 @@ pub struct BackupDescription {
     pub configuration_files: Vec<ConfigurationFile>,
     /// Page checksum failures that the server reported; a backup with any is only restored when asked for by name.
     pub checksum_failures: Vec<String>,
+    /// Whether the server verified page checksums. Absent in older ones: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksums_verified: Option<bool>,
+    /// What the server warned of while it sent the backup. Not known of older ones.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Parts of the cluster that did not come; a backup with any cannot be used. Not known of older ones.
+    #[serde(default)]
+    pub left_out: Vec<String>,
+    /// Earlier backups whose packs it names. Absent in older ones: only the manifest's lines tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier_backups: Option<Vec<BackupId>>,
     /// Plain bytes in a frame of a file, except its last.
     pub frame_size: u32,
     pub file_count: u64,
@@ -94,6 +106,13 @@ pub struct BackupDescription {
     pub pack_count: u32,
     /// The version of Walden that took it.
     pub walden_version: String,
+}
+
+impl BackupDescription {
+    /// Whether it can be restored without being asked for by name.
+    pub fn is_sound(&self) -> bool {
+        self.checksum_failures.is_empty() && self.left_out.is_empty()
+    }
 }
 
 /// A tablespace other than the two in the data directory.

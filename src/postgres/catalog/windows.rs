@@ -113,11 +113,12 @@ pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
 /// Backups that nothing is restored with unless they are repaired or named, and why.
 pub fn unused_backups(facts: &Facts) -> Vec<String> {
     let damaged = facts.damaged_backups.iter().map(|(id, why)| format!("backup {id} cannot be used: {why}"));
-    let with_damage = facts.backups.iter().filter(|backup| !backup.checksum_failures.is_empty());
-    let named = |backup: &BackupDescription| {
-        format!("backup {} has damaged pages: it is restored only when it is named", backup.id)
+    let why = |backup: &BackupDescription| match (&backup.left_out[..], &backup.checksum_failures[..]) {
+        ([part, ..], _) => Some(format!("backup {} cannot be used: it lacks \"{part}\"", backup.id)),
+        ([], []) => None,
+        ([], _) => Some(format!("backup {} has damaged pages: it is restored only when it is named", backup.id)),
     };
-    damaged.chain(with_damage.map(named)).collect()
+    damaged.chain(facts.backups.iter().filter_map(why)).collect()
 }
 
 fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
@@ -154,7 +155,7 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
     let known = PlanInput { facts, index, answers: &answers };
     let (begin, size) = (path.begin(), facts.ranges.segment_size());
     let number = |lsn: Lsn| lsn.0 / size.bytes();
-    let usable = |backup: &&BackupDescription| path.carries(backup) && backup.checksum_failures.is_empty();
+    let usable = |backup: &&BackupDescription| path.carries(backup) && backup.is_sound();
     let mut backups: Vec<&BackupDescription> = facts.backups.iter().filter(usable).collect();
     backups.sort_by_key(|backup| backup.stop_lsn);
     let (mut windows, mut reached) = (Vec::new(), Lsn(0));

@@ -17,7 +17,9 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
-use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::storage::{
+    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+};
 
 /// PostgreSQL 15.
 const MAGIC: u16 = 0xD110;
@@ -285,7 +287,7 @@ impl Storage for Waiting {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
     }
 }

@@ -66,7 +66,7 @@ pub struct Tablespace {
 }
 
 /// What happens during a backup, in this order: `Start`, `Tablespaces`, per archive `ArchiveStart` `Data`… `ArchiveEnd`,
-/// `End`; `Progress` may come anywhere between.
+/// `End`; `Progress` may come anywhere between, `Warning` anywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupEvent {
     /// The checkpoint is done; recovery must start here.
@@ -84,6 +84,8 @@ pub enum BackupEvent {
     Data(Bytes),
     /// Bytes done so far, over all archives: from 15 on as the server counts them, before that after each archive.
     Progress(u64),
+    /// The server says something that whoever wants a whole backup must look at.
+    Warning(ServerError),
     /// The archive is complete. 13 and 14 send no end-of-archive blocks before it.
     ArchiveEnd,
     /// The backup is complete; it is consistent once recovery has reached this.
@@ -92,10 +94,8 @@ pub enum BackupEvent {
 
 /// The backup is complete, but pages in it do not match their checksums.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the server found pages that do not match their checksums: {}", .messages.join("; "))]
+#[error("the server found pages that do not match their checksums")]
 pub struct ChecksumFailures {
-    /// The server's warnings, in its language; it names at most five pages a file.
-    pub messages: Vec<String>,
     /// Where the backup ends.
     pub end: BackupPosition,
 }
@@ -146,7 +146,7 @@ impl Connection {
         }
         self.checksums_unverified |= !options.verify_checksums;
         self.send_query(&command).await.context("cannot start a base backup")?;
-        self.warnings = Some(Vec::new());
+        self.takes_warnings = true;
         Ok(BaseBackup {
             connection: self,
             tagged,
@@ -227,11 +227,6 @@ impl BaseBackup<'_> {
         }
     }
 
-    /// The server's warnings so far.
-    pub fn warnings(&self) -> &[ServerError] {
-        self.connection.warnings.as_deref().unwrap_or_default()
-    }
-
     /// The next piece of the current archive, passed on from the read buffer as it arrived, without waiting for the
     /// rest of its message; `None` when a message of another kind is next.
     async fn data(&mut self) -> Result<Option<Bytes>> {
@@ -296,6 +291,7 @@ impl BaseBackup<'_> {
                     self.pending.push_back(BackupEvent::Progress(self.total));
                 }
             }
+            Message::Notice(warning) => self.pending.push_back(BackupEvent::Warning(warning)),
             Message::Error(error) if error.is_fatal() => return Err(self.connection.query_error(error)),
             Message::Error(error) => {
                 self.in_copy = false;
@@ -376,14 +372,11 @@ impl BaseBackup<'_> {
     fn finish(&mut self) -> Result<()> {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
         match (self.failure.take(), self.end) {
-            (Some(error), Some(end)) if error.code == DATA_CORRUPTED => {
-                let messages = self.warnings().iter().map(|warning| warning.message.clone()).collect();
-                Err(with_hint(
-                    ChecksumFailures { messages, end }.into(),
-                    "check the disks, and restore the damaged relations from an older backup; without verification \
+            (Some(error), Some(end)) if error.code == DATA_CORRUPTED => Err(with_hint(
+                ChecksumFailures { end }.into(),
+                "check the disks, and restore the damaged relations from an older backup; without verification \
                      of checksums the backup would hold the same bad pages",
-                ))
-            }
+            )),
             (Some(error), _) => Err(self.connection.query_error(error)),
             (None, Some(end)) if phase == Phase::Ready => {
                 self.pending.push_back(BackupEvent::End(end));
@@ -396,7 +389,7 @@ impl BaseBackup<'_> {
 
 impl Drop for BaseBackup<'_> {
     fn drop(&mut self) {
-        self.connection.warnings = None;
+        self.connection.takes_warnings = false;
     }
 }
 

@@ -18,8 +18,6 @@ use crate::postgres::types::MajorVersion;
 
 /// Most bytes of rows that one query may return; larger results are no business of a connection that keeps them whole.
 const MAX_RESULT: usize = 256 << 20;
-/// Most warnings that are kept from one command; all are logged.
-const MAX_WARNINGS: usize = 1000;
 
 /// How long a question may take: a server that vanished says nothing, and its connection does not end for hours.
 const QUESTION: Duration = Duration::from_secs(60);
@@ -37,8 +35,8 @@ pub enum Mode {
 pub struct Connection {
     pub(super) wire: Wire,
     pub(super) state: State,
-    /// Warnings of the current command, kept if it asks for them.
-    pub(super) warnings: Option<Vec<ServerError>>,
+    /// Whether the current command takes warnings itself; else they are logged.
+    pub(super) takes_warnings: bool,
     /// 13 and 14 remember for the whole session that a backup was made without verifying checksums.
     pub(super) checksums_unverified: bool,
     parameters: BTreeMap<String, String>,
@@ -99,15 +97,29 @@ impl Connection {
         let mut connection = Self {
             wire,
             state: State::Idle,
-            warnings: None,
+            takes_warnings: false,
             checksums_unverified: false,
             parameters,
             server: attempt.server.clone(),
             version,
             mode,
         };
-        connection.check_kind(wanted).await.map_err(refused)?;
+        connection.check_kind(wanted).await.map_err(&refused)?;
+        connection.forget_timeouts().await.map_err(refused)?;
         Ok(connection)
+    }
+
+    /// Sets what a session depends on as [`startup`] does, where older majors would refuse the name. A replication session
+    /// takes no SQL; it is used at once.
+    async fn forget_timeouts(&mut self) -> Result<(), Reason> {
+        let statement = match self.version / 10_000 {
+            _ if self.mode == Mode::Physical => return Ok(()),
+            ..14 => return Ok(()),
+            14..17 => "SET idle_session_timeout = 0",
+            17.. => "SET idle_session_timeout = 0; SET transaction_timeout = 0",
+        };
+        let set = self.question(statement).await;
+        set.map(drop).map_err(|error| Reason::Broken(error.to_string()))
     }
 
     /// Checks that the server is of the wanted kind.
@@ -258,13 +270,10 @@ impl Connection {
                     continue;
                 }
                 Message::Notice(notice) => {
-                    log(&notice);
-                    if let Some(warnings) = &mut self.warnings
-                        && notice.severity == "WARNING"
-                        && warnings.len() < MAX_WARNINGS
-                    {
-                        warnings.push(notice);
+                    if self.takes_warnings && notice.severity == "WARNING" {
+                        return Ok(Message::Notice(notice));
                     }
+                    log(&notice);
                     continue;
                 }
                 Message::Other => continue,
@@ -335,7 +344,7 @@ impl Connection {
         let connection = Self {
             wire: Wire::new(super::wire::Stream::Unix(ours)),
             state: State::Idle,
-            warnings: None,
+            takes_warnings: false,
             checksums_unverified: false,
             parameters: BTreeMap::new(),
             server: "socket pair".to_owned(),

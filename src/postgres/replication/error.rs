@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::messages::ServerError;
+use super::tls_failure::TlsFailure;
 
 /// Where and as whom a connection was tried; never with a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub enum Reason {
     TlsNotOffered,
     /// TLS could not be set up, or the certificate is not acceptable.
     #[error("TLS failed: {0}")]
-    Tls(String),
+    Tls(TlsFailure),
     /// The server asks for a kind of authentication that Walden does not have.
     #[error("the server asks for {0} authentication, which is not supported")]
     UnsupportedAuthentication(String),
@@ -128,11 +129,17 @@ impl ConnectError {
                 "raise max_connections or, for backups, max_wal_senders; or try again later".to_owned()
             }
             Reason::NotReady(_) => "wait until the server accepts connections and try again".to_owned(),
+            // PostgreSQL says where in its code an error arose; what stands between does not.
+            Reason::Refused(error) if error.routine.is_none() && error.hint.is_none() => {
+                "name the server itself in host and port: a pooler or \
+                 proxy such as PgBouncer does not pass on what backups need"
+                    .to_owned()
+            }
             Reason::Refused(error) => return error.hint.clone(),
             Reason::TlsNotOffered => {
                 "set ssl = on in the server, or sslmode=prefer or disable in the connection settings".to_owned()
             }
-            Reason::Tls(_) => "check sslmode, sslrootcert, sslcert and sslkey, and the server's certificate".to_owned(),
+            Reason::Tls(failure) => failure.hint.to_owned(),
             Reason::UnsupportedAuthentication(_) => {
                 "let pg_hba.conf ask this user for scram-sha-256, md5, password, cert, peer or trust".to_owned()
             }

@@ -11,6 +11,7 @@ mod error;
 pub mod messages;
 mod startup;
 mod tls;
+mod tls_failure;
 mod wire;
 
 pub use base_backup::{
@@ -21,3 +22,4 @@ pub use connection::{Connection, Mode};
 pub use conninfo::ConnInfo;
 pub use error::{Attempt, ConnectError, Reason};
 pub use messages::{ResultSet, ServerError};
+pub use tls_failure::TlsFailure;

@@ -19,6 +19,30 @@ use super::wire::{Stream, Wire, WireError};
 
 const SCRAM: &str = "SCRAM-SHA-256";
 
+/// What sessions depend on: a server, database, role or connection string may have set each of them otherwise. Of these
+/// the start-up packet wins over all. Later majors' are set by [`super::Connection`].
+const SETTINGS: [(&str, &str); 15] = [
+    ("client_encoding", "UTF8"),
+    // Warnings tell what a backup lacks.
+    ("client_min_messages", "warning"),
+    // Nobody's own functions are found before the system's.
+    ("search_path", "pg_catalog"),
+    // Standbys have no other.
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("DateStyle", "ISO, MDY"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
+    // Walden ends what takes too long itself; waiting for WAL is idle.
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
 /// A session that waits for its first command.
 pub(super) struct Session {
     pub(super) wire: Wire,
@@ -181,16 +205,13 @@ impl Start<'_> {
     }
 
     async fn log_in(&self, wire: &mut Wire) -> Result<BTreeMap<String, String>, Reason> {
-        let mut parameters = vec![
-            ("user", self.info.user.as_str()),
-            ("application_name", self.info.application_name.as_str()),
-            ("client_encoding", "UTF8"),
-        ];
+        let mut parameters =
+            vec![("user", self.info.user.as_str()), ("application_name", self.info.application_name.as_str())];
         match self.mode {
-            // Nobody's own functions are found before the system's.
-            Mode::Sql => parameters.extend([("database", self.info.database.as_str()), ("search_path", "pg_catalog")]),
+            Mode::Sql => parameters.push(("database", self.info.database.as_str())),
             Mode::Physical => parameters.push(("replication", "true")),
         }
+        parameters.extend(SETTINGS);
         parameters.extend(self.info.options.as_ref().map(|options| ("options", options.as_str())));
         let mut start = BytesMut::new();
         frontend::startup_message(parameters, &mut start).map_err(|error| Reason::Broken(error.to_string()))?;

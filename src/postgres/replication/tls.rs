@@ -1,7 +1,7 @@
 //! TLS with libpq's `sslmode` semantics (fe-secure-openssl.c), on rustls.
 //!
-//! Not as in libpq: a certificate's common name does not count as a host name (only its subjectAltName does), and
-//! revocation lists are not used.
+//! Not as in libpq: a server's certificate of X.509 version 1 is not verified but refused, its common name does not count
+//! as a host name (only its subjectAltName does), and revocation lists are not used.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,23 +12,24 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_sig
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::conninfo::{ClientCertificate, FileFacts, Process, SslMode, Surroundings, TlsSettings, TrustedRoots};
+use super::tls_failure::TlsFailure;
 
 /// Starts TLS on a connection whose server agreed to it. `host` is the name that a certificate must carry, if known.
-/// The error is a text for [`super::Reason::Tls`].
 pub(super) async fn start(
     socket: TcpStream,
     settings: &TlsSettings,
     host: Option<&str>,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<TcpStream>, TlsFailure> {
     let name = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
     if settings.mode == SslMode::VerifyFull && name.is_none() {
-        return Err("sslmode=verify-full needs the server's host name, and \"host\" has none".to_owned());
+        return Err("sslmode=verify-full needs the server's host name, and \"host\" has none".to_owned().into());
     }
     let mut config = config(settings)?;
     config.enable_sni = settings.server_name_indication && name.is_some();
@@ -38,44 +39,30 @@ pub(super) async fn start(
     connector.connect(name, socket).await.map_err(|error| {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         match inner {
-            Some(Error::InvalidCertificate(why)) => explain(why),
-            _ => error.to_string(),
+            Some(why) => why.into(),
+            None => error.to_string().into(),
         }
     })
-}
-
-fn explain(why: &CertificateError) -> String {
-    match why {
-        CertificateError::UnknownIssuer => {
-            "the server's certificate is not signed by an authority in sslrootcert".to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("the server's certificate is for another host ({why}); names count in its subjectAltName only")
-        }
-        other => format!("the server's certificate is not acceptable: {other}"),
-    }
 }
 
 fn config(settings: &TlsSettings) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(settings, &provider)?;
+    let signing = provider.clone();
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    match settings.client.as_ref().map(client_certificate).transpose()?.flatten() {
-        Some((chain, key)) => builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| format!("the client certificate does not fit its key: {error}")),
+    let own = |files| client_certificate(files, &signing);
+    match settings.client.as_ref().map(own).transpose()?.flatten() {
+        Some(own) => Ok(builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))),
         None => Ok(builder.with_no_client_auth()),
     }
 }
 
-type CertificateAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
 /// The client's certificate, if its file exists.
-fn client_certificate(files: &ClientCertificate) -> Result<Option<CertificateAndKey>, String> {
+fn client_certificate(files: &ClientCertificate, provider: &CryptoProvider) -> Result<Option<CertifiedKey>, String> {
     let Some(certificate) = read(&files.certificate)?.filter(|facts| facts.regular) else { return Ok(None) };
     let chain = certificates(&certificate.content, &files.certificate)?;
     let shown = files.key.display();
@@ -87,9 +74,17 @@ fn client_certificate(files: &ClientCertificate) -> Result<Option<CertificateAnd
     if key.mode & 0o077 & !allowed_to_group != 0 {
         return Err(format!("the private key file \"{shown}\" is open to others (mode {:04o}): chmod 0600", key.mode));
     }
-    let key = PrivateKeyDer::from_pem_slice(&key.content)
-        .map_err(|error| format!("cannot use the private key file \"{shown}\": {error}"))?;
-    Ok(Some((chain, key)))
+    let unusable = |why: String| format!("cannot use the private key file \"{shown}\": {why}");
+    let key = PrivateKeyDer::from_pem_slice(&key.content).map_err(|error| unusable(error.to_string()))?;
+    let key = provider.key_provider.load_private_key(key).map_err(|error| unusable(error.to_string()))?;
+    let own = CertifiedKey::new(chain, key);
+    // Of X.509 version 1, which rustls does not read, the server must judge.
+    match own.keys_match() {
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(format!("the client certificate \"{}\" does not fit its key", files.certificate.display()))
+        }
+        _ => Ok(Some(own)),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<FileFacts>, String> {

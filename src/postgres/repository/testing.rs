@@ -6,7 +6,7 @@ use chrono::DateTime;
 
 use crate::codec::{FrameCompressor, Sha256Digest, seal};
 use crate::postgres::archive::testing::{SEGMENT, cluster_in, segment};
-use crate::postgres::backup::manifest::{self, Entry, Extent, File, write_entry};
+use crate::postgres::backup::manifest::{self, Entry, Extent, File, Folder, write_entry};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription, testing};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName, QuietMark};
@@ -19,7 +19,17 @@ pub const FIRST: &str = "20260101-000000Z";
 pub const SECOND: &str = "20260102-000000Z";
 /// A quiet mark at the end of timeline 2.
 const MARK: &str = "0000000200000000/0000000000700000-20260102T000000Z";
-const FILES: [&str; 3] = ["backup_label", "global/pg_control", "base/1/1"];
+const FILES: [&str; 8] = [
+    "backup_label",
+    "global/pg_control",
+    "base/1/1",
+    "PG_VERSION",
+    "global/pg_filenode.map",
+    "pg_xact/0000",
+    "pg_multixact/offsets/0000",
+    "pg_multixact/members/0000",
+];
+const FOLDERS: [&str; 6] = ["base", "global", "pg_commit_ts", "pg_logical", "pg_tblspc", "pg_twophase"];
 
 /// Timeline 1 from segment 2 to 5, timeline 2 from 4 to 6; a backup in segment 2 and one in segment 5 of timeline 2,
 /// which holds a file in a pack of the first.
@@ -77,6 +87,10 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
         assert_eq!(put, PutOutcome::Stored);
     }
     let mut size = 0;
+    for path in FOLDERS {
+        let folder = Folder { path: path.into(), tablespace: None, mode: 0o700 };
+        write_entry(&mut body, &Entry::Folder(folder)).unwrap();
+    }
     for path in FILES {
         let name = if path == FILES[2] { shared } else { &packs[0].0 };
         let plain = pack(&name.backup.to_string(), name.number).1;

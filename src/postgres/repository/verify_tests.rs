@@ -61,7 +61,7 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
             [
                 (Trouble::Damaged, PACK, files(2)),
                 (Trouble::Damaged, SEGMENT_3, 0),
-                (Trouble::Missing, "main/base/20260102-000000Z/pack-000001", files(2)),
+                (Trouble::Missing, "main/base/20260102-000000Z/pack-000001", files(7)),
                 (Trouble::Missing, "main/wal/0000000200000000/000000020000000000000005.zst", 0),
             ]
         );

@@ -25,7 +25,9 @@ use super::{IndexOptions, Options, run};
 use crate::config::{self, Identity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
-use crate::storage::{Body, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use crate::storage::{
+    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+};
 use crate::wire::{For, Reply, Request};
 
 /// Counts calls by operation and file name, can hold puts back, and can damage what is got.
@@ -113,8 +115,8 @@ impl Storage for Observed {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.inner.sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.inner.sweep(age, ours).await
     }
 }
 

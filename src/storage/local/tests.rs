@@ -25,8 +25,8 @@ async fn leftovers_of_interrupted_puts_are_invisible_and_swept_when_old() {
     let leftover = folder.path().join("a").join(format!("{TEMPORARY}1"));
     fs::write(&leftover, "half").unwrap();
     assert_eq!(storage.list("a/", None).await.unwrap().len(), 1);
-    assert_eq!(storage.sweep(Duration::from_secs(3600)).await.unwrap(), 0);
-    assert_eq!(storage.sweep(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(storage.sweep(Duration::from_secs(3600), &|_| true).await.unwrap(), 0);
+    assert_eq!(storage.sweep(Duration::ZERO, &|_| true).await.unwrap(), 1);
     assert!(!leftover.exists() && folder.path().join("a/b").exists());
 }
 

@@ -23,7 +23,7 @@ use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
-use super::{Body, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
@@ -171,8 +171,8 @@ impl Storage for S3Storage {
         self.told("delete", key.as_str(), result).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        let result = self.abort_uploads_older_than(age).await;
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        let result = self.abort_uploads_older_than(age, ours).await;
         self.told("sweep", "", result).await
     }
 }

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::get::system_time;
 use super::put::condition;
 use super::{S3Error, S3Storage, body, client};
-use crate::storage::{Body, Key, PutMode, PutOutcome};
+use crate::storage::{Body, Key, Ours, PutMode, PutOutcome};
 
 /// Bytes of a part; S3 takes 5 MiB to 5 GiB, and 10,000 parts.
 const PART: u64 = 16 << 20;
@@ -124,8 +124,8 @@ impl S3Storage {
         }
     }
 
-    /// Gives up uploads that were begun longer ago than `age` and never completed; how many there were.
-    pub(super) async fn abort_uploads_older_than(&self, age: Duration) -> Result<u64, S3Error> {
+    /// Gives up uploads of `ours` that were begun longer ago than `age` and never completed; how many there were.
+    pub(super) async fn abort_uploads_older_than(&self, age: Duration, ours: Ours<'_>) -> Result<u64, S3Error> {
         let options = &self.options;
         let before = SystemTime::now() - age;
         let (mut key_marker, mut upload_marker, mut aborted) = (None, None, 0);
@@ -139,7 +139,11 @@ impl S3Storage {
             let found = sent.map_err(|error| S3Error::of(options, "ListMultipartUploads", &options.prefix, error))?;
             for upload in found.uploads() {
                 let old = upload.initiated().is_some_and(|begun| system_time(begun) < before);
-                if let (true, Some(path), Some(id)) = (old, upload.key(), upload.upload_id()) {
+                let is_ours = |path: &&str| {
+                    let name = path.strip_prefix(&options.prefix).and_then(|name| Key::new(name).ok());
+                    name.is_some_and(|key| ours(&key))
+                };
+                if let (true, Some(path), Some(id)) = (old, upload.key().filter(is_ours), upload.upload_id()) {
                     self.abort(path, id).await?;
                     aborted += 1;
                 }

@@ -15,7 +15,7 @@ use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{
-    Body, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+    Body, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
 };
 
 fn number(number: u32) -> String {
@@ -363,8 +363,8 @@ impl Storage for Unmounted {
         self.now().delete(key).await
     }
 
-    async fn sweep(&self, age: Duration) -> Result<u64, StorageError> {
-        self.now().sweep(age).await
+    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        self.now().sweep(age, ours).await
     }
 }
 

@@ -87,6 +87,17 @@ fn a_backup_with_checksum_failures_is_taken_only_by_name() {
 }
 
 #[test]
+fn a_backup_that_lacks_a_part_is_not_taken_even_by_name() {
+    let mut world = simple();
+    world.backups[1].left_out.push("pg_xact".into());
+    let made = world.plan(&latest()).unwrap();
+    assert_eq!(made.backup.id.to_string(), "20260101-000020Z");
+    assert!(made.warnings[0].contains("lacks \"pg_xact\""), "{:?}", made.warnings);
+    let named = Request { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
+    assert!(matches!(world.refused(&named).reason, Reason::BackupUnusable { .. }));
+}
+
+#[test]
 fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
     let world = simple();
     let refused = |target| world.refused(&Request::new(target));
