@@ -147,7 +147,7 @@ fn with_an_unreadable_backup(scratch: &Scratch) -> (Cluster, Walden, String, Pat
     cluster.archive_now();
     match server_user() {
         Some(_) => chown(&second, Some(0), Some(0)).expect("give it to root"),
-        None => fs::set_permissions(&second, fs::Permissions::from_mode(0)).expect("close it"),
+        None => fs::set_permissions(&second, fs::Permissions::from_mode(0o000)).expect("close it"),
     }
     (cluster, walden, first, second)
 }

@@ -73,7 +73,11 @@ pub struct LoadedWal {
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     let (ids, mut loaded) = (list_backups(cluster).await?, LoadedBackups::default());
-    read_descriptions(cluster, ids, |id, found| Ok(loaded.add(id, found))).await?;
+    let add = |id, found| {
+        loaded.add(id, found);
+        Ok(())
+    };
+    read_descriptions(cluster, ids, add).await?;
     for id in std::mem::take(&mut loaded.unfinished) {
         // In a file system a folder can be there before its first object, and for what a stranger put there.
         match objects(cluster, &id).await {
