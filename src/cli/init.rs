@@ -17,8 +17,10 @@ use crate::owner::{self, Owner};
 use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::check::{ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::cluster::{Cluster, describe_server};
-use crate::postgres::layout::Layout;
+use crate::postgres::command_line::{archive_command, named_file};
+use crate::postgres::layout::{ClusterName, Layout};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
+use crate::postgres::restore::assignment;
 use crate::repo::Repository;
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +65,10 @@ struct Report {
     cluster_registered: bool,
     /// What the server's user cannot use, which root made for nobody it knows.
     belong_to_root: Vec<PathBuf>,
+    /// Other clusters of the repository with the same system identifier.
+    same_system: Vec<ClusterName>,
+    /// The value to set.
+    archive_command: String,
 }
 
 /// Runs the verb. `file` is `--config`.
@@ -84,7 +90,8 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         draft.keep(user)?;
     }
     let belong_to_root = roots(&context.settings, target.as_deref());
-    let report = Report { configuration: target, configuration_written, belong_to_root, ..report };
+    let archive_command = archive_command(&named_file(target.as_deref()), &report.socket)?;
+    let report = Report { configuration: target, configuration_written, belong_to_root, archive_command, ..report };
     match format {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,
@@ -197,6 +204,7 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
     refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
+    let same_system = cluster.same_system().await?;
     let report = Report {
         configuration: None,
         configuration_written: false,
@@ -206,6 +214,8 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
         cluster: cluster.description,
         cluster_registered,
         belong_to_root: Vec::new(),
+        same_system,
+        archive_command: String::new(),
     };
     Ok((report, user))
 }
@@ -228,12 +238,10 @@ fn in_words(report: &Report) -> String {
         majors.join(", "),
         cluster.segment_size.bytes() >> 20,
     );
-    if report.cluster_registered {
-        text += &format!(
-            "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  archive_command = \
-             '{}'\nthen restart PostgreSQL and run `walden check` and `walden backup take`.\n",
-            archive_command(report)
-        );
+    text += &same_system(&report.same_system, &cluster.name);
+    let set = assignment("archive_command", &report.archive_command);
+    if report.configuration.is_none() {
+        text += "\nThe environment alone tells the settings: give the server the WALDEN_ variables of this process.\n";
     }
     if !report.belong_to_root.is_empty() {
         let paths: Vec<String> = report.belong_to_root.iter().map(|path| format!("'{}'", path.display())).collect();
@@ -242,18 +250,27 @@ fn in_words(report: &Report) -> String {
             paths.join(" ")
         );
     }
+    text += &match report.cluster_registered {
+        true => format!(
+            "\nNext: keep `walden serve` running, and set in postgresql.conf\n  archive_mode = on\n  {set}then restart \
+             PostgreSQL and run `walden check` and `walden backup take`.\n"
+        ),
+        false => format!("\nThe line for postgresql.conf is\n  {set}"),
+    };
     text
 }
 
-/// What to set as archive_command: the program beside this one, with the options that it needs.
-fn archive_command(report: &Report) -> String {
-    let here = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("archive-command")));
-    let program = here.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("archive-command"));
-    let file = report.configuration.as_ref().filter(|path| path.as_path() != Path::new(config::DEFAULT_FILE));
-    let file = file.and_then(|path| std::path::absolute(path).ok());
-    let option = |name: &str, value: &Path| format!(" --{name} \"{}\"", value.display());
-    let config = file.map(|path| option("config", &path)).unwrap_or_default();
-    let default_socket = report.socket.as_path() == Path::new(config::DEFAULT_SOCKET);
-    let socket = if default_socket { String::new() } else { option("socket", &report.socket) };
-    format!("{}{config}{socket} %p", program.display())
+/// What it means that clusters have one system identifier.
+fn same_system(others: &[ClusterName], name: &ClusterName) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let others: Vec<String> = others.iter().map(|other| format!("\"{other}\"")).collect();
+    let others = others.join(", ");
+    format!(
+        "\nNOTE: the repository has the same system identifier as {others}: one is a copy of the other, such as a restored one.\n\
+         Each server must archive under one name alone, by the --config of its own line: WAL of the copy would spoil the \
+         original's archive.\n\
+         If this server takes the place of {others} for good, use that name instead of \"{name}\".\n"
+    )
 }

@@ -107,6 +107,12 @@ pub fn render_reference() -> String {
          the file, so a container needs no file. Unknown keys and unknown variables `WALDEN_…__…` are errors. \
          `walden config show` prints the effective values and where each comes from; `walden init` writes a commented \
          file.\n\n\
+         `archive-command` and `restore-command` take `--config FILE` and `--socket SOCKET`, also as \
+         `--config=FILE`; name both, as the line that `walden init` prints does. The service answers for the \
+         cluster of the repository that FILE (with the server's `WALDEN_…__…` variables) names, and for no other; \
+         where it does not answer, or serves another, the program does the work by itself with FILE. With \
+         `--socket` alone it has nothing to fall back to, and fails while no service answers. Settings that come \
+         from the environment alone are named by `--config /dev/null`.\n\n\
          | key | variable | default | allowed | meaning |\n|---|---|---|---|---|\n"
     );
     for key in KEYS {

@@ -8,7 +8,7 @@ use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::{MarkerError, Repository, is_damage, reread};
-use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, get_all};
+use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, StorageError, get_all, list_all};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -95,6 +95,28 @@ impl Cluster {
             let _ = put(&cluster.description, PutMode::Overwrite).await?;
         }
         Ok((cluster, false))
+    }
+
+    /// The other clusters of the repository that have this one's system identifier. One whose description is damaged is
+    /// left out: its own verbs tell it. Errors: the store's.
+    pub async fn same_system(&self) -> anyhow::Result<Vec<ClusterName>> {
+        let entries = list_all(self.repository.storage(), "").await?;
+        let mut names: Vec<ClusterName> =
+            entries.iter().filter_map(|entry| entry.name().strip_suffix('/')?.parse().ok()).collect();
+        names.retain(|name| name != self.layout.cluster());
+        let mut found = Vec::new();
+        for name in names {
+            let other = read_description(&self.repository, &Layout::new(name)).await;
+            match other {
+                Ok(Some(other)) if other.system_identifier == self.description.system_identifier => {
+                    found.push(other.name)
+                }
+                Ok(_) => (),
+                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
+                Err(_) => (),
+            }
+        }
+        Ok(found)
     }
 
     /// The WAL file of an object below the WAL folder; `None` for an object that is no WAL file of this cluster.
@@ -195,6 +217,21 @@ mod tests {
         assert!(!new && again.description.versions.len() == 2);
         let opened = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
         assert_eq!(opened.description, again.description);
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_a_cluster_is_known_by_its_system_identifier() {
+        let repository = repository().await;
+        let register = async |name: &str, system| {
+            let found = ClusterDescription { name: name.parse().unwrap(), ..server(system, 1 << 24, 15) };
+            Cluster::register(repository.clone(), found).await.unwrap().0
+        };
+        let main = register("main", 7).await;
+        let _ = register("stranger", 8).await;
+        assert!(main.same_system().await.unwrap().is_empty());
+        let copy = register("copy", 7).await;
+        let _ = repository.storage().put(&Key::new("x/cluster.json").unwrap(), "{".into(), PutMode::Overwrite).await;
+        assert_eq!(copy.same_system().await.unwrap(), ["main".parse().unwrap()]);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod catalog;
 pub mod check;
 pub mod cluster;
+pub mod command_line;
 pub mod index;
 pub mod layout;
 pub mod names;

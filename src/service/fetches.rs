@@ -186,10 +186,7 @@ impl Handle {
                     "\"{}\" belongs to the cluster with system identifier {found}, this service serves {ours}",
                     data.display()
                 );
-                Err(with_hint(
-                    error,
-                    "give restore-command the --socket of that cluster's service, or one that nobody serves",
-                ))
+                Err(with_hint(error, "give restore-command the --config and the --socket of that cluster"))
             }
             _ => Ok(()),
         }

@@ -25,3 +25,4 @@ mod s3;
 mod standby;
 mod strangers;
 mod summaries;
+mod whose;

@@ -20,6 +20,7 @@ use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
+use crate::postgres::command_line::program;
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
@@ -196,12 +197,11 @@ fn check_archiving(archiving: &Archiving, data_directory: &Path) -> anyhow::Resu
 fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {
     let (config, configuration) = configuration(context)?;
     let walden = std::env::current_exe().context("cannot find out where walden itself lies")?;
-    let beside = walden.with_file_name("restore-command");
     Ok(Choices {
         action: args.target_action,
         keep_archiving: args.keep_archiving,
         fetch: FetchCommand {
-            restore_command: beside.exists().then_some(beside),
+            restore_command: program("restore-command"),
             walden,
             config,
             socket: context.settings.service.socket.clone(),

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
+use crate::postgres::command_line::{for_people, shell_word};
+use crate::postgres::restore::Restored;
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::files::Destination;
 use crate::postgres::restore::recovery::TargetAction;
 use crate::postgres::restore::server_log::Phase;
 use crate::postgres::restore::start::Recovered;
-use crate::postgres::restore::{Restored, shell_word};
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]
@@ -161,7 +162,8 @@ fn archiving(archiving: &Archiving) -> String {
         // timeline's history file, is not archived later by itself.
         (None, why) => format!(
             "archiving: off ({}), so that the original's archive stays its own\n  to archive this cluster later: under a \
-             new name, `walden init --cluster NEW`, with a new backup\n",
+             new name, by a configuration of its own, with a new backup:\n  `walden --config FILE init --repository URL \
+             --cluster NAME --dsn DSN --socket PATH`\n",
             why.as_deref().unwrap_or("not configured")
         ),
     }
@@ -169,8 +171,8 @@ fn archiving(archiving: &Archiving) -> String {
 
 /// Without `--start`.
 pub fn how_to_start(data_directory: &Path, action: TargetAction, only_for_recovery: &[String]) -> String {
-    let data = data_directory.display();
-    let mut text = format!("next: start it, `pg_ctl -D '{data}' start`; it replays to the target by itself\n");
+    let start = for_people([Path::new("pg_ctl"), Path::new("-D"), data_directory, Path::new("start")]);
+    let mut text = format!("next: start it, `{start}`; it replays to the target by itself\n");
     if action == TargetAction::Shutdown {
         text.push_str(&after_shutdown(data_directory));
     }
@@ -220,16 +222,19 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     let _ = writeln!(text, "  last transaction at {last}");
     let _ = writeln!(text, "  timeline {}", recovered.timeline.map_or_else(unknown, |timeline| timeline.to_string()));
     let control = recovered.programs.join("pg_ctl");
-    let (control, data, log) = (control.display(), data_directory.display(), recovered.log.display());
+    let control = |verb: &str| for_people([&control, Path::new("-D"), data_directory, Path::new(verb)]);
+    let log = recovered.log.display();
     match recovered.pid {
         Some(pid) => {
-            let (socket, port) = (recovered.socket_directory.display(), recovered.port);
-            let _ = writeln!(text, "connect: psql -h '{socket}' -p {port} postgres   (process {pid}, log {log})");
-            let _ = writeln!(text, "stop: '{control}' -D '{data}' stop");
+            let port = recovered.port.to_string();
+            let connect = [Path::new("psql"), Path::new("-h"), &recovered.socket_directory, Path::new("-p")];
+            let connect = for_people(connect.into_iter().chain([Path::new(&port), Path::new("postgres")]));
+            let _ = writeln!(text, "connect: {connect}   (process {pid}, log {log})");
+            let _ = writeln!(text, "stop: {}", control("stop"));
         }
         None => {
             text.push_str(&after_shutdown(data_directory));
-            let _ = writeln!(text, "start: '{control}' -D '{data}' start   (log {log})");
+            let _ = writeln!(text, "start: {}   (log {log})", control("start"));
         }
     }
     text + &resets(&recovered.left_settings)

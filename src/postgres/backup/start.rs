@@ -156,8 +156,8 @@ impl Settings {
                 "PostgreSQL at {server} has archive_mode = \"off\": a backup needs the WAL written with it"
             ))
             .hint(
-                "set in postgresql.conf archive_mode = on and archive_command = 'archive-command %p' (with the \
-                     program's full path; `walden init` prints the line), and restart the server",
+                "set in postgresql.conf archive_mode = on and the archive_command that `walden init` prints, and restart \
+                     the server",
             );
         }
         if self.archiver.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,18 +12,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::command::{Program, program, words};
+use super::command::{Ours, Program, first_word, program};
 use super::server::Server;
-use super::{Check, Request, Verdict};
-use crate::config::DEFAULT_SOCKET;
+use super::whom::{Whom, whom};
+use super::{Check, Request, Status, Verdict};
+use crate::config::{DEFAULT_SOCKET, Identity, Source};
 use crate::owner::Owner;
-use crate::wire::{self, Reply, SILENCE_SECONDS};
+use crate::postgres::command_line::for_people;
+use crate::wire::{self, For, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS};
+
+/// Where the server's data lies, if it runs here and that can be seen.
+fn data_directory<'a>(request: &'a Request<'_>, server: &'a Server) -> Option<&'a Path> {
+    let configured = request.settings.cluster.data_directory.as_ref();
+    server.data_directory.as_ref().or(configured).filter(|_| server.here).map(PathBuf::as_path)
+}
 
 /// The user whose data directory it is: the server runs as that user. `None`: it does not run here, or that cannot be seen.
 pub(super) fn server_user(request: &Request<'_>, server: &Server) -> Option<Owner> {
-    let configured = request.settings.cluster.data_directory.as_ref();
-    let data_directory = server.data_directory.as_ref().or(configured).filter(|_| server.here)?;
-    Owner::of(data_directory).ok()
+    Owner::of(data_directory(request, server)?).ok()
 }
 
 /// What is at the program's place.
@@ -37,24 +44,66 @@ enum Found {
     },
 }
 
-/// Checks the program of archive_command.
-pub(super) fn check_hook(request: &Request<'_>, server: &Server, user: Option<Owner>) -> Verdict {
+/// Checks the program of archive_command, and on a standby whom restore_command asks. `line` is the right one; `proven`
+/// says that the end-to-end check passed.
+pub(super) fn check_hook(
+    request: &Request<'_>,
+    server: &Server,
+    user: Option<Owner>,
+    line: &str,
+    proven: bool,
+) -> Verdict {
+    let own_work = |setting: &str, ours: &Ours| {
+        let wanted = Identity::of(request.settings, |name| std::env::var_os(name));
+        let found = match whom(ours, data_directory(request, server), &wanted) {
+            Whom::Same => {
+                ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(Whom::Same, Whom::Unreadable)
+            }
+            other => other,
+        };
+        decide_whom(setting, &found, &wanted, line)
+    };
+    if server.standby
+        && server.here
+        && let Program::Ours(ours) = program(&server.settings.restore_command)
+        && let Some(verdict) = own_work("restore_command", &ours)
+    {
+        return verdict;
+    }
     let command = &server.settings.archive_command;
     if server.settings.archive_mode == "off" {
         return Check::Hook.because(Check::ArchiveMode);
     }
-    let Some(name) = words(command).into_iter().next().filter(|_| server.settings.archive_library.is_empty()) else {
+    let Some(first) = first_word(command).filter(|_| server.settings.archive_library.is_empty()) else {
         return Check::Hook.because(Check::ArchiveCommand);
     };
     if !server.here {
         return Check::Hook.skipped("the server is on another machine: run `walden check` there");
     }
-    let asks = match program(command) {
-        Program::Hook { socket } => Some(socket.unwrap_or_else(|| DEFAULT_SOCKET.into())),
-        Program::Walden | Program::Other => None,
+    let Program::Ours(ours) = program(command) else {
+        return decide_hook(&first, &find(Path::new(&first), user), user, proven);
     };
-    let other_socket = asks.filter(|socket| *socket != request.settings.service.socket);
-    decide_hook(&name, &find(Path::new(&name), user), user, other_socket.as_deref())
+    let verdict = decide_hook(&ours.program, &find(Path::new(&ours.program), user), user, proven);
+    if verdict.status != Status::Ok {
+        return verdict;
+    }
+    let asks = ours.is_hook.then(|| ours.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()));
+    let elsewhere = asks.filter(|socket| *socket != request.settings.service.socket);
+    let elsewhere = || elsewhere.map(|socket| decide_socket(&socket, line));
+    own_work("archive_command", &ours).or_else(elsewhere).unwrap_or(verdict)
+}
+
+/// Why the server's user may not read a file, as far as modes tell; `None`: it may, or that is not known.
+fn hidden(file: &Path, user: Option<Owner>) -> Option<String> {
+    let user = user.filter(|user| user.uid != rustix::process::geteuid().as_raw())?;
+    let told = |path: &Path, mode| {
+        format!("the server's user (uid {}) may not read \"{}\" (mode {mode:04o})", user.uid, path.display())
+    };
+    let meta = fs::metadata(file).ok()?;
+    if let Some((folder, mode)) = closed_by(file.parent()?, Some(user)) {
+        return Some(told(&folder, mode));
+    }
+    (!permits(user, &meta, 4)).then(|| told(file, meta.permissions().mode() & 0o7777))
 }
 
 /// Looks for the program. Without a slash in its name the shell looks along PATH, of which ours is the best guess.
@@ -75,7 +124,7 @@ fn closed_by(path: &Path, user: Option<Owner>) -> Option<(PathBuf, u32)> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let other = user.filter(|user| user.uid != rustix::process::geteuid().as_raw());
     let closed = |path: &&Path| match (other, fs::metadata(path)) {
-        (Some(user), Ok(meta)) => !permits(user, &meta),
+        (Some(user), Ok(meta)) => !permits(user, &meta, 1),
         _ => access(*path, Access::EXEC_OK).is_err(),
     };
     let parts: Vec<&Path> = path.ancestors().collect();
@@ -83,59 +132,97 @@ fn closed_by(path: &Path, user: Option<Owner>) -> Option<(PathBuf, u32)> {
     Some((by.to_path_buf(), fs::metadata(by).map_or(0, |meta| meta.permissions().mode() & 0o7777)))
 }
 
-fn permits(user: Owner, meta: &Metadata) -> bool {
-    let bit = match (meta.uid() == user.uid, meta.gid() == user.gid) {
-        (true, _) => 0o100,
-        (false, true) => 0o010,
-        (false, false) => 0o001,
+/// Whether the mode lets the user read (4) or execute (1).
+fn permits(user: Owner, meta: &Metadata, what: u32) -> bool {
+    let shift = match (meta.uid() == user.uid, meta.gid() == user.gid) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
     };
-    user.uid == 0 || meta.permissions().mode() & bit != 0
+    user.uid == 0 || meta.permissions().mode() & (what << shift) != 0
 }
 
-fn decide_hook(name: &str, found: &Found, user: Option<Owner>, other_socket: Option<&Path>) -> Verdict {
+fn decide_hook(name: &str, found: &Found, user: Option<Owner>, proven: bool) -> Verdict {
     let who = user.map_or("this user".to_string(), |user| format!("the server's user (uid {})", user.uid));
     match found {
         Found::Absent if name.contains('/') => Check::Hook
             .critical(format!("archive_command runs \"{name}\", which is not there"))
             .hint("install archive-command there, or correct the path in archive_command and reload the server"),
+        Found::Absent if proven => {
+            Check::Hook.ok(format!("\"{name}\" is on the server's PATH: what it archives arrives"))
+        }
         Found::Absent => Check::Hook
             .warning(format!("archive_command runs \"{name}\", which is not on this process's PATH"))
             .hint("write the program's full path into archive_command: the server's PATH is its own"),
         Found::Closed { by, mode } => Check::Hook
             .critical(format!("{who} may not run \"{name}\": \"{}\" has mode {mode:04o}", by.display()))
-            .hint(format!("chmod a+x \"{}\"", by.display())),
-        Found::Executable => match other_socket {
-            Some(socket) => Check::Hook
-                .warning(format!(
-                    "archive_command asks the service at \"{}\", which is not `service.socket`",
-                    socket.display()
-                ))
-                .hint("give archive_command the option --socket with the path of `service.socket`"),
-            None => Check::Hook.ok(format!("{who} may run \"{name}\"")),
-        },
+            .hint(format!("chmod a+x {}", for_people([by]))),
+        Found::Executable => Check::Hook.ok(format!("{who} may run \"{name}\"")),
     }
+}
+
+/// What is wrong with whom the hook's own work is for; `None`: nothing.
+fn decide_whom(setting: &str, whom: &Whom, wanted: &Identity, line: &str) -> Option<Verdict> {
+    let verdict = match whom {
+        Whom::Same => return None,
+        Whom::Other(other) => {
+            Check::Hook.critical(format!("{setting} is for {other}, this configuration for {wanted}"))
+        }
+        Whom::Unreadable(why) => {
+            Check::Hook.critical(format!("the configuration that {setting} reads cannot be used: {why}"))
+        }
+        Whom::Nobody => Check::Hook
+            .warning(format!("{setting} names a --socket and no --config: it does nothing while no service answers")),
+        Whom::Unseen => Check::Hook.warning(format!(
+            "{setting} names no --config, and the environment of the server, which may name one, cannot be seen"
+        )),
+    };
+    Some(verdict.hint(match setting {
+        "archive_command" => format!("set {line} in postgresql.conf and reload the server"),
+        setting => format!("name in {setting} the --config and the --socket of this cluster, as in {line}"),
+    }))
+}
+
+fn decide_socket(socket: &Path, line: &str) -> Verdict {
+    Check::Hook
+        .warning(format!("archive_command asks the service at \"{}\", which is not `service.socket`", socket.display()))
+        .hint(format!("set {line} in postgresql.conf and reload the server"))
 }
 
 /// Who answers on the hook socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answers {
-    /// A process of this user; the cluster and repository it serves, if it told.
-    User { uid: u32, serves: Option<(String, String)> },
+    /// A process of this user.
+    User { uid: u32, serves: Serves },
     /// It took the request and is silent.
     Silent,
     /// There is no socket, or nobody listens on it.
     Nobody,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Serves {
+    Us,
+    /// In its words.
+    Another(String),
+    /// It refused to tell, or is of another version.
+    Untold,
+}
+
 /// Checks the service, for the server's user if that is known.
 pub(super) async fn check_service(request: &Request<'_>, user: Option<Owner>) -> Verdict {
     let socket = &request.settings.service.socket;
-    let wanted = (request.settings.cluster.name.clone(), request.storage.describe());
     let limit = request.timeout.min(Duration::from_secs(SILENCE_SECONDS));
-    decide_service(socket, &ask_service(socket, limit).await, user, &wanted)
+    let file = match &request.settings.source {
+        Source::File(file) => file.as_os_str().as_bytes().to_vec(),
+        Source::Environment => Vec::new(),
+    };
+    let set = |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
+    let whose = For::Configuration { file, variables: IDENTITY_VARIABLES.iter().filter_map(set).collect() };
+    decide_service(socket, &ask_service(socket, whose, limit).await, user)
 }
 
-async fn ask_service(socket: &Path, limit: Duration) -> io::Result<Answers> {
+async fn ask_service(socket: &Path, whose: For, limit: Duration) -> io::Result<Answers> {
     let mut stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -145,36 +232,30 @@ async fn ask_service(socket: &Path, limit: Duration) -> io::Result<Answers> {
     };
     let uid = stream.peer_cred()?.uid();
     let exchange = async {
-        let question = wire::Request::Status.encode().map_err(|error| io::Error::other(error.text()))?;
+        let question = wire::Request::Serves { whose }.encode().map_err(|error| io::Error::other(error.text()))?;
         stream.write_all(&question).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
     match timeout(limit, exchange).await {
-        Ok(answer) => Ok(Answers::User { uid, serves: answer.ok().and_then(|answer| serves(&answer)) }),
+        Ok(answer) => Ok(Answers::User { uid, serves: answer.map_or(Serves::Untold, |answer| serves(&answer)) }),
         Err(_) => Ok(Answers::Silent),
     }
 }
 
-/// What the service says it serves; `None`: it refused to tell, or is of another version.
-fn serves(mut answer: &[u8]) -> Option<(String, String)> {
-    let status = loop {
-        match Reply::read_from(&mut answer).ok()? {
-            Reply::Working => (),
-            Reply::Status(text) => break serde_json::from_slice::<serde_json::Value>(&text).ok()?,
-            _ => return None,
+fn serves(mut answer: &[u8]) -> Serves {
+    loop {
+        match Reply::read_from(&mut answer) {
+            Ok(Reply::Working) => (),
+            Ok(Reply::Done) => return Serves::Us,
+            Ok(Reply::NotMine(text)) => return Serves::Another(String::from_utf8_lossy(&text).into_owned()),
+            _ => return Serves::Untold,
         }
-    };
-    Some((status["cluster"].as_str()?.to_string(), status["repository"].as_str()?.to_string()))
+    }
 }
 
-fn decide_service(
-    socket: &Path,
-    answers: &io::Result<Answers>,
-    user: Option<Owner>,
-    wanted: &(String, String),
-) -> Verdict {
+fn decide_service(socket: &Path, answers: &io::Result<Answers>, user: Option<Owner>) -> Verdict {
     let socket = socket.display();
     let (uid, serves) = match answers {
         Err(error) => {
@@ -200,11 +281,11 @@ fn decide_service(
             .hint("run `walden serve` as the user that PostgreSQL runs as");
     }
     match serves {
-        Some(serves) if serves != wanted => Check::Service
-            .critical(format!("the service on \"{socket}\" serves cluster \"{}\" in {}", serves.0, serves.1))
+        Serves::Another(told) => Check::Service
+            .critical(format!("on \"{socket}\" {told}"))
             .hint("restart it with this configuration, or give each cluster's service a `service.socket` of its own"),
-        Some(_) => Check::Service.ok(format!("answers on \"{socket}\"")),
-        None => Check::Service
+        Serves::Us => Check::Service.ok(format!("answers on \"{socket}\" for this cluster")),
+        Serves::Untold => Check::Service
             .warning(format!("what answers on \"{socket}\" does not tell what it serves"))
             .hint("install walden, archive-command and restore-command of one version, and restart `walden serve`"),
     }
@@ -213,13 +294,13 @@ fn decide_service(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::check::Status;
+    use crate::config;
 
     const USER: Option<Owner> = Some(Owner { uid: 105, gid: 110 });
 
     #[test]
     fn a_hook_must_be_there_and_open_to_the_servers_user() {
-        let decide = |name, found| decide_hook(name, &found, USER, None);
+        let decide = |name, found| decide_hook(name, &found, USER, false);
         assert_eq!(decide("/x/archive-command", Found::Executable).status, Status::Ok);
         assert_eq!(decide("/x/archive-command", Found::Absent).status, Status::Critical);
         assert_eq!(decide("archive-command", Found::Absent).status, Status::Warning, "another PATH may have it");
@@ -229,26 +310,47 @@ mod tests {
     }
 
     #[test]
+    fn a_program_on_another_path_is_proven_by_what_it_does() {
+        assert_eq!(decide_hook("test", &Found::Absent, USER, true).status, Status::Ok);
+        assert_eq!(decide_hook("/x/test", &Found::Absent, USER, true).status, Status::Critical);
+    }
+
+    #[test]
     fn a_hook_that_asks_elsewhere_is_told() {
-        let verdict = decide_hook("/x/archive-command", &Found::Executable, USER, Some(Path::new("/run/other.sock")));
+        let verdict = decide_socket(Path::new("/run/other.sock"), "archive_command = 'x'");
         assert_eq!(verdict.status, Status::Warning);
-        assert!(verdict.message.contains("/run/other.sock"));
+        assert!(verdict.message.contains("/run/other.sock") && verdict.hint.unwrap().contains("archive_command = 'x'"));
+    }
+
+    #[test]
+    fn a_hook_whose_own_work_is_for_another_cluster_is_told() {
+        let settings =
+            config::load(Some(Path::new("/dev/null")), [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
+        let wanted = Identity::of(&settings, |_| None);
+        let status = |whom| decide_whom("archive_command", &whom, &wanted, "x").map(|verdict| verdict.status);
+        assert_eq!(status(Whom::Same), None);
+        assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(Status::Critical));
+        assert_eq!(status(Whom::Unreadable("no file".into())), Some(Status::Critical));
+        assert_eq!([Whom::Nobody, Whom::Unseen].map(status), [Some(Status::Warning); 2]);
     }
 
     fn service(answers: io::Result<Answers>, user: Option<Owner>) -> Status {
-        let wanted = ("main".to_string(), "file:///srv/x".to_string());
-        decide_service(Path::new("/run/s"), &answers, user, &wanted).status
+        decide_service(Path::new("/run/s"), &answers, user).status
     }
 
-    fn serving(uid: u32, cluster: &str) -> io::Result<Answers> {
-        Ok(Answers::User { uid, serves: Some((cluster.into(), "file:///srv/x".into())) })
+    fn serving(uid: u32, serves: Serves) -> io::Result<Answers> {
+        Ok(Answers::User { uid, serves })
     }
 
     #[test]
     fn the_service_must_be_the_servers_users_and_answer() {
-        assert_eq!(service(serving(105, "main"), USER), Status::Ok);
-        assert_eq!(service(serving(0, "main"), USER), Status::Critical, "it refuses others than its own user and root");
-        assert_eq!(service(serving(0, "main"), None), Status::Ok);
+        assert_eq!(service(serving(105, Serves::Us), USER), Status::Ok);
+        assert_eq!(
+            service(serving(0, Serves::Us), USER),
+            Status::Critical,
+            "it refuses others than its own user and root"
+        );
+        assert_eq!(service(serving(0, Serves::Us), None), Status::Ok);
         assert_eq!(service(Ok(Answers::Nobody), USER), Status::Warning);
         assert_eq!(service(Ok(Answers::Silent), USER), Status::Critical);
         assert_eq!(service(Err(ErrorKind::PermissionDenied.into()), USER), Status::Unknown);
@@ -256,13 +358,13 @@ mod tests {
 
     #[test]
     fn the_service_must_serve_this_cluster() {
-        assert_eq!(service(serving(105, "other"), USER), Status::Critical);
-        assert_eq!(service(Ok(Answers::User { uid: 105, serves: None }), USER), Status::Warning);
+        assert_eq!(service(serving(105, Serves::Another("it serves".into())), USER), Status::Critical);
+        assert_eq!(service(serving(105, Serves::Untold), USER), Status::Warning);
         let answer = |reply: Reply| serves(&[Reply::Working.encode(), reply.encode()].concat());
-        let told = answer(Reply::Status(br#"{"cluster": "main", "repository": "file:///srv/x"}"#.to_vec()));
-        assert_eq!(told, Some(("main".into(), "file:///srv/x".into())));
-        assert_eq!(answer(Reply::Failed(b"no".to_vec())), None);
-        assert_eq!(serves(b"garbage"), None);
+        assert_eq!(answer(Reply::Done), Serves::Us);
+        assert_eq!(answer(Reply::NotMine(b"it serves".to_vec())), Serves::Another("it serves".into()));
+        assert_eq!(answer(Reply::Failed(b"no".to_vec())), Serves::Untold);
+        assert_eq!(serves(b"garbage"), Serves::Untold);
     }
 
     #[test]

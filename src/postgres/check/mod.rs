@@ -14,6 +14,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod verdict;
+mod whom;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use crate::error::with_hint;
 use crate::owner::Owner;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::command_line::archive_command_of;
 use crate::postgres::layout::Layout;
+use crate::postgres::restore::assignment;
 use crate::repo::Repository;
 use crate::storage::{Storage, until};
 
@@ -142,7 +145,9 @@ async fn check_server(
         Some(cluster) => server::decide_identity(&server, cluster),
         None => Check::Identity.because(Check::Repository),
     };
-    let settings = settings::decide(&server.settings, server.standby);
+    let line = assignment("archive_command", &archive_command_of(request.settings));
+    let (standby, line) = (server.standby, line.trim_end());
+    let settings = settings::decide(&server.settings, &settings::Known { standby, line, proven: false });
     if request.wants(&[Check::Place]) {
         verdicts.push(place::check(request, &mut sql).await);
     }
@@ -151,15 +156,21 @@ async fn check_server(
         verdicts.push(server::check_replication(request, &server).await);
     }
     let user = hook::server_user(request, &server);
-    let hook = hook::check_hook(request, &server, user);
+    let hook = hook::check_hook(request, &server, user, line, false);
+    let mut proven = false;
     if request.wants(&[Check::EndToEnd]) {
         let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
-        verdicts.push(match (end_to_end::hindrance(request.probe, &server, &causes), &cluster) {
+        let verdict = match (end_to_end::hindrance(request.probe, &server, &causes), &cluster) {
             (Some(verdict), _) => verdict,
             (None, Some(Ok(cluster))) => end_to_end::check(request, &mut sql, &server, cluster).await,
             (None, _) => Check::EndToEnd.because(Check::Identity),
-        });
+        };
+        proven = verdict.status == Status::Ok;
+        verdicts.push(verdict);
     }
+    // What looked doubtful was proven by what it does.
+    let settings = settings::decide(&server.settings, &settings::Known { standby, line, proven });
+    let hook = if proven { hook::check_hook(request, &server, user, line, proven) } else { hook };
     // Last: what was just archived counts.
     let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
     verdicts.push(archiver::decide(&archiver, &server));

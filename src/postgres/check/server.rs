@@ -36,6 +36,8 @@ pub(super) struct Settings {
     pub archive_command: String,
     /// Empty before 15.
     pub archive_library: String,
+    /// Empty when the role may not see it.
+    pub restore_command: String,
     /// Seconds; 0: never.
     pub archive_timeout: u32,
     pub full_page_writes: bool,
@@ -69,6 +71,7 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     current_setting('archive_mode') AS archive_mode, \
     current_setting('archive_command') AS archive_command, \
     coalesce(current_setting('archive_library', true), '') AS archive_library, \
+    coalesce((SELECT setting FROM pg_settings WHERE name = 'restore_command'), '') AS restore_command, \
     (SELECT setting FROM pg_settings WHERE name = 'archive_timeout') AS archive_timeout, \
     (current_setting('full_page_writes') = 'on')::int AS full_page_writes, \
     current_user AS role, \
@@ -105,6 +108,7 @@ fn read(answer: &ResultSet, place: &str, major: MajorVersion, segment_size: Segm
         archive_mode: text("archive_mode")?,
         archive_command: text("archive_command")?,
         archive_library: text("archive_library")?,
+        restore_command: text("restore_command")?,
         archive_timeout: answer.parse(0, "archive_timeout")?,
         full_page_writes: flag("full_page_writes")?,
     };

@@ -1,15 +1,24 @@
 //! The server's settings. Pure.
 
-use super::command::{Program, program, words};
+use super::command::{Program, first_word, program};
 use super::server::Settings;
 use super::{Check, Verdict};
 
+/// What the settings are judged by.
+pub(super) struct Known<'a> {
+    pub standby: bool,
+    /// The right archive_command.
+    pub line: &'a str,
+    /// The end-to-end check passed.
+    pub proven: bool,
+}
+
 /// All checks of settings.
-pub(super) fn decide(settings: &Settings, standby: bool) -> Vec<Verdict> {
-    let archive_mode = archive_mode(&settings.archive_mode, standby);
+pub(super) fn decide(settings: &Settings, known: &Known) -> Vec<Verdict> {
+    let archive_mode = archive_mode(&settings.archive_mode, known.standby);
     let archive_command = match settings.archive_mode.as_str() {
         "off" => Check::ArchiveCommand.because(Check::ArchiveMode),
-        _ => archive_command(settings),
+        _ => archive_command(settings, known),
     };
     vec![
         wal_level(&settings.wal_level),
@@ -39,28 +48,30 @@ fn archive_mode(mode: &str, standby: bool) -> Verdict {
     }
 }
 
-fn archive_command(settings: &Settings) -> Verdict {
-    const SET: &str = "set archive_command to the line that `walden init` prints, such as '/usr/local/bin/archive-command %p', \
-         and reload the server";
+fn archive_command(settings: &Settings, known: &Known) -> Verdict {
+    let set = format!("set {} in postgresql.conf (`walden init` prints it, too) and reload the server", known.line);
     let Settings { archive_command: command, archive_library: library, .. } = settings;
     if !library.is_empty() {
         return Check::ArchiveCommand
             .critical(format!("archive_library = \"{library}\" takes the place of archive_command: Walden gets no WAL"))
             .hint("set archive_library = '' in postgresql.conf and reload the server");
     }
-    if words(command).is_empty() {
+    if first_word(command).is_none() {
         return Check::ArchiveCommand
             .critical("archive_command is empty: the server keeps all WAL and archives none")
-            .hint(SET);
+            .hint(set);
     }
     match program(command) {
-        Program::Hook { .. } | Program::Walden if !command.contains("%p") => Check::ArchiveCommand
+        Program::Ours(_) if !command.contains("%p") => Check::ArchiveCommand
             .critical(format!("archive_command is given no file: \"{command}\" lacks %p"))
-            .hint(SET),
-        Program::Hook { .. } | Program::Walden => Check::ArchiveCommand.ok(command.clone()),
+            .hint(set),
+        Program::Ours(_) => Check::ArchiveCommand.ok(command.clone()),
+        Program::Other if known.proven => {
+            Check::ArchiveCommand.ok(format!("{command}: not a program of Walden, but what it archives arrives"))
+        }
         Program::Other => Check::ArchiveCommand
             .warning(format!("archive_command does not name archive-command or walden: \"{command}\""))
-            .hint(format!("{SET}; if this is a script of yours that does, the end-to-end check proves it")),
+            .hint(format!("{set}; if this is a script of yours that does, the end-to-end check proves it")),
     }
 }
 
@@ -88,17 +99,19 @@ mod tests {
     use crate::postgres::check::Status;
     use crate::postgres::check::testing::server;
 
+    const KNOWN: Known = Known { standby: false, line: "archive_command = 'x'", proven: false };
+
     /// The status of one check after one change to settings that are right.
     fn status(check: Check, change: fn(&mut Settings)) -> Status {
         let mut settings = server().settings;
         change(&mut settings);
-        let verdicts = decide(&settings, false);
+        let verdicts = decide(&settings, &KNOWN);
         verdicts.iter().find(|verdict| verdict.check == check).unwrap().status
     }
 
     #[test]
     fn right_settings_pass() {
-        assert!(decide(&server().settings, false).iter().all(|verdict| verdict.status == Status::Ok));
+        assert!(decide(&server().settings, &KNOWN).iter().all(|verdict| verdict.status == Status::Ok));
     }
 
     #[test]
@@ -120,11 +133,14 @@ mod tests {
             ("/usr/local/bin/archive-command %p", Status::Ok),
             ("\"/opt/my tools/archive-command\" --config \"x y\" %p", Status::Ok),
             ("walden wal push %p", Status::Ok),
+            ("test -f %p && timeout 600 /usr/local/bin/archive-command --config=x %p", Status::Ok),
             ("cp %p /mnt/%f", Status::Warning),
             ("/usr/local/bin/archive-wal.sh %p", Status::Warning),
         ] {
             let settings = Settings { archive_command: command.into(), ..server().settings };
-            assert_eq!(archive_command(&settings).status, expected, "{command}");
+            assert_eq!(archive_command(&settings, &KNOWN).status, expected, "{command}");
+            let proven = archive_command(&settings, &Known { proven: true, ..KNOWN }).status;
+            assert_eq!(proven == Status::Ok, expected < Status::Critical, "{command}");
         }
     }
 

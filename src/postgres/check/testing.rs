@@ -18,6 +18,7 @@ pub fn server() -> Server {
             archive_mode: "on".into(),
             archive_command: "/usr/local/bin/archive-command %p".into(),
             archive_library: String::new(),
+            restore_command: String::new(),
             archive_timeout: 60,
             full_page_writes: true,
         },

@@ -67,20 +67,6 @@ pub fn assignment(name: &str, value: &str) -> String {
     format!("{name} = '{quoted}'\n")
 }
 
-/// A word for `sh`, safe whatever it holds.
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.' | '+' | ',' | ':' | '@' | '=');
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_string(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
-/// A shell command as `restore_command` holds it: `%` is special there.
-pub fn command_word(text: &str) -> String {
-    shell_word(text).replace('%', "%%")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -118,13 +104,6 @@ mod tests {
         #[test]
         fn an_assignment_reads_back(value in "[ -~äö]{0,40}") {
             prop_assert_eq!(value_of(assignment("x", &value).trim_end()), Some(value));
-        }
-
-        #[test]
-        fn a_shell_word_is_one_word_whatever_it_holds(text in "[ -~ä\n]{0,30}") {
-            let script = format!("printf %s {}", shell_word(&text));
-            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
         }
     }
 }

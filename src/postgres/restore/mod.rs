@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
-pub use conf::shell_word;
+pub use conf::assignment;
 use configuration::Archiving;
 use files::{Destination, Progress};
 use recovery::{Choices, Configured};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::conf;
 use super::configuration::{self, Archiving};
 use super::files::{Destination, PG_CONTROL};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
+use crate::postgres::command_line::for_postgresql;
 use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, TablespaceMap};
 
 /// Where the restored cluster finds the repository when no configuration file told it: relative, because the server
@@ -56,19 +56,19 @@ pub struct FetchCommand {
 impl FetchCommand {
     /// The value of `restore_command`.
     pub fn render(&self, end: Option<SegmentName>) -> anyhow::Result<String> {
-        let word = |path: &Path| {
-            let text = path.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", path.display()))?;
-            anyhow::Ok(conf::command_word(text))
-        };
-        let end = end.map(|segment| format!(" --end {segment}")).unwrap_or_default();
-        let (walden, config) = (word(&self.walden)?, word(&self.config)?);
-        Ok(match &self.restore_command {
+        let end = end.map(|segment| segment.to_string());
+        let end: Vec<&Path> = end.iter().flat_map(|segment| [Path::new("--end"), Path::new(segment)]).collect();
+        let config = [Path::new("--config"), &self.config];
+        match &self.restore_command {
             Some(program) => {
-                let (program, socket) = (word(program)?, word(&self.socket)?);
-                format!("{program} --socket {socket} --walden {walden} --config {config}{end} %f %p")
+                let asked = [Path::new("--socket"), &self.socket, Path::new("--walden"), &self.walden];
+                for_postgresql([&[program.as_path()], &asked[..], &config, &end].concat(), "%f %p")
             }
-            None => format!("{walden} --config {config} wal fetch{end} -- %f %p"),
-        })
+            None => {
+                let fetch = [Path::new("wal"), Path::new("fetch")];
+                for_postgresql([&[self.walden.as_path()], &config[..], &fetch, &end].concat(), "-- %f %p")
+            }
+        }
     }
 }
 
