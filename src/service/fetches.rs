@@ -18,8 +18,8 @@ use crate::budget::{Budget, Share};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::absent::is_beyond;
-use crate::postgres::archive::{Fetcher, Gap, HistoryLost, Untold};
-use crate::postgres::types::{ControlFile, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
+use crate::postgres::archive::{Fetcher, Gap, HistoryLost, Untold, refuse_other_cluster};
+use crate::postgres::types::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 use crate::repo::ObjectError;
 
 /// Requests that wait to be looked at.
@@ -158,7 +158,8 @@ pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Duratio
 impl Handle {
     /// Gets a file ready beside its destination, or says that there is none.
     pub async fn fetch(&self, mut request: Request) -> Result<Answer, Failure> {
-        self.check_cluster(&request.destination).await.map_err(|error| Failure::of(&error))?;
+        let whose = refuse_other_cluster(&request.destination, self.system_identifier, "restore-command").await;
+        whose.map_err(|error| Failure::of(&error))?;
         request.destination = by_real_folder(request.destination).await;
         let (reply, answer) = oneshot::channel();
         let gone =
@@ -172,24 +173,6 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Message::Report(reply)).await.ok()?;
         answer.await.ok()
-    }
-
-    /// A data directory of another cluster asks the wrong service: "absent" would end its recovery early. Destinations
-    /// outside a data directory are nobody's, and a pg_control that is being written tells nothing.
-    async fn check_cluster(&self, destination: &Path) -> anyhow::Result<()> {
-        let Some(data) = destination.parent().and_then(Path::parent) else { return Ok(()) };
-        let Ok(bytes) = tokio::fs::read(data.join("global/pg_control")).await else { return Ok(()) };
-        match ControlFile::parse(&bytes) {
-            Ok(control) if control.system_identifier != self.system_identifier => {
-                let (found, ours) = (control.system_identifier, self.system_identifier);
-                let error = anyhow!(
-                    "\"{}\" belongs to the cluster with system identifier {found}, this service serves {ours}",
-                    data.display()
-                );
-                Err(with_hint(error, "give restore-command the --config and the --socket of that cluster"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -20,8 +20,8 @@ use super::{Options, indexing, memory, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
-use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored};
-use crate::postgres::types::WalFileName;
+use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored, refuse_other_cluster};
+use crate::postgres::types::{SystemIdentifier, WalFileName};
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
@@ -34,6 +34,7 @@ const IDLE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Message>,
+    system_identifier: SystemIdentifier,
 }
 
 enum Message {
@@ -147,6 +148,7 @@ pub fn new(
 ) -> (Handle, Owner) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
+    let system_identifier = pusher.cluster().description.system_identifier;
     let mut owner = Owner {
         pusher,
         indexing,
@@ -175,13 +177,15 @@ pub fn new(
     if let Some(pg_wal) = options.pg_wal.as_deref() {
         owner.folder(pg_wal, Identity::of(pg_wal));
     }
-    (Handle { requests: sender }, owner)
+    (Handle { requests: sender, system_identifier }, owner)
 }
 
 impl Handle {
     /// Stores the file; durable when this returns. The error is text for the hook.
     pub async fn push(&self, path: PathBuf) -> Result<(), String> {
         wal_file_name(&path).map_err(|error| render(&error))?;
+        let whose = refuse_other_cluster(&path, self.system_identifier, "archive-command").await;
+        whose.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
         let look = move || Asked {
             fingerprint: std::fs::metadata(&path).ok().map(|meta| Fingerprint::of(&meta)),

@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::data_directory::{LOOK, STANDBY_PATIENCE, gives_up, goes_on};
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::push::wal_file_name;
-use crate::postgres::archive::{Fetched, Fetcher, Pusher};
+use crate::postgres::archive::{Fetched, Fetcher, Pusher, refuse_other_cluster};
 use crate::postgres::types::{SegmentName, WalFileName};
 
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,9 @@ async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
     // Before the repository is opened: a wrong name is told as such.
     wal_file_name(&args.path)?;
     let wal = &context.settings.wal;
-    let pusher = Pusher::new(context.cluster().await?, wal.compression_level, wal.timeout);
+    let cluster = context.cluster().await?;
+    refuse_other_cluster(&args.path, cluster.description.system_identifier, "archive-command").await?;
+    let pusher = Pusher::new(cluster, wal.compression_level, wal.timeout);
     let stored = pusher.push(&args.path).await?;
     tracing::debug!("\"{}\": {stored:?}", args.path.display());
     Ok(Exit::Success)
@@ -75,7 +77,9 @@ pub fn bounded_for_standby(context: &Context, args: &FetchArgs) -> Context {
 /// [`Exit::Unknown`].
 pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> {
     let name: WalFileName = args.name.parse().hint("PostgreSQL puts the name in the place of %f in restore_command")?;
-    let mut fetcher = Fetcher::new(context.cluster().await?, context.settings.wal.timeout, 1);
+    let cluster = context.cluster().await?;
+    refuse_other_cluster(&args.destination, cluster.description.system_identifier, "restore-command").await?;
+    let mut fetcher = Fetcher::new(cluster, context.settings.wal.timeout, 1);
     if goes_on(Some(&args.destination)) {
         fetcher = fetcher.watching_gaps(STANDBY_PATIENCE);
     }

@@ -260,7 +260,7 @@ async fn a_destination_that_cannot_be_written_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_clusters_recovery_is_never_told_that_a_file_is_absent() {
+async fn another_clusters_data_directory_is_neither_answered_nor_archived() {
     let service = archive(&names(&numbers(1, 2))).await;
     let ours = service.cluster.description.system_identifier.0;
     service.wal.belongs_to(ours + 1);
@@ -268,7 +268,11 @@ async fn another_clusters_recovery_is_never_told_that_a_file_is_absent() {
         let reply = text(&service.fetch(&name).await);
         assert!(reply.contains("system identifier") && reply.contains("HINT: "), "{reply}");
     }
+    // What another cluster archives is refused, too: a history file does not say whose it is.
+    let history = service.wal.ready("00000002.history", b"1\t0/300000\tno recovery target specified\n");
+    assert!(text(&service.push(&history).await).contains("system identifier"));
     service.wal.belongs_to(ours);
+    assert_eq!(service.push(&history).await, Reply::Done);
     assert_eq!(service.fetch(&number(9)).await, Reply::Absent);
     service.stop().await;
 }
