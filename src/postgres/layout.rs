@@ -95,6 +95,16 @@ impl NamesId {
     pub fn new(time: chrono::DateTime<chrono::Utc>, random: u32) -> Self {
         Self(format!("{}-{random:08x}", time.format(SECOND)))
     }
+
+    /// The name of another one of the same time.
+    pub fn beside(&self, random: u32) -> Self {
+        Self(format!("{}-{random:08x}", &self.0[..16]))
+    }
+
+    /// The day, `YYYYMMDD`.
+    pub fn day(&self) -> &str {
+        &self.0[..8]
+    }
 }
 
 impl FromStr for NamesId {

@@ -91,9 +91,31 @@ impl Handle {
 enum Done {
     Looked(anyhow::Result<()>),
     Decoded(anyhow::Result<usize>),
-    Recorded(anyhow::Result<u64>),
+    /// What is remembered, and how many names were new.
+    Recorded(Box<NamesState>, anyhow::Result<u64>),
     /// What is remembered, and the time that a mark proves.
     Asked(Option<quiet::Memory>, anyhow::Result<Option<DateTime<Utc>>>),
+}
+
+/// What recording names remembers.
+#[derive(Default)]
+struct NamesState {
+    memory: names::Memory,
+    merging: names::Merging,
+}
+
+impl NamesState {
+    /// Records what is new; then merges what is old.
+    async fn record(
+        &mut self,
+        cluster: &Cluster,
+        index: &Arc<Index>,
+        resolve: names::Resolve<'_>,
+    ) -> anyhow::Result<u64> {
+        let recorded = names::record(cluster, index, resolve, &mut self.memory).await?;
+        names::merge_a_day(cluster, index, &mut self.merging, Utc::now()).await?;
+        Ok(recorded)
+    }
 }
 
 /// When the server is asked whether it is quiet, and what it said.
@@ -133,12 +155,13 @@ pub struct Owner {
     /// `None`: never, or not before the first look has ended.
     next_names: Option<Instant>,
     quiet: Quiet,
+    /// `None`: names are being recorded.
+    names: Option<Box<NamesState>>,
     /// Why recording names failed last, until it does not.
     names_failed: Option<String>,
     /// There are segments to decode.
     behind: bool,
     looking: bool,
-    recording: bool,
 }
 
 /// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
@@ -165,10 +188,10 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
         next_look: Instant::now(),
         next_names: None,
         quiet: Quiet::default(),
+        names: Some(Box::default()),
         names_failed: None,
         behind: false,
         looking: false,
-        recording: false,
     };
     Ok((handle, owner))
 }
@@ -217,10 +240,14 @@ impl Owner {
             self.looking = true;
             self.jobs.spawn(async move { Done::Decoded(decode(&index, &cluster, DECODED_AT_ONCE).await) });
         }
-        if !self.recording && self.next_names.is_some_and(|next| next <= now) {
-            self.recording = true;
+        if self.next_names.is_some_and(|next| next <= now)
+            && let Some(mut names) = self.names.take()
+        {
             let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
-            self.jobs.spawn(async move { Done::Recorded(names::record(&cluster, &index, &*resolve).await) });
+            self.jobs.spawn(async move {
+                let recorded = names.record(&cluster, &index, &*resolve).await;
+                Done::Recorded(names, recorded)
+            });
         }
         if !self.quiet.asking && self.quiet.next.is_some_and(|next| next <= now) {
             let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
@@ -236,7 +263,7 @@ impl Owner {
 
     /// When there is something to do without being told.
     fn wake_at(&self) -> Instant {
-        let names = self.next_names.filter(|_| !self.recording);
+        let names = self.next_names.filter(|_| self.names.is_some());
         let quiet = self.quiet.next.filter(|_| !self.quiet.asking);
         let look = (!self.looking).then_some(self.next_look);
         [names, quiet, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
@@ -255,7 +282,7 @@ impl Owner {
             Done::Looked(looked) => {
                 self.looking = false;
                 self.next_look = Instant::now() + LOOK;
-                if self.next_names.is_none() && !self.recording && !self.options.names_interval.is_zero() {
+                if self.next_names.is_none() && self.names.is_some() && !self.options.names_interval.is_zero() {
                     self.next_names = Some(Instant::now());
                     self.quiet.next = Some(Instant::now());
                 }
@@ -275,8 +302,8 @@ impl Owner {
                     }
                 }
             }
-            Done::Recorded(recorded) => {
-                self.recording = false;
+            Done::Recorded(names, recorded) => {
+                self.names = Some(names);
                 self.next_names = Some(Instant::now() + self.options.names_interval);
                 self.recorded(recorded);
             }

@@ -131,3 +131,50 @@ fn backup_records_names(major: Major) {
     assert_eq!(seen, [(EventKind::Drop, "public.orders".to_string(), None)], "{found:#?}");
     walden.ok(["repo", "verify"]);
 }
+
+/// Names are bytes in some databases, and some databases let nobody in: neither takes other names away, nor fills the
+/// server's log.
+#[test]
+fn names_of_every_kind_are_read_and_closed_databases_left_alone() {
+    let scratch = Scratch::new("odd names");
+    let mut cluster = Cluster::builder(Major::newest()).segment_mib(1).start(&scratch);
+    let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"200ms\"");
+    walden.ok(["init"]);
+    cluster.archive_with(&walden);
+    cluster.sql_each(
+        "create role reader login replication in role pg_read_all_settings; create database closed; \
+         revoke connect on database closed from public; create database half_dropped; create database no_place; \
+         update pg_database set datconnlimit = -2 where datname = 'half_dropped'; \
+         update pg_database set datconnlimit = 0 where datname = 'no_place'; create database odd; \
+         create database ascii encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0",
+    );
+    let odd = "convert_from('\\x62e9'::bytea, 'SQL_ASCII')";
+    cluster.sql_in("ascii", &format!("do $$ begin execute format('create table %I (a int)', {odd}); end $$"));
+    cluster.sql_in("ascii", &format!("update pg_database set datname = {odd}::name where datname = 'odd'"));
+    cluster.sql_in("ascii", "create table beside_odd as select generate_series(1, 100) id");
+    // More than are asked for at once.
+    cluster.sql("do $$ begin for i in 1..1200 loop execute format('create table many_%s (id int primary key)', i); end loop; end $$");
+    cluster.sql("create schema old; create table old.moved as select generate_series(1, 100) id");
+    let service =
+        walden.serve_with(&[("WALDEN_POSTGRESQL__DSN", &cluster.dsn().replace("user=walden", "user=reader"))]);
+    names_are_recorded(&walden);
+    let before = indexing(&walden)["names"].as_u64().expect("a number");
+    assert!(before > 2400, "{before}");
+    cluster.sql("alter schema old rename to new; create table late as select generate_series(1, 100) id");
+    names_are_recorded(&walden);
+    let after = indexing(&walden)["names"].as_u64().expect("a number");
+    assert_eq!(after - before, 2, "what has not changed is not recorded again");
+    cluster.sql("drop table late, new.moved, many_1, many_1200");
+    cluster.sql_in("ascii", "drop table beside_odd");
+    cluster.archive_now();
+    service.stop();
+    let found = events(&walden.repository, true);
+    let dropped: Vec<String> =
+        told(&found).into_iter().filter(|(kind, ..)| *kind == EventKind::Drop).map(|(_, name, _)| name).collect();
+    for name in ["public.late", "new.moved", "public.many_1", "public.many_1200", "public.beside_odd"] {
+        assert!(dropped.iter().any(|found| found == name), "{name}: {dropped:?}");
+    }
+    let log = cluster.log();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("FATAL")).collect();
+    assert_eq!(refused, [""; 0]);
+}

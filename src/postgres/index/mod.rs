@@ -23,7 +23,7 @@ mod search_tests;
 mod segment;
 mod state;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod trouble;

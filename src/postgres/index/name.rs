@@ -1,8 +1,8 @@
 //! Recorded names, and which of them held where. And timeline histories, which say what lies on one path.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use serde::{Deserialize, Serialize};
 
 use super::Index;
@@ -10,6 +10,7 @@ use super::column::{from_json, int, json, uint};
 use crate::postgres::catalog::Relation;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 use crate::postgres::wal::RelFileLocator;
+use crate::storage::Key;
 
 /// What a file or database is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,14 +70,26 @@ pub(super) fn histories(db: &Connection) -> Result<BTreeMap<TimelineId, Timeline
 
 impl Index {
     /// Puts in names that the repository has under the key `object`.
-    pub fn add_names(&self, object: &str, recording: &Recording) -> anyhow::Result<()> {
+    pub fn add_names(&self, object: &str, recordings: &[Recording]) -> anyhow::Result<()> {
         self.change(|db| {
             let mut put = db.prepare_cached("INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for (file, name) in &recording.names {
+            for recording in recordings {
                 let (lsn, timeline) = (int(recording.lsn.0), recording.timeline.0);
-                let key = (file.database, file.tablespace, file.number);
-                put.execute(params![key.0, key.1, key.2, lsn, timeline, json(name)?])?;
+                for (file, name) in &recording.names {
+                    let key = (file.database, file.tablespace, file.number);
+                    put.execute(params![key.0, key.1, key.2, lsn, timeline, json(name)?])?;
+                }
             }
+            db.prepare_cached("INSERT OR REPLACE INTO recording VALUES (?1, 1)")?.execute([object])?;
+            Ok(())
+        })
+    }
+
+    /// Notes that the repository has names under another key now, which are in already.
+    pub fn replace_recordings(&self, parts: &[String], object: &str) -> anyhow::Result<()> {
+        self.change(|db| {
+            let mut delete = db.prepare_cached("DELETE FROM recording WHERE object = ?1")?;
+            parts.iter().try_for_each(|part| delete.execute([part]).map(drop))?;
             db.prepare_cached("INSERT OR REPLACE INTO recording VALUES (?1, 1)")?.execute([object])?;
             Ok(())
         })
@@ -99,26 +112,42 @@ impl Index {
         Ok(())
     }
 
-    /// Keys of the objects whose names are in.
-    pub(super) fn recordings(&self) -> anyhow::Result<BTreeSet<String>> {
-        self.recordings_read(true)
+    /// The key of the object before the last so many whose names are in.
+    pub(super) fn recording_before(&self, last: u32) -> anyhow::Result<Option<String>> {
+        let sql = "SELECT object FROM recording WHERE read = 1 ORDER BY object DESC LIMIT 1 OFFSET ?1";
+        Ok(self.connection().prepare_cached(sql)?.query_row([last], |row| row.get(0)).optional()?)
+    }
+
+    /// Those of these keys whose objects were not read.
+    pub(super) fn not_recorded(&self, keys: Vec<Key>) -> anyhow::Result<Vec<Key>> {
+        let db = self.connection();
+        let mut select = db.prepare_cached("SELECT 1 FROM recording WHERE object = ?1")?;
+        let mut new = Vec::new();
+        for key in keys {
+            if !select.exists([key.as_str()])? {
+                new.push(key);
+            }
+        }
+        Ok(new)
     }
 
     /// Keys of the objects that are damaged.
-    pub(super) fn passed_over(&self) -> anyhow::Result<BTreeSet<String>> {
-        self.recordings_read(false)
-    }
-
-    fn recordings_read(&self, read: bool) -> anyhow::Result<BTreeSet<String>> {
+    pub(crate) fn passed_over(&self) -> anyhow::Result<Vec<String>> {
         let db = self.connection();
-        let mut select = db.prepare_cached("SELECT object FROM recording WHERE read = ?1")?;
-        let objects = select.query_map([read], |row| row.get(0))?;
+        let mut select = db.prepare_cached("SELECT object FROM recording WHERE read = 0")?;
+        let objects = select.query_map([], |row| row.get(0))?;
         Ok(objects.collect::<Result<_>>()?)
     }
 
     /// Notes that an object is damaged.
-    pub(super) fn pass_over(&self, object: &str) -> anyhow::Result<()> {
+    pub(crate) fn pass_over(&self, object: &str) -> anyhow::Result<()> {
         let sql = "INSERT OR IGNORE INTO recording VALUES (?1, 0)";
+        self.change(|db| Ok(db.prepare_cached(sql)?.execute([object]).map(drop)?))
+    }
+
+    /// An object that was passed over is gone.
+    pub(super) fn forget_recording(&self, object: &str) -> anyhow::Result<()> {
+        let sql = "DELETE FROM recording WHERE object = ?1";
         self.change(|db| Ok(db.prepare_cached(sql)?.execute([object]).map(drop)?))
     }
 

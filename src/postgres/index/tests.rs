@@ -330,12 +330,12 @@ async fn events_carry_the_names_that_held_then() {
         Recording { timeline: TIMELINE, lsn: Lsn(0), names: vec![(file(20000), relation("orders")), database] };
     index.keep_new_names(&mut first).unwrap();
     assert_eq!(first.names.len(), 2);
-    index.add_names("first", &first).unwrap();
+    index.add_names("first", std::slice::from_ref(&first)).unwrap();
     let mut second = Recording { lsn: half, ..first.clone() };
     index.keep_new_names(&mut second).unwrap();
     assert_eq!(second.names, [], "nothing is new");
     second.names = vec![(file(20000), relation("old_orders"))];
-    index.add_names("second", &second).unwrap();
+    index.add_names("second", &[second]).unwrap();
     let filter = Filter { kinds: vec![EventKind::Delete], ..Filter::default() };
     let events = index.events(&filter).unwrap().events;
     let of_file = events.iter().filter(|event| event.file == Some(file(20000)));

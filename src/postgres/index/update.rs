@@ -24,7 +24,7 @@ const PARALLEL_READS: usize = 16;
 /// Segments put into the index at once.
 const BATCH: usize = 256;
 /// Recordings of names that are listed again: another host's clock may be late.
-const NAMES_AGAIN: usize = 256;
+const NAMES_AGAIN: u32 = 256;
 
 /// How much of the repository is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,31 +242,47 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
     Ok(done)
 }
 
-/// Puts in names that were recorded since; what else lies there is a stranger's. A recording that cannot be read is passed over, and read again the next time: a
+/// Whether a key is a recording's. What else lies there is a stranger's.
+fn is_recording(cluster: &Cluster, key: &Key) -> bool {
+    matches!(cluster.object_kind(key), Some(ObjectKind::Names(_)))
+}
+
+/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again the next time: a
 /// name is missing until then. Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
-    let known = on_index(index, |index| index.recordings()).await?;
     let after = match scope {
-        Scope::New => known.iter().rev().nth(NAMES_AGAIN).cloned(),
+        Scope::New => on_index(index, |index| index.recording_before(NAMES_AGAIN)).await?,
         Scope::All => None,
     };
     let passed_over = on_index(index, |index| index.passed_over()).await?;
-    let is_recording = |key: &Key| matches!(cluster.object_kind(key), Some(ObjectKind::Names(_)));
-    let mut keys = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
-    keys.retain(is_recording);
-    let mut pages = Pages::new(cluster.layout.names_folder(), after);
-    loop {
-        load_names(index, cluster, std::mem::take(&mut keys)).await?;
-        let Some(page) = pages.next(cluster.repository.storage()).await? else { return Ok(()) };
-        let is_new = |key: &Key| !known.contains(key.as_str()) && !passed_over.contains(key.as_str());
-        keys.extend(page.into_iter().filter_map(|entry| match entry {
-            ListEntry::Object(meta) if is_recording(&meta.key) && is_new(&meta.key) => Some(meta.key),
-            _ => None,
-        }));
+    let mut again = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
+    again.retain(|key| is_recording(cluster, key));
+    // What is gone was merged into one that may lie before what is listed now.
+    if load_names(index, cluster, again).await? | read_names_after(index, cluster, after).await? {
+        read_names_after(index, cluster, None).await?;
     }
+    Ok(())
 }
 
-async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> anyhow::Result<()> {
+/// Puts in the names behind a recording; true if some were gone that had been listed.
+async fn read_names_after(index: &Arc<Index>, cluster: &Cluster, after: Option<String>) -> anyhow::Result<bool> {
+    let mut gone = false;
+    let mut pages = Pages::new(cluster.layout.names_folder(), after);
+    while let Some(page) = pages.next(cluster.repository.storage()).await? {
+        let keys = page.into_iter().filter_map(|entry| match entry {
+            ListEntry::Object(meta) if is_recording(cluster, &meta.key) => Some(meta.key),
+            _ => None,
+        });
+        let keys = keys.collect();
+        let new = on_index(index, move |index| index.not_recorded(keys)).await?;
+        gone |= load_names(index, cluster, new).await?;
+    }
+    Ok(gone)
+}
+
+/// Puts in the names that these objects hold; true if one of them is gone.
+async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> anyhow::Result<bool> {
+    let mut gone = false;
     let reads = side_by_side(keys, |key: Key| {
         let cluster = cluster.clone();
         async move { (reread(is_damage, || names::load(&cluster, &key)).await, key) }
@@ -274,7 +290,10 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
     for (read, key) in reads.await? {
         match read {
             Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
-            Ok(None) => (),
+            Ok(None) => {
+                gone = true;
+                on_index(index, move |index| index.forget_recording(key.as_str())).await?;
+            }
             Err(error) if is_damage(&error) => {
                 tracing::info!("names are passed over: {}", one_line(&error));
                 on_index(index, move |index| index.pass_over(key.as_str())).await?;
@@ -282,5 +301,5 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(gone)
 }

@@ -1,9 +1,13 @@
 //! What relations are called: WAL knows files only, so their names are read from the server now and then, and what is
 //! new is kept in the repository (docs/repository-format.md).
 
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod read;
 mod store;
 
+pub use merge::{Merging, merge_a_day};
 pub use read::Resolve;
 pub(super) use read::{ask, check_identity, read_timeline};
-pub use store::{KIND, LONGEST, NamesDescription, load, record, record_alone};
+pub use store::{KIND, LONGEST, Memory, NamesDescription, load, record, record_alone};

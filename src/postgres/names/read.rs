@@ -1,4 +1,5 @@
-//! Asks the server for the names of all relations of all databases.
+//! Asks the server for the names of all relations of all databases, a portion at a time, and after the first time only
+//! for what has changed since: so neither memory nor traffic grows with the number of relations.
 
 use anyhow::{Context, Result, anyhow};
 
@@ -21,8 +22,15 @@ const SERVER: &str = "SELECT pg_is_in_recovery() AS standby, \
     (SELECT system_identifier FROM pg_control_system()) AS system_identifier, \
     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END AS lsn, \
     CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id::text FROM pg_control_checkpoint()) \
-         ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END AS timeline";
-const DATABASES: &str = "SELECT oid, datname, datallowconn FROM pg_database ORDER BY oid";
+         ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END AS timeline, \
+    greatest(pg_snapshot_xmin(pg_current_snapshot())::text::bigint & 4294967295, 3) AS horizon";
+/// Asked before connecting: each connection that the server refuses is a line in its log. A limit of -2 marks a database
+/// that DROP DATABASE left half removed.
+const DATABASES: &str = "SELECT d.oid, d.datname, d.datallowconn AND d.datconnlimit <> -2 \
+    AND (d.datconnlimit <> 0 OR r.rolsuper) AND has_database_privilege(d.oid, 'CONNECT') AS open \
+    FROM pg_database d, pg_roles r WHERE r.rolname = current_user ORDER BY d.oid";
+/// Relations asked for at once.
+const PORTION: usize = 2048;
 
 /// Relations with files of their own. Catalogues only where their file is not their first one: else its number tells
 /// enough. For an index, a TOAST table and its index the table that they are part of.
@@ -42,8 +50,10 @@ const RELATIONS: &str = "SELECT c.oid, pg_relation_filenode(c.oid) AS file, c.re
 pub struct Databases {
     /// Of the databases themselves; other names that are read now are at least as new.
     pub recording: Recording,
-    /// Those that can be asked for their relations.
-    pub open: Vec<String>,
+    /// Those that can be asked for their relations: OID and name.
+    pub open: Vec<(u32, String)>,
+    /// Transactions with numbers below this one had ended.
+    pub horizon: u32,
 }
 
 /// Reads the names of all databases. Errors: the server cannot be asked, or is another cluster's.
@@ -51,32 +61,66 @@ pub async fn read_databases(cluster: &Cluster, resolve: Resolve<'_>) -> Result<D
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let server = ask(&mut sql, SERVER).await?;
     check_identity(cluster, &server, sql.server())?;
-    let lsn = server.parse(0, "lsn")?;
+    let (lsn, horizon) = (server.parse(0, "lsn")?, server.parse(0, "horizon")?);
     let timeline = read_timeline(&server, if server.text(0, "standby")? == Some("t") { 10 } else { 16 })?;
-    let found = ask(&mut sql, DATABASES).await?;
+    let found = ask_names(&mut sql, DATABASES).await?;
     sql.close().await?;
-    let mut databases = Databases { recording: Recording { timeline, lsn, names: Vec::new() }, open: Vec::new() };
+    let recording = Recording { timeline, lsn, names: Vec::new() };
+    let mut databases = Databases { recording, open: Vec::new(), horizon };
     for row in 0..found.rows.len() {
         let (oid, name) = (found.parse(row, "oid")?, lossy(&found, row, "datname")?);
         let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
         databases.recording.names.push((key, RecordedName::Database(name.clone())));
-        if found.text(row, "datallowconn")? == Some("t") {
-            databases.open.push(name);
+        // A name that is not UTF-8 cannot be asked for.
+        if found.text(row, "open")? == Some("t") && !name.contains(char::REPLACEMENT_CHARACTER) {
+            databases.open.push((oid, name));
         }
     }
     Ok(databases)
 }
 
-/// The names of a database's relations; none of one that cannot be asked, which is told in the log.
-pub async fn read_relations(resolve: Resolve<'_>, database: &str) -> Result<Vec<(RelFileLocator, RecordedName)>> {
-    match read_database(resolve()?, database).await {
-        Ok(relations) => Ok(relations),
-        // Dropped meanwhile.
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
-        Err(error) => {
-            tracing::info!("the names in database \"{database}\" cannot be read: {error:#}");
-            Ok(Vec::new())
+/// The relations of one database, a portion at a time.
+pub struct Relations {
+    sql: Connection,
+    /// Only what transactions from this one on have changed.
+    since: Option<u32>,
+    after: u32,
+}
+
+impl Relations {
+    /// Connects to the database. `None`: it was dropped meanwhile.
+    pub async fn open(resolve: Resolve<'_>, database: &str, since: Option<u32>) -> Result<Option<Self>> {
+        let mut info: ConnInfo = resolve()?;
+        info.database = database.to_string();
+        match Connection::connect(&info, Mode::Sql).await {
+            Ok(sql) => Ok(Some(Self { sql, since, after: 0 })),
+            Err(error) if has_code(&error, &["3D000"]) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The next ones; none at the end.
+    pub async fn next(&mut self) -> Result<Vec<(RelFileLocator, RecordedName)>> {
+        // A renamed schema changes the names of all that is in it. Of frozen rows the age may be a negative number: those
+        // are read once more.
+        let changed = self.since.map(|xid| {
+            format!(" AND least(age(c.xmin), age(n.xmin), coalesce(age(i.xmin), 2147483647)) <= age('{xid}'::xid)")
+        });
+        let question = format!(
+            "{RELATIONS}{} AND c.oid > {} ORDER BY c.oid LIMIT {PORTION}",
+            changed.unwrap_or_default(),
+            self.after
+        );
+        let found = ask_names(&mut self.sql, &question).await?;
+        if let Some(last) = found.rows.len().checked_sub(1) {
+            self.after = found.parse(last, "oid")?;
+        }
+        (0..found.rows.len()).map(|row| relation(&found, row)).collect()
+    }
+
+    /// Ends the session.
+    pub async fn close(self) -> Result<()> {
+        self.sql.close().await
     }
 }
 
@@ -96,14 +140,6 @@ pub fn check_identity(cluster: &Cluster, server: &ResultSet, address: &str) -> R
     let (name, kept) = (&ours.name, ours.system_identifier);
     Err(anyhow!("PostgreSQL at {address} has system identifier {found}, cluster \"{name}\" has {kept}"))
         .hint("`postgresql.dsn` must lead to the server that archives under this `cluster.name`")
-}
-
-async fn read_database(mut info: ConnInfo, database: &str) -> Result<Vec<(RelFileLocator, RecordedName)>> {
-    info.database = database.to_string();
-    let mut sql = Connection::connect(&info, Mode::Sql).await?;
-    let relations = ask(&mut sql, RELATIONS).await?;
-    sql.close().await?;
-    (0..relations.rows.len()).map(|row| relation(&relations, row)).collect()
 }
 
 fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, RecordedName)> {
@@ -131,12 +167,26 @@ fn lossy(found: &ResultSet, row: usize, column: &str) -> Result<String> {
 /// One question and its answer. Errors: also that there is none within a minute.
 pub async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
     let answers = sql.question(&format!("{SETTINGS}; {question}")).await?;
-    answers.into_iter().nth(1).with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
+    answers
+        .into_iter()
+        .next_back()
+        .with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }
 
-/// invalid_catalog_name.
-fn is_gone(error: &anyhow::Error) -> bool {
-    find::<ServerError>(error).is_some_and(|error| error.code == "3D000")
+/// [`ask`] for names. Where one of them cannot be had in UTF-8 all come as the server keeps them: in a database with the
+/// encoding SQL_ASCII names may be anything, and names of databases may come from any other one.
+async fn ask_names(sql: &mut Connection, question: &str) -> Result<ResultSet> {
+    match ask(sql, question).await {
+        // character_not_in_repertoire, untranslatable_character
+        Err(error) if has_code(&error, &["22021", "22P05"]) => {
+            ask(sql, &format!("SET client_encoding = 'SQL_ASCII'; {question}")).await
+        }
+        answer => answer,
+    }
+}
+
+fn has_code(error: &anyhow::Error, codes: &[&str]) -> bool {
+    find::<ServerError>(error).is_some_and(|error| codes.contains(&error.code.as_str()))
 }
 
 #[cfg(test)]

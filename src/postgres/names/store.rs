@@ -1,5 +1,6 @@
 //! Names in the repository: what was new at a moment, one object each.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::read::{Databases, Resolve, read_databases, read_relations};
+use super::read::{Databases, Relations, Resolve, read_databases};
 use crate::codec::seal;
+use crate::error::one_line;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, read_names};
 use crate::postgres::index::{Index, RecordedName, Recording, on_index};
@@ -19,10 +21,14 @@ use crate::storage::{Key, PutMode, PutOutcome};
 
 /// Kind of the objects.
 pub const KIND: &str = "names";
-/// Names in one object at most.
-const MOST: usize = 100_000;
+/// Names in one object at most, so that a database of any size is recorded in bounded memory.
+pub(super) const MOST: usize = 16_384;
 /// Bytes of an object's content at most: a line has three names of 63 bytes at most, and some numbers.
 pub const LONGEST: u64 = MOST as u64 * 1024;
+/// After so many readings everything is read again: what changes without a transaction shows then.
+const READINGS_PER_WHOLE: u32 = 24 * 60;
+/// A database that could not be asked is asked again after so many readings.
+const READINGS_AT_REST: u32 = 60;
 /// zstd level.
 const LEVEL: i32 = 3;
 
@@ -38,44 +44,124 @@ pub struct NamesDescription {
 
 /// A line of the body.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    file: RelFileLocator,
-    #[serde(flatten)]
-    name: RecordedName,
+#[serde(untagged)]
+enum Line {
+    Name {
+        file: RelFileLocator,
+        #[serde(flatten)]
+        name: RecordedName,
+    },
+    /// The names from here on were read at another place than those before.
+    Place { timeline: TimelineId, lsn: Lsn },
+}
+
+/// What readings of names leave for the next one.
+#[derive(Debug, Default)]
+pub struct Memory {
+    readings: u32,
+    timeline: Option<TimelineId>,
+    /// Databases whose names are recorded, and the transaction from which on theirs may have changed since.
+    read: BTreeMap<u32, u32>,
+    /// Databases that could not be asked, and at which reading.
+    refused: BTreeMap<u32, u32>,
+}
+
+impl Memory {
+    /// A reading begins.
+    fn begin(&mut self, timeline: TimelineId) {
+        self.readings = self.readings.wrapping_add(1);
+        if self.timeline.replace(timeline) != Some(timeline) || self.readings.is_multiple_of(READINGS_PER_WHOLE) {
+            self.read.clear();
+        }
+        let readings = self.readings;
+        self.refused.retain(|_, at| readings.wrapping_sub(*at) < READINGS_AT_REST);
+    }
 }
 
 /// Reads the server's names, database by database, and stores those that the index, which must be up to date, does not
 /// know; how many that were. Errors: the server or the store did not answer.
-pub async fn record(cluster: &Cluster, index: &Arc<Index>, resolve: Resolve<'_>) -> anyhow::Result<u64> {
-    let Databases { recording, open } = read_databases(cluster, resolve).await?;
-    let (timeline, lsn) = (recording.timeline, recording.lsn);
-    let mut new = only_new(index, recording).await?;
-    let mut count = 0;
-    for database in open {
-        let names = read_relations(resolve, &database).await?;
-        new.names.append(&mut only_new(index, Recording { timeline, lsn, names }).await?.names);
-        while new.names.len() >= MOST {
-            let rest = new.names.split_off(MOST);
-            count += keep(cluster, index, new).await?;
-            new = Recording { timeline, lsn, names: rest };
+pub async fn record(
+    cluster: &Cluster,
+    index: &Arc<Index>,
+    resolve: Resolve<'_>,
+    memory: &mut Memory,
+) -> anyhow::Result<u64> {
+    let Databases { recording, open, horizon } = read_databases(cluster, resolve).await?;
+    memory.begin(recording.timeline);
+    let mut recorder = Recorder { cluster, index, new: only_new(index, recording).await?, count: 0 };
+    let mut read = Vec::new();
+    for (oid, database) in &open {
+        if memory.refused.contains_key(oid) {
+            continue;
+        }
+        match recorder.database(resolve, database, memory.read.get(oid).copied()).await? {
+            Ok(()) => read.push(*oid),
+            // Told once: it stays in `refused` while it is refused.
+            Err(error) => {
+                tracing::info!("the names in database \"{database}\" cannot be read: {}", one_line(&error));
+                memory.refused.insert(*oid, memory.readings);
+            }
         }
     }
-    Ok(count + keep(cluster, index, new).await?)
+    recorder.keep().await?;
+    memory.read.retain(|oid, _| open.iter().any(|(known, _)| known == oid));
+    memory.read.extend(read.into_iter().map(|oid| (oid, horizon)));
+    Ok(recorder.count)
+}
+
+/// Names on their way into the repository.
+struct Recorder<'a> {
+    cluster: &'a Cluster,
+    index: &'a Arc<Index>,
+    new: Recording,
+    /// Names that were stored.
+    count: u64,
+}
+
+impl Recorder<'_> {
+    /// Adds the names of a database's relations. Errors: outside, the store did not answer; inside, the database did not.
+    async fn database(
+        &mut self,
+        resolve: Resolve<'_>,
+        database: &str,
+        since: Option<u32>,
+    ) -> anyhow::Result<anyhow::Result<()>> {
+        let mut relations = match Relations::open(resolve, database, since).await {
+            Ok(Some(relations)) => relations,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        };
+        loop {
+            let names = match relations.next().await {
+                Ok(names) if names.is_empty() => return Ok(relations.close().await),
+                Ok(names) => names,
+                Err(error) => return Ok(Err(error)),
+            };
+            let portion = Recording { names, ..self.new };
+            self.new.names.append(&mut only_new(self.index, portion).await?.names);
+            if self.new.names.len() + MOST / 4 > MOST {
+                self.keep().await?;
+            }
+        }
+    }
+
+    /// Stores names, if there are any, and puts them into the index.
+    async fn keep(&mut self) -> anyhow::Result<()> {
+        let (timeline, lsn) = (self.new.timeline, self.new.lsn);
+        let names = std::mem::replace(&mut self.new, Recording { timeline, lsn, names: Vec::new() });
+        if names.names.is_empty() {
+            return Ok(());
+        }
+        let now = Utc::now();
+        let names = [names];
+        let key = store(self.cluster, &names, NamesId::new(now, getrandom::u32()?), now).await?;
+        self.count += names[0].names.len() as u64;
+        on_index(self.index, move |index| index.add_names(key.as_str(), &names)).await
+    }
 }
 
 async fn only_new(index: &Arc<Index>, mut recording: Recording) -> anyhow::Result<Recording> {
     on_index(index, move |index| index.keep_new_names(&mut recording).map(|()| recording)).await
-}
-
-/// Stores names, if there are any, and puts them into the index.
-async fn keep(cluster: &Cluster, index: &Arc<Index>, names: Recording) -> anyhow::Result<u64> {
-    if names.names.is_empty() {
-        return Ok(0);
-    }
-    let key = store(cluster, &names).await?;
-    let count = names.names.len() as u64;
-    on_index(index, move |index| index.add_names(key.as_str(), &names)).await?;
-    Ok(count)
 }
 
 /// [`record`] where no index is at hand: with the one in `folder` if that can be used, else after reading all names that
@@ -85,25 +171,37 @@ pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>
     let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);
     read_names(&index, cluster, Scope::New).await?;
-    record(cluster, &index, resolve).await
+    record(cluster, &index, resolve, &mut Memory::default()).await
 }
 
-async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> {
-    let now = Utc::now();
+/// Stores recordings as one object.
+pub(super) async fn store(
+    cluster: &Cluster,
+    recordings: &[Recording],
+    id: NamesId,
+    recorded_at: DateTime<Utc>,
+) -> anyhow::Result<Key> {
+    let first = recordings.first().context("no names to be stored")?;
     let about = NamesDescription {
         system_identifier: cluster.description.system_identifier,
-        timeline: recording.timeline,
-        lsn: recording.lsn,
-        recorded_at: now,
+        timeline: first.timeline,
+        lsn: first.lsn,
+        recorded_at,
     };
     let mut body = Vec::new();
-    for (file, name) in &recording.names {
-        serde_json::to_writer(&mut body, &Line { file: *file, name: name.clone() })?;
+    let mut put = |line: Line| -> anyhow::Result<()> {
+        serde_json::to_writer(&mut body, &line)?;
         body.push(b'\n');
+        Ok(())
+    };
+    for (at, Recording { timeline, lsn, names }) in recordings.iter().enumerate() {
+        if at > 0 {
+            put(Line::Place { timeline: *timeline, lsn: *lsn })?;
+        }
+        names.iter().try_for_each(|(file, name)| put(Line::Name { file: *file, name: name.clone() }))?;
     }
     let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
-    let random = getrandom::u32()?;
-    let key = cluster.layout.names(&NamesId::new(now, random));
+    let key = cluster.layout.names(&id);
     let body = crate::storage::Body(vec![sealed.envelope, sealed.body]);
     match cluster.repository.storage().put(&key, body, PutMode::CreateOnly).await? {
         PutOutcome::Stored => Ok(key),
@@ -112,7 +210,7 @@ async fn store(cluster: &Cluster, recording: &Recording) -> anyhow::Result<Key> 
 }
 
 /// The names in an object; `None` when there is none. Errors: it is damaged, or the store did not answer.
-pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recording>> {
+pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Recording>>> {
     let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
     let wrong = || format!("object \"{key}\" does not hold names");
     let about: NamesDescription = header.about.read().with_context(wrong)?;
@@ -121,8 +219,16 @@ pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Recordi
         "object \"{key}\" holds names of the server with system identifier {}",
         about.system_identifier
     );
-    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let names = lines.map(|line| serde_json::from_slice(line).map(|Line { file, name }| (file, name)));
-    let names = names.collect::<Result<Vec<_>, _>>().with_context(wrong)?;
-    Ok(Some(Recording { timeline: about.timeline, lsn: about.lsn, names }))
+    let mut now = Recording { timeline: about.timeline, lsn: about.lsn, names: Vec::new() };
+    let mut recordings = Vec::new();
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line).with_context(wrong)? {
+            Line::Name { file, name } => now.names.push((file, name)),
+            Line::Place { timeline, lsn } => {
+                recordings.push(std::mem::replace(&mut now, Recording { timeline, lsn, names: Vec::new() }));
+            }
+        }
+    }
+    recordings.push(now);
+    Ok(Some(recordings))
 }
