@@ -151,6 +151,7 @@ async fn back_up(cluster: &Cluster, timeline: u64, number: u64) {
         },
         tablespaces: Vec::new(),
         configuration_files: Vec::new(),
+        configuration_places: Default::default(),
         checksum_failures: Vec::new(),
         checksums_verified: Some(true),
         warnings: Vec::new(),

@@ -12,8 +12,8 @@ use crate::config::Settings;
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, NoIndex, Reason, RecoveryPlan, Request, StopAt, Unknown, Unreachable, WalIndex,
-    WalPiece, expected_seconds, load,
+    EventId, EventTarget, Facts, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, WalPiece,
+    expected_seconds, load,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
@@ -158,7 +158,11 @@ impl Planning {
                     tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                Ok(plan) if plan.stop == StopAt::End && self.index().is_none() => {
+                Ok(plan) if !compared && plan.made.unknown.is_some() => {
+                    compared = true;
+                    self.update_index(Scope::All).await?;
+                }
+                Ok(plan) if self.index().is_none() => {
                     return self.decide_by_headers(&facts, request, &plan.wal).await;
                 }
                 Ok(plan) => return Ok(Ok(self.estimated(plan))),
@@ -167,8 +171,8 @@ impl Planning {
         }
     }
 
-    /// Plans up to the end of the WAL, with an index of no more than what replay reads: a server takes broken WAL for the
-    /// end.
+    /// Plans with an index of no more than what replay reads: a server takes broken WAL for the end, and makes tablespaces
+    /// wherever it says.
     async fn decide_by_headers(
         &self,
         facts: &Arc<Facts>,

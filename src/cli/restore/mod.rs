@@ -25,7 +25,7 @@ use crate::postgres::replication::ConnInfo;
 use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
-use crate::postgres::restore::start::{self, Recovered};
+use crate::postgres::restore::start::{self, Recovered, Start};
 use crate::postgres::restore::{Restored, files, past, programs, restore};
 
 /// Arguments of `walden restore`.
@@ -46,6 +46,9 @@ pub struct Args {
     /// The restored cluster replaces its source: it goes on archiving into the same repository. Else archiving is off.
     #[arg(long)]
     keep_archiving: bool,
+    /// Restore although the file systems seem to be too small: where they compress.
+    #[arg(long)]
+    ignore_free_space: bool,
     /// Print the plan and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -96,7 +99,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         RepositoryUrl::File(path) => Some(path.as_path()),
         RepositoryUrl::S3 { .. } => None,
     };
-    let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan.backup, &args.tablespace, repository);
+    let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &args.tablespace, args.keep_archiving, repository);
     let destination = args.to_dir.as_ref().map(place).transpose()?;
     if args.dry_run {
         return render::dry_run(context.format, &plan, destination.as_ref(), &recovery::settings(&plan, &choices)?);
@@ -148,7 +151,9 @@ async fn follow(
     let user = ConnInfo::from_process(context.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
     let watch = progress::Replay::new();
     let only = recovery::only_for_recovery(&restored.settings);
-    let recovered = start::start(programs, data_directory, port, user.as_deref(), only, &|log| watch.show(log)).await;
+    let major = plan.backup.major;
+    let how = Start { programs, data_directory, major, port, user: user.as_deref(), only_for_recovery: only };
+    let recovered = start::start(how, &|log| watch.show(log)).await;
     watch.end();
     let mut recovered = recovered?;
     recovered.check(plan);
@@ -200,6 +205,7 @@ fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {
     Ok(Choices {
         action: args.target_action,
         keep_archiving: args.keep_archiving,
+        check_space: !args.ignore_free_space,
         fetch: FetchCommand {
             restore_command: program("restore-command"),
             walden,
@@ -214,34 +220,33 @@ fn choices(context: &Context, args: &Args) -> anyhow::Result<Choices> {
 /// environment of this process will not be the server's.
 fn configuration(context: &Context) -> anyhow::Result<(PathBuf, Option<String>)> {
     let settings = &context.settings;
-    let is_decisive = |key: &str| {
-        let (section, _) = key.split_once('.').unwrap_or((key, ""));
-        matches!(section, "repository" | "s3") || matches!(key, "cluster.name" | "service.socket")
-    };
-    let secrets = ["s3.access_key_id", "s3.secret_access_key"];
+    // The hook socket stands on the command line of restore_command.
+    let is_decisive = |key: &str| matches!(key.split('.').next(), Some("repository" | "s3")) || key == "cluster.name";
+    let is_secret = |key: &str| matches!(key, "s3.access_key_id" | "s3.secret_access_key");
     let shown = config::effective(settings);
-    let of_environment = |shown: &&config::Shown| is_decisive(&shown.key) && shown.origin == Origin::Environment;
-    if let Some(secret) = shown.iter().filter(of_environment).find(|shown| secrets.contains(&shown.key.as_str())) {
+    let given: Vec<_> =
+        shown.iter().filter(|shown| is_decisive(&shown.key) && shown.origin != Origin::Default).collect();
+    let of_environment: Vec<_> = given.iter().filter(|shown| shown.origin == Origin::Environment).collect();
+    if let Some(secret) = of_environment.iter().find(|shown| is_secret(&shown.key)) {
         let error = anyhow!("{} is set by the environment, which the restored server will not have", secret.key);
         return Err(with_hint(
             error,
             "set it in the configuration file (mode 0600), or use credentials that the standard chain finds",
         ));
     }
-    let by_environment = shown.iter().any(|shown| of_environment(&shown));
-    if let (Source::File(path), false) = (&settings.source, by_environment) {
+    if let (Source::File(path), []) = (&settings.source, &of_environment[..]) {
         return Ok((path.clone(), None));
     }
-    let value = |shown: &config::Shown| match shown.key.as_str() {
-        "s3.access_key_id" => Some(settings.s3.access_key_id.expose().to_string()),
-        "s3.secret_access_key" => Some(settings.s3.secret_access_key.expose().to_string()),
-        _ => shown.value.clone(),
-    };
-    let given: Vec<(&str, String)> = shown
-        .iter()
-        .filter(|shown| is_decisive(&shown.key) && shown.origin != Origin::Default)
-        .filter_map(|shown| Some((shown.key.as_str(), value(shown)?)))
-        .collect();
-    let given: Vec<(&str, &str)> = given.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    if let (Some(secret), Some(other)) = (given.iter().find(|shown| is_secret(&shown.key)), of_environment.first()) {
+        let error = anyhow!(
+            "{} is set by the environment and {} by a file: the restored server needs both from one file, and its data \
+             directory must hold no secret",
+            other.key,
+            secret.key
+        );
+        return Err(with_hint(error, format!("set {} in the configuration file, too", other.key)));
+    }
+    let given: Vec<(&str, &str)> =
+        given.iter().filter_map(|shown| Some((shown.key.as_str(), shown.value.as_deref()?))).collect();
     Ok((PathBuf::from(recovery::CONFIGURATION), Some(config::render_commented(&given)?)))
 }

@@ -110,6 +110,7 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
         for (oid, place) in &destination.tablespaces {
             row("tablespace", format!("{oid} to {}", place.display()));
         }
+        destination.made.iter().for_each(|place| row("tablespace", format!("made by replay at {}", place.display())));
     }
     settings.iter().for_each(|(name, value)| row("setting", format!("{name} = '{value}'")));
     plan.warnings.iter().for_each(|warning| row("warning", warning.clone()));
@@ -149,6 +150,12 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
         let _ = writeln!(text, "note: {other}");
     }
     text.push_str(&archiving(&restored.archiving));
+    if restored.is_copy {
+        text.push_str(
+            "a copy: it listens on the socket in its folder alone and runs no subscriptions\n  to let others in: ALTER \
+             SYSTEM RESET listen_addresses, then restart it; to let subscriptions run: max_logical_replication_workers\n",
+        );
+    }
     for warning in plan.notes.iter().chain(&plan.warnings).chain(&restored.notes) {
         let _ = writeln!(text, "note: {warning}");
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::inventory::Inventory;
-use super::manifest::{FRAME_SIZE, Folder, check_path};
+use super::manifest::{FRAME_SIZE, Folder, RESTORE_CONFIGURATION, check_path};
 use super::tar::{Header, Item, Kind, Parser, TarError};
 
 /// Files that share one frame, at most: bounds what is remembered until the frame is stored.
@@ -170,6 +170,7 @@ impl Cutter {
             return;
         }
         match kind {
+            Kind::File if tablespace.is_none() && path == RESTORE_CONFIGURATION => (),
             Kind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
             Kind::Folder => {
                 self.captured.inventory.folder(tablespace, &path);

@@ -3,7 +3,6 @@
 use anyhow::{Context, anyhow, ensure};
 
 use super::manifest::{FRAME_SIZE, KIND};
-use super::outside::OutsideFile;
 use super::packer::Totals;
 use super::pipeline::Captured;
 use super::start::{After, Server};
@@ -70,7 +69,8 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
         stopped_at: after.clock,
         recovery_settings: control.settings,
         tablespaces,
-        configuration_files: server.outside.iter().map(|file: &OutsideFile| file.description.clone()).collect(),
+        configuration_files: server.outside.files.iter().map(|file| file.description.clone()).collect(),
+        configuration_places: server.outside.places.clone(),
         checksum_failures,
         checksums_verified: Some(checksums_verified),
         warnings: warnings.into_iter().chain(captured.not_kept).collect(),

@@ -13,6 +13,8 @@ use crate::postgres::layout::PackName;
 
 /// Kind of the manifest's object.
 pub const KIND: &str = "backup";
+/// The file in a restored data directory that names the repository. No backup has it: it is this restore's own.
+pub const RESTORE_CONFIGURATION: &str = "walden-restore.toml";
 /// Bytes of a manifest at most. A GiB of tables takes about 25 KiB of it.
 pub const LONGEST: u64 = 2 << 30;
 /// Bytes of a pack at most: what `backup.pack_size` can be set to.

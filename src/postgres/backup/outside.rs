@@ -1,6 +1,8 @@
 //! Configuration files that lie outside the data directory (Debian keeps them in `/etc`), read by SQL when the role
 //! may.
 
+use std::collections::BTreeMap;
+
 use super::cutter::FileFacts;
 use super::manifest::check_path;
 use super::start::ask;
@@ -15,6 +17,14 @@ const FOLDER: &str = "walden-configuration";
 const MAX_FILE: u64 = 4 << 20;
 /// Files taken at most.
 const MAX_FILES: usize = 200;
+
+/// The configuration files that lie outside the data directory, and where the server has its own.
+#[derive(Debug, Default)]
+pub struct Outside {
+    pub files: Vec<OutsideFile>,
+    /// As the backup's description has them.
+    pub places: BTreeMap<String, String>,
+}
 
 /// A file and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,22 +50,22 @@ impl OutsideFile {
 
 /// Reads all configuration files outside the data directory. Those that the role may not read are logged; they are
 /// no reason to have no backup. Errors: the connection broke.
-pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow::Result<Vec<OutsideFile>> {
-    let settings =
-        ask(sql, "SELECT name, setting FROM pg_settings WHERE name IN ('data_directory', 'config_file')").await?;
-    if settings.rows.len() < 2 {
+pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow::Result<Outside> {
+    let names = "('data_directory', 'config_file', 'hba_file', 'ident_file')";
+    let settings = ask(sql, &format!("SELECT name, setting FROM pg_settings WHERE name IN {names}")).await?;
+    let place = |row| Ok((settings.parse(row, "name")?, settings.parse(row, "setting")?));
+    let places = (0..settings.rows.len()).map(place).collect::<anyhow::Result<BTreeMap<String, String>>>()?;
+    let Some(data_directory) = places.get("data_directory").filter(|_| places.len() == 4) else {
         tracing::warn!(
             "this role may not see where the configuration files lie: those outside the data directory are not in the \
              backup (GRANT pg_read_all_settings, pg_read_server_files and EXECUTE on pg_read_binary_file(text) and \
              pg_stat_file(text) to it)"
         );
-        return Ok(Vec::new());
-    }
+        return Ok(Outside::default());
+    };
     let mut files = Vec::new();
-    let data_directory =
-        ask(sql, "SELECT current_setting('data_directory') AS path").await?.parse::<String>(0, "path")?;
     for path in paths(sql, major).await {
-        if is_inside(&path, &data_directory) || files.len() == MAX_FILES {
+        if is_inside(&path, data_directory) || files.len() == MAX_FILES {
             continue;
         }
         match read(sql, &path).await {
@@ -67,7 +77,7 @@ pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow:
             ),
         }
     }
-    Ok(files)
+    Ok(Outside { files, places })
 }
 
 /// All configuration files that the role may know of, included ones too.

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use super::inventory::Homes;
-use super::outside::{OutsideFile, outside_files};
+use super::outside::{Outside, outside_files};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::conninfo::ConnInfo;
@@ -26,7 +26,7 @@ pub struct Server {
     /// The server's clock before the backup.
     pub started_at: DateTime<Utc>,
     /// Configuration files that are not in the data directory.
-    pub outside: Vec<OutsideFile>,
+    pub outside: Outside,
     /// The databases and tablespaces before the backup.
     pub homes: Homes,
 }

@@ -221,7 +221,7 @@ async fn store(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<(Transferred, Packed)> {
     let mut pipeline = Pipeline::start(cluster, id, options.pack)?;
-    match or_stop(stop, transfer(source, &mut pipeline, &server.outside, observer)).await {
+    match or_stop(stop, transfer(source, &mut pipeline, &server.outside.files, observer)).await {
         Ok(transferred) => Ok((transferred, pipeline.finish().await?)),
         Err(error) => {
             let cause = pipeline.abandon().await;

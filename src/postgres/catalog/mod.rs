@@ -9,6 +9,7 @@ mod excerpt;
 mod expected;
 pub mod load;
 mod look;
+mod made;
 mod model;
 mod path;
 mod place;
@@ -35,6 +36,7 @@ pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROW
 pub use excerpt::{Before, Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
+pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,

@@ -1,5 +1,7 @@
 //! The facts as the repository writes them (docs/repository-format.md).
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -81,6 +83,10 @@ pub struct BackupDescription {
     pub recovery_settings: RecoverySettings,
     pub tablespaces: Vec<TablespaceDescription>,
     pub configuration_files: Vec<ConfigurationFile>,
+    /// The settings `data_directory`, `config_file`, `hba_file` and `ident_file` of the source; empty where they were not
+    /// known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configuration_places: BTreeMap<String, String>,
     /// Page checksum failures that the server reported; a backup with any is only restored when asked for by name.
     pub checksum_failures: Vec<String>,
     /// Whether the server verified page checksums. Absent in older ones: not known.

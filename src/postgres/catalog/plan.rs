@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::beside::{OtherTimeline, meant};
 use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
 use super::look::{Answers, Question};
+use super::made::MadeTablespaces;
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
@@ -86,6 +87,8 @@ pub struct RecoveryPlan {
     /// Timelines that go on beside the path, and could be meant as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_timelines: Vec<OtherTimeline>,
+    /// Tablespaces that replay makes outside the data directory.
+    pub made: MadeTablespaces,
     /// The settings of the target.
     pub settings: Vec<(String, String)>,
     /// What past restores let expect; absent without any.
@@ -151,7 +154,8 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
     let chooser = Chooser { known, request, path };
     let choice = chooser.choose(notes)?;
     let transactions = chooser.neighbours(&choice);
-    let mut plan = conclude(&chooser, choice, notes);
+    let made = chooser.made(&choice).map_err(NoPlan::Unknown)?;
+    let mut plan = conclude(&chooser, choice, made, notes);
     match transactions {
         Ok(transactions) => plan.transactions = Some(transactions),
         Err(Unknown::NoIndex) => (),
@@ -163,13 +167,14 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
 }
 
 /// Makes the plan of what was chosen.
-fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> RecoveryPlan {
+fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: MadeTablespaces, notes: &Notes) -> RecoveryPlan {
     let Choice { backup, why, reach, place } = choice;
     let facts = chooser.known.facts;
     let path = &chooser.path;
     // Older ones would not have been chosen anyway.
     let newer = notes.iter().filter(|(id, _)| *id > backup.id);
     let mut warnings: Vec<String> = newer.map(|(id, why)| format!("backup \"{id}\" {why}")).collect();
+    warnings.extend(made.warnings());
     let end = path.start(reach.first_missing);
     let mut wal_end = guard_end(facts, path, &reach);
     if place.stop == StopAt::End && chooser.request.target != Target::Latest {
@@ -209,6 +214,7 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, notes: &Notes) -> Recover
         wal_reaches: end,
         wal_end,
         other_timelines,
+        made,
         settings: settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         expected_seconds: None,
         notes: place.notes,

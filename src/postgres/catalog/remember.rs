@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::wal_index::{Point, Told, Unknown, WalIndex};
 use crate::postgres::types::TimelineId;
-use crate::postgres::wal::{Commit, Timestamp, Xid};
+use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
 /// The answers of an index, as they were when first given, for the planning of one restore: it asks few questions.
 pub struct Remembered {
@@ -16,6 +16,7 @@ pub struct Remembered {
     restore_points: Answered<String, Told<Point>>,
     first_commit: Answered<(), Option<Commit>>,
     last_commit: Answered<(), Option<Commit>>,
+    tablespaces: Answered<(), Told<TablespaceMade>>,
     seams: Answered<(), ()>,
 }
 
@@ -44,6 +45,7 @@ impl Remembered {
             restore_points: Answered::default(),
             first_commit: Answered::default(),
             last_commit: Answered::default(),
+            tablespaces: Answered::default(),
             seams: Answered::default(),
         }
     }
@@ -79,6 +81,10 @@ impl WalIndex for Remembered {
 
     fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
         remember(&self.last_commit, (), (timeline, from, until), || self.index.last_commit(timeline, from, until))
+    }
+
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown> {
+        remember(&self.tablespaces, (), (timeline, from, until), || self.index.tablespaces(timeline, from, until))
     }
 
     fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {

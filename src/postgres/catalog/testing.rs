@@ -49,6 +49,7 @@ pub fn backup(id: &str) -> BackupDescription {
         },
         tablespaces: Vec::new(),
         configuration_files: Vec::new(),
+        configuration_places: Default::default(),
         checksum_failures: Vec::new(),
         checksums_verified: Some(true),
         warnings: Vec::new(),

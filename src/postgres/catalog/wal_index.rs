@@ -1,7 +1,7 @@
 //! What planning asks of an index of the WAL: in which segments to look. The exact place comes from the segment itself.
 
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
-use crate::postgres::wal::{Commit, Timestamp, Xid};
+use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
 /// An index of one cluster's WAL.
 ///
@@ -35,6 +35,9 @@ pub trait WalIndex {
     /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before
     /// that counts.
     fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+
+    /// The tablespaces that replay of these segments makes outside the data directory. OID 0: more than are named.
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown>;
 
     /// Whether replay gets into a segment from the one before, which for the first of a timeline is the parent's:
     /// [`Unknown::Broken`] if it is known that it does not. The other questions leave out what lies before their first
@@ -107,6 +110,10 @@ impl WalIndex for NoIndex {
     }
 
     fn last_commit(&self, _: TimelineId, _: u64, _: u64) -> Result<Option<Commit>, Unknown> {
+        Err(Unknown::NoIndex)
+    }
+
+    fn tablespaces(&self, _: TimelineId, _: u64, _: u64) -> Result<Told<TablespaceMade>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

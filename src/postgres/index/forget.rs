@@ -26,7 +26,7 @@ pub(super) fn forget(index: &Index, db: &Connection, replaced: &[SegmentKey]) ->
         blocks.insert((segment.timeline, segment.number / BLOCK));
     }
     for segment in &concerned {
-        for table in ["event", "rows", "ended", "created", "edge"] {
+        for table in ["event", "rows", "ended", "created", "tablespace", "edge"] {
             let sql = format!("DELETE FROM {table} WHERE timeline = ?1 AND number = ?2");
             db.prepare_cached(&sql)?.execute(segment.columns())?;
         }

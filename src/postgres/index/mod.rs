@@ -22,6 +22,7 @@ mod seam;
 mod search_tests;
 mod segment;
 mod state;
+mod tablespace;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -56,7 +57,7 @@ pub use state::{Position, State, Unreadable};
 pub use trouble::{IndexFailed, on_index};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 5;
+const VERSION: i64 = 7;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;

@@ -141,6 +141,16 @@ CREATE TABLE created (
 ) WITHOUT ROWID;
 CREATE INDEX created_xid ON created (xid, number);
 
+-- Tablespaces that replay makes outside the data directory. OID 0: there are more than the summary has.
+CREATE TABLE tablespace (
+    timeline INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    lsn INTEGER NOT NULL,
+    oid INTEGER NOT NULL,
+    location TEXT NOT NULL,
+    PRIMARY KEY (timeline, number, lsn, oid)
+) WITHOUT ROWID;
+
 -- Recorded names. A database has tablespace 0 and file 0.
 CREATE TABLE name (
     database INTEGER NOT NULL,

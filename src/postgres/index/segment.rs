@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::column::{int, json, stored_at, uint};
 use super::event::RemovedFiles;
-use super::{BLOCK, Index, forget, prune, rows, seam};
+use super::{BLOCK, Index, forget, prune, rows, seam, tablespace};
 use crate::postgres::catalog::EventKind;
 use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::{Commit, Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
@@ -305,6 +305,7 @@ pub(super) fn add_facts(
     for created in &summary.created {
         add_created(db, segment, created)?;
     }
+    tablespace::add(db, segment, &summary.tablespaces)?;
     for of in &summary.rows.largest {
         let least = rows::least_rows(summary.rows.left_out, of.file);
         let interesting = of.counts.changed() >= least || of.file.number == PG_CLASS;

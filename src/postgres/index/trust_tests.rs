@@ -90,6 +90,7 @@ async fn lookups_go_through_keys() {
     let within = [wal_index::FIRST_COMMIT, wal_index::LAST_COMMIT, wal_index::NAMED_POINTS];
     let stretch = [
         wal_index::TROUBLE,
+        tablespace::TABLESPACES,
         wal_index::LISTED,
         wal_index::FULL_BLOCKS,
         wal_index::BLOCKS_MAYBE_ENDING,

@@ -5,10 +5,10 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::column::{int, nullable, uint};
-use super::{BLOCK, Index};
+use super::{BLOCK, Index, tablespace};
 use crate::postgres::catalog::{Point, Told, Unknown, WalIndex, XID_REUSE};
 use crate::postgres::types::{Lsn, TimelineId};
-use crate::postgres::wal::{Commit, Timestamp, Xid};
+use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
 type Answer<T> = Result<T, Unknown>;
 
@@ -123,6 +123,14 @@ impl WalIndex for Index {
                 Some(Limit { why, .. }) => Err(why.into()),
                 None => Ok(found.map(|hit| hit.commit)),
             }
+        })
+    }
+
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<TablespaceMade>> {
+        self.ask(|db| {
+            let made = tablespace::within(db, timeline, from..until.min(LAST))?;
+            let Told { found, more } = self.told(db, timeline, from..until, made, |(number, _)| *number)?;
+            Ok(Told { found: found.into_iter().map(|(_, made)| made).collect(), more })
         })
     }
 

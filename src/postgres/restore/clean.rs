@@ -1,6 +1,6 @@
 //! First step: folders that are certainly nobody else's. Nothing is ever removed here: what is in the way is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::files::{Destination, PG_CONTROL};
+use super::made;
 use crate::error::{Hint, with_hint};
 use crate::fsync;
 use crate::place::{Place, Relation};
-use crate::postgres::catalog::{BackupDescription, TablespaceDescription};
+use crate::postgres::catalog::{BackupDescription, RecoveryPlan, TablespaceDescription};
 
 /// Lies in a folder while a restore writes into it.
 pub const MARKER: &str = "walden-restore-unfinished";
@@ -47,14 +48,41 @@ impl std::str::FromStr for Relocation {
 /// Decides where everything goes. Errors: a relocation of no tablespace, or places that would lie in each other.
 pub fn destination(
     to_dir: &Path,
+    plan: &RecoveryPlan,
+    relocations: &[Relocation],
+    is_replacement: bool,
+    repository: Option<&Path>,
+) -> anyhow::Result<Destination> {
+    let made = made::folders(&plan.made.made, relocations, is_replacement)?;
+    let later: Vec<TablespaceDescription> = plan.made.made.iter().map(made::described).collect();
+    let placed = place(to_dir, &plan.backup, &later, relocations, repository)?;
+    let own = placed.tablespaces.values().chain([&placed.data_directory]).collect::<Vec<_>>();
+    for folder in &made {
+        check_apart_from_repository(folder, repository)?;
+        // One of the backup may lie there until it is dropped.
+        if let Some(other) = own.iter().find(|other| *other != &folder && !are_apart(folder, other)) {
+            bail!("tablespace folder \"{}\" is not apart from \"{}\"", folder.display(), other.display());
+        }
+    }
+    Ok(Destination { made, ..placed })
+}
+
+fn are_apart(one: &Path, other: &Path) -> bool {
+    !one.starts_with(other) && !other.starts_with(one)
+}
+
+/// Where the backup goes; tablespaces made `later` may be relocated, too.
+fn place(
+    to_dir: &Path,
     backup: &BackupDescription,
+    later: &[TablespaceDescription],
     relocations: &[Relocation],
     repository: Option<&Path>,
 ) -> anyhow::Result<Destination> {
     let data_directory = absolute(to_dir)?;
     check_apart_from_repository(&data_directory, repository)?;
     for relocation in relocations {
-        if !backup.tablespaces.iter().any(|tablespace| is_meant(relocation, tablespace)) {
+        if !backup.tablespaces.iter().chain(later).any(|tablespace| is_meant(relocation, tablespace)) {
             let known: Vec<String> =
                 backup.tablespaces.iter().map(|t| format!("{} at \"{}\"", t.oid, t.location)).collect();
             let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
@@ -67,11 +95,14 @@ pub fn destination(
         let relocation = relocations.iter().rev().find(|relocation| is_meant(relocation, tablespace));
         let place = match relocation {
             Some(relocation) => absolute(&relocation.new)?,
-            None => PathBuf::from(&tablespace.location),
+            // An absolute location stays as it is; one in the data directory itself is relative to it.
+            None => data_directory.join(&tablespace.location),
         };
+        let is_inside = relocation.is_none() && !tablespace.location.starts_with('/');
         check_apart_from_repository(&place, repository)?;
-        let others = tablespaces.values().chain([&data_directory]);
-        if let Some(other) = others.into_iter().find(|other| place.starts_with(other) || other.starts_with(&place)) {
+        let others =
+            tablespaces.values().chain([&data_directory]).filter(|other| !is_inside || *other != &data_directory);
+        if let Some(other) = others.into_iter().find(|other| !are_apart(&place, other)) {
             let error = anyhow!(
                 "tablespace {} would lie at \"{}\", which is not apart from \"{}\"",
                 tablespace.oid,
@@ -82,10 +113,11 @@ pub fn destination(
         }
         tablespaces.insert(tablespace.oid, place);
     }
-    Ok(Destination { data_directory, tablespaces })
+    Ok(Destination { data_directory, tablespaces, made: BTreeSet::new() })
 }
 
-fn is_meant(relocation: &Relocation, tablespace: &TablespaceDescription) -> bool {
+/// Whether a relocation is of a tablespace.
+pub(super) fn is_meant(relocation: &Relocation, tablespace: &TablespaceDescription) -> bool {
     relocation.old.trim_end_matches('/') == tablespace.location.trim_end_matches('/')
         || relocation.old.parse() == Ok(tablespace.oid)
 }
@@ -120,6 +152,16 @@ pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
         check_folder(place).with_context(|| format!("tablespace {oid} cannot be restored to \"{}\"", place.display())).hint(
             format!("with --tablespace {oid}=NEW it goes to another folder; a tablespace's own folder may hold the source's files"),
         )?;
+    }
+    for place in &destination.made {
+        check_folder(place)
+            .with_context(|| format!("replay cannot make a tablespace at \"{}\"", place.display()))
+            .hint("empty the folder, or restore to before the tablespace was made")?;
+        if let Some(cluster) = place.ancestors().find(|folder| folder.join("PG_VERSION").exists()) {
+            let (place, cluster) = (place.display(), cluster.display());
+            return Err(anyhow!("replay would make a tablespace at \"{place}\", inside the cluster \"{cluster}\""))
+                .hint("restore to before the tablespace was made");
+        }
     }
     Ok(())
 }
@@ -186,7 +228,8 @@ fn server_in(path: &Path) -> Option<u32> {
 
 /// Makes the folders, and marks the data directory as being written.
 pub fn prepare(destination: &Destination, backup: &BackupDescription) -> anyhow::Result<()> {
-    for path in [&destination.data_directory].into_iter().chain(destination.tablespaces.values()) {
+    let others = destination.tablespaces.values().chain(&destination.made);
+    for path in [&destination.data_directory].into_iter().chain(others) {
         let shown = path.display();
         fsync::create_folders(path)
             .with_context(|| format!("cannot make folder \"{shown}\""))
@@ -222,7 +265,7 @@ mod tests {
     }
 
     fn place(relocated: &[&str]) -> anyhow::Result<Destination> {
-        destination(Path::new("/restored/data"), &backup(), &relocations(relocated), Some(Path::new("/archive")))
+        super::place(Path::new("/restored/data"), &backup(), &[], &relocations(relocated), Some(Path::new("/archive")))
     }
 
     #[test]
@@ -250,8 +293,16 @@ mod tests {
         ] {
             assert!(place(&[moved]).is_err(), "{moved}");
         }
-        let inside = destination(Path::new("/archive/main"), &backup(), &[], Some(Path::new("/archive")));
+        let inside = super::place(Path::new("/archive/main"), &backup(), &[], &[], Some(Path::new("/archive")));
         assert!(one_line(&inside.unwrap_err()).contains("repository"));
+    }
+
+    #[test]
+    fn a_tablespace_within_the_data_directory_stays_there() {
+        let inside = TablespaceDescription { oid: 17000, location: "pg_tblspc/17000".into() };
+        let backup = BackupDescription { tablespaces: vec![inside], ..testing::backup("20260101-000000Z") };
+        let placed = super::place(Path::new("/restored/data"), &backup, &[], &[], None).unwrap();
+        assert_eq!(placed.tablespaces[&17000], Path::new("/restored/data/pg_tblspc/17000"));
     }
 
     #[test]
@@ -264,7 +315,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let to_dir = folder.path().join("a b");
         prepare(&to_dir);
-        check_free(&Destination { data_directory: to_dir, tablespaces: BTreeMap::new() })
+        check_free(&Destination { data_directory: to_dir, tablespaces: BTreeMap::new(), made: BTreeSet::new() })
     }
 
     fn refused(prepare: impl FnOnce(&Path)) -> String {
@@ -303,7 +354,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data_directory = folder.path().join("x/y");
         let tablespaces = BTreeMap::from([(16384, folder.path().join("t/s"))]);
-        let destination = Destination { data_directory: data_directory.clone(), tablespaces };
+        let destination = Destination { data_directory: data_directory.clone(), tablespaces, made: BTreeSet::new() };
         prepare(&destination, &backup()).unwrap();
         for path in [&data_directory, &destination.tablespaces[&16384]] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);

@@ -35,6 +35,11 @@ pub(super) fn is_recovery_setting(name: &str) -> bool {
         )
 }
 
+/// What only a file's own removal mends: nothing can be set in its place.
+fn must_go(name: &str) -> bool {
+    is_place(name) || name.starts_with("recovery_target")
+}
+
 /// Settings that would lead the restored server to the source's files.
 fn is_place(name: &str) -> bool {
     matches!(name, "data_directory" | "config_file" | "hba_file" | "ident_file" | "external_pid_file")
@@ -74,26 +79,16 @@ impl Lines {
         let folder = path.parent().unwrap_or(Path::new("/"));
         for line in text.lines() {
             self.lines.push((path.to_path_buf(), line.to_string()));
-            let included = || {
-                // One character is one byte of the file.
-                let bytes = conf::value_of(line).unwrap_or_default().chars().map(|c| c as u8).collect();
-                let named = PathBuf::from(OsString::from_vec(bytes));
-                named.strip_prefix("/").map_or_else(|_| folder.join(&named), |inner| root.join(inner))
-            };
-            match conf::setting_of(line).as_deref() {
-                Some("include") => {
-                    let file = included();
-                    if !self.add(&file, root, depth + 1)? {
-                        self.missing.push(file);
-                    }
-                }
-                Some("include_if_exists") => drop(self.add(&included(), root, depth + 1)?),
-                Some("include_dir") => {
-                    for file in conf_files(&included())? {
+            let Some((directive, named)) = included(line) else { continue };
+            let named = named.strip_prefix("/").map_or_else(|_| folder.join(&named), |inner| root.join(inner));
+            match &*directive {
+                "include_dir" => {
+                    for file in conf_files(&named)? {
                         self.add(&file, root, depth + 1)?;
                     }
                 }
-                _ => (),
+                _ if self.add(&named, root, depth + 1)? || directive == "include_if_exists" => (),
+                _ => self.missing.push(named),
             }
         }
         Ok(true)
@@ -104,6 +99,17 @@ impl Lines {
         let set = self.lines.iter().rev().find(|(_, line)| conf::setting_of(line).as_deref() == Some(name));
         set.and_then(|(_, line)| conf::value_of(line))
     }
+}
+
+/// What a line includes: the directive and the path as it stands there.
+pub(super) fn included(line: &str) -> Option<(String, PathBuf)> {
+    let directive = conf::setting_of(line)?;
+    if !matches!(&*directive, "include" | "include_if_exists" | "include_dir") {
+        return None;
+    }
+    // One character is one byte of the file.
+    let bytes = conf::value_of(line).unwrap_or_default().chars().map(|c| c as u8).collect();
+    Some((directive, PathBuf::from(OsString::from_vec(bytes))))
 }
 
 /// The files that include_dir reads, in its order.
@@ -125,6 +131,25 @@ fn main_file(folder: &Path) -> PathBuf {
     folder.join("postgresql.conf")
 }
 
+/// The configuration as it stands in a data directory.
+#[derive(Debug)]
+pub struct Standing {
+    own: Lines,
+    auto: Lines,
+}
+
+impl Standing {
+    /// Reads it.
+    pub fn of(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self { own: own_lines(folder)?, auto: auto_lines(folder)? })
+    }
+
+    /// The value that takes effect.
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.auto.last(name).or_else(|| self.own.last(name))
+    }
+}
+
 fn own_lines(folder: &Path) -> anyhow::Result<Lines> {
     Lines::of(&main_file(folder), Path::new("/"))
 }
@@ -136,7 +161,7 @@ fn auto_lines(folder: &Path) -> anyhow::Result<Lines> {
 /// Takes out of the restored configuration, with the files it includes, what would contradict the plan or lead to the
 /// source. Errors: such a setting stands in a file outside the data directory, which is not this restore's to change.
 pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let is_meant = |name: &str| is_place(name) || name.starts_with("recovery_target");
+    let is_meant = |name: &str| is_place(name) || is_recovery_setting(name);
     let real = folder.canonicalize().with_context(|| format!("cannot find \"{}\"", folder.display()))?;
     let lines = own_lines(folder)?;
     let files: BTreeSet<&PathBuf> = lines.lines.iter().map(|(file, _)| file).collect();
@@ -148,6 +173,10 @@ pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
         }
         let place = file.canonicalize().with_context(|| format!("cannot find \"{}\"", file.display()))?;
         if !place.starts_with(&real) {
+            let found: Vec<String> = found.into_iter().filter(|name| must_go(name)).collect();
+            if found.is_empty() {
+                continue;
+            }
             let error = anyhow!(
                 "the restored postgresql.conf includes \"{}\", which sets {}: the server would not go to the target, or \
                  use its source's files",
@@ -184,8 +213,8 @@ pub fn outside_archiving(folder: &Path, backup: &BackupDescription) -> anyhow::R
 
 /// What the files as they are now make the server do.
 pub fn archiving(folder: &Path) -> anyhow::Result<Archiving> {
-    let (own, auto) = (own_lines(folder)?, auto_lines(folder)?);
-    let value = |name: &str| auto.last(name).or_else(|| own.last(name)).unwrap_or_default();
+    let standing = Standing::of(folder)?;
+    let value = |name: &str| standing.value(name).unwrap_or_default();
     let mode = value("archive_mode").to_ascii_lowercase();
     let command = [value("archive_library"), value("archive_command")].into_iter().find(|text| !text.trim().is_empty());
     let off_because = match (&*mode, &command) {

@@ -1,7 +1,7 @@
 //! Second step: the files, in parallel, every frame and every file's digest verified. `global/pg_control` is kept in
 //! memory: without it no server starts from the folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{BufReader, ErrorKind, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -58,6 +58,8 @@ pub struct Destination {
     pub data_directory: PathBuf,
     /// By OID.
     pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// Folders of tablespaces that replay makes.
+    pub made: BTreeSet<PathBuf>,
 }
 
 impl Destination {

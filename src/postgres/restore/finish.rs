@@ -115,7 +115,11 @@ mod tests {
             fs::write(data_directory.join(format!("base/1/{n}x")), "x").unwrap();
         }
         fs::write(data_directory.join(MARKER), "x").unwrap();
-        let destination = Destination { data_directory: data_directory.clone(), tablespaces: BTreeMap::new() };
+        let destination = Destination {
+            data_directory: data_directory.clone(),
+            tablespaces: BTreeMap::new(),
+            made: Default::default(),
+        };
         finish(&destination, b"control").unwrap();
         assert_eq!(fs::read(data_directory.join(PG_CONTROL)).unwrap(), b"control");
         assert!(!data_directory.join(MARKER).exists());

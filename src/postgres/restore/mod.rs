@@ -1,17 +1,23 @@
 //! Restoring a base backup and having PostgreSQL replay to a target; one file a step: clean, files, recovery, finish,
 //! start.
 
+mod apart;
 pub mod clean;
 mod conf;
 pub mod configuration;
 pub mod files;
 mod finish;
+mod in_force;
+mod includes;
+mod made;
+mod moving;
 pub mod past;
 pub mod programs;
 mod queue;
 mod reads;
 pub mod recovery;
 pub mod server_log;
+mod space;
 pub mod start;
 #[cfg(test)]
 mod tests;
@@ -38,6 +44,8 @@ pub struct Restored {
     pub bytes: u64,
     /// Name and value, in the order in which they were written.
     pub settings: Vec<(String, String)>,
+    /// It is no replacement, and kept apart from its source.
+    pub is_copy: bool,
     /// Whether the restored server will archive.
     pub archiving: Archiving,
     /// Sentences for the operator.
@@ -57,6 +65,9 @@ pub async fn restore(
     progress: Arc<Progress>,
 ) -> anyhow::Result<Restored> {
     clean::check_free(destination)?;
+    if choices.check_space {
+        space::check(cluster, plan, destination).await?;
+    }
     clean::prepare(destination, &plan.backup)?;
     let begun = Instant::now();
     let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
@@ -66,6 +77,7 @@ pub async fn restore(
     let written = written.hint("mend what is said above, remove the folder and restore again")?;
     let files_took = begun.elapsed();
     let (destination, plan, choices) = (destination.clone(), plan.clone(), choices.clone());
+    let is_copy = !choices.keep_archiving;
     let finishing = tokio::task::spawn_blocking(move || {
         let configured = recovery::configure(&destination, &written.control_file, &plan, &choices)?;
         let begun = Instant::now();
@@ -76,6 +88,7 @@ pub async fn restore(
     Ok(Restored {
         files,
         bytes,
+        is_copy,
         settings: configured.settings,
         archiving: configured.archiving,
         notes: configured.notes,

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::configuration::{self, Archiving};
+use super::configuration::{self, Archiving, Standing};
 use super::files::{Destination, PG_CONTROL};
+use super::{apart, in_force, includes};
+use crate::postgres::backup::manifest::RESTORE_CONFIGURATION;
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
 use crate::postgres::command_line::for_postgresql;
-use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, TablespaceMap};
+use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, SegmentSize, TablespaceMap};
 
 /// Where the restored cluster finds the repository when no configuration file told it: relative, because the server
 /// runs its commands in the data directory.
-pub const CONFIGURATION: &str = "walden-restore.toml";
+pub const CONFIGURATION: &str = RESTORE_CONFIGURATION;
 
 /// What the server does at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,6 +80,8 @@ pub struct Choices {
     pub action: TargetAction,
     /// The restored cluster replaces its source and goes on archiving.
     pub keep_archiving: bool,
+    /// Refuse what does not fit.
+    pub check_space: bool,
     pub fetch: FetchCommand,
     /// Content of [`CONFIGURATION`], when no configuration file holds it.
     pub configuration: Option<String>,
@@ -100,9 +104,7 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     // warns.
     set("hot_standby", if choices.action == TargetAction::Pause { "on" } else { "off" });
     if !choices.keep_archiving {
-        set("archive_mode", "off");
-        // Nobody would ever confirm its commits.
-        set("synchronous_standby_names", "");
+        apart::settings(plan.backup.major).for_each(|(name, value)| set(&name, &value));
     }
     if plan.backup.major.number() < 15 {
         // Debian points it to a folder that two servers would share.
@@ -143,8 +145,10 @@ pub fn configure(
     make_missing_folders(folder)?;
     link_tablespaces(destination)?;
     let mut configured = Configured::default();
-    let lay_outside = !folder.join("postgresql.conf").exists();
-    write_missing_configuration(folder, &plan.backup, &mut configured.notes)?;
+    let lay_outside = in_force::settle(folder, &plan.backup, &mut configured.notes)?;
+    if !choices.keep_archiving {
+        includes::bring_in(folder, &plan.backup, &mut configured.notes)?;
+    }
     configuration::clean(folder, &mut configured.notes)?;
     if let Some(content) = &choices.configuration {
         write_new(&folder.join(CONFIGURATION), content)?;
@@ -154,10 +158,25 @@ pub fn configure(
         configured.settings.extend(configuration::outside_archiving(folder, &plan.backup)?);
     }
     configuration::raise(folder, &plan.backup, &mut configured.settings)?;
+    let standing = Standing::of(folder)?;
+    let mut more = wal_sizes(&standing, plan.backup.segment_size);
+    if !choices.keep_archiving {
+        more.extend(apart::because_of(&standing, choices.action, &mut configured.notes));
+    }
+    configured.settings.retain(|(name, _)| !more.iter().any(|(each, _)| each == name));
+    configured.settings.extend(more);
     configuration::write_settings(folder, &configured.settings, &mut configured.notes)?;
     configured.archiving = configuration::archiving(folder)?;
     write_new(&folder.join("recovery.signal"), "")?;
     Ok(configured)
+}
+
+/// Where the source set them outside: PostgreSQL's defaults are too small for large segments. As initdb has it.
+fn wal_sizes(standing: &Standing, size: SegmentSize) -> Vec<(String, String)> {
+    const USUAL: u64 = 16 << 20;
+    let missing = |(name, _): &(&str, u64)| size.bytes() > USUAL && standing.value(name).is_none();
+    let sizes = [("min_wal_size", 5), ("max_wal_size", 64)].into_iter().filter(missing);
+    sizes.map(|(name, segments)| (name.to_string(), format!("{}MB", segments * (size.bytes() >> 20)))).collect()
 }
 
 fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription) -> anyhow::Result<()> {
@@ -230,7 +249,8 @@ fn make_missing_folders(folder: &Path) -> anyhow::Result<()> {
 fn link_tablespaces(destination: &Destination) -> anyhow::Result<()> {
     let folder = &destination.data_directory;
     let mut entries = Vec::new();
-    for (oid, place) in &destination.tablespaces {
+    // Those within the data directory are plain folders.
+    for (oid, place) in destination.tablespaces.iter().filter(|(_, place)| !place.starts_with(folder)) {
         let link = folder.join("pg_tblspc").join(oid.to_string());
         symlink(place, &link).with_context(|| format!("cannot make link \"{}\"", link.display()))?;
         let place = place.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", place.display()))?;
@@ -240,46 +260,6 @@ fn link_tablespaces(destination: &Destination) -> anyhow::Result<()> {
         true => Ok(()),
         false => write_new(&folder.join("tablespace_map"), &TablespaceMap(entries).render()),
     }
-}
-
-/// Debian keeps these files in `/etc`: the folder must start without them.
-fn write_missing_configuration(
-    folder: &Path,
-    backup: &BackupDescription,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let files = [
-        (
-            "postgresql.conf",
-            "# Written by walden restore: the source kept this file outside its data directory.\nlisten_addresses = 'localhost'\n",
-        ),
-        (
-            "pg_hba.conf",
-            "# Written by walden restore: the source kept this file outside its data directory.\nlocal all all peer\n\
-             host all all 127.0.0.1/32 md5\nhost all all ::1/128 md5\n",
-        ),
-        ("pg_ident.conf", "# Written by walden restore: the source kept this file outside its data directory.\n"),
-    ];
-    let mut written = Vec::new();
-    for (name, content) in files {
-        let path = folder.join(name);
-        if !path.exists() {
-            write_new(&path, content)?;
-            written.push(name);
-        }
-    }
-    if !written.is_empty() {
-        let originals: Vec<&str> = backup.configuration_files.iter().map(|file| file.path.as_str()).collect();
-        let originals = match originals.is_empty() {
-            true => "the backup does not have the source's own".to_string(),
-            false => format!("the source's own are beside: {}", originals.join(", ")),
-        };
-        notes.push(format!(
-            "{} lay outside the source's data directory: minimal ones were written; {originals}",
-            written.join(", ")
-        ));
-    }
-    Ok(())
 }
 
 /// A file's bytes as characters of the same numbers: whatever encoding it has, [`write`] gives the same bytes back.
@@ -302,7 +282,7 @@ pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     put(options.create(true).truncate(true), path, &bytes)
 }
 
-fn write_new(path: &Path, content: &str) -> anyhow::Result<()> {
+pub(super) fn write_new(path: &Path, content: &str) -> anyhow::Result<()> {
     put(OpenOptions::new().create_new(true), path, content.as_bytes())
 }
 

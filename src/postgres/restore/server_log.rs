@@ -25,6 +25,8 @@ pub struct ServerLog {
     pub stuck: bool,
     /// What the server warns of that makes the result doubtful.
     pub doubts: Vec<String>,
+    /// What it could not do, though it went on: such as to listen on an address. The last ones.
+    pub troubles: Vec<String>,
     /// The last lines from `restore_command`, which begin with ERROR or HINT.
     pub command: Vec<String>,
     after_fatal: bool,
@@ -66,6 +68,9 @@ impl ServerLog {
         let belongs = matches!(level, "HINT" | "DETAIL") && self.after_fatal;
         if begins || belongs {
             keep(&mut self.fatal, format!("{level}:  {message}"));
+        }
+        if matches!(level, "LOG" | "WARNING") && message.starts_with("could not ") {
+            keep(&mut self.troubles, format!("{level}:  {message}"));
         }
         match level {
             "LOG" => self.log(message),
@@ -146,6 +151,17 @@ mod tests {
         assert_eq!(log.redo_done, Some(Lsn(0x3000A28)));
         assert_eq!(log.last_transaction.as_deref(), Some("2026-01-01 00:00:00.5+00"));
         assert!(log.stopped.unwrap().starts_with("recovery stopping before commit of transaction 740"));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_kept_for_the_failure() {
+        let log = read(
+            "x LOG:  could not bind IPv4 address \"10.9.8.7\": Cannot assign requested address\n\
+             x WARNING:  could not create listen socket for \"10.9.8.7\"\n\
+             x FATAL:  could not create any TCP/IP sockets\n",
+        );
+        assert_eq!((log.troubles.len(), log.fatal.len()), (2, 1));
+        assert!(log.troubles.iter().all(|line| line.contains("10.9.8.7")), "{:?}", log.troubles);
     }
 
     #[test]

@@ -6,17 +6,18 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
+use super::moving::{self, Moving};
 use super::programs;
 use super::server_log::{Phase, ServerLog};
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{RecoveryPlan, StopAt};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
-use crate::postgres::types::{ControlFile, Lsn, TimelineId};
+use crate::postgres::types::{ControlFile, Lsn, MajorVersion, TimelineId};
 
 /// The restored server's log, in its data directory, until it is started by other means.
 pub const LOG: &str = "walden-restore.log";
@@ -88,22 +89,30 @@ impl Recovered {
 /// What tells how recovery goes on; `None` when nobody wants to know.
 pub type Watch<'a> = &'a (dyn Fn(&ServerLog) + Sync);
 
-/// Starts the server in `data_directory` and waits until it is at its target; `user` is the role to ask it as. Once
-/// promoted, the settings `only_for_recovery` are reset. Errors: it does not start or ends before;
-/// its own words are in the error.
-pub async fn start(
-    programs: &Path,
-    data_directory: &Path,
-    port: Option<u16>,
-    user: Option<&str>,
-    only_for_recovery: Vec<String>,
-    watch: Watch<'_>,
-) -> anyhow::Result<Recovered> {
+/// How to start a server.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The folder of its programs.
+    pub programs: &'a Path,
+    pub data_directory: &'a Path,
+    pub major: MajorVersion,
+    /// Another than the configured one.
+    pub port: Option<u16>,
+    /// The role to ask it as.
+    pub user: Option<&'a str>,
+    /// Settings that are reset once it is promoted.
+    pub only_for_recovery: Vec<String>,
+}
+
+/// Starts the server and waits until it is at its target. Errors: it does not start or ends before; its own words are in
+/// the error.
+pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
+    let Start { programs, data_directory, major, port, user, only_for_recovery } = how;
     let port = choose_port(programs, data_directory, port)?;
     let socket_directory = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
     let mut child = spawn(programs, data_directory, port, &socket_directory, &log_path)?;
-    let log = wait(&mut child, &log_path, watch).await?;
+    let log = wait(&mut child, data_directory, &log_path, watch).await?;
     let mut recovered = Recovered {
         phase: log.phase,
         lsn: log.redo_done,
@@ -120,14 +129,12 @@ pub async fn start(
     };
     if recovered.phase != Phase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
-        if let Err(error) = ask(&mut recovered, user).await {
+        if let Err(error) = ask(&mut recovered, user, major).await {
             tracing::debug!("the restored server does not answer by SQL: {error:#}");
         }
     }
     if recovered.timeline.is_none() {
-        let control = fs::read(data_directory.join(super::files::PG_CONTROL)).ok();
-        let control = control.and_then(|bytes| ControlFile::parse(&bytes).ok());
-        recovered.timeline = control.map(|control| control.checkpoint_timeline);
+        recovered.timeline = control_file(data_directory).map(|control| control.checkpoint_timeline);
     }
     Ok(recovered)
 }
@@ -177,7 +184,14 @@ fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: 
     let clone = file.try_clone().context("cannot share the log")?;
     let postgres = programs.join("postgres");
     // English and on standard error, whatever is configured: this is read below.
-    let fixed = ["logging_collector=off", "log_destination=stderr", "lc_messages=C", "log_min_messages=warning"];
+    let fixed = [
+        "logging_collector=off",
+        "log_destination=stderr",
+        "lc_messages=C",
+        "log_min_messages=warning",
+        "log_error_verbosity=default",
+        "log_line_prefix=%m [%p] ",
+    ];
     let mut command = Command::new(&postgres);
     command.arg("-D").arg(data_directory);
     for setting in fixed {
@@ -191,12 +205,17 @@ fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: 
     command.spawn().with_context(|| format!("cannot run \"{}\"", postgres.display()))
 }
 
-async fn wait(child: &mut Child, log_path: &Path, watch: Watch<'_>) -> anyhow::Result<ServerLog> {
+async fn wait(child: &mut Child, data: &Path, log_path: &Path, watch: Watch<'_>) -> anyhow::Result<ServerLog> {
     let mut tail = Tail::open(log_path)?;
     let mut log = ServerLog::default();
+    let mut moving = Moving::new(Instant::now());
     loop {
         let ended = child.try_wait().context("cannot wait for the server")?;
+        let is_open = is_open(child, data);
         tail.read_into(&mut log)?;
+        if is_open {
+            log.phase = Phase::Promoted;
+        }
         watch(&log);
         match (log.phase, ended) {
             (Phase::Paused | Phase::Promoted, None) => return Ok(log),
@@ -205,10 +224,28 @@ async fn wait(child: &mut Child, log_path: &Path, watch: Watch<'_>) -> anyhow::R
                 stop(child).await?;
                 return Err(failed(&log, log_path, "stopped"));
             }
+            (_, None) if moving.has_stopped(Instant::now(), data, log_path, child.id()) => {
+                stop(child).await?;
+                let status = format!("it did nothing for {} min and was stopped", moving::LIMIT.as_secs() / 60);
+                return Err(failed(&log, log_path, &status));
+            }
             (_, Some(status)) => return Err(failed(&log, log_path, &status.to_string())),
             (_, None) => tokio::time::sleep(LOOK).await,
         }
     }
+}
+
+/// Whether the server is open for writing, whatever its log says. It says so there before it does in these files.
+fn is_open(child: &Child, data: &Path) -> bool {
+    const IN_PRODUCTION: u32 = 6;
+    let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    // During recovery, too, if it answers queries then.
+    let is_ready = moving::status(&file, child.id()) == Some("ready");
+    is_ready && control_file(data).is_some_and(|control| control.state == IN_PRODUCTION)
+}
+
+fn control_file(data: &Path) -> Option<ControlFile> {
+    ControlFile::parse(&fs::read(data.join(super::files::PG_CONTROL)).ok()?).ok()
 }
 
 /// A fast shutdown of the server, waited for.
@@ -250,11 +287,12 @@ impl Tail {
 }
 
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
-    let words: Vec<&str> = log.command.iter().chain(&log.fatal).map(String::as_str).collect();
+    let words: Vec<&str> = log.command.iter().chain(&log.troubles).chain(&log.fatal).map(String::as_str).collect();
     let words = match words.is_empty() {
         true => format!("it ended ({status}) without a word"),
         false => words.join(" | "),
     };
+    let words = if log.stuck || status.starts_with("exit") { words } else { format!("{words} ({status})") };
     with_hint(anyhow!("the restored server did not reach the target: {words}"), next_step(&words, path))
 }
 
@@ -269,6 +307,8 @@ fn next_step(words: &str, path: &Path) -> String {
     } else if words.contains("lower setting than") || words.contains("insufficient parameter settings") {
         let setting = wanted_setting(words).unwrap_or_else(|| "the setting that is too low".into());
         return format!("set {setting} in postgresql.auto.conf, then start the server again: it goes on; {log}");
+    } else if words.contains("could not create any TCP/IP sockets") {
+        "set listen_addresses in postgresql.auto.conf to addresses of this machine, then start the server again"
     } else if words.contains("could not access file") || words.contains("could not load library") {
         "an extension that the configuration loads is not installed on this machine"
     } else if words.contains("could not restore file") {
@@ -290,10 +330,14 @@ fn wanted_setting(words: &str) -> Option<String> {
 }
 
 /// Asks the server itself where it is.
-async fn ask(recovered: &mut Recovered, user: Option<&str>) -> anyhow::Result<()> {
+async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion) -> anyhow::Result<()> {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let host = quoted(&recovered.socket_directory.to_string_lossy());
     let mut dsn = format!("host='{host}' port={} dbname=postgres connect_timeout=5 sslmode=disable", recovered.port);
+    if major.number() >= 17 {
+        // Triggers on login could reach for what is the source's.
+        dsn.push_str(" options='-c event_triggers=off'");
+    }
     if let Some(user) = user {
         dsn.push_str(&format!(" user='{}'", quoted(user)));
     }

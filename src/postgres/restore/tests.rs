@@ -163,6 +163,7 @@ fn choices() -> Choices {
     Choices {
         action: TargetAction::Promote,
         keep_archiving: false,
+        check_space: true,
         fetch: FetchCommand {
             walden: "/opt/it's 100%/walden".into(),
             restore_command: Some("/opt/it's 100%/restore-command".into()),
@@ -180,7 +181,8 @@ impl Stored {
 
     async fn restore(&self) -> anyhow::Result<Restored> {
         let space = self.scratch.path().join("space");
-        let destination = Destination { data_directory: self.data(), tablespaces: BTreeMap::from([(16384, space)]) };
+        let tablespaces = BTreeMap::from([(16384, space)]);
+        let destination = Destination { data_directory: self.data(), tablespaces, made: Default::default() };
         restore(&self.cluster, &self.plan, &destination, &choices(), 2, Arc::new(Progress::default())).await
     }
 
@@ -243,7 +245,7 @@ async fn the_configuration_has_one_target_and_nothing_of_the_source_that_leads_a
     let expected = ["recovery_target", "recovery_target_timeline", "recovery_target_action"];
     assert_eq!(targets, expected);
     let value = |name: &str| last_value(&text, name);
-    assert_eq!(value("primary_conninfo"), None);
+    assert_eq!(value("primary_conninfo").as_deref(), Some(""));
     assert_eq!(value("data_directory"), None);
     assert_eq!(value("archive_mode").as_deref(), Some("off"));
     assert_eq!(

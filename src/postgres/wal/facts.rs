@@ -77,6 +77,11 @@ pub enum Fact<'a> {
     DatabaseDropped {
         database: u32,
     },
+    /// Where `location` is empty, in the data directory itself.
+    TablespaceMade {
+        oid: u32,
+        location: &'a [u8],
+    },
 }
 
 /// What happened to rows.
@@ -160,6 +165,7 @@ impl<'a> Fact<'a> {
             rmgr::XLOG => xlog(record),
             rmgr::STORAGE => storage(record),
             rmgr::DATABASE => database(record),
+            rmgr::TABLESPACE => tablespace(record),
             _ => return Ok(None),
         };
         read.ok_or_else(unreadable)
@@ -229,4 +235,17 @@ fn database<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
         _ => return Some(None),
     };
     Some(Some(fact))
+}
+
+/// tablespace.h, xl_tblspc_create_rec. Of a very long record that crossed into the next segment the path may be cut.
+fn tablespace<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
+    let mut fields = Reader(record.main);
+    Some(match record.operation() {
+        0x00 => {
+            let (oid, path) = (fields.u32()?, fields.0);
+            let length = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+            Some(Fact::TablespaceMade { oid, location: &path[..length] })
+        }
+        _ => None,
+    })
 }

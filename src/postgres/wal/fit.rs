@@ -23,6 +23,7 @@ impl Summary {
                 (List::Created, length(&self.created)),
                 (List::Rows, length(&self.rows.largest)),
                 (List::Ended, length(&self.oldest_ended)),
+                (List::Tablespaces, length(&self.tablespaces.made)),
             ];
             match lists.into_iter().chain(others).max_by_key(|(_, length)| *length) {
                 Some((_, ..=EMPTY)) | None => return,
@@ -34,6 +35,9 @@ impl Summary {
                 Some((List::Created, _)) => self.created_left_out += halve(&mut self.created).len() as u64,
                 Some((List::Rows, _)) => {
                     halve(&mut self.rows.largest).iter().for_each(|rows| self.rows.leave_out(&rows.counts));
+                }
+                Some((List::Tablespaces, _)) => {
+                    self.tablespaces.left_out += halve(&mut self.tablespaces.made).len() as u64;
                 }
                 Some((List::Ended, _)) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
             }
@@ -65,6 +69,7 @@ enum List {
     Created,
     Rows,
     Ended,
+    Tablespaces,
 }
 
 /// Bytes of an empty list.

@@ -22,6 +22,7 @@ mod stop;
 mod summary;
 #[cfg(test)]
 mod summary_tests;
+mod tablespaces;
 #[cfg(test)]
 pub(in crate::postgres) mod testing;
 #[cfg(test)]
@@ -42,5 +43,6 @@ pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
 pub use seam::{Seam, join};
 pub use stop::{Stop, Why};
 pub use summary::{Commit, Commits, EVENTS, Event, NAMED, Summarizer, Summary, What};
+pub use tablespaces::{TablespaceMade, Tablespaces};
 pub use timestamp::Timestamp;
 pub use transactions::{DroppedStatistics, TransactionEnd};

@@ -18,6 +18,7 @@ pub mod rmgr {
     pub const TRANSACTION: u8 = 1;
     pub const STORAGE: u8 = 2;
     pub const DATABASE: u8 = 4;
+    pub const TABLESPACE: u8 = 5;
     pub const HEAP2: u8 = 9;
     pub const HEAP: u8 = 10;
     /// Extensions have this and higher ones.

@@ -13,6 +13,7 @@ use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
 use super::stop::Stop;
+use super::tablespaces::Tablespaces;
 use super::timestamp::Timestamp;
 use super::transactions::TransactionEnd;
 use crate::postgres::types::{Lsn, MajorVersion, SegmentSize, TimelineId};
@@ -55,6 +56,7 @@ pub struct Summary {
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
     pub created: Vec<Created>,
     pub created_left_out: u64,
+    pub tablespaces: Tablespaces,
     pub rows: Rows,
     /// The segment ends with a switch: it is complete although its rest is empty.
     pub switched: bool,
@@ -269,6 +271,7 @@ impl Summary {
                 xid = end.xid;
                 What::dropped(end)
             }
+            Fact::TablespaceMade { oid, location } => return self.tablespaces.add(record.lsn, oid, location),
             Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
             Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
             Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },

@@ -203,6 +203,53 @@ fn a_database_that_is_moved_is_not_made() {
     assert_eq!(what, [&moved, &What::DatabaseCreated { database: 20001, tablespace: 1663 }]);
 }
 
+fn tablespace(info: u8, oid: u32, location: &str) -> Draft {
+    let main = [&oid.to_le_bytes()[..], location.as_bytes(), &[0]].concat();
+    Draft { xid: 7, rmgr: rmgr::TABLESPACE, info, main, block: None }
+}
+
+#[test]
+fn a_tablespace_made_outside_is_told_with_its_place() {
+    let in_place = tablespace(0, 17000, "");
+    let dropped = Draft { main: 16390u32.to_le_bytes().to_vec(), ..tablespace(0x10, 0, "") };
+    let summary = summary_of(&[tablespace(0, 16390, "/srv/a b"), in_place, dropped]);
+    let told: Vec<(u32, &str)> = summary.tablespaces.made.iter().map(|one| (one.oid, &*one.location)).collect();
+    assert_eq!((told, summary.unreadable), (vec![(16390, "/srv/a b")], 0));
+    let many: Vec<Draft> = (0..40).map(|n| tablespace(0, 20000 + n, "/srv")).collect();
+    let summary = summary_of(&many).tablespaces;
+    assert_eq!(summary.made.len() as u64 + summary.left_out, 40);
+    assert!(summary.left_out > 0);
+}
+
+#[test]
+fn a_tablespace_whose_record_crosses_is_told_by_what_joins_the_segments() {
+    for location in ["/srv/fast".to_string(), format!("/srv/{}", "x".repeat(900))] {
+        let mut wal = writer();
+        while wal.position() + 200 < START + SEGMENT {
+            wal.write(&insert(4, 100));
+        }
+        while wal.position() + 40 < START + SEGMENT {
+            wal.write(&Draft { rmgr: rmgr::XLOG, info: 0x20, main: vec![0], ..Draft::default() });
+        }
+        wal.write(&tablespace(0, 16390, &location));
+        wal.fill();
+        let parts = summaries(&wal.bytes);
+        assert!(parts[0].tail.is_some() && parts.iter().all(|part| part.tablespaces.made.is_empty()));
+        let Ok(Seam::Crossed(crossing)) = join(&parts[0], parts[0].tail.as_ref(), &parts[1]) else { panic!() };
+        let [made] = &crossing.tablespaces.made[..] else { panic!("{crossing:?}") };
+        assert_eq!(made.oid, 16390);
+        assert!(location.starts_with(&made.location) && made.location.starts_with("/srv/"), "{}", made.location);
+    }
+}
+
+#[test]
+fn a_summary_that_does_not_tell_of_tablespaces_is_none() {
+    let mut json = serde_json::to_value(summary_of(&[])).unwrap();
+    assert!(serde_json::from_value::<Summary>(json.clone()).is_ok());
+    json.as_object_mut().unwrap().remove("tablespaces");
+    assert!(serde_json::from_value::<Summary>(json).is_err(), "it is made anew of the content");
+}
+
 #[test]
 fn the_newest_open_transaction_is_told_though_its_rows_are_left_out() {
     let many = (100..300).flat_map(|xid| vec![Draft { info: 0x10, main: vec![0; 8], ..row(xid, 1) }; 3]);

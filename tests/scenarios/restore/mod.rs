@@ -1,5 +1,6 @@
 //! Restores: exactly the moment asked for, or not at all.
 
+mod apart;
 mod damage;
 pub mod exact;
 mod forks;

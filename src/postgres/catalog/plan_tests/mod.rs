@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use super::testing::{SEGMENT, backup};
 use super::*;
 use crate::postgres::types::{Lsn, TimelineId};
+use crate::postgres::wal::TablespaceMade;
 use world::{Rec, Says, World, name, second};
 
 /// What a timeline writes from `begin` on, up to a segment: in each segment `n` a transaction 700 + n that commits at
@@ -41,6 +42,17 @@ fn simple() -> World {
 fn says(world: &mut World, number: u64, offset: u64, says: Says) {
     let records = world.written.get_mut(&1).unwrap();
     records.iter_mut().find(|record| record.lsn == number * SEGMENT + offset).unwrap().says = says;
+}
+
+/// How an index tells that replay does not get into a segment.
+fn unjoined(timeline: u32, number: u64) -> Unknown {
+    Unknown::Broken { segment: name(timeline, number), lsn: Lsn(number * SEGMENT + 0x28) }
+}
+
+/// The tablespace that a record makes.
+fn made(record: &Rec) -> Option<TablespaceMade> {
+    let Says::Tablespace(oid) = record.says else { return None };
+    Some(TablespaceMade { lsn: Lsn(record.lsn), oid, location: format!("/space/{oid}") })
 }
 
 fn chosen(world: &World, request: Request) -> String {

@@ -4,6 +4,7 @@ use super::super::testing::SEGMENT;
 use super::super::*;
 use super::world::{Rec, Says, World, name, second};
 use super::{forked, latest, says, simple};
+use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::Timestamp;
 
@@ -138,6 +139,36 @@ fn of_restore_points_with_one_name_the_first_behind_the_backup_counts_and_the_re
     assert!(plan.notes[1].contains("2 later") && plan.notes[1].contains("0/8000100"), "{:?}", plan.notes);
     let named = Request { backup: Some("20260101-000060Z".parse().unwrap()), ..Request::new(Target::Name("x".into())) };
     assert_eq!(world.plan(&named).unwrap().stop, StopAt::After { lsn: at(7, 0x100), end: at(7, 0x200) });
+}
+
+#[test]
+fn tablespaces_that_replay_makes_are_told_with_the_first_backup_that_has_them() {
+    let mut world = simple();
+    says(&mut world, 4, 0x100, Says::Tablespace(17));
+    says(&mut world, 8, 0x100, Says::Tablespace(18));
+    let space = |oid| TablespaceDescription { oid, location: "/space".into() };
+    world.backups.last_mut().unwrap().tablespaces = vec![space(17)];
+    let last = world.backups.last().unwrap().id.clone();
+    assert!(world.backups.last().unwrap().start_lsn > at(4, 0x100));
+    let first = world.backups[0].id.clone();
+    let request = |target, backup: Option<&BackupId>| Request { backup: backup.cloned(), ..Request::new(target) };
+    let made = |request: &Request| {
+        let made = world.plan(request).unwrap().made;
+        assert_eq!(made.unknown, None);
+        made.made.into_iter().map(|one| (one.made.oid, one.in_backup)).collect::<Vec<_>>()
+    };
+    assert_eq!(made(&request(Target::Latest, None)), [(18, None)]);
+    let from_first = request(Target::Latest, Some(&first));
+    assert_eq!(made(&from_first), [(17, Some(last.clone())), (18, None)]);
+    let exclusive = |lsn| Request { inclusive: false, ..request(Target::Lsn(lsn), Some(&first)) };
+    assert_eq!(made(&exclusive(at(4, 0x100))), [], "replay ends before");
+    assert_eq!(made(&request(Target::Lsn(at(4, 0x100)), Some(&first))), [(17, Some(last))]);
+    assert_eq!(made(&request(Target::Immediate, Some(&first))), []);
+    let warnings = world.plan(&from_first).unwrap().warnings;
+    assert!(warnings.iter().any(|text| text.contains("tablespace 18") && text.contains("/space/18")), "{warnings:?}");
+    world.unknown = vec![(1, 8)];
+    let made = world.plan(&from_first).unwrap().made;
+    assert_eq!((made.made.len(), made.unknown), (1, Some(name(1, 8))));
 }
 
 #[test]

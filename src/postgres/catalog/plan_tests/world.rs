@@ -9,7 +9,7 @@ use super::super::testing::SEGMENT;
 use super::super::*;
 use crate::postgres::layout::{BackupId, QuietMark};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
-use crate::postgres::wal::{Commit, Timestamp};
+use crate::postgres::wal::{Commit, TablespaceMade, Timestamp};
 
 pub fn size() -> SegmentSize {
     SegmentSize::new(SEGMENT as u32).unwrap()
@@ -28,11 +28,6 @@ fn quiet_mark(timeline: u32, lsn: u64, time: u64) -> QuietMark {
     QuietMark { timeline: TimelineId(timeline), lsn: Lsn(lsn), time: second(time) }
 }
 
-/// How an index tells that replay does not get into a segment.
-fn unjoined(timeline: u32, number: u64) -> Unknown {
-    Unknown::Broken { segment: name(timeline, number), lsn: Lsn(number * SEGMENT + 0x28) }
-}
-
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
@@ -44,6 +39,7 @@ pub enum Says {
     Point(String),
     /// A change of a table by this transaction.
     Change(u32),
+    Tablespace(u32),
     Nothing,
 }
 
@@ -260,7 +256,7 @@ impl World {
         let mut known = Vec::new();
         for number in from..until {
             if number > from && self.unjoined == Some((timeline.0, number)) {
-                return (known, Some(unjoined(timeline.0, number)));
+                return (known, Some(super::unjoined(timeline.0, number)));
             }
             match self.indexed(timeline.0, number) {
                 Ok(records) => known.push((number, records)),
@@ -490,9 +486,14 @@ impl WalIndex for World {
         Ok(None)
     }
 
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown> {
+        let (known, more) = self.known(timeline, from, until);
+        Ok(Told { found: known.iter().flat_map(|(_, records)| records.iter().filter_map(super::made)).collect(), more })
+    }
+
     fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
         match self.torn_off(timeline.0, 0) == Some(number) || self.unjoined == Some((timeline.0, number)) {
-            true => Err(unjoined(timeline.0, number)),
+            true => Err(super::unjoined(timeline.0, number)),
             false => Ok(()),
         }
     }
