@@ -193,8 +193,8 @@ fn hook_fails(major: Major) {
         cluster.reload();
         wait_until("the setting counts", || cluster.sql("show archive_command") == command);
     };
-    // No service, and a configuration that is not there.
-    set(&right.replace("main.toml", "none.toml"));
+    // No service, and a program that fails in the place of `walden`.
+    set(&right.replace(" %p", " --walden /bin/false %p"));
     let said = Said::by(&walden, 2, &[]);
     said.says("end-to-end", "critical", &["archive_command fails", "log"]);
     said.says("archiver", "critical", &["cannot be archived", "0000000100000000000000", "s ago"]);
