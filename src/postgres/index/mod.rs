@@ -57,7 +57,7 @@ pub use state::{Position, State, Unreadable};
 pub use trouble::{IndexFailed, on_index};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 7;
+const VERSION: i64 = 6;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;
