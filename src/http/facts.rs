@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, facts, load_backups, load_quiet};
+use crate::postgres::catalog::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
@@ -70,6 +70,7 @@ pub struct FactsReader {
     interval: Duration,
     durations: Durations,
     known: watch::Sender<Known>,
+    backups: KeptBackups,
     /// And when that was.
     stored: Option<(Stored, DateTime<Utc>)>,
 }
@@ -85,7 +86,8 @@ impl FactsReader {
         durations: Durations,
     ) -> (Self, watch::Receiver<Known>) {
         let (known, receiver) = watch::channel(Known::default());
-        (Self { cluster, index, indexing, interval, durations, known, stored: None }, receiver)
+        let backups = KeptBackups::new(&cluster);
+        (Self { cluster, index, indexing, interval, durations, known, backups, stored: None }, receiver)
     }
 
     /// Works until `stopped` says so.
@@ -121,13 +123,14 @@ impl FactsReader {
     }
 
     /// Reads the repository.
-    async fn read(&mut self) {
+    pub(super) async fn read(&mut self) {
         let (at, mut stored) = (Utc::now(), self.stored.clone().unwrap_or_default().0);
+        let durations = self.durations.clone();
         let work = async {
             // Backups first: the WAL of one that was complete by then is in the listing that follows.
-            stored.backups = load_backups(&self.cluster).await?;
+            stored.backups = self.backups.refresh(&self.cluster).await?;
             let listed = list(&self.index, &self.cluster, Scope::New).await?;
-            if listed.anew {
+            if listed.gone {
                 self.indexing.look();
             }
             stored.histories.refresh(&self.cluster, &listed.histories).await?;
@@ -136,7 +139,7 @@ impl FactsReader {
             let read = self.derive(stored.clone(), ranges, at).await?;
             anyhow::Ok((stored, Some(read)))
         };
-        match self.durations.time(Phase::ReadRepository, work).await {
+        match durations.time(Phase::ReadRepository, work).await {
             Ok((stored, read)) => {
                 self.stored = Some((stored, at));
                 self.known.send_modify(|known| {

@@ -240,6 +240,14 @@ impl Layout {
         format!("{}/{WAL_FOLDER}/{}/", self.cluster, segment.group())
     }
 
+    /// The timeline and the log of a folder in a listing of [`wal_folder`](Self::wal_folder); `None` for others.
+    pub fn parse_wal_group(&self, folder: &str) -> Option<(TimelineId, u32)> {
+        let name = folder.strip_prefix(&self.wal_folder())?.strip_suffix('/')?;
+        let number = |digits: Option<&str>| u32::from_str_radix(digits?, 16).ok();
+        let (timeline, log) = (number(name.get(..8))?, number(name.get(8..))?);
+        (format!("{timeline:08X}{log:08X}") == name).then_some((TimelineId(timeline), log))
+    }
+
     /// The folder with all base backups.
     pub fn base_folder(&self) -> String {
         format!("{}/{BASE_FOLDER}/", self.cluster)
@@ -378,6 +386,13 @@ mod tests {
             let name: WalFileName = name.parse().unwrap();
             assert_eq!(layout().wal(&name).as_str(), key);
             assert_eq!(layout().parse_wal(&Key::new(key).unwrap()), Some(name));
+        }
+        let group = layout().wal_group_folder(&"00000001000000A900000065".parse().unwrap());
+        assert_eq!(layout().parse_wal_group(&group), Some((TimelineId(1), 0xA9)));
+        for other in
+            ["main/wal/00000001000000a9/", "main/wal/00000001000000A9", "main/wal/1A9/", "main/base/00000001000000A9/"]
+        {
+            assert_eq!(layout().parse_wal_group(other), None, "{other}");
         }
     }
 

@@ -8,8 +8,10 @@ mod local;
 mod memory;
 mod retry;
 mod walk;
+mod watched;
 
 pub mod conformance;
+pub mod counting;
 pub mod faulty;
 pub mod s3;
 
@@ -28,6 +30,7 @@ pub use memory::MemoryStorage;
 pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
 pub use walk::{Pages, Walk};
+pub use watched::Watched;
 
 /// Entries in one answer of [`Storage::list`], at most.
 pub const LIST_PAGE: usize = 1000;

@@ -2,6 +2,7 @@
 
 mod answers;
 mod connections;
+mod growth;
 mod hostile;
 mod wal;
 

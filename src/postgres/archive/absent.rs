@@ -138,6 +138,24 @@ fn oldest(proofs: impl Iterator<Item = Proof>) -> Verdict {
     proofs.max_by_key(|proof| proof.age).map_or(Verdict::End, Verdict::Gap)
 }
 
+/// Backups that tell the same of a missing file until older ones are not asked.
+pub const SETTLED_BY: usize = 16;
+
+/// Whether older backups than these, the newest there are, need not be asked about a missing file: one shows that it was
+/// lost, or so many of its own timeline or of older ones end before it. Backups are named by the time, in which WAL goes
+/// on: one that is older than all of those and reaches further would be of another server on the same timeline.
+pub fn settle(missing: &WalFileName, size: SegmentSize, newest: &[[BackedUp; 2]]) -> bool {
+    let is_before = |backup: &BackedUp| match missing {
+        WalFileName::Segment(segment) => backup.timeline <= segment.timeline && backup.up_to <= segment.start(size),
+        other => backup.timeline < other.timeline(),
+    };
+    let shows = |backup: &BackedUp| match missing {
+        WalFileName::Segment(segment) => backup.timeline == segment.timeline && backup.up_to > segment.start(size),
+        other => backup.timeline == other.timeline(),
+    };
+    newest.iter().flatten().any(shows) || newest.iter().filter(|ends| ends.iter().all(is_before)).count() >= SETTLED_BY
+}
+
 /// Whether recovery was told to end before this segment: `end` and what comes after it count as absent, on whatever
 /// timeline.
 pub fn is_beyond(end: Option<SegmentName>, asked: SegmentName, size: SegmentSize) -> bool {
@@ -246,6 +264,30 @@ mod tests {
         assert!(judged(backup(1, "0/500100")) && judged(backup(1, "0/900100")));
         assert!(!judged(backup(1, "0/500000")), "it ends with the segment before");
         assert!(!judged(backup(2, "0/900100")));
+    }
+
+    #[test]
+    fn older_backups_are_asked_until_the_newest_ones_settle_it() {
+        let settled = |missing: &str, newest: &[(u32, &str, usize)]| {
+            let ends = |(timeline, up_to, count): &(u32, &str, usize)| {
+                vec![[backup(*timeline, "0/100028"), backup(*timeline, up_to)]; *count]
+            };
+            settle(&missing.parse().unwrap(), size(), &newest.iter().flat_map(ends).collect::<Vec<_>>())
+        };
+        let on_second = "000000020000000000000005";
+        assert!(!settled(on_second, &[]));
+        assert!(settled(on_second, &[(2, "0/500100", 1)]), "it was lost");
+        assert!(!settled(on_second, &[(2, "0/500000", SETTLED_BY - 1)]));
+        assert!(settled(on_second, &[(2, "0/500000", SETTLED_BY)]));
+        // Those of the timeline before end before it, too, unless it went on there.
+        assert!(settled(on_second, &[(1, "0/400000", SETTLED_BY)]));
+        assert!(!settled(on_second, &[(1, "0/500100", SETTLED_BY)]));
+        // Another line of WAL, restored to before it, tells nothing.
+        assert!(!settled(on_second, &[(3, "0/400000", 99), (1, "0/600000", 99)]));
+        assert!(settled(on_second, &[(3, "0/400000", 99), (1, "0/400000", SETTLED_BY)]));
+        assert!(settled("00000002.history", &[(1, "0/900000", SETTLED_BY)]));
+        assert!(settled("00000002.history", &[(2, "0/900000", 1)]));
+        assert!(!settled("00000002.history", &[(3, "0/900000", 99)]));
     }
 
     #[test]

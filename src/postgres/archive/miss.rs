@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use chrono::Utc;
 
-use super::absent::{BackedUp, Facts, Kept};
+use super::absent::{BackedUp, Facts, Kept, settle};
 use crate::error::with_hint;
 use crate::postgres::catalog::BackupDescription;
-use crate::postgres::catalog::load::{read_history, refresh_backups};
+use crate::postgres::catalog::load::{NewestBackups, read_history};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::{is_damage, repair_or_wait, reread};
-use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta};
+use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta, Pages, list_all};
 
 /// Pages of a listing that are read at most: 10 million segments of 16 MiB, or as many history files as fit.
 const MOST_PAGES: usize = 100;
+/// Sorts behind all that names of WAL files hold.
+const BEHIND: char = '~';
 
 /// The history file that tells whether the archive ends before a file cannot be read. That file itself is not damaged.
 #[derive(Debug, thiserror::Error)]
@@ -39,43 +42,31 @@ pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
 /// not answer, or shows no WAL at all where it has backups.
 pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<bool> {
     // Backups first: the WAL of one that was complete by then is there when it is looked for.
-    let mut backups = BTreeMap::new();
-    refresh_backups(cluster, &mut backups).await?;
-    let (now, mut folders) = (SystemTime::now(), Vec::new());
-    for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
-        if kept(cluster, &entry, now).is_some() {
-            return Ok(true);
-        }
-        if let ListEntry::Folder(folder) = entry {
-            folders.push(folder);
-        }
-    }
-    match any_segment(cluster, &folders, now).await? {
-        false if !backups.is_empty() => Err(no_wal(cluster)),
+    let none = BTreeMap::new();
+    let has_backups = NewestBackups::new(cluster, &none, Utc::now()).await?.any().await?;
+    match any_wal(cluster, SystemTime::now()).await? {
+        false if has_backups => Err(no_wal(cluster)),
         is_there => Ok(is_there),
     }
 }
 
-/// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups. Those
-/// that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where it has backups, or
-/// had when `known` was read.
+/// Reads what tells whether `missing` was lost: files of its timeline, newer timelines' history, and base backups, no more
+/// than it takes. Those that `known` has are not read again. Errors: the store did not answer, or shows no WAL at all where
+/// it has backups, or had when `known` was read.
 pub async fn gather(
     cluster: &Cluster,
     missing: &WalFileName,
     known: &mut BTreeMap<BackupId, BackupDescription>,
 ) -> anyhow::Result<Facts> {
     let now = SystemTime::now();
-    let mut backups = known.clone();
-    refresh_backups(cluster, &mut backups).await?;
+    let backups = telling_backups(cluster, missing, known).await?;
     let mut facts = Facts { backups: backups.values().flat_map(backed_up).collect(), ..Facts::default() };
-    let mut folders = Vec::new();
-    for entry in entries(cluster, &cluster.layout.wal_folder()).await? {
+    for entry in bearing(cluster, missing).await? {
         match entry {
             ListEntry::Folder(folder) => {
                 if may_tell(cluster, &folder, missing) {
                     facts.kept.extend(first_in(cluster, &folder, now).await?);
                 }
-                folders.push(folder);
             }
             ListEntry::Object(meta) => match cluster.layout.parse_wal(&meta.key) {
                 Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
@@ -91,11 +82,29 @@ pub async fn gather(
         facts.kept.extend(later_in_group(cluster, *segment, now).await?);
     }
     let nothing = facts.kept.is_empty() && facts.histories.is_empty();
-    if nothing && !(known.is_empty() && backups.is_empty()) && !any_segment(cluster, &folders, now).await? {
+    if nothing && !(known.is_empty() && backups.is_empty()) && !any_wal(cluster, now).await? {
         return Err(no_wal(cluster));
     }
     *known = backups;
     Ok(facts)
+}
+
+/// The newest complete backups, until they settle what backups can tell of `missing`.
+async fn telling_backups(
+    cluster: &Cluster,
+    missing: &WalFileName,
+    known: &BTreeMap<BackupId, BackupDescription>,
+) -> anyhow::Result<BTreeMap<BackupId, BackupDescription>> {
+    let mut newest = NewestBackups::new(cluster, known, Utc::now()).await?;
+    let mut telling = BTreeMap::new();
+    while let Some(backups) = newest.next().await? {
+        telling.extend(backups.into_iter().map(|backup| (backup.id.clone(), backup)));
+        let told: Vec<_> = telling.values().map(backed_up).collect();
+        if settle(missing, cluster.description.segment_size, &told) {
+            break;
+        }
+    }
+    Ok(telling)
 }
 
 fn backed_up(backup: &BackupDescription) -> [BackedUp; 2] {
@@ -103,10 +112,18 @@ fn backed_up(backup: &BackupDescription) -> [BackedUp; 2] {
     [until(backup.timeline, backup.start_lsn), until(backup.stop_timeline, backup.stop_lsn)]
 }
 
-async fn any_segment(cluster: &Cluster, folders: &[String], now: SystemTime) -> anyhow::Result<bool> {
-    for folder in folders {
-        if first_in(cluster, folder, now).await?.is_some() {
-            return Ok(true);
+/// Whether there is any WAL file at all.
+async fn any_wal(cluster: &Cluster, now: SystemTime) -> anyhow::Result<bool> {
+    let mut pages = Pages::new(cluster.layout.wal_folder(), None);
+    while let Some(page) = pages.next(cluster.repository.storage()).await? {
+        for entry in page {
+            let is_one = match &entry {
+                ListEntry::Folder(folder) => first_in(cluster, folder, now).await?.is_some(),
+                ListEntry::Object(_) => kept(cluster, &entry, now).is_some(),
+            };
+            if is_one {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -120,8 +137,8 @@ fn no_wal(cluster: &Cluster) -> anyhow::Error {
 }
 
 async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<Kept>> {
-    let folder = cluster.layout.wal_group_folder(&missing);
-    Ok(entries(cluster, &folder).await?.iter().filter_map(|entry| kept(cluster, entry, now)).collect())
+    let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_group_folder(&missing)).await?;
+    Ok(entries.iter().filter_map(|entry| kept(cluster, entry, now)).collect())
 }
 
 /// Whether what lies in a folder of segments tells about the missing file: for a segment, those after it on its
@@ -157,15 +174,27 @@ fn age(meta: &ObjectMeta, now: SystemTime) -> Duration {
     now.duration_since(meta.modified).unwrap_or_default()
 }
 
-async fn entries(cluster: &Cluster, folder: &str) -> anyhow::Result<Vec<ListEntry>> {
-    let mut entries: Vec<ListEntry> = Vec::new();
+/// What lies in the WAL folder and bears on `missing`: everything of its timeline, of a segment's from its place on, and
+/// of newer timelines the history files at least.
+async fn bearing(cluster: &Cluster, missing: &WalFileName) -> anyhow::Result<Vec<ListEntry>> {
+    let folder = cluster.layout.wal_folder();
+    let of_timeline = |timeline: TimelineId| format!("{folder}{:08X}", timeline.0);
+    let (mut found, mut after) = (
+        Vec::new(),
+        match missing {
+            WalFileName::Segment(segment) => cluster.layout.wal_group_folder(segment),
+            other => of_timeline(other.timeline()),
+        },
+    );
     for _ in 0..MOST_PAGES {
-        let page = cluster.repository.storage().list(folder, entries.last().map(ListEntry::name)).await?;
-        let last = page.len() < LIST_PAGE;
-        entries.extend(page);
-        if last {
-            return Ok(entries);
-        }
+        let page = cluster.repository.storage().list(&folder, Some(&after)).await?;
+        let last = page.last().filter(|_| page.len() == LIST_PAGE).map(|entry| entry.name().to_string());
+        found.extend(page);
+        let Some(last) = last else { return Ok(found) };
+        // The history file comes first of all that a timeline has.
+        let number = last.get(folder.len()..folder.len() + 8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let newer = number.map(TimelineId).filter(|timeline| *timeline > missing.timeline());
+        after = newer.map_or(last, |timeline| format!("{}{BEHIND}", of_timeline(timeline)));
     }
     let most = MOST_PAGES * LIST_PAGE;
     let error = anyhow!("\"{folder}\" in {} has more than {most} entries", cluster.repository.describe());

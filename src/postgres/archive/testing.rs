@@ -119,11 +119,16 @@ pub fn content(path: &Path) -> Option<Vec<u8>> {
 
 /// Stores what makes a backup exist that ends in segment 2 of timeline 1.
 pub async fn back_up(storage: &dyn Storage, cluster: &Cluster) {
+    back_up_as(storage, cluster, "20260102-000000Z").await;
+}
+
+/// The same, of this name.
+pub async fn back_up_as(storage: &dyn Storage, cluster: &Cluster, id: &str) {
     let backup = BackupDescription {
         segment_size: cluster.description.segment_size,
         start_lsn: "0/100028".parse().unwrap(),
         stop_lsn: "0/200100".parse().unwrap(),
-        ..crate::postgres::catalog::testing::backup("20260102-000000Z")
+        ..crate::postgres::catalog::testing::backup(id)
     };
     let kind = crate::postgres::backup::manifest::KIND;
     let sealed = crate::codec::seal(kind, &backup, &mut &b""[..], 0, 1).unwrap();

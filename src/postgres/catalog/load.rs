@@ -2,10 +2,13 @@
 //! but cannot be read is an answer of its own, and a store that does not answer is an error: neither is ever taken
 //! for absent.
 
+mod backups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use anyhow::{Context, bail, ensure};
+use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
@@ -19,6 +22,8 @@ use crate::postgres::types::{
 };
 use crate::repo::{is_damage, reread};
 use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
+
+pub use backups::{KeptBackups, NewestBackups};
 
 /// Headers read at once.
 const PARALLEL_READS: usize = 16;
@@ -72,18 +77,15 @@ pub struct LoadedWal {
 
 /// Reads the headers of all manifests. Errors: the store did not answer.
 pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
-    let (ids, mut loaded) = (list_backups(cluster).await?, LoadedBackups::default());
+    let (ids, mut loaded) = (list_backups(cluster, None).await?, LoadedBackups::default());
     let add = |id, found| {
         loaded.add(id, found);
         Ok(())
     };
     read_descriptions(cluster, ids, add).await?;
     for id in std::mem::take(&mut loaded.unfinished) {
-        // In a file system a folder can be there before its first object, and for what a stranger put there.
-        match objects(cluster, &id).await {
-            Ok(objects) if objects.is_empty() => (),
-            Ok(_) => loaded.unfinished.push(id),
-            Err(error) => loaded.add(id, unread(cluster, error).await?),
+        if let Some(found) = begun(cluster, &id).await? {
+            loaded.add(id, found);
         }
     }
     loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
@@ -93,32 +95,21 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
     Ok(loaded)
 }
 
-/// Brings `known`, the complete backups, up to date, reading only the manifests of those that it has not: a complete
-/// backup never changes. Damaged ones are left out, and those that the store will not give; one whose manifest alone was deleted stays until its folder is gone:
-/// what WAL there was it tells nevertheless. Errors: the store did not answer.
-pub async fn refresh_backups(
-    cluster: &Cluster,
-    known: &mut BTreeMap<BackupId, BackupDescription>,
-) -> anyhow::Result<()> {
-    let mut ids = list_backups(cluster).await?;
-    known.retain(|id, _| ids.contains(id));
-    ids.retain(|id| !known.contains_key(id));
-    read_descriptions(cluster, ids, |id, found| {
-        match found {
-            Found::Whole(description) => drop(known.insert(id, description)),
-            // It may be given the next time.
-            Found::Unread(error) if !is_lasting(&error) => return Err(error),
-            _ => (),
-        }
-        Ok(())
-    })
-    .await
+/// What there is of a backup without a manifest; `None`: nothing. In a file system a folder can be there before its first
+/// object, and for what a stranger put there.
+async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Found<BackupDescription>>> {
+    match objects(cluster, id).await {
+        Ok(objects) if objects.is_empty() => Ok(None),
+        Ok(_) => Ok(Some(Found::Absent)),
+        Err(error) => unread(cluster, error).await.map(Some),
+    }
 }
 
-/// The names of all backups, complete or not.
-async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
+/// The names of all backups, complete or not; of those that began after a time.
+async fn list_backups(cluster: &Cluster, since: Option<DateTime<Utc>>) -> anyhow::Result<BTreeSet<BackupId>> {
     let mut ids = BTreeSet::new();
-    let mut folders = Pages::new(cluster.layout.base_folder(), None);
+    let after = since.map(|since| cluster.layout.backup_folder(&BackupId::at(since)));
+    let mut folders = Pages::new(cluster.layout.base_folder(), after);
     while let Some(page) = folders.next(cluster.repository.storage()).await? {
         ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
     }
@@ -128,7 +119,7 @@ async fn list_backups(cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
 /// Reads the headers of manifests, several at once, in no order.
 async fn read_descriptions(
     cluster: &Cluster,
-    ids: BTreeSet<BackupId>,
+    ids: impl IntoIterator<Item = BackupId>,
     mut take: impl FnMut(BackupId, Found<BackupDescription>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (mut reads, mut silent) = (JoinSet::new(), 0);

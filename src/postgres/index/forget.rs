@@ -1,8 +1,9 @@
-//! Forgetting segments whose objects were replaced, with all that was concluded from them, so that they are read again.
+//! Forgetting segments whose objects were replaced or are gone, with all that was concluded from them; what is there is
+//! read again.
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::column::{int, uint};
 use super::segment::{SegmentKey, add_to_block};
@@ -39,6 +40,25 @@ pub(super) fn forget(index: &Index, db: &Connection, replaced: &[SegmentKey]) ->
         sum_up(db, timeline, block)?;
     }
     later.difference(&concerned).try_for_each(|segment| rows::derive(index, db, *segment))
+}
+
+/// Forgets segments altogether.
+pub(super) fn remove(index: &Index, db: &Connection, gone: &[SegmentKey]) -> Result<()> {
+    forget(index, db, gone)?;
+    for segment in gone {
+        let (timeline, number) = segment.columns();
+        let sql = "DELETE FROM segment WHERE timeline = ?1 AND number = ?2 RETURNING bytes";
+        let mut delete = db.prepare_cached(sql)?;
+        let Some(bytes) = delete.query_row([i64::from(timeline), number], |row| row.get::<_, i64>(0)).optional()?
+        else {
+            continue;
+        };
+        let block = params![timeline, int(segment.number / BLOCK), bytes];
+        let sql = "UPDATE block SET segments = segments - 1, bytes = bytes - ?3 WHERE timeline = ?1 AND block = ?2";
+        db.prepare_cached(sql)?.execute(block)?;
+    }
+    db.prepare_cached("DELETE FROM block WHERE segments = 0")?.execute([])?;
+    Ok(())
 }
 
 fn timelines(db: &Connection) -> Result<Vec<u32>> {

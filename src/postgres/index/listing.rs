@@ -1,25 +1,30 @@
 //! Which segments and timelines the repository has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use rusqlite::{Connection, Result, params};
 
 use super::column::{int, uint};
+use super::segment::SegmentKey;
 use super::update::Scope;
-use super::{Archived, Index, on_index};
+use super::{Archived, Index, forget, on_index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
 use crate::repo::{ObjectError, reread};
-use crate::storage::{ListEntry, Pages, list_all};
+use crate::storage::{Key, ListEntry, Pages};
 
 /// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
 /// Further ones, those that were not for longest: what is gone is noticed, of a small archive at once.
 const AGAIN: usize = 8;
+/// Timelines of which new folders are expected, besides newer ones.
+const NEWEST_TIMELINES: usize = 3;
 
 /// A folder, as it was listed the last time.
 #[derive(Debug, Clone)]
@@ -38,44 +43,77 @@ pub(super) struct Folder {
 pub(super) struct Listing {
     /// Timelines that have a history file.
     pub histories: Vec<TimelineId>,
+    /// All that lies beside the folders was looked at.
+    pub whole: bool,
+    /// Segments that were listed once and are not there any more.
+    pub gone: Vec<Gone>,
     /// How often all had been forgotten when it began.
     pub cleared: i64,
 }
 
-/// Notes what came; `None` if something is gone. Errors: the store did not answer.
-pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Option<Listing>> {
+/// What is gone from one folder.
+pub(super) struct Gone {
+    pub folder: String,
+    pub segments: Vec<SegmentName>,
+}
+
+/// Notes what came. Errors: the store did not answer.
+pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listing> {
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
-    let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_folder()).await?;
-    let (mut folders, mut histories) = (Vec::new(), Vec::new());
-    for entry in &entries {
-        match entry {
-            ListEntry::Folder(folder) => folders.push(folder.clone()),
-            ListEntry::Object(meta) => {
-                if let Some(WalFileName::History(timeline)) = cluster.wal_file(&meta.key) {
-                    histories.push(timeline);
-                }
-            }
-        }
-    }
+    let (names, whole) = look(index, cluster, scope).await?;
+    let histories = histories(cluster, &names);
     read_histories(index, cluster, &histories).await?;
-    if known.keys().any(|folder| !folders.contains(folder)) {
-        return Ok(None);
-    }
-    let again = again(&known);
+    let there: BTreeSet<&String> = names.iter().filter(|name| name.ends_with('/')).collect();
+    let (again, mut gone) = (again(&known), Vec::new());
+    // One that is not there, as far as that was looked at, is listed to make sure.
+    let folders: BTreeSet<&String> = there.iter().copied().chain(known.keys()).collect();
     for folder in folders {
-        let after = match known.get(&folder) {
-            Some(Folder { gap: false, open: false, .. }) if scope == Scope::New && !again.contains(&folder) => continue,
-            Some(Folder { listed, .. }) if scope == Scope::New && !again.contains(&folder) => Some(listed.clone()),
-            _ => None,
+        let is_again = scope == Scope::All || again.contains(folder) || !there.contains(folder);
+        let after = match known.get(folder).filter(|_| !is_again) {
+            Some(Folder { gap: false, open: false, .. }) => continue,
+            Some(Folder { listed, .. }) => Some(listed.clone()),
+            None => None,
         };
-        let is_known = known.contains_key(&folder);
-        if !list_folder(index, cluster, folder, after, is_known).await? {
-            return Ok(None);
+        let segments = list_folder(index, cluster, folder, after, known.contains_key(folder)).await?;
+        if !segments.is_empty() {
+            gone.push(Gone { folder: folder.clone(), segments });
         }
     }
-    Ok(Some(Listing { histories, cleared }))
+    Ok(Listing { histories, whole, gone, cleared })
+}
+
+/// What lies directly in the WAL folder, and whether all of that was looked at: new folders are expected behind the last ones of the newest timelines.
+async fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<(BTreeSet<String>, bool)> {
+    let mut top = index.top.lock().await;
+    let behind = newest_folders(cluster, top.names());
+    let whole = top.look(cluster.repository.storage(), &behind, scope == Scope::All).await?;
+    Ok((top.names().clone(), whole))
+}
+
+/// The last folder of each of the newest timelines.
+fn newest_folders(cluster: &Cluster, names: &BTreeSet<String>) -> Vec<String> {
+    let mut last: Vec<(TimelineId, String)> = Vec::new();
+    for name in names.iter().rev() {
+        let Some((timeline, _)) = cluster.layout.parse_wal_group(name) else { continue };
+        if last.last().is_none_or(|(found, _)| *found != timeline) {
+            last.push((timeline, name.clone()));
+        }
+        if last.len() > NEWEST_TIMELINES {
+            last.pop();
+            break;
+        }
+    }
+    last.into_iter().rev().map(|(_, folder)| folder).collect()
+}
+
+fn histories(cluster: &Cluster, names: &BTreeSet<String>) -> Vec<TimelineId> {
+    let history = |name: &String| match cluster.wal_file(&Key::new(name.as_str()).ok()?)? {
+        WalFileName::History(timeline) => Some(timeline),
+        _ => None,
+    };
+    names.iter().filter(|name| name.contains(".history")).filter_map(history).collect()
 }
 
 /// The folders that are listed again from their beginning.
@@ -86,44 +124,50 @@ fn again(known: &BTreeMap<String, Folder>) -> BTreeSet<String> {
     gaps.chain(oldest.into_iter().take(AGAIN)).map(|(name, _)| name.clone()).collect()
 }
 
-/// Lists a folder of segments after an entry; false if a segment is gone. `is_known`: it had some.
+/// Lists a folder of segments after an entry; those that are gone from it. `is_known`: it had some.
 async fn list_folder(
     index: &Arc<Index>,
     cluster: &Cluster,
-    folder: String,
+    folder: &str,
     after: Option<String>,
     is_known: bool,
-) -> anyhow::Result<bool> {
-    let (whole, mut found, mut listed) = (after.is_none(), Vec::new(), None);
-    let mut pages = Pages::new(folder.clone(), after);
+) -> anyhow::Result<Vec<SegmentName>> {
+    let Some((timeline, log)) = cluster.layout.parse_wal_group(folder) else { return Ok(Vec::new()) };
+    let whole = after.is_none();
+    let found = segments_in(cluster, folder.to_string(), after).await?;
+    // Not a stranger's: its name may sort behind all segments that are to come.
+    let last = found.last().map(|last| cluster.layout.wal(&WalFileName::Segment(last.name)).to_string());
+    let name = folder.to_string();
+    let others = on_index(index, move |index| {
+        let segments = index.segments_of(log);
+        index.list(&found)?;
+        if let Some(last) = last {
+            index.note_folder(&name, &last, (timeline, segments.clone()), whole)?;
+        }
+        if whole && is_known { index.others(timeline, segments, &found) } else { Ok(Vec::new()) }
+    });
+    let mut gone = others.await?;
+    if !gone.is_empty() {
+        // Some may have come while the folder was listed.
+        let listed = segments_in(cluster, folder.to_string(), None).await?;
+        let there: BTreeSet<SegmentName> = listed.iter().map(|archived| archived.name).collect();
+        gone.retain(|name| !there.contains(name));
+    }
+    Ok(gone)
+}
+
+/// The segments in a folder after an entry.
+async fn segments_in(cluster: &Cluster, folder: String, after: Option<String>) -> anyhow::Result<Vec<Archived>> {
+    let (mut pages, mut found) = (Pages::new(folder, after), Vec::new());
     while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
             let ListEntry::Object(meta) = entry else { continue };
             if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
-                // Not a stranger's: its name may sort behind all segments that are to come.
-                listed = Some(meta.key.to_string());
                 found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
             }
         }
     }
-    if whole && is_known && found.is_empty() {
-        return Ok(false);
-    }
-    let others = on_index(index, move |index| {
-        index.list(&found)?;
-        if let (Some(first), Some(listed)) = (found.first(), listed) {
-            index.note_folder(&folder, &listed, first.name, whole)?;
-        }
-        if whole { index.others(&found) } else { Ok(Vec::new()) }
-    });
-    for name in others.await? {
-        // It may have come while the folder was listed.
-        let key = cluster.layout.wal(&WalFileName::Segment(name));
-        if cluster.repository.storage().head(&key).await?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(found)
 }
 
 /// Reads history files that are new. One that cannot be read is passed over: planning tells of it.
@@ -163,6 +207,16 @@ impl Index {
         Ok(!self.connection().prepare_cached("SELECT 1 FROM block")?.exists([])?)
     }
 
+    /// Notes that this process has listed the repository.
+    pub(super) fn note_listed(&self) {
+        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether this process listed the repository so short ago.
+    pub fn was_listed_within(&self, time: Duration) -> bool {
+        self.listed_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < time)
+    }
+
     /// Whether everything was listed since then.
     pub(super) fn is_whole(&self) -> anyhow::Result<bool> {
         Ok(is_whole(&self.connection())?)
@@ -185,11 +239,22 @@ impl Index {
         Ok(folders.collect::<Result<_>>()?)
     }
 
-    /// Notes up to where a folder was listed, with `inside`, one of its segments; `whole`: from its beginning.
-    fn note_folder(&self, folder: &str, listed: &str, inside: SegmentName, whole: bool) -> anyhow::Result<()> {
+    /// The numbers of the segments that belong into a folder.
+    fn segments_of(&self, log: u32) -> Range<u64> {
         let per_log = self.size.per_log();
-        let begin = inside.number(self.size) / per_log * per_log;
-        let (timeline, end) = (inside.timeline.0, begin + per_log);
+        let begin = u64::from(log) * per_log;
+        begin..begin + per_log
+    }
+
+    /// Notes up to where a folder was listed, which segments belong there; `whole`: from its beginning.
+    fn note_folder(
+        &self,
+        folder: &str,
+        listed: &str,
+        (timeline, segments): (TimelineId, Range<u64>),
+        whole: bool,
+    ) -> anyhow::Result<()> {
+        let (timeline, begin, end) = (timeline.0, segments.start, segments.end);
         self.change(|db| {
             let within = "SELECT count(*), min(number), max(number) FROM segment \
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
@@ -207,18 +272,41 @@ impl Index {
         })
     }
 
-    /// The segments that the index has in a folder beside these, which were listed.
-    fn others(&self, found: &[Archived]) -> anyhow::Result<Vec<SegmentName>> {
-        let Some(first) = found.first().map(|archived| archived.name) else { return Ok(Vec::new()) };
-        let per_log = self.size.per_log();
-        let begin = first.number(self.size) / per_log * per_log;
+    /// The segments of a folder that the index has beside these, which were listed.
+    fn others(
+        &self,
+        timeline: TimelineId,
+        segments: Range<u64>,
+        found: &[Archived],
+    ) -> anyhow::Result<Vec<SegmentName>> {
         let names: BTreeSet<SegmentName> = found.iter().map(|archived| archived.name).collect();
         let db = self.connection();
         let mut select =
             db.prepare_cached("SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3")?;
-        let bounds = params![first.timeline.0, int(begin), int(begin + per_log)];
-        let known = select.query_map(bounds, |row| Ok(self.name(first.timeline, uint(row, 0)?)))?;
+        let bounds = params![timeline.0, int(segments.start), int(segments.end)];
+        let known = select.query_map(bounds, |row| Ok(self.name(timeline, uint(row, 0)?)))?;
         let known = known.collect::<Result<Vec<SegmentName>>>()?;
         Ok(known.into_iter().filter(|name| !names.contains(name)).collect())
+    }
+
+    /// Forgets segments that are gone, with all that was concluded from them. What follows them is to be read again.
+    pub(super) fn remove(&self, gone: &[Gone]) -> anyhow::Result<()> {
+        self.change(|db| {
+            for Gone { folder, segments } in gone {
+                let keys: Vec<SegmentKey> = segments.iter().map(|name| self.key(*name)).collect();
+                forget::remove(self, db, &keys)?;
+                // Where nothing is left, nothing has to be looked for again.
+                let Some(SegmentKey { timeline, number }) = keys.first().copied() else { continue };
+                let log = (number / self.size.per_log()) as u32;
+                let Range { start, end } = self.segments_of(log);
+                let left = "SELECT 1 FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
+                let sql = match db.prepare_cached(left)?.exists(params![timeline.0, int(start), int(end)])? {
+                    true => "UPDATE folder SET gap = 1 WHERE name = ?1",
+                    false => "DELETE FROM folder WHERE name = ?1",
+                };
+                db.prepare_cached(sql)?.execute([folder])?;
+            }
+            Ok(())
+        })
     }
 }

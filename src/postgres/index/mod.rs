@@ -16,6 +16,8 @@ mod name;
 pub mod partial;
 mod prune;
 mod ranges;
+#[cfg(test)]
+mod removed_tests;
 mod rows;
 mod seam;
 #[cfg(test)]
@@ -38,7 +40,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rusqlite::{Connection, TransactionBehavior};
@@ -49,6 +51,7 @@ use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
+use crate::storage::Watched;
 
 pub use event::FoundEvents;
 pub use name::{RecordedName, Recording};
@@ -76,6 +79,10 @@ pub struct Index {
     connection: Mutex<Connection>,
     /// Who lists the repository for the first time.
     listing: tokio::sync::Mutex<()>,
+    /// What lies directly in the WAL folder, as this process knows it.
+    top: tokio::sync::Mutex<Watched>,
+    /// When this process listed the repository last.
+    listed_at: Mutex<Option<Instant>>,
     cluster: ClusterName,
     size: SegmentSize,
     /// What it belongs to.
@@ -111,6 +118,8 @@ impl Index {
         Self {
             connection: Mutex::new(connection),
             listing: tokio::sync::Mutex::default(),
+            top: tokio::sync::Mutex::new(Watched::new(cluster.layout.wal_folder())),
+            listed_at: Mutex::default(),
             cluster: description.name.clone(),
             size: description.segment_size,
             identity: identity(cluster),

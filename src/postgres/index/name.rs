@@ -131,10 +131,10 @@ impl Index {
         Ok(new)
     }
 
-    /// Keys of the objects that are damaged.
+    /// Keys of the objects that are damaged, in another order each time.
     pub(crate) fn passed_over(&self) -> anyhow::Result<Vec<String>> {
         let db = self.connection();
-        let mut select = db.prepare_cached("SELECT object FROM recording WHERE read = 0")?;
+        let mut select = db.prepare_cached("SELECT object FROM recording WHERE read = 0 ORDER BY random()")?;
         let objects = select.query_map([], |row| row.get(0))?;
         Ok(objects.collect::<Result<_>>()?)
     }
@@ -155,6 +155,20 @@ impl Index {
     pub(super) fn add_history(&self, timeline: TimelineId, content: &str) -> anyhow::Result<()> {
         let sql = "INSERT OR REPLACE INTO history VALUES (?1, ?2)";
         self.change(|db| Ok(db.prepare_cached(sql)?.execute(params![timeline.0, content]).map(drop)?))
+    }
+
+    /// Forgets the histories of all other timelines.
+    pub(super) fn keep_histories(&self, timelines: &[TimelineId]) -> anyhow::Result<()> {
+        let gone: Vec<TimelineId> =
+            self.histories()?.into_keys().filter(|timeline| !timelines.contains(timeline)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.change(|db| {
+            let mut delete = db.prepare_cached("DELETE FROM history WHERE timeline = ?1")?;
+            gone.iter().try_for_each(|timeline| delete.execute([timeline.0]).map(drop))?;
+            Ok(())
+        })
     }
 
     /// The timelines whose history is in.

@@ -164,6 +164,7 @@ CREATE TABLE name (
 ) WITHOUT ROWID;
 -- Objects with names; 0: damaged, and tried again.
 CREATE TABLE recording (object TEXT PRIMARY KEY, read INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX recording_damaged ON recording (object) WHERE read = 0;
 
 -- Timeline history files.
 CREATE TABLE history (timeline INTEGER PRIMARY KEY, content TEXT NOT NULL);

@@ -152,7 +152,7 @@ impl Index {
         Ok(Archived { name, bytes: uint(row, 2)?, stored_at: stored_at(row, 3)? })
     }
 
-    fn key(&self, name: SegmentName) -> SegmentKey {
+    pub(super) fn key(&self, name: SegmentName) -> SegmentKey {
         SegmentKey { timeline: name.timeline, number: name.number(self.size) }
     }
 

@@ -101,7 +101,8 @@ impl Index {
         Ok(self.connection().prepare_cached(sql)?.query_row([], |row| uint(row, 0))?)
     }
 
-    /// Forgets everything: segments that were listed once are not there any more, and others got something from them.
+    /// Forgets everything.
+    #[cfg(test)]
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
             for table in [

@@ -24,11 +24,11 @@ fn unknown(index: &Index, timeline: TimelineId, from: u64, until: u64) -> Option
     index.first_later(timeline, from, until, NEVER, true).err()
 }
 
-async fn remove(storage: &MemoryStorage, cluster: &Cluster, name: SegmentName) {
+pub(super) async fn remove(storage: &MemoryStorage, cluster: &Cluster, name: SegmentName) {
     storage.delete(&cluster.layout.wal(&WalFileName::Segment(name))).await.unwrap();
 }
 
-fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) {
+pub(super) fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) {
     let work = update(index, cluster, scope, &|_| ());
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work)).unwrap();
 }
@@ -243,19 +243,21 @@ async fn a_folder_that_comes_while_two_list_makes_no_index_anew() {
     let made = MadeUp::new(seed("two lists"), 1).segments();
     let waiting = Arc::new(Waiting::default());
     let cluster = cluster_in(waiting.clone()).await;
-    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    let cache = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Index::open(cache.path(), &cluster).unwrap());
+    let index = open();
     let (name, bytes, summary) = &made[0];
     store(&cluster, *name, bytes, Some(summary)).await;
     update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
     // One has listed the folders when another comes, which the other one lists.
     *waiting.folder.lock().unwrap() = Some(cluster.layout.wal_folder());
-    let (slow, of) = (index.clone(), cluster.clone());
+    let (slow, of) = (open(), cluster.clone());
     let slow = tokio::spawn(async move { list(&slow, &of, Scope::New).await });
     waiting.listed.notified().await;
     store(&cluster, segment(2, FIRST), bytes, Some(summary)).await;
-    assert!(!list(&index, &cluster, Scope::New).await.unwrap().anew);
+    assert!(!list(&index, &cluster, Scope::New).await.unwrap().gone);
     waiting.go_on.notify_one();
-    assert!(!slow.await.unwrap().unwrap().anew);
+    assert!(!slow.await.unwrap().unwrap().gone);
     let state = index.state().unwrap();
     assert_eq!((state.segments, state.not_indexed), (2, 1), "what was indexed stays");
 }
@@ -488,5 +490,5 @@ async fn wal_that_went_away_without_its_repository_is_not_forgotten() {
     }
     std::fs::remove_dir_all(&wal).unwrap();
     std::fs::rename(folder.path().join("away"), &wal).unwrap();
-    assert!(!list(&index, &cluster, Scope::All).await.unwrap().anew);
+    assert!(!list(&index, &cluster, Scope::All).await.unwrap().gone);
 }

@@ -25,13 +25,15 @@ const PARALLEL_READS: usize = 16;
 const BATCH: usize = 256;
 /// Recordings of names that are listed again: another host's clock may be late.
 const NAMES_AGAIN: u32 = 256;
+/// Damaged ones that are read again each time.
+const DAMAGED_AGAIN: usize = 16;
 
 /// How much of the repository is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// What came since the last time, also where something was missing.
     New,
-    /// All of it. Where something is gone, the index is made anew.
+    /// All of it.
     All,
 }
 
@@ -50,8 +52,8 @@ pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
 pub struct Listed {
     /// Timelines that have a history file.
     pub histories: Vec<TimelineId>,
-    /// Something was gone, so that the index knows of no segment what it holds.
-    pub anew: bool,
+    /// Some segments were gone: what follows them has to be read again.
+    pub gone: bool,
 }
 
 /// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
@@ -62,33 +64,33 @@ pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow
         // This takes long: who waits for it finds little new.
         false => Some(index.listing.lock().await),
     };
-    if let Some(histories) = list_confirmed(index, cluster, scope).await? {
-        return Ok(Listed { histories, anew: false });
-    }
-    // WAL can also lie on a disk of its own.
-    confirm_wal(cluster).await?;
-    tracing::info!("WAL that was indexed is gone from the repository: the index is made anew");
-    on_index(index, |index| index.clear()).await?;
-    let histories = list_confirmed(index, cluster, Scope::All).await?;
-    Ok(Listed { histories: histories.context("WAL goes from the repository while it is listed")?, anew: true })
+    let listed = list_confirmed(index, cluster, scope).await?;
+    index.note_listed();
+    Ok(listed)
 }
 
-/// The timelines that have a history file; `None` if something is gone. That everything was listed counts only when it is
-/// certain that it was the repository.
-async fn list_confirmed(
-    index: &Arc<Index>,
-    cluster: &Cluster,
-    scope: Scope,
-) -> anyhow::Result<Option<Vec<TimelineId>>> {
+/// That everything was listed, and what is gone, counts only when it is certain that it was the repository.
+async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
     for _ in 0..2 {
-        let listed = listing::list(index, cluster, scope).await?;
+        let Listing { histories, whole, gone, cleared } = listing::list(index, cluster, scope).await?;
         // The empty folder below an unmounted disk has no segments either.
         cluster.confirm().await?;
-        let Some(Listing { histories, cleared }) = listed else { return Ok(None) };
+        let some_gone = !gone.is_empty();
+        if some_gone {
+            // WAL can also lie on a disk of its own.
+            confirm_wal(cluster).await?;
+            let count: usize = gone.iter().map(|gone| gone.segments.len()).sum();
+            tracing::info!("{count} WAL segments that were indexed are gone from the repository: they are forgotten");
+            on_index(index, move |index| index.remove(&gone)).await?;
+        }
+        if whole {
+            let kept = histories.clone();
+            on_index(index, move |index| index.keep_histories(&kept)).await?;
+        }
         let is_empty = on_index(index, |index| index.is_empty()).await?;
         if !is_empty || !confirm_wal(cluster).await? {
             on_index(index, move |index| index.listed_since(cleared)).await?;
-            return Ok(Some(histories));
+            return Ok(Listed { histories, gone: some_gone });
         }
         // It came meanwhile, or the disk that it is on.
     }
@@ -99,6 +101,16 @@ async fn list_confirmed(
 /// repository did not answer or is another's, or the index cannot be written; what was read until then stays.
 pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
     list(index, cluster, scope).await?;
+    take_in(index, cluster, scope, progress).await
+}
+
+/// [`update`] after a listing.
+pub async fn take_in(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: Scope,
+    progress: Observer<'_>,
+) -> anyhow::Result<()> {
     read_names(index, cluster, scope).await?;
     if scope == Scope::All {
         on_index(index, |index| index.retry_unreadable()).await?;
@@ -247,7 +259,7 @@ fn is_recording(cluster: &Cluster, key: &Key) -> bool {
     matches!(cluster.object_kind(key), Some(ObjectKind::Names(_)))
 }
 
-/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again the next time: a
+/// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again later: a
 /// name is missing until then. Errors: the store did not answer.
 pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
     let after = match scope {
@@ -257,6 +269,9 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
     let passed_over = on_index(index, |index| index.passed_over()).await?;
     let mut again = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
     again.retain(|key| is_recording(cluster, key));
+    if scope == Scope::New {
+        again.truncate(DAMAGED_AGAIN);
+    }
     // What is gone was merged into one that may lie before what is listed now.
     if load_names(index, cluster, again).await? | read_names_after(index, cluster, after).await? {
         read_names_after(index, cluster, None).await?;

@@ -1,0 +1,204 @@
+//! What the service does a minute, and a fetch of a file that is not there, cost the same however much is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::codec::{Compressed, Sealed, SizedDigest, seal};
+use crate::http::facts::FactsReader;
+use crate::metrics::Durations;
+use crate::postgres::archive::Fetcher;
+use crate::postgres::archive::testing::{SEGMENT, back_up_as, cluster_in};
+use crate::postgres::catalog::{WAL_KIND, WalDescription};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::index::update::Scope;
+use crate::postgres::layout::{BackupId, NamesId};
+use crate::postgres::names::{self, NamesDescription};
+use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::postgres::wal::Summary;
+use crate::service::{IndexOptions, indexing};
+use crate::storage::counting::CountingStorage;
+use crate::storage::{Key, LocalStorage, MemoryStorage, PutMode, Storage};
+
+/// What a repository holds.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    backups: usize,
+    names: usize,
+    /// Which these name, different ones.
+    relations: usize,
+    segments: usize,
+}
+
+/// Minutes that are measured.
+const MINUTES: usize = 5;
+
+/// How often each kind of call was made.
+type Calls = BTreeMap<&'static str, usize>;
+
+/// What was measured.
+#[derive(Debug)]
+struct Cost {
+    minutes: Calls,
+    absent: Calls,
+}
+
+fn count(storage: &CountingStorage) -> Calls {
+    let mut calls = Calls::new();
+    for call in storage.calls() {
+        *calls.entry(call).or_default() += 1;
+    }
+    calls
+}
+
+async fn put(cluster: &Cluster, key: &Key, kind: &str, about: &impl serde::Serialize, body: &str) {
+    store(cluster, key, seal(kind, about, &mut body.as_bytes(), body.len() as u64, 1).unwrap()).await;
+}
+
+async fn store(cluster: &Cluster, key: &Key, sealed: Sealed) {
+    let object = [sealed.envelope, sealed.body].concat();
+    let _ = cluster.repository.storage().put(key, object.into(), PutMode::CreateOnly).await.unwrap();
+}
+
+fn name(cluster: &Cluster, number: usize) -> SegmentName {
+    SegmentName::from_number(TimelineId(1), 1 + number as u64, cluster.description.segment_size)
+}
+
+async fn make(cluster: &Cluster, kept: Kept) {
+    let (now, system_identifier) = (Utc::now(), cluster.description.system_identifier);
+    for number in 0..kept.segments {
+        let name = WalFileName::Segment(name(cluster, number));
+        let about = WalDescription {
+            name,
+            system_identifier,
+            timeline: TimelineId(1),
+            major: None,
+            archived_at: DateTime::UNIX_EPOCH,
+            frames: Vec::new(),
+            summary: Some(Box::new(Summary::default())),
+        };
+        // Only the header is read.
+        let plain = SizedDigest { size: SEGMENT as u64, ..SizedDigest::of(b"") };
+        let sealed = Compressed::new(plain, Bytes::from_static(b"a segment")).seal(WAL_KIND, &about);
+        store(cluster, &cluster.layout.wal(&name), sealed).await;
+    }
+    for number in 0..kept.backups {
+        let id = BackupId::at(now - TimeDelta::hours(number as i64));
+        back_up_as(cluster.repository.storage(), cluster, &id.to_string()).await;
+        let file = WalFileName::Backup {
+            segment: name(cluster, number * kept.segments / kept.backups),
+            offset: 0x28 + 8 * number as u32,
+        };
+        put(cluster, &cluster.layout.wal(&file), WAL_KIND, &serde_json::json!({}), "").await;
+    }
+    for number in 0..kept.names {
+        let time = now - TimeDelta::minutes(number as i64);
+        let about =
+            NamesDescription { system_identifier, timeline: TimelineId(1), lsn: Lsn(number as u64), recorded_at: time };
+        let file = 16384 + number % kept.relations;
+        let line = format!(
+            r#"{{"file":[1663,5,{file}],"relation":{{"oid":{file},"relkind":"r","schema":"public","name":"table_{file}"}}}}"#
+        );
+        put(cluster, &cluster.layout.names(&NamesId::new(time, 0)), names::KIND, &about, &line).await;
+    }
+}
+
+/// Seconds of processor time of this process so far.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_string()
+}
+
+async fn measure(storage: Arc<dyn Storage>, kept: Kept, rest: Duration) -> Cost {
+    let counting = Arc::new(CountingStorage::new(storage));
+    let cluster = cluster_in(counting.clone()).await;
+    let begun = Instant::now();
+    make(&cluster, kept).await;
+    eprintln!("{kept:?} in {}: made in {:.0?}", counting.describe(), begun.elapsed());
+    let cache = tempfile::tempdir().unwrap();
+    let options = IndexOptions {
+        cache: cache.path().to_path_buf(),
+        names_interval: Duration::ZERO,
+        resolve: Arc::new(|| anyhow::bail!("no server in these tests")),
+    };
+    let (handle, owner) = indexing::new(cluster.clone(), options).unwrap();
+    let index = owner.index();
+    let (mut reader, known) =
+        FactsReader::new(cluster.clone(), index.clone(), handle, Duration::from_secs(60), Durations::default());
+    let begun = Instant::now();
+    for _ in 0..2 {
+        reader.read().await;
+        indexing::look(&index, &cluster, Scope::New).await.unwrap();
+    }
+    assert_eq!(known.borrow().failed, None);
+    let state = index.state().unwrap();
+    assert_eq!((state.segments, state.not_indexed), (kept.segments as u64, 0));
+    assert_eq!(known.borrow().read.as_ref().unwrap().facts.backups.len(), kept.backups);
+    eprintln!("  indexed in {:.0?}, {} resident", begun.elapsed(), resident());
+    tokio::time::sleep(rest).await;
+    reader.read().await;
+    counting.forget();
+    let (begun, processor) = (Instant::now(), processor_time());
+    for _ in 0..MINUTES {
+        reader.read().await;
+        indexing::look(&index, &cluster, Scope::New).await.unwrap();
+    }
+    let minutes = count(&counting);
+    let each = (processor_time() - processor) / MINUTES as f64;
+    eprintln!("  {MINUTES} minutes: {minutes:?}, {each:.3} s of processor time each, {:.2?} in all", begun.elapsed());
+    counting.forget();
+    let (begun, missing) = (Instant::now(), WalFileName::Segment(name(&cluster, kept.segments)));
+    let fetcher = Fetcher::new(cluster.clone(), Duration::from_secs(60), 1);
+    assert!(!fetcher.obtain(&missing, &cache.path().join("missing"), None).await.unwrap());
+    let absent = count(&counting);
+    eprintln!("  a file that is not there: {absent:?}, {:.0?}", begun.elapsed());
+    Cost { minutes, absent }
+}
+
+/// No call is made more often than a small repository takes, but for so many.
+fn assert_as_small(small: &Calls, large: &Calls, more: usize) {
+    for (call, count) in large {
+        let least = small.get(call).copied().unwrap_or_default();
+        assert!(*count <= least + more, "{call}: {count}, {least} in a small repository");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_costs_the_same_however_much_is_kept() {
+    assert_eq!(SEGMENT, 1 << 20);
+    let small = Kept { backups: 20, names: 300, relations: 300, segments: 40 };
+    let large = Kept { backups: 1100, names: 1300, relations: 1300, segments: 400 };
+    let of = async |kept| measure(Arc::new(MemoryStorage::default()), kept, Duration::ZERO).await;
+    let (small, large) = (of(small).await, of(large).await);
+    // Where there are more entries than a page has, a few more pages each time: of backups, and of what lies beside WAL.
+    assert_as_small(&small.minutes, &large.minutes, 3 * MINUTES);
+    assert_as_small(&small.absent, &large.absent, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_costs_the_same_in_a_large_folder() {
+    if std::env::var_os("WALDEN_TEST_LONG").is_none() {
+        return;
+    }
+    let of = async |kept| {
+        // In memory, if there is such a place: a million files are made.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.unwrap();
+        measure(Arc::new(LocalStorage::new(folder.path())), kept, Duration::from_secs(3)).await
+    };
+    let small = of(Kept { backups: 20, names: 300, relations: 300, segments: 1000 }).await;
+    let large = of(Kept { backups: 10_000, names: 300_000, relations: 160_000, segments: 100_000 }).await;
+    // Folders of WAL are listed again in turn, of a large archive a few more than a small one has.
+    assert_as_small(&small.minutes, &large.minutes, 20 * MINUTES);
+    assert_as_small(&small.absent, &large.absent, 1);
+}

@@ -1,0 +1,327 @@
+//! Reading of backups no more than is new, or than a question needs: there may be thousands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Found, LoadedBackups, PARALLEL_READS, begun, is_lasting, list_backups, read_descriptions};
+use crate::error::one_line;
+use crate::postgres::catalog::BackupDescription;
+use crate::postgres::cluster::Cluster;
+use crate::postgres::layout::BackupId;
+use crate::storage::Watched;
+
+/// Backups behind which new ones are expected: another host's clock may be late.
+const LATE: usize = 4;
+/// Complete backups that each look asks after, others each time: a manifest can go before its folder does.
+const AGAIN: usize = 2;
+/// Damaged ones that each look reads again, others each time.
+const DAMAGED_AGAIN: usize = 4;
+/// The newest backups are looked for among those of so many days, then among all.
+const RECENT: TimeDelta = TimeDelta::days(35);
+
+/// All base backups, as they were read once: a complete one never changes.
+#[derive(Debug)]
+pub struct KeptBackups {
+    folder: Watched,
+    complete: BTreeMap<BackupId, BackupDescription>,
+    damaged: BTreeMap<BackupId, String>,
+    /// The store gives others, not these.
+    unread: BTreeMap<BackupId, String>,
+    /// Also those of which there is nothing but a folder yet.
+    unfinished: BTreeSet<BackupId>,
+    /// The last ones that it was the turn of.
+    asked: Option<BackupId>,
+    read_again: [Option<BackupId>; 2],
+}
+
+/// Those behind the last one that it was the turn of, so many, then from the beginning.
+fn turn<T>(all: &BTreeMap<BackupId, T>, last: &mut Option<BackupId>, most: usize) -> BTreeSet<BackupId> {
+    let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let next: BTreeSet<BackupId> =
+        all.range::<BackupId, _>((behind, Bound::Unbounded)).map(|(id, _)| id.clone()).take(most).collect();
+    *last = next.last().cloned().filter(|_| next.len() == most);
+    next
+}
+
+impl KeptBackups {
+    /// None is known yet.
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            folder: Watched::new(cluster.layout.base_folder()),
+            complete: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            asked: None,
+            read_again: [None, None],
+        }
+    }
+
+    /// Reads what came, forgets what went, and gives what there is. A backup that was taken or deleted in a folder shows at
+    /// once; in a store without folders a new one shows at once, too, and one that went after as many looks as there are
+    /// thousands of backups. Errors: the store did not answer.
+    pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
+        let late = self.folder.names().iter().rev().nth(LATE).cloned();
+        self.folder.look(cluster.repository.storage(), late.as_slice(), false).await?;
+        let there = self.folder.names().iter().filter_map(|name| cluster.layout.parse_backup_folder(name));
+        let there: BTreeSet<BackupId> = there.collect();
+        self.complete.retain(|id, _| there.contains(id));
+        self.damaged.retain(|id, _| there.contains(id));
+        self.unread.retain(|id, _| there.contains(id));
+        self.unfinished.clear();
+        let [damaged, unread] = &mut self.read_again;
+        let mut again = turn(&self.damaged, damaged, DAMAGED_AGAIN);
+        again.append(&mut turn(&self.unread, unread, DAMAGED_AGAIN));
+        again.append(&mut self.gone(cluster).await?);
+        let is_known = |id: &BackupId| {
+            self.complete.contains_key(id) || self.damaged.contains_key(id) || self.unread.contains_key(id)
+        };
+        again.extend(there.into_iter().filter(|id| !is_known(id)));
+        read_descriptions(cluster, again, |id, found| {
+            self.add(id, found);
+            Ok(())
+        })
+        .await?;
+        let mut loaded = LoadedBackups {
+            complete: self.complete.values().cloned().collect(),
+            damaged: self.damaged.clone().into_iter().collect(),
+            unread: self.unread.clone().into_iter().collect(),
+            unfinished: Vec::new(),
+        };
+        for id in &self.unfinished {
+            if let Some(found) = begun(cluster, id).await? {
+                loaded.add(id.clone(), found);
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
+        self.complete.remove(&id);
+        self.damaged.remove(&id);
+        self.unread.remove(&id);
+        match found {
+            Found::Whole(description) => drop(self.complete.insert(id, description)),
+            Found::Damaged(why) => drop(self.damaged.insert(id, why)),
+            Found::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
+            Found::Absent => {
+                self.unfinished.insert(id);
+            }
+        }
+    }
+
+    /// Of the complete backups that it is the turn of, those whose manifests are not there any more.
+    async fn gone(&mut self, cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
+        let mut gone = BTreeSet::new();
+        for id in turn(&self.complete, &mut self.asked, AGAIN) {
+            let manifest = cluster.repository.storage().head(&cluster.layout.manifest(&id)).await?;
+            gone.extend(manifest.is_none().then_some(id));
+        }
+        Ok(gone)
+    }
+}
+
+/// Complete backups, the newest first, read a few at a time; those that were read before are not read again.
+#[derive(Debug)]
+pub struct NewestBackups<'a> {
+    cluster: &'a Cluster,
+    known: &'a BTreeMap<BackupId, BackupDescription>,
+    /// Not looked at yet.
+    left: BTreeSet<BackupId>,
+    /// From when on they were listed; `None`: all.
+    since: Option<DateTime<Utc>>,
+}
+
+impl<'a> NewestBackups<'a> {
+    /// Of a cluster at a time, with those that were read before. Errors: the store did not answer.
+    pub async fn new(
+        cluster: &'a Cluster,
+        known: &'a BTreeMap<BackupId, BackupDescription>,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<Self> {
+        let since = Some(now - RECENT);
+        Ok(Self { cluster, known, left: list_backups(cluster, since).await?, since })
+    }
+
+    /// The next ones, in no order; `None` when there are no more. Damaged and unfinished ones are left out, and those that
+    /// the store will not give. Errors: the store did not answer.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<BackupDescription>>> {
+        if self.left.is_empty()
+            && let Some(since) = self.since.take()
+        {
+            let first = BackupId::at(since);
+            self.left = list_backups(self.cluster, None).await?;
+            self.left.retain(|id| *id <= first);
+        }
+        let mut next = Vec::new();
+        while next.len() < PARALLEL_READS
+            && let Some(id) = self.left.pop_last()
+        {
+            next.push(id);
+        }
+        if next.is_empty() {
+            return Ok(None);
+        }
+        let (known, unknown): (Vec<_>, Vec<_>) = next.into_iter().partition(|id| self.known.contains_key(id));
+        let mut found: Vec<BackupDescription> = known.iter().filter_map(|id| self.known.get(id).cloned()).collect();
+        read_descriptions(self.cluster, unknown, |_, read| {
+            match read {
+                Found::Whole(description) => found.push(description),
+                // It may be given the next time.
+                Found::Unread(error) if !is_lasting(&error) => return Err(error),
+                _ => (),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Some(found))
+    }
+
+    /// Whether there is any. Errors: the store did not answer.
+    pub async fn any(mut self) -> anyhow::Result<bool> {
+        while let Some(found) = self.next().await? {
+            if !found.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::codec::seal;
+    use crate::postgres::backup::manifest;
+    use crate::postgres::catalog::load::load_backups;
+    use crate::postgres::catalog::testing;
+    use crate::repo::Repository;
+    use crate::storage::counting::CountingStorage;
+    use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
+
+    async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
+        let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap().0;
+        Cluster::register(repository, testing::cluster_description()).await.unwrap().0
+    }
+
+    fn id(number: usize) -> BackupId {
+        BackupId::at(DateTime::UNIX_EPOCH + TimeDelta::hours(number as i64))
+    }
+
+    async fn take(cluster: &Cluster, number: usize) {
+        let backup = testing::backup(&id(number).to_string());
+        let sealed = seal(manifest::KIND, &backup, &mut &b""[..], 0, 1).unwrap();
+        put(cluster, &cluster.layout.manifest(&backup.id), [sealed.envelope, sealed.body].concat()).await;
+    }
+
+    async fn put(cluster: &Cluster, key: &crate::storage::Key, object: Vec<u8>) {
+        let _ = cluster.repository.storage().put(key, object.into(), PutMode::Overwrite).await.unwrap();
+    }
+
+    async fn delete(cluster: &Cluster, number: usize) {
+        cluster.repository.storage().delete(&cluster.layout.manifest(&id(number))).await.unwrap();
+    }
+
+    fn ids(loaded: &LoadedBackups) -> Vec<BackupId> {
+        loaded.complete.iter().map(|backup| backup.id.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_look_costs_the_same_however_many_backups_there_are() {
+        let mut costs = Vec::new();
+        for count in [10, 1200] {
+            let storage = Arc::new(CountingStorage::new(Arc::new(MemoryStorage::default())));
+            let cluster = cluster_in(storage.clone()).await;
+            for number in 0..count {
+                take(&cluster, number).await;
+            }
+            let mut kept = KeptBackups::new(&cluster);
+            assert_eq!(kept.refresh(&cluster).await.unwrap().complete.len(), count);
+            storage.forget();
+            take(&cluster, count).await;
+            let loaded = kept.refresh(&cluster).await.unwrap();
+            assert_eq!(loaded.complete.len(), count + 1);
+            costs.push(storage.calls().iter().filter(|call| **call != "put").copied().collect::<Vec<_>>().join(" "));
+        }
+        // Beyond a thousand one page is not all.
+        assert_eq!(costs, ["get head head head list", "get head head head list list"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_what_reading_all_gives() {
+        for in_folder in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let storage: Arc<dyn Storage> = match in_folder {
+                true => Arc::new(LocalStorage::new(folder.path())),
+                false => Arc::new(MemoryStorage::default()),
+            };
+            let cluster = cluster_in(storage.clone()).await;
+            let mut kept = KeptBackups::new(&cluster);
+            for step in 0..30 {
+                match step % 6 {
+                    0 | 1 | 4 => take(&cluster, step).await,
+                    // Copied in, older than all there are.
+                    2 => take(&cluster, 0).await,
+                    3 => put(&cluster, &cluster.layout.started(&id(100 + step)), b"{}".to_vec()).await,
+                    _ => {
+                        delete(&cluster, step - 5).await;
+                        put(&cluster, &cluster.layout.manifest(&id(200 + step)), b"damaged".to_vec()).await;
+                    }
+                }
+                let (found, expected) = (kept.refresh(&cluster).await.unwrap(), load_backups(&cluster).await.unwrap());
+                assert_eq!(ids(&found), ids(&expected), "step {step}");
+                assert_eq!((found.damaged, found.unfinished), (expected.damaged, expected.unfinished));
+            }
+            // What was damaged is repaired.
+            take(&cluster, 205).await;
+            for _ in 0..2 {
+                kept.refresh(&cluster).await.unwrap();
+            }
+            assert!(ids(&kept.refresh(&cluster).await.unwrap()).contains(&id(205)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_went_before_its_folder_is_missed_in_its_turn() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        for number in 0..7 {
+            take(&cluster, number).await;
+            put(&cluster, &cluster.layout.started(&id(number)), b"{}".to_vec()).await;
+        }
+        let mut kept = KeptBackups::new(&cluster);
+        assert_eq!(kept.refresh(&cluster).await.unwrap().complete.len(), 7);
+        delete(&cluster, 5).await;
+        let mut found = LoadedBackups::default();
+        for _ in 0..7_usize.div_ceil(AGAIN) + 1 {
+            found = kept.refresh(&cluster).await.unwrap();
+        }
+        assert_eq!((found.complete.len(), found.unfinished), (6, vec![id(5)]));
+    }
+
+    #[tokio::test]
+    async fn the_newest_backups_come_first_and_in_the_end_all() {
+        let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+        // Some 21 days, so that the oldest are of long ago on the day that is asked on.
+        for number in 0..500 {
+            take(&cluster, number).await;
+        }
+        let now = DateTime::UNIX_EPOCH + RECENT + TimeDelta::hours(250);
+        let known = BTreeMap::new();
+        let mut newest = NewestBackups::new(&cluster, &known, now).await.unwrap();
+        let mut all = Vec::new();
+        while let Some(mut found) = newest.next().await.unwrap() {
+            found.sort_by(|a, b| b.id.cmp(&a.id));
+            all.extend(found.into_iter().map(|backup| backup.id));
+        }
+        assert!(all.iter().eq((0..500).rev().map(id).collect::<Vec<_>>().iter()));
+        for (now, expected) in [(now, true), (now + TimeDelta::days(9999), true)] {
+            assert_eq!(NewestBackups::new(&cluster, &known, now).await.unwrap().any().await.unwrap(), expected);
+        }
+        let empty = cluster_in(Arc::new(MemoryStorage::default())).await;
+        assert!(!NewestBackups::new(&empty, &known, now).await.unwrap().any().await.unwrap());
+    }
+}
