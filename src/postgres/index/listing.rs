@@ -17,7 +17,7 @@ use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
 use crate::repo::{ObjectError, reread};
-use crate::storage::{Key, ListEntry, Pages};
+use crate::storage::{FolderStamp, Key, ListEntry, Pages};
 
 /// Folders in which segments are missing that are listed again, all of each.
 const GAPS: usize = 64;
@@ -76,8 +76,17 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
             Some(Folder { listed, .. }) => Some(listed.clone()),
             None => None,
         };
-        let segments = list_folder(index, cluster, folder, after, known.contains_key(folder)).await?;
-        if !segments.is_empty() {
+        let is_known = known.contains_key(folder);
+        let stamp = cluster.repository.storage().stamp(folder).await?;
+        if scope == Scope::New && is_known && there.contains(folder) && index.rests(folder, stamp) {
+            let folder = folder.clone();
+            on_index(index, move |index| index.touch(&folder)).await?;
+            continue;
+        }
+        let segments = list_folder(index, cluster, folder, after, is_known).await?;
+        if segments.is_empty() {
+            index.note_stamp(folder, stamp);
+        } else {
             gone.push(Gone { folder: folder.clone(), segments });
         }
     }
@@ -205,6 +214,24 @@ impl Index {
     /// Whether it knows of no segment.
     pub(super) fn is_empty(&self) -> anyhow::Result<bool> {
         Ok(!self.connection().prepare_cached("SELECT 1 FROM block")?.exists([])?)
+    }
+
+    /// Whether nothing came into a folder or went from it since this process listed it.
+    fn rests(&self, folder: &str, stamp: Option<FolderStamp>) -> bool {
+        let stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        stamp.is_some_and(|stamp| stamp.is_unchanged_since(stamps.get(folder)))
+    }
+
+    fn note_stamp(&self, folder: &str, stamp: Option<FolderStamp>) {
+        let Some(stamp) = stamp else { return };
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_string(), stamp);
+    }
+
+    /// Notes that a folder is as it was when it was listed.
+    fn touch(&self, folder: &str) -> anyhow::Result<()> {
+        let sql = "UPDATE folder SET whole_at = ?2 WHERE name = ?1";
+        let now = Utc::now().timestamp_micros();
+        self.change(|db| Ok(db.prepare_cached(sql)?.execute(params![folder, now]).map(drop)?))
     }
 
     /// Notes that this process has listed the repository.

@@ -26,7 +26,7 @@ mod segment;
 mod state;
 mod tablespace;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -35,6 +35,7 @@ mod trust_tests;
 pub mod update;
 mod wal_index;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -51,7 +52,7 @@ use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
-use crate::storage::Watched;
+use crate::storage::{FolderStamp, Watched};
 
 pub use event::FoundEvents;
 pub use name::{RecordedName, Recording};
@@ -81,6 +82,8 @@ pub struct Index {
     listing: tokio::sync::Mutex<()>,
     /// What lies directly in the WAL folder, as this process knows it.
     top: tokio::sync::Mutex<Watched>,
+    /// Of folders of WAL, when this process listed them.
+    stamps: Mutex<HashMap<String, FolderStamp>>,
     /// When this process listed the repository last.
     listed_at: Mutex<Option<Instant>>,
     cluster: ClusterName,
@@ -119,6 +122,7 @@ impl Index {
             connection: Mutex::new(connection),
             listing: tokio::sync::Mutex::default(),
             top: tokio::sync::Mutex::new(Watched::new(cluster.layout.wal_folder())),
+            stamps: Mutex::default(),
             listed_at: Mutex::default(),
             cluster: description.name.clone(),
             size: description.segment_size,

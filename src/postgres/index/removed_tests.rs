@@ -8,8 +8,10 @@ use super::tests::{assert_same, seed};
 use super::trust_tests::{look, remove};
 use super::update::{Scope, list};
 use super::*;
+use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::types::{Lsn, WalFileName};
-use crate::storage::{PutMode, Storage};
+use crate::storage::counting::CountingStorage;
+use crate::storage::{LocalStorage, PutMode, Storage};
 
 /// All but what joining needs, which is read again where it is wanted.
 fn answers(index: &Index) -> Vec<String> {
@@ -99,4 +101,40 @@ async fn a_folder_that_is_gone_is_forgotten_and_its_neighbours_stay() {
     put(numbers[2]).await;
     list(&index, &cluster, Scope::New).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3);
+}
+
+#[tokio::test]
+async fn folders_that_rest_are_not_listed_again() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = Arc::new(CountingStorage::new(Arc::new(LocalStorage::new(root.path()))));
+    let cluster = cluster_in(storage.clone()).await;
+    let index = Arc::new(Index::temporary(&cluster).unwrap());
+    let key = |number| cluster.layout.wal(&WalFileName::Segment(segment(1, number)));
+    let put = async |number| {
+        let _ = storage.put(&key(number), "not read here".into(), PutMode::CreateOnly).await.unwrap();
+    };
+    let per_log = index.size.per_log();
+    let rest = || {
+        let then = std::time::SystemTime::now() - Duration::from_secs(60);
+        for folder in ["", "0000000100000000", "0000000100000001"] {
+            let folder = root.path().join("main/wal").join(folder);
+            fs::File::open(folder).unwrap().set_modified(then).unwrap();
+        }
+    };
+    for number in [7, per_log] {
+        put(number).await;
+    }
+    rest();
+    list(&index, &cluster, Scope::New).await.unwrap();
+    storage.forget();
+    list(&index, &cluster, Scope::New).await.unwrap();
+    assert_eq!(storage.calls(), ["get", "get", "stamp", "stamp", "stamp"]);
+    put(8).await;
+    storage.delete(&key(7)).await.unwrap();
+    assert!(list(&index, &cluster, Scope::New).await.unwrap().gone);
+    let ranges = index.ranges().unwrap().unwrap();
+    assert_eq!(ranges.iter().map(|range| range.first.number(index.size)).collect::<Vec<_>>(), [8, per_log]);
+    storage.forget();
+    list(&index, &cluster, Scope::All).await.unwrap();
+    assert_eq!(storage.calls().iter().filter(|call| **call == "list").count(), 3);
 }
