@@ -49,6 +49,21 @@ fn in_archive_recovery(data: &Path) -> bool {
     fs::read(data.join("global/pg_control")).is_ok_and(|bytes| bytes.get(AT..AT + 4) == Some(&IN_ARCHIVE_RECOVERY))
 }
 
+/// Whether a question for `file` waits only [`STANDBY_PATIENCE`] for an answer: that of a standby, which asks again.
+pub fn is_in_haste(file: Option<&Path>, history: bool) -> bool {
+    goes_on(file) && !decides(file, history)
+}
+
+/// Whether no answer would decide what a standby becomes. Not known when it is promoted, a segment ends it before that
+/// segment; not known when it starts, a history file leaves it on the old timeline.
+pub fn decides(file: Option<&Path>, history: bool) -> bool {
+    let starts = |data: &Path| {
+        fs::read(data.join("postmaster.pid")).is_ok_and(|text| status(&text) == Some(b"starting".as_slice()))
+    };
+    // "promote" is PROMOTE_SIGNAL_FILE of PostgreSQL, which is there until the startup process looks after it.
+    goes_on(file) && of_asker(file).is_some_and(|data| data.join("promote").exists() || history && starts(&data))
+}
+
 /// `restore_command`'s exit code when it is not known whether there is such a file.
 pub fn unknown(file: Option<&Path>) -> u8 {
     if goes_on(file) { UNKNOWN_GOES_ON } else { UNKNOWN }
@@ -70,10 +85,14 @@ fn stopping_for(data: &Path) -> Option<Duration> {
     is_stopping(&text).then_some(age)
 }
 
-/// Whether this postmaster.pid says so, on its eighth line (miscadmin.h, `LOCK_FILE_LINE_PM_STATUS`).
+/// Whether this postmaster.pid says so.
 fn is_stopping(postmaster_pid: &[u8]) -> bool {
-    let status = postmaster_pid.split(|byte| *byte == b'\n').nth(7);
-    status.is_some_and(|status| status.trim_ascii() == b"stopping")
+    status(postmaster_pid) == Some(b"stopping".as_slice())
+}
+
+/// The state on the eighth line of a postmaster.pid (miscadmin.h, `LOCK_FILE_LINE_PM_STATUS`).
+fn status(postmaster_pid: &[u8]) -> Option<&[u8]> {
+    postmaster_pid.split(|byte| *byte == b'\n').nth(7).map(<[u8]>::trim_ascii)
 }
 
 /// A stop that lasts waits for something else, such as clients, or a large checkpoint: then a slow store gets more time.
@@ -131,6 +150,24 @@ mod tests {
         for file in [None, Some(&*nobody.wanted()), Some(Path::new("/x")), Some(Path::new("")), Some(Path::new("x"))] {
             assert_eq!(unknown(file), 200, "{file:?}");
         }
+    }
+
+    #[test]
+    fn a_standby_waits_where_no_answer_would_decide_what_it_becomes() {
+        let data = Data::new("deciding", &["standby.signal", "global/pg_control"]);
+        let place = data.wanted();
+        let haste = |history| is_in_haste(Some(&place), history);
+        let status =
+            |status: &str| fs::write(data.0.join("postmaster.pid"), format!("1\n2\n3\n4\n5\n6\n7\n{status}\n"));
+        assert!(haste(false) && haste(true));
+        status("starting").unwrap();
+        assert!(haste(false) && !haste(true), "which timeline it follows is asked once");
+        status("ready   ").unwrap();
+        assert!(haste(false) && haste(true), "it asks again");
+        fs::write(data.0.join("promote"), "").unwrap();
+        assert!(!haste(false) && !haste(true), "it asks for the last time");
+        let recovery = Data::new("decides nothing", &["recovery.signal", "promote"]).in_state(5);
+        assert!(!decides(Some(&recovery.wanted()), true) && !is_in_haste(Some(&recovery.wanted()), false));
     }
 
     #[test]

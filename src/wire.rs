@@ -88,6 +88,8 @@ pub enum Reply {
     Failed(Vec<u8>),
     /// Not an answer yet: the service is alive and at it.
     Working,
+    /// The same, and bytes come from the repository.
+    Coming,
     /// What the service is doing: a JSON document.
     Status(Vec<u8>),
 }
@@ -224,6 +226,7 @@ impl Reply {
             Self::Absent => (2, b""),
             Self::Failed(text) => (3, &text[..text.len().min(MAX_TEXT)]),
             Self::Working => (4, b""),
+            Self::Coming => (4, b"+"),
             Self::Delivered { path } => (5, path),
             Self::Status(text) => (6, &text[..text.len().min(MAX_TEXT)]),
             Self::NotMine(text) => (7, &text[..text.len().min(MAX_TEXT)]),
@@ -250,7 +253,8 @@ impl Reply {
             1 => Ok(Self::Done),
             2 => Ok(Self::Absent),
             3 => Ok(Self::Failed(text)),
-            4 => Ok(Self::Working),
+            4 if text.is_empty() => Ok(Self::Working),
+            4 => Ok(Self::Coming),
             5 => Ok(Self::Delivered { path: text }),
             6 => Ok(Self::Status(text)),
             7 => Ok(Self::NotMine(text)),
@@ -297,7 +301,7 @@ mod tests {
         let delivered = Reply::Delivered { path: b"/d/\xFF".to_vec() };
         let (failed, status) = (Reply::Failed(b"no".to_vec()), Reply::Status(b"{}".to_vec()));
         let others = Reply::NotMine(b"another".to_vec());
-        for reply in [Reply::Done, Reply::Absent, failed, Reply::Working, delivered, status, others] {
+        for reply in [Reply::Done, Reply::Absent, failed, Reply::Working, Reply::Coming, delivered, status, others] {
             assert_eq!(Reply::read_from(&mut &reply.encode()[..]).unwrap(), reply);
         }
     }

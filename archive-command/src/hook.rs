@@ -1,5 +1,5 @@
 //! What both hook programs do: read the arguments, ask the service, and run `walden` itself where there is none.
-//! No formatting, no threads and little allocation: PostgreSQL starts this once for each WAL file.
+//! No formatting and little allocation: PostgreSQL starts this once for each WAL file.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::data_directory::LOOK;
@@ -38,17 +40,18 @@ pub enum Answer {
     Failed(Vec<u8>),
     /// None that could answer: nobody there, of another cluster, of another version, or gone without an answer.
     NoService,
-    /// It has the request and says nothing.
+    /// It says nothing.
     Silent,
     /// It said what does not belong to the question.
     Strange,
-    /// It works on it, and this program waits no longer.
+    /// It works on it, no bytes come, and this program waits no longer.
     GaveUp,
 }
 
 /// A stream that is read until its silence lasts too long, or until who reads gives up.
 struct Patient<'a> {
     stream: UnixStream,
+    /// The question, or the last that was heard of bytes that come.
     began: Instant,
     heard: Instant,
     gives_up: &'a dyn Fn(Duration) -> bool,
@@ -128,11 +131,11 @@ impl Options {
         self.get("--socket").map(OsStr::to_os_string).or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
-    /// Asks the service. `gives_up` is told now and then how long this has waited.
+    /// Asks the service. `gives_up` is told now and then how long this has waited since bytes came.
     pub fn ask(&self, request: &Request, gives_up: &dyn Fn(Duration) -> bool) -> Answer {
         let Ok(bytes) = request.encode() else { return Answer::NoService };
         let exchange = || {
-            let mut stream = UnixStream::connect(self.socket())?;
+            let mut stream = connect(self.socket())?;
             stream.set_read_timeout(Some(LOOK))?;
             stream.set_write_timeout(Some(Duration::from_secs(SILENCE_SECONDS)))?;
             stream.write_all(&bytes)?;
@@ -141,6 +144,7 @@ impl Options {
             loop {
                 match Reply::read_from(&mut stream)? {
                     Reply::Working => (),
+                    Reply::Coming => stream.began = Instant::now(),
                     answer => return Ok::<_, io::Error>(answer),
                 }
             }
@@ -151,7 +155,7 @@ impl Options {
             Ok(Reply::Absent) => Answer::Absent,
             Ok(Reply::Failed(text)) => Answer::Failed(text),
             Ok(Reply::NotMine(_)) => Answer::NoService,
-            Ok(Reply::Working | Reply::Status(_)) => Answer::Strange,
+            Ok(Reply::Working | Reply::Coming | Reply::Status(_)) => Answer::Strange,
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => Answer::GaveUp,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
             Err(_) => Answer::NoService,
@@ -167,7 +171,7 @@ impl Options {
             say(&[
                 b"WARNING: the Walden service on \"",
                 socket.as_bytes(),
-                b"\" has the request but does not answer\n\
+                b"\" does not answer\n\
                   HINT: look at its log and restart `walden serve`\n",
             ]);
         }
@@ -200,6 +204,14 @@ impl Options {
             b"\nHINT: start `walden serve`, or install walden beside this program, or name it with --walden\n",
         ]);
     }
+}
+
+/// Connects, or finds out in time that nobody takes connections any more: that blocks when the queue of a stopped service
+/// is full, and the standard library has no bound for it. A thread that waits on ends with this program.
+fn connect(socket: OsString) -> io::Result<UnixStream> {
+    let (sender, connected) = mpsc::channel();
+    thread::Builder::new().spawn(move || sender.send(UnixStream::connect(socket)))?;
+    connected.recv_timeout(Duration::from_secs(SILENCE_SECONDS)).unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
 /// The path made absolute: PostgreSQL hands it over relative to the data directory, in which it runs the hook.

@@ -145,7 +145,7 @@ fn nothing_ever_exits_above_125() {
 #[test]
 fn a_server_that_is_stopping_does_not_wait_for_long() {
     let scratch = Scratch::new().data_directory(&[("postmaster.pid", b"1\n/d\n3\n4\n5\n6\n7\nstopping\n")]);
-    let service = scratch.service_that_works_on();
+    let service = scratch.service_that_works_on(Reply::Working, 60, Reply::Done);
     let before = std::time::SystemTime::now() - std::time::Duration::from_secs(5);
     std::fs::File::open(scratch.0.join("postmaster.pid")).unwrap().set_modified(before).unwrap();
     let mut command = hook(&scratch);

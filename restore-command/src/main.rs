@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use data_directory::{STANDBY_PATIENCE, UNKNOWN, goes_on};
+use data_directory::{STANDBY_PATIENCE, UNKNOWN, is_in_haste};
 use hook::{Answer, Options, absolute, say};
 
 /// As `cluster.name` is when it is not set.
@@ -55,7 +55,8 @@ fn restore() -> u8 {
     let Some(whose) = options.whose() else { return UNKNOWN };
     let request = wire::Request::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
     let place = Path::new(&options.operands[1]);
-    let gives_up = |waited| waited >= STANDBY_PATIENCE && goes_on(Some(place));
+    let history = is_history(&options.operands[0]);
+    let gives_up = |waited| waited >= STANDBY_PATIENCE && is_in_haste(Some(place), history);
     match options.ask(&request, &gives_up) {
         Answer::Delivered(path) => match deliver(&path, &destination) {
             Some(code) => return code,
@@ -71,10 +72,15 @@ fn restore() -> u8 {
         Answer::GaveUp => say(&[
             b"ERROR: the Walden service has not found out yet whether there is a \"",
             options.operands[0].as_bytes(),
-            b"\"\nHINT: this standby goes on without it and asks again; `walden status` shows what the service does\n",
+            b"\"\nHINT: this standby goes on without it and asks again; a promotion now would end before this file\n",
         ]),
     }
     UNKNOWN
+}
+
+/// Whether a timeline history file is asked for.
+fn is_history(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(b".history")
 }
 
 /// Asks the service at a URL.

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crc32c::Crc32c;
-use crate::data_directory::{STANDBY_PATIENCE, goes_on};
+use crate::data_directory::{STANDBY_PATIENCE, is_in_haste};
+use crate::is_history;
 
 /// The variable that holds a token when no file is named: arguments can be seen by everybody on the machine.
 const TOKEN_VARIABLE: &str = "WALDEN_TOKEN";
@@ -71,16 +72,25 @@ enum Trouble {
 pub fn fetch(wanted: &Wanted) -> Result<Fetched, String> {
     let (host, port) = address(wanted.url)?;
     let request = request(wanted, &host, port, token(wanted.token_file)?)?;
-    let bounds = if goes_on(Some(wanted.destination)) { BOUNDS_OF_STANDBY } else { BOUNDS };
+    let history = is_history(wanted.name);
     let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
+        // It may be promoted meanwhile.
+        let haste = || is_in_haste(Some(wanted.destination), history);
+        let bounds = if haste() { BOUNDS_OF_STANDBY } else { BOUNDS };
         let text = match exchange(wanted, &host, port, &request, &bounds) {
             Ok(fetched) => return Ok(fetched),
             Err(Trouble::Lasting(text)) => return Err(text),
             Err(Trouble::Passing(text)) => text,
         };
-        if began.elapsed() + pause > bounds.patience {
-            return Err(text);
+        let (patience, note) = match haste() {
+            // A hiccup is nothing that a timeline may hang on.
+            true if history => (STANDBY_PATIENCE, ""),
+            true => (BOUNDS_OF_STANDBY.patience, "HINT: a promotion now would end before this file\n"),
+            false => (BOUNDS.patience, ""),
+        };
+        if began.elapsed() + pause > patience {
+            return Err(text + note);
         }
         std::thread::sleep(pause);
         pause = LONGEST_PAUSE.min(pause * 2);

@@ -165,10 +165,11 @@ fn what_a_standby_does_not_get_to_know_is_75() {
         std::fs::remove_file(scratch.socket()).unwrap();
     }
     // It would stream meanwhile.
-    let service = scratch.service_that_works_on();
+    let service = scratch.service_that_works_on(Reply::Working, 60, Reply::Absent);
     let long = ask(&[NAME, PLACE]);
     assert_eq!(code(&long), 75);
     assert!(stderr(&long).contains("goes on") && stderr(&long).contains("HINT: "), "{}", stderr(&long));
+    assert!(stderr(&long).contains("a promotion now would end before"), "{}", stderr(&long));
     service.join().unwrap();
 }
 
@@ -182,4 +183,18 @@ fn a_service_that_hangs_is_gone_around() {
     assert_eq!(code(&output), 1);
     assert_eq!(scratch.arguments().unwrap(), ["--config", "c", "wal", "fetch", "--", NAME, PLACE]);
     assert!(stderr(&output).contains("does not answer"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_standby_waits_while_bytes_come_and_when_it_is_promoted() {
+    for (sign, files) in [
+        (Reply::Coming, &[("standby.signal", &b""[..])][..]),
+        (Reply::Working, &[("standby.signal", b""), ("promote", b"")]),
+    ] {
+        let scratch = Scratch::new().data_directory(files);
+        let service = scratch.service_that_works_on(sign, 7, Reply::Absent);
+        let output = hook(&scratch).arg("--socket").arg(scratch.socket()).args([NAME, PLACE]).output().unwrap();
+        assert_eq!((code(&output), stderr(&output).as_str()), (1, ""), "{files:?}");
+        service.join().unwrap();
+    }
 }

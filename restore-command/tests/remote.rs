@@ -180,3 +180,17 @@ fn a_standby_does_not_wait_for_a_service_that_is_away() {
     assert_eq!(code(&fetch(&scratch, &["--url", &url])), 75);
     assert!(began.elapsed().as_secs() < 30, "a recovery without standby.signal waits a minute");
 }
+
+/// Its timeline may hang on it.
+#[test]
+fn a_standby_asks_again_for_a_history_file() {
+    let scratch = data_directory();
+    std::fs::write(scratch.0.join("standby.signal"), "").unwrap();
+    let busy = answer("503 Service Unavailable", &[], "ERROR: not now\nHINT: later\n");
+    let absent = answer("404 Not Found", &[("Walden-Wal", "absent 00000002.history")], "not found");
+    let (url, service) = service(vec![busy.clone(), String::new(), busy, absent]);
+    let mut command = common::hook(env!("CARGO_BIN_EXE_restore-command"), &scratch);
+    let output = command.args(["--url", &url, "00000002.history", "pg_wal/RECOVERYHISTORY"]).output().unwrap();
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert_eq!(service.join().unwrap().len(), 4);
+}

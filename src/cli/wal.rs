@@ -35,10 +35,7 @@ enum Verb {
 pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
-        Verb::Fetch(args) => {
-            let context = hooks::bounded_for_standby(context, &args);
-            context.block_on_hook(hooks::fetch(&context, &args))
-        }
+        Verb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
         Verb::List => context.block_on(list::run(context)),
         Verb::Show(args) => context.block_on(show::run(context, &args)),
         Verb::Verify(args) => context.block_on(verify::run(context, &args)),

@@ -203,8 +203,8 @@ async fn exchange(
     stream.set_write_timeout(Some(WRITE_TIME));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_header_size(HEAD_BYTES).max_headers(HEADERS);
-    // Who has asked may stop speaking, and still wants the answer.
-    server.max_buf_size(BUFFER).half_close(true);
+    // Who stops speaking is gone: what was asked for is not fetched for nobody.
+    server.max_buf_size(BUFFER).half_close(false);
     let routes = TowerToHyperService::new(router);
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
@@ -20,6 +21,7 @@ use super::whose::Ours;
 use super::{Options, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
+use crate::storage::RECEIVED;
 use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS, WireError};
 use fetches::Answer;
 
@@ -141,7 +143,10 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 impl Asker {
     async fn serve(&self, mut stream: UnixStream) {
         let reply = match timeout(REQUEST_TIME, receive(&mut stream)).await {
-            Ok(Ok(Received::Request(request))) => self.answer(&mut stream, request).await,
+            Ok(Ok(Received::Request(request))) => match self.answer(&mut stream, request).await {
+                Some(reply) => reply,
+                None => return tracing::debug!("who asked for a file is gone"),
+            },
             Ok(Ok(Received::Nothing)) => return,
             // The hook takes silence for no service, and does the work itself.
             Ok(Ok(Received::Foreign(error))) => {
@@ -164,8 +169,11 @@ impl Asker {
         }
     }
 
-    /// Works on a request and says so now and then.
-    async fn answer(&self, stream: &mut UnixStream, request: Request) -> Reply {
+    /// Works on a request and says so now and then. `None`: who wanted a file is gone.
+    async fn answer(&self, stream: &mut UnixStream, request: Request) -> Option<Reply> {
+        let fetches = matches!(request, Request::Fetch { .. });
+        let (mut reader, mut writer) = stream.split();
+        let mut received = RECEIVED.load(Ordering::Relaxed);
         let work = timeout(self.longest, self.work(request));
         tokio::pin!(work);
         let pause = Duration::from_secs(WORKING_SECONDS);
@@ -174,13 +182,17 @@ impl Asker {
         let result = loop {
             tokio::select! {
                 result = &mut work => break result,
+                // A hook says nothing more. What is fetched waits for the next one.
+                _ = reader.read_u8(), if fetches => return None,
                 _ = ticks.tick() => {
-                    // When nobody listens any more, the work still ends.
-                    let _ = stream.write_all(&Reply::Working.encode()).await;
+                    let before = std::mem::replace(&mut received, RECEIVED.load(Ordering::Relaxed));
+                    let sign = if fetches && received != before { Reply::Coming } else { Reply::Working };
+                    // When nobody listens any more, storing still ends.
+                    let _ = writer.write_all(&sign.encode()).await;
                 }
             }
         };
-        match result {
+        Some(match result {
             Ok(Ok(reply)) => reply,
             Ok(Err(text)) => {
                 tracing::warn!("{}", text.trim_end().replace('\n', " "));
@@ -192,7 +204,7 @@ impl Asker {
                 tracing::warn!("{}", text.trim_end().replace('\n', " "));
                 Reply::Failed(text.into_bytes())
             }
-        }
+        })
     }
 
     async fn work(&self, request: Request) -> Result<Reply, String> {

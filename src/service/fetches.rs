@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::insist::insist;
 use super::session::{Entry, IDLE, Session};
 use super::spool::Spool;
 use super::status::Fetching;
@@ -97,6 +98,8 @@ pub struct Handle {
 /// A request that waits for its answer.
 pub struct Asked {
     pub request: Request,
+    /// The destination as it was named: a link to pg_wal lies in the data directory, its folder does not.
+    named: PathBuf,
     at: Instant,
     reply: oneshot::Sender<Result<Answer, Failure>>,
 }
@@ -160,11 +163,15 @@ impl Handle {
     pub async fn fetch(&self, mut request: Request) -> Result<Answer, Failure> {
         let whose = refuse_other_cluster(&request.destination, self.system_identifier, "restore-command").await;
         whose.map_err(|error| Failure::of(&error))?;
+        let named = request.destination.clone();
         request.destination = by_real_folder(request.destination).await;
         let (reply, answer) = oneshot::channel();
         let gone =
             || Failure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
-        self.requests.send(Message::Fetch(Asked { request, at: Instant::now(), reply })).await.map_err(|_| gone())?;
+        self.requests
+            .send(Message::Fetch(Asked { request, named, at: Instant::now(), reply }))
+            .await
+            .map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -201,6 +208,9 @@ impl Owner {
     }
 
     fn ask(&mut self, asked: Asked) {
+        if asked.reply.is_closed() {
+            return;
+        }
         if let WalFileName::Segment(segment) = asked.request.name
             && is_beyond(asked.request.end, segment, self.size)
         {
@@ -216,7 +226,7 @@ impl Owner {
         let name = asked.request.name;
         match session.entries.get_mut(&name) {
             Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
-            Some(Entry::Here { place, ahead }) => {
+            Some(Entry::Here { place, ahead, .. }) => {
                 let (place, ahead) = (std::mem::take(place), *ahead);
                 session.entries.remove(&name);
                 self.done.ahead += u64::from(ahead);
@@ -261,6 +271,7 @@ impl Owner {
     /// Fetches for somebody: with the proof when there is no such file.
     fn obtain(&mut self, folder: PathBuf, asked: Asked) {
         let Request { name, end, .. } = asked.request;
+        let named = asked.named.clone();
         let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
         let Some(session) = self.sessions.get_mut(&folder) else { return };
         session.entries.insert(name, Entry::Coming { waiting: vec![asked], ahead: false });
@@ -273,14 +284,17 @@ impl Owner {
             let obtain = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                match fetcher.obtain(&name, &place, end).await {
-                    // The folder was tidied away just now.
-                    Err(_) if !spool.exists() => {
-                        make(&spool).await?;
-                        fetcher.obtain(&name, &place, end).await
+                let obtain = || async {
+                    match fetcher.obtain(&name, &place, end).await {
+                        // The folder was tidied away just now.
+                        Err(_) if !spool.exists() => {
+                            make(&spool).await?;
+                            fetcher.obtain(&name, &place, end).await
+                        }
+                        result => result,
                     }
-                    result => result,
-                }
+                };
+                insist(fetcher.limit(), &named, &name, obtain).await
             };
             let mut proof = None;
             let work = async {
@@ -356,9 +370,10 @@ impl Owner {
         let Some(Entry::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
         match result {
             Ok(Some(place)) => {
-                session.entries.insert(name, Entry::Here { place, ahead });
+                let missed = (!waiting.is_empty()).then(Instant::now);
+                session.entries.insert(name, Entry::Here { place, ahead, missed });
                 session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
-                // One gets the file; should there be more, they ask again.
+                // One gets the file; should there be more, they ask again. Who is gone asks later.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
                 self.fetch_ahead(&folder);
             }

@@ -9,6 +9,7 @@
 pub mod connections;
 pub mod fetches;
 pub mod indexing;
+pub mod insist;
 mod memory;
 mod peers;
 pub mod pushes;

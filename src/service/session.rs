@@ -23,8 +23,8 @@ const MOST_ABSENT: usize = 8;
 pub enum Entry {
     /// Being fetched: for somebody, or ahead.
     Coming { waiting: Vec<Asked>, ahead: bool },
-    /// In the spool, whole, at this place.
-    Here { place: PathBuf, ahead: bool },
+    /// In the spool, whole, at this place. Who asked for it, and left before it came at this time, asks again.
+    Here { place: PathBuf, ahead: bool, missed: Option<Instant> },
 }
 
 /// One server in recovery: what it was given, and what lies ready for it.
@@ -102,8 +102,9 @@ impl Session {
     pub fn drop_unwanted(&mut self, wanted: &[SegmentName]) -> Vec<PathBuf> {
         let is_wanted = |name: &WalFileName| matches!(name, WalFileName::Segment(segment) if wanted.contains(segment));
         let mut unwanted = Vec::new();
+        let is_missed = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < IDLE);
         self.entries.retain(|name, entry| match entry {
-            Entry::Here { place, .. } if !is_wanted(name) => {
+            Entry::Here { place, missed, .. } if !is_wanted(name) && !is_missed(missed) => {
                 unwanted.push(std::mem::take(place));
                 false
             }

@@ -17,6 +17,7 @@ pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -31,6 +32,9 @@ pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
 pub use walk::{Pages, Walk};
 pub use watched::Watched;
+
+/// Bytes of objects that came over the network so far: while there are more of them, the store is only slow.
+pub static RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 /// Entries in one answer of [`Storage::list`], at most.
 pub const LIST_PAGE: usize = 1000;

@@ -67,7 +67,9 @@ fn outlives_its_archive(major: Major) {
 /// aloud at the first file that differs. Both history files are the same if both left at the same place.
 #[test]
 fn a_timeline_that_is_taken_meanwhile_is_refused_when_the_archive_is_back() {
-    let mut primary = primary(Major::newest());
+    // So long a standby that starts asks which timelines there are.
+    let impatient = |scratch: &Scratch, cluster: &Cluster| Walden::with(scratch, cluster, "wal.timeout = \"3s\"");
+    let mut primary = primary_with(Major::newest(), 1, impatient);
     primary.walden.expect_log(&primary.walden.repository.display().to_string());
     primary.walden.expect_log("archived already with other content");
     let service = primary.walden.serve();

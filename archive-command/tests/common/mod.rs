@@ -63,13 +63,17 @@ impl Scratch {
         self.service_at(&self.socket(), answer)
     }
 
-    /// Says again and again that it is at work, until nobody listens.
-    pub fn service_that_works_on(&self) -> JoinHandle<()> {
+    /// Says this again and again, until nobody listens or for so many seconds; then gives the answer.
+    pub fn service_that_works_on(&self, sign: Reply, seconds: u64, answer: Reply) -> JoinHandle<()> {
         let listener = UnixListener::bind(self.socket()).unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            while stream.write_all(&Reply::Working.encode()).is_ok() {
+            let began = std::time::Instant::now();
+            while stream.write_all(&sign.encode()).is_ok() {
                 std::thread::sleep(std::time::Duration::from_millis(200));
+                if began.elapsed().as_secs() >= seconds {
+                    return stream.write_all(&answer.encode()).unwrap();
+                }
             }
         })
     }

@@ -1,17 +1,20 @@
 //! `walden wal push|fetch`: what the hook programs run when no service answers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::time::{Instant, sleep};
 
 use super::{Context, Exit};
 use crate::config::Settings;
-use crate::data_directory::{LOOK, STANDBY_PATIENCE, gives_up, goes_on};
+use crate::data_directory::{LOOK, STANDBY_PATIENCE, gives_up, is_in_haste};
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::push::wal_file_name;
 use crate::postgres::archive::{Fetched, Fetcher, Pusher, refuse_other_cluster};
 use crate::postgres::types::{SegmentName, WalFileName};
+use crate::service::insist::insist;
+use crate::storage::until;
 
 #[derive(Debug, clap::Args)]
 pub struct PushArgs {
@@ -61,15 +64,16 @@ async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
 }
 
 /// What a standby waits for keeps it from streaming, and it asks again by itself: then trouble is told at once. Bytes
-/// that come may take as long as they always may.
-pub fn bounded_for_standby(context: &Context, args: &FetchArgs) -> Context {
+/// that come may take as long as they always may. A history file, on which its timeline may hang, is worth repetitions.
+fn bounded_for_standby(context: &Context, history: bool) -> Context {
     let mut context = context.clone();
-    if goes_on(Some(&args.destination)) {
-        let Settings { repository, s3, .. } = &mut context.settings;
-        repository.retries = 0;
-        s3.connect_timeout = s3.connect_timeout.min(STANDBY_PATIENCE);
-        s3.response_timeout = s3.response_timeout.min(STANDBY_PATIENCE);
+    let Settings { repository, s3, wal, .. } = &mut context.settings;
+    match history {
+        true => wal.timeout = wal.timeout.min(STANDBY_PATIENCE),
+        false => repository.retries = 0,
     }
+    s3.connect_timeout = s3.connect_timeout.min(STANDBY_PATIENCE);
+    s3.response_timeout = s3.response_timeout.min(STANDBY_PATIENCE);
     context
 }
 
@@ -77,13 +81,38 @@ pub fn bounded_for_standby(context: &Context, args: &FetchArgs) -> Context {
 /// [`Exit::Unknown`].
 pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> {
     let name: WalFileName = args.name.parse().hint("PostgreSQL puts the name in the place of %f in restore_command")?;
+    let history = matches!(name, WalFileName::History(_));
+    let attempt = || async {
+        let haste = is_in_haste(Some(&args.destination), history);
+        match haste.then(|| bounded_for_standby(context, history)) {
+            None => fetch_once(context, args, &name, None).await,
+            Some(context) => {
+                let fetching = fetch_once(&context, args, &name, Some(STANDBY_PATIENCE));
+                match history {
+                    true => until(Instant::now() + STANDBY_PATIENCE, fetching).await,
+                    false => {
+                        fetching.await.map_err(|error| with_hint(error, "a promotion now would end before this file"))
+                    }
+                }
+            }
+        }
+    };
+    insist(context.settings.wal.timeout, &args.destination, &name, attempt).await
+}
+
+async fn fetch_once(
+    context: &Context,
+    args: &FetchArgs,
+    name: &WalFileName,
+    grace: Option<Duration>,
+) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     refuse_other_cluster(&args.destination, cluster.description.system_identifier, "restore-command").await?;
     let mut fetcher = Fetcher::new(cluster, context.settings.wal.timeout, 1);
-    if goes_on(Some(&args.destination)) {
-        fetcher = fetcher.watching_gaps(STANDBY_PATIENCE);
+    if let Some(grace) = grace {
+        fetcher = fetcher.watching_gaps(grace);
     }
-    match fetcher.fetch(&name, &args.destination, args.end).await? {
+    match fetcher.fetch(name, &args.destination, args.end).await? {
         Fetched::Delivered => Ok(Exit::Success),
         Fetched::Absent => Ok(Exit::Absent),
     }

@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use super::*;
 use crate::http::listen::Connections;
@@ -29,7 +29,6 @@ impl Open {
             let mut stream = TcpStream::connect(address).unwrap();
             // It may be closed while we still speak.
             let _ = stream.write_all(&bytes);
-            let _ = stream.shutdown(Shutdown::Write);
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer);
             String::from_utf8_lossy(&answer).into_owned()

@@ -95,6 +95,11 @@ impl Fetcher {
         Self { grace, ..self }
     }
 
+    /// How long it waits for the repository.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster

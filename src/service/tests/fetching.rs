@@ -189,6 +189,7 @@ async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
     };
     let mut killed = UnixStream::connect(&service.socket).unwrap();
     killed.write_all(&request(number(2)).encode().unwrap()).unwrap();
+    until("it is looked for", || service.storage.calls(&format!("get {}", number(2))) > 0).await;
     drop(killed);
     let left = format!("{}-1", number(2));
     until("its file lies in the spool", || {
@@ -202,6 +203,45 @@ async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
     let spool = service.spool();
     service.stop().await;
     assert!(!spool.exists(), "what it left is removed, too");
+}
+
+/// A standby asks no longer than some seconds, and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_its_asker_left_waits_for_the_next() {
+    let service = archive(&[&number(1), &number(7)]).await;
+    service.storage.gets.send_replace(false);
+    let (name, end) = (number(1).into_bytes(), Vec::new());
+    let destination = service.destination().into_os_string().into_encoded_bytes();
+    let request = Request::Fetch { whose: For::Socket, name, destination, end }.encode().unwrap();
+    let leave = async || {
+        let mut impatient = UnixStream::connect(&service.socket).unwrap();
+        impatient.write_all(&request).unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    leave().await;
+    leave().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.storage.gets.send_replace(true);
+    until("it lies ready", || service.spooled() == [number(1)]).await;
+    assert_eq!(service.fetch(&number(7)).await, Reply::Done);
+    service.settle().await;
+    let gets = service.storage.calls(&format!("get {}", number(1)));
+    assert_eq!(service.fetch(&number(1)).await, Reply::Done);
+    assert_eq!(service.storage.calls(&format!("get {}", number(1))), gets, "it was there already");
+    service.stop().await;
+}
+
+/// P3: at its start a standby chooses its timeline, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hiccup_while_a_standby_starts_is_no_answer_about_a_timeline() {
+    let service = archive(&["00000002.history"]).await;
+    let data = service.wal.folder().parent().unwrap().to_path_buf();
+    service.wal.belongs_to(7);
+    std::fs::write(data.join("standby.signal"), "").unwrap();
+    std::fs::write(data.join("postmaster.pid"), "1\n2\n3\n4\n5\n6\n7\nstarting\n").unwrap();
+    service.storage.garbled.store(2, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(service.fetch("00000002.history").await, Reply::Done);
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

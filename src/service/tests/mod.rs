@@ -39,6 +39,8 @@ pub struct Observed {
     puts: Mutex<Vec<String>>,
     /// Puts wait while this is false.
     open: watch::Sender<bool>,
+    /// Gets wait while this is false.
+    gets: watch::Sender<bool>,
     /// So many gets bring a last byte that is another.
     pub garbled: AtomicU32,
 }
@@ -50,6 +52,7 @@ impl Observed {
             calls: Mutex::default(),
             puts: Mutex::default(),
             open: watch::Sender::new(true),
+            gets: watch::Sender::new(true),
             garbled: AtomicU32::new(0),
         })
     }
@@ -92,6 +95,7 @@ impl Storage for Observed {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         self.count("get", key.as_str());
+        drop(self.gets.subscribe().wait_for(|open| *open).await);
         let bytes = self.inner.get(key, range).await?;
         let garble = self.garbled.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         Ok(bytes.map(|bytes| match bytes.split_last() {
@@ -250,7 +254,7 @@ pub async fn ask(socket: &Path, request: Request) -> Reply {
         stream.write_all(&request.encode().unwrap()).unwrap();
         loop {
             match Reply::read_from(&mut stream).unwrap() {
-                Reply::Working => (),
+                Reply::Working | Reply::Coming => (),
                 answer => return answer,
             }
         }

@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -9,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 use super::error::chain;
 use super::put::encryption;
 use super::{S3Error, S3Storage};
-use crate::storage::{Key, ObjectMeta};
+use crate::storage::{Key, ObjectMeta, RECEIVED};
 
 /// A body whose connection broke is continued when at least so many bytes of it came; else the whole read is repeated.
 const PROGRESS: usize = 64 << 10;
@@ -51,7 +52,10 @@ impl S3Storage {
                         got.extend_from_slice(&piece[..wanted - got.len()]);
                         return Ok(Some(got.freeze()));
                     }
-                    Ok(Some(piece)) => got.extend_from_slice(&piece),
+                    Ok(Some(piece)) => {
+                        RECEIVED.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                        got.extend_from_slice(&piece);
+                    }
                     Ok(None) => return Ok(Some(got.freeze())),
                     Err(error) => break error,
                 }
