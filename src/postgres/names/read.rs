@@ -29,6 +29,10 @@ const SERVER: &str = "SELECT pg_is_in_recovery() AS standby, \
 const DATABASES: &str = "SELECT d.oid, d.datname, d.datallowconn AND d.datconnlimit <> -2 \
     AND (d.datconnlimit <> 0 OR r.rolsuper) AND has_database_privilege(d.oid, 'CONNECT') AS open \
     FROM pg_database d, pg_roles r WHERE r.rolname = current_user ORDER BY d.oid";
+/// In a database with this encoding names may be anything, so they are taken as they are: converting them is an error, and
+/// a line in the server's log.
+const ENCODING: &str = "SELECT set_config('client_encoding', \
+    CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false) AS encoding";
 /// Relations asked for at once.
 const PORTION: usize = 2048;
 
@@ -93,7 +97,10 @@ impl Relations {
         let mut info: ConnInfo = resolve()?;
         info.database = database.to_string();
         match Connection::connect(&info, Mode::Sql).await {
-            Ok(sql) => Ok(Some(Self { sql, since, after: 0 })),
+            Ok(mut sql) => {
+                ask(&mut sql, ENCODING).await?;
+                Ok(Some(Self { sql, since, after: 0 }))
+            }
             Err(error) if has_code(&error, &["3D000"]) => Ok(None),
             Err(error) => Err(error),
         }
@@ -173,8 +180,8 @@ pub async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
         .with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }
 
-/// [`ask`] for names. Where one of them cannot be had in UTF-8 all come as the server keeps them: in a database with the
-/// encoding SQL_ASCII names may be anything, and names of databases may come from any other one.
+/// [`ask`] for names. Where one of them cannot be had in UTF-8 all come as the server keeps them: names of databases may
+/// have come from a database with any encoding.
 async fn ask_names(sql: &mut Connection, question: &str) -> Result<ResultSet> {
     match ask(sql, question).await {
         // character_not_in_repertoire, untranslatable_character

@@ -160,7 +160,7 @@ pub async fn copy(
         copier.backup(&before, backup).await?;
     }
     let mut foreign = std::mem::take(&mut before.wal.foreign);
-    foreign.extend(all_small(&copier, Group::Names).await?);
+    foreign.extend(all_names(&copier).await?);
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
         foreign.extend(all_small(&copier, Group::Quiet).await?);
@@ -203,6 +203,16 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
     }
     crew.finish().await?;
     Ok(())
+}
+
+/// Copies all recordings of names, also those that were merged meanwhile.
+async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<Vec<String>> {
+    loop {
+        let foreign = all_small(copier, Group::Names).await?;
+        if !copier.merged.swap(false, Ordering::SeqCst) {
+            return Ok(foreign);
+        }
+    }
 }
 
 /// Copies all recordings of names, or all quiet marks; what else lies there.

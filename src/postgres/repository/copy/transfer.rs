@@ -1,7 +1,7 @@
 //! One object from one repository into the other: read whole, verified, stored where nothing is.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
@@ -111,6 +111,8 @@ pub struct Copier {
     budget: Budget,
     progress: Arc<Progress>,
     tally: Mutex<Tally>,
+    /// Names that were listed are in another recording by now, which the next listing shows.
+    pub merged: AtomicBool,
 }
 
 /// What is to be done about a pack that a manifest names.
@@ -138,7 +140,7 @@ impl Copier {
     /// Nothing copied yet.
     pub fn new(source: Cluster, destination: Cluster, options: &Options, progress: Arc<Progress>) -> Self {
         let (workers, budget) = (options.workers, Budget::new(options.memory));
-        Self { source, destination, workers, budget, progress, tally: Mutex::default() }
+        Self { source, destination, workers, budget, progress, tally: Mutex::default(), merged: AtomicBool::new(false) }
     }
 
     /// What was copied and what was not, and how many failures are not listed.
@@ -276,6 +278,10 @@ impl Copier {
             return Ok(self.count(group, 0, Came::NotRead));
         }
         let read = self.source.repository.get_verified(&key, kind, most).await;
+        if group == Group::Names && matches!(read, Ok(None)) {
+            self.merged.store(true, Ordering::SeqCst);
+            return Ok(true);
+        }
         let Some((_, object)) = self.given(&key, read.map_err(Why::from))? else { return Ok(false) };
         let size = object.len() as u64;
         let came = match self.put(&key, object).await? {
