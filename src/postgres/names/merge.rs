@@ -6,12 +6,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Duration, Utc};
 
 use super::store::{MOST, load, store};
-use crate::error::one_line;
+use crate::error::{find, one_line};
+use crate::postgres::backup::cleanup::delete_all;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::{NamesId, ObjectKind};
 use crate::repo::{is_damage, reread};
-use crate::storage::{Key, ListEntry, Pages};
+use crate::storage::{Key, ListEntry, Pages, StorageError};
 
 /// How far merging is.
 #[derive(Debug, Clone, Default)]
@@ -44,14 +45,26 @@ pub async fn merge_a_day(
         merging.done = Some(last);
         return Ok(false);
     };
-    // Before anything is stored: an archive that may only be added to keeps its parts.
-    let probe = cluster.layout.names(&NamesId::new(now, getrandom::u32()?));
-    if let Err(error) = cluster.repository.storage().delete(&probe).await {
-        tracing::info!("recordings of names are not merged, as nothing can be removed: {error}");
-        merging.off = true;
-        return Ok(false);
+    let end = day.last().map(|(key, _)| key.clone());
+    match merge(cluster, index, day, now).await {
+        // An archive that may only be added to keeps its parts.
+        Err(error) if find::<StorageError>(&error).is_some_and(|error| error.lasting) => {
+            tracing::info!("recordings of names are not merged: {}", one_line(&error));
+            merging.off = true;
+            Ok(false)
+        }
+        Ok(()) => {
+            merging.after = end;
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
-    merging.after = day.last().map(|(key, _)| key.clone());
+}
+
+async fn merge(cluster: &Cluster, index: &Arc<Index>, day: Day, now: DateTime<Utc>) -> anyhow::Result<()> {
+    // Whether anything can be removed is asked before anything is stored.
+    let nobody = cluster.layout.names(&NamesId::new(now, getrandom::u32()?));
+    cluster.repository.storage().delete(&nobody).await?;
     let mut together = Together::default();
     for (key, id) in day {
         let Some(recordings) = readable(cluster, &key).await? else { continue };
@@ -63,8 +76,7 @@ pub async fn merge_a_day(
         together.recordings.extend(recordings);
         together.parts.push((key, id));
     }
-    together.merge(cluster, index).await?;
-    Ok(true)
+    together.merge(cluster, index).await
 }
 
 /// The first day behind what is done and not behind `last` with more than one recording.
@@ -117,9 +129,7 @@ impl Together {
         let key = store(cluster, &self.recordings, id, Utc::now()).await?;
         let there = reread(is_damage, || load(cluster, &key)).await?;
         anyhow::ensure!(there.as_ref() == Some(&self.recordings), "object \"{key}\" reads back as something else");
-        for (part, _) in &self.parts {
-            cluster.repository.storage().delete(part).await?;
-        }
+        delete_all(cluster, self.parts.iter().map(|(key, _)| key)).await?;
         tracing::debug!("{} recordings of names are merged into \"{key}\"", self.parts.len());
         let parts: Vec<String> = self.parts.iter().map(|(key, _)| key.as_str().to_string()).collect();
         on_index(index, move |index| index.replace_recordings(&parts, key.as_str())).await

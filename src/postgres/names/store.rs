@@ -23,8 +23,9 @@ use crate::storage::{Key, PutMode, PutOutcome};
 pub const KIND: &str = "names";
 /// Names in one object at most, so that a database of any size is recorded in bounded memory.
 pub(super) const MOST: usize = 16_384;
-/// Bytes of an object's content at most: a line has three names of 63 bytes at most, and some numbers.
-pub const LONGEST: u64 = MOST as u64 * 1024;
+/// Bytes of an object's content that are read at most: once there were up to 100,000 names in one, and a line has three
+/// names of 63 bytes at most, and some numbers.
+pub const LONGEST: u64 = 100_000 * 1024;
 /// After so many readings everything is read again: what changes without a transaction shows then.
 const READINGS_PER_WHOLE: u32 = 24 * 60;
 /// A database that could not be asked is asked again after so many readings.
