@@ -217,12 +217,12 @@ impl Index {
     }
 
     /// Whether nothing came into a folder or went from it since this process listed it.
-    fn rests(&self, folder: &str, stamp: Option<FolderStamp>) -> bool {
+    pub(super) fn rests(&self, folder: &str, stamp: Option<FolderStamp>) -> bool {
         let stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         stamp.is_some_and(|stamp| stamp.is_unchanged_since(stamps.get(folder)))
     }
 
-    fn note_stamp(&self, folder: &str, stamp: Option<FolderStamp>) {
+    pub(super) fn note_stamp(&self, folder: &str, stamp: Option<FolderStamp>) {
         let Some(stamp) = stamp else { return };
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_string(), stamp);
     }

@@ -82,7 +82,7 @@ pub struct Index {
     listing: tokio::sync::Mutex<()>,
     /// What lies directly in the WAL folder, as this process knows it.
     top: tokio::sync::Mutex<Watched>,
-    /// Of folders of WAL, when this process listed them.
+    /// Of the folders of WAL and that of names, when this process listed them.
     stamps: Mutex<HashMap<String, FolderStamp>>,
     /// When this process listed the repository last.
     listed_at: Mutex<Option<Instant>>,

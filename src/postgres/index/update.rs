@@ -272,8 +272,15 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
     if scope == Scope::New {
         again.truncate(DAMAGED_AGAIN);
     }
+    let mut gone = load_names(index, cluster, again).await?;
+    let folder = cluster.layout.names_folder();
+    let stamp = cluster.repository.storage().stamp(&folder).await?;
+    if scope == Scope::All || !index.rests(&folder, stamp) {
+        gone |= read_names_after(index, cluster, after).await?;
+        index.note_stamp(&folder, stamp);
+    }
     // What is gone was merged into one that may lie before what is listed now.
-    if load_names(index, cluster, again).await? | read_names_after(index, cluster, after).await? {
+    if gone {
         read_names_after(index, cluster, None).await?;
     }
     Ok(())
