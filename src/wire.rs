@@ -19,13 +19,18 @@ pub const SOCKET_VARIABLE: &str = "WALDEN_SOCKET";
 /// The environment variable that names a configuration file.
 pub const CONFIG_VARIABLE: &str = "WALDEN_CONFIG";
 /// Environment variables that decide, beside the configuration file, which cluster of which repository is meant.
-pub const IDENTITY_VARIABLES: [&str; 6] = [
+pub const IDENTITY_VARIABLES: [&str; 11] = [
     "WALDEN_REPOSITORY__URL",
     "WALDEN_CLUSTER__NAME",
     "WALDEN_S3__ENDPOINT",
     "WALDEN_S3__REGION",
+    "WALDEN_S3__PROFILE",
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
 ];
 /// Seconds between two [`Reply::Working`].
 pub const WORKING_SECONDS: u64 = 1;

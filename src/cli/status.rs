@@ -108,6 +108,10 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
         let _ = writeln!(text, "           {}", waiting(backlog, now));
     }
     failures(text, "failed", &done.failed, now);
+    if done.aside.count > 0 {
+        let (count, last) = (done.aside.count, last(&done.aside, now));
+        let _ = writeln!(text, "           {count} kept aside{last}; see `walden wal list`");
+    }
     failures(text, "with records that break off, stored as they are", &done.broken, now);
     if done.resting {
         text.push_str("           storing ahead pauses, since the last file could not be stored\n");

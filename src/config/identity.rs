@@ -9,6 +9,12 @@ use super::{RepositoryUrl, Settings};
 
 /// Variables of S3's client that name a server when `s3.endpoint` does not.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+/// The same for `s3.region`.
+const REGION_VARIABLES: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// The same for `s3.profile`.
+const PROFILE_VARIABLES: [&str; 1] = ["AWS_PROFILE"];
+/// Names the file with the profiles.
+const PROFILES_VARIABLES: [&str; 1] = ["AWS_CONFIG_FILE"];
 
 /// A cluster of a repository, as far as settings tell. `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,18 +28,30 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Server {
     Endpoint(String),
-    /// Amazon's; `None`: what the machine says.
-    Region(Option<String>),
+    /// The one that a profile names, or Amazon's; `None`: what the machine says. Compared as they are told: what differs
+    /// may be the same, and is not taken for it.
+    Found {
+        region: Option<String>,
+        profile: Option<String>,
+        profiles: Option<String>,
+    },
 }
 
 impl Identity {
     /// What `settings` mean where `variable` gives the environment.
     pub fn of(settings: &Settings, variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let named = || ENDPOINT_VARIABLES.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
-        let from_environment = || named().map(|value| value.to_string_lossy().into_owned());
-        let server = || match settings.s3.endpoint.clone().or_else(from_environment) {
+        let from_environment = |names: &[&str]| {
+            let named = names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
+            named.map(|value| value.to_string_lossy().into_owned())
+        };
+        let s3 = &settings.s3;
+        let server = || match s3.endpoint.clone().or_else(|| from_environment(&ENDPOINT_VARIABLES)) {
             Some(endpoint) => Server::Endpoint(endpoint.trim_end_matches('/').to_string()),
-            None => Server::Region(settings.s3.region.clone()),
+            None => Server::Found {
+                region: s3.region.clone().or_else(|| from_environment(&REGION_VARIABLES)),
+                profile: s3.profile.clone().or_else(|| from_environment(&PROFILE_VARIABLES)),
+                profiles: from_environment(&PROFILES_VARIABLES),
+            },
         };
         let url = settings.repository.url.clone();
         let server = matches!(url, RepositoryUrl::S3 { .. }).then(server);
@@ -61,8 +79,11 @@ impl fmt::Display for Identity {
         write!(f, "cluster \"{}\" of {}", self.cluster, self.url)?;
         match &self.server {
             Some(Server::Endpoint(endpoint)) => write!(f, " at {endpoint}"),
-            Some(Server::Region(Some(region))) => write!(f, " in {region}"),
-            Some(Server::Region(None)) | None => Ok(()),
+            Some(Server::Found { region, profile, profiles }) => {
+                let told = [(" in ", region), (" by profile ", profile), (" of ", profiles)];
+                told.iter().try_for_each(|(how, what)| what.iter().try_for_each(|what| write!(f, "{how}{what}")))
+            }
+            None => Ok(()),
         }
     }
 }

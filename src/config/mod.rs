@@ -42,6 +42,9 @@ pub const DEFAULT_SOCKET: &str = crate::wire::DEFAULT_SOCKET;
 /// The folder of what can be made anew.
 pub const DEFAULT_CACHE: &str = "/var/lib/walden/cache";
 
+/// Bytes of a configuration file, at most.
+const LONGEST_FILE: u64 = 1 << 20;
+
 /// Where the settings came from, for messages and for commands that must find the same settings again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -130,13 +133,14 @@ struct File {
     mode: u32,
 }
 
-/// The file at `path`; `None` if there is none. A file that is there but cannot be read is an error.
+/// The file at `path`; `None` if there is none. A file that is there but cannot be read is an error. Neither waits nor
+/// reads without end, whatever is there: a request names what the service reads.
 fn read(path: &Path) -> anyhow::Result<Option<File>> {
     use std::io::{ErrorKind, Read};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
     let shown = path.display();
-    let mut opened = match std::fs::File::open(path) {
+    let opened = match std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
@@ -145,9 +149,18 @@ fn read(path: &Path) -> anyhow::Result<Option<File>> {
                 .hint("the user that runs walden must be able to read the file and enter its folders");
         }
     };
-    let mode = opened.metadata().with_context(|| format!("cannot inspect \"{shown}\""))?.permissions().mode();
-    let mut text = String::new();
-    opened.read_to_string(&mut text).with_context(|| format!("cannot read configuration file \"{shown}\""))?;
+    let meta = opened.metadata().with_context(|| format!("cannot inspect \"{shown}\""))?;
+    // Whoever wants no file names /dev/null.
+    let is_null = meta.file_type().is_char_device() && meta.rdev() == rustix::fs::makedev(1, 3);
+    if !(meta.is_file() || is_null) || meta.len() > LONGEST_FILE {
+        let error = anyhow!(
+            "cannot read configuration file \"{shown}\": it is no regular file of at most {LONGEST_FILE} bytes"
+        );
+        return Err(with_hint(error, "name the file that `walden init` wrote"));
+    }
+    let (mode, mut text) = (meta.permissions().mode(), String::new());
+    let read = opened.take(LONGEST_FILE).read_to_string(&mut text);
+    read.with_context(|| format!("cannot read configuration file \"{shown}\""))?;
     let path = std::path::absolute(path).with_context(|| format!("cannot make \"{shown}\" absolute"))?;
     Ok(Some(File { path, text, mode }))
 }

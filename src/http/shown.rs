@@ -71,6 +71,7 @@ fn service(show: &mut Show, status: &Status) {
 fn archiving(show: &mut Show, done: &Archiving) {
     show.count("archive_stored_files", "WAL files stored", done.stored.count);
     show.count("archive_stored_ahead_files", "WAL files stored before they were asked for", done.ahead);
+    show.count("archive_aside_files", "WAL files stored beside their names", done.aside.count);
     show.count("archive_failed_files", "Attempts to store a WAL file that failed", done.failed.count.count);
     show.time("archive_last_stored", "When a WAL file was stored last by this service", done.stored.last_at);
     show.time("archive_last_failed", "When storing a WAL file failed last", done.failed.count.last_at);

@@ -340,7 +340,13 @@ impl Owner {
                 if was_asked || self.rest.is_some_and(|rest| rest.until <= Instant::now()) {
                     self.rest = None;
                 }
-                self.done.stored.note(path.file_name().unwrap_or_default().to_string_lossy());
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                self.done.stored.note(&name);
+                // Under its own name is something else, so that proves nothing the next time.
+                let fingerprint = fingerprint.filter(|_| stored != Stored::Aside);
+                if stored == Stored::Aside {
+                    self.done.aside.note(&name);
+                }
                 self.done.ahead += u64::from(!was_asked);
                 self.speed.note(Instant::now());
                 self.remembered.put(path.to_path_buf(), fingerprint, was_asked);

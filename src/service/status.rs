@@ -74,6 +74,9 @@ pub struct Archiving {
     /// Of these, stored before they were asked for.
     pub ahead: u64,
     pub failed: Failures,
+    /// Of those stored, kept beside their names.
+    #[serde(default)]
+    pub aside: Count,
     /// Segments whose records break off, stored as they are.
     pub broken: Failures,
     /// Storing ahead pauses because pushes fail.

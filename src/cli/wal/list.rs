@@ -71,7 +71,7 @@ fn timelines<'a>(wal: &'a LoadedWal, histories: &'a LoadedHistories) -> Vec<Time
     let timeline = |timeline| Timeline {
         timeline,
         came_from: histories.known.get(&timeline).and_then(|history| history.ancestors.last()),
-        history_damaged: histories.damaged.get(&timeline).map(String::as_str),
+        history_damaged: histories.damaged.get(&timeline).map(|unusable| unusable.why.as_str()),
         ranges: wal.ranges.of(timeline).iter().map(range).collect(),
     };
     all.into_iter().map(timeline).collect()

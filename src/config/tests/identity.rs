@@ -40,14 +40,31 @@ fn a_bucket_is_one_of_a_server() {
     assert!(own.is(&at(&[("AWS_ENDPOINT_URL", "http://s3.example:9000")])));
     assert!(own.is(&at(&[("WALDEN_S3__ENDPOINT", "http://s3.example:9000"), ("AWS_ENDPOINT_URL", "http://y")])));
     assert!(!amazon.is(&at(&[("WALDEN_S3__REGION", "cn-north-1")])));
+    let by_profile = at(&[("WALDEN_S3__PROFILE", "one")]);
+    assert!(!amazon.is(&by_profile) && by_profile.is(&at(&[("AWS_PROFILE", "one")])));
+    assert!(by_profile.is(&at(&[("WALDEN_S3__PROFILE", "one"), ("AWS_PROFILE", "two")])));
+    assert!(!by_profile.is(&at(&[("AWS_PROFILE", "one"), ("AWS_CONFIG_FILE", "/etc/other")])));
+    assert!(at(&[("WALDEN_S3__REGION", "cn-north-1")]).is(&at(&[("AWS_DEFAULT_REGION", "cn-north-1")])));
+    assert!(!amazon.is(&at(&[("AWS_REGION", "cn-north-1")])));
+    let own_by_profile = [("WALDEN_S3__ENDPOINT", "http://s3.example:9000"), ("AWS_PROFILE", "one")];
+    assert!(own.is(&at(&own_by_profile)), "the server is named");
+    assert_eq!(by_profile.to_string(), "cluster \"main\" of s3://bucket/x by profile one");
     assert_eq!(own.to_string(), "cluster \"main\" of s3://bucket/x at http://s3.example:9000");
 }
 
 /// The hook programs send these, and nothing else of their environment.
 #[test]
 fn every_variable_that_decides_is_sent_by_the_hooks() {
-    for path in ["repository.url", "cluster.name", "s3.endpoint", "s3.region"] {
+    for path in ["repository.url", "cluster.name", "s3.endpoint", "s3.region", "s3.profile"] {
         let variable = KEYS.iter().find(|key| key.is(path)).unwrap().variable();
+        assert!(crate::wire::IDENTITY_VARIABLES.contains(&variable.as_str()), "{variable}");
+    }
+    let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    Identity::of(&Machine::with("[repository]\nurl = \"s3://bucket/x\"\n").settings(), |name| {
+        asked.borrow_mut().insert(name.to_string());
+        None
+    });
+    for variable in asked.into_inner() {
         assert!(crate::wire::IDENTITY_VARIABLES.contains(&variable.as_str()), "{variable}");
     }
 }

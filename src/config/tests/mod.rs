@@ -234,6 +234,19 @@ fn a_file_that_cannot_be_read_is_not_taken_for_an_absent_one() {
 }
 
 #[test]
+fn only_a_file_of_some_length_is_read_and_nothing_is_waited_for() {
+    let machine = Machine::new().file("long", &"#".repeat(LONGEST_FILE as usize + 1));
+    let pipe = std::process::Command::new("mkfifo").arg(machine.path("pipe")).status().unwrap();
+    assert!(pipe.success());
+    for name in ["/dev/zero", "long", "pipe"] {
+        let machine = Machine { named: Some(machine.path(name)), ..Machine::new() };
+        assert_says(&machine.error().0, &["cannot read configuration file", name]);
+    }
+    let none = Machine::with("cluster.name = \"other\"\n").variable("WALDEN_REPOSITORY__URL", "file:///srv/archive");
+    assert_eq!(none.named("/dev/null").settings().cluster.name, "main", "nothing is read");
+}
+
+#[test]
 fn a_relative_file_name_is_kept_absolute_for_commands_that_run_elsewhere() {
     let read = read(Path::new("Cargo.toml")).unwrap().unwrap();
     assert_eq!(read.path, std::env::current_dir().unwrap().join("Cargo.toml"));

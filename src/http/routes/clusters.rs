@@ -111,7 +111,7 @@ fn all_timelines(facts: &Facts) -> Vec<Timeline> {
                 (None, None) if timeline == TimelineId(1) => History::None,
                 (None, None) => History::Missing,
             },
-            damage: damage.cloned(),
+            damage: damage.map(|unusable| unusable.why.clone()),
         }
     };
     all.into_iter().map(timeline).collect()

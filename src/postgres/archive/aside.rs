@@ -12,9 +12,12 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, LongPageHeader, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
-use crate::postgres::wal::Summary;
+use crate::postgres::wal::{PAGE, Summary};
 
 use super::push::Prepared;
+
+/// Where in a page its own address lies (`xlp_pageaddr`).
+const PAGE_ADDRESS: u64 = 8;
 
 /// Why a file is not kept under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +48,26 @@ pub fn name(file: &WalFileName, content: &Sha256Digest) -> Option<WalFileName> {
     file.aside(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
-/// Whether the beginning of a segment's file shows that none of the segment was written yet: zeros, or a page of another
-/// segment of this cluster.
-pub fn is_not_written(cluster: &ClusterDescription, segment: &SegmentName, first: &[u8]) -> bool {
+/// Whether a segment's file shows that none of the segment was written yet: it begins with zeros, or with a page of another
+/// segment of this cluster, and no page of it is the segment's own.
+pub fn is_not_written(cluster: &ClusterDescription, segment: &SegmentName, file: &File) -> io::Result<bool> {
+    let start = segment.start(cluster.segment_size);
     let recycled = |header: LongPageHeader| {
-        header.segment_size == cluster.segment_size
-            && header.system_identifier == cluster.system_identifier
-            && header.address != segment.start(cluster.segment_size)
+        header.segment_size == cluster.segment_size && header.system_identifier == cluster.system_identifier
     };
-    let empty = first.len() == LongPageHeader::LEN && first.iter().all(|byte| *byte == 0);
-    empty || LongPageHeader::parse(first).is_ok_and(recycled)
+    let mut first = [0; LongPageHeader::LEN];
+    file.read_exact_at(&mut first, 0)?;
+    if first.iter().any(|byte| *byte != 0) && !LongPageHeader::parse(&first).is_ok_and(recycled) {
+        return Ok(false);
+    }
+    for at in (0..cluster.segment_size.bytes()).step_by(PAGE) {
+        let mut address = [0; size_of::<u64>()];
+        file.read_exact_at(&mut address, at + PAGE_ADDRESS)?;
+        if u64::from_le_bytes(address) == start.0 + at {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Which timeline left that of a segment whose records end at a place in it, by the history files beside it.
@@ -95,6 +108,21 @@ pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &Header) -
         unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
     };
     Ok(tokio::task::spawn_blocking(compare).await??)
+}
+
+/// Whether of a segment more WAL is kept aside than under its name. Errors: the store did not answer, or an object is
+/// damaged.
+pub async fn has_more(cluster: &Cluster, aside: &WalFileName) -> anyhow::Result<bool> {
+    let WalFileName::Segment(segment) = aside.handed_over() else { return Ok(false) };
+    let end = async |name: &WalFileName| {
+        let header = cluster.repository.header(&cluster.layout.wal(name), WAL_KIND).await?;
+        let about = header.and_then(|header| header.about.read::<WalDescription>().ok());
+        let summary = about.and_then(|about| about.summary);
+        anyhow::Ok(summary.and_then(|summary| end_of_records(&summary, segment, cluster.description.segment_size)))
+    };
+    // Without records under the name nothing is known to be shorter.
+    let kept = end(&WalFileName::Segment(segment)).await?;
+    Ok(kept.is_some() && end(aside).await? > kept)
 }
 
 /// Where the records of a segment end; `None` without one.

@@ -7,9 +7,9 @@ use anyhow::{Context, anyhow};
 use chrono::Utc;
 
 use super::absent::{BackedUp, Facts, Kept, settle};
-use crate::error::with_hint;
+use crate::error::{find, with_hint};
 use crate::postgres::catalog::BackupDescription;
-use crate::postgres::catalog::load::{NewestBackups, read_history};
+use crate::postgres::catalog::load::{NewestBackups, Unreadable, read_history};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
@@ -201,11 +201,15 @@ async fn bearing(cluster: &Cluster, missing: &WalFileName) -> anyhow::Result<Vec
     Err(with_hint(error, "see with `walden wal list` what lies there, and move away what is no WAL file"))
 }
 
-/// A history file that is damaged tells nothing, so nothing may be concluded.
+/// A history file that is damaged tells nothing, so nothing may be concluded. One that no server can read is no other
+/// tomorrow: it tells what its good lines say.
 async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName) -> anyhow::Result<TimelineHistory> {
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
     let vanished = || anyhow!("it vanished while it was read");
     let read = reread(is_damage, || read_history(cluster, timeline)).await;
+    if let Some(unreadable) = read.as_ref().err().and_then(find::<Unreadable>) {
+        return Ok(unreadable.rest.clone());
+    }
     let read = read.and_then(|history| history.ok_or_else(vanished));
     read.map_err(|error| repair_or_wait(error, hint)).context(Untold { missing: *missing, timeline })
 }

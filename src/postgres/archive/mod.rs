@@ -3,7 +3,7 @@
 //! Both are the same with and without the service; the service only decides what is done ahead of being asked.
 
 pub mod absent;
-mod aside;
+pub mod aside;
 pub mod fetch;
 pub mod identity;
 mod limit;

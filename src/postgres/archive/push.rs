@@ -284,9 +284,7 @@ impl Pusher {
         let read = file.read_at(&mut first, 0)?;
         let mut aside = None;
         match identity::check_segment(cluster, segment, length, &first[..read]) {
-            Err(Refused::Header(_) | Refused::Address { .. })
-                if aside::is_not_written(cluster, segment, &first[..read]) =>
-            {
+            Err(Refused::Header(_) | Refused::Address { .. }) if aside::is_not_written(cluster, segment, file)? => {
                 aside = Some(aside::Why::NotWritten);
             }
             major => description.major = Some(major.map_err(refused)?),

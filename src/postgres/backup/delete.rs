@@ -190,7 +190,9 @@ fn doubts(loaded: &LoadedBackups, histories: &LoadedHistories, id: &BackupId) ->
     let own = loaded.unusable().filter(|(unusable, _)| *unusable == id);
     let own = own.map(|(_, why)| format!("the manifest of the backup cannot be used: {why}"));
     let others = histories.damaged.iter();
-    let others = others.map(|(timeline, why)| format!("\"{}\" cannot be used: {why}", WalFileName::History(*timeline)));
+    let others = others.map(|(timeline, unusable)| {
+        format!("\"{}\" cannot be used: {}", WalFileName::History(*timeline), unusable.why)
+    });
     own.chain(others).collect()
 }
 

@@ -91,7 +91,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
 fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
-        return Err(Reason::HistoryDamaged { timeline, why: why.clone() }.into());
+        return Err(Reason::HistoryDamaged { timeline, why: why.why.clone() }.into());
     }
     if let Some(history) = facts.histories.get(&timeline) {
         return Ok(TimelinePath::new(history.clone(), size));
@@ -105,10 +105,13 @@ fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
 }
 
 /// A server that ends recovery asks for the histories of newer timelines one after the other, until there is none, and names
-/// its own after that. One that was lost, or is damaged, ends recovery with an error when all was replayed.
+/// its own after that. One that was lost, or is damaged, ends recovery with an error when all was replayed. What a whole one
+/// says does not matter.
 pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> {
     let newer = (path.timeline().0 + 1..).map(TimelineId);
-    let Some(next) = newer.into_iter().find(|next| !facts.histories.contains_key(next)) else { return Ok(()) };
+    let is_whole = |timeline: &TimelineId| facts.damaged_histories.get(timeline).is_some_and(|unusable| unusable.whole);
+    let is_there = |timeline: &TimelineId| facts.histories.contains_key(timeline) || is_whole(timeline);
+    let Some(next) = newer.into_iter().find(|next| !is_there(next)) else { return Ok(()) };
     let is_parent = |history: &TimelineHistory| history.ancestors.iter().any(|entry| entry.timeline == next);
     let backed_up = |backup: &BackupDescription| [backup.timeline, backup.stop_timeline].contains(&next);
     let shown = !facts.ranges.of(next).is_empty()
@@ -116,9 +119,12 @@ pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> 
         || facts.backups.iter().any(backed_up);
     match (facts.damaged_histories.get(&next), shown) {
         (None, false) => Ok(()),
-        (why, _) => {
-            Err(Reason::NewerHistoryUnknown { timeline: path.timeline(), newer: next, why: why.cloned() }.into())
+        (why, _) => Err(Reason::NewerHistoryUnknown {
+            timeline: path.timeline(),
+            newer: next,
+            why: why.map(|why| why.why.clone()),
         }
+        .into()),
     }
 }
 

@@ -11,14 +11,14 @@ use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
-use super::{BackupDescription, Facts, QuietTimes, WAL_KIND, WalRanges};
+use super::{BackupDescription, Facts, QuietTimes, Unusable, WAL_KIND, WalRanges};
 use crate::error::{find, one_line};
 use crate::postgres::backup::cleanup::objects;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
 use crate::postgres::types::{
-    LONGEST_SMALL_FILE, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+    LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
 use crate::repo::{is_damage, reread};
 use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
@@ -56,7 +56,17 @@ impl LoadedBackups {
 pub struct LoadedHistories {
     pub known: BTreeMap<TimelineId, TimelineHistory>,
     /// The file is there and cannot be used; and why.
-    pub damaged: BTreeMap<TimelineId, String>,
+    pub damaged: BTreeMap<TimelineId, Unusable>,
+}
+
+/// A history file that is whole, and that no server can read.
+#[derive(Debug, thiserror::Error)]
+#[error("object \"{key}\"")]
+pub struct Unreadable {
+    key: Key,
+    /// What the lines say that are as they should be.
+    pub rest: TimelineHistory,
+    source: ParseError,
 }
 
 /// What lies in the WAL folder.
@@ -164,7 +174,7 @@ impl LoadedBackups {
     fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
             Found::Whole(description) => self.complete.push(description),
-            Found::Damaged(why) => self.damaged.push((id, why)),
+            Found::Damaged(error) => self.damaged.push((id, one_line(&error))),
             Found::Unread(error) => self.unread.push((id, one_line(&error))),
             Found::Absent => self.unfinished.push(id),
         }
@@ -231,7 +241,7 @@ pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> a
 /// Four answers; that the store answers nothing is an error beside them.
 enum Found<T> {
     Whole(T),
-    Damaged(String),
+    Damaged(anyhow::Error),
     /// The store does not give it, and gives others.
     Unread(anyhow::Error),
     Absent,
@@ -242,7 +252,7 @@ async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl F
     match reread(is_damage, read).await {
         Ok(Some(whole)) => Ok(Found::Whole(whole)),
         Ok(None) => Ok(Found::Absent),
-        Err(error) if is_damage(&error) => Ok(Found::Damaged(one_line(&error))),
+        Err(error) if is_damage(&error) => Ok(Found::Damaged(error)),
         Err(error) => Err(error),
     }
 }
@@ -298,7 +308,10 @@ impl LoadedHistories {
             }
             match find_out(|| read_history(cluster, timeline)).await? {
                 Found::Whole(history) => drop(self.known.insert(timeline, history)),
-                Found::Damaged(why) => drop(self.damaged.insert(timeline, why)),
+                Found::Damaged(error) => {
+                    let unusable = Unusable { why: one_line(&error), whole: find::<Unreadable>(&error).is_some() };
+                    self.damaged.insert(timeline, unusable);
+                }
                 Found::Unread(error) => return Err(error),
                 Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
             }
@@ -307,13 +320,19 @@ impl LoadedHistories {
     }
 }
 
-/// A timeline's history; `None` when it has no history file. Errors: the file is damaged, or the store did not answer.
+/// A timeline's history; `None` when it has no history file. Errors: [`Unreadable`], the file is damaged, or the store did
+/// not answer.
 pub async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineHistory>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
     let read = cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await?;
     let Some((_, content)) = read else { return Ok(None) };
-    let parsed = TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content));
-    parsed.with_context(|| format!("object \"{key}\"")).map(Some)
+    let content = String::from_utf8_lossy(&content);
+    let unreadable = |source| {
+        let good = content.lines().filter(|line| TimelineHistory::parse(timeline, line).is_ok());
+        let rest = TimelineHistory::parse(timeline, &good.collect::<Vec<_>>().join("\n"));
+        Unreadable { key, rest: rest.unwrap_or(TimelineHistory::root(timeline)), source }
+    };
+    Ok(Some(TimelineHistory::parse(timeline, &content).map_err(unreadable)?))
 }
 
 /// Lists the WAL folder. Errors: the store did not answer.

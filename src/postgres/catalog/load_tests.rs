@@ -79,6 +79,15 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     put(&storage, &key(third), b"cut".to_vec()).await;
     let mut loaded = load_histories(&cluster, &[second, third]).await.unwrap();
     assert_eq!((loaded.known.len(), loaded.damaged.len()), (1, 1));
+    assert!(!loaded.damaged[&third].whole);
+    let unreadable = "1\t0/3000000\tat restore point \"a\nb\"\n2\t0/5000000\tx\n";
+    let unreadable = whole(&sealed(WAL_KIND, &serde_json::json!({}), unreadable));
+    storage.delete(&key(third)).await.unwrap();
+    put(&storage, &key(third), unreadable).await;
+    loaded.refresh(&cluster, &[second, third]).await.unwrap();
+    assert!(loaded.damaged[&third].whole, "{:?}", loaded.damaged);
+    let error = read_history(&cluster, third).await.unwrap_err();
+    assert_eq!(find::<Unreadable>(&error).unwrap().rest.path().map(|each| each.0).collect::<Vec<_>>(), [1, 2, 3]);
     storage.delete(&key(second)).await.unwrap();
     storage.delete(&key(third)).await.unwrap();
     put(&storage, &key(third), history).await;

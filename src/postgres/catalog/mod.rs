@@ -43,7 +43,7 @@ pub use model::{
 };
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, plan};
+pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, Unusable, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use remember::Remembered;

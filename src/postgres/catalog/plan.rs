@@ -31,8 +31,16 @@ pub struct Facts {
     pub unfinished_backups: Vec<BackupId>,
     pub ranges: WalRanges,
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
-    pub damaged_histories: BTreeMap<TimelineId, String>,
+    pub damaged_histories: BTreeMap<TimelineId, Unusable>,
     pub quiet: QuietTimes,
+}
+
+/// A history file that is there and cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub why: String,
+    /// The object is whole: a server that only looks whether the file exists finds it.
+    pub whole: bool,
 }
 
 /// The facts, and what WAL says: roughly by an index, exactly by the segments that were looked into.

@@ -128,7 +128,7 @@ fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
     let without = all.into_iter().filter(|timeline| !has_path(facts, *timeline));
     let told = |timeline| {
         let reason = match facts.damaged_histories.get(&timeline) {
-            Some(why) => Reason::HistoryDamaged { timeline, why: why.clone() },
+            Some(why) => Reason::HistoryDamaged { timeline, why: why.why.clone() },
             None => Reason::HistoryMissing { timeline },
         };
         UnknownTimeline { timeline, why: reason.to_string() }
@@ -210,7 +210,7 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::{NoIndex, WalRanges, testing};
+    use super::super::{NoIndex, Unusable, WalRanges, testing};
     use super::*;
     use crate::postgres::types::TimelineHistory;
 
@@ -267,8 +267,9 @@ mod tests {
     #[test]
     fn what_a_timeline_with_a_damaged_history_has_is_not_known_and_not_nothing() {
         let mut facts = facts(&["000000010000000000000002", "000000020000000000000003"]);
-        facts.damaged_histories.insert(TimelineId(2), "it is empty".into());
-        facts.damaged_histories.insert(TimelineId(3), "it is empty, too".into());
+        let damaged = |why: &str| Unusable { why: why.into(), whole: false };
+        facts.damaged_histories.insert(TimelineId(2), damaged("it is empty"));
+        facts.damaged_histories.insert(TimelineId(3), damaged("it is empty, too"));
         let told = windows(&facts, &NoIndex);
         assert_eq!((told.windows.len(), told.newest()), (1, None), "the newest timeline's last moment is not known");
         let unknown: Vec<_> =

@@ -2,6 +2,7 @@
 //! then pure functions decide over them; a check that cannot be decided says because of which other one.
 
 mod archiver;
+mod aside;
 mod command;
 mod configuration;
 mod end_to_end;
@@ -105,10 +106,11 @@ const SERVER: &[Check] = &[
 /// [`Check::ALL`].
 pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![configuration::check(request.settings)];
-    let repository = match request.wants(&[store::CHECKS, &[Check::Identity, Check::EndToEnd]].concat()) {
-        true => store::check(request, &mut verdicts).await,
-        false => None,
-    };
+    let repository =
+        match request.wants(&[store::CHECKS, &[Check::Identity, Check::EndToEnd, Check::Archiver]].concat()) {
+            true => store::check(request, &mut verdicts).await,
+            false => None,
+        };
     let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {
         true => check_server(request, repository, &mut verdicts).await,
         false => None,
@@ -173,7 +175,11 @@ async fn check_server(
     let hook = if proven { hook::check_hook(request, &server, user, line, proven) } else { hook };
     // Last: what was just archived counts.
     let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
-    verdicts.push(archiver::decide(&archiver, &server));
+    let verdict = archiver::decide(&archiver, &server);
+    verdicts.push(match &cluster {
+        Some(Ok(cluster)) if request.wants(&[Check::Archiver]) => aside::add(request, cluster, verdict).await,
+        _ => verdict,
+    });
     verdicts.extend(settings.into_iter().chain([identity, hook]));
     user
 }

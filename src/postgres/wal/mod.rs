@@ -37,6 +37,7 @@ pub use facts::{Fact, List, Parameters, RowChange, Unreadable};
 pub use fit::STORED;
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use left_out::LeftOut;
+pub use pages::PAGE;
 pub use parts::PartEnds;
 pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
 pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};

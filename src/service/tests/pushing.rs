@@ -1,5 +1,6 @@
 use super::*;
 use crate::postgres::archive::testing::{pusher, segment};
+use crate::postgres::catalog::load::load_wal;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_ready_is_stored_ahead_and_answered_at_once() {
@@ -51,6 +52,29 @@ async fn what_was_stored_ahead_and_vanished_from_the_repository_is_stored_again(
     service.storage.inner.delete(&key).await.unwrap();
     assert_eq!(service.push(&second).await, Reply::Done);
     assert!(service.is_stored(&number(2)).await, "acknowledged means stored (P1)");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_aside_is_told_and_does_not_count_as_there_because_of_its_name() {
+    let service = Running::start().await;
+    let name = format!("{}.partial", number(1));
+    let push = async |seed| {
+        let path = service.wal.ready(&name, &segment(&number(1), seed));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(service.push(&path).await, Reply::Done);
+        path
+    };
+    push(1).await;
+    let path = push(2).await;
+    service.settle().await;
+    let aside = async || load_wal(&service.cluster).await.unwrap().aside;
+    service.storage.inner.delete(&service.cluster.layout.wal(&aside().await[0])).await.unwrap();
+    assert_eq!(service.push(&path).await, Reply::Done);
+    assert_eq!(aside().await.len(), 1, "acknowledged means stored (P1)");
+    let Reply::Status(status) = ask(&service.socket, Request::Status).await else { panic!("no status") };
+    let status: crate::service::status::Status = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status.archiving.aside.count, 2);
     service.stop().await;
 }
 

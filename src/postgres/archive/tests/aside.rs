@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::error::find;
+use crate::postgres::archive::aside::has_more;
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Conflict, Stored};
 use crate::postgres::catalog::load::load_wal;
@@ -26,7 +27,9 @@ fn wal(records: &[u8], tail: u8) -> (Vec<u8>, u64) {
 #[tokio::test]
 async fn the_same_wal_that_ends_earlier_is_kept_aside_and_other_wal_is_refused() {
     let (long, cut, recycled) = (wal(&[1, 2, 3], 0).0, wal(&[1, 2], 0).0, wal(&[1, 2], 9).0);
-    for (first, second) in [(&long, &cut), (&cut, &long), (&cut, &recycled), (&recycled, &long)] {
+    for (first, second, more) in
+        [(&long, &cut, false), (&cut, &long, true), (&cut, &recycled, false), (&recycled, &long, true)]
+    {
         let (files, cluster) = (PgWal::new(), cluster_in(Arc::new(MemoryStorage::default())).await);
         assert_eq!(pusher(&cluster).push(&files.ready(THIRD, first)).await.unwrap(), Stored::Now);
         for _ in 0..2 {
@@ -36,6 +39,7 @@ async fn the_same_wal_that_ends_earlier_is_kept_aside_and_other_wal_is_refused()
         let back = files.folder().join("back");
         fetcher(&cluster).fetch(&aside[0], &back, None).await.unwrap();
         assert!(aside.len() == 1 && content(&back).as_ref() == Some(second));
+        assert_eq!(has_more(&cluster, &aside[0]).await.unwrap(), more);
         let other = wal(&[1, 4, 5], 0).0;
         let error = pusher(&cluster).push(&files.ready(THIRD, &other)).await.unwrap_err();
         assert!(find::<Conflict>(&error).is_some(), "{error:#}");

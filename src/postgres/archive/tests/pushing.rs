@@ -120,6 +120,12 @@ async fn a_segment_to_which_nothing_was_written_yet_does_not_take_its_name() {
         assert_eq!(pusher(&cluster).push(&wal.ready(FIRST, &content)).await.unwrap(), Stored::Aside);
     }
     assert_eq!(load_wal(&cluster).await.unwrap().aside.len(), 2);
+    let (at, own) = (5 * 8192, 0x10_0000 + 5 * 8192_u64);
+    for first in [vec![0; SEGMENT], segment("000000010000000000000003", 1)] {
+        let torn = with_bytes(first, at + 8, &own.to_le_bytes());
+        let error = pusher(&cluster).push(&wal.ready(FIRST, &torn)).await.unwrap_err();
+        assert!(find::<Refused>(&error).is_some(), "the disk lost its first page, WAL is behind it: {error:#}");
+    }
     assert_eq!(pusher(&cluster).push(&wal.segment(FIRST, 1)).await.unwrap(), Stored::Now);
 }
 

@@ -104,7 +104,7 @@ impl KeptBackups {
         self.unread.remove(&id);
         match found {
             Found::Whole(description) => drop(self.complete.insert(id, description)),
-            Found::Damaged(why) => drop(self.damaged.insert(id, why)),
+            Found::Damaged(error) => drop(self.damaged.insert(id, one_line(&error))),
             Found::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
             Found::Absent => {
                 self.unfinished.insert(id);

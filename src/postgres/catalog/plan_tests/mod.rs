@@ -211,8 +211,14 @@ fn a_lost_or_damaged_history_file_is_told_not_guessed() {
         other => panic!("{other:?}"),
     };
     assert_eq!(reason(&facts, &latest()), Reason::HistoryMissing { timeline: TimelineId(2) });
-    facts.damaged_histories.insert(TimelineId(2), "cut".into());
+    let mut unusable = Unusable { why: "cut".into(), whole: false };
+    facts.damaged_histories.insert(TimelineId(2), unusable.clone());
     assert!(matches!(reason(&facts, &latest()), Reason::HistoryDamaged { .. }));
+    let first = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..latest() };
+    assert!(matches!(reason(&facts, &first), Reason::NewerHistoryUnknown { .. }));
+    unusable.whole = true;
+    facts.damaged_histories.insert(TimelineId(2), unusable);
+    assert!(world.plan_with(&facts, &first).is_ok(), "a server only looks whether it exists");
     let unknown = Request { timeline: TimelineChoice::Number(TimelineId(9)), ..latest() };
     assert_eq!(reason(&facts, &unknown), Reason::TimelineUnknown { timeline: TimelineId(9) });
 }
