@@ -61,7 +61,8 @@ pub fn decides(file: Option<&Path>, history: bool) -> bool {
         fs::read(data.join("postmaster.pid")).is_ok_and(|text| status(&text) == Some(b"starting".as_slice()))
     };
     // "promote" is PROMOTE_SIGNAL_FILE of PostgreSQL, which is there until the startup process looks after it.
-    goes_on(file) && of_asker(file).is_some_and(|data| data.join("promote").exists() || history && starts(&data))
+    let is_promoted = |data: &Path| data.join("promote").exists();
+    goes_on(file) && of_asker(file).is_some_and(|data| if history { starts(&data) } else { is_promoted(&data) })
 }
 
 /// `restore_command`'s exit code when it is not known whether there is such a file.
@@ -165,7 +166,8 @@ mod tests {
         status("ready   ").unwrap();
         assert!(haste(false) && haste(true), "it asks again");
         fs::write(data.0.join("promote"), "").unwrap();
-        assert!(!haste(false) && !haste(true), "it asks for the last time");
+        assert!(!haste(false), "it asks for the last time");
+        assert!(haste(true), "it asks again when recovery has ended");
         let recovery = Data::new("decides nothing", &["recovery.signal", "promote"]).in_state(5);
         assert!(!decides(Some(&recovery.wanted()), true) && !is_in_haste(Some(&recovery.wanted()), false));
     }

@@ -11,24 +11,27 @@ use crate::postgres::archive::{Gap, HistoryLost};
 use crate::postgres::types::WalFileName;
 use crate::storage::pause;
 
-/// Tries again for so long while a standby that wants `name` at `destination` would take no answer for one. That the file
-/// was lost is an answer.
+/// Tries again where a standby that wants `name` at `destination` would take no answer for one: for so long for a history
+/// file; once for a segment that was asked for in haste before the promotion, since another attempt has its time by itself.
+/// That the file was lost is an answer.
 pub async fn insist<T, F: Future<Output = anyhow::Result<T>>>(
     limit: Duration,
     destination: &Path,
     name: &WalFileName,
     attempt: impl Fn() -> F,
 ) -> anyhow::Result<T> {
+    let history = matches!(name, WalFileName::History(_));
+    let decides = || decides(Some(destination), history);
     let began = Instant::now();
     for number in 0.. {
+        let patient = !history && decides();
         let error = match attempt().await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         let pause = pause(number);
         let lost = find::<Gap>(&error).is_some() || find::<HistoryLost>(&error).is_some();
-        let history = matches!(name, WalFileName::History(_));
-        if lost || began.elapsed() + pause > limit || !decides(Some(destination), history) {
+        if lost || patient || began.elapsed() + pause > limit || !decides() {
             return Err(error);
         }
         tracing::debug!("{error:#}: again in {} ms", pause.as_millis());
