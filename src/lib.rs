@@ -7,7 +7,7 @@
 //! |------------|-----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`, `http`                                                    |
 //! | activities | `postgres` but for the core, `postgres::catalog::load` among them           |
-//! | core       | `postgres::{types, wal, layout, catalog}`: pure                             |
+//! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `owner`,   |
 //! |            | `place`, `wire`                                                             |
@@ -19,6 +19,7 @@ pub mod config;
 pub mod data_directory;
 pub mod error;
 pub mod fsync;
+pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod owner;

@@ -25,10 +25,11 @@ struct Layer {
 const LEAVES: &[&str] = &["budget", "config", "data_directory", "error", "fsync", "metrics", "owner", "place", "wire"];
 const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner"];
 const CORE: &[&str] =
-    &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "error"];
+    &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "health", "error"];
 const ACTIVITIES: &[&str] = &[
     "postgres",
     "retention",
+    "health",
     "repo",
     "codec",
     "storage",
@@ -63,7 +64,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "keeper", modules: &["repo", "codec", "storage"], may_name: KEEPER, pure: false },
     Layer { name: "leaves", modules: LEAVES, may_name: LEAVES, pure: false },
 ];
-const CORE_MODULES: &[&str] = &["postgres::types", "postgres::catalog", "retention"];
+const CORE_MODULES: &[&str] = &["postgres::types", "postgres::catalog", "retention", "health"];
 
 /// What the core may not name, as consecutive parts of a path.
 const IMPURE: &[&str] = &[

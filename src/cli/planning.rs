@@ -10,6 +10,7 @@ use super::Context;
 use super::progress::{Step, show};
 use crate::config::Settings;
 use crate::error::{Hint, find, hints, one_line, with_hint};
+use crate::health::FRESH_GAP;
 use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     EventId, EventTarget, Facts, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, WalPiece,
@@ -21,8 +22,7 @@ use crate::postgres::index::update::{self, Progress, Scope};
 use crate::postgres::index::{Index, IndexFailed};
 use crate::postgres::restore::past;
 
-/// How long ago a segment behind a gap must have been stored for the gap to count, and how often it is looked at before.
-const FRESH_GAP: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+/// How often a gap is looked at that may close.
 const FRESH_GAP_LOOKS: usize = 12;
 
 /// An open cluster and what is known of its WAL.

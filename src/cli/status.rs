@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
-use crate::error::with_hint;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status};
+use crate::error::{one_line, with_hint};
+use crate::health::{Health, Level, Now, Protected, Reason, moment};
+use crate::postgres::catalog::WalRanges;
+use crate::postgres::kept::Kept;
+use crate::service::status::{
+    Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status, waiting_since,
+};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.
@@ -32,11 +38,72 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
             return Err(with_hint(error, "install walden of one version, and restart `walden serve`"));
         }
     };
+    let health = health(context, &status).await;
     match context.format {
-        Format::Json => print_json(&status)?,
-        Format::Table => print_text(&in_words(&status, Utc::now()))?,
+        Format::Json => print_json(&Report { status: &status, health: Told::of(&health) })?,
+        Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing(&health)))?,
     }
     Ok(Exit::Success)
+}
+
+/// How it stands; or why that could not be found out.
+async fn health(context: &Context, status: &Status) -> Result<Health, String> {
+    let read = async {
+        let prove = async |_: &WalRanges| status.indexing.proven;
+        let kept = Kept::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
+        let now = Now { time: Utc::now(), waiting_since: waiting_since(&status.archiving.backlogs) };
+        anyhow::Ok(Health::of(&kept.facts, &kept.windows, &kept.gaps, now))
+    };
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(read) => read.map_err(|error| one_line(&error)),
+        Err(_) => Err(format!("the repository did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// For `--format json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    health: Told<'a>,
+}
+
+/// How it stands.
+#[derive(Serialize)]
+struct Told<'a> {
+    status: Level,
+    #[serde(flatten)]
+    protected: Option<Protected>,
+    problems: &'a [Reason],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    fn of(health: &'a Result<Health, String>) -> Self {
+        match health {
+            Ok(health) => {
+                let (protected, problems) = (health.protected, &health.reasons[..]);
+                Self { status: health.level(), protected, problems, failed: None }
+            }
+            Err(why) => Self { status: Level::Unknown, protected: None, problems: &[], failed: Some(why) },
+        }
+    }
+}
+
+/// What would be lost, and what is not good.
+fn standing(health: &Result<Health, String>) -> String {
+    match health {
+        Ok(health) => {
+            let until = health.protected.map(|protected| format!(", restorable to {}", moment(protected.until)));
+            let mut text = format!("lost now   {}{}\n", health.loss, until.unwrap_or_default());
+            for reason in &health.reasons {
+                let _ = writeln!(text, "           {}\n           HINT: {}", reason.what, reason.next);
+            }
+            text
+        }
+        Err(why) => format!("lost now   not known: {why}\n"),
+    }
 }
 
 /// Nobody there, not let in, or there and silent.

@@ -1,10 +1,15 @@
 //! `walden target`: the plan of a restore, or what can be restored at all.
 
+use serde::Serialize;
+
 use super::planning::Planning;
 use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::postgres::catalog::{UnknownTimeline, WindowEdge, Windows, postgresql_time, unused_backups, windows};
+use crate::health::{Health, Level, Reason, Subject};
+use crate::postgres::catalog::{
+    UnknownTimeline, WindowEdge, Windows, missing_wal, postgresql_time, unused_backups, windows,
+};
 
 /// Arguments of `walden target`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +17,15 @@ use crate::postgres::catalog::{UnknownTimeline, WindowEdge, Windows, postgresql_
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,
+}
+
+/// For `--format json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    windows: &'a Windows,
+    /// What is not good, the worst first.
+    problems: &'a [Reason],
 }
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
@@ -34,12 +48,29 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
     let (facts, index) = (planning.facts().await?, planning.wal_index());
     let unused = unused_backups(&facts);
-    let told = tokio::task::spawn_blocking(move || windows(&facts, &*index)).await?;
+    let derive = move || {
+        let told = windows(&facts, &*index);
+        let health = Health::of(&facts, &told, &missing_wal(&facts), chrono::Utc::now());
+        (told, health)
+    };
+    let (told, health) = tokio::task::spawn_blocking(derive).await?;
     match context.format {
-        Format::Json => print_json(&told)?,
-        Format::Table => print_text(&in_words(&told, &unused))?,
+        Format::Json => print_json(&Report { windows: &told, problems: &health.reasons })?,
+        Format::Table => print_text(&(in_words(&told, &unused) + &problems(&told, &health)))?,
     }
     Ok(Exit::Success)
+}
+
+/// What keeps WAL that is archived from being restored, and backups from being used. What the windows tell is not said
+/// again.
+fn problems(told: &Windows, health: &Health) -> String {
+    let is_told = |reason: &&Reason| match reason.about {
+        Subject::Rpo => false,
+        Subject::Backup => !told.windows.is_empty(),
+        Subject::Recovery => reason.level == Level::Critical && told.unknown.is_empty(),
+    };
+    let line = |reason: &Reason| format!("{}\nHINT: {}\n", reason.what, reason.next);
+    health.reasons.iter().filter(is_told).map(line).collect()
 }
 
 fn in_words(told: &Windows, unused_backups: &[String]) -> String {

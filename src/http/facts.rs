@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::one_line;
+use crate::health::{Health, Now};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
@@ -18,6 +19,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
 use crate::postgres::index::{Index, on_index};
 use crate::service::indexing;
+use crate::service::status::{Status, waiting_since};
 
 /// What comes to the index within this time is taken in at once.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -51,6 +53,12 @@ impl Read {
     fn of(facts: Facts, index: &dyn WalIndex, at: DateTime<Utc>) -> Self {
         let (windows, gaps) = (windows(&facts, index).into(), missing_wal(&facts).into());
         Self { facts: Arc::new(facts), windows, gaps, at }
+    }
+
+    /// How it stands.
+    pub fn health(&self, status: Option<&Status>, time: DateTime<Utc>) -> Health {
+        let waiting_since = status.and_then(|status| waiting_since(&status.archiving.backlogs));
+        Health::of(&self.facts, &self.windows, &self.gaps, Now { time, waiting_since })
     }
 }
 
@@ -173,7 +181,8 @@ impl FactsReader {
     /// What follows from what was read.
     async fn derive(&self, stored: Stored, ranges: WalRanges, at: DateTime<Utc>) -> anyhow::Result<Read> {
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let Stored { backups, histories, quiet } = stored;
+        let Stored { backups, histories, mut quiet } = stored;
+        quiet.extend(self.indexing.report().proven);
         let derive = move || Read::of(facts(&cluster, backups, ranges, histories, quiet), &*index, at);
         Ok(spawn_blocking(derive).await?)
     }

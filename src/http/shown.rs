@@ -7,14 +7,15 @@ use std::sync::atomic::AtomicU64;
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::app::App;
-use super::dto::{waiting_files, waiting_since};
 use super::facts::Known;
 use crate::postgres::catalog::Windows;
-use crate::service::status::{Archiving, Fetching, Status};
+use crate::health::{Health, Level, Subject};
+use crate::service::status::{Archiving, Fetching, Status, waiting_files, waiting_since};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,10 +24,13 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 pub fn shown(app: &App) -> Result<String, fmt::Error> {
     let cluster = (Cow::Borrowed("cluster"), Cow::Owned(app.cluster.name.to_string()));
     let mut show = Show(Registry::with_prefix_and_labels("walden", [cluster].into_iter()));
-    if let Some(seen) = &*app.status.borrow() {
-        service(&mut show, &seen.status);
-    }
+    let seen = app.status.borrow().clone();
+    let status = seen.as_ref().map(|seen| &seen.status);
+    status.into_iter().for_each(|status| service(&mut show, status));
     repository(&mut show, &app.known.borrow());
+    if let Some(read) = &app.known.borrow().read {
+        standing(&mut show, &read.health(status, Utc::now()));
+    }
     app.durations.register(&mut show.0);
     show.0.register("http_requests", "Requests over HTTP by route and status code", app.requests.clone());
     let mut text = String::new();
@@ -97,8 +101,29 @@ fn recovery(show: &mut Show, told: &Windows) {
     show.number("recovery_windows", "Stretches of moments that can be restored", windows.len() as u64);
     show.number("recovery_gaps", "Stretches between them of which no moment can be restored", gaps.len() as u64);
     if let Some(seconds) = gaps.iter().map(|gap| gap.seconds).sum::<Option<f64>>() {
-        show.value("recovery_gaps_seconds", "How long these lasted in all", seconds);
+        // The sum of none is -0.
+        show.value("recovery_gaps_seconds", "How long these lasted in all", seconds + 0.0);
     }
+}
+
+fn standing(show: &mut Show, health: &Health) {
+    let help = "Up to when all that was committed can be restored, on the newest timeline";
+    show.time("recovery_protected", help, health.protected.map(|protected| protected.until));
+    let help = "Archived WAL segments of the newest timeline that cannot be restored";
+    show.number("recovery_unrestorable_segments", help, health.beyond);
+    show.time("backup_usable_last_stopped", "When the newest base backup ended that can be used", health.backup);
+    let family = Family::<Vec<(&str, &str)>, Gauge>::default();
+    for (about, name) in [(Subject::Rpo, "rpo"), (Subject::Backup, "backup"), (Subject::Recovery, "recovery")] {
+        let level = match health.level_of(about) {
+            Level::Good => 0,
+            Level::Warning => 1,
+            Level::Critical => 2,
+            Level::Unknown => 3,
+        };
+        family.get_or_create(&vec![("check", name)]).set(level);
+    }
+    let help = "How the check of that name stands: 0 ok, 1 warning, 2 critical, 3 unknown";
+    show.0.register("health_status", help, family);
 }
 
 fn repository(show: &mut Show, known: &Known) {

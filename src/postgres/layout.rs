@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use crate::postgres::types::{Lsn, ParseError, SegmentName, TimelineId, WalFileName};
+use crate::postgres::types::{Lsn, ParseError, SegmentName, TimelineId, WalFileName, serde_as_text};
 use crate::storage::Key;
 
 /// Suffix of compressed objects; tells the codec.
@@ -144,6 +144,8 @@ pub struct QuietMark {
     /// A whole second.
     pub time: DateTime<Utc>,
 }
+
+serde_as_text!(QuietMark);
 
 impl FromStr for QuietMark {
     type Err = ParseError;

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cluster;
 pub mod command_line;
 pub mod index;
+pub mod kept;
 pub mod layout;
 pub mod names;
 pub mod quiet;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
@@ -93,8 +93,8 @@ enum Done {
     Decoded(anyhow::Result<usize>),
     /// What is remembered, and how many names were new.
     Recorded(Box<NamesState>, anyhow::Result<u64>),
-    /// What is remembered, and the time that a mark proves.
-    Asked(Option<quiet::Memory>, anyhow::Result<Option<DateTime<Utc>>>),
+    /// What is remembered, and what is proven.
+    Asked(Option<quiet::Memory>, anyhow::Result<Option<quiet::Proof>>),
 }
 
 /// What recording names remembers.
@@ -341,14 +341,21 @@ impl Owner {
         self.names_failed = why;
     }
 
-    fn asked(&mut self, asked: anyhow::Result<Option<DateTime<Utc>>>) {
+    fn asked(&mut self, asked: anyhow::Result<Option<quiet::Proof>>) {
         let why = asked.as_ref().err().map(one_line);
         if let Some(why) = why.as_ref().filter(|why| self.quiet.failed.as_ref() != Some(why)) {
             tracing::info!("whether the server is quiet cannot be noted: {why}");
         }
         let mut status = self.status();
         match (asked, &why) {
-            (Ok(until), _) => until.into_iter().for_each(|until| status.quiet.note(until)),
+            (Ok(Some(proof)), _) => {
+                status.proven = Some(proof.mark);
+                if proof.is_stored {
+                    status.quiet.note(proof.mark.time);
+                }
+                self.changed.send_replace(());
+            }
+            (Ok(None), _) => (),
             (Err(_), why) => status.quiet_failed.note("quiet", why.as_deref().unwrap_or_default()),
         }
         drop(status);

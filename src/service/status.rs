@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::ready::{Turn, status_folder};
 use crate::postgres::index::State;
+use crate::postgres::layout::QuietMark;
 
 /// Over this time the speed of storing is measured.
 const SPEED_OVER: Duration = Duration::from_secs(60);
@@ -63,6 +64,9 @@ pub struct Indexing {
     /// Quiet marks stored since the service started, by the times that they prove.
     #[serde(default)]
     pub quiet: Count,
+    /// The newest proof that nothing followed what is archived; not each is stored.
+    #[serde(default)]
+    pub proven: Option<QuietMark>,
     #[serde(default)]
     pub quiet_failed: Failures,
 }
@@ -146,6 +150,17 @@ pub struct Backlog {
     /// Why all of this is not known; `None` when it is.
     #[serde(default)]
     pub failed: Option<String>,
+}
+
+/// Files that wait and are not stored yet. `None`: no server's `pg_wal` is known yet, or one cannot be read.
+pub fn waiting_files(backlogs: &[Backlog]) -> Option<u64> {
+    let waiting = |backlog: &Backlog| backlog.failed.is_none().then(|| backlog.files.saturating_sub(backlog.stored));
+    if backlogs.is_empty() { None } else { backlogs.iter().map(waiting).sum() }
+}
+
+/// Since when the oldest one waits.
+pub fn waiting_since(backlogs: &[Backlog]) -> Option<DateTime<Utc>> {
+    backlogs.iter().filter_map(|backlog| backlog.oldest_since).min()
 }
 
 /// When files were stored, the latest ones.

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use crate::harness::{Cluster, Major, Output, Scratch, Stop, Walden, each_major, wait_until};
+use crate::restore::take_backup;
 
 /// A registered cluster that archives, so that each test spoils one thing. Taken apart in the order of its fields, it
 /// goes away in the right order.
@@ -22,6 +23,7 @@ fn ready(major: Major) -> Ready {
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.archive_with(&walden);
+    take_backup(&walden);
     Ready { scratch, cluster, walden }
 }
 

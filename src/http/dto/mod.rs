@@ -1,6 +1,7 @@
 //! What answers look like. Apart from the core's own types, so that a change there is no silent change of the API.
 
 mod events;
+mod health;
 mod plan;
 mod windows;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use events::{Event, Events, Indexed};
+pub use health::{Rpo, Standing};
 pub use plan::RecoveryTarget;
 pub use windows::{OtherTimeline, UnknownTimeline, Unrestorable, Window};
 
@@ -16,7 +18,7 @@ use super::facts::Known;
 use super::status::LastStatus;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, Gap, WalRange};
 use crate::postgres::types::{SegmentSize, TimelineHistory};
-use crate::service::status::Backlog;
+use crate::service::status::{waiting_files, waiting_since};
 
 /// From when the answer is: what the repository got later is not in it yet.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,31 +99,12 @@ pub struct ClusterState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_backup: Option<Backup>,
-    /// Absent when no WAL is archived.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub rpo: Option<Rpo>,
+    pub rpo: Rpo,
+    pub health: Standing,
     /// Absent while the service starts or stops.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub archiving: Option<ArchivingState>,
-}
-
-/// The recovery point objective as it is now: how much work would be gone if the server were.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Rpo {
-    /// When the newest archived WAL was stored. What was committed later exists on the server alone; a server that
-    /// commits nothing loses nothing.
-    protected_until: DateTime<Utc>,
-    /// Seconds since then.
-    seconds: f64,
-}
-
-impl Rpo {
-    /// At `now`, when the newest WAL was stored at `stored`.
-    pub fn at(now: DateTime<Utc>, stored: DateTime<Utc>) -> Self {
-        Self { protected_until: stored, seconds: (now - stored).as_seconds_f64().max(0.0) }
-    }
 }
 
 /// What archiving is doing.
@@ -167,17 +150,6 @@ impl From<&LastStatus> for ArchivingState {
             waiting_since: waiting_since(&archiving.backlogs),
         }
     }
-}
-
-/// Files that wait and are not stored yet. `None`: no server's `pg_wal` is known yet, or one cannot be read.
-pub fn waiting_files(backlogs: &[Backlog]) -> Option<u64> {
-    let waiting = |backlog: &Backlog| backlog.failed.is_none().then(|| backlog.files.saturating_sub(backlog.stored));
-    if backlogs.is_empty() { None } else { backlogs.iter().map(waiting).sum() }
-}
-
-/// Since when the oldest one waits.
-pub fn waiting_since(backlogs: &[Backlog]) -> Option<DateTime<Utc>> {
-    backlogs.iter().filter_map(|backlog| backlog.oldest_since).min()
 }
 
 /// Base backups, oldest first.

@@ -9,7 +9,7 @@ use chrono::Utc;
 
 use super::super::app::App;
 use super::super::dto::{
-    AsOf, Backup, Backups, ClusterState, Clusters, DamagedBackup, History, Parent, Range, Rpo, Timeline, Timelines, Wal,
+    AsOf, Backup, Backups, ClusterState, Clusters, DamagedBackup, History, Parent, Range, Timeline, Timelines, Wal,
 };
 use super::super::problem::Problem;
 use super::OfCluster;
@@ -32,7 +32,7 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
     let (read, known) = app.read()?;
     let seen = app.status.borrow().clone();
     let now = Utc::now();
-    let stored = seen.as_ref().and_then(|seen| seen.status.archiving.stored.last_at);
+    let health = read.health(seen.as_ref().map(|seen| &seen.status), now);
     Ok(Json(ClusterState {
         cluster: (&app.cluster).into(),
         as_of: AsOf::at(now, read.at, &known),
@@ -42,9 +42,8 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
         other_timelines: read.windows.other_timelines.iter().map(Into::into).collect(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
-        rpo: stored
-            .max(read.facts.ranges.iter().map(|range| range.last_stored).max())
-            .map(|stored| Rpo::at(now, stored)),
+        rpo: (&health).into(),
+        health: (&health).into(),
         archiving: seen.as_ref().map(Into::into),
     }))
 }

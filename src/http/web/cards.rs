@@ -1,48 +1,12 @@
 //! How it stands, at a glance: the RPO now, archiving, the last backup, what can be restored. Pure.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use super::super::dto::{waiting_files, waiting_since};
-use super::words::{self, When, between, bytes, count};
-use crate::postgres::catalog::{Facts, Window, Windows, unused_backups};
+use super::words::{When, between, bytes, count};
+use crate::health::{Evidence, Health, LONG_WAIT, Level, Protected, Subject};
+use crate::postgres::catalog::{Facts, Window, Windows};
 use crate::postgres::index::State;
-use crate::service::status::{Archiving, Status};
-
-/// A finished segment that waits longer than this is no matter of course.
-const LONG_WAIT: TimeDelta = TimeDelta::minutes(10);
-/// A base backup that is older makes restores long, where one is taken each week.
-const OLD_BACKUP: TimeDelta = TimeDelta::days(8);
-
-/// How good something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Good,
-    Warn,
-    Bad,
-    Unknown,
-}
-
-impl Level {
-    /// The class of its colour.
-    pub fn class(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Warn => "warn",
-            Self::Bad => "bad",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// For who does not see colours.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Warn => "needs attention",
-            Self::Bad => "bad",
-            Self::Unknown => "not known",
-        }
-    }
-}
+use crate::service::status::{Archiving, Status, waiting_files, waiting_since};
 
 /// One thing at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,27 +18,58 @@ pub struct Card {
     pub lines: Vec<(String, Option<When>)>,
 }
 
-/// All of them.
-pub fn cards(facts: &Facts, windows: &Windows, status: Option<&Status>, now: DateTime<Utc>) -> Vec<Card> {
-    let archiving = status.map(|status| &status.archiving);
-    vec![rpo(facts, archiving, now), archived(archiving, now), backup(facts, now), restorable(facts, windows)]
+impl Card {
+    /// The class of its colour.
+    pub fn class(&self) -> &'static str {
+        match self.level {
+            Level::Good => "good",
+            Level::Warning => "warn",
+            Level::Critical => "bad",
+            Level::Unknown => "unknown",
+        }
+    }
+
+    /// For who does not see colours.
+    pub fn level_words(&self) -> &'static str {
+        match self.level {
+            Level::Good => "good",
+            Level::Warning => "needs attention",
+            Level::Critical => "bad",
+            Level::Unknown => "not known",
+        }
+    }
 }
 
-fn rpo(facts: &Facts, archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
-    let title = "Would be lost now";
-    let stored = facts.ranges.iter().map(|range| range.last_stored).max();
-    let Some(stored) = stored.max(archiving.and_then(|archiving| archiving.stored.last_at)) else {
-        let lines = vec![("no WAL is archived: set archive_command".into(), None)];
-        return Card { title, level: Level::Bad, value: "everything".into(), lines };
-    };
-    let waits =
-        archiving.and_then(|archiving| waiting_since(&archiving.backlogs)).is_some_and(|since| now - since > LONG_WAIT);
-    let level = if waits { Level::Bad } else { Level::Good };
-    let lines = vec![
-        ("at most what was committed since".into(), Some(When::of(stored))),
-        ("the RPO now; less when the server was idle".into(), None),
-    ];
-    Card { title, level, value: between(stored, now), lines }
+/// All of them.
+pub fn cards(
+    facts: &Facts,
+    windows: &Windows,
+    health: &Health,
+    status: Option<&Status>,
+    now: DateTime<Utc>,
+) -> Vec<Card> {
+    let archiving = status.map(|status| &status.archiving);
+    vec![rpo(health), archived(archiving, now), backup(facts, health, now), restorable(windows, health)]
+}
+
+/// What is not good, and what to do.
+fn told(health: &Health, about: Subject) -> impl Iterator<Item = (String, Option<When>)> {
+    health.about(about).map(|reason| (format!("{}: {}", reason.what, reason.next), None))
+}
+
+fn rpo(health: &Health) -> Card {
+    let mut lines = Vec::new();
+    if let Some(Protected { until, evidence, .. }) = health.protected {
+        let words = match evidence {
+            Evidence::Commit => "what was committed since",
+            Evidence::Quiet => "the server committed nothing until",
+            Evidence::Backup => "what was committed since the base backup of",
+        };
+        lines.push((words.to_string(), Some(When::of(until))));
+    }
+    lines.extend(told(health, Subject::Rpo));
+    let level = health.level_of(Subject::Rpo);
+    Card { title: "Would be lost now", level, value: health.loss.to_string(), lines }
 }
 
 fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
@@ -100,10 +95,10 @@ fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
     }
     let waits_long = since.is_some_and(|since| now - since > LONG_WAIT);
     let (level, value) = match (fails, waiting) {
-        (true, _) => (Level::Bad, "failing".into()),
+        (true, _) => (Level::Critical, "failing".into()),
         (_, None) => (Level::Unknown, "not known".into()),
         (_, Some(0)) => (Level::Good, "up to date".into()),
-        (_, Some(waiting)) if waits_long => (Level::Bad, format!("{} behind", count(waiting, "file"))),
+        (_, Some(waiting)) if waits_long => (Level::Critical, format!("{} behind", count(waiting, "file"))),
         (_, Some(waiting)) => (Level::Good, format!("storing {}", count(waiting, "file"))),
     };
     Card { title, level, value, lines }
@@ -117,56 +112,35 @@ fn not_known(archiving: &Archiving) -> String {
     }
 }
 
-fn backup(facts: &Facts, now: DateTime<Utc>) -> Card {
-    let title = "Last base backup";
-    let Some(last) = facts.backups.last() else {
-        let lines = vec![("nothing can be restored: take one with walden backup take".into(), None)];
-        return Card { title, level: Level::Bad, value: "none".into(), lines };
+fn backup(facts: &Facts, health: &Health, now: DateTime<Utc>) -> Card {
+    let mut lines = Vec::new();
+    if let Some(last) = facts.backups.last() {
+        lines.push((format!("{}, ended", last.id), Some(When::of(last.stopped_at))));
+        lines.push((format!("{}, stored as {}", bytes(last.plain_bytes), bytes(last.stored_bytes)), None));
+    }
+    lines.extend(told(health, Subject::Backup));
+    let value = match (health.backup, facts.backups.last()) {
+        (Some(ended), _) => format!("{} ago", between(ended, now)),
+        (None, Some(_)) => "none that can be used".into(),
+        (None, None) => "none".into(),
     };
-    let mut lines = vec![
-        (format!("{}, ended", last.id), Some(When::of(last.stopped_at))),
-        (format!("{}, stored as {}", bytes(last.plain_bytes), bytes(last.stored_bytes)), None),
-    ];
-    let mut level = if now - last.stopped_at > OLD_BACKUP { Level::Warn } else { Level::Good };
-    if let Some(part) = last.left_out.first() {
-        level = Level::Bad;
-        lines.push((format!("it cannot be used: it lacks {part}"), None));
-    }
-    if !last.checksum_failures.is_empty() {
-        level = Level::Bad;
-        lines.push(("it has damaged pages: restored only when it is named".into(), None));
-    }
-    if !facts.damaged_backups.is_empty() {
-        level = Level::Bad;
-        lines.push((format!("{} cannot be used", count(facts.damaged_backups.len() as u64, "backup")), None));
-    }
-    Card { title, level, value: format!("{} ago", between(last.stopped_at, now)), lines }
+    Card { title: "Last base backup", level: health.level_of(Subject::Backup), value, lines }
 }
 
-fn restorable(facts: &Facts, windows: &Windows) -> Card {
+fn restorable(windows: &Windows, health: &Health) -> Card {
     let title = "Can be restored";
     let first = windows.windows.iter().filter_map(|window| window.from.time).min();
     let last = windows.windows.iter().filter_map(Window::until).max();
+    let level = health.level_of(Subject::Recovery);
     let Some((first, last)) = first.zip(last) else {
-        let nothing = "there is no usable base backup with its WAL".to_string();
-        let unknown = windows.unknown.iter().map(|unknown| unknown.why.clone());
-        let lines =
-            std::iter::once(nothing).chain(unknown).chain(unused_backups(facts)).map(|line| (line, None)).collect();
-        return Card { title, level: Level::Bad, value: "nothing".into(), lines };
+        let mut lines = vec![("there is no usable base backup with its WAL".to_string(), None)];
+        lines.extend(told(health, Subject::Recovery));
+        return Card { title, level: level.max(health.level_of(Subject::Rpo)), value: "nothing".into(), lines };
     };
-    let mut lines = vec![("every moment from".into(), Some(When::of(first))), ("to".into(), Some(When::of(last)))];
-    let mut level = Level::Good;
-    if !windows.gaps.is_empty() {
-        level = Level::Warn;
-        let seconds: f64 = windows.gaps.iter().filter_map(|gap| gap.seconds).sum();
-        let gaps = count(windows.gaps.len() as u64, "gap");
-        lines.push((format!("but {gaps}, {} in all", words::duration(seconds)), None));
-    }
+    let but = if windows.gaps.is_empty() { "every moment from" } else { "moments, but for gaps, from" };
+    let mut lines = vec![(but.to_string(), Some(When::of(first))), ("to".into(), Some(When::of(last)))];
     lines.extend(windows.other_timelines.iter().map(|other| (other.to_string(), None)));
-    for unknown in &windows.unknown {
-        level = Level::Warn;
-        lines.push((format!("but on timeline {} it is not known: {}", unknown.timeline, unknown.why), None));
-    }
+    lines.extend(told(health, Subject::Recovery));
     Card { title, level, value: between(first, last), lines }
 }
 
@@ -202,7 +176,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::catalog::{UnknownTimeline, Unrestorable, Window, WindowEdge};
+    use crate::postgres::catalog::WindowEdge;
     use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
     use crate::service::status::Backlog;
 
@@ -241,12 +215,12 @@ mod tests {
         let waits = archiving(|archiving| archiving.backlogs = vec![backlog("2026-01-01T10:00:30Z")]);
         assert_eq!(told(&waits), (Level::Good, "storing 2 files".into()));
         let stands = archiving(|archiving| archiving.backlogs = vec![backlog("2026-01-01T09:00:00Z")]);
-        assert_eq!(told(&stands), (Level::Bad, "2 files behind".into()));
+        assert_eq!(told(&stands), (Level::Critical, "2 files behind".into()));
         let fails = archiving(|archiving| {
             archiving.failed.note("000000010000000000000008", "no space");
             archiving.failed.count.last_at = Some(at("2026-01-01T10:00:10Z"));
         });
-        assert_eq!(told(&fails), (Level::Bad, "failing".into()));
+        assert_eq!(told(&fails), (Level::Critical, "failing".into()));
         assert_eq!(archived(Some(&fails), now).lines[0].0, "no space");
         let mended = archiving(|archiving| {
             archiving.failed.note("000000010000000000000007", "no space");
@@ -258,40 +232,38 @@ mod tests {
     }
 
     #[test]
-    fn nothing_archived_is_everything_lost_and_a_gap_needs_attention() {
+    fn cards_say_what_the_judgement_says() {
         let now = at("2026-01-01T10:01:00Z");
-        let facts = crate::http::tests::facts(&[]);
-        assert_eq!(rpo(&facts, None, now).value, "everything");
-        assert_eq!(rpo(&facts, Some(&archiving(|_| ())), now).value, "60 s");
+        let segment = "000000010000000000000002";
+        let facts = crate::http::tests::facts(&[segment]);
         let edge = |lsn, time| WindowEdge { lsn: Lsn(lsn), time: Some(at(time)) };
-        let (from, to) = (edge(1 << 24, "2026-01-01T00:00:00Z"), edge(2 << 24, "2026-01-01T06:00:00Z"));
-        let timeline = TimelineId(1);
+        let (from, to) = (edge(2 << 24, "2026-01-01T00:00:01Z"), edge(3 << 24, "2026-01-01T10:00:00Z"));
         let backup = facts.backups[0].id.clone();
-        let mut facts = facts;
-        let window = Window { timeline, from, to, quiet_until: None, backup };
+        let window = Window { timeline: TimelineId(1), from, to, quiet_until: None, backup };
         let mut windows = Windows { windows: vec![window], ..Windows::default() };
-        let card = restorable(&facts, &windows);
-        assert_eq!((card.level, card.value.as_str()), (Level::Good, "6.0 h"));
-        windows.gaps.push(Unrestorable { timeline, from, to, seconds: Some(60.0) });
-        assert_eq!(restorable(&facts, &windows).level, Level::Warn);
-        windows.gaps.clear();
-        windows.unknown = vec![UnknownTimeline { timeline: TimelineId(2), why: "its history is damaged".into() }];
-        let card = restorable(&facts, &windows);
-        assert_eq!((card.level, card.lines.len()), (Level::Warn, 3));
-        assert!(card.lines[2].0.contains("timeline 2 it is not known: its history is damaged"), "{card:?}");
-        let segments = ["000000010000000000000002", "000000010000000000000003", "000000020000000000000002"];
+        let shown = |windows: &Windows| {
+            let health = Health::of(&facts, windows, &[], now);
+            let cards = cards(&facts, windows, &health, None, now);
+            cards.into_iter().map(|card| (card.level, card.value)).collect::<Vec<_>>()
+        };
+        let good = |value: &str| (Level::Good, value.to_string());
+        let archiving = (Level::Unknown, "not known yet".to_string());
+        let expected = [good("at most 60 s"), archiving.clone(), good("10 h ago"), good("10 h")];
+        assert_eq!(shown(&windows), expected);
+        let segments = [segment, "000000010000000000000003", "000000020000000000000002"];
         let mut both = crate::http::tests::facts(&segments);
         let history = TimelineHistory::parse(TimelineId(2), "1\t0/280000\tpromoted\n").unwrap();
         both.histories.insert(TimelineId(2), history);
         windows.other_timelines =
             crate::postgres::catalog::windows(&both, &crate::postgres::catalog::NoIndex).other_timelines;
-        let card = restorable(&facts, &windows);
+        let card = restorable(&windows, &Health::of(&facts, &windows, &[], now));
         assert!(card.lines[2].0.ends_with("ask for it with --timeline 1"), "{card:?}");
         windows.other_timelines.clear();
         windows.windows.clear();
-        facts.damaged_backups.insert("20260102-000000Z".parse().unwrap(), "it is cut off".into());
-        let card = restorable(&facts, &windows);
-        assert_eq!((card.level, card.lines.len()), (Level::Bad, 3), "{card:?}");
-        assert_eq!(restorable(&facts, &Windows::default()).value, "nothing");
+        let told = shown(&windows);
+        assert_eq!((told[0].clone(), told[3].clone()), (
+            (Level::Critical, "everything".into()),
+            (Level::Critical, "nothing".into())
+        ));
     }
 }

@@ -52,4 +52,7 @@ pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
 pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
-pub use windows::{UnknownTimeline, Unrestorable, Window, WindowEdge, Windows, missing_wal, unused_backups, windows};
+pub use windows::{
+    UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable, unused_backups,
+    windows,
+};

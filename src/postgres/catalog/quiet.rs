@@ -30,10 +30,16 @@ impl QuietTimes {
     }
 }
 
+impl Extend<QuietMark> for QuietTimes {
+    fn extend<I: IntoIterator<Item = QuietMark>>(&mut self, marks: I) {
+        marks.into_iter().for_each(|mark| self.add(mark));
+    }
+}
+
 impl FromIterator<QuietMark> for QuietTimes {
     fn from_iter<I: IntoIterator<Item = QuietMark>>(marks: I) -> Self {
         let mut times = Self::default();
-        marks.into_iter().for_each(|mark| times.add(mark));
+        times.extend(marks);
         times
     }
 }

@@ -110,15 +110,70 @@ pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
     TimelinePath::all_gaps(&paths(facts), &facts.ranges)
 }
 
+/// A complete backup that nothing is restored with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusedBackup {
+    pub cause: Unused,
+    pub why: String,
+}
+
+/// What keeps it from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unused {
+    /// The server left out a part of the cluster, as it will again.
+    LeftOut,
+    /// The cluster itself has them, as far as is known.
+    DamagedPages,
+    /// WAL or a history file that it needs is missing.
+    NoWal,
+}
+
+/// The newest backup that something is restored with, and those that are newer.
+#[derive(Debug, Default)]
+pub struct Usable<'a> {
+    pub newest: Option<&'a BackupDescription>,
+    pub newer: Vec<UnusedBackup>,
+}
+
+/// Finds the newest backup that can be used. Those with a manifest that cannot be read are told by the facts themselves.
+pub fn newest_usable(facts: &Facts) -> Usable<'_> {
+    let (paths, mut usable) = (paths(facts), Usable::default());
+    for backup in facts.backups.iter().rev() {
+        match unused(facts, &paths, backup) {
+            Some(unused) => usable.newer.push(unused),
+            None => return Usable { newest: Some(backup), ..usable },
+        }
+    }
+    usable
+}
+
 /// Backups that nothing is restored with unless they are repaired or named, and why.
 pub fn unused_backups(facts: &Facts) -> Vec<String> {
+    let paths = paths(facts);
     let damaged = facts.damaged_backups.iter().map(|(id, why)| format!("backup {id} cannot be used: {why}"));
-    let why = |backup: &BackupDescription| match (&backup.left_out[..], &backup.checksum_failures[..]) {
-        ([part, ..], _) => Some(format!("backup {} cannot be used: it lacks \"{part}\"", backup.id)),
-        ([], []) => None,
-        ([], _) => Some(format!("backup {} has damaged pages: it is restored only when it is named", backup.id)),
+    let unused = facts.backups.iter().filter_map(|backup| unused(facts, &paths, backup));
+    damaged.chain(unused.map(|unused| unused.why)).collect()
+}
+
+fn unused(facts: &Facts, paths: &[TimelinePath], backup: &BackupDescription) -> Option<UnusedBackup> {
+    let (id, timeline) = (&backup.id, backup.stop_timeline);
+    if let Some(part) = backup.left_out.first() {
+        let why = format!("backup {id} cannot be used: it lacks \"{part}\"");
+        return Some(UnusedBackup { cause: Unused::LeftOut, why });
+    }
+    if !backup.checksum_failures.is_empty() {
+        let why = format!("backup {id} has damaged pages: it is restored only when it is named");
+        return Some(UnusedBackup { cause: Unused::DamagedPages, why });
+    }
+    let carriers = || paths.iter().filter(|path| path.carries(backup));
+    if carriers().any(|path| path.moments(&facts.ranges, backup).is_some()) {
+        return None;
+    }
+    let why = match carriers().next() {
+        None => format!("backup {id} cannot be used: where its timeline {timeline} comes from is not known"),
+        Some(_) => format!("backup {id} cannot be used: WAL between its start and its end is missing"),
     };
-    damaged.chain(facts.backups.iter().filter_map(why)).collect()
+    Some(UnusedBackup { cause: Unused::NoWal, why })
 }
 
 fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
@@ -172,16 +227,17 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
         if end < stop || end <= begin {
             continue;
         }
-        let time_before = |number: u64| {
-            let commit = search.commit_before(number).ok().flatten();
-            commit.map(|commit| Transaction::from(commit).time)
+        // Not known, none, or its time.
+        let commit_before = |number: u64| {
+            let commit = search.commit_before(number).ok();
+            commit.map(|commit| commit.map(|commit| Transaction::from(commit).time))
         };
         let from = match stop >= begin {
             true => WindowEdge { lsn: stop, time: Some(backup.stopped_at) },
-            false => WindowEdge { lsn: begin, time: time_before(number(begin)) },
+            false => WindowEdge { lsn: begin, time: commit_before(number(begin)).flatten() },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = WindowEdge { lsn: end, time: time_before(until).and_then(|last| from.time.max(Some(last))) };
+        let to = WindowEdge { lsn: end, time: commit_before(until).and_then(|last| from.time.max(last)) };
         let last = facts.ranges.of(path.timeline()).last().map(|last| facts.ranges.end(last));
         let archive_ends = last == Some(archived) && until == number(archived);
         let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();

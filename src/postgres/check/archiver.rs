@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::server::Server;
 use super::{Check, Trouble, Verdict};
+use crate::health::{LARGE_BACKLOG, LONG_WAIT, words};
 use crate::postgres::backup::start::ask;
 use crate::postgres::replication::Connection;
 use crate::postgres::types::{SegmentSize, WalFileName};
-
-/// Finished segments that wait: more are told.
-const BACKLOG: u64 = 64;
-/// While segments wait, the last success may be this long ago.
-const SILENCE: Duration = Duration::from_secs(600);
 
 /// What the archiver did last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,10 +112,10 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
         return Check::Archiver.ok(format!("last archived {file}, {} ago; how many wait is not known", ago(*age)));
     };
     match backlog {
-        count if count > BACKLOG => Check::Archiver
+        count if count > LARGE_BACKLOG => Check::Archiver
             .warning(format!("{count} segments wait to be archived, the last success was {} ago", ago(*age)))
             .hint("if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`"),
-        count if count > 0 && *age > SILENCE => Check::Archiver
+        count if count > 0 && span(*age) > LONG_WAIT => Check::Archiver
             .warning(format!("{count} segments wait and none was archived for {}", ago(*age)))
             .hint("the archiver hangs or archive_command does: look at the server's log and its processes"),
         0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
@@ -125,14 +123,13 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
     }
 }
 
-/// A span for people, in its largest unit.
+/// An age in words.
 pub(super) fn ago(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
-    }
+    words(span(age))
+}
+
+fn span(age: Duration) -> TimeDelta {
+    TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX)
 }
 
 #[cfg(test)]
@@ -195,11 +192,5 @@ mod tests {
         assert_eq!(decide(true, "on").status, Status::Skipped);
         assert_eq!(decide(true, "always").status, Status::Critical);
         assert_eq!(decide(false, "off").because, Some(Check::ArchiveMode));
-    }
-
-    #[test]
-    fn spans_are_told_in_their_largest_unit() {
-        let told = |seconds| ago(Duration::from_secs(seconds));
-        assert_eq!([told(119), told(120), told(7200), told(172_800)], ["119 s", "2 min", "2 h", "2 days"]);
     }
 }

@@ -9,6 +9,7 @@ mod end_to_end;
 mod hook;
 mod owner;
 mod place;
+mod recovery;
 mod server;
 mod settings;
 mod store;
@@ -106,13 +107,13 @@ const SERVER: &[Check] = &[
 /// [`Check::ALL`].
 pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![configuration::check(request.settings)];
-    let repository =
-        match request.wants(&[store::CHECKS, &[Check::Identity, Check::EndToEnd, Check::Archiver]].concat()) {
-            true => store::check(request, &mut verdicts).await,
-            false => None,
-        };
+    let wanted = [store::CHECKS, recovery::CHECKS, &[Check::Identity, Check::EndToEnd, Check::Archiver]].concat();
+    let repository = match request.wants(&wanted) {
+        true => store::check(request, &mut verdicts).await,
+        false => None,
+    };
     let user = match request.wants(SERVER) || request.wants(&[Check::Service, Check::Owner]) {
-        true => check_server(request, repository, &mut verdicts).await,
+        true => check_server(request, repository.clone(), &mut verdicts).await,
         false => None,
     };
     if request.wants(&[Check::Owner]) {
@@ -120,6 +121,12 @@ pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
     }
     if request.wants(&[Check::Service]) {
         verdicts.push(hook::check_service(request, user).await);
+    }
+    if request.wants(recovery::CHECKS) {
+        // Last: what was just archived counts.
+        let is_down = |verdict: &Verdict| verdict.check == Check::Server && verdict.status > Status::Ok;
+        let asks = !verdicts.iter().any(is_down);
+        verdicts.extend(recovery::check(request, repository, asks).await);
     }
     chosen(verdicts, &request.checks)
 }

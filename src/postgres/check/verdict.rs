@@ -31,6 +31,9 @@ pub enum Check {
     Service,
     EndToEnd,
     Archiver,
+    Backup,
+    Recovery,
+    Rpo,
 }
 
 impl Check {
@@ -58,6 +61,9 @@ impl Check {
         (Self::Service, "service", "Does `walden serve` answer the hooks?"),
         (Self::EndToEnd, "end-to-end", "Does a WAL file that is written now arrive, and come back the same?"),
         (Self::Archiver, "archiver", "Does the server's archiver keep up?"),
+        (Self::Backup, "backup", "Is there a base backup that can be used, and is it new?"),
+        (Self::Recovery, "recovery", "Can all WAL be restored that is archived?"),
+        (Self::Rpo, "rpo", "How much would be lost if the server were lost now?"),
     ];
 
     /// Its name, for `--check` and for documents.
@@ -185,7 +191,7 @@ mod tests {
         for (place, (check, name, _)) in Check::ALL.iter().enumerate() {
             assert_eq!((*check as usize, check.name()), (place, *name));
         }
-        assert_eq!(Check::ALL.len(), Check::Archiver as usize + 1);
+        assert_eq!(Check::ALL.len(), Check::Rpo as usize + 1);
     }
 
     #[test]

@@ -30,13 +30,17 @@ pub fn decide(memory: Option<Memory>, reading: &Reading) -> Option<Memory> {
 }
 
 impl Memory {
-    /// The mark to store after a reading that this is remembered of; `marked` is its time once it is stored. Marks are made
-    /// only where they help: when everything before the first place since which no transaction has ended is archived.
-    pub fn due(&self, reading: &Reading, archived: Option<Lsn>) -> Option<QuietMark> {
-        let pause = |marked: DateTime<Utc>| LEAST.max((marked - self.since) / PART);
-        let is_due = self.marked.is_none_or(|marked| reading.time >= marked + pause(marked));
+    /// What a reading proves that this is remembered of. A mark helps only when everything before the first place since
+    /// which no transaction has ended is archived.
+    pub fn proves(&self, reading: &Reading, archived: Option<Lsn>) -> Option<QuietMark> {
         let helps = archived.is_some_and(|archived| self.lsn <= archived);
-        (is_due && helps).then_some(QuietMark { timeline: self.timeline, lsn: self.lsn, time: reading.time })
+        helps.then_some(QuietMark { timeline: self.timeline, lsn: self.lsn, time: reading.time })
+    }
+
+    /// Whether that is worth an object; `marked` is its time once it is stored.
+    pub fn is_due(&self, reading: &Reading) -> bool {
+        let pause = |marked: DateTime<Utc>| LEAST.max((marked - self.since) / PART);
+        self.marked.is_none_or(|marked| reading.time >= marked + pause(marked))
     }
 }
 
@@ -58,7 +62,8 @@ mod tests {
         let mut made = Vec::new();
         for (reading, archived) in readings {
             memory = decide(memory, reading);
-            let mark = memory.and_then(|first| first.due(reading, Some(Lsn(*archived))));
+            let due = memory.filter(|first| first.is_due(reading));
+            let mark = due.and_then(|first| first.proves(reading, Some(Lsn(*archived))));
             if let (Some(first), Some(mark)) = (&mut memory, mark) {
                 first.marked = Some(mark.time);
             }
@@ -71,7 +76,7 @@ mod tests {
     fn a_mark_is_made_where_everything_before_is_archived() {
         assert_eq!(marks(&[(reading(1, 110, 7), 100)]), []);
         assert_eq!(marks(&[(reading(1, 100, 7), 100)]), [(100, 1)]);
-        assert_eq!(decide(None, &reading(1, 100, 7)).unwrap().due(&reading(1, 100, 7), None), None);
+        assert_eq!(decide(None, &reading(1, 100, 7)).unwrap().proves(&reading(1, 100, 7), None), None);
         // What the server writes by itself ends no transaction.
         assert_eq!(marks(&[(reading(1, 100, 7), 100), (reading(61, 150, 7), 100)]), [(100, 1), (100, 61)]);
         assert_eq!(marks(&[(reading(1, 110, 7), 100), (reading(2, 150, 7), 120)]), [(110, 2)]);

@@ -7,4 +7,4 @@ mod read;
 mod store;
 
 pub use decide::Memory;
-pub use store::{KIND, LONGEST, check, observe, store};
+pub use store::{KIND, LONGEST, Proof, check, observe, proof, store};

@@ -48,14 +48,21 @@ impl QuietDescription {
     }
 }
 
-/// Asks the server whether it is quiet, remembers what it says, and stores a mark if one is due; the time that it proves.
-/// Errors: the server or the store did not answer, or the index cannot be read.
+/// What the server proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    pub mark: QuietMark,
+    pub is_stored: bool,
+}
+
+/// Asks the server whether it is quiet, remembers what it says, and stores a mark if one is due; what is proven of the WAL
+/// that is archived. Errors: the server or the store did not answer, or the index cannot be read.
 pub async fn observe(
     cluster: &Cluster,
     index: &Arc<Index>,
     resolve: Resolve<'_>,
     memory: &mut Option<Memory>,
-) -> anyhow::Result<Option<DateTime<Utc>>> {
+) -> anyhow::Result<Option<Proof>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
     let state = on_index(index, |index| index.state()).await?;
     let own = state.positions.iter().find(|position| position.timeline == reading.timeline);
@@ -65,10 +72,26 @@ pub async fn observe(
     }
     *memory = decide(*memory, &reading);
     let Some(first) = memory else { return Ok(None) };
-    let Some(mark) = first.due(&reading, archived) else { return Ok(None) };
-    store(cluster, &mark, first).await?;
-    first.marked = Some(mark.time);
-    Ok(Some(mark.time))
+    let Some(mark) = first.proves(&reading, archived) else { return Ok(None) };
+    let is_stored = first.is_due(&reading);
+    if is_stored {
+        store(cluster, &mark, first).await?;
+        first.marked = Some(mark.time);
+    }
+    Ok(Some(Proof { mark, is_stored }))
+}
+
+/// Asks the server what it proves now of the WAL that is archived up to where `archived` says, and stores nothing. Errors:
+/// the server or the store did not answer.
+pub async fn proof(
+    cluster: &Cluster,
+    archived: impl Fn(TimelineId) -> Option<Lsn>,
+    resolve: Resolve<'_>,
+) -> anyhow::Result<Option<QuietMark>> {
+    let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
+    let Some(end) = archived(reading.timeline) else { return Ok(None) };
+    let first = decide(recall(cluster, reading.timeline, end).await?, &reading);
+    Ok(first.and_then(|first| first.proves(&reading, Some(end))))
 }
 
 /// What an earlier service remembered when it stored the last mark; what it proves is archived, so no crash took it back.

@@ -1,0 +1,165 @@
+//! What is told as good can be restored: the check, `walden status`, `walden target`, the page, the API and the metrics
+//! say the same of the same archive.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Port, TOKEN, curl};
+use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
+use crate::restore::{register, take_backup};
+
+struct Watched {
+    scratch: Scratch,
+    port: Port,
+    cluster: Cluster,
+    walden: Walden,
+}
+
+/// A cluster with one backup; the service asks it every second.
+fn watched() -> Watched {
+    let scratch = Scratch::new("health");
+    let port = Port::new(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
+    let walden = Walden::with(&scratch, &cluster, &settings);
+    register(&mut cluster, &walden);
+    cluster.sql("create table t(a int)");
+    Watched { scratch, port, cluster, walden }
+}
+
+impl Watched {
+    fn api(&self) -> Value {
+        self.port.json("/v1/clusters/main")
+    }
+
+    fn metric(&self, name: &str) -> String {
+        let metrics = curl(&self.port.url(), "/metrics", Some(TOKEN), &[]).1;
+        let line = metrics.lines().find(|line| line.starts_with(name)).map(str::to_string);
+        line.unwrap_or_default().rsplit(' ').next().unwrap_or_default().to_string()
+    }
+
+    /// The checks of what is archived, by name, and the exit code.
+    fn check(&self) -> (Value, Option<i32>) {
+        let output = self.walden.run([
+            "--format", "json", "check", "--check", "backup", "--check", "recovery", "--check", "rpo",
+        ]);
+        let said: Value = serde_json::from_str(&output.stdout).expect("a document");
+        let checks = said["checks"].as_array().expect("checks").iter();
+        (checks.map(|check| (check["name"].as_str().expect("a name").to_string(), check.clone())).collect(), output.code)
+    }
+
+    /// Everybody says this, and names the part in their reasons.
+    #[track_caller]
+    fn all_say(&self, rpo: &str, recovery: &str, part: &str) {
+        let words = |level: &str| match level {
+            "good" => ("ok", "0", "good"),
+            "critical" => ("critical", "2", "bad"),
+            other => panic!("{other}"),
+        };
+        wait_until("the service has seen it", || self.api()["rpo"]["level"] == rpo);
+        let (api, (checks, code)) = (self.api(), self.check());
+        for (check, level) in [("rpo", rpo), ("recovery", recovery)] {
+            assert_eq!(checks[check]["status"], words(level).0, "{checks:#}");
+            let metric = format!("walden_health_status{{check=\"{check}\"");
+            let metrics = curl(&self.port.url(), "/metrics", Some(TOKEN), &[]).1;
+            let line = metrics.lines().find(|line| {
+                line.starts_with("walden_health_status{") && line.contains(&format!("check=\"{check}\""))
+            });
+            assert!(line.is_some_and(|line| line.ends_with(words(level).1)), "{metric} {line:?}");
+        }
+        let worst = if [rpo, recovery].contains(&"critical") { "critical" } else { "good" };
+        assert_eq!(code, Some(if worst == "critical" { 2 } else { 0 }), "{checks:#}");
+        assert_eq!(api["health"]["level"], worst, "{api:#}");
+        let status = self.walden.json(["status"]);
+        assert_eq!(status["health"]["status"], worst, "{status:#}");
+        assert_eq!(status["health"]["timeline"], api["windows"][0]["timeline"]);
+        let (table, target) = (self.walden.ok(["target"]), self.walden.json(["target"]));
+        let (page, shown) = (curl(&self.port.url(), "/?x", None, &[]).0, self.walden.ok(["status"]));
+        assert_eq!(page, 401, "the page's cards are made of the same judgement");
+        for text in [target["problems"].to_string(), status["health"].to_string(), table, shown] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup() {
+    let watched = watched();
+    let Watched { cluster, walden, port: _, scratch: _ } = &watched;
+    let service = walden.serve();
+    take_backup(walden);
+    cluster.archive_now();
+    watched.all_say("good", "good", "");
+    cluster.append_conf("archive_command = '/bin/true %p'\n");
+    cluster.reload();
+    wait_until("the setting counts", || cluster.sql("show archive_command") == "/bin/true %p");
+    let before = cluster.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')");
+    for row in 0..3 {
+        cluster.sql(&format!("insert into t values({row})"));
+        cluster.archive_now();
+    }
+    cluster.append_conf(&format!("archive_command = '{}'\n", walden.archive_command()));
+    cluster.reload();
+    wait_until("the setting counts", || cluster.sql("show archive_command").contains("archive-command"));
+    cluster.sql("insert into t values(9)");
+    cluster.archive_now();
+    // A later segment could be stored first: for ten seconds this may be no hole.
+    watched.all_say("critical", "critical", "cannot be restored");
+    let (api, checks) = (watched.api(), watched.check().0);
+    assert!(api["rpo"]["protected_until"].as_str().expect("a time") < before.as_str(), "{before} {api:#}");
+    let told = checks["recovery"].to_string();
+    assert!(told.contains("are missing (3 segments)") && told.contains("walden backup take"), "{told}");
+    assert_eq!(watched.metric("walden_recovery_unrestorable_segments"), "1.0");
+    take_backup(walden);
+    cluster.archive_now();
+    wait_until("the service has seen the new backup", || watched.api()["rpo"]["level"] == "good");
+    assert_eq!(watched.check().0["recovery"]["status"], "warning", "a gap between two backups stays");
+    service.stop();
+}
+
+#[test]
+fn an_idle_server_loses_nothing_and_one_that_is_down_proves_nothing() {
+    let mut watched = watched();
+    let service = watched.walden.serve();
+    take_backup(&watched.walden);
+    watched.cluster.sql("insert into t values(1)");
+    watched.cluster.archive_now();
+    let seconds = |watched: &Watched| watched.api()["rpo"]["seconds"].as_f64().unwrap_or(f64::MAX);
+    wait_until("it is proven that nothing followed", || watched.api()["rpo"]["evidence"] == "quiet");
+    for _ in 0..4 {
+        sleep(Duration::from_secs(2));
+        assert!(seconds(&watched) < 6.0, "{:#}", watched.api());
+    }
+    watched.all_say("good", "good", "");
+    let until = watched.api()["rpo"]["protected_until"].clone();
+    watched.cluster.sql("insert into t values(2)");
+    sleep(Duration::from_secs(3));
+    let late = watched.api()["rpo"]["protected_until"].clone();
+    sleep(Duration::from_secs(2));
+    assert_eq!(watched.api()["rpo"]["protected_until"], late, "what is not archived would be lost");
+    assert!(late.as_str() >= until.as_str());
+    watched.cluster.stop();
+    service.stop();
+}
+
+#[test]
+fn backups_that_cannot_be_used_are_told_and_without_any_nothing_is_good() {
+    let watched = watched();
+    let service = watched.walden.serve();
+    let said = watched.check();
+    assert_eq!((said.0["backup"]["status"].as_str(), said.1), (Some("warning"), Some(1)), "{said:?}");
+    let id = take_backup(&watched.walden);
+    watched.cluster.archive_now();
+    watched.all_say("good", "good", "");
+    let manifest = watched.walden.repository.join("main/base").join(&id).join("manifest.zst");
+    fs::write(&manifest, "no manifest").expect("damage the manifest");
+    let (checks, code) = watched.check();
+    assert_eq!((checks["backup"]["status"].as_str(), code), (Some("critical"), Some(2)), "{checks:#}");
+    assert!(checks["backup"]["message"].as_str().expect("a message").contains(&id), "{checks:#}");
+    wait_until("the service has seen it", || watched.api()["rpo"]["level"] == "critical");
+    assert!(watched.api()["rpo"]["protected_until"].is_null());
+    service.stop();
+}
