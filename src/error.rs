@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::plain::plain;
+
 /// An error together with the step that would mend it.
 #[derive(Debug)]
 struct Hinted {
@@ -69,7 +71,8 @@ pub fn hints(error: &anyhow::Error) -> Vec<&str> {
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for link in error.chain() {
-        let text = link.to_string();
+        // Also a server's message may have lines of its own.
+        let text = plain(link.to_string().trim_end()).into_owned();
         if parts.last() != Some(&text) {
             parts.push(text);
         }

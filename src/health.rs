@@ -191,7 +191,8 @@ impl Judge<'_> {
     }
 
     fn backups(&self, usable: &Usable<'_>) -> Vec<Reason> {
-        let reason = |level, what: String, next: &str| Reason { about: Subject::Backup, level, what, next: next.into() };
+        let reason =
+            |level, what: String, next: &str| Reason { about: Subject::Backup, level, what, next: next.into() };
         let (facts, mut reasons) = (self.facts, Vec::new());
         if let Some(newest) = usable.newest {
             let age = self.now.time - newest.stopped_at;
@@ -236,8 +237,7 @@ impl Judge<'_> {
             reasons.push(Reason { about: Subject::Recovery, level, what, next });
         };
         if let Some(unknown) = self.windows.unknown.iter().find(|unknown| unknown.timeline == newest) {
-            let what =
-                format!("what can be restored of timeline {newest}, the newest, is not known: {}", unknown.why);
+            let what = format!("what can be restored of timeline {newest}, the newest, is not known: {}", unknown.why);
             add(Level::Critical, what, format!("`walden target --timeline {newest} --latest` says what to do"));
             return 0;
         }
@@ -245,7 +245,8 @@ impl Judge<'_> {
         let Some(window) = window else {
             // Without any usable backup that is what is told.
             if !self.windows.windows.is_empty() {
-                let what = format!("nothing of timeline {newest}, the newest, can be restored: no base backup leads to it");
+                let what =
+                    format!("nothing of timeline {newest}, the newest, can be restored: no base backup leads to it");
                 add(Level::Critical, what, TAKE_BACKUP.into());
             }
             return ranges.iter().map(|range| range.segments).sum();
@@ -253,7 +254,8 @@ impl Judge<'_> {
         let size = self.facts.ranges.segment_size();
         let reached = window.to.lsn.0 / size.bytes();
         let behind = ranges.iter().filter(|range| range.last.number(size) >= reached);
-        let beyond = behind.clone().map(|range| range.last.number(size) + 1 - range.first.number(size).max(reached)).sum();
+        let beyond =
+            behind.clone().map(|range| range.last.number(size) + 1 - range.first.number(size).max(reached)).sum();
         let Some(last) = behind.clone().last() else { return 0 };
         let since = window.until().map(|until| format!(" since {}", moment(until))).unwrap_or_default();
         match self.gaps.iter().find(|gap| gap.first_missing.number(size) == reached) {
@@ -265,7 +267,8 @@ impl Judge<'_> {
             }
             None => {
                 let broken = crate::postgres::types::SegmentName::from_number(newest, reached, size);
-                let what = format!("WAL{since} cannot be restored: the records of {broken} break off at {}", window.to.lsn);
+                let what =
+                    format!("WAL{since} cannot be restored: the records of {broken} break off at {}", window.to.lsn);
                 add(Level::Critical, what, TAKE_BACKUP.into());
             }
         }

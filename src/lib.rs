@@ -10,7 +10,7 @@
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `owner`,   |
-//! |            | `place`, `wire`                                                             |
+//! |            | `place`, `plain`, `wire`                                                    |
 
 pub mod budget;
 pub mod cli;
@@ -24,6 +24,7 @@ pub mod http;
 pub mod metrics;
 pub mod owner;
 pub mod place;
+pub mod plain;
 pub mod postgres;
 pub mod repo;
 pub mod service;

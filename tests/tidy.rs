@@ -22,10 +22,19 @@ struct Layer {
     pure: bool,
 }
 
-const LEAVES: &[&str] = &["budget", "config", "data_directory", "error", "fsync", "metrics", "owner", "place", "wire"];
-const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner"];
-const CORE: &[&str] =
-    &["postgres::types", "postgres::wal", "postgres::layout", "postgres::catalog", "retention", "health", "error"];
+const LEAVES: &[&str] =
+    &["budget", "config", "data_directory", "error", "fsync", "metrics", "owner", "place", "plain", "wire"];
+const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner", "plain"];
+const CORE: &[&str] = &[
+    "postgres::types",
+    "postgres::wal",
+    "postgres::layout",
+    "postgres::catalog",
+    "retention",
+    "health",
+    "error",
+    "plain",
+];
 const ACTIVITIES: &[&str] = &[
     "postgres",
     "retention",
@@ -40,6 +49,7 @@ const ACTIVITIES: &[&str] = &[
     "metrics",
     "owner",
     "place",
+    "plain",
     "wire",
 ];
 

@@ -173,16 +173,11 @@ fn start_logging(settings: &Settings) {
     let filter = std::env::var("WALDEN_LOG").unwrap_or_else(|_| default.clone());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
     let timer = ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".into());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .with_timer(timer);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_timer(timer);
     // Only fails when a log was set up before, by a test.
     let _ = match settings.log.format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text => log.with_writer(|| crate::plain::Log).try_init(),
+        LogFormat::Json => log.json().with_writer(std::io::stderr).try_init(),
     };
 }
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::data_directory::{UNKNOWN, UNKNOWN_GOES_ON};
 use crate::error::{hints, one_line};
+use crate::plain::plain;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,6 @@ pub fn report(error: &anyhow::Error) -> Exit {
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("ERROR: {}", one_line(error));
     for hint in hints(error) {
-        eprintln!("HINT: {hint}");
+        eprintln!("HINT: {}", plain(hint));
     }
 }

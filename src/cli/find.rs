@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::planning::Planning;
+use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::postgres::catalog::{EventKind, Filter, FoundEvent, parse_time};
+use crate::postgres::catalog::{EventKind, Filter, FoundEvent};
 use crate::postgres::index::{FoundEvents, Index, State, Unreadable, on_index};
 use crate::postgres::wal::Timestamp;
 
@@ -50,6 +52,11 @@ struct Shown<'a> {
 #[derive(Serialize)]
 struct Report<'a> {
     events: Vec<Shown<'a>>,
+    /// The moments as they were understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<DateTime<Utc>>,
     /// There are older ones than `--limit` lets through.
     more: bool,
     /// WAL segments of that time with more events than their summaries have room for.
@@ -73,15 +80,14 @@ struct Incomplete {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let moment = |text: &Option<String>| -> anyhow::Result<Option<Timestamp>> {
-        Ok(text.as_deref().map(parse_time).transpose()?.map(|(time, _)| time.into()))
-    };
+    let moment = |text: &Option<String>| text.as_deref().map(moment).transpose();
+    let (since, until) = (moment(&args.since)?, moment(&args.until)?);
     let filter = Filter {
         relation: args.relation.clone(),
         kinds: args.kind.clone(),
         min_rows: args.min_rows,
-        since: moment(&args.since)?,
-        until: moment(&args.until)?,
+        since: since.map(Timestamp::from),
+        until: until.map(Timestamp::from),
         all: args.all,
         latest: Some(args.limit),
     };
@@ -105,7 +111,14 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
                 first_unreadable: state.first_unreadable.clone(),
             });
             let events = events.iter().map(shown).collect();
-            print_json(&Report { events, more: *more, overfull_segments: *overfull_segments, incomplete })?;
+            print_json(&Report {
+                events,
+                since,
+                until,
+                more: *more,
+                overfull_segments: *overfull_segments,
+                incomplete,
+            })?;
         }
         Format::Table => print_text(&in_words(&found, args.limit))?,
     }
@@ -167,8 +180,12 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
             "{segments} WAL segments of that time have more events than are indexed: more may have happened\n"
         );
     }
+    let lost = found.events.iter().rfind(|event| event.lost_data());
     match found.events.last() {
-        Some(last) => text + &format!("to restore to just before one, such as the last: {}\n", command(last)),
+        Some(_) => match lost {
+            Some(lost) => text + &format!("to restore to just before {}: {}\n", lost.words(), command(lost)),
+            None => text,
+        },
         None if found.state.is_complete() => format!("no matching event in the archived WAL\n{text}"),
         None => {
             let State { segments, not_indexed, .. } = found.state;

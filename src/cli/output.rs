@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::plain::{plain, plain_lines};
 use crate::postgres::catalog::Gap;
 
 /// How results are printed.
@@ -14,8 +15,13 @@ pub enum Format {
     Json,
 }
 
-/// Writes text to standard output. A reader that went away (`| head`) is no error.
+/// Writes text to standard output; what is in it of data does nothing to a terminal. A reader that went away (`| head`) is
+/// no error.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
+    write(&plain_lines(text))
+}
+
+fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
@@ -25,7 +31,7 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
 
 /// Writes one JSON document to standard output.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print_text(&(serde_json::to_string_pretty(value)? + "\n"))
+    write(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// A size for people, such as `1.5 GiB`.
@@ -51,7 +57,7 @@ impl Table {
 
     /// Adds a row of as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| plain(&cell).into_owned()).collect());
     }
 
     /// The text, a line a row.
@@ -88,6 +94,13 @@ pub fn gap_lines(what: &str, gaps: &[Gap]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_one_line_whatever_is_in_it() {
+        let mut table = Table::new(&["name"]);
+        table.row(["a\nforged".into()]);
+        assert_eq!(table.render(), "name\na\\nforged\n");
+    }
 
     #[test]
     fn columns_line_up() {

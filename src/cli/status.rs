@@ -16,9 +16,7 @@ use crate::error::{one_line, with_hint};
 use crate::health::{Health, Level, Now, Protected, Reason, moment};
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::kept::Kept;
-use crate::service::status::{
-    Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status, waiting_since,
-};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status, waiting_since};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.

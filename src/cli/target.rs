@@ -7,6 +7,7 @@ use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::health::{Health, Level, Reason, Subject};
+use crate::plain::plain;
 use crate::postgres::catalog::{
     UnknownTimeline, WindowEdge, Windows, missing_wal, postgresql_time, unused_backups, windows,
 };
@@ -69,7 +70,7 @@ fn problems(told: &Windows, health: &Health) -> String {
         Subject::Backup => !told.windows.is_empty(),
         Subject::Recovery => reason.level == Level::Critical && told.unknown.is_empty(),
     };
-    let line = |reason: &Reason| format!("{}\nHINT: {}\n", reason.what, reason.next);
+    let line = |reason: &Reason| format!("{}\nHINT: {}\n", plain(&reason.what), plain(&reason.next));
     health.reasons.iter().filter(is_told).map(line).collect()
 }
 

@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 
 use super::app::App;
 use super::facts::Known;
-use crate::postgres::catalog::Windows;
 use crate::health::{Health, Level, Subject};
+use crate::postgres::catalog::Windows;
 use crate::service::status::{Archiving, Fetching, Status, waiting_files, waiting_since};
 
 /// The media type of the text.

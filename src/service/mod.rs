@@ -38,6 +38,7 @@ use crate::config::Identity;
 use crate::error::{hints, one_line};
 use crate::http;
 use crate::metrics::Durations;
+use crate::plain::plain;
 use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
 
@@ -176,6 +177,6 @@ fn render(error: &anyhow::Error) -> String {
 }
 
 fn lines<'a>(what: &str, hints: impl IntoIterator<Item = &'a str>) -> String {
-    let hints = hints.into_iter().map(|hint| format!("\nHINT: {hint}"));
-    format!("ERROR: {what}{}\n", hints.collect::<String>())
+    let hints = hints.into_iter().map(|hint| format!("\nHINT: {}", plain(hint)));
+    format!("ERROR: {}{}\n", plain(what), hints.collect::<String>())
 }

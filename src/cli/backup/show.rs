@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::list::{checksums, duration};
 use crate::codec::open_envelope;
+use crate::plain::plain;
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::backup::manifest::{self, Entry, read_entries};
 use crate::postgres::catalog::BackupDescription;
@@ -67,6 +68,7 @@ fn json(description: &BackupDescription, object: &[u8], files: bool) -> anyhow::
 fn in_words(backup: &BackupDescription) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
+        let value = plain(&value);
         // Writing to a String does not fail.
         let _ = writeln!(text, "{name:<20} {value}");
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
+use crate::plain::plain;
 use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
 use crate::postgres::command_line::{for_people, shell_word};
 use crate::postgres::restore::Restored;
@@ -28,21 +29,22 @@ pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> 
     if format == Format::Json {
         print_json(refused)?;
     }
-    eprintln!("ERROR: {refused}");
+    eprintln!("ERROR: {}", plain(&refused.to_string()));
     for other in &refused.other_timelines {
         eprintln!("NOTE: {other}");
     }
     for note in &refused.notes {
-        eprintln!("NOTE: {note}");
+        eprintln!("NOTE: {}", plain(note));
     }
     let to_dir = to_dir.map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy()))).unwrap_or_default();
     for (when, nearest) in [("before", &refused.nearest_before), ("after", &refused.nearest_after)] {
         if let Some(nearest) = nearest {
             let (words, arguments) = (&nearest.words, &nearest.arguments);
-            eprintln!("HINT: nearest reachable moment {when}: {words}: walden restore {arguments}{to_dir}");
+            let command = format!("walden restore {arguments}{to_dir}");
+            eprintln!("HINT: nearest reachable moment {when}: {}: {}", plain(words), plain(&command));
         }
     }
-    eprintln!("HINT: {}", refused.hint());
+    eprintln!("HINT: {}", plain(&refused.hint()));
     Ok(Exit::Refused)
 }
 
@@ -157,7 +159,7 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
         );
     }
     for warning in plan.notes.iter().chain(&plan.warnings).chain(&restored.notes) {
-        let _ = writeln!(text, "note: {warning}");
+        let _ = writeln!(text, "note: {}", plain(warning));
     }
     text
 }

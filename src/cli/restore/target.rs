@@ -2,7 +2,7 @@ use anyhow::{anyhow, bail};
 
 use crate::cli::planning::Planning;
 use crate::error::{Hint, with_hint};
-use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
+use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::Lsn;
 
@@ -27,7 +27,8 @@ const EPOCHS: &str = "name the moment by --time or --lsn; or, when the backup is
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("target"))]
 pub struct TargetArgs {
-    /// A moment: RFC 3339 or 'YYYY-MM-DD HH:MM:SS[.ffffff][±HH[:MM]]'; without an offset it is UTC.
+    /// A moment: RFC 3339, 'YYYY-MM-DD HH:MM[:SS[.ffffff]][±HH[:MM]]', 'today 14:05', 'yesterday 23:10', '14:05' or
+    /// '20 min ago'; without an offset it is UTC.
     #[arg(long, group = "target", value_name = "T")]
     time: Option<String>,
     /// A place in the WAL, such as 16/B374D848.
@@ -107,10 +108,11 @@ impl TargetArgs {
     }
 }
 
-fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
-    let (time, had_offset) = parse_time(text)?;
-    if !had_offset {
-        tracing::info!("\"{text}\" has no offset and is taken as UTC");
+/// Reads a moment, and tells how it was understood.
+pub fn moment(text: &str) -> anyhow::Result<chrono::DateTime<chrono::Utc>> {
+    let (time, is_in_full) = parse_time(text, chrono::Utc::now())?;
+    if !is_in_full {
+        tracing::info!("\"{text}\" is taken as {}, by UTC", postgresql_time(time));
     }
     Ok(time)
 }

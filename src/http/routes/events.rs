@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use chrono::Utc;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -51,7 +52,7 @@ pub struct EventQuery {
 impl EventQuery {
     fn filter(self) -> Result<Filter, Problem> {
         let time = |text: Option<String>| {
-            text.map(|text| parse_time(&text).map(|(time, _)| Timestamp::from(time))).transpose()
+            text.map(|text| parse_time(&text, Utc::now()).map(|(time, _)| Timestamp::from(time))).transpose()
         };
         let kinds = self.kind.as_deref().map(|kinds| kinds.split(',').map(str::parse::<EventKind>).collect());
         let limit = self.limit.unwrap_or(USUAL);

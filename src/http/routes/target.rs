@@ -69,7 +69,7 @@ impl TargetQuery {
         let wrong = |text: String| Err(Problem::wrong_value(text));
         let mut targets: Vec<Target> = Vec::new();
         if let Some(text) = &self.time {
-            targets.push(Target::Time(parse_time(text).map_err(Problem::wrong_value)?.0));
+            targets.push(Target::Time(parse_time(text, Utc::now()).map_err(Problem::wrong_value)?.0));
         }
         targets.extend(self.lsn.map(Target::Lsn));
         targets.extend(self.xid.as_deref().map(Target::xid).transpose().map_err(Problem::wrong_value)?);

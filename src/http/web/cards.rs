@@ -261,9 +261,9 @@ mod tests {
         windows.other_timelines.clear();
         windows.windows.clear();
         let told = shown(&windows);
-        assert_eq!((told[0].clone(), told[3].clone()), (
-            (Level::Critical, "everything".into()),
-            (Level::Critical, "nothing".into())
-        ));
+        assert_eq!(
+            (told[0].clone(), told[3].clone()),
+            ((Level::Critical, "everything".into()), (Level::Critical, "nothing".into()))
+        );
     }
 }

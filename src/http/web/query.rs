@@ -1,4 +1,5 @@
-//! What the page is asked to show: all of its state is in its address, so that every view can be linked to. Pure.
+//! What the page is asked to show: all of its state is in its address, so that every view can be linked to. Pure, but that
+//! moments may be so long ago.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -120,7 +121,7 @@ impl PageQuery {
 
     /// The stretch of the time line; `None`: all of it. Errors: a moment that is none, in words.
     pub fn span(&self) -> Result<Option<Span>, String> {
-        let moment = |text: &str| parse_time(text).map(|(time, _)| time).map_err(|error| error.to_string());
+        let moment = |text: &str| parse_time(text, Utc::now()).map(|(time, _)| time).map_err(|error| error.to_string());
         match (self.from.as_str(), self.until.as_str()) {
             ("", "") => Ok(None),
             (from, until) if !from.is_empty() && !until.is_empty() => {
@@ -159,7 +160,7 @@ impl PageQuery {
         let value = self.value.trim();
         let target = match self.by.as_str() {
             "" => return Ok(None),
-            "time" => Target::Time(parse_time(value).map_err(words)?.0),
+            "time" => Target::Time(parse_time(value, Utc::now()).map_err(words)?.0),
             "lsn" => Target::Lsn(value.parse().map_err(words)?),
             "xid" => Target::xid(value).map_err(words)?,
             "name" => Target::restore_point(value).map_err(words)?,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{EventKind, FoundEvent};
+use crate::plain::plain;
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::Xid;
 
@@ -45,6 +46,10 @@ impl From<&FoundEvent> for EventTarget {
 impl FoundEvent {
     /// What it is about: the relation, the database, the name of the restore point.
     pub fn subject(&self) -> String {
+        plain(&self.raw_subject()).into_owned()
+    }
+
+    fn raw_subject(&self) -> String {
         let unnamed_database = || self.database_oid.map(|oid| format!("with OID {oid}"));
         match self.kind {
             EventKind::RestorePoint => self.name.clone().unwrap_or_default(),
@@ -62,7 +67,7 @@ impl FoundEvent {
     pub fn words(&self) -> String {
         let subject = self.subject();
         let database = match &self.database {
-            Some(name) => format!("database {name}"),
+            Some(name) => format!("database {}", plain(name)),
             None => format!("the database {subject}"),
         };
         let rows = |what: &str| match (self.rows, self.exact) {

@@ -16,6 +16,9 @@ pub const FIRST_NORMAL: u32 = 16384;
 /// known only of segments that do not have many of them.
 pub const LEAST_ROWS: u64 = 10;
 
+/// How the names of restore points begin that Walden makes itself.
+pub const OWN_RESTORE_POINT: &str = "walden-check-";
+
 /// What kind of thing happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -188,7 +191,8 @@ pub struct FoundEvent {
     pub name: Option<String>,
     /// False when the kind was guessed, rows may be more than counted, or it is not known whether its transaction committed.
     pub exact: bool,
-    /// Shown only when all is asked for: of the system, of an index or TOAST table by itself, or nothing that is lost.
+    /// Shown only when all is asked for: of the system, of Walden's own, of an index or TOAST table by itself, or nothing that
+    /// is lost.
     pub minor: bool,
 }
 
@@ -196,6 +200,18 @@ fn rfc3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::O
     match time.to_utc() {
         Some(time) => time.serialize(serializer),
         None => serializer.serialize_none(),
+    }
+}
+
+impl FoundEvent {
+    /// Whether data was lost by it that a restore to just before it brings back.
+    pub fn lost_data(&self) -> bool {
+        let lost = match self.kind {
+            EventKind::Drop | EventKind::Truncate | EventKind::DatabaseDrop => true,
+            EventKind::Delete | EventKind::Update => self.rows.is_some_and(|rows| rows >= LEAST_ROWS),
+            EventKind::Rewrite | EventKind::RestorePoint | EventKind::DatabaseCreate | EventKind::Timeline => false,
+        };
+        lost && !self.minor
     }
 }
 

@@ -11,6 +11,7 @@ pub mod load;
 mod look;
 mod made;
 mod model;
+mod moment;
 mod path;
 mod place;
 mod plan;
@@ -32,7 +33,7 @@ mod windows;
 
 pub use beside::OtherTimeline;
 pub use event_target::EventTarget;
-pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS};
+pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
 pub use excerpt::{Before, Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
@@ -41,6 +42,7 @@ pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
+pub use moment::parse_time;
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
 pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, Unusable, plan};
@@ -49,10 +51,10 @@ pub use ranges::{Gap, WalRange, WalRanges};
 pub use remember::Remembered;
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
-pub use target::{Request, Target, TimelineChoice, parse_time, postgresql_time};
+pub use target::{Request, Target, TimelineChoice, postgresql_time};
 pub use unreachable::{Nearest, Reason, Unreachable};
 pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
 pub use windows::{
-    UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable, unused_backups,
-    windows,
+    UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable,
+    unused_backups, windows,
 };

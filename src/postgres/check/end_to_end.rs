@@ -17,6 +17,7 @@ use crate::error::Hint;
 use crate::postgres::archive::{Fetched, Fetcher};
 use crate::postgres::backup::start::ask;
 use crate::postgres::backup::wal::is_proven;
+use crate::postgres::catalog::OWN_RESTORE_POINT;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::replication::Connection;
 use crate::postgres::types::{SegmentName, WalFileName};
@@ -112,7 +113,7 @@ async fn fetch(fetcher: &Fetcher, name: &WalFileName, place: &Path) -> anyhow::R
 
 /// Marks a place in WAL and finishes its segment.
 async fn switch(sql: &mut Connection) -> anyhow::Result<SegmentName> {
-    let point = format!("walden-check-{}", Utc::now().format("%Y%m%dT%H%M%S%.3fZ"));
+    let point = format!("{OWN_RESTORE_POINT}{}", Utc::now().format("%Y%m%dT%H%M%S%.3fZ"));
     // Two statements: the switch must come after the point.
     let marked = ask(sql, &format!("SELECT pg_walfile_name(pg_create_restore_point('{point}')) AS segment")).await?;
     ask(sql, "SELECT pg_switch_wal()").await?;

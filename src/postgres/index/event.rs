@@ -15,7 +15,9 @@ use super::name::{self, RecordedName};
 use super::segment::PG_CLASS;
 use super::{Index, State};
 use crate::error::{TooLong, with_hint};
-use crate::postgres::catalog::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, Relation, Removal, Unknown};
+use crate::postgres::catalog::{
+    EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Unknown,
+};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
 
@@ -244,7 +246,10 @@ impl<'a> EventReader<'a> {
                 // initdb's.
                 event.minor = stored.file.database < FIRST_NORMAL;
             }
-            EventKind::RestorePoint => event.id.number = 1,
+            EventKind::RestorePoint => {
+                event.id.number = 1;
+                event.minor = event.name.as_deref().is_some_and(|name| name.starts_with(OWN_RESTORE_POINT));
+            }
             _ => {}
         }
         if !wanted(&event) {

@@ -1,0 +1,94 @@
+//! Text from data for people: what moves a cursor, forges a line or turns the direction of writing is shown, not done. Names
+//! in a database, labels and messages of servers may hold anything. JSON has its own escapes.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+/// Controls (C0, DEL, C1), separators of lines and paragraphs, and what directs bidirectional text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let is_escaped = |c: char| is_unsafe(c) && !keeps(c);
+    if !text.contains(is_escaped) {
+        return text.into();
+    }
+    let mut plain = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain.into()
+}
+
+/// A name or message within a line.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    escaped(text, |_| false)
+}
+
+/// Text of several lines that were laid out here.
+pub fn plain_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c == '\n')
+}
+
+/// A word for a shell that stands for exactly this text.
+pub fn shell_quoted(text: &str) -> String {
+    if !text.contains(is_unsafe) {
+        return format!("'{}'", text.replace('\'', "'\\''"));
+    }
+    let mut quoted = String::from("$'");
+    for c in text.chars() {
+        match c {
+            '\'' | '\\' => quoted.extend(['\\', c]),
+            c if is_unsafe(c) => quoted.extend(c.to_string().bytes().map(|byte| format!("\\x{byte:02x}"))),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "'"
+}
+
+/// Standard error for log lines: each event is one line, and one for each hint.
+#[derive(Debug)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        let lines: Vec<Cow<'_, str>> = text.split("\nHINT: ").map(plain).collect();
+        io::stderr().write_all((lines.join("\nHINT: ") + end).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(plain("public.orders Ä – 表 'x'\\"), "public.orders Ä – 表 'x'\\");
+        assert_eq!(plain("x\nforged\t\u{1b}[2J\u{7f}\u{9b}2J"), "x\\nforged\\t\\u{1b}[2J\\u{7f}\\u{9b}2J");
+        assert_eq!(plain("a\u{202e}b\u{2066}c\u{2028}d\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{2028}d\\u{200f}");
+        assert_eq!(plain_lines("a\nb\r\u{1b}c\n"), "a\nb\\r\\u{1b}c\n");
+    }
+
+    #[test]
+    fn a_shell_gets_exactly_the_text() {
+        for text in ["plain", "it's gone", "a\nb'c\\d\u{1b}[2J\u{202e}", "$'x"] {
+            let script = format!("printf %s {}", shell_quoted(text));
+            let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text, "{script}");
+        }
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+    }
+}
