@@ -12,7 +12,7 @@ use crate::harness::{Cluster, Major, Scratch, Walden, wait_until};
 use crate::restore::{register, take_backup};
 
 struct Watched {
-    scratch: Scratch,
+    _scratch: Scratch,
     port: Port,
     cluster: Cluster,
     walden: Walden,
@@ -27,7 +27,7 @@ fn watched() -> Watched {
     let walden = Walden::with(&scratch, &cluster, &settings);
     register(&mut cluster, &walden);
     cluster.sql("create table t(a int)");
-    Watched { scratch, port, cluster, walden }
+    Watched { _scratch: scratch, port, cluster, walden }
 }
 
 impl Watched {
@@ -89,7 +89,7 @@ impl Watched {
 #[test]
 fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup() {
     let watched = watched();
-    let Watched { cluster, walden, port: _, scratch: _ } = &watched;
+    let Watched { cluster, walden, .. } = &watched;
     let service = walden.serve();
     take_backup(walden);
     cluster.archive_now();
