@@ -97,6 +97,8 @@ fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup(
     cluster.append_conf("archive_command = '/bin/true %p'\n");
     cluster.reload();
     wait_until("the setting counts", || cluster.sql("show archive_command") == "/bin/true %p");
+    // It would store them ahead of being asked.
+    service.stop();
     let before = cluster.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')");
     for row in 0..3 {
         cluster.sql(&format!("insert into t values({row})"));
@@ -105,6 +107,7 @@ fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup(
     cluster.append_conf(&format!("archive_command = '{}'\n", walden.archive_command()));
     cluster.reload();
     wait_until("the setting counts", || cluster.sql("show archive_command").contains("archive-command"));
+    let service = walden.serve();
     cluster.sql("insert into t values(9)");
     cluster.archive_now();
     // A later segment could be stored first: for ten seconds this may be no hole.
