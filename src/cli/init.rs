@@ -14,6 +14,7 @@ use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
 use crate::fsync;
 use crate::owner::{self, Owner};
+use crate::postgres::archive::store_first_history;
 use crate::postgres::catalog::ClusterDescription;
 use crate::postgres::check::{ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::cluster::{Cluster, describe_server};
@@ -189,6 +190,10 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
     let identity = connection.identify_system().await?;
     let segment_size = connection.segment_size().await?;
     let major = connection.major_version()?;
+    let history = match identity.timeline.0 {
+        1 => None,
+        _ => connection.timeline_history(identity.timeline).await?,
+    };
     connection.close().await?;
     let now = chrono::Utc::now();
     let name = settings.cluster.name.parse()?;
@@ -204,6 +209,9 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
     refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
+    if let Some((_, content)) = history.filter(|_| cluster_registered) {
+        store_first_history(&cluster, identity.timeline, &content, now).await?;
+    }
     let same_system = cluster.same_system().await?;
     let report = Report {
         configuration: None,

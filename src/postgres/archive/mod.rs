@@ -5,6 +5,7 @@
 pub mod absent;
 pub mod aside;
 pub mod fetch;
+mod first_history;
 pub mod identity;
 mod limit;
 pub mod locate;
@@ -21,6 +22,7 @@ mod tests;
 pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, Gap, HistoryLost};
+pub use first_history::store_first_history;
 pub use identity::Refused;
 pub use miss::Untold;
 pub use owner::refuse_other_cluster;
