@@ -1,13 +1,14 @@
 //! Tar streams in, frames of plain bytes out: the content is copied once, from the read buffer into the frame that it
 //! is compressed from. Sans-I/O.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::inventory::Inventory;
-use super::manifest::{FRAME_SIZE, Folder, RESTORE_CONFIGURATION, check_path};
+use super::manifest::{FRAME_SIZE, Folder, OUTSIDE_CONFIGURATION, RESTORE_CONFIGURATION, check_path};
 use super::tar::{Header, Item, Kind, Parser, TarError};
 
 /// Files that share one frame, at most: bounds what is remembered until the frame is stored.
@@ -66,6 +67,8 @@ pub struct Cutter {
     parser: Parser,
     tablespace: Option<u32>,
     current: Option<FileFacts>,
+    /// Folders that files not in the stream went to.
+    added: BTreeSet<String>,
     /// The frame of the current large file.
     frame: Vec<u8>,
     /// The frame that small files share, and the files in it.
@@ -103,6 +106,7 @@ impl Cutter {
             parser: Parser::default(),
             tablespace: None,
             current: None,
+            added: BTreeSet::new(),
             frame: Vec::new(),
             bundle: pool.take(),
             files: Vec::new(),
@@ -140,6 +144,7 @@ impl Cutter {
     pub fn add_file(&mut self, facts: FileFacts, content: &[u8]) -> Result<(), TarError> {
         check_path(&facts.path).map_err(|error| TarError(error.to_string()))?;
         let facts = FileFacts { size: content.len() as u64, ..facts };
+        self.added.insert(folder_of(&facts.path).to_string());
         self.begin_file(facts);
         self.add(content);
         self.end_file();
@@ -170,7 +175,7 @@ impl Cutter {
             return;
         }
         match kind {
-            Kind::File if tablespace.is_none() && path == RESTORE_CONFIGURATION => (),
+            Kind::File if tablespace.is_none() && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => (),
             Kind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
             Kind::Folder => {
                 self.captured.inventory.folder(tablespace, &path);
@@ -179,6 +184,12 @@ impl Cutter {
             // The server sends links only for tablespaces, and those are known by the tablespace list.
             Kind::Symlink => tracing::warn!("the symbolic link \"{path}\" is not kept"),
         }
+    }
+
+    /// Whether an earlier restore left a file where this backup has what lies outside now. Where it has nothing the
+    /// server may read them.
+    fn is_stale(&self, path: &str) -> bool {
+        Path::new(path).starts_with(OUTSIDE_CONFIGURATION) && self.added.contains(folder_of(path))
     }
 
     fn begin_file(&mut self, facts: FileFacts) {
@@ -249,6 +260,10 @@ impl Cutter {
     }
 }
 
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
 /// Whether a file shares a frame with others.
 fn is_small(facts: &FileFacts) -> bool {
     (1..FRAME_SIZE as u64).contains(&facts.size)
@@ -314,6 +329,25 @@ mod tests {
             .map(|cut| matches!(cut, Cut::Frame { files, .. } if files.len() > 1) as usize)
             .collect();
         assert_eq!((counts.len(), cuts(&files).len()), (2, 2));
+    }
+
+    #[test]
+    fn what_an_earlier_restore_left_gives_way_to_what_lies_outside_now() {
+        let mut cutter = Cutter::new(FramePool::default());
+        cutter.add_file(facts("walden-configuration/etc/pg/a.conf"), b"new").unwrap();
+        cutter.begin_archive(None);
+        let in_stream =
+            |path: &str| Header { path: path.into(), utf8: true, kind: Kind::File, size: 0, mode: 0, mtime: 0 };
+        let names = ["etc/pg/a.conf", "etc/pg/gone.conf", "etc/other/in_force.conf"];
+        for name in names {
+            cutter.begin_member(in_stream(&format!("walden-configuration/{name}")));
+            cutter.end_file();
+        }
+        cutter.finish();
+        let cuts: Vec<Cut> = std::iter::from_fn(|| cutter.next_cut()).collect();
+        let expected =
+            ["end walden-configuration/etc/other/in_force.conf", "bundle 3 walden-configuration/etc/pg/a.conf@0"];
+        assert_eq!(shown(&cuts), expected);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! [`BackupDescription`]: crate::postgres::catalog::BackupDescription
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, ensure};
@@ -15,6 +17,8 @@ use crate::postgres::layout::PackName;
 pub const KIND: &str = "backup";
 /// The file in a restored data directory that names the repository. No backup has it: it is this restore's own.
 pub const RESTORE_CONFIGURATION: &str = "walden-restore.toml";
+/// Where configuration files from outside lie in the backup, below the data directory.
+pub const OUTSIDE_CONFIGURATION: &str = "walden-configuration";
 /// Bytes of a manifest at most. A GiB of tables takes about 25 KiB of it.
 pub const LONGEST: u64 = 2 << 30;
 /// Bytes of a pack at most: what `backup.pack_size` can be set to.
@@ -60,6 +64,20 @@ pub struct File {
     pub sha256: Sha256Digest,
     /// In order; empty for an empty file.
     pub extents: Vec<Extent>,
+}
+
+/// Tells the path that comes a second time: two files of one path cannot be restored. Holds 16 bytes of each.
+#[derive(Debug, Default)]
+pub struct Paths {
+    seen: HashSet<[u64; 2]>,
+    states: [RandomState; 2],
+}
+
+impl Paths {
+    /// Whether a file's path did not come before; it has come from now on.
+    pub fn is_new(&mut self, tablespace: Option<u32>, path: &str) -> bool {
+        self.seen.insert(self.states.each_ref().map(|state| state.hash_one((tablespace, path))))
+    }
 }
 
 /// Consecutive frames in one pack.

@@ -4,15 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::cutter::FileFacts;
-use super::manifest::check_path;
+use super::manifest::{OUTSIDE_CONFIGURATION, check_path};
 use super::start::ask;
 use crate::error::one_line;
 use crate::postgres::catalog::ConfigurationFile;
 use crate::postgres::replication::Connection;
 use crate::postgres::types::MajorVersion;
 
-/// Where they lie in the backup, below the data directory.
-const FOLDER: &str = "walden-configuration";
 /// A configuration file that is larger is not taken: it is none.
 const MAX_FILE: u64 = 4 << 20;
 /// Files taken at most.
@@ -110,7 +108,7 @@ fn is_inside(path: &str, data_directory: &str) -> bool {
 }
 
 async fn read(sql: &mut Connection, path: &str) -> anyhow::Result<OutsideFile> {
-    let inner = format!("{FOLDER}/{}", path.trim_start_matches('/'));
+    let inner = format!("{OUTSIDE_CONFIGURATION}/{}", path.trim_start_matches('/'));
     check_path(&inner)?;
     let name = literal(path);
     let question = format!(

@@ -1,11 +1,11 @@
 //! Compressed frames in, packs and manifest lines out, both in the order of the stream.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::cutter::FileFacts;
-use super::manifest::{Entry, Extent, File, Folder, write_entry};
+use super::manifest::{Entry, Extent, File, Folder, Paths, write_entry};
 use super::pipeline::PackOptions;
 use crate::codec::{SealedWriter, Sha256Digest};
 use crate::error::{Hint, with_hint};
@@ -44,6 +44,7 @@ pub struct Packer {
     extents: Vec<Extent>,
     manifest: SealedWriter,
     totals: Totals,
+    paths: Paths,
 }
 
 impl Packer {
@@ -60,6 +61,7 @@ impl Packer {
             extents: Vec::new(),
             manifest: SealedWriter::new(MANIFEST_LEVEL)?,
             totals: Totals::default(),
+            paths: Paths::default(),
         })
     }
 
@@ -113,6 +115,7 @@ impl Packer {
 
     fn file(&mut self, facts: FileFacts, sha256: Sha256Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
         let FileFacts { path, tablespace, mode, mtime, size } = facts;
+        ensure!(self.paths.is_new(tablespace, &path), "the file \"{path}\" came twice: it could not be restored");
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;
         self.note(&Entry::File(File { path, tablespace, mode, mtime, size, sha256, extents }))

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::cleanup::objects;
 use super::delete::NoSuchBackup;
 use super::inventory::{Homes, Inventory};
-use super::manifest::{self, Entry, FRAME_SIZE, File, read_entries};
+use super::manifest::{self, Entry, FRAME_SIZE, File, Paths, read_entries};
 use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
 use crate::codec::{Hasher, Header, open_envelope};
@@ -222,6 +222,7 @@ fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Resu
     let mut batch = Vec::new();
     let mut bytes = 0;
     let (mut came, mut label) = (Inventory::default(), false);
+    let (mut paths, mut twice) = (Paths::default(), None);
     for entry in read_entries(BufReader::new(decoder)) {
         let file = match entry? {
             Entry::File(file) => file,
@@ -231,6 +232,9 @@ fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Resu
             }
         };
         came.file(file.tablespace, &file.path);
+        if !paths.is_new(file.tablespace, &file.path) {
+            twice.get_or_insert_with(|| full_path(&file));
+        }
         label |= file.tablespace.is_none() && file.path == "backup_label";
         bytes += file.extents.iter().map(manifest::Extent::stored_len).sum::<u64>();
         batch.push(file);
@@ -243,6 +247,9 @@ fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Resu
         }
     }
     let _ = batches.send(batch);
+    if let Some(path) = twice {
+        anyhow::bail!("it lists \"{path}\" twice: a restore takes the first");
+    }
     let label = (!label).then(|| "backup_label".to_string());
     match label.into_iter().chain(came.missing(&Homes::default())).next() {
         Some(path) => anyhow::bail!("it does not list \"{path}\", without which there is no cluster"),

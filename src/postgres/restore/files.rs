@@ -18,7 +18,7 @@ use super::reads::{DAMAGED, FramePlace, FrameSource, frames};
 use crate::codec::{Hasher, Sha256Digest};
 use crate::error::{Hint, find, with_hint};
 use crate::fsync;
-use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, read_entries};
+use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, Paths, read_entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, reread};
@@ -182,10 +182,13 @@ impl Shared {
     /// Reads the manifest: makes folders, queues files.
     fn feed(&self, manifest: impl std::io::BufRead) -> anyhow::Result<()> {
         let mut small: Vec<File> = Vec::new();
+        let mut paths = Paths::default();
         for entry in read_entries(manifest) {
             match entry? {
                 Entry::Folder(folder) => self.make_folder(&folder)?,
                 Entry::File(file) if left_out(&file) => (),
+                // Older backups may have configuration from outside, and behind it what an earlier restore left there.
+                Entry::File(file) if !paths.is_new(file.tablespace, &file.path) => (),
                 Entry::File(file) if file.size > FRAME_SIZE as u64 => {
                     if !self.queue.push(Unit::new(vec![file])) {
                         return Ok(());
