@@ -40,10 +40,10 @@ impl Moving {
     }
 
     /// Looks for traces; true when there were none for too long.
-    pub fn has_stopped(&mut self, now: Instant, data_directory: &Path, log: &Path, group: u32) -> bool {
+    pub fn has_stopped(&mut self, now: Instant, data_directory: &Path, log: &Path, server: u32) -> bool {
         if now - self.looked >= EVERY {
             self.looked = now;
-            self.take(now, traces(data_directory, log, group));
+            self.take(now, traces(data_directory, log, server));
         }
         now - self.since >= LIMIT
     }
@@ -55,28 +55,57 @@ impl Moving {
     }
 }
 
-fn traces(data_directory: &Path, log: &Path, group: u32) -> Traces {
+fn traces(data_directory: &Path, log: &Path, server: u32) -> Traces {
     let size = fs::metadata(log).map(|meta| meta.len()).unwrap_or_default();
     let control = fs::metadata(data_directory.join(super::files::PG_CONTROL));
     let control = control.map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap_or_default();
-    let (mut bytes, mut ticks) = (0, 0);
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()) {
-        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        let Some(used) = ticks_of(&stat, group) else { continue };
-        ticks += used;
-        let io = fs::read_to_string(process.path().join("io")).unwrap_or_default();
-        let counts = io.lines().filter(|line| line.starts_with("rchar") || line.starts_with("wchar"));
-        bytes += counts.filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).sum::<u64>();
-    }
+    let (bytes, ticks) = used(server);
     Traces { log: size, control, bytes: bytes / COARSE_BYTES, ticks: ticks / COARSE_TICKS }
 }
 
-/// From `/proc/PID/stat`: ticks that a process of a group used. Its name, in parentheses, may hold anything.
-fn ticks_of(stat: &str, group: u32) -> Option<u64> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    (number(2)? == u64::from(group)).then_some(number(11)? + number(12)?)
+/// Bytes and ticks that a process and its descendants used. Each child of the server has a session and a process group
+/// of its own: only the parents tell whose they are.
+fn used(server: u32) -> (u64, u64) {
+    let stat = |entry: fs::DirEntry| Process::parse(&fs::read_to_string(entry.path().join("stat")).ok()?);
+    let processes: Vec<Process> = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat).collect();
+    let (mut bytes, mut ticks) = (0, 0);
+    for process in family(&processes, server) {
+        ticks += process.ticks;
+        let io = fs::read_to_string(format!("/proc/{}/io", process.id)).unwrap_or_default();
+        let counts = io.lines().filter(|line| line.starts_with("rchar") || line.starts_with("wchar"));
+        bytes += counts.filter_map(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).sum::<u64>();
+    }
+    (bytes, ticks)
+}
+
+/// From `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    id: u32,
+    parent: u32,
+    /// Used by it and by children that ended, such as a restore_command.
+    ticks: u64,
+}
+
+impl Process {
+    /// The name, in parentheses, may hold anything.
+    fn parse(stat: &str) -> Option<Self> {
+        let id = stat.split_once(' ')?.0.parse().ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let ticks = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
+        Some(Self { id, parent: fields.get(1)?.parse().ok()?, ticks })
+    }
+}
+
+/// A process and its descendants.
+fn family(processes: &[Process], first: u32) -> Vec<&Process> {
+    let mut family: Vec<&Process> = processes.iter().filter(|process| process.id == first).collect();
+    let mut at = 0;
+    while let Some(parent) = family.get(at).map(|process| process.id) {
+        family.extend(processes.iter().filter(|process| process.parent == parent && process.id != first));
+        at += 1;
+    }
+    family
 }
 
 /// What `postmaster.pid` says of the server with this process id: `starting`, `stopping`, `ready` or `standby`
@@ -89,6 +118,8 @@ pub fn status(postmaster_pid: &str, pid: u32) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     #[test]
@@ -106,9 +137,38 @@ mod tests {
     }
 
     #[test]
-    fn work_of_a_group_leaves_traces() {
-        let stat = "7 (a) b) S 1 42 42 0 -1 0 0 0 0 0 30 12 0 0";
-        assert_eq!((ticks_of(stat, 42), ticks_of(stat, 7), ticks_of("", 42)), (Some(42), None, None));
+    fn a_family_is_known_by_its_parents() {
+        let stats = [
+            "42 (a) b) S 1 42 42 0 -1 0 0 0 0 0 30 12 5 3 0",
+            "9 (startup) R 42 9 9 0 -1 0 0 0 0 0 7 0 0 0 0",
+            "8 (sh) R 9 8 8 0 -1 0 0 0 0 0 1 0 0 0 0",
+            "7 (other) R 1 42 42 0 -1 0 0 0 0 0 1 0 0 0 0",
+        ];
+        let processes: Vec<Process> = stats.iter().filter_map(|stat| Process::parse(stat)).collect();
+        let ticks: Vec<u64> = family(&processes, 42).iter().map(|process| process.ticks).collect();
+        assert_eq!(ticks, [50, 7, 1]);
+        assert_eq!((family(&processes, 3).len(), Process::parse("")), (0, None));
+    }
+
+    #[test]
+    fn work_of_a_child_in_its_own_session_leaves_traces() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Command, Stdio};
+        let work = "setsid sh -c 'read go; head -c 8000000 /dev/zero | cat >/dev/null; echo done; read end'";
+        // A first shell as the server: its child has another session, as a server's has.
+        let command = format!("{work}; true");
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", &command]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut shell = shell.spawn().unwrap();
+        let before = used(shell.id());
+        let mut input = shell.stdin.take().unwrap();
+        writeln!(input, "go").unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let after = used(shell.id());
+        writeln!(input, "end").unwrap();
+        shell.wait().unwrap();
+        assert!(after.0 > before.0 + 8_000_000, "{before:?} {after:?}");
     }
 
     #[test]
