@@ -68,7 +68,7 @@ pub fn destination(
 }
 
 fn are_apart(one: &Path, other: &Path) -> bool {
-    !one.starts_with(other) && !other.starts_with(one)
+    !matches!(Place::of(one).to(&Place::of(other)), Relation::Within | Relation::Around)
 }
 
 /// Where the backup goes; tablespaces made `later` may be relocated, too.

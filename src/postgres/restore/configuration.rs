@@ -113,7 +113,7 @@ pub(super) fn included(line: &str) -> Option<(String, PathBuf)> {
 }
 
 /// The files that include_dir reads, in its order.
-fn conf_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn conf_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files = Vec::new();
     for entry in entries {

@@ -5,12 +5,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::conf;
-use super::configuration::included;
+use super::configuration::{conf_files, included};
 use super::recovery::{as_characters, read, write};
 use crate::postgres::catalog::BackupDescription;
 
-/// Lets what is included from outside be included from what the backup has of it, or makes comments of it.
-pub fn bring_in(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>) -> anyhow::Result<()> {
+/// Lets what is included by its place in the source's data directory be included from here. In a copy, what is included
+/// from outside is included from what the backup has of it, or becomes a comment.
+pub fn bring_in(
+    folder: &Path,
+    backup: &BackupDescription,
+    is_copy: bool,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let mut left = vec![PathBuf::from("postgresql.conf")];
     let mut seen = BTreeSet::new();
     while let Some(name) = left.pop() {
@@ -27,7 +33,11 @@ pub fn bring_in(folder: &Path, backup: &BackupDescription, notes: &mut Vec<Strin
             let inside = inner(folder, &name, &named);
             let (inner, is_own) = match inside {
                 Some(inner) => (Some(inner), true),
-                None => (taken(&named, &directive, backup), false),
+                None => match moved(&named, backup) {
+                    None if is_copy => (taken(&named, &directive, backup), false),
+                    None => (None, true),
+                    moved => (moved, false),
+                },
             };
             match &inner {
                 _ if is_own => changed.push_str(&format!("{line}\n")),
@@ -45,7 +55,13 @@ pub fn bring_in(folder: &Path, backup: &BackupDescription, notes: &mut Vec<Strin
                     ));
                 }
             }
-            left.extend(inner.into_iter().flat_map(|inner| files(folder, inner, &directive)));
+            match inner {
+                Some(inner) if directive == "include_dir" => {
+                    let files = conf_files(&folder.join(&inner))?;
+                    left.extend(files.iter().filter_map(|file| Some(inner.join(file.file_name()?))));
+                }
+                inner => left.extend(inner),
+            }
         }
         if changed != text {
             write(&folder.join(&name), &changed)?;
@@ -69,6 +85,12 @@ fn inner(folder: &Path, including: &Path, named: &Path) -> Option<PathBuf> {
     Some(inner)
 }
 
+/// Where it lay below the source's data directory, if it did.
+fn moved(named: &Path, backup: &BackupDescription) -> Option<PathBuf> {
+    let source = Path::new(backup.configuration_places.get("data_directory")?);
+    named.starts_with(source).then(|| inner(source, Path::new(""), named))?
+}
+
 /// Where the backup has a file or folder from outside.
 fn taken(named: &Path, directive: &str, backup: &BackupDescription) -> Option<PathBuf> {
     backup.configuration_files.iter().find_map(|file| match directive {
@@ -78,15 +100,6 @@ fn taken(named: &Path, directive: &str, backup: &BackupDescription) -> Option<Pa
         }
         _ => (Path::new(&file.original) == named).then(|| PathBuf::from(&file.path)),
     })
-}
-
-fn files(folder: &Path, inner: PathBuf, directive: &str) -> Vec<PathBuf> {
-    if directive != "include_dir" {
-        return vec![inner];
-    }
-    let Ok(entries) = folder.join(&inner).read_dir() else { return Vec::new() };
-    let names = entries.filter_map(|entry| Some(inner.join(entry.ok()?.file_name())));
-    names.filter(|name| name.extension().is_some_and(|end| end == "conf")).collect()
 }
 
 #[cfg(test)]
@@ -113,7 +126,7 @@ mod tests {
         let mut backup = testing::backup("20260101-000000Z");
         backup.configuration_files = vec![file("/etc/pg/a.conf"), file("/etc/pg/d/c.conf")];
         let mut notes = Vec::new();
-        bring_in(folder.path(), &backup, &mut notes).unwrap();
+        bring_in(folder.path(), &backup, true, &mut notes).unwrap();
         let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(
             text("postgresql.conf"),
@@ -126,5 +139,30 @@ mod tests {
         assert!(nested.contains("include = '../../../../walden-configuration/etc/pg/a.conf'\nwork_mem"), "{nested}");
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(notes[0].contains("/etc/pg/none.conf"));
+    }
+
+    #[test]
+    fn what_lay_in_the_source_s_data_directory_is_included_from_here() {
+        for is_copy in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+            let main =
+                "include '/source/data/conf.d/x.conf'\ninclude_dir '/source/data/conf.d'\ninclude '/source/data2/y'\n";
+            std::fs::write(folder.path().join("postgresql.conf"), main).unwrap();
+            std::fs::write(folder.path().join("conf.d/x.conf"), "include '/source/data/conf.d/z'\n").unwrap();
+            let mut backup = testing::backup("20260101-000000Z");
+            backup.configuration_places.insert("data_directory".into(), "/source/data".into());
+            let mut notes = Vec::new();
+            bring_in(folder.path(), &backup, is_copy, &mut notes).unwrap();
+            let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+            let own = text("postgresql.conf");
+            assert!(
+                own.contains("\ninclude = 'conf.d/x.conf'\n") && own.contains("\ninclude_dir = 'conf.d'\n"),
+                "{own}"
+            );
+            assert!(text("conf.d/x.conf").ends_with("\ninclude = '../conf.d/z'\n"));
+            // What lies outside is a replacement's, too.
+            assert_eq!((own.contains("\ninclude '/source/data2/y'"), notes.len()), (!is_copy, usize::from(is_copy)));
+        }
     }
 }

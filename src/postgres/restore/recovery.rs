@@ -146,9 +146,7 @@ pub fn configure(
     link_tablespaces(destination)?;
     let mut configured = Configured::default();
     let lay_outside = in_force::settle(folder, &plan.backup, &mut configured.notes)?;
-    if !choices.keep_archiving {
-        includes::bring_in(folder, &plan.backup, &mut configured.notes)?;
-    }
+    includes::bring_in(folder, &plan.backup, !choices.keep_archiving, &mut configured.notes)?;
     configuration::clean(folder, &mut configured.notes)?;
     if let Some(content) = &choices.configuration {
         write_new(&folder.join(CONFIGURATION), content)?;
