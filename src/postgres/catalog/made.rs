@@ -39,7 +39,8 @@ impl MadeTablespaces {
                 None => "no backup has it yet".to_string(),
             };
             format!(
-                "replay makes tablespace {oid} at \"{location}\" ({lsn}), where only a replacement may have it; {next}"
+                "replay makes tablespace {oid} at \"{location}\" ({lsn}), where a copy may have it only if it is given \
+                 that folder; {next}"
             )
         });
         let unknown = self.unknown.iter().map(|segment| {
