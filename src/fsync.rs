@@ -1,11 +1,12 @@
 //! The one place that makes files durable: fsync of files and folders, and renames that never replace.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 
 /// Flushes a folder's entries to disk: creating or renaming a file is durable only after this.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
@@ -14,26 +15,67 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Creates `path` and what is missing above it, mode 0700, each entry durable.
 pub fn create_folders(path: &Path) -> io::Result<()> {
-    create_folders_for(path, &|_, _| Ok(()))
+    create_folders_for(path, &|_| Ok(()))
+}
+
+/// What was just made, the folder in which it was made, and how it was named.
+#[derive(Debug)]
+pub struct Made<'a> {
+    pub made: &'a File,
+    pub parent: &'a File,
+    pub path: &'a Path,
+}
+
+/// Opens a folder to look at it and to make things in it.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    open_folder_at(CWD, path, OFlags::PATH)
+}
+
+/// The same, seen from another folder.
+pub fn open_folder_at(from: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(from, path, flags, Mode::empty())?.into())
+}
+
+/// Whether nothing is in a folder, opened to be read.
+pub fn is_empty(folder: &File) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The same; `settle` sees to it to whom each new folder belongs. One that it refuses is not made.
-pub fn create_folders_for(path: &Path, settle: &dyn Fn(&File, &Path) -> io::Result<()>) -> io::Result<()> {
+pub fn create_folders_for(path: &Path, settle: &dyn Fn(&Made<'_>) -> io::Result<()>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        create_folders_for(parent, settle)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    create_folders_for(above, settle)?;
+    let parent = open_folder(above)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::RWXU).map_err(io::Error::from) {
         Ok(()) => {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-            let made = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).map(File::from);
-            made.and_then(|made| settle(&made, path)).inspect_err(|_| drop(fs::remove_dir(path)))?;
-            path.parent().map_or(Ok(()), sync_folder)
+            let settled = open_new(&parent, name).and_then(|made| settle(&Made { made: &made, parent: &parent, path }));
+            settled.inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR);
+            })?;
+            sync_folder(above)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Opens the folder just made. Who may rename there could have put another one in its place, which holds something.
+fn open_new(parent: &File, name: &OsStr) -> io::Result<File> {
+    let made = open_folder_at(parent, Path::new(name), OFlags::RDONLY | OFlags::NOFOLLOW)?;
+    match is_empty(&made)? {
+        true => Ok(made),
+        false => Err(io::Error::other("another folder came in the place of the one just made")),
     }
 }
 

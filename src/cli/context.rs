@@ -63,13 +63,7 @@ impl Context {
         }
         let of = |path: &Path| Owner::of(path).ok().filter(|owner| owner.uid != 0);
         let above = || owner::heir(cache, root).ok().flatten();
-        let of_repository = || {
-            self.settings
-                .repository
-                .url
-                .folder()
-                .and_then(|folder| owner::heir(&folder.join(&self.settings.cluster.name), folder).ok().flatten())
-        };
+        let of_repository = || heir_of_cluster(&self.settings).ok().flatten();
         let of_file = || match &self.settings.source {
             Source::File(file) => of(file),
             Source::Environment => None,
@@ -114,6 +108,12 @@ fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> 
                     PostgreSQL asks again";
         Err(with_hint(error, hint))
     })
+}
+
+/// To whom what root makes of the settings' cluster belongs; `None` where that is root, or not in folders.
+pub fn heir_of_cluster(settings: &Settings) -> std::io::Result<Option<Owner>> {
+    let folder = settings.repository.url.folder();
+    folder.map_or(Ok(None), |folder| owner::heir(&folder.join(&settings.cluster.name), folder))
 }
 
 /// The store that the settings name, with the one layer that repeats: one arm a kind of storage.

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
-use super::context::open_storage;
+use super::context::{heir_of_cluster, open_storage};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Settings};
 use crate::error::{Hint, with_hint};
@@ -123,6 +123,7 @@ fn ensure_same(settings: &Settings, path: &Path, args: &Args) -> anyhow::Result<
 
 /// A configuration file that only appears in its place when everything else succeeded.
 struct Draft {
+    file: fs::File,
     path: PathBuf,
     target: PathBuf,
 }
@@ -136,16 +137,20 @@ impl Draft {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(cannot).hint(hint)?;
         let path = folder.join(format!(".walden-init-{}.toml", std::process::id()));
         let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let mut file = created.with_context(cannot).hint(hint)?;
-        let draft = Self { path, target: target.to_path_buf() };
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot)?;
+        let draft = Self { file: created.with_context(cannot).hint(hint)?, path, target: target.to_path_buf() };
+        (&draft.file).write_all(text.as_bytes()).and_then(|()| draft.file.sync_all()).with_context(cannot)?;
         Ok(draft)
     }
 
     /// Puts it in its place; one that root wrote belongs to `user` then.
     fn keep(self, user: Option<Owner>) -> anyhow::Result<()> {
         let cannot = || format!("cannot write \"{}\"", self.target.display());
-        user.map_or(Ok(()), |user| user.give(&fs::File::open(&self.path)?)).with_context(cannot)?;
+        let (written, found) = (self.file.metadata()?, fs::symlink_metadata(&self.path).with_context(cannot)?);
+        if (written.dev(), written.ino()) != (found.dev(), found.ino()) {
+            return Err(anyhow!("\"{}\" is not the file any more that was just made", self.path.display()))
+                .with_context(cannot);
+        }
+        user.map_or(Ok(()), |user| user.give(&self.file)).with_context(cannot)?;
         fsync::rename_new(&self.path, &self.target).with_context(cannot)?;
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fsync::sync_folder(folder).with_context(cannot)
@@ -164,11 +169,9 @@ fn roots(settings: &Settings, file: Option<&Path>) -> Vec<PathBuf> {
     if !owner::is_root() {
         return Vec::new();
     }
-    let folder = settings.repository.url.folder();
-    let of_root =
-        |folder: &&Path| owner::heir(&folder.join(&settings.cluster.name), folder).is_ok_and(|user| user.is_none());
+    let of_root = |_: &&Path| heir_of_cluster(settings).is_ok_and(|user| user.is_none());
     let file = file.filter(|file| Owner::of(file).is_ok_and(|owner| owner.uid == 0));
-    file.into_iter().chain(folder.filter(of_root)).map(Path::to_path_buf).collect()
+    file.into_iter().chain(settings.repository.url.folder().filter(of_root)).map(Path::to_path_buf).collect()
 }
 
 /// As root, makes the repository's folder for the server's user. Errors: it is root's and has something in it.
@@ -177,8 +180,10 @@ fn make_folder(folder: &Path, user: Owner) -> anyhow::Result<()> {
     owner::make_for(folder, user).with_context(|| format!("cannot make folder \"{shown}\" for {user}"))?;
     let owner = Owner::of(folder).with_context(|| format!("cannot look at folder \"{shown}\""))?;
     match owner.uid == 0 && owner::heir(folder, folder)?.is_none() && !folder.join("walden.json").exists() {
-        true => Err(anyhow!("folder \"{shown}\" belongs to root and is not empty; PostgreSQL runs as {user}"))
-            .hint(format!("name a folder below it, or run: chown {} '{shown}'", user.name())),
+        true => {
+            Err(anyhow!("folder \"{shown}\" belongs to root and is not empty, or is a link; PostgreSQL runs as {user}"))
+                .hint(format!("name a folder below it, or run: chown {} '{shown}'", user.name()))
+        }
         false => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::context::heir_of_cluster;
 use super::{Context, Exit};
 use crate::config::{Identity, Settings};
 use crate::error::Hint;
@@ -51,7 +52,7 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
 /// Root's service would answer none of PostgreSQL's hooks.
 fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
     let Some(folder) = settings.repository.url.folder().filter(|_| owner::is_root()) else { return Ok(()) };
-    match owner::heir(&folder.join(&settings.cluster.name), folder) {
+    match heir_of_cluster(settings) {
         Ok(Some(user)) => Err(anyhow!("root is to serve repository \"{}\", which belongs to {user}", folder.display()))
             .hint(format!("run `walden serve` as {user}")),
         // Opening the repository tells what is wrong with it.

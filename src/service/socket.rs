@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use tokio::net::UnixListener;
 
 use crate::error::{Hint, with_hint};
@@ -30,8 +30,9 @@ impl Socket {
         let cannot = || format!("cannot make the hook socket \"{}\"", path.display());
         let hint = "`service.socket` must be a path at which the user who runs Walden may create files";
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let inherit = |made: &File, path: &Path| owner::inherit(made, path, Path::new("/"));
-        fsync::create_folders_for(folder, &inherit).with_context(cannot).hint(hint)?;
+        fsync::create_folders_for(folder, &|made| owner::inherit(made, Path::new("/")))
+            .with_context(cannot)
+            .hint(hint)?;
         let lock = lock(path).with_context(cannot)?;
         if is_answered(path) {
             return Err(taken(path)).with_context(cannot);
@@ -58,8 +59,14 @@ impl Drop for Socket {
 
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = with_suffix(path, ".lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-    let open = open.and_then(|file| owner::inherit(&file, &lock_path, Path::new("/")).map(|()| file));
+    let open = match owner::create(&lock_path, |made| owner::inherit(made, Path::new("/"))) {
+        // One that was there stays whose it is; a link, or a pipe without a reader, is none.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            OpenOptions::new().write(true).custom_flags(flags).open(&lock_path)
+        }
+        made => made,
+    };
     let file = open.with_context(|| format!("cannot open \"{}\"", lock_path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -119,6 +126,31 @@ mod tests {
         let again = Socket::bind(&path).unwrap();
         assert!(is_answered(&path));
         drop(again);
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_that_was_there_stays_whose_it_is_and_no_link_is_followed() {
+        if !owner::is_root() {
+            println!("skipped: only root gives files away");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (home, path) = (folder.path().join("home"), folder.path().join("home/hook.sock"));
+        let (victim, lock) = (folder.path().join("victim"), with_suffix(&path, ".lock"));
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(12345), Some(54321)).unwrap();
+        let uid = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+        fs::write(&victim, "").unwrap();
+        std::os::unix::fs::symlink(&victim, &lock).unwrap();
+        assert!(Socket::bind(&path).is_err());
+        assert_eq!(uid(&victim), 0);
+        fs::remove_file(&lock).unwrap();
+        fs::hard_link(&victim, &lock).unwrap();
+        drop(Socket::bind(&path).unwrap());
+        assert_eq!(uid(&victim), 0);
+        fs::remove_file(&lock).unwrap();
+        drop(Socket::bind(&path).unwrap());
+        assert_eq!(uid(&lock), 12345, "one that root made is the folder's user's");
     }
 
     #[tokio::test]

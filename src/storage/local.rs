@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use self::listing::Listings;
 use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
-use crate::fsync;
+use crate::fsync::{self, Made};
 use crate::owner::{self, NotOwner};
 
 /// Names of files being written begin so; no key does, hence listings never show them.
@@ -228,10 +228,8 @@ fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOu
 /// directly in it alone: one that lies deeper was preceded by such an object, so where that folder is missing the store
 /// is not what it was, such as the empty folder below a disk that is not mounted any more.
 fn create(root: &Path, path: &Path) -> io::Result<File> {
-    let create = || {
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        owner::settle(&made, path, root).map(|()| made)
-    };
+    let settle = |made: &Made<'_>| owner::settle(made, root);
+    let create = || owner::create(path, settle);
     let folder = path.parent().unwrap_or(root);
     match create() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -241,7 +239,7 @@ fn create(root: &Path, path: &Path) -> io::Result<File> {
                 let what = format!("the folder \"{}\" is gone, which was there before", top.display());
                 return Err(io::Error::new(ErrorKind::NotFound, what));
             }
-            fsync::create_folders_for(folder, &|made, path| owner::settle(made, path, root))?;
+            fsync::create_folders_for(folder, &settle)?;
             create()
         }
         other => other,

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use chrono::Utc;
 use serde::Serialize;
 
-use super::super::context::open_storage;
+use super::super::context::{heir_of_cluster, open_storage};
 use super::super::progress::{Step, show};
 use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
@@ -63,8 +63,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let is_other = |path: &&Path| theirs.repository.url.folder().is_some_and(|to| Place::of(to) != Place::of(path));
     folders.extend(own.filter(is_other).map(|path| Folder { what: "repository to copy", path: path.to_path_buf() }));
     refuse_inside(&theirs.repository.url, &folders)?;
-    if let (Some(path), Some(own)) = (theirs.repository.url.folder(), own)
-        && let Some(user) = owner::heir(&own.join(source.layout.folder()), own)?
+    if let Some(path) = theirs.repository.url.folder()
+        && let Some(user) = heir_of_cluster(&context.settings)?
     {
         // Root's copy belongs to whom the original belongs to.
         owner::make_for(path, user)?;

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -289,9 +288,8 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     // Root also fetches by hand, into the server's folder.
-    let file = file.and_then(|file| owner::inherit(&file, path, path.parent().unwrap_or(path)).map(|()| file));
+    let file = owner::create(path, |made| owner::inherit(made, path.parent().unwrap_or(path)));
     file.with_context(|| format!("cannot make \"{}\"", path.display()))
         .hint("the folder must exist and be writable by the user who runs Walden")
 }

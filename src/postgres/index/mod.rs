@@ -38,7 +38,7 @@ mod wal_index;
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -183,10 +183,9 @@ fn prepare(path: &Path, cluster: &Cluster) -> anyhow::Result<Connection> {
     }
     for attempt in 0.. {
         // SQLite would make it readable for others; what it puts beside it gets the same mode.
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        match made {
-            // SQLite gives what it puts beside it to the same user.
-            Ok(made) => owner::inherit(&made, path, Path::new("/"))?,
+        // SQLite gives what it puts beside it to the same user.
+        match owner::create(path, |made| owner::inherit(made, Path::new("/"))) {
+            Ok(_) => (),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => (),
             Err(error) => return Err(error.into()),
         }
