@@ -256,7 +256,7 @@ impl Judge<'_> {
         let behind = ranges.iter().filter(|range| range.last.number(size) >= reached);
         let beyond =
             behind.clone().map(|range| range.last.number(size) + 1 - range.first.number(size).max(reached)).sum();
-        let Some(last) = behind.clone().last() else { return 0 };
+        let Some(last) = behind.clone().next_back() else { return 0 };
         let since = window.until().map(|until| format!(" since {}", moment(until))).unwrap_or_default();
         match self.gaps.iter().find(|gap| gap.first_missing.number(size) == reached) {
             // A later segment may have been stored first.
