@@ -2,11 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+
+/// Names of files and folders that are being made begin so. No key of a store does, hence listings never show them.
+pub const TEMPORARY: &str = ".walden-tmp-";
 
 /// Flushes a folder's entries to disk: creating or renaming a file is durable only after this.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
@@ -53,20 +57,34 @@ pub fn create_folders_for(path: &Path, settle: &dyn Fn(&Made<'_>) -> io::Result<
         return Ok(());
     }
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
+        return Err(ErrorKind::NotFound.into());
     };
     create_folders_for(above, settle)?;
     let parent = open_folder(above)?;
-    match rustix::fs::mkdirat(&parent, name, Mode::RWXU).map_err(io::Error::from) {
-        Ok(()) => {
-            let settled = open_new(&parent, name).and_then(|made| settle(&Made { made: &made, parent: &parent, path }));
-            settled.inspect_err(|_| {
-                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR);
-            })?;
-            sync_folder(above)
+    // Under a name of its own until it is settled: others may use it as soon as it has its name.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!("{TEMPORARY}folder-{}-{number}", std::process::id());
+    rustix::fs::mkdirat(&parent, &*temporary, Mode::RWXU)?;
+    let settled = open_new(&parent, OsStr::new(&temporary))
+        .and_then(|made| settle(&Made { made: &made, parent: &parent, path }))
+        .and_then(|()| rename_folder(&parent, &temporary, name));
+    let Err(error) = settled else { return sync_folder(above) };
+    let _ = rustix::fs::unlinkat(&parent, &*temporary, AtFlags::REMOVEDIR);
+    match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty if path.is_dir() => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Gives a new folder its name, unless that is taken.
+fn rename_folder(parent: &File, temporary: &str, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(parent, temporary, parent, name, RenameFlags::NOREPLACE) {
+        // Replaces an empty folder at most.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            Ok(rustix::fs::renameat(parent, temporary, parent, name)?)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        result => Ok(result?),
     }
 }
 
@@ -104,12 +122,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn many_make_and_use_the_same_folders_at_once() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let inner = folder.path().join("a/b");
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let inner = &inner;
+                    scope.spawn(move || {
+                        create_folders_for(inner, &|_| Ok(())).unwrap();
+                        fs::write(inner.join(number.to_string()), "").unwrap();
+                    });
+                }
+            });
+            assert_eq!(fs::read_dir(&inner).unwrap().count(), 8);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        }
+    }
+
+    #[test]
     fn a_rename_never_replaces() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         fs::write(&a, "a").unwrap();
         fs::write(&b, "b").unwrap();
-        assert_eq!(rename_new(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(rename_new(&a, &b).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&b).unwrap(), "b");
         rename_new(&a, &folder.path().join("c")).unwrap();
         assert!(!a.exists());

@@ -101,11 +101,16 @@ pub fn heir(path: &Path, top: &Path) -> io::Result<Option<Owner>> {
 fn inside(folder: &File, top: &Path) -> io::Result<Option<Option<Owner>>> {
     let id = |meta: &Metadata| (meta.dev(), meta.ino());
     let mut meta = folder.metadata()?;
-    let (top, mut above, mut found) = (id(&fs::metadata(top)?), folder.try_clone()?, None);
+    // `top` itself may be what is being made.
+    let top = match fs::metadata(top) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        top => Some(id(&top?)),
+    };
+    let (mut above, mut found) = (folder.try_clone()?, None);
     if meta.uid() != 0 {
         return Ok(Some(Some(Owner::told(&meta))));
     }
-    while id(&meta) != top {
+    while Some(id(&meta)) != top {
         above = fsync::open_folder_at(&above, Path::new(".."), OFlags::PATH)?;
         let next = above.metadata()?;
         if id(&next) == id(&meta) {

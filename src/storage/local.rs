@@ -19,11 +19,8 @@ use tokio::sync::Semaphore;
 use self::listing::Listings;
 use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
 use crate::error::with_hint;
-use crate::fsync::{self, Made};
+use crate::fsync::{self, Made, TEMPORARY};
 use crate::owner::{self, NotOwner};
-
-/// Names of files being written begin so; no key does, hence listings never show them.
-const TEMPORARY: &str = ".walden-tmp-";
 
 /// Operations under way at once. One on a file server that went away cannot be interrupted: it keeps its thread, and its
 /// place here, until the server is back. Further ones wait without a thread and can be given up.
