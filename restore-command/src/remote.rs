@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crc32c::Crc32c;
-use crate::data_directory::{STANDBY_PATIENCE, is_in_haste};
+use crate::data_directory::{STANDBY_PATIENCE, decides, is_in_haste};
 use crate::is_history;
 
 /// The variable that holds a token when no file is named: arguments can be seen by everybody on the machine.
@@ -39,6 +39,8 @@ const BOUNDS: Bounds = Bounds {
     patience: Duration::from_secs(60),
 };
 /// A standby asks again by itself, and what comes meanwhile the service keeps for it.
+/// Where no answer would decide what a standby becomes: pg_promote() waits a minute, for several calls.
+const DECIDING_PATIENCE: Duration = Duration::from_secs(20);
 const BOUNDS_OF_STANDBY: Bounds =
     Bounds { connect: STANDBY_PATIENCE, silence: STANDBY_PATIENCE, patience: Duration::ZERO };
 
@@ -87,6 +89,7 @@ pub fn fetch(wanted: &Wanted) -> Result<Fetched, String> {
             // A hiccup is nothing that a timeline may hang on.
             true if history => (STANDBY_PATIENCE, ""),
             true => (BOUNDS_OF_STANDBY.patience, "HINT: a promotion now would end before this file\n"),
+            false if decides(Some(wanted.destination), history) => (DECIDING_PATIENCE, ""),
             false => (BOUNDS.patience, ""),
         };
         if began.elapsed() + pause > patience {

@@ -94,10 +94,14 @@ fn roots_init_takes_no_folder_in_use_and_says_what_to_give_where_it_does_not_kno
     // A role that is not told where the data directory is.
     cluster.sql("create role plain login replication");
     let dsn = cluster.dsn().replace("user=walden", "user=plain");
+    let of_root = scratch.join("of root");
+    fs::create_dir(&of_root).expect("make a folder");
     let mut command = walden.root_command(["init"]);
-    let output = command.env("WALDEN_POSTGRESQL__DSN", dsn).output().expect("run walden");
+    command.env("WALDEN_POSTGRESQL__DSN", dsn);
+    command.env("WALDEN_REPOSITORY__URL", format!("file://{}/repo", of_root.display()));
+    let output = command.output().expect("run walden");
     let said = String::from_utf8_lossy(&output.stdout);
-    let expected = format!("chown -R postgres '{}'", walden.repository.display());
+    let expected = format!("chown -R postgres '{}/repo'", of_root.display());
     assert!(output.status.success() && said.contains(&expected), "{said}");
 }
 

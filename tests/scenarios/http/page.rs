@@ -132,7 +132,7 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
     told.open(&browser);
     fits(&browser);
     assert!(!browser.address().contains(TOKEN), "a token is never in an address");
-    assert!(browser.text("#state").contains("1 gap"), "{}", browser.text("#state"));
+    assert!(browser.text("#state").contains("in a gap between base backups"), "{}", browser.text("#state"));
     assert!(browser.text("#events time + .local").contains("GMT+5:30"), "{}", browser.text("#events time + .local"));
     browser.picture("1280-light");
 
@@ -255,6 +255,8 @@ fn by_pointer(browser: &Browser) {
 fn hostile_names(browser: &Browser) {
     let subjects = browser.run("return [...document.querySelectorAll('#events bdi')].map((it) => it.textContent)");
     for name in HOSTILE {
+        // What turns the direction of text is written out.
+        let name = name.replace('\u{202e}', "\\u{202e}");
         let shown = subjects.as_array().is_some_and(|all| all.iter().any(|it| *it == format!("public.{name}")));
         assert!(shown, "{name} is not in {subjects}");
     }
