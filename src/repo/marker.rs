@@ -38,8 +38,9 @@ impl Repository {
     pub async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Self> {
         match reread(is_damage, || read_marker(&*storage)).await? {
             Some(marker) => Ok(Self { storage, marker }),
-            None => Err(MarkerError::NotARepository(storage.describe()))
-                .hint("check the repository's URL, or make a repository there with `walden init`"),
+            None => Err(MarkerError::NotARepository(storage.describe())).hint(
+                "is its disk mounted, and is `repository.url` right? Only a new repository is made by `walden init`",
+            ),
         }
     }
 
