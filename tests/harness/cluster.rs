@@ -242,16 +242,22 @@ impl Cluster {
 
     /// A streaming standby made from this cluster.
     pub fn standby(&self, scratch: &Scratch) -> Cluster {
+        let mut standby = self.standby_to_start(scratch);
+        standby.start();
+        standby
+    }
+
+    /// A streaming standby of this server, not started yet.
+    pub fn standby_to_start(&self, scratch: &Scratch) -> Cluster {
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let data = scratch.join(&format!("pg{}-{number}", self.major.number));
         self.pg_basebackup(&data, &[]);
-        let mut standby = Cluster::of(self.major.clone(), data, scratch.path().to_path_buf());
+        let standby = Cluster::of(self.major.clone(), data, scratch.path().to_path_buf());
         // Not by pg_basebackup -R: a newer client writes connection options that an older server does not know.
         let primary = format!("host='{}' port={} user=walden", self.socket_folder.display(), self.port);
         standby.append_conf(&format!("primary_conninfo = '{}'\n", primary.replace('\'', "''")));
         fs::write(standby.data.join("standby.signal"), "").expect("write standby.signal");
         scratch.give(&standby.data.join("standby.signal"));
-        standby.start();
         standby
     }
 

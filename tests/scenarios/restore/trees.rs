@@ -99,10 +99,12 @@ impl Tree {
     /// A standby is promoted; its primary died before, or lives on, as that of a clone does.
     fn fail_over(&mut self, at: usize) {
         let primary = &mut self.live[at];
-        let mut standby = primary.standby(&self.scratch);
+        let mut standby = primary.standby_to_start(&self.scratch);
+        // The segment in which the copy begins is archived, so that no older timeline's is taken in its place.
+        archived_everything(primary);
         let command = self.walden.restore_command().replace('\'', "''");
         standby.append_conf(&format!("restore_command = '{command}'\nrecovery_target_timeline = current\n"));
-        standby.restart();
+        standby.start();
         primary.commit("just before");
         standby.wait_for_replay(&primary.sql("select pg_current_wal_lsn()"));
         let dies = self.random.flip();
