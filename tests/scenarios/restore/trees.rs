@@ -103,7 +103,9 @@ impl Tree {
         // The segment in which the copy begins is archived, so that no older timeline's is taken in its place.
         archived_everything(primary);
         let command = self.walden.restore_command().replace('\'', "''");
-        standby.append_conf(&format!("restore_command = '{command}'\nrecovery_target_timeline = current\n"));
+        // A target that its primary was recovered to is none of its own: unmet, it would end the promotion.
+        let settings = format!("restore_command = '{command}'\nrecovery_target_timeline = current\n");
+        standby.append_conf(&format!("{settings}recovery_target_name = ''\n"));
         standby.start();
         primary.commit("just before");
         standby.wait_for_replay(&primary.sql("select pg_current_wal_lsn()"));
