@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::{Check, Request, Status, Trouble, Verdict, open_cluster};
 use crate::health::{Evidence, Health, Level, Loss, Subject, moment, words};
-use crate::postgres::catalog::{WalRanges, Window};
+use crate::postgres::catalog::{OtherTimeline, WalRanges, Window};
 use crate::postgres::kept::Kept;
 use crate::postgres::quiet;
 use crate::postgres::replication::ConnInfo;
@@ -17,6 +17,8 @@ pub(super) const CHECKS: &[Check] = &[Check::Backup, Check::Recovery, Check::Rpo
 
 /// What the server proves is no more than a help.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A timeline beside the newest one with a transaction no older than this is one that somebody still writes.
+const STILL_WRITTEN: chrono::Duration = chrono::Duration::days(1);
 /// How often WAL that may only come in another order is looked at.
 const FRESH_GAP_LOOKS: usize = 12;
 
@@ -88,7 +90,20 @@ fn recovery(kept: &Kept, health: &Health) -> Verdict {
         Some((first, last)) => format!("every moment from {} to {}", moment(first), moment(last)),
         None => "nothing is archived that a base backup leads to".into(),
     };
-    decide(Check::Recovery, health, Subject::Recovery, good)
+    let verdict = decide(Check::Recovery, health, Subject::Recovery, good);
+    with_others(verdict, &kept.windows.other_timelines, Utc::now())
+}
+
+/// Tells of timelines that go on beside the newest; a warning while one is still written, as by a clone that archives here.
+fn with_others(verdict: Verdict, others: &[OtherTimeline], now: DateTime<Utc>) -> Verdict {
+    let told: String = others.iter().map(|other| format!("; {other}")).collect();
+    let verdict = Verdict { message: verdict.message.clone() + &told, ..verdict };
+    let is_written = |other: &OtherTimeline| other.to.time.is_some_and(|last| now - last <= STILL_WRITTEN);
+    match verdict.status {
+        Status::Ok if others.iter().any(is_written) => Verdict { status: Status::Warning, ..verdict }
+            .hint("does a clone archive here? give it a cluster.name of its own"),
+        _ => verdict,
+    }
 }
 
 fn rpo(health: &Health) -> Verdict {
@@ -103,4 +118,60 @@ fn rpo(health: &Health) -> Verdict {
         (loss, _) => loss.to_string(),
     };
     decide(Check::Rpo, health, Subject::Rpo, good)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::postgres::catalog::{Facts, NoIndex, testing, windows};
+    use crate::postgres::types::{TimelineHistory, TimelineId};
+
+    /// Timeline 1 goes on behind the place where timeline 2 left it.
+    fn others() -> Vec<OtherTimeline> {
+        let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
+        for segment in ["000000010000000000000002", "000000010000000000000003", "000000020000000000000003"] {
+            ranges.add(segment.parse().unwrap(), 10, DateTime::UNIX_EPOCH);
+        }
+        let history = TimelineHistory::parse(TimelineId(2), "1\t0/3800000\tpromoted\n").unwrap();
+        let facts = Facts {
+            cluster: "main".parse().unwrap(),
+            quiet: Default::default(),
+            backups: vec![testing::backup("20260101-000000Z")],
+            damaged_backups: BTreeMap::new(),
+            unfinished_backups: Vec::new(),
+            ranges,
+            histories: [(TimelineId(2), history)].into(),
+            damaged_histories: BTreeMap::new(),
+        };
+        windows(&facts, &NoIndex).other_timelines
+    }
+
+    #[test]
+    fn a_timeline_beside_the_newest_is_a_warning_only_while_it_is_written() {
+        let now: DateTime<Utc> = "2026-01-10T12:00:00Z".parse().unwrap();
+        let mut others = others();
+        let told = |others: &[OtherTimeline], verdict| with_others(verdict, others, now);
+        let good = || Check::Recovery.ok("every moment");
+        assert_eq!(told(&[], good()), good());
+        for (last, status) in [
+            (None, Status::Ok),
+            (Some("2026-01-09T11:59:59Z"), Status::Ok),
+            (Some("2026-01-09T12:00:00Z"), Status::Warning),
+        ] {
+            others[0].to.time = last.map(|last| last.parse().unwrap());
+            let verdict = told(&others, good());
+            assert!(verdict.message.starts_with("every moment; timeline 1 goes on beside it"), "{verdict:?}");
+            let hint = (status == Status::Warning).then_some("does a clone archive here");
+            assert_eq!(
+                (verdict.status, verdict.hint.as_deref().and_then(|hint| hint.split('?').next())),
+                (status, hint)
+            );
+        }
+        let bad = || Verdict { status: Status::Critical, ..good() }.hint("take a base backup");
+        let verdict = told(&others, bad());
+        assert_eq!((verdict.status, &verdict.hint), (Status::Critical, &bad().hint), "the worse comes first");
+        assert!(verdict.message.contains("--timeline 1"), "{verdict:?}");
+    }
 }

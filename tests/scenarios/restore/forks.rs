@@ -199,6 +199,11 @@ fn a_timeline_that_goes_on_beside_the_newest_is_told_wherever_it_could_be_meant(
     let plan = walden.json(["target", "--time", &late.commit_time, "--timeline", "00000001"]);
     assert_eq!(plan["timeline"], 1);
     assert_eq!(walden.json(["target"])["other_timelines"][0]["timeline"], 1);
+    let checked = walden.run(["check", "--check", "recovery"]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for part in ["timeline 1 goes on beside it from", hint, "HINT: does a clone archive here?"] {
+        assert!(checked.stdout.contains(part), "{part}: {}", checked.stdout);
+    }
 
     // Without the history of timeline 2 a server that ends recovery on timeline 1 stops in the end: so it does not begin.
     fs::remove_file(walden.repository.join("main/wal/00000002.history.zst")).expect("lose a history file");
