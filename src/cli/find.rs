@@ -199,3 +199,82 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
 fn is_guess(event: &FoundEvent) -> bool {
     !event.exact && event.rows.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::catalog::EventId;
+
+    fn event(kind: EventKind, rows: Option<u64>, exact: bool) -> FoundEvent {
+        let id: EventId = format!("1-0-3000158-{}16384", kind.letter()).parse().unwrap();
+        FoundEvent {
+            id,
+            kind,
+            cluster: "main".parse().unwrap(),
+            timeline: id.timeline,
+            lsn: id.lsn,
+            end_lsn: None,
+            commit_lsn: None,
+            xid: Some(745),
+            time: Timestamp(0),
+            database: None,
+            database_oid: Some(5),
+            relation: Some("public.orders".into()),
+            relkind: Some('r'),
+            oid: Some(16384),
+            file: None,
+            rows,
+            name: None,
+            exact,
+            minor: false,
+        }
+    }
+
+    fn found(events: Vec<FoundEvent>) -> FoundEvents {
+        let state = State { whole: true, segments: 7, ..State::default() };
+        FoundEvents { events, more: false, overfull_segments: 0, state }
+    }
+
+    const LEGEND: &str = "?: what is known of the WAL does not tell for sure";
+
+    #[test]
+    fn each_event_is_marked_by_how_sure_it_is() {
+        for (kind, rows, exact, marked, legend) in [
+            (EventKind::Delete, Some(20), true, "delete  public.orders  20", false),
+            (EventKind::Delete, Some(20), false, "delete  public.orders  ≥ 20", false),
+            (EventKind::Drop, None, true, "drop  public.orders  745", false),
+            (EventKind::Drop, None, false, "drop?  public.orders  745", true),
+        ] {
+            let text = in_words(&found(vec![event(kind, rows, exact)]), 100);
+            let line = text.lines().nth(1).unwrap();
+            let squeezed =
+                line.split("  ").filter(|part| !part.is_empty()).map(str::trim).collect::<Vec<_>>().join("  ");
+            assert!(squeezed.contains(&format!("  {marked}")), "{squeezed:?} {marked:?}");
+            assert_eq!(text.contains(LEGEND), legend, "{text}");
+            assert!(!text.contains("latest") && !text.contains("more may have happened"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_missing_is_told_below() {
+        let all = found(vec![event(EventKind::Drop, None, true)]);
+        let told = |found: &FoundEvents| in_words(found, 100);
+        assert!(told(&FoundEvents { more: true, ..found(all.events.clone()) }).contains("these are the latest 100;"));
+        let overfull = FoundEvents { overfull_segments: 3, ..found(Vec::new()) };
+        let text = told(&overfull);
+        assert!(text.starts_with("no matching event in the archived WAL\n3 WAL segments of that time"), "{text}");
+        let partly = State { not_indexed: 2, ..all.state.clone() };
+        let text = told(&FoundEvents { state: partly.clone(), ..found(Vec::new()) });
+        assert_eq!(text, "no matching event in the 5 of 7 WAL segments that were searched\n");
+        assert_eq!(missing(&all.state), None);
+        assert!(missing(&partly).unwrap().starts_with("2 of 7 WAL segments could not be searched"));
+        let why = Unreadable { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };
+        let unreadable = State { unreadable: 1, first_unreadable: Some(why), ..partly };
+        let text = missing(&unreadable).unwrap();
+        assert!(
+            text.contains("1 cannot be read, the first one 000000010000000000000002: it is cut off\nHINT:"),
+            "{text}"
+        );
+        assert!(missing(&State { whole: false, ..all.state }).unwrap().contains("listed anew by another process"));
+    }
+}

@@ -6,16 +6,18 @@ use chrono::{DateTime, Duration, Utc};
 
 use super::merge::{Merging, merge_a_day};
 use super::store::{MOST, load, store};
+use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::testing::cluster;
+use crate::postgres::index::testing::{Waiting, cluster};
 use crate::postgres::index::update::{Scope, read_names};
 use crate::postgres::index::{Index, RecordedName, Recording};
 use crate::postgres::layout::NamesId;
+use crate::postgres::repository::copy::{Options, copy, open_destination};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::RelFileLocator;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
-use crate::storage::{Key, Storage, list_all};
+use crate::storage::{Key, MemoryStorage, Storage, list_all};
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
@@ -151,4 +153,28 @@ async fn who_lists_while_recordings_are_merged_learns_all_names() {
         assert_eq!(recording.names, []);
     }
     assert_eq!(index.passed_over().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_copy_of_recordings_that_are_merged_meanwhile_has_all_names() {
+    let waiting = Arc::new(Waiting::default());
+    let cluster = cluster_in(waiting.clone()).await;
+    let begin = at("2026-01-01T10:00:00Z");
+    let all = record(&cluster, 1, 2, &[0, 1, 26, 27].map(|hour| begin + Duration::hours(hour))).await;
+    let to = Arc::new(MemoryStorage::default());
+    let destination = open_destination(&cluster, to, at("2026-01-03T00:00:00Z")).await.unwrap().0;
+    *waiting.folder.lock().unwrap() = Some(cluster.layout.names_folder());
+    let options = Options { backup: None, workers: 2, memory: 1 << 16 };
+    let merging = async {
+        waiting.listed.notified().await;
+        let index = Arc::new(Index::temporary(&cluster).unwrap());
+        merge_all(&cluster, &index, at("2026-01-03T00:59:00Z")).await.unwrap();
+        waiting.go_on.notify_one();
+    };
+    let (copied, ()) = tokio::join!(copy(&cluster, &destination, &options, Arc::default()), merging);
+    let copied = copied.unwrap();
+    assert!(copied.complete, "{copied:?}");
+    assert_eq!(recorded(&destination).await, all);
+    // Those of the first day vanished after they were listed; the second day's are not over yet.
+    assert_eq!((keys(&cluster).await.len(), copied.counts.names.copied), (3, 3), "{copied:?}");
 }

@@ -4,7 +4,6 @@ mod spoiled;
 
 use std::collections::BTreeMap;
 use std::fs;
-
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
