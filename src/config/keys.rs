@@ -358,6 +358,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("restore", "workers", WORKERS, Fallback::Value("auto"), "Threads that decompress, verify and write files."),
     key(
+        "restore",
+        "stall_timeout",
+        Kind::Duration { min: 1, max: DAY },
+        Fallback::Value("10m"),
+        "How long a server that `walden restore --start` started may recover without a sign of work until it is stopped and \
+         given up: it reads, writes, computes and logs nothing, and waits as a rule for what never comes.",
+    ),
+    key(
         "service",
         "socket",
         Kind::Path { max_bytes: SOCKET_PATH },

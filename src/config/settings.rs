@@ -142,6 +142,8 @@ pub enum Checkpoint {
 pub struct Restore {
     /// Threads that decompress, verify and write, at least 1.
     pub workers: usize,
+    /// Without a sign of work for so long, a recovering server is given up.
+    pub stall_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -230,7 +232,10 @@ pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>)
             cache: get.path("catalog.cache").unwrap_or_default(),
             names_interval: get.duration("catalog.names_interval"),
         },
-        restore: Restore { workers: get.integer("restore.workers") },
+        restore: Restore {
+            workers: get.integer("restore.workers"),
+            stall_timeout: get.duration("restore.stall_timeout"),
+        },
         service: Service {
             socket: get.path("service.socket").unwrap_or_default(),
             max_connections: get.integer("service.max_connections"),

@@ -1,8 +1,8 @@
 //! The configuration that a restored cluster comes with, and what it must not do to the restore.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Walden, each_major, wait_until};
 
 /// A registered, archiving cluster with a ledger; and where to restore to.
 struct Ready {
@@ -120,38 +120,6 @@ fn the_source_s_places_and_targets_do_not_come_along() {
     let (restored, _) = ready.restored(&["--latest"]);
     assert_eq!(restored.rows(), ready.cluster.rows());
     assert_eq!(std::fs::read_to_string(&pid_file).expect("read the source's file"), "the source's");
-}
-
-#[test]
-fn a_replacement_archives_although_its_configuration_lay_elsewhere() {
-    let mut ready = ready("replace", Major::with_clients());
-    // As Debian has it: the server begins in a folder of configuration, which names the data directory.
-    ready.cluster.stop(Stop::Fast);
-    let etc = ready.scratch.folder("etc");
-    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
-        std::fs::rename(ready.cluster.data.join(name), etc.join(name)).expect("move the configuration");
-    }
-    let pid_file = ready.cluster.data.join("postmaster.pid");
-    std::os::unix::fs::symlink(pid_file, etc.join("postmaster.pid")).expect("show pg_ctl's file");
-    let data = std::mem::replace(&mut ready.cluster.data, etc);
-    ready.cluster.append_conf(&format!("data_directory = '{}'\n", data.display()));
-    ready.cluster.start();
-    ready.back_up();
-    ready.cluster.archive_now();
-    ready.cluster.stop(Stop::Fast);
-    let (_restored, told) = ready.restored(&["--latest", "--keep-archiving"]);
-    assert_eq!(told["archiving"], true, "{told}");
-    let is_archived = || files_below(&ready.walden.repository).iter().any(|name| name.starts_with("00000002.history"));
-    wait_until("the new timeline is archived", is_archived);
-}
-
-fn files_below(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).expect("list a folder").map(|entry| entry.expect("an entry").path());
-    let names = entries.flat_map(|path| match path.is_dir() {
-        true => files_below(&path),
-        false => vec![path.file_name().expect("a name").to_string_lossy().into_owned()],
-    });
-    names.collect()
 }
 
 #[test]

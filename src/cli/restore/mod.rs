@@ -152,7 +152,8 @@ async fn follow(
     let watch = progress::Replay::new();
     let only = recovery::only_for_recovery(&restored.settings);
     let major = plan.backup.major;
-    let how = Start { programs, data_directory, major, port, user: user.as_deref(), only_for_recovery: only };
+    let patience = context.settings.restore.stall_timeout;
+    let how = Start { programs, data_directory, major, port, user: user.as_deref(), only_for_recovery: only, patience };
     let recovered = start::start(how, &|log| watch.show(log)).await;
     watch.end();
     let mut recovered = recovered?;

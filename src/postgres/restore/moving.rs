@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Without a trace of work for so long, the server is given up.
-pub const LIMIT: Duration = Duration::from_secs(600);
-/// How often traces are looked for.
+/// How often traces are looked for: at least so many times until the server is given up, and
+const LOOKS: u32 = 10;
+/// not less often than that.
 const EVERY: Duration = Duration::from_secs(5);
 /// Bytes that idle processes do not read or write within the limit, and ticks of the clock that they do not use.
 const COARSE_BYTES: u64 = 1 << 20;
@@ -28,24 +28,27 @@ struct Traces {
 /// Since when nothing happened.
 #[derive(Debug)]
 pub struct Moving {
+    /// Without a trace of work for so long, the server is given up.
+    patience: Duration,
     traces: Traces,
     since: Instant,
-    looked: Instant,
+    looked: Option<Instant>,
 }
 
 impl Moving {
     /// From now on.
-    pub fn new(now: Instant) -> Self {
-        Self { traces: Traces::default(), since: now, looked: now - EVERY }
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Self { patience, traces: Traces::default(), since: now, looked: None }
     }
 
     /// Looks for traces; true when there were none for too long.
     pub fn has_stopped(&mut self, now: Instant, data_directory: &Path, log: &Path, server: u32) -> bool {
-        if now - self.looked >= EVERY {
-            self.looked = now;
+        let every = EVERY.min(self.patience / LOOKS);
+        if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= every) {
+            self.looked = Some(now);
             self.take(now, traces(data_directory, log, server));
         }
-        now - self.since >= LIMIT
+        now - self.since >= self.patience
     }
 
     fn take(&mut self, now: Instant, traces: Traces) {
@@ -125,12 +128,12 @@ mod tests {
     #[test]
     fn a_server_is_given_up_once_nothing_changed_for_long() {
         let begun = Instant::now();
-        let mut moving = Moving::new(begun);
+        let mut moving = Moving::new(begun, Duration::from_secs(600));
         let at = |seconds: u64| begun + Duration::from_secs(seconds);
         let gone = Path::new("/nonexistent");
         moving.take(at(1), Traces { ticks: 1, ..Traces::default() });
         moving.take(at(500), Traces { ticks: 2, ..Traces::default() });
-        moving.looked = at(100_000);
+        moving.looked = Some(at(100_000));
         assert!(!moving.has_stopped(at(1000), gone, gone, 0), "it worked 500 s ago");
         moving.take(at(1001), Traces { ticks: 2, ..Traces::default() });
         assert!(moving.has_stopped(at(1100), gone, gone, 0));

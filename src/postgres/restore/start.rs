@@ -23,6 +23,10 @@ use crate::postgres::types::{ControlFile, Lsn, MajorVersion, TimelineId};
 pub const LOG: &str = "walden-restore.log";
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a fast shutdown may take: it writes what recovery changed.
+const FAST_SHUTDOWN: Duration = Duration::from_secs(300);
+/// What is said of a server that was given up.
+const STALLED: &str = "it did nothing for";
 /// Longest path of a unix socket: `sun_path` has 108 bytes.
 const MAX_SOCKET_PATH: usize = 107;
 /// Longest line of the log that is looked at.
@@ -102,17 +106,19 @@ pub struct Start<'a> {
     pub user: Option<&'a str>,
     /// Settings that are reset once it is promoted.
     pub only_for_recovery: Vec<String>,
+    /// Without a sign of work for so long, it is given up.
+    pub patience: Duration,
 }
 
 /// Starts the server and waits until it is at its target. Errors: it does not start or ends before; its own words are in
 /// the error.
 pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
-    let Start { programs, data_directory, major, port, user, only_for_recovery } = how;
+    let Start { programs, data_directory, major, port, user, only_for_recovery, patience } = how;
     let port = choose_port(programs, data_directory, port)?;
     let socket_directory = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
     let mut child = spawn(programs, data_directory, port, &socket_directory, &log_path)?;
-    let log = wait(&mut child, data_directory, &log_path, watch).await?;
+    let log = wait(&mut child, data_directory, (&log_path, patience), watch).await?;
     let mut recovered = Recovered {
         phase: log.phase,
         lsn: log.redo_done,
@@ -205,10 +211,15 @@ fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: 
     command.spawn().with_context(|| format!("cannot run \"{}\"", postgres.display()))
 }
 
-async fn wait(child: &mut Child, data: &Path, log_path: &Path, watch: Watch<'_>) -> anyhow::Result<ServerLog> {
+async fn wait(
+    child: &mut Child,
+    data: &Path,
+    (log_path, patience): (&Path, Duration),
+    watch: Watch<'_>,
+) -> anyhow::Result<ServerLog> {
     let mut tail = Tail::open(log_path)?;
     let mut log = ServerLog::default();
-    let mut moving = Moving::new(Instant::now());
+    let mut moving = Moving::new(Instant::now(), patience);
     loop {
         let ended = child.try_wait().context("cannot wait for the server")?;
         let is_open = is_open(child, data);
@@ -221,12 +232,12 @@ async fn wait(child: &mut Child, data: &Path, log_path: &Path, watch: Watch<'_>)
             (Phase::Paused | Phase::Promoted, None) => return Ok(log),
             (Phase::ShutDown, Some(_)) => return Ok(log),
             (Phase::Recovering, None) if log.stuck => {
-                stop(child).await?;
+                stop(child, patience).await?;
                 return Err(failed(&log, log_path, "stopped"));
             }
             (_, None) if moving.has_stopped(Instant::now(), data, log_path, child.id()) => {
-                stop(child).await?;
-                let status = format!("it did nothing for {} min and was stopped", moving::LIMIT.as_secs() / 60);
+                stop(child, patience).await?;
+                let status = format!("{STALLED} {patience:?} and was stopped");
                 return Err(failed(&log, log_path, &status));
             }
             (_, Some(status)) => return Err(failed(&log, log_path, &status.to_string())),
@@ -248,11 +259,18 @@ fn control_file(data: &Path) -> Option<ControlFile> {
     ControlFile::parse(&fs::read(data.join(super::files::PG_CONTROL)).ok()?).ok()
 }
 
-/// A fast shutdown of the server, waited for.
-async fn stop(child: &mut Child) -> anyhow::Result<()> {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).context("cannot stop the server")?;
+/// A fast shutdown of the server, waited for; one that does not come about becomes an immediate one, which ends also what
+/// does not answer.
+async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+    let pid = Pid::from_child(child);
+    kill_process(pid, Signal::INT).context("cannot stop the server")?;
+    let (begun, mut is_immediate) = (Instant::now(), false);
     while child.try_wait().context("cannot wait for the server")?.is_none() {
+        if !is_immediate && begun.elapsed() >= patience.min(FAST_SHUTDOWN) {
+            kill_process(pid, Signal::QUIT).context("cannot stop the server")?;
+            is_immediate = true;
+        }
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
@@ -289,10 +307,11 @@ impl Tail {
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
     let words: Vec<&str> = log.command.iter().chain(&log.troubles).chain(&log.fatal).map(String::as_str).collect();
     let words = match words.is_empty() {
+        true if status.starts_with(STALLED) => status.to_string(),
         true => format!("it ended ({status}) without a word"),
-        false => words.join(" | "),
+        false if log.stuck || status.starts_with("exit") => words.join(" | "),
+        false => format!("{} ({status})", words.join(" | ")),
     };
-    let words = if log.stuck || status.starts_with("exit") { words } else { format!("{words} ({status})") };
     with_hint(anyhow!("the restored server did not reach the target: {words}"), next_step(&words, path))
 }
 
@@ -313,6 +332,8 @@ fn next_step(words: &str, path: &Path) -> String {
         "an extension that the configuration loads is not installed on this machine"
     } else if words.contains("could not restore file") {
         "the repository did not give a WAL file: mend what is said above and start the server again, or restore anew"
+    } else if words.contains(STALLED) {
+        "find out what it waits for, then start the server again: it goes on"
     } else {
         "mend what is said above and start the server again, or restore anew"
     };
