@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::Sha256Digest;
+use super::Digest;
 
 /// Magic of the skippable frame (zstd format: 0x184D2A50 to 0x184D2A5F are skipped by every decoder).
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A57;
@@ -27,13 +27,13 @@ pub const CODEC_ZSTD: &str = "zstd";
 pub struct SizedDigest {
     /// Bytes.
     pub size: u64,
-    pub sha256: Sha256Digest,
+    pub digest: Digest,
 }
 
 impl SizedDigest {
     /// Of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) }
+        Self { size: bytes.len() as u64, digest: Digest::of(bytes) }
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
             format: 1,
             kind: "wal".into(),
             codec: CODEC_ZSTD.into(),
-            plain: SizedDigest { size: 3, sha256: Sha256Digest::of(b"abc") },
+            plain: SizedDigest { size: 3, digest: Digest::of(b"abc") },
             stored: SizedDigest::of(b"twelve bytes"),
             about: About::of(&serde_json::json!({"name": "000000010000000000000001"})),
         }

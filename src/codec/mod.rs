@@ -7,7 +7,7 @@ mod frame;
 mod sealed;
 mod sealed_writer;
 
-pub use digest::{Hasher, Sha256Digest};
+pub use digest::{Digest, Hasher};
 pub use envelope::{About, CODEC_ZSTD, Envelope, EnvelopeError, Header, SizedDigest};
 pub use frame::{FrameCompressor, FrameDecompressor, frame_length};
 pub use sealed::{Check, Compressed, Damaged, Sealed, Sealer, object_bound, open_envelope, seal, sealed_bound, unseal};

@@ -8,7 +8,7 @@ use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::envelope::LONGEST_ENVELOPE;
-use super::{About, CODEC_ZSTD, Envelope, EnvelopeError, Hasher, Header, Sha256Digest, SizedDigest};
+use super::{About, CODEC_ZSTD, Digest, Envelope, EnvelopeError, Hasher, Header, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
 const CHUNK: usize = 128 << 10;
@@ -102,7 +102,7 @@ impl Sealer {
             return Err(other_length(size + 1, " or more", plain_size));
         }
         body.shrink_to_fit();
-        Ok(Compressed { plain: SizedDigest { size, sha256: hasher.finish() }, body: body.into(), frames })
+        Ok(Compressed { plain: SizedDigest { size, digest: hasher.finish() }, body: body.into(), frames })
     }
 
     /// Adds a frame of `plain_size` bytes to `body`; says how many bytes there were, if fewer.
@@ -212,10 +212,10 @@ pub fn open_envelope(kind: &str, object: &[u8]) -> Result<Envelope, Damaged> {
 /// How much is verified while an object is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// The SHA-256 of the stored bytes, and zstd's checksum of the content: what was stored is what is here. WAL is many
+    /// The digest of the stored bytes, and zstd's checksum of the content: what was stored is what is here. WAL is many
     /// times as long before it was compressed, and replay waits.
     Stored,
-    /// The SHA-256 of the content, too.
+    /// The digest of the content, too.
     Content,
 }
 
@@ -227,9 +227,9 @@ pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> 
     };
     let (plain, stored) = (envelope.header.plain, envelope.header.stored);
     let body = &object[envelope.len as usize..];
-    let found = Sha256Digest::of(body);
-    if found != stored.sha256 {
-        return Ok(Err(Damaged(format!("its body has sha256 {found} where its header says {}", stored.sha256))));
+    let found = Digest::of(body);
+    if found != stored.digest {
+        return Ok(Err(Damaged(format!("its body has digest {found} where its header says {}", stored.digest))));
     }
     let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     let mut input = InBuffer::around(body);
@@ -264,9 +264,9 @@ pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> 
         return Ok(Err(Damaged(format!("it holds {size} bytes{more} where its header says {}", plain.size))));
     }
     if let Some(found) = hasher.map(Hasher::finish)
-        && found != plain.sha256
+        && found != plain.digest
     {
-        return Ok(Err(Damaged(format!("its content has sha256 {found} where its header says {}", plain.sha256))));
+        return Ok(Err(Damaged(format!("its content has digest {found} where its header says {}", plain.digest))));
     }
     Ok(Ok(envelope.header))
 }
@@ -391,9 +391,9 @@ mod tests {
             let object = [&Envelope::render(&header), &whole[len as usize..]].concat();
             unseal("test", &object, check, &mut Vec::new()).unwrap()
         };
-        let other = |header: &mut Header| header.plain.sha256 = Sha256Digest::of(b"other");
+        let other = |header: &mut Header| header.plain.digest = Digest::of(b"other");
         assert!(with(&other, Check::Stored).is_ok());
-        assert!(with(&other, Check::Content).unwrap_err().0.contains("sha256"));
+        assert!(with(&other, Check::Content).unwrap_err().0.contains("digest"));
         for size in [content().len() as u64 - 1, content().len() as u64 + 1] {
             let result = with(&|header: &mut Header| header.plain.size = size, Check::Stored);
             assert!(result.unwrap_err().0.contains("bytes"), "{size}");

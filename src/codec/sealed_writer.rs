@@ -27,7 +27,7 @@ impl SealedWriter {
     /// The object of what was written.
     pub fn finish(self, kind: &str, about: &impl Serialize) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;
-        let plain = SizedDigest { size: self.size, sha256: self.hasher.finish() };
+        let plain = SizedDigest { size: self.size, digest: self.hasher.finish() };
         Ok(Compressed::new(plain, body.into()).seal(kind, about))
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail, ensure};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::codec::Sha256Digest;
+use crate::codec::Digest;
 use crate::config::Secret;
 use crate::error::{Hint, with_hint};
 
@@ -21,7 +21,7 @@ const HOW_TO_MAKE: &str = "`openssl rand -hex 32` makes a good one";
 
 /// The tokens that are accepted; only their digests are kept. Their lengths then do not show in the time that comparing takes.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<Sha256Digest>);
+pub struct Tokens(Vec<Digest>);
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +52,7 @@ impl Tokens {
             let error = anyhow!("a token has at least {SHORTEST} printable characters and no spaces");
             return Err(with_hint(error, HOW_TO_MAKE));
         }
-        self.0.push(Sha256Digest::of(token.as_bytes()));
+        self.0.push(Digest::of(token.as_bytes()));
         Ok(())
     }
 
@@ -63,8 +63,8 @@ impl Tokens {
 
     /// Whether what was presented is one of them.
     pub fn admit(&self, presented: &[u8]) -> bool {
-        let presented = Sha256Digest::of(presented);
-        let one_of = |found: Choice, token: &Sha256Digest| found | token.0.ct_eq(&presented.0);
+        let presented = Digest::of(presented);
+        let one_of = |found: Choice, token: &Digest| found | token.0.ct_eq(&presented.0);
         self.0.iter().fold(Choice::from(0), one_of).into()
     }
 }

@@ -63,7 +63,7 @@ impl Read for SealedStream {
         if read == 0
             && !buffer.is_empty()
             && let Some(hasher) = self.hasher.take()
-            && (self.size != self.expected.size || hasher.finish() != self.expected.sha256)
+            && (self.size != self.expected.size || hasher.finish() != self.expected.digest)
         {
             return Err(self.damaged("its content does not have the digest that its header says"));
         }

@@ -119,7 +119,7 @@ fn each_file(object: &[u8], print: impl Fn(&str) -> anyhow::Result<()>) -> anyho
             }
             Entry::File(file) => {
                 let path = format!("{}{}", place(file.tablespace), file.path);
-                format!("{:04o} {:>12} {} {path}\n", file.mode, file.size, file.sha256)
+                format!("{:04o} {:>12} {} {path}\n", file.mode, file.size, file.digest)
             }
         };
         print(&line)?;

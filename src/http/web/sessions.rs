@@ -8,7 +8,7 @@ use anyhow::Context;
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::codec::Sha256Digest;
+use crate::codec::Digest;
 
 /// After that a browser signs in again.
 pub const LASTS: Duration = Duration::from_secs(12 * 3600);
@@ -17,7 +17,7 @@ const MOST: usize = 64;
 
 /// The sessions there are; in memory alone, only their digests.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<VecDeque<(Sha256Digest, Instant)>>);
+pub struct Sessions(Mutex<VecDeque<(Digest, Instant)>>);
 
 impl Sessions {
     /// Begins one at `now`; its name, which is a secret. Errors: no randomness.
@@ -29,24 +29,24 @@ impl Sessions {
         if sessions.len() >= MOST {
             sessions.pop_front();
         }
-        sessions.push_back((Sha256Digest::of(name.as_bytes()), now + LASTS));
+        sessions.push_back((Digest::of(name.as_bytes()), now + LASTS));
         Ok(name)
     }
 
     /// Whether a session of this name has begun and not ended at `now`.
     pub fn admit(&self, name: &str, now: Instant) -> bool {
-        let digest = Sha256Digest::of(name.as_bytes());
-        let one_of = |found: Choice, session: &(Sha256Digest, Instant)| found | session.0.0.ct_eq(&digest.0);
+        let digest = Digest::of(name.as_bytes());
+        let one_of = |found: Choice, session: &(Digest, Instant)| found | session.0.0.ct_eq(&digest.0);
         self.current(now).iter().fold(Choice::from(0), one_of).into()
     }
 
     /// Ends one.
     pub fn end(&self, name: &str, now: Instant) {
-        let digest = Sha256Digest::of(name.as_bytes());
+        let digest = Digest::of(name.as_bytes());
         self.current(now).retain(|(session, _)| session.0 != digest.0);
     }
 
-    fn current(&self, now: Instant) -> std::sync::MutexGuard<'_, VecDeque<(Sha256Digest, Instant)>> {
+    fn current(&self, now: Instant) -> std::sync::MutexGuard<'_, VecDeque<(Digest, Instant)>> {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|(_, until)| *until > now);
         sessions

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::codec::{Check, Header, Sha256Digest, unseal};
+use crate::codec::{Check, Digest, Header, unseal};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
@@ -43,7 +43,7 @@ impl fmt::Display for Why {
 }
 
 /// The name that a file with this content is kept under; `None` for a history file.
-pub fn name(file: &WalFileName, content: &Sha256Digest) -> Option<WalFileName> {
+pub fn name(file: &WalFileName, content: &Digest) -> Option<WalFileName> {
     let [a, b, c, d, e, f, g, h, ..] = content.0;
     file.aside(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }

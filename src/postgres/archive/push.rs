@@ -14,7 +14,7 @@ use super::aside;
 use super::identity::{self, Refused};
 use super::limit::within;
 use super::summarize::Summarized;
-use crate::codec::{Compressed, Header, Sealed, Sealer, Sha256Digest, sealed_bound};
+use crate::codec::{Compressed, Digest, Header, Sealed, Sealer, sealed_bound};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -113,19 +113,19 @@ pub enum Stored {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "WAL file \"{name}\" is archived already with other content: object \"{key}\" in {store}, archived at \
-     {kept_at}, has {kept_size} bytes with sha256 {kept}; the file \"{path}\", read at {found_at}, has {found_size} \
-     bytes with sha256 {found}"
+     {kept_at}, has {kept_size} bytes with digest {kept}; the file \"{path}\", read at {found_at}, has {found_size} \
+     bytes with digest {found}"
 )]
 pub struct Conflict {
     pub name: WalFileName,
     pub key: String,
     pub store: String,
     pub kept_at: String,
-    pub kept: Sha256Digest,
+    pub kept: Digest,
     pub kept_size: u64,
     pub path: String,
     pub found_at: String,
-    pub found: Sha256Digest,
+    pub found: Digest,
     pub found_size: u64,
 }
 
@@ -196,7 +196,7 @@ impl Pusher {
                 return Err(self.conflict(prepared, &own.to_string(), kept));
             }
         }
-        let name = aside::name(&prepared.name, &prepared.sealed.header.plain.sha256);
+        let name = aside::name(&prepared.name, &prepared.sealed.header.plain.digest);
         let name = name.with_context(|| format!("\"{}\" has no other name", prepared.name))?;
         let key = self.cluster.layout.wal(&name);
         match self.put(prepared, &key).await? {
@@ -348,11 +348,11 @@ impl Pusher {
             key: key.to_string(),
             store: self.cluster.repository.describe(),
             kept_at: archived_at(kept),
-            kept: kept.plain.sha256,
+            kept: kept.plain.digest,
             kept_size: kept.plain.size,
             path: prepared.path.display().to_string(),
             found_at: archived_at(found),
-            found: found.plain.sha256,
+            found: found.plain.digest,
             found_size: found.plain.size,
         };
         with_hint(conflict.into(), CONFLICT_HINT)

@@ -218,9 +218,9 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<
         WalFileName::History(timeline) => check_history(timeline, &content.bytes).err(),
         WalFileName::Backup { segment, offset } => check_backup(ours, &segment, offset, &content.bytes).err(),
         // It is there because it is not what its name says; its own name says what it is.
-        WalFileName::Aside { .. } => match aside::name(&name.handed_over(), &header.plain.sha256) == Some(name) {
+        WalFileName::Aside { .. } => match aside::name(&name.handed_over(), &header.plain.digest) == Some(name) {
             true => None,
-            false => return Err(Why::damaged(format!("its content has sha256 {}", header.plain.sha256))),
+            false => return Err(Why::damaged(format!("its content has digest {}", header.plain.digest))),
         },
     };
     match refused {

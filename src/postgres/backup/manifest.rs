@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::Sha256Digest;
+use crate::codec::Digest;
 use crate::postgres::layout::PackName;
 
 /// Kind of the manifest's object.
@@ -61,7 +61,7 @@ pub struct File {
     pub mtime: i64,
     /// Bytes.
     pub size: u64,
-    pub sha256: Sha256Digest,
+    pub digest: Digest,
     /// In order; empty for an empty file.
     pub extents: Vec<Extent>,
 }
@@ -166,8 +166,8 @@ mod tests {
         let pack = "20260101-000000Z/pack-000001".parse().unwrap();
         let extent = Extent { pack, offset: 10, frames: vec![100; frames], skip };
         let extents = if frames > 0 { vec![extent] } else { vec![] };
-        let sha256 = Sha256Digest::of(b"");
-        Entry::File(File { path: "base/1/2".into(), tablespace: None, mode: 0o600, mtime: 0, size, sha256, extents })
+        let digest = Digest::of(b"");
+        Entry::File(File { path: "base/1/2".into(), tablespace: None, mode: 0o600, mtime: 0, size, digest, extents })
     }
 
     fn read_back(entry: &Entry) -> anyhow::Result<Entry> {

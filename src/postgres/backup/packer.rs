@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::cutter::FileFacts;
 use super::manifest::{Entry, Extent, File, Folder, Paths, write_entry};
 use super::pipeline::PackOptions;
-use crate::codec::{SealedWriter, Sha256Digest};
+use crate::codec::{Digest, SealedWriter};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
@@ -82,18 +82,18 @@ impl Packer {
     }
 
     /// Notes the large file whose frames were added, or an empty one.
-    pub fn file_end(&mut self, facts: FileFacts, sha256: Sha256Digest) -> anyhow::Result<()> {
+    pub fn file_end(&mut self, facts: FileFacts, digest: Digest) -> anyhow::Result<()> {
         let extents = std::mem::take(&mut self.extents);
-        self.file(facts, sha256, extents)
+        self.file(facts, digest, extents)
     }
 
     /// Adds a frame that small files share.
-    pub async fn bundle(&mut self, frame: Bytes, files: Vec<(FileFacts, u32, Sha256Digest)>) -> anyhow::Result<()> {
+    pub async fn bundle(&mut self, frame: Bytes, files: Vec<(FileFacts, u32, Digest)>) -> anyhow::Result<()> {
         let frames = vec![frame.len() as u32];
         let (pack, offset) = self.place(frame).await?;
-        for (facts, skip, sha256) in files {
+        for (facts, skip, digest) in files {
             let extent = Extent { pack: pack.clone(), offset, frames: frames.clone(), skip };
-            self.file(facts, sha256, vec![extent])?;
+            self.file(facts, digest, vec![extent])?;
         }
         Ok(())
     }
@@ -113,12 +113,12 @@ impl Packer {
         while self.puts.join_next().await.is_some() {}
     }
 
-    fn file(&mut self, facts: FileFacts, sha256: Sha256Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
+    fn file(&mut self, facts: FileFacts, digest: Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
         let FileFacts { path, tablespace, mode, mtime, size } = facts;
         ensure!(self.paths.is_new(tablespace, &path), "the file \"{path}\" came twice: it could not be restored");
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;
-        self.note(&Entry::File(File { path, tablespace, mode, mtime, size, sha256, extents }))
+        self.note(&Entry::File(File { path, tablespace, mode, mtime, size, digest, extents }))
     }
 
     /// Adds a line to the manifest. Errors: it becomes too long to be read again, which is better known now than once all

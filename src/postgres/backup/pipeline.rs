@@ -15,7 +15,7 @@ pub use super::cutter::Captured;
 use super::cutter::{Cut, Cutter, FileFacts, FramePool};
 use super::manifest::Folder;
 use super::packer::{Packer, Totals};
-use crate::codec::{FrameCompressor, Hasher, SealedWriter, Sha256Digest};
+use crate::codec::{Digest, FrameCompressor, Hasher, SealedWriter};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 
@@ -74,8 +74,8 @@ struct Job {
 enum Piece {
     Folder(Folder),
     Frame(oneshot::Receiver<Bytes>),
-    Bundle(oneshot::Receiver<Bytes>, Vec<(FileFacts, u32, Sha256Digest)>),
-    FileEnd(FileFacts, Sha256Digest),
+    Bundle(oneshot::Receiver<Bytes>, Vec<(FileFacts, u32, Digest)>),
+    FileEnd(FileFacts, Digest),
 }
 
 impl Pipeline {
@@ -190,7 +190,7 @@ fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<Job>, pieces: &mpsc::
                     .into_iter()
                     .map(|(facts, skip)| {
                         let content = &plain[skip as usize..][..facts.size as usize];
-                        (facts, skip, Sha256Digest::of(content))
+                        (facts, skip, Digest::of(content))
                     })
                     .collect();
                 if files.is_empty() {
@@ -239,6 +239,6 @@ async fn pack_one(packer: &mut Packer, piece: Piece) -> anyhow::Result<()> {
         Piece::Folder(folder) => packer.folder(folder),
         Piece::Frame(frame) => packer.frame(frame.await.map_err(lost)?).await,
         Piece::Bundle(frame, files) => packer.bundle(frame.await.map_err(lost)?, files).await,
-        Piece::FileEnd(facts, sha256) => packer.file_end(facts, sha256),
+        Piece::FileEnd(facts, digest) => packer.file_end(facts, digest),
     }
 }

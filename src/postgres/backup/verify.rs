@@ -318,10 +318,10 @@ async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) ->
         }
     }
     let found = hasher.finish();
-    if left > 0 || found != file.sha256 {
+    if left > 0 || found != file.digest {
         // Each frame is whole: the digest was of other content, or the frames are another file's.
         let object = file.extents.first().map(|extent| cluster.layout.pack(&extent.pack).to_string());
-        let why = format!("the file's content has sha256 {found}, the manifest says {}", file.sha256);
+        let why = format!("the file's content has digest {found}, the manifest says {}", file.digest);
         return Ok(damage(object.unwrap_or_default(), why));
     }
     Ok(None)

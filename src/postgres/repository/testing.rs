@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 
-use crate::codec::{FrameCompressor, Sha256Digest, seal};
+use crate::codec::{Digest, FrameCompressor, seal};
 use crate::postgres::archive::testing::{SEGMENT, cluster_in, segment};
 use crate::postgres::backup::manifest::{self, Entry, Extent, File, Folder, write_entry};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription, testing};
@@ -103,7 +103,7 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
             mode: 0o600,
             mtime: 0,
             size: plain.len() as u64,
-            sha256: Sha256Digest::of(&plain),
+            digest: Digest::of(&plain),
             extents,
         };
         write_entry(&mut body, &Entry::File(file)).unwrap();

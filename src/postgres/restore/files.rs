@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::queue::{Queue, Unit};
 use super::reads::{DAMAGED, FramePlace, FrameSource, frames};
-use crate::codec::{Hasher, Sha256Digest};
+use crate::codec::{Digest, Hasher};
 use crate::error::{Hint, find, with_hint};
 use crate::fsync;
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, Paths, read_entries};
@@ -292,7 +292,7 @@ impl Shared {
     }
 
     fn write_whole(&self, file: &File, content: &[u8]) -> anyhow::Result<()> {
-        check(file, content.len() as u64, Sha256Digest::of(content))?;
+        check(file, content.len() as u64, Digest::of(content))?;
         self.progress.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
         if file.tablespace.is_none() && file.path == PG_CONTROL {
             *self.control_file.lock().unwrap_or_else(PoisonError::into_inner) = Some(content.to_vec());
@@ -347,11 +347,11 @@ fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn check(file: &File, size: u64, found: Sha256Digest) -> anyhow::Result<()> {
+fn check(file: &File, size: u64, found: Digest) -> anyhow::Result<()> {
     if size != file.size {
         bail!("file \"{}\" has {size} bytes, its manifest says {}", file.path, file.size);
     }
-    ensure!(found == file.sha256, "file \"{}\" has sha256 {found}, its manifest says {}", file.path, file.sha256);
+    ensure!(found == file.digest, "file \"{}\" has digest {found}, its manifest says {}", file.path, file.digest);
     Ok(())
 }
 

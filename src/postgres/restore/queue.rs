@@ -121,11 +121,11 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Sha256Digest;
+    use crate::codec::Digest;
 
     fn unit(size: u64, path_length: usize) -> Unit {
-        let (path, sha256) = ("x".repeat(path_length), Sha256Digest::of(b""));
-        Unit::new(vec![File { path, tablespace: None, mode: 0o600, mtime: 0, size, sha256, extents: Vec::new() }])
+        let (path, digest) = ("x".repeat(path_length), Digest::of(b""));
+        Unit::new(vec![File { path, tablespace: None, mode: 0o600, mtime: 0, size, digest, extents: Vec::new() }])
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::files::{Destination, Progress};
 use super::recovery::{Choices, FetchCommand, TargetAction, settings};
 use super::{Restored, clean, conf, restore};
-use crate::codec::{FrameCompressor, Sha256Digest};
+use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
@@ -125,9 +125,9 @@ async fn write_backup(
                 vec![Extent { pack: pack.clone(), offset: frames[0].0, frames: lengths, skip: 0 }]
             }
         };
-        let (size, sha256) = (content.len() as u64, Sha256Digest::of(content));
+        let (size, digest) = (content.len() as u64, Digest::of(content));
         let (path, tablespace) = (path.to_string(), *tablespace);
-        let file = File { path, tablespace, mode: 0o666, mtime: 1_700_000_000, size, sha256, extents };
+        let file = File { path, tablespace, mode: 0o666, mtime: 1_700_000_000, size, digest, extents };
         write_entry(&mut lines, &Entry::File(file)).unwrap();
     }
     let _ = storage.put(&cluster.layout.pack(&pack), bytes.into(), PutMode::CreateOnly).await.unwrap();

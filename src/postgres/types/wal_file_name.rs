@@ -126,7 +126,7 @@ impl WalFileName {
     }
 
     /// The name that it is kept under when its own does not do; `None` for a history file, which there is but one of.
-    /// `digest`: the first 8 bytes of its SHA-256.
+    /// `digest`: the first 8 bytes of the digest of its content.
     pub fn aside(&self, digest: u64) -> Option<Self> {
         let (segment, kind) = match *self {
             Self::Segment(segment) => (segment, AsideKind::Segment),

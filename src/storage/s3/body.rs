@@ -12,8 +12,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use sha2::{Digest, Sha256};
 
-use crate::codec::{Hasher, Sha256Digest};
 use crate::storage::Body;
 
 /// Bytes handed to the connection at a time.
@@ -56,12 +56,15 @@ pub fn stream(body: Body) -> ByteStream {
     ByteStream::new(SdkBody::from_body_1_x(Pieces { pieces: body.0.into(), left }))
 }
 
-/// The digest of a body.
+/// A SHA-256: what S3 takes as a request's checksum and signs.
+pub type Sha256Digest = [u8; 32];
+
+/// The SHA-256 of a body.
 pub async fn digest(body: &Body) -> Sha256Digest {
     let make = |body: &Body| {
-        let mut hasher = Hasher::default();
+        let mut hasher = Sha256::new();
         body.0.iter().for_each(|piece| hasher.update(piece));
-        hasher.finish()
+        Sha256Digest::from(hasher.finalize())
     };
     if body.len() <= QUICK {
         return make(body);
@@ -72,7 +75,7 @@ pub async fn digest(body: &Body) -> Sha256Digest {
 
 /// A digest as checksum headers have it.
 pub fn in_base64(digest: &Sha256Digest) -> String {
-    BASE64_STANDARD.encode(digest.0)
+    BASE64_STANDARD.encode(digest)
 }
 
 /// Signs a request over a digest that is known, so that its body is neither read twice nor sent unsigned.
@@ -90,7 +93,8 @@ impl Intercept for SignedOver {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.to_string()));
+        let hex = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(hex));
         Ok(())
     }
 }

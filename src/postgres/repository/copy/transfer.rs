@@ -261,8 +261,8 @@ impl Copier {
             Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
             Ok(Some(theirs)) => {
                 let why = format!(
-                    "its content has {} bytes and sha256 {}, the source's has {} and {}",
-                    theirs.plain.size, theirs.plain.sha256, ours.plain.size, ours.plain.sha256
+                    "its content has {} bytes and digest {}, the source's has {} and {}",
+                    theirs.plain.size, theirs.plain.digest, ours.plain.size, ours.plain.digest
                 );
                 self.failed(Side::Destination, key, Trouble::Conflict, why)
             }
