@@ -26,6 +26,14 @@ fn escaped(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
     plain.into()
 }
 
+/// A number of things, such as `1 segment` and `2 segments`.
+pub fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// A name or message within a line.
 pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
@@ -80,6 +88,11 @@ mod tests {
         assert_eq!(plain("x\nforged\t\u{1b}[2J\u{7f}\u{9b}2J"), "x\\nforged\\t\\u{1b}[2J\\u{7f}\\u{9b}2J");
         assert_eq!(plain("a\u{202e}b\u{2066}c\u{2028}d\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{2028}d\\u{200f}");
         assert_eq!(plain_lines("a\nb\r\u{1b}c\n"), "a\nb\\r\\u{1b}c\n");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "WAL file")), ["0 WAL files", "1 WAL file", "2 WAL files"]);
     }
 
     #[test]

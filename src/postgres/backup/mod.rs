@@ -7,7 +7,7 @@ pub mod delete;
 mod finish;
 pub mod inventory;
 pub mod manifest;
-mod outside;
+pub mod outside;
 mod packer;
 pub mod pipeline;
 pub mod reader;

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use super::cutter::FileFacts;
 use super::manifest::{OUTSIDE_CONFIGURATION, check_path};
 use super::start::ask;
-use crate::error::one_line;
+use crate::error::{find, one_line};
 use crate::postgres::catalog::ConfigurationFile;
-use crate::postgres::replication::Connection;
+use crate::postgres::replication::{Connection, ServerError};
 use crate::postgres::types::MajorVersion;
 
 /// A configuration file that is larger is not taken: it is none.
 const MAX_FILE: u64 = 4 << 20;
+/// insufficient_privilege
+const FORBIDDEN: &str = "42501";
 /// Files taken at most.
 const MAX_FILES: usize = 200;
 
@@ -54,28 +56,52 @@ pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow:
     let place = |row| Ok((settings.parse(row, "name")?, settings.parse(row, "setting")?));
     let places = (0..settings.rows.len()).map(place).collect::<anyhow::Result<BTreeMap<String, String>>>()?;
     let Some(data_directory) = places.get("data_directory").filter(|_| places.len() == 4) else {
+        let role: String = ask(sql, "SELECT current_user AS role").await?.parse(0, "role")?;
         tracing::warn!(
-            "this role may not see where the configuration files lie: those outside the data directory are not in the \
-             backup (GRANT pg_read_all_settings, pg_read_server_files and EXECUTE on pg_read_binary_file(text) and \
-             pg_stat_file(text) to it)"
+            "the role may not see where configuration files lie: those outside the data directory are not in the backup\n\
+             HINT: as a superuser run {} if there are some",
+            grants(&role, true)
         );
         return Ok(Outside::default());
     };
-    let mut files = Vec::new();
+    let (mut files, mut refused) = (Vec::new(), Vec::new());
     for path in paths(sql, major).await {
         if is_inside(&path, data_directory) || files.len() == MAX_FILES {
             continue;
         }
         match read(sql, &path).await {
             Ok(file) => files.push(file),
-            Err(error) => tracing::warn!(
-                "the configuration file \"{path}\" is not in the backup: {}; let the role read it (GRANT \
-                 pg_read_server_files and EXECUTE on pg_read_binary_file(text) and pg_stat_file(text))",
-                one_line(&error)
-            ),
+            Err(error) => refused.push((path, error)),
         }
     }
+    if !refused.is_empty() {
+        let role: String = ask(sql, "SELECT current_user AS role").await?.parse(0, "role")?;
+        tracing::warn!("{}", unread(&refused, &role));
+    }
     Ok(Outside { files, places })
+}
+
+/// What a role needs to read configuration files outside the data directory; `unseen`: it does not even know of them.
+pub fn grants(role: &str, unseen: bool) -> String {
+    let role = role.replace('"', "\"\"");
+    let seeing = if unseen { "pg_read_all_settings, " } else { "" };
+    format!(
+        "GRANT {seeing}pg_read_server_files TO \"{role}\"; \
+         GRANT EXECUTE ON FUNCTION pg_stat_file(text), pg_read_binary_file(text) TO \"{role}\""
+    )
+}
+
+/// A line on the files that are left out, and what to do where the role is why.
+fn unread(refused: &[(String, anyhow::Error)], role: &str) -> String {
+    let names: Vec<String> = refused.iter().map(|(path, _)| format!("\"{path}\"")).collect();
+    let why = refused.first().map(|(_, error)| one_line(error)).unwrap_or_default();
+    let told = format!("not in the backup: the configuration files {}: {why}", names.join(", "));
+    let forbidden =
+        |(_, error): &(String, anyhow::Error)| find::<ServerError>(error).is_some_and(|e| e.code == FORBIDDEN);
+    match refused.iter().any(forbidden) {
+        true => format!("{told}\nHINT: as a superuser run {}", grants(role, false)),
+        false => told,
+    }
 }
 
 /// All configuration files that the role may know of, included ones too.
@@ -148,6 +174,21 @@ mod tests {
         assert!(is_inside("/data/conf.d/x.conf", "/data"));
         assert!(!is_inside("/data2/postgresql.conf", "/data"));
         assert!(!is_inside("/etc/postgresql.conf", "/data"));
+    }
+
+    #[test]
+    fn files_that_the_role_may_not_read_are_one_line_with_the_grants() {
+        let refused = |code: &str| {
+            let error = ServerError { code: code.into(), message: "no".into(), ..ServerError::default() };
+            ["/etc/a", "/etc/b"].map(|path| (path.to_string(), anyhow::Error::from(error.clone())))
+        };
+        let told = unread(&refused(FORBIDDEN), "a\"b");
+        assert_eq!(told.lines().count(), 2, "{told}");
+        assert!(
+            told.contains("\"/etc/a\", \"/etc/b\"") && told.contains("pg_read_server_files TO \"a\"\"b\""),
+            "{told}"
+        );
+        assert!(!unread(&refused("58P01"), "a").contains("HINT"), "a file that is gone");
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Warnings {
             tracing::debug!(code = warning.code, "PostgreSQL: {}", warning.message);
             return Ok(());
         }
+        if matches!(meaning(warning), Meaning::Skipped(path) if is_own_socket(path)) {
+            // Where a server runs with its socket in the data directory, as a restored copy does.
+            tracing::debug!(code = warning.code, "PostgreSQL: {}", warning.message);
+            return Ok(());
+        }
         let said = warning.to_string();
         if !self.said.contains(&said) {
             tracing::warn!(code = warning.code, "PostgreSQL: {}", warning.message);
@@ -128,6 +133,11 @@ fn quoted_path(message: &str) -> Option<&str> {
 fn bare_path(message: &str) -> Option<&str> {
     let start = BEGINS.iter().filter_map(|begin| message.find(begin)).min()?;
     message[start..].split(|c: char| c.is_whitespace() || "\"'»«“”’」".contains(c)).next()
+}
+
+/// Whether it is what a server listens on, in the data directory: `./.s.PGSQL.5432`.
+fn is_own_socket(path: &str) -> bool {
+    path.strip_prefix("./.s.PGSQL.").is_some_and(is_number)
 }
 
 /// Whether a path that the server names is one of the cluster's own files: all others are strangers', such as sockets,
@@ -279,6 +289,17 @@ mod tests {
         assert!(noted(&["./base/5/junk", "/srv/ts/PG_15_1/5/16390_old"]).is_empty());
         assert_eq!(noted(&["./base/5/junk", "./base/5/16390.1"]), [failed("./base/5/16390.1")]);
         assert_eq!(noted(&[]), ["bad"], "the server's word counts");
+    }
+
+    #[test]
+    fn a_servers_own_socket_is_nothing_to_be_told() {
+        let mut warnings = Warnings::default();
+        for path in ["./.s.PGSQL.5432", "./.s.PGSQL.5432.sock", "./log/.s.PGSQL.5432", "./.s.PGSQL.x"] {
+            warnings.note(&warning("sendDir", &format!("skipping special file \"{path}\""))).unwrap();
+        }
+        let lines = warnings.into_lines();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(!lines.iter().any(|line| line.ends_with(".5432\"") && !line.contains("log")), "{lines:?}");
     }
 
     #[test]

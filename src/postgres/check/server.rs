@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Check, Request, Trouble, Verdict};
+use crate::plain::counted;
+use crate::postgres::backup::outside;
 use crate::postgres::backup::start::ask;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet};
@@ -51,6 +53,8 @@ pub(super) struct Role {
     pub create_restore_point: bool,
     pub switch_wal: bool,
     pub read_all_settings: bool,
+    /// Configuration files outside the data directory that it knows of and may not read.
+    pub unread_files: u32,
 }
 
 impl Role {
@@ -79,6 +83,12 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     has_function_privilege('pg_create_restore_point(text)', 'execute')::int AS create_restore_point, \
     has_function_privilege('pg_switch_wal()', 'execute')::int AS switch_wal, \
     pg_has_role('pg_read_all_settings', 'usage')::int AS read_all_settings, \
+    (SELECT count(*) FROM (SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file') \
+       UNION SELECT sourcefile FROM pg_settings WHERE sourcefile <> '') AS files(path) \
+     WHERE NOT starts_with(path, (SELECT setting || '/' FROM pg_settings WHERE name = 'data_directory')) \
+       AND NOT (pg_has_role('pg_read_server_files', 'usage') \
+         AND has_function_privilege('pg_stat_file(text)', 'execute') \
+         AND has_function_privilege('pg_read_binary_file(text)', 'execute'))) AS unread_files, \
     current_setting('max_wal_senders') AS max_wal_senders, \
     (SELECT count(*) FROM pg_stat_replication) AS wal_senders";
 
@@ -118,6 +128,7 @@ fn read(answer: &ResultSet, place: &str, major: MajorVersion, segment_size: Segm
         create_restore_point: flag("create_restore_point")?,
         switch_wal: flag("switch_wal")?,
         read_all_settings: flag("read_all_settings")?,
+        unread_files: answer.parse(0, "unread_files")?,
     };
     Ok(Server {
         place: place.to_owned(),
@@ -171,24 +182,24 @@ pub(super) fn decide_privileges(role: &Role, probing: bool) -> Verdict {
             .critical(format!("role \"{name}\" lacks REPLICATION: it can take no base backup"))
             .hint(format!("as a superuser run ALTER ROLE \"{name}\" REPLICATION"));
     }
-    let mut missing = Vec::new();
+    let mut missing: Vec<(String, String)> = Vec::new();
     if probing && !role.may_probe() {
-        missing.push((
-            "switch WAL for the end-to-end check",
-            "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal()",
-        ));
+        let grant = "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal()";
+        missing.push(("switch WAL for the end-to-end check".into(), format!("{grant} TO \"{name}\"")));
     }
     if !role.read_all_settings {
-        missing.push((
-            "see where configuration files lie (backups leave those outside the data directory out)",
-            "GRANT pg_read_all_settings",
-        ));
+        let what = "see where configuration files lie (backups leave those outside the data directory out)";
+        missing.push((what.into(), format!("GRANT pg_read_all_settings TO \"{name}\"")));
+    }
+    if role.unread_files > 0 {
+        let files = counted(role.unread_files.into(), "configuration file");
+        let what = format!("read {files} outside the data directory (backups leave out what the role cannot read)");
+        missing.push((what, outside::grants(name, false)));
     }
     if missing.is_empty() {
         return Check::Privileges.ok(format!("role \"{name}\" may do all that Walden does"));
     }
-    let (what, grants): (Vec<_>, Vec<_>) =
-        missing.into_iter().map(|(what, grant)| (what, format!("{grant} TO \"{name}\""))).unzip();
+    let (what, grants): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
     Check::Privileges
         .warning(format!("role \"{name}\" may not {}", what.join(", nor ")))
         .hint(format!("as a superuser run {}", grants.join("; ")))
@@ -255,6 +266,10 @@ mod tests {
         assert_eq!(less.status, Status::Warning);
         let hint = less.hint.unwrap();
         assert!(hint.contains("pg_switch_wal()") && hint.contains("pg_read_all_settings"), "{hint}");
+        let unread = decide_privileges(&Role { unread_files: 1, ..server().role }, true);
+        assert_eq!(unread.status, Status::Warning);
+        assert!(unread.message.contains("read 1 configuration file outside"), "{}", unread.message);
+        assert!(unread.hint.unwrap().contains("GRANT pg_read_server_files TO \"walden\""));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn server() -> Server {
             create_restore_point: true,
             switch_wal: true,
             read_all_settings: true,
+            unread_files: 0,
         },
         max_wal_senders: 10,
         wal_senders: 1,

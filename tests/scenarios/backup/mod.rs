@@ -276,13 +276,30 @@ fn configuration_files_outside_the_data_directory_are_in_the_backup() {
     }
     assert_eq!(kept.len(), 2, "{kept:?}");
     says(&ready.walden.ok(["backup", "show", text(&backup["id"]), "--files"]), &["extra.conf", "hba's.conf"]);
-    // A role that may only replicate takes backups, too, and is told what is not in them.
+    // A role that may only replicate takes backups, too, and is told once what is not in them.
     ready.cluster.sql("create role plain login replication");
     let dsn = ready.cluster.dsn().replace("user=walden", "user=plain");
-    let output = ready.walden.command(["backup", "take"]).env("WALDEN_POSTGRESQL__DSN", dsn).output().expect("run");
+    let output = ready.walden.command(["backup", "take"]).env("WALDEN_POSTGRESQL__DSN", &dsn).output().expect("run");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     says(&stderr, &["configuration files", "not in the backup", "pg_read_all_settings"]);
+    ready.cluster.sql("grant pg_read_all_settings to plain");
+    let of_plain = |verb: &[&str]| {
+        let mut command = ready.walden.command(verb);
+        let output = command.env("WALDEN_POSTGRESQL__DSN", &dsn).output().expect("run");
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+    };
+    let told = of_plain(&["backup", "take"]);
+    assert_eq!(told.matches(" WARN ").count(), 1, "{told}");
+    says(&told, &["hba's.conf", "extra.conf", "HINT: as a superuser run GRANT "]);
+    let checked = of_plain(&["check", "--no-probe", "--check", "privileges"]);
+    says(&checked, &["configuration files outside the data directory", "GRANT "]);
+    // What the hint says is enough.
+    let grants = told.split("as a superuser run ").nth(1).and_then(|rest| rest.lines().next()).expect("a hint");
+    ready.cluster.sql_each(grants);
+    says(&of_plain(&["check", "--no-probe", "--check", "privileges"]), &["may do all that Walden does"]);
+    let told = of_plain(&["backup", "take"]);
+    assert!(!told.contains(" WARN "), "{told}");
 }
 
 #[test]
