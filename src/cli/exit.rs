@@ -1,9 +1,11 @@
 //! Exit codes: the one place where outcomes and errors become numbers.
 
+use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 use crate::data_directory::{UNKNOWN, UNKNOWN_GOES_ON};
-use crate::error::{hints, one_line};
+use crate::error::{find, hints, one_line};
 use crate::plain::plain;
 
 /// How the process ends.
@@ -53,10 +55,34 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Arguments that are wrong, whatever the repository holds.
+#[derive(Debug)]
+pub struct WrongUsage(anyhow::Error);
+
+impl fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for WrongUsage {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}
+
+/// The error as one of wrong arguments.
+pub fn wrong_usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    WrongUsage(error.into()).into()
+}
+
 /// Prints an error with its hints and says how to exit.
 pub fn report(error: &anyhow::Error) -> Exit {
     print_error(error);
-    Exit::Failed
+    match find::<WrongUsage>(error) {
+        Some(_) => Exit::Usage,
+        None => Exit::Failed,
+    }
 }
 
 /// The error on one line, each hint on a line below.
@@ -64,5 +90,19 @@ pub fn print_error(error: &anyhow::Error) {
     eprintln!("ERROR: {}", one_line(error));
     for hint in hints(error) {
         eprintln!("HINT: {}", plain(hint));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::with_hint;
+
+    #[test]
+    fn wrong_usage_keeps_its_hint_and_has_a_code_of_its_own() {
+        let error = wrong_usage(with_hint(anyhow::anyhow!("wrong"), "write it right")).context("cannot begin");
+        assert_eq!((one_line(&error).as_str(), hints(&error)), ("cannot begin: wrong", vec!["write it right"]));
+        assert_eq!(report(&error), Exit::Usage);
+        assert_eq!(report(&anyhow::anyhow!("wrong")), Exit::Failed);
     }
 }

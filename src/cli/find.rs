@@ -5,9 +5,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::exit::wrong_usage;
 use super::planning::Planning;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
+use crate::plain::counted;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent};
 use crate::postgres::index::{FoundEvents, Index, State, Unreadable, on_index};
 use crate::postgres::wal::Timestamp;
@@ -80,7 +82,7 @@ struct Incomplete {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let moment = |text: &Option<String>| text.as_deref().map(moment).transpose();
+    let moment = |text: &Option<String>| text.as_deref().map(moment).transpose().map_err(wrong_usage);
     let (since, until) = (moment(&args.since)?, moment(&args.until)?);
     let filter = Filter {
         relation: args.relation.clone(),
@@ -133,7 +135,10 @@ fn missing(state: &State) -> Option<String> {
         return Some(format!("{what}\nHINT: try again"));
     }
     let told = (*not_indexed > 0).then(|| {
-        format!("{not_indexed} of {segments} WAL segments could not be searched: what happened in them is not shown")
+        format!(
+            "{not_indexed} of {} could not be searched: what happened in them is not shown",
+            counted(*segments, "WAL segment")
+        )
     });
     let why = first_unreadable.as_ref().map(|first| {
         format!(
@@ -177,7 +182,8 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
     }
     if let segments @ 1.. = found.overfull_segments {
         text += &format!(
-            "{segments} WAL segments of that time have more events than are indexed: more may have happened\n"
+            "of that time {} had more events than are indexed: more may have happened\n",
+            counted(segments, "WAL segment")
         );
     }
     let lost = found.events.iter().rfind(|event| event.lost_data());
@@ -190,7 +196,10 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
         None => {
             let State { segments, not_indexed, .. } = found.state;
             let searched = segments - not_indexed;
-            format!("no matching event in the {searched} of {segments} WAL segments that were searched\n{text}")
+            format!(
+                "no matching event in what was searched, {searched} of {}\n{text}",
+                counted(segments, "WAL segment")
+            )
         }
     }
 }

@@ -31,6 +31,7 @@ struct Report<'a> {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    args.target.check()?;
     let needs_index = !args.target.names_one() || args.target.needs_index();
     let planning = Planning::open(context, needs_index).await?;
     if !args.target.names_one() {

@@ -87,7 +87,11 @@ fn raised_setting(major: Major) {
 fn a_transaction_id_with_an_epoch_is_refused() {
     let ready = ready("epoch", Major::with_clients());
     ready.back_up();
-    let told = ready.walden.refused(1, ready.restore_only(&["--xid", "30064771817"]));
+    for wrong in [&["--time", "soon"][..], &["--xid", "x"], &["--lsn", "x"], &["--exclusive"]] {
+        ready.walden.refused(2, ready.restore_only(wrong));
+    }
+    ready.walden.refused(2, ["find", "--since", "soon"]);
+    let told = ready.walden.refused(2, ready.restore_only(&["--xid", "30064771817"]));
     assert!(told.contains("epoch") && told.contains("HINT: ") && told.contains("low 32 bits, 745"), "{told}");
     assert!(!ready.to().exists(), "nothing is written");
 }
@@ -99,6 +103,28 @@ fn the_nearest_moment_is_a_command_that_can_be_run() {
     let told = ready.walden.refused(4, ready.restore_only(&["--time", "2001-01-01 00:00:00"]));
     let command = format!("--to-dir '{}'", ready.to().display());
     assert!(told.contains(&command), "{told}");
+}
+
+#[test]
+fn a_socket_elsewhere_and_a_server_that_does_not_let_the_role_in_are_told() {
+    let ready = ready("told", Major::newest());
+    ready.back_up();
+    ready.cluster.archive_now();
+    let (to, bin) = (ready.scratch.join("it's here"), ready.major.bin());
+    let mut command = ready.walden.command(["--format", "json", "restore", "--latest", "--start", "--to-dir"]);
+    command.arg(&to).arg("--pg-bin").arg(bin);
+    let dsn = ready.cluster.dsn().replace("user=walden", "user=stranger");
+    let output = command.env("WALDEN_POSTGRESQL__DSN", dsn).output().expect("run walden");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let recovered = &told["recovered"];
+    let mut restored = Cluster::of(ready.major.clone(), to, ready.scratch.path().to_path_buf());
+    restored.adopt(recovered["port"].as_u64().expect("a port") as u32, "/tmp".as_ref());
+    assert_eq!(recovered["socket_directory"], "/tmp");
+    let notes: Vec<&str> =
+        recovered["notes"].as_array().expect("notes").iter().filter_map(|note| note.as_str()).collect();
+    assert!(notes[0].contains("it's here\" has a quote"), "{notes:?}");
+    assert!(notes[1].contains("role \"stranger\" does not exist"), "{notes:?}");
+    assert!(recovered["left_settings"].to_string().contains("restore_command"), "{told}");
 }
 
 #[test]

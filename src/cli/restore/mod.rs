@@ -26,7 +26,7 @@ use crate::postgres::restore::clean::{self, Relocation};
 use crate::postgres::restore::configuration::Archiving;
 use crate::postgres::restore::recovery::{self, Choices, FetchCommand, TargetAction};
 use crate::postgres::restore::start::{self, Recovered, Start};
-use crate::postgres::restore::{Restored, files, past, programs, restore};
+use crate::postgres::restore::{Restored, check, files, past, programs, restore};
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ pub struct Args {
     /// Restore although the file systems seem to be too small: where they compress.
     #[arg(long)]
     ignore_free_space: bool,
-    /// Print the plan and do nothing.
+    /// Print the plan and do nothing; refuses what the restore itself would refuse.
     #[arg(long)]
     dry_run: bool,
     /// Start the server, wait until it is at the target and tell what was recovered.
@@ -83,6 +83,7 @@ struct Report<'a> {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly, 3 when the started server is not at it.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    args.target.check()?;
     if !args.dry_run {
         refuse_root()?;
     }
@@ -102,6 +103,9 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &args.tablespace, args.keep_archiving, repository);
     let destination = args.to_dir.as_ref().map(place).transpose()?;
     if args.dry_run {
+        if let Some(destination) = &destination {
+            check(&cluster, &plan, destination, &choices).await?;
+        }
         return render::dry_run(context.format, &plan, destination.as_ref(), &recovery::settings(&plan, &choices)?);
     }
     let destination = destination.context("--to-dir is needed")?;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::progress::{LOG_EVERY, target};
+use crate::plain::counted;
 use crate::postgres::restore::server_log::ServerLog;
 
 /// Shows how far replay is.
@@ -25,7 +26,7 @@ impl Replay {
 
     /// Shows what the server's log tells.
     pub fn show(&self, log: &ServerLog) {
-        let message = || format!("replaying: {} WAL files fetched", log.fetched);
+        let message = || format!("replaying: {} fetched", counted(log.fetched, "WAL file"));
         if self.terminal {
             self.bar.set_message(message());
             self.bar.tick();

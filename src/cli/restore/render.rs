@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
-use crate::plain::plain;
+use crate::plain::{counted, plain};
 use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
 use crate::postgres::command_line::{for_people, shell_word};
 use crate::postgres::restore::Restored;
@@ -93,10 +93,10 @@ fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[
         row(
             "WAL",
             format!(
-                "{} to {}, {} segments, about {}",
+                "{} to {}, {}, about {}",
                 piece.first,
                 piece.last,
-                piece.segments,
+                counted(piece.segments, "segment"),
                 bytes(piece.stored_bytes)
             ),
         );
@@ -136,10 +136,10 @@ fn duration(seconds: f64) -> String {
 /// The files are there.
 pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored) -> String {
     let mut text = format!(
-        "restored backup {} to \"{}\": {} files, {} in {:.1} s, fsync {:.1} s\n",
+        "restored backup {} to \"{}\": {}, {} in {:.1} s, fsync {:.1} s\n",
         plan.backup.id,
         data_directory.display(),
-        restored.files,
+        counted(restored.files, "file"),
         bytes(restored.bytes),
         restored.seconds_for_files,
         restored.seconds_for_fsync,
@@ -222,6 +222,9 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     let mut text = format!("recovered: {state}\n");
     if let Some(stopped) = &recovered.stopped {
         let _ = writeln!(text, "  {stopped}");
+    }
+    for note in &recovered.notes {
+        let _ = writeln!(text, "  note: {}", plain(note));
     }
     for doubt in &recovered.doubts {
         let _ = writeln!(text, "  WARNING: {doubt}");

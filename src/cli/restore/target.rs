@@ -1,5 +1,6 @@
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 
+use crate::cli::exit::wrong_usage;
 use crate::cli::planning::Planning;
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
@@ -75,6 +76,19 @@ impl TargetArgs {
         self.names_one() && !self.immediate && !self.latest
     }
 
+    /// Refuses what is wrong whatever the repository holds. Errors: [`WrongUsage`](crate::cli::exit::WrongUsage).
+    pub fn check(&self) -> anyhow::Result<()> {
+        let can_be_exclusive = match &self.time {
+            Some(text) => parse_time(text, chrono::Utc::now()).map(|_| true).map_err(wrong_usage)?,
+            None => self.place(None).map_err(wrong_usage)?.can_be_exclusive(),
+        };
+        if self.exclusive && !can_be_exclusive {
+            let error = anyhow!("--exclusive needs --time, --lsn or --xid");
+            return Err(wrong_usage(with_hint(error, "without a target all WAL is replayed")));
+        }
+        Ok(())
+    }
+
     fn event(&self) -> Option<EventId> {
         self.before.or(self.after)
     }
@@ -88,23 +102,24 @@ impl TargetArgs {
     }
 
     fn request(&self, event: Option<EventTarget>) -> anyhow::Result<Request> {
-        let target = match (&self.time, self.lsn, &self.xid, &self.name, event) {
-            (Some(text), ..) => Target::Time(moment(text)?),
-            (_, Some(lsn), ..) => Target::Lsn(lsn),
-            (_, _, Some(xid), ..) => Target::xid(xid).hint(EPOCHS)?,
-            (_, _, _, Some(name), _) => Target::restore_point(name)?,
+        let target = match &self.time {
+            Some(text) => Target::Time(moment(text)?),
+            None => self.place(event)?,
+        };
+        let inclusive = !self.exclusive && self.before.is_none();
+        Ok(Request { target, inclusive, timeline: self.timeline, backup: self.backup.clone() })
+    }
+
+    /// The target, when it is no time.
+    fn place(&self, event: Option<EventTarget>) -> anyhow::Result<Target> {
+        Ok(match (self.lsn, &self.xid, &self.name, event) {
+            (Some(lsn), ..) => Target::Lsn(lsn),
+            (_, Some(xid), ..) => Target::xid(xid).hint(EPOCHS)?,
+            (_, _, Some(name), _) => Target::restore_point(name)?,
             (.., Some(event)) => Target::Event(event),
             _ if self.immediate => Target::Immediate,
             _ => Target::Latest,
-        };
-        if self.exclusive && !target.can_be_exclusive() {
-            bail!(with_hint(
-                anyhow!("--exclusive needs --time, --lsn or --xid"),
-                "without a target all WAL is replayed"
-            ));
-        }
-        let inclusive = !self.exclusive && self.before.is_none();
-        Ok(Request { target, inclusive, timeline: self.timeline, backup: self.backup.clone() })
+        })
     }
 }
 

@@ -85,8 +85,11 @@ fn put_aside(folder: &Path, name: &str) -> anyhow::Result<()> {
 fn write_missing(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>) -> anyhow::Result<()> {
     let content = |name: &str| match name {
         "postgresql.conf" => "listen_addresses = 'localhost'\n",
+        // `all` is no replication connection, by which backups are taken.
         "pg_hba.conf" => {
-            "local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n"
+            "local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n\
+             local replication all peer\nhost replication all 127.0.0.1/32 scram-sha-256\n\
+             host replication all ::1/128 scram-sha-256\n"
         }
         _ => "",
     };
@@ -155,6 +158,7 @@ mod tests {
         let (folder, outside, notes) = settled(TRUST, &told);
         let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert!(outside && !text("pg_hba.conf").contains("trust"), "{}", text("pg_hba.conf"));
+        assert!(text("pg_hba.conf").contains("\nlocal replication all peer\n"), "a backup of it can be taken");
         assert!(!text("postgresql.conf").contains("port"));
         assert_eq!(text("walden-configuration/not-in-force/pg_hba.conf"), "local all all trust\n");
         assert_eq!(text("pg_ident.conf"), "\n", "this one was in force");

@@ -55,6 +55,20 @@ pub struct Restored {
     pub seconds_for_fsync: f64,
 }
 
+/// What is refused before anything is written: folders in use or not empty, file systems without room. Touches nothing.
+pub async fn check(
+    cluster: &Cluster,
+    plan: &RecoveryPlan,
+    destination: &Destination,
+    choices: &Choices,
+) -> anyhow::Result<()> {
+    clean::check_free(destination)?;
+    match choices.check_space {
+        true => space::check(cluster, plan, destination).await,
+        false => Ok(()),
+    }
+}
+
 /// Carries out a plan: clean, files, recovery, finish. Until it returns no server starts from the folder.
 pub async fn restore(
     cluster: &Cluster,
@@ -64,10 +78,7 @@ pub async fn restore(
     workers: usize,
     progress: Arc<Progress>,
 ) -> anyhow::Result<Restored> {
-    clean::check_free(destination)?;
-    if choices.check_space {
-        space::check(cluster, plan, destination).await?;
-    }
+    check(cluster, plan, destination, choices).await?;
     clean::prepare(destination, &plan.backup)?;
     let begun = Instant::now();
     let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::moving::{self, Moving};
 use super::programs;
 use super::server_log::{Phase, ServerLog};
-use crate::error::{Hint, with_hint};
+use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{RecoveryPlan, StopAt};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{ControlFile, Lsn, MajorVersion, TimelineId};
@@ -29,6 +29,8 @@ const FAST_SHUTDOWN: Duration = Duration::from_secs(300);
 const STALLED: &str = "it did nothing for";
 /// Longest path of a unix socket: `sun_path` has 108 bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// Where a socket goes that fits nowhere else.
+const SHARED: &str = "/tmp";
 /// Longest line of the log that is looked at.
 const MAX_LINE: u64 = 64 << 10;
 
@@ -50,6 +52,9 @@ pub struct Recovered {
     /// What the server warned of that makes the result doubtful.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<String>,
+    /// Sentences for the operator: where else the socket is, why the server did not answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Settings in postgresql.auto.conf that are of this recovery only and that are still there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_settings: Vec<String>,
@@ -115,7 +120,7 @@ pub struct Start<'a> {
 pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
     let Start { programs, data_directory, major, port, user, only_for_recovery, patience } = how;
     let port = choose_port(programs, data_directory, port)?;
-    let socket_directory = choose_socket_directory(programs, data_directory, port)?;
+    let (socket_directory, elsewhere) = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
     let mut child = spawn(programs, data_directory, port, &socket_directory, &log_path)?;
     let log = wait(&mut child, data_directory, (&log_path, patience), watch).await?;
@@ -126,6 +131,7 @@ pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered
         timeline: log.new_timeline,
         stopped: log.stopped,
         doubts: log.doubts,
+        notes: elsewhere.into_iter().collect(),
         left_settings: only_for_recovery,
         port,
         socket_directory,
@@ -136,7 +142,7 @@ pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered
     if recovered.phase != Phase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
         if let Err(error) = ask(&mut recovered, user, major).await {
-            tracing::debug!("the restored server does not answer by SQL: {error:#}");
+            recovered.notes.push(format!("not asked by SQL, so only its log tells: {}", one_line(&error)));
         }
     }
     if recovered.timeline.is_none() {
@@ -164,20 +170,37 @@ fn choose_port(programs: &Path, data_directory: &Path, wanted: Option<u16>) -> a
     }
 }
 
-/// The first configured folder if the server can put its socket there, else the data directory, else `/tmp`.
-fn choose_socket_directory(programs: &Path, data_directory: &Path, port: u16) -> anyhow::Result<PathBuf> {
+/// The first configured folder if the server can put its socket there, else the data directory, else `/tmp`; and what to
+/// tell of a folder that others use, too.
+fn choose_socket_directory(
+    programs: &Path,
+    data_directory: &Path,
+    port: u16,
+) -> anyhow::Result<(PathBuf, Option<String>)> {
     let configured = programs::configured(programs, data_directory, "unix_socket_directories")?;
     let first = configured.split(',').next().unwrap_or_default().trim().trim_matches('"').to_string();
-    let fits = |folder: &Path| {
-        let socket = folder.join(format!(".s.PGSQL.{port}"));
-        let listed = !folder.to_string_lossy().contains([',', '"', '\'']);
-        socket.as_os_str().len() <= MAX_SOCKET_PATH && listed && is_writable(folder) && !socket.exists()
-    };
-    let candidates = [PathBuf::from(first), data_directory.to_path_buf(), PathBuf::from("/tmp")];
-    let found = candidates.into_iter().find(|folder| folder.is_absolute() && fits(folder));
-    found
+    let candidates = [PathBuf::from(first), data_directory.to_path_buf(), PathBuf::from(SHARED)];
+    let found = candidates.into_iter().find(|folder| folder.is_absolute() && unfit(folder, port).is_none());
+    let found = found
         .with_context(|| format!("no folder for the socket of port {port} is found"))
-        .hint("name another port with --port")
+        .hint("name another port with --port")?;
+    let why = if found == Path::new(SHARED) { unfit(data_directory, port) } else { None };
+    let note = why.map(|why| format!("its socket is in \"{SHARED}\", since \"{}\" {why}", data_directory.display()));
+    Ok((found, note))
+}
+
+/// Why a server cannot put its socket into a folder; `None`: it can.
+fn unfit(folder: &Path, port: u16) -> Option<&'static str> {
+    let socket = folder.join(format!(".s.PGSQL.{port}"));
+    if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        Some("is too long for a socket's path")
+    } else if folder.to_string_lossy().contains([',', '"', '\'']) {
+        Some("has a quote or a comma in it")
+    } else if !is_writable(folder) {
+        Some("cannot be written to")
+    } else {
+        socket.exists().then_some("has that socket already")
+    }
 }
 
 fn is_writable(folder: &Path) -> bool {
@@ -387,6 +410,21 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_no_socket_fits_into_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let why = |name: &str| {
+            let folder = folder.path().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            unfit(&folder, 5432)
+        };
+        assert_eq!(why("plain folder"), None);
+        assert!(why("it's").unwrap().contains("quote"));
+        assert!(why(&"x".repeat(100)).unwrap().contains("too long"));
+        fs::write(folder.path().join("plain folder/.s.PGSQL.5432"), "").unwrap();
+        assert!(why("plain folder").unwrap().contains("already"));
+    }
 
     #[test]
     fn the_setting_to_raise_is_named_with_its_value() {

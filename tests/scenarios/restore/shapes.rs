@@ -20,8 +20,11 @@ fn tablespaces_move(major: Major) {
     take_backup(&walden);
     cluster.sql("insert into in_one values (1001)");
     cluster.archive_now();
-    let told = walden.refused(1, ["restore", "--to-dir", &scratch.join("none").display().to_string(), "--latest"]);
-    assert!(told.contains("--tablespace") && told.contains("space one"), "{told}");
+    let none = scratch.join("none").display().to_string();
+    for more in [&[][..], &["--dry-run"]] {
+        let told = walden.refused(1, [&["restore", "--to-dir", &none, "--latest"], more].concat());
+        assert!(told.contains("--tablespace") && told.contains("space one"), "{told}");
+    }
     assert!(!scratch.join("none").exists());
 
     let oid = cluster.sql("select oid from pg_tablespace where spcname = 'two'");
