@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::{one_line, with_hint};
 use crate::health::{Health, Level, Now, Protected, Reason, moment};
+use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::kept::Kept;
 use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status, waiting_since};
@@ -170,7 +171,7 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
     };
     let _ = writeln!(text, "archiving  {} stored{ahead}{}", done.stored.count, last(&done.stored, now));
     for backlog in &done.backlogs {
-        let _ = writeln!(text, "           {}", waiting(backlog, now));
+        let _ = writeln!(text, "           {}", waiting(backlog, done, now));
     }
     failures(text, "failed", &done.failed, now);
     if done.aside.count > 0 {
@@ -203,7 +204,7 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         Some(at) => format!(", last looked into the repository {} ago", span(now - at)),
         None => ", the first look into the repository is not over".to_string(),
     };
-    let _ = writeln!(text, "index      {} segments{looked}", state.segments - state.not_indexed);
+    let _ = writeln!(text, "index      {}{looked}", counted(state.segments - state.not_indexed, "segment"));
     let left = [(state.not_indexed - state.unreadable, "not indexed yet"), (state.unreadable, "cannot be read")];
     for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
         let _ = writeln!(text, "           {segments} {what}");
@@ -223,12 +224,12 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
     }
     failures(text, "attempts to read names failed", &done.names_failed, now);
     if done.quiet.count > 0 {
-        let _ = writeln!(text, "quiet      {} marks stored{}", done.quiet.count, last(&done.quiet, now));
+        let _ = writeln!(text, "quiet      {} stored{}", counted(done.quiet.count, "mark"), last(&done.quiet, now));
     }
     failures(text, "attempts to note that the server is quiet failed", &done.quiet_failed, now);
 }
 
-fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
+fn waiting(backlog: &Backlog, done: &Archiving, now: DateTime<Utc>) -> String {
     let place = backlog.pg_wal.display();
     if let Some(why) = &backlog.failed {
         return format!("what waits in {place} is not known: {why}");
@@ -240,6 +241,7 @@ fn waiting(backlog: &Backlog, now: DateTime<Utc>) -> String {
     };
     let eta = match backlog.eta_seconds {
         Some(seconds) => format!("about {} to go", span(TimeDelta::milliseconds((seconds * 1000.0) as i64))),
+        None if done.resting => "the last one could not be stored".to_string(),
         None => "nothing was stored in the last minute".to_string(),
     };
     format!("{} waiting{stored} in {place}, the oldest for {}; {eta}", backlog.files, span(now - oldest))
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_backlog_is_told_in_one_line() {
-        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(200);
+        let (now, mut done) = (DateTime::UNIX_EPOCH + TimeDelta::seconds(200), Archiving::default());
         let mut backlog = Backlog {
             pg_wal: "/data/pg_wal".into(),
             files: 12,
@@ -288,15 +290,17 @@ mod tests {
             failed: None,
         };
         assert_eq!(
-            waiting(&backlog, now),
+            waiting(&backlog, &done, now),
             "12 waiting (8 of them stored already) in /data/pg_wal, the oldest for 3 min 20 s; about 2 s to go"
         );
         backlog.eta_seconds = None;
-        assert!(waiting(&backlog, now).ends_with("nothing was stored in the last minute"));
+        assert!(waiting(&backlog, &done, now).ends_with("nothing was stored in the last minute"));
+        done.resting = true;
+        assert!(waiting(&backlog, &done, now).ends_with("; the last one could not be stored"));
         backlog.oldest_since = None;
-        assert_eq!(waiting(&backlog, now), "nothing waits in /data/pg_wal");
+        assert_eq!(waiting(&backlog, &done, now), "nothing waits in /data/pg_wal");
         backlog.failed = Some("permission denied".into());
-        assert_eq!(waiting(&backlog, now), "what waits in /data/pg_wal is not known: permission denied");
+        assert_eq!(waiting(&backlog, &done, now), "what waits in /data/pg_wal is not known: permission denied");
     }
 
     #[test]

@@ -205,7 +205,8 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Message::Report(reply)).await.ok()?;
         let Report { mut done, folders, stored } = answer.await.ok()?;
-        let speed = done.files_per_second;
+        // What went well before says nothing while pushes fail.
+        let speed = done.files_per_second.filter(|_| !done.resting);
         let look = move || folders.iter().filter_map(|f| backlog(f, speed, |path| stored.contains(path))).collect();
         done.backlogs = tokio::task::spawn_blocking(look).await.ok()?;
         Some(done)

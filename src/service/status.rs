@@ -83,7 +83,7 @@ pub struct Archiving {
     pub aside: Count,
     /// Segments whose records break off, stored as they are.
     pub broken: Failures,
-    /// Storing ahead pauses because pushes fail.
+    /// The last push failed; storing ahead pauses.
     pub resting: bool,
     /// Of each server that archives here.
     pub backlogs: Vec<Backlog>,
@@ -145,7 +145,7 @@ pub struct Backlog {
     pub stored: u64,
     /// Since when the oldest one waits.
     pub oldest_since: Option<DateTime<Utc>>,
-    /// Until the rest is stored, at the present speed; `None` when nothing was stored lately.
+    /// Until the rest is stored, at the present speed; `None` when nothing was stored lately, or pushes fail.
     pub eta_seconds: Option<f64>,
     /// Why all of this is not known; `None` when it is.
     #[serde(default)]

@@ -4,6 +4,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::{Hint, with_hint};
+use crate::plain::counted;
 use crate::postgres::backup::delete::{DeletePlan, delete, plan_delete};
 use crate::postgres::backup::started::{self, Reservation};
 use crate::postgres::cluster::Cluster;
@@ -45,7 +46,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 
 fn in_words(plan: &DeletePlan) -> String {
     let DeletePlan { id, objects, stored_bytes, lost, lost_unknown, .. } = plan;
-    let mut text = format!("backup {id}: {objects} objects, {} would be deleted\n", bytes(*stored_bytes));
+    let mut text = format!("backup {id}: {}, {} would be deleted\n", counted(*objects, "object"), bytes(*stored_bytes));
     for why in lost_unknown {
         text += &format!("what can no longer be restored is not known: {why}\n");
     }

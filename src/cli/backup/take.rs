@@ -7,6 +7,7 @@ use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::progress::Progress;
 use crate::config;
 use crate::error::{one_line, with_hint};
+use crate::plain::counted;
 use crate::postgres::backup::manifest;
 use crate::postgres::backup::pipeline::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
@@ -114,9 +115,9 @@ fn report(context: &Context, backup: &BackupDescription) -> anyhow::Result<Exit>
 fn in_words(backup: &BackupDescription) -> String {
     let seconds = (backup.stopped_at - backup.started_at).as_seconds_f64();
     format!(
-        "backup {}: {} files, {} stored as {} in {seconds:.1} s; timeline {}, {} to {}\n",
+        "backup {}: {}, {} stored as {} in {seconds:.1} s; timeline {}, {} to {}\n",
         backup.id,
-        backup.file_count,
+        counted(backup.file_count, "file"),
         bytes(backup.plain_bytes),
         bytes(backup.stored_bytes),
         backup.timeline,

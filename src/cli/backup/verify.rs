@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::with_hint;
+use crate::plain::counted;
 use crate::postgres::backup::verify::{Verified, verify};
 use crate::postgres::catalog::load::load_backups;
 use crate::postgres::cluster::Cluster;
@@ -49,7 +50,7 @@ async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>>
 
 fn in_words(verified: &Verified) -> String {
     let Verified { id, files, plain_bytes, wal_files, damages, more_damages } = verified;
-    let read = format!("{files} files, {}, {wal_files} WAL files", bytes(*plain_bytes));
+    let read = format!("{}, {}, {}", counted(*files, "file"), bytes(*plain_bytes), counted(*wal_files, "WAL file"));
     if verified.is_sound() {
         return format!("backup {id}: sound ({read})\n");
     }

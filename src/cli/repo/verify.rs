@@ -8,6 +8,7 @@ use super::super::progress::{Step, show};
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::error::with_hint;
+use crate::plain::counted;
 use crate::postgres::repository::Extent;
 use crate::postgres::repository::verify::{Options, Report, Verification};
 use crate::storage::Key;
@@ -107,8 +108,7 @@ fn in_words(report: &Report) -> String {
     for finding in &found.findings {
         let files = match finding.files {
             0 => String::new(),
-            1 => " (1 file)".into(),
-            files => format!(" ({files} files)"),
+            files => format!(" ({})", counted(files, "file")),
         };
         text += &format!("{}: object \"{}\": {}{files}\n", finding.trouble, finding.object, finding.why);
     }
@@ -116,7 +116,7 @@ fn in_words(report: &Report) -> String {
         text += &format!("and {} more\n", found.more_findings);
     }
     if found.more_files > 0 {
-        text += &format!("and {} more files of backups cannot be restored\n", found.more_files);
+        text += &format!("and {} of backups cannot be restored\n", counted(found.more_files, "more file"));
     }
     text += &gap_lines("GAP", &found.gaps);
     for timeline in &found.missing_histories {
@@ -133,16 +133,17 @@ fn in_words(report: &Report) -> String {
         (true, false) => "sound so far",
         (false, _) => "NOT sound",
     };
-    let drawn = found.drawn.map(|drawn| format!(", {drawn} objects drawn")).unwrap_or_default();
-    let sample = |seed| format!(", {} packs (sample with --seed {seed}{drawn}, {} read)", found.packs, found.sampled);
+    let drawn = found.drawn.map(|drawn| format!(", {} drawn", counted(drawn, "object"))).unwrap_or_default();
+    let sample =
+        |seed| format!(", {} (sample with --seed {seed}{drawn}, {} read)", counted(found.packs, "pack"), found.sampled);
     let packs = report.seed.map(sample).unwrap_or_default();
     let after = report.began_after.as_ref().map(|key| format!(", from behind {key} on")).unwrap_or_default();
     text + &format!(
-        "cluster \"{}\" in {} is {verdict}: read {} backups{packs}, {} WAL files, {}{after}\n",
+        "cluster \"{}\" in {} is {verdict}: read {}{packs}, {}, {}{after}\n",
         report.cluster,
         report.repository,
-        found.backups,
-        found.wal_files,
+        counted(found.backups, "backup"),
+        counted(found.wal_files, "WAL file"),
         bytes(found.plain_bytes),
     )
 }

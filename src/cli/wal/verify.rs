@@ -1,4 +1,5 @@
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
+use crate::plain::counted;
 use crate::postgres::archive::verify::{Extent, Verified, verify};
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,9 @@ fn in_words(verified: &Verified) -> String {
     let verdict = if verified.is_sound() { "sound" } else { "NOT sound" };
     let Verified { segments, read, plain_bytes, .. } = verified;
     text + &format!(
-        "archive {verdict}: {segments} segments are there, {read} objects were read, {}\n",
+        "archive {verdict}: {} there, {} read, {}\n",
+        counted(*segments, "segment"),
+        counted(*read, "object"),
         bytes(*plain_bytes)
     )
 }

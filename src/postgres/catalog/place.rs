@@ -11,6 +11,7 @@ use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::Reason;
 use super::wal_index::{Point, Told, Unknown};
+use crate::plain::counted;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
 
@@ -359,7 +360,8 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
     let unnamed = points.iter().filter(|point| matches!(point, Point::Unnamed { segment } if *segment >= number));
     if let count @ 1.. = unnamed.count() {
         notes.push(format!(
-            "{count} WAL segments from there on have more restore points than are indexed: there may be others of this name"
+            "from there on {} had more restore points than are indexed: there may be others of this name",
+            counted(count as u64, "WAL segment")
         ));
     }
     notes

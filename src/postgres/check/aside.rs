@@ -1,6 +1,7 @@
 //! What is kept aside, told by the check of the archiver: nobody else is told of it.
 
 use super::{Request, Status, Trouble, Verdict};
+use crate::plain::counted;
 use crate::postgres::archive::aside::has_more;
 use crate::postgres::catalog::load::load_wal;
 use crate::postgres::cluster::Cluster;
@@ -33,9 +34,10 @@ fn decide(aside: Result<Aside, Trouble>, verdict: Verdict) -> Verdict {
     let message = &verdict.message;
     match aside {
         Ok(Aside { files: 0, .. }) => verdict,
-        Ok(Aside { files, longer: None }) => {
-            Verdict { message: format!("{message}; {files} files kept aside, see `walden wal list`"), ..verdict }
-        }
+        Ok(Aside { files, longer: None }) => Verdict {
+            message: format!("{message}; {} kept aside, see `walden wal list`", counted(files as u64, "file")),
+            ..verdict
+        },
         Ok(Aside { longer: Some(name), .. }) => {
             let message = format!("{message}; \"{name}\", kept aside, has more WAL than \"{}\"", name.handed_over());
             let hint =

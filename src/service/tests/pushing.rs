@@ -215,6 +215,15 @@ async fn a_backlog_is_known_also_when_nothing_is_stored_ahead() {
     let backlogs = status().await.archiving.backlogs;
     assert_eq!((backlogs.len(), backlogs[0].files, backlogs[0].stored), (1, 2, 1));
     assert!(!service.is_stored(&number(2)).await);
+    // The speed of before is none while pushes fail.
+    assert_eq!(service.push(&service.wal.folder().join(number(2))).await, Reply::Done);
+    let wrong = service.wal.ready(&number(3), &[1; 1 << 20]);
+    let archiving = status().await.archiving;
+    assert!(archiving.backlogs[0].eta_seconds.is_some_and(|seconds| seconds > 0.0), "{archiving:?}");
+    assert!(text(&service.push(&wrong).await).contains(&number(3)));
+    let archiving = status().await.archiving;
+    assert!(archiving.resting && archiving.files_per_second.is_some(), "{archiving:?}");
+    assert_eq!(archiving.backlogs[0].eta_seconds, None);
     service.stop().await;
 }
 
