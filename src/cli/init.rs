@@ -16,13 +16,16 @@ use crate::fsync;
 use crate::owner::{self, Owner};
 use crate::postgres::archive::store_first_history;
 use crate::postgres::catalog::ClusterDescription;
-use crate::postgres::check::{ServerFolders, refuse_inside, refuse_unsafe};
+use crate::postgres::check::{ServerFolders, archived_before, refuse_inside, refuse_unsafe};
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::command_line::{archive_command, named_file};
 use crate::postgres::layout::{ClusterName, Layout};
+use crate::postgres::replication::conninfo::Added;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::restore::assignment;
+use crate::postgres::types::{TimelineId, WalFileName};
 use crate::repo::Repository;
+use crate::storage::Storage;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -39,6 +42,9 @@ pub struct Args {
     /// The hook socket of `walden serve`.
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
+    /// Begin a new archive although this server archived before: what it archived is elsewhere, or lost.
+    #[arg(long)]
+    new_repository: bool,
 }
 
 impl Args {
@@ -64,6 +70,12 @@ struct Report {
     repository_created: bool,
     cluster: ClusterDescription,
     cluster_registered: bool,
+    /// The server's timeline, where the archive that was there before does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_timeline: Option<TimelineId>,
+    /// Variables of the environment that the configuration now says, and those that it does not.
+    connection_kept: Vec<&'static str>,
+    connection_not_kept: Vec<&'static str>,
     /// What the server's user cannot use, which root made for nobody it knows.
     belong_to_root: Vec<PathBuf>,
     /// Other clusters of the repository with the same system identifier.
@@ -85,14 +97,28 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         }
         (None, None) => Context::load(None, format)?,
     };
-    let (report, user) = context.block_on(register(&context.settings))?;
+    // Who names a repository in a new file begins one.
+    let is_new = args.new_repository || draft.is_some();
+    let (report, user) = context.block_on(register(&context.settings, is_new))?;
     let configuration_written = draft.is_some();
+    let mut connection_kept = Vec::new();
     if let Some(draft) = draft {
+        connection_kept.clone_from(&draft.connection);
         draft.keep(user)?;
     }
+    let not_kept = ConnInfo::added_by_environment(context.settings.postgresql.dsn.expose())?;
+    let connection_not_kept = not_kept.iter().map(|added| added.variable).collect();
     let belong_to_root = roots(&context.settings, target.as_deref());
     let archive_command = archive_command(&named_file(target.as_deref()), &report.socket)?;
-    let report = Report { configuration: target, configuration_written, belong_to_root, archive_command, ..report };
+    let report = Report {
+        configuration: target,
+        configuration_written,
+        connection_kept,
+        connection_not_kept,
+        belong_to_root,
+        archive_command,
+        ..report
+    };
     match format {
         Format::Json => print_json(&report)?,
         Format::Table => print_text(&in_words(&report))?,
@@ -110,12 +136,20 @@ fn target_file(file: Option<&Path>, args: &Args) -> Option<PathBuf> {
 /// Arguments must not contradict a file that is there: it is not rewritten.
 fn ensure_same(settings: &Settings, path: &Path, args: &Args) -> anyhow::Result<()> {
     let shown = config::effective(settings);
-    for (key, value) in args.given().into_iter().filter(|(key, _)| *key != "postgresql.dsn") {
+    let hint = "edit the file, or name another one with --config";
+    for (key, value) in args.given() {
+        if key == "postgresql.dsn" {
+            // It may hold a password.
+            if settings.postgresql.dsn.expose() != value {
+                return Err(anyhow!("\"{}\" exists and has another {key}", path.display())).hint(hint);
+            }
+            continue;
+        }
         let kept = shown.iter().find(|shown| shown.key == key).and_then(|shown| shown.value.clone());
         if kept.as_deref() != Some(value) {
             let kept = kept.unwrap_or_default();
             let error = anyhow!("\"{}\" exists and has {key} = \"{kept}\", not \"{value}\"", path.display());
-            return Err(with_hint(error, "edit the file, or name another one with --config"));
+            return Err(with_hint(error, hint));
         }
     }
     Ok(())
@@ -126,18 +160,27 @@ struct Draft {
     file: fs::File,
     path: PathBuf,
     target: PathBuf,
+    /// Variables of the environment by which it says how to connect.
+    connection: Vec<&'static str>,
 }
 
 impl Draft {
     fn write(target: &Path, args: &Args) -> anyhow::Result<Self> {
         let hint = "write it elsewhere with --config FILE (and set WALDEN_CONFIG), or run this as a user who may";
-        let text = config::render_commented(&args.given())?;
+        // `walden serve` has another environment than this process.
+        let added = if args.dsn.is_none() { ConnInfo::added_by_environment("")? } else { Vec::new() };
+        let connection = added.iter().filter(|added| added.pair().is_some()).map(|added| added.variable).collect();
+        let dsn = added.iter().filter_map(Added::pair).collect::<Vec<_>>().join(" ");
+        let of_environment = (!dsn.is_empty()).then_some(("postgresql.dsn", dsn.as_str()));
+        let given: Vec<_> = args.given().into_iter().chain(of_environment).collect();
+        let text = config::render_commented(&given)?;
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cannot = || format!("cannot write \"{}\"", target.display());
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(cannot).hint(hint)?;
         let path = folder.join(format!(".walden-init-{}.toml", std::process::id()));
         let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let draft = Self { file: created.with_context(cannot).hint(hint)?, path, target: target.to_path_buf() };
+        let file = created.with_context(cannot).hint(hint)?;
+        let draft = Self { file, path, target: target.to_path_buf(), connection };
         (&draft.file).write_all(text.as_bytes()).and_then(|()| draft.file.sync_all()).with_context(cannot)?;
         Ok(draft)
     }
@@ -188,8 +231,33 @@ fn make_folder(folder: &Path, user: Owner) -> anyhow::Result<()> {
     }
 }
 
-/// Registers the server; also the user it runs as, if root works for it.
-async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)> {
+/// Refuses to begin an archive where the server has one already, which is only away: such as on a disk that is not mounted.
+async fn refuse_second(settings: &Settings, storage: &dyn Storage, folders: &ServerFolders) -> anyhow::Result<()> {
+    if Repository::is_there(storage).await? {
+        return Ok(());
+    }
+    let hint = "is its disk mounted, and is `repository.url` right? To begin a new archive use --new-repository";
+    let shown = storage.describe();
+    let asked = archived_before(settings, folders).await;
+    match asked.with_context(|| format!("\"{shown}\" is no repository, and whether the server has one is not known"))? {
+        Some(file) => {
+            let told = format!("\"{shown}\" is no repository, but the server has archived before, such as \"{file}\"");
+            Err(anyhow!("{told}: a new archive would leave a gap")).hint(hint)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The server's timeline, if the archive lacks its history: then the server may be a copy of the one that archives.
+async fn unknown_timeline(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineId>> {
+    let key = cluster.layout.wal(&WalFileName::History(timeline));
+    let is_known = timeline.0 == 1 || cluster.repository.storage().head(&key).await?.is_some();
+    Ok((!is_known).then_some(timeline))
+}
+
+/// Registers the server; also the user it runs as, if root works for it. `is_new`: whoever asks means a new repository, if
+/// there is none.
+async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, Option<Owner>)> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut connection = Connection::connect(&info, Mode::Physical).await?;
     let identity = connection.identify_system().await?;
@@ -206,11 +274,14 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
     let url = &settings.repository.url;
     let folders = ServerFolders::look(settings).await;
     refuse_inside(url, &folders.0)?;
+    let storage = open_storage(settings)?;
+    if !is_new {
+        refuse_second(settings, &*storage, &folders).await?;
+    }
     let user = folders.user().filter(|user| owner::is_root() && user.uid != 0);
     if let (Some(folder), Some(user)) = (url.folder(), user) {
         make_folder(folder, user)?;
     }
-    let storage = open_storage(settings)?;
     refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
     let (repository, repository_created) = Repository::init(storage, now).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
@@ -218,6 +289,7 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
         store_first_history(&cluster, identity.timeline, &content, now).await?;
     }
     let same_system = cluster.same_system().await?;
+    let unknown_timeline = unknown_timeline(&cluster, identity.timeline).await?;
     let report = Report {
         configuration: None,
         configuration_written: false,
@@ -226,6 +298,9 @@ async fn register(settings: &Settings) -> anyhow::Result<(Report, Option<Owner>)
         repository_created,
         cluster: cluster.description,
         cluster_registered,
+        unknown_timeline,
+        connection_kept: Vec::new(),
+        connection_not_kept: Vec::new(),
         belong_to_root: Vec::new(),
         same_system,
         archive_command: String::new(),
@@ -252,6 +327,14 @@ fn in_words(report: &Report) -> String {
         cluster.segment_size.bytes() >> 20,
     );
     text += &same_system(&report.same_system, &cluster.name);
+    if let Some(timeline) = report.unknown_timeline {
+        text += &format!(
+            "\nNOTE: the server is on timeline {timeline}, which this archive does not have: is it a copy, such as a \
+             restored one?\nA copy needs a name of its own, by a configuration of its own: its WAL would spoil the \
+             original's archive.\n"
+        );
+    }
+    text += &connection(report);
     let set = assignment("archive_command", &report.archive_command);
     if report.configuration.is_none() {
         text += "\nThe environment alone tells the settings: give the server the WALDEN_ variables of this process.\n";
@@ -270,6 +353,22 @@ fn in_words(report: &Report) -> String {
         ),
         false => format!("\nThe line for postgresql.conf is\n  {set}"),
     };
+    text
+}
+
+/// Where else the connection comes from than from the file.
+fn connection(report: &Report) -> String {
+    let mut text = String::new();
+    if !report.connection_kept.is_empty() {
+        text += &format!("\nThe file keeps how to connect: {}\n", report.connection_kept.join(", "));
+    }
+    if !report.connection_not_kept.is_empty() {
+        let names = report.connection_not_kept.join(", ");
+        text += &format!(
+            "\nNOTE: only this environment has {names}: `walden serve` needs it, too. Give it these variables, put them \
+             into `postgresql.dsn`, and a password into a password file.\n"
+        );
+    }
     text
 }
 

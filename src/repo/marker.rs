@@ -44,6 +44,11 @@ impl Repository {
         }
     }
 
+    /// Whether a store is one. Errors: the store's, or a marker that cannot be read.
+    pub async fn is_there(storage: &dyn Storage) -> anyhow::Result<bool> {
+        Ok(reread(is_damage, || read_marker(storage)).await?.is_some())
+    }
+
     /// Opens a repository, making it first where there is none. Says whether it was made.
     pub async fn init(storage: Arc<dyn Storage>, now: DateTime<Utc>) -> anyhow::Result<(Self, bool)> {
         if let Some(marker) = reread(is_damage, || read_marker(&*storage)).await? {
@@ -107,8 +112,9 @@ mod tests {
     #[tokio::test]
     async fn making_a_repository_twice_keeps_the_first() {
         let storage = Arc::new(MemoryStorage::default());
+        assert!(!Repository::is_there(&*storage).await.unwrap());
         let (first, made) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap();
-        assert!(made);
+        assert!(made && Repository::is_there(&*storage).await.unwrap());
         let (second, made) = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap();
         assert!(!made);
         assert_eq!(first.marker().id, second.marker().id);

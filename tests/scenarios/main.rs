@@ -13,6 +13,7 @@ mod events;
 mod find;
 mod foundation;
 mod http;
+mod init;
 mod left_out;
 mod oracle;
 mod owner;

@@ -38,6 +38,11 @@ fn each_hook_is_answered_for_the_cluster_and_the_repository_that_it_means() {
     let mut restored = restore(&second, &major, scratch.join("restored"), &["--latest"]).cluster;
     assert_eq!(restored.sql("select count(*) from t"), "1000");
 
+    // The copy is told from the original by its timeline when somebody registers it under that name.
+    let told = walden.command(["init"]).env("WALDEN_POSTGRESQL__DSN", restored.dsn()).output().expect("run walden");
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("NOTE: the server is on timeline 2, which this archive does not have"), "{told}");
+
     // The copy, registered under its own name, archives into its own archive by the line that init prints.
     let copy = Walden::named(&scratch, &restored, "copy", "");
     let said = copy.json(["init"]);
@@ -62,8 +67,7 @@ fn each_hook_is_answered_for_the_cluster_and_the_repository_that_it_means() {
     assert_eq!(timelines("main"), ["00000001"]);
     assert_eq!(timelines("copy"), ["00000002"]);
     // PostgreSQL has handed the history of that timeline over before the copy was registered.
-    // A copy's socket lies in its data directory.
-    copy.expect_log("skipping special file \"./.s.PGSQL");
+    // Its socket lies in its data directory, and is nothing to be warned of.
     copy.ok(["backup", "take"]);
     copy.ok(["restore", "--latest", "--dry-run"]);
     service.stop();
@@ -96,6 +100,8 @@ fn a_hook_that_means_another_cluster_is_told_before_an_accident() {
     let (code, said) = check(&of_other);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("cluster \"other\"") && said.contains("cluster \"main\""), "{said}");
+    let alone = walden.run(["check", "--check", "archive-command"]);
+    assert!(alone.code == Some(2) && alone.stdout.contains("cluster \"other\""), "{}", alone.stdout);
     let (code, said) = check(&socket_alone);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("no --config") && said.contains("HINT: set archive_command = '"), "{said}");

@@ -1,14 +1,18 @@
 //! What the server's archiver says of itself: pg_stat_archiver.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::server::Server;
-use super::{Check, Trouble, Verdict};
+use super::{Check, ServerFolders, Trouble, Verdict};
+use crate::config::Settings;
 use crate::health::{LARGE_BACKLOG, LONG_WAIT, words};
+use crate::plain::counted;
 use crate::postgres::backup::start::ask;
-use crate::postgres::replication::Connection;
+use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{SegmentSize, WalFileName};
 
 /// What the archiver did last.
@@ -81,6 +85,24 @@ impl Archiver {
     }
 }
 
+/// A file that a server has archived, by its statistics or, since a crash resets these, by its marks in `pg_wal`; `None`: it
+/// has archived none, as far as can be seen. Errors: the server does not answer.
+pub async fn archived_before(settings: &Settings, folders: &ServerFolders) -> anyhow::Result<Option<String>> {
+    let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
+    let mut sql = Connection::connect(&info, Mode::Sql).await?;
+    let archiver = Archiver::ask(&mut sql).await?;
+    sql.close().await?;
+    let told = archiver.archived.file.map(|(file, _)| file);
+    Ok(told.or_else(|| marked(folders.wal()?)))
+}
+
+/// A segment that the server marked as archived.
+fn marked(pg_wal: &Path) -> Option<String> {
+    let entries = fs::read_dir(pg_wal.join("archive_status")).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_suffix(".done").map(str::to_string)).max()
+}
+
 /// Decides whether the archiver keeps up.
 pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
     let archiver = match archiver {
@@ -99,7 +121,7 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
     let backlog = archiver.backlog(server.segment_size);
     if let Some((file, age)) = archiver.stuck() {
         let waiting =
-            backlog.filter(|count| *count > 0).map(|count| format!(", {count} segments wait")).unwrap_or_default();
+            backlog.filter(|count| *count > 0).map(|count| format!(", {}", waiting(count))).unwrap_or_default();
         let count = archiver.failed.count;
         return Check::Archiver
             .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {count} in all{waiting}", ago(age)))
@@ -113,14 +135,18 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
     };
     match backlog {
         count if count > LARGE_BACKLOG => Check::Archiver
-            .warning(format!("{count} segments wait to be archived, the last success was {} ago", ago(*age)))
+            .warning(format!("{} to be archived, the last success was {} ago", waiting(count), ago(*age)))
             .hint("if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`"),
         count if count > 0 && span(*age) > LONG_WAIT => Check::Archiver
-            .warning(format!("{count} segments wait and none was archived for {}", ago(*age)))
+            .warning(format!("{} and none was archived for {}", waiting(count), ago(*age)))
             .hint("the archiver hangs or archive_command does: look at the server's log and its processes"),
         0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
-        count => Check::Archiver.ok(format!("last archived {file}, {} ago; {count} wait", ago(*age))),
+        count => Check::Archiver.ok(format!("last archived {file}, {} ago; {}", ago(*age), waiting(count))),
     }
+}
+
+fn waiting(segments: u64) -> String {
+    format!("{} {}", counted(segments, "segment"), if segments == 1 { "waits" } else { "wait" })
 }
 
 /// An age in words.
@@ -157,6 +183,18 @@ mod tests {
         }
         let never = decide(&Ok(archiver(Last::default(), last(1, EIGHTH, 5))), &server());
         assert_eq!(never.status, Status::Critical);
+    }
+
+    #[test]
+    fn marks_tell_what_was_archived_when_statistics_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(marked(folder.path()), None);
+        fs::create_dir(folder.path().join("archive_status")).unwrap();
+        let mark = |name: &str| fs::write(folder.path().join("archive_status").join(name), "").unwrap();
+        mark(&format!("{EIGHTH}.ready"));
+        assert_eq!(marked(folder.path()), None);
+        mark("000000010000000000000007.done");
+        assert_eq!(marked(folder.path()).as_deref(), Some("000000010000000000000007"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::command::{Ours, Program, first_word, program};
-use super::server::Server;
+use super::server::{Server, Settings};
 use super::whom::{Whom, whom};
 use super::{Check, Request, Status, Verdict};
 use crate::config::{DEFAULT_SOCKET, Identity, Source};
@@ -44,7 +44,7 @@ enum Found {
     },
 }
 
-/// Checks the program of archive_command, and on a standby whom restore_command asks. `line` is the right one; `proven`
+/// Checks the program of archive_command, and on a standby for whom restore_command works. `line` is the right one; `proven`
 /// says that the end-to-end check passed.
 pub(super) fn check_hook(
     request: &Request<'_>,
@@ -53,20 +53,10 @@ pub(super) fn check_hook(
     line: &str,
     proven: bool,
 ) -> Verdict {
-    let own_work = |setting: &str, ours: &Ours| {
-        let wanted = Identity::of(request.settings, |name| std::env::var_os(name));
-        let found = match whom(ours, data_directory(request, server), &wanted) {
-            Whom::Same => {
-                ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(Whom::Same, Whom::Unreadable)
-            }
-            other => other,
-        };
-        decide_whom(setting, &found, &wanted, line)
-    };
     if server.standby
         && server.here
         && let Program::Ours(ours) = program(&server.settings.restore_command)
-        && let Some(verdict) = own_work("restore_command", &ours)
+        && let Some(verdict) = own_work(request, server, user, ("restore_command", &ours), line)
     {
         return verdict;
     }
@@ -89,8 +79,33 @@ pub(super) fn check_hook(
     }
     let asks = ours.is_hook.then(|| ours.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()));
     let elsewhere = asks.filter(|socket| *socket != request.settings.service.socket);
-    let elsewhere = || elsewhere.map(|socket| decide_socket(&socket, line));
-    own_work("archive_command", &ours).or_else(elsewhere).unwrap_or(verdict)
+    elsewhere.map_or(verdict, |socket| decide_socket(&socket, line))
+}
+
+/// For [`Check::ArchiveCommand`]: what is wrong with whom archive_command works for; `None`: nothing, or it is not known.
+pub(super) fn check_whose(request: &Request<'_>, server: &Server, user: Option<Owner>, line: &str) -> Option<Verdict> {
+    let Settings { archive_mode, archive_command, archive_library, .. } = &server.settings;
+    let counts = server.here && archive_mode != "off" && archive_library.is_empty();
+    match program(archive_command) {
+        Program::Ours(ours) if counts => own_work(request, server, user, ("archive_command", &ours), line),
+        _ => None,
+    }
+}
+
+/// What is wrong with whom a hook works for by itself, and with the configuration that it names.
+fn own_work(
+    request: &Request<'_>,
+    server: &Server,
+    user: Option<Owner>,
+    (setting, ours): (&str, &Ours),
+    line: &str,
+) -> Option<Verdict> {
+    let wanted = Identity::of(request.settings, |name| std::env::var_os(name));
+    let found = match whom(ours, data_directory(request, server), &wanted) {
+        Whom::Same => ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(Whom::Same, Whom::Unreadable),
+        other => other,
+    };
+    decide_whom(setting, &found, &wanted, line)
 }
 
 /// Why the server's user may not read a file, as far as modes tell; `None`: it may, or that is not known.
@@ -163,17 +178,16 @@ fn decide_hook(name: &str, found: &Found, user: Option<Owner>, proven: bool) -> 
 
 /// What is wrong with whom the hook's own work is for; `None`: nothing.
 fn decide_whom(setting: &str, whom: &Whom, wanted: &Identity, line: &str) -> Option<Verdict> {
+    let check = if setting == "archive_command" { Check::ArchiveCommand } else { Check::Hook };
     let verdict = match whom {
         Whom::Same => return None,
-        Whom::Other(other) => {
-            Check::Hook.critical(format!("{setting} is for {other}, this configuration for {wanted}"))
-        }
+        Whom::Other(other) => check.critical(format!("{setting} is for {other}, this configuration for {wanted}")),
         Whom::Unreadable(why) => {
-            Check::Hook.critical(format!("the configuration that {setting} reads cannot be used: {why}"))
+            check.critical(format!("the configuration that {setting} reads cannot be used: {why}"))
         }
-        Whom::Nobody => Check::Hook
+        Whom::Nobody => check
             .warning(format!("{setting} names a --socket and no --config: it does nothing while no service answers")),
-        Whom::Unseen => Check::Hook.warning(format!(
+        Whom::Unseen => check.warning(format!(
             "{setting} names no --config, and the environment of the server, which may name one, cannot be seen"
         )),
     };
@@ -332,6 +346,9 @@ mod tests {
         assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(Status::Critical));
         assert_eq!(status(Whom::Unreadable("no file".into())), Some(Status::Critical));
         assert_eq!([Whom::Nobody, Whom::Unseen].map(status), [Some(Status::Warning); 2]);
+        let check = |setting| decide_whom(setting, &Whom::Nobody, &wanted, "x").map(|verdict| verdict.check);
+        assert_eq!(check("archive_command"), Some(Check::ArchiveCommand));
+        assert_eq!(check("restore_command"), Some(Check::Hook));
     }
 
     fn service(answers: io::Result<Answers>, user: Option<Owner>) -> Status {

@@ -36,6 +36,7 @@ use crate::postgres::restore::assignment;
 use crate::repo::Repository;
 use crate::storage::{Storage, until};
 
+pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
 pub use place::{Folder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
@@ -156,7 +157,17 @@ async fn check_server(
     };
     let line = assignment("archive_command", &archive_command_of(request.settings));
     let (standby, line) = (server.standby, line.trim_end());
-    let settings = settings::decide(&server.settings, &settings::Known { standby, line, proven: false });
+    let user = hook::server_user(request, &server);
+    let whose = hook::check_whose(request, &server, user, line);
+    let decide_settings = |proven| {
+        let mut verdicts = settings::decide(&server.settings, &settings::Known { standby, line, proven });
+        let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == Status::Ok);
+        if let (Some(verdict), Some(whose)) = (good, &whose) {
+            verdict.clone_from(whose);
+        }
+        verdicts
+    };
+    let settings = decide_settings(false);
     if request.wants(&[Check::Place]) {
         verdicts.push(place::check(request, &mut sql).await);
     }
@@ -164,7 +175,6 @@ async fn check_server(
     if request.wants(&[Check::Replication]) {
         verdicts.push(server::check_replication(request, &server).await);
     }
-    let user = hook::server_user(request, &server);
     let hook = hook::check_hook(request, &server, user, line, false);
     let mut proven = false;
     if request.wants(&[Check::EndToEnd]) {
@@ -178,7 +188,7 @@ async fn check_server(
         verdicts.push(verdict);
     }
     // What looked doubtful was proven by what it does.
-    let settings = settings::decide(&server.settings, &settings::Known { standby, line, proven });
+    let settings = decide_settings(proven);
     let hook = if proven { hook::check_hook(request, &server, user, line, proven) } else { hook };
     // Last: what was just archived counts.
     let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;

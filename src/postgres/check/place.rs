@@ -53,7 +53,7 @@ impl ServerFolders {
         let configured = settings.cluster.data_directory.iter().filter(|_| !known);
         folders.extend(configured.map(|path| Folder { what: DATA_DIRECTORY, path: path.clone() }));
         let data = folders.iter().find(|folder| folder.what == DATA_DIRECTORY).map(|folder| folder.path.join("pg_wal"));
-        folders.extend(data.map(|path| Folder { what: "folder of WAL", path }));
+        folders.extend(data.map(|path| Folder { what: WAL, path }));
         Ok(Self(folders))
     }
 
@@ -81,6 +81,11 @@ impl ServerFolders {
         Owner::of(&data.path).ok()
     }
 
+    /// `pg_wal`.
+    pub fn wal(&self) -> Option<&Path> {
+        self.0.iter().find(|folder| folder.what == WAL).map(|folder| folder.path.as_path())
+    }
+
     fn knows_data_directory(&self) -> bool {
         self.0.iter().any(|folder| folder.what == DATA_DIRECTORY)
     }
@@ -88,6 +93,7 @@ impl ServerFolders {
 
 const DATA_DIRECTORY: &str = "data directory";
 const TABLESPACE: &str = "tablespace";
+const WAL: &str = "folder of WAL";
 
 /// How folders lie to a repository's; only those that do not lie apart.
 fn relations<'a>(repository: &Path, folders: &'a [Folder]) -> Vec<(Relation, &'a Folder)> {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
+use super::Added;
 use crate::error::Hint;
 
 /// Connection keywords with their values. A keyword that is present with an empty value counts as given.
@@ -97,6 +98,16 @@ pub(super) fn fill_from_environment(values: &mut Values, variable: impl Fn(&str)
             values.insert(keyword, value);
         }
     }
+}
+
+/// Keyword, variable and value of what the environment adds to the values.
+pub(super) fn added_by_environment(values: &Values, variable: impl Fn(&str) -> Option<String>) -> Vec<Added> {
+    let added = KEYWORDS.iter().filter_map(|(keyword, name, support)| {
+        let variable_name = name.filter(|_| matches!(support, Used) && !values.contains_key(keyword))?;
+        let value = variable(variable_name).filter(|value| !value.is_empty())?;
+        Some(Added { keyword, variable: variable_name, value })
+    });
+    added.collect()
 }
 
 /// Refuses what asks for something that Walden cannot do: silence would weaken the connection unseen.

@@ -148,7 +148,29 @@ pub struct Keepalive {
     pub user_timeout: Option<Duration>,
 }
 
+/// A part of a connection that an environment variable gives.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Added {
+    keyword: &'static str,
+    /// The variable's name.
+    pub variable: &'static str,
+    value: String,
+}
+
+impl Added {
+    /// As a connection string says it; `None` for a password, which belongs into a password file.
+    pub fn pair(&self) -> Option<String> {
+        let value = self.value.replace('\\', "\\\\").replace('\'', "\\'");
+        (self.keyword != "password").then(|| format!("{}='{value}'", self.keyword))
+    }
+}
+
 impl ConnInfo {
+    /// What this process's environment adds to a connection string.
+    pub fn added_by_environment(connection_string: &str) -> anyhow::Result<Vec<Added>> {
+        resolve::added_by_environment(connection_string, &Process)
+    }
+
     /// Resolves a connection string (`keyword=value …`, a `postgresql://` URI, or empty) with the settings of this
     /// process: its environment, its user's files.
     pub fn from_process(connection_string: &str) -> anyhow::Result<Self> {

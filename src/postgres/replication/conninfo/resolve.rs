@@ -9,7 +9,7 @@ use super::files::{self, PasswordFile};
 use super::keywords::{self, Values};
 use super::parse;
 use super::secret::Secret;
-use super::{Address, ClientCertificate, ConnInfo, Host, Keepalive, SslMode, Surroundings, TargetSession};
+use super::{Added, Address, ClientCertificate, ConnInfo, Host, Keepalive, SslMode, Surroundings, TargetSession};
 use super::{TlsSettings, TrustedRoots};
 use crate::error::Hint;
 
@@ -53,6 +53,13 @@ pub(super) fn resolve(connection_string: &str, around: &dyn Surroundings) -> Res
         password: given(&values, "password").map(|password| Secret::new(password.to_owned())),
         password_file,
     })
+}
+
+/// What the environment adds to a connection string and the service that it names.
+pub(super) fn added_by_environment(connection_string: &str, around: &dyn Surroundings) -> Result<Vec<Added>> {
+    let mut values = parse::connection_string(connection_string).context("cannot read the connection string")?;
+    files::apply_service(&mut values, around)?;
+    Ok(keywords::added_by_environment(&values, |name| around.variable(name)))
 }
 
 /// The value of a keyword, unless it is missing or empty.

@@ -52,6 +52,21 @@ impl Surroundings for Machine {
     }
 }
 
+#[test]
+fn what_the_environment_adds_can_be_said_by_a_connection_string() {
+    let machine = Machine::default()
+        .variable("PGHOST", "/run/it's")
+        .variable("PGPORT", "5433")
+        .variable("PGPASSWORD", "s3cret")
+        .variable("PGDATABASE", "");
+    let added = resolve::added_by_environment("port=1", &machine).unwrap();
+    let names: Vec<&str> = added.iter().map(|added| added.variable).collect();
+    assert_eq!(names, ["PGHOST", "PGPASSWORD"]);
+    let pairs: Vec<String> = added.iter().filter_map(Added::pair).collect();
+    assert_eq!(Machine::default().resolve(&pairs.join(" ")).hosts, [unix("/run/it's", 5432)]);
+    assert!(!pairs.concat().contains("s3cret"));
+}
+
 fn unix(folder: &str, port: u16) -> Host {
     Host { address: Address::Unix(folder.into()), port }
 }
