@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use super::Format;
-use crate::config::{self, LogFormat, RepositoryUrl, Settings, Source};
+use crate::config::{self, CreateOnly, LogFormat, RepositoryUrl, Settings, Source};
 use crate::error::with_hint;
 use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
@@ -128,7 +128,11 @@ pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
 
 fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::Options> {
     let s3 = settings.s3.clone();
-    if s3.head_then_put {
+    let create_only = match s3.create_only {
+        CreateOnly::Conditional => s3::CreateOnly::Conditional,
+        CreateOnly::HeadThenPut => s3::CreateOnly::HeadThenPut,
+    };
+    if s3.create_only == CreateOnly::HeadThenPut {
         tracing::warn!(
             "s3.create_only is head-then-put: two servers that archive the same name at the same moment are not told apart"
         );
@@ -146,8 +150,8 @@ fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Re
         bucket: bucket.to_string(),
         prefix: prefix.to_string(),
         region: s3.region,
+        path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
         endpoint: s3.endpoint,
-        path_style: s3.path_style,
         credentials,
         profile: s3.profile,
         ca_file: s3.ca_file,
@@ -156,9 +160,9 @@ fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Re
             .into_iter()
             .flatten()
             .collect(),
-        encryption: s3.encryption.map(|kind| kind.as_str().into()),
+        encryption: s3.encryption.asked().map(Into::into),
         kms_key: s3.kms_key,
-        create_only: if s3.head_then_put { s3::CreateOnly::HeadThenPut } else { s3::CreateOnly::Conditional },
+        create_only,
         multipart_threshold: s3.multipart_threshold,
         connect_timeout: s3.connect_timeout,
         response_timeout: s3.response_timeout,

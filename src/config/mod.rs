@@ -1,7 +1,8 @@
 //! Settings: one TOML file and the environment in, validated [`Settings`] out.
 //!
-//! Every setting is one row of [`KEYS`]. Validation, the names of the environment variables, the commented example
-//! file and the reference table all come from that row, so none of them can say something the others do not.
+//! Every setting is one row of the table in `settings`. Its typed field, validation, the names of the environment
+//! variables, the commented example file and the reference table all come from that row, so none of them can say
+//! something the others do not.
 //!
 //! The environment is an argument of [`load`] and nothing here logs: the caller decides what both mean.
 
@@ -24,12 +25,12 @@ use anyhow::{Context, anyhow};
 use crate::error::{Hint, with_hint};
 
 pub use identity::Identity;
-pub use keys::{Fallback, KEYS, Key, Kind};
+pub use keys::{Fallback, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, Http, Log, LogFormat, LogLevel, Postgresql, Repository, Restore, Service,
-    Settings, Wal,
+    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Http, KEYS, Log, LogFormat, LogLevel, Postgresql,
+    Repository, Restore, S3, Service, Settings, Wal,
 };
 pub use url::RepositoryUrl;
 

@@ -8,8 +8,9 @@ use anyhow::anyhow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key};
-use super::value::{self, Raw, Value};
+use super::keys::Key;
+use super::settings::KEYS;
+use super::value::{self, Raw};
 use super::{Origin, Secret};
 use crate::error::{Hint, with_hint};
 
@@ -52,9 +53,9 @@ fn is_setting(variable: &str) -> bool {
     !variable.starts_with(TEST_PREFIX) && variable.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(SEPARATOR))
 }
 
-/// The values given so far, by their keys' paths.
+/// The values given so far, by their keys' paths. Any may hold a password: all are hidden.
 #[derive(Default)]
-pub(super) struct Entries(BTreeMap<String, (Value, Origin)>);
+pub(super) struct Entries(BTreeMap<String, (Secret, Origin)>);
 
 impl Entries {
     /// Takes every value of the file `path` with the content `text`.
@@ -104,7 +105,7 @@ impl Entries {
             let raw = file.raw(value);
             let value =
                 value::parse(key, &raw, false).map_err(|reason| refused(&place(), key, &path, &raw, &reason))?;
-            self.0.insert(path, (value, Origin::File));
+            self.0.insert(path, (Secret::new(value), Origin::File));
         }
         Ok(())
     }
@@ -119,21 +120,18 @@ impl Entries {
             let raw = Raw::Text(text);
             let value = value::parse(key, &raw, true)
                 .map_err(|reason| refused("environment", key, &variable, &raw, &reason))?;
-            self.0.insert(key.path(), (value, Origin::Environment));
+            self.0.insert(key.path(), (Secret::new(value), Origin::Environment));
         }
         Ok(())
     }
 
-    /// The secret given for `path` so far.
+    /// The text given for `path` so far.
     pub fn secret(&self, path: &str) -> Option<&Secret> {
-        match self.0.get(path) {
-            Some((Value::Secret(secret), _)) => Some(secret),
-            _ => None,
-        }
+        self.0.get(path).map(|(text, _)| text)
     }
 
     /// The value given for `path`, which is no longer held afterwards.
-    pub fn take(&mut self, path: &str) -> Option<(Value, Origin)> {
+    pub fn take(&mut self, path: &str) -> Option<(Secret, Origin)> {
         self.0.remove(path)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::keys::{Fallback, KEYS, Key, Kind};
+use super::keys::{Effective, Fallback, Key, Kind};
 use super::raw;
-use super::settings::Settings;
-use super::value::{self, Raw, Value};
+use super::settings::{KEYS, Settings};
+use super::value::{self, Raw};
 use super::{DEFAULT_FILE, Origin};
 
 /// Columns of the comments in the example file.
@@ -139,10 +139,10 @@ pub struct Shown {
 
 /// Every effective value, in the order of the table.
 pub fn effective(settings: &Settings) -> Vec<Shown> {
-    let shown = |one: &super::settings::Effective| Shown {
-        key: one.key.path(),
-        value: (one.value != Value::Unset).then(|| one.value.to_string()),
-        origin: one.origin,
+    let shown = |Effective { key, text, origin }: &Effective| {
+        let unset = text.is_empty() && matches!(key.default, Fallback::Unset(_));
+        let shown = if key.is_secret() && !text.is_empty() { text.to_string() } else { text.expose().into() };
+        Shown { key: key.path(), value: (!unset).then_some(shown), origin: *origin }
     };
     settings.values.iter().map(shown).collect()
 }

@@ -1,438 +1,216 @@
-//! The settings, typed.
+//! The table of all settings, and the types that it makes. A new setting is one row.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use super::keys::Fallback::{Required, Unset, Value};
+use super::keys::{Kind, choices, settings};
+use super::{DEFAULT_CACHE, DEFAULT_SOCKET, RepositoryUrl, Secret};
 
-use super::keys::{Fallback, KEYS, Key};
-use super::raw::Entries;
-use super::value::{self, Raw, Value};
-use super::{DEFAULT_FILE, Origin, RepositoryUrl, Secret, Source};
-use crate::error::Hint;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 
-/// Every setting, validated. Sizes are in bytes. `Debug` hides secrets.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub source: Source,
-    /// Sentences for the caller to log once logging is up.
-    pub warnings: Vec<String>,
-    pub repository: Repository,
-    pub s3: S3,
-    pub cluster: Cluster,
-    pub postgresql: Postgresql,
-    pub wal: Wal,
-    pub backup: Backup,
-    pub catalog: Catalog,
-    pub restore: Restore,
-    pub service: Service,
-    pub http: Http,
-    pub log: Log,
-    /// In the order of the table.
-    pub(super) values: Vec<Effective>,
+/// `PATH_MAX` of Linux, without the closing zero.
+const PATH: Kind = Kind::Path { max_bytes: 4095 };
+/// `sun_path` of a unix socket's address has 108 bytes, the last of them zero (unix(7)).
+const SOCKET_PATH: Kind = Kind::Path { max_bytes: 107 };
+/// Levels of the zstd library that Walden offers; below -7 nothing gets faster, above 19 memory explodes.
+const ZSTD: Kind = Kind::Integer { min: -7, max: 19 };
+const WORKERS: Kind = Kind::Workers { max: 64 };
+const SEGMENTS: Kind = Kind::Integer { min: 0, max: 64 };
+
+choices! {
+    /// How it is made sure that nothing in a bucket is overwritten.
+    CreateOnly { Conditional = "conditional", HeadThenPut = "head-then-put" }
+    /// Encryption at rest by the store.
+    Encryption { Bucket = "bucket", Aes256 = "AES256", AwsKms = "aws:kms" }
+    /// How the server makes the checkpoint that a base backup begins with.
+    Checkpoint { Fast = "fast", Spread = "spread" }
+    /// Names that `tracing_subscriber::EnvFilter` understands.
+    LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+    LogFormat { Text = "text", Json = "json" }
 }
 
-/// A key's value and what decided it.
-#[derive(Debug, Clone)]
-pub(super) struct Effective {
-    pub key: &'static Key,
-    pub value: Value,
-    pub origin: Origin,
-}
-
-#[derive(Debug, Clone)]
-pub struct Repository {
-    pub url: RepositoryUrl,
-    /// Repetitions of a failed access, within `timeout`.
-    pub retries: u32,
-    /// How long one access may take, with its repetitions.
-    pub timeout: Duration,
-}
-
-/// How a bucket is used; only with an `s3` URL.
-#[derive(Debug, Clone)]
-pub struct S3 {
-    pub endpoint: Option<String>,
-    pub region: Option<String>,
-    /// With the default filled in.
-    pub path_style: bool,
-    /// Empty: the standard chain.
-    pub access_key_id: Secret,
-    pub secret_access_key: Secret,
-    pub profile: Option<String>,
-    pub ca_file: Option<PathBuf>,
-    pub bucket_owner: Option<String>,
-    /// Look first instead of letting the store decide.
-    pub head_then_put: bool,
-    /// `AES256` or `aws:kms`; `None`: as the bucket is set.
-    pub encryption: Option<String>,
-    pub kms_key: Option<String>,
-    pub storage_class_wal: Option<String>,
-    pub storage_class_base: Option<String>,
-    /// Bytes.
-    pub multipart_threshold: u64,
-    /// At once, at least 1.
-    pub requests: usize,
-    pub connect_timeout: Duration,
-    pub response_timeout: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct Cluster {
-    pub name: String,
-    /// `None`: learned from the first hook call.
-    pub data_directory: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Postgresql {
-    /// A libpq connection string or URI; what it leaves out comes from libpq's environment.
-    pub dsn: Secret,
-}
-
-#[derive(Debug, Clone)]
-pub struct Wal {
-    /// zstd level.
-    pub compression_level: i32,
-    /// Segments stored ahead of the one asked for; 0: none.
-    pub look_ahead: usize,
-    /// Segments fetched ahead of the one asked for; 0: none.
-    pub prefetch: usize,
-    /// Segments in work at once, at least 1.
-    pub workers: usize,
-    /// Bytes of buffers, all workers together.
-    pub memory: usize,
-    /// How long a hook call tries before it answers that it failed.
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct Backup {
-    /// zstd level.
-    pub compression_level: i32,
-    /// Compressing threads, at least 1.
-    pub workers: usize,
-    /// Bytes of one pack.
-    pub pack_size: usize,
-    /// Bytes a second; a whole number of KiB, which is the unit of BASE_BACKUP's MAX_RATE. `None`: no limit.
-    pub max_rate: Option<u64>,
-    pub checkpoint: Checkpoint,
-    /// How long to wait for the backup's WAL to be in the repository.
-    pub wal_timeout: Duration,
-    pub verify_checksums: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct Catalog {
-    /// The folder of the local index.
-    pub cache: PathBuf,
-    /// Between two recordings of names; zero: never.
-    pub names_interval: Duration,
-}
-
-/// How the server makes the checkpoint that a base backup begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checkpoint {
-    Fast,
-    Spread,
-}
-
-#[derive(Debug, Clone)]
-pub struct Restore {
-    /// Threads that decompress, verify and write, at least 1.
-    pub workers: usize,
-    /// Without a sign of work for so long, a recovering server is given up.
-    pub stall_timeout: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// At most 107 bytes, so that it fits into a socket address.
-    pub socket: PathBuf,
-    /// Hook connections served at once, at least 1.
-    pub max_connections: usize,
-}
-
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// `None`: no HTTP.
-    pub listen: Option<SocketAddr>,
-    pub token_file: Option<PathBuf>,
-    pub token: Secret,
-    pub tls_certificate: Option<PathBuf>,
-    pub tls_key: Option<PathBuf>,
-    /// Served at once, at least 1.
-    pub max_connections: usize,
-    /// Between two readings of the repository.
-    pub refresh_interval: Duration,
-    /// For WAL that restoring machines fetch.
-    pub spool: PathBuf,
-    /// Bytes of compressed WAL held for them.
-    pub wal_memory: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct Log {
-    pub level: LogLevel,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl LogLevel {
-    /// The name that `tracing_subscriber::EnvFilter` understands.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-            LogLevel::Trace => "trace",
-        }
+impl Encryption {
+    /// What the store is asked for; `None`: as the bucket is set.
+    pub fn asked(self) -> Option<&'static str> {
+        (self != Self::Bucket).then(|| self.as_str())
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-/// Fills in the defaults and types the values.
-pub(super) fn build(mut entries: Entries, source: Source, warnings: Vec<String>) -> anyhow::Result<Settings> {
-    let mut values = Vec::with_capacity(KEYS.len());
-    for key in KEYS {
-        let (value, origin) = match entries.take(&key.path()) {
-            Some(given) => given,
-            None => (default(key, &source)?, Origin::Default),
-        };
-        values.push(Effective { key, value, origin });
-    }
-    let get = Get(&values);
-    Ok(Settings {
-        repository: Repository {
-            url: get.url("repository.url"),
-            retries: get.integer("repository.retries"),
-            timeout: get.duration("repository.timeout"),
-        },
-        s3: s3(&get),
-        cluster: Cluster { name: get.text("cluster.name").into(), data_directory: get.path("cluster.data_directory") },
-        postgresql: Postgresql { dsn: get.secret("postgresql.dsn") },
-        wal: wal(&get),
-        backup: backup(&get),
-        catalog: Catalog {
-            cache: get.path("catalog.cache").unwrap_or_default(),
-            names_interval: get.duration("catalog.names_interval"),
-        },
-        restore: Restore {
-            workers: get.integer("restore.workers"),
-            stall_timeout: get.duration("restore.stall_timeout"),
-        },
-        service: Service {
-            socket: get.path("service.socket").unwrap_or_default(),
-            max_connections: get.integer("service.max_connections"),
-        },
-        http: http(&get),
-        log: log(&get),
-        source,
-        warnings,
-        values,
-    })
-}
-
-fn s3(get: &Get) -> S3 {
-    let endpoint = get.word("s3.endpoint");
-    S3 {
-        region: get.word("s3.region"),
-        path_style: get.optional_bool("s3.path_style").unwrap_or(endpoint.is_some()),
-        access_key_id: get.secret("s3.access_key_id"),
-        secret_access_key: get.secret("s3.secret_access_key"),
-        profile: get.word("s3.profile"),
-        ca_file: get.path("s3.ca_file"),
-        bucket_owner: get.word("s3.bucket_owner"),
-        head_then_put: get.text("s3.create_only") == "head-then-put",
-        encryption: Some(get.text("s3.encryption")).filter(|kind| *kind != "bucket").map(str::to_string),
-        kms_key: get.word("s3.kms_key"),
-        storage_class_wal: get.word("s3.storage_class_wal"),
-        storage_class_base: get.word("s3.storage_class_base"),
-        multipart_threshold: get.bytes("s3.multipart_threshold") as u64,
-        requests: get.integer("s3.requests"),
-        connect_timeout: get.duration("s3.connect_timeout"),
-        response_timeout: get.duration("s3.response_timeout"),
-        endpoint,
-    }
-}
-
-fn wal(get: &Get) -> Wal {
-    Wal {
-        compression_level: get.integer("wal.compression_level"),
-        look_ahead: get.integer("wal.look_ahead"),
-        prefetch: get.integer("wal.prefetch"),
-        workers: get.integer("wal.workers"),
-        memory: get.bytes("wal.memory"),
-        timeout: get.duration("wal.timeout"),
-    }
-}
-
-fn backup(get: &Get) -> Backup {
-    Backup {
-        compression_level: get.integer("backup.compression_level"),
-        workers: get.integer("backup.workers"),
-        pack_size: get.bytes("backup.pack_size"),
-        max_rate: get.size("backup.max_rate"),
-        checkpoint: match get.text("backup.checkpoint") {
-            "spread" => Checkpoint::Spread,
-            _ => Checkpoint::Fast,
-        },
-        wal_timeout: get.duration("backup.wal_timeout"),
-        verify_checksums: get.bool("backup.verify_checksums"),
-    }
-}
-
-fn http(get: &Get) -> Http {
-    Http {
-        // Checked when it was read; empty is none.
-        listen: get.text("http.listen").parse().ok(),
-        token_file: get.path("http.token_file"),
-        token: get.secret("http.token"),
-        tls_certificate: get.path("http.tls_certificate"),
-        tls_key: get.path("http.tls_key"),
-        max_connections: get.integer("http.max_connections"),
-        refresh_interval: get.duration("http.refresh_interval"),
-        spool: get.path("http.spool").unwrap_or_default(),
-        wal_memory: get.bytes("http.wal_memory") as u64,
-    }
-}
-
-fn log(get: &Get) -> Log {
-    Log {
-        level: match get.text("log.level") {
-            "error" => LogLevel::Error,
-            "warn" => LogLevel::Warn,
-            "debug" => LogLevel::Debug,
-            "trace" => LogLevel::Trace,
-            _ => LogLevel::Info,
-        },
-        format: match get.text("log.format") {
-            "json" => LogFormat::Json,
-            _ => LogFormat::Text,
-        },
-    }
-}
-
-fn default(key: &Key, source: &Source) -> anyhow::Result<Value> {
-    let text = match key.default {
-        Fallback::Value(text) => text,
-        Fallback::Unset(_) => return Ok(Value::Unset),
-        Fallback::Required(_) => {
-            let file = match source {
-                Source::File(path) => path.display().to_string(),
-                Source::Environment => DEFAULT_FILE.into(),
-            };
-            return Err(anyhow!("\"{}\" is not set ({source})", key.path()))
-                .hint(format!("set it in \"{file}\" (`walden init` writes one) or by {}", key.variable()));
-        }
-    };
-    // Only a mistake in the table of keys gets an error here.
-    let raw = Raw::Text(text.into());
-    value::parse(key, &raw, true).map_err(|reason| anyhow!("the default {text:?} of {}: {reason}", key.path()))
-}
-
-/// Typed access to the values. Each load reads every key once, and no input changes a key's kind, so a panic here is
-/// a disagreement between the table and [`Settings`] that any test of this module finds.
-struct Get<'a>(&'a [Effective]);
-
-impl<'a> Get<'a> {
-    fn value(&self, path: &str) -> &'a Value {
-        match self.0.iter().find(|one| one.key.is(path)) {
-            Some(found) => &found.value,
-            None => panic!("no key \"{path}\" in the table"),
-        }
+settings! {
+    /// Where the archive is.
+    repository: Repository {
+        /// What holds the archive: a folder (file:///absolute/path; spaces may be written as they are or as %20) or a
+        /// bucket, perhaps below a prefix (s3://bucket/prefix; see section s3).
+        url: RepositoryUrl = Kind::Url, Required("file:///var/lib/walden/repository");
+        /// How often a failed access to the repository is repeated, with growing pauses, within the timeout. What
+        /// repeating cannot help, such as a denied access, is told at once.
+        retries: u32 = Kind::Integer { min: 0, max: 100 }, Value("8");
+        /// How long one access to the repository may take, with its repetitions: reading or storing one object.
+        timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("5m");
     }
 
-    fn integer<T: TryFrom<i64>>(&self, path: &str) -> T {
-        match self.value(path) {
-            Value::Integer(number) => T::try_from(*number).ok(),
-            _ => None,
-        }
-        .unwrap_or_else(|| panic!("\"{path}\" is not such an integer"))
+    /// How a bucket is used; only with an `s3` URL.
+    s3: S3 {
+        /// The server's URL when it is not Amazon's.
+        endpoint: Option<String> = Kind::Endpoint, Unset("https://s3.example.org:9000");
+        /// The bucket's region. When not set, the environment (AWS_REGION), the profile or the instance tells;
+        /// us-east-1 when none does.
+        region: Option<String> = Kind::Word, Unset("eu-central-1");
+        /// Whether the bucket's name stands in the path (https://host/bucket) instead of the host's name. When not set:
+        /// yes with an endpoint, no without.
+        path_style: Option<bool> = Kind::Bool, Unset("true");
+        /// When not set, the standard chain is asked: environment (AWS_ACCESS_KEY_ID, ...), profile, web identity,
+        /// instance role. PostgreSQL's own hook calls see PostgreSQL's environment.
+        access_key_id: Secret = Kind::Secret, Value("");
+        /// The secret of the access key.
+        secret_access_key: Secret = Kind::Secret, Value("");
+        /// The profile of the standard chain's files (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE).
+        profile: Option<String> = Kind::Word, Unset("walden");
+        /// Certificates to trust beside the system's, for a server with a certificate of one's own.
+        ca_file: Option<PathBuf> = PATH, Unset("/etc/walden/ca.pem");
+        /// The account that must own the bucket; requests to anybody else's are refused.
+        bucket_owner: Option<String> = Kind::Word, Unset("123456789012");
+        /// How Walden makes sure that it never overwrites. conditional: the store decides (If-None-Match).
+        /// head-then-put: Walden looks first, for stores that ignore the condition, which `walden check` finds out; two
+        /// servers that archive the same name at the same moment are then not told apart.
+        create_only: CreateOnly = CreateOnly::ALLOWED, Value("conditional");
+        /// Encryption at rest by the store. bucket: as the bucket is set.
+        encryption: Encryption = Encryption::ALLOWED, Value("bucket");
+        /// The key for aws:kms. When not set: the account's own.
+        kms_key: Option<String> = Kind::Word, Unset("alias/walden");
+        /// Storage class of WAL. When not set: the bucket's default. Classes that must be restored before they are read
+        /// are no place for it.
+        storage_class_wal: Option<String> = Kind::Word, Unset("STANDARD_IA");
+        /// Storage class of base backups.
+        storage_class_base: Option<String> = Kind::Word, Unset("STANDARD_IA");
+        /// Objects of this size and more are stored in parts of 16 MiB.
+        multipart_threshold: u64 = Kind::Size { min: 5 * MIB, max: 5 * GIB }, Value("64MiB");
+        /// Requests under way at once.
+        requests: usize = Kind::Integer { min: 1, max: 256 }, Value("16");
+        /// How long making a connection may take.
+        connect_timeout: Duration = Kind::Duration { min: 1, max: 5 * MINUTE }, Value("5s");
+        /// How long a request may wait until its answer begins. A body that stands still is given up after 20 s.
+        response_timeout: Duration = Kind::Duration { min: 1, max: HOUR }, Value("30s");
     }
 
-    fn size(&self, path: &str) -> Option<u64> {
-        match self.value(path) {
-            Value::Size(bytes) => Some(*bytes),
-            Value::Unset => None,
-            _ => panic!("\"{path}\" is not a size"),
-        }
+    /// What is archived.
+    cluster: Cluster {
+        /// Under which name the PostgreSQL cluster is kept in the repository.
+        name: String = Kind::Name, Value("main");
+        /// The server's data directory, where the look-ahead finds pg_wal/archive_status. When not set, it is learned
+        /// from the first hook call.
+        data_directory: Option<PathBuf> = PATH, Unset("/var/lib/postgresql/17/main");
     }
 
-    /// A size that is always set and fits into memory.
-    fn bytes(&self, path: &str) -> usize {
-        self.size(path).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_else(|| panic!("\"{path}\" is unset"))
+    /// How to reach the server.
+    postgresql: Postgresql {
+        /// How to reach the server: a libpq connection string or URI. What it leaves out is taken from libpq's
+        /// environment (PGHOST, PGUSER, PGPASSFILE, PGSSLMODE, ...). Keep passwords in a PGPASSFILE rather than here.
+        dsn: Secret = Kind::Secret, Value("");
     }
 
-    fn duration(&self, path: &str) -> Duration {
-        match self.value(path) {
-            Value::Duration(span) => *span,
-            _ => panic!("\"{path}\" is not a duration"),
-        }
+    /// How WAL is archived and fetched.
+    wal: Wal {
+        /// zstd level of archived WAL. 1 is where a core's time is best spent: 3 stores 4 to 11 % less for a third more
+        /// CPU time, -1 stores 10 to 34 % more for an eighth less.
+        compression_level: i32 = ZSTD, Value("1");
+        /// Segments stored ahead of the one that the archiver asks for. 0: none.
+        look_ahead: usize = SEGMENTS, Value("8");
+        /// Segments fetched ahead of the one that replay asks for, into pg_wal/walden-spool. 0: none.
+        prefetch: usize = SEGMENTS, Value("8");
+        /// Segments compressed or decompressed at once.
+        workers: usize = WORKERS, Value("auto");
+        /// Compressed WAL held in memory at once. A segment that could need more by itself goes alone: for segments of
+        /// 64 MiB and more, raise it to twice their size.
+        memory: usize = Kind::Size { min: 16 * MIB, max: 64 * GIB }, Value("64MiB");
+        /// How long a hook call tries before it answers that it failed. PostgreSQL then calls again.
+        timeout: Duration = Kind::Duration { min: 1, max: HOUR }, Value("60s");
     }
 
-    fn bool(&self, path: &str) -> bool {
-        match self.value(path) {
-            Value::Bool(yes) => *yes,
-            _ => panic!("\"{path}\" is not a boolean"),
-        }
+    /// How base backups are taken.
+    backup: Backup {
+        /// zstd level of base backups: higher is smaller and slower.
+        compression_level: i32 = ZSTD, Value("3");
+        /// Threads that compress a base backup.
+        workers: usize = WORKERS, Value("auto");
+        /// Size of one stored object of a base backup.
+        pack_size: usize = Kind::Size { min: MIB, max: 64 * MIB }, Value("16MiB");
+        /// Bytes a second that the server sends at most. When not set, there is no limit.
+        max_rate: Option<u64> = Kind::Size { min: 32 * KIB, max: GIB }, Unset("100MiB");
+        /// How the server makes the checkpoint that a base backup begins with: at once, or spread over time to spare
+        /// the disks.
+        checkpoint: Checkpoint = Checkpoint::ALLOWED, Value("fast");
+        /// How long a base backup waits until all the WAL it needs is in the repository.
+        wal_timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("5m");
+        /// Whether the server verifies page checksums while it sends a base backup.
+        verify_checksums: bool = Kind::Bool, Value("true");
     }
 
-    fn optional_bool(&self, path: &str) -> Option<bool> {
-        match self.value(path) {
-            Value::Unset => None,
-            _ => Some(self.bool(path)),
-        }
+    /// What is known of the archive.
+    catalog: Catalog {
+        /// The folder of the local index of the WAL, which the service and the commands that find moments share. It can
+        /// be deleted at any time: what is in it is read from the repository again.
+        cache: PathBuf = PATH, Value(DEFAULT_CACHE);
+        /// How often the service asks the server which tables there are, so that what happened in WAL can be told by
+        /// name: a table that lived shorter may have none; and whether no transaction ended since the archived WAL
+        /// ends, so that times later than that can be restored. 0s: never; base backups record the names, too.
+        names_interval: Duration = Kind::Duration { min: 0, max: DAY }, Value("1m");
     }
 
-    fn word(&self, path: &str) -> Option<String> {
-        match self.value(path) {
-            Value::Unset => None,
-            _ => Some(self.text(path).to_string()),
-        }
+    /// How a cluster is restored.
+    restore: Restore {
+        /// Threads that decompress, verify and write files.
+        workers: usize = WORKERS, Value("auto");
+        /// How long a server that `walden restore --start` started may recover without a sign of work until it is
+        /// stopped and given up: it reads, writes, computes and logs nothing, and waits as a rule for what never comes.
+        stall_timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("10m");
     }
 
-    fn text(&self, path: &str) -> &'a str {
-        match self.value(path) {
-            Value::Text(text) => text,
-            _ => panic!("\"{path}\" is not text"),
-        }
+    /// How the hooks reach the service.
+    service: Service {
+        /// The unix socket on which the service answers archive-command and restore-command.
+        socket: PathBuf = SOCKET_PATH, Value(DEFAULT_SOCKET);
+        /// Hook connections served at once; further ones wait.
+        max_connections: usize = Kind::Integer { min: 1, max: 1024 }, Value("32");
     }
 
-    fn path(&self, path: &str) -> Option<PathBuf> {
-        match self.value(path) {
-            Value::Path(found) => Some(found.clone()),
-            Value::Unset => None,
-            _ => panic!("\"{path}\" is not a path"),
-        }
+    /// Asking over HTTP.
+    http: Http {
+        /// Where the service answers HTTP (docs/operations/http.md). An address that other machines reach needs a
+        /// token. Empty: nowhere.
+        listen: Option<SocketAddr> = Kind::Listen, Value("127.0.0.1:8432");
+        /// A file of mode 0600 with the tokens that requests may carry, one a line, each of at least 16 characters.
+        token_file: Option<PathBuf> = PATH, Unset("/etc/walden/http.token");
+        /// One more token, for whoever sets it by the environment. Without any token everybody on this machine may ask,
+        /// and nobody gets WAL.
+        token: Secret = Kind::Secret, Value("");
+        /// The certificate chain (PEM) with which HTTPS is spoken instead of HTTP; read at start.
+        tls_certificate: Option<PathBuf> = PATH, Unset("/etc/walden/http.crt");
+        /// The private key (PEM) of the certificate.
+        tls_key: Option<PathBuf> = PATH, Unset("/etc/walden/http.key");
+        /// HTTP connections served at once; further ones wait.
+        max_connections: usize = Kind::Integer { min: 1, max: 1024 }, Value("64");
+        /// How long to wait after the repository was read for answers until it is read anew: new base backups, and what
+        /// others stored. What the service stores itself shows at once.
+        refresh_interval: Duration = Kind::Duration { min: 1, max: HOUR }, Value("1m");
+        /// The folder in which WAL waits that was fetched ahead for machines that restore over HTTP.
+        spool: PathBuf = PATH, Value("/var/cache/walden");
+        /// Compressed WAL held in memory for HTTP, beside wal.memory of the hooks.
+        wal_memory: u64 = Kind::Size { min: 16 * MIB, max: 64 * GIB }, Value("48MiB");
     }
 
-    fn url(&self, path: &str) -> RepositoryUrl {
-        match self.value(path) {
-            Value::Url(url) => url.clone(),
-            _ => panic!("\"{path}\" is not a URL"),
-        }
-    }
-
-    fn secret(&self, path: &str) -> Secret {
-        match self.value(path) {
-            Value::Secret(secret) => secret.clone(),
-            _ => panic!("\"{path}\" is not a secret"),
-        }
+    /// What is logged.
+    log: Log {
+        /// The least severe messages that are logged.
+        level: LogLevel = LogLevel::ALLOWED, Value("info");
+        /// Text for people or JSON lines for machines.
+        format: LogFormat = LogFormat::ALLOWED, Value("text");
     }
 }

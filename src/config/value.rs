@@ -1,6 +1,7 @@
 //! Values: what stands in a file or a variable → what a [`Kind`] allows.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,43 +31,13 @@ impl fmt::Display for Raw {
     }
 }
 
-/// A value that its key allows. `Display` writes text that parses to the same value, but for secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
-    Unset,
-    Url(RepositoryUrl),
-    Text(String),
-    Path(PathBuf),
-    Secret(Secret),
-    Integer(i64),
-    Size(u64),
-    Duration(Duration),
-    Bool(bool),
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Value::Unset => Ok(()),
-            Value::Url(url) => write!(f, "{url}"),
-            Value::Text(text) => f.write_str(text),
-            Value::Path(path) => write!(f, "{}", path.display()),
-            Value::Secret(secret) if secret.is_empty() => Ok(()),
-            Value::Secret(secret) => write!(f, "{secret}"),
-            Value::Integer(number) => write!(f, "{number}"),
-            Value::Size(bytes) => f.write_str(&size_text(*bytes)),
-            Value::Duration(span) => f.write_str(&duration_text(*span)),
-            Value::Bool(yes) => write!(f, "{yes}"),
-        }
-    }
-}
-
-/// Judges a value: `Err` says what is allowed instead. `from_variable`: numbers and booleans arrive as text.
-pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<Value, String> {
+/// Judges a value, and writes it in the one way in which it is shown; empty is unset. `Err` says what is allowed instead.
+/// `from_variable`: numbers and booleans arrive as text.
+pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<String, String> {
     if let (Fallback::Unset(_), Raw::Text(text)) = (key.default, raw)
         && text.is_empty()
     {
-        return Ok(Value::Unset);
+        return Ok(String::new());
     }
     let allowed = || Err(format!("allowed is {}", allowed(key)));
     let text = match (key.kind, raw) {
@@ -85,30 +56,57 @@ pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<Value, 
 }
 
 /// `Ok(None)`: not what [`allowed`] says; `Err`: a more telling reason.
-fn of_text(kind: Kind, text: &str) -> Result<Option<Value>, String> {
+fn of_text(kind: Kind, text: &str) -> Result<Option<String>, String> {
+    let as_is = |fits: bool| fits.then(|| text.to_owned());
+    let integer = |min, max| text.parse().ok().filter(|n: &i64| (min..=max).contains(n)).map(|n| n.to_string());
     Ok(match kind {
-        Kind::Url => Some(Value::Url(RepositoryUrl::parse(text)?)),
-        Kind::Name => is_name(text).then(|| Value::Text(text.to_owned())),
-        Kind::Path { max_bytes } => {
-            if text.len() > max_bytes {
-                return Err(format!("it has {} bytes, allowed is {}", text.len(), allowed_path(max_bytes)));
-            }
-            (text.starts_with('/') && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
+        Kind::Url => Some(RepositoryUrl::parse(text)?.to_string()),
+        Kind::Name => as_is(is_name(text)),
+        Kind::Path { max_bytes } if text.len() > max_bytes => {
+            return Err(format!("it has {} bytes, allowed is {}", text.len(), allowed_path(max_bytes)));
         }
-        Kind::Endpoint => is_endpoint(text).then(|| Value::Text(text.trim_end_matches('/').to_owned())),
-        Kind::Listen => is_listen(text).then(|| Value::Text(text.to_owned())),
-        Kind::Word => is_word(text).then(|| Value::Text(text.to_owned())),
-        Kind::Secret => Some(Value::Secret(Secret::new(text))),
-        Kind::Integer { min, max } => text.parse().ok().filter(|n| (min..=max).contains(n)).map(Value::Integer),
-        Kind::Workers { max } if text == "auto" => Some(Value::Integer(cpus().min(max))),
-        Kind::Workers { max } => text.parse().ok().filter(|n| (1..=max).contains(n)).map(Value::Integer),
-        Kind::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(Value::Size),
+        Kind::Path { .. } => as_is(text.starts_with('/') && !text.contains('\0')),
+        Kind::Endpoint => is_endpoint(text).then(|| text.trim_end_matches('/').to_owned()),
+        Kind::Listen => as_is(text.is_empty() || text.parse::<SocketAddr>().is_ok()),
+        Kind::Word => as_is(is_word(text)),
+        Kind::Secret => as_is(true),
+        Kind::Integer { min, max } => integer(min, max),
+        Kind::Workers { max } if text == "auto" => Some(cpus().min(max).to_string()),
+        Kind::Workers { max } => integer(1, max),
+        Kind::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(size_text),
         Kind::Duration { min, max } => parse_duration(text)
             .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
-            .map(Value::Duration),
-        Kind::Bool => text.parse().ok().map(Value::Bool),
-        Kind::Choice(choices) => choices.contains(&text).then(|| Value::Text(text.to_owned())),
+            .map(duration_text),
+        Kind::Bool => as_is(text.parse::<bool>().is_ok()),
+        Kind::Choice(choices) => as_is(choices.contains(&text)),
     })
+}
+
+/// A type of fields.
+pub(super) trait Field: Sized {
+    /// Of what [`parse`] made.
+    fn of(text: &str) -> Option<Self>;
+}
+
+impl<T: Field> Field for Option<T> {
+    fn of(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(None) } else { T::of(text).map(Some) }
+    }
+}
+
+macro_rules! fields {
+    ($($how:expr => $($type:ty),+;)+) => { $($(impl Field for $type {
+        fn of(text: &str) -> Option<Self> { ($how)(text) }
+    })+)+ };
+}
+fields! {
+    |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr;
+    parse_size => u64;
+    // A number or a size.
+    |text: &str| text.parse().ok().or_else(|| parse_size(text)?.try_into().ok()) => usize;
+    parse_duration => Duration;
+    |text| RepositoryUrl::parse(text).ok() => RepositoryUrl;
+    |text| Some(Secret::new(text)) => Secret;
 }
 
 /// What a key allows, as the end of a sentence.
@@ -156,10 +154,6 @@ fn is_endpoint(text: &str) -> bool {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
     host.is_some_and(|host| is_word(host) && !host.contains(['/', '@', '?', '#']))
-}
-
-fn is_listen(text: &str) -> bool {
-    text.is_empty() || text.parse::<std::net::SocketAddr>().is_ok()
 }
 
 fn is_name(text: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::{Check, Request, Status, Trouble, Verdict};
-use crate::config::{RepositoryUrl, Settings};
+use crate::config::{CreateOnly, RepositoryUrl, Settings};
 use crate::error::{Hint, one_line};
 use crate::repo::Repository;
 use crate::repo::probe::{self, CreateOnlyEffect, Promise, Written};
@@ -75,7 +75,7 @@ fn decide_written(written: &Result<Written, Trouble>, settings: &Settings) -> Ve
     match written {
         Ok(written) => {
             let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
-            let encryption = decide_encryption(&settings.repository.url, settings.s3.encryption.as_deref(), told);
+            let encryption = decide_encryption(&settings.repository.url, settings.s3.encryption.asked(), told);
             vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
         }
         Err(trouble) => {
@@ -151,7 +151,7 @@ fn decide_encryption(url: &RepositoryUrl, asked: Option<&str>, told: Option<&str
 /// What the settings let the store be relied on for.
 fn relied_on(settings: &Settings) -> Promise {
     match &settings.repository.url {
-        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => Promise::OneByOne,
+        RepositoryUrl::S3 { .. } if settings.s3.create_only == CreateOnly::HeadThenPut => Promise::OneByOne,
         RepositoryUrl::S3 { .. } | RepositoryUrl::File(_) => Promise::Atomic,
     }
 }
@@ -194,7 +194,7 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, 
 fn other_store(settings: &Settings) -> &'static str {
     match &settings.repository.url {
         RepositoryUrl::File(_) => "use a folder on a file system that can rename without replacing, or a bucket",
-        RepositoryUrl::S3 { .. } if settings.s3.head_then_put => {
+        RepositoryUrl::S3 { .. } if settings.s3.create_only == CreateOnly::HeadThenPut => {
             "use another store: what this one answers is not what it keeps"
         }
         RepositoryUrl::S3 { .. } => {
