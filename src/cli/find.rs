@@ -182,7 +182,7 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
     }
     if let segments @ 1.. = found.overfull_segments {
         text += &format!(
-            "of that time {} had more events than are indexed: more may have happened\n",
+            "{} of that time had more events than are indexed: more may have happened\n",
             counted(segments, "WAL segment")
         );
     }
@@ -274,7 +274,7 @@ mod tests {
         assert!(text.starts_with("no matching event in the archived WAL\n3 WAL segments of that time"), "{text}");
         let partly = State { not_indexed: 2, ..all.state.clone() };
         let text = told(&FoundEvents { state: partly.clone(), ..found(Vec::new()) });
-        assert_eq!(text, "no matching event in the 5 of 7 WAL segments that were searched\n");
+        assert_eq!(text, "no matching event in what was searched, 5 of 7 WAL segments\n");
         assert_eq!(missing(&all.state), None);
         assert!(missing(&partly).unwrap().starts_with("2 of 7 WAL segments could not be searched"));
         let why = Unreadable { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };

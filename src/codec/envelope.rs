@@ -53,6 +53,12 @@ pub struct Header {
     pub about: About,
 }
 
+impl Header {
+    fn is_known(&self) -> bool {
+        self.format == 1 && self.codec == CODEC_ZSTD
+    }
+}
+
 /// Facts that the kind defines: JSON, not read until it is known as what. Headers of WAL are read for each answer, and
 /// long.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,11 +101,11 @@ pub enum EnvelopeError {
     #[error("the object's header has {needed} bytes, only {got} are there")]
     TooShort { needed: usize, got: usize },
     /// Not written by Walden, or damaged.
-    #[error("the object's header is damaged: {0}")]
+    #[error("{0}")]
     Damaged(String),
-    /// A later Walden wrote it.
-    #[error("the object's header has format {0}, this Walden knows format 1")]
-    Newer(u32),
+    /// A later Walden wrote it: what it has that this one does not know.
+    #[error("the object has {0}, which this Walden does not know")]
+    Newer(String),
 }
 
 impl Envelope {
@@ -128,23 +134,73 @@ impl Envelope {
             return Err(damaged("it does not begin as Walden's objects do"));
         }
         let version = std::str::from_utf8(&bytes[14..16]).ok().and_then(|digits| digits.parse().ok());
-        match version.ok_or_else(|| damaged("its version is no number"))? {
+        match version.ok_or_else(|| damaged("the version of its envelope is no number"))? {
             1 => (),
-            newer => return Err(EnvelopeError::Newer(newer)),
+            newer => return Err(EnvelopeError::Newer(format!("an envelope of version {newer}"))),
         }
         let json_len = u32_at(16) as usize;
         if json_len > MAX_HEADER_LEN || u32_at(4) as usize != PREFIX_LEN - 8 + json_len {
-            return Err(damaged("its lengths contradict each other"));
+            return Err(damaged("the lengths in its envelope contradict each other"));
         }
         let json = bytes.get(PREFIX_LEN..PREFIX_LEN + json_len).ok_or_else(|| too_short(PREFIX_LEN + json_len))?;
         if crc32c::crc32c(json) != u32_at(20) {
-            return Err(damaged("its checksum does not match"));
+            return Err(damaged("its header does not have the checksum noted for it"));
         }
-        let header: Header = serde_json::from_slice(json).map_err(|error| EnvelopeError::Damaged(error.to_string()))?;
-        match header.format {
-            1 => Ok(Self { header, len: (PREFIX_LEN + json_len) as u64 }),
-            newer => Err(EnvelopeError::Newer(newer)),
+        match serde_json::from_slice(json).ok().filter(Header::is_known) {
+            Some(header) => Ok(Self { header, len: (PREFIX_LEN + json_len) as u64 }),
+            None => Err(unknown(json)),
         }
+    }
+
+    /// The envelope of a whole object, which must be of this kind; its body has the length that is noted for it.
+    pub fn of_whole(kind: &str, object: &[u8]) -> Result<Self, EnvelopeError> {
+        let envelope = match Self::parse(object) {
+            Err(EnvelopeError::TooShort { needed, got }) => {
+                let why = format!("it ends after {got} bytes, within its header of {needed} bytes");
+                return Err(EnvelopeError::Damaged(why));
+            }
+            parsed => parsed?.of_kind(kind)?,
+        };
+        let (found, noted) = (object.len() as u64 - envelope.len, envelope.header.stored.size);
+        match found == noted {
+            true => Ok(envelope),
+            false => Err(EnvelopeError::Damaged(format!("its body has {found} bytes where its header says {noted}"))),
+        }
+    }
+
+    /// Itself, if its object is of this kind.
+    pub fn of_kind(self, kind: &str) -> Result<Self, EnvelopeError> {
+        match self.header.kind == kind {
+            true => Ok(self),
+            false => Err(EnvelopeError::Damaged(format!("it is of kind \"{}\", not \"{kind}\"", self.header.kind))),
+        }
+    }
+}
+
+/// What keeps a header, whose checksum is right, from being understood.
+fn unknown(json: &[u8]) -> EnvelopeError {
+    #[derive(Deserialize)]
+    struct Any {
+        format: u32,
+        codec: String,
+        plain: AnyDigest,
+        stored: AnyDigest,
+    }
+    #[derive(Deserialize)]
+    struct AnyDigest {
+        digest: String,
+    }
+    let newer = |what| EnvelopeError::Newer(what);
+    // Of a later format nothing but its number has to be as it is here.
+    let format = serde_json::from_slice::<serde_json::Value>(json).ok().and_then(|header| header["format"].as_u64());
+    match (format, serde_json::from_slice::<Any>(json)) {
+        (Some(format), _) if format > 1 => newer(format!("a header of format {format}")),
+        (_, Ok(any)) if any.format == 1 && any.codec != CODEC_ZSTD => newer(format!("the codec \"{}\"", any.codec)),
+        (_, Ok(any)) => match [any.plain, any.stored].into_iter().find(|any| any.digest.parse::<Digest>().is_err()) {
+            Some(AnyDigest { digest }) => newer(format!("the digest \"{digest}\"")),
+            None => EnvelopeError::Damaged("its header is not understood".into()),
+        },
+        (_, Err(error)) => EnvelopeError::Damaged(error.to_string()),
     }
 }
 
@@ -180,9 +236,20 @@ mod tests {
     fn a_newer_envelope_is_told_apart_from_damage() {
         let mut bytes = Envelope::render(&header()).to_vec();
         bytes[15] = b'2';
-        assert_eq!(Envelope::parse(&bytes), Err(EnvelopeError::Newer(2)));
-        let newer = Header { format: 7, ..header() };
-        assert_eq!(Envelope::parse(&Envelope::render(&newer)), Err(EnvelopeError::Newer(7)));
+        let newer = |bytes: &[u8]| match Envelope::parse(bytes) {
+            Err(EnvelopeError::Newer(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(newer(&bytes), "an envelope of version 2");
+        let rendered = |header: &Header| Envelope::render(header);
+        assert_eq!(newer(&rendered(&Header { format: 7, ..header() })), "a header of format 7");
+        assert_eq!(newer(&rendered(&Header { codec: "age+zstd".into(), ..header() })), "the codec \"age+zstd\"");
+        let mut json = serde_json::to_value(header()).unwrap();
+        json["stored"]["digest"] = "blake4:00".into();
+        assert_eq!(unknown(json.to_string().as_bytes()), EnvelopeError::Newer("the digest \"blake4:00\"".into()));
+        let other = br#"{"format": 2, "shape": "unknown"}"#;
+        assert_eq!(unknown(other), EnvelopeError::Newer("a header of format 2".into()));
+        assert!(matches!(unknown(br#"{"format": 1}"#), EnvelopeError::Damaged(_)));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::envelope::LONGEST_ENVELOPE;
-use super::{About, CODEC_ZSTD, Digest, Envelope, EnvelopeError, Hasher, Header, SizedDigest};
+use super::{About, CODEC_ZSTD, Digest, Envelope, Hasher, Header, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
 const CHUNK: usize = 128 << 10;
@@ -186,29 +186,6 @@ pub fn seal(
     Ok(Sealer::new(level)?.compress(source, plain_size, plain_size)?.seal(kind, about))
 }
 
-/// The envelope of a whole object, after checking that kind and lengths are as they must be.
-pub fn open_envelope(kind: &str, object: &[u8]) -> Result<Envelope, Damaged> {
-    let envelope = match Envelope::parse(object) {
-        Ok(envelope) => envelope,
-        Err(EnvelopeError::TooShort { needed, got }) => {
-            return Err(Damaged(format!("it ends after {got} bytes, within its header of {needed} bytes")));
-        }
-        Err(other) => return Err(Damaged(other.to_string())),
-    };
-    let header = &envelope.header;
-    if header.kind != kind {
-        return Err(Damaged(format!("it is of kind \"{}\", not \"{kind}\"", header.kind)));
-    }
-    if header.codec != CODEC_ZSTD {
-        return Err(Damaged(format!("its codec \"{}\" is not known", header.codec)));
-    }
-    let found = object.len() as u64 - envelope.len;
-    if found != header.stored.size {
-        return Err(Damaged(format!("its body has {found} bytes where its header says {}", header.stored.size)));
-    }
-    Ok(envelope)
-}
-
 /// How much is verified while an object is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -219,14 +196,14 @@ pub enum Check {
     Content,
 }
 
-/// Writes the content of a whole object to `sink`, verified. On an error `sink` holds bytes that must not be used.
-pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> io::Result<Result<Header, Damaged>> {
-    let envelope = match open_envelope(kind, object) {
-        Ok(envelope) => envelope,
-        Err(damaged) => return Ok(Err(damaged)),
-    };
-    let (plain, stored) = (envelope.header.plain, envelope.header.stored);
-    let body = &object[envelope.len as usize..];
+/// Writes the content of `body`, of which `header` tells, to `sink`, verified. On an error `sink` holds bytes that must not
+/// be used.
+pub fn unseal(header: &Header, body: &[u8], check: Check, sink: &mut dyn Write) -> io::Result<Result<(), Damaged>> {
+    let (plain, stored) = (header.plain, header.stored);
+    if body.len() as u64 != stored.size {
+        let found = body.len();
+        return Ok(Err(Damaged(format!("its body has {found} bytes where its header says {}", stored.size))));
+    }
     let found = Digest::of(body);
     if found != stored.digest {
         return Ok(Err(Damaged(format!("its body has digest {found} where its header says {}", stored.digest))));
@@ -268,7 +245,7 @@ pub fn unseal(kind: &str, object: &[u8], check: Check, sink: &mut dyn Write) -> 
     {
         return Ok(Err(Damaged(format!("its content has digest {found} where its header says {}", plain.digest))));
     }
-    Ok(Ok(envelope.header))
+    Ok(Ok(()))
 }
 
 #[cfg(test)]
@@ -276,6 +253,12 @@ mod tests {
     use super::*;
     use crate::codec::{FrameDecompressor, SealedWriter};
     use proptest::prelude::*;
+
+    /// Opens a whole object.
+    fn open(kind: &str, object: &[u8], check: Check, sink: &mut Vec<u8>) -> Result<(), Damaged> {
+        let Envelope { header, len } = Envelope::of_whole(kind, object).map_err(|error| Damaged(error.to_string()))?;
+        unseal(&header, &object[len as usize..], check, sink).unwrap()
+    }
 
     fn sealed(content: &[u8]) -> Vec<u8> {
         let about = serde_json::json!({});
@@ -291,7 +274,7 @@ mod tests {
     fn what_was_sealed_opens() {
         for content in [content(), Vec::new(), vec![0; CHUNK], vec![1; CHUNK + 1]] {
             let mut opened = Vec::new();
-            unseal("test", &sealed(&content), Check::Content, &mut opened).unwrap().unwrap();
+            open("test", &sealed(&content), Check::Content, &mut opened).unwrap();
             assert!(opened == content);
         }
     }
@@ -320,7 +303,7 @@ mod tests {
             let mut opened = Vec::new();
             let object = in_frames(&content, frame).1;
             assert!((object.len() as u64) < sealed_bound(content.len() as u64));
-            unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
+            open("test", &object, Check::Content, &mut opened).unwrap();
             assert!(opened == content);
         }
     }
@@ -342,10 +325,10 @@ mod tests {
             assert_eq!(frames.len(), content.len().div_ceil(frame));
             assert!(zstd::decode_all(&object[..]).unwrap() == content);
             let mut opened = Vec::new();
-            unseal("test", &object, Check::Content, &mut opened).unwrap().unwrap();
+            open("test", &object, Check::Content, &mut opened).unwrap();
             assert!(opened == content);
             let mut decompressor = FrameDecompressor::new().unwrap();
-            let mut body = &object[open_envelope("test", &object).unwrap().len as usize..];
+            let mut body = &object[Envelope::of_whole("test", &object).unwrap().len as usize..];
             for (length, plain) in frames.iter().zip(content.chunks(frame)) {
                 let (stored, rest) = body.split_at(*length as usize);
                 decompressor.decompress(stored, frame, &mut opened).unwrap();
@@ -367,7 +350,7 @@ mod tests {
         content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
         let sealed = sealer.finish("test", &serde_json::json!({})).unwrap();
         let mut opened = Vec::new();
-        unseal("test", &[sealed.envelope, sealed.body].concat(), Check::Content, &mut opened).unwrap().unwrap();
+        open("test", &[sealed.envelope, sealed.body].concat(), Check::Content, &mut opened).unwrap();
         assert!(opened == content());
     }
 
@@ -384,12 +367,12 @@ mod tests {
     #[test]
     fn content_that_is_not_what_was_sealed_is_told() {
         let whole = sealed(&content());
-        let Envelope { header, len } = open_envelope("test", &whole).unwrap();
+        let Envelope { header, len } = Envelope::of_whole("test", &whole).unwrap();
         let with = |change: &dyn Fn(&mut Header), check| {
             let mut header = header.clone();
             change(&mut header);
             let object = [&Envelope::render(&header), &whole[len as usize..]].concat();
-            unseal("test", &object, check, &mut Vec::new()).unwrap()
+            open("test", &object, check, &mut Vec::new())
         };
         let other = |header: &mut Header| header.plain.digest = Digest::of(b"other");
         assert!(with(&other, Check::Stored).is_ok());
@@ -402,7 +385,7 @@ mod tests {
 
     #[test]
     fn another_kind_is_refused() {
-        let result = unseal("other", &sealed(b"x"), Check::Stored, &mut Vec::new()).unwrap();
+        let result = open("other", &sealed(b"x"), Check::Stored, &mut Vec::new());
         assert!(result.unwrap_err().0.contains("kind \"test\""));
     }
 
@@ -414,7 +397,7 @@ mod tests {
             let place = place.index(object.len());
             object[place] ^= 1 << bit;
             for check in [Check::Stored, Check::Content] {
-                prop_assert!(unseal("test", &object, check, &mut Vec::new()).unwrap().is_err());
+                prop_assert!(open("test", &object, check, &mut Vec::new()).is_err());
             }
         }
 
@@ -422,7 +405,7 @@ mod tests {
         fn a_truncated_object_never_passes(place in any::<prop::sample::Index>()) {
             let object = sealed(&content());
             let place = place.index(object.len());
-            prop_assert!(unseal("test", &object[..place], Check::Stored, &mut Vec::new()).unwrap().is_err());
+            prop_assert!(open("test", &object[..place], Check::Stored, &mut Vec::new()).is_err());
         }
     }
 }

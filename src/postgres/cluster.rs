@@ -59,7 +59,7 @@ impl Cluster {
     }
 
     async fn confirm_once(&self) -> anyhow::Result<()> {
-        let repository = Repository::open(self.repository.shared_storage()).await?;
+        let repository = Repository::reopen(self.repository.shared_storage()).await?;
         let kept = self.repository.marker();
         let again = Self::open(repository, self.layout.cluster().clone()).await?;
         if again.repository.marker().id != kept.id

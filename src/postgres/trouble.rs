@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::codec::Damaged;
 use crate::error::one_line;
-use crate::repo::ObjectError;
+use crate::repo::{ObjectError, is_damage};
 
 /// In which way an object is not as it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,6 +18,8 @@ pub enum Trouble {
     Missing,
     /// The repository did not give it, or it could not be checked here: whether it is whole is not known.
     Unread,
+    /// It is there, and a newer Walden wrote it.
+    Newer,
     /// Two repositories hold different content under the same key.
     Conflict,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Trouble {
             Self::Damaged => "DAMAGED",
             Self::Missing => "MISSING",
             Self::Unread => "UNREAD",
+            Self::Newer => "NEWER",
             Self::Conflict => "CONFLICT",
         })
     }
@@ -56,6 +59,12 @@ impl Why {
         Self { trouble: Trouble::Unread, why: format!("it cannot be read: {}", one_line(error)) }
     }
 
+    /// Of an error of an object that cannot be used: the object is damaged, or a newer Walden wrote it.
+    pub fn unusable(error: &anyhow::Error) -> Self {
+        let trouble = if is_damage(error) { Trouble::Damaged } else { Trouble::Newer };
+        Self { trouble, why: one_line(error) }
+    }
+
     /// Whether it is there and not as it must be.
     pub fn is_damage(&self) -> bool {
         self.trouble == Trouble::Damaged
@@ -78,6 +87,9 @@ impl From<ObjectError> for Why {
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::Damaged { source, .. } => source.into(),
+            ObjectError::Newer { what, .. } => {
+                Self { trouble: Trouble::Newer, why: format!("it has {what}: a newer Walden wrote it") }
+            }
             ObjectError::Storage(_) | ObjectError::Unchecked { .. } => Self::unread(&error.into()),
         }
     }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use crate::storage::Storage;
 
 pub use marker::{Marker, MarkerError};
-pub use object::{ObjectError, PutSealed};
-pub use reread::{is_damage, repair_or_wait, reread};
+pub use object::{ObjectError, PutSealed, SealedObject};
+pub use reread::{UPGRADE, is_damage, is_unusable, repair_or_wait, reread};
 pub use stream::SealedStream;
 
 /// A store whose marker was checked.

@@ -1,7 +1,9 @@
+use std::io::{self, Write};
+
 use bytes::Bytes;
 
 use super::{Repository, reread};
-use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, object_bound, open_envelope, unseal};
+use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, object_bound, unseal};
 use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
 
@@ -23,6 +25,9 @@ pub enum ObjectError {
         #[source]
         source: Damaged,
     },
+    /// It is there, and a later Walden wrote it.
+    #[error("object \"{key}\" in {store} has {what}: a newer Walden wrote it")]
+    Newer { key: String, store: String, what: String },
     /// It is there, and could not be checked: a fault of this machine, such as want of memory.
     #[error("cannot check object \"{key}\" in {store}")]
     Unchecked {
@@ -37,6 +42,44 @@ impl ObjectError {
     /// Whether the object is there and cannot be used.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
+    }
+}
+
+/// A whole object. Its envelope was checked, its content is checked as it is opened.
+#[derive(Debug, Clone)]
+pub struct SealedObject {
+    key: Key,
+    store: String,
+    envelope: Envelope,
+    bytes: Bytes,
+}
+
+impl SealedObject {
+    /// What the envelope tells.
+    pub fn header(&self) -> &Header {
+        &self.envelope.header
+    }
+
+    /// The body: zstd frames one behind the other.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.envelope.len as usize..]
+    }
+
+    /// All of the object, as it is stored.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Writes the content to `sink`, verified; on an error `sink` holds bytes that must not be used. Blocks. Errors: those of
+    /// `sink`, and within that [`ObjectError::Damaged`].
+    pub fn unseal(&self, check: Check, sink: &mut dyn Write) -> io::Result<Result<(), ObjectError>> {
+        let opened = unseal(self.header(), self.body(), check, sink)?;
+        Ok(opened.map_err(|source| self.damaged(source)))
+    }
+
+    /// The error that its content is damaged.
+    pub fn damaged(&self, source: Damaged) -> ObjectError {
+        ObjectError::Damaged { key: self.key.to_string(), store: self.store.clone(), source }
     }
 }
 
@@ -63,27 +106,26 @@ impl Repository {
         // Nothing much longer than what was to be put belongs there.
         let ours = &sealed.header;
         let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let found = self.get_verified(key, &ours.kind, ours.plain.size.max(FEW_LINES)).await?;
-        let (header, _) = found.ok_or_else(vanished)?;
-        Ok(if header.plain == sealed.header.plain {
-            PutSealed::SameContent
-        } else {
-            PutSealed::OtherContent(Box::new(header))
+        let found = self.get_verified(key, &ours.kind, ours.plain.size.max(FEW_LINES)).await?.ok_or_else(vanished)?;
+        Ok(match found.header().plain == ours.plain {
+            true => PutSealed::SameContent,
+            false => PutSealed::OtherContent(Box::new(found.envelope.header)),
         })
     }
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
-    /// its content is not.
+    /// its content is not. This and all that follow read once more what is damaged: it may have been on its way here.
     pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
-        match self.storage().head(key).await? {
-            Some(meta) => self.header_of(key, meta.size, kind).await,
+        let read = async || match self.storage().head(key).await? {
+            Some(meta) => self.header_once(key, meta.size, kind).await,
             None => Ok(None),
-        }
+        };
+        reread(ObjectError::is_damage, read).await
     }
 
-    /// The same of an object whose size is known, such as from a listing.
-    pub async fn header_of(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
-        let Some(Envelope { header, len }) = self.envelope(key, kind).await? else { return Ok(None) };
+    /// The same of an object whose size is known, such as from a listing. Read only once: it may have been replaced since.
+    pub async fn header_once(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
+        let Some(Envelope { header, len }) = self.envelope_once(key, kind).await? else { return Ok(None) };
         match size.saturating_sub(len) {
             body if body == header.stored.size => Ok(Some(header)),
             body => {
@@ -96,18 +138,18 @@ impl Repository {
     /// The header of an object and where its body begins, by one small read; `None` when there is no such object. The
     /// body is not checked at all.
     pub async fn envelope(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
+        reread(ObjectError::is_damage, || self.envelope_once(key, kind)).await
+    }
+
+    async fn envelope_once(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
         let mut wanted = HEADER_READ;
-        let envelope = loop {
+        loop {
             let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
-            match Envelope::parse(&bytes) {
-                Ok(envelope) => break envelope,
+            match Envelope::parse(&bytes).and_then(|envelope| envelope.of_kind(kind)) {
+                Ok(envelope) => return Ok(Some(envelope)),
                 Err(EnvelopeError::TooShort { needed, got }) if got as u64 == wanted => wanted = needed as u64,
-                Err(error) => return Err(self.damaged(key, Damaged(error.to_string()))),
+                Err(error) => return Err(self.unusable(key, error)),
             }
-        };
-        match &envelope.header.kind {
-            found if found == kind => Ok(Some(envelope)),
-            found => Err(self.damaged(key, Damaged(format!("it is of kind \"{found}\", not \"{kind}\"")))),
         }
     }
 
@@ -119,54 +161,59 @@ impl Repository {
         })
     }
 
-    /// A whole object whose content has at most `most` bytes, its envelope checked, its content not yet; `None` when
-    /// there is none.
-    pub async fn get_sealed(&self, key: &Key, kind: &str, most: u64) -> Result<Option<Bytes>, ObjectError> {
-        let Some(object) = self.get_whole(key, object_bound(most)).await? else { return Ok(None) };
-        let envelope = open_envelope(kind, &object).map_err(|source| self.damaged(key, source))?;
+    /// A whole object whose content has at most `most` bytes; `None` when there is none. Opening it may still find it
+    /// damaged.
+    pub async fn get_sealed(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
+        reread(ObjectError::is_damage, || self.get_once(key, kind, most)).await
+    }
+
+    async fn get_once(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
+        let Some(bytes) = self.get_whole(key, object_bound(most)).await? else { return Ok(None) };
+        let envelope = Envelope::of_whole(kind, &bytes).map_err(|error| self.unusable(key, error))?;
         match envelope.header.plain.size {
             found if found > most => {
                 let why = format!("it says that its content has {found} bytes, where at most {most} belong");
                 Err(self.damaged(key, Damaged(why)))
             }
-            _ => Ok(Some(object)),
+            _ => Ok(Some(SealedObject { key: key.clone(), store: self.describe(), envelope, bytes })),
         }
     }
 
     /// The content of a small object, at most `most` bytes, verified, in memory; `None` when there is none.
     pub async fn read_small(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
-        let Some(object) = self.get_sealed(key, kind, most).await? else { return Ok(None) };
-        let mut content = Vec::new();
-        let opened = unseal(kind, &object, Check::Stored, &mut content);
-        let header = match opened {
-            Ok(Ok(header)) => header,
-            Ok(Err(source)) => return Err(self.damaged(key, source)),
-            Err(error) => return Err(self.unchecked(key, error.into())),
+        let read = async || {
+            let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
+            let mut content = Vec::new();
+            object.unseal(Check::Stored, &mut content).map_err(|error| self.unchecked(key, error.into()))??;
+            Ok(Some((object.envelope.header, content)))
         };
-        Ok(Some((header, content)))
+        reread(ObjectError::is_damage, read).await
     }
 
-    /// A whole object whose content has at most `most` bytes, all of it checked, and its header; read once more if it is
-    /// damaged. `None` when there is none.
-    pub async fn get_verified(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Bytes)>, ObjectError> {
-        reread(ObjectError::is_damage, || self.get_and_verify(key, kind, most)).await
-    }
-
-    async fn get_and_verify(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Bytes)>, ObjectError> {
-        let Some(object) = self.get_sealed(key, kind, most).await? else { return Ok(None) };
-        let (kind, whole) = (kind.to_string(), object.clone());
-        let work = move || unseal(&kind, &whole, Check::Content, &mut std::io::sink());
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Ok(header))) => Ok(Some((header, object))),
-            Ok(Ok(Err(source))) => Err(self.damaged(key, source)),
-            Ok(Err(error)) => Err(self.unchecked(key, error.into())),
-            Err(panicked) => Err(self.unchecked(key, panicked.into())),
-        }
+    /// A whole object whose content has at most `most` bytes, all of it checked; `None` when there is none.
+    pub async fn get_verified(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
+        let read = async || {
+            let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
+            let work = move || object.unseal(Check::Content, &mut io::sink()).map(|opened| opened.map(|()| object));
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok(opened)) => opened.map(Some),
+                Ok(Err(error)) => Err(self.unchecked(key, error.into())),
+                Err(panicked) => Err(self.unchecked(key, panicked.into())),
+            }
+        };
+        reread(ObjectError::is_damage, read).await
     }
 
     /// The error for an object that is damaged.
     pub fn damaged(&self, key: &Key, source: Damaged) -> ObjectError {
         ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
+    }
+
+    fn unusable(&self, key: &Key, error: EnvelopeError) -> ObjectError {
+        match error {
+            EnvelopeError::Newer(what) => ObjectError::Newer { key: key.to_string(), store: self.describe(), what },
+            other => self.damaged(key, Damaged(other.to_string())),
+        }
     }
 
     fn unchecked(&self, key: &Key, source: anyhow::Error) -> ObjectError {

@@ -28,7 +28,7 @@ impl Repository {
     /// Opens an object for reading piece by piece; `None` when there is none.
     pub async fn open_stream(&self, key: &Key, kind: &str) -> Result<Option<(Header, SealedStream)>, ObjectError> {
         let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
-        let Some(header) = self.header_of(key, meta.size, kind).await? else { return Ok(None) };
+        let Some(header) = self.header_once(key, meta.size, kind).await? else { return Ok(None) };
         let (storage, end) = (self.shared_storage(), meta.size);
         let at = end - header.stored.size;
         let fetcher = Fetcher { storage, key: key.clone(), at, end, piece: Bytes::new(), runtime: Handle::current() };

@@ -1,18 +1,17 @@
 use std::fmt::Write;
-use std::io::BufReader;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::list::{checksums, duration};
-use crate::codec::open_envelope;
 use crate::plain::plain;
 use crate::postgres::backup::delete::NoSuchBackup;
-use crate::postgres::backup::manifest::{self, Entry, read_entries};
+use crate::postgres::backup::manifest::{self, Entry, entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::repo::SealedObject;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -40,20 +39,14 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescription, bytes::Bytes)> {
+async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescription, SealedObject)> {
     let object = cluster.repository.get_sealed(&cluster.layout.manifest(id), manifest::KIND, manifest::LONGEST).await?;
     let Some(object) = object else { return NoSuchBackup::error(cluster, id) };
-    let about = open_envelope(manifest::KIND, &object)?.header.about;
-    let description = about.read().context("the manifest's description cannot be read")?;
+    let description = object.header().about.read().context("the manifest's description cannot be read")?;
     Ok((description, object))
 }
 
-fn entries(object: &[u8]) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Entry>> + '_> {
-    let body = open_envelope(manifest::KIND, object)?.len as usize;
-    Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(&object[body..])?)))
-}
-
-fn json(description: &BackupDescription, object: &[u8], files: bool) -> anyhow::Result<()> {
+fn json(description: &BackupDescription, object: &SealedObject, files: bool) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Shown<'a> {
         #[serde(flatten)]
@@ -110,7 +103,7 @@ fn in_words(backup: &BackupDescription) -> String {
 }
 
 /// One line for each file and folder: mode, size, digest, path.
-fn each_file(object: &[u8], print: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn each_file(object: &SealedObject, print: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let place = |tablespace: Option<u32>| tablespace.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
     for entry in entries(object)? {
         let line = match entry? {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::codec::{Check, Digest, Header, unseal};
+use crate::codec::{Check, Digest, Header};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
@@ -104,7 +104,7 @@ pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &Header) -
     let Some(object) = cluster.repository.get_sealed(&key, WAL_KIND, size.bytes()).await? else { return Ok(false) };
     let mut compared = Compared { file: File::open(&prepared.path)?, at: 0, until: same, is_same: true };
     let compare = move || {
-        let unsealed = unseal(WAL_KIND, &object, Check::Stored, &mut compared);
+        let unsealed = object.unseal(Check::Stored, &mut compared);
         unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
     };
     Ok(tokio::task::spawn_blocking(compare).await??)

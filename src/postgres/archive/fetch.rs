@@ -9,21 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Check, Damaged, Header, open_envelope, unseal};
+use crate::codec::{Check, Damaged, Header};
 use crate::error::{Hint, find, with_hint};
 use crate::owner;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
-use crate::repo::{ObjectError, reread};
+use crate::repo::{ObjectError, SealedObject, repair_or_wait, reread};
 use crate::storage::{Key, pause};
 
 /// How long a gap is watched before it is called one, unless what shows it was stored longer ago than storing takes:
@@ -214,15 +213,15 @@ impl Fetcher {
         Ok(Some(lost))
     }
 
-    fn write_out(&self, name: &WalFileName, key: &Key, object: &Bytes, path: &Path) -> anyhow::Result<()> {
-        let damaged = |source| with_repair_hint(self.cluster.repository.damaged(key, source).into(), key);
-        let header = open_envelope(WAL_KIND, object).map_err(damaged)?.header;
-        check_description(&self.cluster.description, name, header).map_err(damaged)?;
+    fn write_out(&self, name: &WalFileName, key: &Key, object: &SealedObject, path: &Path) -> anyhow::Result<()> {
+        let damaged = |error: ObjectError| with_repair_hint(error.into(), key);
+        let described = check_description(&self.cluster.description, name, object.header());
+        described.map_err(|source| damaged(object.damaged(source)))?;
         let mut file = create(path)?;
-        let written = unseal(WAL_KIND, object, Check::Stored, &mut file);
+        let written = object.unseal(Check::Stored, &mut file);
         let result = match written {
-            Ok(Ok(_)) => file.flush().map_err(Into::into),
-            Ok(Err(source)) => Err(damaged(source)),
+            Ok(Ok(())) => file.flush().map_err(Into::into),
+            Ok(Err(error)) => Err(damaged(error)),
             Err(error) => Err(error)
                 .with_context(|| format!("cannot write \"{}\"", path.display()))
                 .hint("check the space and the permissions there"),
@@ -239,7 +238,7 @@ impl Fetcher {
 pub(super) fn check_description(
     ours: &ClusterDescription,
     name: &WalFileName,
-    header: Header,
+    header: &Header,
 ) -> Result<WalDescription, Damaged> {
     let described: WalDescription =
         header.about.read().map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
@@ -263,17 +262,8 @@ fn is_damaged(error: &anyhow::Error) -> bool {
 }
 
 pub(super) fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
-    match is_damaged(&error) {
-        true => with_hint(
-            error,
-            format!(
-                "repair the repository: bring back object \"{key}\" from a copy of it, or restore to a target before it"
-            ),
-        ),
-        false => {
-            with_hint(error, "check that the repository is reachable and can be read; recovery goes on from here then")
-        }
-    }
+    let repair = "repair the repository: bring back object";
+    repair_or_wait(error, format!("{repair} \"{key}\" from a copy of it, or restore to a target before it"))
 }
 
 /// A name beside `path`, on the same file system; always the same, so that at most one is ever left there.

@@ -13,7 +13,7 @@ use crate::postgres::catalog::load::{NewestBackups, Unreadable, read_history};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
-use crate::repo::{is_damage, repair_or_wait, reread};
+use crate::repo::repair_or_wait;
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta, Pages, list_all};
 
 /// Pages of a listing that are read at most: 10 million segments of 16 MiB, or as many history files as fit.
@@ -206,7 +206,7 @@ async fn bearing(cluster: &Cluster, missing: &WalFileName) -> anyhow::Result<Vec
 async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName) -> anyhow::Result<TimelineHistory> {
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
     let vanished = || anyhow!("it vanished while it was read");
-    let read = reread(is_damage, || read_history(cluster, timeline)).await;
+    let read = read_history(cluster, timeline).await;
     if let Some(unreadable) = read.as_ref().err().and_then(find::<Unreadable>) {
         return Ok(unreadable.rest.clone());
     }

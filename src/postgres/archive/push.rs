@@ -20,7 +20,7 @@ use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, ParseError, SegmentName, SegmentSize, WalFileName};
 use crate::postgres::wal::{Stop, Why};
-use crate::repo::{ObjectError, PutSealed};
+use crate::repo::{ObjectError, PutSealed, UPGRADE};
 use crate::storage::Key;
 
 /// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
@@ -225,6 +225,7 @@ impl Pusher {
                 "an object of this name is there and damaged: repair the repository from a copy, or move the object \
                  away by hand so that it can be stored again",
             ),
+            Some(ObjectError::Newer { .. }) => with_hint(error, UPGRADE),
             Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => with_hint(
                 error,
                 "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \

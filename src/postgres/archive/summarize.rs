@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 
 use super::fetch::{check_description, with_repair_hint};
-use crate::codec::{Check, Damaged, open_envelope, unseal};
+use crate::codec::{Check, Damaged};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, WalFileName};
@@ -36,16 +36,12 @@ pub(super) struct Described {
 
 /// `None` and errors: as of [`summary_of`].
 pub(super) async fn described(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Described>> {
-    reread(is_damage, || described_once(cluster, segment)).await
-}
-
-async fn described_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Described>> {
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
     let envelope = cluster.repository.envelope(&key, WAL_KIND).await;
     let Some(envelope) = envelope.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
     let body = envelope.len..envelope.len.saturating_add(envelope.header.stored.size);
-    let about = check_description(&cluster.description, &name, envelope.header);
+    let about = check_description(&cluster.description, &name, &envelope.header);
     Ok(Some(Described { about: about.map_err(|source| damaged(cluster, &key, source))?, body }))
 }
 
@@ -58,9 +54,9 @@ pub async fn stored_summary(
 ) -> anyhow::Result<Option<Box<Summary>>> {
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
-    let header = cluster.repository.header_of(&key, size, WAL_KIND).await;
+    let header = cluster.repository.header_once(&key, size, WAL_KIND).await;
     let Some(header) = header.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-    let described = check_description(&cluster.description, &name, header);
+    let described = check_description(&cluster.description, &name, &header);
     Ok(described.map_err(|source| damaged(cluster, &key, source))?.summary)
 }
 
@@ -92,11 +88,10 @@ pub(super) async fn read<S: Send + 'static>(
     let Some(object) = object.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
     let cluster = cluster.clone();
     let work = move || {
-        let damaged = |source| damaged(&cluster, &key, source);
-        let header = open_envelope(WAL_KIND, &object).map_err(damaged)?.header;
-        check_description(&cluster.description, &name, header).map_err(damaged)?;
+        let described = check_description(&cluster.description, &name, object.header());
+        described.map_err(|source| damaged(&cluster, &key, source))?;
         let mut pieces = Pieces { state, push };
-        unseal(WAL_KIND, &object, Check::Stored, &mut pieces)?.map_err(damaged)?;
+        object.unseal(Check::Stored, &mut pieces)?.map_err(|error| with_repair_hint(error.into(), &key))?;
         Ok(Some(pieces.state))
     };
     tokio::task::spawn_blocking(work).await?

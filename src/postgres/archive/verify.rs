@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 
 use super::aside;
 use super::identity::{check_backup, check_history, check_segment};
-use crate::codec::{Check, unseal};
+use crate::codec::Check;
 use crate::error::one_line;
 use crate::postgres::catalog::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{LongPageHeader, TimelineId, WalFileName};
-use crate::repo::reread;
+use crate::repo::{SealedObject, reread};
 use crate::storage::{Key, ObjectMeta};
 
 /// Damages that are told one by one; the rest is counted.
@@ -186,19 +186,16 @@ async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, Why> {
 
 /// Checks a whole object against its own header, its name and the cluster's identity; the bytes of its content, or
 /// what is wrong with it.
-pub async fn check_object(cluster: &Cluster, name: WalFileName, object: bytes::Bytes) -> Result<u64, Why> {
+pub async fn check_object(cluster: &Cluster, name: WalFileName, object: SealedObject) -> Result<u64, Why> {
     let cluster = cluster.clone();
     let checking = tokio::task::spawn_blocking(move || check_content(&cluster, name, &object));
     checking.await.unwrap_or_else(|panicked| Err(Why::unread(&panicked.into())))
 }
 
-fn check_content(cluster: &Cluster, name: WalFileName, object: &[u8]) -> Result<u64, Why> {
+fn check_content(cluster: &Cluster, name: WalFileName, object: &SealedObject) -> Result<u64, Why> {
     let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
-    let header = match unseal(WAL_KIND, object, Check::Content, &mut content) {
-        Ok(Ok(header)) => header,
-        Ok(Err(damaged)) => return Err(damaged.into()),
-        Err(error) => return Err(Why::unread(&error.into())),
-    };
+    object.unseal(Check::Content, &mut content).map_err(|error| Why::unread(&error.into()))??;
+    let header = object.header();
     let about: WalDescription = header
         .about
         .read()

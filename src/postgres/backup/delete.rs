@@ -1,19 +1,17 @@
 //! Deleting a base backup: what would go, what can no longer be restored, and what forbids it; then the deletion.
 
-use std::io::BufReader;
-
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::cleanup::{delete_all, keys, objects};
-use super::manifest::{self, Entry, read_entries};
-use crate::codec::open_envelope;
+use super::manifest::{self, Entry, entries};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::repo::SealedObject;
 use crate::storage::Key;
 
 /// What deleting a backup would do. Printed, then carried out.
@@ -145,7 +143,7 @@ async fn users(
         }
         let key = cluster.layout.manifest(&backup.id);
         let object = match cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
-            Ok(Some((_, object))) => object,
+            Ok(Some(object)) => object,
             Ok(None) => continue,
             Err(error) if error.is_damage() => {
                 unknown.push(backup.id.clone());
@@ -168,10 +166,8 @@ async fn users(
 }
 
 /// Whether a manifest names a pack of backup `id`.
-fn uses(object: &[u8], id: &BackupId) -> anyhow::Result<bool> {
-    let envelope = open_envelope(manifest::KIND, object)?;
-    let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
-    for entry in read_entries(BufReader::new(decoder)) {
+fn uses(object: &SealedObject, id: &BackupId) -> anyhow::Result<bool> {
+    for entry in entries(object)? {
         if let Entry::File(file) = entry?
             && file.extents.iter().any(|extent| extent.pack.backup == *id)
         {

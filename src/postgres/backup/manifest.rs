@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Digest;
 use crate::postgres::layout::PackName;
+use crate::repo::SealedObject;
 
 /// Kind of the manifest's object.
 pub const KIND: &str = "backup";
@@ -109,6 +110,11 @@ impl Extent {
 pub fn write_entry(sink: &mut dyn Write, entry: &Entry) -> anyhow::Result<()> {
     serde_json::to_writer(&mut *sink, entry)?;
     Ok(sink.write_all(b"\n")?)
+}
+
+/// The entries of a whole manifest. Blocks.
+pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Entry>> + '_> {
+    Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(object.body())?)))
 }
 
 /// Reads lines until the end; each is checked: paths stay inside, extents cover the size.

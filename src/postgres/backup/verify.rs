@@ -1,28 +1,26 @@
 //! Is a backup whole? Every frame and file is read and checked, and the WAL that it needs is looked up.
 
-use std::io::BufReader;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::cleanup::objects;
 use super::delete::NoSuchBackup;
 use super::inventory::{Homes, Inventory};
-use super::manifest::{self, Entry, FRAME_SIZE, File, Paths, read_entries};
+use super::manifest::{self, Entry, FRAME_SIZE, File, Paths, entries};
 use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
-use crate::codec::{Hasher, Header, open_envelope};
+use crate::codec::Hasher;
 use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::trouble::{Trouble, Why};
-use crate::repo::is_damage;
+use crate::repo::{SealedObject, is_unusable};
 
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -97,13 +95,11 @@ pub async fn verify(
             verified.add(damage(Trouble::Missing, "there is no such object: the backup is not finished".into()));
             return Ok(verified);
         }
-        Err(error) if error.is_damage() => {
-            verified.add(damage(Trouble::Damaged, one_line(&error.into())));
-            return Ok(verified);
-        }
         Err(error) => {
-            let why = Why::unread(&error.into());
-            cluster.confirm().await?;
+            let why = Why::from(error);
+            if why.trouble == Trouble::Unread {
+                cluster.confirm().await?;
+            }
             verified.add(damage(why.trouble, why.why));
             return Ok(verified);
         }
@@ -122,14 +118,14 @@ pub async fn verify(
 pub async fn verify_content(
     cluster: &Cluster,
     id: &BackupId,
-    (header, object): (Header, Bytes),
+    object: SealedObject,
     workers: usize,
     read: &Arc<AtomicU64>,
 ) -> anyhow::Result<(Option<BackupDescription>, Verified)> {
     let key = cluster.layout.manifest(id);
     let mut verified = Verified::new(id);
     let damage = |why: String| Damage { object: key.to_string(), trouble: Trouble::Damaged, file: None, why };
-    let description: BackupDescription = match header.about.read() {
+    let description: BackupDescription = match object.header().about.read() {
         Ok(description) => description,
         Err(error) => {
             verified.add(damage(format!("its description cannot be read: {error}")));
@@ -159,7 +155,10 @@ pub async fn verify_wal(cluster: &Cluster, backup: &BackupDescription) -> anyhow
             Ok(false) => {
                 (Trouble::Missing, format!("backup {} needs this WAL file, and there is no such object", backup.id))
             }
-            Err(error) if is_damage(&error) => (Trouble::Damaged, one_line(&error)),
+            Err(error) if is_unusable(&error) => {
+                let why = Why::unusable(&error);
+                (why.trouble, why.why)
+            }
             Err(error) => return Err(error),
         };
         damages.push(Damage { object: cluster.layout.wal(&name).to_string(), trouble, file: None, why });
@@ -171,7 +170,7 @@ pub async fn verify_wal(cluster: &Cluster, backup: &BackupDescription) -> anyhow
 async fn files(
     cluster: &Cluster,
     verified: Verified,
-    object: Bytes,
+    object: SealedObject,
     workers: usize,
     read: &Arc<AtomicU64>,
 ) -> anyhow::Result<Verified> {
@@ -216,14 +215,12 @@ impl Drop for GiveUp {
 }
 
 /// Hands the files out. Errors: the manifest cannot be read on.
-fn read_manifest(object: &[u8], batches: &SyncSender<Vec<File>>) -> anyhow::Result<()> {
-    let envelope = open_envelope(manifest::KIND, object)?;
-    let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
+fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<File>>) -> anyhow::Result<()> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let (mut came, mut label) = (Inventory::default(), false);
     let (mut paths, mut twice) = (Paths::default(), None);
-    for entry in read_entries(BufReader::new(decoder)) {
+    for entry in entries(object)? {
         let file = match entry? {
             Entry::File(file) => file,
             Entry::Folder(folder) => {

@@ -9,7 +9,7 @@ use crate::error::with_hint;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
-use crate::repo::{is_damage, repair_or_wait, reread};
+use crate::repo::repair_or_wait;
 
 /// First and longest pause between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -37,10 +37,6 @@ impl NeededWal {
 /// Whether a WAL file is kept: its object's header must be whole and carry the file's name and the cluster's identity.
 /// False: it is absent. Errors: it is damaged or another's, also when it is read once more; or the store did not answer.
 pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
-    reread(is_damage, || is_proven_once(cluster, name)).await
-}
-
-async fn is_proven_once(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
     let key = cluster.layout.wal(name);
     let Some(header) = cluster.repository.header(&key, WAL_KIND).await? else { return Ok(false) };
     let found: WalDescription =

@@ -20,7 +20,7 @@ use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
-use crate::repo::{is_damage, reread};
+use crate::repo::{is_damage, is_unusable, reread};
 use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
 
 pub use backups::{KeptBackups, NewestBackups};
@@ -242,7 +242,7 @@ pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> a
 enum Found<T> {
     Whole(T),
     Damaged(anyhow::Error),
-    /// The store does not give it, and gives others.
+    /// The store does not give it, and gives others; or a newer Walden wrote it.
     Unread(anyhow::Error),
     Absent,
 }
@@ -253,6 +253,7 @@ async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl F
         Ok(Some(whole)) => Ok(Found::Whole(whole)),
         Ok(None) => Ok(Found::Absent),
         Err(error) if is_damage(&error) => Ok(Found::Damaged(error)),
+        Err(error) if is_unusable(&error) => Ok(Found::Unread(error)),
         Err(error) => Err(error),
     }
 }
@@ -308,11 +309,10 @@ impl LoadedHistories {
             }
             match find_out(|| read_history(cluster, timeline)).await? {
                 Found::Whole(history) => drop(self.known.insert(timeline, history)),
-                Found::Damaged(error) => {
+                Found::Damaged(error) | Found::Unread(error) => {
                     let unusable = Unusable { why: one_line(&error), whole: find::<Unreadable>(&error).is_some() };
                     self.damaged.insert(timeline, unusable);
                 }
-                Found::Unread(error) => return Err(error),
                 Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
             }
         }

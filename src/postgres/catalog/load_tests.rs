@@ -180,8 +180,8 @@ async fn load_all(cluster: &Cluster) -> anyhow::Result<(LoadedBackups, LoadedHis
 async fn a_store_that_does_not_answer_is_an_error_at_every_call() {
     let storage = filled().await;
     for stop_at in 0.. {
-        // Opening reads the marker and cluster.json first: two calls.
-        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at + 2, CrashPoint::Before));
+        // Opening reads the marker, what it needs and cluster.json first: three calls.
+        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at + 3, CrashPoint::Before));
         let loaded = load_all(&open(faulty.clone()).await).await;
         if !faulty.stopped() {
             let (backups, histories) = loaded.unwrap();

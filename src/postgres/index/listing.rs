@@ -16,7 +16,7 @@ use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, SegmentName, TimelineId, WalFileName};
-use crate::repo::{ObjectError, reread};
+use crate::repo::ObjectError;
 use crate::storage::{FolderStamp, Key, ListEntry, Pages};
 
 /// Folders in which segments are missing that are listed again, all of each.
@@ -184,17 +184,14 @@ async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[Time
     let known = on_index(index, |index| index.histories()).await?;
     for timeline in timelines.iter().filter(|timeline| !known.contains_key(timeline)).copied() {
         let key = cluster.layout.wal(&WalFileName::History(timeline));
-        let read = || cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE);
-        match reread(ObjectError::is_damage, read).await {
+        match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
             Ok(Some((_, content))) => {
                 let content = String::from_utf8_lossy(&content).into_owned();
                 on_index(index, move |index| index.add_history(timeline, &content)).await?;
             }
             Ok(None) => (),
-            Err(error) if error.is_damage() => {
-                tracing::info!("a history file is passed over: {}", one_line(&error.into()));
-            }
-            Err(error) => return Err(error.into()),
+            Err(ObjectError::Storage(error)) => return Err(error.into()),
+            Err(error) => tracing::info!("a history file is passed over: {}", one_line(&error.into())),
         }
     }
     Ok(())

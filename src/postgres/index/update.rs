@@ -16,7 +16,7 @@ use crate::postgres::layout::ObjectKind;
 use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
-use crate::repo::{is_damage, reread};
+use crate::repo::{is_damage, is_unusable};
 use crate::storage::{Key, ListEntry, Pages, StorageError};
 
 /// Headers and other small objects read at once.
@@ -191,7 +191,7 @@ async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result
         match read {
             Ok(Some(summary)) => summaries.push((segment, summary)),
             Ok(None) => {}
-            Err(error) if is_damage(&error) => damaged.push((segment, one_line(&error))),
+            Err(error) if is_unusable(&error) => damaged.push((segment, one_line(&error))),
             Err(error) => return Err(error),
         }
     }
@@ -307,7 +307,7 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
     let mut gone = false;
     let reads = side_by_side(keys, |key: Key| {
         let cluster = cluster.clone();
-        async move { (reread(is_damage, || names::load(&cluster, &key)).await, key) }
+        async move { (names::load(&cluster, &key).await, key) }
     });
     for (read, key) in reads.await? {
         match read {
@@ -316,7 +316,7 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
                 gone = true;
                 on_index(index, move |index| index.forget_recording(key.as_str())).await?;
             }
-            Err(error) if is_damage(&error) => {
+            Err(error) if is_unusable(&error) => {
                 tracing::info!("names are passed over: {}", one_line(&error));
                 on_index(index, move |index| index.pass_over(key.as_str())).await?;
             }

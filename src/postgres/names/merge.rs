@@ -11,7 +11,7 @@ use crate::postgres::backup::cleanup::delete_all;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::{NamesId, ObjectKind};
-use crate::repo::{is_damage, reread};
+use crate::repo::is_unusable;
 use crate::storage::{Key, ListEntry, Pages, StorageError};
 
 /// How far merging is.
@@ -105,8 +105,8 @@ async fn next_day(cluster: &Cluster, merging: &mut Merging, last: &str) -> anyho
 
 /// A recording's content; `None` for one that is gone or damaged, which stays as it is.
 async fn readable(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Recording>>> {
-    match reread(is_damage, || load(cluster, key)).await {
-        Err(error) if is_damage(&error) => {
+    match load(cluster, key).await {
+        Err(error) if is_unusable(&error) => {
             tracing::info!("names are left as they are: {}", one_line(&error));
             Ok(None)
         }
@@ -127,7 +127,7 @@ impl Together {
         let Some((_, last)) = self.parts.last().filter(|_| self.parts.len() > 1) else { return Ok(()) };
         let id = last.beside(getrandom::u32()?);
         let key = store(cluster, &self.recordings, id, Utc::now()).await?;
-        let there = reread(is_damage, || load(cluster, &key)).await?;
+        let there = load(cluster, &key).await?;
         anyhow::ensure!(there.as_ref() == Some(&self.recordings), "object \"{key}\" reads back as something else");
         delete_all(cluster, self.parts.iter().map(|(key, _)| key)).await?;
         tracing::debug!("{} recordings of names are merged into \"{key}\"", self.parts.len());

@@ -15,7 +15,7 @@ use crate::postgres::index::{Index, on_index};
 use crate::postgres::layout::QuietMark;
 use crate::postgres::names::Resolve;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
-use crate::repo::{is_damage, reread};
+use crate::repo::is_unusable;
 use crate::storage::{Body, Key, PutMode};
 
 /// Kind of the objects.
@@ -99,10 +99,10 @@ async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyho
     let marks = quiet_marks(cluster, timeline, archived).await?;
     let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
     let key = cluster.layout.quiet(last);
-    match reread(is_damage, || load(cluster, &key, last)).await {
+    match load(cluster, &key, last).await {
         Ok(about) => Ok(about.map(|about| about.memory())),
         // Damage stays. `repo verify` tells of it.
-        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) if is_unusable(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,21 +1,19 @@
 //! Packs: which ones a manifest names, and whether one is whole by itself.
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
 
 use bytes::Bytes;
 
-use crate::codec::{Damaged, FrameDecompressor, frame_length, open_envelope};
-use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, read_entries};
+use crate::codec::{Damaged, FrameDecompressor, frame_length};
+use crate::postgres::backup::manifest::{Entry, FRAME_SIZE, entries};
 use crate::postgres::layout::PackName;
 use crate::postgres::trouble::Why;
+use crate::repo::SealedObject;
 
 /// The packs that a manifest names, and how many bytes each must have at least. Blocks.
-pub fn needed(object: &[u8]) -> anyhow::Result<BTreeMap<PackName, u64>> {
-    let envelope = open_envelope(manifest::KIND, object)?;
-    let decoder = zstd::Decoder::with_buffer(&object[envelope.len as usize..])?;
+pub fn needed(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, u64>> {
     let mut packs: BTreeMap<PackName, u64> = BTreeMap::new();
-    for entry in read_entries(BufReader::new(decoder)) {
+    for entry in entries(object)? {
         let Entry::File(file) = entry? else { continue };
         for extent in &file.extents {
             let end = extent.offset.saturating_add(extent.stored_len());

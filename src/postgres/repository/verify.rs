@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::sample::{Lowest, Watermark};
 use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, packs};
 use crate::budget::Budget;
-use crate::error::{find, one_line};
+use crate::error::find;
 use crate::postgres::archive::verify::{Reading, verify_watched};
 use crate::postgres::backup::verify::{Damage, verify, verify_wal};
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
@@ -23,7 +23,7 @@ use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::postgres::{names, quiet};
-use crate::repo::{ObjectError, is_damage, reread};
+use crate::repo::{ObjectError, is_unusable, reread};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
 /// What is read, and the bounds.
@@ -181,14 +181,14 @@ impl Verification {
             }
             self.state().mark.begin(key.clone());
             let read = match kind {
-                Some(ObjectKind::Quiet(mark)) => reread(is_damage, || quiet::check(&self.cluster, &key, &mark)).await,
-                _ => reread(is_damage, || names::load(&self.cluster, &key)).await.map(drop),
+                Some(ObjectKind::Quiet(mark)) => quiet::check(&self.cluster, &key, &mark).await,
+                _ => names::load(&self.cluster, &key).await.map(drop),
             };
-            let unread = read.as_ref().is_err_and(|error| !is_damage(error));
+            let unread = read.as_ref().is_err_and(|error| !is_unusable(error));
             match read {
                 Ok(()) => (),
                 Err(error) if unread => self.note(key.as_str(), Why::unread(&error))?,
-                Err(error) => self.note(key.as_str(), Why::damaged(one_line(&error)))?,
+                Err(error) => self.note(key.as_str(), Why::unusable(&error))?,
             }
             let mut state = self.state();
             match unread {
@@ -276,7 +276,7 @@ impl Verification {
             // Damage is told when the backup's turn comes, and none of its packs is read then.
             match self.manifest(&self.cluster.layout.manifest(&backup.id)).await {
                 Ok(read) => needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys())),
-                Err(error) if !is_damage(&error) => return Err(error),
+                Err(error) if !is_unusable(&error) => return Err(error),
                 Err(_) => (),
             }
         }
@@ -354,8 +354,8 @@ impl Verification {
             Some(unanswered) => self.note(&unanswered.key.clone(), Why::unread(&error)),
             // Deleted meanwhile.
             None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
-            None if !is_damage(&error) => self.note(key.as_str(), Why::unread(&error)),
-            None => self.note(key.as_str(), Why::damaged(one_line(&error))),
+            None if !is_unusable(&error) => self.note(key.as_str(), Why::unread(&error)),
+            None => self.note(key.as_str(), Why::unusable(&error)),
         }
     }
 
@@ -412,8 +412,8 @@ impl Verification {
     async fn manifest(&self, key: &Key) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
         let repository = &self.cluster.repository;
         let read = repository.get_verified(key, manifest::KIND, manifest::LONGEST).await;
-        let Some((header, object)) = read.map_err(cause)? else { return Ok(None) };
-        let description = header.about.read().context("its description cannot be read")?;
+        let Some(object) = read.map_err(cause)? else { return Ok(None) };
+        let description = object.header().about.read().context("its description cannot be read")?;
         let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
         Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
     }

@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::codec::Envelope;
+use crate::error::hints;
+use crate::postgres::archive::testing::{PgWal, fetcher, pusher};
 use crate::postgres::repository::testing::{SECOND, damage, example};
 use crate::postgres::types::Lsn;
-use crate::repo::Repository;
+use crate::repo::{Repository, UPGRADE};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
-use crate::storage::{MemoryStorage, PutMode, Storage, list_all};
+use crate::storage::{MemoryStorage, PutMode, Storage, get_all, list_all};
 
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
@@ -149,13 +152,55 @@ async fn a_verification_goes_on_where_it_ended() {
     assert_eq!(counts("main/wal/zzz").await, (0, 0));
 }
 
+/// As a newer Walden would write it: the same object with a codec that this one does not know.
+async fn written_by_a_newer(storage: &dyn Storage, key: &str) {
+    let key = Key::new(key).unwrap();
+    let object = get_all(storage, &key, u64::MAX).await.unwrap().unwrap();
+    let Envelope { mut header, len } = Envelope::parse(&object).unwrap();
+    header.codec = "zstd+age".into();
+    let newer = [&Envelope::render(&header), &object[len as usize..]].concat();
+    let _ = storage.put(&key, newer.into(), PutMode::Overwrite).await.unwrap();
+}
+
+/// Two versions side by side: what the newer one wrote is neither damaged nor in the way of the rest.
+#[tokio::test]
+async fn what_a_newer_walden_wrote_is_an_answer_of_its_own() {
+    let (cluster, storage) = example().await;
+    let manifest = cluster.layout.manifest(&SECOND.parse().unwrap()).to_string();
+    let history = cluster.layout.wal(&"00000002.history".parse().unwrap()).to_string();
+    for key in [SEGMENT_3, &manifest, &history] {
+        written_by_a_newer(&*storage, key).await;
+    }
+    for extent in samples() {
+        let report = verified(&cluster, Options { extent, ..options() }).await;
+        let mut told = found(&report);
+        told.retain(|(trouble, ..)| *trouble != Trouble::Missing);
+        told.sort();
+        let newer = |key| (Trouble::Newer, key, 0);
+        assert_eq!(told, [newer(&*manifest), newer(SEGMENT_3), newer(&*history)], "{extent:?}");
+        assert!(!report.sound);
+    }
+    // Nobody is told to move it away, and the older backup stays usable.
+    let wal = PgWal::new();
+    let path = wal.segment("000000010000000000000003", 3);
+    let error = pusher(&cluster).push(&path).await.unwrap_err();
+    assert_eq!(hints(&error), [UPGRADE], "{error:#}");
+    let to = wal.folder().join("fetched");
+    let name = "000000010000000000000003".parse().unwrap();
+    let error = fetcher(&cluster).fetch(&name, &to, None).await.unwrap_err();
+    assert!(hints(&error).contains(&UPGRADE) && !to.exists(), "{error:#}");
+    let loaded = load_backups(&cluster).await.unwrap();
+    assert_eq!((loaded.complete.len(), loaded.damaged.len()), (1, 0));
+    assert!(loaded.unread[0].1.contains("a newer Walden wrote it"), "{:?}", loaded.unread);
+}
+
 /// A store that goes away leaves a report that says how far it came; going on from there reads the rest, and nothing
 /// is left out.
 #[tokio::test]
 async fn a_store_that_goes_away_is_never_sound_and_nothing_is_left_out_after_going_on() {
     let (_, storage) = example().await;
     damage(&*storage, SEGMENT_3).await;
-    for stop_at in 2.. {
+    for stop_at in 3.. {
         let faulty = Arc::new(FaultyStorage::new(storage.clone() as Arc<dyn Storage>, stop_at, CrashPoint::Before));
         let open = async |storage: Arc<dyn Storage>| {
             let repository = Repository::open(storage).await.unwrap();

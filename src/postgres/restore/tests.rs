@@ -350,8 +350,8 @@ async fn stopped_at_any_call_of_the_store_it_leaves_nothing_that_starts() {
     for point in [CrashPoint::Before, CrashPoint::After] {
         for stop_at in 0.. {
             let stored = stored().await;
-            // Opening reads the marker and cluster.json first.
-            let faulty = Arc::new(FaultyStorage::new(stored.storage.clone(), stop_at + 2, point));
+            // Opening reads the marker, what it needs and cluster.json first.
+            let faulty = Arc::new(FaultyStorage::new(stored.storage.clone(), stop_at + 3, point));
             let repository = Repository::open(faulty.clone()).await.unwrap();
             let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
             let done = Stored { cluster, ..stored };

@@ -82,7 +82,7 @@ async fn an_answer_that_was_lost_is_no_conflict() {
     let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemoryStorage::default());
     let cluster = cluster_in(storage.clone()).await;
     let path = wal.segment(NAMES[1], 1);
-    let lost = Arc::new(FaultyStorage::new(storage.clone(), 2, CrashPoint::After));
+    let lost = Arc::new(FaultyStorage::new(storage.clone(), 3, CrashPoint::After));
     let through = Cluster::open(Repository::open(lost).await.unwrap(), "main".parse().unwrap()).await.unwrap();
     assert!(pusher(&through).push(&path).await.is_err(), "the put's answer was lost");
     assert!(storage.head(&cluster.layout.wal(&NAMES[1].parse().unwrap())).await.unwrap().is_some());

@@ -139,6 +139,9 @@ pub async fn copy(
     progress: Arc<Progress>,
 ) -> anyhow::Result<Copied> {
     let mut before = load(source).await?;
+    for capability in source.repository.required().await? {
+        destination.repository.require(&capability).await?;
+    }
     if let Some(id) = &options.backup {
         if let Some((_, Why { why, .. })) = before.unusable.iter().find(|(unusable, _)| unusable == id) {
             return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");

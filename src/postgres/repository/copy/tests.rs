@@ -86,7 +86,7 @@ async fn a_copy_that_dies_anywhere_is_right_so_far_and_the_next_one_completes_it
 async fn a_source_that_stops_answering_never_makes_a_complete_copy() {
     let (_, storage) = example().await;
     let expected = content(&*storage).await;
-    for stop_at in 2.. {
+    for stop_at in 3.. {
         let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, CrashPoint::Before));
         let repository = Repository::open(faulty.clone()).await.unwrap();
         let source = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::proof::{Snapshot, needed};
 use super::{Options, Progress};
 use crate::budget::Budget;
-use crate::codec::{Header, object_bound};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
 use crate::postgres::backup::manifest;
@@ -23,7 +22,7 @@ use crate::postgres::layout::{BackupId, PackName};
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
-use crate::repo::{ObjectError, is_damage, reread};
+use crate::repo::{ObjectError, SealedObject, is_unusable, reread};
 use crate::storage::{Key, PutMode, PutOutcome};
 
 /// What to do when a repository did not answer.
@@ -202,21 +201,6 @@ impl Copier {
         }
     }
 
-    /// An object of the source that has at most `most` bytes and passes `check`, read once more if it does not.
-    async fn read<F: Future<Output = Result<u64, Why>>>(
-        &self,
-        key: &Key,
-        most: u64,
-        check: impl Fn(Bytes) -> F,
-    ) -> anyhow::Result<Option<Bytes>> {
-        let read = async || {
-            let Some(object) = self.source.repository.get_whole(key, most).await? else { return Ok(None) };
-            check(object.clone()).await?;
-            Ok(Some(object))
-        };
-        self.given(key, reread(Why::is_damage, read).await)
-    }
-
     /// Copies a WAL file, of which only the name is known.
     pub async fn named_wal(&self, name: WalFileName) -> anyhow::Result<bool> {
         let key = self.source.layout.wal(&name);
@@ -235,9 +219,14 @@ impl Copier {
             return self.compare(&key, size, there).await;
         }
         let _share = self.budget.share(size).await;
-        let most = object_bound(name.longest(self.source.description.segment_size));
-        let check = |object| check_object(&self.source, name, object);
-        let Some(object) = self.read(&key, most, check).await? else { return Ok(false) };
+        let longest = name.longest(self.source.description.segment_size);
+        let read = async || {
+            let read = self.source.repository.get_sealed(&key, WAL_KIND, longest).await?;
+            let Some(object) = read else { return Ok(None) };
+            check_object(&self.source, name, object.clone()).await?;
+            Ok(Some(object.into_bytes()))
+        };
+        let Some(object) = self.given(&key, reread(Why::is_damage, read).await)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(&key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Wal, size, Came::Copied)),
@@ -254,9 +243,9 @@ impl Copier {
 
     /// Compares a WAL file in both repositories by the headers.
     async fn compare(&self, key: &Key, size: u64, there: u64) -> anyhow::Result<bool> {
-        let ours = reread(ObjectError::is_damage, || self.source.repository.header_of(key, size, WAL_KIND)).await;
+        let ours = reread(ObjectError::is_damage, || self.source.repository.header_once(key, size, WAL_KIND)).await;
         let Some(ours) = self.given(key, ours.map_err(Why::from))? else { return Ok(false) };
-        let theirs = || self.destination.repository.header_of(key, there, WAL_KIND);
+        let theirs = || self.destination.repository.header_once(key, there, WAL_KIND);
         match reread(ObjectError::is_damage, theirs).await {
             Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
             Ok(Some(theirs)) => {
@@ -267,8 +256,11 @@ impl Copier {
                 self.failed(Side::Destination, key, Trouble::Conflict, why)
             }
             Ok(None) => self.failed(Side::Destination, key, Trouble::Missing, VANISHED.into()),
-            Err(ObjectError::Damaged { source, .. }) => self.failed(Side::Destination, key, Trouble::Damaged, source.0),
-            Err(error) => Err(error).hint(AGAIN),
+            Err(ObjectError::Storage(error)) => Err(error).hint(AGAIN),
+            Err(error) => {
+                let Why { trouble, why } = error.into();
+                self.failed(Side::Destination, key, trouble, why)
+            }
         }
     }
 
@@ -282,7 +274,8 @@ impl Copier {
             self.merged.store(true, Ordering::SeqCst);
             return Ok(true);
         }
-        let Some((_, object)) = self.given(&key, read.map_err(Why::from))? else { return Ok(false) };
+        let Some(object) = self.given(&key, read.map_err(Why::from))? else { return Ok(false) };
+        let object = object.into_bytes();
         let size = object.len() as u64;
         let came = match self.put(&key, object).await? {
             PutOutcome::Stored => Came::Copied,
@@ -301,34 +294,32 @@ impl Copier {
         self.phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
         let read = self.source.repository.get_verified(&key, kind, manifest::LONGEST).await;
-        let Some((header, object)) = self.given(&key, read.map_err(Why::from))? else { return Ok(()) };
-        let scanned = object.clone();
+        let Some(manifest) = self.given(&key, read.map_err(Why::from))? else { return Ok(()) };
+        let scanned = manifest.clone();
         let scan = tokio::task::spawn_blocking(move || packs::needed(&scanned));
         let packs = match scan.await.context("the thread that reads a manifest failed")? {
             Ok(packs) => packs,
             Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error)).map(drop),
         };
-        let theirs = || self.destination.repository.header(&key, kind);
-        let present = match reread(ObjectError::is_damage, theirs).await {
-            Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != header.plain) => {
+        let present = match self.destination.repository.header(&key, kind).await {
+            Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != manifest.header().plain) => {
                 let why = "the destination has another backup of that name".to_string();
                 return self.failed(Side::Destination, &key, Trouble::Conflict, why).map(drop);
             }
             Ok(theirs) => theirs.is_some(),
-            Err(ObjectError::Damaged { source, .. }) => {
-                return self.failed(Side::Destination, &key, Trouble::Damaged, source.0).map(drop);
+            Err(ObjectError::Storage(error)) => return Err(error).hint(AGAIN),
+            Err(error) => {
+                let Why { trouble, why } = error.into();
+                return self.failed(Side::Destination, &key, trouble, why).map(drop);
             }
-            Err(error) => return Err(error).hint(AGAIN),
         };
         // The packs of a backup that is there are not read back.
         let there = if present { Came::NotRead } else { Came::Present };
         let whole = self.packs(&backup.id, packs, there).await?;
         if present {
             self.count(Group::Backups, 0, Came::NotRead);
-        } else if whole
-            && self.has_wal(before, backup).await?
-            && self.reads_back(&backup.id, (header, object.clone())).await?
-        {
+        } else if whole && self.has_wal(before, backup).await? && self.reads_back(&backup.id, manifest.clone()).await? {
+            let object = manifest.into_bytes();
             let size = object.len() as u64;
             match self.put(&key, object).await? {
                 PutOutcome::Stored => drop(self.count(Group::Backups, size, Came::Copied)),
@@ -381,7 +372,13 @@ impl Copier {
 
     async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        let Some(object) = self.read(key, manifest::LONGEST_PACK, packs::check).await? else { return Ok(false) };
+        let read = async || {
+            let read = self.source.repository.get_whole(key, manifest::LONGEST_PACK).await?;
+            let Some(object) = read else { return Ok(None) };
+            packs::check(object.clone()).await?;
+            Ok(Some(object))
+        };
+        let Some(object) = self.given(key, reread(Why::is_damage, read).await)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Packs, size, Came::Copied)),
@@ -397,10 +394,10 @@ impl Copier {
                 Ok(true) => (),
                 Ok(false) if before.has(&name) => return Ok(false),
                 Ok(false) => (),
-                Err(error) if !is_damage(&error) => return Err(error).hint(AGAIN),
+                Err(error) if !is_unusable(&error) => return Err(error).hint(AGAIN),
                 Err(error) => {
-                    let key = self.destination.layout.wal(&name);
-                    return self.failed(Side::Destination, &key, Trouble::Damaged, one_line(&error));
+                    let Why { trouble, why } = Why::unusable(&error);
+                    return self.failed(Side::Destination, &self.destination.layout.wal(&name), trouble, why);
                 }
             }
         }
@@ -408,7 +405,7 @@ impl Copier {
     }
 
     /// Reads all files of a backup from the destination; whether all have the digests of the `manifest`.
-    async fn reads_back(&self, id: &BackupId, manifest: (Header, Bytes)) -> anyhow::Result<bool> {
+    async fn reads_back(&self, id: &BackupId, manifest: SealedObject) -> anyhow::Result<bool> {
         self.phase(format!("reading backup {id} back"));
         let (_, verified) =
             verify_content(&self.destination, id, manifest, self.workers, &Arc::default()).await.hint(AGAIN)?;
