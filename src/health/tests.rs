@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::postgres::catalog::{UnknownTimeline, WalRanges, WindowEdge, missing_wal, testing};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory};
@@ -16,7 +18,7 @@ fn facts(segments: &[(u32, u64)]) -> Facts {
     Facts {
         cluster: "main".parse().unwrap(),
         quiet: Default::default(),
-        backups: vec![testing::backup("20260101-000000Z")],
+        backups: vec![testing::backup("20260101-000000Z")].into(),
         damaged_backups: Default::default(),
         unfinished_backups: Vec::new(),
         ranges,
@@ -91,10 +93,10 @@ fn wal_that_breaks_off_is_no_gap_and_as_bad() {
 #[test]
 fn without_a_usable_backup_nothing_is_good() {
     let mut facts = facts(&[(1, 2)]);
-    facts.backups[0].checksum_failures.push("base/1/2 block 3".into());
+    Arc::make_mut(&mut facts.backups)[0].checksum_failures.push("base/1/2 block 3".into());
     let damaged = judge(&facts, vec![], 100);
     assert_eq!((levels(&damaged), damaged.loss), ([Critical, Critical, Good], Loss::Everything));
-    facts.backups.clear();
+    Arc::make_mut(&mut facts.backups).clear();
     assert_eq!(levels(&judge(&facts, vec![], 100)), [Warning, Warning, Good], "on the first day");
     assert_eq!(levels(&judge(&facts, vec![], 100_000)), [Critical, Critical, Good]);
     facts.damaged_backups.insert("20260101-000000Z".parse().unwrap(), "permission denied".into());
@@ -104,7 +106,7 @@ fn without_a_usable_backup_nothing_is_good() {
 #[test]
 fn a_cluster_that_archived_nothing_yet_has_lost_everything() {
     let mut facts = facts(&[]);
-    facts.backups.clear();
+    Arc::make_mut(&mut facts.backups).clear();
     let now = judge(&facts, vec![], 100);
     assert_eq!((levels(&now), now.loss, now.protected), ([Warning, Warning, Good], Loss::Everything, None));
     assert_eq!(now.about(Subject::Rpo).next().unwrap().what, "no WAL is archived");
@@ -115,11 +117,11 @@ fn a_newer_backup_that_cannot_be_used_is_told_beside_the_one_that_can() {
     let mut facts = facts(&[(1, 2), (1, 3)]);
     let mut later = testing::backup("20260102-000000Z");
     (later.start_lsn, later.stop_lsn) = (Lsn(5 * testing::SEGMENT), Lsn(5 * testing::SEGMENT + 0x100));
-    facts.backups.push(later);
+    Arc::make_mut(&mut facts.backups).push(later);
     let without_wal = judge(&facts, vec![window(&facts, 1, 3)], 100);
     assert_eq!((levels(&without_wal), without_wal.backup), ([Good, Warning, Good], Some(at(1))));
     assert!(without_wal.reasons[0].what.contains("20260102-000000Z cannot be used: WAL between"));
-    facts.backups[1].checksum_failures.push("base/1/2 block 3".into());
+    Arc::make_mut(&mut facts.backups)[1].checksum_failures.push("base/1/2 block 3".into());
     assert_eq!(levels(&judge(&facts, vec![window(&facts, 1, 3)], 100))[1], Critical, "the server's files are damaged");
 }
 

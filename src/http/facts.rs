@@ -17,7 +17,7 @@ use crate::postgres::catalog::load::{KeptBackups, LoadedBackups, LoadedHistories
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
-use crate::postgres::index::{Index, on_index};
+use crate::postgres::index::{Index, Version, on_index};
 use crate::service::indexing;
 use crate::service::status::{Status, waiting_since};
 
@@ -62,8 +62,8 @@ impl Read {
     }
 }
 
-/// What was read of the repository, but for its segments.
-#[derive(Debug, Clone, Default)]
+/// What was read of the repository, but for its segments. Cheap to compare with itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Stored {
     backups: LoadedBackups,
     histories: LoadedHistories,
@@ -81,6 +81,8 @@ pub struct FactsReader {
     backups: KeptBackups,
     /// And when that was.
     stored: Option<(Stored, DateTime<Utc>)>,
+    /// The last reading, and what it follows from: only when that is another it is made anew.
+    derived: Option<(Stored, Version, Read)>,
 }
 
 impl FactsReader {
@@ -95,7 +97,7 @@ impl FactsReader {
     ) -> (Self, watch::Receiver<Known>) {
         let (known, receiver) = watch::channel(Known::default());
         let backups = KeptBackups::new(&cluster);
-        (Self { cluster, index, indexing, interval, durations, known, backups, stored: None }, receiver)
+        (Self { cluster, index, indexing, interval, durations, known, backups, stored: None, derived: None }, receiver)
     }
 
     /// Works until `stopped` says so.
@@ -142,9 +144,9 @@ impl FactsReader {
                 self.indexing.look();
             }
             stored.histories.refresh(&self.cluster, &listed.histories).await?;
-            let Some(ranges) = self.ranges().await? else { return Ok((stored, None)) };
+            let Some((version, ranges)) = self.ranges().await? else { return Ok((stored, None)) };
             stored.quiet = load_quiet(&self.cluster, &ranges).await?;
-            let read = self.derive(stored.clone(), ranges, at).await?;
+            let read = self.derive(stored.clone(), version, ranges, at).await?;
             anyhow::Ok((stored, Some(read)))
         };
         match durations.time(Phase::ReadRepository, work).await {
@@ -163,8 +165,8 @@ impl FactsReader {
     async fn renew(&mut self) {
         let Some((stored, at)) = self.stored.clone() else { return };
         let derived = async {
-            let Some(ranges) = self.ranges().await? else { return Ok(None) };
-            self.derive(stored, ranges, at).await.map(Some)
+            let Some((version, ranges)) = self.ranges().await? else { return Ok(None) };
+            self.derive(stored, version, ranges, at).await.map(Some)
         };
         match derived.await {
             Ok(Some(read)) => self.known.send_modify(|known| known.read = Some(read)),
@@ -173,18 +175,40 @@ impl FactsReader {
         }
     }
 
-    /// What the index lists; `None` while it is being made anew.
-    async fn ranges(&self) -> anyhow::Result<Option<WalRanges>> {
-        on_index(&self.index, |index| index.ranges()).await
+    /// What the index lists, and its version then; `None` while it is being made anew.
+    async fn ranges(&self) -> anyhow::Result<Option<(Version, WalRanges)>> {
+        let known = self.derived.as_ref().map(|(_, version, read)| (*version, read.facts.clone()));
+        let ranges = move |index: &Index| {
+            let version = index.version()?;
+            let ranges = match known {
+                Some((seen, facts)) if seen == version => Some(facts.ranges.clone()),
+                _ => index.ranges()?,
+            };
+            Ok(ranges.map(|ranges| (version, ranges)))
+        };
+        on_index(&self.index, ranges).await
     }
 
     /// What follows from what was read.
-    async fn derive(&self, stored: Stored, ranges: WalRanges, at: DateTime<Utc>) -> anyhow::Result<Read> {
+    async fn derive(
+        &mut self,
+        mut stored: Stored,
+        version: Version,
+        ranges: WalRanges,
+        at: DateTime<Utc>,
+    ) -> anyhow::Result<Read> {
+        stored.quiet.extend(self.indexing.report().proven);
+        if let Some((from, seen, read)) = &self.derived
+            && (from, *seen) == (&stored, version)
+        {
+            return Ok(Read { at, ..read.clone() });
+        }
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let Stored { backups, histories, mut quiet } = stored;
-        quiet.extend(self.indexing.report().proven);
+        let Stored { backups, histories, quiet } = stored.clone();
         let derive = move || Read::of(facts(&cluster, backups, ranges, histories, quiet), &*index, at);
-        Ok(spawn_blocking(derive).await?)
+        let read = spawn_blocking(derive).await?;
+        self.derived = Some((stored, version, read.clone()));
+        Ok(read)
     }
 
     fn failed(&self, error: &anyhow::Error) {

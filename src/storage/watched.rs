@@ -21,17 +21,23 @@ pub struct Watched {
     next: Option<String>,
     /// When all was listed.
     whole_at: Option<Instant>,
+    changes: u64,
 }
 
 impl Watched {
     /// Nothing is known of the folder yet.
     pub fn new(folder: String) -> Self {
-        Self { folder, names: BTreeSet::new(), stamp: None, next: None, whole_at: None }
+        Self { folder, names: BTreeSet::new(), stamp: None, next: None, whole_at: None, changes: 0 }
     }
 
     /// What is known to be in it, by name.
     pub fn names(&self) -> &BTreeSet<String> {
         &self.names
+    }
+
+    /// How often a look found other names than before.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Looks for what came and went: everywhere if `all`, else where it may be; `behind`, ascending: where new entries are
@@ -45,7 +51,9 @@ impl Watched {
             _ => (),
         }
         let entries = list_all(storage, &self.folder).await?;
-        self.names = entries.into_iter().map(name).collect();
+        let names = entries.into_iter().map(name).collect();
+        self.changes += u64::from(names != self.names);
+        self.names = names;
         (self.stamp, self.next, self.whole_at) = (stamp, None, Some(Instant::now()));
         Ok(true)
     }
@@ -80,10 +88,12 @@ impl Watched {
             (from.map_or(Bound::Unbounded, Bound::Excluded), last.as_deref().map_or(Bound::Unbounded, Bound::Included));
         let gone: Vec<String> =
             self.names.range::<str, _>(bounds).filter(|name| !found.contains(*name)).cloned().collect();
-        for name in gone {
-            self.names.remove(&name);
+        for name in &gone {
+            self.names.remove(name);
         }
+        let count = self.names.len();
         self.names.extend(found);
+        self.changes += u64::from(!gone.is_empty() || self.names.len() > count);
         last
     }
 }

@@ -147,7 +147,7 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
     let registered = open(store).await;
     let loaded = load_backups(&registered).await.unwrap();
     assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
-    for backup in &loaded.complete {
+    for backup in loaded.complete.iter() {
         let verified = verify(&registered, &backup.id, 1, &Default::default()).await.unwrap();
         assert!(verified.is_sound(), "{what}: {:?}", verified.damages);
         assert!(verified.files > 500 && backup.pack_count > 2, "{what}: {backup:?}");

@@ -46,7 +46,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     }
     let of = |unusable: Vec<(BackupId, String)>| unusable.into_iter().map(|(id, why)| Unusable { id, why }).collect();
     let (damaged, unread) = (of(loaded.damaged), of(loaded.unread));
-    let listed = Listed { backups: loaded.complete, damaged, unread, unfinished };
+    let listed = Listed { backups: std::sync::Arc::unwrap_or_clone(loaded.complete), damaged, unread, unfinished };
     match context.format {
         Format::Json => print_json(&listed)?,
         Format::Table => print_text(&table(&listed))?,

@@ -37,7 +37,7 @@ async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>>
     if args.ids.iter().any(|id| id == "all") {
         let loaded = load_backups(cluster).await?;
         let mut ids: Vec<BackupId> = loaded.unusable().map(|(id, _)| id.clone()).collect();
-        ids.extend(loaded.complete.into_iter().map(|backup| backup.id));
+        ids.extend(loaded.complete.iter().map(|backup| backup.id.clone()));
         ids.sort();
         if ids.is_empty() {
             let error = anyhow::anyhow!("cluster \"{}\" has no backups", cluster.layout.cluster());

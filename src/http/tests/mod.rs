@@ -40,7 +40,7 @@ pub fn facts(segments: &[&str]) -> Facts {
     }
     Facts {
         cluster: "main".parse().unwrap(),
-        backups: vec![testing::backup("20260101-000000Z")],
+        backups: vec![testing::backup("20260101-000000Z")].into(),
         damaged_backups: Default::default(),
         unfinished_backups: Vec::new(),
         ranges,

@@ -104,7 +104,7 @@ mod tests {
         let (start_lsn, stop_lsn) = (Lsn(begin + 0x28), Lsn(begin + 0x100));
         let facts = Facts {
             cluster: "main".parse().unwrap(),
-            backups: vec![BackupDescription { start_lsn, stop_lsn, ..backup("20260101-000000Z") }],
+            backups: vec![BackupDescription { start_lsn, stop_lsn, ..backup("20260101-000000Z") }].into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),
             ranges,

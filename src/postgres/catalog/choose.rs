@@ -224,7 +224,7 @@ impl<'a> Chooser<'a> {
             return Ok(vec![backup]);
         }
         let mut usable: Vec<&BackupDescription> = Vec::new();
-        for backup in &facts.backups {
+        for backup in facts.backups.iter() {
             match self.unusable(backup, false) {
                 None => usable.push(backup),
                 Some(why) => notes.push((backup.id.clone(), why)),

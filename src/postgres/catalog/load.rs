@@ -6,6 +6,7 @@ mod backups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
@@ -31,10 +32,10 @@ const PARALLEL_READS: usize = 16;
 const MOST_SILENT: u32 = 20;
 
 /// All base backups, by what their manifests say.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadedBackups {
     /// Oldest first.
-    pub complete: Vec<BackupDescription>,
+    pub complete: Arc<Vec<BackupDescription>>,
     /// The manifest is there and cannot be used; and why.
     pub damaged: Vec<(BackupId, String)>,
     /// The store gives all but these: whether they are complete is not known; and why.
@@ -52,7 +53,7 @@ impl LoadedBackups {
 }
 
 /// All timeline history files.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadedHistories {
     pub known: BTreeMap<TimelineId, TimelineHistory>,
     /// The file is there and cannot be used; and why.
@@ -98,7 +99,7 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
             loaded.add(id, found);
         }
     }
-    loaded.complete.sort_by(|a, b| a.id.cmp(&b.id));
+    Arc::make_mut(&mut loaded.complete).sort_by(|a, b| a.id.cmp(&b.id));
     loaded.damaged.sort();
     loaded.unread.sort();
     loaded.unfinished.sort();
@@ -173,7 +174,7 @@ fn is_lasting(error: &anyhow::Error) -> bool {
 impl LoadedBackups {
     fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
         match found {
-            Found::Whole(description) => self.complete.push(description),
+            Found::Whole(description) => Arc::make_mut(&mut self.complete).push(description),
             Found::Damaged(error) => self.damaged.push((id, one_line(&error))),
             Found::Unread(error) => self.unread.push((id, one_line(&error))),
             Found::Absent => self.unfinished.push(id),

@@ -46,7 +46,7 @@ async fn complete_damaged_and_unfinished_backups_are_three_answers() {
     let started: BackupId = "20260104-000000Z".parse().unwrap();
     put(&storage, &cluster.layout.started(&started), b"{}".to_vec()).await;
     let loaded = load_backups(&cluster).await.unwrap();
-    assert_eq!(loaded.complete, [backup]);
+    assert_eq!(*loaded.complete, [backup]);
     assert_eq!(loaded.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [cut, moved]);
     assert!(loaded.damaged[1].1.contains("moved"), "{:?}", loaded.damaged);
     assert_eq!(loaded.unfinished, [started]);

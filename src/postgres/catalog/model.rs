@@ -59,7 +59,7 @@ fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Sum
 }
 
 /// What the envelope of a manifest tells (`about` of kind `backup`): all that planning a restore needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupDescription {
     pub id: BackupId,
     pub label: String,

@@ -2,6 +2,7 @@
 //! Decides before anything is touched, because PostgreSQL notices late or, before version 15, not at all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -25,7 +26,7 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 pub struct Facts {
     pub cluster: ClusterName,
     /// Complete ones, oldest first.
-    pub backups: Vec<BackupDescription>,
+    pub backups: Arc<Vec<BackupDescription>>,
     /// Backups whose manifest cannot be used; and why.
     pub damaged_backups: BTreeMap<BackupId, String>,
     pub unfinished_backups: Vec<BackupId>,

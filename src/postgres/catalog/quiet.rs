@@ -8,7 +8,7 @@ use crate::postgres::layout::QuietMark;
 use crate::postgres::types::{Lsn, TimelineId};
 
 /// What quiet marks say: for each place the latest time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuietTimes(BTreeMap<(TimelineId, Lsn), DateTime<Utc>>);
 
 impl QuietTimes {

@@ -210,19 +210,22 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
     let known = PlanInput { facts, index, answers: &answers };
     let (begin, size) = (path.begin(), facts.ranges.segment_size());
     let number = |lsn: Lsn| lsn.0 / size.bytes();
-    let usable = |backup: &&BackupDescription| path.carries(backup) && backup.is_sound();
-    let mut backups: Vec<&BackupDescription> = facts.backups.iter().filter(usable).collect();
+    let mut backups: Vec<&BackupDescription> = facts.backups.iter().collect();
     backups.sort_by_key(|backup| backup.stop_lsn);
-    let (mut windows, mut reached) = (Vec::new(), Lsn(0));
+    // Where replay is known to break off: also of all backups that begin before that.
+    let (mut windows, mut reached, mut broken) = (Vec::new(), Lsn(0), 0..0);
     for backup in backups {
-        let Some((stop, archived)) = path.moments(&facts.ranges, backup) else { continue };
-        // The one that ends first opens the window.
-        if stop <= reached {
+        // The one that ends first opens the window: there may be thousands in it.
+        let start = number(backup.start_lsn);
+        if backup.stop_lsn <= reached || broken.contains(&start) || !path.carries(backup) || !backup.is_sound() {
             continue;
         }
-        let reach = path.reach(&facts.ranges, number(backup.start_lsn), u64::MAX);
+        let Some((stop, archived)) = path.moments(&facts.ranges, backup) else { continue };
+        let reach = path.reach(&facts.ranges, start, u64::MAX);
         let search = Search { known: &known, path, reach: &reach, from: backup.start_lsn };
-        let (end, until) = torn(&search).unwrap_or((archived, number(archived)));
+        let torn = torn(&search);
+        broken = torn.map_or(0..0, |(_, until)| start..until.saturating_sub(1).max(start + 1));
+        let (end, until) = torn.unwrap_or((archived, number(archived)));
         reached = reached.max(end);
         if end < stop || end <= begin {
             continue;
@@ -265,6 +268,7 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::super::{NoIndex, Unusable, WalRanges, testing};
     use super::*;
@@ -279,7 +283,7 @@ mod tests {
         Facts {
             cluster: "main".parse().unwrap(),
             quiet: Default::default(),
-            backups: vec![testing::backup("20260101-000000Z")],
+            backups: vec![testing::backup("20260101-000000Z")].into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),
             ranges,
@@ -300,19 +304,20 @@ mod tests {
         assert_eq!((one.windows[0].from.time.is_some(), one.windows[0].to.time), (true, None), "not known, not wrong");
         let mut later = facts.backups[0].clone();
         (later.start_lsn, later.stop_lsn) = ("0/5000028".parse().unwrap(), "0/5000100".parse().unwrap());
-        facts.backups.push(later.clone());
+        Arc::make_mut(&mut facts.backups).push(later.clone());
         let two = windows(&facts, &NoIndex);
         assert_eq!(shown(&two)[1], ("0/5000100".to_string(), "0/6000000".to_string()));
         assert_eq!((two.gaps.len(), two.gaps[0].seconds), (1, None));
         later.checksum_failures.push("base/1/2 block 3".into());
-        facts.backups[1] = later;
+        Arc::make_mut(&mut facts.backups)[1] = later;
         assert_eq!(windows(&facts, &NoIndex), one, "a damaged one is used only when it is named");
     }
 
     #[test]
     fn a_timeline_without_its_history_has_no_window() {
         let mut facts = facts(&["000000020000000000000002"]);
-        (facts.backups[0].timeline, facts.backups[0].stop_timeline) = (TimelineId(2), TimelineId(2));
+        let backup = &mut Arc::make_mut(&mut facts.backups)[0];
+        (backup.timeline, backup.stop_timeline) = (TimelineId(2), TimelineId(2));
         let told = windows(&facts, &NoIndex);
         assert!(told.windows.is_empty() && told.newest().is_none(), "{told:?}");
         let [unknown] = &told.unknown[..] else { panic!("{told:?}") };
@@ -358,7 +363,7 @@ mod tests {
     #[test]
     fn backups_that_are_not_used_tell_why() {
         let mut facts = facts(&[]);
-        facts.backups[0].checksum_failures.push("base/1/2 block 3".into());
+        Arc::make_mut(&mut facts.backups)[0].checksum_failures.push("base/1/2 block 3".into());
         facts.damaged_backups.insert("20260102-000000Z".parse().unwrap(), "it is cut off".into());
         let told = unused_backups(&facts);
         assert!(

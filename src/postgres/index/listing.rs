@@ -93,12 +93,15 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
     Ok(Listing { histories, whole, gone, cleared })
 }
 
-/// What lies directly in the WAL folder, and whether all of that was looked at: new folders are expected behind the last ones of the newest timelines.
+/// The folders of WAL and the history files, and whether all that lies beside them was looked at, too: new folders are
+/// expected behind the last ones of the newest timelines.
 async fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<(BTreeSet<String>, bool)> {
     let mut top = index.top.lock().await;
     let behind = newest_folders(cluster, top.names());
     let whole = top.look(cluster.repository.storage(), &behind, scope == Scope::All).await?;
-    Ok((top.names().clone(), whole))
+    // Of backups there are as many history files.
+    let wanted = top.names().iter().filter(|name| name.ends_with('/') || name.contains(".history"));
+    Ok((wanted.cloned().collect(), whole))
 }
 
 /// The last folder of each of the newest timelines.
@@ -228,7 +231,7 @@ impl Index {
     fn touch(&self, folder: &str) -> anyhow::Result<()> {
         let sql = "UPDATE folder SET whole_at = ?2 WHERE name = ?1";
         let now = Utc::now().timestamp_micros();
-        self.change(|db| Ok(db.prepare_cached(sql)?.execute(params![folder, now]).map(drop)?))
+        self.change_untold(|db| Ok(db.prepare_cached(sql)?.execute(params![folder, now]).map(drop)?))
     }
 
     /// Notes that this process has listed the repository.
@@ -279,7 +282,7 @@ impl Index {
         whole: bool,
     ) -> anyhow::Result<()> {
         let (timeline, begin, end) = (timeline.0, segments.start, segments.end);
-        self.change(|db| {
+        self.change_untold(|db| {
             let within = "SELECT count(*), min(number), max(number) FROM segment \
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
             let (count, first, last) =

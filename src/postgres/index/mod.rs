@@ -40,6 +40,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,13 @@ const BLOCK: u64 = 1024;
 /// Segments before one that tell which transactions are new in it.
 const WINDOW: u64 = 16;
 
+/// How often an index was changed, as one process counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    own: u64,
+    others: i64,
+}
+
 /// The index of one cluster. Several processes may have the same one open.
 pub struct Index {
     connection: Mutex<Connection>,
@@ -84,6 +92,8 @@ pub struct Index {
     top: tokio::sync::Mutex<Watched>,
     /// Of the folders of WAL and that of names, when this process listed them.
     stamps: Mutex<HashMap<String, FolderStamp>>,
+    /// How often this process changed what is told.
+    changes: AtomicU64,
     /// When this process listed the repository last.
     listed_at: Mutex<Option<Instant>>,
     cluster: ClusterName,
@@ -123,6 +133,7 @@ impl Index {
             listing: tokio::sync::Mutex::default(),
             top: tokio::sync::Mutex::new(Watched::new(cluster.layout.wal_folder())),
             stamps: Mutex::default(),
+            changes: AtomicU64::default(),
             listed_at: Mutex::default(),
             cluster: description.name.clone(),
             size: description.segment_size,
@@ -154,10 +165,21 @@ impl Index {
     /// Changes the index as a whole or not at all.
     fn change<T>(&self, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        transaction.commit()?;
+        let before = connection.total_changes();
+        let done = transact(&mut connection, work)?;
+        self.changes.fetch_add(u64::from(connection.total_changes() != before), Ordering::Relaxed);
         Ok(done)
+    }
+
+    /// Changes what nobody is told: how the repository was listed.
+    fn change_untold<T>(&self, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        transact(&mut self.connection(), work)
+    }
+
+    /// Another one than before if what is told may have changed, by this process or another. Errors: it cannot be read.
+    pub fn version(&self) -> anyhow::Result<Version> {
+        let others = self.connection().pragma_query_value(None, "data_version", |row| row.get(0))?;
+        Ok(Version { own: self.changes.load(Ordering::Relaxed), others })
     }
 
     fn name(&self, timeline: TimelineId, number: u64) -> SegmentName {
@@ -168,6 +190,13 @@ impl Index {
     fn reach(&self) -> u64 {
         XID_REUSE / self.size.bytes()
     }
+}
+
+fn transact<T>(db: &mut Connection, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
 }
 
 /// The file of a cluster's index.

@@ -2,6 +2,7 @@
 //! by it, and what it says can be read from the repository again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use chrono::Utc;
 use rusqlite::config::DbConfig;
@@ -69,6 +70,7 @@ impl Index {
         create(&transaction, &self.identity)?;
         // Who lists just now began before.
         transaction.execute("UPDATE listing SET cleared = ?1", [Utc::now().timestamp_micros()])?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
         transaction.commit()
     }
 }

@@ -272,7 +272,7 @@ impl Verification {
     /// those before `after`, so that going on reads the rest of the same sample.
     async fn lowest(&self, count: u32, backups: &LoadedBackups) -> anyhow::Result<Lowest> {
         let mut needed: BTreeSet<PackName> = BTreeSet::new();
-        for backup in &backups.complete {
+        for backup in backups.complete.iter() {
             // Damage is told when the backup's turn comes, and none of its packs is read then.
             match self.manifest(&self.cluster.layout.manifest(&backup.id)).await {
                 Ok(read) => needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys())),

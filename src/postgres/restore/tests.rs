@@ -149,7 +149,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         histories: BTreeMap::new(),
         damaged_histories: BTreeMap::new(),
         quiet: Default::default(),
-        backups: vec![description.clone()],
+        backups: vec![description.clone()].into(),
     };
     let segment = SegmentName::from_number(TimelineId(1), 2, description.segment_size);
     let begin = segment.start(description.segment_size);

@@ -1,7 +1,7 @@
 //! Reading of backups no more than is new, or than a question needs: there may be thousands.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -25,22 +25,24 @@ const RECENT: TimeDelta = TimeDelta::days(35);
 #[derive(Debug)]
 pub struct KeptBackups {
     folder: Watched,
-    complete: BTreeMap<BackupId, BackupDescription>,
+    /// The folder's changes that were taken in.
+    seen: u64,
+    /// Oldest first; shared with what was given.
+    complete: Arc<Vec<BackupDescription>>,
     damaged: BTreeMap<BackupId, String>,
     /// The store gives others, not these.
     unread: BTreeMap<BackupId, String>,
-    /// Also those of which there is nothing but a folder yet.
+    /// All others: also those of which there is nothing but a folder yet.
     unfinished: BTreeSet<BackupId>,
     /// The last ones that it was the turn of.
     asked: Option<BackupId>,
     read_again: [Option<BackupId>; 2],
 }
 
-/// Those behind the last one that it was the turn of, so many, then from the beginning.
-fn turn<T>(all: &BTreeMap<BackupId, T>, last: &mut Option<BackupId>, most: usize) -> BTreeSet<BackupId> {
-    let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let next: BTreeSet<BackupId> =
-        all.range::<BackupId, _>((behind, Bound::Unbounded)).map(|(id, _)| id.clone()).take(most).collect();
+/// Those behind the last one that it was the turn of, so many, then from the beginning. `all` ascends.
+fn turn<'a>(all: impl Iterator<Item = &'a BackupId>, last: &mut Option<BackupId>, most: usize) -> BTreeSet<BackupId> {
+    let behind = all.skip_while(|id| last.as_ref().is_some_and(|last| *id <= last));
+    let next: BTreeSet<BackupId> = behind.take(most).cloned().collect();
     *last = next.last().cloned().filter(|_| next.len() == most);
     next
 }
@@ -50,7 +52,8 @@ impl KeptBackups {
     pub fn new(cluster: &Cluster) -> Self {
         Self {
             folder: Watched::new(cluster.layout.base_folder()),
-            complete: BTreeMap::new(),
+            seen: 0,
+            complete: Arc::default(),
             damaged: BTreeMap::new(),
             unread: BTreeMap::new(),
             unfinished: BTreeSet::new(),
@@ -65,27 +68,22 @@ impl KeptBackups {
     pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
         let late = self.folder.names().iter().rev().nth(LATE).cloned();
         self.folder.look(cluster.repository.storage(), late.as_slice(), false).await?;
-        let there = self.folder.names().iter().filter_map(|name| cluster.layout.parse_backup_folder(name));
-        let there: BTreeSet<BackupId> = there.collect();
-        self.complete.retain(|id, _| there.contains(id));
-        self.damaged.retain(|id, _| there.contains(id));
-        self.unread.retain(|id, _| there.contains(id));
-        self.unfinished.clear();
+        self.take_in_names(cluster);
+        self.miss_manifests(cluster).await?;
         let [damaged, unread] = &mut self.read_again;
-        let mut again = turn(&self.damaged, damaged, DAMAGED_AGAIN);
-        again.append(&mut turn(&self.unread, unread, DAMAGED_AGAIN));
-        again.append(&mut self.gone(cluster).await?);
-        let is_known = |id: &BackupId| {
-            self.complete.contains_key(id) || self.damaged.contains_key(id) || self.unread.contains_key(id)
-        };
-        again.extend(there.into_iter().filter(|id| !is_known(id)));
-        read_descriptions(cluster, again, |id, found| {
-            self.add(id, found);
+        let mut again = turn(self.damaged.keys(), damaged, DAMAGED_AGAIN);
+        again.append(&mut turn(self.unread.keys(), unread, DAMAGED_AGAIN));
+        again.extend(self.unfinished.iter().cloned());
+        let mut read = Vec::new();
+        let all_read = read_descriptions(cluster, again, |id, found| {
+            read.push((id, found));
             Ok(())
-        })
-        .await?;
+        });
+        let all_read = all_read.await;
+        self.add(read);
+        all_read?;
         let mut loaded = LoadedBackups {
-            complete: self.complete.values().cloned().collect(),
+            complete: self.complete.clone(),
             damaged: self.damaged.clone().into_iter().collect(),
             unread: self.unread.clone().into_iter().collect(),
             unfinished: Vec::new(),
@@ -98,28 +96,55 @@ impl KeptBackups {
         Ok(loaded)
     }
 
-    fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
-        self.complete.remove(&id);
-        self.damaged.remove(&id);
-        self.unread.remove(&id);
-        match found {
-            Found::Whole(description) => drop(self.complete.insert(id, description)),
-            Found::Damaged(error) => drop(self.damaged.insert(id, one_line(&error))),
-            Found::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
-            Found::Absent => {
-                self.unfinished.insert(id);
+    /// Takes in which backups there are, if others than before.
+    fn take_in_names(&mut self, cluster: &Cluster) {
+        if self.seen == self.folder.changes() {
+            return;
+        }
+        let there = self.folder.names().iter().filter_map(|name| cluster.layout.parse_backup_folder(name));
+        let mut there: BTreeSet<BackupId> = there.collect();
+        if self.complete.iter().any(|backup| !there.contains(&backup.id)) {
+            Arc::make_mut(&mut self.complete).retain(|backup| there.contains(&backup.id));
+        }
+        self.damaged.retain(|id, _| there.contains(id));
+        self.unread.retain(|id, _| there.contains(id));
+        for id in self.complete.iter().map(|backup| &backup.id).chain(self.damaged.keys()).chain(self.unread.keys()) {
+            there.remove(id);
+        }
+        (self.unfinished, self.seen) = (there, self.folder.changes());
+    }
+
+    fn add(&mut self, read: Vec<(BackupId, Found<BackupDescription>)>) {
+        let mut complete = Vec::new();
+        for (id, found) in read {
+            self.damaged.remove(&id);
+            self.unread.remove(&id);
+            self.unfinished.remove(&id);
+            match found {
+                Found::Whole(description) => complete.push(description),
+                Found::Damaged(error) => drop(self.damaged.insert(id, one_line(&error))),
+                Found::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
+                Found::Absent => drop(self.unfinished.insert(id)),
             }
+        }
+        if !complete.is_empty() {
+            let all = Arc::make_mut(&mut self.complete);
+            all.append(&mut complete);
+            all.sort_by(|a, b| a.id.cmp(&b.id));
         }
     }
 
-    /// Of the complete backups that it is the turn of, those whose manifests are not there any more.
-    async fn gone(&mut self, cluster: &Cluster) -> anyhow::Result<BTreeSet<BackupId>> {
-        let mut gone = BTreeSet::new();
-        for id in turn(&self.complete, &mut self.asked, AGAIN) {
-            let manifest = cluster.repository.storage().head(&cluster.layout.manifest(&id)).await?;
-            gone.extend(manifest.is_none().then_some(id));
+    /// Of the complete backups that it is the turn of, those whose manifests are not there any more are complete no more.
+    async fn miss_manifests(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let asked = self.asked.as_ref();
+        let behind = self.complete.partition_point(|backup| asked.is_some_and(|asked| backup.id <= *asked));
+        for id in turn(self.complete[behind..].iter().map(|backup| &backup.id), &mut self.asked, AGAIN) {
+            if cluster.repository.storage().head(&cluster.layout.manifest(&id)).await?.is_none() {
+                Arc::make_mut(&mut self.complete).retain(|backup| backup.id != id);
+                self.unfinished.insert(id);
+            }
         }
-        Ok(gone)
+        Ok(())
     }
 }
 
@@ -192,8 +217,6 @@ impl<'a> NewestBackups<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::codec::seal;
     use crate::postgres::backup::manifest;

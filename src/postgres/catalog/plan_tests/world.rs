@@ -149,7 +149,7 @@ impl World {
         let known = self.forks.iter().enumerate().filter(|(_, fork)| fork.2).map(|(at, _)| at as u32 + 2);
         Facts {
             cluster: "main".parse().unwrap(),
-            backups: self.backups.clone(),
+            backups: self.backups.clone().into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),
             ranges,

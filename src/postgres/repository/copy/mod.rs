@@ -194,7 +194,13 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
     let damaged = backups.damaged.into_iter().map(|(id, why)| (id, Why::damaged(why)));
     let unread = backups.unread.into_iter().map(|(id, why)| (id, Why { trouble: Trouble::Unread, why }));
     let unusable = damaged.chain(unread).collect();
-    Ok(Snapshot { backups: backups.complete, unusable, unfinished: backups.unfinished, wal, histories })
+    Ok(Snapshot {
+        backups: Arc::unwrap_or_clone(backups.complete),
+        unusable,
+        unfinished: backups.unfinished,
+        wal,
+        histories,
+    })
 }
 
 /// Copies these WAL files.

@@ -26,7 +26,7 @@ async fn copied(source: &Cluster, to: Arc<dyn Storage>, options: &Options) -> an
 async fn assert_backups_whole(storage: Arc<dyn Storage>) {
     let Ok(repository) = Repository::open(storage.clone()).await else { return };
     let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return };
-    for backup in load_backups(&cluster).await.unwrap().complete {
+    for backup in load_backups(&cluster).await.unwrap().complete.iter() {
         let verified = verify(&cluster, &backup.id, 1, &Arc::default()).await.unwrap();
         assert!(verified.is_sound(), "{verified:?}");
     }
