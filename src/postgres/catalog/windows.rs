@@ -267,12 +267,14 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::{NoIndex, Unusable, WalRanges, testing};
+    use super::super::{NoIndex, Point, Told, Unknown, Unusable, WalRanges, testing};
     use super::*;
     use crate::postgres::types::TimelineHistory;
+    use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
     /// A backup in segment 2 of timeline 1, and these segments.
     fn facts(segments: &[&str]) -> Facts {
@@ -358,6 +360,65 @@ mod tests {
         assert_eq!(left("1\t0/4000000\tpromoted\n", &segments), [""; 0], "it ended where it was left");
         assert_eq!(left("1\t0/3800000\tpromoted\n", &segments[2..]), [""; 0]);
         assert_eq!(left("1\t0/3800000\tpromoted\n", &segments[..1]), [""; 0], "its end was not archived");
+    }
+
+    /// An index of WAL that breaks off in segment 3, and how often it was asked.
+    struct Broken(Cell<usize>);
+
+    impl WalIndex for Broken {
+        fn first_later(&self, _: TimelineId, from: u64, _: u64, _: Timestamp, _: bool) -> Result<Option<u64>, Unknown> {
+            self.0.set(self.0.get() + 1);
+            let (segment, lsn) = ("000000010000000000000003".parse().unwrap(), Lsn(0x300_0200));
+            if from <= 3 { Err(Unknown::Broken { segment, lsn }) } else { Ok(None) }
+        }
+
+        fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown> {
+            NoIndex.ending(xid, timeline, from, until)
+        }
+
+        fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, to: u64) -> Result<Told<Point>, Unknown> {
+            NoIndex.restore_points(name, timeline, from, to)
+        }
+
+        fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
+            NoIndex.first_commit(timeline, from, until)
+        }
+
+        fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
+            NoIndex.last_commit(timeline, from, until)
+        }
+
+        fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown> {
+            NoIndex.tablespaces(timeline, from, until)
+        }
+
+        fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
+            NoIndex.check_seam(timeline, number)
+        }
+    }
+
+    #[test]
+    fn the_index_is_asked_as_often_however_many_backups_there_are() {
+        let mut facts = facts(&[]);
+        for number in 2..=6 {
+            facts.ranges.add(format!("0000000100000000000000{number:02}").parse().unwrap(), 10, DateTime::UNIX_EPOCH);
+        }
+        let one = facts.backups[0].clone();
+        // In the first window, over the place where replay breaks off, and in the window behind it.
+        let backup = |start: u64, stop: u64| BackupDescription {
+            start_lsn: Lsn((start << 24) + 0x28),
+            stop_lsn: Lsn((stop << 24) + 0x100),
+            ..one.clone()
+        };
+        let asked = [1, 300].map(|count| {
+            let each = [(2, 2), (2, 4), (5, 5)].into_iter().flat_map(|(from, to)| vec![backup(from, to); count]);
+            facts.backups = Arc::new(each.collect());
+            let index = Broken(Cell::default());
+            let ends = windows(&facts, &index).windows.into_iter().map(|window| window.to.lsn.0).collect::<Vec<_>>();
+            assert_eq!(ends, [0x300_0200, 0x700_0000]);
+            index.0.get()
+        });
+        assert_eq!(asked[0], asked[1]);
     }
 
     #[test]
