@@ -138,7 +138,7 @@ mod tests {
         let facts = Facts {
             cluster: "main".parse().unwrap(),
             quiet: Default::default(),
-            backups: vec![testing::backup("20260101-000000Z")],
+            backups: vec![testing::backup("20260101-000000Z")].into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),
             ranges,
