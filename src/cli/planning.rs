@@ -11,7 +11,6 @@ use super::progress::{Step, show};
 use crate::config::Settings;
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::health::FRESH_GAP;
-use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     EventId, EventTarget, Facts, NoIndex, Reason, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, WalPiece,
     expected_seconds, load,
@@ -20,6 +19,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
 use crate::postgres::index::update::{self, Progress, Scope};
 use crate::postgres::index::{Index, IndexFailed};
+use crate::postgres::planning::locate::{find_event, locate};
 use crate::postgres::restore::past;
 
 /// How often a gap is looked at that may close.

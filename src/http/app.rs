@@ -15,13 +15,13 @@ use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::error::{TooLong, find, hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::archive::locate::{find_event, locate};
 use crate::postgres::catalog::{
     ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
     expected_seconds,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{FoundEvents, Index, on_index};
+use crate::postgres::planning::locate::{find_event, locate};
 use crate::postgres::restore::past;
 
 /// Answers computed at once: the threads that they take are the hooks', too.

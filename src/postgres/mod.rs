@@ -10,6 +10,7 @@ pub mod index;
 pub mod kept;
 pub mod layout;
 pub mod names;
+pub mod planning;
 pub mod quiet;
 pub mod replication;
 pub mod repository;

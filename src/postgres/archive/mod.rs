@@ -8,7 +8,6 @@ pub mod fetch;
 mod first_history;
 pub mod identity;
 mod limit;
-pub mod locate;
 pub mod look;
 pub mod miss;
 mod owner;

@@ -411,7 +411,7 @@ impl<'a> Chooser<'a> {
 /// The same, with the refusal made into something else.
 pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
     match stuck {
-        NoPlan::Ask(question) => NoPlan::Ask(question),
+        NoPlan::Unread(error) => NoPlan::Unread(error),
         NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
         NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
     }

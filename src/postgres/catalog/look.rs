@@ -1,5 +1,5 @@
-//! Looking into one segment for the exact place that an index only points to. The planner asks, an activity reads the
-//! segment and pushes its bytes through a [`Probe`].
+//! Looking into one segment for the exact place that an index only points to. The planner asks; an activity reads
+//! the segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
 use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
@@ -83,21 +83,6 @@ impl Found {
     pub fn commit(&self) -> Option<Commit> {
         let outcome = self.outcome.filter(|outcome| outcome.committed)?;
         Some(Commit { lsn: self.lsn, xid: outcome.xid, time: outcome.time })
-    }
-}
-
-/// Answers so far.
-#[derive(Debug, Default)]
-pub struct Answers(Vec<(Question, Seen)>);
-
-impl Answers {
-    /// Adds what was seen.
-    pub fn add(&mut self, question: Question, seen: Seen) {
-        self.0.push((question, seen));
-    }
-
-    pub(super) fn get(&self, question: &Question) -> Option<&Seen> {
-        self.0.iter().find(|(asked, _)| asked == question).map(|(_, seen)| seen)
     }
 }
 

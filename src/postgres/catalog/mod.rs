@@ -20,7 +20,6 @@ mod plan_tests;
 mod quiet;
 mod ranges;
 mod refuse;
-mod remember;
 mod removal;
 mod stop;
 mod target;
@@ -36,7 +35,7 @@ pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
 pub use excerpt::{Before, Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
-pub use look::{Answers, Found, Look, Outcome, Probe, Question, Seen, Tuple};
+pub use look::{Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{
     BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
@@ -45,10 +44,9 @@ pub use model::{
 pub use moment::parse_time;
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, NoPlan, PlanInput, RecoveryPlan, Unusable, plan};
+pub use plan::{Facts, LookInto, NoPlan, PlanInput, RecoveryPlan, Unusable, plan};
 pub use quiet::QuietTimes;
 pub use ranges::{Gap, WalRange, WalRanges};
-pub use remember::Remembered;
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, postgresql_time};

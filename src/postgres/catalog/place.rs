@@ -93,8 +93,7 @@ impl<'a> Search<'a> {
     pub(super) fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
         let segment = self.path.segment(number);
         let question = Question { segment, begin: self.path.start(segment), from, look };
-        let seen = self.known.answers.get(&question).copied();
-        seen.ok_or_else(|| NoPlan::Ask(Box::new(question)))
+        (self.known.look_into)(&question).map_err(NoPlan::Unread)
     }
 
     /// An answer of the index; `None` when the WAL ends before there is one.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::beside::{OtherTimeline, meant};
 use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
-use super::look::{Answers, Question};
+use super::look::{Question, Seen};
 use super::made::MadeTablespaces;
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
@@ -44,19 +44,22 @@ pub struct Unusable {
     pub whole: bool,
 }
 
-/// The facts, and what WAL says: roughly by an index, exactly by the segments that were looked into.
+/// Answers a question about the records of one segment. Errors: it could not be read.
+pub type LookInto<'a> = dyn Fn(&Question) -> anyhow::Result<Seen> + 'a;
+
+/// The facts, and what WAL says: roughly by an index, exactly by looking into segments.
 #[derive(Clone, Copy)]
 pub struct PlanInput<'a> {
     pub facts: &'a Facts,
     pub index: &'a dyn WalIndex,
-    pub answers: &'a Answers,
+    pub look_into: &'a LookInto<'a>,
 }
 
-/// Why there is no plan; yet, or at all.
+/// Why there is no plan.
 #[derive(Debug)]
 pub enum NoPlan<R = Unreachable> {
-    /// A segment must be looked into first: add the answer and plan again.
-    Ask(Box<Question>),
+    /// A segment that decides could not be looked into.
+    Unread(anyhow::Error),
     /// The index cannot tell.
     Unknown(Unknown),
     /// The target cannot be reached exactly.

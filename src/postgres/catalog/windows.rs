@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::beside::{OtherTimeline, beside};
-use super::look::Answers;
+use super::look::{Question, Seen};
 use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
@@ -91,7 +91,7 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
     let paths = paths(facts);
     if let Some(newest) = paths.last() {
-        found.other_timelines = beside(&PlanInput { facts, index, answers: &Answers::default() }, newest);
+        found.other_timelines = beside(&PlanInput { facts, index, look_into: &unread }, newest);
     }
     for path in &paths {
         let on_path = of_path(facts, index, path);
@@ -205,9 +205,13 @@ fn paths(facts: &Facts) -> Vec<TimelinePath> {
     paths
 }
 
+/// Windows come from facts and index alone.
+fn unread(question: &Question) -> anyhow::Result<Seen> {
+    anyhow::bail!("segment {} was not to be looked into", question.segment)
+}
+
 fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
-    let answers = Answers::default();
-    let known = PlanInput { facts, index, answers: &answers };
+    let known = PlanInput { facts, index, look_into: &unread };
     let (begin, size) = (path.begin(), facts.ranges.segment_size());
     let number = |lsn: Lsn| lsn.0 / size.bytes();
     let mut backups: Vec<&BackupDescription> = facts.backups.iter().collect();

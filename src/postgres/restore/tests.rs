@@ -13,8 +13,8 @@ use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
-    Answers, BackupDescription, Facts, Look, NoIndex, PlanInput, Question, RecoveryPlan, Request, Seen,
-    TablespaceDescription, Target, WalRanges, plan,
+    BackupDescription, Facts, NoIndex, PlanInput, RecoveryPlan, Request, Seen, TablespaceDescription, Target,
+    WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
@@ -151,11 +151,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         quiet: Default::default(),
         backups: vec![description.clone()].into(),
     };
-    let segment = SegmentName::from_number(TimelineId(1), 2, description.segment_size);
-    let begin = segment.start(description.segment_size);
-    let mut answers = Answers::default();
-    answers.add(Question { segment, begin, from: description.stop_lsn, look: Look::Record }, Seen::default());
-    let known = PlanInput { facts: &facts, index: &NoIndex, answers: &answers };
+    let known = PlanInput { facts: &facts, index: &NoIndex, look_into: &|_| Ok(Seen::default()) };
     plan(&known, &Request::new(Target::Immediate)).unwrap()
 }
 

@@ -165,17 +165,7 @@ impl World {
     }
 
     pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, NoPlan> {
-        let mut answers = Answers::default();
-        for _ in 0..50 {
-            match plan(&PlanInput { facts, index: self, answers: &answers }, request) {
-                Err(NoPlan::Ask(question)) => {
-                    let seen = self.seen(&question);
-                    answers.add(*question, seen);
-                }
-                decided => return decided,
-            }
-        }
-        panic!("the planner asks and asks: {answers:?}");
+        plan(&PlanInput { facts, index: self, look_into: &|question| Ok(self.seen(question)) }, request)
     }
 
     /// The refusal.

@@ -1,13 +1,17 @@
-//! Plans a restore: asks the planner, looks into the segments that it asks about, and asks again.
+//! Plans a restore: runs the planner on a thread of its own, and looks into the segments that it asks about.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::look::look;
-use super::summarize::summary_of;
+use anyhow::Context;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
 use crate::error::{TooLong, find, with_hint};
+use crate::postgres::archive::look::look;
+use crate::postgres::archive::summarize::summary_of;
 use crate::postgres::catalog::{
-    Answers, EventId, Facts, FoundEvent, NoPlan, PlanInput, RecoveryPlan, Remembered, Request, Unknown, Unreachable,
+    EventId, Facts, FoundEvent, NoPlan, PlanInput, Question, RecoveryPlan, Request, Seen, Unknown, Unreachable,
     WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
@@ -22,34 +26,48 @@ pub async fn locate(
     request: &Request,
     deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
-    let index = Arc::new(Remembered::new(index.clone()));
-    let mut answers = Answers::default();
-    loop {
-        let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
-        // The index is a file.
-        let planning = tokio::task::spawn_blocking(move || {
-            let planned = plan(&PlanInput { facts: &facts, index: &*index, answers: &answers }, &request);
-            (planned, answers)
-        });
-        let planned;
-        (planned, answers) = planning.await?;
-        match planned {
-            Ok(plan) => return Ok(Ok(plan)),
-            Err(NoPlan::Refused(refused)) => return Ok(Err(refused)),
-            Err(NoPlan::Ask(_)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                let error = TooLong("finding the place of the target in the WAL");
-                return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
+    let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
+    let (asks, mut asked) = mpsc::channel::<(Question, oneshot::Sender<anyhow::Result<Seen>>)>(1);
+    // The index is a file. Who no longer waits for the plan takes the answers away, and with them the work.
+    let planning = spawn_blocking(move || {
+        let look_into = |question: &Question| {
+            let (answer, answered) = oneshot::channel();
+            asks.blocking_send((question.clone(), answer)).ok().context("nobody waits for the plan")?;
+            answered.blocking_recv().context("nobody waits for the plan")?
+        };
+        plan(&PlanInput { facts: &facts, index: &*index, look_into: &look_into }, &request)
+    });
+    // A refusal, and the moments that it names instead, may ask the same.
+    let mut answers: Vec<(Question, Seen)> = Vec::new();
+    while let Some((question, answer)) = asked.recv().await {
+        let known = answers.iter().find(|(asked, _)| *asked == question).map(|(_, seen)| *seen);
+        let seen = match known {
+            Some(seen) => Ok(seen),
+            None => {
+                let seen = look_in_time(cluster, &question, deadline).await;
+                answers.extend(seen.as_ref().ok().map(|seen| (question, *seen)));
+                seen
             }
-            Err(NoPlan::Ask(question)) => {
-                let seen = look(cluster, &question).await?;
-                answers.add(*question, seen);
-            }
-            Err(NoPlan::Unknown(unknown)) => {
-                let what = "where the target lies in the WAL cannot be found out".to_string();
-                return Err(not_known(cluster, unknown, what).await);
-            }
+        };
+        drop(answer.send(seen));
+    }
+    match planning.await? {
+        Ok(plan) => Ok(Ok(plan)),
+        Err(NoPlan::Refused(refused)) => Ok(Err(refused)),
+        Err(NoPlan::Unread(error)) => Err(error),
+        Err(NoPlan::Unknown(unknown)) => {
+            let what = "where the target lies in the WAL cannot be found out".to_string();
+            Err(not_known(cluster, unknown, what).await)
         }
     }
+}
+
+async fn look_in_time(cluster: &Cluster, question: &Question, deadline: Option<Instant>) -> anyhow::Result<Seen> {
+    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let error = TooLong("finding the place of the target in the WAL");
+        return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
+    }
+    look(cluster, question).await
 }
 
 /// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is
