@@ -1,6 +1,8 @@
 //! What keeps a copy apart from its source: settings that it gets whatever the source had. A replacement gets none of
 //! them. docs/operations/restore.md has the reasons.
 
+use std::path::Path;
+
 use super::configuration::Standing;
 use super::recovery::TargetAction;
 use crate::postgres::types::MajorVersion;
@@ -28,6 +30,9 @@ const APART: [(&str, &str, u32, u32); 14] = [
     ("promote_trigger_file", "", 13, 15),
 ];
 
+/// Bytes of a socket's path at most.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// Libraries that start no jobs, or none that reach beyond the server.
 const QUIET: [&str; 16] = [
     "auth_delay",
@@ -52,6 +57,24 @@ const QUIET: [&str; 16] = [
 pub fn settings(major: MajorVersion) -> impl Iterator<Item = (String, String)> {
     let has = move |(_, _, first, last): &&(&str, &str, u32, u32)| (*first..=*last).contains(&major.number());
     APART.iter().filter(has).map(|(name, value, ..)| (name.to_string(), value.to_string()))
+}
+
+/// Where a copy listens: in its folder, by its whole path, which clients find in `postmaster.pid`. Of a path that cannot be
+/// a socket's the "." of [`APART`] stays, which the server understands from its data directory.
+pub fn sockets(data_directory: &Path) -> Option<(String, String)> {
+    let path = data_directory.to_str().filter(|path| unfit_for_sockets(path, u16::MAX).is_none())?;
+    data_directory.is_absolute().then(|| ("unix_socket_directories".into(), path.into()))
+}
+
+/// Why no socket of a server can lie at a path; `None`: it can (unix(7), `sun_path`; guc.c splits the list).
+pub fn unfit_for_sockets(folder: &str, port: u16) -> Option<&'static str> {
+    match folder {
+        _ if folder.len() + format!("/.s.PGSQL.{port}").len() > MAX_SOCKET_PATH => {
+            Some("is too long for a socket's path")
+        }
+        _ if folder.contains([',', '"', '\'']) => Some("has a quote or a comma in it"),
+        _ => None,
+    }
 }
 
 /// What a copy needs because of the configuration that it came with; and what the operator must know.
@@ -116,6 +139,15 @@ mod tests {
         assert!(has(13, "promote_trigger_file") && !has(16, "promote_trigger_file"));
         assert!(!has(16, "sync_replication_slots") && has(17, "sync_replication_slots"));
         assert!((13..=18).all(|major| has(major, "max_logical_replication_workers")));
+    }
+
+    #[test]
+    fn a_copy_listens_in_its_folder_by_the_whole_path_where_that_can_be() {
+        let at = |folder: &str| sockets(Path::new(folder)).map(|(_, value)| value);
+        assert_eq!(at("/srv/copy of main"), Some("/srv/copy of main".into()));
+        for unfit in ["relative", "/srv/it's", "/srv/a,b", &format!("/{}", "x".repeat(95))] {
+            assert_eq!(at(unfit), None, "{unfit}");
+        }
     }
 
     #[test]

@@ -160,6 +160,7 @@ pub fn configure(
     let mut more = wal_sizes(&standing, plan.backup.segment_size);
     if !choices.keep_archiving {
         more.extend(apart::because_of(&standing, choices.action, &mut configured.notes));
+        more.extend(apart::sockets(folder));
     }
     configured.settings.retain(|(name, _)| !more.iter().any(|(each, _)| each == name));
     configured.settings.extend(more);

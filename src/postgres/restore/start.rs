@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
+use super::apart;
 use super::moving::{self, Moving};
 use super::programs;
 use super::server_log::{Phase, ServerLog};
@@ -27,8 +28,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const FAST_SHUTDOWN: Duration = Duration::from_secs(300);
 /// What is said of a server that was given up.
 const STALLED: &str = "it did nothing for";
-/// Longest path of a unix socket: `sun_path` has 108 bytes.
-const MAX_SOCKET_PATH: usize = 107;
 /// Where a socket goes that fits nowhere else.
 const SHARED: &str = "/tmp";
 /// Longest line of the log that is looked at.
@@ -191,16 +190,10 @@ fn choose_socket_directory(
 
 /// Why a server cannot put its socket into a folder; `None`: it can.
 fn unfit(folder: &Path, port: u16) -> Option<&'static str> {
-    let socket = folder.join(format!(".s.PGSQL.{port}"));
-    if socket.as_os_str().len() > MAX_SOCKET_PATH {
-        Some("is too long for a socket's path")
-    } else if folder.to_string_lossy().contains([',', '"', '\'']) {
-        Some("has a quote or a comma in it")
-    } else if !is_writable(folder) {
-        Some("cannot be written to")
-    } else {
-        socket.exists().then_some("has that socket already")
-    }
+    apart::unfit_for_sockets(&folder.to_string_lossy(), port).or_else(|| match is_writable(folder) {
+        false => Some("cannot be written to"),
+        true => folder.join(format!(".s.PGSQL.{port}")).exists().then_some("has that socket already"),
+    })
 }
 
 fn is_writable(folder: &Path) -> bool {
