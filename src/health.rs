@@ -1,43 +1,44 @@
 //! How it stands. What is told as good follows from what can be restored, never from what was stored. Pure: here are all
-//! rules and thresholds; the check, `walden status`, `walden target`, the page, the API and the metrics show the answer.
+//! rules; the check, `walden status`, `walden target`, the page, the API, the metrics and the alerts show the answer. From
+//! where on something is not good the settings say.
 
+mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+pub use rules::Rule;
+
+use crate::config::Health as Limits;
 use crate::postgres::catalog::{Facts, Gap, Unused, Usable, Window, Windows, newest_usable};
 use crate::postgres::types::TimelineId;
 
-/// A finished segment that waits longer than this, or work that nothing protects for longer, is no matter of course.
-pub const LONG_WAIT: TimeDelta = TimeDelta::minutes(10);
-/// Finished segments that wait: more are told.
-pub const LARGE_BACKLOG: u64 = 64;
 /// Segments are stored several at a time, a later one may come first: what lies behind a gap counts from this age on.
 pub const FRESH_GAP: TimeDelta = TimeDelta::seconds(10);
-/// A base backup that is older makes restores long, where one is taken each week.
-const OLD_BACKUP: TimeDelta = TimeDelta::days(8);
-/// As long after the first archived WAL the first base backup may be still to come.
-const FIRST_BACKUP: TimeDelta = TimeDelta::days(1);
-/// A moment that lies so far ahead of the clock was made by another clock.
-const SKEW: TimeDelta = TimeDelta::minutes(5);
 
-/// How good something is; the order is that of what is told first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// How good something is.
+// The order is that of what is told first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Good,
     Warning,
+    /// It could not be found out.
     Unknown,
     Critical,
 }
 
 /// What is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = About)]
 pub enum Subject {
-    /// How much would be lost if the server were.
+    /// How much would be lost now.
     Rpo,
     /// The base backups.
     Backup,
@@ -45,9 +46,13 @@ pub enum Subject {
     Recovery,
 }
 
-/// Why something is not good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Something that is not good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Trouble)]
 pub struct Reason {
+    /// The rule that is broken; an alert has its name.
+    pub rule: Rule,
+    /// The check of `walden check` that tells it, too.
     pub about: Subject,
     pub level: Level,
     pub what: String,
@@ -55,13 +60,19 @@ pub struct Reason {
     pub next: String,
 }
 
+impl Reason {
+    fn new(rule: Rule, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { rule, about: rule.about(), level: rule.level(), what: what.into(), next: next.into() }
+    }
+}
+
 /// Why it is known that everything until a moment can be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
-    /// The last commit that can be restored.
+    /// It is the last commit that can be restored.
     Commit,
-    /// The server proved that nothing followed it.
+    /// The server proved that nothing was committed since.
     Quiet,
     /// A base backup ended, and no commit followed.
     Backup,
@@ -90,13 +101,15 @@ pub enum Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub time: DateTime<Utc>,
-    /// Since when the oldest finished segment waits.
+    /// Finished files that wait.
+    pub waiting: Option<u64>,
+    /// Since when the oldest of them waits.
     pub waiting_since: Option<DateTime<Utc>>,
 }
 
 impl From<DateTime<Utc>> for Now {
     fn from(time: DateTime<Utc>) -> Self {
-        Self { time, waiting_since: None }
+        Self { time, waiting: None, waiting_since: None }
     }
 }
 
@@ -116,9 +129,8 @@ pub struct Health {
 
 impl Health {
     /// Judges what is archived.
-    pub fn of(facts: &Facts, windows: &Windows, gaps: &[Gap], now: impl Into<Now>) -> Self {
-        let now = now.into();
-        let judge = Judge { facts, windows, gaps, now };
+    pub fn of(facts: &Facts, windows: &Windows, gaps: &[Gap], limits: &Limits, now: impl Into<Now>) -> Self {
+        let judge = Judge { facts, windows, gaps, limits, now: now.into() };
         let usable = newest_usable(facts);
         let newest = judge.newest();
         let window = newest.and_then(|newest| windows.windows.iter().rfind(|window| window.timeline == newest));
@@ -133,6 +145,11 @@ impl Health {
     /// The worst of all.
     pub fn level(&self) -> Level {
         self.reasons.iter().map(|reason| reason.level).max().unwrap_or(Level::Good)
+    }
+
+    /// Whether a rule is broken.
+    pub fn breaks(&self, rule: Rule) -> bool {
+        self.reasons.iter().any(|reason| reason.rule == rule)
     }
 
     /// The worst about one thing.
@@ -172,12 +189,21 @@ pub fn moment(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// Whether a span is longer than its limit.
+fn exceeds(span: TimeDelta, limit: Duration) -> bool {
+    span.to_std().is_ok_and(|span| span > limit)
+}
+
+/// What to do about a backlog.
+pub const BEHIND: &str =
+    "if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`";
 const TAKE_BACKUP: &str = "take a base backup now: `walden backup take`";
 
 struct Judge<'a> {
     facts: &'a Facts,
     windows: &'a Windows,
     gaps: &'a [Gap],
+    limits: &'a Limits,
     now: Now,
 }
 
@@ -191,33 +217,36 @@ impl Judge<'_> {
     }
 
     fn backups(&self, usable: &Usable<'_>) -> Vec<Reason> {
-        let reason =
-            |level, what: String, next: &str| Reason { about: Subject::Backup, level, what, next: next.into() };
         let (facts, mut reasons) = (self.facts, Vec::new());
         if let Some(newest) = usable.newest {
             let age = self.now.time - newest.stopped_at;
-            if age > OLD_BACKUP {
+            if exceeds(age, self.limits.backup_age) {
                 let what = format!("the newest base backup that can be used is {} old", words(age));
-                reasons.push(reason(Level::Warning, what, "take one each week: restores replay all WAL since"));
+                reasons.push(Reason::new(Rule::BackupOld, what, "take one each week: restores replay all WAL since"));
             }
-            if -age > SKEW {
+            if exceeds(-age, self.limits.clock_skew) {
                 let what = format!("backup \"{}\" ended {} ahead of this machine's clock", newest.id, words(-age));
-                reasons.push(reason(Level::Warning, what, "set the clocks of the server and of this machine right"));
+                reasons.push(Reason::new(
+                    Rule::BackupAhead,
+                    what,
+                    "set the clocks of the server and of this machine right",
+                ));
             }
         } else {
             let what = match facts.backups.len() + facts.damaged_backups.len() {
                 0 => "nothing can be restored: there is no base backup".to_string(),
                 count => format!("nothing can be restored: none of {count} base backups can be used"),
             };
-            reasons.push(reason(self.nothing(), what, TAKE_BACKUP));
+            let rule = if self.is_new() { Rule::NoBackupYet } else { Rule::NoBackup };
+            reasons.push(Reason::new(rule, what, TAKE_BACKUP));
         }
         for unused in &usable.newer {
-            let (level, next) = match unused.cause {
-                Unused::LeftOut => (Level::Critical, "move that part back to its place, then `walden backup take`"),
-                Unused::DamagedPages => (Level::Critical, "find out what damages the server's files"),
-                Unused::NoWal => (Level::Warning, "find out with `walden wal list` what is missing"),
+            let (rule, next) = match unused.cause {
+                Unused::LeftOut => (Rule::BackupLeftOut, "move that part back to its place, then `walden backup take`"),
+                Unused::DamagedPages => (Rule::BackupDamagedPages, "find out what damages the server's files"),
+                Unused::NoWal => (Rule::BackupWithoutWal, "find out with `walden wal list` what is missing"),
             };
-            reasons.push(reason(level, unused.why.clone(), next));
+            reasons.push(Reason::new(rule, &*unused.why, next));
         }
         if let Some((id, why)) = facts.damaged_backups.last_key_value() {
             let what = match facts.damaged_backups.len() {
@@ -225,7 +254,7 @@ impl Judge<'_> {
                 count => format!("{count} backups cannot be used, the newest is {id}: {why}"),
             };
             let next = "let the user who runs Walden read it, repair it from a copy, or `walden backup delete` it";
-            reasons.push(reason(Level::Warning, what, next));
+            reasons.push(Reason::new(Rule::BackupDamaged, what, next));
         }
         reasons
     }
@@ -233,12 +262,10 @@ impl Judge<'_> {
     /// Judges the WAL of the newest timeline behind its last window; how many segments that are.
     fn beyond(&self, newest: Option<TimelineId>, window: Option<&Window>, reasons: &mut Vec<Reason>) -> u64 {
         let Some(newest) = newest else { return 0 };
-        let mut add = |level, what: String, next: String| {
-            reasons.push(Reason { about: Subject::Recovery, level, what, next });
-        };
+        let mut add = |rule, what: String, next: &str| reasons.push(Reason::new(rule, what, next));
         if let Some(unknown) = self.windows.unknown.iter().find(|unknown| unknown.timeline == newest) {
             let what = format!("what can be restored of timeline {newest}, the newest, is not known: {}", unknown.why);
-            add(Level::Critical, what, format!("`walden target --timeline {newest} --latest` says what to do"));
+            add(Rule::TimelineUnknown, what, &format!("`walden target --timeline {newest} --latest` says what to do"));
             return 0;
         }
         let ranges = self.facts.ranges.of(newest);
@@ -247,7 +274,7 @@ impl Judge<'_> {
             if !self.windows.windows.is_empty() {
                 let what =
                     format!("nothing of timeline {newest}, the newest, can be restored: no base backup leads to it");
-                add(Level::Critical, what, TAKE_BACKUP.into());
+                add(Rule::TimelineWithoutBackup, what, TAKE_BACKUP);
             }
             return ranges.iter().map(|range| range.segments).sum();
         };
@@ -263,13 +290,13 @@ impl Judge<'_> {
             Some(_) if behind.clone().all(|range| self.now.time - range.first_stored < FRESH_GAP) => (),
             Some(gap) => {
                 let what = format!("WAL{since} cannot be restored, though it is archived up to {}: {gap}", last.last);
-                add(Level::Critical, what, TAKE_BACKUP.into());
+                add(Rule::WalGap, what, TAKE_BACKUP);
             }
             None => {
                 let broken = crate::postgres::types::SegmentName::from_number(newest, reached, size);
                 let what =
                     format!("WAL{since} cannot be restored: the records of {broken} break off at {}", window.to.lsn);
-                add(Level::Critical, what, TAKE_BACKUP.into());
+                add(Rule::WalBroken, what, TAKE_BACKUP);
             }
         }
         beyond
@@ -277,10 +304,10 @@ impl Judge<'_> {
 
     /// What cannot be restored before the last window, and on older timelines.
     fn older_trouble(&self, newest: Option<TimelineId>) -> Vec<Reason> {
-        let reason = |what, next: String| Reason { about: Subject::Recovery, level: Level::Warning, what, next };
         let unknown = self.windows.unknown.iter().filter(|unknown| Some(unknown.timeline) != newest).map(|unknown| {
             let what = format!("what can be restored of timeline {} is not known: {}", unknown.timeline, unknown.why);
-            reason(what, format!("`walden target --timeline {} --latest` says what to do", unknown.timeline))
+            let next = format!("`walden target --timeline {} --latest` says what to do", unknown.timeline);
+            Reason::new(Rule::OldTimelineUnknown, what, next)
         });
         let gaps = &self.windows.gaps;
         let between = gaps.first().map(|first| {
@@ -293,11 +320,12 @@ impl Judge<'_> {
                 first.from.lsn,
                 first.timeline
             );
-            reason(what, "delete the backups before it once nobody needs them: `walden backup delete`".into())
+            let next = "delete the backups before it once nobody needs them: `walden backup delete`";
+            Reason::new(Rule::WindowGap, what, next)
         });
         let begun = self.facts.histories.keys().max().filter(|begun| Some(**begun) > newest).map(|begun| {
             let what = format!("timeline {begun} began, and none of its WAL is archived: what it does would be lost");
-            reason(what, "check that the new primary archives: run `walden check` there".into())
+            Reason::new(Rule::TimelineWithoutWal, what, "check that the new primary archives: run `walden check` there")
         });
         unknown.chain(between).chain(begun).collect()
     }
@@ -310,54 +338,55 @@ impl Judge<'_> {
     ) -> (Option<Protected>, Loss) {
         let broken = reasons.iter().filter(|reason| reason.about == Subject::Recovery).map(|reason| reason.level).max();
         let restores_nothing = self.windows.windows.is_empty() && self.windows.unknown.is_empty();
-        let mut add = |level, what: String, next: &str| {
-            reasons.push(Reason { about: Subject::Rpo, level, what, next: next.into() });
-        };
-        if let Some(since) = self.now.waiting_since.filter(|since| self.now.time - *since > LONG_WAIT) {
+        let mut add = |rule, what: String, next: &str| reasons.push(Reason::new(rule, what, next));
+        let waits_long = |since: &DateTime<Utc>| exceeds(self.now.time - *since, self.limits.wal_wait);
+        if let Some(since) = self.now.waiting_since.filter(waits_long) {
             let next = "look at `walden status` and the server's log: it says why archiving does not go on";
-            add(Level::Critical, format!("finished WAL waits to be archived since {}", moment(since)), next);
+            add(Rule::WalWaits, format!("finished WAL waits to be archived since {}", moment(since)), next);
+        }
+        if let Some(waiting) = self.now.waiting.filter(|waiting| *waiting > self.limits.backlog) {
+            add(Rule::Backlog, format!("{waiting} finished WAL files wait to be archived"), BEHIND);
         }
         let Some((window, newest)) = window.zip(newest) else {
             if restores_nothing {
-                let level = self.nothing();
+                let rule = if self.is_new() { Rule::NothingYet } else { Rule::Nothing };
                 let (what, next) = match newest {
                     None => ("no WAL is archived", "set archive_command: `walden init` prints it"),
                     Some(_) => ("nothing can be restored: there is no usable base backup with its WAL", TAKE_BACKUP),
                 };
-                add(level, what.into(), next);
+                add(rule, what.into(), next);
                 return (None, Loss::Everything);
             }
             let what = "until when the newest timeline can be restored is not known, or nothing of it can be";
-            add(Level::Critical, what.into(), "`walden target` tells what can be restored");
+            add(Rule::NewestUnknown, what.into(), "`walden target` tells what can be restored");
             return (None, Loss::Unknown);
         };
         let Some((until, evidence)) = protected(window) else {
             let what = "the last commit that can be restored is not known: its WAL is not indexed";
-            add(Level::Unknown, what.into(), "let `walden serve` run: it keeps the index");
+            add(Rule::NotIndexed, what.into(), "let `walden serve` run: it keeps the index");
             return (None, Loss::Unknown);
         };
         let lost = self.now.time - until;
         if broken == Some(Level::Critical) {
-            add(Level::Critical, format!("WAL since {} cannot be restored", moment(until)), TAKE_BACKUP);
-        } else if lost > LONG_WAIT {
+            add(Rule::WalUnrestorable, format!("WAL since {} cannot be restored", moment(until)), TAKE_BACKUP);
+        } else if exceeds(lost, self.limits.rpo) {
             let what = format!("what was committed since {} would be lost, if anything was", moment(until));
             let next = "set archive_timeout, and let `walden serve` run: it proves when nothing was committed";
-            add(Level::Warning, what, next);
-        } else if -lost > SKEW {
+            add(Rule::RpoExceeded, what, next);
+        } else if exceeds(-lost, self.limits.clock_skew) {
             let what = format!("the last commit is {} ahead of this machine's clock", words(-lost));
-            add(Level::Unknown, what, "set the clocks of the server and of this machine right");
+            add(Rule::CommitAhead, what, "set the clocks of the server and of this machine right");
         }
         let protected = Protected { timeline: newest, until, evidence };
         (Some(protected), Loss::AtMost(lost.max(TimeDelta::zero())))
     }
 
-    /// How bad it is that nothing can be restored: on the first day a backup may be still to come.
-    fn nothing(&self) -> Level {
+    /// Whether the first base backup may be still to come.
+    fn is_new(&self) -> bool {
         let began = self.facts.ranges.iter().map(|range| range.first_stored).min();
-        let is_new = self.facts.backups.is_empty()
+        self.facts.backups.is_empty()
             && self.facts.damaged_backups.is_empty()
-            && began.is_none_or(|began| self.now.time - began <= FIRST_BACKUP);
-        if is_new { Level::Warning } else { Level::Critical }
+            && !began.is_some_and(|began| exceeds(self.now.time - began, self.limits.first_backup))
     }
 }
 

@@ -61,7 +61,7 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn options(context: &Context) -> anyhow::Result<Options> {
-    let Settings { cluster, wal, service, catalog, postgresql, http, .. } = &context.settings;
+    let Settings { cluster, wal, service, catalog, postgresql, http, health, .. } = &context.settings;
     let dsn = postgresql.dsn.clone();
     Ok(Options {
         socket: service.socket.clone(),
@@ -79,6 +79,6 @@ fn options(context: &Context) -> anyhow::Result<Options> {
             names_interval: catalog.names_interval,
             resolve: Arc::new(move || ConnInfo::from_process(dsn.expose())),
         },
-        http: http::Options::of(http)?,
+        http: http::Options::of(http, health)?,
     })
 }

@@ -13,11 +13,11 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::{one_line, with_hint};
-use crate::health::{Health, Level, Now, Protected, Reason, moment};
+use crate::health::{Health, Level, Protected, Reason, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::kept::Kept;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status, waiting_since};
+use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status};
 use crate::wire::{Reply, Request};
 
 /// The service answers at once, or is in trouble.
@@ -50,8 +50,7 @@ async fn health(context: &Context, status: &Status) -> Result<Health, String> {
     let read = async {
         let prove = async |_: &WalRanges| status.indexing.proven;
         let kept = Kept::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
-        let now = Now { time: Utc::now(), waiting_since: waiting_since(&status.archiving.backlogs) };
-        anyhow::Ok(Health::of(&kept.facts, &kept.windows, &kept.gaps, now))
+        anyhow::Ok(kept.health(&context.settings.health, status.archiving.at(Utc::now())))
     };
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(read) => read.map_err(|error| one_line(&error)),

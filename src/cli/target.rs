@@ -50,9 +50,10 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
     let (facts, index) = (planning.facts().await?, planning.wal_index());
     let unused = unused_backups(&facts);
+    let limits = context.settings.health.clone();
     let derive = move || {
         let told = windows(&facts, &*index);
-        let health = Health::of(&facts, &told, &missing_wal(&facts), chrono::Utc::now());
+        let health = Health::of(&facts, &told, &missing_wal(&facts), &limits, chrono::Utc::now());
         (told, health)
     };
     let (told, health) = tokio::task::spawn_blocking(derive).await?;

@@ -13,6 +13,8 @@ mod render;
 mod secret;
 mod settings;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod url;
 mod value;
@@ -29,8 +31,8 @@ pub use keys::{Fallback, Key, Kind};
 pub use render::{Shown, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Http, KEYS, Log, LogFormat, LogLevel, Postgresql,
-    Repository, Restore, S3, Service, Settings, Wal,
+    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log, LogFormat, LogLevel,
+    Postgresql, Repository, Restore, S3, Service, Settings, Wal,
 };
 pub use url::RepositoryUrl;
 

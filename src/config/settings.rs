@@ -22,6 +22,7 @@ const SOCKET_PATH: Kind = Kind::Path { max_bytes: 107 };
 /// Levels of the zstd library that Walden offers; below -7 nothing gets faster, above 19 memory explodes.
 const ZSTD: Kind = Kind::Integer { min: -7, max: 19 };
 const WORKERS: Kind = Kind::Workers { max: 64 };
+const LIMIT: Kind = Kind::Duration { min: 1, max: 3650 * DAY };
 const SEGMENTS: Kind = Kind::Integer { min: 0, max: 64 };
 
 choices! {
@@ -204,6 +205,25 @@ settings! {
         spool: PathBuf = PATH, Value("/var/cache/walden");
         /// Compressed WAL held in memory for HTTP, beside wal.memory of the hooks.
         wal_memory: u64 = Kind::Size { min: 16 * MIB, max: 64 * GIB }, Value("48MiB");
+    }
+
+    /// From where on something is not good: for `walden check`, `walden status`, the page, metrics and alerts.
+    health: Health {
+        /// How much work may be lost: what was committed longer ago and could not be restored is a warning.
+        rpo: Duration = LIMIT, Value("10m");
+        /// How long finished WAL may wait to be archived: longer is critical.
+        wal_wait: Duration = LIMIT, Value("10m");
+        /// How many finished WAL files may wait to be archived: more are a warning.
+        backlog: u64 = Kind::Integer { min: 1, max: 1_000_000 }, Value("64");
+        /// How old the newest base backup may be that can be used: an older one is a warning, since restores replay all
+        /// WAL since.
+        backup_age: Duration = LIMIT, Value("8d");
+        /// How long after the first archived WAL the first base backup may be still to come: until then it is a warning
+        /// that nothing can be restored, then critical.
+        first_backup: Duration = LIMIT, Value("1d");
+        /// How far commits and base backups may lie ahead of this machine's clock: more is told, for another clock made
+        /// them.
+        clock_skew: Duration = LIMIT, Value("5m");
     }
 
     /// What is logged.

@@ -101,9 +101,8 @@ macro_rules! fields {
 }
 fields! {
     |text: &str| text.parse().ok() => bool, i32, u32, String, PathBuf, SocketAddr;
-    parse_size => u64;
-    // A number or a size.
-    |text: &str| text.parse().ok().or_else(|| parse_size(text)?.try_into().ok()) => usize;
+    parse_amount => u64;
+    |text| parse_amount(text)?.try_into().ok() => usize;
     parse_duration => Duration;
     |text| RepositoryUrl::parse(text).ok() => RepositoryUrl;
     |text| Some(Secret::new(text)) => Secret;
@@ -172,6 +171,11 @@ const DURATION_UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("
 /// Bytes of `64MiB`. The unit is needed, and MB or kB are not units: some mean 1000, others 1024 by them.
 fn parse_size(text: &str) -> Option<u64> {
     with_unit(text, SIZE_UNITS)
+}
+
+/// A number or a size.
+fn parse_amount(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| parse_size(text))
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

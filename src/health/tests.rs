@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::testing::health_limits;
 use crate::postgres::catalog::{UnknownTimeline, WalRanges, WindowEdge, missing_wal, testing};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory};
 
@@ -36,7 +37,7 @@ fn window(facts: &Facts, timeline: u32, to: u64) -> Window {
 
 fn judge(facts: &Facts, windows: Vec<Window>, second: i64) -> Health {
     let windows = Windows { windows, ..Windows::default() };
-    Health::of(facts, &windows, &missing_wal(facts), at(second))
+    Health::of(facts, &windows, &missing_wal(facts), &health_limits(), at(second))
 }
 
 fn levels(health: &Health) -> [Level; 3] {
@@ -139,7 +140,8 @@ fn a_backup_ages_and_one_from_the_future_comes_from_another_clock() {
 fn the_newest_timeline_counts_and_not_an_old_primary_that_goes_on() {
     let mut facts = facts(&[(1, 2), (1, 3), (1, 4), (2, 3)]);
     let history = TimelineHistory::parse(TimelineId(2), "1\t0/3000100\tpromoted\n").unwrap();
-    let told = |facts: &Facts, windows: Windows| Health::of(facts, &windows, &missing_wal(facts), at(100));
+    let told =
+        |facts: &Facts, windows: Windows| Health::of(facts, &windows, &missing_wal(facts), &health_limits(), at(100));
     let old = Window { quiet_until: Some(at(99)), ..window(&facts, 1, 4) };
     let unknown = UnknownTimeline { timeline: TimelineId(2), why: "its history file is not archived".into() };
     let lost = told(&facts, Windows { windows: vec![old.clone()], unknown: vec![unknown], ..Windows::default() });
@@ -163,10 +165,54 @@ fn what_the_index_does_not_know_is_unknown_and_waiting_wal_is_critical() {
     assert_eq!((levels(&now), now.loss, now.protected), ([Unknown, Good, Good], Loss::Unknown, None));
     let windows = Windows { windows: vec![window(&facts, 1, 2)], ..Windows::default() };
     let waiting = |since| {
-        let now = Now { time: at(700), waiting_since: Some(at(since)) };
-        Health::of(&facts, &windows, &[], now).level_of(Subject::Rpo)
+        let now = Now { waiting_since: Some(at(since)), ..at(700).into() };
+        Health::of(&facts, &windows, &[], &health_limits(), now).level_of(Subject::Rpo)
     };
     assert_eq!([waiting(99), waiting(101)], [Critical, Warning]);
+}
+
+#[test]
+fn the_settings_say_from_where_on_something_is_not_good() {
+    let facts = facts(&[(1, 2)]);
+    let windows = Windows { windows: vec![window(&facts, 1, 2)], ..Windows::default() };
+    let now = Now { waiting: Some(3), waiting_since: Some(at(60)), ..at(100).into() };
+    let broken = |limits: Limits| {
+        let health = Health::of(&facts, &windows, &[], &limits, now);
+        health.reasons.iter().map(|reason| reason.rule).collect::<Vec<_>>()
+    };
+    let (limits, seconds) = (health_limits(), Duration::from_secs);
+    assert_eq!(broken(limits.clone()), []);
+    for (rule, holds, fails) in [
+        (
+            Rule::RpoExceeded,
+            Limits { rpo: seconds(50), ..limits.clone() },
+            Limits { rpo: seconds(49), ..limits.clone() },
+        ),
+        (
+            Rule::WalWaits,
+            Limits { wal_wait: seconds(40), ..limits.clone() },
+            Limits { wal_wait: seconds(39), ..limits.clone() },
+        ),
+        (Rule::Backlog, Limits { backlog: 3, ..limits.clone() }, Limits { backlog: 2, ..limits.clone() }),
+        (
+            Rule::BackupOld,
+            Limits { backup_age: seconds(99), ..limits.clone() },
+            Limits { backup_age: seconds(98), ..limits.clone() },
+        ),
+    ] {
+        assert_eq!((broken(holds), broken(fails)), (vec![], vec![rule]));
+    }
+    let none = Facts { backups: Vec::new().into(), ..facts.clone() };
+    let first = |limit| {
+        let limits = Limits { first_backup: seconds(limit), ..limits.clone() };
+        Health::of(&none, &Windows::default(), &[], &limits, now).level()
+    };
+    assert_eq!([first(40), first(39)], [Warning, Critical]);
+    let ahead = |limit| {
+        let limits = Limits { clock_skew: seconds(limit), ..limits.clone() };
+        Health::of(&facts, &windows, &[], &limits, at(-3)).reasons.len()
+    };
+    assert_eq!([ahead(53), ahead(52), ahead(3)], [0, 1, 2], "the commit, then the backup");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::restores::Restores;
 use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
+use crate::config;
 use crate::error::{TooLong, find, hints, one_line};
 use crate::metrics::Durations;
 use crate::postgres::catalog::{
@@ -47,6 +48,8 @@ pub struct App {
     pub has_tls: bool,
     pub durations: Durations,
     pub requests: Requests,
+    /// From where on something is not good.
+    pub limits: config::Health,
     /// After this an answer is given, whatever it is.
     pub longest: Duration,
     pub computing: Arc<Semaphore>,

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::config;
 use crate::error::one_line;
-use crate::health::{Health, Now};
+use crate::health::Health;
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
@@ -19,7 +20,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
 use crate::postgres::index::{Index, Version, on_index};
 use crate::service::indexing;
-use crate::service::status::{Status, waiting_since};
+use crate::service::status::Status;
 
 /// What comes to the index within this time is taken in at once.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -56,9 +57,9 @@ impl Read {
     }
 
     /// How it stands.
-    pub fn health(&self, status: Option<&Status>, time: DateTime<Utc>) -> Health {
-        let waiting_since = status.and_then(|status| waiting_since(&status.archiving.backlogs));
-        Health::of(&self.facts, &self.windows, &self.gaps, Now { time, waiting_since })
+    pub fn health(&self, limits: &config::Health, status: Option<&Status>, time: DateTime<Utc>) -> Health {
+        let now = status.map_or(time.into(), |status| status.archiving.at(time));
+        Health::of(&self.facts, &self.windows, &self.gaps, limits, now)
     }
 }
 

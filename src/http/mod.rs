@@ -4,6 +4,8 @@
 //! Nothing here can hold up the hooks: answers are made of copies in memory, which owners of their own renew; WAL is
 //! fetched by an owner of its own with memory of its own; connections, time, and threads at once are bounded.
 
+#[cfg(test)]
+mod alerts;
 mod app;
 mod dto;
 mod facts;
@@ -126,6 +128,7 @@ fn parts(options: Options, service: Service) -> (App, FactsReader, Watcher, fetc
         has_tls: options.tls.is_some(),
         durations,
         requests: app::Requests::default(),
+        limits: options.limits,
         longest: timeout + service.queue_time,
         computing: Arc::new(Semaphore::new(COMPUTED_AT_ONCE)),
         searching: Arc::new(Semaphore::new(1)),

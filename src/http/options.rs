@@ -29,11 +29,13 @@ pub struct Options {
     pub spool: PathBuf,
     /// Bytes of compressed WAL held for them.
     pub wal_memory: u64,
+    /// From where on something is not good.
+    pub limits: config::Health,
 }
 
 impl Options {
     /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
-    pub fn of(settings: &config::Http) -> anyhow::Result<Option<Self>> {
+    pub fn of(settings: &config::Http, limits: &config::Health) -> anyhow::Result<Option<Self>> {
         let Some(listen) = settings.listen else { return Ok(None) };
         let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
         let tls = match (&settings.tls_certificate, &settings.tls_key) {
@@ -62,6 +64,7 @@ impl Options {
             refresh_interval: settings.refresh_interval,
             spool: settings.spool.clone(),
             wal_memory: settings.wal_memory,
+            limits: limits.clone(),
         }))
     }
 }
@@ -102,25 +105,29 @@ mod tests {
         http
     }
 
+    fn options(http: &config::Http) -> anyhow::Result<Option<Options>> {
+        Options::of(http, &config::testing::health_limits())
+    }
+
     #[test]
     fn an_address_that_others_reach_needs_a_token() {
         for address in ["0.0.0.0:8432", "[::]:8432", "192.0.2.1:8432"] {
             let mut open = settings(|http| http.listen = address.parse().ok());
-            let error = Options::of(&open).unwrap_err();
+            let error = options(&open).unwrap_err();
             assert!(one_line(&error).contains(address) && hints(&error)[0].contains("http.token_file"), "{error:#}");
             open.token = Secret::new("0123456789abcdef");
-            assert!(Options::of(&open).unwrap().is_some());
+            assert!(options(&open).unwrap().is_some());
         }
         for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {
             let local = settings(|http| http.listen = address.parse().ok());
-            assert!(Options::of(&local).unwrap().unwrap().tokens.is_empty(), "{address}");
+            assert!(options(&local).unwrap().unwrap().tokens.is_empty(), "{address}");
         }
-        assert!(Options::of(&settings(|http| http.listen = None)).unwrap().is_none());
+        assert!(options(&settings(|http| http.listen = None)).unwrap().is_none());
     }
 
     #[test]
     fn tls_needs_a_certificate_and_its_key() {
-        let error = Options::of(&settings(|http| http.tls_key = Some("/nowhere/key".into()))).unwrap_err();
+        let error = options(&settings(|http| http.tls_key = Some("/nowhere/key".into()))).unwrap_err();
         assert!(one_line(&error).contains("the other is not"), "{error:#}");
         let folder = tempfile::tempdir().unwrap();
         let empty = folder.path().join("empty");
@@ -129,7 +136,7 @@ mod tests {
             [("/nowhere/crt".into(), "cannot read"), (empty.clone(), "there is no certificate")]
         {
             let both = settings(|http| (http.tls_certificate, http.tls_key) = (Some(certificate), Some(empty.clone())));
-            let error = Options::of(&both).unwrap_err();
+            let error = options(&both).unwrap_err();
             assert!(one_line(&error).contains(expected), "{error:#}");
         }
     }

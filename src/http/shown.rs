@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::app::App;
 use super::facts::Known;
-use crate::health::{Health, Level, Subject};
+use crate::health::{Health, Level, Rule, Subject};
 use crate::postgres::catalog::Windows;
 use crate::service::status::{Archiving, Fetching, Status, waiting_files, waiting_since};
 
@@ -29,7 +29,7 @@ pub fn shown(app: &App) -> Result<String, fmt::Error> {
     status.into_iter().for_each(|status| service(&mut show, status));
     repository(&mut show, &app.known.borrow());
     if let Some(read) = &app.known.borrow().read {
-        standing(&mut show, &read.health(status, Utc::now()));
+        standing(&mut show, &read.health(&app.limits, status, Utc::now()), status);
     }
     app.durations.register(&mut show.0);
     show.0.register("http_requests", "Requests over HTTP by route and status code", app.requests.clone());
@@ -106,7 +106,7 @@ fn recovery(show: &mut Show, told: &Windows) {
     }
 }
 
-fn standing(show: &mut Show, health: &Health) {
+fn standing(show: &mut Show, health: &Health, status: Option<&Status>) {
     let help = "Up to when all that was committed can be restored, on the newest timeline";
     show.time("recovery_protected", help, health.protected.map(|protected| protected.until));
     let help = "Archived WAL segments of the newest timeline that cannot be restored";
@@ -114,20 +114,32 @@ fn standing(show: &mut Show, health: &Health) {
     show.time("backup_usable_last_stopped", "When the newest base backup ended that can be used", health.backup);
     let family = Family::<Vec<(&str, &str)>, Gauge>::default();
     for (about, name) in [(Subject::Rpo, "rpo"), (Subject::Backup, "backup"), (Subject::Recovery, "recovery")] {
-        let level = match health.level_of(about) {
-            Level::Good => 0,
-            Level::Warning => 1,
-            Level::Critical => 2,
-            Level::Unknown => 3,
-        };
-        family.get_or_create(&vec![("check", name)]).set(level);
+        family.get_or_create(&vec![("check", name)]).set(number(health.level_of(about)));
     }
     let help = "How the check of that name stands: 0 ok, 1 warning, 2 critical, 3 unknown";
     show.0.register("health_status", help, family);
+    let family = Family::<Vec<(&str, &str)>, Gauge>::default();
+    let knows_waiting = status.is_some_and(|status| waiting_files(&status.archiving.backlogs).is_some());
+    for rule in Rule::ALL.iter().filter(|rule| knows_waiting || !matches!(rule, Rule::WalWaits | Rule::Backlog)) {
+        let level = if health.breaks(*rule) { rule.level() } else { Level::Good };
+        family.get_or_create(&vec![("rule", rule.name())]).set(number(level));
+    }
+    show.0.register("health_rule", "How the rule of that name stands, in the same numbers", family);
+}
+
+fn number(level: Level) -> i64 {
+    match level {
+        Level::Good => 0,
+        Level::Warning => 1,
+        Level::Critical => 2,
+        Level::Unknown => 3,
+    }
 }
 
 fn repository(show: &mut Show, known: &Known) {
     show.count("repository_read_failures", "How often the repository could not be read", known.failures);
+    let help = "Whether the repository could not be read the last time: 1, else 0";
+    show.number("repository_unreadable", help, known.failed.is_some().into());
     let Some(read) = &known.read else { return };
     show.time("repository_read", "When the repository was read", Some(read.at));
     recovery(show, &read.windows);

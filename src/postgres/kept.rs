@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use chrono::{DateTime, Utc};
 use tokio::task::spawn_blocking;
 
 use super::catalog::load::{LoadedHistories, facts, load, load_backups, load_quiet};
@@ -14,8 +13,9 @@ use super::index::partial::index_of;
 use super::index::update::{Scope, list, take_in};
 use super::index::{Index, on_index};
 use super::layout::QuietMark;
+use crate::config;
 use crate::error::one_line;
-use crate::health::Health;
+use crate::health::{Health, Now};
 
 /// Segments at the end of the archive whose headers are read where no index is kept.
 const TAIL: u64 = 64;
@@ -64,8 +64,8 @@ impl Kept {
     }
 
     /// How it stands.
-    pub fn health(&self, now: DateTime<Utc>) -> Health {
-        Health::of(&self.facts, &self.windows, &self.gaps, now)
+    pub fn health(&self, limits: &config::Health, now: impl Into<Now>) -> Health {
+        Health::of(&self.facts, &self.windows, &self.gaps, limits, now)
     }
 }
 

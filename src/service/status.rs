@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ready::{Turn, status_folder};
+use crate::health::Now;
 use crate::postgres::index::State;
 use crate::postgres::layout::QuietMark;
 
@@ -89,6 +90,13 @@ pub struct Archiving {
     pub backlogs: Vec<Backlog>,
     /// Files stored a second, over the last minute of storing.
     pub files_per_second: Option<f64>,
+}
+
+impl Archiving {
+    /// What is known of archiving by now.
+    pub fn at(&self, time: DateTime<Utc>) -> Now {
+        Now { time, waiting: waiting_files(&self.backlogs), waiting_since: waiting_since(&self.backlogs) }
+    }
 }
 
 /// Files delivered to restore_command since the service started.

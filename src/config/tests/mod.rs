@@ -124,7 +124,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
-                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?}",
+                "{:?} {:?} {} {} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
                 s.repository,
                 s.s3,
                 s.s3.access_key_id.expose(),
@@ -138,6 +138,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
                 s.service,
                 s.http,
                 s.http.token.expose(),
+                s.health,
                 s.log
             )
         };

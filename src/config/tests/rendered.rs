@@ -1,6 +1,7 @@
 //! What is printed, written, and kept secret.
 
 use super::*;
+use crate::config::testing::assert_fresh;
 
 #[test]
 fn no_secret_is_ever_printed() {
@@ -131,17 +132,6 @@ fn nothing_wrong_is_rendered() {
     let error = |given| one_line(&render_commented(&[given]).unwrap_err());
     assert_says(&error(("wal.levle", "3")), &["\"wal.levle\"", "nearest known"]);
     assert_says(&error(("wal.look_ahead", "65")), &["wal.look_ahead is \"65\"", "0 to 64"]);
-}
-
-/// Fails if a file of the tree is not what the table of keys makes; writes it first when `WALDEN_TEST_WRITE` is set.
-#[track_caller]
-fn assert_fresh(file: &str, rendered: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    if std::env::var_os("WALDEN_TEST_WRITE").is_some() {
-        std::fs::write(&path, rendered).unwrap();
-    }
-    let found = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(found == rendered, "{file} is out of date; make it anew: `WALDEN_TEST_WRITE=1 cargo test --lib is_fresh`");
 }
 
 #[test]

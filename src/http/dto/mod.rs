@@ -1,4 +1,5 @@
-//! What answers look like. Apart from the core's own types, so that a change there is no silent change of the API.
+//! What answers look like. Apart from the core's own types, so that a change there is no silent change of the API; the words
+//! of `crate::health` are the answers' own.
 
 mod events;
 mod health;

@@ -32,7 +32,7 @@ pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<C
     let (read, known) = app.read()?;
     let seen = app.status.borrow().clone();
     let now = Utc::now();
-    let health = read.health(seen.as_ref().map(|seen| &seen.status), now);
+    let health = read.health(&app.limits, seen.as_ref().map(|seen| &seen.status), now);
     Ok(Json(ClusterState {
         cluster: (&app.cluster).into(),
         as_of: AsOf::at(now, read.at, &known),

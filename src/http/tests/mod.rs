@@ -103,6 +103,7 @@ pub fn options(folder: &std::path::Path, token: &str) -> Options {
         refresh_interval: Duration::from_secs(3600),
         spool: folder.join("http"),
         wal_memory: 8 << 20,
+        limits: crate::config::testing::health_limits(),
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::words::{When, between, bytes, count};
-use crate::health::{Evidence, Health, LONG_WAIT, Level, Protected, Subject};
+use crate::health::{Evidence, Health, Level, Protected, Rule, Subject};
 use crate::postgres::catalog::{Facts, Window, Windows};
 use crate::postgres::index::State;
 use crate::service::status::{Archiving, Status, waiting_files, waiting_since};
@@ -49,7 +49,7 @@ pub fn cards(
     now: DateTime<Utc>,
 ) -> Vec<Card> {
     let archiving = status.map(|status| &status.archiving);
-    vec![rpo(health), archived(archiving, now), backup(facts, health, now), restorable(windows, health)]
+    vec![rpo(health), archived(archiving, health), backup(facts, health, now), restorable(windows, health)]
 }
 
 /// What is not good, and what to do.
@@ -72,7 +72,7 @@ fn rpo(health: &Health) -> Card {
     Card { title: "Would be lost now", level, value: health.loss.to_string(), lines }
 }
 
-fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
+fn archived(archiving: Option<&Archiving>, health: &Health) -> Card {
     let title = "Archiving";
     let Some(archiving) = archiving else {
         return Card { title, level: Level::Unknown, value: "not known yet".into(), lines: Vec::new() };
@@ -93,7 +93,7 @@ fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
         Some(last) => lines.push((format!("last stored {last}"), stored.last_at.map(When::of))),
         None => lines.push(("nothing stored since the service started".into(), None)),
     }
-    let waits_long = since.is_some_and(|since| now - since > LONG_WAIT);
+    let waits_long = health.breaks(Rule::WalWaits);
     let (level, value) = match (fails, waiting) {
         (true, _) => (Level::Critical, "failing".into()),
         (_, None) => (Level::Unknown, "not known".into()),
@@ -176,6 +176,7 @@ pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::health_limits;
     use crate::postgres::catalog::WindowEdge;
     use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
     use crate::service::status::Backlog;
@@ -190,6 +191,11 @@ mod tests {
         archiving.stored.last_at = Some(at("2026-01-01T10:00:00Z"));
         change(&mut archiving);
         archiving
+    }
+
+    fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
+        let (facts, at) = (crate::http::tests::facts(&[]), archiving.map_or(now.into(), |archiving| archiving.at(now)));
+        super::archived(archiving, &Health::of(&facts, &Windows::default(), &[], &health_limits(), at))
     }
 
     fn backlog(since: &str) -> Backlog {
@@ -242,7 +248,7 @@ mod tests {
         let window = Window { timeline: TimelineId(1), from, to, quiet_until: None, backup };
         let mut windows = Windows { windows: vec![window], ..Windows::default() };
         let shown = |windows: &Windows| {
-            let health = Health::of(&facts, windows, &[], now);
+            let health = Health::of(&facts, windows, &[], &health_limits(), now);
             let cards = cards(&facts, windows, &health, None, now);
             cards.into_iter().map(|card| (card.level, card.value)).collect::<Vec<_>>()
         };
@@ -256,7 +262,7 @@ mod tests {
         both.histories.insert(TimelineId(2), history);
         windows.other_timelines =
             crate::postgres::catalog::windows(&both, &crate::postgres::catalog::NoIndex).other_timelines;
-        let card = restorable(&windows, &Health::of(&facts, &windows, &[], now));
+        let card = restorable(&windows, &Health::of(&facts, &windows, &[], &health_limits(), now));
         assert!(card.lines[2].0.ends_with("ask for it with --timeline 1"), "{card:?}");
         windows.other_timelines.clear();
         windows.windows.clear();

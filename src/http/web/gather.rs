@@ -51,7 +51,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         signed_in: !app.tokens.is_empty(),
         read_at: When::of(read.at),
         notices: notices(known.failed.as_deref(), read.at, problem.is_none().then_some(&events.state)),
-        cards: cards(&read.facts, &read.windows, &read.health(status, now), status, now),
+        cards: cards(&read.facts, &read.windows, &read.health(&app.limits, status, now), status, now),
         choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
         line,
         outcome,

@@ -8,8 +8,8 @@ use chrono::TimeDelta;
 
 use super::server::Server;
 use super::{Check, ServerFolders, Trouble, Verdict};
-use crate::config::Settings;
-use crate::health::{LARGE_BACKLOG, LONG_WAIT, words};
+use crate::config::{Health, Settings};
+use crate::health::{BEHIND, words};
 use crate::plain::counted;
 use crate::postgres::backup::start::ask;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
@@ -104,7 +104,7 @@ fn marked(pg_wal: &Path) -> Option<String> {
 }
 
 /// Decides whether the archiver keeps up.
-pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
+pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server, limits: &Health) -> Verdict {
     let archiver = match archiver {
         Ok(archiver) => archiver,
         Err(trouble) => {
@@ -134,10 +134,10 @@ pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> V
         return Check::Archiver.ok(format!("last archived {file}, {} ago; how many wait is not known", ago(*age)));
     };
     match backlog {
-        count if count > LARGE_BACKLOG => Check::Archiver
+        count if count > limits.backlog => Check::Archiver
             .warning(format!("{} to be archived, the last success was {} ago", waiting(count), ago(*age)))
-            .hint("if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`"),
-        count if count > 0 && span(*age) > LONG_WAIT => Check::Archiver
+            .hint(BEHIND),
+        count if count > 0 && *age > limits.wal_wait => Check::Archiver
             .warning(format!("{} and none was archived for {}", waiting(count), ago(*age)))
             .hint("the archiver hangs or archive_command does: look at the server's log and its processes"),
         0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
@@ -161,8 +161,13 @@ fn span(age: Duration) -> TimeDelta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::testing::health_limits;
     use crate::postgres::check::Status;
     use crate::postgres::check::testing::server;
+
+    fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
+        super::decide(archiver, server, &health_limits())
+    }
 
     fn last(count: u64, file: &str, seconds: u64) -> Last {
         Last { count, file: Some((file.into(), Duration::from_secs(seconds))) }

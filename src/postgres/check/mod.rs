@@ -192,7 +192,7 @@ async fn check_server(
     let hook = if proven { hook::check_hook(request, &server, user, line, proven) } else { hook };
     // Last: what was just archived counts.
     let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
-    let verdict = archiver::decide(&archiver, &server);
+    let verdict = archiver::decide(&archiver, &server, &request.settings.health);
     verdicts.push(match &cluster {
         Some(Ok(cluster)) if request.wants(&[Check::Archiver]) => aside::add(request, cluster, verdict).await,
         _ => verdict,

@@ -48,7 +48,7 @@ async fn gather(request: &Request<'_>, repository: Repository, asks: bool) -> an
             proof.ok()?.ok().flatten()
         };
         let kept = Kept::read(&cluster, &request.settings.catalog.cache, prove).await?;
-        let health = kept.health(Utc::now());
+        let health = kept.health(&request.settings.health, Utc::now());
         let may_close = health.beyond > 0 && health.level_of(Subject::Recovery) < Level::Critical;
         if !may_close || looks == FRESH_GAP_LOOKS {
             return Ok((kept, health));

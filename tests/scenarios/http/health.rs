@@ -117,6 +117,13 @@ fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup(
     let told = checks["recovery"].to_string();
     assert!(told.contains("are missing (3 segments)") && told.contains("walden backup take"), "{told}");
     assert_eq!(watched.metric("walden_recovery_unrestorable_segments"), "1.0");
+    let rule = |name: &str| watched.metric(&format!("walden_health_rule{{cluster=\"main\",rule=\"{name}\"}}"));
+    assert_eq!([rule("WalGap"), rule("WalUnrestorable"), rule("WalWaits"), rule("NoBackup")], ["2", "2", "0", "0"]);
+    assert_eq!(api["health"]["problems"][0]["rule"], "WalGap", "{api:#}");
+    let strict = walden.command(["check", "--check", "backup"]).env("WALDEN_HEALTH__BACKUP_AGE", "1s").output();
+    let strict = strict.expect("run walden");
+    let said = String::from_utf8_lossy(&strict.stdout);
+    assert!(strict.status.code() == Some(1) && said.contains("the newest base backup that can be used is"), "{said}");
     take_backup(walden);
     cluster.archive_now();
     wait_until("the service has seen the new backup", || watched.api()["rpo"]["level"] == "good");
