@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::exit::wrong_usage;
-use super::planning::Planning;
+use super::planning;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::plain::counted;
@@ -93,12 +93,12 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         all: args.all,
         latest: Some(args.limit),
     };
-    let planning = Planning::open(context, true).await?;
+    let planner = planning::open(context, true).await?;
     let search = async |index: &Arc<Index>| {
         let filter = filter.clone();
         on_index(index, move |index| index.events(&filter)).await
     };
-    let found = planning.ask_index(search).await?.unwrap_or_default();
+    let found = planner.ask_index(search).await?.unwrap_or_default();
     if let Some(missing) = missing(&found.state) {
         tracing::warn!("{missing}");
     }

@@ -1,6 +1,7 @@
 //! How far long work is: a bar on a terminal, log lines elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -40,16 +41,56 @@ pub async fn show<T>(
         }
         let step = step();
         if terminal {
-            // More can be done than was estimated, such as what arrived meanwhile.
-            bar.set_length(step.total.max(step.done));
-            bar.set_position(step.done);
-            bar.set_message(step.phase);
+            draw(&bar, step);
         } else {
             tracing::info!("{}", line(&step, verb, begun.elapsed()));
         }
     };
     bar.finish_and_clear();
     result
+}
+
+fn draw(bar: &ProgressBar, step: Step) {
+    // More can be done than was estimated, such as what arrived meanwhile.
+    bar.set_length(step.total.max(step.done));
+    bar.set_position(step.done);
+    bar.set_message(step.phase);
+}
+
+/// Shows work that itself tells how far it is, as long as some is left.
+#[derive(Debug, Default)]
+pub struct Bar(Mutex<Option<Shown>>);
+
+#[derive(Debug)]
+struct Shown {
+    bar: ProgressBar,
+    begun: Instant,
+    /// Log lines written.
+    lines: u32,
+}
+
+impl Bar {
+    /// Shows a step; the last one takes the bar away. `verb` as of [`show`].
+    pub fn show(&self, verb: &str, step: Step) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if step.done >= step.total {
+            // Dropped, it clears itself.
+            *shown = None;
+            return;
+        }
+        let terminal = std::io::stderr().is_terminal();
+        let Shown { bar, begun, lines } = shown.get_or_insert_with(|| Shown {
+            bar: ProgressBar::with_draw_target(Some(0), target(terminal)).with_style(bar_style()),
+            begun: Instant::now(),
+            lines: 0,
+        });
+        if terminal {
+            draw(bar, step);
+        } else if begun.elapsed() >= LOG_EVERY * (*lines + 1) {
+            *lines += 1;
+            tracing::info!("{}", line(&step, verb, begun.elapsed()));
+        }
+    }
 }
 
 fn line(step: &Step, verb: &str, elapsed: Duration) -> String {

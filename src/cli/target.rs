@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::planning::Planning;
+use super::planning;
 use super::restore::render;
 use super::restore::target::{MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
@@ -11,6 +11,7 @@ use crate::plain::plain;
 use crate::postgres::catalog::{
     UnknownTimeline, WindowEdge, Windows, missing_wal, postgresql_time, unused_backups, windows,
 };
+use crate::postgres::planning::FreshPlanner;
 
 /// Arguments of `walden target`.
 #[derive(Debug, clap::Args)]
@@ -33,12 +34,12 @@ struct Report<'a> {
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     args.target.check()?;
     let needs_index = !args.target.names_one() || args.target.needs_index();
-    let planning = Planning::open(context, needs_index).await?;
+    let planner = planning::open(context, needs_index).await?;
     if !args.target.names_one() {
-        return list(context, &planning).await;
+        return list(context, &planner).await;
     }
-    let request = args.target.resolve(&planning).await?;
-    match planning.decide(&request).await? {
+    let request = args.target.resolve(&planner).await?;
+    match planner.decide(&request).await? {
         Ok(plan) => {
             let settings = plan.settings.clone();
             render::dry_run(context.format, &plan, None, &settings)
@@ -47,8 +48,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
-async fn list(context: &Context, planning: &Planning) -> anyhow::Result<Exit> {
-    let (facts, index) = (planning.facts().await?, planning.wal_index());
+async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit> {
+    let (facts, index) = (planner.facts().await?, planner.wal_index());
     let unused = unused_backups(&facts);
     let limits = context.settings.health.clone();
     let derive = move || {

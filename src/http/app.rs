@@ -16,14 +16,9 @@ use super::web::Sessions;
 use crate::config;
 use crate::error::{TooLong, find, hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::catalog::{
-    ClusterDescription, EventId, Facts, Filter, FoundEvent, RecoveryPlan, Request, Unknown, Unreachable, WalIndex,
-    expected_seconds,
-};
-use crate::postgres::cluster::Cluster;
+use crate::postgres::catalog::{ClusterDescription, EventId, Facts, Filter, FoundEvent, Request};
 use crate::postgres::index::{FoundEvents, Index, on_index};
-use crate::postgres::planning::locate::{find_event, locate};
-use crate::postgres::restore::past;
+use crate::postgres::planning::{Decided, Planner};
 
 /// Answers computed at once: the threads that they take are the hooks', too.
 pub const COMPUTED_AT_ONCE: usize = 4;
@@ -34,13 +29,11 @@ pub type Requests = Family<[(&'static str, String); 2], Counter>;
 /// What all routes share.
 pub struct App {
     pub cluster: ClusterDescription,
-    /// Where segments are looked into.
-    pub archive: Cluster,
     pub known: watch::Receiver<Known>,
     pub status: watch::Receiver<Option<LastStatus>>,
-    /// For lookups, which take milliseconds.
-    pub index: Arc<Index>,
-    /// The same by another connection, for searches, which may take long.
+    /// Its lookups in the index take milliseconds.
+    pub planner: Planner,
+    /// The index by another connection, for searches, which may take long.
     pub search_index: Arc<Index>,
     pub restores: Restores,
     pub tokens: Tokens,
@@ -73,46 +66,23 @@ impl App {
     }
 
     /// Decides how to restore what is asked for. Errors: it could not be found out.
-    pub async fn decide(
-        &self,
-        facts: &Arc<Facts>,
-        request: &Request,
-    ) -> Result<Result<RecoveryPlan, Box<Unreachable>>, Problem> {
-        let (archive, index, facts, request) =
-            (self.archive.clone(), self.index.clone(), facts.clone(), request.clone());
-        let deadline = self.deadline();
-        let locating = async move {
-            let wal_index: Arc<dyn WalIndex + Send + Sync> = index.clone();
-            let located = locate(&archive, &wal_index, &facts, &request, Some(deadline)).await;
-            read_again(index, located.as_ref().err()).await;
-            located
-        };
-        let decided = self.apart(&self.computing, locating).await?.map_err(|error| not_found_out(&error))?;
-        let Ok(mut plan) = decided else { return Ok(decided) };
-        if let Some(folder) = self.index.path().and_then(std::path::Path::parent) {
-            // Only an estimate depends on them.
-            let past = past::read(folder).unwrap_or_default();
-            plan.expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
-        }
-        Ok(Ok(plan))
+    pub async fn decide(&self, facts: &Arc<Facts>, request: &Request) -> Result<Decided, Problem> {
+        let (planner, facts, request, deadline) =
+            (self.planner.clone(), facts.clone(), request.clone(), self.deadline());
+        self.apart(&self.computing, async move { planner.decide(&facts, &request, Some(deadline)).await }).await
     }
 
     /// An event; `None`: there is none of this id. Errors: it is not known yet, or the index cannot be read.
     pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
-        let (archive, index) = (self.archive.clone(), self.index.clone());
-        let finding = async move {
-            let found = find_event(&archive, &index, id).await;
-            read_again(index, found.as_ref().err()).await;
-            found
-        };
-        self.apart(&self.computing, finding).await?.map_err(|error| not_found_out(&error))
+        let planner = self.planner.clone();
+        self.apart(&self.computing, async move { planner.event(id).await }).await
     }
 
     /// What happened. Errors: the index cannot be read, or not in time.
     pub async fn events(&self, filter: Filter) -> Result<FoundEvents, Problem> {
         let (index, deadline) = (self.search_index.clone(), self.deadline());
         let searching = async move { on_index(&index, move |index| index.events_until(&filter, deadline)).await };
-        self.apart(&self.searching, searching).await?.map_err(|error| not_found_out(&error))
+        self.apart(&self.searching, searching).await
     }
 
     /// When one part of an answer has to be there. A page has two of them, and is told what is missing.
@@ -124,7 +94,7 @@ impl App {
     async fn apart<T: Send + 'static>(
         &self,
         places: &Arc<Semaphore>,
-        work: impl Future<Output = T> + Send + 'static,
+        work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
     ) -> Result<T, Problem> {
         let place = places.clone().acquire_owned().await.map_err(|error| failed(&error))?;
         let task = tokio::spawn(async move {
@@ -132,15 +102,7 @@ impl App {
             drop(place);
             done
         });
-        task.await.map_err(|panicked| failed(&panicked))
-    }
-}
-
-/// A segment that an answer wants, and could not be read, is read again before the next look into all of the repository.
-async fn read_again(index: Arc<Index>, error: Option<&anyhow::Error>) {
-    if let Some(Unknown::Segment(segment)) = error.and_then(find) {
-        let segment = *segment;
-        drop(on_index(&index, move |index| index.try_again(segment)).await);
+        task.await.map_err(|panicked| failed(&panicked))?.map_err(|error| not_found_out(&error))
     }
 }
 

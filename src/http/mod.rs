@@ -22,6 +22,7 @@ mod tests;
 mod tokens;
 mod web;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::metrics::Durations;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
+use crate::postgres::planning::Planner;
 use crate::service::connections::About;
 use crate::service::{fetches, indexing, pushes};
 
@@ -117,10 +119,13 @@ fn parts(options: Options, service: Service) -> (App, FactsReader, Watcher, fetc
     restores.tidy();
     let app = App {
         cluster: description,
-        archive: cluster,
         known,
         status,
-        index: service.index,
+        planner: Planner {
+            cluster,
+            folder: service.index.path().and_then(Path::parent).map(Path::to_path_buf),
+            index: Some(service.index),
+        },
         search_index: service.search_index,
         restores,
         tokens: options.tokens,

@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use target::{MEANINGS, TargetArgs};
 
-use super::planning::{self, Planning};
+use super::planning;
 use super::progress::{Step, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::config::{self, Origin, RepositoryUrl, Source};
@@ -87,10 +87,10 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     if !args.dry_run {
         refuse_root()?;
     }
-    let planning = Planning::open(context, args.target.needs_index()).await?;
-    let request = args.target.resolve(&planning).await?;
-    let cluster = planning.cluster.clone();
-    let plan = match planning.decide(&request).await? {
+    let planner = planning::open(context, args.target.needs_index()).await?;
+    let request = args.target.resolve(&planner).await?;
+    let cluster = planner.cluster();
+    let plan = match planner.decide(&request).await? {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
     };
@@ -170,7 +170,7 @@ async fn follow(
         seconds_for_replay: begun.elapsed().as_secs_f64(),
     };
     // Only an estimate depends on it.
-    if let Err(error) = past::add(planning::local_folder(&context.settings), took) {
+    if let Err(error) = past::add(&context.settings.catalog.cache, took) {
         tracing::debug!("{error:#}");
     }
     Ok(recovered)

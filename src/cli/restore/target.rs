@@ -1,10 +1,10 @@
 use anyhow::anyhow;
 
 use crate::cli::exit::wrong_usage;
-use crate::cli::planning::Planning;
 use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time, postgresql_time};
 use crate::postgres::layout::BackupId;
+use crate::postgres::planning::FreshPlanner;
 use crate::postgres::types::Lsn;
 
 /// What a target means, for the help.
@@ -94,9 +94,9 @@ impl TargetArgs {
     }
 
     /// The request, with what the index says of an event.
-    pub async fn resolve(&self, planning: &Planning) -> anyhow::Result<Request> {
+    pub async fn resolve(&self, planner: &FreshPlanner) -> anyhow::Result<Request> {
         match self.event() {
-            Some(id) => self.request(Some(planning.event(id).await?)),
+            Some(id) => self.request(Some(planner.event(id).await?)),
             None => self.request(None),
         }
     }

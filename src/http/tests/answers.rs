@@ -54,8 +54,8 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
 #[tokio::test]
 async fn a_timeline_whose_history_is_damaged_or_missing_is_told_as_not_known() {
     let mut door = Door::unread("", &["000000010000000000000001", "000000020000000000000002"]).await;
-    let key = door.app.archive.layout.wal(&"00000003.history".parse::<WalFileName>().unwrap());
-    let storage = door.app.archive.repository.storage();
+    let key = door.app.planner.cluster.layout.wal(&"00000003.history".parse::<WalFileName>().unwrap());
+    let storage = door.app.planner.cluster.repository.storage();
     let _ = storage.put(&key, "no envelope".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
     door.read().await;
     let state = door.get("/v1/clusters/main").await.json();
@@ -234,10 +234,10 @@ async fn no_event_is_told_apart_from_none_that_is_known() {
     assert!(door.get(&ask(2).await.1).await.text().contains("there is no event"));
     // As another host stored it since, and it came damaged.
     let name: WalFileName = "000000010000000000000005".parse().unwrap();
-    let key = door.app.archive.layout.wal(&name);
-    let storage = door.app.archive.repository.storage();
+    let key = door.app.planner.cluster.layout.wal(&name);
+    let storage = door.app.planner.cluster.repository.storage();
     let _ = storage.put(&key, "no WAL".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
-    list(&door.app.index, &door.app.archive, Scope::New).await.unwrap();
+    list(door.index(), &door.app.planner.cluster, Scope::New).await.unwrap();
     let (answer, page) = ask(5).await;
     answer.is_problem(503, "unknown");
     let detail = answer.json()["detail"].as_str().unwrap().to_string();
@@ -254,7 +254,7 @@ async fn no_event_is_told_apart_from_none_that_is_known() {
         (&false.into(), &true.into()),
         "{events}"
     );
-    door.app.index.clear().unwrap();
+    door.index().clear().unwrap();
     ask(2).await.0.is_problem(503, "unknown");
     let events = door.get("/v1/clusters/main/events").await.json();
     assert_eq!(

@@ -26,6 +26,7 @@ use crate::config::Secret;
 use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
 use crate::postgres::catalog::{Facts, WalRanges, testing};
+use crate::postgres::index::Index;
 use crate::service::connections::About;
 use crate::service::{fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
@@ -197,10 +198,14 @@ impl Door {
         Self { router, app, wal, pushes, tasks, stopping, refresh: Some(reader) }
     }
 
+    pub fn index(&self) -> &Arc<Index> {
+        self.app.planner.index.as_ref().unwrap()
+    }
+
     /// Waits until what all of the archived WAL holds is in the index.
     pub async fn indexed(&self) {
         for _ in 0..3000 {
-            if self.app.index.state().unwrap().is_complete() {
+            if self.index().state().unwrap().is_complete() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

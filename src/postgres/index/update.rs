@@ -221,6 +221,7 @@ pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress
     let mut so_far = Progress { done: 0, total: on_index(index, |index| index.count_not_indexed()).await? };
     let mut after = None;
     loop {
+        progress(so_far);
         let waiting = on_index(index, move |index| index.not_indexed(after, BATCH)).await?;
         let Some(last) = waiting.last() else { return Ok(()) };
         after = Some(last.name);
@@ -230,7 +231,6 @@ pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress
             async move { (segment, read_header(&cluster, segment).await) }
         });
         put(index, reads.await?).await?;
-        progress(so_far);
     }
 }
 
