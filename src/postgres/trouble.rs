@@ -87,6 +87,7 @@ impl From<ObjectError> for Why {
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::Damaged { source, .. } => source.into(),
+            ObjectError::Absent { .. } => Self::missing("there is no such object"),
             ObjectError::Newer { what, .. } => {
                 Self { trouble: Trouble::Newer, why: format!("it has {what}: a newer Walden wrote it") }
             }

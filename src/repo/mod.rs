@@ -1,5 +1,6 @@
 //! A repository: a store with a marker that says so, holding sealed objects. Knows no PostgreSQL.
 
+mod frames;
 mod marker;
 mod object;
 pub mod probe;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use crate::storage::Storage;
 
+pub use frames::{FramePlace, Frames};
 pub use marker::{Marker, MarkerError};
 pub use object::{ObjectError, PutSealed, SealedObject};
 pub use reread::{UPGRADE, is_damage, is_unusable, repair_or_wait, reread};

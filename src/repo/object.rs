@@ -25,6 +25,9 @@ pub enum ObjectError {
         #[source]
         source: Damaged,
     },
+    /// There is none, and it is needed.
+    #[error("object \"{key}\" is missing in {store}")]
+    Absent { key: String, store: String },
     /// It is there, and a later Walden wrote it.
     #[error("object \"{key}\" in {store} has {what}: a newer Walden wrote it")]
     Newer { key: String, store: String, what: String },
@@ -209,6 +212,11 @@ impl Repository {
         ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
     }
 
+    /// The error for an object that is needed and not there.
+    pub fn absent(&self, key: &Key) -> ObjectError {
+        ObjectError::Absent { key: key.to_string(), store: self.describe() }
+    }
+
     fn unusable(&self, key: &Key, error: EnvelopeError) -> ObjectError {
         match error {
             EnvelopeError::Newer(what) => ObjectError::Newer { key: key.to_string(), store: self.describe(), what },
@@ -216,7 +224,7 @@ impl Repository {
         }
     }
 
-    fn unchecked(&self, key: &Key, source: anyhow::Error) -> ObjectError {
+    pub(super) fn unchecked(&self, key: &Key, source: anyhow::Error) -> ObjectError {
         ObjectError::Unchecked { key: key.to_string(), store: self.describe(), source }
     }
 }

@@ -1,14 +1,15 @@
 //! Answering what the planner asks about the records of one segment: from some parts of it where headers tell which,
 //! else from all of it.
 
-use std::cell::RefCell;
+use std::iter::once;
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::fetch::with_repair_hint;
 use super::summarize::{Described, described, read, summary_of};
-use crate::codec::{Damaged, FrameDecompressor, sealed_bound};
+use crate::codec::{Damaged, sealed_bound};
 use crate::error::{find, with_hint};
 use crate::postgres::catalog::{
     Before, Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading,
@@ -16,7 +17,7 @@ use crate::postgres::catalog::{
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Seam, Summary, join};
-use crate::repo::{ObjectError, is_damage, reread};
+use crate::repo::{FramePlace, Frames, ObjectError, is_damage, reread};
 
 /// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
 /// answer.
@@ -127,13 +128,29 @@ impl Parts<'_> {
     /// Reads a part, of `plain` bytes, and hands it over. `None`: there is no such object any more. Errors: it is damaged, or
     /// the store did not answer.
     async fn push(&self, number: usize, probe: Probe, plain: u64) -> anyhow::Result<Option<Probe>> {
-        let begin = self.body + self.frames[..number].iter().sum::<u64>();
-        let repository = &self.cluster.repository;
+        let repository = self.cluster.repository.clone();
         let key = self.cluster.layout.wal(&WalFileName::Segment(self.segment));
-        let stored = repository.storage().get(&key, begin..begin + self.frames[number]).await;
-        let Some(stored) = stored.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
-        let pushed = spawn_blocking(move || push_frame(probe, &stored, plain as usize)).await?;
-        pushed.map(Some).map_err(|source| repository.damaged(&key, source).into())
+        let offset = self.body + self.frames[..number].iter().sum::<u64>();
+        let place = FramePlace { key: key.clone(), offset, length: self.frames[number] };
+        let (runtime, length) = (Handle::current(), plain as usize);
+        let push = move || {
+            let mut probe = Some(probe);
+            let take = |_: &[()], opened: Result<&[u8], ObjectError>| {
+                match opened {
+                    Ok(plain) if plain.len() < length => {
+                        let why = format!("a frame holds {} bytes, {length} are expected", plain.len());
+                        return Err(repository.damaged(&place.key, Damaged(why)).into());
+                    }
+                    Ok(plain) => probe.iter_mut().for_each(|probe| push(probe, plain)),
+                    Err(ObjectError::Absent { .. }) => probe = None,
+                    Err(error) => return Err(error.into()),
+                }
+                Ok(())
+            };
+            Frames::new(repository.clone(), length).each(&runtime, once((place.clone(), ())), take)?;
+            Ok(probe)
+        };
+        spawn_blocking(push).await?.map_err(|error| with_repair_hint(error, &key))
     }
 }
 
@@ -155,31 +172,14 @@ async fn summary_before(
 /// Bytes that are read before it is seen whether that was enough.
 const PIECE: usize = 64 << 10;
 
-/// What opens frames serves again on a thread: the kernel takes long to clear new memory. Longer parts get their own.
-const LONGEST_KEPT: usize = 1 << 20;
-thread_local! {
-    static OPENER: RefCell<Option<(FrameDecompressor, Vec<u8>)>> = const { RefCell::new(None) };
-}
-
-/// Hands over the content of a frame, of so many bytes, until there is an answer.
-fn push_frame(mut probe: Probe, frame: &[u8], length: usize) -> Result<Probe, Damaged> {
-    let new = || FrameDecompressor::new().map(|decompressor| (decompressor, Vec::new()));
-    let (mut decompressor, mut plain) =
-        OPENER.take().map_or_else(new, Ok).map_err(|error| Damaged(error.to_string()))?;
-    decompressor.decompress(frame, length, &mut plain)?;
-    if plain.len() < length {
-        return Err(Damaged(format!("a frame holds {} bytes, {length} are expected", plain.len())));
-    }
+/// Hands content over until there is an answer.
+fn push(probe: &mut Probe, plain: &[u8]) {
     for piece in plain.chunks(PIECE) {
         probe.push(piece);
         if probe.is_answered() {
             break;
         }
     }
-    if plain.capacity() <= LONGEST_KEPT {
-        OPENER.set(Some((decompressor, plain)));
-    }
-    Ok(probe)
 }
 
 /// Answers from all of the segment.

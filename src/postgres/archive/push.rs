@@ -231,7 +231,7 @@ impl Pusher {
                 "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
                  permissions and connection",
             ),
-            None => error,
+            Some(ObjectError::Absent { .. }) | None => error,
         })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! [`BackupDescription`]: crate::postgres::catalog::BackupDescription
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 
@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Digest;
-use crate::postgres::layout::PackName;
-use crate::repo::SealedObject;
+use crate::postgres::layout::{Layout, PackName};
+use crate::repo::{FramePlace, SealedObject};
 
 /// Kind of the manifest's object.
 pub const KIND: &str = "backup";
@@ -106,6 +106,20 @@ impl Extent {
     }
 }
 
+impl File {
+    /// Where its frames lie, in order, each with where the file's bytes begin in its content.
+    pub fn places<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = (FramePlace, u32)> + 'a {
+        self.extents.iter().flat_map(|extent| {
+            let (key, mut offset) = (layout.pack(&extent.pack), extent.offset);
+            extent.frames.iter().map(move |length| {
+                let place = FramePlace { key: key.clone(), offset, length: u64::from(*length) };
+                offset = offset.saturating_add(place.length);
+                (place, extent.skip)
+            })
+        })
+    }
+}
+
 /// Writes one line.
 pub fn write_entry(sink: &mut dyn Write, entry: &Entry) -> anyhow::Result<()> {
     serde_json::to_writer(&mut *sink, entry)?;
@@ -115,6 +129,22 @@ pub fn write_entry(sink: &mut dyn Write, entry: &Entry) -> anyhow::Result<()> {
 /// The entries of a whole manifest. Blocks.
 pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Entry>> + '_> {
     Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(object.body())?)))
+}
+
+/// The packs that a manifest names, and how many bytes each must have at least. Blocks.
+pub fn needed_packs(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, u64>> {
+    let mut packs: BTreeMap<PackName, u64> = BTreeMap::new();
+    for entry in entries(object)? {
+        let Entry::File(file) = entry? else { continue };
+        for extent in &file.extents {
+            let end = extent.offset.saturating_add(extent.stored_len());
+            match packs.get_mut(&extent.pack) {
+                Some(least) => *least = end.max(*least),
+                None => drop(packs.insert(extent.pack.clone(), end)),
+            }
+        }
+    }
+    Ok(packs)
 }
 
 /// Reads lines until the end; each is checked: paths stay inside, extents cover the size.

@@ -10,7 +10,6 @@ pub mod manifest;
 pub mod outside;
 mod packer;
 pub mod pipeline;
-pub mod reader;
 mod refused;
 pub mod start;
 pub mod started;

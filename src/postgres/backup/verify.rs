@@ -12,15 +12,14 @@ use super::cleanup::objects;
 use super::delete::NoSuchBackup;
 use super::inventory::{Homes, Inventory};
 use super::manifest::{self, Entry, FRAME_SIZE, File, Paths, entries};
-use super::reader::{FrameError, FramePlace, FrameReader};
 use super::wal::{NeededWal, is_proven};
 use crate::codec::Hasher;
 use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::BackupId;
+use crate::postgres::layout::{BackupId, Layout};
 use crate::postgres::trouble::{Trouble, Why};
-use crate::repo::{SealedObject, is_unusable};
+use crate::repo::{FramePlace, Frames, ObjectError, SealedObject, is_unusable};
 
 /// Files are handed to the workers in batches of about as many stored bytes, and of as many files at most.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -185,10 +184,9 @@ async fn files(
     let mut checking = Vec::new();
     for _ in 0..workers {
         let (batches, shared, read, given_up) = (batches_out.clone(), shared.clone(), read.clone(), given_up.clone());
-        let reader = FrameReader::new(cluster.repository.shared_storage(), cluster.layout.clone())?;
         let (cluster, runtime) = (cluster.clone(), Handle::current());
         checking.push(tokio::task::spawn_blocking(move || {
-            check_batches(&cluster, &runtime, reader, &batches, &shared, &read, &given_up)
+            check_batches(&cluster, &runtime, &batches, &shared, &read, &given_up)
         }));
     }
     drop(batches_out);
@@ -257,71 +255,93 @@ fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<File>>) -> anyh
 fn check_batches(
     cluster: &Cluster,
     runtime: &Handle,
-    mut reader: FrameReader,
     batches: &Mutex<Receiver<Vec<File>>>,
     verified: &Mutex<Verified>,
     read: &AtomicU64,
     given_up: &AtomicBool,
 ) -> anyhow::Result<()> {
+    let frames = Frames::new(cluster.repository.clone(), FRAME_SIZE);
     loop {
         // The lock is held while waiting: one worker waits for a batch, the others for the lock.
         let batch = lock(batches).recv();
         let Ok(batch) = batch else { return Ok(()) };
-        for file in batch {
-            if given_up.load(Ordering::Relaxed) {
-                return Ok(());
+        if given_up.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut files: Vec<Checking> = batch.iter().map(Checking::new).collect();
+        let places = batch.iter().enumerate().flat_map(|(number, file)| {
+            let places = file.places(&cluster.layout);
+            places.map(move |(place, skip)| (place.clone(), (number, skip as usize, place)))
+        });
+        let take = |sharing: &[(usize, usize, FramePlace)], opened: Result<&[u8], ObjectError>| {
+            let opened = opened.map_err(Why::from);
+            for (number, skip, place) in sharing {
+                let content = opened.as_ref().map_err(Clone::clone).map(|plain| plain.get(*skip..));
+                read.fetch_add(files[*number].add(place, content), Ordering::Relaxed);
             }
-            let damage = runtime.block_on(check_file(cluster, &mut reader, &file))?;
-            read.fetch_add(file.size, Ordering::Relaxed);
+            Ok(())
+        };
+        frames.each(runtime, places, take)?;
+        for checking in files {
+            read.fetch_add(checking.left, Ordering::Relaxed);
             let mut verified = lock(verified);
             verified.files += 1;
-            verified.plain_bytes += file.size;
-            damage.into_iter().for_each(|damage| verified.add(damage));
+            verified.plain_bytes += checking.file.size;
+            checking.finish(&cluster.layout).into_iter().for_each(|damage| verified.add(damage));
         }
     }
 }
 
-async fn check_file(cluster: &Cluster, reader: &mut FrameReader, file: &File) -> anyhow::Result<Option<Damage>> {
-    let mut hasher = Hasher::default();
-    let mut left = file.size;
-    let damage = |object: String, why: String| {
-        Some(Damage { object, trouble: Trouble::Damaged, file: Some(full_path(file)), why })
-    };
-    for extent in &file.extents {
-        let key = cluster.layout.pack(&extent.pack);
-        let mut offset = extent.offset;
-        for length in &extent.frames {
-            let place = FramePlace { pack: extent.pack.clone(), offset, length: *length };
-            offset += u64::from(*length);
-            let plain = match reader.read(&place).await {
-                Ok(plain) => plain,
-                Err(FrameError::Storage(error)) => return Err(error.into()),
-                Err(FrameError::Absent) => {
-                    let (object, why) = (key.to_string(), FrameError::Absent.to_string());
-                    let file = Some(full_path(file));
-                    return Ok(Some(Damage { object, trouble: Trouble::Missing, file, why }));
-                }
-                Err(FrameError::Damaged(damaged)) => {
-                    return Ok(damage(key.to_string(), format!("{} (frame at byte {})", damaged.0, place.offset)));
-                }
-            };
-            let wanted = left.min(FRAME_SIZE as u64) as usize;
-            let skip = extent.skip as usize;
-            let Some(content) = plain.get(skip..skip + wanted) else {
-                return Ok(damage(key.to_string(), format!("the frame at byte {} is too short", place.offset)));
-            };
-            hasher.update(content);
-            left -= wanted as u64;
+/// A file whose frames come one after the other.
+struct Checking<'a> {
+    file: &'a File,
+    hasher: Hasher,
+    /// Bytes that did not come yet.
+    left: u64,
+    /// Why it cannot be restored, and which object is to blame.
+    wrong: Option<(String, Why)>,
+}
+
+impl<'a> Checking<'a> {
+    fn new(file: &'a File) -> Self {
+        Self { file, hasher: Hasher::default(), left: file.size, wrong: None }
+    }
+
+    /// What a frame has from the file's bytes on, `None` where it ends before; how many bytes of the file that is.
+    fn add(&mut self, place: &FramePlace, content: Result<Option<&[u8]>, Why>) -> u64 {
+        if self.wrong.is_some() {
+            return 0;
         }
+        let wanted = self.left.min(FRAME_SIZE as u64);
+        match content.map(|content| content.and_then(|content| content.get(..wanted as usize))) {
+            Ok(Some(content)) => {
+                self.hasher.update(content);
+                self.left -= wanted;
+                return wanted;
+            }
+            Ok(None) => {
+                let why = Why::damaged(format!("the frame at byte {} is too short", place.offset));
+                self.wrong = Some((place.key.to_string(), why));
+            }
+            Err(why) => self.wrong = Some((place.key.to_string(), why)),
+        }
+        0
     }
-    let found = hasher.finish();
-    if left > 0 || found != file.digest {
-        // Each frame is whole: the digest was of other content, or the frames are another file's.
-        let object = file.extents.first().map(|extent| cluster.layout.pack(&extent.pack).to_string());
-        let why = format!("the file's content has digest {found}, the manifest says {}", file.digest);
-        return Ok(damage(object.unwrap_or_default(), why));
+
+    fn finish(self, layout: &Layout) -> Option<Damage> {
+        let (file, found) = (self.file, self.hasher.finish());
+        let (object, Why { trouble, why }) = match self.wrong {
+            Some(wrong) => wrong,
+            None if self.left == 0 && found == file.digest => return None,
+            None => {
+                // Each frame is whole: the digest was of other content, or the frames are another file's.
+                let object = file.extents.first().map(|extent| layout.pack(&extent.pack).to_string());
+                let why = format!("the file's content has digest {found}, the manifest says {}", file.digest);
+                (object.unwrap_or_default(), Why::damaged(why))
+            }
+        };
+        Some(Damage { object, trouble, file: Some(full_path(file)), why })
     }
-    Ok(None)
 }
 
 /// The file's path with its tablespace.

@@ -3,7 +3,6 @@
 
 pub mod copy;
 mod crew;
-mod packs;
 mod sample;
 pub mod stats;
 #[cfg(test)]
@@ -12,9 +11,14 @@ pub mod verify;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::postgres::backup::cleanup::objects;
+use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind};
+use crate::postgres::trouble::Why;
+use crate::repo::Frames;
 use crate::storage::Key;
 
 use crew::Crew;
@@ -24,6 +28,12 @@ pub use sample::{Extent, Sample};
 const MAX_TOLD: usize = 1000;
 /// When so many objects could not be read, the repository is taken for gone.
 const MAX_UNREAD: u64 = 20;
+
+/// A whole pack, all of it checked, and the bytes of its content.
+async fn whole_pack(cluster: &Cluster, key: &Key) -> Result<(Bytes, u64), Why> {
+    let frames = Frames::new(cluster.repository.clone(), manifest::FRAME_SIZE);
+    Ok(frames.whole(key, manifest::LONGEST_PACK).await?)
+}
 
 /// Stored bytes of a backup's packs.
 async fn pack_sizes(cluster: &Cluster, id: &BackupId) -> anyhow::Result<BTreeMap<Key, u64>> {

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::sample::{Lowest, Watermark};
-use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, packs};
+use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::archive::verify::{Reading, verify_watched};
@@ -23,7 +23,7 @@ use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::postgres::{names, quiet};
-use crate::repo::{ObjectError, is_unusable, reread};
+use crate::repo::{ObjectError, is_unusable};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
 /// What is read, and the bounds.
@@ -414,14 +414,20 @@ impl Verification {
         let read = repository.get_verified(key, manifest::KIND, manifest::LONGEST).await;
         let Some(object) = read.map_err(cause)? else { return Ok(None) };
         let description = object.header().about.read().context("its description cannot be read")?;
-        let scan = tokio::task::spawn_blocking(move || packs::needed(&object));
+        let scan = tokio::task::spawn_blocking(move || manifest::needed_packs(&object));
         Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
     }
 
     async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        match reread(Why::is_damage, || self.check_pack(key)).await {
-            Ok(bytes) => {
+        let read = whole_pack(&self.cluster, key).await;
+        if !matches!(read, Err(Why { trouble: Trouble::Unread | Trouble::Missing, .. })) {
+            // One that was read counts once, whole or not.
+            let mut state = self.state();
+            state.found.sampled += u64::from(state.packs.insert(key.clone()));
+        }
+        match read {
+            Ok((_, bytes)) => {
                 self.progress.done.fetch_add(size, Ordering::Relaxed);
                 let mut state = self.state();
                 (state.found.packs, state.found.plain_bytes) = (state.found.packs + 1, state.found.plain_bytes + bytes);
@@ -429,15 +435,6 @@ impl Verification {
             }
             Err(why) => self.note(key.as_str(), why).map(|()| false),
         }
-    }
-
-    /// Reads a pack of a sample; the bytes of its content. One that was read counts once, whole or not.
-    async fn check_pack(&self, key: &Key) -> Result<u64, Why> {
-        let object = self.cluster.repository.get_whole(key, manifest::LONGEST_PACK).await?;
-        let checked = packs::check(object.ok_or_else(|| Why::missing("it vanished while it was verified"))?).await;
-        let mut state = self.state();
-        state.found.sampled += u64::from(state.packs.insert(key.clone()));
-        checked
     }
 }
 

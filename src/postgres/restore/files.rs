@@ -14,14 +14,14 @@ use anyhow::{Context, anyhow, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::queue::{Queue, Unit};
-use super::reads::{DAMAGED, FramePlace, FrameSource, frames};
 use crate::codec::{Digest, Hasher};
 use crate::error::{Hint, find, with_hint};
 use crate::fsync;
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, Paths, read_entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
-use crate::repo::{ObjectError, reread};
+use crate::postgres::layout::Layout;
+use crate::repo::{Frames, ObjectError, repair_or_wait, reread};
 use crate::storage::Key;
 
 /// The file that makes a folder startable.
@@ -110,6 +110,9 @@ pub async fn restore_files(
     let manifest = manifest.map_err(|error| if is_damaged(&error) { with_hint(error, DAMAGED) } else { error })?;
     let shared = Arc::new(Shared {
         queue: Queue::default(),
+        frames: Frames::new(cluster.repository.clone(), FRAME_SIZE),
+        layout: cluster.layout.clone(),
+        runtime: Handle::current(),
         destination,
         tablespaces: backup.tablespaces.iter().map(|tablespace| tablespace.oid).collect(),
         control_file: Mutex::new(None),
@@ -117,9 +120,8 @@ pub async fn restore_files(
     });
     let mut threads = tokio::task::JoinSet::new();
     for _ in 0..workers.max(1) {
-        let (shared, runtime) = (shared.clone(), Handle::current());
-        let mut source = FrameSource::new(cluster.repository.clone(), cluster.layout.clone(), runtime)?;
-        threads.spawn_blocking(move || shared.work(&mut source));
+        let shared = shared.clone();
+        threads.spawn_blocking(move || shared.work());
     }
     let feeder = shared.clone();
     threads.spawn_blocking(move || feeder.feed(BufReader::with_capacity(FRAME_SIZE, manifest)));
@@ -145,9 +147,7 @@ pub async fn restore_files(
 /// memory does not grow with it.
 async fn verified_manifest(cluster: &Cluster, key: &Key, folder: &Path) -> anyhow::Result<fs::File> {
     let opened = cluster.repository.open_stream(key, manifest::KIND).await?;
-    let (_, mut stream) = opened
-        .ok_or_else(|| anyhow!("object \"{key}\" is missing in {}", cluster.repository.describe()))
-        .hint(DAMAGED)?;
+    let (_, mut stream) = opened.ok_or_else(|| cluster.repository.absent(key)).hint(DAMAGED)?;
     let path = folder.join(MANIFEST);
     let write = move || {
         let open = || {
@@ -171,6 +171,9 @@ fn is_damaged(error: &anyhow::Error) -> bool {
 
 struct Shared {
     queue: Queue,
+    frames: Frames,
+    layout: Layout,
+    runtime: Handle,
     destination: Destination,
     /// OIDs: their folders in `pg_tblspc` become links later.
     tablespaces: Vec<u32>,
@@ -198,7 +201,7 @@ impl Shared {
                     let bytes: u64 = small.iter().map(|file| file.size).sum();
                     let full = small.len() >= MAX_UNIT_FILES || bytes + file.size > MAX_UNIT_BYTES;
                     // Files that share a frame stay together, so that it is fetched and opened once.
-                    let apart = small.last().is_some_and(|last| !share_a_frame(last, &file));
+                    let apart = small.last().is_some_and(|last| !self.share_a_frame(last, &file));
                     if full && apart && !self.queue.push(Unit::new(std::mem::take(&mut small))) {
                         return Ok(());
                     }
@@ -223,11 +226,11 @@ impl Shared {
     }
 
     /// Takes units until there are none.
-    fn work(&self, source: &mut FrameSource) -> anyhow::Result<()> {
+    fn work(&self) -> anyhow::Result<()> {
         while let Some(unit) = self.queue.pop() {
             let result = match unit.files.as_slice() {
-                [large] if large.size > FRAME_SIZE as u64 => self.write_large(source, large),
-                small => self.write_small(source, small),
+                [large] if large.size > FRAME_SIZE as u64 => self.write_large(large),
+                small => self.write_small(small),
             };
             if let Err(error) = result {
                 self.queue.abort();
@@ -238,11 +241,12 @@ impl Shared {
     }
 
     /// A file of several frames: each is written as it is opened.
-    fn write_large(&self, source: &mut FrameSource, file: &File) -> anyhow::Result<()> {
+    fn write_large(&self, file: &File) -> anyhow::Result<()> {
         let (path, target) = self.create(file)?;
         let mut hasher = Hasher::default();
         let (mut at, mut begun) = (0u64, 0u64);
-        let take = |_: usize, plain: &[u8]| {
+        let take = |_: &[()], opened: Result<&[u8], ObjectError>| {
+            let plain = usable(opened)?;
             hasher.update(plain);
             target.write_all_at(plain, at).with_context(|| cannot_write(&path))?;
             at += plain.len() as u64;
@@ -253,39 +257,38 @@ impl Shared {
             self.progress.bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
             Ok(())
         };
-        source.each(frames(&file.extents), take).with_context(|| restoring(file))?;
+        let places = file.places(&self.layout).map(|(place, _)| (place, ()));
+        self.frames.each(&self.runtime, places, take).with_context(|| restoring(file))?;
         check(file, at, hasher.finish())?;
         fsync::start_writing(&target, begun, at - begun);
         self.finish(file, &target)
     }
 
-    /// Files of at most one frame each; a frame that several share is opened once.
-    fn write_small(&self, source: &mut FrameSource, files: &[File]) -> anyhow::Result<()> {
-        let mut places: Vec<FramePlace> = Vec::new();
-        let mut of_frame: Vec<Vec<(&File, usize)>> = Vec::new();
-        for file in files {
-            let Some(place) = frames(&file.extents).next() else {
-                self.write_whole(file, &[])?;
-                continue;
-            };
-            let skip = file.extents.first().map_or(0, |extent| extent.skip as usize);
-            if places.last() != Some(&place) {
-                places.push(place);
-                of_frame.push(Vec::new());
-            }
-            if let Some(last) = of_frame.last_mut() {
-                last.push((file, skip));
-            }
+    /// Whether two small files lie in one frame.
+    fn share_a_frame(&self, a: &File, b: &File) -> bool {
+        let place = |file: &File| file.places(&self.layout).next().map(|(place, _)| place);
+        place(a).is_some_and(|place_of_a| place(b) == Some(place_of_a))
+    }
+
+    /// Files of at most one frame each.
+    fn write_small(&self, files: &[File]) -> anyhow::Result<()> {
+        for empty in files.iter().filter(|file| file.size == 0) {
+            self.write_whole(empty, &[])?;
         }
-        let take = |number: usize, plain: &[u8]| {
-            of_frame[number].iter().try_for_each(|(file, skip)| {
+        let places = files.iter().filter_map(|file| {
+            let (place, skip) = file.places(&self.layout).next()?;
+            Some((place, (file, skip as usize)))
+        });
+        let take = |sharing: &[(&File, usize)], opened: Result<&[u8], ObjectError>| {
+            let plain = usable(opened)?;
+            sharing.iter().try_for_each(|(file, skip)| {
                 let content = plain.get(*skip..).and_then(|rest| rest.get(..file.size as usize));
                 let content =
                     content.ok_or_else(|| anyhow!("its frame is too short")).with_context(|| restoring(file))?;
                 self.write_whole(file, content)
             })
         };
-        source.each(places.into_iter(), take).with_context(|| match files {
+        self.frames.each(&self.runtime, places, take).with_context(|| match files {
             [file] => restoring(file),
             _ => format!("restoring {} small files from \"{}\" on", files.len(), files[0].path),
         })
@@ -328,14 +331,18 @@ impl Shared {
     }
 }
 
+/// What to do about an object that is damaged or gone.
+const DAMAGED: &str = "bring the object back from a copy of the repository, or restore another backup with --backup; \
+                       `walden backup verify` tells which are whole";
 const DISK: &str = "check free space and permissions of the target folder";
 
 fn left_out(file: &File) -> bool {
     file.tablespace.is_none() && LEFT_OUT.contains(&file.path.as_str())
 }
 
-fn share_a_frame(a: &File, b: &File) -> bool {
-    matches!((frames(&a.extents).next(), frames(&b.extents).next()), (Some(a), Some(b)) if a == b)
+/// The content of a frame, or what to do without.
+fn usable(opened: Result<&[u8], ObjectError>) -> anyhow::Result<&[u8]> {
+    opened.map_err(|error| repair_or_wait(error.into(), DAMAGED)).context("the backup is not whole")
 }
 
 fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {

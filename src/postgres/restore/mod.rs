@@ -14,7 +14,6 @@ mod moving;
 pub mod past;
 pub mod programs;
 mod queue;
-mod reads;
 pub mod recovery;
 pub mod server_log;
 mod space;

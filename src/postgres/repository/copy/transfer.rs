@@ -19,7 +19,7 @@ use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
-use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, packs};
+use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
 use crate::repo::{ObjectError, SealedObject, is_unusable, reread};
@@ -296,7 +296,7 @@ impl Copier {
         let read = self.source.repository.get_verified(&key, kind, manifest::LONGEST).await;
         let Some(manifest) = self.given(&key, read.map_err(Why::from))? else { return Ok(()) };
         let scanned = manifest.clone();
-        let scan = tokio::task::spawn_blocking(move || packs::needed(&scanned));
+        let scan = tokio::task::spawn_blocking(move || manifest::needed_packs(&scanned));
         let packs = match scan.await.context("the thread that reads a manifest failed")? {
             Ok(packs) => packs,
             Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error)).map(drop),
@@ -372,13 +372,8 @@ impl Copier {
 
     async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
-        let read = async || {
-            let read = self.source.repository.get_whole(key, manifest::LONGEST_PACK).await?;
-            let Some(object) = read else { return Ok(None) };
-            packs::check(object.clone()).await?;
-            Ok(Some(object))
-        };
-        let Some(object) = self.given(key, reread(Why::is_damage, read).await)? else { return Ok(false) };
+        let read = whole_pack(&self.source, key).await.map(|(object, _)| Some(object));
+        let Some(object) = self.given(key, read)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Packs, size, Came::Copied)),
