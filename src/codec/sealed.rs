@@ -1,6 +1,7 @@
 //! A sealed object: envelope, then zstd frames. Sealing reads its source once, opening verifies everything.
 
 use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -62,6 +63,34 @@ pub struct Damaged(pub String);
 pub struct Sealer {
     context: CCtx<'static>,
     chunk: Vec<u8>,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// Buffers of bodies that a sealer keeps: one that is filled while the other is stored.
+const SPARE: usize = 2;
+/// Longer ones are given back at once: few segments compress so badly.
+const LONGEST_SPARE: usize = 4 << 20;
+
+/// A body whose buffer goes back to its sealer: the kernel takes 2 ms to clear new memory for a segment's.
+struct Lent {
+    body: Vec<u8>,
+    to: Weak<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(spare) = self.to.upgrade() else { return };
+        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE && self.body.capacity() <= LONGEST_SPARE {
+            spare.push(std::mem::take(&mut self.body));
+        }
+    }
 }
 
 impl Sealer {
@@ -79,13 +108,15 @@ impl Sealer {
             set(CParameter::HashLog(14))?;
             set(CParameter::ChainLog(12))?;
         }
-        Ok(Self { context, chunk: vec![0; CHUNK] })
+        Ok(Self { context, chunk: vec![0; CHUNK], spare: Arc::default() })
     }
 
     /// Reads `source` to its end once; digests and compresses it, each `frame` bytes as a frame of their own, which can
     /// be opened without the others. `plain_size` must be its length.
     pub fn compress(&mut self, source: &mut dyn Read, plain_size: u64, frame: u64) -> io::Result<Compressed> {
-        let (mut hasher, mut body, mut frames, mut size) = (Hasher::default(), Vec::new(), Vec::new(), 0);
+        let (mut hasher, mut frames, mut size) = (Hasher::default(), Vec::new(), 0);
+        let mut body = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        body.clear();
         loop {
             let (begin, expected) = (body.len(), frame.min(plain_size - size));
             let read = self.frame(source, expected, &mut hasher, &mut body)?;
@@ -101,8 +132,11 @@ impl Sealer {
         if read(source, &mut [0])? > 0 {
             return Err(other_length(size + 1, " or more", plain_size));
         }
-        body.shrink_to_fit();
-        Ok(Compressed { plain: SizedDigest { size, digest: hasher.finish() }, body: body.into(), frames })
+        if body.capacity() > LONGEST_SPARE {
+            body.shrink_to_fit();
+        }
+        let body = Bytes::from_owner(Lent { body, to: Arc::downgrade(&self.spare) });
+        Ok(Compressed { plain: SizedDigest { size, digest: hasher.finish() }, body, frames })
     }
 
     /// Adds a frame of `plain_size` bytes to `body`; says how many bytes there were, if fewer.
@@ -293,6 +327,22 @@ mod tests {
             assert_eq!(again[0], again[1]);
             assert!(zstd::decode_all(&again[0][..]).unwrap() == content);
         }
+    }
+
+    #[test]
+    fn a_body_gives_its_buffer_back_when_nobody_holds_it() {
+        let mut sealer = Sealer::new(1).unwrap();
+        let content = content();
+        let mut compress = || sealer.compress(&mut &content[..], content.len() as u64, u64::MAX).unwrap();
+        let (first, second) = (compress(), compress());
+        let places = [first.body.as_ptr(), second.body.as_ptr()];
+        let kept = first.body.clone();
+        drop((first, second));
+        let third = compress();
+        assert_eq!(third.body.as_ptr(), places[1]);
+        assert!(third.body == kept, "what is still held is not written over");
+        drop(sealer);
+        assert!(third.body == kept);
     }
 
     #[test]

@@ -155,8 +155,8 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
     loaded.complete.len()
 }
 
-/// Opening reads the marker and cluster.json: the calls before the first crash point.
-const OPENING: u64 = 2;
+/// Opening reads the marker, what it needs and cluster.json: the calls before the first crash point.
+const OPENING: u64 = 3;
 
 /// Stops at call `stop_at` to a store that is empty before; false when there were fewer calls.
 pub async fn crash_at(recording: &Recording, store: Arc<dyn Storage>, stop_at: u64, point: CrashPoint) -> bool {
