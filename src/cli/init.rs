@@ -255,6 +255,25 @@ async fn unknown_timeline(cluster: &Cluster, timeline: TimelineId) -> anyhow::Re
     Ok((!is_known).then_some(timeline))
 }
 
+/// Opens the repository, or makes it where that is safe; says whether it was made.
+async fn make_repository(
+    settings: &Settings,
+    is_new: bool,
+    folders: &ServerFolders,
+    user: Option<Owner>,
+    layout: &Layout,
+) -> anyhow::Result<(Repository, bool)> {
+    let storage = open_storage(settings)?;
+    if !is_new {
+        refuse_second(settings, &*storage, folders).await?;
+    }
+    if let (Some(folder), Some(user)) = (settings.repository.url.folder(), user) {
+        make_folder(folder, user)?;
+    }
+    refuse_unsafe(settings, &storage, &layout.folder()).await?;
+    Repository::init(storage, chrono::Utc::now()).await
+}
+
 /// Registers the server; also the user it runs as, if root works for it. `is_new`: whoever asks means a new repository, if
 /// there is none.
 async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, Option<Owner>)> {
@@ -274,16 +293,9 @@ async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, 
     let url = &settings.repository.url;
     let folders = ServerFolders::look(settings).await;
     refuse_inside(url, &folders.0)?;
-    let storage = open_storage(settings)?;
-    if !is_new {
-        refuse_second(settings, &*storage, &folders).await?;
-    }
     let user = folders.user().filter(|user| owner::is_root() && user.uid != 0);
-    if let (Some(folder), Some(user)) = (url.folder(), user) {
-        make_folder(folder, user)?;
-    }
-    refuse_unsafe(settings, &storage, &Layout::new(found.name.clone()).folder()).await?;
-    let (repository, repository_created) = Repository::init(storage, now).await?;
+    let layout = Layout::new(found.name.clone());
+    let (repository, repository_created) = make_repository(settings, is_new, &folders, user, &layout).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     if let Some((_, content)) = history.filter(|_| cluster_registered) {
         store_first_history(&cluster, identity.timeline, &content, now).await?;

@@ -230,6 +230,30 @@ pub enum Check {
     Content,
 }
 
+/// Hands over the content of zstd frames, piece by piece, until `each` says false.
+fn decompress(body: &[u8], mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<Result<(), Damaged>> {
+    let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+    let (mut input, mut chunk) = (InBuffer::around(body), vec![0; CHUNK]);
+    loop {
+        let mut output = OutBuffer::around(chunk.as_mut_slice());
+        let rest = match context.decompress_stream(&mut output, &mut input) {
+            Ok(rest) => rest,
+            Err(code) => return Ok(Err(Damaged(format!("it does not decompress: {}", zstd_error(code))))),
+        };
+        let piece = output.as_slice();
+        if !each(piece)? {
+            return Ok(Ok(()));
+        }
+        if input.pos() == input.src.len() {
+            match rest {
+                0 => return Ok(Ok(())),
+                _ if piece.len() < CHUNK => return Ok(Err(Damaged("its last zstd frame has no end".into()))),
+                _ => (),
+            }
+        }
+    }
+}
+
 /// Writes the content of `body`, of which `header` tells, to `sink`, verified. On an error `sink` holds bytes that must not
 /// be used.
 pub fn unseal(header: &Header, body: &[u8], check: Check, sink: &mut dyn Write) -> io::Result<Result<(), Damaged>> {
@@ -242,33 +266,18 @@ pub fn unseal(header: &Header, body: &[u8], check: Check, sink: &mut dyn Write) 
     if found != stored.digest {
         return Ok(Err(Damaged(format!("its body has digest {found} where its header says {}", stored.digest))));
     }
-    let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-    let mut input = InBuffer::around(body);
     let mut hasher = (check == Check::Content).then(Hasher::default);
-    let mut chunk = vec![0; CHUNK];
     let mut size = 0;
-    loop {
-        let mut output = OutBuffer::around(chunk.as_mut_slice());
-        let rest = match context.decompress_stream(&mut output, &mut input) {
-            Ok(rest) => rest,
-            Err(code) => return Ok(Err(Damaged(format!("it does not decompress: {}", zstd_error(code))))),
-        };
-        let written = output.as_slice();
-        size += written.len() as u64;
+    let decompressed = decompress(body, |piece| {
+        size += piece.len() as u64;
         if size > plain.size {
-            break;
+            return Ok(false);
         }
-        if let Some(hasher) = &mut hasher {
-            hasher.update(written);
-        }
-        sink.write_all(written)?;
-        if input.pos() == input.src.len() {
-            match rest {
-                0 => break,
-                _ if written.len() < CHUNK => return Ok(Err(Damaged("its last zstd frame has no end".into()))),
-                _ => (),
-            }
-        }
+        hasher.iter_mut().for_each(|hasher| hasher.update(piece));
+        sink.write_all(piece).map(|()| true)
+    });
+    if let Err(damaged) = decompressed? {
+        return Ok(Err(damaged));
     }
     if size != plain.size {
         let more = if size > plain.size { " or more" } else { "" };

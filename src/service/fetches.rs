@@ -284,16 +284,7 @@ impl Owner {
             let obtain = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                let obtain = || async {
-                    match fetcher.obtain(&name, &place, end).await {
-                        // The folder was tidied away just now.
-                        Err(_) if !spool.exists() => {
-                            make(&spool).await?;
-                            fetcher.obtain(&name, &place, end).await
-                        }
-                        result => result,
-                    }
-                };
+                let obtain = || obtain_into(&fetcher, &spool, name, &place, end);
                 insist(fetcher.limit(), &named, &name, obtain).await
             };
             let mut proof = None;
@@ -471,6 +462,23 @@ async fn by_real_folder(destination: PathBuf) -> PathBuf {
 fn answer(asked: Asked, result: Result<Answer, Failure>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
+}
+
+/// Fetches a file into the spool, which may have been tidied away just now.
+async fn obtain_into(
+    fetcher: &Fetcher,
+    spool: &Spool,
+    name: WalFileName,
+    place: &Path,
+    end: Option<SegmentName>,
+) -> anyhow::Result<bool> {
+    match fetcher.obtain(&name, place, end).await {
+        Err(_) if !spool.exists() => {
+            make(spool).await?;
+            fetcher.obtain(&name, place, end).await
+        }
+        result => result,
+    }
 }
 
 /// Looks for a file, without a proof when there is none.

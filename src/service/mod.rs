@@ -82,22 +82,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     memory::give_back_early();
     let socket = socket::Socket::bind(&options.socket)?;
-    tracing::info!(
-        "serving cluster \"{}\" of {} on {}",
-        cluster.layout.cluster(),
-        cluster.repository.describe(),
-        options.socket.display()
-    );
     let port = match &options.http {
         Some(http) => Some(http::Port::open(http).await),
         None => None,
     };
-    let about = connections::About {
-        started_at: chrono::Utc::now(),
-        cluster: cluster.layout.cluster().to_string(),
-        repository: cluster.repository.describe(),
-        http: port.as_ref().map(http::Port::state),
-    };
+    let about = about(&cluster, port.as_ref());
+    tracing::info!("serving cluster \"{}\" of {} on {}", about.cluster, about.repository, options.socket.display());
     let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
     let (served, index_options) = (cluster.clone(), options.index.clone());
@@ -142,6 +132,16 @@ pub async fn run(
     stopping.send_replace(true);
     let result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
     finish(parts, options.timeout + STOP_MARGIN, result).await
+}
+
+/// What the service says of itself.
+fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::About {
+    connections::About {
+        started_at: chrono::Utc::now(),
+        cluster: cluster.layout.cluster().to_string(),
+        repository: cluster.repository.describe(),
+        http: port.map(http::Port::state),
+    }
 }
 
 /// Waits until what is in flight has ended. Errors: those of `result`; a part failed; it took too long.

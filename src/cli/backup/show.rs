@@ -80,26 +80,24 @@ fn in_words(backup: &BackupDescription) -> String {
     line("size", bytes(backup.plain_bytes));
     line("stored", format!("{} in {} packs", bytes(backup.stored_bytes), backup.pack_count));
     line("data checksums", checksums(backup));
-    for failure in &backup.checksum_failures {
-        line("checksum failure", failure.clone());
-    }
-    for part in &backup.left_out {
-        line("LACKS", format!("\"{part}\": the backup cannot be used"));
-    }
-    for warning in &backup.warnings {
-        line("warning", warning.clone());
-    }
-    for tablespace in &backup.tablespaces {
-        line("tablespace", format!("{} at \"{}\"", tablespace.oid, tablespace.location));
-    }
-    for file in &backup.configuration_files {
-        line("configuration file", format!("\"{}\" as \"{}\"", file.original, file.path));
-    }
+    lists(backup).for_each(|(name, value)| line(name, value));
     for (name, value) in backup.recovery_settings.named() {
         line(name, value.to_string());
     }
     line("taken by", format!("walden {}", backup.walden_version));
     text
+}
+
+/// What there can be several of.
+fn lists(backup: &BackupDescription) -> impl Iterator<Item = (&'static str, String)> {
+    let failures = backup.checksum_failures.iter().map(|failure| ("checksum failure", failure.clone()));
+    let lacks = backup.left_out.iter().map(|part| ("LACKS", format!("\"{part}\": the backup cannot be used")));
+    let warnings = backup.warnings.iter().map(|warning| ("warning", warning.clone()));
+    let tablespaces =
+        backup.tablespaces.iter().map(|one| ("tablespace", format!("{} at \"{}\"", one.oid, one.location)));
+    let files = backup.configuration_files.iter();
+    let files = files.map(|file| ("configuration file", format!("\"{}\" as \"{}\"", file.original, file.path)));
+    failures.chain(lacks).chain(warnings).chain(tablespaces).chain(files)
 }
 
 /// One line for each file and folder: mode, size, digest, path.

@@ -53,22 +53,27 @@ struct Report<'a> {
     copied: &'a Copied,
 }
 
+/// Refuses a folder that lies in another one's way; makes one as root for whom the original belongs to.
+async fn make_folder(settings: &Settings, to: &RepositoryUrl) -> anyhow::Result<()> {
+    let mut folders = ServerFolders::look(settings).await.0;
+    // That it is the same one is told by its id.
+    let is_other = |path: &&Path| to.folder().is_some_and(|to| Place::of(to) != Place::of(path));
+    let own = settings.repository.url.folder().filter(is_other);
+    folders.extend(own.map(|path| Folder { what: "repository to copy", path: path.to_path_buf() }));
+    refuse_inside(to, &folders)?;
+    if let Some(path) = to.folder()
+        && let Some(user) = heir_of_cluster(settings)?
+    {
+        owner::make_for(path, user)?;
+    }
+    Ok(())
+}
+
 /// Copies. Exit code 3 when anything that the source had is not at the destination, or a backup cannot be restored.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
     let (theirs, storage) = destination(&context.settings, &args.to)?;
-    let mut folders = ServerFolders::look(&context.settings).await.0;
-    let own = context.settings.repository.url.folder();
-    // That it is the same one is told by its id.
-    let is_other = |path: &&Path| theirs.repository.url.folder().is_some_and(|to| Place::of(to) != Place::of(path));
-    folders.extend(own.filter(is_other).map(|path| Folder { what: "repository to copy", path: path.to_path_buf() }));
-    refuse_inside(&theirs.repository.url, &folders)?;
-    if let Some(path) = theirs.repository.url.folder()
-        && let Some(user) = heir_of_cluster(&context.settings)?
-    {
-        // Root's copy belongs to whom the original belongs to.
-        owner::make_for(path, user)?;
-    }
+    make_folder(&context.settings, &theirs.repository.url).await?;
     refuse_unsafe(&theirs, &storage, &source.layout.folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;

@@ -79,20 +79,7 @@ fn archived(archiving: Option<&Archiving>, health: &Health) -> Card {
     };
     let (failed, stored) = (&archiving.failed, &archiving.stored);
     let fails = failed.count.last_at.is_some_and(|at| stored.last_at.is_none_or(|stored| stored < at));
-    let (waiting, since) = (waiting_files(&archiving.backlogs), waiting_since(&archiving.backlogs));
-    let mut lines = Vec::new();
-    if fails {
-        lines.push((failed.why.clone().unwrap_or_default(), failed.count.last_at.map(When::of)));
-    }
-    match waiting {
-        None => lines.push((not_known(archiving), None)),
-        Some(0) => (),
-        Some(waiting) => lines.push((format!("{} waiting since", count(waiting, "file")), since.map(When::of))),
-    }
-    match &stored.last {
-        Some(last) => lines.push((format!("last stored {last}"), stored.last_at.map(When::of))),
-        None => lines.push(("nothing stored since the service started".into(), None)),
-    }
+    let waiting = waiting_files(&archiving.backlogs);
     let waits_long = health.breaks(Rule::WalWaits);
     let (level, value) = match (fails, waiting) {
         (true, _) => (Level::Critical, "failing".into()),
@@ -101,7 +88,26 @@ fn archived(archiving: Option<&Archiving>, health: &Health) -> Card {
         (_, Some(waiting)) if waits_long => (Level::Critical, format!("{} behind", count(waiting, "file"))),
         (_, Some(waiting)) => (Level::Good, format!("storing {}", count(waiting, "file"))),
     };
-    Card { title, level, value, lines }
+    Card { title, level, value, lines: of_archiving(archiving, fails, waiting) }
+}
+
+fn of_archiving(archiving: &Archiving, fails: bool, waiting: Option<u64>) -> Vec<(String, Option<When>)> {
+    let (failed, stored) = (&archiving.failed, &archiving.stored);
+    let mut lines = Vec::new();
+    if fails {
+        lines.push((failed.why.clone().unwrap_or_default(), failed.count.last_at.map(When::of)));
+    }
+    let since = || waiting_since(&archiving.backlogs).map(When::of);
+    match waiting {
+        None => lines.push((not_known(archiving), None)),
+        Some(0) => (),
+        Some(waiting) => lines.push((format!("{} waiting since", count(waiting, "file")), since())),
+    }
+    match &stored.last {
+        Some(last) => lines.push((format!("last stored {last}"), stored.last_at.map(When::of))),
+        None => lines.push(("nothing stored since the service started".into(), None)),
+    }
+    lines
 }
 
 /// Why nobody knows what waits.

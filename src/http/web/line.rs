@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::axis::{Span, Tick};
 use super::query::PageQuery;
 use super::words::{self, When};
-use crate::postgres::catalog::{EventKind, Facts, FoundEvent, Windows};
+use crate::postgres::catalog::{BackupDescription, EventKind, Facts, FoundEvent, Windows};
 use crate::postgres::types::TimelineId;
 
 /// Heights in pixels: a row of events' names, the row of their signs, the band, and what is below it.
@@ -185,6 +185,21 @@ fn timelines(content: &Content<'_>) -> Vec<TimelineId> {
     all
 }
 
+fn backup_sign(content: &Content<'_>, span: &Span, backup: &BackupDescription) -> Sign {
+    let id = backup.id.to_string();
+    let query = PageQuery { backup: id.clone(), ..content.query.to_words("immediate", "") };
+    Sign {
+        x: percent(span.place(backup.stopped_at)),
+        ms: backup.stopped_at.timestamp_millis(),
+        href: format!("{}#plan", query.address()),
+        words: format!("base backup {id}, ended {}", When::of(backup.stopped_at).text()),
+        class: if backup.is_sound() { "backup" } else { "backup damaged" },
+        inside: String::new(),
+        chosen: content.query.backup == id,
+        name: None,
+    }
+}
+
 fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> Lane {
     let mut events = signs(content, span, timeline);
     let rows = name_rows(&mut events, top);
@@ -205,20 +220,8 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
         bar(span, from, until, words)
     });
     let backups = content.facts.backups.iter().filter(|backup| backup.timeline == timeline);
-    let backups = backups.filter(|backup| span.holds(backup.stopped_at)).map(|backup| {
-        let id = backup.id.to_string();
-        let query = PageQuery { backup: id.clone(), ..content.query.to_words("immediate", "") };
-        Sign {
-            x: percent(span.place(backup.stopped_at)),
-            ms: backup.stopped_at.timestamp_millis(),
-            href: format!("{}#plan", query.address()),
-            words: format!("base backup {id}, ended {}", When::of(backup.stopped_at).text()),
-            class: if backup.is_sound() { "backup" } else { "backup damaged" },
-            inside: String::new(),
-            chosen: content.query.backup == id,
-            name: None,
-        }
-    });
+    let backups = backups.filter(|backup| span.holds(backup.stopped_at));
+    let backups = backups.map(|backup| backup_sign(content, span, backup));
     Lane {
         timeline: timeline.0,
         top,

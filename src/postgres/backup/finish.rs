@@ -12,6 +12,7 @@ use crate::error::{Hint, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::replication::BackupPosition;
 use crate::postgres::types::{BackupLabel, ControlFile};
 use crate::repo::PutSealed;
 
@@ -27,22 +28,27 @@ pub struct Gathered<'a> {
     pub checksums_verified: bool,
 }
 
+fn check_label(content: &[u8], start: BackupPosition) -> anyhow::Result<BackupLabel> {
+    let label = BackupLabel::parse(&String::from_utf8_lossy(content))?;
+    ensure!(!label.incremental, "the server sent an incremental backup");
+    ensure!(
+        (label.start_lsn, label.start_timeline) == (start.lsn, start.timeline),
+        "backup_label begins at {} on timeline {}, the server said {} on {}",
+        label.start_lsn,
+        label.start_timeline,
+        start.lsn,
+        start.timeline
+    );
+    Ok(label)
+}
+
 /// The backup's description, after checking that the stream was what the server announced.
 pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<BackupDescription> {
     let Gathered { id, label, server, transferred, captured, totals, after, checksums_verified } = gathered;
     let Transferred { start, end, tablespaces, checksum_failures, warnings } = transferred;
     let left_out = captured.inventory.missing(&server.homes.throughout(&after.homes));
     let backup_label = captured.backup_label.context("the server's stream has no backup_label")?;
-    let backup_label = BackupLabel::parse(&String::from_utf8_lossy(&backup_label))?;
-    ensure!(!backup_label.incremental, "the server sent an incremental backup");
-    ensure!(
-        (backup_label.start_lsn, backup_label.start_timeline) == (start.lsn, start.timeline),
-        "backup_label begins at {} on timeline {}, the server said {} on {}",
-        backup_label.start_lsn,
-        backup_label.start_timeline,
-        start.lsn,
-        start.timeline
-    );
+    let backup_label = check_label(&backup_label, start)?;
     let control = captured.control_file.context("the server's stream has no global/pg_control")?;
     let control = ControlFile::parse(&control)
         .context("the copy of global/pg_control in the server's stream cannot be used")

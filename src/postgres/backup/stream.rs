@@ -28,6 +28,19 @@ pub struct Transferred {
     pub warnings: Vec<String>,
 }
 
+/// Where the backup starts, and the server's tablespaces.
+async fn begin(events: &mut impl Events, warnings: &mut Warnings) -> anyhow::Result<(BackupPosition, Vec<Tablespace>)> {
+    let start = match after_warnings(events, warnings).await? {
+        Some(BackupEvent::Start(position)) => position,
+        other => bail!("the server began a base backup with {other:?}"),
+    };
+    tracing::info!("the backup starts at {} on timeline {}", start.lsn, start.timeline);
+    match after_warnings(events, warnings).await? {
+        Some(BackupEvent::Tablespaces(list)) => Ok((start, list)),
+        other => bail!("the server sent {other:?} in place of the tablespace list"),
+    }
+}
+
 /// Feeds everything that the server sends to `pipeline`. Errors: also [`super::warnings::LeftOut`], at once: while the
 /// server estimates the size it walks all folders, so mostly before anything is copied.
 pub async fn transfer(
@@ -38,15 +51,7 @@ pub async fn transfer(
 ) -> anyhow::Result<Transferred> {
     observer(Event::Checkpoint);
     let mut warnings = Warnings::default();
-    let start = match after_warnings(events, &mut warnings).await? {
-        Some(BackupEvent::Start(position)) => position,
-        other => bail!("the server began a base backup with {other:?}"),
-    };
-    tracing::info!("the backup starts at {} on timeline {}", start.lsn, start.timeline);
-    let tablespaces = match after_warnings(events, &mut warnings).await? {
-        Some(BackupEvent::Tablespaces(list)) => list,
-        other => bail!("the server sent {other:?} in place of the tablespace list"),
-    };
+    let (start, tablespaces) = begin(events, &mut warnings).await?;
     let total = tablespaces.iter().map(|one| one.size_kib.map(|kib| kib * 1024)).sum::<Option<u64>>();
     for file in outside {
         pipeline.add_file(file.facts(), &file.content).await?;

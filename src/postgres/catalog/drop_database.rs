@@ -11,6 +11,21 @@ use crate::postgres::wal::Xid;
 const DROP_DATABASE_SEGMENTS: u64 = 256;
 
 impl Search<'_> {
+    /// The change in place of the row that is changed then, in that segment or the one before. It belongs to no transaction
+    /// yet, unless there were others before.
+    fn changed_in_place(&self, lowest: u64, number: u64, begin: &Seen) -> Searched<Option<(u64, Seen)>> {
+        let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
+        let Some((row, before)) = changed else { return Ok(None) };
+        for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
+            let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
+            let marked = self.look(earlier, from, Look::InPlace { row, before })?;
+            if marked.found.is_some() {
+                return Ok(Some((earlier, marked)));
+            }
+        }
+        Ok(None)
+    }
+
     /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
     /// 16, 15.4, 14.9 and 13.12), deletes the row, and writes that the files are gone only after a checkpoint. It is the
     /// only statement of its transaction.
@@ -28,21 +43,12 @@ impl Search<'_> {
             }
         }
         let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
-        // That change in place belongs to no transaction yet, unless there were others before.
-        let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
         let mut may_be_invalid = false;
-        if let Some((row, before)) = changed {
-            for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
-                let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
-                let marked = self.look(earlier, from, Look::InPlace { row, before })?;
-                if marked.found.is_some() {
-                    // The last backup's server may be too old to mark it, and have been brought up to date since.
-                    match self.marks_invalid(lsn) {
-                        true => (number, begin) = (earlier, marked),
-                        false => may_be_invalid = true,
-                    }
-                    break;
-                }
+        if let Some(marked) = self.changed_in_place(lowest, number, &begin)? {
+            // The last backup's server may be too old to mark it, and have been brought up to date since.
+            match self.marks_invalid(lsn) {
+                true => (number, begin) = marked,
+                false => may_be_invalid = true,
             }
         }
         let mut place = Place::before(number, begin).ok_or(Refusal::from(Reason::EventNotFound { id, lsn }))?;

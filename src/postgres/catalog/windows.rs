@@ -210,6 +210,12 @@ fn unread(question: &Question) -> anyhow::Result<Seen> {
     anyhow::bail!("segment {} was not to be looked into", question.segment)
 }
 
+/// The time of the last commit before a segment: not known, none, or its time.
+fn commit_before(search: &Search<'_>, number: u64) -> Option<Option<DateTime<Utc>>> {
+    let commit = search.commit_before(number).ok();
+    commit.map(|commit| commit.map(|commit| Transaction::from(commit).time))
+}
+
 fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
     let known = PlanInput { facts, index, look_into: &unread };
     let (begin, size) = (path.begin(), facts.ranges.segment_size());
@@ -234,17 +240,12 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
         if end < stop || end <= begin {
             continue;
         }
-        // Not known, none, or its time.
-        let commit_before = |number: u64| {
-            let commit = search.commit_before(number).ok();
-            commit.map(|commit| commit.map(|commit| Transaction::from(commit).time))
-        };
         let from = match stop >= begin {
             true => WindowEdge { lsn: stop, time: Some(backup.stopped_at) },
-            false => WindowEdge { lsn: begin, time: commit_before(number(begin)).flatten() },
+            false => WindowEdge { lsn: begin, time: commit_before(&search, number(begin)).flatten() },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = WindowEdge { lsn: end, time: commit_before(until).and_then(|last| from.time.max(last)) };
+        let to = WindowEdge { lsn: end, time: commit_before(&search, until).and_then(|last| from.time.max(last)) };
         let last = facts.ranges.of(path.timeline()).last().map(|last| facts.ranges.end(last));
         let archive_ends = last == Some(archived) && until == number(archived);
         let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();

@@ -32,6 +32,7 @@ use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::command_line::archive_command_of;
 use crate::postgres::layout::Layout;
+use crate::postgres::replication::Connection;
 use crate::postgres::restore::assignment;
 use crate::repo::Repository;
 use crate::storage::{Storage, until};
@@ -132,20 +133,40 @@ pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
     chosen(verdicts, &request.checks)
 }
 
+/// An `archive_command` that is right by itself may work for another cluster.
+fn with_whose(mut verdicts: Vec<Verdict>, whose: Option<&Verdict>) -> Vec<Verdict> {
+    let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == Status::Ok);
+    if let (Some(verdict), Some(whose)) = (good, whose) {
+        verdict.clone_from(whose);
+    }
+    verdicts
+}
+
+async fn check_end_to_end(
+    request: &Request<'_>,
+    sql: &mut Connection,
+    server: &server::Server,
+    hindrance: Option<Verdict>,
+    cluster: Option<&Result<Cluster, Trouble>>,
+) -> Verdict {
+    match (hindrance, cluster) {
+        (Some(verdict), _) => verdict,
+        (None, Some(Ok(cluster))) => end_to_end::check(request, sql, server, cluster).await,
+        (None, _) => Check::EndToEnd.because(Check::Identity),
+    }
+}
+
 /// The server's part; the server's user, if that can be seen.
 async fn check_server(
     request: &Request<'_>,
     repository: Option<Repository>,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Owner> {
-    let (mut sql, server) = match server::gather(request).await {
-        Ok(gathered) => gathered,
-        Err(trouble) => {
-            verdicts.push(Check::Server.failed(&trouble));
-            verdicts.extend(SERVER.iter().skip(1).map(|check| check.because(Check::Server)));
-            return None;
-        }
-    };
+    let gathered = server::gather(request).await.map_err(|trouble| {
+        verdicts.push(Check::Server.failed(&trouble));
+        verdicts.extend(SERVER.iter().skip(1).map(|check| check.because(Check::Server)));
+    });
+    let (mut sql, server) = gathered.ok()?;
     verdicts.push(server::decide_server(&server));
     let cluster = match repository {
         Some(repository) => Some(request.within("the repository", open_cluster(request, repository)).await),
@@ -160,12 +181,8 @@ async fn check_server(
     let user = hook::server_user(request, &server);
     let whose = hook::check_whose(request, &server, user, line);
     let decide_settings = |proven| {
-        let mut verdicts = settings::decide(&server.settings, &settings::Known { standby, line, proven });
-        let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == Status::Ok);
-        if let (Some(verdict), Some(whose)) = (good, &whose) {
-            verdict.clone_from(whose);
-        }
-        verdicts
+        let verdicts = settings::decide(&server.settings, &settings::Known { standby, line, proven });
+        with_whose(verdicts, whose.as_ref())
     };
     let settings = decide_settings(false);
     if request.wants(&[Check::Place]) {
@@ -179,11 +196,8 @@ async fn check_server(
     let mut proven = false;
     if request.wants(&[Check::EndToEnd]) {
         let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
-        let verdict = match (end_to_end::hindrance(request.probe, &server, &causes), &cluster) {
-            (Some(verdict), _) => verdict,
-            (None, Some(Ok(cluster))) => end_to_end::check(request, &mut sql, &server, cluster).await,
-            (None, _) => Check::EndToEnd.because(Check::Identity),
-        };
+        let hindrance = end_to_end::hindrance(request.probe, &server, &causes);
+        let verdict = check_end_to_end(request, &mut sql, &server, hindrance, cluster.as_ref()).await;
         proven = verdict.status == Status::Ok;
         verdicts.push(verdict);
     }

@@ -113,23 +113,6 @@ fn malformed(error: std::io::Error) -> Malformed {
 
 fn decode(message: wire::Message) -> std::io::Result<Message> {
     Ok(match message {
-        wire::Message::AuthenticationOk => Message::Authentication(Authentication::Ok),
-        wire::Message::AuthenticationCleartextPassword => Message::Authentication(Authentication::Cleartext),
-        wire::Message::AuthenticationMd5Password(body) => Message::Authentication(Authentication::Md5(body.salt())),
-        wire::Message::AuthenticationSasl(body) => {
-            let names = body.mechanisms().map(|name| Ok(name.to_owned())).collect()?;
-            Message::Authentication(Authentication::Sasl(names))
-        }
-        wire::Message::AuthenticationSaslContinue(body) => {
-            Message::Authentication(Authentication::SaslContinue(Bytes::copy_from_slice(body.data())))
-        }
-        wire::Message::AuthenticationSaslFinal(body) => {
-            Message::Authentication(Authentication::SaslFinal(Bytes::copy_from_slice(body.data())))
-        }
-        wire::Message::AuthenticationGss | wire::Message::AuthenticationGssContinue(_) => unsupported("GSSAPI"),
-        wire::Message::AuthenticationSspi => unsupported("SSPI"),
-        wire::Message::AuthenticationKerberosV5 => unsupported("Kerberos V5"),
-        wire::Message::AuthenticationScmCredential => unsupported("SCM credentials"),
         wire::Message::ParameterStatus(body) => {
             Message::ParameterStatus(body.name()?.to_owned(), body.value()?.to_owned())
         }
@@ -146,8 +129,31 @@ fn decode(message: wire::Message) -> std::io::Result<Message> {
         wire::Message::ErrorResponse(body) => Message::Error(ServerError::decode(body.fields())?),
         wire::Message::NoticeResponse(body) => Message::Notice(ServerError::decode(body.fields())?),
         wire::Message::ReadyForQuery(_) => Message::Ready,
-        _ => Message::Other,
+        other => decode_authentication(other)?,
     })
+}
+
+fn decode_authentication(message: wire::Message) -> std::io::Result<Message> {
+    let asked = match message {
+        wire::Message::AuthenticationOk => Authentication::Ok,
+        wire::Message::AuthenticationCleartextPassword => Authentication::Cleartext,
+        wire::Message::AuthenticationMd5Password(body) => Authentication::Md5(body.salt()),
+        wire::Message::AuthenticationSasl(body) => {
+            Authentication::Sasl(body.mechanisms().map(|name| Ok(name.to_owned())).collect()?)
+        }
+        wire::Message::AuthenticationSaslContinue(body) => {
+            Authentication::SaslContinue(Bytes::copy_from_slice(body.data()))
+        }
+        wire::Message::AuthenticationSaslFinal(body) => Authentication::SaslFinal(Bytes::copy_from_slice(body.data())),
+        wire::Message::AuthenticationGss | wire::Message::AuthenticationGssContinue(_) => {
+            return Ok(unsupported("GSSAPI"));
+        }
+        wire::Message::AuthenticationSspi => return Ok(unsupported("SSPI")),
+        wire::Message::AuthenticationKerberosV5 => return Ok(unsupported("Kerberos V5")),
+        wire::Message::AuthenticationScmCredential => return Ok(unsupported("SCM credentials")),
+        _ => return Ok(Message::Other),
+    };
+    Ok(Message::Authentication(asked))
 }
 
 fn unsupported(method: &'static str) -> Message {

@@ -9,6 +9,21 @@ use super::configuration::{conf_files, included};
 use super::recovery::{as_characters, read, write};
 use crate::postgres::catalog::BackupDescription;
 
+/// What is included from outside: where it is now, and whether the line stays as it is.
+fn elsewhere(named: &Path, directive: &str, backup: &BackupDescription, is_copy: bool) -> (Option<PathBuf>, bool) {
+    match moved(named, backup) {
+        None if is_copy => (taken(named, directive, backup), false),
+        None => (None, true),
+        moved => (moved, false),
+    }
+}
+
+/// The files of a folder that is included, from the data directory.
+fn files_of(data_directory: &Path, inner: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let files = conf_files(&data_directory.join(inner))?;
+    Ok(files.iter().filter_map(|file| Some(inner.join(file.file_name()?))).collect())
+}
+
 /// Lets what is included by its place in the source's data directory be included from here. In a copy, what is included
 /// from outside is included from what the backup has of it, or becomes a comment.
 pub fn bring_in(
@@ -30,14 +45,9 @@ pub fn bring_in(
                 changed.push_str(&format!("{line}\n"));
                 continue;
             };
-            let inside = inner(folder, &name, &named);
-            let (inner, is_own) = match inside {
+            let (inner, is_own) = match inner(folder, &name, &named) {
                 Some(inner) => (Some(inner), true),
-                None => match moved(&named, backup) {
-                    None if is_copy => (taken(&named, &directive, backup), false),
-                    None => (None, true),
-                    moved => (moved, false),
-                },
+                None => elsewhere(&named, &directive, backup, is_copy),
             };
             match &inner {
                 _ if is_own => changed.push_str(&format!("{line}\n")),
@@ -56,10 +66,7 @@ pub fn bring_in(
                 }
             }
             match inner {
-                Some(inner) if directive == "include_dir" => {
-                    let files = conf_files(&folder.join(&inner))?;
-                    left.extend(files.iter().filter_map(|file| Some(inner.join(file.file_name()?))));
-                }
+                Some(inner) if directive == "include_dir" => left.extend(files_of(folder, &inner)?),
                 inner => left.extend(inner),
             }
         }

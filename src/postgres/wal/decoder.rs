@@ -224,26 +224,19 @@ impl Decoder {
         Ok(header)
     }
 
-    /// Takes what the page has of a record that began before. Gives the bytes that it takes, or `None` if all.
-    fn begin_page(
-        &mut self,
-        first: First,
-        content: &[u8],
-        address: Lsn,
-        header_length: usize,
-        each: &mut impl FnMut(&Record<'_>),
-    ) -> Result<Option<usize>, Stop> {
+    /// Bytes that the record which began before lacks, as the page says, too; `None`: a record begins with the page.
+    fn remaining(&mut self, first: First, address: Lsn) -> Result<Option<u64>, Stop> {
         let at = |lsn, why| Stop { lsn, why };
         let remaining = match (&self.state, first) {
             (State::Start, First::Record | First::Overwrite)
             | (State::Between | State::Switched, First::Record | First::Overwrite) => {
                 self.state = State::Between;
-                return Ok(Some(0));
+                return Ok(None);
             }
             (State::Within | State::Head, First::Overwrite) => {
                 self.lost = (self.state == State::Within).then_some(self.assembly.lsn);
                 self.state = State::Between;
-                return Ok(Some(0));
+                return Ok(None);
             }
             (State::Start, First::Continuation(remaining)) => {
                 self.head = Some(Head { remaining, piece: Piece::default(), end: None });
@@ -260,6 +253,19 @@ impl Decoder {
             let lsn = if self.state == State::Within { self.assembly.lsn } else { address };
             return Err(at(lsn, Why::Continuation { missing: remaining, found }));
         }
+        Ok(Some(remaining))
+    }
+
+    /// Takes what the page has of a record that began before. Gives the bytes that it takes, or `None` if all.
+    fn begin_page(
+        &mut self,
+        first: First,
+        content: &[u8],
+        address: Lsn,
+        header_length: usize,
+        each: &mut impl FnMut(&Record<'_>),
+    ) -> Result<Option<usize>, Stop> {
+        let Some(remaining) = self.remaining(first, address)? else { return Ok(Some(0)) };
         let taken = content.len().min(remaining as usize);
         if let (State::Head, Some(head)) = (&self.state, &mut self.head) {
             head.piece.add(&content[..taken]);

@@ -253,18 +253,22 @@ impl Summary {
         }
     }
 
+    fn end(&mut self, record: &Record<'_>, end: &TransactionEnd<'_>, counters: &mut Counters) {
+        counters.rows.end(end, record.lsn);
+        counters.ends.add(end, record.lsn);
+        counters.parts.add(end, record.lsn);
+        counters.created.end(end);
+        if end.committed {
+            self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });
+        }
+    }
+
     fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counters: &mut Counters) {
         let (mut xid, text) = (record.header.xid, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
         let what = match *fact {
             Fact::Rows { file, change, rows } => return counters.rows(xid, file, change, rows),
             Fact::End(ref end) => {
-                counters.rows.end(end, record.lsn);
-                counters.ends.add(end, record.lsn);
-                counters.parts.add(end, record.lsn);
-                counters.created.end(end);
-                if end.committed {
-                    self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });
-                }
+                self.end(record, end, counters);
                 if !end.committed || end.dropped.is_empty() {
                     return;
                 }

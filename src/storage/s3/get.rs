@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::SemaphorePermit;
 
@@ -16,6 +16,23 @@ use crate::storage::{Key, ObjectMeta, RECEIVED};
 const PROGRESS: usize = 64 << 10;
 /// Bytes reserved at most because an answer says that it is so long.
 const RESERVED: usize = 64 << 20;
+
+/// Takes the body in, up to `wanted` bytes in all: a store may ignore where a range ends. Errors: it breaks off.
+async fn receive(
+    body: &mut ByteStream,
+    got: &mut BytesMut,
+    wanted: usize,
+) -> Result<(), aws_sdk_s3::primitives::ByteStreamError> {
+    while let Some(piece) = body.try_next().await? {
+        let room = wanted - got.len();
+        RECEIVED.fetch_add(piece.len().min(room) as u64, Ordering::Relaxed);
+        got.extend_from_slice(&piece[..piece.len().min(room)]);
+        if piece.len() > room {
+            break;
+        }
+    }
+    Ok(())
+}
 
 impl S3Storage {
     /// Bytes of an object. A body whose connection breaks is asked for again from there, from the same object.
@@ -45,20 +62,8 @@ impl S3Storage {
             let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
             got.reserve(length.min(RESERVED));
             etag = response.e_tag().map(str::to_string);
-            let broken = loop {
-                match response.body.try_next().await {
-                    // A store may ignore where a range ends.
-                    Ok(Some(piece)) if piece.len() > wanted - got.len() => {
-                        got.extend_from_slice(&piece[..wanted - got.len()]);
-                        return Ok(Some(got.freeze()));
-                    }
-                    Ok(Some(piece)) => {
-                        RECEIVED.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                        got.extend_from_slice(&piece);
-                    }
-                    Ok(None) => return Ok(Some(got.freeze())),
-                    Err(error) => break error,
-                }
+            let Err(broken) = receive(&mut response.body, &mut got, wanted).await else {
+                return Ok(Some(got.freeze()));
             };
             if got.len() - before < PROGRESS || etag.is_none() {
                 let why = format!("the answer was cut off: {}", chain(&broken));

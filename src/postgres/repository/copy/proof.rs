@@ -147,13 +147,13 @@ fn verdict(source_end: Option<Lsn>, destination_end: Option<Lsn>) -> Verdict {
     }
 }
 
-/// Compares what the source had with what the destination has.
-pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity {
+/// How far each backup leads on each path.
+fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<Proof> {
     let mut proofs = Vec::new();
-    let there = after.paths();
+    let (here, there) = (before.paths(), after.paths());
     for backup in &before.backups {
         let copied = after.backups.iter().any(|copy| copy == backup);
-        for path in before.paths().iter().filter(|path| path.carries(backup)) {
+        for path in here.iter().filter(|path| path.carries(backup)) {
             let same = there.iter().find(|same| *same == path).filter(|_| copied);
             let source_end = path.moments(&before.wal.ranges, backup).map(|(_, end)| end);
             let destination_end = same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end);
@@ -167,6 +167,12 @@ pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity
             });
         }
     }
+    proofs
+}
+
+/// Compares what the source had with what the destination has.
+pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity {
+    let proofs = proofs(before, after);
     let leads = |proof: &Proof| proof.verdict != Verdict::NotRestorable;
     let restorable: BTreeSet<&BackupId> =
         proofs.iter().filter(|proof| leads(proof)).map(|proof| &proof.backup).collect();
