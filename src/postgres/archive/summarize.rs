@@ -23,7 +23,7 @@ async fn summary_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result
     let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
     match stored_summary(cluster, segment, meta.size).await? {
         Some(summary) => Ok(Some(*summary)),
-        None => summarize_once(cluster, segment).await,
+        None => summarize(cluster, segment).await,
     }
 }
 
@@ -61,12 +61,8 @@ pub async fn stored_summary(
 }
 
 /// The summary of a segment, made from its content; the same as the one in its header. `None` and errors: as of
-/// [`summary_of`].
-pub async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
-    reread(is_damage, || summarize_once(cluster, segment)).await
-}
-
-async fn summarize_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
+/// [`summary_of`], but read only once.
+pub(super) async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
     let size = cluster.description.segment_size;
     let summarizer = Summarizer::new(segment.start(size), size);
     let read = read(cluster, segment, summarizer, Summarizer::push).await?;

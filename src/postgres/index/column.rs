@@ -5,7 +5,22 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::Type;
 use rusqlite::{Error, Result, Row};
 
+use crate::postgres::types::TimelineId;
 use crate::postgres::wal::RelFileLocator;
+
+/// Which segment a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SegmentKey {
+    pub timeline: TimelineId,
+    pub number: u64,
+}
+
+impl SegmentKey {
+    /// Both as SQLite keeps them.
+    pub fn columns(self) -> (u32, i64) {
+        (self.timeline.0, int(self.number))
+    }
+}
 
 pub(super) fn int(number: u64) -> i64 {
     number as i64

@@ -1,6 +1,5 @@
 //! Commits that cross a segment's end and are too long to be kept whole: some of their transactions are not named.
 
-use super::segment::of_both;
 use super::testing::{FIRST, SIZE, cluster, segment, summarize};
 use super::tests::{TIMELINE, indexed};
 use super::*;
@@ -49,13 +48,4 @@ async fn a_transaction_that_is_not_read_of_a_commit_that_crosses_may_have_ended_
         assert_eq!(ending(6000), [FIRST + 1, FIRST + 2], "it may be one of either");
         assert!([later, 1 << 24].iter().all(|xid| ending(*xid).is_empty()), "not begun yet, or ended long before");
     }
-}
-
-#[test]
-fn a_block_holds_what_its_segments_hold_also_where_numbers_go_round() {
-    assert_eq!(of_both((10, 20), (15, 40)), (10, 40));
-    assert_eq!(of_both((u32::MAX - 5, 3), (1, 9)), (u32::MAX - 5, 9));
-    let all = (0, u32::MAX);
-    assert_eq!(of_both((0, (1 << 31) - 1), ((1 << 31) + 10, (1 << 31) + 20)), all);
-    assert_eq!([of_both((5, 9), (1 << 30, 1 << 31)), of_both(all, (5, 9)), of_both((5, 9), all)], [all; 3]);
 }

@@ -6,20 +6,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
 use std::time::Instant;
 
-use rusqlite::{Connection, ErrorCode, Result, Row, params};
+use rusqlite::{Connection, ErrorCode, Result, params};
 
-use super::column::{file, from_json, int, nullable, uint};
+use super::column::{file, from_json, int, nullable};
+use super::event_row::{EventRow, PG_CLASS, RemovedFiles, SELECT};
 use super::exact::{self, OfDatabase};
 use super::listing::is_whole;
 use super::name::{self, RecordedName};
-use super::segment::PG_CLASS;
 use super::{Index, State};
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
     EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Unknown,
 };
-use crate::postgres::types::{Lsn, MajorVersion, TimelineHistory, TimelineId};
-use crate::postgres::wal::{Created, RelFileLocator, Timestamp, Xid};
+use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
+use crate::postgres::wal::{Created, RelFileLocator};
 
 /// Files whose names are kept at hand.
 const NAMES: usize = 10_000;
@@ -136,9 +136,6 @@ impl Drop for Bound<'_> {
     }
 }
 
-const SELECT: &str = "SELECT timeline, number, lsn, end_lsn, commit_lsn, kind, time, xid, tablespace, database, file, \
-                      rows, rows_from, label, detail FROM event";
-
 /// Of which kinds there may be a row, as bits: what removed files is told apart later.
 fn kinds(filter: &Filter) -> i64 {
     let wanted = |kind: &EventKind| {
@@ -148,54 +145,6 @@ fn kinds(filter: &Filter) -> i64 {
         let stored = if kind.removes_files() { EventKind::Drop } else { *kind };
         bits | 1 << stored as i64
     })
-}
-
-/// A row of the table.
-pub(super) struct EventRow {
-    pub timeline: TimelineId,
-    pub number: u64,
-    pub lsn: Lsn,
-    end_lsn: Option<Lsn>,
-    commit_lsn: Option<Lsn>,
-    pub kind: EventKind,
-    time: Timestamp,
-    pub xid: Xid,
-    pub file: RelFileLocator,
-    rows: Option<u64>,
-    pub rows_from: Option<u64>,
-    label: Option<String>,
-    detail: Option<String>,
-}
-
-/// What a commit says of the files that it removed, as the index keeps it.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(super) struct RemovedFiles {
-    pub files: Vec<RelFileLocator>,
-    pub relations: Vec<u32>,
-    pub cut: bool,
-    pub major: Option<MajorVersion>,
-}
-
-impl EventRow {
-    fn read(row: &Row<'_>) -> Result<Self> {
-        let kind: i64 = row.get(5)?;
-        let known = EventKind::ALL.into_iter().find(|known| *known as i64 == kind);
-        Ok(Self {
-            timeline: TimelineId(row.get(0)?),
-            number: uint(row, 1)?,
-            lsn: Lsn(uint(row, 2)?),
-            end_lsn: nullable(row, 3)?.map(Lsn),
-            commit_lsn: nullable(row, 4)?.map(Lsn),
-            kind: known.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, kind))?,
-            time: Timestamp(row.get(6)?),
-            xid: row.get(7)?,
-            file: file(row, 8)?,
-            rows: nullable(row, 11)?,
-            rows_from: nullable(row, 12)?,
-            label: row.get(13)?,
-            detail: row.get(14)?,
-        })
-    }
 }
 
 /// Which events are wanted. How exact an event is, and the name of its database, come later.

@@ -3,9 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::column::{int, uint};
-use super::event::EventRow;
-use super::segment::is_newer;
+use super::event_row::EventRow;
 use super::wal_index::maybe_ending;
+use super::xid::is_newer;
 use super::{Index, WINDOW};
 use crate::postgres::catalog::{EventKind, Filter};
 use crate::postgres::types::{Lsn, TimelineId};

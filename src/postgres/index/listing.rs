@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use rusqlite::{Connection, Result, params};
 
-use super::column::{int, uint};
-use super::segment::SegmentKey;
-use super::update::Scope;
-use super::{Archived, Index, forget, on_index};
+use super::column::{SegmentKey, int, uint};
+use super::{Archived, Index, derive, on_index};
 use crate::error::one_line;
 use crate::postgres::catalog::WAL_KIND;
 use crate::postgres::cluster::Cluster;
@@ -25,6 +23,15 @@ const GAPS: usize = 64;
 const AGAIN: usize = 8;
 /// Timelines of which new folders are expected, besides newer ones.
 const NEWEST_TIMELINES: usize = 3;
+
+/// How much of the repository is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What came since the last time, also where something was missing.
+    New,
+    /// All of it.
+    All,
+}
 
 /// A folder, as it was listed the last time.
 #[derive(Debug, Clone)]
@@ -321,7 +328,7 @@ impl Index {
         self.change(|db| {
             for Gone { folder, segments } in gone {
                 let keys: Vec<SegmentKey> = segments.iter().map(|name| self.key(*name)).collect();
-                forget::remove(self, db, &keys)?;
+                derive::remove(self, db, &keys)?;
                 // Where nothing is left, nothing has to be looked for again.
                 let Some(SegmentKey { timeline, number }) = keys.first().copied() else { continue };
                 let log = (number / self.size.per_log()) as u32;

@@ -3,23 +3,27 @@
 //!
 //! All calls block: they belong on a blocking thread.
 
+mod block;
+mod carried;
 mod column;
 #[cfg(test)]
 mod crossing_tests;
+mod derive;
 mod event;
+mod event_row;
 mod exact;
 #[cfg(test)]
 mod exact_tests;
-mod forget;
+mod facts;
 mod listing;
 mod name;
+#[cfg(test)]
+mod order_tests;
 pub mod partial;
-mod prune;
 mod ranges;
 #[cfg(test)]
 mod removed_tests;
 mod rows;
-mod seam;
 #[cfg(test)]
 mod search_tests;
 mod segment;
@@ -34,6 +38,7 @@ mod trouble;
 mod trust_tests;
 pub mod update;
 mod wal_index;
+mod xid;
 
 use std::collections::HashMap;
 use std::fs;
@@ -62,7 +67,7 @@ pub use state::{Position, State, Unreadable};
 pub use trouble::{IndexFailed, on_index};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;
@@ -73,7 +78,7 @@ const BUSY: Duration = Duration::from_secs(30);
 
 /// Segments in a block.
 const BLOCK: u64 = 1024;
-/// Segments before one that tell which transactions are new in it.
+/// Segments before one that are looked through for what belongs to its events.
 const WINDOW: u64 = 16;
 
 /// How often an index was changed, as one process counts.

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Result, params};
 
 use super::Index;
-use super::column::{file, int, uint};
-use super::segment::SegmentKey;
+use super::column::{SegmentKey, file, int, uint};
 use crate::postgres::catalog::{EventKind, FIRST_NORMAL, LEAST_ROWS};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::{RelFileLocator, Xid};

@@ -19,7 +19,7 @@ CREATE TABLE segment (
     ok INTEGER NOT NULL DEFAULT 0,
     -- The timeline of the segment before.
     previous INTEGER,
-    -- Whether what lies between this segment and the one before is known.
+    -- Whether what that one hands on is known.
     joined INTEGER NOT NULL DEFAULT 0,
     -- Where it is broken: at the seam with the one before, and within.
     seam_stop INTEGER,
@@ -34,11 +34,9 @@ CREATE TABLE segment (
     max_time INTEGER,
     -- The newest transaction that is mentioned, also where the mention was left out.
     newest INTEGER,
-    -- The newest that may have ended; from which one on they may be missing in "ended".
-    ended_newest INTEGER,
+    -- Of those that ended, these may be missing in "ended".
     fresh_from INTEGER,
-    -- Whether what the segments before show to be of no interest is gone.
-    pruned INTEGER NOT NULL DEFAULT 0,
+    fresh_to INTEGER,
     -- What the summary had no room for: rows, files that were made, restore points, and other events.
     rows_left_out INTEGER NOT NULL DEFAULT 0,
     created_left_out INTEGER NOT NULL DEFAULT 0,
@@ -49,6 +47,7 @@ CREATE TABLE segment (
 CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0 OR joined = 0;
 CREATE INDEX segment_short ON segment (timeline, number) WHERE points_left_out + events_left_out > 0;
 CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
+CREATE INDEX segment_fork ON segment (number) WHERE previous <> timeline;
 
 -- What lookups skip by: 1024 segments each, and how many of them were listed.
 CREATE TABLE block (
@@ -62,16 +61,13 @@ CREATE TABLE block (
     PRIMARY KEY (timeline, block)
 ) WITHOUT ROWID;
 
--- What joining a segment with its neighbours needs, until it is joined with both.
-CREATE TABLE edge (
+-- What each segment hands on to the next, as JSON; of one that has to be read again, what it handed on before.
+CREATE TABLE carried (
     timeline INTEGER NOT NULL,
     number INTEGER NOT NULL,
-    summary TEXT NOT NULL,
-    -- The beginning of a record that came through the segments before.
-    tail TEXT,
+    held TEXT NOT NULL,
     PRIMARY KEY (timeline, number)
 ) WITHOUT ROWID;
-CREATE INDEX edge_number ON edge (number);
 
 CREATE TABLE event (
     timeline INTEGER NOT NULL,
@@ -122,7 +118,6 @@ CREATE TABLE ended (
     lsn INTEGER NOT NULL,
     time INTEGER NOT NULL,
     committed INTEGER NOT NULL,
-    kept INTEGER NOT NULL,
     PRIMARY KEY (timeline, number, xid)
 ) WITHOUT ROWID;
 CREATE INDEX ended_xid ON ended (xid, number);

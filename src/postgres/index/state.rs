@@ -108,7 +108,7 @@ impl Index {
             for table in [
                 "segment",
                 "block",
-                "edge",
+                "carried",
                 "event",
                 "rows",
                 "ended",
@@ -143,7 +143,9 @@ impl Index {
     pub(crate) fn dump(&self) -> Vec<String> {
         let db = self.connection();
         let mut lines = Vec::new();
-        for table in ["segment", "block", "edge", "event", "rows", "ended", "created", "name", "recording", "history"] {
+        for table in
+            ["segment", "block", "carried", "event", "rows", "ended", "created", "name", "recording", "history"]
+        {
             let mut select = db
                 .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7"))
                 .or_else(|_| db.prepare(&format!("SELECT * FROM {table} ORDER BY 1")))

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use rusqlite::{Connection, Result, params};
 
-use super::column::{int, uint};
-use super::segment::SegmentKey;
+use super::column::{SegmentKey, int, uint};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{TablespaceMade, Tablespaces};
 

@@ -94,10 +94,20 @@ impl MadeUp {
             xid: FIRST_XID,
             time: 1_000_000,
         };
-        while made.wal.position() < (FIRST + segments) * SIZE {
-            made.step();
-        }
+        made.grow(segments);
         made
+    }
+
+    /// Until there are so many segments and a bit.
+    pub fn grow(&mut self, segments: u64) {
+        while self.wal.position() < (FIRST + segments) * SIZE {
+            self.step();
+        }
+    }
+
+    /// A record of so many bytes.
+    pub fn write_long(&mut self, bytes: usize) {
+        self.wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, main: vec![7; bytes], ..Draft::default() });
     }
 
     fn new_xid(&mut self) -> u32 {

@@ -1,23 +1,23 @@
 //! Brings the index up to date with the repository: what is archived, then what that holds, by headers where they tell.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tokio::task::JoinSet;
 
 use super::listing::Listing;
+pub use super::listing::Scope;
 use super::{Archived, Index, listing, on_index};
-use crate::error::{find, one_line, with_hint};
+use crate::error::{one_line, with_hint};
 use crate::postgres::archive::miss::confirm_wal;
-use crate::postgres::archive::summarize::{stored_summary, summarize, summary_of};
+use crate::postgres::archive::summarize::{stored_summary, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ObjectKind;
 use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
 use crate::repo::{is_damage, is_unusable};
-use crate::storage::{Key, ListEntry, Pages, StorageError};
+use crate::storage::{Key, ListEntry, Pages};
 
 /// Headers and other small objects read at once.
 const PARALLEL_READS: usize = 16;
@@ -27,15 +27,6 @@ const BATCH: usize = 256;
 const NAMES_AGAIN: u32 = 256;
 /// Damaged ones that are read again each time.
 const DAMAGED_AGAIN: usize = 16;
-
-/// How much of the repository is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// What came since the last time, also where something was missing.
-    New,
-    /// All of it.
-    All,
-}
 
 /// How far the reading of segments is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,50 +106,23 @@ pub async fn take_in(
     if scope == Scope::All {
         on_index(index, |index| index.retry_unreadable()).await?;
     }
-    read_headers(index, cluster, progress).await?;
-    lend_edges(index, cluster).await
+    read_headers(index, cluster, progress).await
 }
 
 /// What all segments hold that are noted as archived.
 pub(super) async fn read_listed(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
     read_headers(index, cluster, progress).await?;
-    lend_edges(index, cluster).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
 }
 
-/// Joins what waits for the edges of segments that were joined before. What comes to light may want another one.
-async fn lend_edges(index: &Arc<Index>, cluster: &Cluster) -> anyhow::Result<()> {
-    let mut lent = BTreeSet::new();
-    loop {
-        let mut wanted = on_index(index, |index| index.edges_wanted()).await?;
-        wanted.retain(|edge| lent.insert(edge.name));
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        for edge in wanted {
-            let name = edge.name;
-            // What cannot be read now is not known; a later look tries again.
-            match summary_of(cluster, name).await {
-                Ok(Some(summary)) => on_index(index, move |index| index.lend(&edge, &summary)).await?,
-                Ok(None) => (),
-                Err(error) if find::<StorageError>(&error).is_some() => return Err(error),
-                Err(error) => tracing::info!("what follows segment {name} is not known: {}", one_line(&error)),
-            }
-        }
-    }
-}
-
-/// Reads the content of segments whose objects have no summary, at most so many, and puts in what they hold; how many
-/// that were. Errors: as of [`update`].
+/// Reads segments that are not indexed, the content of those whose objects have no summary, at most so many, and puts in
+/// what they hold; how many that were. Errors: as of [`update`].
 pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyhow::Result<usize> {
     let waiting = on_index(index, move |index| index.not_indexed(None, most)).await?;
     for segment in &waiting {
-        let read = summarize(cluster, segment.name).await;
+        let read = summary_of(cluster, segment.name).await;
         put(index, vec![(*segment, missing(segment.name, read))]).await?;
-    }
-    if !waiting.is_empty() {
-        lend_edges(index, cluster).await?;
     }
     Ok(waiting.len())
 }
@@ -184,13 +148,13 @@ fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> Read {
     Ok(Some(Box::new(summary)))
 }
 
-/// Puts in what was read. What cannot be read is noted. Errors: the store did not answer.
-async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result<()> {
-    let (mut summaries, mut damaged) = (Vec::new(), Vec::new());
+/// Puts in what was read, and notes what cannot be read; how many have no summary. Errors: the store did not answer.
+async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result<u64> {
+    let (mut summaries, mut damaged, mut without) = (Vec::new(), Vec::new(), 0);
     for (segment, read) in reads {
         match read {
             Ok(Some(summary)) => summaries.push((segment, summary)),
-            Ok(None) => {}
+            Ok(None) => without += 1,
             Err(error) if is_unusable(&error) => damaged.push((segment, one_line(&error))),
             Err(error) => return Err(error),
         }
@@ -198,7 +162,8 @@ async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result
     summaries.sort_by_key(|(segment, _)| segment.name);
     on_index(index, move |index| {
         index.learn(&summaries)?;
-        damaged.iter().try_for_each(|(segment, why)| index.give_up(segment, why))
+        damaged.iter().try_for_each(|(segment, why)| index.give_up(segment, why))?;
+        Ok(without)
     })
     .await
 }
@@ -216,21 +181,31 @@ async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) 
     }
 }
 
-/// Reads the headers of all segments that are not in the index.
+/// Reads the headers of all segments that are not in the index, also of those that what was read shows to be read again.
 pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
-    let mut so_far = Progress { done: 0, total: on_index(index, |index| index.count_not_indexed()).await? };
-    let mut after = None;
+    let (mut so_far, mut without) = (Progress::default(), 0);
     loop {
+        let left = on_index(index, |index| index.count_not_indexed()).await?;
+        so_far.total = so_far.done + left.saturating_sub(without);
         progress(so_far);
-        let waiting = on_index(index, move |index| index.not_indexed(after, BATCH)).await?;
-        let Some(last) = waiting.last() else { return Ok(()) };
-        after = Some(last.name);
-        so_far.done += waiting.len() as u64;
-        let reads = side_by_side(waiting, |segment| {
-            let cluster = cluster.clone();
-            async move { (segment, read_header(&cluster, segment).await) }
-        });
-        put(index, reads.await?).await?;
+        if left <= without {
+            return Ok(());
+        }
+        let mut after = None;
+        without = 0;
+        loop {
+            let waiting = on_index(index, move |index| index.not_indexed(after, BATCH)).await?;
+            let Some(last) = waiting.last() else { break };
+            after = Some(last.name);
+            so_far.done += waiting.len() as u64;
+            let reads = side_by_side(waiting, |segment| {
+                let cluster = cluster.clone();
+                async move { (segment, read_header(&cluster, segment).await) }
+            });
+            without += put(index, reads.await?).await?;
+            so_far.total = so_far.total.max(so_far.done);
+            progress(so_far);
+        }
     }
 }
 

@@ -158,7 +158,7 @@ pub(super) const LAST_COMMIT: &str = "SELECT number, last_commit_lsn, last_commi
 /// And the name. Left to itself SQLite would go through all events of the timeline.
 pub(super) const NAMED_POINTS: &str = "SELECT number, lsn, time FROM event INDEXED BY event_label \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND label = ?4 ORDER BY number, lsn";
-pub(super) const TROUBLE: &str = "SELECT number, state, seam_stop, stop, joined, previous FROM segment INDEXED BY segment_trouble \
+pub(super) const TROUBLE: &str = "SELECT number, state, seam_stop, stop, joined FROM segment INDEXED BY segment_trouble \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
 pub(super) const LISTED: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
 /// Of blocks.
@@ -168,8 +168,8 @@ pub(super) const FULL_BLOCKS: &str =
 pub(super) const BLOCKS_MAYBE_ENDING: &str = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 \
      AND ((?4 - fresh_from) & 4294967295) <= ((fresh_to - fresh_from) & 4294967295) ORDER BY block";
 pub(super) const MAYBE_ENDING: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 \
-     AND ((?4 - fresh_from) & 4294967295) <= ((ended_newest - fresh_from) & 4294967295) \
-     AND ((ended_newest - fresh_from) & 4294967295) < 2147483648 ORDER BY number";
+     AND ((?4 - fresh_from) & 4294967295) <= ((fresh_to - fresh_from) & 4294967295) \
+     AND ((fresh_to - fresh_from) & 4294967295) < 2147483648 ORDER BY number";
 
 /// How far answers stand.
 struct Limit {
@@ -208,8 +208,9 @@ impl Index {
             if let Some(lsn) = nullable(row, 2)?.map(Lsn).filter(|_| !is_first) {
                 return Ok(Some(Limit { behind: number, why: Unknown::Broken { segment, lsn } }));
             }
-            let (joined, previous): (bool, u32) = (row.get(4)?, row.get(5)?);
-            if !joined && (!is_first || crosses_unseen(db, previous, number)?) {
+            // What the one before hands on was not known: to be read again, or never to be known.
+            let joined: bool = row.get(4)?;
+            if !joined && !is_first {
                 return Ok(Some(unknown(number)));
             }
             if let Some(lsn) = nullable(row, 3)?.map(Lsn) {
@@ -232,15 +233,6 @@ impl Index {
         found.retain(|one| limit.as_ref().is_none_or(|limit| number(one) < limit.behind));
         Ok(Told { found, more: limit.map(|limit| limit.why) })
     }
-}
-
-/// Whether a record may cross into a segment from the one before that is not told yet. If that one is all of one record
-/// whose beginning is not there, nothing will ever tell, and no backup begins before its end.
-fn crosses_unseen(db: &Connection, previous: u32, number: u64) -> rusqlite::Result<bool> {
-    let Some(before) = number.checked_sub(1) else { return Ok(false) };
-    let sql = "SELECT 1 FROM segment \
-               WHERE timeline = ?1 AND number = ?2 AND state = 1 AND (middle = 0 OR joined = 1)";
-    db.prepare_cached(sql)?.exists(params![previous, int(before)])
 }
 
 /// The first of these segments that was not listed. Blocks that have all of theirs are passed over.
