@@ -1,0 +1,151 @@
+//! One restore, from its plan to a server that was compared with it: everything but asking and telling. What can be
+//! refused is refused before anything is written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+
+use super::clean::{self, Relocation};
+use super::fetching::fetch_command;
+use super::files::{Destination, Progress};
+use super::recovery::{self, Choices, TargetAction};
+use super::start::{self, Recovered, Start, Watch};
+use super::{Restored, check, past, programs, restore};
+use crate::config::{RepositoryUrl, Settings};
+use crate::error::with_hint;
+use crate::postgres::catalog::{PastRestore, RecoveryPlan};
+use crate::postgres::cluster::Cluster;
+use crate::postgres::replication::ConnInfo;
+
+/// What is asked for beside the target.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The new data directory; `None` where the restore is only planned.
+    pub to_dir: Option<PathBuf>,
+    pub relocations: Vec<Relocation>,
+    pub action: TargetAction,
+    /// The restored cluster replaces its source and goes on archiving.
+    pub keep_archiving: bool,
+    /// Refuse what does not fit.
+    pub check_space: bool,
+    /// Start the server, and how.
+    pub start: Option<Server>,
+}
+
+/// How the restored server is started.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The folder of its programs; else it is looked for.
+    pub programs: Option<PathBuf>,
+    /// Another port than the configured one.
+    pub port: Option<u16>,
+}
+
+/// A restore that was decided.
+pub struct Job<'a> {
+    settings: &'a Settings,
+    cluster: Cluster,
+    pub plan: RecoveryPlan,
+    choices: Choices,
+    pub destination: Option<Destination>,
+    /// The folder of the server's programs, and its port, where it is started.
+    server: Option<(PathBuf, Option<u16>)>,
+}
+
+impl<'a> Job<'a> {
+    /// Decides how a plan is carried out. Errors: what is asked for does not go together, or with the plan.
+    pub fn new(settings: &'a Settings, cluster: Cluster, plan: RecoveryPlan, order: Order) -> anyhow::Result<Self> {
+        let Order { to_dir, relocations, action, keep_archiving, check_space, start } = order;
+        check_action(&plan, action)?;
+        let (fetch, configuration) = fetch_command(settings)?;
+        let choices = Choices { action, keep_archiving, check_space, fetch, configuration };
+        let repository = match &settings.repository.url {
+            RepositoryUrl::File(path) => Some(path.as_path()),
+            RepositoryUrl::S3 { .. } => None,
+        };
+        let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &relocations, keep_archiving, repository);
+        let destination = to_dir.as_ref().map(place).transpose()?;
+        let server = |Server { programs, port }: Server| {
+            anyhow::Ok((programs::find(plan.backup.major, programs.as_deref())?, port))
+        };
+        let server = start.map(server).transpose()?;
+        Ok(Self { settings, cluster, plan, choices, destination, server })
+    }
+
+    fn destination(&self) -> anyhow::Result<&Destination> {
+        self.destination.as_ref().context("--to-dir is needed")
+    }
+
+    /// The new data directory.
+    pub fn data_directory(&self) -> anyhow::Result<&Path> {
+        Ok(&self.destination()?.data_directory)
+    }
+
+    /// All settings that the server would get. Errors: what the restore itself would refuse. Touches nothing.
+    pub async fn rehearse(&self) -> anyhow::Result<Vec<(String, String)>> {
+        if let Some(destination) = &self.destination {
+            check(&self.cluster, &self.plan, destination, &self.choices).await?;
+        }
+        recovery::settings(&self.plan, &self.choices)
+    }
+
+    /// Restores the files; `progress` tells how far that is.
+    pub async fn restore(&self, progress: Arc<Progress>) -> anyhow::Result<Restored> {
+        let workers = self.settings.restore.workers;
+        restore(&self.cluster, &self.plan, self.destination()?, &self.choices, workers, progress).await
+    }
+
+    /// A replacement that does not archive must not go into use unnoticed.
+    pub fn check_archiving(&self, restored: &Restored) -> anyhow::Result<()> {
+        let why = restored.archiving.off_because.as_ref().filter(|_| self.choices.keep_archiving);
+        let Some(why) = why else { return Ok(()) };
+        let error = anyhow!("the files are restored, but with their configuration the server would not archive: {why}");
+        let file = self.data_directory()?.join("postgresql.auto.conf");
+        Err(with_hint(
+            error,
+            format!("set archive_mode = on and archive_command in \"{}\", then start the server", file.display()),
+        ))
+    }
+
+    /// Starts the server, compares where it stopped with the plan, and notes what it took; `None`: that is not asked for.
+    pub async fn start(&self, restored: &Restored, watch: Watch<'_>) -> anyhow::Result<Option<Recovered>> {
+        let Some((programs, port)) = &self.server else { return Ok(None) };
+        let begun = Instant::now();
+        // The role that reaches the source reaches the restored server, too.
+        let user = ConnInfo::from_process(self.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
+        let how = Start {
+            programs,
+            data_directory: self.data_directory()?,
+            major: self.plan.backup.major,
+            port: *port,
+            user: user.as_deref(),
+            only_for_recovery: recovery::only_for_recovery(&restored.settings),
+            patience: self.settings.restore.stall_timeout,
+        };
+        let mut recovered = start::start(how, watch).await?;
+        recovered.check(&self.plan);
+        let took = PastRestore {
+            at: chrono::Utc::now(),
+            plain_bytes: self.plan.backup.plain_bytes,
+            seconds_for_files: restored.seconds_for_files + restored.seconds_for_fsync,
+            segments: self.plan.segments,
+            seconds_for_replay: begun.elapsed().as_secs_f64(),
+        };
+        // Only an estimate depends on it.
+        if let Err(error) = past::add(&self.settings.catalog.cache, took) {
+            tracing::debug!("{error:#}");
+        }
+        Ok(Some(recovered))
+    }
+}
+
+fn check_action(plan: &RecoveryPlan, action: TargetAction) -> anyhow::Result<()> {
+    if action != TargetAction::Promote && !plan.has_target() {
+        let error =
+            anyhow!("--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes");
+        return Err(with_hint(error, "name a target, such as --time, or leave out --target-action"));
+    }
+    Ok(())
+}
