@@ -82,7 +82,9 @@ struct Incomplete {
 
 /// Runs the verb.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let moment = |text: &Option<String>| text.as_deref().map(moment).transpose().map_err(wrong_usage);
+    let moment = |text: &Option<String>| {
+        text.as_deref().map(|text| moment(text, chrono::Utc::now())).transpose().map_err(wrong_usage)
+    };
     let (since, until) = (moment(&args.since)?, moment(&args.until)?);
     let filter = Filter {
         relation: args.relation.clone(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::planning;
 use super::restore::render;
-use super::restore::target::{MEANINGS, TargetArgs};
+use super::restore::target::{self, MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::health::{Health, Level, Reason, Subject};
 use crate::plain::plain;
@@ -32,13 +32,13 @@ struct Report<'a> {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    args.target.check()?;
-    let needs_index = !args.target.names_one() || args.target.needs_index();
+    let asked = args.target.asked()?;
+    let needs_index = !args.target.names_one() || asked.needs_index();
     let planner = planning::open(context, needs_index).await?;
     if !args.target.names_one() {
         return list(context, &planner).await;
     }
-    let request = args.target.resolve(&planner).await?;
+    let request = target::request(asked, &planner).await?;
     match planner.decide(&request).await? {
         Ok(plan) => {
             let settings = plan.settings.clone();

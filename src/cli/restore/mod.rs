@@ -93,12 +93,12 @@ impl Args {
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly, 3 when the started server is not at it.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    args.target.check()?;
+    let asked = args.target.asked()?;
     if !args.dry_run {
         refuse_root()?;
     }
-    let planner = planning::open(context, args.target.needs_index()).await?;
-    let request = args.target.resolve(&planner).await?;
+    let planner = planning::open(context, asked.needs_index()).await?;
+    let request = target::request(asked, &planner).await?;
     let plan = match planner.decide(&request).await? {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),

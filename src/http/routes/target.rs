@@ -12,9 +12,7 @@ use super::super::app::App;
 use super::super::dto::{AsOf, RecoveryTarget};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
-use crate::postgres::catalog::{EventId, EventTarget, Request, Target, TimelineChoice, parse_time};
-use crate::postgres::layout::BackupId;
-use crate::postgres::types::Lsn;
+use crate::postgres::catalog::{Asked, EventTarget, Named, Target, Words};
 
 /// The target; at most one of `time`, `lsn`, `xid`, `name`, `before`, `after`, `immediate` and `latest`, else everything
 /// that is archived.
@@ -27,7 +25,7 @@ pub struct TargetQuery {
     time: Option<String>,
     /// A place in the WAL.
     #[param(value_type = Option<String>, nullable = false, example = "16/B374D848")]
-    lsn: Option<Lsn>,
+    lsn: Option<String>,
     /// A transaction id, without epoch.
     #[param(value_type = Option<u64>, nullable = false, minimum = 3, maximum = 4294967295_u64)]
     xid: Option<String>,
@@ -54,41 +52,25 @@ pub struct TargetQuery {
     timeline: Option<String>,
     /// The backup to begin with.
     #[param(value_type = Option<String>, nullable = false, example = "20260131-030000Z")]
-    backup: Option<BackupId>,
+    backup: Option<String>,
 }
 
 impl TargetQuery {
-    /// The event that is named. Errors: it is no event's id.
-    fn event(&self) -> Result<Option<EventId>, Problem> {
-        let id = self.before.as_deref().or(self.after.as_deref());
-        id.map(str::parse::<EventId>).transpose().map_err(Problem::wrong_value)
-    }
-
-    /// What is asked for, with the event that is named. Errors: not one target, or one that PostgreSQL does not have.
-    fn request(self, event: Option<EventTarget>) -> Result<Request, Problem> {
-        let wrong = |text: String| Err(Problem::wrong_value(text));
-        let mut targets: Vec<Target> = Vec::new();
-        if let Some(text) = &self.time {
-            targets.push(Target::Time(parse_time(text, Utc::now()).map_err(Problem::wrong_value)?.0));
-        }
-        targets.extend(self.lsn.map(Target::Lsn));
-        targets.extend(self.xid.as_deref().map(Target::xid).transpose().map_err(Problem::wrong_value)?);
-        targets.extend(self.name.as_deref().map(Target::restore_point).transpose().map_err(Problem::wrong_value)?);
-        targets.extend(event.map(Target::Event));
-        targets.extend((self.immediate == Some(true)).then_some(Target::Immediate));
-        targets.extend((self.latest == Some(true)).then_some(Target::Latest));
-        if targets.len() > 1 || (self.before.is_some() && self.after.is_some()) {
-            let all = "time, lsn, xid, name, before, after, immediate, latest";
-            return wrong(format!("there is more than one target: give one of {all}"));
-        }
-        let target = targets.pop().unwrap_or(Target::Latest);
-        let exclusive = self.exclusive == Some(true);
-        if exclusive && !target.can_be_exclusive() {
-            return wrong("exclusive needs one of time, lsn and xid".into());
-        }
-        let timeline = self.timeline.as_deref().map(str::parse::<TimelineChoice>).transpose();
-        let timeline = timeline.map_err(Problem::wrong_value)?.unwrap_or(TimelineChoice::Latest);
-        Ok(Request { target, inclusive: !exclusive && self.before.is_none(), timeline, backup: self.backup })
+    /// What is asked for. Errors: not one target, or one that PostgreSQL does not have.
+    fn asked(&self) -> Result<Asked, Problem> {
+        let targets = [
+            ("time", self.time.as_deref()),
+            ("lsn", self.lsn.as_deref()),
+            ("xid", self.xid.as_deref()),
+            ("name", self.name.as_deref()),
+            ("before", self.before.as_deref()),
+            ("after", self.after.as_deref()),
+            ("immediate", self.immediate.filter(|is| *is).map(|_| "")),
+            ("latest", self.latest.filter(|is| *is).map(|_| "")),
+        ];
+        let (exclusive, timeline) = (self.exclusive == Some(true), self.timeline.as_deref());
+        let words = Words { exclusive, timeline, backup: self.backup.as_deref() };
+        Asked::read(&targets, words, Utc::now()).map_err(Problem::wrong_value)
     }
 }
 
@@ -103,14 +85,15 @@ pub async fn recovery_target(
     _: OfCluster,
     Query(query): Query<TargetQuery>,
 ) -> Result<Json<RecoveryTarget>, Problem> {
-    let event = match query.event()? {
-        Some(id) => {
+    let asked = query.asked()?;
+    let target = match &asked.named {
+        Named::Target(target) => target.clone(),
+        Named::Event(id) => {
             let unknown = || Problem::wrong_value(format!("there is no event {id} in the archived WAL"));
-            Some(EventTarget::from(&app.event(id).await?.ok_or_else(unknown)?))
+            Target::Event(EventTarget::from(&app.event(*id).await?.ok_or_else(unknown)?))
         }
-        None => None,
     };
-    let request = query.request(event)?;
+    let request = asked.request(target);
     let (read, known) = app.read()?;
     let (facts, target) = (read.facts.clone(), request.words());
     let decided = app.decide(&facts, &request).await?;

@@ -10,10 +10,10 @@ use super::super::problem::Problem;
 use super::axis::Span;
 use super::cards::{cards, notices};
 use super::line::{self, Content, Line};
-use super::query::{Asked, PageQuery};
+use super::query::PageQuery;
 use super::view::{Backup, Choose, Events, Outcome, Page, Plan, Refused, stretches};
 use super::words::When;
-use crate::postgres::catalog::{EventTarget, Filter, Request, Target};
+use crate::postgres::catalog::{EventTarget, Filter, Named, Target};
 use crate::postgres::index::FoundEvents;
 
 /// What came of the target, and the moment that it is.
@@ -106,12 +106,12 @@ async fn planned(
         }
     };
     let mut chosen = None;
-    let request = match asked {
-        Asked::Request(request) => request,
-        Asked::Event { id, inclusive, timeline, backup } => match app.event(id).await {
+    let target = match &asked.named {
+        Named::Target(target) => target.clone(),
+        Named::Event(id) => match app.event(*id).await {
             Ok(Some(event)) => {
                 chosen = event.time.to_utc();
-                Request { target: Target::Event(EventTarget::from(&event)), inclusive, timeline, backup }
+                Target::Event(EventTarget::from(&event))
             }
             Ok(None) => {
                 return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below");
@@ -119,6 +119,7 @@ async fn planned(
             Err(error) => return problem(error.detail().into(), error.next()),
         },
     };
+    let request = asked.request(target);
     let decided = match app.decide(&read.facts, &request).await {
         Ok(decided) => decided,
         Err(error) => {

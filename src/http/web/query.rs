@@ -5,9 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::axis::Span;
-use crate::postgres::catalog::{EventId, EventKind, Filter, Request, Target, TimelineChoice, parse_time};
-use crate::postgres::layout::BackupId;
-use crate::postgres::types::ParseError;
+use crate::postgres::catalog::{Asked, EventKind, Filter, Request, Target, TimelineChoice, Words, parse_time};
 use crate::postgres::wal::Timestamp;
 
 /// Events shown at once: the latest.
@@ -55,19 +53,6 @@ pub const BY: [(&str, &str); 8] = [
     ("latest", "the end of the archive"),
     ("immediate", "the end of a backup"),
 ];
-
-/// A target that is asked for; an event is not looked up yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    Request(Request),
-    /// To just before it, or to after it with `inclusive`.
-    Event {
-        id: EventId,
-        inclusive: bool,
-        timeline: TimelineChoice,
-        backup: Option<BackupId>,
-    },
-}
 
 impl PageQuery {
     /// Reads it. Errors: it cannot be decoded, in words.
@@ -156,40 +141,24 @@ impl PageQuery {
 
     /// The target; `None`: there is none. Errors: it cannot be read, in words.
     pub fn asked(&self) -> Result<Option<Asked>, String> {
-        let words = |error: ParseError| error.to_string();
-        let value = self.value.trim();
-        let target = match self.by.as_str() {
-            "" => return Ok(None),
-            "time" => Target::Time(parse_time(value, Utc::now()).map_err(words)?.0),
-            "lsn" => Target::Lsn(value.parse().map_err(words)?),
-            "xid" => Target::xid(value).map_err(words)?,
-            "name" => Target::restore_point(value).map_err(words)?,
-            "latest" => Target::Latest,
-            "immediate" => Target::Immediate,
-            "before" | "after" => Target::Latest,
-            other => return Err(format!("\"{other}\" is not a kind of target")),
-        };
-        let timeline = match self.timeline.trim() {
-            "" => TimelineChoice::Latest,
-            text => text.parse().map_err(words)?,
-        };
-        let backup = match self.backup.trim() {
-            "" => None,
-            id => Some(id.parse().map_err(words)?),
-        };
-        if let "before" | "after" = self.by.as_str() {
-            let (id, inclusive) = (value.parse().map_err(words)?, self.by == "after");
-            return Ok(Some(Asked::Event { id, inclusive, timeline, backup }));
+        let by = self.by.as_str();
+        if by.is_empty() {
+            return Ok(None);
         }
+        let given = |text: &str| Some(text.trim().to_string()).filter(|text| !text.is_empty());
+        let (timeline, backup) = (given(&self.timeline), given(&self.backup));
         // The box stays ticked when another target is chosen.
-        let inclusive = self.exclusive.is_empty() || !target.can_be_exclusive();
-        Ok(Some(Asked::Request(Request { target, inclusive, timeline, backup })))
+        let exclusive = !self.exclusive.is_empty() && matches!(by, "time" | "lsn" | "xid");
+        let words = Words { exclusive, timeline: timeline.as_deref(), backup: backup.as_deref() };
+        let asked = Asked::read(&[(by, Some(self.value.trim()))], words, Utc::now());
+        asked.map(Some).map_err(|error| error.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::catalog::Named;
     use crate::postgres::types::TimelineId;
 
     fn query(text: &str) -> PageQuery {
@@ -226,12 +195,15 @@ mod tests {
                 let backup = Some("20260101-000000Z".parse().unwrap());
                 let request = Request { target: target.clone(), inclusive, timeline, backup };
                 let shown = query("kind=drop").to(&request);
-                assert_eq!(shown.asked().unwrap(), Some(Asked::Request(request)), "{shown:?}");
+                let asked = shown.asked().unwrap().unwrap();
+                assert_eq!(asked.named, Named::Target(target.clone()), "{shown:?}");
+                assert_eq!(asked.request(target.clone()), request, "{shown:?}");
                 assert_eq!(shown.kind, "drop");
             }
         }
         let event = query("").to_words("before", "1-0-3000158-d16384");
-        assert!(matches!(event.asked().unwrap(), Some(Asked::Event { inclusive: false, .. })));
+        let event = event.asked().unwrap().unwrap();
+        assert!(matches!(event.named, Named::Event(_)) && !event.inclusive);
     }
 
     #[test]

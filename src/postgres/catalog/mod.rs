@@ -1,5 +1,6 @@
 //! Facts about what is kept, and the decisions over them. Pure, but for `load`.
 
+mod asked;
 mod beside;
 mod choose;
 mod drop_database;
@@ -30,6 +31,7 @@ mod wal_index;
 mod whole;
 mod windows;
 
+pub use asked::{Asked, Named, Words};
 pub use beside::OtherTimeline;
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
