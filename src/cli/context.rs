@@ -13,7 +13,7 @@ use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER};
 use crate::repo::Repository;
-use crate::storage::{LocalStorage, Retry, RetryingStorage, S3Storage, Storage, s3};
+use crate::storage::{self, Retry, Storage, Store, s3};
 
 /// How long a verb that is over waits for blocking work that cannot be interrupted, such as a read from a file server
 /// that went away.
@@ -116,35 +116,19 @@ pub fn heir_of_cluster(settings: &Settings) -> std::io::Result<Option<Owner>> {
     folder.map_or(Ok(None), |folder| owner::heir(&folder.join(&settings.cluster.name), folder))
 }
 
-/// The store that the settings name, with the one layer that repeats: one arm a kind of storage.
+/// The store that the settings name.
 pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
-    let store: Arc<dyn Storage> = match &settings.repository.url {
-        RepositoryUrl::File(path) => Arc::new(LocalStorage::new(path)),
-        RepositoryUrl::S3 { bucket, prefix } => Arc::new(S3Storage::new(bucket_options(settings, bucket, prefix)?)),
+    let store = match &settings.repository.url {
+        RepositoryUrl::File(path) => Store::Folder(path.clone()),
+        RepositoryUrl::S3 { bucket, prefix } => Store::Bucket(Box::new(bucket_options(settings, bucket, prefix)?)),
     };
     let retry = Retry { retries: settings.repository.retries, timeout: settings.repository.timeout };
-    Ok(Arc::new(RetryingStorage::new(store, retry)))
+    Ok(storage::open(store, retry))
 }
 
+/// Section `s3` in the store's own words.
 fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::Options> {
     let s3 = settings.s3.clone();
-    let create_only = match s3.create_only {
-        CreateOnly::Conditional => s3::CreateOnly::Conditional,
-        CreateOnly::HeadThenPut => s3::CreateOnly::HeadThenPut,
-    };
-    if s3.create_only == CreateOnly::HeadThenPut {
-        tracing::warn!(
-            "s3.create_only is head-then-put: two servers that archive the same name at the same moment are not told apart"
-        );
-    }
-    let credentials = match (s3.access_key_id.expose(), s3.secret_access_key.expose()) {
-        ("", "") => None,
-        ("", _) | (_, "") => {
-            let error = anyhow!("one of s3.access_key_id and s3.secret_access_key is set, the other is not");
-            return Err(with_hint(error, "set both, or neither to use the standard chain of credentials"));
-        }
-        (id, secret) => Some(s3::Credentials::new(id, secret, None, None, "walden.toml")),
-    };
     let class = |folder: &str, class: Option<String>| class.map(|class| (folder.to_string(), class.as_str().into()));
     Ok(s3::Options {
         bucket: bucket.to_string(),
@@ -152,7 +136,7 @@ fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Re
         region: s3.region,
         path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
         endpoint: s3.endpoint,
-        credentials,
+        credentials: s3::credentials(s3.access_key_id.expose(), s3.secret_access_key.expose())?,
         profile: s3.profile,
         ca_file: s3.ca_file,
         bucket_owner: s3.bucket_owner,
@@ -162,7 +146,10 @@ fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Re
             .collect(),
         encryption: s3.encryption.asked().map(Into::into),
         kms_key: s3.kms_key,
-        create_only,
+        create_only: match s3.create_only {
+            CreateOnly::Conditional => s3::CreateOnly::Conditional,
+            CreateOnly::HeadThenPut => s3::CreateOnly::HeadThenPut,
+        },
         multipart_threshold: s3.multipart_threshold,
         connect_timeout: s3.connect_timeout,
         response_timeout: s3.response_timeout,

@@ -270,7 +270,7 @@ async fn make_repository(
     if let (Some(folder), Some(user)) = (settings.repository.url.folder(), user) {
         make_folder(folder, user)?;
     }
-    refuse_unsafe(settings, &storage, &layout.folder()).await?;
+    refuse_unsafe(&storage, &layout.folder()).await?;
     Repository::init(storage, chrono::Utc::now()).await
 }
 

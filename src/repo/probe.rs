@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::storage::{Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError, get_all, list_all};
+use crate::storage::{
+    Key, ListEntry, ObjectMeta, Promise, PutMode, PutOutcome, Storage, StorageError, get_all, list_all,
+};
 
 /// Bytes of a small probe object.
 const SMALL: usize = 1024;
@@ -62,17 +64,6 @@ impl Written {
             Err(_) => (before.duration_since(modified).unwrap_or_default(), false),
         })
     }
-}
-
-/// How far create-only puts can be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promise {
-    /// Of creators at the same time exactly one wins, and what it stored stays.
-    Atomic,
-    /// What is there stays, but creators at the same time can overwrite each other.
-    OneByOne,
-    /// What is there is overwritten, or the answers do not say what happened.
-    None,
 }
 
 /// What create-only puts did.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use super::{
+    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError,
+};
 
 /// Passes calls on and remembers their names: those of the trait's methods, `list` also for further pages.
 #[derive(Debug)]
@@ -47,6 +49,10 @@ impl CountingStorage {
 impl Storage for CountingStorage {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn promises(&self) -> Promises {
+        self.inner.promises()
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError};
 
 /// Whether the call at which the process stops still reaches the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,10 @@ impl Storage for FaultyStorage {
         self.inner.describe()
     }
 
+    fn promises(&self) -> Promises {
+        self.inner.promises()
+    }
+
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
         self.call("put", key.as_str(), self.inner.put(key, body, mode)).await
     }
@@ -117,6 +121,10 @@ impl GarblingStorage {
 impl Storage for GarblingStorage {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn promises(&self) -> Promises {
+        self.inner.promises()
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {

@@ -6,6 +6,8 @@
 mod key;
 mod local;
 mod memory;
+mod open;
+mod promises;
 mod retry;
 mod walk;
 mod watched;
@@ -28,6 +30,8 @@ use crate::error::with_hint;
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use open::{Store, open};
+pub use promises::{AtRest, Promise, Promises};
 pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
 pub use walk::{Pages, Walk};
@@ -180,6 +184,11 @@ pub type Ours<'a> = &'a (dyn Fn(&Key) -> bool + Sync);
 pub trait Storage: Send + Sync + fmt::Debug {
     /// The store's URL, for messages.
     fn describe(&self) -> String;
+
+    /// What can be relied on, and what to do where it cannot.
+    fn promises(&self) -> Promises {
+        Promises::default()
+    }
 
     /// Stores an object; durable and visible when it returns `Stored`.
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError>;

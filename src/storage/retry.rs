@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use super::{
+    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError,
+};
 use crate::error::with_hint;
 
 /// The pause after the first failure; it doubles with each further one.
@@ -115,6 +117,10 @@ pub fn pause(attempt: u32) -> Duration {
 impl Storage for RetryingStorage {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn promises(&self) -> Promises {
+        self.inner.promises()
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {

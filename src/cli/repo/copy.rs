@@ -74,7 +74,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let source = context.cluster().await?;
     let (theirs, storage) = destination(&context.settings, &args.to)?;
     make_folder(&context.settings, &theirs.repository.url).await?;
-    refuse_unsafe(&theirs, &storage, &source.layout.folder()).await?;
+    refuse_unsafe(&storage, &source.layout.folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
     let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };

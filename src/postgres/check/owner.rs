@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::{Check, Request, Verdict};
-use crate::config::RepositoryUrl;
 use crate::owner::{Owner, is_root};
 use crate::postgres::layout::Layout;
 use crate::storage::Key;
@@ -31,8 +30,8 @@ struct Looked {
 
 /// Checks a folder's owners. `user`: the server's, if that is known.
 pub(super) fn check(request: &Request<'_>, user: Option<Owner>) -> Verdict {
-    let RepositoryUrl::File(root) = &request.settings.repository.url else {
-        return Check::Owner.ok("objects in a bucket belong to nobody on this machine");
+    let Some(root) = request.settings.repository.url.folder() else {
+        return Check::Owner.ok("the repository is no folder: its objects belong to nobody on this machine");
     };
     let Ok(layout) = request.layout() else { return Check::Owner.because(Check::Configuration) };
     match look(root, &layout) {

@@ -112,9 +112,9 @@ fn entangled(repository: &Path, relations: &[(Relation, &Folder)]) -> Option<Str
     })
 }
 
-/// Refuses a repository that lies in one of the folders, or around it. Objects in a bucket lie in no folder.
+/// Refuses a repository that lies in one of the folders, or around it. One that is no folder lies in none.
 pub fn refuse_inside(url: &RepositoryUrl, folders: &[Folder]) -> anyhow::Result<()> {
-    let RepositoryUrl::File(path) = url else { return Ok(()) };
+    let Some(path) = url.folder() else { return Ok(()) };
     match entangled(path, &relations(path, folders)) {
         Some(what) => {
             Err(with_hint(anyhow!("{what}: both would be lost together, and each copy holds the last"), ELSEWHERE))
@@ -125,8 +125,8 @@ pub fn refuse_inside(url: &RepositoryUrl, folders: &[Folder]) -> anyhow::Result<
 
 /// Checks where the repository lies, and what the service keeps.
 pub(super) async fn check(request: &Request<'_>, sql: &mut Connection) -> Verdict {
-    let RepositoryUrl::File(path) = &request.settings.repository.url else {
-        return Check::Place.ok("a bucket lies in no folder of the server");
+    let Some(path) = request.settings.repository.url.folder() else {
+        return Check::Place.ok("the repository is no folder: it lies in none of the server");
     };
     let folders = match request.within("PostgreSQL", ServerFolders::ask(sql, request.settings)).await {
         Ok(folders) => folders,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::{Check, Request, Status, Trouble, Verdict};
-use crate::config::{CreateOnly, RepositoryUrl, Settings};
 use crate::error::{Hint, one_line};
 use crate::repo::Repository;
-use crate::repo::probe::{self, CreateOnlyEffect, Promise, Written};
-use crate::storage::Storage;
+use crate::repo::probe::{self, CreateOnlyEffect, Written};
+use crate::storage::{AtRest, Promise, Promises, Storage};
 
 /// The checks of this file.
 pub(super) const CHECKS: &[Check] =
@@ -42,18 +41,18 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
             return None;
         }
     };
-    let format = repository.marker().format;
+    let (format, promises) = (repository.marker().format, request.storage.promises());
     verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
     if request.wants(BY_WRITING) {
         let written = request.within("the store", probe::write(&*request.storage, &folder)).await;
-        verdicts.extend(decide_written(&written, request.settings));
+        verdicts.extend(decide_written(&written, &promises));
     }
     if request.wants(&[Check::CreateOnly]) {
         let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
-        verdicts.push(decide_create_only(Check::CreateOnly, &effect, request.settings));
+        verdicts.push(decide_create_only(Check::CreateOnly, &effect, &promises));
     }
     if request.wants(&[Check::CreateOnlyLarge]) {
-        verdicts.push(match in_parts_from(request.settings) {
+        verdicts.push(match in_parts_from(&promises) {
             // Sent several times: not what one wants every hour.
             Some(size) if !request.checks.contains(&Check::CreateOnlyLarge) => Check::CreateOnlyLarge.skipped(format!(
                 "sends objects of {} MiB: ask for it by --check {}",
@@ -63,7 +62,7 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
             Some(size) => {
                 let effect =
                     request.within("the store", probe::create_only_large(&request.storage, &folder, size)).await;
-                decide_create_only(Check::CreateOnlyLarge, &effect, request.settings)
+                decide_create_only(Check::CreateOnlyLarge, &effect, &promises)
             }
             None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
         });
@@ -71,11 +70,11 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     Some(repository)
 }
 
-fn decide_written(written: &Result<Written, Trouble>, settings: &Settings) -> Vec<Verdict> {
+fn decide_written(written: &Result<Written, Trouble>, promises: &Promises) -> Vec<Verdict> {
     match written {
         Ok(written) => {
             let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
-            let encryption = decide_encryption(&settings.repository.url, settings.s3.encryption.asked(), told);
+            let encryption = decide_encryption(promises.encryption.as_ref(), told);
             vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
         }
         Err(trouble) => {
@@ -129,55 +128,40 @@ fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
     }
 }
 
-/// `asked`: the setting, where there is one.
-fn decide_encryption(url: &RepositoryUrl, asked: Option<&str>, told: Option<&str>) -> Verdict {
-    match (url, asked, told) {
-        (RepositoryUrl::File(_), ..) => {
-            Check::Encryption.ok("not known: a folder is encrypted if the file system below it is")
-        }
-        (_, Some(asked), told) if told != Some(asked) => Check::Encryption
+fn decide_encryption(by_store: Option<&AtRest>, told: Option<&str>) -> Verdict {
+    let Some(AtRest { asked, setting, unasked }) = by_store else {
+        return Check::Encryption.ok("not known: a folder is encrypted if the file system below it is");
+    };
+    match (asked.as_deref(), told) {
+        (Some(asked), told) if told != Some(asked) => Check::Encryption
             .warning(match told {
-                Some(told) => format!("the store encrypts by {told}, s3.encryption asks for {asked}"),
-                None => format!("s3.encryption asks for {asked}, and the store does not say that it encrypts"),
+                Some(told) => format!("the store encrypts by {told}, {setting} asks for {asked}"),
+                None => format!("{setting} asks for {asked}, and the store does not say that it encrypts"),
             })
-            .hint("use a store that knows this kind of encryption, or set s3.encryption = \"bucket\""),
-        (_, _, Some(told)) => Check::Encryption.ok(format!("the store says: {told}")),
-        (_, _, None) => Check::Encryption
+            .hint(format!("use a store that knows this kind of encryption, or set {setting} = \"{unasked}\"")),
+        (_, Some(told)) => Check::Encryption.ok(format!("the store says: {told}")),
+        (_, None) => Check::Encryption
             .ok("the store does not say that it encrypts")
-            .hint("set s3.encryption, or the bucket's default encryption, if the disks below are not encrypted"),
-    }
-}
-
-/// What the settings let the store be relied on for.
-fn relied_on(settings: &Settings) -> Promise {
-    match &settings.repository.url {
-        RepositoryUrl::S3 { .. } if settings.s3.create_only == CreateOnly::HeadThenPut => Promise::OneByOne,
-        RepositoryUrl::S3 { .. } | RepositoryUrl::File(_) => Promise::Atomic,
+            .hint(format!("set {setting}, or the bucket's default encryption, if the disks below are not encrypted")),
     }
 }
 
 /// Bytes from which on the store takes objects in parts; `None`: it does not, or none of ours is as large.
-fn in_parts_from(settings: &Settings) -> Option<usize> {
-    match &settings.repository.url {
-        RepositoryUrl::S3 { .. } => {
-            usize::try_from(settings.s3.multipart_threshold).ok().filter(|size| *size <= LARGEST)
-        }
-        RepositoryUrl::File(_) => None,
-    }
+fn in_parts_from(promises: &Promises) -> Option<usize> {
+    promises.in_parts_from.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= LARGEST)
 }
 
-fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, settings: &Settings) -> Verdict {
+fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, promises: &Promises) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
         Err(trouble) => return not_written(check, trouble),
     };
-    // Some stores know the condition and forget it when the parts are joined: Walden looks before it sends parts.
-    let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { relied_on(settings) };
+    let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { promises.create_only };
     match (effect.promise(), relied_on) {
         (Promise::Atomic, _) => check.ok("what is stored stays, also when several store at once"),
         (Promise::OneByOne, Promise::Atomic) => check
             .critical("what is stored stays, but of several that store at once a later one overwrites an earlier one")
-            .hint(other_store(settings)),
+            .hint(promises.if_it_overwrites),
         (Promise::OneByOne, _) => check
             .warning("what is stored stays, but only as long as no two store under one name at once")
             .hint("let only one server, and one Walden service, archive into this repository under the cluster's name"),
@@ -186,28 +170,14 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, 
                 false => "a create-only put overwrote what was there",
                 true => "a create-only put under a taken name was answered \"stored\"",
             })
-            .hint(other_store(settings)),
-    }
-}
-
-/// What to do about a store that overwrites.
-fn other_store(settings: &Settings) -> &'static str {
-    match &settings.repository.url {
-        RepositoryUrl::File(_) => "use a folder on a file system that can rename without replacing, or a bucket",
-        RepositoryUrl::S3 { .. } if settings.s3.create_only == CreateOnly::HeadThenPut => {
-            "use another store: what this one answers is not what it keeps"
-        }
-        RepositoryUrl::S3 { .. } => {
-            "use a store that honours If-None-Match, or set s3.create_only = \"head-then-put\" and let only one server \
-             archive into this repository under the cluster's name"
-        }
+            .hint(promises.if_it_overwrites),
     }
 }
 
 /// For whoever makes a repository: refuses a store that does not keep what create-only promises.
-pub async fn refuse_unsafe(settings: &Settings, storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
+pub async fn refuse_unsafe(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
     let effect = probe::create_only(storage, folder).await.hint(WRITE_HINT)?;
-    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), settings))
+    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), &storage.promises()))
 }
 
 fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
@@ -230,30 +200,27 @@ mod tests {
     use crate::error::hints;
     use crate::repo::probe::Race;
     use crate::repo::probe_testing::{Conditional, Lenient};
+    use crate::storage::s3::CreateOnly;
     use crate::storage::{Key, PutOutcome};
-
-    fn settings(url: &str) -> Settings {
-        crate::config::load(None, [("WALDEN_REPOSITORY__URL", url)]).unwrap()
-    }
 
     #[test]
     fn a_buckets_encryption_is_what_was_asked_for() {
-        let bucket = RepositoryUrl::parse("s3://bucket/x").unwrap();
-        let status = |asked, told| decide_encryption(&bucket, asked, told).status;
+        let status = |asked: Option<&str>, told| {
+            let by_store = AtRest { asked: asked.map(str::to_string), setting: "s3.encryption", unasked: "bucket" };
+            decide_encryption(Some(&by_store), told).status
+        };
         assert_eq!(status(None, Some("AES256")), Status::Ok);
         assert_eq!(status(None, None), Status::Ok, "it may be encrypted below");
         assert_eq!(status(Some("aws:kms"), Some("aws:kms")), Status::Ok);
         assert_eq!(status(Some("aws:kms"), Some("AES256")), Status::Warning);
         assert_eq!(status(Some("AES256"), None), Status::Warning);
+        assert!(decide_encryption(None, None).message.starts_with("not known"));
     }
 
     #[test]
-    fn only_a_bucket_takes_objects_in_parts_and_may_be_relied_on_for_less() {
-        assert_eq!(in_parts_from(&settings("file:///srv/x")), None);
-        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "8MiB")), Some(8 << 20));
-        assert_eq!(in_parts_from(&bucket("WALDEN_S3__MULTIPART_THRESHOLD", "65MiB")), None, "no pack is as large");
-        assert_eq!(relied_on(&bucket("WALDEN_S3__CREATE_ONLY", "head-then-put")), Promise::OneByOne);
-        assert_eq!(relied_on(&settings("s3://bucket/x")), Promise::Atomic);
+    fn parts_are_only_tried_where_a_pack_can_have_them() {
+        let from = |size| in_parts_from(&Promises { in_parts_from: size, ..Promises::default() });
+        assert_eq!((from(None), from(Some(8 << 20)), from(Some(65 << 20))), (None, Some(8 << 20), None));
     }
 
     fn written(read_back: bool, listed: bool, gone: bool) -> Status {
@@ -273,7 +240,7 @@ mod tests {
     #[test]
     fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
         let trouble = Trouble { what: "cannot put".into(), hint: None };
-        let verdicts = decide_written(&Err(trouble), &settings("file:///srv/x"));
+        let verdicts = decide_written(&Err(trouble), &Promises::default());
         assert_eq!(verdicts[0].status, Status::Critical);
         assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
         assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
@@ -297,17 +264,13 @@ mod tests {
         Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
     }
 
-    fn bucket(variable: &str, value: &str) -> Settings {
-        crate::config::load(None, [("WALDEN_REPOSITORY__URL", "s3://bucket/x"), (variable, value)]).unwrap()
-    }
-
-    fn decide(effect: Result<CreateOnlyEffect, Trouble>, create_only: &str) -> Verdict {
-        decide_create_only(Check::CreateOnly, &effect, &bucket("WALDEN_S3__CREATE_ONLY", create_only))
+    fn decide(effect: Result<CreateOnlyEffect, Trouble>, create_only: CreateOnly) -> Verdict {
+        decide_create_only(Check::CreateOnly, &effect, &create_only.promises())
     }
 
     #[test]
     fn answers_that_do_not_say_what_happened_are_critical() {
-        for relied_on in ["conditional", "head-then-put"] {
+        for relied_on in [CreateOnly::Conditional, CreateOnly::HeadThenPut] {
             assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, Status::Ok);
             assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, Status::Critical);
             assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, Status::Critical);
@@ -320,11 +283,11 @@ mod tests {
     fn creators_at_once_are_only_relied_on_where_the_store_decides() {
         for winners in [0, 2] {
             let raced = || effect(PutOutcome::AlreadyExists, true, winners);
-            let told = decide(raced(), "conditional");
+            let told = decide(raced(), CreateOnly::Conditional);
             assert_eq!(told.status, Status::Critical);
             assert!(told.hint.unwrap().contains("s3.create_only = \"head-then-put\""));
-            assert_eq!(decide(raced(), "head-then-put").status, Status::Warning);
-            let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &settings("s3://bucket/x"));
+            assert_eq!(decide(raced(), CreateOnly::HeadThenPut).status, Status::Warning);
+            let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &CreateOnly::Conditional.promises());
             assert_eq!(large.status, Status::Warning);
         }
     }
@@ -333,7 +296,7 @@ mod tests {
     async fn a_repository_in_a_store_that_ignores_the_condition_is_critical() {
         let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::Ignored));
         let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH).await.unwrap();
-        let settings = settings("file:///srv/x");
+        let settings = crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
         let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
         let mut verdicts = Vec::new();
         let request = Request { settings: &settings, storage, checks, probe: true, timeout };
@@ -348,7 +311,7 @@ mod tests {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
             let effect = probe::create_only(&storage, "main/").await.unwrap();
-            let error = refuse("lenient:", decide(Ok(effect), "conditional")).unwrap_err();
+            let error = refuse("lenient:", decide(Ok(effect), CreateOnly::Conditional)).unwrap_err();
             assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
             assert!(hints(&error)[0].contains("If-None-Match"));
         }

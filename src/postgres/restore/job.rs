@@ -13,7 +13,7 @@ use super::files::{Destination, Progress};
 use super::recovery::{self, Choices, TargetAction};
 use super::start::{self, Recovered, Start, Watch};
 use super::{Restored, check, past, programs, restore};
-use crate::config::{RepositoryUrl, Settings};
+use crate::config::Settings;
 use crate::error::with_hint;
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
 use crate::postgres::cluster::Cluster;
@@ -61,10 +61,7 @@ impl<'a> Job<'a> {
         check_action(&plan, action)?;
         let (fetch, configuration) = fetch_command(settings)?;
         let choices = Choices { action, keep_archiving, check_space, fetch, configuration };
-        let repository = match &settings.repository.url {
-            RepositoryUrl::File(path) => Some(path.as_path()),
-            RepositoryUrl::S3 { .. } => None,
-        };
+        let repository = settings.repository.url.folder();
         let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &relocations, keep_archiving, repository);
         let destination = to_dir.as_ref().map(place).transpose()?;
         let server = |Server { programs, port }: Server| {

@@ -9,71 +9,25 @@ mod error;
 mod get;
 mod list;
 mod multipart;
+mod options;
 mod put;
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::SharedHttpClient;
-use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::StorageClass;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
-use super::{Body, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
-
-/// Where the bucket is and how it is used.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub bucket: String,
-    /// Before every key: empty, or ending with `/`.
-    pub prefix: String,
-    /// `None`: as the environment, the profile or the instance says.
-    pub region: Option<String>,
-    /// URL of a server other than Amazon's.
-    pub endpoint: Option<String>,
-    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
-    pub path_style: bool,
-    /// `None`: the standard chain of environment, profile, web identity and instance role.
-    pub credentials: Option<Credentials>,
-    /// The profile of the standard chain.
-    pub profile: Option<String>,
-    /// Certificates to trust beside the system's, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// The account that must own the bucket.
-    pub bucket_owner: Option<String>,
-    /// Objects with this as the second part of their key get this storage class.
-    pub classes: Vec<(String, StorageClass)>,
-    /// `None`: as the bucket is set.
-    pub encryption: Option<ServerSideEncryption>,
-    /// The key of `aws:kms`; `None`: the account's own for S3.
-    pub kms_key: Option<String>,
-    pub create_only: CreateOnly,
-    /// Objects of this size and more, in bytes, are stored in parts.
-    pub multipart_threshold: u64,
-    /// Until a connection is made.
-    pub connect_timeout: Duration,
-    /// Until an answer begins.
-    pub response_timeout: Duration,
-    /// Requests under way at once.
-    pub requests: usize,
-}
-
-/// How an object is stored only where there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreateOnly {
-    /// By `If-None-Match: *`: the store decides, one of many wins.
-    Conditional,
-    /// By looking first: of two that look at the same moment both store, the later one wins. For stores that ignore
-    /// the condition.
-    HeadThenPut,
-}
+pub use options::{CreateOnly, Options, credentials};
 
 /// A bucket, or what lies below a prefix of it.
 #[derive(Debug)]
@@ -141,6 +95,10 @@ impl S3Storage {
 impl Storage for S3Storage {
     fn describe(&self) -> String {
         format!("s3://{}/{}", self.options.bucket, self.options.prefix).trim_end_matches('/').to_string()
+    }
+
+    fn promises(&self) -> Promises {
+        self.options.promises()
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
