@@ -14,10 +14,10 @@ use walden::postgres::backup::pipeline::PackOptions;
 use walden::postgres::backup::start::{After, Server, start};
 use walden::postgres::backup::stream::Events;
 use walden::postgres::backup::take::{Source, TakeOptions, asked, keep};
-use walden::postgres::backup::verify::verify;
 use walden::postgres::catalog::load::load_backups;
 use walden::postgres::cluster::{Cluster as Registered, describe_server};
 use walden::postgres::replication::{BackupEvent, Checkpoint, ConnInfo, Connection, Mode};
+use walden::postgres::repository::verify::{Scope, verify};
 use walden::postgres::types::MajorVersion;
 use walden::repo::Repository;
 use walden::storage::faulty::{CrashPoint, FaultyStorage};
@@ -148,8 +148,8 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
     let loaded = load_backups(&registered).await.unwrap();
     assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
     for backup in loaded.complete.iter() {
-        let verified = verify(&registered, &backup.id, 1, &Default::default()).await.unwrap();
-        assert!(verified.is_sound(), "{what}: {:?}", verified.damages);
+        let verified = verify(&registered, Scope::Backup(backup.id.clone()), 1).await.unwrap();
+        assert!(verified.is_sound(), "{what}: {:?}", verified.findings);
         assert!(verified.files > 500 && backup.pack_count > 2, "{what}: {backup:?}");
     }
     loaded.complete.len()

@@ -1,12 +1,12 @@
-use std::sync::Arc;
+use serde::Serialize;
 
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::with_hint;
 use crate::plain::counted;
-use crate::postgres::backup::verify::{Verified, verify};
 use crate::postgres::catalog::load::load_backups;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
 use crate::postgres::trouble::Trouble;
 
 #[derive(Debug, clap::Args)]
@@ -16,21 +16,41 @@ pub struct Args {
     ids: Vec<String>,
 }
 
+/// What was found of one backup, as JSON names it.
+#[derive(Debug, Serialize)]
+struct Verified<'a> {
+    id: &'a BackupId,
+    files: u64,
+    plain_bytes: u64,
+    /// Looked up.
+    wal_files: u64,
+    damages: Vec<Damage<'a>>,
+    more_damages: u64,
+}
+
+impl<'a> Verified<'a> {
+    fn new(id: &'a BackupId, found: &'a Found) -> Self {
+        let Found { files, plain_bytes, looked_up: wal_files, ref findings, .. } = *found;
+        let (damages, more_damages) = (findings.damages().collect(), findings.more_damages);
+        Self { id, files, plain_bytes, wal_files, damages, more_damages }
+    }
+}
+
 /// Verifies backups. Exit code 3 when anything is wrong.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let mut all = Vec::new();
     for id in chosen(&cluster, args).await? {
-        let verified = verify(&cluster, &id, context.settings.restore.workers, &Arc::default()).await?;
+        let found = verify(&cluster, Scope::Backup(id.clone()), context.settings.restore.workers).await?;
         if context.format == Format::Table {
-            print_text(&in_words(&verified))?;
+            print_text(&in_words(&Verified::new(&id, &found)))?;
         }
-        all.push(verified);
+        all.push((id, found));
     }
     if context.format == Format::Json {
-        print_json(&all)?;
+        print_json(&all.iter().map(|(id, found)| Verified::new(id, found)).collect::<Vec<_>>())?;
     }
-    Ok(if all.iter().all(Verified::is_sound) { Exit::Success } else { Exit::Unsound })
+    Ok(if all.iter().all(|(_, found)| found.is_sound()) { Exit::Success } else { Exit::Unsound })
 }
 
 async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>> {
@@ -51,7 +71,7 @@ async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>>
 fn in_words(verified: &Verified) -> String {
     let Verified { id, files, plain_bytes, wal_files, damages, more_damages } = verified;
     let read = format!("{}, {}, {}", counted(*files, "file"), bytes(*plain_bytes), counted(*wal_files, "WAL file"));
-    if verified.is_sound() {
+    if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");
     }
     let unread = damages.iter().all(|damage| damage.trouble == Trouble::Unread);

@@ -10,7 +10,7 @@ use super::asked_to_end;
 use crate::error::with_hint;
 use crate::plain::counted;
 use crate::postgres::repository::Extent;
-use crate::postgres::repository::verify::{Options, Report, Verification};
+use crate::postgres::repository::verify::{Options, Report, Scope, Verification};
 use crate::storage::Key;
 
 /// The largest sample in objects: their numbers are kept in memory.
@@ -64,6 +64,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let settings = &context.settings;
     let options = Options {
+        scope: Scope::All,
         extent: args.sample.map_or(Extent::All, |sample| sample.0),
         // Short enough to be typed again.
         seed: args.seed.map_or_else(|| getrandom::u32().map(u64::from), Ok)?,
@@ -105,18 +106,18 @@ fn go_on(error: anyhow::Error, report: &Report, args: &Args) -> anyhow::Error {
 fn in_words(report: &Report) -> String {
     let found = &report.found;
     let mut text = String::new();
-    for finding in &found.findings {
+    for finding in &found.findings.list {
         let files = match finding.files {
             0 => String::new(),
             files => format!(" ({})", counted(files, "file")),
         };
         text += &format!("{}: object \"{}\": {}{files}\n", finding.trouble, finding.object, finding.why);
     }
-    if found.more_findings > 0 {
-        text += &format!("and {} more\n", found.more_findings);
+    if found.findings.more > 0 {
+        text += &format!("and {} more\n", found.findings.more);
     }
-    if found.more_files > 0 {
-        text += &format!("and {} of backups cannot be restored\n", counted(found.more_files, "more file"));
+    if found.findings.more_files > 0 {
+        text += &format!("and {} of backups cannot be restored\n", counted(found.findings.more_files, "more file"));
     }
     text += &gap_lines("GAP", &found.gaps);
     for timeline in &found.missing_histories {

@@ -1,6 +1,10 @@
+use serde::Serialize;
+
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use crate::plain::counted;
-use crate::postgres::archive::verify::{Extent, Verified, verify};
+use crate::postgres::catalog::Gap;
+use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
+use crate::postgres::types::TimelineId;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -9,19 +13,42 @@ pub struct Args {
     every: Option<u64>,
 }
 
+/// What was found, as JSON names it.
+#[derive(Debug, Serialize)]
+struct Verified<'a> {
+    segments: u64,
+    read: u64,
+    plain_bytes: u64,
+    damages: Vec<Damage<'a>>,
+    more_damages: u64,
+    gaps: &'a [Gap],
+    foreign: &'a [String],
+    missing_histories: &'a [TimelineId],
+}
+
 /// Verifies archived WAL. Exit code 3 when anything is damaged or missing.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let extent = args.every.map_or(Extent::All, Extent::EveryNth);
-    let verified = verify(&cluster, extent, context.settings.wal.workers).await?;
+    let scope = Scope::Wal { every: args.every.unwrap_or(1) };
+    let found = verify(&cluster, scope, context.settings.wal.workers).await?;
+    let verified = Verified {
+        segments: found.segments,
+        read: found.wal_files,
+        plain_bytes: found.plain_bytes,
+        damages: found.findings.damages().collect(),
+        more_damages: found.findings.more_damages,
+        gaps: &found.gaps,
+        foreign: &found.foreign,
+        missing_histories: &found.missing_histories,
+    };
     match context.format {
         Format::Json => print_json(&verified)?,
-        Format::Table => print_text(&in_words(&verified))?,
+        Format::Table => print_text(&in_words(&found, &verified))?,
     }
-    Ok(if verified.is_sound() { Exit::Success } else { Exit::Unsound })
+    Ok(if found.is_sound() { Exit::Success } else { Exit::Unsound })
 }
 
-fn in_words(verified: &Verified) -> String {
+fn in_words(found: &Found, verified: &Verified) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
         text += &format!("{}: object \"{}\": {}\n", damage.trouble, damage.object, damage.why);
@@ -29,14 +56,14 @@ fn in_words(verified: &Verified) -> String {
     if verified.more_damages > 0 {
         text += &format!("and {} more\n", verified.more_damages);
     }
-    text += &gap_lines("GAP", &verified.gaps);
-    for timeline in &verified.missing_histories {
+    text += &gap_lines("GAP", verified.gaps);
+    for timeline in verified.missing_histories {
         text += &format!("MISSING: the history file of timeline {timeline}\n");
     }
-    for object in &verified.foreign {
+    for object in verified.foreign {
         text += &format!("foreign: object \"{object}\"\n");
     }
-    let verdict = if verified.is_sound() { "sound" } else { "NOT sound" };
+    let verdict = if found.is_sound() { "sound" } else { "NOT sound" };
     let Verified { segments, read, plain_bytes, .. } = verified;
     text + &format!(
         "archive {verdict}: {} there, {} read, {}\n",

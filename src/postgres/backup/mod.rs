@@ -16,7 +16,6 @@ pub mod started;
 pub mod stream;
 pub mod take;
 pub mod tar;
-pub mod verify;
 pub mod wal;
 pub mod warnings;
 

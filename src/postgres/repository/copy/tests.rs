@@ -4,8 +4,8 @@ use chrono::DateTime;
 
 use super::*;
 use crate::postgres::archive::testing::segment;
-use crate::postgres::backup::verify::verify;
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
+use crate::postgres::repository::verify::{Scope, verify};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{Key, MemoryStorage, PutMode};
 
@@ -27,7 +27,7 @@ async fn assert_backups_whole(storage: Arc<dyn Storage>) {
     let Ok(repository) = Repository::open(storage.clone()).await else { return };
     let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return };
     for backup in load_backups(&cluster).await.unwrap().complete.iter() {
-        let verified = verify(&cluster, &backup.id, 1, &Arc::default()).await.unwrap();
+        let verified = verify(&cluster, Scope::Backup(backup.id.clone()), 1).await.unwrap();
         assert!(verified.is_sound(), "{verified:?}");
     }
 }

@@ -14,11 +14,11 @@ use crate::budget::Budget;
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
 use crate::postgres::backup::manifest;
-use crate::postgres::backup::verify::verify_content;
 use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::repository::verify::read_back;
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
@@ -402,13 +402,12 @@ impl Copier {
     /// Reads all files of a backup from the destination; whether all have the digests of the `manifest`.
     async fn reads_back(&self, id: &BackupId, manifest: SealedObject) -> anyhow::Result<bool> {
         self.phase(format!("reading backup {id} back"));
-        let (_, verified) =
-            verify_content(&self.destination, id, manifest, self.workers, &Arc::default()).await.hint(AGAIN)?;
-        for damage in &verified.damages {
-            let key = Key::new(damage.object.clone()).unwrap_or_else(|_| self.destination.layout.manifest(id));
-            self.failed(Side::Destination, &key, damage.trouble, damage.why.clone())?;
+        let findings = read_back(&self.destination, id, manifest, self.workers).await.hint(AGAIN)?;
+        for damage in findings.damages() {
+            let key = Key::new(damage.object).unwrap_or_else(|_| self.destination.layout.manifest(id));
+            self.failed(Side::Destination, &key, damage.trouble, damage.why.to_string())?;
         }
-        Ok(verified.is_sound())
+        Ok(findings.is_empty())
     }
 }
 

@@ -1,6 +1,10 @@
-//! Is everything of a cluster whole? Backups, names, quiet marks, then WAL, in the order of their keys, so that a
-//! verification which was interrupted goes on where it ended. Manifests, history files and what ought to be there are
-//! always checked; of segments and packs a sample may do.
+//! Is it whole: WAL, one backup, or everything of a cluster? Everything is read in the order of the keys (backups, names,
+//! quiet marks, then WAL), so that a verification which was interrupted goes on where it ended. Manifests, history files
+//! and what ought to be there are always checked; of segments and packs a sample may do.
+
+mod backup;
+mod findings;
+mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +17,6 @@ use super::sample::{Lowest, Watermark};
 use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
-use crate::postgres::archive::verify::{Reading, verify_watched};
-use crate::postgres::backup::verify::{Damage, verify, verify_wal};
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
 use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::catalog::{BackupDescription, Gap};
@@ -23,12 +25,27 @@ use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::postgres::{names, quiet};
-use crate::repo::{ObjectError, is_unusable};
+use crate::repo::{ObjectError, SealedObject, is_unusable};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
+
+pub use findings::{Damage, Finding, Findings};
+
+/// What is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    /// Archived WAL: all files that are no segments, and every n-th segment from a random one on.
+    Wal {
+        every: u64,
+    },
+    Backup(BackupId),
+}
 
 /// What is read, and the bounds.
 #[derive(Debug, Clone)]
 pub struct Options {
+    pub scope: Scope,
+    /// How much of everything.
     pub extent: Extent,
     /// What the sample is chosen by.
     pub seed: u64,
@@ -43,19 +60,9 @@ pub struct Options {
 /// How far a verification is, in bytes: of content where that is known, else stored.
 #[derive(Debug, Default)]
 pub struct Progress {
-    pub done: Arc<AtomicU64>,
+    pub done: AtomicU64,
     /// 0 until it is known.
     pub total: AtomicU64,
-}
-
-/// An object that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Finding {
-    pub object: String,
-    pub trouble: Trouble,
-    pub why: String,
-    /// Files of backups that cannot be restored because of it, as far as they were counted.
-    pub files: u64,
 }
 
 /// What was found.
@@ -73,12 +80,17 @@ pub struct Found {
     pub sampled: u64,
     /// Bytes of content that were read.
     pub plain_bytes: u64,
-    /// In the order in which they were found.
-    pub findings: Vec<Finding>,
-    /// Findings beyond those listed.
-    pub more_findings: u64,
-    /// Files of backups beyond those counted at the findings.
-    pub more_files: u64,
+    /// Files of backups read.
+    #[serde(skip)]
+    pub files: u64,
+    /// WAL files that backups need, looked up by header.
+    #[serde(skip)]
+    pub looked_up: u64,
+    /// Segments there are.
+    #[serde(skip)]
+    pub segments: u64,
+    #[serde(flatten)]
+    pub findings: Findings,
     /// Segments that are missing between others.
     pub gaps: Vec<Gap>,
     /// Timelines with segments but without the history file that tells where they come from.
@@ -87,6 +99,13 @@ pub struct Found {
     pub foreign: Vec<String>,
     /// Being taken, or interrupted.
     pub unfinished: Vec<BackupId>,
+}
+
+impl Found {
+    /// Whether nothing is damaged, missing or could not be read.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty() && self.gaps.is_empty() && self.missing_histories.is_empty()
+    }
 }
 
 /// What a verification found so far.
@@ -125,6 +144,8 @@ pub struct Verification {
     /// `None`: everything is read. Set once the objects are counted.
     sample: OnceLock<Option<Sample>>,
     budget: Budget,
+    /// Segments so far, from a random number on.
+    number: AtomicU64,
     state: Mutex<State>,
     pub progress: Progress,
 }
@@ -133,12 +154,21 @@ impl Verification {
     /// Nothing read yet.
     pub fn new(cluster: Cluster, options: Options) -> Self {
         let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), Progress::default());
-        Self { cluster, options, sample: OnceLock::new(), budget, state, progress }
+        let number = AtomicU64::new(options.seed);
+        Self { cluster, options, sample: OnceLock::new(), budget, number, state, progress }
     }
 
     /// Reads and verifies. Errors: the repository does not answer; what was found until then is in the
     /// [report](Self::report).
     pub async fn run(self: &Arc<Self>) -> anyhow::Result<()> {
+        match &self.options.scope {
+            Scope::All => self.all().await,
+            Scope::Wal { .. } => self.wal().await,
+            Scope::Backup(id) => self.backup(id).await,
+        }
+    }
+
+    async fn all(self: &Arc<Self>) -> anyhow::Result<()> {
         let backups = load_backups(&self.cluster).await?;
         self.survey(&backups).await?;
         self.state().found.unfinished = backups.unfinished.clone();
@@ -153,7 +183,10 @@ impl Verification {
             let unread = self.state().unread;
             self.state().mark.begin(key.clone());
             match self.sample() {
-                None => self.backup(id).await?,
+                None => match self.backup(id).await {
+                    Ok(()) => (),
+                    Err(error) => self.note_error(&key, error)?,
+                },
                 Some(sample) => self.sample_of_backup(id, sample).await?,
             }
             let mut state = self.state();
@@ -165,10 +198,7 @@ impl Verification {
         }
         self.small(self.cluster.layout.names_folder()).await?;
         self.small(self.cluster.layout.quiet_folder()).await?;
-        let verified = verify_watched(&self.cluster, &mut Watched(self), self.options.workers).await?;
-        let mut state = self.state();
-        (state.found.gaps, state.found.missing_histories) = (verified.gaps, verified.missing_histories);
-        Ok(())
+        self.wal().await
     }
 
     /// Reads all recordings of names, or all quiet marks.
@@ -206,7 +236,7 @@ impl Verification {
         Report {
             cluster: self.cluster.description.name.clone(),
             repository: self.cluster.repository.describe(),
-            sound: found.findings.is_empty() && found.gaps.is_empty() && found.missing_histories.is_empty(),
+            sound: found.is_sound(),
             finished,
             began_after: self.options.after.as_ref().map(Key::to_string),
             done: state.mark.done.as_ref().or(self.options.after.as_ref()).map(Key::to_string),
@@ -217,6 +247,10 @@ impl Verification {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self) -> Found {
+        self.state().found.clone()
     }
 
     fn sample(&self) -> Option<Sample> {
@@ -304,7 +338,11 @@ impl Verification {
 
     fn wants_wal(&self, key: &Key, name: WalFileName) -> bool {
         let is_segment = matches!(name, WalFileName::Segment(_));
-        !self.is_done(key) && self.sample().is_none_or(|sample| !is_segment || sample.holds(key))
+        let chosen = || match self.options.scope {
+            Scope::Wal { every } => self.number.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1)),
+            _ => self.sample().is_none_or(|sample| sample.holds(key)),
+        };
+        !self.is_done(key) && (!is_segment || chosen())
     }
 
     /// Whether a pack is read by itself, for a sample. It belongs to its backup, and goes with its manifest.
@@ -315,36 +353,21 @@ impl Verification {
 
     /// Notes what is wrong with an object. Errors: so many could not be read that the repository is taken for gone.
     fn note(&self, object: &str, why: Why) -> anyhow::Result<()> {
-        self.note_files(object, why, 0)
+        self.note_file(object, why, None)
     }
 
-    fn note_files(&self, object: &str, Why { trouble, why }: Why, files: u64) -> anyhow::Result<()> {
+    /// The same, of an object without which a file of a backup cannot be restored.
+    fn note_file(&self, object: &str, why: Why, file: Option<String>) -> anyhow::Result<()> {
         let mut state = self.state();
-        if trouble == Trouble::Unread {
+        if why.trouble == Trouble::Unread {
             state.unread += 1;
-            if state.unread > MAX_UNREAD {
+            if state.unread > MAX_UNREAD && self.options.scope == Scope::All {
                 return Err(anyhow!(
                     "more than {MAX_UNREAD} objects cannot be read, the last: object \"{object}\": {why}"
                 ));
             }
         }
-        let found = &mut state.found;
-        let room = found.findings.len() < MAX_TOLD;
-        match found.findings.iter_mut().find(|finding| finding.object == object && finding.trouble == trouble) {
-            Some(known) => known.files += files,
-            None if room => {
-                found.findings.push(Finding { object: object.to_string(), trouble, why, files });
-            }
-            None => found.more_findings += 1,
-        }
-        Ok(())
-    }
-
-    fn note_damages(&self, damages: Vec<Damage>, more: u64) -> anyhow::Result<()> {
-        for Damage { object, trouble, file, why } in damages {
-            self.note_files(&object, Why { trouble, why }, u64::from(file.is_some()))?;
-        }
-        self.state().found.more_files += more;
+        state.found.findings.add(object, why, file);
         Ok(())
     }
 
@@ -356,17 +379,6 @@ impl Verification {
             None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
             None if !is_unusable(&error) => self.note(key.as_str(), Why::unread(&error)),
             None => self.note(key.as_str(), Why::unusable(&error)),
-        }
-    }
-
-    /// Reads a backup whole.
-    async fn backup(&self, id: &BackupId) -> anyhow::Result<()> {
-        match verify(&self.cluster, id, self.options.workers, &self.progress.done).await {
-            Ok(verified) => {
-                self.state().found.plain_bytes += verified.plain_bytes;
-                self.note_damages(verified.damages, verified.more_damages)
-            }
-            Err(error) => self.note_error(&self.cluster.layout.manifest(id), error),
         }
     }
 
@@ -402,8 +414,8 @@ impl Verification {
             }
         }
         crew.finish().await?;
-        match verify_wal(&self.cluster, &description).await {
-            Ok((_, damages)) => self.note_damages(damages, 0),
+        match self.needed_wal(&description).await {
+            Ok(()) => Ok(()),
             Err(error) => self.note_error(&key, error),
         }
     }
@@ -446,39 +458,29 @@ fn cause(error: ObjectError) -> anyhow::Error {
     }
 }
 
-/// The WAL of a verification.
-struct Watched<'a>(&'a Arc<Verification>);
+/// Verifies without a sample or a beginning. Errors: there is no such backup, or the store did not answer.
+pub async fn verify(cluster: &Cluster, scope: Scope, workers: usize) -> anyhow::Result<Found> {
+    let verification = plain(cluster, scope, workers)?;
+    verification.run().await?;
+    Ok(verification.found())
+}
 
-impl Reading for Watched<'_> {
-    fn wants(&mut self, meta: &ObjectMeta, name: WalFileName) -> bool {
-        let wanted = self.0.wants_wal(&meta.key, name);
-        if wanted {
-            self.0.state().mark.begin(meta.key.clone());
-        }
-        wanted
-    }
+/// Reads all files back that a manifest, whose content was verified, lists. Errors: the store did not answer.
+pub async fn read_back(
+    cluster: &Cluster,
+    id: &BackupId,
+    manifest: SealedObject,
+    workers: usize,
+) -> anyhow::Result<Findings> {
+    let verification = plain(cluster, Scope::Backup(id.clone()), workers)?;
+    verification.content(id, manifest).await?;
+    Ok(verification.found().findings)
+}
 
-    fn read(&mut self, key: &Key, checked: &Result<u64, Why>) -> anyhow::Result<()> {
-        match checked {
-            Ok(bytes) => {
-                self.0.progress.done.fetch_add(*bytes, Ordering::Relaxed);
-                self.0.state().found.plain_bytes += bytes;
-            }
-            Err(why) => self.0.note(key.as_str(), why.clone())?,
-        }
-        let mut state = self.0.state();
-        state.found.wal_files += 1;
-        let was_read = !matches!(checked, Err(Why { trouble: Trouble::Unread | Trouble::Missing, .. }));
-        let is_segment = matches!(self.0.cluster.object_kind(key), Some(ObjectKind::Wal(WalFileName::Segment(_))));
-        state.found.sampled += u64::from(self.0.sample().is_some() && is_segment && was_read);
-        match checked {
-            Err(Why { trouble: Trouble::Unread, .. }) => state.mark.fail(key),
-            _ => state.mark.end(key),
-        }
-        Ok(())
-    }
+fn plain(cluster: &Cluster, scope: Scope, workers: usize) -> anyhow::Result<Arc<Verification>> {
+    let options = Options { scope, extent: Extent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
+    Ok(Arc::new(Verification::new(cluster.clone(), options)))
 }
 
 #[cfg(test)]
-#[path = "verify_tests.rs"]
 mod tests;

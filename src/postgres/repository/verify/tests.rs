@@ -3,8 +3,9 @@ use std::sync::Arc;
 use super::*;
 use crate::codec::Envelope;
 use crate::error::hints;
-use crate::postgres::archive::testing::{PgWal, fetcher, pusher};
-use crate::postgres::repository::testing::{SECOND, damage, example};
+use crate::postgres::archive::testing::{PgWal, cluster_in, fetcher, pusher, segment};
+use crate::postgres::catalog::load::load_wal;
+use crate::postgres::repository::testing::{SECOND, damage, example, wal};
 use crate::postgres::types::Lsn;
 use crate::repo::{Repository, UPGRADE};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
@@ -14,7 +15,7 @@ const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
 
 fn options() -> Options {
-    Options { extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
+    Options { scope: Scope::All, extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
 }
 
 async fn verified(cluster: &Cluster, options: Options) -> Report {
@@ -26,7 +27,7 @@ async fn verified(cluster: &Cluster, options: Options) -> Report {
 }
 
 fn found(report: &Report) -> Vec<(Trouble, &str, u64)> {
-    let findings = report.found.findings.iter();
+    let findings = report.found.findings.list.iter();
     findings.map(|finding| (finding.trouble, finding.object.as_str(), finding.files)).collect()
 }
 
@@ -244,4 +245,80 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
             }
         }
     }
+}
+
+/// WAL alone, as of the example's cluster.
+async fn wal_alone(cluster: &Cluster, every: u64) -> Found {
+    verify(cluster, Scope::Wal { every }, 2).await.unwrap()
+}
+
+#[tokio::test]
+async fn wal_alone_is_sound_also_by_sample() {
+    let (cluster, storage) = example().await;
+    damage(&*storage, PACK).await;
+    let all = wal_alone(&cluster, 1).await;
+    assert!(all.is_sound(), "{all:?}");
+    assert_eq!((all.segments, all.wal_files, all.backups), (7, 9, 0));
+    let sampled = wal_alone(&cluster, 7).await;
+    assert!(sampled.is_sound() && sampled.segments == 7, "{sampled:?}");
+    assert_eq!(sampled.wal_files, 1 + 2, "what is no segment is always read");
+}
+
+#[tokio::test]
+async fn one_backup_is_verified_with_the_packs_of_others_and_its_wal() {
+    let (cluster, storage) = example().await;
+    let backup = async |id: &str| verify(&cluster, Scope::Backup(id.parse().unwrap()), 2).await;
+    let sound = backup(SECOND).await.unwrap();
+    assert!(sound.is_sound(), "{sound:?}");
+    assert_eq!((sound.files, sound.looked_up, sound.wal_files), (8, 2, 0));
+    damage(&*storage, SEGMENT_3).await;
+    damage(&*storage, PACK).await;
+    let damaged = backup(SECOND).await.unwrap().findings;
+    let damages: Vec<_> = damaged.damages().map(|damage| (damage.trouble, damage.object, damage.file)).collect();
+    assert_eq!(damages, [(Trouble::Damaged, PACK, Some("base/1/1"))]);
+    assert!(find::<NoSuchBackup>(&backup("20260103-000000Z").await.unwrap_err()).is_some());
+}
+
+/// Segments in the order of their arrival while the archive is read.
+#[tokio::test]
+async fn of_a_gap_stays_what_did_not_arrive_meanwhile() {
+    let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
+    let name = |number: u32| format!("{number:024X}").replacen("00000000", "00000001", 1);
+    let put = async |number: u32| wal(&cluster, &name(number), &segment(&name(number), 1)).await;
+    let found = async |loaded| {
+        let verification = plain(&cluster, Scope::Wal { every: 1 }, 2).unwrap();
+        verification.conclude(loaded).await.unwrap();
+        verification.found()
+    };
+    for number in [2, 3, 8] {
+        put(number).await;
+    }
+    let before = load_wal(&cluster).await.unwrap();
+    for number in [4, 6] {
+        put(number).await;
+    }
+    let gaps = found(before.clone()).await.gaps;
+    let gaps: Vec<_> = gaps.iter().map(|gap| (gap.first_missing.to_string(), gap.last_missing.to_string())).collect();
+    assert_eq!(gaps, [(name(5), name(5)), (name(7), name(7))]);
+    // Nor is a gap told that was none when the archive was read.
+    for number in [5, 7, 10] {
+        put(number).await;
+    }
+    let found = found(before).await;
+    assert!(found.is_sound(), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_file_under_another_name_and_a_timeline_without_history_are_told() {
+    let (cluster, storage) = example().await;
+    let key = |name: &str| cluster.layout.wal(&name.parse().unwrap());
+    let [other, moved] = ["000000010000000000000002", "000000010000000000000006"].map(key);
+    let object = get_all(&*storage, &other, u64::MAX).await.unwrap().unwrap();
+    let _ = storage.put(&moved, object.into(), PutMode::CreateOnly).await.unwrap();
+    storage.delete(&key("00000002.history")).await.unwrap();
+    let found = wal_alone(&cluster, 1).await;
+    let damages: Vec<_> = found.findings.damages().collect();
+    assert!(damages.len() == 1 && damages[0].object == moved.as_str(), "{damages:?}");
+    assert!(damages[0].why.contains("it holds"), "{damages:?}");
+    assert_eq!(found.missing_histories, [TimelineId(2)]);
 }

@@ -1,0 +1,115 @@
+//! What is wrong, object by object: one list with one bound. Pure.
+
+use serde::Serialize;
+
+use crate::postgres::repository::MAX_TOLD;
+use crate::postgres::trouble::{Trouble, Why};
+
+/// When so much is told, an object is not told again. A pack can cost many files, and must not hide another.
+const MAX_TOLD_AGAIN: usize = 100;
+
+/// An object that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    pub object: String,
+    pub trouble: Trouble,
+    pub why: String,
+    /// Files of backups that cannot be restored because of it.
+    pub files: u64,
+    /// Each time that it was met: the file, and why.
+    #[serde(skip)]
+    met: Vec<(Option<String>, String)>,
+}
+
+/// One time that an object was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage<'a> {
+    pub object: &'a str,
+    pub trouble: Trouble,
+    /// The file that cannot be restored because of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
+    pub why: &'a str,
+}
+
+/// All that is wrong.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Findings {
+    /// In the order in which they were found.
+    #[serde(rename = "findings")]
+    pub list: Vec<Finding>,
+    /// Findings beyond those listed.
+    #[serde(rename = "more_findings")]
+    pub more: u64,
+    /// Files of backups beyond those counted at the findings.
+    pub more_files: u64,
+    #[serde(skip)]
+    told: usize,
+    /// Damages beyond those told one by one.
+    #[serde(skip)]
+    pub more_damages: u64,
+}
+
+impl Findings {
+    /// Adds what is wrong with an object, and the file of a backup that cannot be restored because of it.
+    pub fn add(&mut self, object: &str, Why { trouble, why }: Why, file: Option<String>) {
+        let files = u64::from(file.is_some());
+        let room = self.list.len() < MAX_TOLD;
+        match self.list.iter_mut().find(|known| known.object == object && known.trouble == trouble) {
+            Some(known) => {
+                known.files += files;
+                match self.told < MAX_TOLD_AGAIN {
+                    true => known.met.push((file, why)),
+                    false => self.more_damages += 1,
+                }
+            }
+            None if room => {
+                let (object, met) = (object.to_string(), vec![(file, why.clone())]);
+                self.list.push(Finding { object, trouble, why, files, met });
+            }
+            None => {
+                (self.more, self.more_files) = (self.more + 1, self.more_files + files);
+                self.more_damages += 1;
+            }
+        }
+        self.told += 1;
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// What is wrong, one by one.
+    pub fn damages(&self) -> impl Iterator<Item = Damage<'_>> {
+        self.list.iter().flat_map(|Finding { object, trouble, met, .. }| {
+            met.iter().map(|(file, why)| Damage { object, trouble: *trouble, file: file.as_deref(), why })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lost_pack_with_many_files_does_not_hide_another() {
+        let mut findings = Findings::default();
+        let mut add = |object: &str, file: u32| findings.add(object, Why::missing("lost"), Some(file.to_string()));
+        (0..500).for_each(|file| add("a", file));
+        (0..3).for_each(|file| add("b", file));
+        let damages: Vec<Damage> = findings.damages().collect();
+        assert_eq!((damages.len(), findings.more_damages), (101, 402));
+        assert_eq!((damages[100].object, damages[100].file), ("b", Some("0")));
+        assert_eq!(findings.list.iter().map(|finding| finding.files).collect::<Vec<_>>(), [500, 3]);
+    }
+
+    #[test]
+    fn what_is_beyond_the_list_is_counted() {
+        let mut findings = Findings::default();
+        (0..MAX_TOLD + 5).for_each(|object| findings.add(&object.to_string(), Why::damaged("broken"), None));
+        findings.add("one more", Why::damaged("broken"), Some("a".into()));
+        assert_eq!((findings.list.len(), findings.more, findings.more_files), (MAX_TOLD, 6, 1));
+        assert_eq!((findings.damages().count(), findings.more_damages), (MAX_TOLD, 6));
+    }
+}
