@@ -118,13 +118,18 @@ impl FreshPlanner {
         loop {
             let facts = self.facts().await?;
             let planner = self.planner();
-            let decided = planner.decide(&facts, request, None).await;
+            let decided = match planner.decide(&facts, request, None).await {
+                Err(error) if is_of_index(&error) => {
+                    self.replace_index(error)?;
+                    continue;
+                }
+                decided => decided,
+            };
             match again(&decided, &facts, Utc::now()) {
                 Some(Again::Compared) if !compared => {
                     compared = true;
                     self.update_index(Scope::All).await?;
                 }
-                Some(Again::Reindexed) => self.replace_index(decided.err().unwrap_or_else(|| anyhow!("no plan")))?,
                 Some(Again::Later) if looks < FRESH_GAP_LOOKS => {
                     looks += 1;
                     if let Ok(Err(refused)) = &decided {
@@ -175,16 +180,13 @@ enum Again {
     /// The index is compared with all of the repository: it lacks a segment, or has a broken one, which may have been
     /// replaced.
     Compared,
-    /// Another index is used, or none.
-    Reindexed,
     /// Time passes: a gap is so fresh that it may only be the order in which segments are being stored.
     Later,
 }
 
 fn again(decided: &anyhow::Result<Decided>, facts: &Facts, now: DateTime<Utc>) -> Option<Again> {
     match decided {
-        Err(error) if matches!(find(error), Some(Unknown::Segment(_))) => Some(Again::Compared),
-        Err(error) => is_of_index(error).then_some(Again::Reindexed),
+        Err(error) => matches!(find(error), Some(Unknown::Segment(_))).then_some(Again::Compared),
         Ok(Err(refused)) if matches!(refused.reason, Reason::Broken { .. }) => Some(Again::Compared),
         Ok(Err(refused)) => facts.may_close(refused, now, FRESH_GAP).then_some(Again::Later),
         Ok(Ok(RecoveryPlan { made, .. })) => made.unknown.is_some().then_some(Again::Compared),
@@ -202,4 +204,51 @@ fn open_index(folder: &Path, cluster: &Cluster) -> anyhow::Result<Index> {
         tracing::info!("WAL is indexed for this run only: {}", one_line(&error));
         Index::temporary(cluster)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::postgres::catalog::{Target, Unreachable, WalRanges, testing};
+    use crate::postgres::types::SegmentName;
+
+    #[test]
+    fn planning_is_done_again_only_where_the_answer_may_change() {
+        let now = Utc::now();
+        let segment: SegmentName = "000000010000000000000005".parse().unwrap();
+        let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
+        ranges.add(segment, 10, now);
+        let facts = Facts {
+            cluster: "main".parse().unwrap(),
+            backups: Default::default(),
+            damaged_backups: Default::default(),
+            unfinished_backups: Vec::new(),
+            ranges,
+            histories: Default::default(),
+            damaged_histories: Default::default(),
+            quiet: Default::default(),
+        };
+        let refused = |reason: Reason| {
+            Ok(Err(Box::new(Unreachable {
+                target: Request::new(Target::Latest).words(),
+                kind: reason.kind(),
+                reason,
+                nearest_before: None,
+                nearest_after: None,
+                other_timelines: Vec::new(),
+                notes: Vec::new(),
+            })))
+        };
+        let failed = |unknown: Unknown| Err(anyhow::Error::new(unknown).context("where the target lies"));
+        let gap = || Reason::Gap { first_missing: "000000010000000000000004".parse().unwrap(), resumes: segment };
+        let broken = Reason::Broken { segment, lsn: segment.start(facts.ranges.segment_size()) };
+        assert_eq!(again(&failed(Unknown::Segment(segment)), &facts, now), Some(Again::Compared));
+        assert_eq!(again(&refused(broken), &facts, now), Some(Again::Compared));
+        assert_eq!(again(&refused(gap()), &facts, now), Some(Again::Later));
+        assert_eq!(again(&refused(gap()), &facts, now + TimeDelta::days(1)), None, "nothing closes it any more");
+        assert_eq!(again(&refused(Reason::NoBackup), &facts, now), None);
+        assert_eq!(again(&failed(Unknown::NoIndex), &facts, now), None);
+    }
 }
