@@ -284,8 +284,7 @@ impl Owner {
             let obtain = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                let obtain = || obtain_into(&fetcher, &spool, name, &place, end);
-                insist(fetcher.limit(), &named, &name, obtain).await
+                insist(fetcher.limit(), &named, &name, || obtain_into(&fetcher, &spool, name, &place, end)).await
             };
             let mut proof = None;
             let work = async {
