@@ -6,7 +6,7 @@
 //! | layer      | modules                                                                     |
 //! |------------|-----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`, `http`                                                    |
-//! | activities | `postgres` but for the core, `postgres::catalog::load` among them           |
+//! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `owner`,   |

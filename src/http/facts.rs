@@ -14,11 +14,11 @@ use crate::config;
 use crate::error::one_line;
 use crate::health::Health;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
 use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
 use crate::postgres::index::{Index, Version, on_index};
+use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
 use crate::service::indexing;
 use crate::service::status::Status;
 

@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, MajorSince};
-use crate::postgres::layout::{ClusterName, Layout, ObjectKind};
+use crate::postgres::layout::{BackupId, ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::{MarkerError, Repository, is_damage, reread};
-use crate::storage::{FEW_LINES, Key, PutMode, PutOutcome, StorageError, get_all, list_all};
+use crate::storage::{FEW_LINES, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, StorageError, get_all, list_all};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -117,6 +117,16 @@ impl Cluster {
             }
         }
         Ok(found)
+    }
+
+    /// All objects of one backup. What else lies in its folder is foreign.
+    pub async fn objects_of(&self, id: &BackupId) -> Result<Vec<ObjectMeta>, StorageError> {
+        let entries = list_all(self.repository.storage(), &self.layout.backup_folder(id)).await?;
+        let object = |entry| match entry {
+            ListEntry::Object(meta) => self.layout.parse(&meta.key).is_some().then_some(meta),
+            ListEntry::Folder(_) => None,
+        };
+        Ok(entries.into_iter().filter_map(object).collect())
     }
 
     /// The WAL file of an object below the WAL folder; `None` for an object that is no WAL file of this cluster.

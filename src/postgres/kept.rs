@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::task::spawn_blocking;
 
-use super::catalog::load::{LoadedHistories, facts, load, load_backups, load_quiet};
 use super::catalog::{Facts, Gap, NoIndex, WalIndex, WalPiece, WalRanges, Windows, missing_wal, windows};
 use super::cluster::Cluster;
 use super::index::partial::index_of;
 use super::index::update::{Scope, list, take_in};
 use super::index::{Index, on_index};
 use super::layout::QuietMark;
+use super::load::{LoadedHistories, facts, load, load_backups, load_quiet};
 use crate::config;
 use crate::error::one_line;
 use crate::health::{Health, Now};

@@ -9,6 +9,7 @@ pub mod command_line;
 pub mod index;
 pub mod kept;
 pub mod layout;
+pub mod load;
 pub mod names;
 pub mod planning;
 pub mod quiet;

@@ -284,7 +284,8 @@ impl Owner {
             let obtain = async {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
-                insist(fetcher.limit(), &named, &name, || obtain_into(&fetcher, &spool, name, &place, end)).await
+                let obtain = || obtain_into(&fetcher, &spool, name, &place, end);
+                insist(fetcher.limit(), &named, &name, obtain).await
             };
             let mut proof = None;
             let work = async {
@@ -471,13 +472,12 @@ async fn obtain_into(
     place: &Path,
     end: Option<SegmentName>,
 ) -> anyhow::Result<bool> {
-    match fetcher.obtain(&name, place, end).await {
-        Err(_) if !spool.exists() => {
-            make(spool).await?;
-            fetcher.obtain(&name, place, end).await
-        }
-        result => result,
+    let first = fetcher.obtain(&name, place, end).await;
+    if first.is_ok() || spool.exists() {
+        return first;
     }
+    make(spool).await?;
+    fetcher.obtain(&name, place, end).await
 }
 
 /// Looks for a file, without a proof when there is none.

@@ -47,11 +47,21 @@ fn the_core_knows_keys_and_no_storage() {
     is_refused("postgres::catalog::plan", "use super::super::backup::manifest;", "crate::postgres::backup::manifest");
     is_refused(
         "postgres::catalog::plan",
-        "use super::load::load_backups;",
-        "crate::postgres::catalog::load::load_backups",
+        "use super::super::load::load_backups;",
+        "crate::postgres::load::load_backups",
     );
-    passes("postgres::catalog::load", "use crate::storage::Storage; use tokio::task::JoinSet; async fn f() {}");
+    passes("postgres::load", "use crate::storage::Storage; use tokio::task::JoinSet; async fn f() {}");
     passes("postgres::catalog::plan", "use super::model::Plan; use crate::postgres::layout::BackupId;");
+}
+
+#[test]
+fn activities_have_an_order() {
+    let what = imports_of("postgres::index::update", "use crate::postgres::names::record;");
+    assert_eq!(
+        what,
+        ["\"postgres::index::update\" comes before \"crate::postgres::names::record\" and may not name it"]
+    );
+    passes("postgres::names::store", "use crate::postgres::index::Index; use super::read::Resolve;");
 }
 
 #[test]

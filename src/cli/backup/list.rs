@@ -1,12 +1,11 @@
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
-use crate::postgres::backup::cleanup;
 use crate::postgres::backup::started::{self, Reservation, Started};
 use crate::postgres::catalog::BackupDescription;
-use crate::postgres::catalog::load::load_backups;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::load::load_backups;
 
 /// The list, for `--format json`.
 #[derive(Debug, Serialize)]
@@ -55,7 +54,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 async fn look_at(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Unfinished> {
-    let stored_bytes = cleanup::objects(cluster, id).await?.iter().map(|meta| meta.size).sum();
+    let stored_bytes = cluster.objects_of(id).await?.iter().map(|meta| meta.size).sum();
     let started = match started::read(cluster, id).await? {
         Some(Reservation::By(started)) => Some(started),
         Some(Reservation::Unreadable) | None => None,

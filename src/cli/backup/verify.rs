@@ -3,9 +3,9 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use crate::error::with_hint;
 use crate::plain::counted;
-use crate::postgres::catalog::load::load_backups;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::load::load_backups;
 use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
 use crate::postgres::trouble::Trouble;
 

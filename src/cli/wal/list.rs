@@ -1,8 +1,8 @@
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
-use crate::postgres::catalog::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
+use crate::postgres::load::{LoadedHistories, LoadedWal, load_histories, load_wal};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId, WalFileName};
 
 /// All archived WAL, for `--format json`.

@@ -15,10 +15,10 @@ use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::testing::{SEGMENT, back_up_as, cluster_in};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::recordings::{self, NamesDescription};
 use crate::postgres::index::update::Scope;
 use crate::postgres::index::{Archived, Index};
 use crate::postgres::layout::{BackupId, NamesId, QuietMark};
-use crate::postgres::names::{self, NamesDescription};
 use crate::postgres::types::{Lsn, MajorVersion, SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
 use crate::service::{IndexOptions, indexing};
@@ -115,7 +115,7 @@ async fn make(cluster: &Cluster, kept: Kept) {
         let line = format!(
             r#"{{"file":[1663,5,{file}],"relation":{{"oid":{file},"relkind":"r","schema":"public","name":"table_{file}"}}}}"#
         );
-        put(cluster, &cluster.layout.names(&NamesId::new(time, 0)), names::KIND, &about, &line).await;
+        put(cluster, &cluster.layout.names(&NamesId::new(time, 0)), recordings::KIND, &about, &line).await;
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::started::{self, Reservation};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::storage::{Key, ListEntry, ObjectMeta, StorageError, list_all};
+use crate::storage::{Key, ObjectMeta, StorageError};
 
 /// An unfinished backup whose newest object is older is taken for abandoned.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -32,7 +32,7 @@ pub async fn remove_abandoned(
 ) -> anyhow::Result<Vec<Removed>> {
     let mut removed = Vec::new();
     for id in unfinished {
-        let objects = objects(cluster, id).await?;
+        let objects = cluster.objects_of(id).await?;
         if !is_abandoned(cluster, id, &objects, now).await? || !remove(cluster, id, &objects).await? {
             continue;
         }
@@ -62,7 +62,7 @@ pub async fn discard(cluster: &Cluster, id: &BackupId) -> anyhow::Result<bool> {
     }
     let reservation = cluster.layout.started(id);
     // The reservation goes last: it lets a later process see at once that this one is gone.
-    let all = keys(&objects(cluster, id).await?);
+    let all = keys(&cluster.objects_of(id).await?);
     delete_all(cluster, all.iter().filter(|key| **key != reservation)).await?;
     storage.delete(&reservation).await?;
     Ok(true)
@@ -101,16 +101,6 @@ pub async fn delete_all<'a>(cluster: &'a Cluster, keys: impl Iterator<Item = &'a
     let storage = cluster.repository.storage();
     let deletes: Vec<_> = keys.map(|key| storage.delete(key)).collect();
     stream::iter(deletes).buffer_unordered(PARALLEL_DELETES).try_collect().await
-}
-
-/// All objects of one backup. What else lies in its folder is a stranger's.
-pub async fn objects(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Vec<ObjectMeta>> {
-    let entries = list_all(cluster.repository.storage(), &cluster.layout.backup_folder(id)).await?;
-    let object = |entry| match entry {
-        ListEntry::Object(meta) => cluster.layout.parse(&meta.key).is_some().then_some(meta),
-        ListEntry::Folder(_) => None,
-    };
-    Ok(entries.into_iter().filter_map(object).collect())
 }
 
 /// The keys of `objects`.
@@ -156,7 +146,7 @@ mod tests {
 
     async fn removes(cluster: &Cluster, id: &BackupId, now: SystemTime) -> bool {
         let removed = remove_abandoned(cluster, std::slice::from_ref(id), now).await.unwrap();
-        assert_eq!(objects(cluster, id).await.unwrap().is_empty(), !removed.is_empty());
+        assert_eq!(cluster.objects_of(id).await.unwrap().is_empty(), !removed.is_empty());
         !removed.is_empty()
     }
 
@@ -189,7 +179,7 @@ mod tests {
         let late = SystemTime::now() + 2 * ABANDONED_AFTER;
         assert!(remove_abandoned(&cluster, std::slice::from_ref(&id), late).await.unwrap().is_empty());
         assert!(!discard(&cluster, &id).await.unwrap());
-        let left = keys(&objects(&cluster, &id).await.unwrap());
+        let left = keys(&cluster.objects_of(&id).await.unwrap());
         assert_eq!(left.len(), 2, "all but the reservation: {left:?}");
     }
 }

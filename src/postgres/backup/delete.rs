@@ -3,13 +3,13 @@
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::cleanup::{delete_all, keys, objects};
+use super::cleanup::{delete_all, keys};
 use super::manifest::{self, Entry, entries};
 use crate::error::{Hint, one_line, with_hint};
-use crate::postgres::catalog::load::{LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
+use crate::postgres::load::{LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::repo::SealedObject;
 use crate::storage::Key;
@@ -63,7 +63,7 @@ impl NoSuchBackup {
 /// Finds out what deleting a backup would do. Errors: [`NoSuchBackup`], or the store did not answer.
 pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<DeletePlan> {
     let loaded = load_backups(cluster).await?;
-    let objects = objects(cluster, id).await?;
+    let objects = cluster.objects_of(id).await?;
     if objects.is_empty() {
         return NoSuchBackup::error(cluster, id);
     }

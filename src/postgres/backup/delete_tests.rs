@@ -108,7 +108,7 @@ async fn of_an_unfinished_backup_nothing_goes_when_it_is_completed_meanwhile() {
     let whole = plan_delete(&cluster, &backup.id).await.unwrap();
     assert_eq!(whole.keys[0], cluster.layout.manifest(&backup.id));
     delete(&cluster, &whole).await.unwrap();
-    assert!(objects(&cluster, &backup.id).await.unwrap().is_empty());
+    assert!(cluster.objects_of(&backup.id).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Digest;
+use crate::postgres::catalog::BACKUP_KIND;
 use crate::postgres::layout::{Layout, PackName};
 use crate::repo::{FramePlace, SealedObject};
 
 /// Kind of the manifest's object.
-pub const KIND: &str = "backup";
+pub const KIND: &str = BACKUP_KIND;
 /// The file in a restored data directory that names the repository. No backup has it: it is this restore's own.
 pub const RESTORE_CONFIGURATION: &str = "walden-restore.toml";
 /// Where configuration files from outside lie in the backup, below the data directory.

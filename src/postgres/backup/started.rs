@@ -6,7 +6,6 @@ use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::cleanup::objects;
 use crate::error::Hint;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -90,7 +89,7 @@ async fn put(cluster: &Cluster, id: &BackupId, started: &Started) -> anyhow::Res
         return Ok(false);
     }
     // Another backup may have had this name before, if the clock was set back.
-    let alone = objects(cluster, id).await?.len() == 1;
+    let alone = cluster.objects_of(id).await?.len() == 1;
     if !alone {
         storage.delete(&key).await?;
     }

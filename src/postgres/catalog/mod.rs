@@ -1,4 +1,4 @@
-//! Facts about what is kept, and the decisions over them. Pure, but for `load`.
+//! Facts about what is kept, and the decisions over them. Pure.
 
 mod asked;
 mod beside;
@@ -8,7 +8,6 @@ mod event_target;
 mod events;
 mod excerpt;
 mod expected;
-pub mod load;
 mod look;
 mod made;
 mod model;
@@ -40,7 +39,7 @@ pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use look::{Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{
-    BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
+    BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
 pub use moment::parse_time;

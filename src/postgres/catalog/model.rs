@@ -32,6 +32,8 @@ pub struct MajorSince {
 
 /// Kind of the objects of WAL files.
 pub const WAL_KIND: &str = "wal";
+/// Kind of the manifests of base backups.
+pub const BACKUP_KIND: &str = "backup";
 
 /// What the envelope of a WAL object tells (`about` of kind `wal`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

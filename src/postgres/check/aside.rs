@@ -3,8 +3,8 @@
 use super::{Request, Status, Trouble, Verdict};
 use crate::plain::counted;
 use crate::postgres::archive::aside::has_more;
-use crate::postgres::catalog::load::load_wal;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::load::load_wal;
 use crate::postgres::types::WalFileName;
 
 /// What is kept aside.

@@ -21,6 +21,7 @@ mod name;
 mod order_tests;
 pub mod partial;
 mod ranges;
+pub mod recordings;
 #[cfg(test)]
 mod removed_tests;
 mod rows;

@@ -7,8 +7,9 @@ use anyhow::anyhow;
 use super::update::{Observer, read_listed};
 use super::{Archived, Index, on_index};
 use crate::error::with_hint;
-use crate::postgres::catalog::{WalPiece, load};
+use crate::postgres::catalog::WalPiece;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::load;
 use crate::postgres::types::WalFileName;
 
 /// Segments put into the index at once.

@@ -8,8 +8,8 @@ use super::update::{Scope, complete, list, read_names, update};
 use super::*;
 use crate::codec::seal;
 use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
+use crate::postgres::index::recordings::{self, NamesDescription};
 use crate::postgres::layout::NamesId;
-use crate::postgres::names::{self, NamesDescription};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{Commit, RelFileLocator, Summary, Timestamp};
 use crate::storage::{PutMode, Storage};
@@ -333,7 +333,7 @@ async fn names_that_came_damaged_are_read_again_however_many_came_since() {
         };
         let line =
             format!("{{\"file\":{},\"database\":\"db{number}\"}}", serde_json::to_string(&file(number)).unwrap());
-        let sealed = seal(names::KIND, &about, &mut line.as_bytes(), line.len() as u64, 1).unwrap();
+        let sealed = seal(recordings::KIND, &about, &mut line.as_bytes(), line.len() as u64, 1).unwrap();
         let time = DateTime::from_timestamp(i64::from(number), 0).unwrap();
         (cluster.layout.names(&NamesId::new(time, 0)), [sealed.envelope, sealed.body].concat())
     };

@@ -7,13 +7,12 @@ use tokio::task::JoinSet;
 
 use super::listing::Listing;
 pub use super::listing::Scope;
-use super::{Archived, Index, listing, on_index};
+use super::{Archived, Index, listing, on_index, recordings};
 use crate::error::{one_line, with_hint};
 use crate::postgres::archive::miss::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ObjectKind;
-use crate::postgres::names;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
 use crate::repo::{is_damage, is_unusable};
@@ -282,7 +281,7 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
     let mut gone = false;
     let reads = side_by_side(keys, |key: Key| {
         let cluster = cluster.clone();
-        async move { (names::load(&cluster, &key).await, key) }
+        async move { (recordings::load(&cluster, &key).await, key) }
     });
     for (read, key) in reads.await? {
         match read {

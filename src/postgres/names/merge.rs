@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Duration, Utc};
 
-use super::store::{MOST, load, store};
+use super::store::MOST;
 use crate::error::{find, one_line};
 use crate::postgres::backup::cleanup::delete_all;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::recordings::{load, store};
 use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::{NamesId, ObjectKind};
 use crate::repo::is_unusable;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Duration, Utc};
 
 use super::merge::{Merging, merge_a_day};
-use super::store::{MOST, load, store};
+use super::store::MOST;
 use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::recordings::{load, store};
 use crate::postgres::index::testing::{Waiting, cluster};
 use crate::postgres::index::update::{Scope, read_names};
 use crate::postgres::index::{Index, RecordedName, Recording};

@@ -4,58 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use chrono::Utc;
 
 use super::read::{Databases, Relations, Resolve, read_databases};
-use crate::codec::seal;
 use crate::error::one_line;
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::recordings::store;
 use crate::postgres::index::update::{Scope, read_names};
-use crate::postgres::index::{Index, RecordedName, Recording, on_index};
+use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::NamesId;
-use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
-use crate::postgres::wal::RelFileLocator;
-use crate::storage::{Key, PutMode, PutOutcome};
+use crate::postgres::types::TimelineId;
 
-/// Kind of the objects.
-pub const KIND: &str = "names";
 /// Names in one object at most, so that a database of any size is recorded in bounded memory.
 pub(super) const MOST: usize = 16_384;
-/// Bytes of an object's content that are read at most: once there were up to 100,000 names in one, and a line has three
-/// names of 63 bytes at most, and some numbers.
-pub const LONGEST: u64 = 100_000 * 1024;
 /// After so many readings everything is read again: what changes without a transaction shows then.
 const READINGS_PER_WHOLE: u32 = 24 * 60;
 /// A database that could not be asked is asked again after so many readings.
 const READINGS_AT_REST: u32 = 60;
-/// zstd level.
-const LEVEL: i32 = 3;
-
-/// What the envelope tells (`about` of kind `names`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamesDescription {
-    pub system_identifier: SystemIdentifier,
-    /// Where the WAL was just before the names were read.
-    pub timeline: TimelineId,
-    pub lsn: Lsn,
-    pub recorded_at: DateTime<Utc>,
-}
-
-/// A line of the body.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Name {
-        file: RelFileLocator,
-        #[serde(flatten)]
-        name: RecordedName,
-    },
-    /// The names from here on were read at another place than those before.
-    Place { timeline: TimelineId, lsn: Lsn },
-}
-
 /// What readings of names leave for the next one.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -173,63 +138,4 @@ pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);
     read_names(&index, cluster, Scope::New).await?;
     record(cluster, &index, resolve, &mut Memory::default()).await
-}
-
-/// Stores recordings as one object.
-pub(super) async fn store(
-    cluster: &Cluster,
-    recordings: &[Recording],
-    id: NamesId,
-    recorded_at: DateTime<Utc>,
-) -> anyhow::Result<Key> {
-    let first = recordings.first().context("no names to be stored")?;
-    let about = NamesDescription {
-        system_identifier: cluster.description.system_identifier,
-        timeline: first.timeline,
-        lsn: first.lsn,
-        recorded_at,
-    };
-    let mut body = Vec::new();
-    let mut put = |line: Line| -> anyhow::Result<()> {
-        serde_json::to_writer(&mut body, &line)?;
-        body.push(b'\n');
-        Ok(())
-    };
-    for (at, Recording { timeline, lsn, names }) in recordings.iter().enumerate() {
-        if at > 0 {
-            put(Line::Place { timeline: *timeline, lsn: *lsn })?;
-        }
-        names.iter().try_for_each(|(file, name)| put(Line::Name { file: *file, name: name.clone() }))?;
-    }
-    let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
-    let key = cluster.layout.names(&id);
-    let body = crate::storage::Body(vec![sealed.envelope, sealed.body]);
-    match cluster.repository.storage().put(&key, body, PutMode::CreateOnly).await? {
-        PutOutcome::Stored => Ok(key),
-        PutOutcome::AlreadyExists => anyhow::bail!("object \"{key}\" is there already, under a random name"),
-    }
-}
-
-/// The names in an object; `None` when there is none. Errors: it is damaged, or the store did not answer.
-pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Recording>>> {
-    let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
-    let wrong = || format!("object \"{key}\" does not hold names");
-    let about: NamesDescription = header.about.read().with_context(wrong)?;
-    anyhow::ensure!(
-        about.system_identifier == cluster.description.system_identifier,
-        "object \"{key}\" holds names of the server with system identifier {}",
-        about.system_identifier
-    );
-    let mut now = Recording { timeline: about.timeline, lsn: about.lsn, names: Vec::new() };
-    let mut recordings = Vec::new();
-    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line).with_context(wrong)? {
-            Line::Name { file, name } => now.names.push((file, name)),
-            Line::Place { timeline, lsn } => {
-                recordings.push(std::mem::replace(&mut now, Recording { timeline, lsn, names: Vec::new() }));
-            }
-        }
-    }
-    recordings.push(now);
-    Ok(Some(recordings))
 }

@@ -11,12 +11,13 @@ use super::{Decided, Planner};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::health::FRESH_GAP;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, Reason, RecoveryPlan, Request, Unknown, WalIndex, WalPiece, load,
+    EventId, EventTarget, Facts, Reason, RecoveryPlan, Request, Unknown, WalIndex, WalPiece,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
 use crate::postgres::index::update::{self, Progress, Scope};
 use crate::postgres::index::{Index, IndexFailed};
+use crate::postgres::load;
 
 /// How often a gap is looked at that may close.
 const FRESH_GAP_LOOKS: usize = 12;

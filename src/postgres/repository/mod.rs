@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::postgres::backup::cleanup::objects;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind};
@@ -37,7 +36,7 @@ async fn whole_pack(cluster: &Cluster, key: &Key) -> Result<(Bytes, u64), Why> {
 
 /// Stored bytes of a backup's packs.
 async fn pack_sizes(cluster: &Cluster, id: &BackupId) -> anyhow::Result<BTreeMap<Key, u64>> {
-    let found = objects(cluster, id).await?;
+    let found = cluster.objects_of(id).await?;
     let packs = found.into_iter().filter(|meta| matches!(cluster.layout.parse(&meta.key), Some(ObjectKind::Pack(_))));
     Ok(packs.map(|meta| (meta.key, meta.size)).collect())
 }

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::MAX_TOLD;
 use crate::postgres::catalog::WalRanges;
-use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind};
+use crate::postgres::load::{LoadedBackups, load_backups};
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::storage::{ObjectMeta, Walk};
 

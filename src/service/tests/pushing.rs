@@ -1,6 +1,6 @@
 use super::*;
 use crate::postgres::archive::testing::{pusher, segment};
-use crate::postgres::catalog::load::load_wal;
+use crate::postgres::load::load_wal;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_ready_is_stored_ahead_and_answered_at_once() {

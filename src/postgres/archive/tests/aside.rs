@@ -4,7 +4,7 @@ use crate::error::find;
 use crate::postgres::archive::aside::has_more;
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Conflict, Stored};
-use crate::postgres::catalog::load::load_wal;
+use crate::postgres::load::load_wal;
 use crate::postgres::wal::rmgr;
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::storage::MemoryStorage;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Conflict, Fetched, Refused, Stored};
-use crate::postgres::catalog::load::load_wal;
+use crate::postgres::load::load_wal;
 use crate::postgres::repository::verify::{Scope, verify};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LocalStorage, MemoryStorage, PutMode, Storage, get_all};

@@ -16,13 +16,14 @@ use serde::Serialize;
 
 use crate::error::{Hint, find};
 use crate::postgres::backup::delete::NoSuchBackup;
-use crate::postgres::catalog::load::{list_wal, load_backups, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
+use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
+use crate::postgres::load::{list_wal, load_backups, load_histories, load_wal};
+use crate::postgres::quiet;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
-use crate::postgres::{names, quiet};
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
@@ -230,7 +231,7 @@ async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<Str
     let layout = &copier.source.layout;
     let (folder, kind, most) = match group {
         Group::Quiet => (layout.quiet_folder(), quiet::KIND, quiet::LONGEST),
-        _ => (layout.names_folder(), names::KIND, names::LONGEST),
+        _ => (layout.names_folder(), recordings::KIND, recordings::LONGEST),
     };
     let (mut walk, mut foreign) = (Walk::new(folder), Vec::new());
     while let Some(meta) = walk.next(copier.source.repository.storage()).await? {

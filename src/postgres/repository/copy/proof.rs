@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::postgres::backup::wal::NeededWal;
-use crate::postgres::catalog::load::LoadedWal;
 use crate::postgres::catalog::{BackupDescription, Gap, TimelinePath};
 use crate::postgres::layout::{BackupId, Layout};
+use crate::postgres::load::LoadedWal;
 use crate::postgres::trouble::Why;
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName};
 

@@ -10,7 +10,6 @@ use tokio::runtime::Handle;
 use super::Verification;
 use crate::codec::Hasher;
 use crate::error::one_line;
-use crate::postgres::backup::cleanup::objects;
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::backup::inventory::{Homes, Inventory};
 use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Paths, entries};
@@ -31,7 +30,7 @@ impl Verification {
         let key = self.cluster.layout.manifest(id);
         let manifest = match self.cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
             Ok(Some(manifest)) => manifest,
-            Ok(None) if objects(&self.cluster, id).await?.is_empty() => return NoSuchBackup::error(&self.cluster, id),
+            Ok(None) if self.cluster.objects_of(id).await?.is_empty() => return NoSuchBackup::error(&self.cluster, id),
             Ok(None) => {
                 return self.note(key.as_str(), Why::missing("there is no such object: the backup is not finished"));
             }

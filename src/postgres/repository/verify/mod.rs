@@ -18,13 +18,14 @@ use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
-use crate::postgres::catalog::load::{LoadedBackups, load_backups};
 use crate::postgres::catalog::{BackupDescription, Gap};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
+use crate::postgres::load::{LoadedBackups, load_backups};
+use crate::postgres::quiet;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
-use crate::postgres::{names, quiet};
 use crate::repo::{ObjectError, SealedObject, is_unusable};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
 
@@ -212,7 +213,7 @@ impl Verification {
             self.state().mark.begin(key.clone());
             let read = match kind {
                 Some(ObjectKind::Quiet(mark)) => quiet::check(&self.cluster, &key, &mark).await,
-                _ => names::load(&self.cluster, &key).await.map(drop),
+                _ => recordings::load(&self.cluster, &key).await.map(drop),
             };
             let unread = read.as_ref().is_err_and(|error| !is_unusable(error));
             match read {

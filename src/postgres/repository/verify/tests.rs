@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::Envelope;
 use crate::error::hints;
 use crate::postgres::archive::testing::{PgWal, cluster_in, fetcher, pusher, segment};
-use crate::postgres::catalog::load::load_wal;
+use crate::postgres::load::load_wal;
 use crate::postgres::repository::testing::{SECOND, damage, example, wal};
 use crate::postgres::types::Lsn;
 use crate::repo::{Repository, UPGRADE};

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::{Crew, Scope, Verification};
 use crate::postgres::archive::verify::check;
-use crate::postgres::catalog::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::catalog::{Gap, TimelinePath};
+use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};
 use crate::postgres::trouble::Trouble;
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::storage::Key;

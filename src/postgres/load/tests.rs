@@ -37,7 +37,7 @@ fn whole(object: &Sealed) -> Vec<u8> {
 async fn complete_damaged_and_unfinished_backups_are_three_answers() {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, &backup, "");
+    let object = sealed(BACKUP_KIND, &backup, "");
     put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
     let cut: BackupId = "20260101-000000Z".parse().unwrap();
     put(&storage, &cluster.layout.manifest(&cut), whole(&object)[..50].to_vec()).await;
@@ -56,7 +56,7 @@ async fn complete_damaged_and_unfinished_backups_are_three_answers() {
 async fn a_backup_whose_manifest_is_gone_is_unfinished_as_long_as_packs_of_it_are_left() {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    let object = sealed(manifest::KIND, &backup, "");
+    let object = sealed(BACKUP_KIND, &backup, "");
     put(&storage, &cluster.layout.manifest(&backup.id), whole(&object)).await;
     let pack = cluster.layout.pack(&format!("{}/pack-000001", backup.id).parse().unwrap());
     put(&storage, &pack, b"x".to_vec()).await;
@@ -160,7 +160,7 @@ async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none(
 async fn filled() -> Arc<MemoryStorage> {
     let (cluster, storage) = cluster().await;
     let backup = testing::backup("20260102-000000Z");
-    put(&storage, &cluster.layout.manifest(&backup.id), whole(&sealed(manifest::KIND, &backup, ""))).await;
+    put(&storage, &cluster.layout.manifest(&backup.id), whole(&sealed(BACKUP_KIND, &backup, ""))).await;
     let history = sealed(WAL_KIND, &serde_json::json!({}), "1\t0/3000000\tno recovery target specified\n");
     put(&storage, &cluster.layout.wal(&"00000002.history".parse().unwrap()), whole(&history)).await;
     storage
@@ -273,7 +273,7 @@ async fn withholding(backups: u32, withheld: &[&str], lasting: bool) -> Cluster 
     let (cluster, inner) = cluster().await;
     for number in 0..backups {
         let backup = testing::backup(&format!("20260101-0000{number:02}Z"));
-        put(&inner, &cluster.layout.manifest(&backup.id), whole(&sealed(manifest::KIND, &backup, ""))).await;
+        put(&inner, &cluster.layout.manifest(&backup.id), whole(&sealed(BACKUP_KIND, &backup, ""))).await;
     }
     let (withheld, opened) = (withheld.iter().map(ToString::to_string).collect(), Arc::new(AtomicBool::new(false)));
     let storage = Withholding { inner, withheld, lasting, opened: opened.clone() };

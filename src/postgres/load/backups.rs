@@ -220,8 +220,8 @@ mod tests {
     use super::*;
     use crate::codec::seal;
     use crate::postgres::backup::manifest;
-    use crate::postgres::catalog::load::load_backups;
     use crate::postgres::catalog::testing;
+    use crate::postgres::load::load_backups;
     use crate::repo::Repository;
     use crate::storage::counting::CountingStorage;
     use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};

@@ -12,10 +12,8 @@ use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
-use super::{BackupDescription, Facts, QuietTimes, Unusable, WAL_KIND, WalRanges};
 use crate::error::{find, one_line};
-use crate::postgres::backup::cleanup::objects;
-use crate::postgres::backup::manifest;
+use crate::postgres::catalog::{BACKUP_KIND, BackupDescription, Facts, QuietTimes, Unusable, WAL_KIND, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
 use crate::postgres::types::{
@@ -109,10 +107,10 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
 /// What there is of a backup without a manifest; `None`: nothing. In a file system a folder can be there before its first
 /// object, and for what a stranger put there.
 async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Found<BackupDescription>>> {
-    match objects(cluster, id).await {
+    match cluster.objects_of(id).await {
         Ok(objects) if objects.is_empty() => Ok(None),
         Ok(_) => Ok(Some(Found::Absent)),
-        Err(error) => unread(cluster, error).await.map(Some),
+        Err(error) => unread(cluster, error.into()).await.map(Some),
     }
 }
 
@@ -261,7 +259,7 @@ async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl F
 
 async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<BackupDescription>> {
     let key = cluster.layout.manifest(id);
-    let Some(header) = cluster.repository.header(&key, manifest::KIND).await? else { return Ok(None) };
+    let Some(header) = cluster.repository.header(&key, BACKUP_KIND).await? else { return Ok(None) };
     let read = header.about.read();
     let description = read.with_context(|| format!("object \"{key}\" does not describe a backup"))?;
     check_description(cluster, id, &key, description).map(Some)
@@ -393,5 +391,4 @@ impl LoadedWal {
 }
 
 #[cfg(test)]
-#[path = "load_tests.rs"]
 mod tests;
