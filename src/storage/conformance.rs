@@ -2,10 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 
-use super::{Body, Key, LIST_PAGE, ListEntry, PutMode, PutOutcome, Storage, get_all, list_all};
+use super::{
+    Body, Key, LIST_PAGE, ListEntry, PutMode, PutOutcome, Storage, StorageError, get_all, list_all, put_stream_by,
+};
+
+/// Bytes of a part here, the fewest that S3 takes.
+const PART: usize = 5 << 20;
 
 /// Runs the whole suite on an empty store; panics at the first difference.
 pub async fn check(storage: Arc<dyn Storage>) {
@@ -17,6 +24,9 @@ pub async fn check(storage: Arc<dyn Storage>) {
 pub async fn check_without_races(storage: Arc<dyn Storage>) {
     absent_is_an_answer(&*storage).await;
     what_was_put_is_got(&*storage).await;
+    what_is_streamed_is_got(&*storage).await;
+    a_stream_never_overwrites(&*storage).await;
+    a_stream_that_ends_early_leaves_nothing(&*storage).await;
     a_range_is_clipped(&*storage).await;
     create_only_never_overwrites(&*storage).await;
     overwriting_replaces_whole(&*storage).await;
@@ -55,6 +65,89 @@ async fn what_was_put_is_got(storage: &dyn Storage) {
     assert_eq!(storage.head(&key("put/pieces")).await.expect("head").map(|meta| meta.size), Some(pieces.len()));
     stored(storage, "put/empty", "").await;
     assert_eq!(content(storage, "put/empty").await, Some(Bytes::new()));
+}
+
+/// Pieces of so many bytes in all, each MiB another.
+fn pieces(size: usize) -> Vec<Bytes> {
+    (0..size).step_by(1 << 20).map(|at| vec![(at >> 20) as u8; (size - at).min(1 << 20)].into()).collect()
+}
+
+async fn streamed(
+    storage: &dyn Storage,
+    name: &str,
+    content: impl Stream<Item = Result<Bytes, StorageError>> + Send,
+    mode: PutMode,
+) -> Result<PutOutcome, StorageError> {
+    put_stream_by(storage, &key(name), content, mode, PART).await
+}
+
+async fn what_is_streamed_is_got(storage: &dyn Storage) {
+    // Nothing, less than a part, exactly one, a byte more, exactly two.
+    for size in [0, 3, PART, PART + 1, 2 * PART] {
+        let (name, pieces) = (format!("stream/{size}"), pieces(size));
+        let given = stream::iter(pieces.clone()).map(Ok);
+        assert_eq!(streamed(storage, &name, given, PutMode::CreateOnly).await.expect("put"), PutOutcome::Stored);
+        assert!(content(storage, &name).await == Some(Body(pieces).to_bytes()), "{size} bytes");
+    }
+    let shorter = stream::iter(pieces(PART)).map(Ok);
+    let name = format!("stream/{}", 2 * PART);
+    assert_eq!(streamed(storage, &name, shorter, PutMode::Overwrite).await.expect("put"), PutOutcome::Stored);
+    assert!(content(storage, &name).await == Some(Body(pieces(PART)).to_bytes()), "it is replaced whole");
+}
+
+async fn a_stream_never_overwrites(storage: &dyn Storage) {
+    stored(storage, "stream/taken", "first").await;
+    for size in [0, PART + 1] {
+        let given = stream::iter(pieces(size)).map(Ok);
+        let outcome = streamed(storage, "stream/taken", given, PutMode::CreateOnly).await.expect("put");
+        assert_eq!(outcome, PutOutcome::AlreadyExists, "{size} bytes");
+    }
+    // Another writer comes when parts are on their way.
+    let last = stream::once(async {
+        stored(storage, "stream/meanwhile", "first").await;
+        Ok(Bytes::from("last"))
+    });
+    let given = stream::iter(pieces(PART)).map(Ok).chain(last);
+    let outcome = streamed(storage, "stream/meanwhile", given, PutMode::CreateOnly).await.expect("put");
+    assert_eq!(outcome, PutOutcome::AlreadyExists);
+    for name in ["stream/taken", "stream/meanwhile"] {
+        assert_eq!(content(storage, name).await, Some("first".into()));
+    }
+}
+
+async fn a_stream_that_ends_early_leaves_nothing(storage: &dyn Storage) {
+    let broken = || StorageError {
+        operation: "read",
+        key: String::new(),
+        store: "source".into(),
+        lasting: true,
+        source: anyhow::anyhow!("the source broke"),
+    };
+    for size in [3, PART + 1] {
+        let given = stream::iter(pieces(size)).map(Ok).chain(stream::once(async { Err(broken()) }));
+        let error = streamed(storage, "ended/broken", given, PutMode::CreateOnly).await.expect_err("it broke");
+        assert_eq!(error.store, "source", "{size} bytes");
+    }
+    assert_eq!(storage.sweep(Duration::ZERO, &|_| true).await.expect("sweep"), 0, "it was given up at once");
+    // Dropped when a part is on its way and the next does not come.
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let never = stream::once(async move {
+        let _ = asked.send(());
+        std::future::pending().await
+    });
+    let given = stream::iter(pieces(2 * PART)).map(Ok).chain(never);
+    tokio::select! {
+        outcome = streamed(storage, "ended/dropped", given, PutMode::CreateOnly) => panic!("{outcome:?}"),
+        _ = was_asked => (),
+    }
+    for name in ["ended/broken", "ended/dropped"] {
+        assert_eq!(storage.head(&key(name)).await.expect("head"), None, "{name}");
+    }
+    assert!(list_all(storage, "ended/").await.expect("list").is_empty());
+    storage.sweep(Duration::ZERO, &|_| true).await.expect("sweep");
+    let given = stream::iter(pieces(PART)).map(Ok);
+    let outcome = streamed(storage, "ended/dropped", given, PutMode::CreateOnly).await.expect("put");
+    assert_eq!(outcome, PutOutcome::Stored);
 }
 
 async fn a_range_is_clipped(storage: &dyn Storage) {

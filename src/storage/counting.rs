@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError,
+    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError, Upload,
 };
 
 /// Passes calls on and remembers their names: those of the trait's methods, `list` also for further pages.
@@ -58,6 +58,11 @@ impl Storage for CountingStorage {
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
         self.note("put");
         self.inner.put(key, body, mode).await
+    }
+
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        self.note("begin");
+        self.inner.begin(key, mode).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {

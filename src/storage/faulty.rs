@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError};
+use super::{
+    Body, Key, ListEntry, ObjectMeta, Ours, Part, Promises, PutMode, PutOutcome, Sent, Storage, StorageError, Upload,
+};
 
 /// Whether the call at which the process stops still reaches the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,12 @@ impl Storage for FaultyStorage {
         self.call("put", key.as_str(), self.inner.put(key, body, mode)).await
     }
 
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let begun = self.call("put", key.as_str(), self.inner.begin(key, mode)).await?;
+        let wrap = |inner| Box::new(FaultyUpload { storage: self, key: key.clone(), inner }) as Box<dyn Upload + '_>;
+        Ok(begun.map(wrap))
+    }
+
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         self.call("get", key.as_str(), self.inner.get(key, range)).await
     }
@@ -94,6 +102,29 @@ impl Storage for FaultyStorage {
 
     async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
         self.call("sweep", "", self.inner.sweep(age, ours)).await
+    }
+}
+
+/// Each part is a call, and so is the last step.
+#[derive(Debug)]
+struct FaultyUpload<'a> {
+    storage: &'a FaultyStorage,
+    key: Key,
+    inner: Box<dyn Upload + 'a>,
+}
+
+#[async_trait]
+impl Upload for FaultyUpload<'_> {
+    async fn send(&self, part: Part) -> Result<Sent, StorageError> {
+        self.storage.call("put", self.key.as_str(), self.inner.send(part)).await
+    }
+
+    async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
+        self.storage.call("put", self.key.as_str(), self.inner.complete(parts)).await
+    }
+
+    async fn abort(&self) -> Result<(), StorageError> {
+        self.storage.call("put", self.key.as_str(), self.inner.abort()).await
     }
 }
 
@@ -131,6 +162,10 @@ impl Storage for GarblingStorage {
         self.inner.put(key, body, mode).await
     }
 
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        self.inner.begin(key, mode).await
+    }
+
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         let is_garbled = self.gets.fetch_add(1, Ordering::SeqCst) == self.at;
         let got = self.inner.get(key, range).await?;
@@ -154,5 +189,59 @@ impl Storage for GarblingStorage {
 
     async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::storage::{LocalStorage, MemoryStorage, get_all, list_all, put_stream_by};
+
+    const WHOLE: &[u8] = b"0123456789";
+
+    async fn put(storage: &dyn Storage, key: &Key) -> Result<PutOutcome, StorageError> {
+        let pieces = ["0123", "4567", "89"].map(|piece| Ok(Bytes::from(piece)));
+        put_stream_by(storage, key, stream::iter(pieces), PutMode::CreateOnly, 4).await
+    }
+
+    /// Stops at each call of a stream in parts; how many there are.
+    async fn stop_everywhere(fresh: impl Fn() -> Arc<dyn Storage>, point: CrashPoint) -> u64 {
+        let key = Key::new("a/k").unwrap();
+        for stop_at in 0.. {
+            let inner = fresh();
+            let faulty = FaultyStorage::new(inner.clone(), stop_at, point);
+            let outcome = put(&faulty, &key).await;
+            if !faulty.stopped() {
+                assert_eq!(outcome.unwrap(), PutOutcome::Stored);
+                return stop_at;
+            }
+            assert!(outcome.is_err(), "{point:?} {stop_at}");
+            // Only the last of the five calls shows it, and shows all.
+            let is_there = point == CrashPoint::After && stop_at == 4;
+            let found = get_all(&*inner, &key, 100).await.unwrap();
+            assert_eq!(found.as_deref(), is_there.then_some(WHOLE), "{point:?} {stop_at}");
+            assert_eq!(list_all(&*inner, "a/").await.unwrap().len(), usize::from(is_there));
+            let expected = if is_there { PutOutcome::AlreadyExists } else { PutOutcome::Stored };
+            assert_eq!(put(&*inner, &key).await.unwrap(), expected, "{point:?} {stop_at}");
+            inner.sweep(Duration::ZERO, &|_| true).await.unwrap();
+            assert_eq!(get_all(&*inner, &key, 100).await.unwrap().as_deref(), Some(WHOLE));
+        }
+        unreachable!("the loop above ends by returning")
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_stops_at_any_call_leaves_all_or_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let number = AtomicU64::new(0);
+        let folder = || -> Arc<dyn Storage> {
+            Arc::new(LocalStorage::new(scratch.path().join(number.fetch_add(1, Ordering::SeqCst).to_string())))
+        };
+        let memory = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::default()) };
+        for point in [CrashPoint::Before, CrashPoint::After] {
+            assert_eq!(stop_everywhere(memory, point).await, 5, "it begins, sends three parts, completes");
+            assert_eq!(stop_everywhere(folder, point).await, 5, "it begins, sends three parts, completes");
+        }
     }
 }

@@ -1,5 +1,6 @@
 mod links;
 mod listing;
+mod upload;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +18,8 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use self::listing::Listings;
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use self::upload::{LocalUpload, begin};
+use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError, Upload};
 use crate::error::with_hint;
 use crate::fsync::{self, Made, TEMPORARY};
 use crate::owner::{self, NotOwner};
@@ -61,6 +63,11 @@ impl DurableFolders {
         }
         known.insert(id);
         Ok(())
+    }
+
+    /// The same for the folder of an object.
+    fn ensure_above(&self, root: &Path, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |folder| self.ensure(root, folder))
     }
 }
 
@@ -136,10 +143,16 @@ impl Storage for LocalStorage {
         let durable = self.durable.clone();
         let work = move |root: &Path| {
             let outcome = put(root, &path, &body, mode)?;
-            path.parent().map_or(Ok(()), |folder| durable.ensure(root, folder))?;
+            durable.ensure_above(root, &path)?;
             Ok(outcome)
         };
         self.run("put", key.as_str(), work).await
+    }
+
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let path = self.root.join(key.as_str());
+        let begun = self.run("put", key.as_str(), move |root| begin(root, path, mode)).await?;
+        Ok(begun.map(|begun| Box::new(LocalUpload::new(self, key, begun)) as Box<dyn Upload + '_>))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -206,19 +219,27 @@ fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
-    if mode == PutMode::CreateOnly && path.exists() {
-        // Whoever put it may not have come to this yet, and our caller takes the answer for durable.
-        fsync::sync_folder(folder)?;
-        return Ok(PutOutcome::AlreadyExists);
-    }
-    let temporary = folder.join(format!("{TEMPORARY}{:016x}", random()?));
-    let result = create(root, &temporary).and_then(|file| write_and_rename(file, &temporary, path, body, mode));
+    let Some(temporary) = temporary_for(path, mode)? else { return Ok(PutOutcome::AlreadyExists) };
+    let result = create(root, &temporary).and_then(|mut file| {
+        write_all(&mut file, body)?;
+        give_name(&file, &temporary, path, mode)
+    });
     if result.is_err() || matches!(result, Ok(PutOutcome::AlreadyExists)) {
         // Best effort: a leftover is invisible and swept later.
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// A name beside an object's place for what is to become it; `None` if the key is taken.
+fn temporary_for(path: &Path, mode: PutMode) -> io::Result<Option<PathBuf>> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
+    if mode == PutMode::CreateOnly && path.exists() {
+        // Whoever put it may not have come to this yet, and our caller takes the answer for durable.
+        fsync::sync_folder(folder)?;
+        return Ok(None);
+    }
+    Ok(Some(folder.join(format!("{TEMPORARY}{:016x}", random()?))))
 }
 
 /// Makes a file, and the folders above it that are missing. A folder directly below the root is made for an object
@@ -243,14 +264,8 @@ fn create(root: &Path, path: &Path) -> io::Result<File> {
     }
 }
 
-fn write_and_rename(
-    mut file: File,
-    temporary: &Path,
-    path: &Path,
-    body: &Body,
-    mode: PutMode,
-) -> io::Result<PutOutcome> {
-    write_all(&mut file, body)?;
+/// Makes a file that is written the object.
+fn give_name(file: &File, temporary: &Path, path: &Path, mode: PutMode) -> io::Result<PutOutcome> {
     file.sync_all()?;
     let renamed = match mode {
         PutMode::CreateOnly => fsync::rename_new(temporary, path),

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Key, LIST_PAGE, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError};
+use super::{
+    Body, Key, LIST_PAGE, ListEntry, ObjectMeta, Ours, Part, PutMode, PutOutcome, Sent, Storage, StorageError, Upload,
+};
 
 /// Objects in memory: the reference that the conformance suite is checked against, for tests.
 #[derive(Debug, Default)]
@@ -33,6 +35,13 @@ impl Storage for MemoryStorage {
         }
         objects.insert(key.clone(), (body.to_bytes(), SystemTime::now()));
         Ok(PutOutcome::Stored)
+    }
+
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        if mode == PutMode::CreateOnly && self.objects().contains_key(key) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(MemoryUpload { storage: self, key: key.clone(), mode, parts: Mutex::default() })))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -72,6 +81,39 @@ impl Storage for MemoryStorage {
 
     async fn sweep(&self, _age: Duration, _ours: Ours<'_>) -> Result<u64, StorageError> {
         Ok(0)
+    }
+}
+
+#[derive(Debug)]
+struct MemoryUpload<'a> {
+    storage: &'a MemoryStorage,
+    key: Key,
+    mode: PutMode,
+    parts: Mutex<BTreeMap<u32, Body>>,
+}
+
+impl MemoryUpload<'_> {
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<u32, Body>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Upload for MemoryUpload<'_> {
+    async fn send(&self, part: Part) -> Result<Sent, StorageError> {
+        let sent = Sent::new(&part, None);
+        self.parts().insert(part.number, part.body);
+        Ok(sent)
+    }
+
+    async fn complete(&self, _parts: &[Sent]) -> Result<PutOutcome, StorageError> {
+        let body = Body(self.parts().values().flat_map(|part| part.0.clone()).collect());
+        self.storage.put(&self.key, body, self.mode).await
+    }
+
+    async fn abort(&self) -> Result<(), StorageError> {
+        self.parts().clear();
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod key;
 mod local;
 mod memory;
 mod open;
+mod parts;
 mod promises;
 mod retry;
 mod walk;
@@ -31,6 +32,7 @@ pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use open::{Store, open};
+pub use parts::{PART, Part, Sent, Upload, put_stream, put_stream_by};
 pub use promises::{AtRest, Promise, Promises};
 pub use retry::{Retry, RetryingStorage, pause, until};
 pub use s3::S3Storage;
@@ -192,6 +194,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Stores an object; durable and visible when it returns `Stored`.
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError>;
+
+    /// Begins an object that comes in parts ([`put_stream`] sends them); `None` when the key is taken, with
+    /// [`PutMode::CreateOnly`].
+    async fn begin(&self, key: &Key, _mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let source = anyhow::anyhow!("this store takes no objects in parts");
+        Err(StorageError { operation: "put", key: key.to_string(), store: self.describe(), lasting: true, source })
+    }
 
     /// Bytes of an object, `None` when there is no such object. A range is clipped to the object's length.
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError>;

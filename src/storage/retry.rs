@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::parts::{self, put_long};
 use super::{
-    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError,
+    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Part, Promises, PutMode, PutOutcome, Sent, Storage,
+    StorageError, Upload,
 };
 use crate::error::with_hint;
 
@@ -61,9 +63,7 @@ impl RetryingStorage {
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        let began = Instant::now();
-        let own = began + self.retry.timeout;
-        let deadline = DEADLINE.try_with(|deadline| own.min(*deadline)).unwrap_or(own);
+        let (began, deadline) = (Instant::now(), self.deadline());
         for attempt in 0.. {
             let Ok(result) = timeout_at(deadline, call(attempt > 0)).await else {
                 return Err(self.timed_out(operation, key, began.elapsed()));
@@ -80,6 +80,12 @@ impl RetryingStorage {
             sleep(pause).await;
         }
         unreachable!("the loop above ends by returning")
+    }
+
+    /// For a call that begins now.
+    fn deadline(&self) -> Instant {
+        let own = Instant::now() + self.retry.timeout;
+        DEADLINE.try_with(|deadline| own.min(*deadline)).unwrap_or(own)
     }
 
     fn timed_out(&self, operation: &'static str, key: &str, waited: Duration) -> StorageError {
@@ -103,6 +109,56 @@ impl RetryingStorage {
         }
         Ok(true)
     }
+
+    /// Whether the object is made of exactly these parts.
+    async fn holds_parts(&self, key: &Key, parts: &[Sent]) -> Result<bool, StorageError> {
+        let size: u64 = parts.iter().map(|part| part.size).sum();
+        if self.inner.head(key).await?.is_none_or(|meta| meta.size != size) {
+            return Ok(false);
+        }
+        for part in parts {
+            let Some(found) = self.inner.get(key, part.at..part.at + part.size).await? else { return Ok(false) };
+            if parts::digest(&found.into()).await != part.digest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Repeats each part by itself.
+#[derive(Debug)]
+struct RetryingUpload<'a> {
+    storage: &'a RetryingStorage,
+    key: Key,
+    inner: Box<dyn Upload + 'a>,
+}
+
+#[async_trait]
+impl Upload for RetryingUpload<'_> {
+    async fn send(&self, part: Part) -> Result<Sent, StorageError> {
+        self.storage.run("put", self.key.as_str(), |_| self.inner.send(part.clone())).await
+    }
+
+    async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
+        let complete = |again: bool| async move {
+            let outcome = self.inner.complete(parts).await;
+            // It may be ours: carried out, its answer lost. Then there are no parts any more, which can be an error.
+            let is_stored = matches!(outcome, Ok(PutOutcome::Stored));
+            if again && !is_stored && self.storage.holds_parts(&self.key, parts).await? {
+                return Ok(PutOutcome::Stored);
+            }
+            outcome
+        };
+        self.storage.run("put", self.key.as_str(), complete).await
+    }
+
+    async fn abort(&self) -> Result<(), StorageError> {
+        // Once: what is left is swept, and nobody waits for it beyond the time that the object had.
+        let (began, deadline) = (Instant::now(), self.storage.deadline());
+        let aborted = timeout_at(deadline, self.inner.abort()).await;
+        aborted.unwrap_or_else(|_| Err(self.storage.timed_out("put", self.key.as_str(), began.elapsed())))
+    }
 }
 
 /// The time to wait after failure `attempt` (from 0). Half to all of the doubled pause: several processes that failed
@@ -124,6 +180,10 @@ impl Storage for RetryingStorage {
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
+        if self.promises().in_parts_from.is_some_and(|from| body.len() >= from) {
+            // The parts are repeated, not the whole, and all within the time for one object.
+            return until(self.deadline(), put_long(self, key, &body, mode)).await;
+        }
         let body = &body;
         let put = |again: bool| async move {
             let outcome = self.inner.put(key, body.clone(), mode).await?;
@@ -134,6 +194,12 @@ impl Storage for RetryingStorage {
             Ok(outcome)
         };
         self.run("put", key.as_str(), put).await
+    }
+
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let begun = self.run("put", key.as_str(), |_| self.inner.begin(key, mode)).await?;
+        let wrap = |inner| Box::new(RetryingUpload { storage: self, key: key.clone(), inner }) as Box<dyn Upload + '_>;
+        Ok(begun.map(wrap))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -169,8 +235,10 @@ impl Storage for RetryingStorage {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use futures_util::{StreamExt, stream};
+
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::{MemoryStorage, put_stream_by};
 
     const RETRY: Retry = Retry { retries: 2, timeout: Duration::from_secs(60) };
 
@@ -183,8 +251,9 @@ mod tests {
     struct Failing {
         inner: MemoryStorage,
         calls: AtomicU32,
-        /// Calls that fail, from the first on.
+        /// Calls that fail, from call `first` on.
         failing: u32,
+        first: u32,
         lasting: bool,
         carried_out: bool,
         hangs: bool,
@@ -195,7 +264,7 @@ mod tests {
             if self.hangs {
                 std::future::pending::<()>().await;
             }
-            if self.calls.fetch_add(1, Ordering::SeqCst) >= self.failing {
+            if !(self.first..self.first + self.failing).contains(&self.calls.fetch_add(1, Ordering::SeqCst)) {
                 return call.await;
             }
             if self.carried_out {
@@ -214,6 +283,10 @@ mod tests {
         async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
             self.call(self.inner.put(key, body, mode)).await
         }
+        async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+            let begun = self.call(self.inner.begin(key, mode)).await?;
+            Ok(begun.map(|inner| Box::new(FailingUpload { storage: self, inner }) as Box<dyn Upload + '_>))
+        }
         async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
             self.call(self.inner.get(key, range)).await
         }
@@ -228,6 +301,25 @@ mod tests {
         }
         async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
             self.call(self.inner.sweep(age, ours)).await
+        }
+    }
+
+    #[derive(Debug)]
+    struct FailingUpload<'a> {
+        storage: &'a Failing,
+        inner: Box<dyn Upload + 'a>,
+    }
+
+    #[async_trait]
+    impl Upload for FailingUpload<'_> {
+        async fn send(&self, part: Part) -> Result<Sent, StorageError> {
+            self.storage.call(self.inner.send(part)).await
+        }
+        async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
+            self.storage.call(self.inner.complete(parts)).await
+        }
+        async fn abort(&self) -> Result<(), StorageError> {
+            self.storage.call(self.inner.abort()).await
         }
     }
 
@@ -272,6 +364,42 @@ mod tests {
         assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
         // Called once, what is there is told as it is: the same content may be somebody else's.
         assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::AlreadyExists);
+    }
+
+    /// Three parts; before the last one comes, `meanwhile` is put.
+    async fn streamed(failing: &Arc<Failing>, meanwhile: Option<&'static str>) -> PutOutcome {
+        let storage = RetryingStorage::new(failing.clone(), RETRY);
+        let last = stream::once(async {
+            if let Some(other) = meanwhile {
+                let _ = failing.inner.put(&key(), other.into(), PutMode::CreateOnly).await?;
+            }
+            Ok::<_, StorageError>(Bytes::from("89"))
+        });
+        let content = stream::iter([Ok(Bytes::from("01234567"))]).chain(last);
+        put_stream_by(&storage, &key(), content, PutMode::CreateOnly, 4).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_step_of_a_stream_is_repeated_by_itself() {
+        // It begins, sends three parts, completes.
+        for (first, carried_out) in (0..5).flat_map(|first| [(first, false), (first, true)]) {
+            let failing = Arc::new(Failing { first, failing: 1, carried_out, ..Failing::default() });
+            assert_eq!(streamed(&failing, None).await, PutOutcome::Stored, "{first} {carried_out}");
+            // To see that what was completed is ours, it is looked at and its parts are read.
+            let looks = if (first, carried_out) == (4, true) { 4 } else { 0 };
+            assert_eq!(failing.calls.load(Ordering::SeqCst), 6 + looks, "{first} {carried_out}");
+            let stored = failing.inner.get(&key(), 0..100).await.unwrap();
+            assert_eq!(stored.unwrap(), "0123456789", "{first} {carried_out}");
+        }
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_object_is_not_taken_for_a_stream() {
+        for other in ["abcdefghij", "short"] {
+            let failing = Arc::new(Failing { first: 4, failing: 1, ..Failing::default() });
+            assert_eq!(streamed(&failing, Some(other)).await, PutOutcome::AlreadyExists);
+            assert_eq!(failing.inner.get(&key(), 0..100).await.unwrap().unwrap(), other);
+        }
     }
 
     #[tokio::test]

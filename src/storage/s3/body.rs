@@ -12,14 +12,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use sha2::{Digest, Sha256};
 
 use crate::storage::Body;
+use crate::storage::parts::Sha256Digest;
 
 /// Bytes handed to the connection at a time.
 const PIECE: usize = 256 << 10;
-/// Digests of longer bodies are made off the async threads.
-const QUICK: u64 = 1 << 20;
 
 /// A body that is sent as it lies in memory.
 struct Pieces {
@@ -57,22 +55,6 @@ pub fn stream(body: Body) -> ByteStream {
 }
 
 /// A SHA-256: what S3 takes as a request's checksum and signs.
-pub type Sha256Digest = [u8; 32];
-
-/// The SHA-256 of a body.
-pub async fn digest(body: &Body) -> Sha256Digest {
-    let make = |body: &Body| {
-        let mut hasher = Sha256::new();
-        body.0.iter().for_each(|piece| hasher.update(piece));
-        Sha256Digest::from(hasher.finalize())
-    };
-    if body.len() <= QUICK {
-        return make(body);
-    }
-    let owned = body.clone();
-    tokio::task::spawn_blocking(move || make(&owned)).await.unwrap_or_else(|_| make(body))
-}
-
 /// A digest as checksum headers have it.
 pub fn in_base64(digest: &Sha256Digest) -> String {
     BASE64_STANDARD.encode(digest)

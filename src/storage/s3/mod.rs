@@ -23,7 +23,8 @@ use aws_sdk_s3::types::StorageClass;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
-use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError};
+use super::parts::put_long;
+use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError, Upload};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
@@ -102,11 +103,17 @@ impl Storage for S3Storage {
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        let result = match body.len() >= self.options.multipart_threshold {
-            true => self.put_parts(key, &body, mode).await,
-            false => self.put_whole(key, body, mode).await,
-        };
+        if body.len() >= self.options.multipart_threshold {
+            return put_long(self, key, &body, mode).await;
+        }
+        let result = self.put_whole(key, body, mode).await;
         self.told("put", key.as_str(), result).await
+    }
+
+    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let begun = self.begin_upload(key, mode).await;
+        let begun = self.told("put", key.as_str(), begun).await?;
+        Ok(begun.map(|upload| Box::new(upload) as Box<dyn Upload + '_>))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {

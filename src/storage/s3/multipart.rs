@@ -1,26 +1,98 @@
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::get::system_time;
 use super::put::condition;
 use super::{S3Error, S3Storage, body, client};
-use crate::storage::{Body, Key, Ours, PutMode, PutOutcome};
+use crate::storage::{Key, Ours, Part, PutMode, PutOutcome, Sent, StorageError, Upload};
 
-/// Bytes of a part; S3 takes 5 MiB to 5 GiB, and 10,000 parts.
-const PART: u64 = 16 << 20;
-/// Parts of one object under way at once.
-const AT_ONCE: usize = 4;
-/// For giving up an upload that failed.
-const ABORT: Duration = Duration::from_secs(10);
+/// An upload that was begun and is not completed yet.
+#[derive(Debug)]
+pub(super) struct S3Upload<'a> {
+    storage: &'a S3Storage,
+    key: Key,
+    path: String,
+    id: String,
+    mode: PutMode,
+}
+
+#[async_trait]
+impl Upload for S3Upload<'_> {
+    async fn send(&self, part: Part) -> Result<Sent, StorageError> {
+        self.storage.told("put", self.key.as_str(), self.send_part(part).await).await
+    }
+
+    async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
+        self.storage.told("put", self.key.as_str(), self.join(parts).await).await
+    }
+
+    async fn abort(&self) -> Result<(), StorageError> {
+        self.storage.told("put", self.key.as_str(), self.storage.abort(&self.path, &self.id).await).await
+    }
+}
+
+impl S3Upload<'_> {
+    async fn send_part(&self, part: Part) -> Result<Sent, S3Error> {
+        let (storage, options, path) = (self.storage, &self.storage.options, self.path.as_str());
+        let (sent, length) = (Sent::new(&part, None), part.body.len());
+        let (client, _place) = storage.enter("UploadPart", path).await?;
+        let send = client
+            .upload_part()
+            .bucket(&options.bucket)
+            .key(path)
+            .upload_id(&self.id)
+            .part_number(number(&sent))
+            .content_length(length as i64)
+            .checksum_sha256(body::in_base64(&part.digest))
+            .body(body::stream(part.body))
+            .set_expected_bucket_owner(options.bucket_owner.clone());
+        let send = send.customize().config_override(client::patience(options, length));
+        let answer = send.interceptor(body::SignedOver(part.digest)).send().await;
+        let answer = answer.map_err(|error| S3Error::of(options, "UploadPart", path, error))?;
+        Ok(Sent { tag: answer.e_tag, ..sent })
+    }
+
+    async fn join(&self, parts: &[Sent]) -> Result<PutOutcome, S3Error> {
+        // Sending took its time, and this stands in for the condition where a store ignores it at the end.
+        if self.mode == PutMode::CreateOnly && self.storage.meta(&self.key).await?.is_some() {
+            return Ok(PutOutcome::AlreadyExists);
+        }
+        let (options, path) = (&self.storage.options, self.path.as_str());
+        let (client, _place) = self.storage.enter("CompleteMultipartUpload", path).await?;
+        let parts = parts.iter().map(|sent| {
+            let part = CompletedPart::builder().part_number(number(sent)).set_e_tag(sent.tag.clone());
+            part.checksum_sha256(body::in_base64(&sent.digest)).build()
+        });
+        let complete = client
+            .complete_multipart_upload()
+            .bucket(&options.bucket)
+            .key(path)
+            .upload_id(&self.id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build())
+            .set_if_none_match(condition(options, self.mode))
+            .set_expected_bucket_owner(options.bucket_owner.clone());
+        match complete.send().await {
+            Ok(_) => Ok(PutOutcome::Stored),
+            Err(error) => match S3Error::of(options, "CompleteMultipartUpload", path, error) {
+                error if error.says_taken() => Ok(PutOutcome::AlreadyExists),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+/// S3 counts parts from 1, and refuses the first of more than it takes.
+fn number(part: &Sent) -> i32 {
+    i32::try_from(part.number).unwrap_or(i32::MAX - 1) + 1
+}
 
 impl S3Storage {
-    /// Stores an object in parts, visible when the last step is done.
-    pub(super) async fn put_parts(&self, key: &Key, content: &Body, mode: PutMode) -> Result<PutOutcome, S3Error> {
-        // Spares sending what is there already, and stands in for the condition where a store ignores it at the end.
+    /// Begins an upload; `None` if the key is taken.
+    pub(super) async fn begin_upload(&self, key: &Key, mode: PutMode) -> Result<Option<S3Upload<'_>>, S3Error> {
         if mode == PutMode::CreateOnly && self.meta(key).await?.is_some() {
-            return Ok(PutOutcome::AlreadyExists);
+            return Ok(None);
         }
         let (options, path) = (&self.options, self.path(key.as_str()));
         let create = {
@@ -38,77 +110,8 @@ impl S3Storage {
                 .await
         };
         let created = create.map_err(|error| S3Error::of(options, "CreateMultipartUpload", &path, error))?;
-        let upload = created.upload_id().unwrap_or_default();
-        let outcome = async {
-            let parts = self.send_parts(&path, upload, content).await?;
-            // Sending took its time.
-            if mode == PutMode::CreateOnly && self.meta(key).await?.is_some() {
-                return Ok(PutOutcome::AlreadyExists);
-            }
-            self.complete(&path, upload, parts, mode).await
-        };
-        let outcome = outcome.await;
-        if !matches!(outcome, Ok(PutOutcome::Stored)) {
-            // Best effort: what is left is swept later.
-            let _ = tokio::time::timeout(ABORT, self.abort(&path, upload)).await;
-        }
-        outcome
-    }
-
-    async fn send_parts(&self, path: &str, upload: &str, content: &Body) -> Result<Vec<CompletedPart>, S3Error> {
-        let count = content.len().div_ceil(PART);
-        let sends = (0..count).map(|number| {
-            let range = number * PART..content.len().min((number + 1) * PART);
-            self.send_part(path, upload, number as i32 + 1, content.slice(range))
-        });
-        stream::iter(sends).buffered(AT_ONCE).try_collect().await
-    }
-
-    async fn send_part(&self, path: &str, upload: &str, number: i32, part: Body) -> Result<CompletedPart, S3Error> {
-        let options = &self.options;
-        let (digest, length) = (body::digest(&part).await, part.len());
-        let checksum = body::in_base64(&digest);
-        let (client, _place) = self.enter("UploadPart", path).await?;
-        let send = client
-            .upload_part()
-            .bucket(&options.bucket)
-            .key(path)
-            .upload_id(upload)
-            .part_number(number)
-            .content_length(length as i64)
-            .checksum_sha256(&checksum)
-            .body(body::stream(part))
-            .set_expected_bucket_owner(options.bucket_owner.clone());
-        let send = send.customize().config_override(client::patience(options, length));
-        let sent = send.interceptor(body::SignedOver(digest)).send().await;
-        let sent = sent.map_err(|error| S3Error::of(options, "UploadPart", path, error))?;
-        Ok(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).checksum_sha256(checksum).build())
-    }
-
-    async fn complete(
-        &self,
-        path: &str,
-        upload: &str,
-        parts: Vec<CompletedPart>,
-        mode: PutMode,
-    ) -> Result<PutOutcome, S3Error> {
-        let options = &self.options;
-        let (client, _place) = self.enter("CompleteMultipartUpload", path).await?;
-        let complete = client
-            .complete_multipart_upload()
-            .bucket(&options.bucket)
-            .key(path)
-            .upload_id(upload)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
-            .set_if_none_match(condition(options, mode))
-            .set_expected_bucket_owner(options.bucket_owner.clone());
-        match complete.send().await {
-            Ok(_) => Ok(PutOutcome::Stored),
-            Err(error) => match S3Error::of(options, "CompleteMultipartUpload", path, error) {
-                error if error.says_taken() => Ok(PutOutcome::AlreadyExists),
-                error => Err(error),
-            },
-        }
+        let id = created.upload_id.unwrap_or_default();
+        Ok(Some(S3Upload { storage: self, key: key.clone(), path, id, mode }))
     }
 
     async fn abort(&self, path: &str, upload: &str) -> Result<(), S3Error> {

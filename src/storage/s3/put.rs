@@ -1,6 +1,7 @@
 use aws_sdk_s3::types::ServerSideEncryption;
 
 use super::{CreateOnly, Options, S3Error, S3Storage, body, client};
+use crate::storage::parts::digest;
 use crate::storage::{Body, Key, PutMode, PutOutcome};
 
 impl S3Storage {
@@ -10,7 +11,7 @@ impl S3Storage {
             return Ok(PutOutcome::AlreadyExists);
         }
         let (options, path) = (&self.options, self.path(key.as_str()));
-        let (digest, length) = (body::digest(&content).await, content.len());
+        let (digest, length) = (digest(&content).await, content.len());
         let (client, _place) = self.enter("PutObject", &path).await?;
         let put = client
             .put_object()
