@@ -105,7 +105,7 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
 }
 
 /// What there is of a backup without a manifest; `None`: nothing. In a file system a folder can be there before its first
-/// object, and for what a stranger put there.
+/// object, and for what is foreign there.
 async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Found<BackupDescription>>> {
     match cluster.objects_of(id).await {
         Ok(objects) if objects.is_empty() => Ok(None),

@@ -293,7 +293,7 @@ fn write_all(file: &mut File, body: &Body) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens what may be an object. A stranger's pipe in its place is not waited for.
+/// Opens what may be an object. A foreign pipe in its place is not waited for.
 fn open_object(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {

@@ -11,7 +11,7 @@ const NO_ACCESS: &str = "42501";
 const IO_ERROR: &str = "58030";
 
 /// The server's words, where verifying page checksums is what ended the backup: 13 to 16 take each file below `base/`
-/// and `global/` for a relation's, and give up at the dot in the name of a stranger's (`N.bak`, an extension's cache).
+/// and `global/` for a relation's, and give up at the dot in the name of a foreign file (`N.bak`, an extension's cache).
 pub fn verification_trips(error: &anyhow::Error) -> Option<String> {
     let refused = find::<ServerError>(error)?;
     let trips = refused.routine.as_deref() == Some("sendFile") && refused.code == INTERNAL;

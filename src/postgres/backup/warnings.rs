@@ -35,7 +35,7 @@ pub struct Warnings {
     /// On pages of relations, or of what is not known.
     pages: Vec<String>,
     /// Whether there are some on files that are no relations.
-    strangers: bool,
+    foreign: bool,
 }
 
 /// What a warning is about.
@@ -81,7 +81,7 @@ impl Warnings {
                 Err(with_hint(left_out(link).into(), "mend that link, or remove it if the tablespace is gone"))
             }
             Meaning::Page(Some(path)) if !is_relation(path) => {
-                self.strangers = true;
+                self.foreign = true;
                 Ok(())
             }
             Meaning::Page(Some(_)) if self.pages.len() < MOST_PAGES => {
@@ -95,7 +95,7 @@ impl Warnings {
     /// The messages on bad pages, after the server said that there are some: not those on files that are no relations,
     /// whose bytes mean nothing to the server. Empty when there are no others.
     pub fn bad_pages(&self, otherwise: String) -> Vec<String> {
-        match self.pages.is_empty() && !self.strangers {
+        match self.pages.is_empty() && !self.foreign {
             true => vec![otherwise],
             false => self.pages.clone(),
         }
@@ -140,7 +140,7 @@ fn is_own_socket(path: &str) -> bool {
     path.strip_prefix("./.s.PGSQL.").is_some_and(is_number)
 }
 
-/// Whether a path that the server names is one of the cluster's own files: all others are strangers', such as sockets,
+/// Whether a path that the server names is one of the cluster's own files: all others are foreign, such as sockets,
 /// pipes, logs and links that an administrator or an extension made.
 fn is_own(path: &str) -> bool {
     match path.strip_prefix("./") {

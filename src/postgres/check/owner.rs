@@ -66,7 +66,7 @@ fn look(root: &Path, layout: &Layout) -> io::Result<Looked> {
     Ok(looked)
 }
 
-/// Whether the layout has such an object or folder. To whom a stranger's belong is no matter.
+/// Whether the layout has such an object or folder. To whom foreign ones belong is no matter.
 fn is_ours(layout: &Layout, name: &str, is_folder: bool) -> bool {
     if !is_folder {
         return Key::new(name).is_ok_and(|key| layout.parse(&key).is_some());

@@ -154,7 +154,7 @@ async fn list_folder(
     let Some((timeline, log)) = cluster.layout.parse_wal_group(folder) else { return Ok(Vec::new()) };
     let whole = after.is_none();
     let found = segments_in(cluster, folder.to_string(), after).await?;
-    // Not a stranger's: its name may sort behind all segments that are to come.
+    // Not a foreign object: its name may sort behind all segments that are to come.
     let last = found.last().map(|last| cluster.layout.wal(&WalFileName::Segment(last.name)).to_string());
     let name = folder.to_string();
     let others = on_index(index, move |index| {

@@ -228,7 +228,7 @@ async fn side_by_side<I, T: Send + 'static, F: Future<Output = T> + Send + 'stat
     Ok(done)
 }
 
-/// Whether a key is a recording's. What else lies there is a stranger's.
+/// Whether a key is a recording's. What else lies there is foreign.
 fn is_recording(cluster: &Cluster, key: &Key) -> bool {
     matches!(cluster.object_kind(key), Some(ObjectKind::Names(_)))
 }

@@ -1,4 +1,4 @@
-//! What an entry of a folder is to a store: an object, a folder, or a stranger's (a pipe, a socket, a device, a link that
+//! What an entry of a folder is to a store: an object, a folder, or foreign (a pipe, a socket, a device, a link that
 //! leads nowhere), which is never listed.
 
 use std::fs::{self, DirEntry, Metadata};
