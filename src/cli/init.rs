@@ -98,7 +98,7 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
         (None, None) => Context::load(None, format)?,
     };
     // Who names a repository in a new file begins one.
-    let is_new = args.new_repository || draft.is_some();
+    let is_new = args.new_repository || draft.is_some() && args.repository.is_some();
     let (report, user) = context.block_on(register(&context.settings, is_new))?;
     let configuration_written = draft.is_some();
     let mut connection_kept = Vec::new();
@@ -239,7 +239,8 @@ async fn refuse_second(settings: &Settings, storage: &dyn Storage, folders: &Ser
     let hint = "is its disk mounted, and is `repository.url` right? To begin a new archive use --new-repository";
     let shown = storage.describe();
     let asked = archived_before(settings, folders).await;
-    match asked.with_context(|| format!("\"{shown}\" is no repository, and whether the server has one is not known"))? {
+    let unknown = || format!("\"{shown}\" is no repository, and whether the server has one is not known");
+    match asked.with_context(unknown).hint(hint)? {
         Some(file) => {
             let told = format!("\"{shown}\" is no repository, but the server has archived before, such as \"{file}\"");
             Err(anyhow!("{told}: a new archive would leave a gap")).hint(hint)

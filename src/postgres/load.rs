@@ -164,9 +164,9 @@ async fn unread<T>(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<Fo
     }
 }
 
-/// Whether the store will not give it the next time either.
+/// Whether it will not be had the next time either: the store refuses it, or a newer Walden wrote it.
 fn is_lasting(error: &anyhow::Error) -> bool {
-    find::<StorageError>(error).is_some_and(|error| error.lasting)
+    is_unusable(error) || find::<StorageError>(error).is_some_and(|error| error.lasting)
 }
 
 impl LoadedBackups {

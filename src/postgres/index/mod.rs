@@ -41,7 +41,7 @@ pub mod update;
 mod wal_index;
 mod xid;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -59,6 +59,7 @@ use crate::postgres::catalog::XID_REUSE;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineId};
+use crate::postgres::wal::Summary;
 use crate::storage::{FolderStamp, Watched};
 
 pub use event::FoundEvents;
@@ -102,6 +103,8 @@ pub struct Index {
     changes: AtomicU64,
     /// When this process listed the repository last.
     listed_at: Mutex<Option<Instant>>,
+    /// Summaries of the segments stored last.
+    recent: Mutex<VecDeque<(Archived, Summary)>>,
     cluster: ClusterName,
     size: SegmentSize,
     /// What it belongs to.
@@ -135,6 +138,7 @@ impl Index {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let description = &cluster.description;
         Self {
+            recent: Mutex::default(),
             connection: Mutex::new(connection),
             listing: tokio::sync::Mutex::default(),
             top: tokio::sync::Mutex::new(Watched::new(cluster.layout.wal_folder())),

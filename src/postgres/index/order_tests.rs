@@ -161,3 +161,19 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
     }
     assert!(told > 20, "{told}");
 }
+
+/// Several segments are stored at a time, so they come in any order.
+#[tokio::test]
+async fn what_was_stored_before_the_one_ahead_of_it_need_not_be_read() {
+    let (cluster, _storage) = cluster().await;
+    let mut made = MadeUp::new(seed("stored out of order"), 6);
+    made.grow(8);
+    let made = made.segments();
+    let index = Index::temporary(&cluster).unwrap();
+    for at in [0, 3, 2, 1, 7, 5, 6, 4] {
+        let (name, bytes, summary) = &made[at];
+        store(&cluster, *name, bytes, Some(summary)).await;
+        index.observe(stored(&cluster, *name).await, summary).unwrap();
+    }
+    assert_eq!(index.count_not_indexed().unwrap(), 0);
+}

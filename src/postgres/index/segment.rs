@@ -1,5 +1,7 @@
 //! Segments as they come: listed, read, stored just now.
 
+use std::sync::PoisonError;
+
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
@@ -7,6 +9,9 @@ use super::column::{SegmentKey, int, stored_at, uint};
 use super::{BLOCK, Index, derive};
 use crate::postgres::types::{SegmentName, TimelineId};
 use crate::postgres::wal::Summary;
+
+/// Segments stored just now whose summaries are at hand: more than are stored at a time.
+const RECENT: usize = 16;
 
 /// A segment as the store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +82,26 @@ impl Index {
         })
     }
 
-    /// A segment that was stored just now.
+    /// A segment that was stored just now. Those that were stored before the one ahead of them are worked in again at
+    /// once: several are stored at a time, and none has to be read for that.
     pub fn observe(&self, segment: Archived, summary: &Summary) -> anyhow::Result<()> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|(other, _)| other.name != segment.name);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back((segment, summary.clone()));
+        let mut in_order: Vec<_> = recent.iter().collect();
+        in_order.sort_by_key(|(other, _)| other.name);
         self.change(|db| {
             self.note(db, &[segment], false)?;
-            Ok(self.add(db, self.key(segment.name), summary)?)
+            self.add(db, self.key(segment.name), summary)?;
+            for (other, summary) in in_order {
+                if self.is_still(db, other)? {
+                    self.add(db, self.key(other.name), summary)?;
+                }
+            }
+            Ok(())
         })
     }
 
