@@ -17,13 +17,17 @@ fn killed_at_random_moments_it_leaves_nothing_that_starts_by_half() {
     take_backup(&walden);
     let kept = cluster.mark("kept");
     cluster.archive_now();
+    // As long as a whole one takes on this machine.
+    let begun = std::time::Instant::now();
+    walden.ok(["restore", "--latest", "--to-dir", &scratch.join("whole").display().to_string()]);
+    let longest = begun.elapsed().as_millis() as usize + 1;
     let rounds = if is_long() { 100 } else { 12 };
     let (mut halves, mut wholes) = (0, 0);
     for round in 0..rounds {
         let data = scratch.join(&format!("r{round}"));
         let mut command = walden.command(["restore", "--latest", "--to-dir", &data.display().to_string()]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start a restore");
-        std::thread::sleep(Duration::from_millis(random.below(1200) as u64));
+        std::thread::sleep(Duration::from_millis(random.below(longest) as u64));
         child.kill().expect("kill the restore");
         child.wait().expect("wait for the restore");
         // Killed before it wrote anything: an empty folder is a fine target.
