@@ -151,7 +151,16 @@ impl Storage for LocalStorage {
 
     async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         let path = self.root.join(key.as_str());
-        let begun = self.run("put", key.as_str(), move |root| begin(root, path, mode)).await?;
+        let durable = self.durable.clone();
+        let work = move |root: &Path| {
+            let begun = begin(root, path.clone(), mode)?;
+            if begun.is_none() {
+                // Who stored what is there may have died before it was durable.
+                durable.ensure_above(root, &path)?;
+            }
+            Ok(begun)
+        };
+        let begun = self.run("put", key.as_str(), work).await?;
         Ok(begun.map(|begun| Box::new(LocalUpload::new(self, key, begun)) as Box<dyn Upload + '_>))
     }
 

@@ -60,7 +60,9 @@ impl Upload for LocalUpload<'_> {
             durable.ensure_above(root, &begun.path)?;
             Ok(outcome)
         };
-        self.storage.run("put", self.key.as_str(), work).await
+        // Never repeated: the kernel tells of a failed write once, so that a second fsync would say that all is well.
+        let completed = self.storage.run("put", self.key.as_str(), work).await;
+        completed.map_err(|error| StorageError { lasting: true, ..error })
     }
 
     async fn abort(&self) -> Result<(), StorageError> {
