@@ -157,7 +157,8 @@ async fn files_larger_than_the_budget_go_one_by_one() {
     let first = tokio::spawn(async move { ask(&socket, Request::Push { whose: For::Socket, path }).await });
     until("one is being stored", || !service.storage.put_in_order().is_empty()).await;
     service.settle().await;
-    assert_eq!(service.storage.put_in_order(), [number(1)], "the others wait for their turn");
+    // Which one went first is the scheduler's choice: the one asked for and those ahead of it start side by side.
+    assert_eq!(service.storage.put_in_order().len(), 1, "the others wait for their turn");
     service.storage.open.send_replace(true);
     assert_eq!(first.await.unwrap(), Reply::Done);
     for path in &paths[1..] {
