@@ -73,7 +73,7 @@ pub enum Evidence {
     /// It is the last commit that can be restored.
     Commit,
     /// The server proved that nothing was committed since.
-    Quiet,
+    Idle,
     /// A base backup ended, and no commit followed.
     Backup,
 }
@@ -397,8 +397,8 @@ fn protected(window: &Window) -> Option<(DateTime<Utc>, Evidence)> {
         Some(backup) if backup >= last => (backup, Evidence::Backup),
         _ => (last, Evidence::Commit),
     };
-    match window.quiet_until.filter(|quiet| *quiet > until) {
-        Some(quiet) => Some((quiet, Evidence::Quiet)),
+    match window.idle_until.filter(|idle| *idle > until) {
+        Some(idle) => Some((idle, Evidence::Idle)),
         None => Some((until, evidence)),
     }
 }

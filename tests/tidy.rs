@@ -97,7 +97,7 @@ const ORDER: &[&str] = &[
     "index",
     "kept",
     "names",
-    "quiet",
+    "idle",
     "repository",
     "restore",
     "planning",

@@ -222,10 +222,10 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
     }
     failures(text, "attempts to read names failed", &done.names_failed, now);
-    if done.quiet.count > 0 {
-        let _ = writeln!(text, "quiet      {} stored{}", counted(done.quiet.count, "mark"), last(&done.quiet, now));
+    if done.idle.count > 0 {
+        let _ = writeln!(text, "idle       {} stored{}", counted(done.idle.count, "marker"), last(&done.idle, now));
     }
-    failures(text, "attempts to note that the server is quiet failed", &done.quiet_failed, now);
+    failures(text, "attempts to note that the server is idle failed", &done.idle_failed, now);
 }
 
 fn waiting(backlog: &Backlog, done: &Archiving, now: DateTime<Utc>) -> String {

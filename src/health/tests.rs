@@ -18,7 +18,7 @@ fn facts(segments: &[(u32, u64)]) -> Facts {
     }
     Facts {
         cluster: "main".parse().unwrap(),
-        quiet: Default::default(),
+        idle: Default::default(),
         backups: vec![testing::backup("20260101-000000Z")].into(),
         damaged_backups: Default::default(),
         unfinished_backups: Vec::new(),
@@ -32,7 +32,7 @@ fn facts(segments: &[(u32, u64)]) -> Facts {
 fn window(facts: &Facts, timeline: u32, to: u64) -> Window {
     let edge = |lsn, second| WindowEdge { lsn: Lsn(lsn), time: Some(at(second)) };
     let (from, to) = (edge(2 * testing::SEGMENT + 0x100, 1), edge((to + 1) * testing::SEGMENT, 50));
-    Window { timeline: TimelineId(timeline), from, to, quiet_until: None, backup: facts.backups[0].id.clone() }
+    Window { timeline: TimelineId(timeline), from, to, idle_until: None, backup: facts.backups[0].id.clone() }
 }
 
 fn judge(facts: &Facts, windows: Vec<Window>, second: i64) -> Health {
@@ -59,11 +59,11 @@ fn what_can_be_restored_to_its_end_is_good_as_long_as_that_is_near() {
 #[test]
 fn an_idle_server_loses_nothing_as_long_as_that_is_proven() {
     let facts = facts(&[(1, 2)]);
-    let quiet = Window { quiet_until: Some(at(5000)), ..window(&facts, 1, 2) };
-    let proven = judge(&facts, vec![quiet.clone()], 5030);
+    let idle = Window { idle_until: Some(at(5000)), ..window(&facts, 1, 2) };
+    let proven = judge(&facts, vec![idle.clone()], 5030);
     assert_eq!((levels(&proven), proven.loss), ([Good; 3], Loss::AtMost(TimeDelta::seconds(30))));
-    assert_eq!(proven.protected.unwrap().evidence, Evidence::Quiet);
-    assert_eq!(levels(&judge(&facts, vec![quiet], 9000)), [Warning, Good, Good], "nobody asks the server any more");
+    assert_eq!(proven.protected.unwrap().evidence, Evidence::Idle);
+    assert_eq!(levels(&judge(&facts, vec![idle], 9000)), [Warning, Good, Good], "nobody asks the server any more");
 }
 
 #[test]
@@ -129,11 +129,11 @@ fn a_newer_backup_that_cannot_be_used_is_told_beside_the_one_that_can() {
 #[test]
 fn a_backup_ages_and_one_from_the_future_comes_from_another_clock() {
     let facts = facts(&[(1, 2)]);
-    let quiet = |second| vec![Window { quiet_until: Some(at(second)), ..window(&facts, 1, 2) }];
+    let idle = |second| vec![Window { idle_until: Some(at(second)), ..window(&facts, 1, 2) }];
     let days = 8 * 86_400;
-    assert_eq!(levels(&judge(&facts, quiet(days), days)), [Good; 3]);
-    assert_eq!(levels(&judge(&facts, quiet(days), days + 60)), [Good, Warning, Good]);
-    assert_eq!(levels(&judge(&facts, quiet(0), -3600)), [Unknown, Warning, Good]);
+    assert_eq!(levels(&judge(&facts, idle(days), days)), [Good; 3]);
+    assert_eq!(levels(&judge(&facts, idle(days), days + 60)), [Good, Warning, Good]);
+    assert_eq!(levels(&judge(&facts, idle(0), -3600)), [Unknown, Warning, Good]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_newest_timeline_counts_and_not_an_old_primary_that_goes_on() {
     let history = TimelineHistory::parse(TimelineId(2), "1\t0/3000100\tpromoted\n").unwrap();
     let told =
         |facts: &Facts, windows: Windows| Health::of(facts, &windows, &missing_wal(facts), &health_limits(), at(100));
-    let old = Window { quiet_until: Some(at(99)), ..window(&facts, 1, 4) };
+    let old = Window { idle_until: Some(at(99)), ..window(&facts, 1, 4) };
     let unknown = UnknownTimeline { timeline: TimelineId(2), why: "its history file is not archived".into() };
     let lost = told(&facts, Windows { windows: vec![old.clone()], unknown: vec![unknown], ..Windows::default() });
     assert_eq!((levels(&lost), lost.loss, lost.protected), ([Critical, Good, Critical], Loss::Unknown, None));

@@ -14,11 +14,11 @@ use crate::config;
 use crate::error::one_line;
 use crate::health::Health;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::{Facts, Gap, QuietTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
+use crate::postgres::catalog::{Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{Scope, list};
 use crate::postgres::index::{Index, Version, on_index};
-use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_quiet};
+use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
 use crate::service::indexing;
 use crate::service::status::Status;
 
@@ -68,7 +68,7 @@ impl Read {
 struct Stored {
     backups: LoadedBackups,
     histories: LoadedHistories,
-    quiet: QuietTimes,
+    idle: IdleTimes,
 }
 
 /// The owner of what is known.
@@ -146,7 +146,7 @@ impl FactsReader {
             }
             stored.histories.refresh(&self.cluster, &listed.histories).await?;
             let Some((version, ranges)) = self.ranges().await? else { return Ok((stored, None)) };
-            stored.quiet = load_quiet(&self.cluster, &ranges).await?;
+            stored.idle = load_idle(&self.cluster, &ranges).await?;
             let read = self.derive(stored.clone(), version, ranges, at).await?;
             anyhow::Ok((stored, Some(read)))
         };
@@ -198,15 +198,15 @@ impl FactsReader {
         ranges: WalRanges,
         at: DateTime<Utc>,
     ) -> anyhow::Result<Read> {
-        stored.quiet.extend(self.indexing.report().proven);
+        stored.idle.extend(self.indexing.report().proven);
         if let Some((from, seen, read)) = &self.derived
             && (from, *seen) == (&stored, version)
         {
             return Ok(Read { at, ..read.clone() });
         }
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let Stored { backups, histories, quiet } = stored.clone();
-        let derive = move || Read::of(facts(&cluster, backups, ranges, histories, quiet), &*index, at);
+        let Stored { backups, histories, idle } = stored.clone();
+        let derive = move || Read::of(facts(&cluster, backups, ranges, histories, idle), &*index, at);
         let read = spawn_blocking(derive).await?;
         self.derived = Some((stored, version, read.clone()));
         Ok(read)

@@ -11,8 +11,8 @@ use super::cluster::Cluster;
 use super::index::partial::index_of;
 use super::index::update::{Scope, list, take_in};
 use super::index::{Index, on_index};
-use super::layout::QuietMark;
-use super::load::{LoadedHistories, facts, load, load_backups, load_quiet};
+use super::layout::IdleMarker;
+use super::load::{LoadedHistories, facts, load, load_backups, load_idle};
 use crate::config;
 use crate::error::one_line;
 use crate::health::{Health, Now};
@@ -35,7 +35,7 @@ impl Kept {
     pub async fn read(
         cluster: &Cluster,
         cache: &Path,
-        prove: impl AsyncFnOnce(&WalRanges) -> Option<QuietMark>,
+        prove: impl AsyncFnOnce(&WalRanges) -> Option<IdleMarker>,
     ) -> anyhow::Result<Self> {
         let indexed = match Index::is_in(cache, cluster) {
             true => with_index(cluster, cache).await,
@@ -48,7 +48,7 @@ impl Kept {
                 (load(cluster).await?, None)
             }
         };
-        facts.quiet.extend(prove(&facts.ranges).await);
+        facts.idle.extend(prove(&facts.ranges).await);
         let index: Arc<dyn WalIndex + Send + Sync> = match index {
             Some(index) => index,
             None => match tail(&facts) {
@@ -78,8 +78,8 @@ async fn with_index(cluster: &Cluster, cache: &Path) -> anyhow::Result<(Facts, A
     let mut histories = LoadedHistories::default();
     histories.refresh(cluster, &listed.histories).await?;
     let ranges = on_index(&index, |index| index.ranges()).await?.context("the index is being made anew")?;
-    let quiet = load_quiet(cluster, &ranges).await?;
-    Ok((facts(cluster, backups, ranges, histories, quiet), index))
+    let idle = load_idle(cluster, &ranges).await?;
+    Ok((facts(cluster, backups, ranges, histories, idle), index))
 }
 
 /// The end of the newest timeline's WAL.

@@ -16,7 +16,7 @@ pub const WAL_FOLDER: &str = "wal";
 pub const BASE_FOLDER: &str = "base";
 /// The folder of a cluster that holds the names that its relations had.
 const NAMES_FOLDER: &str = "names";
-/// The folder of a cluster that holds its quiet marks.
+/// The folder of a cluster that holds its idle markers.
 const QUIET_FOLDER: &str = "quiet";
 /// Times in names of objects: UTC.
 const SECOND: &str = "%Y%m%dT%H%M%SZ";
@@ -135,19 +135,19 @@ impl fmt::Display for NamesId {
     }
 }
 
-/// A quiet mark: every commit or abort record of the timeline that begins at `lsn` or later has a time later than `time`,
+/// An idle marker: every commit or abort record of the timeline that begins at `lsn` or later has a time later than `time`,
 /// by the server's clock. In text `<TIMELINE+LOG, 16 hex>/<LSN, 16 hex>-<YYYYMMDDTHHMMSSZ>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct QuietMark {
+pub struct IdleMarker {
     pub timeline: TimelineId,
     pub lsn: Lsn,
     /// A whole second.
     pub time: DateTime<Utc>,
 }
 
-serde_as_text!(QuietMark);
+serde_as_text!(IdleMarker);
 
-impl FromStr for QuietMark {
+impl FromStr for IdleMarker {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
@@ -160,21 +160,21 @@ impl FromStr for QuietMark {
             Some(Self { timeline, lsn, time }).filter(|mark| mark.to_string() == text)
         };
         parse().ok_or_else(|| ParseError {
-            what: "quiet mark",
+            what: "idle marker",
             value: text.to_string(),
             why: "expected <TIMELINE+LOG, 16 hex>/<LSN, 16 hex>-<YYYYMMDDTHHMMSSZ>".into(),
         })
     }
 }
 
-impl fmt::Display for QuietMark {
+impl fmt::Display for IdleMarker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:016X}-{}", quiet_group(self.timeline, self.lsn), self.lsn.0, self.time.format(SECOND))
+        write!(f, "{}/{:016X}-{}", idle_group(self.timeline, self.lsn), self.lsn.0, self.time.format(SECOND))
     }
 }
 
 /// Marks lie in folders as segments do, so that those near a place are found without listing all.
-fn quiet_group(timeline: TimelineId, lsn: Lsn) -> String {
+fn idle_group(timeline: TimelineId, lsn: Lsn) -> String {
     format!("{:08X}{:08X}", timeline.0, lsn.0 >> 32)
 }
 
@@ -193,7 +193,7 @@ pub enum ObjectKind {
     Started(BackupId),
     /// Names that relations had.
     Names(NamesId),
-    Quiet(QuietMark),
+    Idle(IdleMarker),
 }
 
 /// The keys of one cluster.
@@ -270,18 +270,18 @@ impl Layout {
         self.key(&format!("{NAMES_FOLDER}/{id}{ZST}"))
     }
 
-    /// The folder with all quiet marks.
-    pub fn quiet_folder(&self) -> String {
+    /// The folder with all idle markers.
+    pub fn idle_folder(&self) -> String {
         format!("{}/{QUIET_FOLDER}/", self.cluster)
     }
 
-    /// The folder of the quiet marks of a timeline in the 4 GiB around a place.
-    pub fn quiet_group_folder(&self, timeline: TimelineId, lsn: Lsn) -> String {
-        format!("{}{}/", self.quiet_folder(), quiet_group(timeline, lsn))
+    /// The folder of the idle markers of a timeline in the 4 GiB around a place.
+    pub fn idle_group_folder(&self, timeline: TimelineId, lsn: Lsn) -> String {
+        format!("{}{}/", self.idle_folder(), idle_group(timeline, lsn))
     }
 
-    /// A quiet mark.
-    pub fn quiet(&self, mark: &QuietMark) -> Key {
+    /// An idle marker.
+    pub fn idle(&self, mark: &IdleMarker) -> Key {
         self.key(&format!("{QUIET_FOLDER}/{mark}{ZST}"))
     }
 
@@ -314,8 +314,8 @@ impl Layout {
         if let Some(name) = key.as_str().strip_prefix(&self.names_folder()) {
             return name.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Names);
         }
-        if let Some(mark) = key.as_str().strip_prefix(&self.quiet_folder()) {
-            return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Quiet);
+        if let Some(mark) = key.as_str().strip_prefix(&self.idle_folder()) {
+            return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Idle);
         }
         let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
             return self.parse_wal(key).map(ObjectKind::Wal);
@@ -417,9 +417,9 @@ mod tests {
         let pack = PackName { backup: id.clone(), number: 1_000_000 };
         let wal: WalFileName = "00000002.history".parse().unwrap();
         let names: NamesId = "20260101T000000Z-0123abcd".parse().unwrap();
-        let mark: QuietMark = "00000002000000A9/000000A965000000-20260101T000000Z".parse().unwrap();
+        let mark: IdleMarker = "00000002000000A9/000000A965000000-20260101T000000Z".parse().unwrap();
         assert_eq!((mark.timeline, mark.lsn), (TimelineId(2), Lsn(0xA9_6500_0000)));
-        assert!(layout.quiet(&mark).as_str().starts_with(&layout.quiet_group_folder(mark.timeline, mark.lsn)));
+        assert!(layout.idle(&mark).as_str().starts_with(&layout.idle_group_folder(mark.timeline, mark.lsn)));
         for (key, kind) in [
             (layout.cluster_json(), ObjectKind::Description),
             (layout.wal(&wal), ObjectKind::Wal(wal)),
@@ -427,7 +427,7 @@ mod tests {
             (layout.pack(&pack), ObjectKind::Pack(pack)),
             (layout.started(&id), ObjectKind::Started(id.clone())),
             (layout.names(&names), ObjectKind::Names(names.clone())),
-            (layout.quiet(&mark), ObjectKind::Quiet(mark)),
+            (layout.idle(&mark), ObjectKind::Idle(mark)),
         ] {
             assert_eq!(layout.parse(&key), Some(kind), "{key}");
         }

@@ -13,9 +13,9 @@ use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use crate::error::{find, one_line};
-use crate::postgres::catalog::{BACKUP_KIND, BackupDescription, Facts, QuietTimes, Unusable, WAL_KIND, WalRanges};
+use crate::postgres::catalog::{BACKUP_KIND, BackupDescription, Facts, IdleTimes, Unusable, WAL_KIND, WalRanges};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BackupId, ObjectKind, QuietMark};
+use crate::postgres::layout::{BackupId, IdleMarker, ObjectKind};
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
@@ -186,10 +186,10 @@ pub async fn load(cluster: &Cluster) -> anyhow::Result<Facts> {
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories = load_histories(cluster, &wal.histories).await?;
-    let quiet = load_quiet(cluster, &wal.ranges).await?;
+    let idle = load_idle(cluster, &wal.ranges).await?;
     // The empty folder below an unmounted disk has nothing, either.
     cluster.confirm().await?;
-    Ok(facts(cluster, backups, wal.ranges, histories, quiet))
+    Ok(facts(cluster, backups, wal.ranges, histories, idle))
 }
 
 /// All that was read, together.
@@ -198,7 +198,7 @@ pub fn facts(
     backups: LoadedBackups,
     ranges: WalRanges,
     histories: LoadedHistories,
-    quiet: QuietTimes,
+    idle: IdleTimes,
 ) -> Facts {
     Facts {
         cluster: cluster.description.name.clone(),
@@ -208,28 +208,28 @@ pub fn facts(
         ranges,
         histories: histories.known,
         damaged_histories: histories.damaged,
-        quiet,
+        idle,
     }
 }
 
-/// Lists the quiet marks near the end of each timeline's WAL. Errors: the store did not answer.
-pub async fn load_quiet(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result<QuietTimes> {
+/// Lists the idle markers near the end of each timeline's WAL. Errors: the store did not answer.
+pub async fn load_idle(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result<IdleTimes> {
     let ends: BTreeMap<TimelineId, Lsn> = ranges.iter().map(|range| (range.timeline(), ranges.end(range))).collect();
-    let mut times = QuietTimes::default();
+    let mut times = IdleTimes::default();
     for (timeline, end) in ends {
-        quiet_marks(cluster, timeline, end).await?.into_iter().for_each(|mark| times.add(mark));
+        idle_markers(cluster, timeline, end).await?.into_iter().for_each(|mark| times.add(mark));
     }
     Ok(times)
 }
 
-/// The quiet marks of a timeline in the 4 to 8 GiB of WAL before `end`, by place and time: older ones prove nothing unless
+/// The idle markers of a timeline in the 4 to 8 GiB of WAL before `end`, by place and time: older ones prove nothing unless
 /// all WAL since has ended no transaction. Errors: the store did not answer.
-pub async fn quiet_marks(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<QuietMark>> {
+pub async fn idle_markers(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<IdleMarker>> {
     let mut marks = Vec::new();
     for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
-        let mut walk = Walk::new(cluster.layout.quiet_group_folder(timeline, Lsn(place << 32)));
+        let mut walk = Walk::new(cluster.layout.idle_group_folder(timeline, Lsn(place << 32)));
         while let Some(meta) = walk.next(cluster.repository.storage()).await? {
-            if let Some(ObjectKind::Quiet(mark)) = cluster.layout.parse(&meta.key) {
+            if let Some(ObjectKind::Idle(mark)) = cluster.layout.parse(&meta.key) {
                 marks.push(mark);
             }
         }

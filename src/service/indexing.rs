@@ -1,5 +1,5 @@
 //! Keeps the index of the WAL up to date: with what the service itself stores at once, with everything else by looking
-//! into the repository now and then; records the names that relations have, and notes when the server is quiet.
+//! into the repository now and then; records the names that relations have, and notes when the server is idle.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::postgres::index::{Archived, Index, on_index};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::types::WalFileName;
 use crate::postgres::wal::Summary;
-use crate::postgres::{names, quiet};
+use crate::postgres::{idle, names};
 
 /// Segments that were stored and wait to be put in; the repository tells of those that find no room.
 const QUEUE: usize = 64;
@@ -27,8 +27,8 @@ const QUEUE: usize = 64;
 const LOOK: Duration = Duration::from_secs(60);
 /// Segments without a summary that are read before anything else gets its turn.
 const DECODED_AT_ONCE: usize = 4;
-/// Between two questions whether the server is quiet.
-const QUIET_PAUSE: Duration = Duration::from_secs(5);
+/// Between two questions whether the server is idle.
+const IDLE_PAUSE: Duration = Duration::from_secs(5);
 /// One look into the repository reads all of it: what is gone is noticed.
 const LOOKS_PER_WHOLE: u32 = 24 * 60;
 
@@ -40,7 +40,7 @@ pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
 pub struct Options {
     /// The folder of the index.
     pub cache: PathBuf,
-    /// Between two recordings of names, and between two questions whether the server is quiet; zero: never.
+    /// Between two recordings of names, and between two questions whether the server is idle; zero: never.
     pub names_interval: Duration,
     pub resolve: Resolve,
 }
@@ -94,7 +94,7 @@ enum Done {
     /// What is remembered, and how many names were new.
     Recorded(Box<NamesState>, anyhow::Result<u64>),
     /// What is remembered, and what is proven.
-    Asked(Option<quiet::Memory>, anyhow::Result<Option<quiet::Proof>>),
+    Asked(Option<idle::Memory>, anyhow::Result<Option<idle::Proof>>),
 }
 
 /// What recording names remembers.
@@ -118,10 +118,10 @@ impl NamesState {
     }
 }
 
-/// When the server is asked whether it is quiet, and what it said.
+/// When the server is asked whether it is idle, and what it said.
 #[derive(Default)]
-struct Quiet {
-    memory: Option<quiet::Memory>,
+struct Idle {
+    memory: Option<idle::Memory>,
     /// `None`: never, or not before the first look has ended.
     next: Option<Instant>,
     asked: Option<Instant>,
@@ -130,10 +130,10 @@ struct Quiet {
     failed: Option<String>,
 }
 
-impl Quiet {
+impl Idle {
     /// Asks as soon as it may: just after a switch the server has not written anything by itself yet.
     fn hasten(&mut self, now: Instant) {
-        let soon = self.asked.map_or(now, |asked| now.max(asked + QUIET_PAUSE));
+        let soon = self.asked.map_or(now, |asked| now.max(asked + IDLE_PAUSE));
         self.next = self.next.map(|next| next.min(soon));
     }
 }
@@ -154,7 +154,7 @@ pub struct Owner {
     next_look: Instant,
     /// `None`: never, or not before the first look has ended.
     next_names: Option<Instant>,
-    quiet: Quiet,
+    idle: Idle,
     /// `None`: names are being recorded.
     names: Option<Box<NamesState>>,
     /// Why recording names failed last, until it does not.
@@ -187,7 +187,7 @@ pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)
         looks: 0,
         next_look: Instant::now(),
         next_names: None,
-        quiet: Quiet::default(),
+        idle: Idle::default(),
         names: Some(Box::default()),
         names_failed: None,
         behind: false,
@@ -257,13 +257,13 @@ impl Owner {
                 Done::Recorded(names, recorded)
             });
         }
-        if !self.quiet.asking && self.quiet.next.is_some_and(|next| next <= now) {
+        if !self.idle.asking && self.idle.next.is_some_and(|next| next <= now) {
             let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
-            let mut memory = self.quiet.memory;
-            self.quiet.asking = true;
-            (self.quiet.asked, self.quiet.next) = (Some(now), Some(now + self.options.names_interval));
+            let mut memory = self.idle.memory;
+            self.idle.asking = true;
+            (self.idle.asked, self.idle.next) = (Some(now), Some(now + self.options.names_interval));
             self.jobs.spawn(async move {
-                let asked = quiet::observe(&cluster, &index, &*resolve, &mut memory).await;
+                let asked = idle::observe(&cluster, &index, &*resolve, &mut memory).await;
                 Done::Asked(memory, asked)
             });
         }
@@ -272,9 +272,9 @@ impl Owner {
     /// When there is something to do without being told.
     fn wake_at(&self) -> Instant {
         let names = self.next_names.filter(|_| self.names.is_some());
-        let quiet = self.quiet.next.filter(|_| !self.quiet.asking);
+        let idle = self.idle.next.filter(|_| !self.idle.asking);
         let look = (!self.looking).then_some(self.next_look);
-        [names, quiet, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
+        [names, idle, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
     }
 
     async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
@@ -282,7 +282,7 @@ impl Owner {
             Ok(()) => self.refresh().await,
             Err(error) => self.failed(archived.name, &error),
         }
-        self.quiet.hasten(Instant::now());
+        self.idle.hasten(Instant::now());
     }
 
     async fn ended(&mut self, ended: Result<Done, JoinError>) -> anyhow::Result<()> {
@@ -292,7 +292,7 @@ impl Owner {
                 self.next_look = Instant::now() + LOOK;
                 if self.next_names.is_none() && self.names.is_some() && !self.options.names_interval.is_zero() {
                     self.next_names = Some(Instant::now());
-                    self.quiet.next = Some(Instant::now());
+                    self.idle.next = Some(Instant::now());
                 }
                 match looked {
                     Ok(()) => self.status().looked_at = Some(Utc::now()),
@@ -316,7 +316,7 @@ impl Owner {
                 self.recorded(recorded);
             }
             Done::Asked(memory, asked) => {
-                (self.quiet.memory, self.quiet.asking) = (memory, false);
+                (self.idle.memory, self.idle.asking) = (memory, false);
                 self.asked(asked);
             }
         }
@@ -341,25 +341,25 @@ impl Owner {
         self.names_failed = why;
     }
 
-    fn asked(&mut self, asked: anyhow::Result<Option<quiet::Proof>>) {
+    fn asked(&mut self, asked: anyhow::Result<Option<idle::Proof>>) {
         let why = asked.as_ref().err().map(one_line);
-        if let Some(why) = why.as_ref().filter(|why| self.quiet.failed.as_ref() != Some(why)) {
-            tracing::info!("whether the server is quiet cannot be noted: {why}");
+        if let Some(why) = why.as_ref().filter(|why| self.idle.failed.as_ref() != Some(why)) {
+            tracing::info!("whether the server is idle cannot be noted: {why}");
         }
         let mut status = self.status();
         match (asked, &why) {
             (Ok(Some(proof)), _) => {
                 status.proven = Some(proof.mark);
                 if proof.is_stored {
-                    status.quiet.note(proof.mark.time);
+                    status.idle.note(proof.mark.time);
                 }
                 self.changed.send_replace(());
             }
             (Ok(None), _) => (),
-            (Err(_), why) => status.quiet_failed.note("quiet", why.as_deref().unwrap_or_default()),
+            (Err(_), why) => status.idle_failed.note("idle", why.as_deref().unwrap_or_default()),
         }
         drop(status);
-        self.quiet.failed = why;
+        self.idle.failed = why;
     }
 
     /// Looks how far the index is.

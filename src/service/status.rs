@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::ready::{Turn, status_folder};
 use crate::health::Now;
 use crate::postgres::index::State;
-use crate::postgres::layout::QuietMark;
+use crate::postgres::layout::IdleMarker;
 
 /// Over this time the speed of storing is measured.
 const SPEED_OVER: Duration = Duration::from_secs(60);
@@ -62,14 +62,14 @@ pub struct Indexing {
     /// When the server was last asked for them.
     pub names_read_at: Option<DateTime<Utc>>,
     pub names_failed: Failures,
-    /// Quiet marks stored since the service started, by the times that they prove.
+    /// Idle markers stored since the service started, by the times that they prove.
     #[serde(default)]
-    pub quiet: Count,
+    pub idle: Count,
     /// The newest proof that nothing followed what is archived; not each is stored.
     #[serde(default)]
-    pub proven: Option<QuietMark>,
+    pub proven: Option<IdleMarker>,
     #[serde(default)]
-    pub quiet_failed: Failures,
+    pub idle_failed: Failures,
 }
 
 /// Files stored for archive_command since the service started.

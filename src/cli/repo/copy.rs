@@ -127,7 +127,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
         ("packs", counts.packs),
         ("backups", counts.backups),
         ("names", counts.names),
-        ("quiet marks", counts.quiet),
+        ("idle markers", counts.idle),
     ];
     for (name, Count { copied, copied_bytes, present, not_read }) in groups {
         table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);

@@ -59,7 +59,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Manifests => "manifests",
         Kind::Markers => "markers",
         Kind::Names => "names",
-        Kind::Quiet => "quiet marks",
+        Kind::Idle => "idle markers",
         Kind::Foreign => "foreign",
     }
 }

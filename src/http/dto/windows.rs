@@ -28,7 +28,7 @@ pub struct Window {
     /// Until when the server proved that no other transaction ended; only where the window ends with the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    quiet_until: Option<DateTime<Utc>>,
+    idle_until: Option<DateTime<Utc>>,
     /// The oldest backup that leads into it.
     #[schema(example = "20260131-030000Z")]
     backup: String,
@@ -42,7 +42,7 @@ impl From<&catalog::Window> for Window {
             to_lsn: window.to.lsn.to_string(),
             from_time: window.from.time,
             to_time: window.to.time,
-            quiet_until: window.quiet_until,
+            idle_until: window.idle_until,
             backup: window.backup.to_string(),
         }
     }

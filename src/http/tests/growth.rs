@@ -18,7 +18,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::recordings::{self, NamesDescription};
 use crate::postgres::index::update::Scope;
 use crate::postgres::index::{Archived, Index};
-use crate::postgres::layout::{BackupId, NamesId, QuietMark};
+use crate::postgres::layout::{BackupId, IdleMarker, NamesId};
 use crate::postgres::types::{Lsn, MajorVersion, SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::Summary;
 use crate::service::{IndexOptions, indexing};
@@ -281,8 +281,8 @@ async fn what_came_is_worked_out_once_and_nothing_else() {
                 back_up_as(storage, &cluster, &BackupId::at(Utc::now() + TimeDelta::hours(1)).to_string()).await
             }
             "mark" => {
-                let mark = QuietMark { timeline: TimelineId(1), lsn: Lsn(SEGMENT as u64), time: DateTime::UNIX_EPOCH };
-                put(&cluster, &cluster.layout.quiet(&mark), "quiet", &serde_json::json!({}), "").await;
+                let mark = IdleMarker { timeline: TimelineId(1), lsn: Lsn(SEGMENT as u64), time: DateTime::UNIX_EPOCH };
+                put(&cluster, &cluster.layout.idle(&mark), "quiet", &serde_json::json!({}), "").await;
             }
             "history" => {
                 let key = cluster.layout.wal(&WalFileName::History(TimelineId(2)));

@@ -47,7 +47,7 @@ pub fn facts(segments: &[&str]) -> Facts {
         ranges,
         histories: Default::default(),
         damaged_histories: Default::default(),
-        quiet: Default::default(),
+        idle: Default::default(),
     }
 }
 

@@ -62,7 +62,7 @@ fn rpo(health: &Health) -> Card {
     if let Some(Protected { until, evidence, .. }) = health.protected {
         let words = match evidence {
             Evidence::Commit => "what was committed since",
-            Evidence::Quiet => "the server committed nothing until",
+            Evidence::Idle => "the server committed nothing until",
             Evidence::Backup => "what was committed since the base backup of",
         };
         lines.push((words.to_string(), Some(When::of(until))));
@@ -251,7 +251,7 @@ mod tests {
         let edge = |lsn, time| WindowEdge { lsn: Lsn(lsn), time: Some(at(time)) };
         let (from, to) = (edge(2 << 24, "2026-01-01T00:00:01Z"), edge(3 << 24, "2026-01-01T10:00:00Z"));
         let backup = facts.backups[0].id.clone();
-        let window = Window { timeline: TimelineId(1), from, to, quiet_until: None, backup };
+        let window = Window { timeline: TimelineId(1), from, to, idle_until: None, backup };
         let mut windows = Windows { windows: vec![window], ..Windows::default() };
         let shown = |windows: &Windows| {
             let health = Health::of(&facts, windows, &[], &health_limits(), now);

@@ -81,7 +81,7 @@ fn bands_and_gaps_are_cut_to_the_picture() {
     let timeline = TimelineId(1);
     let backup = facts(&[]).backups[0].id.clone();
     let window =
-        |from, to| Window { timeline, from: edge(from), to: edge(to), quiet_until: None, backup: backup.clone() };
+        |from, to| Window { timeline, from: edge(from), to: edge(to), idle_until: None, backup: backup.clone() };
     let gap = Unrestorable { timeline, from: edge(250), to: edge(500), seconds: Some(250.0) };
     let windows = Windows {
         windows: vec![window(-9000, -5000), window(-5000, 250), window(500, 750)],

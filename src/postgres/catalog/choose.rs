@@ -355,9 +355,9 @@ impl<'a> Chooser<'a> {
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
     fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<Place> {
-        let quiet_until = if search.reach.resumes.is_none() { search.quiet_until()? } else { None };
-        let Some(until) = quiet_until.filter(|until| time <= *until) else {
-            return Err(self.refuse_behind(search.reach, quiet_until));
+        let idle_until = if search.reach.resumes.is_none() { search.idle_until()? } else { None };
+        let Some(until) = idle_until.filter(|until| time <= *until) else {
+            return Err(self.refuse_behind(search.reach, idle_until));
         };
         let mut place = search.wal_end();
         let (end, until) = (self.path.start(search.reach.first_missing), postgresql_time(until));
@@ -371,14 +371,14 @@ impl<'a> Chooser<'a> {
         self.refuse_behind(reach, None)
     }
 
-    fn refuse_behind(&self, reach: &Reach, quiet_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
+    fn refuse_behind(&self, reach: &Reach, idle_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
         let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
         let reason = match reach.resumes {
             Some(resumes) => Reason::Gap { first_missing: reach.first_missing, resumes },
             None => {
                 let timeline = last.map_or(reach.first_missing.timeline, |piece| piece.last.timeline);
-                Reason::BeyondArchive { end, timeline, last_stored, quiet_until }
+                Reason::BeyondArchive { end, timeline, last_stored, idle_until }
             }
         };
         Refusal::end(&self.path, reach, reason).into()

@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
 
     /// Until when it is proven that everything that ended is archived and can be replayed; `None` when nothing later than
     /// what is archived is proven.
-    pub fn quiet_until(&self) -> Searched<Option<DateTime<Utc>>> {
+    pub fn idle_until(&self) -> Searched<Option<DateTime<Utc>>> {
         self.check_forks(self.from, self.end())?;
         let archived = self.path.start(self.reach.first_missing);
         let last = self.stretches(self.number(self.from)).next_back();
@@ -149,7 +149,7 @@ impl<'a> Search<'a> {
             Err(Unknown::Broken { .. }) => None,
             answer => answer?,
         };
-        Ok(self.known.facts.quiet.until(self.path.timeline(), last.map(|commit| commit.lsn), end))
+        Ok(self.known.facts.idle.until(self.path.timeline(), last.map(|commit| commit.lsn), end))
     }
 
     /// The first record that begins at `from` or later, and the number of its segment.

@@ -17,7 +17,7 @@ use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
 use super::unreachable::{Nearest, Reason, Unreachable};
 use super::wal_index::{Unknown, WalIndex};
-use super::{BackupDescription, QuietTimes, WalRanges};
+use super::{BackupDescription, IdleTimes, WalRanges};
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 
@@ -33,7 +33,7 @@ pub struct Facts {
     pub ranges: WalRanges,
     pub histories: BTreeMap<TimelineId, TimelineHistory>,
     pub damaged_histories: BTreeMap<TimelineId, Unusable>,
-    pub quiet: QuietTimes,
+    pub idle: IdleTimes,
 }
 
 /// A history file that is there and cannot be used.

@@ -41,14 +41,14 @@ pub enum Reason {
     NoBackupOnPath { timeline: TimelineId },
     #[error("the target is before the end of the oldest usable base backup, \"{id}\", which ended at {} ({stop_lsn})", postgresql_time(*.stopped_at))]
     BeforeOldestBackup { id: BackupId, stopped_at: DateTime<Utc>, stop_lsn: Lsn },
-    #[error("the target is after the end of the archived WAL, {end} on timeline {timeline}{}{}", stored_text(.last_stored), quiet_text(.quiet_until))]
+    #[error("the target is after the end of the archived WAL, {end} on timeline {timeline}{}{}", stored_text(.last_stored), idle_text(.idle_until))]
     BeyondArchive {
         end: Lsn,
         timeline: TimelineId,
         last_stored: Option<DateTime<Utc>>,
         /// Proven: no transaction that is not archived ended by then.
         #[serde(skip_serializing_if = "Option::is_none")]
-        quiet_until: Option<DateTime<Utc>>,
+        idle_until: Option<DateTime<Utc>>,
     },
     #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
     Gap { first_missing: SegmentName, resumes: SegmentName },
@@ -88,7 +88,7 @@ fn stored_text(stored: &Option<DateTime<Utc>>) -> String {
     stored.map(|time| format!("; its last segment was archived at {}", postgresql_time(time))).unwrap_or_default()
 }
 
-fn quiet_text(until: &Option<DateTime<Utc>>) -> String {
+fn idle_text(until: &Option<DateTime<Utc>>) -> String {
     let text = |time| format!("; it is proven until {} that no other transaction ended", postgresql_time(time));
     until.map(text).unwrap_or_default()
 }

@@ -35,7 +35,7 @@ pub struct Window {
     pub to: WindowEdge,
     /// Where the window ends with the archive: until when it is proven that nothing followed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quiet_until: Option<DateTime<Utc>>,
+    pub idle_until: Option<DateTime<Utc>>,
     /// The oldest backup that reaches into it.
     pub backup: BackupId,
 }
@@ -44,7 +44,7 @@ impl Window {
     /// Until when its moments can be restored: up to its last commit, or as long as it is proven that there was no later
     /// one; `None` if that is not known.
     pub fn until(&self) -> Option<DateTime<Utc>> {
-        self.quiet_until.max(self.to.time).max(self.from.time)
+        self.idle_until.max(self.to.time).max(self.from.time)
     }
 }
 
@@ -248,8 +248,8 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
         let to = WindowEdge { lsn: end, time: commit_before(&search, until).and_then(|last| from.time.max(last)) };
         let last = facts.ranges.of(path.timeline()).last().map(|last| facts.ranges.end(last));
         let archive_ends = last == Some(archived) && until == number(archived);
-        let quiet_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();
-        windows.push(Window { timeline: path.timeline(), from, to, quiet_until, backup: backup.id.clone() });
+        let idle_until = archive_ends.then(|| search.marked_until(end).ok().flatten()).flatten();
+        windows.push(Window { timeline: path.timeline(), from, to, idle_until, backup: backup.id.clone() });
     }
     windows
 }
@@ -289,7 +289,7 @@ mod tests {
         }
         Facts {
             cluster: "main".parse().unwrap(),
-            quiet: Default::default(),
+            idle: Default::default(),
             backups: vec![testing::backup("20260101-000000Z")].into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),

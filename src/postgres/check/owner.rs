@@ -72,12 +72,12 @@ fn is_ours(layout: &Layout, name: &str, is_folder: bool) -> bool {
         return Key::new(name).is_ok_and(|key| layout.parse(&key).is_some());
     }
     let folder = format!("{name}/");
-    let tops = [layout.wal_folder(), layout.base_folder(), layout.names_folder(), layout.quiet_folder()];
+    let tops = [layout.wal_folder(), layout.base_folder(), layout.names_folder(), layout.idle_folder()];
     let group = |name: &str| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     folder == layout.folder()
         || tops.contains(&folder)
         || layout.parse_backup_folder(&folder).is_some()
-        || [layout.wal_folder(), layout.quiet_folder()].iter().any(|top| name.strip_prefix(top).is_some_and(group))
+        || [layout.wal_folder(), layout.idle_folder()].iter().any(|top| name.strip_prefix(top).is_some_and(group))
 }
 
 impl Looked {

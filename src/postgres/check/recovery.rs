@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{Check, Request, Status, Trouble, Verdict, open_cluster};
 use crate::health::{Evidence, Health, Level, Loss, Subject, moment, words};
 use crate::postgres::catalog::{OtherTimeline, WalRanges, Window};
+use crate::postgres::idle;
 use crate::postgres::kept::Kept;
-use crate::postgres::quiet;
 use crate::postgres::replication::ConnInfo;
 use crate::repo::Repository;
 
@@ -44,7 +44,7 @@ async fn gather(request: &Request<'_>, repository: Repository, asks: bool) -> an
                 return None;
             }
             // Without a proof it is the last commit that counts.
-            let proof = tokio::time::timeout(PATIENCE, quiet::proof(&cluster, end, &resolve)).await;
+            let proof = tokio::time::timeout(PATIENCE, idle::proof(&cluster, end, &resolve)).await;
             proof.ok()?.ok().flatten()
         };
         let kept = Kept::read(&cluster, &request.settings.catalog.cache, prove).await?;
@@ -108,7 +108,7 @@ fn with_others(verdict: Verdict, others: &[OtherTimeline], now: DateTime<Utc>) -
 
 fn rpo(health: &Health) -> Verdict {
     let why = match health.protected.map(|protected| protected.evidence) {
-        Some(Evidence::Quiet) => ": until then the server committed nothing more",
+        Some(Evidence::Idle) => ": until then the server committed nothing more",
         _ => "",
     };
     let good = match (health.loss, health.protected) {
@@ -137,7 +137,7 @@ mod tests {
         let history = TimelineHistory::parse(TimelineId(2), "1\t0/3800000\tpromoted\n").unwrap();
         let facts = Facts {
             cluster: "main".parse().unwrap(),
-            quiet: Default::default(),
+            idle: Default::default(),
             backups: vec![testing::backup("20260101-000000Z")].into(),
             damaged_backups: BTreeMap::new(),
             unfinished_backups: Vec::new(),

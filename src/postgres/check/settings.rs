@@ -78,7 +78,7 @@ fn archive_command(settings: &Settings, known: &Known) -> Verdict {
 fn archive_timeout(seconds: u32) -> Verdict {
     match seconds {
         0 => Check::ArchiveTimeout
-            .ok("archive_timeout = 0: on a quiet server, commits wait for a full segment before they are archived")
+            .ok("archive_timeout = 0: on an idle server, commits wait for a full segment before they are archived")
             .hint("advice: set archive_timeout = 60s, which bounds what is lost with the server's disk"),
         seconds => Check::ArchiveTimeout.ok(format!("archive_timeout = {seconds}s")),
     }

@@ -130,7 +130,7 @@ async fn wal_is_listed_as_ranges_with_everything_else_told_apart() {
 }
 
 #[tokio::test]
-async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none() {
+async fn idle_markers_are_read_near_the_ends_of_timelines_and_strangers_are_none() {
     let (cluster, storage) = cluster().await;
     for name in ["000000010000000700000002", "000000020000000800000000"] {
         put(&storage, &cluster.layout.wal(&name.parse().unwrap()), b"x".to_vec()).await;
@@ -146,9 +146,9 @@ async fn quiet_marks_are_read_near_the_ends_of_timelines_and_strangers_are_none(
     ] {
         put(&storage, &Key::new(format!("main/quiet/{mark}.zst")).unwrap(), b"x".to_vec()).await;
     }
-    let quiet = load(&cluster).await.unwrap().quiet;
+    let idle = load(&cluster).await.unwrap().idle;
     let until = |timeline, lsn: u64| {
-        let until = quiet.until(TimelineId(timeline), None, Lsn(lsn));
+        let until = idle.until(TimelineId(timeline), None, Lsn(lsn));
         until.map(|time| time.format("%S").to_string())
     };
     let text = |text: &str| Some(text.to_string());

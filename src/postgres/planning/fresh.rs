@@ -229,7 +229,7 @@ mod tests {
             ranges,
             histories: Default::default(),
             damaged_histories: Default::default(),
-            quiet: Default::default(),
+            idle: Default::default(),
         };
         let refused = |reason: Reason| {
             Ok(Err(Box::new(Unreachable {

@@ -128,7 +128,7 @@ mod tests {
             ranges,
             histories: BTreeMap::new(),
             damaged_histories: BTreeMap::new(),
-            quiet: Default::default(),
+            idle: Default::default(),
         };
         let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
         let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));

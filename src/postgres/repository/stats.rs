@@ -31,8 +31,8 @@ pub enum Kind {
     Markers,
     /// What relations were called.
     Names,
-    /// Quiet marks.
-    Quiet,
+    /// Idle markers.
+    Idle,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -49,7 +49,7 @@ impl Kind {
             Some(ObjectKind::Pack(_)) => Self::Packs,
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,
             Some(ObjectKind::Names(_)) => Self::Names,
-            Some(ObjectKind::Quiet(_)) => Self::Quiet,
+            Some(ObjectKind::Idle(_)) => Self::Idle,
             None => Self::Foreign,
         }
     }
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(kind(Kind::BackupHistories), Some((1, 13)));
         assert_eq!(kind(Kind::Packs), Some((2, 1500)));
         assert_eq!(kind(Kind::Manifests), Some((1, 10)));
-        assert_eq!((kind(Kind::Names), kind(Kind::Quiet)), (Some((1, 19)), Some((1, 21))));
+        assert_eq!((kind(Kind::Names), kind(Kind::Idle)), (Some((1, 19)), Some((1, 21))));
         assert_eq!(kind(Kind::Foreign), Some((3, 25)));
         assert_eq!(stats.foreign.len(), 3, "{:?}", stats.foreign);
         assert_eq!(stats.kinds.values().map(|size| size.objects).sum::<u64>(), stats.total.objects);

@@ -9,15 +9,15 @@ use crate::postgres::archive::testing::{SEGMENT, cluster_in, segment};
 use crate::postgres::backup::manifest::{self, Entry, Extent, File, Folder, write_entry};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription, testing};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BackupId, PackName, QuietMark};
-use crate::postgres::quiet;
+use crate::postgres::idle;
+use crate::postgres::layout::{BackupId, IdleMarker, PackName};
 use crate::postgres::types::{Lsn, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 use crate::repo::PutSealed;
 use crate::storage::{Key, MemoryStorage, PutMode, PutOutcome, Storage, Walk, get_all};
 
 pub const FIRST: &str = "20260101-000000Z";
 pub const SECOND: &str = "20260102-000000Z";
-/// A quiet mark at the end of timeline 2.
+/// An idle marker at the end of timeline 2.
 const MARK: &str = "0000000200000000/0000000000700000-20260102T000000Z";
 const FILES: [&str; 8] = [
     "backup_label",
@@ -44,10 +44,10 @@ pub async fn example() -> (Cluster, Arc<MemoryStorage>) {
     }
     wal(&cluster, "00000002.history", b"1\t0/400100\tno recovery target specified\n").await;
     wal(&cluster, "000000010000000000000004.partial", &segment("000000010000000000000004.partial", 7)).await;
-    let mark: QuietMark = MARK.parse().unwrap();
-    let QuietMark { timeline, lsn, time: since } = mark;
-    let first = quiet::Memory { timeline, lsn, xmax: 700, since, marked: None };
-    quiet::store(&cluster, &mark, &first).await.unwrap();
+    let mark: IdleMarker = MARK.parse().unwrap();
+    let IdleMarker { timeline, lsn, time: since } = mark;
+    let first = idle::Memory { timeline, lsn, xmax: 700, since, marked: None };
+    idle::store(&cluster, &mark, &first).await.unwrap();
     let packs = [pack(FIRST, 1), pack(FIRST, 2)];
     backup(&cluster, FIRST, (1, 2), &packs, &packs[1].0).await;
     let own = [pack(SECOND, 1)];

@@ -148,7 +148,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         ranges,
         histories: BTreeMap::new(),
         damaged_histories: BTreeMap::new(),
-        quiet: Default::default(),
+        idle: Default::default(),
         backups: vec![description.clone()].into(),
     };
     let known = PlanInput { facts: &facts, index: &NoIndex, look_into: &|_| Ok(Seen::default()) };

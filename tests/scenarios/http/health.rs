@@ -139,7 +139,7 @@ fn an_idle_server_loses_nothing_until_it_commits() {
     watched.cluster.sql("insert into t values(1)");
     watched.cluster.archive_now();
     let seconds = |watched: &Watched| watched.api()["rpo"]["seconds"].as_f64().unwrap_or(f64::MAX);
-    wait_until("it is proven that nothing followed", || watched.api()["rpo"]["evidence"] == "quiet");
+    wait_until("it is proven that nothing followed", || watched.api()["rpo"]["evidence"] == "idle");
     for _ in 0..4 {
         sleep(Duration::from_secs(2));
         assert!(seconds(&watched) < 6.0, "{:#}", watched.api());

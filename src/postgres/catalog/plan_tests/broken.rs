@@ -39,7 +39,7 @@ fn a_segment_that_does_not_follow_on_the_one_before_is_no_end_of_wal() {
     let mut world = simple();
     world.unjoined = Some((1, 9));
     let broken = Reason::Broken { segment: name(1, 9), lsn: at(9, 0x28) };
-    world.quiet = vec![(1, 9 * SEGMENT, 105)];
+    world.idle = vec![(1, 9 * SEGMENT, 105)];
     for target in [Target::Latest, Target::Time(second(100)), Target::Lsn(at(9, 0x300)), Target::Xid(709)] {
         assert_eq!(plan(&world, target.clone(), true), Err(broken.clone()), "{target:?}");
     }

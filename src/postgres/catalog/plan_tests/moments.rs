@@ -59,7 +59,7 @@ fn a_rollback_ends_a_time_as_a_commit_does_and_is_no_transaction_that_is_missed(
 fn after_the_last_transaction_everything_is_restored_where_the_server_proved_that_none_followed() {
     let mut world = simple();
     // Its commit is not archived; the one before is.
-    world.quiet = vec![(1, 10 * SEGMENT, 105)];
+    world.idle = vec![(1, 10 * SEGMENT, 105)];
     for inclusive in [true, false] {
         let request = Request { inclusive, ..Request::new(Target::Time(second(105))) };
         let plan = world.plan(&request).unwrap();
@@ -73,18 +73,18 @@ fn after_the_last_transaction_everything_is_restored_where_the_server_proved_tha
     assert_eq!((everything.stop, everything.wal_end, everything.warnings.len()), (StopAt::End, None, 0));
 }
 
-fn quiet_until(refused: &Unreachable) -> Option<u64> {
+fn idle_until(refused: &Unreachable) -> Option<u64> {
     assert_eq!(refused.kind, Kind::Future);
     assert_eq!(refused.nearest_before.as_ref().unwrap().request.target, Target::Latest);
-    let Reason::BeyondArchive { quiet_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
-    assert_eq!(quiet_until.is_some(), refused.to_string().contains("it is proven until"), "{refused}");
-    quiet_until.map(|until| (until - second(0)).num_seconds() as u64)
+    let Reason::BeyondArchive { idle_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
+    assert_eq!(idle_until.is_some(), refused.to_string().contains("it is proven until"), "{refused}");
+    idle_until.map(|until| (until - second(0)).num_seconds() as u64)
 }
 
 #[test]
 fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused() {
     let mut world = simple();
-    let refused = |world: &World, time: u64| quiet_until(&world.refused(&Request::new(Target::Time(second(time)))));
+    let refused = |world: &World, time: u64| idle_until(&world.refused(&Request::new(Target::Time(second(time)))));
     // Also the very time of the last commit: others may have ended at that time or earlier, and follow in the WAL.
     assert_eq!([refused(&world, 96), refused(&world, 120)], [None, None]);
     for (mark, expected) in [
@@ -95,11 +95,11 @@ fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused(
         ((1, 10 * SEGMENT + 8, 105), None),
         ((2, 9 * SEGMENT, 105), None),
     ] {
-        world.quiet = vec![mark];
+        world.idle = vec![mark];
         assert_eq!(refused(&world, 106), expected, "{mark:?}");
         let window = |moments: &dyn WalIndex| windows(&world.facts(), moments).windows.pop().unwrap();
-        assert_eq!(window(&world).quiet_until, expected.map(second), "{mark:?}");
-        assert_eq!(window(&NoIndex).quiet_until, None, "what ended last is not known");
+        assert_eq!(window(&world).idle_until, expected.map(second), "{mark:?}");
+        assert_eq!(window(&NoIndex).idle_until, None, "what ended last is not known");
     }
 }
 
@@ -107,8 +107,8 @@ fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused(
 fn a_mark_of_the_server_that_was_left_proves_nothing_of_the_one_that_follows() {
     let mut world = simple();
     world.forks.push((1, 10 * SEGMENT, true));
-    world.quiet = vec![(1, 10 * SEGMENT, 105)];
-    assert_eq!(quiet_until(&world.refused(&Request::new(Target::Time(second(100))))), None);
+    world.idle = vec![(1, 10 * SEGMENT, 105)];
+    assert_eq!(idle_until(&world.refused(&Request::new(Target::Time(second(100))))), None);
     let old = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..Request::new(Target::Time(second(100))) };
     assert_eq!(world.plan(&old).unwrap().kind, Kind::Present);
 }
@@ -211,9 +211,9 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
     }
     assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
     world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
-    world.quiet = vec![(1, 10 * SEGMENT, 105)];
-    assert_eq!(quiet_until(&world.refused(&Request::new(Target::Time(second(100))))), None, "an end may be lost");
-    world.quiet = vec![(1, 9 * SEGMENT + 0x300, 105)];
+    world.idle = vec![(1, 10 * SEGMENT, 105)];
+    assert_eq!(idle_until(&world.refused(&Request::new(Target::Time(second(100))))), None, "an end may be lost");
+    world.idle = vec![(1, 9 * SEGMENT + 0x300, 105)];
     assert_eq!(stop(&world, Target::Time(second(100)), true), StopAt::End);
     assert_eq!(stop(&world, Target::Latest, true), StopAt::End);
 }
@@ -222,7 +222,7 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
 fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
     let mut world = forked();
     world.torn = Some(2);
-    world.quiet = vec![(2, 8 * SEGMENT, 105)];
+    world.idle = vec![(2, 8 * SEGMENT, 105)];
     let expected = Reason::Broken { segment: name(2, 5), lsn: at(5, 0) };
     let targets = [Target::Latest, Target::Time(second(70)), Target::Time(second(100)), Target::Lsn(at(5, 0x300))];
     for target in targets.into_iter().chain([Target::Xid(706)]) {
@@ -403,8 +403,8 @@ fn what_can_be_restored_is_told_by_timeline_with_the_time_between() {
     // From the last commit before it, in segment 4, to the end of the backup behind it.
     assert_eq!((gap.from.time, gap.to.time, gap.seconds), (Some(second(46)), Some(second(65)), Some(19.0)));
     assert_eq!(windows(&world.facts(), &NoIndex).windows[0].to.time, None);
-    world.quiet = vec![(1, 5 * SEGMENT, 130)];
-    assert_eq!(windows(&world.facts(), &world).windows[0].quiet_until, None, "behind a gap there is WAL");
+    world.idle = vec![(1, 5 * SEGMENT, 130)];
+    assert_eq!(windows(&world.facts(), &world).windows[0].idle_until, None, "behind a gap there is WAL");
 }
 
 /// Timeline, beginning and end of each window.
@@ -434,7 +434,7 @@ fn what_replay_does_not_get_to_is_in_no_window() {
     let told = windows(&world.facts(), &world);
     assert_eq!((told.windows[0].to.time, told.gaps[0].to.time), (Some(second(46)), Some(second(65))));
     world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
-    world.quiet = vec![(1, 9 * SEGMENT + 0x300, 105)];
+    world.idle = vec![(1, 9 * SEGMENT + 0x300, 105)];
     assert_eq!(shown(&world), [(1, at(2, 0x100), at(9, 0x300))], "it ends where the WAL is broken off");
-    assert_eq!(windows(&world.facts(), &world).windows[0].quiet_until, Some(second(105)));
+    assert_eq!(windows(&world.facts(), &world).windows[0].idle_until, Some(second(105)));
 }

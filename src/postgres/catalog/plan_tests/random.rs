@@ -49,7 +49,7 @@ fn ended(record: &Rec) -> Option<u64> {
 }
 
 /// A mark as a server makes it: between two records of its timeline, before whatever ended behind it, or `early`ier.
-fn quiet(world: &World, timeline: u32, at: usize, early: u64) -> (u32, u64, u64) {
+fn idle(world: &World, timeline: u32, at: usize, early: u64) -> (u32, u64, u64) {
     let records = &world.written[&timeline];
     let behind = &records[at % records.len()..];
     let first = behind.iter().filter_map(ended).min().unwrap_or(190);
@@ -96,7 +96,7 @@ fn world() -> impl Strategy<Value = World> {
             world.backups.push(made);
         }
         for (timeline, at, early) in marks {
-            world.quiet.push(quiet(&world, timeline.min(timelines), at, early));
+            world.idle.push(idle(&world, timeline.min(timelines), at, early));
         }
         world
     })

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::testing::SEGMENT;
 use super::super::*;
-use crate::postgres::layout::{BackupId, QuietMark};
+use crate::postgres::layout::{BackupId, IdleMarker};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Commit, TablespaceMade, Timestamp};
 
@@ -24,8 +24,8 @@ pub fn second(n: u64) -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(n as i64)
 }
 
-fn quiet_mark(timeline: u32, lsn: u64, time: u64) -> QuietMark {
-    QuietMark { timeline: TimelineId(timeline), lsn: Lsn(lsn), time: second(time) }
+fn idle_marker(timeline: u32, lsn: u64, time: u64) -> IdleMarker {
+    IdleMarker { timeline: TimelineId(timeline), lsn: Lsn(lsn), time: second(time) }
 }
 
 /// What a record says.
@@ -118,8 +118,8 @@ pub struct World {
     pub unjoined: Option<(u32, u64)>,
     /// A timeline whose first segment does not follow on its parent's.
     pub torn: Option<u32>,
-    /// Quiet marks: timeline, LSN, second. All of them true.
-    pub quiet: Vec<(u32, u64, u64)>,
+    /// Idle markers: timeline, LSN, second. All of them true.
+    pub idle: Vec<(u32, u64, u64)>,
 }
 
 /// Where the model says that replay stops.
@@ -155,7 +155,7 @@ impl World {
             ranges,
             histories: known.map(|timeline| (TimelineId(timeline), self.history(timeline))).collect(),
             damaged_histories: BTreeMap::new(),
-            quiet: self.quiet.iter().map(|(timeline, lsn, time)| quiet_mark(*timeline, *lsn, *time)).collect(),
+            idle: self.idle.iter().map(|(timeline, lsn, time)| idle_marker(*timeline, *lsn, *time)).collect(),
         }
     }
 
@@ -349,7 +349,7 @@ impl World {
     }
 
     /// Whether a mark proves that nothing behind the archived WAL ended by a time.
-    fn is_quiet(&self, timeline: u32, end: u64, time: DateTime<Utc>) -> bool {
+    fn is_idle(&self, timeline: u32, end: u64, time: DateTime<Utc>) -> bool {
         let records = self.records(timeline);
         // Replay gets from it to the end.
         let is_last = |lsn: u64| {
@@ -363,7 +363,7 @@ impl World {
             })
         };
         let counts = |mark: &&(u32, u64, u64)| mark.0 == timeline && mark.1 <= end && is_last(mark.1);
-        self.quiet.iter().filter(counts).any(|(_, _, until)| time <= second(*until))
+        self.idle.iter().filter(counts).any(|(_, _, until)| time <= second(*until))
     }
 
     /// Which backup, and where replay stops, if the target can be reached exactly.
@@ -393,7 +393,7 @@ impl World {
             (None, Target::Immediate) => Stops::End,
             (None, Target::Latest) if !resumes => Stops::End,
             (None, Target::Time(_)) if resumes || torn_off(anchor.stop_lsn, end) => return None,
-            (None, Target::Time(time)) if self.is_quiet(timeline, end * SEGMENT, *time) => Stops::End,
+            (None, Target::Time(time)) if self.is_idle(timeline, end * SEGMENT, *time) => Stops::End,
             (None, Target::Lsn(lsn)) if !request.inclusive && lsn.0 <= end * SEGMENT => Stops::End,
             _ => return None,
         };

@@ -18,10 +18,10 @@ use crate::error::{Hint, find};
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::cluster::{Cluster, NotRegistered};
+use crate::postgres::idle;
 use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::load::{list_wal, load_backups, load_histories, load_wal};
-use crate::postgres::quiet;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
@@ -72,7 +72,7 @@ pub struct Copied {
     pub source_gaps: Vec<Gap>,
     /// Not copied: being taken, or interrupted.
     pub unfinished: Vec<BackupId>,
-    /// Not copied: objects in the folders of WAL, names and quiet marks that are none.
+    /// Not copied: objects in the folders of WAL, names and idle markers that are none.
     pub foreign: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ pub async fn copy(
     foreign.extend(all_names(&copier).await?);
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
-        foreign.extend(all_small(&copier, Group::Quiet).await?);
+        foreign.extend(all_small(&copier, Group::Idle).await?);
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -225,12 +225,12 @@ async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// Copies all recordings of names, or all quiet marks; what else lies there.
+/// Copies all recordings of names, or all idle markers; what else lies there.
 async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<String>> {
     let mut crew = Crew::new(copier.workers);
     let layout = &copier.source.layout;
     let (folder, kind, most) = match group {
-        Group::Quiet => (layout.quiet_folder(), quiet::KIND, quiet::LONGEST),
+        Group::Idle => (layout.idle_folder(), idle::KIND, idle::LONGEST),
         _ => (layout.names_folder(), recordings::KIND, recordings::LONGEST),
     };
     let (mut walk, mut foreign) = (Walk::new(folder), Vec::new());

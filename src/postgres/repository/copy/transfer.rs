@@ -71,8 +71,8 @@ pub struct Counts {
     pub backups: Count,
     /// Recordings of names.
     pub names: Count,
-    /// Quiet marks.
-    pub quiet: Count,
+    /// Idle markers.
+    pub idle: Count,
 }
 
 /// How an object came to be at the destination, or how it is known that it is.
@@ -91,7 +91,7 @@ pub enum Group {
     Packs,
     Backups,
     Names,
-    Quiet,
+    Idle,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +158,7 @@ impl Copier {
             Group::Packs => &mut tally.counts.packs,
             Group::Backups => &mut tally.counts.backups,
             Group::Names => &mut tally.counts.names,
-            Group::Quiet => &mut tally.counts.quiet,
+            Group::Idle => &mut tally.counts.idle,
         };
         match came {
             Came::Copied => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
@@ -264,7 +264,7 @@ impl Copier {
         }
     }
 
-    /// Copies a recording of names, whose name is random, or a quiet mark, whose name says it all; unless it is there.
+    /// Copies a recording of names, whose name is random, or an idle marker, whose name says it all; unless it is there.
     pub async fn small(&self, key: Key, group: Group, (kind, most): (&str, u64)) -> anyhow::Result<bool> {
         if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
             return Ok(self.count(group, 0, Came::NotRead));

@@ -1,5 +1,5 @@
 //! Is it whole: WAL, one backup, or everything of a cluster? Everything is read in the order of the keys (backups, names,
-//! quiet marks, then WAL), so that a verification which was interrupted goes on where it ended. Manifests, history files
+//! idle markers, then WAL), so that a verification which was interrupted goes on where it ended. Manifests, history files
 //! and what ought to be there are always checked; of segments and packs a sample may do.
 
 mod backup;
@@ -20,10 +20,10 @@ use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
 use crate::postgres::catalog::{BackupDescription, Gap};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::idle;
 use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::load::{LoadedBackups, load_backups};
-use crate::postgres::quiet;
 use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::repo::{ObjectError, SealedObject, is_unusable};
@@ -198,21 +198,21 @@ impl Verification {
             state.found.backups += 1;
         }
         self.small(self.cluster.layout.names_folder()).await?;
-        self.small(self.cluster.layout.quiet_folder()).await?;
+        self.small(self.cluster.layout.idle_folder()).await?;
         self.wal().await
     }
 
-    /// Reads all recordings of names, or all quiet marks.
+    /// Reads all recordings of names, or all idle markers.
     async fn small(&self, folder: String) -> anyhow::Result<()> {
         let mut walk = Walk::new(folder);
         while let Some(ObjectMeta { key, .. }) = walk.next(self.cluster.repository.storage()).await? {
             let kind = self.cluster.object_kind(&key);
-            if self.is_done(&key) || !matches!(kind, Some(ObjectKind::Names(_) | ObjectKind::Quiet(_))) {
+            if self.is_done(&key) || !matches!(kind, Some(ObjectKind::Names(_) | ObjectKind::Idle(_))) {
                 continue;
             }
             self.state().mark.begin(key.clone());
             let read = match kind {
-                Some(ObjectKind::Quiet(mark)) => quiet::check(&self.cluster, &key, &mark).await,
+                Some(ObjectKind::Idle(mark)) => idle::check(&self.cluster, &key, &mark).await,
                 _ => recordings::load(&self.cluster, &key).await.map(drop),
             };
             let unread = read.as_ref().is_err_and(|error| !is_unusable(error));

@@ -75,9 +75,9 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_quiet_mark_says_what_its_key_says() {
+async fn an_idle_marker_says_what_its_key_says() {
     let (cluster, storage) = example().await;
-    let folder = cluster.layout.quiet_group_folder(TimelineId(2), Lsn(0));
+    let folder = cluster.layout.idle_group_folder(TimelineId(2), Lsn(0));
     let marks = list_all(&*storage, &folder).await.unwrap();
     let object =
         crate::storage::get_all(&*storage, &Key::new(marks[0].name()).unwrap(), 1 << 20).await.unwrap().unwrap();

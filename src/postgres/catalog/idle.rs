@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::postgres::layout::QuietMark;
+use crate::postgres::layout::IdleMarker;
 use crate::postgres::types::{Lsn, TimelineId};
 
-/// What quiet marks say: for each place the latest time.
+/// What idle markers say: for each place the latest time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct QuietTimes(BTreeMap<(TimelineId, Lsn), DateTime<Utc>>);
+pub struct IdleTimes(BTreeMap<(TimelineId, Lsn), DateTime<Utc>>);
 
-impl QuietTimes {
+impl IdleTimes {
     /// Adds what a mark says.
-    pub fn add(&mut self, mark: QuietMark) {
+    pub fn add(&mut self, mark: IdleMarker) {
         let time = self.0.entry((mark.timeline, mark.lsn)).or_insert(mark.time);
         *time = mark.time.max(*time);
     }
@@ -30,14 +30,14 @@ impl QuietTimes {
     }
 }
 
-impl Extend<QuietMark> for QuietTimes {
-    fn extend<I: IntoIterator<Item = QuietMark>>(&mut self, marks: I) {
+impl Extend<IdleMarker> for IdleTimes {
+    fn extend<I: IntoIterator<Item = IdleMarker>>(&mut self, marks: I) {
         marks.into_iter().for_each(|mark| self.add(mark));
     }
 }
 
-impl FromIterator<QuietMark> for QuietTimes {
-    fn from_iter<I: IntoIterator<Item = QuietMark>>(marks: I) -> Self {
+impl FromIterator<IdleMarker> for IdleTimes {
+    fn from_iter<I: IntoIterator<Item = IdleMarker>>(marks: I) -> Self {
         let mut times = Self::default();
         times.extend(marks);
         times
@@ -50,12 +50,12 @@ mod tests {
 
     #[test]
     fn a_mark_counts_on_its_timeline_from_its_place_on_with_its_latest_time() {
-        let mark = |timeline, lsn, second| QuietMark {
+        let mark = |timeline, lsn, second| IdleMarker {
             timeline: TimelineId(timeline),
             lsn: Lsn(lsn),
             time: DateTime::from_timestamp(second, 0).unwrap(),
         };
-        let times: QuietTimes = [mark(1, 10, 7), mark(1, 10, 5), mark(1, 20, 6), mark(2, 5, 9)].into_iter().collect();
+        let times: IdleTimes = [mark(1, 10, 7), mark(1, 10, 5), mark(1, 20, 6), mark(2, 5, 9)].into_iter().collect();
         let until = |timeline, last: Option<u64>, end| {
             times.until(TimelineId(timeline), last.map(Lsn), Lsn(end)).map(|time| time.timestamp())
         };

@@ -1,4 +1,4 @@
-//! Quiet marks in the repository: one object each, whose key says it all.
+//! Idle markers in the repository: one object each, whose key says it all.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::read::read;
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
-use crate::postgres::layout::QuietMark;
-use crate::postgres::load::quiet_marks;
+use crate::postgres::layout::IdleMarker;
+use crate::postgres::load::idle_markers;
 use crate::postgres::names::Resolve;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
 use crate::repo::is_unusable;
@@ -27,7 +27,7 @@ const LEVEL: i32 = 3;
 
 /// What the envelope tells (`about` of kind `quiet`), and the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct QuietDescription {
+struct IdleDescription {
     system_identifier: SystemIdentifier,
     timeline: TimelineId,
     lsn: Lsn,
@@ -37,9 +37,9 @@ struct QuietDescription {
     since: DateTime<Utc>,
 }
 
-impl QuietDescription {
-    fn mark(&self) -> QuietMark {
-        QuietMark { timeline: self.timeline, lsn: self.lsn, time: self.time }
+impl IdleDescription {
+    fn mark(&self) -> IdleMarker {
+        IdleMarker { timeline: self.timeline, lsn: self.lsn, time: self.time }
     }
 
     fn memory(&self) -> Memory {
@@ -51,11 +51,11 @@ impl QuietDescription {
 /// What the server proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
-    pub mark: QuietMark,
+    pub mark: IdleMarker,
     pub is_stored: bool,
 }
 
-/// Asks the server whether it is quiet, remembers what it says, and stores a mark if one is due; what is proven of the WAL
+/// Asks the server whether it is idle, remembers what it says, and stores a mark if one is due; what is proven of the WAL
 /// that is archived. Errors: the server or the store did not answer, or the index cannot be read.
 pub async fn observe(
     cluster: &Cluster,
@@ -87,7 +87,7 @@ pub async fn proof(
     cluster: &Cluster,
     archived: impl Fn(TimelineId) -> Option<Lsn>,
     resolve: Resolve<'_>,
-) -> anyhow::Result<Option<QuietMark>> {
+) -> anyhow::Result<Option<IdleMarker>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
     let Some(end) = archived(reading.timeline) else { return Ok(None) };
     let first = decide(recall(cluster, reading.timeline, end).await?, &reading);
@@ -96,9 +96,9 @@ pub async fn proof(
 
 /// What an earlier service remembered when it stored the last mark; what it proves is archived, so no crash took it back.
 async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<Memory>> {
-    let marks = quiet_marks(cluster, timeline, archived).await?;
+    let marks = idle_markers(cluster, timeline, archived).await?;
     let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
-    let key = cluster.layout.quiet(last);
+    let key = cluster.layout.idle(last);
     match load(cluster, &key, last).await {
         Ok(about) => Ok(about.map(|about| about.memory())),
         // Damage stays. `repo verify` tells of it.
@@ -108,30 +108,30 @@ async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyho
 }
 
 /// Stores a mark. Errors: the store did not answer.
-pub async fn store(cluster: &Cluster, mark: &QuietMark, first: &Memory) -> anyhow::Result<()> {
-    let QuietMark { timeline, lsn, time } = *mark;
+pub async fn store(cluster: &Cluster, mark: &IdleMarker, first: &Memory) -> anyhow::Result<()> {
+    let IdleMarker { timeline, lsn, time } = *mark;
     let (system_identifier, Memory { xmax, since, .. }) = (cluster.description.system_identifier, *first);
-    let about = QuietDescription { system_identifier, timeline, lsn, time, xmax, since };
+    let about = IdleDescription { system_identifier, timeline, lsn, time, xmax, since };
     let body = format!("{}\n", serde_json::to_string(&about)?);
     let sealed = seal(KIND, &about, &mut body.as_bytes(), body.len() as u64, LEVEL)?;
     let body = Body(vec![sealed.envelope, sealed.body]);
     // One that is there already says the same.
-    let _ = cluster.repository.storage().put(&cluster.layout.quiet(mark), body, PutMode::CreateOnly).await?;
+    let _ = cluster.repository.storage().put(&cluster.layout.idle(mark), body, PutMode::CreateOnly).await?;
     Ok(())
 }
 
 /// Checks the object of a mark. Errors: it is damaged or another's, or the store did not answer.
-pub async fn check(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<()> {
+pub async fn check(cluster: &Cluster, key: &Key, mark: &IdleMarker) -> anyhow::Result<()> {
     load(cluster, key, mark).await.map(drop)
 }
 
-async fn load(cluster: &Cluster, key: &Key, mark: &QuietMark) -> anyhow::Result<Option<QuietDescription>> {
+async fn load(cluster: &Cluster, key: &Key, mark: &IdleMarker) -> anyhow::Result<Option<IdleDescription>> {
     let Some((header, _)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
-    let about: QuietDescription =
-        header.about.read().with_context(|| format!("object \"{key}\" does not hold a quiet mark"))?;
+    let about: IdleDescription =
+        header.about.read().with_context(|| format!("object \"{key}\" does not hold an idle marker"))?;
     ensure!(
         (about.mark(), about.system_identifier) == (*mark, cluster.description.system_identifier),
-        "object \"{key}\" holds the quiet mark \"{}\" of the server with system identifier {}",
+        "object \"{key}\" holds the idle marker \"{}\" of the server with system identifier {}",
         about.mark(),
         about.system_identifier
     );
@@ -152,14 +152,14 @@ mod tests {
         let recalled = async |archived: u64| recall(&cluster, timeline, Lsn(archived)).await.unwrap();
         assert_eq!(recalled(1 << 24).await, None);
         for (lsn, second, xmax) in [(100, 9, 7), (200, 1, 8), (200, 2, 8), (300, 3, 9)] {
-            let mark = QuietMark { timeline, lsn: Lsn(lsn), time: time(second) };
+            let mark = IdleMarker { timeline, lsn: Lsn(lsn), time: time(second) };
             let first = Memory { timeline, lsn: mark.lsn, xmax, since: time(0), marked: None };
             store(&cluster, &mark, &first).await.unwrap();
         }
         let expected = Memory { timeline, lsn: Lsn(200), xmax: 8, since: time(0), marked: Some(time(2)) };
         assert_eq!(recalled(250).await, Some(expected));
-        let last = QuietMark { timeline, lsn: Lsn(300), time: time(3) };
-        let key = cluster.layout.quiet(&last);
+        let last = IdleMarker { timeline, lsn: Lsn(300), time: time(3) };
+        let key = cluster.layout.idle(&last);
         cluster.repository.storage().delete(&key).await.unwrap();
         let _ = cluster.repository.storage().put(&key, b"cut".to_vec().into(), PutMode::CreateOnly).await.unwrap();
         assert_eq!(recalled(400).await, None, "a new mark can be made");

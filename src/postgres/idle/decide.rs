@@ -3,12 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::read::Reading;
-use crate::postgres::layout::QuietMark;
+use crate::postgres::layout::IdleMarker;
 use crate::postgres::types::{Lsn, TimelineId};
 
 /// Between two marks for the same place at least.
 const LEAST: TimeDelta = TimeDelta::seconds(60);
-/// And this part of the time that has been quiet, so that a quiet night makes dozens of marks, not hundreds.
+/// And this part of the time that has been idle, so that a quiet night makes dozens of marks, not hundreds.
 const PART: i32 = 8;
 
 /// The first of the readings since which no transaction has ended.
@@ -32,9 +32,9 @@ pub fn decide(memory: Option<Memory>, reading: &Reading) -> Option<Memory> {
 impl Memory {
     /// What a reading proves that this is remembered of. A mark helps only when everything before the first place since
     /// which no transaction has ended is archived.
-    pub fn proves(&self, reading: &Reading, archived: Option<Lsn>) -> Option<QuietMark> {
+    pub fn proves(&self, reading: &Reading, archived: Option<Lsn>) -> Option<IdleMarker> {
         let helps = archived.is_some_and(|archived| self.lsn <= archived);
-        helps.then_some(QuietMark { timeline: self.timeline, lsn: self.lsn, time: reading.time })
+        helps.then_some(IdleMarker { timeline: self.timeline, lsn: self.lsn, time: reading.time })
     }
 
     /// Whether that is worth an object; `marked` is its time once it is stored.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_it_is_quiet_the_fewer_marks_are_made() {
+    fn the_longer_it_is_idle_the_fewer_marks_are_made() {
         let night: Vec<(Reading, u64)> = (0..12 * 60).map(|minute| (reading(minute * 60, 100, 7), 100)).collect();
         let made = marks(&night);
         assert_eq!(made[..4], [(100, 0), (100, 60), (100, 120), (100, 180)]);
