@@ -36,7 +36,6 @@ pub enum Level {
 /// What is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = About)]
 pub enum Subject {
     /// How much would be lost now.
     Rpo,
@@ -48,7 +47,6 @@ pub enum Subject {
 
 /// Something that is not good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Trouble)]
 pub struct Reason {
     /// The rule that is broken; an alert has its name.
     pub rule: Rule,
@@ -136,7 +134,7 @@ impl Health {
         let window = newest.and_then(|newest| windows.windows.iter().rfind(|window| window.timeline == newest));
         let mut reasons = judge.backups(&usable);
         let beyond = judge.beyond(newest, window, &mut reasons);
-        reasons.extend(judge.older_trouble(newest));
+        reasons.extend(judge.older_reasons(newest));
         let (protected, loss) = judge.loss(newest, window, &mut reasons);
         reasons.sort_by_key(|reason| std::cmp::Reverse(reason.level));
         Self { protected, loss, backup: usable.newest.map(|backup| backup.stopped_at), beyond, reasons }
@@ -303,7 +301,7 @@ impl Judge<'_> {
     }
 
     /// What cannot be restored before the last window, and on older timelines.
-    fn older_trouble(&self, newest: Option<TimelineId>) -> Vec<Reason> {
+    fn older_reasons(&self, newest: Option<TimelineId>) -> Vec<Reason> {
         let unknown = self.windows.unknown.iter().filter(|unknown| Some(unknown.timeline) != newest).map(|unknown| {
             let what = format!("what can be restored of timeline {} is not known: {}", unknown.timeline, unknown.why);
             let next = format!("`walden target --timeline {} --latest` says what to do", unknown.timeline);

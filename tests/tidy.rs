@@ -89,7 +89,7 @@ const ORDER: &[&str] = &[
     "catalog",
     "command_line",
     "cluster",
-    "trouble",
+    "object_problem",
     "replication",
     "load",
     "archive",

@@ -64,7 +64,7 @@ pub enum Fetched {
 }
 
 /// Why there is no answer.
-enum Trouble {
+enum FetchError {
     /// It may pass.
     Passing(String),
     Lasting(String),
@@ -82,8 +82,8 @@ pub fn fetch(wanted: &Wanted) -> Result<Fetched, String> {
         let bounds = if haste() { BOUNDS_OF_STANDBY } else { BOUNDS };
         let text = match exchange(wanted, &host, port, &request, &bounds) {
             Ok(fetched) => return Ok(fetched),
-            Err(Trouble::Lasting(text)) => return Err(text),
-            Err(Trouble::Passing(text)) => text,
+            Err(FetchError::Lasting(text)) => return Err(text),
+            Err(FetchError::Passing(text)) => text,
         };
         let (patience, note) = match haste() {
             // A hiccup is nothing that a timeline may hang on.
@@ -193,12 +193,12 @@ fn system_identifier(destination: &Path) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes))
 }
 
-fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Bounds) -> Result<Fetched, Trouble> {
+fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Bounds) -> Result<Fetched, FetchError> {
     let name = wanted.name.to_string_lossy();
     let broken = |error: io::Error| {
         let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
         let why = if silent { "it does not answer".to_string() } else { error.to_string() };
-        Trouble::Passing(format!(
+        FetchError::Passing(format!(
             "ERROR: cannot fetch \"{name}\" from http://{host}:{port}: {why}\n\
              HINT: check that `walden serve` runs there and listens on that address; recovery goes on from here then\n"
         ))
@@ -224,8 +224,8 @@ fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Boun
         );
     }
     match head.status {
-        408 | 429 | 502..=504 => Err(Trouble::Passing(text)),
-        _ => Err(Trouble::Lasting(text)),
+        408 | 429 | 502..=504 => Err(FetchError::Passing(text)),
+        _ => Err(FetchError::Lasting(text)),
     }
 }
 
@@ -291,13 +291,13 @@ fn receive(
     wanted: &Wanted,
     head: &Head,
     reader: &mut impl Read,
-    broken: &dyn Fn(io::Error) -> Trouble,
-) -> Result<Fetched, Trouble> {
+    broken: &dyn Fn(io::Error) -> FetchError,
+) -> Result<Fetched, FetchError> {
     let length = head.length.ok_or_else(|| broken(io::Error::new(ErrorKind::InvalidData, "it tells no length")))?;
     let place = beside(wanted.destination);
     let cannot = |what: &str, path: &Path, error: io::Error| {
         let (path, hint) = (path.display(), "check the space and the permissions there");
-        Trouble::Lasting(format!("ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"))
+        FetchError::Lasting(format!("ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"))
     };
     // One that was killed left it.
     let _ = fs::remove_file(&place);

@@ -179,8 +179,8 @@ fn one_backup_that_cannot_be_read_is_told_and_leaves_the_others_usable() {
     assert!(stats.contains(&format!("UNREAD, not counted: folder \"main/base/{id}/\"")), "{stats}");
     let verified = json(&["repo", "verify"], 3);
     let told: Vec<&str> =
-        verified["findings"].as_array().expect("findings").iter().filter_map(|one| one["trouble"].as_str()).collect();
-    assert!(!told.is_empty() && told.iter().all(|trouble| *trouble == "unread"), "{verified:#}");
+        verified["findings"].as_array().expect("findings").iter().filter_map(|one| one["problem"].as_str()).collect();
+    assert!(!told.is_empty() && told.iter().all(|problem| *problem == "unread"), "{verified:#}");
     let copied = walden.run(["repo", "copy", "--to", &format!("file://{}", scratch.join("copy").display())]);
     assert!(copied.code == Some(3) && copied.stdout.contains("UNREAD"), "{}{}", copied.stdout, copied.stderr);
     let checked = walden.run(["check", "--check", "owner"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use walden::postgres::types::Lsn;
-use walden::postgres::wal::{Fact, Timestamp, Why};
+use walden::postgres::wal::{Fact, StopReason, Timestamp};
 
 use crate::harness::{command, say_skipped};
 use crate::segments::{Seen, decode, records};
@@ -103,7 +103,7 @@ fn time_text(time: Timestamp) -> String {
 pub fn every_record_is_read_as_the_server_reads_it(worked: &Worked) {
     let (ours, stop) = records(&worked.segments, 1 << 18);
     let stop = stop.expect("WAL ends within its last segment");
-    assert!(matches!(stop.why, Why::ZeroPage | Why::ZeroLength | Why::Address(_)), "{stop}");
+    assert!(matches!(stop.why, StopReason::ZeroPage | StopReason::ZeroLength | StopReason::Address(_)), "{stop}");
     for piece in [8192, 100_003] {
         assert_eq!(records(&worked.segments, piece), (ours.clone(), Some(stop.clone())), "in pieces of {piece} bytes");
     }

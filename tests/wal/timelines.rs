@@ -1,7 +1,7 @@
 //! The segment in which a timeline begins: the older one's records, then the new one's.
 
 use walden::postgres::types::{LongPageHeader, TimelineId};
-use walden::postgres::wal::{Summarizer, What, Why};
+use walden::postgres::wal::{StopReason, Summarizer, What};
 
 use crate::harness::{Cluster, Major, Scratch, each_major};
 
@@ -27,7 +27,7 @@ fn a_promotion_is_seen_in_the_segment_where_it_was(major: Major) {
     let began = summary.events.iter().find(|event| is_timeline(&event.what)).expect("an event");
     assert!(last.lsn > began.lsn);
     let stop = summary.stop.expect("WAL ends within the segment");
-    assert!(matches!(stop.why, Why::ZeroPage | Why::ZeroLength | Why::Address(_)), "{stop}");
+    assert!(matches!(stop.why, StopReason::ZeroPage | StopReason::ZeroLength | StopReason::Address(_)), "{stop}");
 }
 each_major!(promotions, a_promotion_is_seen_in_the_segment_where_it_was);
 

@@ -6,8 +6,8 @@ use crate::plain::counted;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::load::load_backups;
+use crate::postgres::object_problem::ProblemKind;
 use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
-use crate::postgres::trouble::Trouble;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -74,8 +74,9 @@ fn in_words(verified: &Verified) -> String {
     if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");
     }
-    let unread = damages.iter().all(|damage| damage.trouble == Trouble::Unread);
-    let mut text = format!("backup {id}: {} ({read})\n", if unread { Trouble::Unread } else { Trouble::Damaged });
+    let unread = damages.iter().all(|damage| damage.problem == ProblemKind::Unread);
+    let mut text =
+        format!("backup {id}: {} ({read})\n", if unread { ProblemKind::Unread } else { ProblemKind::Damaged });
     for damage in damages {
         let file = damage.file.as_ref().map(|file| format!(", file \"{file}\"")).unwrap_or_default();
         text += &format!("  object \"{}\"{file}: {}\n", damage.object, damage.why);

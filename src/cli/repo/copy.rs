@@ -138,7 +138,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
                  copy reads them\n";
     }
     text += &proofs(&copied.continuity.proofs);
-    text += &troubles(copied);
+    text += &problems(copied);
     text += match (copied.complete, copied.is_sound()) {
         (true, true) => {
             "complete: all that the source had is there, and every backup leads as far as from the source\n"
@@ -173,11 +173,11 @@ fn proofs(proofs: &[Proof]) -> String {
     format!("\n{}\n", table.render())
 }
 
-fn troubles(copied: &Copied) -> String {
+fn problems(copied: &Copied) -> String {
     let mut text = String::new();
     for failure in &copied.failures {
         let at = if failure.at == Side::Source { "source" } else { "destination" };
-        text += &format!("{}: object \"{}\" at the {at}: {}\n", failure.trouble, failure.object, failure.why);
+        text += &format!("{}: object \"{}\" at the {at}: {}\n", failure.problem, failure.object, failure.why);
     }
     if copied.more_failures > 0 {
         text += &format!("and {} more\n", copied.more_failures);

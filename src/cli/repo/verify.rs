@@ -111,7 +111,7 @@ fn in_words(report: &Report) -> String {
             0 => String::new(),
             files => format!(" ({})", counted(files, "file")),
         };
-        text += &format!("{}: object \"{}\": {}{files}\n", finding.trouble, finding.object, finding.why);
+        text += &format!("{}: object \"{}\": {}{files}\n", finding.problem, finding.object, finding.why);
     }
     if found.findings.more > 0 {
         text += &format!("and {} more\n", found.findings.more);

@@ -51,7 +51,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 fn in_words(found: &Found, verified: &Verified) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
-        text += &format!("{}: object \"{}\": {}\n", damage.trouble, damage.object, damage.why);
+        text += &format!("{}: object \"{}\": {}\n", damage.problem, damage.object, damage.why);
     }
     if verified.more_damages > 0 {
         text += &format!("and {} more\n", verified.more_damages);

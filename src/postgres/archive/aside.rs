@@ -21,7 +21,7 @@ const PAGE_ADDRESS: u64 = 8;
 
 /// Why a file is not kept under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum AsideReason {
     /// The name has other content; that is no conflict.
     Taken,
     /// With `archive_mode = always` a standby hands over the segment in which it followed another timeline: unfinished,
@@ -32,7 +32,7 @@ pub enum Why {
     NotWritten,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for AsideReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("the name is taken by other content"),
@@ -71,7 +71,7 @@ pub fn is_not_written(cluster: &ClusterDescription, segment: &SegmentName, file:
 }
 
 /// Which timeline left that of a segment whose records end at a place in it, by the history files beside it.
-pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<Why> {
+pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<AsideReason> {
     let entries = fs::read_dir(path.parent()?).ok()?.flatten();
     let histories = entries.filter_map(|entry| match entry.file_name().to_str()?.parse() {
         Ok(WalFileName::History(timeline)) if timeline > segment.timeline => {
@@ -83,7 +83,7 @@ pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<Why> {
     });
     let leaves = |history: &TimelineHistory| history.end_of(segment.timeline) == Some(Some(end));
     let to = histories.filter(leaves).map(|history| history.timeline).min()?;
-    Some(Why::Left { to, at: end })
+    Some(AsideReason::Left { to, at: end })
 }
 
 /// Whether a file may differ from what is kept under its name. Partial segments and backup history files: of each there can

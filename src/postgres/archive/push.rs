@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
-use super::aside;
+use super::aside::{self, AsideReason};
 use super::identity::{self, Refused};
 use super::limit::within;
 use super::summarize::Summarized;
@@ -19,7 +19,7 @@ use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, ParseError, SegmentName, SegmentSize, WalFileName};
-use crate::postgres::wal::{Stop, Why};
+use crate::postgres::wal::{Stop, StopReason};
 use crate::repo::{ObjectError, PutSealed, UPGRADE};
 use crate::storage::Key;
 
@@ -51,7 +51,7 @@ pub struct Prepared {
 /// What is strange about a file that is archived nevertheless.
 enum Odd {
     /// It is not kept under its name.
-    Aside(aside::Why),
+    Aside(AsideReason),
     /// A history or backup history file has what cannot be read.
     Unreadable(ParseError),
 }
@@ -75,7 +75,7 @@ impl Prepared {
     fn tell(&self) {
         if let Some(stop) = self.broken() {
             let what_to_do = match stop.why {
-                Why::Minimal => "take a base backup",
+                StopReason::Minimal => "take a base backup",
                 _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
             };
             tracing::warn!(
@@ -178,7 +178,7 @@ impl Pusher {
                 Ok(Stored::Now)
             }
             PutSealed::SameContent => Ok(Stored::Before),
-            PutSealed::OtherContent(kept) => self.store_aside(prepared, &aside::Why::Taken, Some(&kept)).await,
+            PutSealed::OtherContent(kept) => self.store_aside(prepared, &AsideReason::Taken, Some(&kept)).await,
         }
     }
 
@@ -186,7 +186,7 @@ impl Pusher {
     async fn store_aside(
         &self,
         prepared: &Prepared,
-        why: &aside::Why,
+        why: &AsideReason,
         kept: Option<&Header>,
     ) -> anyhow::Result<Stored> {
         let own = self.cluster.layout.wal(&prepared.name);
@@ -203,7 +203,7 @@ impl Pusher {
             PutSealed::Stored => {
                 let told = format!("\"{}\" is archived aside, as \"{name}\": {why}", prepared.name);
                 match prepared.name {
-                    WalFileName::Segment(_) if !matches!(why, aside::Why::Left { .. }) => tracing::warn!("{told}"),
+                    WalFileName::Segment(_) if !matches!(why, AsideReason::Left { .. }) => tracing::warn!("{told}"),
                     _ => tracing::info!("{told}"),
                 }
                 Ok(Stored::Aside)
@@ -286,7 +286,7 @@ impl Pusher {
         let mut aside = None;
         match identity::check_segment(cluster, segment, length, &first[..read]) {
             Err(Refused::Header(_) | Refused::Address { .. }) if aside::is_not_written(cluster, segment, file)? => {
-                aside = Some(aside::Why::NotWritten);
+                aside = Some(AsideReason::NotWritten);
             }
             major => description.major = Some(major.map_err(refused)?),
         }

@@ -6,44 +6,44 @@ use crate::codec::Check;
 use crate::error::one_line;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::trouble::Why;
+use crate::postgres::object_problem::ObjectProblem;
 use crate::postgres::types::{LongPageHeader, WalFileName};
 use crate::repo::{SealedObject, reread};
 
 /// Reads one object whole, twice if it is damaged; the bytes of its content, or what is wrong with it.
-pub async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, Why> {
+pub async fn check(cluster: &Cluster, name: WalFileName) -> Result<u64, ObjectProblem> {
     let longest = name.longest(cluster.description.segment_size);
     let read = async || {
         let object = cluster.repository.get_sealed(&cluster.layout.wal(&name), WAL_KIND, longest).await?;
-        let object = object.ok_or_else(|| Why::missing("it vanished while the archive was read"))?;
+        let object = object.ok_or_else(|| ObjectProblem::missing("it vanished while the archive was read"))?;
         check_object(cluster, name, object).await
     };
-    reread(Why::is_damage, read).await
+    reread(ObjectProblem::is_damage, read).await
 }
 
 /// Checks a whole object against its own header, its name and the cluster's identity; the bytes of its content, or
 /// what is wrong with it.
-pub async fn check_object(cluster: &Cluster, name: WalFileName, object: SealedObject) -> Result<u64, Why> {
+pub async fn check_object(cluster: &Cluster, name: WalFileName, object: SealedObject) -> Result<u64, ObjectProblem> {
     let cluster = cluster.clone();
     let checking = tokio::task::spawn_blocking(move || check_content(&cluster, name, &object));
-    checking.await.unwrap_or_else(|panicked| Err(Why::unread(&panicked.into())))
+    checking.await.unwrap_or_else(|panicked| Err(ObjectProblem::unread(&panicked.into())))
 }
 
-fn check_content(cluster: &Cluster, name: WalFileName, object: &SealedObject) -> Result<u64, Why> {
+fn check_content(cluster: &Cluster, name: WalFileName, object: &SealedObject) -> Result<u64, ObjectProblem> {
     let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
-    object.unseal(Check::Content, &mut content).map_err(|error| Why::unread(&error.into()))??;
+    object.unseal(Check::Content, &mut content).map_err(|error| ObjectProblem::unread(&error.into()))??;
     let header = object.header();
     let about: WalDescription = header
         .about
         .read()
-        .map_err(|error| Why::damaged(format!("its header does not describe a WAL file: {error}")))?;
+        .map_err(|error| ObjectProblem::damaged(format!("its header does not describe a WAL file: {error}")))?;
     let ours = &cluster.description;
     if about.name != name.handed_over() {
-        return Err(Why::damaged(format!("it holds \"{}\"", about.name)));
+        return Err(ObjectProblem::damaged(format!("it holds \"{}\"", about.name)));
     }
     if about.system_identifier != ours.system_identifier {
         let why = format!("it is of the cluster with system identifier {}", about.system_identifier);
-        return Err(Why::damaged(why));
+        return Err(ObjectProblem::damaged(why));
     }
     let refused = match name {
         WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
@@ -54,11 +54,11 @@ fn check_content(cluster: &Cluster, name: WalFileName, object: &SealedObject) ->
         // It is there because it is not what its name says; its own name says what it is.
         WalFileName::Aside { .. } => match aside::name(&name.handed_over(), &header.plain.digest) == Some(name) {
             true => None,
-            false => return Err(Why::damaged(format!("its content has digest {}", header.plain.digest))),
+            false => return Err(ObjectProblem::damaged(format!("its content has digest {}", header.plain.digest))),
         },
     };
     match refused {
-        Some(refused) => Err(Why::damaged(one_line(&refused.into()))),
+        Some(refused) => Err(ObjectProblem::damaged(one_line(&refused.into()))),
         None => Ok(header.plain.size),
     }
 }

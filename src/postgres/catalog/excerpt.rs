@@ -171,7 +171,7 @@ impl<'a> Excerpt<'a> {
 mod tests {
     use super::*;
     use crate::postgres::types::{MajorVersion, SegmentName, TimelineId};
-    use crate::postgres::wal::{LeftOut, Stop, Timestamp, Why};
+    use crate::postgres::wal::{LeftOut, Stop, StopReason, Timestamp};
 
     const SIZE: u64 = 16 << 20;
     const PART: u64 = 512 << 10;
@@ -260,7 +260,7 @@ mod tests {
         assert!(whole(Look::RestorePoint("x".into()), &|summary| summary.events_left_out = left_out));
         assert!(whole(later(400, false), &|summary| summary.part_ends.clear()), "made before parts were told");
         assert!(whole(later(400, false), &|summary| summary.part_ends.truncate(16)), "as many parts as frames");
-        let stop = Stop { lsn: Lsn(START), why: Why::ZeroPage };
+        let stop = Stop { lsn: Lsn(START), why: StopReason::ZeroPage };
         assert!(whole(later(400, false), &|summary| summary.stop = Some(stop.clone())));
         assert!(!whole(later(400, false), &|_| ()));
     }

@@ -2,7 +2,7 @@
 //! the segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, Timestamp, Why, Xid, rmgr};
+use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, StopReason, Timestamp, Xid, rmgr};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Probe {
     pub fn finish(mut self) -> Seen {
         self.decoder.finish();
         let stopped = self.decoder.stopped();
-        let is_minimal = stopped.is_some_and(|stop| stop.why == Why::Minimal);
+        let is_minimal = stopped.is_some_and(|stop| stop.why == StopReason::Minimal);
         Seen { broken: stopped.map(|stop| stop.lsn), is_minimal, ..self.seen }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use super::server::Server;
-use super::{Check, ServerFolders, Trouble, Verdict};
+use super::{Check, CheckError, ServerFolders, Verdict};
 use crate::config::{Health, Settings};
 use crate::health::{BEHIND, words};
 use crate::plain::counted;
@@ -104,12 +104,12 @@ fn marked(pg_wal: &Path) -> Option<String> {
 }
 
 /// Decides whether the archiver keeps up.
-pub(super) fn decide(archiver: &Result<Archiver, Trouble>, server: &Server, limits: &Health) -> Verdict {
+pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &Server, limits: &Health) -> Verdict {
     let archiver = match archiver {
         Ok(archiver) => archiver,
-        Err(trouble) => {
-            let unknown = Check::Archiver.unknown(&*trouble.what);
-            return Verdict { hint: trouble.hint.clone(), ..unknown };
+        Err(error) => {
+            let unknown = Check::Archiver.unknown(&*error.what);
+            return Verdict { hint: error.hint.clone(), ..unknown };
         }
     };
     if server.settings.archive_mode == "off" {
@@ -165,7 +165,7 @@ mod tests {
     use crate::postgres::check::Status;
     use crate::postgres::check::testing::server;
 
-    fn decide(archiver: &Result<Archiver, Trouble>, server: &Server) -> Verdict {
+    fn decide(archiver: &Result<Archiver, CheckError>, server: &Server) -> Verdict {
         super::decide(archiver, server, &health_limits())
     }
 

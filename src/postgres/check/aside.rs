@@ -1,6 +1,6 @@
 //! What is kept aside, told by the check of the archiver: nobody else is told of it.
 
-use super::{Request, Status, Trouble, Verdict};
+use super::{CheckError, Request, Status, Verdict};
 use crate::plain::counted;
 use crate::postgres::archive::aside::has_more;
 use crate::postgres::cluster::Cluster;
@@ -30,7 +30,7 @@ async fn gather(cluster: &Cluster) -> anyhow::Result<Aside> {
     Ok(Aside { files: found.len(), longer })
 }
 
-fn decide(aside: Result<Aside, Trouble>, verdict: Verdict) -> Verdict {
+fn decide(aside: Result<Aside, CheckError>, verdict: Verdict) -> Verdict {
     let message = &verdict.message;
     match aside {
         Ok(Aside { files: 0, .. }) => verdict,
@@ -44,7 +44,7 @@ fn decide(aside: Result<Aside, Trouble>, verdict: Verdict) -> Verdict {
                 verdict.hint.unwrap_or_else(|| "take a base backup: recovery ends where the shorter one ends".into());
             Verdict { message, hint: Some(hint), status: verdict.status.max(Status::Warning), ..verdict }
         }
-        Err(Trouble { what, .. }) => {
+        Err(CheckError { what, .. }) => {
             Verdict { message: format!("{message}; what is kept aside is not known: {what}"), ..verdict }
         }
     }
@@ -68,7 +68,7 @@ mod tests {
         assert!(status == Status::Ok && message.contains("2 files kept aside"), "{message}");
         let (status, message) = told(Ok(Aside { files: 1, longer: Some(name) }));
         assert!(status == Status::Warning && message.contains(&name.to_string()), "{message}");
-        let (status, message) = told(Err(Trouble { what: "it is silent".into(), hint: None }));
+        let (status, message) = told(Err(CheckError { what: "it is silent".into(), hint: None }));
         assert!(status == Status::Ok && message.contains("not known: it is silent"), "{message}");
     }
 }

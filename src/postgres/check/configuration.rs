@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Check, Trouble, Verdict};
+use super::{Check, CheckError, Verdict};
 use crate::config::{Settings, Source};
 
 pub(super) fn check(settings: &Settings) -> Verdict {
@@ -16,7 +16,7 @@ pub(super) fn check(settings: &Settings) -> Verdict {
 
 /// Without settings nothing else can be looked at.
 pub fn unreadable(error: &anyhow::Error) -> Verdict {
-    Check::Configuration.failed(&Trouble::from(error))
+    Check::Configuration.failed(&CheckError::from(error))
 }
 
 fn decide(source: &Source, mode: Option<u32>, warnings: &[String]) -> Verdict {

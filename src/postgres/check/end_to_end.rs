@@ -12,7 +12,7 @@ use chrono::Utc;
 
 use super::archiver::Archiver;
 use super::server::Server;
-use super::{Check, Request, Status, Trouble, Verdict};
+use super::{Check, CheckError, Request, Status, Verdict};
 use crate::error::Hint;
 use crate::postgres::archive::{Fetched, Fetcher};
 use crate::postgres::backup::start::ask;
@@ -75,7 +75,7 @@ pub(super) async fn check(request: &Request<'_>, sql: &mut Connection, server: &
     // The switch, the wait and the fetch have their time each.
     match tokio::time::timeout(request.timeout * 3, probe(request, sql, server, cluster)).await {
         Ok(Ok((segment, outcome, compared))) => decide(&segment, &outcome, compared, request.timeout),
-        Ok(Err(error)) => Check::EndToEnd.failed(&Trouble::from(&error)),
+        Ok(Err(error)) => Check::EndToEnd.failed(&CheckError::from(&error)),
         Err(_) => Check::EndToEnd
             .critical("the server or the repository hangs")
             .hint("look at the server's log and at the state of the repository, or raise --timeout"),

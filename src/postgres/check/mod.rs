@@ -41,7 +41,7 @@ pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
 pub use place::{Folder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
-pub use verdict::{Check, Status, Trouble, Verdict, overall};
+pub use verdict::{Check, CheckError, Status, Verdict, overall};
 
 use archiver::Archiver;
 use verdict::chosen;
@@ -77,12 +77,12 @@ impl Request<'_> {
         &self,
         what: &str,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, CheckError> {
         match tokio::time::timeout(self.timeout, until(Instant::now() + self.timeout, work)).await {
-            Ok(result) => result.map_err(|error| Trouble::from(&error.into())),
+            Ok(result) => result.map_err(|error| CheckError::from(&error.into())),
             Err(_) => {
                 let error = anyhow!("{what} did not answer within {} s", self.timeout.as_secs_f32());
-                Err(Trouble::from(&with_hint(error, "find out what it waits for, or raise --timeout")))
+                Err(CheckError::from(&with_hint(error, "find out what it waits for, or raise --timeout")))
             }
         }
     }
@@ -147,7 +147,7 @@ async fn check_end_to_end(
     sql: &mut Connection,
     server: &server::Server,
     hindrance: Option<Verdict>,
-    cluster: Option<&Result<Cluster, Trouble>>,
+    cluster: Option<&Result<Cluster, CheckError>>,
 ) -> Verdict {
     match (hindrance, cluster) {
         (Some(verdict), _) => verdict,
@@ -162,8 +162,8 @@ async fn check_server(
     repository: Option<Repository>,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Owner> {
-    let gathered = server::gather(request).await.map_err(|trouble| {
-        verdicts.push(Check::Server.failed(&trouble));
+    let gathered = server::gather(request).await.map_err(|error| {
+        verdicts.push(Check::Server.failed(&error));
         verdicts.extend(SERVER.iter().skip(1).map(|check| check.because(Check::Server)));
     });
     let (mut sql, server) = gathered.ok()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Check, Request, Trouble, Verdict};
+use super::{Check, CheckError, Request, Verdict};
 use crate::config::{RepositoryUrl, Settings};
 use crate::error::{one_line, with_hint};
 use crate::owner::Owner;
@@ -130,7 +130,7 @@ pub(super) async fn check(request: &Request<'_>, sql: &mut Connection) -> Verdic
     };
     let folders = match request.within("PostgreSQL", ServerFolders::ask(sql, request.settings)).await {
         Ok(folders) => folders,
-        Err(trouble) => return unknown(&trouble),
+        Err(error) => return unknown(&error),
     };
     let Settings { catalog, service, http, .. } = request.settings;
     let of = |what, path: &Path| Folder { what, path: path.to_path_buf() };
@@ -139,8 +139,8 @@ pub(super) async fn check(request: &Request<'_>, sql: &mut Connection) -> Verdic
     decide(path, &folders, &relations(path, &folders.0), &relations(path, &ours))
 }
 
-fn unknown(trouble: &Trouble) -> Verdict {
-    Check::Place.unknown(trouble.what.clone())
+fn unknown(error: &CheckError) -> Verdict {
+    Check::Place.unknown(error.what.clone())
 }
 
 fn decide(

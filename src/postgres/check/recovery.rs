@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Check, Request, Status, Trouble, Verdict, open_cluster};
+use super::{Check, CheckError, Request, Status, Verdict, open_cluster};
 use crate::health::{Evidence, Health, Level, Loss, Subject, moment, words};
 use crate::postgres::catalog::{OtherTimeline, WalRanges, Window};
 use crate::postgres::idle;
@@ -29,7 +29,7 @@ pub(super) async fn check(request: &Request<'_>, repository: Option<Repository>,
     };
     match request.within("the repository", gather(request, repository, asks)).await {
         Ok((kept, health)) => vec![backup(&kept, &health), recovery(&kept, &health), rpo(&health)],
-        Err(trouble) => unknown(&trouble),
+        Err(error) => unknown(&error),
     }
 }
 
@@ -58,8 +58,8 @@ async fn gather(request: &Request<'_>, repository: Repository, asks: bool) -> an
     }
 }
 
-fn unknown(trouble: &Trouble) -> Vec<Verdict> {
-    let told = |check: &Check| Verdict { hint: trouble.hint.clone(), ..check.unknown(&*trouble.what) };
+fn unknown(error: &CheckError) -> Vec<Verdict> {
+    let told = |check: &Check| Verdict { hint: error.hint.clone(), ..check.unknown(&*error.what) };
     CHECKS.iter().map(told).collect()
 }
 

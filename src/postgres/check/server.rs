@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Check, Request, Trouble, Verdict};
+use super::{Check, CheckError, Request, Verdict};
 use crate::plain::counted;
 use crate::postgres::backup::outside;
 use crate::postgres::backup::start::ask;
@@ -93,7 +93,7 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     (SELECT count(*) FROM pg_stat_replication) AS wal_senders";
 
 /// Connects and asks.
-pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, Server), Trouble> {
+pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, Server), CheckError> {
     let work = async {
         let mut sql = Connection::connect(&info(request)?, Mode::Sql).await?;
         let major = sql.major_version()?;
@@ -155,16 +155,16 @@ pub(super) fn decide_server(server: &Server) -> Verdict {
 }
 
 /// Whether the server is the repository's cluster; `cluster` is why there is none.
-pub(super) fn decide_identity(server: &Server, cluster: &Result<Cluster, Trouble>) -> Verdict {
+pub(super) fn decide_identity(server: &Server, cluster: &Result<Cluster, CheckError>) -> Verdict {
     let cluster = match cluster {
         Ok(cluster) => cluster,
-        Err(trouble) => return Check::Identity.failed(trouble),
+        Err(error) => return Check::Identity.failed(error),
     };
     let name = cluster.layout.cluster().clone();
     let Server { system_identifier, segment_size, major, .. } = *server;
     let found = describe_server(name.clone(), system_identifier, segment_size, major, chrono::Utc::now());
     if let Err(error) = cluster.check_identity(&found) {
-        return Check::Identity.failed(&Trouble::from(&error));
+        return Check::Identity.failed(&CheckError::from(&error));
     }
     match cluster.description.versions.iter().any(|known| known.major == major) {
         true => Check::Identity.ok(format!("cluster \"{name}\", system identifier {system_identifier}")),
@@ -212,14 +212,14 @@ pub(super) async fn check_replication(request: &Request<'_>, server: &Server) ->
     decide_replication(&connected, server.wal_senders, server.max_wal_senders)
 }
 
-fn decide_replication(connected: &Result<(), Trouble>, used: u32, most: u32) -> Verdict {
+fn decide_replication(connected: &Result<(), CheckError>, used: u32, most: u32) -> Verdict {
     if most == 0 {
         return Check::Replication
             .critical("max_wal_senders = 0: the server sends no backups")
             .hint("set max_wal_senders = 10 in postgresql.conf and restart the server");
     }
     match connected {
-        Err(trouble) => Check::Replication.failed(trouble),
+        Err(error) => Check::Replication.failed(error),
         Ok(()) => Check::Replication.ok(format!("connected; {used} of {most} WAL senders are in use")),
     }
 }
@@ -249,8 +249,8 @@ mod tests {
         assert_eq!(decide(|server| server.segment_size = SegmentSize::new(16 << 20).unwrap()).status, Status::Critical);
         let upgraded = decide(|server| server.major = MajorVersion::new(16).unwrap());
         assert!(upgraded.hint.unwrap().contains("walden init"));
-        let trouble = Trouble { what: "not registered".into(), hint: Some("init".into()) };
-        assert_eq!(decide_identity(&server(), &Err(trouble)).status, Status::Critical);
+        let error = CheckError { what: "not registered".into(), hint: Some("init".into()) };
+        assert_eq!(decide_identity(&server(), &Err(error)).status, Status::Critical);
     }
 
     #[test]
@@ -274,9 +274,9 @@ mod tests {
 
     #[test]
     fn base_backups_need_a_wal_sender_and_a_way_in() {
-        let trouble = Err(Trouble { what: "refused".into(), hint: None });
+        let error = Err(CheckError { what: "refused".into(), hint: None });
         assert_eq!(decide_replication(&Ok(()), 1, 10).status, Status::Ok);
-        assert_eq!(decide_replication(&trouble, 1, 10).message, "refused");
-        assert!(decide_replication(&trouble, 0, 0).message.contains("max_wal_senders"));
+        assert_eq!(decide_replication(&error, 1, 10).message, "refused");
+        assert!(decide_replication(&error, 0, 0).message.contains("max_wal_senders"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Check, Request, Status, Trouble, Verdict};
+use super::{Check, CheckError, Request, Status, Verdict};
 use crate::error::{Hint, one_line};
 use crate::repo::Repository;
 use crate::repo::probe::{self, CreateOnlyEffect, Written};
@@ -35,8 +35,8 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     };
     let (repository, folder) = match request.within("the repository", open).await {
         Ok(opened) => opened,
-        Err(trouble) => {
-            verdicts.push(Check::Repository.failed(&trouble));
+        Err(error) => {
+            verdicts.push(Check::Repository.failed(&error));
             verdicts.extend(CHECKS.iter().skip(1).map(|check| check.because(Check::Repository)));
             return None;
         }
@@ -70,22 +70,22 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     Some(repository)
 }
 
-fn decide_written(written: &Result<Written, Trouble>, promises: &Promises) -> Vec<Verdict> {
+fn decide_written(written: &Result<Written, CheckError>, promises: &Promises) -> Vec<Verdict> {
     match written {
         Ok(written) => {
             let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
             let encryption = decide_encryption(promises.encryption.as_ref(), told);
             vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
         }
-        Err(trouble) => {
+        Err(error) => {
             let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
-            std::iter::once(not_written(Check::Writable, trouble)).chain(others).collect()
+            std::iter::once(not_written(Check::Writable, error)).chain(others).collect()
         }
     }
 }
 
-fn not_written(check: Check, trouble: &Trouble) -> Verdict {
-    check.failed(trouble).hint(trouble.hint.as_deref().unwrap_or(WRITE_HINT))
+fn not_written(check: Check, error: &CheckError) -> Verdict {
+    check.failed(error).hint(error.hint.as_deref().unwrap_or(WRITE_HINT))
 }
 
 fn decide_writable(written: &Written) -> Verdict {
@@ -151,10 +151,10 @@ fn in_parts_from(promises: &Promises) -> Option<usize> {
     promises.in_parts_from.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= LARGEST)
 }
 
-fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, Trouble>, promises: &Promises) -> Verdict {
+fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, CheckError>, promises: &Promises) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
-        Err(trouble) => return not_written(check, trouble),
+        Err(error) => return not_written(check, error),
     };
     let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { promises.create_only };
     match (effect.promise(), relied_on) {
@@ -239,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
-        let trouble = Trouble { what: "cannot put".into(), hint: None };
-        let verdicts = decide_written(&Err(trouble), &Promises::default());
+        let error = CheckError { what: "cannot put".into(), hint: None };
+        let verdicts = decide_written(&Err(error), &Promises::default());
         assert_eq!(verdicts[0].status, Status::Critical);
         assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
         assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
@@ -260,11 +260,11 @@ mod tests {
         assert_eq!(decide_clock(None).status, Status::Unknown);
     }
 
-    fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, Trouble> {
+    fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, CheckError> {
         Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
     }
 
-    fn decide(effect: Result<CreateOnlyEffect, Trouble>, create_only: CreateOnly) -> Verdict {
+    fn decide(effect: Result<CreateOnlyEffect, CheckError>, create_only: CreateOnly) -> Verdict {
         decide_create_only(Check::CreateOnly, &effect, &create_only.promises())
     }
 

@@ -98,8 +98,8 @@ impl Check {
     }
 
     /// Looking at it failed, and what was looked at must work.
-    pub(super) fn failed(self, trouble: &Trouble) -> Verdict {
-        Verdict { hint: trouble.hint.clone(), ..self.verdict(Status::Critical, &*trouble.what) }
+    pub(super) fn failed(self, error: &CheckError) -> Verdict {
+        Verdict { hint: error.hint.clone(), ..self.verdict(Status::Critical, &*error.what) }
     }
 
     fn verdict(self, status: Status, message: impl Into<String>) -> Verdict {
@@ -146,7 +146,7 @@ impl Verdict {
     }
 }
 
-/// The worst of all. What does not apply is no trouble, so that servers that change roles are watched in the same way.
+/// The worst of all. What does not apply is no failure, so that servers that change roles are watched in the same way.
 pub fn overall(verdicts: &[Verdict]) -> Status {
     verdicts.iter().map(|verdict| verdict.status).max().unwrap_or(Status::Ok).max(Status::Ok)
 }
@@ -169,12 +169,12 @@ pub(super) fn chosen(verdicts: Vec<Verdict>, asked: &BTreeSet<Check>) -> Vec<Ver
 
 /// Why something could not be found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct CheckError {
     pub what: String,
     pub hint: Option<String>,
 }
 
-impl From<&anyhow::Error> for Trouble {
+impl From<&anyhow::Error> for CheckError {
     fn from(error: &anyhow::Error) -> Self {
         // The innermost knows most.
         let hint = hints(error).into_iter().rev().collect::<Vec<_>>().join("; ");

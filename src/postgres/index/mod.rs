@@ -15,6 +15,7 @@ mod exact;
 #[cfg(test)]
 mod exact_tests;
 mod facts;
+mod failure;
 mod listing;
 mod name;
 #[cfg(test)]
@@ -34,7 +35,6 @@ mod tablespace;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod trouble;
 #[cfg(test)]
 mod trust_tests;
 pub mod update;
@@ -63,10 +63,10 @@ use crate::postgres::wal::Summary;
 use crate::storage::{FolderStamp, Watched};
 
 pub use event::FoundEvents;
+pub use failure::{IndexFailed, on_index};
 pub use name::{RecordedName, Recording};
 pub use segment::Archived;
 pub use state::{Position, State, Unreadable};
-pub use trouble::{IndexFailed, on_index};
 
 /// The form of the tables; an index of another form is made anew.
 const VERSION: i64 = 7;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::postgres::backup::manifest;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, ObjectKind};
-use crate::postgres::trouble::Why;
+use crate::postgres::object_problem::ObjectProblem;
 use crate::repo::Frames;
 use crate::storage::Key;
 
@@ -29,7 +29,7 @@ const MAX_TOLD: usize = 1000;
 const MAX_UNREAD: u64 = 20;
 
 /// A whole pack, all of it checked, and the bytes of its content.
-async fn whole_pack(cluster: &Cluster, key: &Key) -> Result<(Bytes, u64), Why> {
+async fn whole_pack(cluster: &Cluster, key: &Key) -> Result<(Bytes, u64), ObjectProblem> {
     let frames = Frames::new(cluster.repository.clone(), manifest::FRAME_SIZE);
     Ok(frames.whole(key, manifest::LONGEST_PACK).await?)
 }

@@ -26,7 +26,7 @@ pub struct ServerLog {
     /// What the server warns of that makes the result doubtful.
     pub doubts: Vec<String>,
     /// What it could not do, though it went on: such as to listen on an address. The last ones.
-    pub troubles: Vec<String>,
+    pub errors: Vec<String>,
     /// The last lines from `restore_command`, which begin with ERROR or HINT.
     pub command: Vec<String>,
     after_fatal: bool,
@@ -70,7 +70,7 @@ impl ServerLog {
             keep(&mut self.fatal, format!("{level}:  {message}"));
         }
         if matches!(level, "LOG" | "WARNING") && message.starts_with("could not ") {
-            keep(&mut self.troubles, format!("{level}:  {message}"));
+            keep(&mut self.errors, format!("{level}:  {message}"));
         }
         match level {
             "LOG" => self.log(message),
@@ -160,8 +160,8 @@ mod tests {
              x WARNING:  could not create listen socket for \"10.9.8.7\"\n\
              x FATAL:  could not create any TCP/IP sockets\n",
         );
-        assert_eq!((log.troubles.len(), log.fatal.len()), (2, 1));
-        assert!(log.troubles.iter().all(|line| line.contains("10.9.8.7")), "{:?}", log.troubles);
+        assert_eq!((log.errors.len(), log.fatal.len()), (2, 1));
+        assert!(log.errors.iter().all(|line| line.contains("10.9.8.7")), "{:?}", log.errors);
     }
 
     #[test]

@@ -321,7 +321,7 @@ impl Tail {
 }
 
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
-    let words: Vec<&str> = log.command.iter().chain(&log.troubles).chain(&log.fatal).map(String::as_str).collect();
+    let words: Vec<&str> = log.command.iter().chain(&log.errors).chain(&log.fatal).map(String::as_str).collect();
     let words = match words.is_empty() {
         true if status.starts_with(STALLED) => status.to_string(),
         true => format!("it ended ({status}) without a word"),

@@ -6,7 +6,7 @@ use super::facts::{Fact, Parameters};
 use super::join::{Head, Piece, Tail};
 use super::pages::{First, PAGE, PageHeader};
 use super::record::{HEADER, Header, LONGEST, Record, rmgr};
-use super::stop::{Stop, Why};
+use super::stop::{Stop, StopReason};
 use crate::postgres::types::{LongPageHeader, Lsn, TimelineId};
 
 /// What is kept of a record that crosses pages. Only messages of logical decoding and commits of a million
@@ -137,7 +137,7 @@ impl Decoder {
     /// Says that no more bytes follow, and gives the record that they cut off, if any.
     pub fn finish(&mut self) -> Option<Tail> {
         if !self.page.is_empty() && !self.skips(self.position) {
-            self.stop(self.position, Why::PageCut { bytes: self.page.len() as u32 });
+            self.stop(self.position, StopReason::PageCut { bytes: self.page.len() as u32 });
         }
         (self.state == State::Within).then(|| Tail {
             lsn: self.assembly.lsn,
@@ -180,7 +180,7 @@ impl Decoder {
         self.state == State::Switched
     }
 
-    fn stop(&mut self, lsn: Lsn, why: Why) {
+    fn stop(&mut self, lsn: Lsn, why: StopReason) {
         self.state = State::Stopped(Stop { lsn, why });
     }
 
@@ -212,12 +212,12 @@ impl Decoder {
         }
     }
 
-    fn page_header(&mut self, page: &[u8], address: Lsn) -> Result<PageHeader, Why> {
+    fn page_header(&mut self, page: &[u8], address: Lsn) -> Result<PageHeader, StopReason> {
         let header = PageHeader::read(page, address, self.origin.as_ref())?;
         if let Some(before) = self.timeline
             && header.timeline < before
         {
-            return Err(Why::Timeline { found: header.timeline, before });
+            return Err(StopReason::Timeline { found: header.timeline, before });
         }
         self.timeline = Some(header.timeline);
         self.origin = self.origin.or(header.long);
@@ -245,13 +245,13 @@ impl Decoder {
             }
             (State::Head, _) => self.head.as_ref().map_or(0, Head::missing),
             (State::Within, _) => self.assembly.total - self.assembly.got,
-            (_, First::Continuation(found)) => return Err(at(address, Why::Continuation { missing: 0, found })),
+            (_, First::Continuation(found)) => return Err(at(address, StopReason::Continuation { missing: 0, found })),
             (State::Stopped(stop), _) => return Err(stop.clone()),
         };
         let found = if let First::Continuation(found) = first { found } else { 0 };
         if u64::from(found) != remaining {
             let lsn = if self.state == State::Within { self.assembly.lsn } else { address };
-            return Err(at(lsn, Why::Continuation { missing: remaining, found }));
+            return Err(at(lsn, StopReason::Continuation { missing: remaining, found }));
         }
         Ok(Some(remaining))
     }
@@ -293,8 +293,8 @@ impl Decoder {
             let rest = &page[cursor..];
             let total = u32::from_le_bytes(*length);
             let checked = match total {
-                0 => Err(Why::ZeroLength),
-                _ if !(HEADER as u32..=LONGEST).contains(&total) => Err(Why::Length(total)),
+                0 => Err(StopReason::ZeroLength),
+                _ if !(HEADER as u32..=LONGEST).contains(&total) => Err(StopReason::Length(total)),
                 _ => Header::read(rest).map_or(Ok(None), |header| self.header(lsn, &header).map(|()| Some(header))),
             };
             let header = match checked {
@@ -317,20 +317,24 @@ impl Decoder {
     }
 
     /// What can be said of a record before its body is there.
-    fn header(&self, lsn: Lsn, header: &Header) -> Result<(), Why> {
+    fn header(&self, lsn: Lsn, header: &Header) -> Result<(), StopReason> {
         let follows = self.last.map_or(header.prev < lsn, |last| header.prev == last);
         if !follows {
-            return Err(Why::Previous { expected: self.last, found: header.prev });
+            return Err(StopReason::Previous { expected: self.last, found: header.prev });
         }
         let custom = header.rmgr >= rmgr::FIRST_CUSTOM;
-        if rmgr::name(header.rmgr).is_none() && !custom { Err(Why::ResourceManager(header.rmgr)) } else { Ok(()) }
+        if rmgr::name(header.rmgr).is_none() && !custom {
+            Err(StopReason::ResourceManager(header.rmgr))
+        } else {
+            Ok(())
+        }
     }
 
     /// The record of `assembly` is whole.
     fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), Stop> {
         let lsn = self.assembly.lsn;
         let kept = std::mem::take(&mut self.assembly.kept);
-        let header = Header::read(&kept).ok_or(Stop { lsn, why: Why::Parts })?;
+        let header = Header::read(&kept).ok_or(Stop { lsn, why: StopReason::Parts })?;
         self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
         let of_body = self.assembly.crc;
         let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
@@ -351,13 +355,13 @@ impl Decoder {
         each: &mut impl FnMut(&Record<'_>),
     ) -> Result<(), Stop> {
         let wrong = |why| Stop { lsn, why };
-        let Some(origin) = &self.origin else { return Err(wrong(Why::LongHeader)) };
+        let Some(origin) = &self.origin else { return Err(wrong(StopReason::LongHeader)) };
         verify(&header, crc).map_err(wrong)?;
         let mut record = Record::read(origin.major, lsn, end, header, bytes).map_err(wrong)?;
         if let Some(lost) = self.lost.take()
             && overwritten(&record) != Some(lost)
         {
-            return Err(wrong(Why::Overwrite));
+            return Err(wrong(StopReason::Overwrite));
         }
         recoverable(&record).map_err(wrong)?;
         if is_switch(&record) {
@@ -382,8 +386,8 @@ fn plus(lsn: Lsn, bytes: u64) -> Lsn {
 }
 
 /// Whether the CRC is the one that the record has.
-pub(super) fn verify(header: &Header, computed: u32) -> Result<(), Why> {
-    if computed == header.crc { Ok(()) } else { Err(Why::Checksum { stored: header.crc, computed }) }
+pub(super) fn verify(header: &Header, computed: u32) -> Result<(), StopReason> {
+    if computed == header.crc { Ok(()) } else { Err(StopReason::Checksum { stored: header.crc, computed }) }
 }
 
 const SWITCH: u8 = 0x40;
@@ -395,12 +399,12 @@ pub(super) fn is_switch(record: &Record<'_>) -> bool {
 }
 
 /// Whether recovery goes on behind a record.
-pub(super) fn recoverable(record: &Record<'_>) -> Result<(), Why> {
+pub(super) fn recoverable(record: &Record<'_>) -> Result<(), StopReason> {
     if (record.header.rmgr, record.operation()) != (rmgr::XLOG, PARAMETER_CHANGE) {
         return Ok(());
     }
     match Fact::read(record) {
-        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => Err(Why::Minimal),
+        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => Err(StopReason::Minimal),
         _ => Ok(()),
     }
 }

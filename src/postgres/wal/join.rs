@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::checksum;
 use super::decoder::{FirstRecord, KEPT, recoverable, verify};
 use super::record::{HEADER, Header, Record, Xid};
-use super::stop::{Stop, Why};
+use super::stop::{Stop, StopReason};
 use crate::postgres::types::{Lsn, MajorVersion};
 
 /// Bytes kept of each end of a piece.
@@ -162,13 +162,13 @@ impl Tail {
             Some(head) if u64::from(head.remaining) == missing => head,
             head => {
                 let found = head.map_or(0, |head| head.remaining);
-                return Err(wrong(Why::Continuation { missing, found }));
+                return Err(wrong(StopReason::Continuation { missing, found }));
             }
         };
         let mut tail = self.clone();
         tail.piece.append(&next.piece);
         let Some(end) = next.end else { return Ok(Joined::GoesOn(tail)) };
-        let header = Header::read(&tail.piece.first).ok_or_else(|| wrong(Why::Parts))?;
+        let header = Header::read(&tail.piece.first).ok_or_else(|| wrong(StopReason::Parts))?;
         let of_header = crc32c::crc32c(&tail.piece.first[..HEADER]);
         let after = (tail.piece.length as usize).saturating_sub(HEADER);
         // crc(header, body) is that of the header, shifted by the body's length, xor that of the body.

@@ -42,7 +42,7 @@ pub use parts::PartEnds;
 pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
 pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
 pub use seam::{Seam, join};
-pub use stop::{Stop, Why};
+pub use stop::{Stop, StopReason};
 pub use summary::{Commit, Commits, EVENTS, Event, NAMED, Summarizer, Summary, What};
 pub use tablespaces::{TablespaceMade, Tablespaces};
 pub use timestamp::Timestamp;

@@ -1,7 +1,7 @@
 //! Page headers (xlog_internal.h, XLogPageHeaderData). Little-endian machines, pages of 8 KiB.
 
 use super::bytes::Reader;
-use super::stop::Why;
+use super::stop::StopReason;
 use crate::postgres::types::{LongPageHeader, Lsn, MajorVersion, TimelineId};
 
 /// Bytes of a page (XLOG_BLCKSZ).
@@ -41,42 +41,42 @@ impl PageHeader {
 
     /// Reads the header of the page at `address`. `known` is what the first page said; without it the page must begin a
     /// segment.
-    pub fn read(page: &[u8], address: Lsn, known: Option<&LongPageHeader>) -> Result<Self, Why> {
+    pub fn read(page: &[u8], address: Lsn, known: Option<&LongPageHeader>) -> Result<Self, StopReason> {
         let mut fields = Reader(page);
-        let cut = Why::PageCut { bytes: page.len() as u32 };
+        let cut = StopReason::PageCut { bytes: page.len() as u32 };
         let (magic, flags, timeline, lsn, remaining) =
             (|| Some((fields.u16()?, fields.u16()?, fields.u32()?, fields.u64()?, fields.u32()?)))().ok_or(cut)?;
         if magic == 0 && page.iter().all(|byte| *byte == 0) {
-            return Err(Why::ZeroPage);
+            return Err(StopReason::ZeroPage);
         }
-        let major = MajorVersion::from_wal_magic(magic).ok_or(Why::Magic(magic))?;
+        let major = MajorVersion::from_wal_magic(magic).ok_or(StopReason::Magic(magic))?;
         if known.is_some_and(|known| known.major != major) {
-            return Err(Why::Magic(magic));
+            return Err(StopReason::Magic(magic));
         }
         if Lsn(lsn) != address {
-            return Err(Why::Address(Lsn(lsn)));
+            return Err(StopReason::Address(Lsn(lsn)));
         }
         let begins_segment = known.is_none_or(|known| address.0.is_multiple_of(known.segment_size.bytes()));
         if flags & !ALL_FLAGS != 0 || (flags & LONG_HEADER != 0) != begins_segment {
-            return Err(Why::Flags(flags));
+            return Err(StopReason::Flags(flags));
         }
         let long = if begins_segment { Some(long_header(page, known)?) } else { None };
         let first = match (flags & FIRST_IS_CONTRECORD != 0, flags & FIRST_IS_OVERWRITE_CONTRECORD != 0, remaining) {
             (true, false, 1..) => First::Continuation(remaining),
             (false, true, 0) => First::Overwrite,
             (false, false, 0) => First::Record,
-            _ => return Err(Why::Flags(flags)),
+            _ => return Err(StopReason::Flags(flags)),
         };
         Ok(Self { timeline: TimelineId(timeline), first, long })
     }
 }
 
-fn long_header(page: &[u8], known: Option<&LongPageHeader>) -> Result<LongPageHeader, Why> {
-    let header = LongPageHeader::parse(page).map_err(|_| Why::LongHeader)?;
+fn long_header(page: &[u8], known: Option<&LongPageHeader>) -> Result<LongPageHeader, StopReason> {
+    let header = LongPageHeader::parse(page).map_err(|_| StopReason::LongHeader)?;
     let same = known.is_none_or(|known| {
         (known.system_identifier, known.segment_size) == (header.system_identifier, header.segment_size)
     });
     let block_size = Reader(page.get(36..).unwrap_or_default()).u32();
     let aligned = header.address.0.is_multiple_of(header.segment_size.bytes());
-    if same && aligned && block_size == Some(PAGE as u32) { Ok(header) } else { Err(Why::LongHeader) }
+    if same && aligned && block_size == Some(PAGE as u32) { Ok(header) } else { Err(StopReason::LongHeader) }
 }

@@ -1,7 +1,7 @@
 //! One record: header, block references, main data (xlogrecord.h).
 
 use super::bytes::Reader;
-use super::stop::Why;
+use super::stop::StopReason;
 use crate::postgres::types::{Lsn, MajorVersion};
 
 /// A transaction's number; 0 is none.
@@ -147,7 +147,13 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// Takes a record apart. `bytes` may be its first part only, if the headers of its parts are in there.
     #[inline]
-    pub(super) fn read(major: MajorVersion, lsn: Lsn, end: Lsn, header: Header, bytes: &'a [u8]) -> Result<Self, Why> {
+    pub(super) fn read(
+        major: MajorVersion,
+        lsn: Lsn,
+        end: Lsn,
+        header: Header,
+        bytes: &'a [u8],
+    ) -> Result<Self, StopReason> {
         let total = header.total_length as usize;
         let (mut block, mut main_length) = (None, 0);
         let mut walk = Fragments::new(bytes, total, major);
@@ -222,13 +228,13 @@ impl<'a> Fragments<'a> {
 
     /// The next part's header; `None` after the last.
     #[inline]
-    fn next(&mut self) -> Result<Option<Fragment>, Why> {
+    fn next(&mut self) -> Result<Option<Fragment>, StopReason> {
         if self.left() == Some(0) {
             return Ok(None);
         }
-        let fragment = self.header().ok_or(Why::Parts)?;
-        match (self.left().ok_or(Why::Parts)?, &fragment) {
-            (1.., Fragment::Main(_)) => Err(Why::Parts),
+        let fragment = self.header().ok_or(StopReason::Parts)?;
+        match (self.left().ok_or(StopReason::Parts)?, &fragment) {
+            (1.., Fragment::Main(_)) => Err(StopReason::Parts),
             _ => Ok(Some(fragment)),
         }
     }

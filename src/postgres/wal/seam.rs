@@ -2,7 +2,7 @@
 
 use super::decoder::FirstRecord;
 use super::join::{Head, Joined, Tail};
-use super::stop::{Stop, Why};
+use super::stop::{Stop, StopReason};
 use super::summary::Summary;
 use crate::postgres::types::Lsn;
 
@@ -26,12 +26,12 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<S
     if let Some(stop) = &earlier.stop {
         return Err(stop.clone());
     }
-    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: Why::LongHeader };
+    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: StopReason::LongHeader };
     let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
     let Some(tail) = tail else {
         if let Some(Head { remaining, .. }) = later.head {
             let lsn = earlier.end.unwrap_or_default();
-            return Err(Stop { lsn, why: Why::Continuation { missing: 0, found: remaining } });
+            return Err(Stop { lsn, why: StopReason::Continuation { missing: 0, found: remaining } });
         }
         return follows(earlier.last, later.first).map(|()| Seam::Clean);
     };
@@ -54,7 +54,7 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<S
 fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), Stop> {
     match (last, first) {
         (Some(last), Some(first)) if first.prev != last => {
-            let why = Why::Previous { expected: Some(last), found: first.prev };
+            let why = StopReason::Previous { expected: Some(last), found: first.prev };
             Err(Stop { lsn: first.lsn, why })
         }
         _ => Ok(()),

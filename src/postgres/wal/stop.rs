@@ -11,13 +11,13 @@ use crate::postgres::types::{Lsn, TimelineId};
 pub struct Stop {
     /// The record that cannot be read, or the page if no record was being read.
     pub lsn: Lsn,
-    pub why: Why,
+    pub why: StopReason,
 }
 
 /// What is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub enum StopReason {
     /// A page of zeros: nothing was written here yet, or it was lost.
     ZeroPage,
     /// A record's length is zero: nothing was written here yet, or it was lost.
@@ -53,7 +53,7 @@ pub enum Why {
     Minimal,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroPage => write!(f, "the page is all zeros"),

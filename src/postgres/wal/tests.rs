@@ -66,7 +66,7 @@ fn no_recovery_gets_past_where_wal_becomes_minimal() {
     wal.write(&commit(4, 8));
     wal.fill();
     let summary = summarize(&wal.bytes, START);
-    assert_eq!(summary.stop, Some(Stop { lsn: Lsn(minimal), why: Why::Minimal }));
+    assert_eq!(summary.stop, Some(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
     assert_eq!((summary.commits.count, summary.end), (1, Some(Lsn(minimal))));
 }
 
@@ -83,7 +83,7 @@ fn no_recovery_gets_past_a_segments_end_where_wal_becomes_minimal() {
     wal.fill();
     let [earlier, later] = summaries(&wal.bytes).try_into().expect("two segments");
     let seam = join(&earlier, earlier.tail.as_ref(), &later);
-    assert_eq!(seam, Err(Stop { lsn: Lsn(minimal), why: Why::Minimal }));
+    assert_eq!(seam, Err(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn zeros_behind_the_last_record_are_where_wal_ends() {
     wal.fill();
     let (seen, stop, tail) = decode(&wal.bytes, 8192);
     assert_eq!(seen.iter().map(|seen| seen.0).collect::<Vec<u64>>(), [START + 40, last]);
-    assert_eq!((stop, tail), (Some(Stop { lsn: Lsn(end), why: Why::ZeroLength }), None));
+    assert_eq!((stop, tail), (Some(Stop { lsn: Lsn(end), why: StopReason::ZeroLength }), None));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_recycled_page_is_no_wal() {
     wal.bytes.extend_from_slice(&recycled.bytes[page..]);
     let (_, stop, _) = decode(&wal.bytes, 8192);
     let stop = stop.unwrap();
-    assert_eq!(stop.why, Why::Address(Lsn(START - SEGMENT + 2 * PAGE)));
+    assert_eq!(stop.why, StopReason::Address(Lsn(START - SEGMENT + 2 * PAGE)));
     assert!(stop.lsn < Lsn(START + 2 * PAGE), "{stop}");
 }
 
@@ -123,7 +123,7 @@ fn a_switch_skips_the_rest_of_its_segment() {
     let after = wal.write(&commit(4, 0));
     let (seen, stop, _) = decode(&wal.bytes[..SEGMENT as usize + 64], 100_000);
     assert_eq!(seen[0], (switch, 0, 24, START + SEGMENT));
-    assert_eq!(stop.map(|stop| stop.why), Some(Why::PageCut { bytes: 64 }), "{after}");
+    assert_eq!(stop.map(|stop| stop.why), Some(StopReason::PageCut { bytes: 64 }), "{after}");
     let summary = summarize(&wal.bytes[..SEGMENT as usize], START);
     assert!(summary.switched && summary.stop.is_none());
 }
@@ -168,7 +168,7 @@ fn a_record_longer_than_is_kept_is_checked_and_cut() {
     let middle = wal.bytes.len() / 2 + 1000;
     wal.bytes[middle] ^= 1;
     let damaged = summarize(&wal.bytes, START);
-    assert!(matches!(damaged.stop, Some(Stop { why: Why::Checksum { .. }, .. })), "{:?}", damaged.stop);
+    assert!(matches!(damaged.stop, Some(Stop { why: StopReason::Checksum { .. }, .. })), "{:?}", damaged.stop);
     wal.bytes[middle] ^= 1;
     assert_joins(&wal.bytes);
 }
@@ -248,7 +248,7 @@ proptest! {
         let (seen, stop, _) = decode(&bytes, piece);
         prop_assert_eq!(seen.iter().map(|seen| seen.0).collect::<Vec<u64>>(), lsns);
         prop_assert!(seen.iter().zip(&drafts).all(|(seen, draft)| seen.1 == draft.xid));
-        let ended = stop.is_some_and(|stop| matches!(stop.why, Why::ZeroPage | Why::ZeroLength | Why::PageCut { .. }));
+        let ended = stop.is_some_and(|stop| matches!(stop.why, StopReason::ZeroPage | StopReason::ZeroLength | StopReason::PageCut { .. }));
         prop_assert!(ended);
     }
 
@@ -308,7 +308,7 @@ proptest! {
         }
         wal.fill();
         let summary = summarize(&wal.bytes, START);
-        let is_minimal = summary.stop.is_some_and(|stop| stop.why == Why::Minimal);
+        let is_minimal = summary.stop.is_some_and(|stop| stop.why == StopReason::Minimal);
         prop_assert!(summary.records == 3 || summary.switched || is_minimal);
     }
 
@@ -320,7 +320,7 @@ proptest! {
         let lsn = wal.write_body(&Draft { rmgr, info, ..Draft::default() }, &body);
         wal.fill();
         let (seen, stop, _) = decode(&wal.bytes, 8192);
-        let refused = stop.is_some_and(|stop| stop.lsn == Lsn(lsn) && matches!(stop.why, Why::Parts | Why::Minimal));
+        let refused = stop.is_some_and(|stop| stop.lsn == Lsn(lsn) && matches!(stop.why, StopReason::Parts | StopReason::Minimal));
         prop_assert!(refused != (seen.len() == 1));
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::storage::Walk;
 
 #[test]
-fn each_trouble_of_a_file_system_has_its_next_step() {
+fn each_problem_of_a_file_system_has_its_next_step() {
     // EACCES, ENOSPC, EROFS, ESTALE, EIO and ENOENT, as Linux numbers them.
     let steps = [13, 28, 30, 116, 5, 2].map(|number| next_step(&io::Error::from_raw_os_error(number)).unwrap());
     assert_eq!(HashSet::from(steps.clone()).len(), steps.len(), "{steps:?}");

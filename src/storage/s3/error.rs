@@ -18,13 +18,13 @@ pub struct S3Error {
     /// The object's full key, or the prefix of a listing.
     path: String,
     endpoint: Option<String>,
-    what: What,
+    what: Cause,
 }
 
 #[derive(Debug)]
-enum What {
+enum Cause {
     /// The store answered.
-    Answer(Box<Answer>),
+    Answer(Box<ErrorResponse>),
     /// It was asked, and did not answer, or not to the end.
     NoAnswer(String),
     /// It answered something that cannot be used.
@@ -37,7 +37,7 @@ enum What {
 
 /// What S3 says of an error (Amazon S3 API Reference, "Error responses").
 #[derive(Debug, Default)]
-struct Answer {
+struct ErrorResponse {
     status: u16,
     code: String,
     message: String,
@@ -46,9 +46,9 @@ struct Answer {
     region: Option<String>,
 }
 
-/// What kind of trouble an answer tells of; decides the hint and whether to repeat.
+/// Which error an answer tells of; decides the hint and whether to repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum ErrorKind {
     Credentials,
     Expired,
     ClockSkew,
@@ -74,7 +74,7 @@ impl S3Error {
             SdkError::ServiceError(service) => {
                 let (raw, meta) = (service.raw(), service.err().meta());
                 let header = raw.headers().get("x-amz-bucket-region").map(str::to_string);
-                What::Answer(Box::new(Answer {
+                Cause::Answer(Box::new(ErrorResponse {
                     status: raw.status().as_u16(),
                     code: meta.code().unwrap_or_default().to_string(),
                     message: meta.message().unwrap_or_default().to_string(),
@@ -82,22 +82,22 @@ impl S3Error {
                     region: header,
                 }))
             }
-            SdkError::ResponseError(response) => What::Answer(Box::new(Answer {
+            SdkError::ResponseError(response) => Cause::Answer(Box::new(ErrorResponse {
                 status: response.raw().status().as_u16(),
                 message: format!("the answer cannot be understood: {}", chain(&error)),
                 request_id,
-                ..Answer::default()
+                ..ErrorResponse::default()
             })),
             _ => match credentials(&error) {
-                Some(cause) => What::NoCredentials {
+                Some(cause) => Cause::NoCredentials {
                     why: chain(cause),
                     lasting: matches!(
                         cause,
                         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
                     ),
                 },
-                None if matches!(error, SdkError::ConstructionFailure(_)) => What::NotAsked(chain(&error)),
-                None => What::NoAnswer(chain(&error)),
+                None if matches!(error, SdkError::ConstructionFailure(_)) => Cause::NotAsked(chain(&error)),
+                None => Cause::NoAnswer(chain(&error)),
             },
         };
         Self::new(options, api, path, what)
@@ -105,27 +105,27 @@ impl S3Error {
 
     /// The request was not made.
     pub(super) fn before(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
-        Self::new(options, api, path, What::NotAsked(why.to_string()))
+        Self::new(options, api, path, Cause::NotAsked(why.to_string()))
     }
 
     /// What came cannot be used; asking again may bring what can.
     pub(super) fn bad_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
-        Self::new(options, api, path, What::BadAnswer(why.to_string()))
+        Self::new(options, api, path, Cause::BadAnswer(why.to_string()))
     }
 
     /// The answer did not come to its end; asking again may bring it.
     pub(super) fn no_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
-        Self::new(options, api, path, What::NoAnswer(why.to_string()))
+        Self::new(options, api, path, Cause::NoAnswer(why.to_string()))
     }
 
-    fn new(options: &Options, api: &'static str, path: &str, what: What) -> Self {
+    fn new(options: &Options, api: &'static str, path: &str, what: Cause) -> Self {
         let (bucket, endpoint) = (options.bucket.clone(), options.endpoint.clone());
         Self { api, bucket, path: path.to_string(), endpoint, what }
     }
 
-    fn answer(&self) -> Option<&Answer> {
+    fn answer(&self) -> Option<&ErrorResponse> {
         match &self.what {
-            What::Answer(answer) => Some(answer),
+            Cause::Answer(answer) => Some(answer),
             _ => None,
         }
     }
@@ -158,27 +158,27 @@ impl S3Error {
     pub(super) fn is_about_credentials(&self) -> bool {
         match &self.what {
             // An answer to HEAD does not say why it refuses.
-            What::Answer(answer) if answer.code.is_empty() => matches!(answer.status, 400 | 401 | 403),
-            What::Answer(answer) => matches!(answer.trouble(), Trouble::Credentials | Trouble::Expired),
-            What::NoCredentials { .. } => true,
-            What::NoAnswer(_) | What::BadAnswer(_) | What::NotAsked(_) => false,
+            Cause::Answer(answer) if answer.code.is_empty() => matches!(answer.status, 400 | 401 | 403),
+            Cause::Answer(answer) => matches!(answer.kind(), ErrorKind::Credentials | ErrorKind::Expired),
+            Cause::NoCredentials { .. } => true,
+            Cause::NoAnswer(_) | Cause::BadAnswer(_) | Cause::NotAsked(_) => false,
         }
     }
 
     /// Whether asking again soon cannot help.
     pub(super) fn is_lasting(&self) -> bool {
         match &self.what {
-            What::Answer(answer) => match answer.trouble() {
+            Cause::Answer(answer) => match answer.kind() {
                 // New ones may lie where they are read from.
-                Trouble::Expired | Trouble::Busy => false,
+                ErrorKind::Expired | ErrorKind::Busy => false,
                 // Without a code the answer did not arrive whole, or was to a request whose answer has no body.
-                Trouble::Other => (400..500).contains(&answer.status) && !answer.code.is_empty(),
+                ErrorKind::Other => (400..500).contains(&answer.status) && !answer.code.is_empty(),
                 _ => true,
             },
-            What::NoAnswer(why) => is_about_certificates(why),
-            What::BadAnswer(_) => false,
-            What::NoCredentials { lasting, .. } => *lasting,
-            What::NotAsked(_) => true,
+            Cause::NoAnswer(why) => is_about_certificates(why),
+            Cause::BadAnswer(_) => false,
+            Cause::NoCredentials { lasting, .. } => *lasting,
+            Cause::NotAsked(_) => true,
         }
     }
 
@@ -191,11 +191,11 @@ impl S3Error {
     fn hint(&self) -> String {
         let bucket = &self.bucket;
         match &self.what {
-            What::Answer(answer) => answer.hint(self.api, bucket),
-            What::NoAnswer(why) if is_about_certificates(why) => {
+            Cause::Answer(answer) => answer.hint(self.api, bucket),
+            Cause::NoAnswer(why) if is_about_certificates(why) => {
                 "the server's certificate is not trusted: name the authority's certificate in `s3.ca_file`".into()
             }
-            What::NoAnswer(_) => match &self.endpoint {
+            Cause::NoAnswer(_) => match &self.endpoint {
                 Some(endpoint) => {
                     format!("check that \"{endpoint}\" (`s3.endpoint`) is right and can be reached from here")
                 }
@@ -204,28 +204,28 @@ impl S3Error {
                         .into()
                 }
             },
-            What::BadAnswer(_) => "it is asked again; when this goes on, `walden check` tests the store".into(),
-            What::NoCredentials { .. } => {
+            Cause::BadAnswer(_) => "it is asked again; when this goes on, `walden check` tests the store".into(),
+            Cause::NoCredentials { .. } => {
                 "set `s3.access_key_id` and `s3.secret_access_key`, or give credentials by the environment \
                  (AWS_ACCESS_KEY_ID, ...), a profile (`s3.profile`, AWS_SHARED_CREDENTIALS_FILE), web identity or an \
                  instance role"
                     .into()
             }
-            What::NotAsked(_) => "check the settings of section `s3`".into(),
+            Cause::NotAsked(_) => "check the settings of section `s3`".into(),
         }
     }
 }
 
-impl Answer {
-    fn trouble(&self) -> Trouble {
+impl ErrorResponse {
+    fn kind(&self) -> ErrorKind {
         match self.code.as_str() {
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity" => Trouble::Credentials,
-            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Trouble::Expired,
-            "RequestTimeTooSkewed" => Trouble::ClockSkew,
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidSecurity" => ErrorKind::Credentials,
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => ErrorKind::Expired,
+            "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-                Trouble::Region
+                ErrorKind::Region
             }
-            "NoSuchBucket" => Trouble::NoBucket,
+            "NoSuchBucket" => ErrorKind::NoBucket,
             "SlowDown"
             | "Throttling"
             | "ServiceUnavailable"
@@ -237,72 +237,72 @@ impl Answer {
             | "IncompleteBody"
             | "BadDigest"
             | "XAmzContentSHA256Mismatch"
-            | "OperationAborted" => Trouble::Busy,
-            "InvalidStorageClass" => Trouble::StorageClass,
-            "InvalidObjectState" => Trouble::NotReadable,
-            "NotImplemented" => Trouble::Unsupported,
-            code if code.starts_with("KMS.") => Trouble::Encryption,
-            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => Trouble::Denied,
+            | "OperationAborted" => ErrorKind::Busy,
+            "InvalidStorageClass" => ErrorKind::StorageClass,
+            "InvalidObjectState" => ErrorKind::NotReadable,
+            "NotImplemented" => ErrorKind::Unsupported,
+            code if code.starts_with("KMS.") => ErrorKind::Encryption,
+            "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => ErrorKind::Denied,
             _ => match self.status {
-                301 => Trouble::Region,
-                401 | 403 => Trouble::Denied,
-                307 | 408 | 409 | 429 | 500 | 502..=599 => Trouble::Busy,
-                501 => Trouble::Unsupported,
-                _ => Trouble::Other,
+                301 => ErrorKind::Region,
+                401 | 403 => ErrorKind::Denied,
+                307 | 408 | 409 | 429 | 500 | 502..=599 => ErrorKind::Busy,
+                501 => ErrorKind::Unsupported,
+                _ => ErrorKind::Other,
             },
         }
     }
 
     fn hint(&self, api: &str, bucket: &str) -> String {
-        match self.trouble() {
-            Trouble::Credentials => "the store does not know these credentials: check the access key and its secret \
+        match self.kind() {
+            ErrorKind::Credentials => "the store does not know these credentials: check the access key and its secret \
                  (`s3.access_key_id`, `s3.secret_access_key`, or where the standard chain finds them)"
                 .into(),
-            Trouble::Expired => {
+            ErrorKind::Expired => {
                 "the credentials have expired: renew them where they come from; a session token in the \
                  environment is only read when Walden starts"
                     .into()
             }
-            Trouble::ClockSkew => {
+            ErrorKind::ClockSkew => {
                 "this machine's clock differs too much from the store's: set it right (`timedatectl`, NTP)".into()
             }
-            Trouble::Region => match &self.region {
+            ErrorKind::Region => match &self.region {
                 Some(region) => format!("the bucket is in region \"{region}\": set `s3.region` to it"),
                 None => "set `s3.region` to the bucket's region; the message may name it".into(),
             },
-            Trouble::NoBucket => {
+            ErrorKind::NoBucket => {
                 format!(
                     "make bucket \"{bucket}\", or correct `repository.url`; with a server of your own check `s3.endpoint`, too"
                 )
             }
-            Trouble::Denied => format!(
+            ErrorKind::Denied => format!(
                 "allow this user {} on bucket \"{bucket}\"; Walden needs s3:ListBucket, \
                  s3:ListBucketMultipartUploads, s3:GetObject, s3:PutObject and s3:AbortMultipartUpload (without s3:ListBucket a missing object cannot be told from a forbidden one), \
                  and s3:DeleteObject for deleting backups",
                 permission(api)
             ),
-            Trouble::Busy => {
+            ErrorKind::Busy => {
                 "the store is overloaded or has trouble of its own: it is asked again; when this goes on, \
                  look at the store, or lower `s3.requests`"
                     .into()
             }
-            Trouble::Encryption => {
+            ErrorKind::Encryption => {
                 "check `s3.encryption` and `s3.kms_key`, and that this user may use that key (kms:GenerateDataKey, \
                  kms:Decrypt)"
                     .into()
             }
-            Trouble::StorageClass => {
+            ErrorKind::StorageClass => {
                 "the store has no such storage class: check `s3.storage_class_wal` and `s3.storage_class_base`".into()
             }
-            Trouble::NotReadable => {
+            ErrorKind::NotReadable => {
                 "the object lies in an archive class: restore it in the bucket first (RestoreObject), \
                  and keep WAL and backups in classes that can be read at once"
                     .into()
             }
-            Trouble::Unsupported => "the store does not know this request: check `walden check`; for one without \
+            ErrorKind::Unsupported => "the store does not know this request: check `walden check`; for one without \
                  conditional writes set `s3.create_only = \"head-then-put\"`"
                 .into(),
-            Trouble::Other => {
+            ErrorKind::Other => {
                 "look up the code in the store's documentation; `walden check` tests the repository".into()
             }
         }
@@ -351,7 +351,7 @@ impl fmt::Display for S3Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of \"{}\" in bucket \"{}\": ", self.api, self.path, self.bucket)?;
         match &self.what {
-            What::Answer(answer) => {
+            Cause::Answer(answer) => {
                 write!(f, "HTTP {}", answer.status)?;
                 for part in [&answer.code, &answer.message].into_iter().filter(|part| !part.is_empty()) {
                     write!(f, " {part}")?;
@@ -361,10 +361,10 @@ impl fmt::Display for S3Error {
                     id => write!(f, " (request id {id})"),
                 }
             }
-            What::NoAnswer(why) => write!(f, "no answer: {why}"),
-            What::BadAnswer(why) => write!(f, "the answer cannot be used: {why}"),
-            What::NoCredentials { why, .. } => write!(f, "no credentials: {why}"),
-            What::NotAsked(why) => f.write_str(why),
+            Cause::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Cause::BadAnswer(why) => write!(f, "the answer cannot be used: {why}"),
+            Cause::NoCredentials { why, .. } => write!(f, "no credentials: {why}"),
+            Cause::NotAsked(why) => f.write_str(why),
         }
     }
 }
@@ -375,34 +375,34 @@ impl Error for S3Error {}
 mod tests {
     use super::*;
 
-    fn answer(status: u16, code: &str) -> Answer {
-        Answer { status, code: code.into(), ..Answer::default() }
+    fn answer(status: u16, code: &str) -> ErrorResponse {
+        ErrorResponse { status, code: code.into(), ..ErrorResponse::default() }
     }
 
     #[test]
-    fn each_trouble_is_told_apart_with_a_hint_of_its_own() {
+    fn each_error_is_told_apart_with_a_hint_of_its_own() {
         let cases = [
-            (403, "InvalidAccessKeyId", Trouble::Credentials, "secret_access_key"),
-            (403, "SignatureDoesNotMatch", Trouble::Credentials, "secret_access_key"),
-            (400, "ExpiredToken", Trouble::Expired, "expired"),
-            (403, "RequestTimeTooSkewed", Trouble::ClockSkew, "clock"),
-            (301, "PermanentRedirect", Trouble::Region, "s3.region"),
-            (404, "NoSuchBucket", Trouble::NoBucket, "make bucket"),
-            (403, "AccessDenied", Trouble::Denied, "s3:PutObject"),
-            (403, "", Trouble::Denied, "s3:PutObject"),
-            (503, "SlowDown", Trouble::Busy, "overloaded"),
-            (500, "", Trouble::Busy, "overloaded"),
-            (409, "ConditionalRequestConflict", Trouble::Busy, "overloaded"),
-            (400, "BadDigest", Trouble::Busy, "overloaded"),
-            (400, "KMS.DisabledException", Trouble::Encryption, "kms_key"),
-            (400, "InvalidStorageClass", Trouble::StorageClass, "storage_class"),
-            (403, "InvalidObjectState", Trouble::NotReadable, "archive class"),
-            (501, "NotImplemented", Trouble::Unsupported, "create_only"),
-            (400, "Strange", Trouble::Other, "walden check"),
+            (403, "InvalidAccessKeyId", ErrorKind::Credentials, "secret_access_key"),
+            (403, "SignatureDoesNotMatch", ErrorKind::Credentials, "secret_access_key"),
+            (400, "ExpiredToken", ErrorKind::Expired, "expired"),
+            (403, "RequestTimeTooSkewed", ErrorKind::ClockSkew, "clock"),
+            (301, "PermanentRedirect", ErrorKind::Region, "s3.region"),
+            (404, "NoSuchBucket", ErrorKind::NoBucket, "make bucket"),
+            (403, "AccessDenied", ErrorKind::Denied, "s3:PutObject"),
+            (403, "", ErrorKind::Denied, "s3:PutObject"),
+            (503, "SlowDown", ErrorKind::Busy, "overloaded"),
+            (500, "", ErrorKind::Busy, "overloaded"),
+            (409, "ConditionalRequestConflict", ErrorKind::Busy, "overloaded"),
+            (400, "BadDigest", ErrorKind::Busy, "overloaded"),
+            (400, "KMS.DisabledException", ErrorKind::Encryption, "kms_key"),
+            (400, "InvalidStorageClass", ErrorKind::StorageClass, "storage_class"),
+            (403, "InvalidObjectState", ErrorKind::NotReadable, "archive class"),
+            (501, "NotImplemented", ErrorKind::Unsupported, "create_only"),
+            (400, "Strange", ErrorKind::Other, "walden check"),
         ];
-        for (status, code, trouble, hint) in cases {
+        for (status, code, kind, hint) in cases {
             let answer = answer(status, code);
-            assert_eq!(answer.trouble(), trouble, "{status} {code}");
+            assert_eq!(answer.kind(), kind, "{status} {code}");
             assert!(answer.hint("PutObject", "b").contains(hint), "{status} {code}");
         }
     }
@@ -414,7 +414,7 @@ mod tests {
             bucket: "b".into(),
             path: "k".into(),
             endpoint: None,
-            what: What::Answer(answer(404, code).into()),
+            what: Cause::Answer(answer(404, code).into()),
         };
         assert!(error("NoSuchKey").says_absent());
         assert!(!error("NoSuchBucket").says_absent() && error("NoSuchBucket").is_lasting());
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_code_may_be_about_credentials() {
         let is_about_credentials = |status, code| {
-            let what = What::Answer(answer(status, code).into());
+            let what = Cause::Answer(answer(status, code).into());
             let error = S3Error { api: "HeadObject", bucket: "b".into(), path: "k".into(), endpoint: None, what };
             error.is_about_credentials()
         };
@@ -436,8 +436,8 @@ mod tests {
 
     #[test]
     fn an_error_says_what_where_and_which_request() {
-        let answer = Answer { message: "Slow".into(), request_id: "tx1".into(), ..answer(503, "SlowDown") };
-        let what = What::Answer(answer.into());
+        let answer = ErrorResponse { message: "Slow".into(), request_id: "tx1".into(), ..answer(503, "SlowDown") };
+        let what = Cause::Answer(answer.into());
         let error = S3Error { api: "PutObject", bucket: "b".into(), path: "p/k".into(), endpoint: None, what };
         assert_eq!(error.to_string(), "PutObject of \"p/k\" in bucket \"b\": HTTP 503 SlowDown Slow (request id tx1)");
         assert!(!error.is_lasting());

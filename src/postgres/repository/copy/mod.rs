@@ -22,7 +22,7 @@ use crate::postgres::idle;
 use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::load::{list_wal, load_backups, load_histories, load_wal};
-use crate::postgres::trouble::{Trouble, Why};
+use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
@@ -144,15 +144,15 @@ pub async fn copy(
         destination.repository.require(&capability).await?;
     }
     if let Some(id) = &options.backup {
-        if let Some((_, Why { why, .. })) = before.unusable.iter().find(|(unusable, _)| unusable == id) {
+        if let Some((_, ObjectProblem { why, .. })) = before.unusable.iter().find(|(unusable, _)| unusable == id) {
             return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
         }
         before = before.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)?;
     }
     progress.total.store(before.stored_bytes(), Ordering::Relaxed);
     let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
-    for (id, Why { trouble, why }) in &before.unusable {
-        copier.failed(Side::Source, &source.layout.manifest(id), *trouble, why.clone())?;
+    for (id, ObjectProblem { problem, why }) in &before.unusable {
+        copier.failed(Side::Source, &source.layout.manifest(id), *problem, why.clone())?;
     }
     // History files first: with them the destination never takes an old timeline for the last.
     named(&copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
@@ -192,8 +192,8 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories: BTreeMap<_, _> = load_histories(cluster, &wal.histories).await?.known;
-    let damaged = backups.damaged.into_iter().map(|(id, why)| (id, Why::damaged(why)));
-    let unread = backups.unread.into_iter().map(|(id, why)| (id, Why { trouble: Trouble::Unread, why }));
+    let damaged = backups.damaged.into_iter().map(|(id, why)| (id, ObjectProblem::damaged(why)));
+    let unread = backups.unread.into_iter().map(|(id, why)| (id, ObjectProblem { problem: ProblemKind::Unread, why }));
     let unusable = damaged.chain(unread).collect();
     Ok(Snapshot {
         backups: Arc::unwrap_or_clone(backups.complete),

@@ -8,7 +8,7 @@ use crate::postgres::backup::wal::NeededWal;
 use crate::postgres::catalog::{BackupDescription, Gap, TimelinePath};
 use crate::postgres::layout::{BackupId, Layout};
 use crate::postgres::load::LoadedWal;
-use crate::postgres::trouble::Why;
+use crate::postgres::object_problem::ObjectProblem;
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName};
 
 /// What a repository holds of the cluster at one moment.
@@ -17,7 +17,7 @@ pub struct Snapshot {
     /// Complete ones, oldest first.
     pub backups: Vec<BackupDescription>,
     /// Those that are there and cannot be used, or not be read.
-    pub unusable: Vec<(BackupId, Why)>,
+    pub unusable: Vec<(BackupId, ObjectProblem)>,
     pub unfinished: Vec<BackupId>,
     pub wal: LoadedWal,
     /// Those that can be read.

@@ -32,8 +32,8 @@ async fn assert_backups_whole(storage: Arc<dyn Storage>) {
     }
 }
 
-fn troubles(copied: &Copied) -> Vec<(Side, Trouble, &str)> {
-    copied.failures.iter().map(|failure| (failure.at, failure.trouble, failure.object.as_str())).collect()
+fn problems(copied: &Copied) -> Vec<(Side, ProblemKind, &str)> {
+    copied.failures.iter().map(|failure| (failure.at, failure.problem, failure.object.as_str())).collect()
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn what_is_damaged_at_the_source_is_named_and_no_backup_that_needs_it_is_m
         let to = Arc::new(MemoryStorage::default());
         let copied = copied(&source, to.clone(), &options()).await.unwrap();
         assert!(!copied.complete, "{key}");
-        assert!(troubles(&copied).contains(&(Side::Source, Trouble::Damaged, key)), "{key}: {copied:?}");
+        assert!(problems(&copied).contains(&(Side::Source, ProblemKind::Damaged, key)), "{key}: {copied:?}");
         assert_eq!(copied.counts.backups.copied, backups, "{key}: {copied:?}");
         assert!(!content(&*to).await.iter().any(|(copy, _)| copy.as_str() == key));
         assert_backups_whole(to).await;
@@ -129,7 +129,7 @@ async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure(
     let (source, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
     let without_pack = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
-    assert_eq!(troubles(&without_pack), [(Side::Source, Trouble::Missing, PACK)]);
+    assert_eq!(problems(&without_pack), [(Side::Source, ProblemKind::Missing, PACK)]);
     assert_eq!(without_pack.continuity.missing.len(), 2, "both backups need it");
 
     let (source, storage) = example().await;
@@ -160,8 +160,8 @@ async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
     let pack = Key::new(PACK).unwrap();
     let _ = to.put(&pack, "another".into(), PutMode::CreateOnly).await.unwrap();
     let copied = copy(&source, &destination, &options(), Arc::default()).await.unwrap();
-    let conflict = |key| (Side::Destination, Trouble::Conflict, key);
-    assert_eq!(troubles(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
+    let conflict = |key| (Side::Destination, ProblemKind::Conflict, key);
+    assert_eq!(problems(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
     assert!(!copied.complete);
     assert_eq!(crate::storage::get_all(&*to, &pack, u64::MAX).await.unwrap().unwrap(), "another");
 }
@@ -177,7 +177,7 @@ async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
     other[middle] ^= 0x5A;
     let _ = to.put(&Key::new(PACK).unwrap(), other.into(), PutMode::CreateOnly).await.unwrap();
     let copied = copied(&source, to.clone(), &options()).await.unwrap();
-    assert_eq!(troubles(&copied), [(Side::Destination, Trouble::Damaged, PACK)]);
+    assert_eq!(problems(&copied), [(Side::Destination, ProblemKind::Damaged, PACK)]);
     assert_eq!(copied.counts.backups.copied, 0);
     assert_backups_whole(to).await;
 }

@@ -18,9 +18,9 @@ use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::{BackupDescription, WAL_KIND};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
+use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::repository::verify::read_back;
 use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
-use crate::postgres::trouble::{Trouble, Why};
 use crate::postgres::types::WalFileName;
 use crate::repo::{ObjectError, SealedObject, is_unusable, reread};
 use crate::storage::{Key, PutMode, PutOutcome};
@@ -43,9 +43,9 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     pub object: String,
-    /// Where the trouble lies.
+    /// Where the problem lies.
     pub at: Side,
-    pub trouble: Trouble,
+    pub problem: ProblemKind,
     pub why: String,
 }
 
@@ -119,18 +119,18 @@ pub struct Copier {
 enum Step {
     Copy(u64),
     Present,
-    Fail(Trouble),
+    Fail(ProblemKind),
 }
 
 /// Decides by the pack's size at the source and at the destination; the manifest needs `least` bytes of it.
 fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> Step {
     match (source, destination) {
-        (None, None) => Step::Fail(Trouble::Missing),
-        (Some(size), _) if size < least => Step::Fail(Trouble::Damaged),
+        (None, None) => Step::Fail(ProblemKind::Missing),
+        (Some(size), _) if size < least => Step::Fail(ProblemKind::Damaged),
         (Some(size), None) => Step::Copy(size),
-        (Some(size), Some(there)) if size != there => Step::Fail(Trouble::Conflict),
+        (Some(size), Some(there)) if size != there => Step::Fail(ProblemKind::Conflict),
         // Lost at the source since an earlier copy.
-        (None, Some(there)) if there < least => Step::Fail(Trouble::Missing),
+        (None, Some(there)) if there < least => Step::Fail(ProblemKind::Missing),
         _ => Step::Present,
     }
 }
@@ -169,9 +169,9 @@ impl Copier {
     }
 
     /// Notes that an object is not at the destination as it must be; false. Errors: the source is gone.
-    pub fn failed(&self, at: Side, key: &Key, trouble: Trouble, why: String) -> anyhow::Result<bool> {
+    pub fn failed(&self, at: Side, key: &Key, problem: ProblemKind, why: String) -> anyhow::Result<bool> {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble == Trouble::Unread {
+        if problem == ProblemKind::Unread {
             tally.unread += 1;
             if tally.unread > MAX_UNREAD {
                 return Err(with_hint(
@@ -182,22 +182,22 @@ impl Copier {
         }
         let object = key.to_string();
         // A pack that several backups need is told once.
-        if tally.failures.iter().any(|failure| failure.object == object && failure.trouble == trouble) {
+        if tally.failures.iter().any(|failure| failure.object == object && failure.problem == problem) {
             return Ok(false);
         }
         match tally.failures.len() < MAX_TOLD {
-            true => tally.failures.push(Failure { object, at, trouble, why }),
+            true => tally.failures.push(Failure { object, at, problem, why }),
             false => tally.more_failures += 1,
         }
         Ok(false)
     }
 
     /// What was read of an object of the source; `None` after noting that it is not there, or why it is of no use.
-    fn given<T>(&self, key: &Key, read: Result<Option<T>, Why>) -> anyhow::Result<Option<T>> {
+    fn given<T>(&self, key: &Key, read: Result<Option<T>, ObjectProblem>) -> anyhow::Result<Option<T>> {
         match read {
             Ok(Some(given)) => Ok(Some(given)),
-            Ok(None) => self.failed(Side::Source, key, Trouble::Missing, VANISHED.into()).map(|_| None),
-            Err(Why { trouble, why }) => self.failed(Side::Source, key, trouble, why).map(|_| None),
+            Ok(None) => self.failed(Side::Source, key, ProblemKind::Missing, VANISHED.into()).map(|_| None),
+            Err(ObjectProblem { problem, why }) => self.failed(Side::Source, key, problem, why).map(|_| None),
         }
     }
 
@@ -208,7 +208,7 @@ impl Copier {
         let ours = self.source.repository.storage().head(&key).await.hint(AGAIN)?;
         match ours {
             Some(ours) => self.wal(name, ours.size, there).await,
-            None => self.failed(Side::Source, &key, Trouble::Missing, VANISHED.into()),
+            None => self.failed(Side::Source, &key, ProblemKind::Missing, VANISHED.into()),
         }
     }
 
@@ -226,13 +226,13 @@ impl Copier {
             check_object(&self.source, name, object.clone()).await?;
             Ok(Some(object.into_bytes()))
         };
-        let Some(object) = self.given(&key, reread(Why::is_damage, read).await)? else { return Ok(false) };
+        let Some(object) = self.given(&key, reread(ObjectProblem::is_damage, read).await)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(&key, object).await? {
             PutOutcome::Stored => Ok(self.count(Group::Wal, size, Came::Copied)),
             PutOutcome::AlreadyExists => match self.destination.repository.storage().head(&key).await.hint(AGAIN)? {
                 Some(there) => self.compare(&key, size, there.size).await,
-                None => self.failed(Side::Destination, &key, Trouble::Missing, VANISHED.into()),
+                None => self.failed(Side::Destination, &key, ProblemKind::Missing, VANISHED.into()),
             },
         }
     }
@@ -244,7 +244,7 @@ impl Copier {
     /// Compares a WAL file in both repositories by the headers.
     async fn compare(&self, key: &Key, size: u64, there: u64) -> anyhow::Result<bool> {
         let ours = reread(ObjectError::is_damage, || self.source.repository.header_once(key, size, WAL_KIND)).await;
-        let Some(ours) = self.given(key, ours.map_err(Why::from))? else { return Ok(false) };
+        let Some(ours) = self.given(key, ours.map_err(ObjectProblem::from))? else { return Ok(false) };
         let theirs = || self.destination.repository.header_once(key, there, WAL_KIND);
         match reread(ObjectError::is_damage, theirs).await {
             Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
@@ -253,13 +253,13 @@ impl Copier {
                     "its content has {} bytes and digest {}, the source's has {} and {}",
                     theirs.plain.size, theirs.plain.digest, ours.plain.size, ours.plain.digest
                 );
-                self.failed(Side::Destination, key, Trouble::Conflict, why)
+                self.failed(Side::Destination, key, ProblemKind::Conflict, why)
             }
-            Ok(None) => self.failed(Side::Destination, key, Trouble::Missing, VANISHED.into()),
+            Ok(None) => self.failed(Side::Destination, key, ProblemKind::Missing, VANISHED.into()),
             Err(ObjectError::Storage(error)) => Err(error).hint(AGAIN),
             Err(error) => {
-                let Why { trouble, why } = error.into();
-                self.failed(Side::Destination, key, trouble, why)
+                let ObjectProblem { problem, why } = error.into();
+                self.failed(Side::Destination, key, problem, why)
             }
         }
     }
@@ -274,7 +274,7 @@ impl Copier {
             self.merged.store(true, Ordering::SeqCst);
             return Ok(true);
         }
-        let Some(object) = self.given(&key, read.map_err(Why::from))? else { return Ok(false) };
+        let Some(object) = self.given(&key, read.map_err(ObjectProblem::from))? else { return Ok(false) };
         let object = object.into_bytes();
         let size = object.len() as u64;
         let came = match self.put(&key, object).await? {
@@ -294,23 +294,23 @@ impl Copier {
         self.phase(format!("backup {}", backup.id));
         // Not of the budget: there is one manifest at a time, and its packs must find room beside it.
         let read = self.source.repository.get_verified(&key, kind, manifest::LONGEST).await;
-        let Some(manifest) = self.given(&key, read.map_err(Why::from))? else { return Ok(()) };
+        let Some(manifest) = self.given(&key, read.map_err(ObjectProblem::from))? else { return Ok(()) };
         let scanned = manifest.clone();
         let scan = tokio::task::spawn_blocking(move || manifest::needed_packs(&scanned));
         let packs = match scan.await.context("the thread that reads a manifest failed")? {
             Ok(packs) => packs,
-            Err(error) => return self.failed(Side::Source, &key, Trouble::Damaged, one_line(&error)).map(drop),
+            Err(error) => return self.failed(Side::Source, &key, ProblemKind::Damaged, one_line(&error)).map(drop),
         };
         let present = match self.destination.repository.header(&key, kind).await {
             Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != manifest.header().plain) => {
                 let why = "the destination has another backup of that name".to_string();
-                return self.failed(Side::Destination, &key, Trouble::Conflict, why).map(drop);
+                return self.failed(Side::Destination, &key, ProblemKind::Conflict, why).map(drop);
             }
             Ok(theirs) => theirs.is_some(),
             Err(ObjectError::Storage(error)) => return Err(error).hint(AGAIN),
             Err(error) => {
-                let Why { trouble, why } = error.into();
-                return self.failed(Side::Destination, &key, trouble, why).map(drop);
+                let ObjectProblem { problem, why } = error.into();
+                return self.failed(Side::Destination, &key, problem, why).map(drop);
             }
         };
         // The packs of a backup that is there are not read back.
@@ -356,14 +356,14 @@ impl Copier {
                     crew.add(async move { copier.pack(&key, size, there).await }).await?;
                     true
                 }
-                Step::Fail(trouble) => {
-                    let why = match trouble {
-                        Trouble::Conflict => "its size is not that of the source's".to_string(),
-                        Trouble::Damaged => format!("it has not the {least} bytes that backup {id} needs"),
+                Step::Fail(problem) => {
+                    let why = match problem {
+                        ProblemKind::Conflict => "its size is not that of the source's".to_string(),
+                        ProblemKind::Damaged => format!("it has not the {least} bytes that backup {id} needs"),
                         _ => format!("backup {id} needs it, and there is no such object"),
                     };
-                    let at = if trouble == Trouble::Conflict { Side::Destination } else { Side::Source };
-                    self.failed(at, &key, trouble, why)?
+                    let at = if problem == ProblemKind::Conflict { Side::Destination } else { Side::Source };
+                    self.failed(at, &key, problem, why)?
                 }
             };
         }
@@ -391,8 +391,8 @@ impl Copier {
                 Ok(false) => (),
                 Err(error) if !is_unusable(&error) => return Err(error).hint(AGAIN),
                 Err(error) => {
-                    let Why { trouble, why } = Why::unusable(&error);
-                    return self.failed(Side::Destination, &self.destination.layout.wal(&name), trouble, why);
+                    let ObjectProblem { problem, why } = ObjectProblem::unusable(&error);
+                    return self.failed(Side::Destination, &self.destination.layout.wal(&name), problem, why);
                 }
             }
         }
@@ -405,7 +405,7 @@ impl Copier {
         let findings = read_back(&self.destination, id, manifest, self.workers).await.hint(AGAIN)?;
         for damage in findings.damages() {
             let key = Key::new(damage.object).unwrap_or_else(|_| self.destination.layout.manifest(id));
-            self.failed(Side::Destination, &key, damage.trouble, damage.why.to_string())?;
+            self.failed(Side::Destination, &key, damage.problem, damage.why.to_string())?;
         }
         Ok(findings.is_empty())
     }
@@ -419,10 +419,10 @@ mod tests {
     fn a_pack_is_copied_once_and_never_over_another() {
         assert_eq!(step(Some(10), None, 10), Step::Copy(10));
         assert_eq!(step(Some(10), Some(10), 10), Step::Present);
-        assert_eq!(step(Some(10), Some(9), 5), Step::Fail(Trouble::Conflict));
-        assert_eq!(step(Some(9), None, 10), Step::Fail(Trouble::Damaged));
-        assert_eq!(step(None, None, 10), Step::Fail(Trouble::Missing));
+        assert_eq!(step(Some(10), Some(9), 5), Step::Fail(ProblemKind::Conflict));
+        assert_eq!(step(Some(9), None, 10), Step::Fail(ProblemKind::Damaged));
+        assert_eq!(step(None, None, 10), Step::Fail(ProblemKind::Missing));
         assert_eq!(step(None, Some(10), 10), Step::Present);
-        assert_eq!(step(None, Some(9), 10), Step::Fail(Trouble::Missing));
+        assert_eq!(step(None, Some(9), 10), Step::Fail(ProblemKind::Missing));
     }
 }

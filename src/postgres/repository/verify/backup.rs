@@ -16,7 +16,7 @@ use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Paths, en
 use crate::postgres::backup::wal::{NeededWal, is_proven};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::layout::{BackupId, Layout};
-use crate::postgres::trouble::{Trouble, Why};
+use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::repo::{FramePlace, Frames, ObjectError, SealedObject, is_unusable};
 use crate::storage::Key;
 
@@ -32,11 +32,12 @@ impl Verification {
             Ok(Some(manifest)) => manifest,
             Ok(None) if self.cluster.objects_of(id).await?.is_empty() => return NoSuchBackup::error(&self.cluster, id),
             Ok(None) => {
-                return self.note(key.as_str(), Why::missing("there is no such object: the backup is not finished"));
+                return self
+                    .note(key.as_str(), ObjectProblem::missing("there is no such object: the backup is not finished"));
             }
             Err(error) => {
-                let why = Why::from(error);
-                if why.trouble == Trouble::Unread {
+                let why = ObjectProblem::from(error);
+                if why.problem == ProblemKind::Unread {
                     self.cluster.confirm().await?;
                 }
                 return self.note(key.as_str(), why);
@@ -59,7 +60,7 @@ impl Verification {
         let description: BackupDescription = match object.header().about.read() {
             Ok(description) => description,
             Err(error) => {
-                self.note(key.as_str(), Why::damaged(format!("its description cannot be read: {error}")))?;
+                self.note(key.as_str(), ObjectProblem::damaged(format!("its description cannot be read: {error}")))?;
                 return Ok(None);
             }
         };
@@ -69,7 +70,7 @@ impl Verification {
                 "it lists {files} files of {bytes} bytes where its description says {} of {}",
                 description.file_count, description.plain_bytes
             );
-            self.note(key.as_str(), Why::damaged(why))?;
+            self.note(key.as_str(), ObjectProblem::damaged(why))?;
         }
         Ok(Some(description))
     }
@@ -83,9 +84,9 @@ impl Verification {
                 Ok(true) => continue,
                 Ok(false) => {
                     let why = format!("backup {} needs this WAL file, and there is no such object", backup.id);
-                    Why::missing(why)
+                    ObjectProblem::missing(why)
                 }
-                Err(error) if is_unusable(&error) => Why::unusable(&error),
+                Err(error) if is_unusable(&error) => ObjectProblem::unusable(&error),
                 Err(error) => return Err(error),
             };
             self.note(self.cluster.layout.wal(&name).as_str(), why)?;
@@ -116,7 +117,7 @@ impl Verification {
         let listed = reading.await.context("the thread that reads the manifest failed")?;
         let checked = checked?;
         if let Err(error) = listed {
-            self.note(key.as_str(), Why::damaged(one_line(&error)))?;
+            self.note(key.as_str(), ObjectProblem::damaged(one_line(&error)))?;
         }
         Ok(checked)
     }
@@ -142,7 +143,7 @@ impl Verification {
                 file.places(layout).map(move |(place, skip)| (place.clone(), (number, skip as usize, place)))
             });
             let take = |sharing: &[(usize, usize, FramePlace)], opened: Result<&[u8], ObjectError>| {
-                let opened = opened.map_err(Why::from);
+                let opened = opened.map_err(ObjectProblem::from);
                 for (number, skip, place) in sharing {
                     let content = opened.as_ref().map_err(Clone::clone).map(|plain| plain.get(*skip..));
                     self.progress.done.fetch_add(files[*number].add(place, content), Ordering::Relaxed);
@@ -222,7 +223,7 @@ struct Checking<'a> {
     /// Bytes that did not come yet.
     left: u64,
     /// Why it cannot be restored, and which object is to blame.
-    wrong: Option<(String, Why)>,
+    wrong: Option<(String, ObjectProblem)>,
 }
 
 impl<'a> Checking<'a> {
@@ -231,7 +232,7 @@ impl<'a> Checking<'a> {
     }
 
     /// What a frame has from the file's bytes on, `None` where it ends before; how many bytes of the file that is.
-    fn add(&mut self, place: &FramePlace, content: Result<Option<&[u8]>, Why>) -> u64 {
+    fn add(&mut self, place: &FramePlace, content: Result<Option<&[u8]>, ObjectProblem>) -> u64 {
         if self.wrong.is_some() {
             return 0;
         }
@@ -243,7 +244,7 @@ impl<'a> Checking<'a> {
                 return wanted;
             }
             Ok(None) => {
-                let why = Why::damaged(format!("the frame at byte {} is too short", place.offset));
+                let why = ObjectProblem::damaged(format!("the frame at byte {} is too short", place.offset));
                 self.wrong = Some((place.key.to_string(), why));
             }
             Err(why) => self.wrong = Some((place.key.to_string(), why)),
@@ -252,7 +253,7 @@ impl<'a> Checking<'a> {
     }
 
     /// Which object is to blame for what is wrong with it.
-    fn finish(self, layout: &Layout) -> Option<(String, Why)> {
+    fn finish(self, layout: &Layout) -> Option<(String, ObjectProblem)> {
         let (file, found) = (self.file, self.hasher.finish());
         match self.wrong {
             Some(wrong) => Some(wrong),
@@ -261,7 +262,7 @@ impl<'a> Checking<'a> {
                 // Each frame is whole: the digest was of other content, or the frames are another file's.
                 let object = file.extents.first().map(|extent| layout.pack(&extent.pack).to_string());
                 let why = format!("the file's content has digest {found}, the manifest says {}", file.digest);
-                Some((object.unwrap_or_default(), Why::damaged(why)))
+                Some((object.unwrap_or_default(), ObjectProblem::damaged(why)))
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::repository::MAX_TOLD;
-use crate::postgres::trouble::{Trouble, Why};
 
 /// When so much is told, an object is not told again. A pack can cost many files, and must not hide another.
 const MAX_TOLD_AGAIN: usize = 100;
@@ -12,7 +12,7 @@ const MAX_TOLD_AGAIN: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     pub object: String,
-    pub trouble: Trouble,
+    pub problem: ProblemKind,
     pub why: String,
     /// Files of backups that cannot be restored because of it.
     pub files: u64,
@@ -25,7 +25,7 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage<'a> {
     pub object: &'a str,
-    pub trouble: Trouble,
+    pub problem: ProblemKind,
     /// The file that cannot be restored because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
@@ -52,10 +52,10 @@ pub struct Findings {
 
 impl Findings {
     /// Adds what is wrong with an object, and the file of a backup that cannot be restored because of it.
-    pub fn add(&mut self, object: &str, Why { trouble, why }: Why, file: Option<String>) {
+    pub fn add(&mut self, object: &str, ObjectProblem { problem, why }: ObjectProblem, file: Option<String>) {
         let files = u64::from(file.is_some());
         let room = self.list.len() < MAX_TOLD;
-        match self.list.iter_mut().find(|known| known.object == object && known.trouble == trouble) {
+        match self.list.iter_mut().find(|known| known.object == object && known.problem == problem) {
             Some(known) => {
                 known.files += files;
                 match self.told < MAX_TOLD_AGAIN {
@@ -65,7 +65,7 @@ impl Findings {
             }
             None if room => {
                 let (object, met) = (object.to_string(), vec![(file, why.clone())]);
-                self.list.push(Finding { object, trouble, why, files, met });
+                self.list.push(Finding { object, problem, why, files, met });
             }
             None => {
                 (self.more, self.more_files) = (self.more + 1, self.more_files + files);
@@ -82,8 +82,8 @@ impl Findings {
 
     /// What is wrong, one by one.
     pub fn damages(&self) -> impl Iterator<Item = Damage<'_>> {
-        self.list.iter().flat_map(|Finding { object, trouble, met, .. }| {
-            met.iter().map(|(file, why)| Damage { object, trouble: *trouble, file: file.as_deref(), why })
+        self.list.iter().flat_map(|Finding { object, problem, met, .. }| {
+            met.iter().map(|(file, why)| Damage { object, problem: *problem, file: file.as_deref(), why })
         })
     }
 }
@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn one_lost_pack_with_many_files_does_not_hide_another() {
         let mut findings = Findings::default();
-        let mut add = |object: &str, file: u32| findings.add(object, Why::missing("lost"), Some(file.to_string()));
+        let mut add =
+            |object: &str, file: u32| findings.add(object, ObjectProblem::missing("lost"), Some(file.to_string()));
         (0..500).for_each(|file| add("a", file));
         (0..3).for_each(|file| add("b", file));
         let damages: Vec<Damage> = findings.damages().collect();
@@ -107,8 +108,8 @@ mod tests {
     #[test]
     fn what_is_beyond_the_list_is_counted() {
         let mut findings = Findings::default();
-        (0..MAX_TOLD + 5).for_each(|object| findings.add(&object.to_string(), Why::damaged("broken"), None));
-        findings.add("one more", Why::damaged("broken"), Some("a".into()));
+        (0..MAX_TOLD + 5).for_each(|object| findings.add(&object.to_string(), ObjectProblem::damaged("broken"), None));
+        findings.add("one more", ObjectProblem::damaged("broken"), Some("a".into()));
         assert_eq!((findings.list.len(), findings.more, findings.more_files), (MAX_TOLD, 6, 1));
         assert_eq!((findings.damages().count(), findings.more_damages), (MAX_TOLD, 6));
     }

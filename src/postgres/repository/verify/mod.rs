@@ -24,7 +24,7 @@ use crate::postgres::idle;
 use crate::postgres::index::recordings;
 use crate::postgres::layout::{BackupId, ClusterName, ObjectKind, PackName};
 use crate::postgres::load::{LoadedBackups, load_backups};
-use crate::postgres::trouble::{Trouble, Why};
+use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::repo::{ObjectError, SealedObject, is_unusable};
 use crate::storage::{Key, ObjectMeta, StorageError, Walk};
@@ -218,8 +218,8 @@ impl Verification {
             let unread = read.as_ref().is_err_and(|error| !is_unusable(error));
             match read {
                 Ok(()) => (),
-                Err(error) if unread => self.note(key.as_str(), Why::unread(&error))?,
-                Err(error) => self.note(key.as_str(), Why::unusable(&error))?,
+                Err(error) if unread => self.note(key.as_str(), ObjectProblem::unread(&error))?,
+                Err(error) => self.note(key.as_str(), ObjectProblem::unusable(&error))?,
             }
             let mut state = self.state();
             match unread {
@@ -299,7 +299,7 @@ impl Verification {
                 Err(error) => error,
             };
             self.cluster.confirm().await?;
-            self.note(&error.key.clone(), Why::unread(&error.into()))?;
+            self.note(&error.key.clone(), ObjectProblem::unread(&error.into()))?;
         }
     }
 
@@ -353,14 +353,14 @@ impl Verification {
     }
 
     /// Notes what is wrong with an object. Errors: so many could not be read that the repository is taken for gone.
-    fn note(&self, object: &str, why: Why) -> anyhow::Result<()> {
+    fn note(&self, object: &str, why: ObjectProblem) -> anyhow::Result<()> {
         self.note_file(object, why, None)
     }
 
     /// The same, of an object without which a file of a backup cannot be restored.
-    fn note_file(&self, object: &str, why: Why, file: Option<String>) -> anyhow::Result<()> {
+    fn note_file(&self, object: &str, why: ObjectProblem, file: Option<String>) -> anyhow::Result<()> {
         let mut state = self.state();
-        if why.trouble == Trouble::Unread {
+        if why.problem == ProblemKind::Unread {
             state.unread += 1;
             if state.unread > MAX_UNREAD && self.options.scope == Scope::All {
                 return Err(anyhow!(
@@ -375,11 +375,11 @@ impl Verification {
     /// An error of one object: the store did not give it. Others are passed on.
     fn note_error(&self, key: &Key, error: anyhow::Error) -> anyhow::Result<()> {
         match find::<StorageError>(&error) {
-            Some(unanswered) => self.note(&unanswered.key.clone(), Why::unread(&error)),
+            Some(unanswered) => self.note(&unanswered.key.clone(), ObjectProblem::unread(&error)),
             // Deleted meanwhile.
             None if find::<NoSuchBackup>(&error).is_some() => Ok(()),
-            None if !is_unusable(&error) => self.note(key.as_str(), Why::unread(&error)),
-            None => self.note(key.as_str(), Why::unusable(&error)),
+            None if !is_unusable(&error) => self.note(key.as_str(), ObjectProblem::unread(&error)),
+            None => self.note(key.as_str(), ObjectProblem::unusable(&error)),
         }
     }
 
@@ -401,11 +401,11 @@ impl Verification {
             match sizes.get(&pack.backup).and_then(|sizes| sizes.get(&key)) {
                 None => {
                     let why = format!("backup {id} needs it, and there is no such object");
-                    self.note(key.as_str(), Why::missing(why))?;
+                    self.note(key.as_str(), ObjectProblem::missing(why))?;
                 }
                 Some(size) if *size < least => {
                     let why = format!("it has {size} bytes where backup {id} needs {least}");
-                    self.note(key.as_str(), Why::damaged(why))?;
+                    self.note(key.as_str(), ObjectProblem::damaged(why))?;
                 }
                 Some(size) if sample.holds(&key) => {
                     let (own, size) = (self.clone(), *size);
@@ -434,7 +434,7 @@ impl Verification {
     async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
         let read = whole_pack(&self.cluster, key).await;
-        if !matches!(read, Err(Why { trouble: Trouble::Unread | Trouble::Missing, .. })) {
+        if !matches!(read, Err(ObjectProblem { problem: ProblemKind::Unread | ProblemKind::Missing, .. })) {
             // One that was read counts once, whole or not.
             let mut state = self.state();
             state.found.sampled += u64::from(state.packs.insert(key.clone()));

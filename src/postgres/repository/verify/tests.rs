@@ -26,9 +26,9 @@ async fn verified(cluster: &Cluster, options: Options) -> Report {
     verification.report(true)
 }
 
-fn found(report: &Report) -> Vec<(Trouble, &str, u64)> {
+fn found(report: &Report) -> Vec<(ProblemKind, &str, u64)> {
     let findings = report.found.findings.list.iter();
-    findings.map(|finding| (finding.trouble, finding.object.as_str(), finding.files)).collect()
+    findings.map(|finding| (finding.problem, finding.object.as_str(), finding.files)).collect()
 }
 
 fn samples() -> [Extent; 3] {
@@ -63,10 +63,10 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
         assert_eq!(
             told,
             [
-                (Trouble::Damaged, PACK, files(2)),
-                (Trouble::Damaged, SEGMENT_3, 0),
-                (Trouble::Missing, "main/base/20260102-000000Z/pack-000001", files(7)),
-                (Trouble::Missing, "main/wal/0000000200000000/000000020000000000000005.zst", 0),
+                (ProblemKind::Damaged, PACK, files(2)),
+                (ProblemKind::Damaged, SEGMENT_3, 0),
+                (ProblemKind::Missing, "main/base/20260102-000000Z/pack-000001", files(7)),
+                (ProblemKind::Missing, "main/wal/0000000200000000/000000020000000000000005.zst", 0),
             ]
         );
         assert_eq!((report.found.gaps.len(), report.found.foreign.as_slice()), (1, &["main/base/x".to_string()][..]));
@@ -84,7 +84,7 @@ async fn an_idle_marker_says_what_its_key_says() {
     let moved = format!("{folder}0000000000600000-20260102T000000Z.zst");
     let _ = storage.put(&Key::new(moved.clone()).unwrap(), object.into(), PutMode::CreateOnly).await.unwrap();
     let report = verified(&cluster, options()).await;
-    assert_eq!(found(&report), [(Trouble::Damaged, moved.as_str(), 0)]);
+    assert_eq!(found(&report), [(ProblemKind::Damaged, moved.as_str(), 0)]);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing
     let report = verified(&cluster, Options { extent: Extent::Objects(3), ..options() }).await;
     // Two files that are no segments are always read.
     assert_eq!(report.found.wal_files + report.found.packs, 3 + 2, "{report:?}");
-    assert_eq!(found(&report), [(Trouble::Missing, PACK, 0)]);
+    assert_eq!(found(&report), [(ProblemKind::Missing, PACK, 0)]);
 }
 
 #[tokio::test]
@@ -175,9 +175,9 @@ async fn what_a_newer_walden_wrote_is_an_answer_of_its_own() {
     for extent in samples() {
         let report = verified(&cluster, Options { extent, ..options() }).await;
         let mut told = found(&report);
-        told.retain(|(trouble, ..)| *trouble != Trouble::Missing);
+        told.retain(|(problem, ..)| *problem != ProblemKind::Missing);
         told.sort();
-        let newer = |key| (Trouble::Newer, key, 0);
+        let newer = |key| (ProblemKind::Newer, key, 0);
         assert_eq!(told, [newer(&*manifest), newer(SEGMENT_3), newer(&*history)], "{extent:?}");
         assert!(!report.sound);
     }
@@ -211,14 +211,14 @@ async fn a_store_that_goes_away_is_never_sound_and_nothing_is_left_out_after_goi
         let ended = verification.run().await;
         let report = verification.report(ended.is_ok());
         if !faulty.stopped() {
-            assert_eq!(found(&report), [(Trouble::Damaged, SEGMENT_3, 0)]);
+            assert_eq!(found(&report), [(ProblemKind::Damaged, SEGMENT_3, 0)]);
             return;
         }
         assert!(ended.is_err() || !report.sound, "call {stop_at}");
         let after = report.done.clone().map(|key| Key::new(key).unwrap());
         let rest = verified(&open(storage.clone()).await, Options { after, ..options() }).await;
         let all = [found(&report), found(&rest)].concat();
-        assert!(all.contains(&(Trouble::Damaged, SEGMENT_3, 0)), "call {stop_at}: {report:?} {rest:?}");
+        assert!(all.contains(&(ProblemKind::Damaged, SEGMENT_3, 0)), "call {stop_at}: {report:?} {rest:?}");
     }
 }
 
@@ -274,8 +274,8 @@ async fn one_backup_is_verified_with_the_packs_of_others_and_its_wal() {
     damage(&*storage, SEGMENT_3).await;
     damage(&*storage, PACK).await;
     let damaged = backup(SECOND).await.unwrap().findings;
-    let damages: Vec<_> = damaged.damages().map(|damage| (damage.trouble, damage.object, damage.file)).collect();
-    assert_eq!(damages, [(Trouble::Damaged, PACK, Some("base/1/1"))]);
+    let damages: Vec<_> = damaged.damages().map(|damage| (damage.problem, damage.object, damage.file)).collect();
+    assert_eq!(damages, [(ProblemKind::Damaged, PACK, Some("base/1/1"))]);
     assert!(find::<NoSuchBackup>(&backup("20260103-000000Z").await.unwrap_err()).is_some());
 }
 

@@ -8,7 +8,7 @@ use super::{Crew, Scope, Verification};
 use crate::postgres::archive::verify::check;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};
-use crate::postgres::trouble::Trouble;
+use crate::postgres::object_problem::ProblemKind;
 use crate::postgres::types::{TimelineId, WalFileName};
 use crate::storage::Key;
 
@@ -32,8 +32,8 @@ impl Verification {
 
     async fn wal_file(&self, key: &Key, name: WalFileName) -> anyhow::Result<bool> {
         let checked = check(&self.cluster, name).await;
-        let trouble = checked.as_ref().err().map(|why| why.trouble);
-        let was_read = !matches!(trouble, Some(Trouble::Unread | Trouble::Missing));
+        let problem = checked.as_ref().err().map(|why| why.problem);
+        let was_read = !matches!(problem, Some(ProblemKind::Unread | ProblemKind::Missing));
         let is_segment = matches!(name, WalFileName::Segment(_));
         let bytes = *checked.as_ref().unwrap_or(&0);
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
@@ -45,11 +45,11 @@ impl Verification {
         if let Err(why) = checked {
             self.note(key.as_str(), why)?;
         }
-        match trouble {
-            Some(Trouble::Unread) => self.state().mark.fail(key),
+        match problem {
+            Some(ProblemKind::Unread) => self.state().mark.fail(key),
             _ => self.state().mark.end(key),
         }
-        Ok(trouble.is_none())
+        Ok(problem.is_none())
     }
 
     /// What is missing between the objects that there are.

@@ -1,4 +1,4 @@
-//! Trouble with the local copy itself: a full disk, a damaged file, another process that holds it for long. Nothing is lost
+//! Failures of the local copy itself: a full disk, a damaged file, another process that holds it for long. Nothing is lost
 //! by it, and what it says can be read from the repository again.
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use crate::repo::{ObjectError, is_damage};
 /// In which way an object is not as it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Trouble {
+pub enum ProblemKind {
     /// It is there, and is not what it must be.
     Damaged,
     /// The repository answered that there is no such object.
@@ -24,7 +24,7 @@ pub enum Trouble {
     Conflict,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ProblemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Damaged => "DAMAGED",
@@ -36,60 +36,60 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// A trouble, in words.
+/// A problem, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Why {
-    pub trouble: Trouble,
+pub struct ObjectProblem {
+    pub problem: ProblemKind,
     pub why: String,
 }
 
-impl Why {
+impl ObjectProblem {
     /// An object that is there and not as it must be.
     pub fn damaged(why: impl Into<String>) -> Self {
-        Self { trouble: Trouble::Damaged, why: why.into() }
+        Self { problem: ProblemKind::Damaged, why: why.into() }
     }
 
     /// An object that is not there.
     pub fn missing(why: impl Into<String>) -> Self {
-        Self { trouble: Trouble::Missing, why: why.into() }
+        Self { problem: ProblemKind::Missing, why: why.into() }
     }
 
     /// An object that the store did not give.
     pub fn unread(error: &anyhow::Error) -> Self {
-        Self { trouble: Trouble::Unread, why: format!("it cannot be read: {}", one_line(error)) }
+        Self { problem: ProblemKind::Unread, why: format!("it cannot be read: {}", one_line(error)) }
     }
 
     /// Of an error of an object that cannot be used: the object is damaged, or a newer Walden wrote it.
     pub fn unusable(error: &anyhow::Error) -> Self {
-        let trouble = if is_damage(error) { Trouble::Damaged } else { Trouble::Newer };
-        Self { trouble, why: one_line(error) }
+        let problem = if is_damage(error) { ProblemKind::Damaged } else { ProblemKind::Newer };
+        Self { problem, why: one_line(error) }
     }
 
     /// Whether it is there and not as it must be.
     pub fn is_damage(&self) -> bool {
-        self.trouble == Trouble::Damaged
+        self.problem == ProblemKind::Damaged
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ObjectProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
 }
 
-impl From<Damaged> for Why {
+impl From<Damaged> for ObjectProblem {
     fn from(Damaged(why): Damaged) -> Self {
         Self::damaged(why)
     }
 }
 
-impl From<ObjectError> for Why {
+impl From<ObjectError> for ObjectProblem {
     fn from(error: ObjectError) -> Self {
         match error {
             ObjectError::Damaged { source, .. } => source.into(),
             ObjectError::Absent { .. } => Self::missing("there is no such object"),
             ObjectError::Newer { what, .. } => {
-                Self { trouble: Trouble::Newer, why: format!("it has {what}: a newer Walden wrote it") }
+                Self { problem: ProblemKind::Newer, why: format!("it has {what}: a newer Walden wrote it") }
             }
             ObjectError::Storage(_) | ObjectError::Unchecked { .. } => Self::unread(&error.into()),
         }
