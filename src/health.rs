@@ -47,7 +47,7 @@ pub enum Subject {
 
 /// Something that is not good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Reason {
+pub struct HealthReason {
     /// The rule that is broken; an alert has its name.
     pub rule: Rule,
     /// The check of `walden check` that tells it, too.
@@ -58,7 +58,7 @@ pub struct Reason {
     pub next: String,
 }
 
-impl Reason {
+impl HealthReason {
     fn new(rule: Rule, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self { rule, about: rule.about(), level: rule.level(), what: what.into(), next: next.into() }
     }
@@ -122,7 +122,7 @@ pub struct Health {
     /// Archived segments of the newest timeline that lie behind its last window: they cannot be restored.
     pub beyond: u64,
     /// The worst first.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<HealthReason>,
 }
 
 impl Health {
@@ -156,7 +156,7 @@ impl Health {
     }
 
     /// What is not good about one thing, the worst first.
-    pub fn about(&self, about: Subject) -> impl Iterator<Item = &Reason> {
+    pub fn about(&self, about: Subject) -> impl Iterator<Item = &HealthReason> {
         self.reasons.iter().filter(move |reason| reason.about == about)
     }
 }
@@ -214,17 +214,21 @@ impl Judge<'_> {
         of_wal.chain(unknown).chain(restorable).max()
     }
 
-    fn backups(&self, usable: &Usable<'_>) -> Vec<Reason> {
+    fn backups(&self, usable: &Usable<'_>) -> Vec<HealthReason> {
         let (facts, mut reasons) = (self.facts, Vec::new());
         if let Some(newest) = usable.newest {
             let age = self.now.time - newest.stopped_at;
             if exceeds(age, self.limits.backup_age) {
                 let what = format!("the newest base backup that can be used is {} old", words(age));
-                reasons.push(Reason::new(Rule::BackupOld, what, "take one each week: restores replay all WAL since"));
+                reasons.push(HealthReason::new(
+                    Rule::BackupOld,
+                    what,
+                    "take one each week: restores replay all WAL since",
+                ));
             }
             if exceeds(-age, self.limits.clock_skew) {
                 let what = format!("backup \"{}\" ended {} ahead of this machine's clock", newest.id, words(-age));
-                reasons.push(Reason::new(
+                reasons.push(HealthReason::new(
                     Rule::BackupAhead,
                     what,
                     "set the clocks of the server and of this machine right",
@@ -236,7 +240,7 @@ impl Judge<'_> {
                 count => format!("nothing can be restored: none of {count} base backups can be used"),
             };
             let rule = if self.is_new() { Rule::NoBackupYet } else { Rule::NoBackup };
-            reasons.push(Reason::new(rule, what, TAKE_BACKUP));
+            reasons.push(HealthReason::new(rule, what, TAKE_BACKUP));
         }
         for unused in &usable.newer {
             let (rule, next) = match unused.cause {
@@ -244,7 +248,7 @@ impl Judge<'_> {
                 Unused::DamagedPages => (Rule::BackupDamagedPages, "find out what damages the server's files"),
                 Unused::NoWal => (Rule::BackupWithoutWal, "find out with `walden wal list` what is missing"),
             };
-            reasons.push(Reason::new(rule, &*unused.why, next));
+            reasons.push(HealthReason::new(rule, &*unused.why, next));
         }
         if let Some((id, why)) = facts.damaged_backups.last_key_value() {
             let what = match facts.damaged_backups.len() {
@@ -252,15 +256,15 @@ impl Judge<'_> {
                 count => format!("{count} backups cannot be used, the newest is {id}: {why}"),
             };
             let next = "let the user who runs Walden read it, repair it from a copy, or `walden backup delete` it";
-            reasons.push(Reason::new(Rule::BackupDamaged, what, next));
+            reasons.push(HealthReason::new(Rule::BackupDamaged, what, next));
         }
         reasons
     }
 
     /// Judges the WAL of the newest timeline behind its last window; how many segments that are.
-    fn beyond(&self, newest: Option<TimelineId>, window: Option<&Window>, reasons: &mut Vec<Reason>) -> u64 {
+    fn beyond(&self, newest: Option<TimelineId>, window: Option<&Window>, reasons: &mut Vec<HealthReason>) -> u64 {
         let Some(newest) = newest else { return 0 };
-        let mut add = |rule, what: String, next: &str| reasons.push(Reason::new(rule, what, next));
+        let mut add = |rule, what: String, next: &str| reasons.push(HealthReason::new(rule, what, next));
         if let Some(unknown) = self.windows.unknown.iter().find(|unknown| unknown.timeline == newest) {
             let what = format!("what can be restored of timeline {newest}, the newest, is not known: {}", unknown.why);
             add(Rule::TimelineUnknown, what, &format!("`walden target --timeline {newest} --latest` says what to do"));
@@ -301,11 +305,11 @@ impl Judge<'_> {
     }
 
     /// What cannot be restored before the last window, and on older timelines.
-    fn older_reasons(&self, newest: Option<TimelineId>) -> Vec<Reason> {
+    fn older_reasons(&self, newest: Option<TimelineId>) -> Vec<HealthReason> {
         let unknown = self.windows.unknown.iter().filter(|unknown| Some(unknown.timeline) != newest).map(|unknown| {
             let what = format!("what can be restored of timeline {} is not known: {}", unknown.timeline, unknown.why);
             let next = format!("`walden target --timeline {} --latest` says what to do", unknown.timeline);
-            Reason::new(Rule::OldTimelineUnknown, what, next)
+            HealthReason::new(Rule::OldTimelineUnknown, what, next)
         });
         let gaps = &self.windows.gaps;
         let between = gaps.first().map(|first| {
@@ -319,11 +323,15 @@ impl Judge<'_> {
                 first.timeline
             );
             let next = "delete the backups before it once nobody needs them: `walden backup delete`";
-            Reason::new(Rule::WindowGap, what, next)
+            HealthReason::new(Rule::WindowGap, what, next)
         });
         let begun = self.facts.histories.keys().max().filter(|begun| Some(**begun) > newest).map(|begun| {
             let what = format!("timeline {begun} began, and none of its WAL is archived: what it does would be lost");
-            Reason::new(Rule::TimelineWithoutWal, what, "check that the new primary archives: run `walden check` there")
+            HealthReason::new(
+                Rule::TimelineWithoutWal,
+                what,
+                "check that the new primary archives: run `walden check` there",
+            )
         });
         unknown.chain(between).chain(begun).collect()
     }
@@ -332,11 +340,11 @@ impl Judge<'_> {
         &self,
         newest: Option<TimelineId>,
         window: Option<&Window>,
-        reasons: &mut Vec<Reason>,
+        reasons: &mut Vec<HealthReason>,
     ) -> (Option<Protected>, Loss) {
         let broken = reasons.iter().filter(|reason| reason.about == Subject::Recovery).map(|reason| reason.level).max();
         let restores_nothing = self.windows.windows.is_empty() && self.windows.unknown.is_empty();
-        let mut add = |rule, what: String, next: &str| reasons.push(Reason::new(rule, what, next));
+        let mut add = |rule, what: String, next: &str| reasons.push(HealthReason::new(rule, what, next));
         let waits_long = |since: &DateTime<Utc>| exceeds(self.now.time - *since, self.limits.wal_wait);
         if let Some(since) = self.now.waiting_since.filter(waits_long) {
             let next = "look at `walden status` and the server's log: it says why archiving does not go on";

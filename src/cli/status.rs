@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::{one_line, with_hint};
-use crate::health::{Health, Level, Protected, Reason, moment};
+use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::kept::Kept;
@@ -72,7 +72,7 @@ struct Told<'a> {
     status: Level,
     #[serde(flatten)]
     protected: Option<Protected>,
-    problems: &'a [Reason],
+    problems: &'a [HealthReason],
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<&'a str>,
 }

@@ -6,7 +6,7 @@ use super::planning;
 use super::restore::render;
 use super::restore::target::{self, MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
-use crate::health::{Health, Level, Reason, Subject};
+use crate::health::{Health, HealthReason, Level, Subject};
 use crate::plain::plain;
 use crate::postgres::catalog::{
     UnknownTimeline, WindowEdge, Windows, missing_wal, postgresql_time, unused_backups, windows,
@@ -27,7 +27,7 @@ struct Report<'a> {
     #[serde(flatten)]
     windows: &'a Windows,
     /// What is not good, the worst first.
-    problems: &'a [Reason],
+    problems: &'a [HealthReason],
 }
 
 /// Runs the verb. Exit code 4 when the target cannot be reached exactly.
@@ -68,12 +68,12 @@ async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit>
 /// What keeps WAL that is archived from being restored, and backups from being used. What the windows tell is not said
 /// again.
 fn problems(told: &Windows, health: &Health) -> String {
-    let is_told = |reason: &&Reason| match reason.about {
+    let is_told = |reason: &&HealthReason| match reason.about {
         Subject::Rpo => false,
         Subject::Backup => !told.windows.is_empty(),
         Subject::Recovery => reason.level == Level::Critical && told.unknown.is_empty(),
     };
-    let line = |reason: &Reason| format!("{}\nHINT: {}\n", plain(&reason.what), plain(&reason.next));
+    let line = |reason: &HealthReason| format!("{}\nHINT: {}\n", plain(&reason.what), plain(&reason.next));
     health.reasons.iter().filter(is_told).map(line).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Who gets in, who does not, and what each is told.
 
 use walden::error::{find, hints, one_line};
-use walden::postgres::replication::{ConnInfo, Connection, Mode, Reason, ServerError};
+use walden::postgres::replication::{ConnInfo, ConnectErrorKind, Connection, Mode, ServerError};
 
 use crate::harness::{Major, each_major};
 use crate::server::Server;
@@ -49,10 +49,10 @@ fn the_right_password_opens_both_kinds_of_session_and_the_wrong_one_neither_on(m
                 let base = format!("{} user={role}", server.tcp());
                 connect(&format!("{base} {PASSWORD}"), mode).await.close().await.unwrap();
                 let wrong = failure(&format!("{base} password=guessed"), mode).await;
-                assert!(matches!(wrong.0.reason, Reason::WrongPassword(_)), "{role} {}", wrong.1);
+                assert!(matches!(wrong.0.reason, ConnectErrorKind::WrongPassword(_)), "{role} {}", wrong.1);
                 assert!(wrong.1.contains(role) && wrong.1.contains("127.0.0.1") && !wrong.1.contains("guessed"));
                 let none = failure(&base, mode).await;
-                assert!(matches!(none.0.reason, Reason::NoPassword), "{role} {}", none.1);
+                assert!(matches!(none.0.reason, ConnectErrorKind::NoPassword), "{role} {}", none.1);
                 assert!(none.1.contains("PGPASSWORD"), "{}", none.1);
             }
         }
@@ -66,23 +66,23 @@ fn each_refusal_says_what_to_change_on(major: Major) {
         let server = server_with_roles(&major).await;
         let of = |role: &str| format!("{} user={role}", server.tcp());
         let (error, text) = failure(&of("stranger"), Mode::Physical).await;
-        assert!(matches!(error.reason, Reason::NoHbaEntry(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::NoHbaEntry(_)), "{text}");
         assert!(text.contains("host replication stranger"), "{text}");
         let (error, text) = failure(&of("stranger"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::NoHbaEntry(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::NoHbaEntry(_)), "{text}");
         assert!(text.contains("host postgres stranger"), "{text}");
         let (error, text) = failure(&of("peerless"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::NoHbaEntry(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::NoHbaEntry(_)), "{text}");
         let (error, text) = failure(&of("plain_user"), Mode::Physical).await;
-        assert!(matches!(error.reason, Reason::NoReplicationPrivilege(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::NoReplicationPrivilege(_)), "{text}");
         assert!(text.contains("ALTER ROLE \"plain_user\" REPLICATION"), "{text}");
         for role in ["missing", "nologin"] {
             let (error, text) = failure(&of(role), Mode::Sql).await;
-            assert!(matches!(error.reason, Reason::RoleRefused(_)), "{text}");
+            assert!(matches!(error.reason, ConnectErrorKind::RoleRefused(_)), "{text}");
             assert!(text.contains(&format!("ROLE \"{role}\" LOGIN")), "{text}");
         }
         let (error, text) = failure(&format!("{} dbname=nosuch", of("trusted")), Mode::Sql).await;
-        assert!(matches!(&error.reason, Reason::Refused(server) if server.code == "3D000"), "{text}");
+        assert!(matches!(&error.reason, ConnectErrorKind::Refused(server) if server.code == "3D000"), "{text}");
     });
 }
 
@@ -96,7 +96,7 @@ fn a_server_without_room_or_on_its_way_down_may_be_asked_again_on(major: Major) 
         let server = Server::start(&major, "max_wal_senders = 2\nmax_replication_slots = 2", "");
         let (_one, _two) = (connect(&server.dsn(), Mode::Physical).await, connect(&server.dsn(), Mode::Physical).await);
         let (error, text) = failure(&server.dsn(), Mode::Physical).await;
-        assert!(matches!(&error.reason, Reason::NotReady(server) if server.code == "53300"), "{text}");
+        assert!(matches!(&error.reason, ConnectErrorKind::NotReady(server) if server.code == "53300"), "{text}");
         assert!(text.contains("max_wal_senders"), "{text}");
         let mut session = server.sql().await;
         server.ask_to_stop(rustix::process::Signal::TERM);
@@ -116,11 +116,11 @@ fn a_server_without_room_or_on_its_way_down_may_be_asked_again_on(major: Major) 
 async fn where_no_server_is_the_search_goes_on_to_the_next_host() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (error, text) = failure(&format!("host=127.0.0.1 port={free} user=u"), Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::NoServer(_)), "{text}");
+    assert!(matches!(error.reason, ConnectErrorKind::NoServer(_)), "{text}");
     assert!(text.contains("listen_addresses") && text.contains(&free.to_string()), "{text}");
     let folder = tempfile::tempdir().unwrap();
     let (error, text) = failure(&format!("host={} user=u", folder.path().display()), Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::NoServer(_)), "{text}");
+    assert!(matches!(error.reason, ConnectErrorKind::NoServer(_)), "{text}");
     assert!(text.contains(".s.PGSQL.5432") && text.contains("unix_socket_directories"), "{text}");
 
     let major = Major::newest();
@@ -130,7 +130,7 @@ async fn where_no_server_is_the_search_goes_on_to_the_next_host() {
     assert!(found.server().contains(&server.port().to_string()));
     let both = format!("host=127.0.0.1,{} {ports} user=trusted", folder.path().display());
     let (error, text) = failure(&both, Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::NoServer(_)) && text.contains("none of the servers"), "{text}");
+    assert!(matches!(error.reason, ConnectErrorKind::NoServer(_)) && text.contains("none of the servers"), "{text}");
 }
 
 #[tokio::test]
@@ -139,7 +139,10 @@ async fn a_refusal_ends_the_search_so_that_no_password_is_tried_all_around() {
     let server = server_with_roles(&major).await;
     let twice = format!("host=127.0.0.1,127.0.0.1 port={0} user=scram_role password=guessed", server.port());
     let (error, text) = failure(&twice, Mode::Sql).await;
-    assert!(matches!(error.reason, Reason::WrongPassword(_)) && !text.contains("none of the servers"), "{text}");
+    assert!(
+        matches!(error.reason, ConnectErrorKind::WrongPassword(_)) && !text.contains("none of the servers"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -149,7 +152,7 @@ async fn a_listener_that_never_answers_is_given_up_after_the_timeout() {
     for mode in ["disable", "prefer", "require"] {
         let text = format!("host=127.0.0.1 port={port} user=u connect_timeout=1 sslmode={mode}");
         let (error, text) = failure(&text, Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::TimedOut(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::TimedOut(_)), "{text}");
     }
 }
 
@@ -167,7 +170,7 @@ async fn what_does_not_speak_postgresql_is_told_so() {
     });
     for mode in ["disable", "prefer"] {
         let (error, text) = failure(&format!("host=127.0.0.1 port={port} user=u sslmode={mode}"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Broken(_)) && text.contains("PostgreSQL's port"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Broken(_)) && text.contains("PostgreSQL's port"), "{text}");
     }
     web.join().unwrap();
 }
@@ -183,7 +186,7 @@ fn the_wanted_kind_of_server_is_looked_for_on(major: Major) {
             }
             for unwanted in ["read-only", "standby"] {
                 let (error, text) = failure(&format!("{} target_session_attrs={unwanted}", server.dsn()), mode).await;
-                assert!(matches!(error.reason, Reason::WrongKindOfServer(_)), "{text}");
+                assert!(matches!(error.reason, ConnectErrorKind::WrongKindOfServer(_)), "{text}");
             }
         }
     });
@@ -265,7 +268,7 @@ async fn a_pooler_between_is_told_from_the_server() {
     });
     for mode in [Mode::Sql, Mode::Physical] {
         let (error, text) = failure(&format!("host=127.0.0.1 port={port} user=x sslmode=disable"), mode).await;
-        assert!(matches!(error.reason, Reason::Refused(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Refused(_)), "{text}");
         assert!(text.contains("startup parameter") && text.contains("HINT: name the server itself"), "{text}");
     }
     pooler.abort();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use walden::postgres::replication::{Mode, Reason};
+use walden::postgres::replication::{ConnectErrorKind, Mode};
 
 use crate::harness::{Major, each_major};
 use crate::server::Server;
@@ -133,19 +133,19 @@ fn each_sslmode_accepts_what_it_promises_and_nothing_less_on(major: Major) {
             assert!(is_encrypted(&pki.trusting(&server, right, "ca", mode)).await);
             for authority in ["stranger", "missing"] {
                 let (error, text) = failure(&pki.trusting(&server, right, authority, mode), Mode::Sql).await;
-                assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("sslrootcert"), "{text}");
+                assert!(matches!(error.reason, ConnectErrorKind::Tls(_)) && text.contains("sslrootcert"), "{text}");
             }
         }
         // A file of roots that exists counts for require, too; prefer falls back, as libpq does.
         let (error, _) = failure(&pki.trusting(&server, right, "stranger", "require"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)));
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)));
         assert!(!is_encrypted(&pki.trusting(&server, right, "stranger", "prefer")).await);
         let wrong = "host=other.example";
         assert!(is_encrypted(&pki.trusting(&server, wrong, "ca", "verify-ca")).await);
         let (error, text) = failure(&pki.trusting(&server, wrong, "ca", "verify-full"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("another host"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)) && text.contains("another host"), "{text}");
         let (error, text) = failure(&pki.trusting(&server, "", "ca", "verify-full"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("host name"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)) && text.contains("host name"), "{text}");
         let by_address = pki.trusting(&server, "", "ca", "verify-full").replace("hostaddr", "host");
         assert!(is_encrypted(&by_address).await);
     });
@@ -165,7 +165,7 @@ fn pg_hba_lines_for_one_kind_are_found_by_allow_and_prefer_on(major: Major) {
         assert!(!is_encrypted(&of("only_plain", "prefer")).await);
         for (role, mode, kind) in [("only_tls", "disable", "host "), ("only_plain", "require", "hostssl ")] {
             let (error, text) = failure(&of(role, mode), Mode::Sql).await;
-            assert!(matches!(error.reason, Reason::NoHbaEntry(_)) && text.contains(kind), "{text}");
+            assert!(matches!(error.reason, ConnectErrorKind::NoHbaEntry(_)) && text.contains(kind), "{text}");
         }
     });
 }
@@ -190,13 +190,13 @@ fn scram_and_client_certificates_work_over_tls_on(major: Major) {
         let (_, text) = failure(&with("plain.key"), Mode::Sql).await;
         assert!(text.contains("does not fit its key"), "{text}");
         let (error, text) = failure(&base, Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::RoleRefused(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::RoleRefused(_)), "{text}");
         let (error, text) = failure(&with("missing.key"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("missing.key"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)) && text.contains("missing.key"), "{text}");
         std::fs::copy(pki.path("client.key"), pki.path("open.key")).unwrap();
         run(Command::new("chmod").arg("0644").arg(pki.path("open.key")));
         let (error, text) = failure(&with("open.key"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)) && text.contains("chmod 0600"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)) && text.contains("chmod 0600"), "{text}");
     });
 }
 
@@ -208,7 +208,7 @@ async fn a_server_without_tls_is_refused_only_by_modes_that_need_it() {
         let root = if mode == "require" { "" } else { "sslrootcert=/nonexistent" };
         let text = format!("{} user=walden sslmode={mode} {root}", server.tcp());
         let (error, text) = failure(&text, Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::TlsNotOffered) && text.contains("ssl = on"), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::TlsNotOffered) && text.contains("ssl = on"), "{text}");
     }
     for mode in ["disable", "allow", "prefer"] {
         assert!(!is_encrypted(&format!("{} user=walden sslmode={mode}", server.tcp())).await);
@@ -224,14 +224,14 @@ fn certificates_that_people_really_have_are_accepted_on(major: Major) {
         let Some(mut server) = pki.server(&major, "stranger").await else { return };
         assert!(is_encrypted(&pki.trusting(&server, "host=db.example", "stranger", "verify-full")).await);
         let (error, _) = failure(&pki.trusting(&server, "host=other", "stranger", "verify-full"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)));
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)));
         // X.509 version 1: good enough where nothing is verified.
         pki.install(&server, "old");
         server.cluster.restart();
         assert!(is_encrypted(&pki.trusting(&server, "", "missing", "require")).await);
         // Else it is told how to make one that can be verified.
         let (error, text) = failure(&pki.trusting(&server, "", "ca", "require"), Mode::Sql).await;
-        assert!(matches!(error.reason, Reason::Tls(_)), "{text}");
+        assert!(matches!(error.reason, ConnectErrorKind::Tls(_)), "{text}");
         assert!(text.contains("version 1,") && text.contains("HINT: make") && !text.contains("Other("), "{text}");
         pki.install(&server, "named");
         server.cluster.restart();

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::health::{Evidence, Health, Level, Loss, Reason, Subject};
+use crate::health::{Evidence, Health, HealthReason, Level, Loss, Subject};
 
 /// The recovery point objective as it is now: how much work would be gone if the server were.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,7 +44,7 @@ impl From<&Health> for Rpo {
 pub struct Standing {
     level: Level,
     /// What is not good, the worst first.
-    problems: Vec<Reason>,
+    problems: Vec<HealthReason>,
 }
 
 impl From<&Health> for Standing {

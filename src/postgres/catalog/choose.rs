@@ -8,7 +8,7 @@ use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
-use super::unreachable::Reason;
+use super::unreachable::UnreachableReason;
 use super::{BackupDescription, Unknown};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
@@ -24,8 +24,8 @@ impl From<Refusal> for NoPlan<Refusal> {
     }
 }
 
-impl From<Reason> for NoPlan<Refusal> {
-    fn from(reason: Reason) -> Self {
+impl From<UnreachableReason> for NoPlan<Refusal> {
+    fn from(reason: UnreachableReason) -> Self {
         Refusal::from(reason).into()
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn note_damaged(facts: &Facts, notes: &mut Notes) {
 
 /// The backup that is asked for by name.
 pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a BackupDescription> {
-    let unusable = |why: String| Reason::BackupUnusable { id: id.clone(), why };
+    let unusable = |why: String| UnreachableReason::BackupUnusable { id: id.clone(), why };
     if let Some(why) = facts.damaged_backups.get(id) {
         return Err(unusable(format!("cannot be used: {why}")).into());
     }
@@ -59,7 +59,7 @@ pub(super) fn chosen_path(facts: &Facts, request: &Request) -> Chosen<TimelinePa
         _ if request.timeline == TimelineChoice::Latest => Ok(own),
         Ok(path) => {
             let (id, timeline) = (event.id.clone(), path.timeline());
-            Err(Reason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
+            Err(UnreachableReason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
         }
         refused => refused,
     }
@@ -91,7 +91,7 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
 fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
-        return Err(Reason::HistoryDamaged { timeline, why: why.why.clone() }.into());
+        return Err(UnreachableReason::HistoryDamaged { timeline, why: why.why.clone() }.into());
     }
     if let Some(history) = facts.histories.get(&timeline) {
         return Ok(TimelinePath::new(history.clone(), size));
@@ -99,8 +99,8 @@ fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let seen = !facts.ranges.of(timeline).is_empty() || facts.backups.iter().any(|b| b.stop_timeline == timeline);
     match (timeline, seen) {
         (TimelineId(1), _) => Ok(TimelinePath::new(TimelineHistory::root(timeline), size)),
-        (_, true) => Err(Reason::HistoryMissing { timeline }.into()),
-        (_, false) => Err(Reason::TimelineUnknown { timeline }.into()),
+        (_, true) => Err(UnreachableReason::HistoryMissing { timeline }.into()),
+        (_, false) => Err(UnreachableReason::TimelineUnknown { timeline }.into()),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> 
         || facts.backups.iter().any(backed_up);
     match (facts.damaged_histories.get(&next), shown) {
         (None, false) => Ok(()),
-        (why, _) => Err(Reason::NewerHistoryUnknown {
+        (why, _) => Err(UnreachableReason::NewerHistoryUnknown {
             timeline: path.timeline(),
             newer: next,
             why: why.map(|why| why.why.clone()),
@@ -212,7 +212,8 @@ impl<'a> Chooser<'a> {
         if let Some(id) = &self.request.backup {
             let backup = named_backup(facts, id)?;
             let refuse = |why: String, after| {
-                Refusal::from(Reason::BackupUnusable { id: id.clone(), why }).after(Some(end_of(backup, after)))
+                Refusal::from(UnreachableReason::BackupUnusable { id: id.clone(), why })
+                    .after(Some(end_of(backup, after)))
             };
             if let Some(why) = self.unusable(backup, true) {
                 return Err(refuse(why, backup.stop_timeline).into());
@@ -236,7 +237,7 @@ impl<'a> Chooser<'a> {
             let timeline = self.path.timeline();
             let newest = facts.backups.iter().rev().find(|backup| backup.stop_timeline != timeline);
             let before = newest.map(|backup| end_of(backup, backup.stop_timeline));
-            return Err(Refusal::from(Reason::NoBackupOnPath { timeline }).before(before).into());
+            return Err(Refusal::from(UnreachableReason::NoBackupOnPath { timeline }).before(before).into());
         }
         Ok(usable)
     }
@@ -275,7 +276,7 @@ impl<'a> Chooser<'a> {
     /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
     fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
-        let (mut broken, mut refused) = (None, NoPlan::from(Reason::NoBackup));
+        let (mut broken, mut refused) = (None, NoPlan::from(UnreachableReason::NoBackup));
         while let [anchor, later @ ..] = anchors {
             let reach = self.reach(anchor);
             refused = match self.place(anchor, &reach) {
@@ -284,16 +285,16 @@ impl<'a> Chooser<'a> {
             };
             let NoPlan::Refused(refusal) = &mut refused else { return Err(refused) };
             let next = match &mut refusal.reason {
-                Reason::NotFound { searched, .. } => {
+                UnreachableReason::NotFound { searched, .. } => {
                     searched_before.append(searched);
                     searched.clone_from(&searched_before);
                     later.iter().position(|backup| self.reach(backup).first_missing != reach.first_missing)
                 }
-                Reason::Broken { segment, lsn } => {
+                UnreachableReason::Broken { segment, lsn } => {
                     searched_before.push((anchor.stop_lsn, *lsn));
                     let number = segment.number(self.known.facts.ranges.segment_size());
                     broken = broken.or(Some(refused));
-                    refused = NoPlan::from(Reason::NoBackup);
+                    refused = NoPlan::from(UnreachableReason::NoBackup);
                     later.iter().position(|backup| self.start(backup) >= number)
                 }
                 _ => return Err(refused),
@@ -308,8 +309,11 @@ impl<'a> Chooser<'a> {
         let oldest = usable[0];
         let (id, stopped_at, stop_lsn) = (oldest.id.clone(), oldest.stopped_at, oldest.stop_lsn);
         let reason = match &self.request.backup {
-            None => Reason::BeforeOldestBackup { id, stopped_at, stop_lsn },
-            Some(_) => Reason::BackupUnusable { id, why: format!("ends after the target, at {}", end_words(oldest)) },
+            None => UnreachableReason::BeforeOldestBackup { id, stopped_at, stop_lsn },
+            Some(_) => UnreachableReason::BackupUnusable {
+                id,
+                why: format!("ends after the target, at {}", end_words(oldest)),
+            },
         };
         Refusal::from(reason).after(Some(end_of(oldest, self.path.timeline()))).into()
     }
@@ -320,7 +324,7 @@ impl<'a> Chooser<'a> {
         let end = self.path.start(reach.first_missing);
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
-        let not_found = |what: String| NoPlan::from(Reason::NotFound { what, timeline, searched });
+        let not_found = |what: String| NoPlan::from(UnreachableReason::NotFound { what, timeline, searched });
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
             Target::Latest if reach.resumes.is_none() => Ok(search.wal_end()),
@@ -375,10 +379,10 @@ impl<'a> Chooser<'a> {
         let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
         let reason = match reach.resumes {
-            Some(resumes) => Reason::Gap { first_missing: reach.first_missing, resumes },
+            Some(resumes) => UnreachableReason::Gap { first_missing: reach.first_missing, resumes },
             None => {
                 let timeline = last.map_or(reach.first_missing.timeline, |piece| piece.last.timeline);
-                Reason::BeyondArchive { end, timeline, last_stored, idle_until }
+                UnreachableReason::BeyondArchive { end, timeline, last_stored, idle_until }
             }
         };
         Refusal::end(&self.path, reach, reason).into()

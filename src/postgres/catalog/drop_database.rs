@@ -3,7 +3,7 @@
 use super::look::{Look, Seen};
 use super::place::{Place, Search, Searched};
 use super::refuse::Refusal;
-use super::unreachable::Reason;
+use super::unreachable::UnreachableReason;
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Xid;
 
@@ -51,7 +51,8 @@ impl Search<'_> {
                 false => may_be_invalid = true,
             }
         }
-        let mut place = Place::before(number, begin).ok_or(Refusal::from(Reason::EventNotFound { id, lsn }))?;
+        let mut place =
+            Place::before(number, begin).ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
         let unsure = match (begin == seen, may_be_invalid) {
             (true, _) => Some("where DROP DATABASE began was not found"),
             (false, true) => Some("DROP DATABASE changed the database's row before"),

@@ -51,7 +51,7 @@ pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};
 pub use target::{Request, Target, TimelineChoice, postgresql_time};
-pub use unreachable::{Nearest, Reason, Unreachable};
+pub use unreachable::{Nearest, Unreachable, UnreachableReason};
 pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
 pub use windows::{
     UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable,

@@ -9,7 +9,7 @@ use super::path::{Reach, TimelinePath};
 use super::plan::{NoPlan, PlanInput};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
-use super::unreachable::Reason;
+use super::unreachable::UnreachableReason;
 use super::wal_index::{Point, Told, Unknown};
 use crate::plain::counted;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
@@ -243,7 +243,7 @@ impl<'a> Search<'a> {
     /// Just before or after an event.
     pub fn event(&self, event: &EventTarget, after: bool) -> Searched<Place> {
         let lsn = if after { event.after } else { event.before };
-        let gone = || Refusal::from(Reason::EventNotFound { id: event.id.clone(), lsn });
+        let gone = || Refusal::from(UnreachableReason::EventNotFound { id: event.id.clone(), lsn });
         let Some((number, seen)) = self.record(lsn)?.filter(|(_, seen)| seen.found.is_some_and(|it| it.lsn == lsn))
         else {
             return Err(gone().into());
@@ -259,7 +259,7 @@ impl<'a> Search<'a> {
 
     /// After the commit that an event counts from, which lies behind its record.
     fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<Place> {
-        let reason = |why: String| Reason::EventNotCommitted { id: event.id.clone(), xid, why };
+        let reason = |why: String| UnreachableReason::EventNotCommitted { id: event.id.clone(), xid, why };
         let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
             return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
         };

@@ -15,7 +15,7 @@ use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
-use super::unreachable::{Nearest, Reason, Unreachable};
+use super::unreachable::{Nearest, Unreachable, UnreachableReason};
 use super::wal_index::{Unknown, WalIndex};
 use super::{BackupDescription, IdleTimes, WalRanges};
 use crate::postgres::layout::{BackupId, ClusterName};
@@ -148,7 +148,7 @@ impl Facts {
     /// Whether a refusal names a gap that may close by itself: segments are stored several at a time, so that a later one
     /// can be there before an earlier one. True when what lies behind the gap was stored less than `grace` before `now`.
     pub fn may_close(&self, refused: &Unreachable, now: DateTime<Utc>, grace: TimeDelta) -> bool {
-        let Reason::Gap { resumes, .. } = &refused.reason else { return false };
+        let UnreachableReason::Gap { resumes, .. } = &refused.reason else { return false };
         self.ranges.holding(*resumes).is_some_and(|range| now - range.first_stored < grace)
     }
 }
@@ -159,7 +159,7 @@ fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result
     }
     if known.facts.backups.is_empty() {
         note_damaged(known.facts, notes);
-        return Err(Reason::NoBackup.into());
+        return Err(UnreachableReason::NoBackup.into());
     }
     let path = chosen_path(known.facts, request)?;
     check_promotion(known.facts, &path)?;

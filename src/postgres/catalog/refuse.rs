@@ -3,20 +3,20 @@
 use super::BackupDescription;
 use super::path::{Reach, TimelinePath};
 use super::target::{Request, Target, TimelineChoice, postgresql_time};
-use super::unreachable::{Nearest, Reason};
+use super::unreachable::{Nearest, UnreachableReason};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Commit;
 
 /// A reason with the moments that it suggests; whether they can be had is not proven yet.
 #[derive(Debug)]
 pub struct Refusal {
-    pub reason: Reason,
+    pub reason: UnreachableReason,
     pub before: Option<Nearest>,
     pub after: Option<Nearest>,
 }
 
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
+impl From<UnreachableReason> for Refusal {
+    fn from(reason: UnreachableReason) -> Self {
         Self { reason, before: None, after: None }
     }
 }
@@ -39,11 +39,11 @@ impl Refusal {
             let timeline = TimelineChoice::Number(timeline);
             Nearest::new(words, Request { timeline, ..Request::new(Target::Lsn(last.lsn)) })
         });
-        Self::from(Reason::Broken { segment, lsn }).before(before)
+        Self::from(UnreachableReason::Broken { segment, lsn }).before(before)
     }
 
     /// The target lies beyond what the WAL reaches.
-    pub fn end(path: &TimelinePath, reach: &Reach, reason: Reason) -> Self {
+    pub fn end(path: &TimelinePath, reach: &Reach, reason: UnreachableReason) -> Self {
         let (timeline, end) = (path.timeline(), path.start(reach.first_missing));
         let before = match reach.resumes {
             Some(_) => before_lsn(format!("everything before the gap, up to {end}"), end, timeline),

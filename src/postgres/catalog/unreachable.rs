@@ -15,7 +15,7 @@ use crate::postgres::wal::Xid;
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Reason {
+pub enum UnreachableReason {
     #[error("there is no complete base backup")]
     NoBackup,
     #[error("backup \"{id}\" {why}")]
@@ -64,7 +64,7 @@ pub enum Reason {
     EventNotCommitted { id: String, xid: Xid, why: String },
 }
 
-impl Reason {
+impl UnreachableReason {
     /// How the moment lies to what is archived.
     pub fn kind(&self) -> Kind {
         match self {
@@ -115,7 +115,7 @@ impl Nearest {
 pub struct Unreachable {
     pub target: String,
     pub kind: Kind,
-    pub reason: Reason,
+    pub reason: UnreachableReason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_before: Option<Nearest>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,46 +133,46 @@ impl Unreachable {
     pub fn hint(&self) -> String {
         let others = self.other_timelines.iter().filter(|other| other.reaches);
         match &self.reason {
-            Reason::NoBackup => "take one with `walden backup take`".into(),
-            Reason::BackupUnusable { .. } => "`walden backup list` shows all; leave out --backup to have one chosen".into(),
-            Reason::TimelineUnknown { .. } | Reason::NoBackupOnPath { .. } => {
+            UnreachableReason::NoBackup => "take one with `walden backup take`".into(),
+            UnreachableReason::BackupUnusable { .. } => "`walden backup list` shows all; leave out --backup to have one chosen".into(),
+            UnreachableReason::TimelineUnknown { .. } | UnreachableReason::NoBackupOnPath { .. } => {
                 "name a timeline with --timeline; `walden wal list` and `walden backup list` show which there are".into()
             }
-            Reason::HistoryMissing { timeline } => format!(
+            UnreachableReason::HistoryMissing { timeline } => format!(
                 "copy {:08X}.history from the server's pg_wal and archive it with `walden wal push`",
                 timeline.0
             ),
-            Reason::HistoryDamaged { .. } => "restore the object from a copy of the repository".into(),
-            Reason::NewerHistoryUnknown { newer, why: None, .. } => format!(
+            UnreachableReason::HistoryDamaged { .. } => "restore the object from a copy of the repository".into(),
+            UnreachableReason::NewerHistoryUnknown { newer, why: None, .. } => format!(
                 "copy {:08X}.history from the pg_wal of a server of timeline {newer} and archive it with `walden wal push`",
                 newer.0
             ),
-            Reason::NewerHistoryUnknown { .. } => "restore the object from a copy of the repository".into(),
-            Reason::BeforeOldestBackup { .. } => "older moments are out of reach".into(),
-            Reason::BeyondArchive { .. } | Reason::NotFound { .. } if others.clone().next().is_some() => {
+            UnreachableReason::NewerHistoryUnknown { .. } => "restore the object from a copy of the repository".into(),
+            UnreachableReason::BeforeOldestBackup { .. } => "older moments are out of reach".into(),
+            UnreachableReason::BeyondArchive { .. } | UnreachableReason::NotFound { .. } if others.clone().next().is_some() => {
                 let numbers: Vec<String> = others.map(|other| other.timeline.to_string()).collect();
                 format!("ask for the timeline that goes on with --timeline {}", numbers.join(" or "))
             }
-            Reason::BeyondArchive { .. } => {
+            UnreachableReason::BeyondArchive { .. } => {
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; else choose the moment before".into()
             }
-            Reason::Broken { segment, .. } => format!(
+            UnreachableReason::Broken { segment, .. } => format!(
                 "`walden wal show {segment}` says more; if the server or another archive has the segment whole, keep it, \
                  and take a new backup"
             ),
-            Reason::NotFound { .. } => {
+            UnreachableReason::NotFound { .. } => {
                 "`walden find --kind restore-point` lists restore points; for another timeline add --timeline, or name the \
                  moment by --time or --lsn"
                     .into()
             }
-            Reason::EventElsewhere { event_timeline, .. } => {
+            UnreachableReason::EventElsewhere { event_timeline, .. } => {
                 format!("leave out --timeline, or use --timeline {event_timeline}")
             }
-            Reason::EventNotFound { .. } => "`walden find` lists the events there are".into(),
-            Reason::EventNotCommitted { id, .. } => format!(
+            UnreachableReason::EventNotFound { .. } => "`walden find` lists the events there are".into(),
+            UnreachableReason::EventNotCommitted { id, .. } => format!(
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; `--before {id}` needs no commit"
             ),
-            Reason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
+            UnreachableReason::Gap { .. } => "look for the missing segment (the server's pg_wal, another archive) and push it with `walden wal push`".into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
-use super::unreachable::Reason;
+use super::unreachable::UnreachableReason;
 use super::whole::Wholeness;
 use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
@@ -183,8 +183,8 @@ fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
     let without = all.into_iter().filter(|timeline| !has_path(facts, *timeline));
     let told = |timeline| {
         let reason = match facts.damaged_histories.get(&timeline) {
-            Some(why) => Reason::HistoryDamaged { timeline, why: why.why.clone() },
-            None => Reason::HistoryMissing { timeline },
+            Some(why) => UnreachableReason::HistoryDamaged { timeline, why: why.why.clone() },
+            None => UnreachableReason::HistoryMissing { timeline },
         };
         UnknownTimeline { timeline, why: reason.to_string() }
     };

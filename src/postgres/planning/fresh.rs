@@ -11,7 +11,7 @@ use super::{Decided, Planner};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::health::FRESH_GAP;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, Reason, RecoveryPlan, Request, Unknown, WalIndex, WalPiece,
+    EventId, EventTarget, Facts, RecoveryPlan, Request, Unknown, UnreachableReason, WalIndex, WalPiece,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
@@ -188,7 +188,7 @@ enum Again {
 fn again(decided: &anyhow::Result<Decided>, facts: &Facts, now: DateTime<Utc>) -> Option<Again> {
     match decided {
         Err(error) => matches!(find(error), Some(Unknown::Segment(_))).then_some(Again::Compared),
-        Ok(Err(refused)) if matches!(refused.reason, Reason::Broken { .. }) => Some(Again::Compared),
+        Ok(Err(refused)) if matches!(refused.reason, UnreachableReason::Broken { .. }) => Some(Again::Compared),
         Ok(Err(refused)) => facts.may_close(refused, now, FRESH_GAP).then_some(Again::Later),
         Ok(Ok(RecoveryPlan { made, .. })) => made.unknown.is_some().then_some(Again::Compared),
     }
@@ -231,7 +231,7 @@ mod tests {
             damaged_histories: Default::default(),
             idle: Default::default(),
         };
-        let refused = |reason: Reason| {
+        let refused = |reason: UnreachableReason| {
             Ok(Err(Box::new(Unreachable {
                 target: Request::new(Target::Latest).words(),
                 kind: reason.kind(),
@@ -243,13 +243,14 @@ mod tests {
             })))
         };
         let failed = |unknown: Unknown| Err(anyhow::Error::new(unknown).context("where the target lies"));
-        let gap = || Reason::Gap { first_missing: "000000010000000000000004".parse().unwrap(), resumes: segment };
-        let broken = Reason::Broken { segment, lsn: segment.start(facts.ranges.segment_size()) };
+        let gap =
+            || UnreachableReason::Gap { first_missing: "000000010000000000000004".parse().unwrap(), resumes: segment };
+        let broken = UnreachableReason::Broken { segment, lsn: segment.start(facts.ranges.segment_size()) };
         assert_eq!(again(&failed(Unknown::Segment(segment)), &facts, now), Some(Again::Compared));
         assert_eq!(again(&refused(broken), &facts, now), Some(Again::Compared));
         assert_eq!(again(&refused(gap()), &facts, now), Some(Again::Later));
         assert_eq!(again(&refused(gap()), &facts, now + TimeDelta::days(1)), None, "nothing closes it any more");
-        assert_eq!(again(&refused(Reason::NoBackup), &facts, now), None);
+        assert_eq!(again(&refused(UnreachableReason::NoBackup), &facts, now), None);
         assert_eq!(again(&failed(Unknown::NoIndex), &facts, now), None);
     }
 }

@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 use tokio::time::timeout;
 
 use super::conninfo::{ConnInfo, Host, TargetSession};
-use super::error::{ConnectError, Reason};
+use super::error::{ConnectError, ConnectErrorKind};
 use super::messages::{Message, ResultSet, ServerError};
 use super::startup::{self, Session};
 use super::wire::Wire;
@@ -93,7 +93,8 @@ impl Connection {
         let Session { wire, parameters, attempt } = startup::open(info, host, mode).await?;
         let refused = |reason| ConnectError { attempt: attempt.clone(), reason };
         let version = parameters.get("server_version").and_then(|text| version_number(text));
-        let version = version.ok_or_else(|| refused(Reason::Broken("the server does not tell its version".into())))?;
+        let version =
+            version.ok_or_else(|| refused(ConnectErrorKind::Broken("the server does not tell its version".into())))?;
         let mut connection = Self {
             wire,
             state: State::Idle,
@@ -111,7 +112,7 @@ impl Connection {
 
     /// Sets what a session depends on as [`startup`] does, where older majors would refuse the name. A replication session
     /// takes no SQL; it is used at once.
-    async fn forget_timeouts(&mut self) -> Result<(), Reason> {
+    async fn forget_timeouts(&mut self) -> Result<(), ConnectErrorKind> {
         let statement = match self.version / 10_000 {
             _ if self.mode == Mode::Physical => return Ok(()),
             ..14 => return Ok(()),
@@ -119,25 +120,25 @@ impl Connection {
             17.. => "SET idle_session_timeout = 0; SET transaction_timeout = 0",
         };
         let set = self.question(statement).await;
-        set.map(drop).map_err(|error| Reason::Broken(error.to_string()))
+        set.map(drop).map_err(|error| ConnectErrorKind::Broken(error.to_string()))
     }
 
     /// Checks that the server is of the wanted kind.
-    async fn check_kind(&mut self, wanted: TargetSession) -> Result<(), Reason> {
+    async fn check_kind(&mut self, wanted: TargetSession) -> Result<(), ConnectErrorKind> {
         if wanted == TargetSession::Any {
             return Ok(());
         }
         let shown = timeout(QUESTION, self.show("transaction_read_only")).await;
-        let shown = shown.map_err(|_| Reason::Broken("the server does not answer".into()))?;
-        let read_only = shown.map_err(|error| Reason::Broken(error.to_string()))?;
+        let shown = shown.map_err(|_| ConnectErrorKind::Broken("the server does not answer".into()))?;
+        let read_only = shown.map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
         let read_only = read_only == "on";
         // 13 does not tell whether it is a standby; there all transactions are read-only.
         let standby = self.parameter("in_hot_standby").map_or(read_only, |value| value == "on");
         match wanted {
-            TargetSession::ReadWrite if read_only => Err(Reason::WrongKindOfServer("read-only")),
-            TargetSession::ReadOnly if !read_only => Err(Reason::WrongKindOfServer("read-write")),
-            TargetSession::Primary if standby => Err(Reason::WrongKindOfServer("a standby")),
-            TargetSession::Standby if !standby => Err(Reason::WrongKindOfServer("a primary")),
+            TargetSession::ReadWrite if read_only => Err(ConnectErrorKind::WrongKindOfServer("read-only")),
+            TargetSession::ReadOnly if !read_only => Err(ConnectErrorKind::WrongKindOfServer("read-write")),
+            TargetSession::Primary if standby => Err(ConnectErrorKind::WrongKindOfServer("a standby")),
+            TargetSession::Standby if !standby => Err(ConnectErrorKind::WrongKindOfServer("a primary")),
             _ => Ok(()),
         }
     }
@@ -323,7 +324,9 @@ fn version_number(text: &str) -> Option<u32> {
 
 /// One error for several servers: the one that says most, naming the others.
 fn summary(mut failures: Vec<ConnectError>) -> anyhow::Error {
-    let telling = |failure: &ConnectError| !matches!(failure.reason, Reason::NoServer(_) | Reason::TimedOut(_));
+    let telling = |failure: &ConnectError| {
+        !matches!(failure.reason, ConnectErrorKind::NoServer(_) | ConnectErrorKind::TimedOut(_))
+    };
     let index = failures.iter().position(telling).unwrap_or(0);
     if failures.is_empty() {
         return anyhow!("no server to connect to is given");

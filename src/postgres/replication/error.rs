@@ -34,12 +34,12 @@ pub struct ConnectError {
     /// Where and as whom.
     pub attempt: Attempt,
     /// Why not.
-    pub reason: Reason,
+    pub reason: ConnectErrorKind,
 }
 
 /// The reasons behind [`ConnectError`].
 #[derive(Debug, thiserror::Error)]
-pub enum Reason {
+pub enum ConnectErrorKind {
     /// Nobody listens there: connection refused, no socket, no such host, no route.
     #[error("no server answers there: {0}")]
     NoServer(io::Error),
@@ -89,22 +89,24 @@ impl ConnectError {
     pub fn hint(&self) -> Option<String> {
         let Attempt { server, user, database, encrypted, local } = &self.attempt;
         let hint = match &self.reason {
-            Reason::NoServer(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            ConnectErrorKind::NoServer(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 format!("this process may not use {server}; run it as a user who may")
             }
-            Reason::NoServer(_) if *local => "check that the server runs, and that host and port name its \
+            ConnectErrorKind::NoServer(_) if *local => "check that the server runs, and that host and port name its \
                  unix_socket_directories and port"
                 .to_owned(),
-            Reason::NoServer(_) => {
+            ConnectErrorKind::NoServer(_) => {
                 "check that the server runs, that listen_addresses and port match, and that no firewall is between"
                     .to_owned()
             }
-            Reason::TimedOut(_) => "check host, port and firewall, or raise connect_timeout".to_owned(),
-            Reason::NoPassword => "set PGPASSWORD or add a line to the password file (~/.pgpass, mode 0600)".to_owned(),
-            Reason::WrongPassword(_) => {
+            ConnectErrorKind::TimedOut(_) => "check host, port and firewall, or raise connect_timeout".to_owned(),
+            ConnectErrorKind::NoPassword => {
+                "set PGPASSWORD or add a line to the password file (~/.pgpass, mode 0600)".to_owned()
+            }
+            ConnectErrorKind::WrongPassword(_) => {
                 "check PGPASSWORD, the password file (~/.pgpass) and the connection string".to_owned()
             }
-            Reason::NoHbaEntry(_) => {
+            ConnectErrorKind::NoHbaEntry(_) => {
                 let kind = match (local, encrypted) {
                     (true, _) => "local",
                     (_, true) => "hostssl",
@@ -116,35 +118,37 @@ impl ConnectError {
                      \"{kind} {database} {user}{address} scram-sha-256\", and run SELECT pg_reload_conf()"
                 )
             }
-            Reason::RoleRefused(error) if error.routine.as_deref() == Some("InitializeSessionUserId") => {
+            ConnectErrorKind::RoleRefused(error) if error.routine.as_deref() == Some("InitializeSessionUserId") => {
                 format!("CREATE ROLE \"{user}\" LOGIN REPLICATION, or ALTER ROLE \"{user}\" LOGIN, or set PGUSER")
             }
-            Reason::RoleRefused(_) => {
+            ConnectErrorKind::RoleRefused(_) => {
                 "run as the matching operating-system user, give the right client certificate, or change the \
                  method in pg_hba.conf"
                     .to_owned()
             }
-            Reason::NoReplicationPrivilege(_) => format!("as a superuser run ALTER ROLE \"{user}\" REPLICATION"),
-            Reason::NotReady(error) if error.code == "53300" => {
+            ConnectErrorKind::NoReplicationPrivilege(_) => {
+                format!("as a superuser run ALTER ROLE \"{user}\" REPLICATION")
+            }
+            ConnectErrorKind::NotReady(error) if error.code == "53300" => {
                 "raise max_connections or, for backups, max_wal_senders; or try again later".to_owned()
             }
-            Reason::NotReady(_) => "wait until the server accepts connections and try again".to_owned(),
+            ConnectErrorKind::NotReady(_) => "wait until the server accepts connections and try again".to_owned(),
             // PostgreSQL says where in its code an error arose; what stands between does not.
-            Reason::Refused(error) if error.routine.is_none() && error.hint.is_none() => {
+            ConnectErrorKind::Refused(error) if error.routine.is_none() && error.hint.is_none() => {
                 "name the server itself in host and port: a pooler or \
                  proxy such as PgBouncer does not pass on what backups need"
                     .to_owned()
             }
-            Reason::Refused(error) => return error.hint.clone(),
-            Reason::TlsNotOffered => {
+            ConnectErrorKind::Refused(error) => return error.hint.clone(),
+            ConnectErrorKind::TlsNotOffered => {
                 "set ssl = on in the server, or sslmode=prefer or disable in the connection settings".to_owned()
             }
-            Reason::Tls(failure) => failure.hint.to_owned(),
-            Reason::UnsupportedAuthentication(_) => {
+            ConnectErrorKind::Tls(failure) => failure.hint.to_owned(),
+            ConnectErrorKind::UnsupportedAuthentication(_) => {
                 "let pg_hba.conf ask this user for scram-sha-256, md5, password, cert, peer or trust".to_owned()
             }
-            Reason::WrongKindOfServer(_) => "add the other servers' names to host=…".to_owned(),
-            Reason::Broken(_) => "see the server's log, and check that this is PostgreSQL's port".to_owned(),
+            ConnectErrorKind::WrongKindOfServer(_) => "add the other servers' names to host=…".to_owned(),
+            ConnectErrorKind::Broken(_) => "see the server's log, and check that this is PostgreSQL's port".to_owned(),
         };
         Some(hint)
     }
@@ -153,11 +157,11 @@ impl ConnectError {
     pub(super) fn allows_next_host(&self) -> bool {
         matches!(
             self.reason,
-            Reason::NoServer(_)
-                | Reason::TimedOut(_)
-                | Reason::NotReady(_)
-                | Reason::WrongKindOfServer(_)
-                | Reason::Broken(_)
+            ConnectErrorKind::NoServer(_)
+                | ConnectErrorKind::TimedOut(_)
+                | ConnectErrorKind::NotReady(_)
+                | ConnectErrorKind::WrongKindOfServer(_)
+                | ConnectErrorKind::Broken(_)
         )
     }
 
@@ -171,7 +175,7 @@ impl ConnectError {
     }
 }
 
-impl Reason {
+impl ConnectErrorKind {
     /// Sorts the error with which a server ends a connection attempt.
     pub(super) fn from_server(error: ServerError, replication: bool) -> Self {
         let error = Box::new(error);

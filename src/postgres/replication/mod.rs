@@ -20,6 +20,6 @@ pub use base_backup::{
 pub use commands::SystemIdentity;
 pub use connection::{Connection, Mode};
 pub use conninfo::ConnInfo;
-pub use error::{Attempt, ConnectError, Reason};
+pub use error::{Attempt, ConnectError, ConnectErrorKind};
 pub use messages::{ResultSet, ServerError};
 pub use tls_failure::TlsFailure;

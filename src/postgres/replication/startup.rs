@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::Mode;
 use super::conninfo::{Address, ConnInfo, Host, Keepalive, SslMode};
-use super::error::{Attempt, ConnectError, Reason};
+use super::error::{Attempt, ConnectError, ConnectErrorKind};
 use super::messages::{Authentication, Message};
 use super::tls;
 use super::wire::{Stream, Wire, WireError};
@@ -81,13 +81,17 @@ pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<Ses
             done => return done,
         }
     }
-    let none =
-        || start.error(Reason::NoServer(io::Error::new(io::ErrorKind::NotFound, "the name has no address")), false);
+    let none = || {
+        start.error(
+            ConnectErrorKind::NoServer(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            false,
+        )
+    };
     Err(failure.unwrap_or_else(none))
 }
 
 impl Start<'_> {
-    fn error(&self, reason: Reason, encrypted: bool) -> ConnectError {
+    fn error(&self, reason: ConnectErrorKind, encrypted: bool) -> ConnectError {
         ConnectError { attempt: self.attempt(encrypted), reason }
     }
 
@@ -109,20 +113,20 @@ impl Start<'_> {
         }
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+    async fn within<T>(&self, work: impl Future<Output = Result<T, ConnectErrorKind>>) -> Result<T, ConnectErrorKind> {
         match self.info.connect_timeout {
-            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or(Err(Reason::TimedOut(limit))),
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or(Err(ConnectErrorKind::TimedOut(limit))),
             None => work.await,
         }
     }
 
-    async fn places(&self) -> Result<Vec<Place>, Reason> {
+    async fn places(&self) -> Result<Vec<Place>, ConnectErrorKind> {
         let port = self.host.port;
         match &self.host.address {
             Address::Unix(folder) => Ok(vec![Place::Unix(Host::socket(folder, port))]),
             Address::Ip(address, _) => Ok(vec![Place::Tcp(SocketAddr::new(*address, port))]),
             Address::Name(name) => {
-                let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(Reason::NoServer)?;
+                let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(ConnectErrorKind::NoServer)?;
                 Ok(found.map(Place::Tcp).collect())
             }
         }
@@ -142,16 +146,16 @@ impl Start<'_> {
             (done, _) => return done,
         };
         let other_way_may_do = match failure.reason {
-            Reason::NoHbaEntry(_) => failure.attempt.encrypted == (first != Never),
-            Reason::Tls(_) => true,
+            ConnectErrorKind::NoHbaEntry(_) => failure.attempt.encrypted == (first != Never),
+            ConnectErrorKind::Tls(_) => true,
             _ => false,
         };
         let Some(second) = second.filter(|_| other_way_may_do) else { return Err(failure) };
         tracing::debug!(server = %self.host, error = %failure, "trying again in the other way that sslmode allows");
         self.open_once(place, second).await.map_err(|other| match (&failure.reason, &other.reason) {
             // Of two refusals the encrypted one says more, unless TLS itself was the trouble.
-            (Reason::NoHbaEntry(_), _) if failure.attempt.encrypted => failure,
-            (_, Reason::Tls(_) | Reason::TlsNotOffered) => failure,
+            (ConnectErrorKind::NoHbaEntry(_), _) if failure.attempt.encrypted => failure,
+            (_, ConnectErrorKind::Tls(_) | ConnectErrorKind::TlsNotOffered) => failure,
             _ => other,
         })
     }
@@ -171,20 +175,22 @@ impl Start<'_> {
         }
     }
 
-    async fn connect(&self, place: &Place, encryption: Encryption) -> Result<Stream, Reason> {
+    async fn connect(&self, place: &Place, encryption: Encryption) -> Result<Stream, ConnectErrorKind> {
         let mut socket = match place {
             Place::Unix(path) => {
-                return UnixStream::connect(path).await.map(Stream::Unix).map_err(Reason::NoServer);
+                return UnixStream::connect(path).await.map(Stream::Unix).map_err(ConnectErrorKind::NoServer);
             }
-            Place::Tcp(address) => TcpStream::connect(address).await.map_err(Reason::NoServer)?,
+            Place::Tcp(address) => TcpStream::connect(address).await.map_err(ConnectErrorKind::NoServer)?,
         };
-        set_socket_options(&socket, &self.info.keepalive).map_err(|error| Reason::Broken(error.to_string()))?;
+        set_socket_options(&socket, &self.info.keepalive)
+            .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
         if encryption == Encryption::Never {
             return Ok(Stream::Tcp(socket));
         }
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
-        let broken = |error: io::Error| Reason::Broken(format!("the connection broke when asking for TLS: {error}"));
+        let broken =
+            |error: io::Error| ConnectErrorKind::Broken(format!("the connection broke when asking for TLS: {error}"));
         socket.write_all(&request).await.map_err(broken)?;
         // One byte and no more: what follows belongs to TLS, and anything sent in the clear must not be believed.
         match (socket.read_u8().await.map_err(broken)?, encryption) {
@@ -193,18 +199,18 @@ impl Start<'_> {
                     Address::Name(name) | Address::Ip(_, Some(name)) => Some(name.as_str()),
                     _ => None,
                 };
-                let stream = tls::start(socket, &self.info.tls, name).await.map_err(Reason::Tls)?;
+                let stream = tls::start(socket, &self.info.tls, name).await.map_err(ConnectErrorKind::Tls)?;
                 Ok(Stream::Tls(Box::new(stream)))
             }
             (b'N', Encryption::IfOffered) => Ok(Stream::Tcp(socket)),
-            (b'N', _) => Err(Reason::TlsNotOffered),
+            (b'N', _) => Err(ConnectErrorKind::TlsNotOffered),
             (other, _) => {
-                Err(Reason::Broken(format!("\"{}\" is no answer to a request for TLS", other.escape_ascii())))
+                Err(ConnectErrorKind::Broken(format!("\"{}\" is no answer to a request for TLS", other.escape_ascii())))
             }
         }
     }
 
-    async fn log_in(&self, wire: &mut Wire) -> Result<BTreeMap<String, String>, Reason> {
+    async fn log_in(&self, wire: &mut Wire) -> Result<BTreeMap<String, String>, ConnectErrorKind> {
         let mut parameters =
             vec![("user", self.info.user.as_str()), ("application_name", self.info.application_name.as_str())];
         match self.mode {
@@ -214,8 +220,9 @@ impl Start<'_> {
         parameters.extend(SETTINGS);
         parameters.extend(self.info.options.as_ref().map(|options| ("options", options.as_str())));
         let mut start = BytesMut::new();
-        frontend::startup_message(parameters, &mut start).map_err(|error| Reason::Broken(error.to_string()))?;
-        wire.send(&start).await.map_err(|error| Reason::Broken(format!("the connection broke: {error}")))?;
+        frontend::startup_message(parameters, &mut start)
+            .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
+        wire.send(&start).await.map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))?;
         self.authenticate(wire).await?;
         let mut parameters = BTreeMap::new();
         loop {
@@ -231,10 +238,10 @@ impl Start<'_> {
     }
 
     /// The next message of the server, which may refuse the client with any of them.
-    async fn next(&self, wire: &mut Wire) -> Result<Message, Reason> {
+    async fn next(&self, wire: &mut Wire) -> Result<Message, ConnectErrorKind> {
         loop {
             match wire.message().await.map_err(broken)? {
-                Message::Error(error) => return Err(Reason::from_server(error, self.mode == Mode::Physical)),
+                Message::Error(error) => return Err(ConnectErrorKind::from_server(error, self.mode == Mode::Physical)),
                 Message::Notice(notice) => super::connection::log(&notice),
                 Message::NegotiateProtocolVersion => {}
                 message => return Ok(message),
@@ -242,9 +249,9 @@ impl Start<'_> {
         }
     }
 
-    async fn authenticate(&self, wire: &mut Wire) -> Result<(), Reason> {
+    async fn authenticate(&self, wire: &mut Wire) -> Result<(), ConnectErrorKind> {
         let password = self.info.password_for(self.host, self.database());
-        let password = || password.map(str::as_bytes).ok_or(Reason::NoPassword);
+        let password = || password.map(str::as_bytes).ok_or(ConnectErrorKind::NoPassword);
         loop {
             let step = match self.next(wire).await? {
                 Message::Authentication(step) => step,
@@ -259,21 +266,21 @@ impl Start<'_> {
                 }
                 Authentication::Sasl(mechanisms) => match mechanisms.iter().any(|name| name == SCRAM) {
                     true => self.scram(wire, password()?).await?,
-                    false => return Err(Reason::UnsupportedAuthentication(mechanisms.join(", "))),
+                    false => return Err(ConnectErrorKind::UnsupportedAuthentication(mechanisms.join(", "))),
                 },
                 Authentication::Unsupported(method) => {
-                    return Err(Reason::UnsupportedAuthentication(method.to_owned()));
+                    return Err(ConnectErrorKind::UnsupportedAuthentication(method.to_owned()));
                 }
                 Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
-                    return Err(Reason::Broken("SASL data without a SASL exchange".to_owned()));
+                    return Err(ConnectErrorKind::Broken("SASL data without a SASL exchange".to_owned()));
                 }
             }
         }
     }
 
     /// SCRAM-SHA-256 without channel binding, to the end: the server must prove that it knows the password, too.
-    async fn scram(&self, wire: &mut Wire, password: &[u8]) -> Result<(), Reason> {
-        let wrong = |error: io::Error| Reason::Broken(format!("SCRAM authentication failed: {error}"));
+    async fn scram(&self, wire: &mut Wire, password: &[u8]) -> Result<(), ConnectErrorKind> {
+        let wrong = |error: io::Error| ConnectErrorKind::Broken(format!("SCRAM authentication failed: {error}"));
         let mut scram = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
         let mut message = BytesMut::new();
         frontend::sasl_initial_response(SCRAM, scram.message(), &mut message).map_err(wrong)?;
@@ -292,23 +299,23 @@ impl Start<'_> {
     }
 }
 
-async fn send_password(wire: &mut Wire, password: &[u8]) -> Result<(), Reason> {
+async fn send_password(wire: &mut Wire, password: &[u8]) -> Result<(), ConnectErrorKind> {
     let mut message = BytesMut::new();
-    frontend::password_message(password, &mut message).map_err(|error| Reason::Broken(error.to_string()))?;
-    wire.send(&message).await.map_err(|error| Reason::Broken(format!("the connection broke: {error}")))
+    frontend::password_message(password, &mut message).map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
+    wire.send(&message).await.map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))
 }
 
-fn broken(error: WireError) -> Reason {
-    Reason::Broken(error.to_string())
+fn broken(error: WireError) -> ConnectErrorKind {
+    ConnectErrorKind::Broken(error.to_string())
 }
 
-fn unexpected(message: &Message) -> Reason {
+fn unexpected(message: &Message) -> ConnectErrorKind {
     let what = match message {
         Message::Authentication(_) => "a step of authentication",
         Message::Ready => "readiness",
         _ => "a message",
     };
-    Reason::Broken(format!("the server sent {what} where the start of a session has none"))
+    ConnectErrorKind::Broken(format!("the server sent {what} where the start of a session has none"))
 }
 
 fn set_socket_options(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {

@@ -106,7 +106,7 @@ fn a_backup_that_lacks_a_part_is_not_taken_even_by_name() {
     assert_eq!(made.backup.id.to_string(), "20260101-000020Z");
     assert!(made.warnings[0].contains("lacks \"pg_xact\""), "{:?}", made.warnings);
     let named = Request { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
-    assert!(matches!(world.refused(&named).reason, Reason::BackupUnusable { .. }));
+    assert!(matches!(world.refused(&named).reason, UnreachableReason::BackupUnusable { .. }));
 }
 
 #[test]
@@ -114,16 +114,16 @@ fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
     let world = simple();
     let refused = |target| world.refused(&Request::new(target));
     let early = refused(Target::Time(second(3)));
-    assert!(matches!(early.reason, Reason::BeforeOldestBackup { .. }) && early.kind == Kind::Past);
+    assert!(matches!(early.reason, UnreachableReason::BeforeOldestBackup { .. }) && early.kind == Kind::Past);
     assert_eq!(early.nearest_after.unwrap().arguments, "--immediate --timeline 1 --backup 20260101-000020Z");
     let late = refused(Target::Time(second(1000)));
-    assert!(matches!(late.reason, Reason::BeyondArchive { end: Lsn(0xA000000), .. }), "{:?}", late.reason);
+    assert!(matches!(late.reason, UnreachableReason::BeyondArchive { end: Lsn(0xA000000), .. }), "{:?}", late.reason);
     assert_eq!((late.kind, late.nearest_before.unwrap().arguments.as_str()), (Kind::Future, "--latest --timeline 1"));
     let beyond = refused(Target::Lsn(Lsn(10 * SEGMENT)));
-    assert!(matches!(beyond.reason, Reason::BeyondArchive { .. }));
+    assert!(matches!(beyond.reason, UnreachableReason::BeyondArchive { .. }));
     for (target, words) in [(Target::Xid(4711), "transaction 4711"), (Target::Name("x".into()), "point \"x\"")] {
         let told = refused(target);
-        assert!(matches!(told.reason, Reason::NotFound { .. }) && told.reason.to_string().contains(words));
+        assert!(matches!(told.reason, UnreachableReason::NotFound { .. }) && told.reason.to_string().contains(words));
     }
 }
 
@@ -133,7 +133,7 @@ fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
     world.segments.remove(&(1, 8));
     for target in [Target::Latest, Target::Lsn(Lsn(9 * SEGMENT)), Target::Time(second(80)), Target::Time(second(100))] {
         let refused = world.refused(&Request::new(target.clone()));
-        let expected = Reason::Gap { first_missing: name(1, 8), resumes: name(1, 9) };
+        let expected = UnreachableReason::Gap { first_missing: name(1, 8), resumes: name(1, 9) };
         assert_eq!(refused.reason, expected, "{target:?}");
         let before = refused.nearest_before.unwrap();
         assert_eq!(before.arguments, "--lsn 0/8000000 --exclusive --timeline 1");
@@ -210,17 +210,17 @@ fn a_lost_or_damaged_history_file_is_told_not_guessed() {
         Err(NoPlan::Refused(refused)) => refused.reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason(&facts, &latest()), Reason::HistoryMissing { timeline: TimelineId(2) });
+    assert_eq!(reason(&facts, &latest()), UnreachableReason::HistoryMissing { timeline: TimelineId(2) });
     let mut unusable = Unusable { why: "cut".into(), whole: false };
     facts.damaged_histories.insert(TimelineId(2), unusable.clone());
-    assert!(matches!(reason(&facts, &latest()), Reason::HistoryDamaged { .. }));
+    assert!(matches!(reason(&facts, &latest()), UnreachableReason::HistoryDamaged { .. }));
     let first = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..latest() };
-    assert!(matches!(reason(&facts, &first), Reason::NewerHistoryUnknown { .. }));
+    assert!(matches!(reason(&facts, &first), UnreachableReason::NewerHistoryUnknown { .. }));
     unusable.whole = true;
     facts.damaged_histories.insert(TimelineId(2), unusable);
     assert!(world.plan_with(&facts, &first).is_ok(), "a server only looks whether it exists");
     let unknown = Request { timeline: TimelineChoice::Number(TimelineId(9)), ..latest() };
-    assert_eq!(reason(&facts, &unknown), Reason::TimelineUnknown { timeline: TimelineId(9) });
+    assert_eq!(reason(&facts, &unknown), UnreachableReason::TimelineUnknown { timeline: TimelineId(9) });
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn without_a_usable_backup_the_reason_says_which_and_why() {
         other => panic!("{other:?}"),
     };
     let told = refused(&latest());
-    assert_eq!(told.reason, Reason::NoBackup);
+    assert_eq!(told.reason, UnreachableReason::NoBackup);
     assert_eq!(told.notes, ["backup \"20260101-000020Z\" cannot be used: cut"]);
     let named = Request { backup: Some("20260101-000020Z".parse().unwrap()), ..latest() };
     assert!(refused(&named).reason.to_string().contains("cut"));

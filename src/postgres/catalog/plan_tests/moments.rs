@@ -76,7 +76,7 @@ fn after_the_last_transaction_everything_is_restored_where_the_server_proved_tha
 fn idle_until(refused: &Unreachable) -> Option<u64> {
     assert_eq!(refused.kind, Kind::Future);
     assert_eq!(refused.nearest_before.as_ref().unwrap().request.target, Target::Latest);
-    let Reason::BeyondArchive { idle_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
+    let UnreachableReason::BeyondArchive { idle_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
     assert_eq!(idle_until.is_some(), refused.to_string().contains("it is proven until"), "{refused}");
     idle_until.map(|until| (until - second(0)).num_seconds() as u64)
 }
@@ -125,7 +125,7 @@ fn an_lsn_is_where_records_begin() {
     // Behind the last record nothing begins; all before it is there.
     assert_eq!(stop(&world, Target::Lsn(at(9, 0x301)), false), StopAt::End);
     let beyond = world.refused(&Request::new(Target::Lsn(at(9, 0x301))));
-    assert!(matches!(beyond.reason, Reason::BeyondArchive { .. }));
+    assert!(matches!(beyond.reason, UnreachableReason::BeyondArchive { .. }));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_transaction_before_a_gap_is_found_behind_the_backup_there() {
     );
     let refused = world.refused(&Request::new(Target::Xid(705)));
     let expected = vec![(at(2, 0x100), at(5, 0)), (at(6, 0x100), at(10, 0))];
-    assert!(matches!(refused.reason, Reason::NotFound { searched, .. } if searched == expected));
+    assert!(matches!(refused.reason, UnreachableReason::NotFound { searched, .. } if searched == expected));
 }
 
 #[test]
@@ -194,14 +194,17 @@ fn a_transaction_behind_broken_wal_is_found_behind_a_later_backup() {
         assert_eq!(plan.backup.id.to_string() == "20260101-000060Z", behind, "{xid}");
     }
     let refused = world.refused(&Request::new(Target::Xid(999)));
-    assert!(matches!(refused.reason, Reason::Broken { .. }), "it may be where nothing can be searched: {refused}");
+    assert!(
+        matches!(refused.reason, UnreachableReason::Broken { .. }),
+        "it may be where nothing can be searched: {refused}"
+    );
 }
 
 #[test]
 fn broken_wal_is_the_end_only_where_all_wal_ends() {
     let mut world = simple();
     world.broken = Some((1, 7, 7 * SEGMENT + 0x300));
-    let expected = Reason::Broken { segment: name(1, 7), lsn: at(7, 0x300) };
+    let expected = UnreachableReason::Broken { segment: name(1, 7), lsn: at(7, 0x300) };
     for target in [Target::Latest, Target::Time(second(90)), Target::Lsn(at(8, 0)), Target::Xid(709)] {
         let refused = world.refused(&Request::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
@@ -223,7 +226,7 @@ fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
     let mut world = forked();
     world.torn = Some(2);
     world.idle = vec![(2, 8 * SEGMENT, 105)];
-    let expected = Reason::Broken { segment: name(2, 5), lsn: at(5, 0) };
+    let expected = UnreachableReason::Broken { segment: name(2, 5), lsn: at(5, 0) };
     let targets = [Target::Latest, Target::Time(second(70)), Target::Time(second(100)), Target::Lsn(at(5, 0x300))];
     for target in targets.into_iter().chain([Target::Xid(706)]) {
         let refused = world.refused(&Request::new(target.clone()));
@@ -283,12 +286,14 @@ fn after_a_database_was_made_is_after_its_commit_wherever_that_is() {
     let before = Request { inclusive: false, ..request(709) };
     assert_eq!(world.plan(&before).unwrap().stop, StopAt::Before { lsn: at(7, 0x100) });
     let refused = world.refused(&request(710));
-    assert!(matches!(&refused.reason, Reason::EventNotCommitted { why, .. } if why.contains("not archived")));
+    assert!(
+        matches!(&refused.reason, UnreachableReason::EventNotCommitted { why, .. } if why.contains("not archived"))
+    );
     // An earlier transaction of that number is another one.
-    assert!(matches!(world.refused(&request(706)).reason, Reason::EventNotCommitted { .. }));
+    assert!(matches!(world.refused(&request(706)).reason, UnreachableReason::EventNotCommitted { .. }));
     says(&mut world, 8, 0x200, Says::Ended { xid: 708, time: 86, committed: false });
     let refused = world.refused(&request(708));
-    assert!(matches!(&refused.reason, Reason::EventNotCommitted { why, .. } if why.contains("rolled back")));
+    assert!(matches!(&refused.reason, UnreachableReason::EventNotCommitted { why, .. } if why.contains("rolled back")));
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     }
     world.unknown.clear();
     let refused = world.refused(&Request::new(Target::Xid(4711)));
-    assert!(matches!(refused.reason, Reason::NotFound { .. }), "replay ends there: {}", refused.reason);
+    assert!(matches!(refused.reason, UnreachableReason::NotFound { .. }), "replay ends there: {}", refused.reason);
 }
 
 #[test]
@@ -368,9 +373,9 @@ fn an_event_is_restored_on_the_path_that_has_it() {
     let plan = world.plan(&left_behind).unwrap();
     assert_eq!((plan.timeline, plan.backup.id.to_string().as_str()), (TimelineId(1), "20260101-000060Z"));
     let elsewhere = Request { timeline: TimelineChoice::Number(TimelineId(2)), ..left_behind };
-    assert!(matches!(world.refused(&elsewhere).reason, Reason::EventElsewhere { .. }));
+    assert!(matches!(world.refused(&elsewhere).reason, UnreachableReason::EventElsewhere { .. }));
     let gone = Request::new(Target::Event(event(1, at(7, 0x201))));
-    assert!(matches!(world.refused(&gone).reason, Reason::EventNotFound { .. }));
+    assert!(matches!(world.refused(&gone).reason, UnreachableReason::EventNotFound { .. }));
 }
 
 #[test]

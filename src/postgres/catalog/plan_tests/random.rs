@@ -256,7 +256,7 @@ proptest! {
             for nearest in [&refused.nearest_before, &refused.nearest_after].into_iter().flatten() {
                 prop_assert!(world.plan(&nearest.request).is_ok(), "{nearest:?}");
             }
-            if let Reason::Gap { first_missing, resumes } = refused.reason {
+            if let UnreachableReason::Gap { first_missing, resumes } = refused.reason {
                 prop_assert!(first_missing.number(size()) < resumes.number(size()));
                 let before = refused.nearest_before.expect("what lies before a gap can be had");
                 prop_assert_eq!(world.plan(&before.request).unwrap().wal_end, Some(first_missing));
