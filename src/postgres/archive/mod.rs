@@ -8,10 +8,10 @@ pub mod fetch;
 mod first_history;
 pub mod identity;
 mod limit;
-pub mod look;
 pub mod miss;
 mod owner;
 pub mod path;
+pub mod probe;
 pub mod push;
 pub mod summarize;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Where DROP DATABASE began: its files are removed long after it marked the database as invalid.
 
-use super::look::{Look, Seen};
 use super::place::{Place, Search, Searched};
+use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
 use super::unreachable::UnreachableReason;
 use crate::postgres::types::Lsn;
@@ -13,12 +13,12 @@ const DROP_DATABASE_SEGMENTS: u64 = 256;
 impl Search<'_> {
     /// The change in place of the row that is changed then, in that segment or the one before. It belongs to no transaction
     /// yet, unless there were others before.
-    fn changed_in_place(&self, lowest: u64, number: u64, begin: &Seen) -> Searched<Option<(u64, Seen)>> {
+    fn changed_in_place(&self, lowest: u64, number: u64, begin: &ProbeResult) -> Searched<Option<(u64, ProbeResult)>> {
         let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
         let Some((row, before)) = changed else { return Ok(None) };
         for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
             let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
-            let marked = self.look(earlier, from, Look::InPlace { row, before })?;
+            let marked = self.probe(earlier, from, ProbeTarget::InPlace { row, before })?;
             if marked.found.is_some() {
                 return Ok(Some((earlier, marked)));
             }
@@ -29,12 +29,19 @@ impl Search<'_> {
     /// DROP DATABASE marks the database as invalid by a change of its row in place, which nothing undoes (dropdb; since
     /// 16, 15.4, 14.9 and 13.12), deletes the row, and writes that the files are gone only after a checkpoint. It is the
     /// only statement of its transaction.
-    pub(super) fn begin_of_drop(&self, id: String, dropped: u64, lsn: Lsn, xid: Xid, seen: Seen) -> Searched<Place> {
+    pub(super) fn begin_of_drop(
+        &self,
+        id: String,
+        dropped: u64,
+        lsn: Lsn,
+        xid: Xid,
+        result: ProbeResult,
+    ) -> Searched<Place> {
         let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
-        let mut begin: Option<(u64, Seen)> = None;
+        let mut begin: Option<(u64, ProbeResult)> = None;
         for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
             let from = Lsn(number.saturating_sub(1) * self.size().bytes());
-            let changed = self.look(number, from, Look::Change(xid))?;
+            let changed = self.probe(number, from, ProbeTarget::Change(xid))?;
             match changed.found.filter(|found| found.lsn < lsn) {
                 Some(_) => begin = Some((number, changed)),
                 // What it changes first lies together; the checkpoint comes after it.
@@ -42,7 +49,7 @@ impl Search<'_> {
                 None => (),
             }
         }
-        let (mut number, mut begin) = begin.unwrap_or((dropped, seen));
+        let (mut number, mut begin) = begin.unwrap_or((dropped, result));
         let mut may_be_invalid = false;
         if let Some(marked) = self.changed_in_place(lowest, number, &begin)? {
             // The last backup's server may be too old to mark it, and have been brought up to date since.
@@ -53,7 +60,7 @@ impl Search<'_> {
         }
         let mut place =
             Place::before(number, begin).ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
-        let unsure = match (begin == seen, may_be_invalid) {
+        let unsure = match (begin == result, may_be_invalid) {
             (true, _) => Some("where DROP DATABASE began was not found"),
             (false, true) => Some("DROP DATABASE changed the database's row before"),
             (false, false) => None,

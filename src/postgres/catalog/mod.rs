@@ -6,18 +6,18 @@ mod choose;
 mod drop_database;
 mod event_target;
 mod events;
-mod excerpt;
 mod expected;
 mod idle;
-mod look;
 mod made;
 mod model;
 mod moment;
+mod partial_read;
 mod path;
 mod place;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod probe;
 mod ranges;
 mod refuse;
 mod removal;
@@ -34,19 +34,19 @@ pub use asked::{Asked, Named, Words};
 pub use beside::OtherTimeline;
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
-pub use excerpt::{Before, Excerpt, Headers, Reading, reading};
 pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use idle::IdleTimes;
-pub use look::{Found, Look, Outcome, Probe, Question, Seen, Tuple};
 pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{
     BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
 pub use moment::parse_time;
+pub use partial_read::{Before, Headers, PartialRead, ReadPlan, reading};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
-pub use plan::{Facts, LookInto, NoPlan, PlanInput, RecoveryPlan, Unusable, plan};
+pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
+pub use probe::{FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, Removed};
 pub use stop::{Kind, Neighbours, StopAt, Transaction};

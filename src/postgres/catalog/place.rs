@@ -4,9 +4,9 @@
 use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
-use super::look::{Look, Outcome, Question, Seen};
 use super::path::{Reach, TimelinePath};
 use super::plan::{NoPlan, PlanInput};
+use super::probe::{ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::UnreachableReason;
@@ -17,7 +17,7 @@ use crate::postgres::wal::{Commit, Timestamp, Xid};
 
 /// Bytes of WAL within which a transaction number is not used again: 2^32 of them take more.
 pub const XID_REUSE: u64 = 256 << 30;
-/// Segments that are looked into for another transaction of the same number.
+/// Segments that are probed for another transaction of the same number.
 const REUSE_LOOKS: usize = 4;
 
 /// Where replay stops.
@@ -26,24 +26,24 @@ pub(super) struct Place {
     pub stop: StopAt,
     /// Number of the first segment that replay does not need.
     pub until: u64,
-    /// What was seen in the segment before `until`.
-    pub seen: Seen,
+    /// What was found in the segment before `until`.
+    pub result: ProbeResult,
     /// Sentences about it.
     pub notes: Vec<String>,
 }
 
 impl Place {
     /// Before the record that was found in the segment of that number.
-    pub fn before(number: u64, seen: Seen) -> Option<Self> {
-        let lsn = seen.found?.lsn;
-        Some(Self { stop: StopAt::Before { lsn }, until: number + 1, seen, notes: Vec::new() })
+    pub fn before(number: u64, result: ProbeResult) -> Option<Self> {
+        let lsn = result.found?.lsn;
+        Some(Self { stop: StopAt::Before { lsn }, until: number + 1, result, notes: Vec::new() })
     }
 
     /// After it.
-    fn after(number: u64, seen: Seen) -> Option<Self> {
-        let found = seen.found?;
+    fn after(number: u64, result: ProbeResult) -> Option<Self> {
+        let found = result.found?;
         let stop = StopAt::After { lsn: found.lsn, end: found.end };
-        Some(Self { stop, until: number + 1, seen, notes: Vec::new() })
+        Some(Self { stop, until: number + 1, result, notes: Vec::new() })
     }
 
     /// Where the record begins at which replay stops.
@@ -90,10 +90,10 @@ impl<'a> Search<'a> {
     }
 
     /// Looks into a segment for what begins at `from` or later.
-    pub(super) fn look(&self, number: u64, from: Lsn, look: Look) -> Searched<Seen> {
+    pub(super) fn probe(&self, number: u64, from: Lsn, target: ProbeTarget) -> Searched<ProbeResult> {
         let segment = self.path.segment(number);
-        let question = Question { segment, begin: self.path.start(segment), from, look };
-        (self.known.look_into)(&question).map_err(NoPlan::Unread)
+        let query = ProbeQuery { segment, begin: self.path.start(segment), from, target };
+        (self.known.probe)(&query).map_err(NoPlan::Unread)
     }
 
     /// An answer of the index; `None` when the WAL ends before there is one.
@@ -114,8 +114,8 @@ impl<'a> Search<'a> {
             while let Some(Some(hit)) =
                 self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
             {
-                let seen = self.look(hit, self.from, Look::Later { time, or_at })?;
-                if let Some(place) = Place::before(hit, seen) {
+                let result = self.probe(hit, self.from, ProbeTarget::Later { time, or_at })?;
+                if let Some(place) = Place::before(hit, result) {
                     return Ok(Some(place));
                 }
                 number = hit + 1;
@@ -153,17 +153,17 @@ impl<'a> Search<'a> {
     }
 
     /// The first record that begins at `from` or later, and the number of its segment.
-    fn record(&self, from: Lsn) -> Searched<Option<(u64, Seen)>> {
+    fn record(&self, from: Lsn) -> Searched<Option<(u64, ProbeResult)>> {
         for number in self.number(from)..self.end() {
-            let seen = self.look(number, from, Look::Record)?;
-            if seen.found.is_some() {
-                return Ok(Some((number, seen)));
+            let result = self.probe(number, from, ProbeTarget::Record)?;
+            if result.found.is_some() {
+                return Ok(Some((number, result)));
             }
-            if let Some(lsn) = seen.broken {
+            if let Some(lsn) = result.broken {
                 let segment = self.path.segment(number);
                 self.broken(segment, lsn)?;
                 if lsn < from {
-                    return Err(self.refuse_broken(segment, lsn, seen));
+                    return Err(self.refuse_broken(segment, lsn, result));
                 }
             }
         }
@@ -172,8 +172,8 @@ impl<'a> Search<'a> {
 
     /// The place of an LSN. `None` when no record begins there or later.
     pub fn lsn(&self, lsn: Lsn, inclusive: bool) -> Searched<Option<Place>> {
-        let Some((number, seen)) = self.record(lsn)? else { return Ok(None) };
-        Ok(if inclusive { Place::after(number, seen) } else { Place::before(number, seen) })
+        let Some((number, result)) = self.record(lsn)? else { return Ok(None) };
+        Ok(if inclusive { Place::after(number, result) } else { Place::before(number, result) })
     }
 
     /// The first end of a transaction.
@@ -181,9 +181,9 @@ impl<'a> Search<'a> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let Told { found, more } = self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
-                let seen = self.look(number, self.from, Look::End(xid))?;
-                let Some(found) = seen.found else { continue };
-                let place = if inclusive { Place::after(number, seen) } else { Place::before(number, seen) };
+                let result = self.probe(number, self.from, ProbeTarget::End(xid))?;
+                let Some(found) = result.found else { continue };
+                let place = if inclusive { Place::after(number, result) } else { Place::before(number, result) };
                 let Some(mut place) = place else { continue };
                 place.notes.extend(found.outcome.and_then(|outcome| outcome_note(xid, &outcome)));
                 place.notes.extend(self.reuse_note(xid, number)?);
@@ -203,7 +203,7 @@ impl<'a> Search<'a> {
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
         for candidate in candidates.into_iter().take(REUSE_LOOKS) {
-            if let Some(found) = self.look(candidate, self.from, Look::End(xid))?.found {
+            if let Some(found) = self.probe(candidate, self.from, ProbeTarget::End(xid))?.found {
                 let time = found.outcome.map(|outcome| format!(" at {}", outcome.time)).unwrap_or_default();
                 return Ok(Some(format!(
                     "this is the first transaction {xid}: numbers go round, and another one ended{time}; name it by --lsn {}",
@@ -229,8 +229,8 @@ impl<'a> Search<'a> {
         let mut segments: Vec<u64> = points.iter().map(Point::segment).collect();
         segments.dedup();
         for number in segments {
-            let seen = self.look(number, self.from, Look::RestorePoint(name.to_string()))?;
-            if let (Some(found), Some(mut place)) = (seen.found, Place::after(number, seen)) {
+            let result = self.probe(number, self.from, ProbeTarget::RestorePoint(name.to_string()))?;
+            if let (Some(found), Some(mut place)) = (result.found, Place::after(number, result)) {
                 let time = found.made.map(|time| time.to_string()).unwrap_or_default();
                 place.notes.push(format!("restore point \"{name}\" was made at {time}"));
                 place.notes.extend(later_points(&points, number, found.lsn, more.is_some()));
@@ -244,16 +244,17 @@ impl<'a> Search<'a> {
     pub fn event(&self, event: &EventTarget, after: bool) -> Searched<Place> {
         let lsn = if after { event.after } else { event.before };
         let gone = || Refusal::from(UnreachableReason::EventNotFound { id: event.id.clone(), lsn });
-        let Some((number, seen)) = self.record(lsn)?.filter(|(_, seen)| seen.found.is_some_and(|it| it.lsn == lsn))
+        let Some((number, result)) =
+            self.record(lsn)?.filter(|(_, result)| result.found.is_some_and(|it| it.lsn == lsn))
         else {
             return Err(gone().into());
         };
         match (event.commits, event.drops_database) {
             (Some(xid), _) if after => return self.commit_of(event, xid),
-            (_, Some(xid)) if !after => return self.begin_of_drop(event.id.clone(), number, lsn, xid, seen),
+            (_, Some(xid)) if !after => return self.begin_of_drop(event.id.clone(), number, lsn, xid, result),
             _ => (),
         }
-        let place = if after { Place::after(number, seen) } else { Place::before(number, seen) };
+        let place = if after { Place::after(number, result) } else { Place::before(number, result) };
         place.ok_or_else(|| gone().into())
     }
 
@@ -263,39 +264,41 @@ impl<'a> Search<'a> {
         let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
             return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
         };
-        match place.seen.found.and_then(|found| found.outcome) {
-            Some(Outcome { committed: false, time, .. }) => Err(reason(format!("it was rolled back at {time}")).into()),
+        match place.result.found.and_then(|found| found.outcome) {
+            Some(TransactionEnd { committed: false, time, .. }) => {
+                Err(reason(format!("it was rolled back at {time}")).into())
+            }
             _ => Ok(place),
         }
     }
 
     /// The end of a backup.
     pub fn consistent(&self, until: u64) -> Searched<Place> {
-        let seen = self.look(until - 1, self.from, Look::Record)?;
-        if let Some(lsn) = seen.broken.filter(|lsn| *lsn < self.from) {
+        let result = self.probe(until - 1, self.from, ProbeTarget::Record)?;
+        if let Some(lsn) = result.broken.filter(|lsn| *lsn < self.from) {
             self.broken(self.path.segment(until - 1), lsn)?;
         }
-        Ok(Place { stop: StopAt::Consistent, until, seen, notes: Vec::new() })
+        Ok(Place { stop: StopAt::Consistent, until, result, notes: Vec::new() })
     }
 
     /// The end of the WAL.
     pub fn wal_end(&self) -> Place {
-        Place { stop: StopAt::End, until: self.end(), seen: Seen::default(), notes: Vec::new() }
+        Place { stop: StopAt::End, until: self.end(), result: ProbeResult::default(), notes: Vec::new() }
     }
 
     /// The commits on both sides of a place.
     pub fn neighbours(&self, place: &Place) -> Result<Neighbours, Unknown> {
-        let Place { seen, until, .. } = place;
-        let this = seen.found.and_then(|found| found.commit());
+        let Place { result, until, .. } = place;
+        let this = result.found.and_then(|found| found.commit());
         let (inside_before, inside_after) = match place.stop {
-            StopAt::After { .. } => (this.or(seen.before), seen.after),
-            StopAt::Before { .. } | StopAt::Consistent => (seen.before, this.or(seen.after)),
+            StopAt::After { .. } => (this.or(result.before), result.after),
+            StopAt::Before { .. } | StopAt::Consistent => (result.before, this.or(result.after)),
             StopAt::End => (None, None),
         };
-        let looked_into = if place.stop == StopAt::End { *until } else { until - 1 };
+        let probed = if place.stop == StopAt::End { *until } else { until - 1 };
         let last_included = match inside_before {
             Some(commit) => Some(commit),
-            None => self.commit_before(looked_into)?,
+            None => self.commit_before(probed)?,
         };
         let first_excluded = match inside_after {
             Some(commit) => Some(commit),
@@ -367,7 +370,7 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
 }
 
 /// What a reader of the plan would not expect of a transaction's end.
-fn outcome_note(xid: Xid, outcome: &Outcome) -> Option<String> {
+fn outcome_note(xid: Xid, outcome: &TransactionEnd) -> Option<String> {
     let how = if outcome.committed { "committed" } else { "was rolled back" };
     let time = outcome.time;
     match (outcome.xid == xid, outcome.committed) {

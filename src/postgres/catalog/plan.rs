@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::beside::{OtherTimeline, meant};
 use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
-use super::look::{Question, Seen};
 use super::made::MadeTablespaces;
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
+use super::probe::{ProbeQuery, ProbeResult};
 use super::refuse::Refusal;
 use super::stop::{Kind, Neighbours, StopAt};
 use super::target::{Request, Target};
@@ -44,21 +44,21 @@ pub struct Unusable {
     pub whole: bool,
 }
 
-/// Answers a question about the records of one segment. Errors: it could not be read.
-pub type LookInto<'a> = dyn Fn(&Question) -> anyhow::Result<Seen> + 'a;
+/// Answers a query about the records of one segment. Errors: it could not be read.
+pub type ProbeSegment<'a> = dyn Fn(&ProbeQuery) -> anyhow::Result<ProbeResult> + 'a;
 
-/// The facts, and what WAL says: roughly by an index, exactly by looking into segments.
+/// The facts, and what WAL says: roughly by an index, exactly by probing segments.
 #[derive(Clone, Copy)]
 pub struct PlanInput<'a> {
     pub facts: &'a Facts,
     pub index: &'a dyn WalIndex,
-    pub look_into: &'a LookInto<'a>,
+    pub probe: &'a ProbeSegment<'a>,
 }
 
 /// Why there is no plan.
 #[derive(Debug)]
 pub enum NoPlan<R = Unreachable> {
-    /// A segment that decides could not be looked into.
+    /// A segment that decides could not be probed.
     Unread(anyhow::Error),
     /// The index cannot tell.
     Unknown(Unknown),

@@ -1,8 +1,8 @@
 //! Whether replay gets through the WAL to a place: a server takes broken WAL for the end of all.
 
-use super::look::{Look, Seen};
 use super::place::{Place, Search, Searched};
 use super::plan::NoPlan;
+use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
 use super::stop::StopAt;
 use super::wal_index::Unknown;
@@ -26,22 +26,22 @@ impl Search<'_> {
     /// than its end, unless it goes on in a way that no replay may follow.
     pub(super) fn broken(&self, segment: SegmentName, lsn: Lsn) -> Searched<()> {
         let number = segment.number(self.size());
-        let seen = self.look(number, lsn, Look::Record)?;
+        let result = self.probe(number, lsn, ProbeTarget::Record)?;
         // What was archived once followed on the segment before.
         let is_seam = || match self.known.index.check_seam(segment.timeline, number) {
             Err(Unknown::Broken { lsn: seam, .. }) => seam == lsn,
             _ => false,
         };
-        if number + 1 == self.end() && lsn >= self.from && !seen.is_minimal && !is_seam() {
+        if number + 1 == self.end() && lsn >= self.from && !result.is_minimal && !is_seam() {
             return Ok(());
         }
-        Err(self.refuse_broken(segment, lsn, seen))
+        Err(self.refuse_broken(segment, lsn, result))
     }
 
     /// The refusal of what lies behind broken WAL.
-    pub(super) fn refuse_broken(&self, segment: SegmentName, lsn: Lsn, seen: Seen) -> NoPlan<Refusal> {
+    pub(super) fn refuse_broken(&self, segment: SegmentName, lsn: Lsn, result: ProbeResult) -> NoPlan<Refusal> {
         let number = segment.number(self.size());
-        let last = seen.before.or_else(|| self.commit_before(number).ok().flatten());
+        let last = result.before.or_else(|| self.commit_before(number).ok().flatten());
         Refusal::broken(segment, lsn, self.path.timeline(), last).into()
     }
 
@@ -68,7 +68,7 @@ impl Search<'_> {
                 && let Err(Unknown::Broken { segment, lsn }) = self.known.index.check_seam(timeline, until)
                 && place.stop != StopAt::End
             {
-                return Err(self.refuse_broken(segment, lsn, Seen::default()));
+                return Err(self.refuse_broken(segment, lsn, ProbeResult::default()));
             }
         }
         self.check_forks(start, place.until)

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::beside::{OtherTimeline, beside};
-use super::look::{Question, Seen};
 use super::path::TimelinePath;
 use super::place::Search;
 use super::plan::{Facts, PlanInput};
+use super::probe::{ProbeQuery, ProbeResult};
 use super::stop::Transaction;
 use super::unreachable::UnreachableReason;
 use super::whole::Wholeness;
@@ -91,7 +91,7 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
     let paths = paths(facts);
     if let Some(newest) = paths.last() {
-        found.other_timelines = beside(&PlanInput { facts, index, look_into: &unread }, newest);
+        found.other_timelines = beside(&PlanInput { facts, index, probe: &unread }, newest);
     }
     for path in &paths {
         let on_path = of_path(facts, index, path);
@@ -206,8 +206,8 @@ fn paths(facts: &Facts) -> Vec<TimelinePath> {
 }
 
 /// Windows come from facts and index alone.
-fn unread(question: &Question) -> anyhow::Result<Seen> {
-    anyhow::bail!("segment {} was not to be looked into", question.segment)
+fn unread(query: &ProbeQuery) -> anyhow::Result<ProbeResult> {
+    anyhow::bail!("segment {} was not to be probed", query.segment)
 }
 
 /// The time of the last commit before a segment: not known, none, or its time.
@@ -217,7 +217,7 @@ fn commit_before(search: &Search<'_>, number: u64) -> Option<Option<DateTime<Utc
 }
 
 fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
-    let known = PlanInput { facts, index, look_into: &unread };
+    let known = PlanInput { facts, index, probe: &unread };
     let (begin, size) = (path.begin(), facts.ranges.segment_size());
     let number = |lsn: Lsn| lsn.0 / size.bytes();
     let mut backups: Vec<&BackupDescription> = facts.backups.iter().collect();

@@ -1,4 +1,4 @@
-//! Plans a restore: runs the planner on a thread of its own, and looks into the segments that it asks about.
+//! Plans a restore: runs the planner on a thread of its own, and probes the segments that it asks about.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,17 +8,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::error::{TooLong, find, with_hint};
-use crate::postgres::archive::look::look;
+use crate::postgres::archive::probe::probe;
 use crate::postgres::archive::summarize::summary_of;
 use crate::postgres::catalog::{
-    EventId, Facts, FoundEvent, NoPlan, PlanInput, Question, RecoveryPlan, Request, Seen, Unknown, Unreachable,
-    WalIndex, plan,
+    EventId, Facts, FoundEvent, NoPlan, PlanInput, ProbeQuery, ProbeResult, RecoveryPlan, Request, Unknown,
+    Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
 
-/// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is looked
-/// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
+/// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is
+/// probed. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
 pub async fn locate(
     cluster: &Cluster,
     index: &Arc<dyn WalIndex + Send + Sync>,
@@ -27,29 +27,29 @@ pub async fn locate(
     deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
     let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
-    let (asks, mut asked) = mpsc::channel::<(Question, oneshot::Sender<anyhow::Result<Seen>>)>(1);
+    let (asks, mut asked) = mpsc::channel::<(ProbeQuery, oneshot::Sender<anyhow::Result<ProbeResult>>)>(1);
     // The index is a file. Who no longer waits for the plan takes the answers away, and with them the work.
     let planning = spawn_blocking(move || {
-        let look_into = |question: &Question| {
+        let probe = |query: &ProbeQuery| {
             let (answer, answered) = oneshot::channel();
-            asks.blocking_send((question.clone(), answer)).ok().context("nobody waits for the plan")?;
+            asks.blocking_send((query.clone(), answer)).ok().context("nobody waits for the plan")?;
             answered.blocking_recv().context("nobody waits for the plan")?
         };
-        plan(&PlanInput { facts: &facts, index: &*index, look_into: &look_into }, &request)
+        plan(&PlanInput { facts: &facts, index: &*index, probe: &probe }, &request)
     });
     // A refusal, and the moments that it names instead, may ask the same.
-    let mut answers: Vec<(Question, Seen)> = Vec::new();
-    while let Some((question, answer)) = asked.recv().await {
-        let known = answers.iter().find(|(asked, _)| *asked == question).map(|(_, seen)| *seen);
-        let seen = match known {
-            Some(seen) => Ok(seen),
+    let mut answers: Vec<(ProbeQuery, ProbeResult)> = Vec::new();
+    while let Some((query, answer)) = asked.recv().await {
+        let known = answers.iter().find(|(asked, _)| *asked == query).map(|(_, result)| *result);
+        let result = match known {
+            Some(result) => Ok(result),
             None => {
-                let seen = look_in_time(cluster, &question, deadline).await;
-                answers.extend(seen.as_ref().ok().map(|seen| (question, *seen)));
-                seen
+                let result = probe_in_time(cluster, &query, deadline).await;
+                answers.extend(result.as_ref().ok().map(|result| (query, *result)));
+                result
             }
         };
-        drop(answer.send(seen));
+        drop(answer.send(result));
     }
     match planning.await? {
         Ok(plan) => Ok(Ok(plan)),
@@ -62,12 +62,16 @@ pub async fn locate(
     }
 }
 
-async fn look_in_time(cluster: &Cluster, question: &Question, deadline: Option<Instant>) -> anyhow::Result<Seen> {
+async fn probe_in_time(
+    cluster: &Cluster,
+    query: &ProbeQuery,
+    deadline: Option<Instant>,
+) -> anyhow::Result<ProbeResult> {
     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
         let error = TooLong("finding the place of the target in the WAL");
         return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
     }
-    look(cluster, question).await
+    probe(cluster, query).await
 }
 
 /// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is

@@ -13,7 +13,7 @@ use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
-    BackupDescription, Facts, NoIndex, PlanInput, RecoveryPlan, Request, Seen, TablespaceDescription, Target,
+    BackupDescription, Facts, NoIndex, PlanInput, ProbeResult, RecoveryPlan, Request, TablespaceDescription, Target,
     WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
@@ -151,7 +151,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         idle: Default::default(),
         backups: vec![description.clone()].into(),
     };
-    let known = PlanInput { facts: &facts, index: &NoIndex, look_into: &|_| Ok(Seen::default()) };
+    let known = PlanInput { facts: &facts, index: &NoIndex, probe: &|_| Ok(ProbeResult::default()) };
     plan(&known, &Request::new(Target::Immediate)).unwrap()
 }
 

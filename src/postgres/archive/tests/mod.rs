@@ -3,6 +3,6 @@
 mod aside;
 mod crash;
 mod fetching;
-mod looks;
+mod probes;
 mod pushing;
 mod summaries;

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::codec::seal;
-use crate::postgres::archive::look::look;
+use crate::postgres::archive::probe::probe;
 use crate::postgres::archive::summarize::{summarize, summary_of};
 use crate::postgres::archive::testing::*;
-use crate::postgres::catalog::{Look, Question, WAL_KIND, WalDescription};
+use crate::postgres::catalog::{ProbeQuery, ProbeTarget, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
@@ -89,8 +89,9 @@ async fn ends_in(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Vec<
     let (mut ends, mut from) = (Vec::new(), Lsn(0));
     loop {
         let begin = segment.start(cluster.description.segment_size);
-        let question = Question { segment, begin, from, look: Look::Later { time: Timestamp(0), or_at: false } };
-        let Some(found) = look(cluster, &question).await?.found else { return Ok(ends) };
+        let query =
+            ProbeQuery { segment, begin, from, target: ProbeTarget::Later { time: Timestamp(0), or_at: false } };
+        let Some(found) = probe(cluster, &query).await?.found else { return Ok(ends) };
         ends.push((found.lsn, found.end));
         from = Lsn(found.lsn.0 + 1);
     }

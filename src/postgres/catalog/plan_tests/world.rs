@@ -1,5 +1,5 @@
 //! A made-up archive: a tree of timelines with records, segments of which some are lost, and backups. It answers what an
-//! index and a look into a segment would, and says by trying everything what a restore must give.
+//! index and a probe of a segment would, and says by trying everything what a restore must give.
 
 use std::collections::BTreeMap;
 
@@ -71,13 +71,13 @@ impl Rec {
         }
     }
 
-    fn found(&self) -> Found {
+    fn found(&self) -> FoundRecord {
         let outcome = match self.says {
-            Says::Ended { xid, time, committed } => Some(Outcome { xid, time: second(time).into(), committed }),
+            Says::Ended { xid, time, committed } => Some(TransactionEnd { xid, time: second(time).into(), committed }),
             _ => None,
         };
         let made = matches!(self.says, Says::Point(_)).then_some(Timestamp(0));
-        Found { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None, made }
+        FoundRecord { lsn: Lsn(self.lsn), end: Lsn(self.end), outcome, tuple: None, made }
     }
 
     fn is_later(&self, time: Timestamp, or_at: bool) -> bool {
@@ -86,13 +86,13 @@ impl Rec {
         this > time || or_at && this == time
     }
 
-    fn is_wanted(&self, look: &Look) -> bool {
-        match (look, &self.says) {
-            (Look::Record, _) => true,
-            (Look::Later { time, or_at }, _) => self.is_later(*time, *or_at),
-            (Look::End(wanted), Says::Ended { xid, .. }) => wanted == xid,
-            (Look::RestorePoint(wanted), Says::Point(name)) => wanted == name,
-            (Look::Change(wanted), Says::Change(xid)) => wanted == xid,
+    fn is_wanted(&self, target: &ProbeTarget) -> bool {
+        match (target, &self.says) {
+            (ProbeTarget::Record, _) => true,
+            (ProbeTarget::Later { time, or_at }, _) => self.is_later(*time, *or_at),
+            (ProbeTarget::End(wanted), Says::Ended { xid, .. }) => wanted == xid,
+            (ProbeTarget::RestorePoint(wanted), Says::Point(name)) => wanted == name,
+            (ProbeTarget::Change(wanted), Says::Change(xid)) => wanted == xid,
             _ => false,
         }
     }
@@ -159,13 +159,13 @@ impl World {
         }
     }
 
-    /// The plan, with every question answered.
+    /// The plan, with every query answered.
     pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, NoPlan> {
         self.plan_with(&self.facts(), request)
     }
 
     pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, NoPlan> {
-        plan(&PlanInput { facts, index: self, look_into: &|question| Ok(self.seen(question)) }, request)
+        plan(&PlanInput { facts, index: self, probe: &|query| Ok(self.result(query)) }, request)
     }
 
     /// The refusal.
@@ -220,24 +220,24 @@ impl World {
         records
     }
 
-    pub fn seen(&self, question: &Question) -> Seen {
-        let mut seen = Seen::default();
-        let number = question.segment.number(size());
-        let timeline = question.segment.timeline.0;
-        let broken = self.broken.filter(|broken| (broken.0, broken.1) == (question.segment.timeline.0, number));
+    pub fn result(&self, query: &ProbeQuery) -> ProbeResult {
+        let mut result = ProbeResult::default();
+        let number = query.segment.number(size());
+        let timeline = query.segment.timeline.0;
+        let broken = self.broken.filter(|broken| (broken.0, broken.1) == (query.segment.timeline.0, number));
         for record in self.ending_in(timeline, number) {
             if broken.is_some_and(|(_, _, lsn)| record.lsn >= lsn) {
                 break;
-            } else if seen.found.is_some() {
-                seen.after = seen.after.or(record.commit());
-            } else if record.lsn >= question.from.0 && record.is_wanted(&question.look) {
-                seen.found = Some(record.found());
+            } else if result.found.is_some() {
+                result.after = result.after.or(record.commit());
+            } else if record.lsn >= query.from.0 && record.is_wanted(&query.target) {
+                result.found = Some(record.found());
             } else {
-                seen.before = record.commit().or(seen.before);
+                result.before = record.commit().or(result.before);
             }
         }
-        seen.broken = broken.map(|(_, _, lsn)| Lsn(lsn));
-        seen
+        result.broken = broken.map(|(_, _, lsn)| Lsn(lsn));
+        result
     }
 
     /// Segments that are known for sure, and why no more of them are: one that is not in the index, or broken WAL, of
@@ -432,7 +432,7 @@ impl WalIndex for World {
 
     fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown> {
         let (known, more) = self.known(timeline, from, until);
-        let ends = |records: &[Rec]| records.iter().any(|record| record.is_wanted(&Look::End(xid)));
+        let ends = |records: &[Rec]| records.iter().any(|record| record.is_wanted(&ProbeTarget::End(xid)));
         // An index may name more segments than have it.
         let candidate = |(number, records): &(u64, Vec<Rec>)| {
             (ends(records) || (number + u64::from(xid)).is_multiple_of(3)).then_some(*number)

@@ -1,7 +1,7 @@
-//! Which parts of a segment answer a question, so that not all of it must be read. Whatever is in doubt is left to reading
+//! Which parts of a segment answer a query, so that not all of it must be read. Whatever is in doubt is left to reading
 //! all of it, which gives the same answer.
 
-use super::look::{Found, Look, Probe, Question, Seen};
+use super::probe::{FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget};
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentSize, SystemIdentifier};
 use crate::postgres::wal::{Commit, Commits, Event, PartEnds, Summary, What};
 
@@ -15,13 +15,13 @@ pub struct Headers<'a> {
     pub size: SegmentSize,
 }
 
-/// What must be read to answer a question.
+/// What must be read to answer a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reading<'a> {
+pub enum ReadPlan<'a> {
     /// Nothing: no record is the one, and this is the answer.
-    Nothing(Seen),
+    Nothing(ProbeResult),
     /// Some parts may be enough.
-    Parts(Box<Excerpt<'a>>),
+    Parts(Box<PartialRead<'a>>),
     /// All of the segment.
     Whole,
 }
@@ -29,12 +29,12 @@ pub enum Reading<'a> {
 /// Parts of a segment that are read one behind the other, from the one on in which the first record that is looked for
 /// begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excerpt<'a> {
+pub struct PartialRead<'a> {
     /// Number of that part.
     pub wanted: usize,
     /// Bytes of each.
     pub part: u64,
-    question: &'a Question,
+    query: &'a ProbeQuery,
     summary: &'a Summary,
     segment: LongPageHeader,
     /// The commit that crosses into the segment.
@@ -51,58 +51,58 @@ pub enum Before {
 }
 
 /// What must be read of a segment that is stored in so many parts of equal length.
-pub fn reading<'a>(question: &'a Question, headers: &Headers<'a>, parts: usize) -> Reading<'a> {
+pub fn reading<'a>(query: &'a ProbeQuery, headers: &Headers<'a>, parts: usize) -> ReadPlan<'a> {
     let Headers { summary, crossed, size, system_identifier } = *headers;
-    let (Some(major), Some(timeline)) = (summary.major, summary.first_timeline) else { return Reading::Whole };
-    let address = question.begin;
+    let (Some(major), Some(timeline)) = (summary.major, summary.first_timeline) else { return ReadPlan::Whole };
+    let address = query.begin;
     let part = size.bytes().checked_div(parts as u64).unwrap_or_default();
     let is_told = summary.stop.is_none() && summary.part_ends.len() == parts && part * parts as u64 == size.bytes();
-    if !is_told || crossed.is_some_and(|crossed| question.may_be(crossed)) {
-        return Reading::Whole;
+    if !is_told || crossed.is_some_and(|crossed| query.may_be(crossed)) {
+        return ReadPlan::Whole;
     }
     let crossed = crossed.and_then(|crossed| crossed.commits.last);
-    let Ok(wanted) = question.part(summary, |lsn| (lsn.0.saturating_sub(address.0) / part) as usize) else {
-        return Reading::Whole;
+    let Ok(wanted) = query.part(summary, |lsn| (lsn.0.saturating_sub(address.0) / part) as usize) else {
+        return ReadPlan::Whole;
     };
     let Some(wanted) = wanted else {
-        return Reading::Nothing(Seen { before: summary.commits.last.or(crossed), ..Seen::default() });
+        return ReadPlan::Nothing(ProbeResult { before: summary.commits.last.or(crossed), ..ProbeResult::default() });
     };
     let segment = LongPageHeader { major, timeline, address, system_identifier, segment_size: size };
-    Reading::Parts(Box::new(Excerpt { wanted, part, question, summary, segment, crossed }))
+    ReadPlan::Parts(Box::new(PartialRead { wanted, part, query, summary, segment, crossed }))
 }
 
 /// The summary does not tell.
 struct NotTold;
 
-impl Question {
+impl ProbeQuery {
     /// Whether a record that begins in an earlier segment may be looked for.
     fn may_be(&self, crossed: &Summary) -> bool {
-        let of_kind = || match &self.look {
-            Look::Later { .. } => crossed.ends.max_time.is_some_and(|time| self.look.is_later(time)),
-            Look::End(xid) => match &crossed.oldest_ended[..] {
+        let of_kind = || match &self.target {
+            ProbeTarget::Later { .. } => crossed.ends.max_time.is_some_and(|time| self.target.is_later(time)),
+            ProbeTarget::End(xid) => match &crossed.oldest_ended[..] {
                 [] => crossed.ends.count > 0,
                 [only] => only.xid == *xid || crossed.ended_left_out > 0 || crossed.ends.cut,
                 // What is told of a long record has the first subtransactions only.
                 _ => true,
             },
-            Look::RestorePoint(_) => !crossed.events.is_empty(),
-            Look::Record | Look::Change(_) | Look::InPlace { .. } => true,
+            ProbeTarget::RestorePoint(_) => !crossed.events.is_empty(),
+            ProbeTarget::Record | ProbeTarget::Change(_) | ProbeTarget::InPlace { .. } => true,
         };
         crossed.last.is_none_or(|lsn| lsn >= self.from) && of_kind()
     }
 
     /// The number of the part in which the first record that is looked for begins, or one before; `None`: there is none.
     fn part(&self, summary: &Summary, number: impl Fn(Lsn) -> usize) -> Result<Option<usize>, NotTold> {
-        let may_hold = |ends: &PartEnds| match self.look {
-            Look::End(xid) => ends.may_hold(xid),
-            _ => self.look.is_later(ends.latest()),
+        let may_hold = |ends: &PartEnds| match self.target {
+            ProbeTarget::End(xid) => ends.may_hold(xid),
+            _ => self.target.is_later(ends.latest()),
         };
-        match &self.look {
-            Look::Later { .. } | Look::End(_) => {
+        match &self.target {
+            ProbeTarget::Later { .. } | ProbeTarget::End(_) => {
                 let mut behind = summary.part_ends.iter().enumerate().skip(number(self.from));
                 Ok(behind.find(|(_, ends)| ends.as_ref().is_some_and(may_hold)).map(|(number, _)| number))
             }
-            Look::RestorePoint(name) if summary.events_left_out.restore_points == 0 => {
+            ProbeTarget::RestorePoint(name) if summary.events_left_out.restore_points == 0 => {
                 let is_it = |event: &&Event| match &event.what {
                     What::RestorePoint { name: found, .. } => event.lsn >= self.from && found == name,
                     _ => false,
@@ -112,13 +112,16 @@ impl Question {
                     found => Ok(found),
                 }
             }
-            Look::Record if number(self.from) < summary.part_ends.len() => Ok(Some(number(self.from))),
-            Look::Record | Look::RestorePoint(_) | Look::Change(_) | Look::InPlace { .. } => Err(NotTold),
+            ProbeTarget::Record if number(self.from) < summary.part_ends.len() => Ok(Some(number(self.from))),
+            ProbeTarget::Record
+            | ProbeTarget::RestorePoint(_)
+            | ProbeTarget::Change(_)
+            | ProbeTarget::InPlace { .. } => Err(NotTold),
         }
     }
 }
 
-impl<'a> Excerpt<'a> {
+impl<'a> PartialRead<'a> {
     /// Where a part begins.
     fn begin(&self, part: usize) -> Lsn {
         Lsn(self.segment.address.0 + part as u64 * self.part)
@@ -126,15 +129,15 @@ impl<'a> Excerpt<'a> {
 
     /// Finds the answer in the bytes of parts, from the one that is wanted on.
     pub fn probe(&self) -> Probe {
-        Probe::within(self.question.clone(), self.segment, self.begin(self.wanted))
+        Probe::within(self.query.clone(), self.segment, self.begin(self.wanted))
     }
 
     /// The answer but for the commit before, if no more parts could change it.
-    pub fn found(&self, probe: &Probe) -> Option<(Found, Option<Commit>)> {
-        let seen = probe.so_far()?;
-        let found = seen.found?;
+    pub fn found(&self, probe: &Probe) -> Option<(FoundRecord, Option<Commit>)> {
+        let result = probe.so_far()?;
+        let found = result.found?;
         let Commits { first, last, .. } = self.summary.commits;
-        let after = match (seen.after, first, last) {
+        let after = match (result.after, first, last) {
             (None, Some(first), _) if first.lsn > found.lsn => Some(first),
             (None, _, Some(last)) if last.lsn > found.lsn => return None,
             (after, ..) => after,
@@ -143,7 +146,7 @@ impl<'a> Excerpt<'a> {
     }
 
     /// Where the last commit before the record is that the probe found.
-    pub fn before(&self, probe: &Probe, found: Found) -> Option<Before> {
+    pub fn before(&self, probe: &Probe, found: FoundRecord) -> Option<Before> {
         let Commits { first, last, .. } = self.summary.commits;
         let before = probe.so_far()?.before;
         Some(match (first, last) {
@@ -161,9 +164,9 @@ impl<'a> Excerpt<'a> {
     }
 
     /// Finds the last commit before a record in the bytes of parts, from that one on.
-    pub fn probe_before(&self, part: usize, found: Found) -> Probe {
-        let question = Question { from: found.lsn, look: Look::Record, ..self.question.clone() };
-        Probe::within(question, self.segment, self.begin(part))
+    pub fn probe_before(&self, part: usize, found: FoundRecord) -> Probe {
+        let query = ProbeQuery { from: found.lsn, target: ProbeTarget::Record, ..self.query.clone() };
+        Probe::within(query, self.segment, self.begin(part))
     }
 }
 
@@ -198,34 +201,34 @@ mod tests {
         summary
     }
 
-    fn question(look: Look, from: u64) -> Question {
+    fn query(target: ProbeTarget, from: u64) -> ProbeQuery {
         let size = SegmentSize::new(SIZE as u32).unwrap();
         let segment = SegmentName::from_number(TimelineId(1), START / SIZE, size);
-        Question { segment, begin: Lsn(START), from: Lsn(from), look }
+        ProbeQuery { segment, begin: Lsn(START), from: Lsn(from), target }
     }
 
-    fn asked<'a>(question: &'a Question, summary: &'a Summary, crossed: Option<&'a Summary>) -> Reading<'a> {
+    fn asked<'a>(query: &'a ProbeQuery, summary: &'a Summary, crossed: Option<&'a Summary>) -> ReadPlan<'a> {
         let size = SegmentSize::new(SIZE as u32).unwrap();
-        reading(question, &Headers { summary, crossed, system_identifier: SystemIdentifier(7), size }, 32)
+        reading(query, &Headers { summary, crossed, system_identifier: SystemIdentifier(7), size }, 32)
     }
 
     /// All parts are read.
     const ALL: Option<usize> = Some(usize::MAX);
 
     /// The part from which on is read, or all of them.
-    fn part(look: Look, from: u64) -> Option<usize> {
-        match asked(&question(look, from), &summary(), None) {
-            Reading::Parts(excerpt) => Some(excerpt.wanted),
-            Reading::Whole => ALL,
-            Reading::Nothing(seen) => {
-                assert_eq!(seen, Seen { before: summary().commits.last, ..Seen::default() });
+    fn part(target: ProbeTarget, from: u64) -> Option<usize> {
+        match asked(&query(target, from), &summary(), None) {
+            ReadPlan::Parts(partial) => Some(partial.wanted),
+            ReadPlan::Whole => ALL,
+            ReadPlan::Nothing(result) => {
+                assert_eq!(result, ProbeResult { before: summary().commits.last, ..ProbeResult::default() });
                 None
             }
         }
     }
 
-    fn later(time: i64, or_at: bool) -> Look {
-        Look::Later { time: Timestamp(time), or_at }
+    fn later(time: i64, or_at: bool) -> ProbeTarget {
+        ProbeTarget::Later { time: Timestamp(time), or_at }
     }
 
     #[test]
@@ -236,28 +239,28 @@ mod tests {
         assert_eq!(part(later(400, false), START + 6 * PART), Some(6), "what is before does not count");
         assert_eq!(part(later(900, false), 0), Some(31));
         assert_eq!(part(later(1000, false), 0), None);
-        assert_eq!(part(Look::End(107), 0), Some(2), "here or in part 5");
-        assert_eq!(part(Look::End(120), 0), Some(5));
-        assert_eq!(part(Look::End(2), 0), Some(6), "numbers go round");
-        assert_eq!(part(Look::End(4), 0), None);
-        assert_eq!(part(Look::RestorePoint("x".into()), 0), Some(20));
-        assert_eq!(part(Look::RestorePoint("x".into()), START + 21 * PART), None);
-        assert_eq!(part(Look::RestorePoint("y".into()), 0), None);
-        assert_eq!(part(Look::Record, 0), Some(0));
-        assert_eq!(part(Look::Record, START + 9 * PART + 1), Some(9));
+        assert_eq!(part(ProbeTarget::End(107), 0), Some(2), "here or in part 5");
+        assert_eq!(part(ProbeTarget::End(120), 0), Some(5));
+        assert_eq!(part(ProbeTarget::End(2), 0), Some(6), "numbers go round");
+        assert_eq!(part(ProbeTarget::End(4), 0), None);
+        assert_eq!(part(ProbeTarget::RestorePoint("x".into()), 0), Some(20));
+        assert_eq!(part(ProbeTarget::RestorePoint("x".into()), START + 21 * PART), None);
+        assert_eq!(part(ProbeTarget::RestorePoint("y".into()), 0), None);
+        assert_eq!(part(ProbeTarget::Record, 0), Some(0));
+        assert_eq!(part(ProbeTarget::Record, START + 9 * PART + 1), Some(9));
     }
 
     #[test]
     fn what_headers_do_not_tell_is_read_whole() {
-        assert_eq!(part(Look::Change(107), 0), ALL);
-        assert_eq!(part(Look::Record, START + SIZE), ALL, "what is behind the segment");
-        let whole = |look: Look, change: &dyn Fn(&mut Summary)| {
+        assert_eq!(part(ProbeTarget::Change(107), 0), ALL);
+        assert_eq!(part(ProbeTarget::Record, START + SIZE), ALL, "what is behind the segment");
+        let whole = |target: ProbeTarget, change: &dyn Fn(&mut Summary)| {
             let mut summary = summary();
             change(&mut summary);
-            asked(&question(look, 0), &summary, None) == Reading::Whole
+            asked(&query(target, 0), &summary, None) == ReadPlan::Whole
         };
         let left_out = LeftOut { restore_points: 1, ..LeftOut::default() };
-        assert!(whole(Look::RestorePoint("x".into()), &|summary| summary.events_left_out = left_out));
+        assert!(whole(ProbeTarget::RestorePoint("x".into()), &|summary| summary.events_left_out = left_out));
         assert!(whole(later(400, false), &|summary| summary.part_ends.clear()), "made before parts were told");
         assert!(whole(later(400, false), &|summary| summary.part_ends.truncate(16)), "as many parts as frames");
         let stop = Stop { lsn: Lsn(START), why: StopReason::ZeroPage };
@@ -273,14 +276,15 @@ mod tests {
         (crossed.ends.count, crossed.ends.max_time) = (1, Some(commit.time));
         crossed.oldest_ended = serde_json::from_value(serde_json::json!([[40, 40, commit.lsn, 600, true]])).unwrap();
         crossed.commits.last = Some(commit);
-        let whole = |look: Look, from: u64| asked(&question(look, from), &summary(), Some(&crossed)) == Reading::Whole;
-        assert!(whole(later(599, false), 0) && whole(later(600, true), lsn) && whole(Look::End(40), 0));
-        assert!(whole(Look::Record, lsn));
-        assert!(!whole(later(600, false), 0) && !whole(Look::End(107), 0), "it is none of these");
-        assert!(!whole(Look::RestorePoint("x".into()), 0));
-        assert!(!whole(later(400, false), lsn + 1) && !whole(Look::Record, lsn + 1), "it begins before");
+        let whole =
+            |target: ProbeTarget, from: u64| asked(&query(target, from), &summary(), Some(&crossed)) == ReadPlan::Whole;
+        assert!(whole(later(599, false), 0) && whole(later(600, true), lsn) && whole(ProbeTarget::End(40), 0));
+        assert!(whole(ProbeTarget::Record, lsn));
+        assert!(!whole(later(600, false), 0) && !whole(ProbeTarget::End(107), 0), "it is none of these");
+        assert!(!whole(ProbeTarget::RestorePoint("x".into()), 0));
+        assert!(!whole(later(400, false), lsn + 1) && !whole(ProbeTarget::Record, lsn + 1), "it begins before");
         let none = Summary { commits: Default::default(), part_ends: vec![None; 32], ..summary() };
-        let seen = Seen { before: Some(commit), ..Seen::default() };
-        assert_eq!(asked(&question(later(700, false), 0), &none, Some(&crossed)), Reading::Nothing(seen));
+        let result = ProbeResult { before: Some(commit), ..ProbeResult::default() };
+        assert_eq!(asked(&query(later(700, false), 0), &none, Some(&crossed)), ReadPlan::Nothing(result));
     }
 }

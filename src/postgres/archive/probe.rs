@@ -12,25 +12,25 @@ use super::summarize::{Described, described, read, summary_of};
 use crate::codec::{Damaged, sealed_bound};
 use crate::error::{find, with_hint};
 use crate::postgres::catalog::{
-    Before, Excerpt, Headers, Look, Probe, Question, Reading, Seen, WalDescription, reading,
+    Before, Headers, PartialRead, Probe, ProbeQuery, ProbeResult, ProbeTarget, ReadPlan, WalDescription, reading,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 use crate::postgres::wal::{Seam, Summary, join};
 use crate::repo::{FramePlace, Frames, ObjectError, is_damage, reread};
 
-/// Answers the planner's question about a segment. Errors: it is damaged, another's or not there, or the store did not
+/// Answers the planner's query about a segment. Errors: it is damaged, another's or not there, or the store did not
 /// answer.
-pub async fn look(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
-    match look_at_parts(cluster, question).await? {
-        Some(seen) => Ok(seen),
-        None => look_through(cluster, question).await,
+pub async fn probe(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<ProbeResult> {
+    match probe_parts(cluster, query).await? {
+        Some(result) => Ok(result),
+        None => probe_whole(cluster, query).await,
     }
 }
 
 /// Answers from headers and a few parts; `None` where that does not do.
-pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> anyhow::Result<Option<Seen>> {
-    let segment = question.segment;
+pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<Option<ProbeResult>> {
+    let segment = query.segment;
     // The one before is nearly always needed, too; what takes long is to parse them.
     let mut reading_before = JoinSet::new();
     let shared = cluster.clone();
@@ -61,13 +61,13 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
         system_identifier: description.system_identifier,
         size: description.segment_size,
     };
-    let excerpt = match reading(question, &headers, frames.len()) {
-        Reading::Nothing(seen) => return Ok(Some(seen)),
-        Reading::Parts(excerpt) => excerpt,
-        Reading::Whole => return Ok(None),
+    let partial = match reading(query, &headers, frames.len()) {
+        ReadPlan::Nothing(result) => return Ok(Some(result)),
+        ReadPlan::Parts(partial) => partial,
+        ReadPlan::Whole => return Ok(None),
     };
     let parts = Parts { cluster, segment, body: body.start, frames: &frames };
-    match read_excerpt(&parts, &excerpt).await {
+    match read_partly(&parts, &partial).await {
         Err(error) if matches!(find(&error), Some(ObjectError::Damaged { .. })) => {
             tracing::debug!("{error:#}: reading all of it");
             Ok(None)
@@ -79,39 +79,39 @@ pub(super) async fn look_at_parts(cluster: &Cluster, question: &Question) -> any
 /// How many parts are read one behind the other: an answer that needs more is rare.
 const MOST_PARTS: usize = 4;
 
-async fn read_excerpt(parts: &Parts<'_>, excerpt: &Excerpt<'_>) -> anyhow::Result<Option<Seen>> {
-    let (mut probe, mut behind) = (excerpt.probe(), excerpt.wanted);
+async fn read_partly(parts: &Parts<'_>, partial: &PartialRead<'_>) -> anyhow::Result<Option<ProbeResult>> {
+    let (mut probe, mut behind) = (partial.probe(), partial.wanted);
     let (found, after) = loop {
-        if behind == parts.frames.len() || behind == excerpt.wanted + MOST_PARTS {
+        if behind == parts.frames.len() || behind == partial.wanted + MOST_PARTS {
             return Ok(None);
         }
-        let Some(read) = parts.push(behind, probe, excerpt.part).await? else { return Ok(None) };
+        let Some(read) = parts.push(behind, probe, partial.part).await? else { return Ok(None) };
         (probe, behind) = (read, behind + 1);
-        if let Some(found) = excerpt.found(&probe) {
+        if let Some(found) = partial.found(&probe) {
             break found;
         }
     };
-    let before = match excerpt.before(&probe, found) {
+    let before = match partial.before(&probe, found) {
         None => return Ok(None),
         Some(Before::Is(commit)) => commit,
         Some(Before::BeginsIn(part)) => {
-            let mut probe = excerpt.probe_before(part, found);
+            let mut probe = partial.probe_before(part, found);
             for number in part.. {
                 if number == parts.frames.len() || number == part + MOST_PARTS {
                     return Ok(None);
                 }
-                let Some(read) = parts.push(number, probe, excerpt.part).await? else { return Ok(None) };
+                let Some(read) = parts.push(number, probe, partial.part).await? else { return Ok(None) };
                 probe = read;
-                if excerpt.is_beyond(&probe, part) {
+                if partial.is_beyond(&probe, part) {
                     break;
                 }
             }
             // Else they were rollbacks.
-            let Some(commit) = probe.so_far().and_then(|seen| seen.before) else { return Ok(None) };
+            let Some(commit) = probe.so_far().and_then(|result| result.before) else { return Ok(None) };
             Some(commit)
         }
     };
-    Ok(Some(Seen { found: Some(found), before, after, ..Seen::default() }))
+    Ok(Some(ProbeResult { found: Some(found), before, after, ..ProbeResult::default() }))
 }
 
 /// The parts of a segment as it is stored.
@@ -169,7 +169,7 @@ async fn summary_before(
     Ok(Some(summary).filter(|summary| summary.stop.is_none()))
 }
 
-/// Bytes that are read before it is seen whether that was enough.
+/// Bytes that are read before it is known whether that was enough.
 const PIECE: usize = 64 << 10;
 
 /// Hands content over until there is an answer.
@@ -183,17 +183,17 @@ fn push(probe: &mut Probe, plain: &[u8]) {
 }
 
 /// Answers from all of the segment.
-pub(super) async fn look_through(cluster: &Cluster, question: &Question) -> anyhow::Result<Seen> {
-    let segment = question.segment;
+pub(super) async fn probe_whole(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<ProbeResult> {
+    let segment = query.segment;
     let Some(summary) = summary_of(cluster, segment).await? else { return Err(vanished(segment)) };
-    let matters = |earlier: &Summary, later: &Summary| match question.look {
-        Look::Record | Look::Change(_) | Look::InPlace { .. } => true,
-        Look::Later { .. } | Look::End(_) | Look::RestorePoint(_) => may_end(earlier, later),
+    let matters = |earlier: &Summary, later: &Summary| match query.target {
+        ProbeTarget::Record | ProbeTarget::Change(_) | ProbeTarget::InPlace { .. } => true,
+        ProbeTarget::Later { .. } | ProbeTarget::End(_) | ProbeTarget::RestorePoint(_) => may_end(earlier, later),
     };
     let segments = reading_for(cluster, segment, summary, matters).await?;
     let begin = segments.first().unwrap_or(&segment).start(cluster.description.segment_size);
     let read_all = async || {
-        let mut probe = Probe::new(question.clone(), begin);
+        let mut probe = Probe::new(query.clone(), begin);
         for name in &segments {
             probe = read(cluster, *name, probe, Probe::push).await?.ok_or_else(|| vanished(*name))?;
         }

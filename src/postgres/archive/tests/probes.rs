@@ -9,10 +9,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::pushing::damage;
 use super::summaries::rewrite;
-use crate::postgres::archive::look::{look, look_at_parts, look_through};
+use crate::postgres::archive::probe::{probe, probe_parts, probe_whole};
 use crate::postgres::archive::summarize::described;
 use crate::postgres::archive::testing::*;
-use crate::postgres::catalog::{ClusterDescription, Look, Question, Seen};
+use crate::postgres::catalog::{ClusterDescription, ProbeQuery, ProbeResult, ProbeTarget};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
@@ -92,22 +92,22 @@ async fn archived(bytes: &[u8]) -> (Cluster, Arc<MemoryStorage>, Vec<SegmentName
     (cluster, storage, names)
 }
 
-fn question(segment: SegmentName, from: u64, look: Look) -> Question {
+fn query(segment: SegmentName, from: u64, target: ProbeTarget) -> ProbeQuery {
     let begin = segment.start(SegmentSize::new(LARGE as u32).unwrap());
-    Question { segment, begin, from: Lsn(from), look }
+    ProbeQuery { segment, begin, from: Lsn(from), target }
 }
 
-/// A question, in numbers that any WAL has something for.
-fn asked() -> impl Strategy<Value = (usize, Option<usize>, bool, Look)> {
-    let look = prop_oneof![
-        4 => (90i64..300, any::<bool>()).prop_map(|(time, or_at)| Look::Later { time: Timestamp(time), or_at }),
-        2 => (95u32..250).prop_map(Look::End),
-        1 => (100u32..250, 0u32..4).prop_map(|(xid, sub)| Look::End(xid * 10_000 + sub)),
-        1 => (0u8..6).prop_map(|name| Look::RestorePoint(format!("p{name}"))),
-        2 => Just(Look::Record),
-        1 => (100u32..300).prop_map(Look::Change),
+/// A query, in numbers that any WAL has something for.
+fn asked() -> impl Strategy<Value = (usize, Option<usize>, bool, ProbeTarget)> {
+    let target = prop_oneof![
+        4 => (90i64..300, any::<bool>()).prop_map(|(time, or_at)| ProbeTarget::Later { time: Timestamp(time), or_at }),
+        2 => (95u32..250).prop_map(ProbeTarget::End),
+        1 => (100u32..250, 0u32..4).prop_map(|(xid, sub)| ProbeTarget::End(xid * 10_000 + sub)),
+        1 => (0u8..6).prop_map(|name| ProbeTarget::RestorePoint(format!("p{name}"))),
+        2 => Just(ProbeTarget::Record),
+        1 => (100u32..300).prop_map(ProbeTarget::Change),
     ];
-    (any::<usize>(), prop::option::of(any::<usize>()), any::<bool>(), look)
+    (any::<usize>(), prop::option::of(any::<usize>()), any::<bool>(), target)
 }
 
 #[test]
@@ -116,73 +116,73 @@ fn a_few_parts_answer_as_the_whole_segment_does() {
     let counts = Cell::new((0, 0, 0));
     let mut runner = TestRunner::new(Config { cases: 10, ..Config::with_source_file(file!()) });
     let input = (prop::collection::vec(step(), 100..200), prop::collection::vec(asked(), 60..90));
-    let outcome = runner.run(&input, |(steps, questions)| {
+    let outcome = runner.run(&input, |(steps, queries)| {
         let (bytes, lsns) = written(&steps);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let seen: Vec<(Question, Option<Seen>, Seen)> = runtime.block_on(async {
+        let result: Vec<(ProbeQuery, Option<ProbeResult>, ProbeResult)> = runtime.block_on(async {
             let (cluster, _, names) = archived(&bytes).await;
-            let mut seen = Vec::new();
-            for (segment, from, behind, look) in questions {
+            let mut result = Vec::new();
+            for (segment, from, behind, target) in queries {
                 let segment = names[segment % names.len()];
                 let from = from.map_or(0, |from| lsns[from % lsns.len()] + u64::from(behind));
-                let question = question(segment, from, look);
-                let by_parts = look_at_parts(&cluster, &question).await.unwrap();
-                let whole = look_through(&cluster, &question).await.unwrap();
-                seen.push((question, by_parts, whole));
+                let query = query(segment, from, target);
+                let by_parts = probe_parts(&cluster, &query).await.unwrap();
+                let whole = probe_whole(&cluster, &query).await.unwrap();
+                result.push((query, by_parts, whole));
             }
-            seen
+            result
         });
-        for (question, by_parts, whole) in seen {
+        for (query, by_parts, whole) in result {
             let (asked, answered, found) = counts.get();
             if let Some(by_parts) = by_parts {
-                prop_assert_eq!(by_parts, whole, "{:?}", question);
+                prop_assert_eq!(by_parts, whole, "{:?}", query);
             }
-            let is_found = by_parts.is_some_and(|seen| seen.found.is_some());
+            let is_found = by_parts.is_some_and(|result| result.found.is_some());
             counts.set((asked + 1, answered + usize::from(by_parts.is_some()), found + usize::from(is_found)));
         }
         Ok(())
     });
     outcome.unwrap();
     let (asked, answered, found) = counts.get();
-    assert!(answered * 2 > asked && found * 8 > asked, "{asked} questions, {answered} answered, {found} with a record");
+    assert!(answered * 2 > asked && found * 8 > asked, "{asked} queries, {answered} answered, {found} with a record");
 }
 
-/// A segment with an end in each part, and the questions for them.
-async fn with_ends() -> (Cluster, Arc<MemoryStorage>, SegmentName, Vec<u8>, Vec<Question>) {
+/// A segment with an end in each part, and the queries for them.
+async fn with_ends() -> (Cluster, Arc<MemoryStorage>, SegmentName, Vec<u8>, Vec<ProbeQuery>) {
     let end = |number: i64| (90_000, Step::End { committed: number % 3 > 0, time: number * 10, subxids: 1 });
     let (bytes, _) = written(&(0..60).map(end).collect::<Vec<_>>());
     let (cluster, storage, names) = archived(&bytes).await;
-    let time = |number: i64| Look::Later { time: Timestamp(100 + number * 11), or_at: false };
-    let questions = (0..40).map(|number| question(names[0], 0, time(number))).collect();
-    (cluster, storage, names[0], bytes, questions)
+    let time = |number: i64| ProbeTarget::Later { time: Timestamp(100 + number * 11), or_at: false };
+    let queries = (0..40).map(|number| query(names[0], 0, time(number))).collect();
+    (cluster, storage, names[0], bytes, queries)
 }
 
 #[tokio::test]
 async fn a_segment_without_frames_or_parts_is_read_whole() {
     for member in ["frames", "part_ends"] {
-        let (cluster, storage, name, bytes, questions) = with_ends().await;
+        let (cluster, storage, name, bytes, queries) = with_ends().await;
         let mut expected = Vec::new();
-        for question in &questions {
-            expected.push(look_at_parts(&cluster, question).await.unwrap().expect("parts are enough"));
+        for query in &queries {
+            expected.push(probe_parts(&cluster, query).await.unwrap().expect("parts are enough"));
         }
         rewrite(&cluster, &*storage, name, &bytes[..LARGE], |about| {
             let holder = if member == "frames" { about } else { &mut about["summary"] };
             holder.as_object_mut().unwrap().remove(member).expect("it was there");
         })
         .await;
-        for (question, expected) in questions.iter().zip(expected) {
-            assert_eq!(look_at_parts(&cluster, question).await.unwrap(), None);
-            assert_eq!(look(&cluster, question).await.unwrap(), expected, "without {member}: {question:?}");
+        for (query, expected) in queries.iter().zip(expected) {
+            assert_eq!(probe_parts(&cluster, query).await.unwrap(), None);
+            assert_eq!(probe(&cluster, query).await.unwrap(), expected, "without {member}: {query:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
-    let (cluster, storage, name, _, questions) = with_ends().await;
+    let (cluster, storage, name, _, queries) = with_ends().await;
     let mut expected = Vec::new();
-    for question in &questions {
-        expected.push(look(&cluster, question).await.unwrap());
+    for query in &queries {
+        expected.push(probe(&cluster, query).await.unwrap());
     }
     let frames = described(&cluster, name).await.unwrap().unwrap().about.frames;
     let key = cluster.layout.wal(&WalFileName::Segment(name));
@@ -194,10 +194,10 @@ async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
             object[place] ^= 4;
         };
         damage(&*storage, &key, flip).await;
-        for (question, expected) in questions.iter().zip(&expected) {
-            match look(&cluster, question).await {
-                Ok(seen) => {
-                    assert_eq!(seen, *expected, "part {part}: {question:?}");
+        for (query, expected) in queries.iter().zip(&expected) {
+            match probe(&cluster, query).await {
+                Ok(result) => {
+                    assert_eq!(result, *expected, "part {part}: {query:?}");
                     right += 1;
                 }
                 Err(error) => {
@@ -213,15 +213,15 @@ async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
 
 #[tokio::test]
 async fn what_is_damaged_on_its_way_is_read_once_more() {
-    let (whole, storage, _, _, questions) = with_ends().await;
-    for question in &questions {
-        let expected = look(&whole, question).await.unwrap();
+    let (whole, storage, _, _, queries) = with_ends().await;
+    for query in &queries {
+        let expected = probe(&whole, query).await.unwrap();
         for at in 0.. {
             let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
             let repository = Repository::open(garbling.clone()).await.unwrap();
             let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
-            assert_eq!(look(&cluster, question).await.unwrap(), expected, "get {at}: {question:?}");
-            assert_eq!(look_through(&cluster, question).await.unwrap(), expected, "get {at}: {question:?}");
+            assert_eq!(probe(&cluster, query).await.unwrap(), expected, "get {at}: {query:?}");
+            assert_eq!(probe_whole(&cluster, query).await.unwrap(), expected, "get {at}: {query:?}");
             if !garbling.garbled() {
                 assert!(at > 4, "{at} reads");
                 break;

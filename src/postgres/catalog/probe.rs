@@ -6,7 +6,7 @@ use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, StopRe
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look {
+pub enum ProbeTarget {
     /// A commit or abort later than this; `or_at`: not earlier.
     Later { time: Timestamp, or_at: bool },
     /// The commit or abort of this transaction; of a subtransaction the end of the one that it belongs to.
@@ -34,18 +34,18 @@ pub struct Tuple {
 /// Of the records that a segment holds the last byte of: which is the first one that begins at or after `from` and is
 /// looked for?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct ProbeQuery {
     pub segment: SegmentName,
     /// Where it begins: what ends before is an earlier segment's.
     pub begin: Lsn,
     pub from: Lsn,
-    pub look: Look,
+    pub target: ProbeTarget,
 }
 
 /// The answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
-    pub found: Option<Found>,
+pub struct ProbeResult {
+    pub found: Option<FoundRecord>,
     /// The last commit before what was found; without it the last one that was read.
     pub before: Option<Commit>,
     /// The first commit after what was found.
@@ -58,12 +58,12 @@ pub struct Seen {
 
 /// The record that was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundRecord {
     pub lsn: Lsn,
     /// Where the record after it begins, or the page that it begins on.
     pub end: Lsn,
     /// What it says, if it is the end of a transaction.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<TransactionEnd>,
     /// The row that it deletes or changes in place, if that was looked for.
     pub tuple: Option<Tuple>,
     /// When it was made, if it is a restore point.
@@ -72,13 +72,13 @@ pub struct Found {
 
 /// The end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub struct TransactionEnd {
     pub xid: Xid,
     pub time: Timestamp,
     pub committed: bool,
 }
 
-impl Found {
+impl FoundRecord {
     /// The commit that it is.
     pub fn commit(&self) -> Option<Commit> {
         let outcome = self.outcome.filter(|outcome| outcome.committed)?;
@@ -86,40 +86,42 @@ impl Found {
     }
 }
 
-/// Finds the answer to a question in the bytes of one segment after another.
+/// Finds the answer to a query in the bytes of one segment after another.
 #[derive(Debug)]
 pub struct Probe {
     decoder: Decoder,
-    question: Question,
-    seen: Seen,
+    query: ProbeQuery,
+    result: ProbeResult,
     /// The last commit so far.
     latest: Option<Commit>,
 }
 
 impl Probe {
     /// Reads from `start` on, where the segment begins or one before it.
-    pub fn new(question: Question, start: Lsn) -> Self {
-        Self { decoder: Decoder::new(start), question, seen: Seen::default(), latest: None }
+    pub fn new(query: ProbeQuery, start: Lsn) -> Self {
+        Self { decoder: Decoder::new(start), query, result: ProbeResult::default(), latest: None }
     }
 
     /// Reads from a page within a segment on.
-    pub(super) fn within(question: Question, segment: LongPageHeader, start: Lsn) -> Self {
-        Self { decoder: Decoder::within(segment, start), ..Self::new(question, start) }
+    pub(super) fn within(query: ProbeQuery, segment: LongPageHeader, start: Lsn) -> Self {
+        Self { decoder: Decoder::within(segment, start), ..Self::new(query, start) }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, question, seen, latest } = self;
+        let Self { decoder, query, result, latest } = self;
         decoder.push(bytes, |record| {
-            if record.end > question.begin {
-                seen.add(record, question, latest);
+            if record.end > query.begin {
+                result.add(record, query, latest);
             }
         });
     }
 
     /// Whether more bytes cannot change the answer.
     pub fn is_answered(&self) -> bool {
-        !matches!(self.question.look, Look::InPlace { .. }) && self.seen.found.is_some() && self.seen.after.is_some()
+        !matches!(self.query.target, ProbeTarget::InPlace { .. })
+            && self.result.found.is_some()
+            && self.result.after.is_some()
     }
 
     /// Where the record after the last whole one begins, or the page that it begins on.
@@ -127,34 +129,35 @@ impl Probe {
         self.decoder.last().map(|(_, behind)| behind)
     }
 
-    /// What was seen until now; `None` if that was no valid WAL.
-    pub fn so_far(&self) -> Option<Seen> {
-        self.decoder.stopped().is_none().then_some(self.seen)
+    /// What was found until now; `None` if that was no valid WAL.
+    pub fn so_far(&self) -> Option<ProbeResult> {
+        self.decoder.stopped().is_none().then_some(self.result)
     }
 
     /// The answer.
-    pub fn finish(mut self) -> Seen {
+    pub fn finish(mut self) -> ProbeResult {
         self.decoder.finish();
         let stopped = self.decoder.stopped();
         let is_minimal = stopped.is_some_and(|stop| stop.why == StopReason::Minimal);
-        Seen { broken: stopped.map(|stop| stop.lsn), is_minimal, ..self.seen }
+        ProbeResult { broken: stopped.map(|stop| stop.lsn), is_minimal, ..self.result }
     }
 }
 
-impl Seen {
-    fn add(&mut self, record: &Record<'_>, question: &Question, latest: &mut Option<Commit>) {
+impl ProbeResult {
+    fn add(&mut self, record: &Record<'_>, query: &ProbeQuery, latest: &mut Option<Commit>) {
         let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
         let fact = if says { Fact::read(record).ok().flatten() } else { None };
         let outcome = match &fact {
-            Some(Fact::End(end)) => Some(Outcome { xid: end.xid, time: end.time, committed: end.committed }),
+            Some(Fact::End(end)) => Some(TransactionEnd { xid: end.xid, time: end.time, committed: end.committed }),
             _ => None,
         };
         let made = if let Some(Fact::RestorePoint { time, .. }) = &fact { Some(*time) } else { None };
-        let look = &question.look;
-        let tuple = matches!(look, Look::Change(_) | Look::InPlace { .. }).then(|| tuple(record)).flatten();
-        let this = Found { lsn: record.lsn, end: record.end, outcome, tuple, made };
-        let open = self.found.is_none() || matches!(look, Look::InPlace { .. });
-        if open && record.lsn >= question.from && look.wants(record, fact.as_ref(), tuple) {
+        let target = &query.target;
+        let tuple =
+            matches!(target, ProbeTarget::Change(_) | ProbeTarget::InPlace { .. }).then(|| tuple(record)).flatten();
+        let this = FoundRecord { lsn: record.lsn, end: record.end, outcome, tuple, made };
+        let open = self.found.is_none() || matches!(target, ProbeTarget::InPlace { .. });
+        if open && record.lsn >= query.from && target.wants(record, fact.as_ref(), tuple) {
             (self.found, self.before, self.after) = (Some(this), *latest, None);
         } else if self.found.is_some() {
             self.after = self.after.or(this.commit());
@@ -180,7 +183,7 @@ fn tuple(record: &Record<'_>) -> Option<Tuple> {
     Some(Tuple { file: block.file, block: block.block, offset: u16::from_le_bytes([offset[0], offset[1]]) })
 }
 
-impl Look {
+impl ProbeTarget {
     /// Whether an end at this time is looked for as a later one.
     pub(super) fn is_later(&self, found: Timestamp) -> bool {
         matches!(self, Self::Later { time, or_at } if found > *time || *or_at && found == *time)
@@ -270,35 +273,47 @@ mod tests {
         let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
         writer.fill();
         let deleted = std::cell::Cell::new(None);
-        let look = |look: Look, from: Lsn| {
-            let mut probe = Probe::new(Question { segment, begin: start, from, look }, start);
+        let probe = |target: ProbeTarget, from: Lsn| {
+            let mut probe = Probe::new(ProbeQuery { segment, begin: start, from, target }, start);
             writer.bytes.chunks(1000).for_each(|piece| probe.push(piece));
-            let seen = probe.finish();
+            let result = probe.finish();
             let at = |lsn: Lsn| lsns.iter().position(|each| *each == lsn.0).unwrap();
             let commit = |commit: Option<Commit>| commit.map(|commit| commit.xid);
-            deleted.set(seen.found.and_then(|found| found.tuple).or(deleted.get()));
-            (seen.found.map(|found| at(found.lsn)), commit(seen.before), commit(seen.after))
+            deleted.set(result.found.and_then(|found| found.tuple).or(deleted.get()));
+            (result.found.map(|found| at(found.lsn)), commit(result.before), commit(result.after))
         };
-        let later = |time, or_at| Look::Later { time: Timestamp(time), or_at };
-        assert_eq!(look(later(9, false), start), (Some(0), None, Some(702)));
-        assert_eq!(look(later(10, false), start), (Some(1), Some(700), Some(702)), "an abort counts");
-        assert_eq!(look(later(10, true), start), (Some(0), None, Some(702)));
-        assert_eq!(look(later(10, true), Lsn(lsns[2])), (Some(4), Some(700), Some(705)), "what begins before does not");
-        assert_eq!(look(later(40, false), start), (None, Some(705), None));
-        assert_eq!(look(Look::End(704), start), (Some(4), Some(700), Some(705)), "a subtransaction ends with its own");
-        assert_eq!(look(Look::End(701), start), (Some(1), Some(700), Some(702)));
-        assert_eq!(look(Look::RestorePoint("x".into()), start), (Some(2), Some(700), Some(702)));
-        assert_eq!(look(Look::RestorePoint("y".into()), start).0, None);
-        assert_eq!(look(Look::Change(702), start).0, Some(3));
-        assert_eq!(look(Look::Record, Lsn(lsns[2] + 1)).0, Some(3));
-        assert_eq!(look(Look::Change(706), start).0, Some(9));
+        let later = |time, or_at| ProbeTarget::Later { time: Timestamp(time), or_at };
+        assert_eq!(probe(later(9, false), start), (Some(0), None, Some(702)));
+        assert_eq!(probe(later(10, false), start), (Some(1), Some(700), Some(702)), "an abort counts");
+        assert_eq!(probe(later(10, true), start), (Some(0), None, Some(702)));
+        assert_eq!(
+            probe(later(10, true), Lsn(lsns[2])),
+            (Some(4), Some(700), Some(705)),
+            "what begins before does not"
+        );
+        assert_eq!(probe(later(40, false), start), (None, Some(705), None));
+        assert_eq!(
+            probe(ProbeTarget::End(704), start),
+            (Some(4), Some(700), Some(705)),
+            "a subtransaction ends with its own"
+        );
+        assert_eq!(probe(ProbeTarget::End(701), start), (Some(1), Some(700), Some(702)));
+        assert_eq!(probe(ProbeTarget::RestorePoint("x".into()), start), (Some(2), Some(700), Some(702)));
+        assert_eq!(probe(ProbeTarget::RestorePoint("y".into()), start).0, None);
+        assert_eq!(probe(ProbeTarget::Change(702), start).0, Some(3));
+        assert_eq!(probe(ProbeTarget::Record, Lsn(lsns[2] + 1)).0, Some(3));
+        assert_eq!(probe(ProbeTarget::Change(706), start).0, Some(9));
         let row = deleted.get().unwrap();
         assert_eq!((row.block, row.offset), (7, 3));
-        let in_place = |before: u64| look(Look::InPlace { row, before: Lsn(before) }, start);
+        let in_place = |before: u64| probe(ProbeTarget::InPlace { row, before: Lsn(before) }, start);
         assert_eq!(in_place(lsns[9]), (Some(8), Some(705), None), "the last one of that row");
         assert_eq!(in_place(lsns[8]).0, Some(6));
         assert_eq!(in_place(lsns[6]).0, None);
         let name = "caf\u{FFFD}".to_string();
-        assert_eq!(look(Look::RestorePoint(name), start).0, Some(10), "as the index tells a name in another encoding");
+        assert_eq!(
+            probe(ProbeTarget::RestorePoint(name), start).0,
+            Some(10),
+            "as the index tells a name in another encoding"
+        );
     }
 }
