@@ -2,7 +2,7 @@
 //! ([`stats`]).
 
 pub mod copy;
-mod crew;
+mod task_pool;
 mod sample;
 pub mod stats;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::postgres::object_problem::ObjectProblem;
 use crate::repo::Frames;
 use crate::storage::Key;
 
-use crew::Crew;
+use task_pool::TaskPool;
 pub use sample::{Extent, Sample};
 
 /// Objects of the source or of a cluster that are told one by one; the rest is counted.

@@ -27,7 +27,7 @@ use crate::postgres::types::WalFileName;
 use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
-use super::Crew;
+use super::TaskPool;
 pub use proof::{Continuity, Proof, Snapshot, Verdict};
 use transfer::{Copier, Group};
 pub use transfer::{Count, Counts, Failure, Side};
@@ -206,12 +206,12 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
 
 /// Copies these WAL files.
 async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -> anyhow::Result<()> {
-    let mut crew = Crew::new(copier.workers);
+    let mut pool = TaskPool::new(copier.workers);
     for name in names {
         let copier = copier.clone();
-        crew.add(async move { copier.named_wal(name).await }).await?;
+        pool.add(async move { copier.named_wal(name).await }).await?;
     }
-    crew.finish().await?;
+    pool.finish().await?;
     Ok(())
 }
 
@@ -227,7 +227,7 @@ async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<Vec<String>> {
 
 /// Copies all recordings of names, or all idle markers; what else lies there.
 async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<String>> {
-    let mut crew = Crew::new(copier.workers);
+    let mut pool = TaskPool::new(copier.workers);
     let layout = &copier.source.layout;
     let (folder, kind, most) = match group {
         Group::Idle => (layout.idle_folder(), idle::KIND, idle::LONGEST),
@@ -240,16 +240,16 @@ async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<Str
             continue;
         }
         let copier = copier.clone();
-        crew.add(async move { copier.small(meta.key, group, (kind, most)).await }).await?;
+        pool.add(async move { copier.small(meta.key, group, (kind, most)).await }).await?;
     }
-    crew.finish().await?;
+    pool.finish().await?;
     Ok(foreign)
 }
 
 /// Copies all WAL files that the destination has not. Both listings go by key, so they are read side by side. With
 /// `compare` those that it has are compared, and history files are left out: they were copied before.
 async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
-    let mut crew = Crew::new(copier.workers);
+    let mut pool = TaskPool::new(copier.workers);
     let (mut ours, mut theirs) = (list_wal(&copier.source), list_wal(&copier.destination));
     let mut next: Option<ObjectMeta> = theirs.next().await?.map(|(_, meta)| meta);
     while let Some((name, meta)) = ours.next().await? {
@@ -260,9 +260,9 @@ async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
         let there = next.as_ref().filter(|next| next.key == meta.key).map(|next| next.size);
         if there.is_none() || compare {
             let copier = copier.clone();
-            crew.add(async move { copier.wal(name, meta.size, there).await }).await?;
+            pool.add(async move { copier.wal(name, meta.size, there).await }).await?;
         }
     }
-    crew.finish().await?;
+    pool.finish().await?;
     Ok(())
 }

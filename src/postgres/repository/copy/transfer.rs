@@ -20,7 +20,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::repository::verify::read_back;
-use crate::postgres::repository::{Crew, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
+use crate::postgres::repository::{TaskPool, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
 use crate::postgres::types::WalFileName;
 use crate::repo::{ObjectError, SealedObject, is_unusable, reread};
 use crate::storage::{Key, PutMode, PutOutcome};
@@ -336,7 +336,7 @@ impl Copier {
         needed: BTreeMap<PackName, u64>,
         there: Came,
     ) -> anyhow::Result<bool> {
-        let mut crew = Crew::new(self.workers);
+        let mut pool = TaskPool::new(self.workers);
         let mut whole = true;
         let mut sizes: BTreeMap<BackupId, [BTreeMap<Key, u64>; 2]> = BTreeMap::new();
         for (pack, least) in needed {
@@ -353,7 +353,7 @@ impl Copier {
                 Step::Present => self.count(Group::Packs, size(1).unwrap_or_default(), there),
                 Step::Copy(size) => {
                     let copier = self.clone();
-                    crew.add(async move { copier.pack(&key, size, there).await }).await?;
+                    pool.add(async move { copier.pack(&key, size, there).await }).await?;
                     true
                 }
                 Step::Fail(problem) => {
@@ -367,7 +367,7 @@ impl Copier {
                 }
             };
         }
-        Ok(crew.finish().await? && whole)
+        Ok(pool.finish().await? && whole)
     }
 
     async fn pack(&self, key: &Key, size: u64, there: Came) -> anyhow::Result<bool> {

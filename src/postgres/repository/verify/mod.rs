@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::sample::{Lowest, Watermark};
-use super::{Crew, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
+use super::{TaskPool, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
@@ -391,7 +391,7 @@ impl Verification {
             Ok(None) => return Ok(()),
             Err(error) => return self.note_error(&key, error),
         };
-        let mut crew = Crew::new(self.options.workers);
+        let mut pool = TaskPool::new(self.options.workers);
         let mut sizes: BTreeMap<BackupId, BTreeMap<Key, u64>> = BTreeMap::new();
         for (pack, least) in needed {
             if !sizes.contains_key(&pack.backup) {
@@ -409,12 +409,12 @@ impl Verification {
                 }
                 Some(size) if sample.holds(&key) => {
                     let (own, size) = (self.clone(), *size);
-                    crew.add(async move { own.pack(&key, size).await }).await?;
+                    pool.add(async move { own.pack(&key, size).await }).await?;
                 }
                 Some(_) => (),
             }
         }
-        crew.finish().await?;
+        pool.finish().await?;
         match self.needed_wal(&description).await {
             Ok(()) => Ok(()),
             Err(error) => self.note_error(&key, error),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Crew, Scope, Verification};
+use super::{TaskPool, Scope, Verification};
 use crate::postgres::archive::verify::check;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};
@@ -16,7 +16,7 @@ impl Verification {
     /// Reads the archive. An object that cannot be read is noted: the others are still checked. Errors: the store does
     /// not list.
     pub(super) async fn wal(self: &Arc<Self>) -> anyhow::Result<()> {
-        let mut crew = Crew::new(self.options.workers);
+        let mut pool = TaskPool::new(self.options.workers);
         let mut listing = list_wal(&self.cluster);
         let mut loaded = LoadedWal::new(self.cluster.description.segment_size);
         while let Some((name, meta)) = listing.next().await? {
@@ -24,9 +24,9 @@ impl Verification {
             let Some(name) = name.filter(|name| self.wants_wal(&meta.key, *name)) else { continue };
             self.state().mark.begin(meta.key.clone());
             let own = self.clone();
-            crew.add(async move { own.wal_file(&meta.key, name).await }).await?;
+            pool.add(async move { own.wal_file(&meta.key, name).await }).await?;
         }
-        crew.finish().await?;
+        pool.finish().await?;
         self.conclude(loaded).await
     }
 

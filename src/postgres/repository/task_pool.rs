@@ -4,13 +4,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Work in parallel, bounded. Each answers whether its object is as it must be.
-pub struct Crew {
+pub struct TaskPool {
     slots: Arc<Semaphore>,
     tasks: JoinSet<anyhow::Result<bool>>,
     all: bool,
 }
 
-impl Crew {
+impl TaskPool {
     /// So many at once.
     pub fn new(workers: usize) -> Self {
         Self { slots: Arc::new(Semaphore::new(workers.max(1))), tasks: JoinSet::new(), all: true }
