@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use walden::postgres::types::{Lsn, SegmentSize};
-use walden::postgres::wal::{Created, ENDED, Ended, Fact, RowChange, Seam, Summarizer, Summary, Timestamp, What, join};
+use walden::postgres::wal::{
+    Boundary, Created, ENDED, Ended, Fact, RowChange, Summarizer, Summary, Timestamp, What, join,
+};
 
 use crate::harness::{Major, each_major};
 use crate::peers::every_record_is_read_as_the_server_reads_it;
@@ -107,13 +109,13 @@ fn summaries_join_to_the_whole(worked: &Worked) {
     let mut sum = (summaries[0].records, summaries[0].commits.count);
     let mut tail = summaries[0].tail.clone();
     for pair in summaries.windows(2) {
-        let seam = join(&pair[0], tail.as_ref(), &pair[1]).unwrap_or_else(|stop| panic!("{stop}"));
+        let boundary = join(&pair[0], tail.as_ref(), &pair[1]).unwrap_or_else(|stop| panic!("{stop}"));
         sum = (sum.0 + pair[1].records, sum.1 + pair[1].commits.count);
         tail = pair[1].tail.clone();
-        match seam {
-            Seam::Clean => {}
-            Seam::Crossed(crossed) => sum = (sum.0 + crossed.records, sum.1 + crossed.commits.count),
-            Seam::GoesOn(longer) => tail = Some(longer),
+        match boundary {
+            Boundary::Clean => {}
+            Boundary::Crossed(crossed) => sum = (sum.0 + crossed.records, sum.1 + crossed.commits.count),
+            Boundary::GoesOn(longer) => tail = Some(longer),
         }
     }
     assert_eq!(sum, (records, commits));

@@ -16,7 +16,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
-use crate::postgres::wal::{Seam, Summary, join};
+use crate::postgres::wal::{Boundary, Summary, join};
 use crate::repo::{FramePlace, Frames, ObjectError, is_damage, reread};
 
 /// Answers the planner's query about a segment. Errors: it is damaged, another's or not there, or the store did not
@@ -48,7 +48,7 @@ pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow
     let crossed = match (&summary.head, before) {
         (None, _) | (_, Ok(None)) => None,
         (_, Ok(Some(before))) => match join(&before, before.tail.as_ref(), &summary) {
-            Ok(Seam::Crossed(crossed)) => Some(crossed),
+            Ok(Boundary::Crossed(crossed)) => Some(crossed),
             _ => return Ok(None),
         },
         // Reading all of it says what is wrong.
@@ -249,8 +249,8 @@ async fn earlier(
 /// Whether the record that crosses from one segment to the next may be the end of a transaction or a restore point.
 fn may_end(earlier: &Summary, later: &Summary) -> bool {
     match join(earlier, earlier.tail.as_ref(), later) {
-        Ok(Seam::Crossed(crossed)) => crossed.ends.count > 0 || !crossed.events.is_empty(),
-        Ok(Seam::Clean) => false,
-        Ok(Seam::GoesOn(_)) | Err(_) => true,
+        Ok(Boundary::Crossed(crossed)) => crossed.ends.count > 0 || !crossed.events.is_empty(),
+        Ok(Boundary::Clean) => false,
+        Ok(Boundary::GoesOn(_)) | Err(_) => true,
     }
 }

@@ -42,7 +42,7 @@ pub trait WalIndex {
     /// Whether replay gets into a segment from the one before, which for the first of a timeline is the parent's:
     /// [`Unknown::Broken`] if it is known that it does not. The other questions leave out what lies before their first
     /// segment, but tell whether what crosses into that one is known.
-    fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown>;
+    fn check_boundary(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown>;
 }
 
 /// A restore point, or a segment that may have one. They are told by segment, ascending.
@@ -117,7 +117,7 @@ impl WalIndex for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn check_seam(&self, _: TimelineId, _: u64) -> Result<(), Unknown> {
+    fn check_boundary(&self, _: TimelineId, _: u64) -> Result<(), Unknown> {
         Err(Unknown::NoIndex)
     }
 }

@@ -28,11 +28,11 @@ impl Search<'_> {
         let number = segment.number(self.size());
         let result = self.probe(number, lsn, ProbeTarget::Record)?;
         // What was archived once followed on the segment before.
-        let is_seam = || match self.known.index.check_seam(segment.timeline, number) {
-            Err(Unknown::Broken { lsn: seam, .. }) => seam == lsn,
+        let is_boundary = || match self.known.index.check_boundary(segment.timeline, number) {
+            Err(Unknown::Broken { lsn: boundary, .. }) => boundary == lsn,
             _ => false,
         };
-        if number + 1 == self.end() && lsn >= self.from && !result.is_minimal && !is_seam() {
+        if number + 1 == self.end() && lsn >= self.from && !result.is_minimal && !is_boundary() {
             return Ok(());
         }
         Err(self.refuse_broken(segment, lsn, result))
@@ -65,7 +65,7 @@ impl Search<'_> {
             // Replay gets into the segment of the place, too.
             if first < until
                 && (first..end).contains(&until)
-                && let Err(Unknown::Broken { segment, lsn }) = self.known.index.check_seam(timeline, until)
+                && let Err(Unknown::Broken { segment, lsn }) = self.known.index.check_boundary(timeline, until)
                 && place.stop != StopAt::End
             {
                 return Err(self.refuse_broken(segment, lsn, ProbeResult::default()));
@@ -116,7 +116,7 @@ impl Search<'_> {
     /// Where replay ends instead of going on with a timeline, whose first segment has that number; `None`: nowhere, as far
     /// as is known.
     pub(super) fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
-        match self.known.index.check_seam(timeline, first) {
+        match self.known.index.check_boundary(timeline, first) {
             Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
             _ => None,
         }

@@ -397,8 +397,8 @@ mod tests {
             NoIndex.tablespaces(timeline, from, until)
         }
 
-        fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
-            NoIndex.check_seam(timeline, number)
+        fn check_boundary(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
+            NoIndex.check_boundary(timeline, number)
         }
     }
 

@@ -10,14 +10,14 @@ use super::column::{SegmentKey, int, uint};
 use super::xid::{Range, newer, span};
 use super::{BLOCK, Index, block, facts, rows};
 use crate::postgres::types::{Lsn, TimelineId};
-use crate::postgres::wal::{Commit, Seam, Summary};
+use crate::postgres::wal::{Boundary, Commit, Summary};
 
 /// How a segment follows the one before.
 struct Following {
     previous: TimelineId,
     /// Whether what the one before hands on is known.
     joined: bool,
-    seam_stop: Option<Lsn>,
+    boundary_stop: Option<Lsn>,
     /// The record that ends in the segment and began before.
     crossing: Option<Box<Summary>>,
 }
@@ -29,13 +29,13 @@ pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey, summar
         Some(number) => carried::of(db, SegmentKey { timeline: previous, number })?,
         None => None,
     };
-    let mut following = Following { previous, joined: before.is_some(), seam_stop: None, crossing: None };
+    let mut following = Following { previous, joined: before.is_some(), boundary_stop: None, crossing: None };
     let mut tail = summary.tail.clone();
     match before.as_ref().map(|before| before.join(summary)) {
-        Some(Ok(Seam::Crossed(crossing))) => following.crossing = Some(crossing),
-        Some(Ok(Seam::GoesOn(through))) => tail = Some(through),
-        Some(Err(stop)) => following.seam_stop = Some(stop.lsn),
-        Some(Ok(Seam::Clean)) | None => {}
+        Some(Ok(Boundary::Crossed(crossing))) => following.crossing = Some(crossing),
+        Some(Ok(Boundary::GoesOn(through))) => tail = Some(through),
+        Some(Err(stop)) => following.boundary_stop = Some(stop.lsn),
+        Some(Ok(Boundary::Clean)) | None => {}
     }
     let before = before.and_then(|before| before.newest);
     let newest = [before, facts::newest(summary)].into_iter().flatten().reduce(newer);
@@ -71,23 +71,23 @@ fn is_middle(summary: &Summary) -> bool {
 
 /// The row of a segment.
 fn put(db: &Connection, segment: SegmentKey, own: &Summary, following: &Following, fresh: Option<Range>) -> Result<()> {
-    let Following { previous, joined, seam_stop, crossing } = following;
+    let Following { previous, joined, boundary_stop, crossing } = following;
     let (timeline, number) = segment.columns();
     let nothing = Summary::default();
     let crossing = crossing.as_deref().unwrap_or(&nothing);
     let latest = own.ends.max_time.max(crossing.ends.max_time).map(|time| time.0);
     let earliest = [own, crossing].iter().filter_map(|part| part.ends.min_time).min();
-    let sql = "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, joined = ?5, seam_stop = ?6, stop = ?7, \
+    let sql = "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, joined = ?5, boundary_stop = ?6, stop = ?7, \
                middle = ?8, commits = ?9, min_time = ?10, max_time = ?11, newest = ?12, fresh_from = ?13, fresh_to = ?14, \
                rows_left_out = ?15, created_left_out = ?16, points_left_out = ?17, events_left_out = ?18 \
                WHERE timeline = ?1 AND number = ?2";
     db.prepare_cached(sql)?.execute(params![
         timeline,
         number,
-        own.stop.is_none() && seam_stop.is_none(),
+        own.stop.is_none() && boundary_stop.is_none(),
         previous.0,
         joined,
-        seam_stop.map(|lsn| int(lsn.0)),
+        boundary_stop.map(|lsn| int(lsn.0)),
         own.stop.as_ref().map(|stop| int(stop.lsn.0)),
         is_middle(own),
         int(own.commits.count + crossing.commits.count),

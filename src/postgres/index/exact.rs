@@ -149,7 +149,7 @@ fn may_have_ended(index: &Index, db: &Connection, stored: &EventRow) -> Result<b
     if !maybe_ending(db, stored.timeline, first, last, stored.xid)?.is_empty() {
         return Ok(true);
     }
-    let sql = "SELECT 1 FROM segment INDEXED BY segment_trouble \
+    let sql = "SELECT 1 FROM segment INDEXED BY segment_broken \
                WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND ok = 0 AND state <> 1";
     db.prepare_cached(sql)?.exists(params![stored.timeline.0, int(first), int(last)])
 }
@@ -178,7 +178,7 @@ pub(super) fn unknown_around(db: &Connection, timeline: TimelineId, at: u64) -> 
     if next == at {
         return Ok(None);
     }
-    let sql = "SELECT timeline, number FROM segment INDEXED BY segment_trouble \
+    let sql = "SELECT timeline, number FROM segment INDEXED BY segment_broken \
                WHERE timeline <= ?1 AND number BETWEEN ?2 AND ?3 AND ok = 0 AND state <> 1 ORDER BY number LIMIT 1";
     let bounds = params![timeline.0, int(at.saturating_sub(WINDOW)), int(at.saturating_sub(1))];
     let read = |row: &Row<'_>| Ok((TimelineId(row.get(0)?), uint(row, 1)?));

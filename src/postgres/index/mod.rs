@@ -69,7 +69,7 @@ pub use segment::Archived;
 pub use state::{Position, State, Unreadable};
 
 /// The form of the tables; an index of another form is made anew.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Memory for pages, of one connection.
 const CACHE_KIB: i64 = 4096;

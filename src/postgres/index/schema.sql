@@ -21,8 +21,8 @@ CREATE TABLE segment (
     previous INTEGER,
     -- Whether what that one hands on is known.
     joined INTEGER NOT NULL DEFAULT 0,
-    -- Where it is broken: at the seam with the one before, and within.
-    seam_stop INTEGER,
+    -- Where it is broken: at the boundary with the one before, and within.
+    boundary_stop INTEGER,
     stop INTEGER,
     -- Whether all of it is the middle of one record.
     middle INTEGER NOT NULL DEFAULT 0,
@@ -44,7 +44,7 @@ CREATE TABLE segment (
     events_left_out INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (timeline, number)
 ) WITHOUT ROWID;
-CREATE INDEX segment_trouble ON segment (timeline, number) WHERE ok = 0 OR joined = 0;
+CREATE INDEX segment_broken ON segment (timeline, number) WHERE ok = 0 OR joined = 0;
 CREATE INDEX segment_short ON segment (timeline, number) WHERE points_left_out + events_left_out > 0;
 CREATE INDEX segment_listed ON segment (timeline, number) WHERE state = 0;
 CREATE INDEX segment_fork ON segment (number) WHERE previous <> timeline;

@@ -85,7 +85,7 @@ async fn lookups_go_through_keys() {
     let db = index.connection();
     let within = [wal_index::FIRST_COMMIT, wal_index::LAST_COMMIT, wal_index::NAMED_POINTS];
     let stretch = [
-        wal_index::TROUBLE,
+        wal_index::BROKEN,
         tablespace::TABLESPACES,
         wal_index::LISTED,
         wal_index::FULL_BLOCKS,
@@ -132,14 +132,14 @@ async fn what_breaks_off_at_the_end_counts_up_to_there() {
 #[tokio::test]
 async fn where_a_timeline_does_not_follow_on_its_parent_replay_ends() {
     let (cluster, _) = cluster().await;
-    let made = summaries(&MadeUp::new(seed("seam"), 4).segments());
+    let made = summaries(&MadeUp::new(seed("boundary"), 4).segments());
     let other = summaries(&MadeUp::new(1, 4).segments());
     let (second, fork) = (TimelineId(2), FIRST + 3);
     for (first, follows) in [(&made[3].1, true), (&other[3].1, false)] {
         let mut segments = made[..3].to_vec();
         segments.push((segment(2, fork), first.clone()));
         let index = indexed(&cluster, &segments, 2);
-        let told = index.check_seam(second, fork);
+        let told = index.check_boundary(second, fork);
         let broken = matches!(&told, Err(Unknown::Broken { segment: at, .. }) if *at == segment(2, fork));
         assert!(if follows { told == Ok(()) } else { broken }, "{told:?}");
         assert_eq!(unknown(&index, second, fork, fork + 1), None, "what lies before its first segment is left out");

@@ -108,7 +108,7 @@ impl WalIndex for Index {
         self.ask(|db| {
             let mut found = commit(db, LAST_COMMIT, timeline, from..until)?;
             if let Some(hit) = found
-                && let Some(lsn) = hit.seam_stop.filter(|_| hit.number > from)
+                && let Some(lsn) = hit.boundary_stop.filter(|_| hit.number > from)
             {
                 if hit.number + 1 < until {
                     return Err(Unknown::Broken { segment: self.name(timeline, hit.number), lsn }.into());
@@ -134,9 +134,9 @@ impl WalIndex for Index {
         })
     }
 
-    fn check_seam(&self, timeline: TimelineId, number: u64) -> Answer<()> {
+    fn check_boundary(&self, timeline: TimelineId, number: u64) -> Answer<()> {
         self.ask(|db| {
-            let sql = "SELECT seam_stop FROM segment WHERE timeline = ?1 AND number = ?2";
+            let sql = "SELECT boundary_stop FROM segment WHERE timeline = ?1 AND number = ?2";
             let bounds = params![timeline.0, int(number)];
             let stop = db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0)).optional()?;
             match stop.flatten() {
@@ -151,14 +151,14 @@ impl WalIndex for Index {
 const LAST: u64 = i64::MAX as u64;
 
 // Each of these has bounds: timeline, first number, number behind the last.
-pub(super) const FIRST_COMMIT: &str = "SELECT number, first_commit_lsn, first_commit_xid, first_commit_time, seam_stop FROM segment \
+pub(super) const FIRST_COMMIT: &str = "SELECT number, first_commit_lsn, first_commit_xid, first_commit_time, boundary_stop FROM segment \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number LIMIT 1";
-pub(super) const LAST_COMMIT: &str = "SELECT number, last_commit_lsn, last_commit_xid, last_commit_time, seam_stop FROM segment \
+pub(super) const LAST_COMMIT: &str = "SELECT number, last_commit_lsn, last_commit_xid, last_commit_time, boundary_stop FROM segment \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND commits > 0 ORDER BY number DESC LIMIT 1";
 /// And the name. Left to itself SQLite would go through all events of the timeline.
 pub(super) const NAMED_POINTS: &str = "SELECT number, lsn, time FROM event INDEXED BY event_label \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND label = ?4 ORDER BY number, lsn";
-pub(super) const TROUBLE: &str = "SELECT number, state, seam_stop, stop, joined FROM segment INDEXED BY segment_trouble \
+pub(super) const BROKEN: &str = "SELECT number, state, boundary_stop, stop, joined FROM segment INDEXED BY segment_broken \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
 pub(super) const LISTED: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
 /// Of blocks.
@@ -195,7 +195,7 @@ impl Index {
     /// does not matter, but for what crosses into it.
     fn limit(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>) -> rusqlite::Result<Option<Limit>> {
         let absent = first_absent(db, timeline, asked.clone())?;
-        let mut select = db.prepare_cached(TROUBLE)?;
+        let mut select = db.prepare_cached(BROKEN)?;
         let end = absent.unwrap_or(asked.end).min(LAST);
         let mut found = select.query(params![timeline.0, int(asked.start), int(end)])?;
         let unknown = |number| Limit { behind: number, why: Unknown::Segment(self.name(timeline, number)) };
@@ -273,13 +273,13 @@ pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u
 struct Hit {
     number: u64,
     commit: Commit,
-    seam_stop: Option<Lsn>,
+    boundary_stop: Option<Lsn>,
 }
 
 fn commit(db: &Connection, sql: &str, timeline: TimelineId, within: Range<u64>) -> rusqlite::Result<Option<Hit>> {
     let read = |row: &Row<'_>| {
         let commit = Commit { lsn: Lsn(uint(row, 1)?), xid: row.get(2)?, time: Timestamp(row.get(3)?) };
-        Ok(Hit { number: uint(row, 0)?, commit, seam_stop: nullable(row, 4)?.map(Lsn) })
+        Ok(Hit { number: uint(row, 0)?, commit, boundary_stop: nullable(row, 4)?.map(Lsn) })
     };
     let bounds = params![timeline.0, int(within.start), int(within.end.min(LAST))];
     db.prepare_cached(sql)?.query_row(bounds, read).optional()

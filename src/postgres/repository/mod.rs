@@ -2,9 +2,9 @@
 //! ([`stats`]).
 
 pub mod copy;
-mod task_pool;
 mod sample;
 pub mod stats;
+mod task_pool;
 #[cfg(test)]
 mod testing;
 pub mod verify;
@@ -20,8 +20,8 @@ use crate::postgres::object_problem::ObjectProblem;
 use crate::repo::Frames;
 use crate::storage::Key;
 
-use task_pool::TaskPool;
 pub use sample::{Extent, Sample};
+use task_pool::TaskPool;
 
 /// Objects of the source or of a cluster that are told one by one; the rest is counted.
 const MAX_TOLD: usize = 1000;

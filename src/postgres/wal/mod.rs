@@ -3,6 +3,7 @@
 //! Pure and bounded: bytes are pushed in pieces of any size, and no input makes it panic. PostgreSQL 13 to 18 on
 //! little-endian machines with blocks of 8 KiB. Record layouts are those of the headers named at each part.
 
+mod boundary;
 mod bytes;
 mod checksum;
 mod created;
@@ -17,7 +18,6 @@ mod pages;
 mod parts;
 mod record;
 mod rows;
-mod seam;
 mod stop;
 mod summary;
 #[cfg(test)]
@@ -30,6 +30,7 @@ mod tests;
 mod timestamp;
 mod transactions;
 
+pub use boundary::{Boundary, join};
 pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
 pub use ends::{ENDED, Ended, Ends};
@@ -41,7 +42,6 @@ pub use pages::PAGE;
 pub use parts::PartEnds;
 pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
 pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
-pub use seam::{Seam, join};
 pub use stop::{Stop, StopReason};
 pub use summary::{Commit, Commits, EVENTS, Event, NAMED, Summarizer, Summary, What};
 pub use tablespaces::{TablespaceMade, Tablespaces};

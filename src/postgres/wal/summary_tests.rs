@@ -145,7 +145,9 @@ fn a_record_that_crosses_is_in_neither_summary_but_in_what_joins_them() {
     wal.fill();
     let [earlier, later] = &summaries(&wal.bytes)[..] else { panic!("two segments") };
     assert_eq!((earlier.commits.first.unwrap().lsn, earlier.ends.count, later.ends.count), (Lsn(early), 1, 1));
-    let Ok(Seam::Crossed(crossed)) = join(earlier, earlier.tail.as_ref(), later) else { panic!("a record crosses") };
+    let Ok(Boundary::Crossed(crossed)) = join(earlier, earlier.tail.as_ref(), later) else {
+        panic!("a record crosses")
+    };
     assert_eq!((crossed.ends.count, crossed.oldest_ended[0].lsn), (1, Lsn(crossing)));
 }
 
@@ -235,7 +237,7 @@ fn a_tablespace_whose_record_crosses_is_told_by_what_joins_the_segments() {
         wal.fill();
         let parts = summaries(&wal.bytes);
         assert!(parts[0].tail.is_some() && parts.iter().all(|part| part.tablespaces.made.is_empty()));
-        let Ok(Seam::Crossed(crossing)) = join(&parts[0], parts[0].tail.as_ref(), &parts[1]) else { panic!() };
+        let Ok(Boundary::Crossed(crossing)) = join(&parts[0], parts[0].tail.as_ref(), &parts[1]) else { panic!() };
         let [made] = &crossing.tablespaces.made[..] else { panic!("{crossing:?}") };
         assert_eq!(made.oid, 16390);
         assert!(location.starts_with(&made.location) && made.location.starts_with("/srv/"), "{}", made.location);

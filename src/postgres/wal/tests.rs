@@ -82,8 +82,8 @@ fn no_recovery_gets_past_a_segments_end_where_wal_becomes_minimal() {
     wal.write(&commit(4, 8));
     wal.fill();
     let [earlier, later] = summaries(&wal.bytes).try_into().expect("two segments");
-    let seam = join(&earlier, earlier.tail.as_ref(), &later);
-    assert_eq!(seam, Err(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
+    let boundary = join(&earlier, earlier.tail.as_ref(), &later);
+    assert_eq!(boundary, Err(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_record_may_be_lost_at_the_end_of_a_segment() {
     wal.fill();
     let [earlier, later] = &summaries(&wal.bytes)[..] else { panic!("two segments") };
     assert_eq!(earlier.tail.as_ref().unwrap().lsn, Lsn(lost));
-    assert_eq!(join(earlier, earlier.tail.as_ref(), later), Ok(Seam::Clean));
+    assert_eq!(join(earlier, earlier.tail.as_ref(), later), Ok(Boundary::Clean));
 }
 
 #[test]
@@ -200,9 +200,9 @@ fn assert_joins(bytes: &[u8]) {
     let mut tail = segments[0].tail.clone();
     for pair in segments.windows(2) {
         match join(&pair[0], tail.as_ref(), &pair[1]).unwrap_or_else(|stop| panic!("{stop}")) {
-            Seam::GoesOn(longer) => tail = Some(longer),
-            Seam::Clean => tail = pair[1].tail.clone(),
-            Seam::Crossed(crossed) => {
+            Boundary::GoesOn(longer) => tail = Some(longer),
+            Boundary::Clean => tail = pair[1].tail.clone(),
+            Boundary::Crossed(crossed) => {
                 records += crossed.records;
                 commits += crossed.commits.count;
                 inserted += self::inserted(&crossed);

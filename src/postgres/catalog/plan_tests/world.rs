@@ -481,7 +481,7 @@ impl WalIndex for World {
         Ok(Told { found: known.iter().flat_map(|(_, records)| records.iter().filter_map(super::made)).collect(), more })
     }
 
-    fn check_seam(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
+    fn check_boundary(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
         match self.torn_off(timeline.0, 0) == Some(number) || self.unjoined == Some((timeline.0, number)) {
             true => Err(super::unjoined(timeline.0, number)),
             false => Ok(()),

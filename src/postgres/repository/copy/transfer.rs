@@ -20,7 +20,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, PackName};
 use crate::postgres::object_problem::{ObjectProblem, ProblemKind};
 use crate::postgres::repository::verify::read_back;
-use crate::postgres::repository::{TaskPool, MAX_TOLD, MAX_UNREAD, pack_sizes, whole_pack};
+use crate::postgres::repository::{MAX_TOLD, MAX_UNREAD, TaskPool, pack_sizes, whole_pack};
 use crate::postgres::types::WalFileName;
 use crate::repo::{ObjectError, SealedObject, is_unusable, reread};
 use crate::storage::{Key, PutMode, PutOutcome};

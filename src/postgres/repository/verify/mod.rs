@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::sample::{Lowest, Watermark};
-use super::{TaskPool, Extent, MAX_TOLD, MAX_UNREAD, Sample, pack_sizes, whole_pack};
+use super::{Extent, MAX_TOLD, MAX_UNREAD, Sample, TaskPool, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{TaskPool, Scope, Verification};
+use super::{Scope, TaskPool, Verification};
 use crate::postgres::archive::verify::check;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};

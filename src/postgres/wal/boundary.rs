@@ -1,4 +1,4 @@
-//! Where one segment follows another.
+//! The boundary between two segments that follow each other.
 
 use super::decoder::FirstRecord;
 use super::join::{Head, Joined, Tail};
@@ -6,9 +6,9 @@ use super::stop::{Stop, StopReason};
 use super::summary::Summary;
 use crate::postgres::types::Lsn;
 
-/// What lies between two segments that follow each other.
+/// What a boundary holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seam {
+pub enum Boundary {
     /// No record crosses, or the one that began was given up after a crash.
     Clean,
     /// The record that crosses, summarised. If it is a switch, the later segment is empty behind it.
@@ -22,7 +22,7 @@ pub enum Seam {
 ///
 /// # Errors
 /// The first position at which the chain breaks: at the end of the earlier segment, unless that one was broken before.
-pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Seam, Stop> {
+pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Boundary, Stop> {
     if let Some(stop) = &earlier.stop {
         return Err(stop.clone());
     }
@@ -33,20 +33,20 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<S
             let lsn = earlier.end.unwrap_or_default();
             return Err(Stop { lsn, why: StopReason::Continuation { missing: 0, found: remaining } });
         }
-        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+        return follows(earlier.last, later.first).map(|()| Boundary::Clean);
     };
     if later.overwrites() == Some(tail.lsn) {
-        return follows(earlier.last, later.first).map(|()| Seam::Clean);
+        return follows(earlier.last, later.first).map(|()| Boundary::Clean);
     }
     match tail.join(later.head.as_ref(), major)? {
-        Joined::GoesOn(tail) => Ok(Seam::GoesOn(tail)),
+        Joined::GoesOn(tail) => Ok(Boundary::GoesOn(tail)),
         Joined::Whole(joined) => {
             let summary = Summary::of(&joined)?;
             if let Some(last) = earlier.last {
                 follows(Some(last), summary.first)?;
             }
             follows(Some(tail.lsn), later.first)?;
-            Ok(Seam::Crossed(Box::new(summary)))
+            Ok(Boundary::Crossed(Box::new(summary)))
         }
     }
 }
