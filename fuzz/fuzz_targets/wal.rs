@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
         let mut summarizer = Summarizer::new(Lsn(SEGMENT * (1 + index as u64)), SegmentSize::new(SEGMENT as u32).unwrap());
         segment.chunks(usize::from(*piece) * 97 + 1).for_each(|piece| summarizer.push(piece));
         let summary = summarizer.finish();
-        summary.clone().fit(16 << 10);
+        summary.clone().truncate_to(16 << 10);
         summary
     });
     let Some(mut earlier) = summaries.next() else { return };

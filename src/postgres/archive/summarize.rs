@@ -141,6 +141,6 @@ impl<R: Read> Read for Summarized<R> {
 }
 
 fn fitted(mut summary: Summary) -> Summary {
-    summary.fit(STORED);
+    summary.truncate_to(STORED);
     summary
 }

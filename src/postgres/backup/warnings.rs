@@ -20,7 +20,7 @@ const BEGINS: [&str; 3] = ["./", "/", "pg_tblspc/"];
 /// The server leaves out what the cluster cannot be without.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server leaves \"{path}\" out of the backup ({said})")]
-pub struct LeftOut {
+pub struct SkippedPath {
     pub path: String,
     /// The server's words.
     pub said: String,
@@ -50,7 +50,7 @@ enum Meaning<'a> {
 }
 
 impl Warnings {
-    /// Takes a warning. Errors: [`LeftOut`], with a hint.
+    /// Takes a warning. Errors: [`SkippedPath`], with a hint.
     pub fn note(&mut self, warning: &ServerError) -> anyhow::Result<()> {
         if warning.routine.as_deref() == Some("do_pg_abort_backup") {
             // An error comes with it that says more.
@@ -70,7 +70,7 @@ impl Warnings {
                 false => self.more += 1,
             }
         }
-        let left_out = |path: &str| LeftOut { path: path.to_string(), said: warning.message.clone() };
+        let left_out = |path: &str| SkippedPath { path: path.to_string(), said: warning.message.clone() };
         match meaning(warning) {
             Meaning::Skipped(path) if is_own(path) => Err(with_hint(
                 left_out(path.trim_start_matches("./")).into(),
@@ -205,7 +205,7 @@ mod tests {
     fn left_out(routine: &str, message: &str) -> Option<String> {
         let error = Warnings::default().note(&warning(routine, message)).err()?;
         assert_eq!(hints(&error).len(), 1);
-        Some(find::<LeftOut>(&error).expect("a LeftOut").path.clone())
+        Some(find::<SkippedPath>(&error).expect("a LeftOut").path.clone())
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl<'a> PartialRead<'a> {
 mod tests {
     use super::*;
     use crate::postgres::types::{MajorVersion, SegmentName, TimelineId};
-    use crate::postgres::wal::{LeftOut, Stop, StopReason, Timestamp};
+    use crate::postgres::wal::{EventOverflow, Stop, StopReason, Timestamp};
 
     const SIZE: u64 = 16 << 20;
     const PART: u64 = 512 << 10;
@@ -259,7 +259,7 @@ mod tests {
             change(&mut summary);
             asked(&query(target, 0), &summary, None) == ReadPlan::Whole
         };
-        let left_out = LeftOut { restore_points: 1, ..LeftOut::default() };
+        let left_out = EventOverflow { restore_points: 1, ..EventOverflow::default() };
         assert!(whole(ProbeTarget::RestorePoint("x".into()), &|summary| summary.events_left_out = left_out));
         assert!(whole(later(400, false), &|summary| summary.part_ends.clear()), "made before parts were told");
         assert!(whole(later(400, false), &|summary| summary.part_ends.truncate(16)), "as many parts as frames");

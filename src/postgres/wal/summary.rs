@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::created::{Created, Creations};
 use super::decoder::{Decoder, FirstRecord, is_switch};
 use super::ends::{EndCounter, Ended, Ends};
+use super::event_overflow::{EventGroup, EventOverflow, EventRoom};
 use super::facts::{Fact, Parameters, RowChange};
 use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
-use super::left_out::{EventRoom, Group, LeftOut};
 use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
 use super::rows::{RowCounter, Rows};
@@ -52,7 +52,7 @@ pub struct Summary {
     #[serde(default)]
     pub part_ends: Vec<Option<PartEnds>>,
     pub events: Vec<Event>,
-    pub events_left_out: LeftOut,
+    pub events_left_out: EventOverflow,
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
     pub created: Vec<Created>,
     pub created_left_out: u64,
@@ -302,7 +302,7 @@ impl Summary {
             Fact::Overwritten { lsn } => What::Overwritten { lost: lsn },
             Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return,
         };
-        let group = Group::of(&what);
+        let group = EventGroup::of(&what);
         match counters.events.take(group) {
             true => self.events.push(Event { lsn: record.lsn, end: record.end, xid, what }),
             false => self.events_left_out.add(group, 1),

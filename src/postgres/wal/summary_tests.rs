@@ -128,7 +128,7 @@ fn what_fills_a_file_is_its_own_transaction() {
 fn a_short_summary_stays_as_it_is() {
     let summary = summary_of(&[created(10, 1), row(10, 1), commit(10, 1), abort(11, 2)]);
     let mut fitted = summary.clone();
-    fitted.fit(STORED);
+    fitted.truncate_to(STORED);
     assert_eq!(fitted, summary);
 }
 
@@ -182,11 +182,14 @@ fn what_nobody_looks_for_takes_no_room_from_what_somebody_does() {
     drafts.extend((0..600).map(|number| point(&format!("p{number}"))));
     drafts.extend([dropping(2000, 1), Draft { main: [9u32, 0].map(u32::to_le_bytes).concat(), ..dropped_database }]);
     let mut summary = summary_of(&drafts);
-    let left_out =
-        LeftOut { restore_points: 600 - EVENTS as u64, others: 900 - EVENTS as u64 / 4, ..LeftOut::default() };
+    let left_out = EventOverflow {
+        restore_points: 600 - EVENTS as u64,
+        others: 900 - EVENTS as u64 / 4,
+        ..EventOverflow::default()
+    };
     assert_eq!(summary.events_left_out, left_out);
     let has = |summary: &Summary, wanted: fn(&What) -> bool| summary.events.iter().any(|event| wanted(&event.what));
-    summary.fit(45_000);
+    summary.truncate_to(45_000);
     assert_eq!(summary.events_left_out.others, 900, "they go first");
     assert!(has(&summary, |what| matches!(what, What::FilesRemoved { cut: false, .. })));
     assert!(has(&summary, |what| matches!(what, What::DatabaseDropped { database: 9 })));
@@ -288,7 +291,7 @@ proptest! {
         wal.fill();
         for summary in summaries(&wal.bytes) {
             let mut fitted = summary.clone();
-            fitted.fit(most);
+            fitted.truncate_to(most);
             let json = serde_json::to_vec(&fitted).unwrap();
             prop_assert!(json.len() <= most, "{} of {most}", json.len());
             prop_assert_eq!(totals(&fitted), totals(&summary));

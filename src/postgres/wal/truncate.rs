@@ -1,8 +1,8 @@
-//! Keeping summaries small.
+//! Truncates summaries to a size.
 
 use serde::Serialize;
 
-use super::left_out::Group;
+use super::event_overflow::EventGroup;
 use super::summary::{Event, Summary, What};
 
 /// Bytes of JSON that a stored summary takes at most.
@@ -13,45 +13,45 @@ const SHORT: usize = 16;
 impl Summary {
     /// Shortens it until its JSON takes no more than so many bytes: first events that nobody looks for go, then always
     /// the latter half of the longest list. What goes is counted.
-    pub fn fit(&mut self, bytes: usize) {
+    pub fn truncate_to(&mut self, bytes: usize) {
         while length(self) > bytes {
-            if self.halve_events(Group::Others) {
+            if self.halve_events(EventGroup::Others) {
                 continue;
             }
-            let lists = Group::ALL.map(|group| (List::Events(group), self.length_of(group)));
+            let lists = EventGroup::ALL.map(|group| (Truncatable::Events(group), self.length_of(group)));
             let others = [
-                (List::Created, length(&self.created)),
-                (List::Rows, length(&self.rows.largest)),
-                (List::Ended, length(&self.oldest_ended)),
-                (List::Tablespaces, length(&self.tablespaces.made)),
+                (Truncatable::Created, length(&self.created)),
+                (Truncatable::Rows, length(&self.rows.largest)),
+                (Truncatable::Ended, length(&self.oldest_ended)),
+                (Truncatable::Tablespaces, length(&self.tablespaces.made)),
             ];
             match lists.into_iter().chain(others).max_by_key(|(_, length)| *length) {
                 Some((_, ..=EMPTY)) | None => return,
-                Some((List::Events(Group::Removals), _))
+                Some((Truncatable::Events(EventGroup::Removals), _))
                     if self.events.iter_mut().map(shorten).fold(false, |any, one| any | one) => {}
-                Some((List::Events(group), _)) => {
+                Some((Truncatable::Events(group), _)) => {
                     self.halve_events(group);
                 }
-                Some((List::Created, _)) => self.created_left_out += halve(&mut self.created).len() as u64,
-                Some((List::Rows, _)) => {
+                Some((Truncatable::Created, _)) => self.created_left_out += halve(&mut self.created).len() as u64,
+                Some((Truncatable::Rows, _)) => {
                     halve(&mut self.rows.largest).iter().for_each(|rows| self.rows.leave_out(&rows.counts));
                 }
-                Some((List::Tablespaces, _)) => {
+                Some((Truncatable::Tablespaces, _)) => {
                     self.tablespaces.left_out += halve(&mut self.tablespaces.made).len() as u64;
                 }
-                Some((List::Ended, _)) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
+                Some((Truncatable::Ended, _)) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
             }
         }
     }
 
     /// Bytes of a group's events, as a list.
-    fn length_of(&self, group: Group) -> usize {
-        length(&self.events.iter().filter(|event| Group::of(&event.what) == group).collect::<Vec<_>>())
+    fn length_of(&self, group: EventGroup) -> usize {
+        length(&self.events.iter().filter(|event| EventGroup::of(&event.what) == group).collect::<Vec<_>>())
     }
 
     /// Takes the latter half of a group's events away; says whether there were any.
-    fn halve_events(&mut self, group: Group) -> bool {
-        let is_of = |event: &Event| Group::of(&event.what) == group;
+    fn halve_events(&mut self, group: EventGroup) -> bool {
+        let is_of = |event: &Event| EventGroup::of(&event.what) == group;
         let count = self.events.iter().filter(|event| is_of(event)).count();
         let mut seen = 0;
         self.events.retain(|event| {
@@ -64,8 +64,8 @@ impl Summary {
 }
 
 /// What can be shortened.
-enum List {
-    Events(Group),
+enum Truncatable {
+    Events(EventGroup),
     Created,
     Rows,
     Ended,

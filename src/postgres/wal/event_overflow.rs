@@ -1,4 +1,4 @@
-//! Which events a summary keeps, and how many it does not.
+//! Which events a summary has room for, and how many it counts only.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::summary::{EVENTS, What};
 /// Events that a summary does not hold, by group. Each group has room of its own: what nobody looks for takes none from
 /// what somebody does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct EventOverflow {
     pub restore_points: u64,
     /// Commits that removed files.
     pub removals: u64,
@@ -18,14 +18,14 @@ pub struct LeftOut {
 
 /// What kind of room an event takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
+pub(super) enum EventGroup {
     RestorePoints,
     Removals,
     Cluster,
     Others,
 }
 
-impl Group {
+impl EventGroup {
     pub const ALL: [Self; 4] = [Self::RestorePoints, Self::Removals, Self::Cluster, Self::Others];
 
     pub fn of(what: &What) -> Self {
@@ -53,11 +53,11 @@ impl Group {
 
 /// How many events of each group a summary has taken so far: each group has room for so many.
 #[derive(Debug, Default)]
-pub(super) struct EventRoom([usize; Group::ALL.len()]);
+pub(super) struct EventRoom([usize; EventGroup::ALL.len()]);
 
 impl EventRoom {
     /// Whether there is room for one more of a group: then it takes it.
-    pub fn take(&mut self, group: Group) -> bool {
+    pub fn take(&mut self, group: EventGroup) -> bool {
         let taken = &mut self.0[group as usize];
         let room = *taken < group.room();
         *taken += usize::from(room);
@@ -65,13 +65,13 @@ impl EventRoom {
     }
 }
 
-impl LeftOut {
-    pub(super) fn add(&mut self, group: Group, events: u64) {
+impl EventOverflow {
+    pub(super) fn add(&mut self, group: EventGroup, events: u64) {
         *match group {
-            Group::RestorePoints => &mut self.restore_points,
-            Group::Removals => &mut self.removals,
-            Group::Cluster => &mut self.cluster,
-            Group::Others => &mut self.others,
+            EventGroup::RestorePoints => &mut self.restore_points,
+            EventGroup::Removals => &mut self.removals,
+            EventGroup::Cluster => &mut self.cluster,
+            EventGroup::Others => &mut self.others,
         } += events;
     }
 
