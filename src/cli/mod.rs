@@ -4,6 +4,8 @@ mod backup;
 mod check;
 mod config;
 mod context;
+#[cfg(test)]
+mod documents;
 mod exit;
 mod find;
 mod init;
