@@ -19,7 +19,7 @@ use crate::postgres::layout::{BackupId, IdleMarker, ObjectKind};
 use crate::postgres::types::{
     LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
 };
-use crate::repo::{is_damage, is_unusable, reread};
+use crate::repo::{is_damage, is_newer, is_unusable, reread};
 use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
 
 pub use backups::{KeptBackups, NewestBackups};
@@ -309,7 +309,8 @@ impl LoadedHistories {
             match find_out(|| read_history(cluster, timeline)).await? {
                 Found::Whole(history) => drop(self.known.insert(timeline, history)),
                 Found::Damaged(error) | Found::Unread(error) => {
-                    let unusable = Unusable { why: one_line(&error), whole: find::<Unreadable>(&error).is_some() };
+                    let whole = find::<Unreadable>(&error).is_some();
+                    let unusable = Unusable { why: one_line(&error), whole, newer: is_newer(&error) };
                     self.damaged.insert(timeline, unusable);
                 }
                 Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),

@@ -16,7 +16,7 @@ use crate::storage::Storage;
 pub use frames::{FramePlace, Frames};
 pub use marker::{Marker, MarkerError};
 pub use object::{ObjectError, PutSealed, SealedObject};
-pub use reread::{UPGRADE, is_damage, is_unusable, repair_or_wait, reread};
+pub use reread::{UPGRADE, is_damage, is_newer, is_unusable, repair_or_wait, reread};
 pub use stream::SealedStream;
 
 /// A store whose marker was checked.

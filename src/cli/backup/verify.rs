@@ -74,9 +74,15 @@ fn in_words(verified: &Verified) -> String {
     if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");
     }
-    let unread = damages.iter().all(|damage| damage.problem == ProblemKind::Unread);
-    let mut text =
-        format!("backup {id}: {} ({read})\n", if unread { ProblemKind::Unread } else { ProblemKind::Damaged });
+    // One kind of problem is named; among several there is damage, or as good as.
+    let first = damages[0].problem;
+    let one_kind = damages.iter().all(|damage| damage.problem == first);
+    let named = if one_kind && matches!(first, ProblemKind::Unread | ProblemKind::Newer) {
+        first
+    } else {
+        ProblemKind::Damaged
+    };
+    let mut text = format!("backup {id}: {named} ({read})\n");
     for damage in damages {
         let file = damage.file.as_ref().map(|file| format!(", file \"{file}\"")).unwrap_or_default();
         text += &format!("  object \"{}\"{file}: {}\n", damage.object, damage.why);

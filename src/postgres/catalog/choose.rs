@@ -91,7 +91,9 @@ fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
 fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
-        return Err(UnreachableReason::HistoryDamaged { timeline, why: why.why.clone() }.into());
+        return Err(
+            UnreachableReason::HistoryDamaged { timeline, why: why.why.clone(), newer_walden: why.newer }.into()
+        );
     }
     if let Some(history) = facts.histories.get(&timeline) {
         return Ok(TimelinePath::new(history.clone(), size));
@@ -123,6 +125,7 @@ pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> 
             timeline: path.timeline(),
             newer: next,
             why: why.map(|why| why.why.clone()),
+            newer_walden: why.is_some_and(|why| why.newer),
         }
         .into()),
     }

@@ -42,6 +42,8 @@ pub struct Unusable {
     pub why: String,
     /// The object is whole: a server that only looks whether the file exists finds it.
     pub whole: bool,
+    /// A newer Walden wrote the object: nothing is wrong with it.
+    pub newer: bool,
 }
 
 /// Answers a query about the records of one segment. Errors: it could not be read.

@@ -25,7 +25,13 @@ pub enum UnreachableReason {
     #[error("the history file of timeline {timeline} is not archived, so where it comes from is not known")]
     HistoryMissing { timeline: TimelineId },
     #[error("the history file of timeline {timeline} cannot be read: {why}")]
-    HistoryDamaged { timeline: TimelineId, why: String },
+    HistoryDamaged {
+        timeline: TimelineId,
+        why: String,
+        /// A newer Walden wrote it: nothing is wrong with it.
+        #[serde(skip)]
+        newer_walden: bool,
+    },
     #[error(
         "a server that ends recovery on timeline {timeline} asks for the history file of timeline {newer}, which {}",
         unusable_text(.why)
@@ -36,6 +42,9 @@ pub enum UnreachableReason {
         /// Why it cannot be read; absent when it is not archived.
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+        /// A newer Walden wrote it: nothing is wrong with it.
+        #[serde(skip)]
+        newer_walden: bool,
     },
     #[error("no usable base backup leads to timeline {timeline}")]
     NoBackupOnPath { timeline: TimelineId },
@@ -142,6 +151,9 @@ impl Unreachable {
                 "copy {:08X}.history from the server's pg_wal and archive it with `walden wal push`",
                 timeline.0
             ),
+            UnreachableReason::HistoryDamaged { newer_walden: true, .. } | UnreachableReason::NewerHistoryUnknown { newer_walden: true, .. } => {
+                "upgrade Walden on this host: nothing is wrong with the object".into()
+            }
             UnreachableReason::HistoryDamaged { .. } => "restore the object from a copy of the repository".into(),
             UnreachableReason::NewerHistoryUnknown { newer, why: None, .. } => format!(
                 "copy {:08X}.history from the pg_wal of a server of timeline {newer} and archive it with `walden wal push`",

@@ -183,7 +183,7 @@ fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
     let without = all.into_iter().filter(|timeline| !has_path(facts, *timeline));
     let told = |timeline| {
         let reason = match facts.damaged_histories.get(&timeline) {
-            Some(why) => UnreachableReason::HistoryDamaged { timeline, why: why.why.clone() },
+            Some(why) => UnreachableReason::HistoryDamaged { timeline, why: why.why.clone(), newer_walden: why.newer },
             None => UnreachableReason::HistoryMissing { timeline },
         };
         UnknownTimeline { timeline, why: reason.to_string() }
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn what_a_timeline_with_a_damaged_history_has_is_not_known_and_not_nothing() {
         let mut facts = facts(&["000000010000000000000002", "000000020000000000000003"]);
-        let damaged = |why: &str| Unusable { why: why.into(), whole: false };
+        let damaged = |why: &str| Unusable { why: why.into(), whole: false, newer: false };
         facts.damaged_histories.insert(TimelineId(2), damaged("it is empty"));
         facts.damaged_histories.insert(TimelineId(3), damaged("it is empty, too"));
         let told = windows(&facts, &NoIndex);

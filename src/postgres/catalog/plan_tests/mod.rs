@@ -211,11 +211,16 @@ fn a_lost_or_damaged_history_file_is_told_not_guessed() {
         other => panic!("{other:?}"),
     };
     assert_eq!(reason(&facts, &latest()), UnreachableReason::HistoryMissing { timeline: TimelineId(2) });
-    let mut unusable = Unusable { why: "cut".into(), whole: false };
+    let mut unusable = Unusable { why: "cut".into(), whole: false, newer: false };
     facts.damaged_histories.insert(TimelineId(2), unusable.clone());
-    assert!(matches!(reason(&facts, &latest()), UnreachableReason::HistoryDamaged { .. }));
+    assert!(matches!(reason(&facts, &latest()), UnreachableReason::HistoryDamaged { newer_walden: false, .. }));
     let first = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..latest() };
     assert!(matches!(reason(&facts, &first), UnreachableReason::NewerHistoryUnknown { .. }));
+    facts.damaged_histories.insert(TimelineId(2), Unusable { newer: true, ..unusable.clone() });
+    for request in [&first, &latest()] {
+        let Err(NoPlan::Refused(refused)) = world.plan_with(&facts, request) else { panic!("{request:?}") };
+        assert!(refused.hint().starts_with("upgrade Walden"), "{}", refused.hint());
+    }
     unusable.whole = true;
     facts.damaged_histories.insert(TimelineId(2), unusable);
     assert!(world.plan_with(&facts, &first).is_ok(), "a server only looks whether it exists");
