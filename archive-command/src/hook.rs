@@ -23,7 +23,7 @@ const OPTIONS: [&str; 3] = ["--socket", "--config", "--walden"];
 
 /// The arguments.
 #[derive(Default)]
-pub struct Options {
+pub struct HookOptions {
     /// In the order in which they stand; of several of one name the last counts.
     options: Vec<(&'static str, OsString)>,
     /// What PostgreSQL put in the place of `%f` and `%p`.
@@ -80,7 +80,7 @@ impl Read for Patient<'_> {
     }
 }
 
-impl Options {
+impl HookOptions {
     /// Reads the arguments; `None` when they are not as they must be. `further` are options that this program has alone.
     pub fn parse(
         mut arguments: impl Iterator<Item = OsString>,

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use hook::{Answer, Options, absolute, say};
+use hook::{Answer, HookOptions, absolute, say};
 
 fn main() -> ExitCode {
     match archive() {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn archive() -> bool {
-    let Some(options) = Options::parse(std::env::args_os().skip(1), 1, &[]) else {
+    let Some(options) = HookOptions::parse(std::env::args_os().skip(1), 1, &[]) else {
         say(&[b"Usage: archive-command --config FILE --socket SOCKET [--walden PROGRAM] %p\n\
                 HINT: `walden init` prints the line for archive_command; FILE and SOCKET are absolute paths\n"]);
         return false;

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use data_directory::{STANDBY_PATIENCE, UNKNOWN, is_in_haste};
-use hook::{Answer, Options, absolute, say};
+use hook::{Answer, HookOptions, absolute, say};
 
 /// As `cluster.name` is when it is not set.
 const DEFAULT_CLUSTER: &str = "main";
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn restore() -> u8 {
-    let Some(options) = Options::parse(std::env::args_os().skip(1), 2, &FURTHER) else {
+    let Some(options) = HookOptions::parse(std::env::args_os().skip(1), 2, &FURTHER) else {
         say(&[b"Usage: restore-command --config FILE --socket SOCKET [--walden PROGRAM] [--end SEGMENT] %f %p\n\
                 Usage: restore-command --url http://HOST:PORT [--cluster NAME] [--token-file FILE] [--end SEGMENT] %f %p\n\
                 HINT: FILE and SOCKET are those of archive_command, which `walden init` prints\n"]);
@@ -84,7 +84,7 @@ fn is_history(name: &OsStr) -> bool {
 }
 
 /// Asks the service at a URL.
-fn restore_from(url: &OsStr, options: &Options, destination: &Path) -> u8 {
+fn restore_from(url: &OsStr, options: &HookOptions, destination: &Path) -> u8 {
     let wanted = remote::Wanted {
         url,
         cluster: options.get("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),

@@ -127,10 +127,10 @@ pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
 }
 
 /// Section `s3` in the store's own words.
-fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::Options> {
+fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::S3Options> {
     let s3 = settings.s3.clone();
     let class = |folder: &str, class: Option<String>| class.map(|class| (folder.to_string(), class.as_str().into()));
-    Ok(s3::Options {
+    Ok(s3::S3Options {
         bucket: bucket.to_string(),
         prefix: prefix.to_string(),
         region: s3.region,

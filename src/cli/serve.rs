@@ -13,7 +13,7 @@ use crate::error::Hint;
 use crate::http;
 use crate::owner;
 use crate::postgres::replication::ConnInfo;
-use crate::service::{self, IndexOptions, Options};
+use crate::service::{self, IndexOptions, ServiceOptions};
 
 /// Threads for files and compression: more than all parts of the service use at once.
 const BLOCKING_THREADS: usize = 64;
@@ -60,10 +60,10 @@ fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-fn options(context: &Context) -> anyhow::Result<Options> {
+fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
     let Settings { cluster, wal, service, catalog, postgresql, http, health, .. } = &context.settings;
     let dsn = postgresql.dsn.clone();
-    Ok(Options {
+    Ok(ServiceOptions {
         socket: service.socket.clone(),
         max_connections: service.max_connections,
         compression_level: wal.compression_level,
@@ -79,6 +79,6 @@ fn options(context: &Context) -> anyhow::Result<Options> {
             names_interval: catalog.names_interval,
             resolve: Arc::new(move || ConnInfo::from_process(dsn.expose())),
         },
-        http: http::Options::of(http, health)?,
+        http: http::HttpOptions::of(http, health)?,
     })
 }

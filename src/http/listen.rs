@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::options::Options;
+use super::options::HttpOptions;
 use crate::error::{Hint, hints, one_line};
 use crate::service::status::Http;
 
@@ -53,8 +53,8 @@ pub struct Port {
 
 impl Port {
     /// Listens; what is in the way is told, and tried again once this runs.
-    pub async fn open(options: &Options) -> Self {
-        let Options { listen: address, tls, max_connections: most, .. } = options.clone();
+    pub async fn open(options: &HttpOptions) -> Self {
+        let HttpOptions { listen: address, tls, max_connections: most, .. } = options.clone();
         let state = watch::Sender::new(Http { url: url(&tls, address), failed: None });
         let mut port = Self { address, tls, most, connections: None, state };
         if let Err(error) = port.listen().await {

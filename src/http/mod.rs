@@ -41,7 +41,7 @@ use crate::service::connections::About;
 use crate::service::{fetches, indexing, pushes};
 
 pub use listen::Port;
-pub use options::Options;
+pub use options::HttpOptions;
 
 use app::{App, COMPUTED_AT_ONCE};
 use facts::FactsReader;
@@ -86,7 +86,7 @@ pub struct Server {
 
 impl Server {
     /// Answers on `port`.
-    pub fn new(port: Port, options: Options, service: Service) -> Self {
+    pub fn new(port: Port, options: HttpOptions, service: Service) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
         Self { port, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner }
     }
@@ -106,7 +106,7 @@ impl Server {
     }
 }
 
-fn parts(options: Options, service: Service) -> (App, FactsReader, Watcher, fetches::Owner) {
+fn parts(options: HttpOptions, service: Service) -> (App, FactsReader, Watcher, fetches::Owner) {
     let Service { cluster, about, durations, timeout, .. } = service;
     let (index, indexing) = (service.kept_index, service.indexing.clone());
     let (reader, known) =

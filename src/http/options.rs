@@ -16,7 +16,7 @@ use crate::error::{Hint, with_hint};
 
 /// How HTTP is served; all bounds of it.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct HttpOptions {
     pub listen: SocketAddr,
     pub tokens: Tokens,
     /// HTTPS instead of HTTP.
@@ -33,7 +33,7 @@ pub struct Options {
     pub limits: config::Health,
 }
 
-impl Options {
+impl HttpOptions {
     /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
     pub fn of(settings: &config::Http, limits: &config::Health) -> anyhow::Result<Option<Self>> {
         let Some(listen) = settings.listen else { return Ok(None) };
@@ -105,8 +105,8 @@ mod tests {
         http
     }
 
-    fn options(http: &config::Http) -> anyhow::Result<Option<Options>> {
-        Options::of(http, &config::testing::health_limits())
+    fn options(http: &config::Http) -> anyhow::Result<Option<HttpOptions>> {
+        HttpOptions::of(http, &config::testing::health_limits())
     }
 
     #[test]

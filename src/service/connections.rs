@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::socket::Socket;
 use super::status::{Http, Status};
 use super::whose::Ours;
-use super::{Options, fetches, indexing, peers, pushes, render};
+use super::{ServiceOptions, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::storage::RECEIVED;
@@ -90,7 +90,7 @@ impl Connections {
         pushes: pushes::Handle,
         fetches: fetches::Handle,
         indexing: indexing::Handle,
-        options: &Options,
+        options: &ServiceOptions,
         about: About,
         ours: Ours,
     ) -> Self {

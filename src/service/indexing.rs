@@ -37,7 +37,7 @@ pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
 
 /// How the index is kept.
 #[derive(Clone)]
-pub struct Options {
+pub struct IndexingOptions {
     /// The folder of the index.
     pub cache: PathBuf,
     /// Between two recordings of names, and between two questions whether the server is idle; zero: never.
@@ -45,7 +45,7 @@ pub struct Options {
     pub resolve: Resolve,
 }
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for IndexingOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { cache, names_interval, .. } = self;
         f.debug_struct("Options").field("cache", cache).field("names_interval", names_interval).finish_non_exhaustive()
@@ -142,7 +142,7 @@ impl Idle {
 pub struct Owner {
     cluster: Cluster,
     index: Arc<Index>,
-    options: Options,
+    options: IndexingOptions,
     news: mpsc::Receiver<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
     changed: watch::Sender<()>,
@@ -165,7 +165,7 @@ pub struct Owner {
 }
 
 /// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
-pub fn new(cluster: Cluster, options: Options) -> anyhow::Result<(Handle, Owner)> {
+pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(Handle, Owner)> {
     let index = Index::open(&options.cache, &cluster).or_else(|error| {
         tracing::warn!("{}: it is made anew with each start of the service", one_line(&error));
         Index::temporary(&cluster)

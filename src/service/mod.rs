@@ -30,7 +30,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
-pub use indexing::Options as IndexOptions;
+pub use indexing::IndexingOptions as IndexOptions;
 use whose::Ours;
 
 use crate::budget::Budget;
@@ -47,7 +47,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 /// How the service works; all bounds of it.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ServiceOptions {
     pub socket: PathBuf,
     /// Connections served at once.
     pub max_connections: usize,
@@ -69,7 +69,7 @@ pub struct Options {
     pub timeout: Duration,
     pub index: IndexOptions,
     /// `None`: no HTTP.
-    pub http: Option<http::Options>,
+    pub http: Option<http::HttpOptions>,
 }
 
 /// Serves the cluster, which settings call `identity`, until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
@@ -77,7 +77,7 @@ pub struct Options {
 pub async fn run(
     cluster: Cluster,
     identity: Identity,
-    options: Options,
+    options: ServiceOptions,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     memory::give_back_early();

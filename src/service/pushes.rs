@@ -16,7 +16,7 @@ use super::ready::{Identity, Turn, Waiting};
 use super::remembered::Remembered;
 use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher, News};
-use super::{Options, indexing, memory, render};
+use super::{ServiceOptions, indexing, memory, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
@@ -142,7 +142,7 @@ pub struct Owner {
 pub fn new(
     pusher: Pusher,
     indexing: indexing::Handle,
-    options: &Options,
+    options: &ServiceOptions,
     budget: Budget,
     durations: Durations,
 ) -> (Handle, Owner) {

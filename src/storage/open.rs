@@ -7,7 +7,7 @@ use super::{LocalStorage, Retry, RetryingStorage, S3Storage, Storage, s3};
 #[derive(Debug)]
 pub enum Store {
     Folder(PathBuf),
-    Bucket(Box<s3::Options>),
+    Bucket(Box<s3::S3Options>),
 }
 
 /// The store, with the one layer that repeats: one arm a kind of store. Nothing is asked of it yet; what its settings

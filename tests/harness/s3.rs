@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use walden::storage::s3::{CreateOnly, Credentials, Options};
+use walden::storage::s3::{CreateOnly, Credentials, S3Options};
 use walden::storage::{S3Storage, Storage};
 
 use super::{Proxy, say_skipped};
@@ -135,9 +135,9 @@ impl Bucket {
     }
 
     /// Walden's storage in the bucket, below a prefix, with changed options.
-    pub fn storage(&self, prefix: &str, change: impl FnOnce(&mut Options)) -> Arc<dyn Storage> {
+    pub fn storage(&self, prefix: &str, change: impl FnOnce(&mut S3Options)) -> Arc<dyn Storage> {
         let ObjectStore { region, access_key_id, secret_access_key, .. } = self.store;
-        let mut options = Options {
+        let mut options = S3Options {
             bucket: self.name.clone(),
             prefix: format!("{prefix}/"),
             region: Some(region.clone()),

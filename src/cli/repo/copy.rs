@@ -17,7 +17,7 @@ use crate::place::Place;
 use crate::postgres::check::{Folder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{
-    Copied, Count, Options, Progress, Proof, Side, Verdict, copy, open_destination,
+    Copied, CopyOptions, Count, Progress, Proof, Side, Verdict, copy, open_destination,
 };
 use crate::storage::Storage;
 
@@ -77,7 +77,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     refuse_unsafe(&storage, &source.layout.folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
-    let options = Options { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
+    let options =
+        CopyOptions { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
     let progress = Arc::new(Progress::default());
     let step = || Step {
         done: progress.done.load(Ordering::Relaxed),

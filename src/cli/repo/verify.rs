@@ -10,7 +10,7 @@ use super::asked_to_end;
 use crate::error::with_hint;
 use crate::plain::counted;
 use crate::postgres::repository::Extent;
-use crate::postgres::repository::verify::{Options, Report, Scope, Verification};
+use crate::postgres::repository::verify::{Report, Scope, Verification, VerifyOptions};
 use crate::storage::Key;
 
 /// The largest sample in objects: their numbers are kept in memory.
@@ -63,7 +63,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     let cluster = context.cluster().await?;
     let settings = &context.settings;
-    let options = Options {
+    let options = VerifyOptions {
         scope: Scope::All,
         extent: args.sample.map_or(Extent::All, |sample| sample.0),
         // Short enough to be typed again.

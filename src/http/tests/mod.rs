@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use super::app::App;
 use super::listen::Peer;
 use super::tokens::Tokens;
-use super::{Options, Service, parts, routes};
+use super::{HttpOptions, Service, parts, routes};
 use crate::budget::Budget;
 use crate::config::Secret;
 use crate::metrics::Durations;
@@ -95,8 +95,8 @@ impl Answered {
     }
 }
 
-pub fn options(folder: &std::path::Path, token: &str) -> Options {
-    Options {
+pub fn options(folder: &std::path::Path, token: &str) -> HttpOptions {
+    HttpOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         tokens: Tokens::load(None, &Secret::new(token)).unwrap(),
         tls: None,
@@ -142,7 +142,7 @@ impl Door {
         }
         let mut tasks = JoinSet::new();
         let (budget, durations) = (Budget::new(8 << 20), Durations::default());
-        let service_options = crate::service::Options {
+        let service_options = crate::service::ServiceOptions {
             socket: wal.0.path().join("hook.sock"),
             max_connections: 1,
             compression_level: 1,

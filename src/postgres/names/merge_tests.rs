@@ -13,7 +13,7 @@ use crate::postgres::index::testing::{Waiting, cluster};
 use crate::postgres::index::update::{Scope, read_names};
 use crate::postgres::index::{Index, RecordedName, Recording};
 use crate::postgres::layout::NamesId;
-use crate::postgres::repository::copy::{Options, copy, open_destination};
+use crate::postgres::repository::copy::{CopyOptions, copy, open_destination};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::RelFileLocator;
 use crate::repo::Repository;
@@ -165,7 +165,7 @@ async fn a_copy_of_recordings_that_are_merged_meanwhile_has_all_names() {
     let to = Arc::new(MemoryStorage::default());
     let destination = open_destination(&cluster, to, at("2026-01-03T00:00:00Z")).await.unwrap().0;
     *waiting.folder.lock().unwrap() = Some(cluster.layout.names_folder());
-    let options = Options { backup: None, workers: 2, memory: 1 << 16 };
+    let options = CopyOptions { backup: None, workers: 2, memory: 1 << 16 };
     let merging = async {
         waiting.listed.notified().await;
         let index = Arc::new(Index::temporary(&cluster).unwrap());

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::{IndexOptions, Options, run};
+use super::{IndexOptions, ServiceOptions, run};
 use crate::config::{self, Identity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
@@ -146,8 +146,8 @@ pub fn configured(file: &Path, cluster: &str, repository: &Path) -> Identity {
     Identity::of(&config::load(Some(file), [("", ""); 0]).unwrap(), |_| None)
 }
 
-pub fn options(socket: &Path) -> Options {
-    Options {
+pub fn options(socket: &Path) -> ServiceOptions {
+    ServiceOptions {
         socket: socket.to_path_buf(),
         max_connections: 4,
         compression_level: 1,
@@ -172,7 +172,7 @@ impl Running {
         Self::start_with(|_| ()).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
+    pub async fn start_with(change: impl FnOnce(&mut ServiceOptions)) -> Self {
         let wal = PgWal::new();
         let storage = Observed::new(Arc::new(MemoryStorage::default()));
         let cluster = cluster_in(storage.clone()).await;

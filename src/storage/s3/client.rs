@@ -12,7 +12,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
-use super::Options;
+use super::S3Options;
 
 /// The region of servers that have none, and of buckets when nobody says.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -24,7 +24,7 @@ const SLOWEST: u64 = 64 << 10;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What makes connections. Errors: the file of certificates cannot be read.
-pub async fn http(options: &Options) -> Result<SharedHttpClient, String> {
+pub async fn http(options: &S3Options) -> Result<SharedHttpClient, String> {
     let mut trusted = TrustStore::default();
     if let Some(file) = &options.ca_file {
         let pem =
@@ -42,14 +42,14 @@ pub async fn http(options: &Options) -> Result<SharedHttpClient, String> {
 
 /// For a request that sends `bytes`: the client's own timeout counts sending as waiting for the answer. One that stands
 /// still is given up earlier.
-pub fn patience(options: &Options, bytes: u64) -> aws_sdk_s3::config::Builder {
+pub fn patience(options: &S3Options, bytes: u64) -> aws_sdk_s3::config::Builder {
     let read = options.response_timeout + Duration::from_secs(bytes / SLOWEST);
     let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).read_timeout(read).build();
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
 }
 
 /// A client with its credentials and region found.
-pub async fn connect(options: &Options, http: SharedHttpClient) -> Client {
+pub async fn connect(options: &S3Options, http: SharedHttpClient) -> Client {
     let named = options.region.clone().map(Region::new);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(options.connect_timeout)

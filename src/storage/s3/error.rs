@@ -6,7 +6,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 
-use super::Options;
+use super::S3Options;
 use crate::error::with_hint;
 
 /// A request that failed: which, on what, and what came back.
@@ -65,7 +65,7 @@ enum ErrorKind {
 
 impl S3Error {
     /// Of the client's error.
-    pub(super) fn of<E>(options: &Options, api: &'static str, path: &str, error: SdkError<E, HttpResponse>) -> Self
+    pub(super) fn of<E>(options: &S3Options, api: &'static str, path: &str, error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
@@ -104,21 +104,21 @@ impl S3Error {
     }
 
     /// The request was not made.
-    pub(super) fn before(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+    pub(super) fn before(options: &S3Options, api: &'static str, path: &str, why: &str) -> Self {
         Self::new(options, api, path, Cause::NotAsked(why.to_string()))
     }
 
     /// What came cannot be used; asking again may bring what can.
-    pub(super) fn bad_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+    pub(super) fn bad_answer(options: &S3Options, api: &'static str, path: &str, why: &str) -> Self {
         Self::new(options, api, path, Cause::BadAnswer(why.to_string()))
     }
 
     /// The answer did not come to its end; asking again may bring it.
-    pub(super) fn no_answer(options: &Options, api: &'static str, path: &str, why: &str) -> Self {
+    pub(super) fn no_answer(options: &S3Options, api: &'static str, path: &str, why: &str) -> Self {
         Self::new(options, api, path, Cause::NoAnswer(why.to_string()))
     }
 
-    fn new(options: &Options, api: &'static str, path: &str, what: Cause) -> Self {
+    fn new(options: &S3Options, api: &'static str, path: &str, what: Cause) -> Self {
         let (bucket, endpoint) = (options.bucket.clone(), options.endpoint.clone());
         Self { api, bucket, path: path.to_string(), endpoint, what }
     }

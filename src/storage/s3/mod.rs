@@ -28,12 +28,12 @@ use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcom
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
-pub use options::{CreateOnly, Options, credentials};
+pub use options::{CreateOnly, S3Options, credentials};
 
 /// A bucket, or what lies below a prefix of it.
 #[derive(Debug)]
 pub struct S3Storage {
-    options: Arc<Options>,
+    options: Arc<S3Options>,
     /// Keeps connections; outlives clients.
     http: OnceCell<SharedHttpClient>,
     /// Made by the first call; made anew when its credentials were refused.
@@ -43,7 +43,7 @@ pub struct S3Storage {
 
 impl S3Storage {
     /// Nothing is read or connected to before the first call.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: S3Options) -> Self {
         let places = Semaphore::new(options.requests.max(1));
         Self { options: Arc::new(options), http: OnceCell::new(), client: Mutex::new(None), places }
     }

@@ -10,7 +10,7 @@ use crate::storage::{AtRest, Promise, Promises};
 
 /// Where the bucket is and how it is used.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct S3Options {
     pub bucket: String,
     /// Before every key: empty, or ending with `/`.
     pub prefix: String,
@@ -78,7 +78,7 @@ impl CreateOnly {
     }
 }
 
-impl Options {
+impl S3Options {
     pub(super) fn promises(&self) -> Promises {
         let asked = self.encryption.as_ref().map(|kind| kind.as_str().to_string());
         Promises {

@@ -1,6 +1,6 @@
 use aws_sdk_s3::types::ServerSideEncryption;
 
-use super::{CreateOnly, Options, S3Error, S3Storage, body, client};
+use super::{CreateOnly, S3Error, S3Options, S3Storage, body, client};
 use crate::storage::parts::digest;
 use crate::storage::{Body, Key, PutMode, PutOutcome};
 
@@ -57,7 +57,7 @@ impl S3Storage {
 }
 
 /// The header that lets the store decide.
-pub(super) fn condition(options: &Options, mode: PutMode) -> Option<String> {
+pub(super) fn condition(options: &S3Options, mode: PutMode) -> Option<String> {
     let conditional = mode == PutMode::CreateOnly && options.create_only == CreateOnly::Conditional;
     conditional.then(|| "*".to_string())
 }

@@ -34,7 +34,7 @@ pub use transfer::{Count, Counts, Failure, Side};
 
 /// What is copied, and its bounds.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct CopyOptions {
     /// Only this backup with the WAL that it cannot be restored without.
     pub backup: Option<BackupId>,
     /// Objects in work at once.
@@ -136,7 +136,7 @@ pub async fn open_destination(
 pub async fn copy(
     source: &Cluster,
     destination: &Cluster,
-    options: &Options,
+    options: &CopyOptions,
     progress: Arc<Progress>,
 ) -> anyhow::Result<Copied> {
     let mut before = load(source).await?;

@@ -12,12 +12,12 @@ use crate::storage::{Key, MemoryStorage, PutMode};
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_5: &str = "main/wal/0000000100000000/000000010000000000000005.zst";
 
-fn options() -> Options {
+fn options() -> CopyOptions {
     // Less than two packs: they go one by one.
-    Options { backup: None, workers: 3, memory: 1 << 16 }
+    CopyOptions { backup: None, workers: 3, memory: 1 << 16 }
 }
 
-async fn copied(source: &Cluster, to: Arc<dyn Storage>, options: &Options) -> anyhow::Result<Copied> {
+async fn copied(source: &Cluster, to: Arc<dyn Storage>, options: &CopyOptions) -> anyhow::Result<Copied> {
     let destination = open_destination(source, to, DateTime::UNIX_EPOCH).await?.0;
     copy(source, &destination, options, Arc::default()).await
 }
@@ -143,7 +143,7 @@ async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure(
 async fn a_backup_whose_wal_the_source_lacks_is_copied_and_named_as_not_restorable() {
     let (source, storage) = example().await;
     storage.delete(&Key::new("main/wal/0000000100000000/000000010000000000000002.zst").unwrap()).await.unwrap();
-    for options in [options(), Options { backup: Some(FIRST.parse().unwrap()), ..options() }] {
+    for options in [options(), CopyOptions { backup: Some(FIRST.parse().unwrap()), ..options() }] {
         let copied = copied(&source, Arc::new(MemoryStorage::default()), &options).await.unwrap();
         assert!(copied.complete && !copied.is_sound(), "{copied:?}");
         assert_eq!(copied.continuity.not_restorable, [FIRST.parse().unwrap()]);
@@ -186,7 +186,7 @@ async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
 async fn one_backup_comes_with_what_it_needs_and_no_more() {
     let (source, _) = example().await;
     let to = Arc::new(MemoryStorage::default());
-    let options = |id: &str| Options { backup: Some(id.parse().unwrap()), ..options() };
+    let options = |id: &str| CopyOptions { backup: Some(id.parse().unwrap()), ..options() };
     let one = copied(&source, to.clone(), &options(SECOND)).await.unwrap();
     assert!(one.complete, "{one:?}");
     let keys: Vec<String> = content(&*to).await.into_iter().map(|(key, _)| key.to_string()).collect();

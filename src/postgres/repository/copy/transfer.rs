@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::proof::{Snapshot, needed};
-use super::{Options, Progress};
+use super::{CopyOptions, Progress};
 use crate::budget::Budget;
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
@@ -137,7 +137,7 @@ fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> Step {
 
 impl Copier {
     /// Nothing copied yet.
-    pub fn new(source: Cluster, destination: Cluster, options: &Options, progress: Arc<Progress>) -> Self {
+    pub fn new(source: Cluster, destination: Cluster, options: &CopyOptions, progress: Arc<Progress>) -> Self {
         let (workers, budget) = (options.workers, Budget::new(options.memory));
         Self { source, destination, workers, budget, progress, tally: Mutex::default(), merged: AtomicBool::new(false) }
     }

@@ -44,7 +44,7 @@ pub enum Scope {
 
 /// What is read, and the bounds.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct VerifyOptions {
     pub scope: Scope,
     /// How much of everything.
     pub extent: Extent,
@@ -141,7 +141,7 @@ struct State {
 /// A verification that is under way or over.
 pub struct Verification {
     cluster: Cluster,
-    options: Options,
+    options: VerifyOptions,
     /// `None`: everything is read. Set once the objects are counted.
     sample: OnceLock<Option<Sample>>,
     budget: Budget,
@@ -153,7 +153,7 @@ pub struct Verification {
 
 impl Verification {
     /// Nothing read yet.
-    pub fn new(cluster: Cluster, options: Options) -> Self {
+    pub fn new(cluster: Cluster, options: VerifyOptions) -> Self {
         let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), Progress::default());
         let number = AtomicU64::new(options.seed);
         Self { cluster, options, sample: OnceLock::new(), budget, number, state, progress }
@@ -479,7 +479,8 @@ pub async fn read_back(
 }
 
 fn plain(cluster: &Cluster, scope: Scope, workers: usize) -> anyhow::Result<Arc<Verification>> {
-    let options = Options { scope, extent: Extent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
+    let options =
+        VerifyOptions { scope, extent: Extent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
     Ok(Arc::new(Verification::new(cluster.clone(), options)))
 }
 

@@ -14,11 +14,11 @@ use crate::storage::{MemoryStorage, PutMode, Storage, get_all, list_all};
 const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
 
-fn options() -> Options {
-    Options { scope: Scope::All, extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
+fn options() -> VerifyOptions {
+    VerifyOptions { scope: Scope::All, extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
 }
 
-async fn verified(cluster: &Cluster, options: Options) -> Report {
+async fn verified(cluster: &Cluster, options: VerifyOptions) -> Report {
     let verification = Arc::new(Verification::new(cluster.clone(), options));
     verification.run().await.unwrap();
     let progress = &verification.progress;
@@ -39,7 +39,7 @@ fn samples() -> [Extent; 3] {
 async fn a_whole_cluster_is_sound_and_all_of_it_was_read() {
     let (cluster, _) = example().await;
     for extent in samples() {
-        let report = verified(&cluster, Options { extent, ..options() }).await;
+        let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
         assert!(report.sound && report.finished, "{report:?}");
         let packs = if extent == Extent::All { 0 } else { 4 };
         assert_eq!((report.found.wal_files, report.found.backups, report.found.packs), (9, 2, packs));
@@ -55,7 +55,7 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
         storage.delete(&Key::new("main/base/20260102-000000Z/pack-000001").unwrap()).await.unwrap();
         storage.delete(&Key::new("main/wal/0000000200000000/000000020000000000000005.zst").unwrap()).await.unwrap();
         let _ = storage.put(&Key::new("main/base/x").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
-        let report = verified(&cluster, Options { extent, ..options() }).await;
+        let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
         // Reading all tells how many files are lost.
         let files = |count| if extent == Extent::All { count } else { 0 };
         let mut told = found(&report);
@@ -103,7 +103,7 @@ async fn a_hole_where_one_timeline_follows_another_is_not_sound() {
 async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing() {
     let (cluster, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
-    let report = verified(&cluster, Options { extent: Extent::Objects(3), ..options() }).await;
+    let report = verified(&cluster, VerifyOptions { extent: Extent::Objects(3), ..options() }).await;
     // Two files that are no segments are always read.
     assert_eq!(report.found.wal_files + report.found.packs, 3 + 2, "{report:?}");
     assert_eq!(found(&report), [(ProblemKind::Missing, PACK, 0)]);
@@ -122,17 +122,17 @@ async fn a_sample_is_drawn_only_from_what_is_read() {
         }
     }
     for seed in 1..9 {
-        let options = Options { extent: Extent::Objects(5), seed, ..options() };
+        let options = VerifyOptions { extent: Extent::Objects(5), seed, ..options() };
         let found = verified(&cluster, options.clone()).await.found;
         assert_eq!((found.drawn, found.sampled), (Some(5), 5), "seed {seed}: {found:?}");
         // Going on reads no other objects.
         let after = Some(Key::new(SEGMENT_3).unwrap());
-        let rest = verified(&cluster, Options { after, ..options }).await.found;
+        let rest = verified(&cluster, VerifyOptions { after, ..options }).await.found;
         assert!(rest.drawn == Some(5) && rest.sampled <= found.sampled, "seed {seed}: {rest:?}");
     }
     damage(&*storage, PACK).await;
     damage(&*storage, SEGMENT_3).await;
-    let all = verified(&cluster, Options { extent: Extent::Objects(1000), ..options() }).await.found;
+    let all = verified(&cluster, VerifyOptions { extent: Extent::Objects(1000), ..options() }).await.found;
     assert_eq!((all.drawn, all.sampled), (Some(10), 10), "7 segments and 3 packs: {all:?}");
 }
 
@@ -144,7 +144,7 @@ async fn a_verification_goes_on_where_it_ended() {
     let first = layout.manifest(&"20260101-000000Z".parse().unwrap());
     let counts = async |after: &str| {
         let after = Some(Key::new(after).unwrap());
-        let found = verified(&cluster, Options { after, ..options() }).await.found;
+        let found = verified(&cluster, VerifyOptions { after, ..options() }).await.found;
         (found.backups, found.wal_files)
     };
     assert_eq!(counts(first.as_str()).await, (1, 9));
@@ -173,7 +173,7 @@ async fn what_a_newer_walden_wrote_is_an_answer_of_its_own() {
         written_by_a_newer(&*storage, key).await;
     }
     for extent in samples() {
-        let report = verified(&cluster, Options { extent, ..options() }).await;
+        let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
         let mut told = found(&report);
         told.retain(|(problem, ..)| *problem != ProblemKind::Missing);
         told.sort();
@@ -219,7 +219,7 @@ async fn a_store_that_goes_away_is_never_sound_and_nothing_is_left_out_after_goi
         }
         assert!(ended.is_err() || !report.sound, "call {stop_at}");
         let after = report.done.clone().map(|key| Key::new(key).unwrap());
-        let rest = verified(&open(storage.clone()).await, Options { after, ..options() }).await;
+        let rest = verified(&open(storage.clone()).await, VerifyOptions { after, ..options() }).await;
         let all = [found(&report), found(&rest)].concat();
         assert!(all.contains(&(ProblemKind::Damaged, SEGMENT_3, 0)), "call {stop_at}: {report:?} {rest:?}");
     }
@@ -240,7 +240,7 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
             let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
             let repository = Repository::open(garbling.clone()).await.unwrap();
             let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
-            let report = verified(&cluster, Options { extent, ..options() }).await;
+            let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
             assert!(report.sound, "get {at}: {report:?}");
             if !garbling.garbled() {
                 assert!(at > 15, "{at} reads");
