@@ -11,7 +11,7 @@ use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::plain::counted;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent};
-use crate::postgres::index::{FoundEvents, Index, State, Unreadable, on_index};
+use crate::postgres::index::{FoundEvents, Index, IndexState, Unreadable, on_index};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -130,8 +130,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// What may be missing among the events.
-fn missing(state: &State) -> Option<String> {
-    let State { whole, segments, not_indexed, unreadable, first_unreadable, .. } = state;
+fn missing(state: &IndexState) -> Option<String> {
+    let IndexState { whole, segments, not_indexed, unreadable, first_unreadable, .. } = state;
     if !whole {
         let what = "the archived WAL is being listed anew by another process: what happened in the rest is not shown";
         return Some(format!("{what}\nHINT: try again"));
@@ -196,7 +196,7 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
         },
         None if found.state.is_complete() => format!("no matching event in the archived WAL\n{text}"),
         None => {
-            let State { segments, not_indexed, .. } = found.state;
+            let IndexState { segments, not_indexed, .. } = found.state;
             let searched = segments - not_indexed;
             format!(
                 "no matching event in what was searched, {searched} of {}\n{text}",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn found(events: Vec<FoundEvent>) -> FoundEvents {
-        let state = State { whole: true, segments: 7, ..State::default() };
+        let state = IndexState { whole: true, segments: 7, ..IndexState::default() };
         FoundEvents { events, more: false, overfull_segments: 0, state }
     }
 
@@ -274,18 +274,18 @@ mod tests {
         let overfull = FoundEvents { overfull_segments: 3, ..found(Vec::new()) };
         let text = told(&overfull);
         assert!(text.starts_with("no matching event in the archived WAL\n3 WAL segments of that time"), "{text}");
-        let partly = State { not_indexed: 2, ..all.state.clone() };
+        let partly = IndexState { not_indexed: 2, ..all.state.clone() };
         let text = told(&FoundEvents { state: partly.clone(), ..found(Vec::new()) });
         assert_eq!(text, "no matching event in what was searched, 5 of 7 WAL segments\n");
         assert_eq!(missing(&all.state), None);
         assert!(missing(&partly).unwrap().starts_with("2 of 7 WAL segments could not be searched"));
         let why = Unreadable { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };
-        let unreadable = State { unreadable: 1, first_unreadable: Some(why), ..partly };
+        let unreadable = IndexState { unreadable: 1, first_unreadable: Some(why), ..partly };
         let text = missing(&unreadable).unwrap();
         assert!(
             text.contains("1 cannot be read, the first one 000000010000000000000002: it is cut off\nHINT:"),
             "{text}"
         );
-        assert!(missing(&State { whole: false, ..all.state }).unwrap().contains("listed anew by another process"));
+        assert!(missing(&IndexState { whole: false, ..all.state }).unwrap().contains("listed anew by another process"));
     }
 }

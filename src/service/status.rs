@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ready::{Turn, status_folder};
 use crate::health::Now;
-use crate::postgres::index::State;
+use crate::postgres::index::IndexState;
 use crate::postgres::layout::IdleMarker;
 
 /// Over this time the speed of storing is measured.
@@ -53,7 +53,7 @@ pub struct Indexing {
     /// Where it is kept; `None`: only while the service runs.
     pub path: Option<PathBuf>,
     #[serde(flatten)]
-    pub state: State,
+    pub state: IndexState,
     /// When the repository was last looked at as a whole or for news.
     pub looked_at: Option<DateTime<Utc>>,
     pub failed: Failures,

@@ -1,6 +1,6 @@
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::postgresql_time;
-use crate::postgres::repository::stats::{BackupStats, Kind, State, Stats, TimelineStats, stats};
+use crate::postgres::repository::stats::{BackupState, BackupStats, Kind, Stats, TimelineStats, stats};
 
 /// Shows what the cluster takes in the repository.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
@@ -85,10 +85,10 @@ fn backups(backups: &[BackupStats]) -> String {
     let mut table = Table::new(&["BACKUP", ">PACKS", ">SIZE", ">STORED", ">RATIO", ""]);
     for backup in backups {
         let state = match backup.state {
-            State::Complete => "",
-            State::Damaged => "DAMAGED",
-            State::Unread => "UNREAD",
-            State::Unfinished => "unfinished",
+            BackupState::Complete => "",
+            BackupState::Damaged => "DAMAGED",
+            BackupState::Unread => "UNREAD",
+            BackupState::Unfinished => "unfinished",
         };
         table.row([
             backup.id.to_string(),

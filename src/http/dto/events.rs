@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::postgres::catalog::FoundEvent;
-use crate::postgres::index::{self, State};
+use crate::postgres::index::{self, IndexState};
 
 /// Events by time.
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,7 +50,7 @@ pub struct Unreadable {
 
 impl Indexed {
     /// As it was when it was searched, and when it was compared with the repository.
-    pub fn of(state: &State, looked_at: Option<DateTime<Utc>>) -> Self {
+    pub fn of(state: &IndexState, looked_at: Option<DateTime<Utc>>) -> Self {
         let unreadable =
             |first: &index::Unreadable| Unreadable { segment: first.segment.to_string(), why: first.why.clone() };
         Self {

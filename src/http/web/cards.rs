@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::words::{When, between, bytes, count};
 use crate::health::{Evidence, Health, Level, Protected, Rule, Subject};
 use crate::postgres::catalog::{Facts, Window, Windows};
-use crate::postgres::index::State;
+use crate::postgres::index::IndexState;
 use crate::service::status::{Archiving, Status, waiting_files, waiting_since};
 
 /// One thing at a glance.
@@ -151,7 +151,7 @@ fn restorable(windows: &Windows, health: &Health) -> Card {
 }
 
 /// What about the page is not as it should be; `searched` is how far the index was in which events were found.
-pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Option<&State>) -> Vec<String> {
+pub fn notices(facts_failed: Option<&str>, read_at: DateTime<Utc>, searched: Option<&IndexState>) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some(why) = facts_failed {
         let at = When::of(read_at).text();

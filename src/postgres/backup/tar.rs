@@ -53,7 +53,7 @@ pub enum Kind {
 pub struct TarError(pub String);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum TarState {
     /// Collecting a header block.
     Header,
     /// Inside a file's content: bytes left, padding after them.
@@ -70,14 +70,14 @@ enum State {
 /// [`finish`](Self::finish) at the archive's end.
 #[derive(Debug)]
 pub struct Parser {
-    state: State,
+    state: TarState,
     chunks: VecDeque<Bytes>,
     header: Vec<u8>,
 }
 
 impl Default for Parser {
     fn default() -> Self {
-        Self { state: State::Header, chunks: VecDeque::new(), header: Vec::with_capacity(BLOCK) }
+        Self { state: TarState::Header, chunks: VecDeque::new(), header: Vec::with_capacity(BLOCK) }
     }
 }
 
@@ -94,7 +94,7 @@ impl Parser {
     pub fn next(&mut self) -> Result<Option<Item>, TarError> {
         let result = self.step();
         if result.is_err() {
-            self.state = State::Broken;
+            self.state = TarState::Broken;
         }
         result
     }
@@ -102,8 +102,8 @@ impl Parser {
     /// Checks that the archive ends where it may.
     pub fn finish(&self) -> Result<(), TarError> {
         match self.state {
-            State::Trailer => Ok(()),
-            State::Header if self.header.is_empty() && self.chunks.is_empty() => Ok(()),
+            TarState::Trailer => Ok(()),
+            TarState::Header if self.header.is_empty() && self.chunks.is_empty() => Ok(()),
             _ => Err(TarError("it ends within a member".into())),
         }
     }
@@ -111,7 +111,7 @@ impl Parser {
     fn step(&mut self) -> Result<Option<Item>, TarError> {
         loop {
             match self.state {
-                State::Header => {
+                TarState::Header => {
                     if !self.collect_header() {
                         return Ok(None);
                     }
@@ -119,28 +119,28 @@ impl Parser {
                         return Ok(Some(item));
                     }
                 }
-                State::Content { left: 0, padding } => {
-                    self.state = State::Padding(padding);
+                TarState::Content { left: 0, padding } => {
+                    self.state = TarState::Padding(padding);
                     return Ok(Some(Item::End));
                 }
-                State::Content { left, padding } => {
+                TarState::Content { left, padding } => {
                     let most = usize::try_from(left).unwrap_or(usize::MAX);
                     let Some(data) = self.take(most) else { return Ok(None) };
-                    self.state = State::Content { left: left - data.len() as u64, padding };
+                    self.state = TarState::Content { left: left - data.len() as u64, padding };
                     return Ok(Some(Item::Data(data)));
                 }
-                State::Padding(0) => self.state = State::Header,
-                State::Padding(left) => {
+                TarState::Padding(0) => self.state = TarState::Header,
+                TarState::Padding(left) => {
                     let Some(skipped) = self.take(left) else { return Ok(None) };
-                    self.state = State::Padding(left - skipped.len());
+                    self.state = TarState::Padding(left - skipped.len());
                 }
-                State::Trailer => {
+                TarState::Trailer => {
                     let Some(rest) = self.take(usize::MAX) else { return Ok(None) };
                     if rest.iter().any(|byte| *byte != 0) {
                         return Err(TarError("something follows its end".into()));
                     }
                 }
-                State::Broken => return Err(TarError("it was given up before".into())),
+                TarState::Broken => return Err(TarError("it was given up before".into())),
             }
         }
     }
@@ -171,13 +171,13 @@ impl Parser {
     fn read_header(&mut self) -> Result<Option<Item>, TarError> {
         let block = std::mem::replace(&mut self.header, Vec::with_capacity(BLOCK));
         if block.iter().all(|byte| *byte == 0) {
-            self.state = State::Trailer;
+            self.state = TarState::Trailer;
             return Ok(None);
         }
         let header = parse_header(&block)?;
         if header.kind == Kind::File {
             let padding = (BLOCK - (header.size % BLOCK as u64) as usize) % BLOCK;
-            self.state = State::Content { left: header.size, padding };
+            self.state = TarState::Content { left: header.size, padding };
         }
         Ok(Some(Item::Entry(header)))
     }

@@ -13,7 +13,7 @@ use super::event_row::{EventRow, PG_CLASS, RemovedFiles, SELECT};
 use super::exact::{self, OfDatabase};
 use super::listing::is_whole;
 use super::name::{self, RecordedName};
-use super::{Index, State};
+use super::{Index, IndexState};
 use crate::error::{TooLong, with_hint};
 use crate::postgres::catalog::{
     EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Unknown,
@@ -34,7 +34,7 @@ pub struct FoundEvents {
     /// WAL segments of that time with more events than their summaries have room for: what those were is not known.
     pub overfull_segments: u64,
     /// How far the index was that they were found in.
-    pub state: State,
+    pub state: IndexState,
 }
 
 impl Index {

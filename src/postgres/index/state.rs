@@ -10,7 +10,7 @@ use crate::postgres::types::{SegmentName, TimelineId};
 
 /// How far the index is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct IndexState {
     /// All that the repository has was listed since the index was made.
     #[serde(default)]
     pub whole: bool,
@@ -26,7 +26,7 @@ pub struct State {
     pub positions: Vec<Position>,
 }
 
-impl State {
+impl IndexState {
     /// Whether what all archived WAL holds is in the index.
     pub fn is_complete(&self) -> bool {
         self.whole && self.not_indexed == 0
@@ -52,14 +52,14 @@ pub struct Position {
 
 impl Index {
     /// How far the index is. Errors: it cannot be read.
-    pub fn state(&self) -> anyhow::Result<State> {
+    pub fn state(&self) -> anyhow::Result<IndexState> {
         let db = self.connection();
         Ok(self.state_in(&*db.unchecked_transaction()?)?)
     }
 
     /// The same within a transaction.
-    pub(super) fn state_in(&self, db: &Connection) -> Result<State> {
-        let mut state = State { whole: is_whole(db)?, ..State::default() };
+    pub(super) fn state_in(&self, db: &Connection) -> Result<IndexState> {
+        let mut state = IndexState { whole: is_whole(db)?, ..IndexState::default() };
         let mut select = db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
         let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), uint(row, 1)?)))?;
         for timeline in timelines {

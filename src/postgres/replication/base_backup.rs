@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, Bytes};
 
-use super::connection::{Connection, Mode, State};
+use super::connection::{Connection, ConnectionState, Mode};
 use super::messages::{self, BackupMessage, Malformed, Message, ResultSet, ServerError};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
@@ -220,7 +220,7 @@ impl BaseBackup<'_> {
             if let Err(error) = self.take(message) {
                 self.phase = Phase::Done;
                 if error.is::<Malformed>() {
-                    self.connection.state = State::Broken;
+                    self.connection.state = ConnectionState::Broken;
                 }
                 return Err(error.context("the base backup failed"));
             }
@@ -262,7 +262,7 @@ impl BaseBackup<'_> {
                 }
             }
             if let Err(error) = wire.fill().await {
-                self.connection.state = State::Broken;
+                self.connection.state = ConnectionState::Broken;
                 self.phase = Phase::Done;
                 let server = self.connection.server();
                 return Err(error).with_context(|| format!("lost the connection to {server} during the base backup"));

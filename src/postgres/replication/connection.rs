@@ -34,7 +34,7 @@ pub enum Mode {
 /// A session. A command whose future is dropped before its end leaves the session unusable: further commands fail.
 pub struct Connection {
     pub(super) wire: Wire,
-    pub(super) state: State,
+    pub(super) state: ConnectionState,
     /// Whether the current command takes warnings itself; else they are logged.
     pub(super) takes_warnings: bool,
     /// 13 and 14 remember for the whole session that a backup was made without verifying checksums.
@@ -47,7 +47,7 @@ pub struct Connection {
 
 /// Whether a command can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ConnectionState {
     Idle,
     /// A command is under way, or was abandoned.
     Busy,
@@ -97,7 +97,7 @@ impl Connection {
             version.ok_or_else(|| refused(ConnectErrorKind::Broken("the server does not tell its version".into())))?;
         let mut connection = Self {
             wire,
-            state: State::Idle,
+            state: ConnectionState::Idle,
             takes_warnings: false,
             checksums_unverified: false,
             parameters,
@@ -183,7 +183,7 @@ impl Connection {
                 Message::DataRow(row) => {
                     size += row.iter().flatten().map(|value| value.len()).sum::<usize>();
                     if size > MAX_RESULT {
-                        self.state = State::Broken;
+                        self.state = ConnectionState::Broken;
                         bail!("a query returned more than {MAX_RESULT} bytes");
                     }
                     current.rows.push(row);
@@ -214,7 +214,7 @@ impl Connection {
         match timeout(limit, self.simple_query(sql)).await {
             Ok(answered) => answered,
             Err(_) => {
-                self.state = State::Broken;
+                self.state = ConnectionState::Broken;
                 let seconds = limit.as_secs_f32();
                 Err(anyhow!("PostgreSQL at {} did not answer a question within {seconds} s", self.server))
                     .hint("see whether the server, its host and the network between are well")
@@ -236,20 +236,20 @@ impl Connection {
     /// Starts a command; its answers come by [`Self::next`] up to [`Message::Ready`].
     pub(super) async fn send_query(&mut self, text: &str) -> Result<()> {
         match self.state {
-            State::Idle => {}
-            State::Busy => {
+            ConnectionState::Idle => {}
+            ConnectionState::Busy => {
                 return Err(anyhow!("an earlier command on the connection to {} was not finished", self.server))
                     .hint("open a new connection");
             }
-            State::Broken => {
+            ConnectionState::Broken => {
                 return Err(anyhow!("the connection to {} is broken", self.server)).hint("open a new connection");
             }
         }
         let mut message = BytesMut::new();
         frontend::query(text, &mut message).context("cannot send a query")?;
-        self.state = State::Busy;
+        self.state = ConnectionState::Busy;
         if let Err(error) = self.wire.send(&message).await {
-            self.state = State::Broken;
+            self.state = ConnectionState::Broken;
             return Err(error).with_context(|| format!("lost the connection to {}", self.server));
         }
         Ok(())
@@ -261,7 +261,7 @@ impl Connection {
             let message = match self.wire.message().await {
                 Ok(message) => message,
                 Err(error) => {
-                    self.state = State::Broken;
+                    self.state = ConnectionState::Broken;
                     return Err(error).with_context(|| format!("lost the connection to {}", self.server));
                 }
             };
@@ -278,8 +278,8 @@ impl Connection {
                     continue;
                 }
                 Message::Other => continue,
-                Message::Ready => self.state = State::Idle,
-                Message::Error(ref error) if error.is_fatal() => self.state = State::Broken,
+                Message::Ready => self.state = ConnectionState::Idle,
+                Message::Error(ref error) if error.is_fatal() => self.state = ConnectionState::Broken,
                 _ => {}
             }
             return Ok(message);
@@ -298,7 +298,7 @@ impl Connection {
 
     /// Gives the connection up: the server's answers do not follow the protocol as Walden knows it.
     pub(super) fn unexpected(&mut self) -> anyhow::Error {
-        self.state = State::Broken;
+        self.state = ConnectionState::Broken;
         anyhow!("PostgreSQL at {} sent a message that does not belong to the command", self.server)
     }
 }
@@ -346,7 +346,7 @@ impl Connection {
         let (ours, peer) = tokio::net::UnixStream::pair().expect("a socket pair");
         let connection = Self {
             wire: Wire::new(super::wire::Stream::Unix(ours)),
-            state: State::Idle,
+            state: ConnectionState::Idle,
             takes_warnings: false,
             checksums_unverified: false,
             parameters: BTreeMap::new(),

@@ -87,7 +87,7 @@ pub struct TimelineStats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackupStats {
     pub id: BackupId,
-    pub state: State,
+    pub state: BackupState,
     pub packs: u64,
     /// Bytes of all its objects.
     pub stored_bytes: u64,
@@ -98,7 +98,7 @@ pub struct BackupStats {
 /// Whether a backup can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum BackupState {
     Complete,
     /// Its manifest is there and cannot be used.
     Damaged,
@@ -213,10 +213,10 @@ impl Tally {
             let complete = loaded.complete.iter().find(|backup| backup.id == id);
             let is_among = |others: &[(BackupId, String)]| others.iter().any(|(other, _)| *other == id);
             let state = match complete {
-                Some(_) => State::Complete,
-                None if is_among(&loaded.damaged) => State::Damaged,
-                None if is_among(&loaded.unread) => State::Unread,
-                None => State::Unfinished,
+                Some(_) => BackupState::Complete,
+                None if is_among(&loaded.damaged) => BackupState::Damaged,
+                None if is_among(&loaded.unread) => BackupState::Unread,
+                None => BackupState::Unfinished,
             };
             BackupStats { id, state, packs, stored_bytes, plain_bytes: complete.map(|backup| backup.plain_bytes) }
         };
@@ -328,6 +328,6 @@ mod tests {
             stats.timelines.iter().map(|t| (t.timeline.0, t.segments, t.stored_bytes, t.gaps)).collect();
         assert_eq!(lines, [(1, 3, 157, 1), (2, 1, 9, 0)]);
         let backups: Vec<_> = stats.backups.iter().map(|b| (b.state, b.packs, b.stored_bytes)).collect();
-        assert_eq!(backups, [(State::Unfinished, 2, 1530), (State::Damaged, 0, 10)]);
+        assert_eq!(backups, [(BackupState::Unfinished, 2, 1530), (BackupState::Damaged, 0, 10)]);
     }
 }

@@ -46,12 +46,12 @@ impl PartialOrd for Unit {
 /// is given out keeps a large file from being the last.
 #[derive(Default)]
 pub struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     waiting: BinaryHeap<Unit>,
     weight: usize,
     /// Units are given out: the window was full once, or all is in it.
@@ -60,7 +60,7 @@ struct State {
 }
 
 impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,7 +26,7 @@ pub struct Decoder {
     /// The first page's header: what the others must agree with.
     origin: Option<LongPageHeader>,
     timeline: Option<TimelineId>,
-    state: State,
+    state: DecoderState,
     assembly: Assembly,
     head: Option<Head>,
     /// The record that was given up for an overwritten continuation: the next one must name it.
@@ -45,7 +45,7 @@ pub struct FirstRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     /// Nothing was read yet.
     Start,
     /// Within a record that began before the first page.
@@ -100,7 +100,7 @@ impl Decoder {
             page: Vec::new(),
             origin: None,
             timeline: None,
-            state: State::Start,
+            state: DecoderState::Start,
             assembly: Assembly::default(),
             head: None,
             lost: None,
@@ -139,7 +139,7 @@ impl Decoder {
         if !self.page.is_empty() && !self.skips(self.position) {
             self.stop(self.position, StopReason::PageCut { bytes: self.page.len() as u32 });
         }
-        (self.state == State::Within).then(|| Tail {
+        (self.state == DecoderState::Within).then(|| Tail {
             lsn: self.assembly.lsn,
             total_length: self.assembly.total as u32,
             piece: Piece::of(&self.assembly.kept, self.assembly.got, self.assembly.crc),
@@ -148,7 +148,7 @@ impl Decoder {
 
     /// The first position that is no valid WAL, if it was met.
     pub fn stopped(&self) -> Option<&Stop> {
-        if let State::Stopped(stop) = &self.state { Some(stop) } else { None }
+        if let DecoderState::Stopped(stop) = &self.state { Some(stop) } else { None }
     }
 
     /// The first page's header.
@@ -177,11 +177,11 @@ impl Decoder {
 
     /// Whether the last record was a switch of segments.
     pub fn switched(&self) -> bool {
-        self.state == State::Switched
+        self.state == DecoderState::Switched
     }
 
     fn stop(&mut self, lsn: Lsn, why: StopReason) {
-        self.state = State::Stopped(Stop { lsn, why });
+        self.state = DecoderState::Stopped(Stop { lsn, why });
     }
 
     fn next_page(&mut self, page: &[u8], each: &mut impl FnMut(&Record<'_>)) {
@@ -193,21 +193,23 @@ impl Decoder {
         let header = match self.page_header(page, address) {
             Ok(header) => header,
             // A record that does not go on is where the chain breaks.
-            Err(why) => return self.stop(if self.state == State::Within { self.assembly.lsn } else { address }, why),
+            Err(why) => {
+                return self.stop(if self.state == DecoderState::Within { self.assembly.lsn } else { address }, why);
+            }
         };
         let content = header.length();
         match self.begin_page(header.first, &page[content..], address, content, each) {
             Ok(Some(taken)) => self.records(page, address, content + taken, each),
             Ok(None) => {}
-            Err(stop) => self.state = State::Stopped(stop),
+            Err(stop) => self.state = DecoderState::Stopped(stop),
         }
     }
 
     /// Whether the page at `address` no longer matters.
     fn skips(&self, address: Lsn) -> bool {
         match (&self.state, &self.origin) {
-            (State::Stopped(_), _) => true,
-            (State::Switched, Some(origin)) => !address.0.is_multiple_of(origin.segment_size.bytes()),
+            (DecoderState::Stopped(_), _) => true,
+            (DecoderState::Switched, Some(origin)) => !address.0.is_multiple_of(origin.segment_size.bytes()),
             _ => false,
         }
     }
@@ -228,29 +230,29 @@ impl Decoder {
     fn remaining(&mut self, first: First, address: Lsn) -> Result<Option<u64>, Stop> {
         let at = |lsn, why| Stop { lsn, why };
         let remaining = match (&self.state, first) {
-            (State::Start, First::Record | First::Overwrite)
-            | (State::Between | State::Switched, First::Record | First::Overwrite) => {
-                self.state = State::Between;
+            (DecoderState::Start, First::Record | First::Overwrite)
+            | (DecoderState::Between | DecoderState::Switched, First::Record | First::Overwrite) => {
+                self.state = DecoderState::Between;
                 return Ok(None);
             }
-            (State::Within | State::Head, First::Overwrite) => {
-                self.lost = (self.state == State::Within).then_some(self.assembly.lsn);
-                self.state = State::Between;
+            (DecoderState::Within | DecoderState::Head, First::Overwrite) => {
+                self.lost = (self.state == DecoderState::Within).then_some(self.assembly.lsn);
+                self.state = DecoderState::Between;
                 return Ok(None);
             }
-            (State::Start, First::Continuation(remaining)) => {
+            (DecoderState::Start, First::Continuation(remaining)) => {
                 self.head = Some(Head { remaining, piece: Piece::default(), end: None });
-                self.state = State::Head;
+                self.state = DecoderState::Head;
                 u64::from(remaining)
             }
-            (State::Head, _) => self.head.as_ref().map_or(0, Head::missing),
-            (State::Within, _) => self.assembly.total - self.assembly.got,
+            (DecoderState::Head, _) => self.head.as_ref().map_or(0, Head::missing),
+            (DecoderState::Within, _) => self.assembly.total - self.assembly.got,
             (_, First::Continuation(found)) => return Err(at(address, StopReason::Continuation { missing: 0, found })),
-            (State::Stopped(stop), _) => return Err(stop.clone()),
+            (DecoderState::Stopped(stop), _) => return Err(stop.clone()),
         };
         let found = if let First::Continuation(found) = first { found } else { 0 };
         if u64::from(found) != remaining {
-            let lsn = if self.state == State::Within { self.assembly.lsn } else { address };
+            let lsn = if self.state == DecoderState::Within { self.assembly.lsn } else { address };
             return Err(at(lsn, StopReason::Continuation { missing: remaining, found }));
         }
         Ok(Some(remaining))
@@ -267,7 +269,7 @@ impl Decoder {
     ) -> Result<Option<usize>, Stop> {
         let Some(remaining) = self.remaining(first, address)? else { return Ok(Some(0)) };
         let taken = content.len().min(remaining as usize);
-        if let (State::Head, Some(head)) = (&self.state, &mut self.head) {
+        if let (DecoderState::Head, Some(head)) = (&self.state, &mut self.head) {
             head.piece.add(&content[..taken]);
         } else {
             self.assembly.add(&content[..taken]);
@@ -277,13 +279,13 @@ impl Decoder {
         }
         let aligned = align8(taken as u64);
         let end = plus(address, header_length as u64 + aligned);
-        if self.state == State::Within {
+        if self.state == DecoderState::Within {
             self.assembled(end, each)?;
         } else if let Some(head) = &mut self.head {
             head.end = Some(end);
-            self.state = State::Between;
+            self.state = DecoderState::Between;
         }
-        Ok((self.state == State::Between).then_some(aligned as usize))
+        Ok((self.state == DecoderState::Between).then_some(aligned as usize))
     }
 
     /// The records that begin on a page, from `cursor` on.
@@ -302,15 +304,15 @@ impl Decoder {
                 Err(why) => return self.stop(lsn, why),
             };
             let (Some(header), Some(bytes)) = (header, rest.get(..total as usize)) else {
-                self.state = State::Within;
+                self.state = DecoderState::Within;
                 return self.assembly.begin(lsn, total, rest);
             };
             cursor += align8(u64::from(total)) as usize;
             let end = plus(address, cursor as u64);
             if let Err(stop) = self.record(lsn, end, header, bytes, checksum::of_record(bytes), each) {
-                self.state = State::Stopped(stop);
+                self.state = DecoderState::Stopped(stop);
             }
-            if self.state != State::Between {
+            if self.state != DecoderState::Between {
                 return;
             }
         }
@@ -338,7 +340,7 @@ impl Decoder {
         self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
         let of_body = self.assembly.crc;
         let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
-        self.state = State::Between;
+        self.state = DecoderState::Between;
         let read = self.record(lsn, end, header, &kept, crc, each);
         self.assembly.kept = kept;
         read
@@ -369,7 +371,7 @@ impl Decoder {
             // Of a switch's header the last byte may be on the next segment's first page.
             let last_byte = end.0.saturating_sub(1);
             record.end = plus(Lsn(last_byte - last_byte % size), size);
-            self.state = State::Switched;
+            self.state = DecoderState::Switched;
         }
         if self.first.is_none() {
             self.first = Some(FirstRecord { lsn, prev: header.prev });

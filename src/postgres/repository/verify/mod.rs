@@ -130,7 +130,7 @@ pub struct Report {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct VerifyState {
     found: Found,
     mark: Watermark,
     unread: u64,
@@ -147,7 +147,7 @@ pub struct Verification {
     budget: Budget,
     /// Segments so far, from a random number on.
     number: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<VerifyState>,
     pub progress: Progress,
 }
 
@@ -246,7 +246,7 @@ impl Verification {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, VerifyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
