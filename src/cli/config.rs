@@ -8,11 +8,11 @@ use crate::config;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: ConfigVerb,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum ConfigVerb {
     /// Every setting with its value and where it comes from; secrets are hidden.
     Show,
     /// A commented configuration file with every setting at its default.

@@ -44,7 +44,7 @@ pub struct Args {
 
 /// An event with the command that restores to just before it.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct EventOutput<'a> {
     #[serde(flatten)]
     event: &'a FoundEvent,
     restore: String,
@@ -52,8 +52,8 @@ struct Shown<'a> {
 
 /// For `--format json`.
 #[derive(Serialize)]
-struct Report<'a> {
-    events: Vec<Shown<'a>>,
+struct FindOutput<'a> {
+    events: Vec<EventOutput<'a>>,
     /// The moments as they were understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<DateTime<Utc>>,
@@ -106,7 +106,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     match context.format {
         Format::Json => {
-            let shown = |event| Shown { event, restore: command(event) };
+            let shown = |event| EventOutput { event, restore: command(event) };
             let FoundEvents { events, more, overfull_segments, state } = &found;
             let incomplete = (!state.is_complete()).then(|| Incomplete {
                 listed: state.whole,
@@ -115,7 +115,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
                 first_unreadable: state.first_unreadable.clone(),
             });
             let events = events.iter().map(shown).collect();
-            print_json(&Report {
+            print_json(&FindOutput {
                 events,
                 since,
                 until,

@@ -62,7 +62,7 @@ impl Args {
 
 /// What was done, for `--format json`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct InitOutput {
     configuration: Option<PathBuf>,
     configuration_written: bool,
     socket: PathBuf,
@@ -110,7 +110,7 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
     let connection_not_kept = not_kept.iter().map(|added| added.variable).collect();
     let belong_to_root = roots(&context.settings, target.as_deref());
     let archive_command = archive_command(&named_file(target.as_deref()), &report.socket)?;
-    let report = Report {
+    let report = InitOutput {
         configuration: target,
         configuration_written,
         connection_kept,
@@ -277,7 +277,7 @@ async fn make_repository(
 
 /// Registers the server; also the user it runs as, if root works for it. `is_new`: whoever asks means a new repository, if
 /// there is none.
-async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, Option<Owner>)> {
+async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(InitOutput, Option<Owner>)> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut connection = Connection::connect(&info, Mode::Physical).await?;
     let identity = connection.identify_system().await?;
@@ -303,7 +303,7 @@ async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, 
     }
     let same_system = cluster.same_system().await?;
     let unknown_timeline = unknown_timeline(&cluster, identity.timeline).await?;
-    let report = Report {
+    let report = InitOutput {
         configuration: None,
         configuration_written: false,
         socket: settings.service.socket.clone(),
@@ -321,7 +321,7 @@ async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(Report, 
     Ok((report, user))
 }
 
-fn in_words(report: &Report) -> String {
+fn in_words(report: &InitOutput) -> String {
     let cluster = &report.cluster;
     let majors: Vec<String> = cluster.versions.iter().map(|version| version.major.to_string()).collect();
     let mut text = String::new();
@@ -370,7 +370,7 @@ fn in_words(report: &Report) -> String {
 }
 
 /// Where else the connection comes from than from the file.
-fn connection(report: &Report) -> String {
+fn connection(report: &InitOutput) -> String {
     let mut text = String::new();
     if !report.connection_kept.is_empty() {
         text += &format!("\nThe file keeps how to connect: {}\n", report.connection_kept.join(", "));

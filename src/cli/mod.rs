@@ -159,8 +159,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             context.block_on(restore::run(&context, args))
         }
         Verb::Config(args) => match args.verb {
-            config::Verb::Example => config::example(),
-            config::Verb::Show => config::show(&context()?),
+            config::ConfigVerb::Example => config::example(),
+            config::ConfigVerb::Show => config::show(&context()?),
         },
     }
 }

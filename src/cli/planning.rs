@@ -1,7 +1,7 @@
 //! What the verbs that plan restores have in common.
 
 use super::Context;
-use super::progress::{Bar, Step};
+use super::progress::{Bar, ProgressStep};
 use crate::postgres::index::update::Progress;
 use crate::postgres::planning::FreshPlanner;
 
@@ -10,7 +10,7 @@ pub async fn open(context: &Context, needs_index: bool) -> anyhow::Result<FreshP
     let cluster = context.cluster().await?;
     let (bar, size) = (Bar::default(), cluster.description.segment_size.bytes());
     let observe = move |verb: &'static str, Progress { done, total }| {
-        bar.show(verb, Step { done: done * size, total: total * size, phase: String::new() });
+        bar.show(verb, ProgressStep { done: done * size, total: total * size, phase: String::new() });
     };
     FreshPlanner::open(cluster, &context.settings.catalog.cache, needs_index, Box::new(observe))
 }

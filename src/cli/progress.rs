@@ -13,7 +13,7 @@ pub const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// How far work is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct ProgressStep {
     /// Bytes.
     pub done: u64,
     /// Bytes; 0 while it is not known.
@@ -26,7 +26,7 @@ pub struct Step {
 pub async fn show<T>(
     work: impl Future<Output = anyhow::Result<T>>,
     verb: &str,
-    step: impl Fn() -> Step,
+    step: impl Fn() -> ProgressStep,
 ) -> anyhow::Result<T> {
     let terminal = std::io::stderr().is_terminal();
     let bar = ProgressBar::with_draw_target(Some(0), target(terminal)).with_style(bar_style());
@@ -50,7 +50,7 @@ pub async fn show<T>(
     result
 }
 
-fn draw(bar: &ProgressBar, step: Step) {
+fn draw(bar: &ProgressBar, step: ProgressStep) {
     // More can be done than was estimated, such as what arrived meanwhile.
     bar.set_length(step.total.max(step.done));
     bar.set_position(step.done);
@@ -59,10 +59,10 @@ fn draw(bar: &ProgressBar, step: Step) {
 
 /// Shows work that itself tells how far it is, as long as some is left.
 #[derive(Debug, Default)]
-pub struct Bar(Mutex<Option<Shown>>);
+pub struct Bar(Mutex<Option<DrawnBar>>);
 
 #[derive(Debug)]
-struct Shown {
+struct DrawnBar {
     bar: ProgressBar,
     begun: Instant,
     /// Log lines written.
@@ -71,7 +71,7 @@ struct Shown {
 
 impl Bar {
     /// Shows a step; the last one takes the bar away. `verb` as of [`show`].
-    pub fn show(&self, verb: &str, step: Step) {
+    pub fn show(&self, verb: &str, step: ProgressStep) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if step.done >= step.total {
             // Dropped, it clears itself.
@@ -79,7 +79,7 @@ impl Bar {
             return;
         }
         let terminal = std::io::stderr().is_terminal();
-        let Shown { bar, begun, lines } = shown.get_or_insert_with(|| Shown {
+        let DrawnBar { bar, begun, lines } = shown.get_or_insert_with(|| DrawnBar {
             bar: ProgressBar::with_draw_target(Some(0), target(terminal)).with_style(bar_style()),
             begun: Instant::now(),
             lines: 0,
@@ -93,7 +93,7 @@ impl Bar {
     }
 }
 
-fn line(step: &Step, verb: &str, elapsed: Duration) -> String {
+fn line(step: &ProgressStep, verb: &str, elapsed: Duration) -> String {
     let rate = step.done as f64 / elapsed.as_secs_f64();
     let left = step.total.saturating_sub(step.done) as f64 / rate.max(1.0);
     let (done, total, rate) =
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn a_log_line_says_how_far_how_fast_and_how_long() {
-        let step = Step { done: 10 << 20, total: 30 << 20, phase: String::new() };
+        let step = ProgressStep { done: 10 << 20, total: 30 << 20, phase: String::new() };
         let second = Duration::from_secs(1);
         assert_eq!(line(&step, "restored", second), "10.00 MiB of 30.00 MiB restored, 10.00 MiB/s, 2 s left");
-        let step = Step { done: 40 << 20, phase: "reading back".into(), ..step };
+        let step = ProgressStep { done: 40 << 20, phase: "reading back".into(), ..step };
         assert!(
             line(&step, "copied", second)
                 .ends_with("40.00 MiB of 40.00 MiB copied, 40.00 MiB/s, 0 s left; reading back")

@@ -39,7 +39,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     };
     let health = health(context, &status).await;
     match context.format {
-        Format::Json => print_json(&Report { status: &status, health: Told::of(&health) })?,
+        Format::Json => print_json(&StatusOutput { status: &status, health: HealthOutput::of(&health) })?,
         Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing(&health)))?,
     }
     Ok(Exit::Success)
@@ -60,15 +60,15 @@ async fn health(context: &Context, status: &Status) -> Result<Health, String> {
 
 /// For `--format json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct StatusOutput<'a> {
     #[serde(flatten)]
     status: &'a Status,
-    health: Told<'a>,
+    health: HealthOutput<'a>,
 }
 
 /// How it stands.
 #[derive(Serialize)]
-struct Told<'a> {
+struct HealthOutput<'a> {
     status: Level,
     #[serde(flatten)]
     protected: Option<Protected>,
@@ -77,7 +77,7 @@ struct Told<'a> {
     failed: Option<&'a str>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> HealthOutput<'a> {
     fn of(health: &'a Result<Health, String>) -> Self {
         match health {
             Ok(health) => {

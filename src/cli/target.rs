@@ -23,7 +23,7 @@ pub struct Args {
 
 /// For `--format json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct TargetOutput<'a> {
     #[serde(flatten)]
     windows: &'a Windows,
     /// What is not good, the worst first.
@@ -59,7 +59,7 @@ async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit>
     };
     let (told, health) = tokio::task::spawn_blocking(derive).await?;
     match context.format {
-        Format::Json => print_json(&Report { windows: &told, problems: &health.reasons })?,
+        Format::Json => print_json(&TargetOutput { windows: &told, problems: &health.reasons })?,
         Format::Table => print_text(&(in_words(&told, &unused) + &problems(&told, &health)))?,
     }
     Ok(Exit::Success)

@@ -12,11 +12,11 @@ use super::{Context, Exit};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: WalVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum WalVerb {
     /// Store one WAL file, as archive_command does without a service.
     Push(hooks::PushArgs),
     /// Get one WAL file back, as restore_command does without a service. Exit codes: 0 delivered, 1 the repository
@@ -34,10 +34,10 @@ enum Verb {
 /// Runs the verb. The hooks run once for each WAL file, so they do without threads that they do not need.
 pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
-        Verb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
-        Verb::List => context.block_on(list::run(context)),
-        Verb::Show(args) => context.block_on(show::run(context, &args)),
-        Verb::Verify(args) => context.block_on(verify::run(context, &args)),
+        WalVerb::Push(args) => context.block_on_hook(hooks::push(context, &args)),
+        WalVerb::Fetch(args) => context.block_on_hook(hooks::fetch(context, &args)),
+        WalVerb::List => context.block_on(list::run(context)),
+        WalVerb::Show(args) => context.block_on(show::run(context, &args)),
+        WalVerb::Verify(args) => context.block_on(verify::run(context, &args)),
     }
 }

@@ -28,7 +28,7 @@ use crate::error::{Hint, with_hint};
 
 pub use identity::Identity;
 pub use keys::{Fallback, Key, Kind};
-pub use render::{Shown, effective, example, render_commented, render_reference, show};
+pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
     Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log, LogFormat, LogLevel,

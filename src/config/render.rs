@@ -129,7 +129,7 @@ pub fn render_reference() -> String {
 
 /// A setting as it is shown to people and programs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Shown {
+pub struct DisplayedSetting {
     /// `section.name`.
     pub key: String,
     /// `None`: not set. A secret is `***`.
@@ -138,11 +138,11 @@ pub struct Shown {
 }
 
 /// Every effective value, in the order of the table.
-pub fn effective(settings: &Settings) -> Vec<Shown> {
+pub fn effective(settings: &Settings) -> Vec<DisplayedSetting> {
     let shown = |Effective { key, text, origin }: &Effective| {
         let unset = text.is_empty() && matches!(key.default, Fallback::Unset(_));
         let shown = if key.is_secret() && !text.is_empty() { text.to_string() } else { text.expose().into() };
-        Shown { key: key.path(), value: (!unset).then_some(shown), origin: *origin }
+        DisplayedSetting { key: key.path(), value: (!unset).then_some(shown), origin: *origin }
     };
     settings.values.iter().map(shown).collect()
 }
@@ -150,7 +150,7 @@ pub fn effective(settings: &Settings) -> Vec<Shown> {
 /// Every effective value with its origin, one a line, secrets hidden.
 pub fn show(settings: &Settings) -> String {
     let mut text = format!("source: {}\n", settings.source);
-    for Shown { key, value, origin } in effective(settings) {
+    for DisplayedSetting { key, value, origin } in effective(settings) {
         let value = value.map_or("not set".into(), |value| format!("{value:?}"));
         let _ = writeln!(text, "{key:<28} {origin:<11} {value}");
     }

@@ -9,16 +9,16 @@ use crate::postgres::load::load_backups;
 
 /// The list, for `--format json`.
 #[derive(Debug, Serialize)]
-struct Listed {
+struct BackupListOutput {
     backups: Vec<BackupDescription>,
-    damaged: Vec<Unusable>,
+    damaged: Vec<UnusableOutput>,
     /// The repository does not give them: whether they are whole is not known.
-    unread: Vec<Unusable>,
+    unread: Vec<UnusableOutput>,
     unfinished: Vec<Unfinished>,
 }
 
 #[derive(Debug, Serialize)]
-struct Unusable {
+struct UnusableOutput {
     id: BackupId,
     why: String,
 }
@@ -43,9 +43,11 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     for id in &loaded.unfinished {
         unfinished.push(look_at(&cluster, id).await?);
     }
-    let of = |unusable: Vec<(BackupId, String)>| unusable.into_iter().map(|(id, why)| Unusable { id, why }).collect();
+    let of =
+        |unusable: Vec<(BackupId, String)>| unusable.into_iter().map(|(id, why)| UnusableOutput { id, why }).collect();
     let (damaged, unread) = (of(loaded.damaged), of(loaded.unread));
-    let listed = Listed { backups: std::sync::Arc::unwrap_or_clone(loaded.complete), damaged, unread, unfinished };
+    let listed =
+        BackupListOutput { backups: std::sync::Arc::unwrap_or_clone(loaded.complete), damaged, unread, unfinished };
     match context.format {
         Format::Json => print_json(&listed)?,
         Format::Table => print_text(&table(&listed))?,
@@ -63,7 +65,7 @@ async fn look_at(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Unfinished>
     Ok(Unfinished { id: id.clone(), stored_bytes, started, interrupted })
 }
 
-fn table(listed: &Listed) -> String {
+fn table(listed: &BackupListOutput) -> String {
     let mut table = Table::new(&[
         "ID",
         "STARTED",

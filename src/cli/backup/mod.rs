@@ -14,11 +14,11 @@ use super::{Context, Exit};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: BackupVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum BackupVerb {
     /// Take a base backup now. It is complete when all WAL that it needs is in the repository.
     Take(take::Args),
     /// List the base backups.
@@ -34,10 +34,10 @@ enum Verb {
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Take(args) => take::run(context, args).await,
-        Verb::List => list::run(context).await,
-        Verb::Show(args) => show::run(context, &args).await,
-        Verb::Verify(args) => verify::run(context, &args).await,
-        Verb::Delete(args) => delete::run(context, &args).await,
+        BackupVerb::Take(args) => take::run(context, args).await,
+        BackupVerb::List => list::run(context).await,
+        BackupVerb::Show(args) => show::run(context, &args).await,
+        BackupVerb::Verify(args) => verify::run(context, &args).await,
+        BackupVerb::Delete(args) => delete::run(context, &args).await,
     }
 }

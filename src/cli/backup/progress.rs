@@ -12,18 +12,18 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const DRAW_RATE: u8 = 5;
 
 /// Shows how far a backup is: a bar on a terminal, log lines elsewhere.
-pub struct Progress {
+pub struct BackupProgress {
     bar: ProgressBar,
-    log: Option<Mutex<Log>>,
+    log: Option<Mutex<ProgressLog>>,
 }
 
-struct Log {
+struct ProgressLog {
     begun: Instant,
     last: Instant,
     phase: Option<std::mem::Discriminant<Event>>,
 }
 
-impl Progress {
+impl BackupProgress {
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = match terminal {
@@ -31,7 +31,7 @@ impl Progress {
             false => ProgressDrawTarget::hidden(),
         };
         let now = Instant::now();
-        let log = (!terminal).then(|| Mutex::new(Log { begun: now, last: now, phase: None }));
+        let log = (!terminal).then(|| Mutex::new(ProgressLog { begun: now, last: now, phase: None }));
         Self { bar: ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner()), log }
     }
 
@@ -75,7 +75,7 @@ fn bar_style() -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-impl Log {
+impl ProgressLog {
     /// The first event of a phase is told at once, but for the transfer, which begins with nothing done.
     fn show(&mut self, event: Event) {
         let phase = std::mem::discriminant(&event);

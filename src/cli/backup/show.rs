@@ -48,14 +48,14 @@ async fn read(cluster: &Cluster, id: &BackupId) -> anyhow::Result<(BackupDescrip
 
 fn json(description: &BackupDescription, object: &SealedObject, files: bool) -> anyhow::Result<()> {
     #[derive(Serialize)]
-    struct Shown<'a> {
+    struct BackupOutput<'a> {
         #[serde(flatten)]
         description: &'a BackupDescription,
         #[serde(skip_serializing_if = "Option::is_none")]
         entries: Option<Vec<Entry>>,
     }
     let entries = if files { Some(entries(object)?.collect::<anyhow::Result<_>>()?) } else { None };
-    print_json(&Shown { description, entries })
+    print_json(&BackupOutput { description, entries })
 }
 
 fn in_words(backup: &BackupDescription) -> String {

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::super::exit::print_error;
 use super::super::{Context, Exit, Format, bytes, print_json, print_text};
-use super::progress::Progress;
+use super::progress::BackupProgress;
 use crate::config;
 use crate::error::{one_line, with_hint};
 use crate::plain::counted;
@@ -42,7 +42,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let resolve = || ConnInfo::from_process(context.settings.postgresql.dsn.expose());
     let (request, mut stop) = watch::channel(false);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let progress = Progress::new();
+    let progress = BackupProgress::new();
     let observer = |event| progress.show(event);
     let taking = take(&cluster, &resolve, &options, &observer, &mut stop);
     tokio::pin!(taking);

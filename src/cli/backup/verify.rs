@@ -18,7 +18,7 @@ pub struct Args {
 
 /// What was found of one backup, as JSON names it.
 #[derive(Debug, Serialize)]
-struct Verified<'a> {
+struct BackupVerifyOutput<'a> {
     id: &'a BackupId,
     files: u64,
     plain_bytes: u64,
@@ -28,7 +28,7 @@ struct Verified<'a> {
     more_damages: u64,
 }
 
-impl<'a> Verified<'a> {
+impl<'a> BackupVerifyOutput<'a> {
     fn new(id: &'a BackupId, found: &'a Found) -> Self {
         let Found { files, plain_bytes, looked_up: wal_files, ref findings, .. } = *found;
         let (damages, more_damages) = (findings.damages().collect(), findings.more_damages);
@@ -43,12 +43,12 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     for id in chosen(&cluster, args).await? {
         let found = verify(&cluster, Scope::Backup(id.clone()), context.settings.restore.workers).await?;
         if context.format == Format::Table {
-            print_text(&in_words(&Verified::new(&id, &found)))?;
+            print_text(&in_words(&BackupVerifyOutput::new(&id, &found)))?;
         }
         all.push((id, found));
     }
     if context.format == Format::Json {
-        print_json(&all.iter().map(|(id, found)| Verified::new(id, found)).collect::<Vec<_>>())?;
+        print_json(&all.iter().map(|(id, found)| BackupVerifyOutput::new(id, found)).collect::<Vec<_>>())?;
     }
     Ok(if all.iter().all(|(_, found)| found.is_sound()) { Exit::Success } else { Exit::Unsound })
 }
@@ -68,8 +68,8 @@ async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>>
     Ok(args.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?)
 }
 
-fn in_words(verified: &Verified) -> String {
-    let Verified { id, files, plain_bytes, wal_files, damages, more_damages } = verified;
+fn in_words(verified: &BackupVerifyOutput) -> String {
+    let BackupVerifyOutput { id, files, plain_bytes, wal_files, damages, more_damages } = verified;
     let read = format!("{}, {}, {}", counted(*files, "file"), bytes(*plain_bytes), counted(*wal_files, "WAL file"));
     if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");

@@ -56,7 +56,7 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
     };
     let status = overall(&verdicts);
     match format {
-        Format::Json => print_json(&render::Document::new(status, &verdicts))?,
+        Format::Json => print_json(&render::CheckOutput::new(status, &verdicts))?,
         Format::Table => print_text(&render::text(status, &verdicts, render::width_of_terminal()))?,
     }
     Ok(exit(status))

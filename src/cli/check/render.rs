@@ -13,14 +13,14 @@ const GAP: usize = 2;
 
 /// For `--format json`.
 #[derive(Debug, Serialize)]
-pub struct Document<'a> {
+pub struct CheckOutput<'a> {
     status: Status,
     /// The first line of the table.
     summary: String,
     checks: &'a [Verdict],
 }
 
-impl<'a> Document<'a> {
+impl<'a> CheckOutput<'a> {
     pub fn new(status: Status, checks: &'a [Verdict]) -> Self {
         Self { status, summary: summary(status, checks), checks }
     }

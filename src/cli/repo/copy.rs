@@ -7,7 +7,7 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::super::context::{heir_of_cluster, open_storage};
-use super::super::progress::{Step, show};
+use super::super::progress::{ProgressStep, show};
 use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
@@ -44,7 +44,7 @@ struct To {
 
 /// What was done, for `--format json`.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct CopyOutput<'a> {
     /// The destination was made a repository now.
     repository_created: bool,
     /// All that the source had is there, and every backup can be restored from there.
@@ -80,7 +80,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let options =
         CopyOptions { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
     let progress = Arc::new(Progress::default());
-    let step = || Step {
+    let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
         total: progress.total.load(Ordering::Relaxed),
         phase: progress.phase.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -93,7 +93,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
     };
     match context.format {
-        Format::Json => print_json(&Report { repository_created, sound: copied.is_sound(), copied: &copied })?,
+        Format::Json => print_json(&CopyOutput { repository_created, sound: copied.is_sound(), copied: &copied })?,
         Format::Table => print_text(&in_words(&copied, repository_created))?,
     }
     Ok(if copied.is_sound() { Exit::Success } else { Exit::Unsound })

@@ -11,11 +11,11 @@ use super::{Context, Exit};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: RepoVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum RepoVerb {
     /// Copy the cluster, or one backup with the WAL that it needs, into another repository, and show that the copy
     /// leads as far as the original. What is there already is not copied again. Exit code 3 when anything is not there.
     Copy(copy::Args),
@@ -30,9 +30,9 @@ enum Verb {
 /// Runs the verb.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
-        Verb::Copy(args) => copy::run(context, &args).await,
-        Verb::Verify(args) => verify::run(context, &args).await,
-        Verb::Stats => stats::run(context).await,
+        RepoVerb::Copy(args) => copy::run(context, &args).await,
+        RepoVerb::Verify(args) => verify::run(context, &args).await,
+        RepoVerb::Stats => stats::run(context).await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::anyhow;
 
-use super::super::progress::{Step, show};
+use super::super::progress::{ProgressStep, show};
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use super::asked_to_end;
 use crate::error::with_hint;
@@ -21,7 +21,7 @@ pub struct Args {
     /// Read only so many segments and packs, chosen at random: a number of objects, or a percentage such as 5%. All
     /// else is read, and what is missing is found, anyway.
     #[arg(long, value_name = "N|PERCENT%")]
-    sample: Option<Sample>,
+    sample: Option<SampleArg>,
     /// Choose the sample that this number gave before.
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     seed: Option<u64>,
@@ -31,9 +31,9 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sample(Extent);
+struct SampleArg(Extent);
 
-impl FromStr for Sample {
+impl FromStr for SampleArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -74,7 +74,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     };
     let verification = Arc::new(Verification::new(cluster, options));
     let progress = &verification.progress;
-    let step = || Step {
+    let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
         total: progress.total.load(Ordering::Relaxed),
         phase: String::new(),
@@ -96,8 +96,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 fn go_on(error: anyhow::Error, report: &Report, args: &Args) -> anyhow::Error {
     let Some(done) = &report.done else { return error };
     let sample = match (args.sample, report.seed) {
-        (Some(Sample(Extent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
-        (Some(Sample(Extent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
+        (Some(SampleArg(Extent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
+        (Some(SampleArg(Extent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
         _ => String::new(),
     };
     with_hint(error, format!("`walden repo verify --after {done}{sample}` goes on where this one ended"))
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_a_number_of_objects_or_a_percentage() {
-        let parse = |text: &str| text.parse::<Sample>().map(|sample| sample.0);
+        let parse = |text: &str| text.parse::<SampleArg>().map(|sample| sample.0);
         assert_eq!(parse("7"), Ok(Extent::Objects(7)));
         assert_eq!(parse("2.5%"), Ok(Extent::Percent(2.5)));
         assert_eq!(parse("100%"), Ok(Extent::Percent(100.0)));

@@ -14,7 +14,7 @@ use serde::Serialize;
 use target::{MEANINGS, TargetArgs};
 
 use super::planning;
-use super::progress::{Step, show};
+use super::progress::{ProgressStep, show};
 use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
@@ -69,7 +69,7 @@ fn action_parser() -> impl TypedValueParser<Value = TargetAction> {
 
 /// What was done, for `--format json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct RestoreOutput<'a> {
     plan: &'a RecoveryPlan,
     data_directory: &'a Path,
     archiving: bool,
@@ -109,7 +109,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         return render::dry_run(context.format, &job.plan, job.destination.as_ref(), &settings);
     }
     let (shared, total) = (Arc::<Progress>::default(), job.plan.backup.plain_bytes);
-    let step = || Step { done: shared.bytes.load(Ordering::Relaxed), total, phase: String::new() };
+    let step = || ProgressStep { done: shared.bytes.load(Ordering::Relaxed), total, phase: String::new() };
     let restored = show(job.restore(shared.clone()), "restored", step).await?;
     let data_directory = job.data_directory()?;
     if context.format == Format::Table {
@@ -124,7 +124,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     match (context.format, &recovered) {
         (Format::Json, _) => {
             let archiving = restored.archiving.on;
-            print_json(&Report { plan: &job.plan, data_directory, archiving, restored, recovered })?;
+            print_json(&RestoreOutput { plan: &job.plan, data_directory, archiving, restored, recovered })?;
         }
         (Format::Table, Some(recovered)) => print_text(&render::recovered(recovered, data_directory))?,
         (Format::Table, None) => {

@@ -18,7 +18,7 @@ use crate::postgres::restore::start::Recovered;
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct PlanOutput<'a> {
     #[serde(flatten)]
     plan: &'a RecoveryPlan,
     all_settings: &'a [(String, String)],
@@ -56,7 +56,7 @@ pub fn dry_run(
     settings: &[(String, String)],
 ) -> anyhow::Result<Exit> {
     match format {
-        Format::Json => print_json(&Shown { plan, all_settings: settings })?,
+        Format::Json => print_json(&PlanOutput { plan, all_settings: settings })?,
         Format::Table => print_text(&in_words(plan, destination, settings))?,
     }
     Ok(Exit::Success)

@@ -7,10 +7,10 @@ use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, TimelineId, WalFile
 
 /// All archived WAL, for `--format json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct WalListOutput<'a> {
     cluster: String,
     segment_size: u64,
-    timelines: Vec<Timeline<'a>>,
+    timelines: Vec<TimelineOutput<'a>>,
     gaps: Vec<Gap>,
     partials: &'a [SegmentName],
     /// Kept beside names that have other content.
@@ -20,18 +20,18 @@ struct Report<'a> {
 }
 
 #[derive(Serialize)]
-struct Timeline<'a> {
+struct TimelineOutput<'a> {
     timeline: TimelineId,
     /// Absent when its history file is not archived.
     #[serde(skip_serializing_if = "Option::is_none")]
     came_from: Option<&'a HistoryEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history_damaged: Option<&'a str>,
-    ranges: Vec<Range<'a>>,
+    ranges: Vec<RangeOutput<'a>>,
 }
 
 #[derive(Serialize)]
-struct Range<'a> {
+struct RangeOutput<'a> {
     #[serde(flatten)]
     range: &'a WalRange,
     start_lsn: Lsn,
@@ -44,7 +44,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let wal = load_wal(&cluster).await?;
     let histories = load_histories(&cluster, &wal.histories).await?;
     let paths = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
-    let report = Report {
+    let report = WalListOutput {
         cluster: cluster.description.name.to_string(),
         segment_size: cluster.description.segment_size.bytes(),
         timelines: timelines(&wal, &histories),
@@ -60,15 +60,15 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn timelines<'a>(wal: &'a LoadedWal, histories: &'a LoadedHistories) -> Vec<Timeline<'a>> {
+fn timelines<'a>(wal: &'a LoadedWal, histories: &'a LoadedHistories) -> Vec<TimelineOutput<'a>> {
     let size = wal.ranges.segment_size();
     let of_ranges = wal.ranges.iter().map(WalRange::timeline);
     let mut all: Vec<TimelineId> = of_ranges.chain(wal.histories.iter().copied()).collect();
     all.sort_unstable();
     all.dedup();
     let range =
-        |range: &'a WalRange| Range { range, start_lsn: range.first.start(size), end_lsn: range.last.end(size) };
-    let timeline = |timeline| Timeline {
+        |range: &'a WalRange| RangeOutput { range, start_lsn: range.first.start(size), end_lsn: range.last.end(size) };
+    let timeline = |timeline| TimelineOutput {
         timeline,
         came_from: histories.known.get(&timeline).and_then(|history| history.ancestors.last()),
         history_damaged: histories.damaged.get(&timeline).map(|unusable| unusable.why.as_str()),
@@ -77,14 +77,14 @@ fn timelines<'a>(wal: &'a LoadedWal, histories: &'a LoadedHistories) -> Vec<Time
     all.into_iter().map(timeline).collect()
 }
 
-fn in_words(report: &Report) -> String {
+fn in_words(report: &WalListOutput) -> String {
     if report.timelines.is_empty() {
         return format!("no WAL of cluster \"{}\" is archived\n", report.cluster);
     }
     let mut table = Table::new(&[">TLI", "FIRST", "LAST", "FROM LSN", "TO LSN", ">SEGMENTS", ">STORED", "LAST STORED"]);
     let mut rest = String::new();
     for timeline in &report.timelines {
-        for Range { range, start_lsn, end_lsn } in &timeline.ranges {
+        for RangeOutput { range, start_lsn, end_lsn } in &timeline.ranges {
             table.row([
                 timeline.timeline.to_string(),
                 range.first.to_string(),
@@ -108,7 +108,7 @@ fn in_words(report: &Report) -> String {
     table.render() + &rest + &not_wal.collect::<String>()
 }
 
-fn origin(timeline: &Timeline) -> String {
+fn origin(timeline: &TimelineOutput) -> String {
     let number = timeline.timeline;
     match (timeline.came_from, timeline.history_damaged) {
         (_, Some(why)) => format!("timeline {number}: its history file is DAMAGED: {why}\n"),

@@ -21,7 +21,7 @@ pub struct Args {
 
 /// For `--format json`; the summary is in the form of docs/repository-format.md.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct SegmentOutput<'a> {
     segment: String,
     summary: &'a Summary,
 }
@@ -41,7 +41,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Err(_) => of_file(&args.segment)?,
     };
     match context.format {
-        Format::Json => print_json(&Shown { segment, summary: &summary })?,
+        Format::Json => print_json(&SegmentOutput { segment, summary: &summary })?,
         Format::Table => print_text(&in_words(&segment, &summary))?,
     }
     Ok(Exit::Success)

@@ -15,7 +15,7 @@ pub struct Args {
 
 /// What was found, as JSON names it.
 #[derive(Debug, Serialize)]
-struct Verified<'a> {
+struct WalVerifyOutput<'a> {
     segments: u64,
     read: u64,
     plain_bytes: u64,
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let scope = Scope::Wal { every: args.every.unwrap_or(1) };
     let found = verify(&cluster, scope, context.settings.wal.workers).await?;
-    let verified = Verified {
+    let verified = WalVerifyOutput {
         segments: found.segments,
         read: found.wal_files,
         plain_bytes: found.plain_bytes,
@@ -48,7 +48,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(if found.is_sound() { Exit::Success } else { Exit::Unsound })
 }
 
-fn in_words(found: &Found, verified: &Verified) -> String {
+fn in_words(found: &Found, verified: &WalVerifyOutput) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
         text += &format!("{}: object \"{}\": {}\n", damage.problem, damage.object, damage.why);
@@ -64,7 +64,7 @@ fn in_words(found: &Found, verified: &Verified) -> String {
         text += &format!("foreign: object \"{object}\"\n");
     }
     let verdict = if found.is_sound() { "sound" } else { "NOT sound" };
-    let Verified { segments, read, plain_bytes, .. } = verified;
+    let WalVerifyOutput { segments, read, plain_bytes, .. } = verified;
     text + &format!(
         "archive {verdict}: {} there, {} read, {}\n",
         counted(*segments, "segment"),

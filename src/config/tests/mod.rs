@@ -100,7 +100,7 @@ fn other_value(key: &Key) -> (String, String) {
     (text.into(), format!("\"{text}\""))
 }
 
-fn shown(settings: &Settings, key: &Key) -> Shown {
+fn shown(settings: &Settings, key: &Key) -> DisplayedSetting {
     effective(settings).into_iter().find(|one| one.key == key.path()).unwrap()
 }
 
