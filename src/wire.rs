@@ -65,7 +65,7 @@ pub enum For {
 
 /// What a hook asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum HookRequest {
     /// Store this file; the path is absolute.
     Push { whose: For, path: Vec<u8> },
     /// Put the WAL file of this name at this absolute path. Segments from `end` on (when not empty) are answered as
@@ -124,7 +124,7 @@ impl WireError {
     }
 }
 
-impl Request {
+impl HookRequest {
     /// The bytes to send. Errors: longer than the protocol takes.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let (kind, operands): (u8, Vec<&[u8]>) = match self {
@@ -272,14 +272,14 @@ impl Reply {
 mod tests {
     use super::*;
 
-    fn decode(bytes: &[u8]) -> Result<Request, WireError> {
+    fn decode(bytes: &[u8]) -> Result<HookRequest, WireError> {
         let header: [u8; REQUEST_HEADER] = bytes[..REQUEST_HEADER].try_into().unwrap();
-        assert_eq!(Request::body_len(&header)?, bytes.len() - REQUEST_HEADER);
-        Request::decode(&header, &bytes[REQUEST_HEADER..])
+        assert_eq!(HookRequest::body_len(&header)?, bytes.len() - REQUEST_HEADER);
+        HookRequest::decode(&header, &bytes[REQUEST_HEADER..])
     }
 
-    fn push(path: &[u8]) -> Request {
-        Request::Push { whose: For::Socket, path: path.to_vec() }
+    fn push(path: &[u8]) -> HookRequest {
+        HookRequest::Push { whose: For::Socket, path: path.to_vec() }
     }
 
     #[test]
@@ -290,16 +290,16 @@ mod tests {
         };
         let fetch = |whose, end: &[u8]| {
             let (name, destination, end) = (b"00000002.history".to_vec(), b"/d".to_vec(), end.to_vec());
-            Request::Fetch { whose, name, destination, end }
+            HookRequest::Fetch { whose, name, destination, end }
         };
         for request in [
             push(b"/data dir/\xFF/pg_wal/000000010000000000000001"),
-            Request::Push { whose: configured(&[b"WALDEN_CLUSTER__NAME=a", b"X="]), path: b"/a".to_vec() },
+            HookRequest::Push { whose: configured(&[b"WALDEN_CLUSTER__NAME=a", b"X="]), path: b"/a".to_vec() },
             fetch(For::Socket, b""),
             fetch(configured(&[]), b"y"),
             fetch(For::Configuration { file: Vec::new(), variables: Vec::new() }, b""),
-            Request::Serves { whose: configured(&[b"A=\xFF"]) },
-            Request::Status,
+            HookRequest::Serves { whose: configured(&[b"A=\xFF"]) },
+            HookRequest::Status,
         ] {
             assert_eq!(decode(&request.encode().unwrap()), Ok(request));
         }
@@ -352,6 +352,6 @@ mod tests {
     /// The first 12 bytes are all that version 1 looks at before it refuses.
     #[test]
     fn no_request_is_shorter_than_one_of_version_1() {
-        assert_eq!(Request::Status.encode().unwrap().len(), 12);
+        assert_eq!(HookRequest::Status.encode().unwrap().len(), 12);
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::data_directory::LOOK;
 use crate::wire::{
-    CONFIG_VARIABLE, DEFAULT_SOCKET, For, IDENTITY_VARIABLES, Reply, Request, SILENCE_SECONDS, SOCKET_VARIABLE,
+    CONFIG_VARIABLE, DEFAULT_SOCKET, For, HookRequest, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS, SOCKET_VARIABLE,
     WORKING_SECONDS,
 };
 
@@ -31,7 +31,7 @@ pub struct HookOptions {
 }
 
 /// What came of asking the service.
-pub enum Answer {
+pub enum ServiceReply {
     Done,
     /// To be renamed from there, by `restore-command` alone.
     #[allow(dead_code)]
@@ -132,8 +132,8 @@ impl HookOptions {
     }
 
     /// Asks the service. `gives_up` is told now and then how long this has waited since bytes came.
-    pub fn ask(&self, request: &Request, gives_up: &dyn Fn(Duration) -> bool) -> Answer {
-        let Ok(bytes) = request.encode() else { return Answer::NoService };
+    pub fn ask(&self, request: &HookRequest, gives_up: &dyn Fn(Duration) -> bool) -> ServiceReply {
+        let Ok(bytes) = request.encode() else { return ServiceReply::NoService };
         let exchange = || {
             let mut stream = connect(self.socket())?;
             stream.set_read_timeout(Some(LOOK))?;
@@ -150,15 +150,15 @@ impl HookOptions {
             }
         };
         match exchange() {
-            Ok(Reply::Done) => Answer::Done,
-            Ok(Reply::Delivered { path }) => Answer::Delivered(path),
-            Ok(Reply::Absent) => Answer::Absent,
-            Ok(Reply::Failed(text)) => Answer::Failed(text),
-            Ok(Reply::NotMine(_)) => Answer::NoService,
-            Ok(Reply::Working | Reply::Coming | Reply::Status(_)) => Answer::Strange,
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Answer::GaveUp,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
-            Err(_) => Answer::NoService,
+            Ok(Reply::Done) => ServiceReply::Done,
+            Ok(Reply::Delivered { path }) => ServiceReply::Delivered(path),
+            Ok(Reply::Absent) => ServiceReply::Absent,
+            Ok(Reply::Failed(text)) => ServiceReply::Failed(text),
+            Ok(Reply::NotMine(_)) => ServiceReply::NoService,
+            Ok(Reply::Working | Reply::Coming | Reply::Status(_)) => ServiceReply::Strange,
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => ServiceReply::GaveUp,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => ServiceReply::Silent,
+            Err(_) => ServiceReply::NoService,
         }
     }
 

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use hook::{Answer, HookOptions, absolute, say};
+use hook::{HookOptions, ServiceReply, absolute, say};
 
 fn main() -> ExitCode {
     match archive() {
@@ -32,20 +32,20 @@ fn archive() -> bool {
     let (Some(path), Some(whose)) = (absolute(&options.operands[0]), options.whose()) else { return false };
     let file = Path::new(&options.operands[0]);
     let gives_up = |waited| data_directory::gives_up(file, waited);
-    match options.ask(&wire::Request::Push { whose: whose.clone(), path }, &gives_up) {
-        Answer::Done => return true,
-        Answer::Failed(text) => say(&[&text]),
-        Answer::GaveUp => say(&[
+    match options.ask(&wire::HookRequest::Push { whose: whose.clone(), path }, &gives_up) {
+        ServiceReply::Done => return true,
+        ServiceReply::Failed(text) => say(&[&text]),
+        ServiceReply::GaveUp => say(&[
             b"ERROR: PostgreSQL is stopping, and the Walden service has not stored \"",
             file.as_os_str().as_bytes(),
             b"\" yet\nHINT: nothing is lost: PostgreSQL keeps the file and hands it over again once it runs\n",
         ]),
-        Answer::Absent | Answer::Delivered(_) | Answer::Strange => {
+        ServiceReply::Absent | ServiceReply::Delivered(_) | ServiceReply::Strange => {
             say(&[b"ERROR: the Walden service gave an answer that does not belong to a push\n"])
         }
         // Stored twice is stored once: an object is never replaced.
-        Answer::Silent => options.work_alone("push", &whose, true),
-        Answer::NoService => options.work_alone("push", &whose, false),
+        ServiceReply::Silent => options.work_alone("push", &whose, true),
+        ServiceReply::NoService => options.work_alone("push", &whose, false),
     }
     false
 }

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use data_directory::{STANDBY_PATIENCE, UNKNOWN, is_in_haste};
-use hook::{Answer, HookOptions, absolute, say};
+use hook::{HookOptions, ServiceReply, absolute, say};
 
 /// As `cluster.name` is when it is not set.
 const DEFAULT_CLUSTER: &str = "main";
@@ -53,23 +53,23 @@ fn restore() -> u8 {
     let name = options.operands[0].as_bytes().to_vec();
     let end = options.get("--end").unwrap_or_default().as_bytes().to_vec();
     let Some(whose) = options.whose() else { return UNKNOWN };
-    let request = wire::Request::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
+    let request = wire::HookRequest::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
     let place = Path::new(&options.operands[1]);
     let history = is_history(&options.operands[0]);
     let gives_up = |waited| waited >= STANDBY_PATIENCE && is_in_haste(Some(place), history);
     match options.ask(&request, &gives_up) {
-        Answer::Delivered(path) => match deliver(&path, &destination) {
+        ServiceReply::Delivered(path) => match deliver(&path, &destination) {
             Some(code) => return code,
             None => options.work_alone("fetch", &whose, false),
         },
-        Answer::Done | Answer::Strange => {
+        ServiceReply::Done | ServiceReply::Strange => {
             say(&[b"ERROR: the Walden service gave an answer that does not belong to a fetch\n"])
         }
-        Answer::Absent => return ABSENT,
-        Answer::Failed(text) => say(&[&text]),
-        Answer::Silent => options.work_alone("fetch", &whose, true),
-        Answer::NoService => options.work_alone("fetch", &whose, false),
-        Answer::GaveUp => say(&[
+        ServiceReply::Absent => return ABSENT,
+        ServiceReply::Failed(text) => say(&[&text]),
+        ServiceReply::Silent => options.work_alone("fetch", &whose, true),
+        ServiceReply::NoService => options.work_alone("fetch", &whose, false),
+        ServiceReply::GaveUp => say(&[
             b"ERROR: the Walden service has not found out yet whether there is a \"",
             options.operands[0].as_bytes(),
             b"\"\nHINT: this standby goes on without it and asks again; a promotion now would end before this file\n",
@@ -85,7 +85,7 @@ fn is_history(name: &OsStr) -> bool {
 
 /// Asks the service at a URL.
 fn restore_from(url: &OsStr, options: &HookOptions, destination: &Path) -> u8 {
-    let wanted = remote::Wanted {
+    let wanted = remote::RemoteFile {
         url,
         cluster: options.get("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
         token_file: options.get("--token-file"),
@@ -94,8 +94,8 @@ fn restore_from(url: &OsStr, options: &HookOptions, destination: &Path) -> u8 {
         destination,
     };
     match remote::fetch(&wanted) {
-        Ok(remote::Fetched::Delivered) => DELIVERED,
-        Ok(remote::Fetched::Absent) => ABSENT,
+        Ok(remote::Delivery::Delivered) => DELIVERED,
+        Ok(remote::Delivery::Absent) => ABSENT,
         Err(text) => {
             say(&[text.as_bytes()]);
             UNKNOWN

@@ -48,7 +48,7 @@ const BOUNDS_OF_STANDBY: Bounds =
 const LONGEST_TEXT: u64 = 16 << 10;
 
 /// What to get from where, and to where.
-pub struct Wanted<'a> {
+pub struct RemoteFile<'a> {
     pub url: &'a OsStr,
     pub cluster: &'a OsStr,
     pub token_file: Option<&'a OsStr>,
@@ -58,7 +58,7 @@ pub struct Wanted<'a> {
 }
 
 /// An answer.
-pub enum Fetched {
+pub enum Delivery {
     Delivered,
     Absent,
 }
@@ -71,7 +71,7 @@ enum FetchError {
 }
 
 /// Gets the file to its destination, or the proof that there is none. The error is text to be printed.
-pub fn fetch(wanted: &Wanted) -> Result<Fetched, String> {
+pub fn fetch(wanted: &RemoteFile) -> Result<Delivery, String> {
     let (host, port) = address(wanted.url)?;
     let request = request(wanted, &host, port, token(wanted.token_file)?)?;
     let history = is_history(wanted.name);
@@ -151,7 +151,7 @@ fn token(file: Option<&OsStr>) -> Result<Option<String>, String> {
 }
 
 /// The request's head. Values go into it only when they need no quoting.
-fn request(wanted: &Wanted, host: &str, port: u16, token: Option<String>) -> Result<String, String> {
+fn request(wanted: &RemoteFile, host: &str, port: u16, token: Option<String>) -> Result<String, String> {
     let plain = |value: &OsStr, what: &str| {
         let text = value.to_string_lossy().into_owned();
         let fine = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
@@ -193,7 +193,13 @@ fn system_identifier(destination: &Path) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes))
 }
 
-fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Bounds) -> Result<Fetched, FetchError> {
+fn exchange(
+    wanted: &RemoteFile,
+    host: &str,
+    port: u16,
+    request: &str,
+    bounds: &Bounds,
+) -> Result<Delivery, FetchError> {
     let name = wanted.name.to_string_lossy();
     let broken = |error: io::Error| {
         let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -206,12 +212,12 @@ fn exchange(wanted: &Wanted, host: &str, port: u16, request: &str, bounds: &Boun
     let mut stream = connect(host, port, bounds).map_err(broken)?;
     stream.write_all(request.as_bytes()).map_err(broken)?;
     let mut reader = BufReader::new(stream);
-    let head = Head::read(&mut reader).map_err(broken)?;
+    let head = ResponseHead::read(&mut reader).map_err(broken)?;
     if head.status == 200 && head.answer == format!("delivered {name}") {
         return receive(wanted, &head, &mut reader, &broken);
     }
     if head.status == 404 && head.answer == format!("absent {name}") {
-        return Ok(Fetched::Absent);
+        return Ok(Delivery::Absent);
     }
     let mut text = String::new();
     // What is cut or garbled is still better than nothing.
@@ -245,7 +251,7 @@ fn connect(host: &str, port: u16, bounds: &Bounds) -> io::Result<TcpStream> {
 }
 
 /// What counts of an answer's head.
-struct Head {
+struct ResponseHead {
     status: u16,
     length: Option<u64>,
     /// `Repr-Digest`.
@@ -254,7 +260,7 @@ struct Head {
     answer: String,
 }
 
-impl Head {
+impl ResponseHead {
     fn read(reader: &mut impl BufRead) -> io::Result<Self> {
         let mut reader = reader.take(LONGEST_TEXT);
         let mut line = || {
@@ -288,11 +294,11 @@ impl Head {
 
 /// Takes the file to its destination.
 fn receive(
-    wanted: &Wanted,
-    head: &Head,
+    wanted: &RemoteFile,
+    head: &ResponseHead,
     reader: &mut impl Read,
     broken: &dyn Fn(io::Error) -> FetchError,
-) -> Result<Fetched, FetchError> {
+) -> Result<Delivery, FetchError> {
     let length = head.length.ok_or_else(|| broken(io::Error::new(ErrorKind::InvalidData, "it tells no length")))?;
     let place = beside(wanted.destination);
     let cannot = |what: &str, path: &Path, error: io::Error| {
@@ -340,7 +346,7 @@ fn receive(
     if moved.is_err() {
         let _ = fs::remove_file(&place);
     }
-    moved.map(|()| Fetched::Delivered)
+    moved.map(|()| Delivery::Delivered)
 }
 
 /// A name beside the destination, as `walden wal fetch` has it: at most one is ever left there.

@@ -17,8 +17,8 @@ use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::kept::Kept;
-use crate::service::status::{Archiving, Backlog, Count, Failures, Fetching, Http, Indexing, Status};
-use crate::wire::{Reply, Request};
+use crate::service::status::{Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus};
+use crate::wire::{HookRequest, Reply};
 
 /// The service answers at once, or is in trouble.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let asked = tokio::time::timeout(PATIENCE, ask(socket)).await;
     let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let reply = asked.map_err(|error| unanswered(socket, error))?;
-    let status: Status = match reply {
+    let status: ServiceStatus = match reply {
         Reply::Status(text) => serde_json::from_slice(&text).context("the service's answer cannot be read")?,
         Reply::Failed(text) => bail!("{}", String::from_utf8_lossy(&text).trim_start_matches("ERROR: ").trim_end()),
         other => {
@@ -46,7 +46,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 /// How it stands; or why that could not be found out.
-async fn health(context: &Context, status: &Status) -> Result<Health, String> {
+async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, String> {
     let read = async {
         let prove = async |_: &WalRanges| status.indexing.proven;
         let kept = Kept::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
@@ -62,7 +62,7 @@ async fn health(context: &Context, status: &Status) -> Result<Health, String> {
 #[derive(Serialize)]
 struct StatusOutput<'a> {
     #[serde(flatten)]
-    status: &'a Status,
+    status: &'a ServiceStatus,
     health: HealthOutput<'a>,
 }
 
@@ -124,7 +124,7 @@ fn unanswered(socket: &Path, error: io::Error) -> anyhow::Error {
 
 async fn ask(socket: &Path) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(socket).await?;
-    let request = Request::Status.encode().map_err(|error| io::Error::other(error.text()))?;
+    let request = HookRequest::Status.encode().map_err(|error| io::Error::other(error.text()))?;
     stream.write_all(&request).await?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).await?;
@@ -137,7 +137,7 @@ async fn ask(socket: &Path) -> io::Result<Reply> {
     }
 }
 
-fn in_words(status: &Status, now: DateTime<Utc>) -> String {
+fn in_words(status: &ServiceStatus, now: DateTime<Utc>) -> String {
     let mut text = format!(
         "service    walden {}, pid {}, up {}\n           cluster {} of {}\n",
         status.version,
@@ -254,7 +254,7 @@ fn failures(text: &mut String, what: &str, failed: &Failures, now: DateTime<Utc>
     }
 }
 
-fn last(count: &Count, now: DateTime<Utc>) -> String {
+fn last(count: &Occurrences, now: DateTime<Utc>) -> String {
     match (&count.last, count.last_at) {
         (Some(name), Some(at)) => format!(", last {name} {} ago", span(now - at)),
         _ => String::new(),

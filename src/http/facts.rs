@@ -20,7 +20,7 @@ use crate::postgres::index::update::{Scope, list};
 use crate::postgres::index::{Index, Version, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
 use crate::service::indexing;
-use crate::service::status::Status;
+use crate::service::status::ServiceStatus;
 
 /// What comes to the index within this time is taken in at once.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -57,7 +57,7 @@ impl Read {
     }
 
     /// How it stands.
-    pub fn health(&self, limits: &config::Health, status: Option<&Status>, time: DateTime<Utc>) -> Health {
+    pub fn health(&self, limits: &config::Health, status: Option<&ServiceStatus>, time: DateTime<Utc>) -> Health {
         let now = status.map_or(time.into(), |status| status.archiving.at(time));
         Health::of(&self.facts, &self.windows, &self.gaps, limits, now)
     }
@@ -75,7 +75,7 @@ struct Stored {
 pub struct FactsReader {
     cluster: Cluster,
     index: Arc<Index>,
-    indexing: indexing::Handle,
+    indexing: indexing::IndexHandle,
     interval: Duration,
     durations: Durations,
     known: watch::Sender<Known>,
@@ -92,7 +92,7 @@ impl FactsReader {
     pub fn new(
         cluster: Cluster,
         index: Arc<Index>,
-        indexing: indexing::Handle,
+        indexing: indexing::IndexHandle,
         interval: Duration,
         durations: Durations,
     ) -> (Self, watch::Receiver<Known>) {

@@ -47,7 +47,7 @@ pub struct Port {
     address: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
     most: usize,
-    connections: Option<Connections>,
+    connections: Option<HttpConnections>,
     state: watch::Sender<Http>,
 }
 
@@ -75,7 +75,7 @@ impl Port {
     }
 
     async fn listen(&mut self) -> anyhow::Result<()> {
-        let tried = Connections::bind(self.address, self.tls.clone(), self.most).await;
+        let tried = HttpConnections::bind(self.address, self.tls.clone(), self.most).await;
         let tried = tried.and_then(|connections| Ok((connections.address()?, connections)));
         let (address, connections) = tried.inspect_err(|error| {
             self.state.send_modify(|state| state.failed = Some(one_line(error)));
@@ -112,13 +112,13 @@ fn url(tls: &Option<Arc<ServerConfig>>, address: SocketAddr) -> String {
 pub struct Peer(pub SocketAddr);
 
 /// The owner of the port.
-pub struct Connections {
+pub struct HttpConnections {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
 }
 
-impl Connections {
+impl HttpConnections {
     /// Listens. Errors: the address is taken, or not this machine's.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>, most: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")).hint(

@@ -37,7 +37,7 @@ use crate::postgres::archive::Fetcher;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::Index;
 use crate::postgres::planning::Planner;
-use crate::service::connections::About;
+use crate::service::connections::ServiceInfo;
 use crate::service::{fetches, indexing, pushes};
 
 pub use listen::Port;
@@ -56,10 +56,10 @@ const WORKERS: usize = 1;
 /// What HTTP tells about.
 pub struct Service {
     pub cluster: Cluster,
-    pub about: About,
-    pub pushes: pushes::Handle,
-    pub fetches: fetches::Handle,
-    pub indexing: indexing::Handle,
+    pub about: ServiceInfo,
+    pub pushes: pushes::PushHandle,
+    pub fetches: fetches::FetchHandle,
+    pub indexing: indexing::IndexHandle,
     /// What happened, to be asked: requests wait for no writing.
     pub index: Arc<Index>,
     /// The same, for searches that may take long: nothing else waits for them.
@@ -76,15 +76,15 @@ pub struct Service {
 }
 
 /// HTTP, ready to serve.
-pub struct Server {
+pub struct HttpServer {
     port: Port,
     router: Router,
     reader: FactsReader,
     watcher: Watcher,
-    fetch_owner: fetches::Owner,
+    fetch_owner: fetches::FetchActor,
 }
 
-impl Server {
+impl HttpServer {
     /// Answers on `port`.
     pub fn new(port: Port, options: HttpOptions, service: Service) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
@@ -106,7 +106,7 @@ impl Server {
     }
 }
 
-fn parts(options: HttpOptions, service: Service) -> (App, FactsReader, Watcher, fetches::Owner) {
+fn parts(options: HttpOptions, service: Service) -> (App, FactsReader, Watcher, fetches::FetchActor) {
     let Service { cluster, about, durations, timeout, .. } = service;
     let (index, indexing) = (service.kept_index, service.indexing.clone());
     let (reader, known) =

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::problem::{Kind, Problem};
 use crate::postgres::types::{SegmentName, WalFileName};
-use crate::service::fetches::{self, Answer, Failure, FailureKind};
+use crate::service::fetches::{self, FetchFailure, FetchFailureKind, FetchReply};
 
 /// Says `delivered NAME` or `absent NAME`: an answer that lacks it is somebody else's, such as a proxy's.
 pub const ANSWER_HEADER: &str = "walden-wal";
@@ -37,7 +37,7 @@ pub struct Restorer {
 
 /// The door to the owner of fetching.
 pub struct Restores {
-    fetches: fetches::Handle,
+    fetches: fetches::FetchHandle,
     folder: PathBuf,
     sessions: Mutex<HashMap<Restorer, Instant>>,
     downloads: Arc<Semaphore>,
@@ -55,7 +55,7 @@ pub struct Fetched {
 
 impl Restores {
     /// Files wait in a folder of this cluster within `spool`.
-    pub fn new(fetches: fetches::Handle, spool: &Path, cluster: &str) -> Self {
+    pub fn new(fetches: fetches::FetchHandle, spool: &Path, cluster: &str) -> Self {
         let folder = spool.join(cluster).join(FOLDER);
         Self { fetches, folder, sessions: Mutex::default(), downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)) }
     }
@@ -87,10 +87,10 @@ impl Restores {
             .await
             .map_err(|error| unusable(&folder, &error))?;
         // Only the folder counts: files wait beside the destination, and this program takes them from there.
-        let request = fetches::Request { name, destination: folder.join("destination"), end };
+        let request = fetches::FetchRequest { name, destination: folder.join("destination"), end };
         let path = match self.fetches.fetch(request).await.map_err(problem)? {
-            Answer::Ready(path) => path,
-            Answer::Absent => return Ok(None),
+            FetchReply::Ready(path) => path,
+            FetchReply::Absent => return Ok(None),
         };
         let (file, bytes, crc32c) = blocking(move || take(&path)).await.map_err(|error| unusable(&folder, &error))?;
         Ok(Some(Fetched { file: tokio::fs::File::from_std(file), bytes, crc32c, place }))
@@ -138,12 +138,12 @@ fn unusable(folder: &Path, error: &io::Error) -> Problem {
     Problem::new(Kind::Unknown, detail).hint(hint)
 }
 
-fn problem(failure: Failure) -> Problem {
+fn problem(failure: FetchFailure) -> Problem {
     tracing::warn!("{}", failure.text().trim_end().replace('\n', " "));
     let kind = match failure.kind {
-        FailureKind::Lost => Kind::WalLost,
-        FailureKind::Damaged => Kind::WalDamaged,
-        FailureKind::Other => Kind::Unknown,
+        FetchFailureKind::Lost => Kind::WalLost,
+        FetchFailureKind::Damaged => Kind::WalDamaged,
+        FetchFailureKind::Other => Kind::Unknown,
     };
     Problem::new(kind, failure.what).hint(failure.hints.join("; "))
 }

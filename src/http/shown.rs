@@ -15,7 +15,7 @@ use super::app::App;
 use super::facts::Known;
 use crate::health::{Health, Level, Rule, Subject};
 use crate::postgres::catalog::Windows;
-use crate::service::status::{Archiving, Fetching, Status, waiting_files, waiting_since};
+use crate::service::status::{Archiving, Fetching, ServiceStatus, waiting_files, waiting_since};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -66,7 +66,7 @@ impl Show {
     }
 }
 
-fn service(show: &mut Show, status: &Status) {
+fn service(show: &mut Show, status: &ServiceStatus) {
     show.time("start", "When the service started", Some(status.started_at));
     archiving(show, &status.archiving);
     fetching(show, &status.fetching);
@@ -106,7 +106,7 @@ fn recovery(show: &mut Show, told: &Windows) {
     }
 }
 
-fn standing(show: &mut Show, health: &Health, status: Option<&Status>) {
+fn standing(show: &mut Show, health: &Health, status: Option<&ServiceStatus>) {
     let help = "Up to when all that was committed can be restored, on the newest timeline";
     show.time("recovery_protected", help, health.protected.map(|protected| protected.until));
     let help = "Archived WAL segments of the newest timeline that cannot be restored";

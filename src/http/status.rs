@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::service::connections::About;
-use crate::service::status::Status;
+use crate::service::connections::ServiceInfo;
+use crate::service::status::ServiceStatus;
 use crate::service::{fetches, indexing, pushes};
 
 /// Between two looks.
@@ -16,26 +16,26 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What the service was doing, and when.
 #[derive(Debug, Clone)]
 pub struct LastStatus {
-    pub status: Status,
+    pub status: ServiceStatus,
     pub at: DateTime<Utc>,
 }
 
 /// The owner of the copy.
 pub struct Watcher {
-    about: About,
-    pushes: pushes::Handle,
-    fetches: fetches::Handle,
-    indexing: indexing::Handle,
+    about: ServiceInfo,
+    pushes: pushes::PushHandle,
+    fetches: fetches::FetchHandle,
+    indexing: indexing::IndexHandle,
     status: watch::Sender<Option<LastStatus>>,
 }
 
 impl Watcher {
     /// Asks the owners of archiving and fetching.
     pub fn new(
-        about: About,
-        pushes: pushes::Handle,
-        fetches: fetches::Handle,
-        indexing: indexing::Handle,
+        about: ServiceInfo,
+        pushes: pushes::PushHandle,
+        fetches: fetches::FetchHandle,
+        indexing: indexing::IndexHandle,
     ) -> (Self, watch::Receiver<Option<LastStatus>>) {
         let (status, receiver) = watch::channel(None);
         (Self { about, pushes, fetches, indexing, status }, receiver)

@@ -16,14 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::socket::Socket;
-use super::status::{Http, Status};
-use super::whose::Ours;
+use super::status::{Http, ServiceStatus};
+use super::whose::ServedCluster;
 use super::{ServiceOptions, fetches, indexing, peers, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::storage::RECEIVED;
-use crate::wire::{MAX_TEXT, REQUEST_HEADER, Reply, Request, WORKING_SECONDS, WireError};
-use fetches::Answer;
+use crate::wire::{HookRequest, MAX_TEXT, REQUEST_HEADER, Reply, WORKING_SECONDS, WireError};
+use fetches::FetchReply;
 
 /// A request is short and sent at once: who takes longer is no hook program.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub const QUEUE_TIME: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The socket's owner.
-pub struct Connections {
+pub struct HookConnections {
     socket: Socket,
     asker: Asker,
     places: Arc<Semaphore>,
@@ -42,18 +42,18 @@ pub struct Connections {
 /// What one connection needs.
 #[derive(Clone)]
 struct Asker {
-    pushes: pushes::Handle,
-    fetches: fetches::Handle,
-    indexing: indexing::Handle,
-    about: Arc<About>,
-    ours: Ours,
+    pushes: pushes::PushHandle,
+    fetches: fetches::FetchHandle,
+    indexing: indexing::IndexHandle,
+    about: Arc<ServiceInfo>,
+    ours: ServedCluster,
     /// After this an answer is given, whatever it is.
     longest: Duration,
 }
 
 /// What the service says of itself.
 #[derive(Clone)]
-pub struct About {
+pub struct ServiceInfo {
     pub started_at: DateTime<Utc>,
     pub cluster: String,
     pub repository: String,
@@ -61,15 +61,15 @@ pub struct About {
     pub http: Option<watch::Receiver<Http>>,
 }
 
-impl About {
+impl ServiceInfo {
     /// What it is doing; `None` when it is stopping.
     pub async fn status(
         &self,
-        pushes: &pushes::Handle,
-        fetches: &fetches::Handle,
-        indexing: &indexing::Handle,
-    ) -> Option<Status> {
-        Some(Status {
+        pushes: &pushes::PushHandle,
+        fetches: &fetches::FetchHandle,
+        indexing: &indexing::IndexHandle,
+    ) -> Option<ServiceStatus> {
+        Some(ServiceStatus {
             version: env!("CARGO_PKG_VERSION").to_string(),
             pid: std::process::id(),
             started_at: self.started_at,
@@ -83,16 +83,16 @@ impl About {
     }
 }
 
-impl Connections {
+impl HookConnections {
     /// Answers on `socket`.
     pub fn new(
         socket: Socket,
-        pushes: pushes::Handle,
-        fetches: fetches::Handle,
-        indexing: indexing::Handle,
+        pushes: pushes::PushHandle,
+        fetches: fetches::FetchHandle,
+        indexing: indexing::IndexHandle,
         options: &ServiceOptions,
-        about: About,
-        ours: Ours,
+        about: ServiceInfo,
+        ours: ServedCluster,
     ) -> Self {
         let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
@@ -170,8 +170,8 @@ impl Asker {
     }
 
     /// Works on a request and says so now and then. `None`: who wanted a file is gone.
-    async fn answer(&self, stream: &mut UnixStream, request: Request) -> Option<Reply> {
-        let fetches = matches!(request, Request::Fetch { .. });
+    async fn answer(&self, stream: &mut UnixStream, request: HookRequest) -> Option<Reply> {
+        let fetches = matches!(request, HookRequest::Fetch { .. });
         let (mut reader, mut writer) = stream.split();
         let mut received = RECEIVED.load(Ordering::Relaxed);
         let work = timeout(self.longest, self.work(request));
@@ -207,26 +207,26 @@ impl Asker {
         })
     }
 
-    async fn work(&self, request: Request) -> Result<Reply, String> {
+    async fn work(&self, request: HookRequest) -> Result<Reply, String> {
         if let Some(whose) = request.whose()
             && let Some(why) = self.ours.refusal(whose).await
         {
             return Ok(Reply::NotMine(why.into_bytes()));
         }
         match request {
-            Request::Serves { .. } => Ok(Reply::Done),
-            Request::Push { path, .. } => {
+            HookRequest::Serves { .. } => Ok(Reply::Done),
+            HookRequest::Push { path, .. } => {
                 let path = absolute(path).map_err(|error| render(&error))?;
                 self.pushes.push(path).await.map(|()| Reply::Done)
             }
-            Request::Fetch { name, destination, end, .. } => {
+            HookRequest::Fetch { name, destination, end, .. } => {
                 let fetch = fetch_request(&name, destination, &end).map_err(|error| render(&error))?;
                 match self.fetches.fetch(fetch).await.map_err(|failure| failure.text())? {
-                    Answer::Ready(path) => Ok(Reply::Delivered { path: path.into_os_string().into_vec() }),
-                    Answer::Absent => Ok(Reply::Absent),
+                    FetchReply::Ready(path) => Ok(Reply::Delivered { path: path.into_os_string().into_vec() }),
+                    FetchReply::Absent => Ok(Reply::Absent),
                 }
             }
-            Request::Status => self.status().await.ok_or_else(|| {
+            HookRequest::Status => self.status().await.ok_or_else(|| {
                 "ERROR: the service is stopping\nHINT: ask again once it runs: it is started with `walden serve`\n"
                     .to_string()
             }),
@@ -243,7 +243,7 @@ impl Asker {
 
 /// What came over a connection.
 enum Received {
-    Request(Request),
+    Request(HookRequest),
     /// The other side closed without a byte: a probe.
     Nothing,
     /// Not of this protocol and version.
@@ -257,12 +257,12 @@ async fn receive(stream: &mut UnixStream) -> anyhow::Result<Received> {
     }
     stream.read_exact(&mut header[1..]).await.context("a request ended within its header")?;
     peers::check(stream)?;
-    let mut body = match Request::body_len(&header) {
+    let mut body = match HookRequest::body_len(&header) {
         Ok(length) => vec![0; length],
         Err(error) => return Ok(Received::Foreign(error)),
     };
     stream.read_exact(&mut body).await.context("a request ended within its content")?;
-    Ok(Request::decode(&header, &body).map_or_else(Received::Foreign, Received::Request))
+    Ok(HookRequest::decode(&header, &body).map_or_else(Received::Foreign, Received::Request))
 }
 
 fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {
@@ -271,12 +271,12 @@ fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Result<fetches::Request> {
+fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Result<fetches::FetchRequest> {
     let name = String::from_utf8_lossy(name).parse();
     let name = name.hint("PostgreSQL puts the name in the place of %f in restore_command")?;
     let end: Option<SegmentName> = match end {
         b"" => None,
         end => Some(String::from_utf8_lossy(end).parse().hint("--end takes the name of a segment")?),
     };
-    Ok(fetches::Request { name, destination: absolute(destination)?, end })
+    Ok(fetches::FetchRequest { name, destination: absolute(destination)?, end })
 }

@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::insist::insist;
-use super::session::{Entry, IDLE, Session};
+use super::session::{IDLE, RecoverySession, SessionFile};
 use super::spool::Spool;
 use super::status::Fetching;
 use super::{lines, memory};
@@ -30,16 +30,16 @@ const COOL: Duration = Duration::from_secs(2);
 
 /// One file to be put somewhere.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct FetchRequest {
     pub name: WalFileName,
     pub destination: PathBuf,
     /// Segments from this one on are absent without looking.
     pub end: Option<SegmentName>,
 }
 
-/// What came of a request. That there is neither is a [`Failure`].
+/// What came of a request. That there is neither is a [`FetchFailure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum FetchReply {
     /// The file lies here, whole, for the asker to rename to its destination.
     Ready(PathBuf),
     /// The repository proves that there is no such file.
@@ -48,8 +48,8 @@ pub enum Answer {
 
 /// Why there is neither a file nor the proof that there is none.
 #[derive(Debug, Clone)]
-pub struct Failure {
-    pub kind: FailureKind,
+pub struct FetchFailure {
+    pub kind: FetchFailureKind,
     /// On one line.
     pub what: String,
     pub hints: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Failure {
 
 /// What to make of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum FetchFailureKind {
     /// The file was lost: WAL goes on after it.
     Lost,
     /// The object is there and cannot be used.
@@ -67,17 +67,17 @@ pub enum FailureKind {
     Other,
 }
 
-impl Failure {
+impl FetchFailure {
     fn of(error: &anyhow::Error) -> Self {
         let kind = if find::<Gap>(error).is_some() || find::<HistoryLost>(error).is_some() {
-            FailureKind::Lost
+            FetchFailureKind::Lost
         } else if find::<Untold>(error).is_some() {
             // Another file is damaged, not the one that was asked for.
-            FailureKind::Other
+            FetchFailureKind::Other
         } else if matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. })) {
-            FailureKind::Damaged
+            FetchFailureKind::Damaged
         } else {
-            FailureKind::Other
+            FetchFailureKind::Other
         };
         Self { kind, what: one_line(error), hints: hints(error).into_iter().map(str::to_string).collect() }
     }
@@ -90,26 +90,26 @@ impl Failure {
 
 /// Asks the owner.
 #[derive(Clone)]
-pub struct Handle {
-    requests: mpsc::Sender<Message>,
+pub struct FetchHandle {
+    requests: mpsc::Sender<FetchMessage>,
     system_identifier: SystemIdentifier,
 }
 
 /// A request that waits for its answer.
-pub struct Asked {
-    pub request: Request,
+pub struct PendingFetch {
+    pub request: FetchRequest,
     /// The destination as it was named: a link to pg_wal lies in the data directory, its folder does not.
     named: PathBuf,
     at: Instant,
-    reply: oneshot::Sender<Result<Answer, Failure>>,
+    reply: oneshot::Sender<Result<FetchReply, FetchFailure>>,
 }
 
-enum Message {
-    Fetch(Asked),
+enum FetchMessage {
+    Fetch(PendingFetch),
     Report(oneshot::Sender<Fetching>),
 }
 
-enum Event {
+enum FetchEvent {
     Obtained {
         folder: PathBuf,
         name: WalFileName,
@@ -122,27 +122,27 @@ enum Event {
 }
 
 /// Owns all state of fetching.
-pub struct Owner {
+pub struct FetchActor {
     fetcher: Fetcher,
     budget: Budget,
     prefetch: usize,
     size: SegmentSize,
-    requests: mpsc::Receiver<Message>,
+    requests: mpsc::Receiver<FetchMessage>,
     closed: bool,
     /// By the folder of the destination.
-    sessions: HashMap<PathBuf, Session>,
-    jobs: JoinSet<Event>,
+    sessions: HashMap<PathBuf, RecoverySession>,
+    jobs: JoinSet<FetchEvent>,
     warm: bool,
     done: Fetching,
     durations: Durations,
 }
 
 /// The owner, which fetches `prefetch` segments ahead, and what asks it.
-pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Durations) -> (Handle, Owner) {
+pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Durations) -> (FetchHandle, FetchActor) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let size = fetcher.cluster().description.segment_size;
     let system_identifier = fetcher.cluster().description.system_identifier;
-    let owner = Owner {
+    let owner = FetchActor {
         fetcher,
         budget,
         prefetch,
@@ -155,21 +155,21 @@ pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Duratio
         done: Fetching::default(),
         durations,
     };
-    (Handle { requests: sender, system_identifier }, owner)
+    (FetchHandle { requests: sender, system_identifier }, owner)
 }
 
-impl Handle {
+impl FetchHandle {
     /// Gets a file ready beside its destination, or says that there is none.
-    pub async fn fetch(&self, mut request: Request) -> Result<Answer, Failure> {
+    pub async fn fetch(&self, mut request: FetchRequest) -> Result<FetchReply, FetchFailure> {
         let whose = refuse_other_cluster(&request.destination, self.system_identifier, "restore-command").await;
-        whose.map_err(|error| Failure::of(&error))?;
+        whose.map_err(|error| FetchFailure::of(&error))?;
         let named = request.destination.clone();
         request.destination = by_real_folder(request.destination).await;
         let (reply, answer) = oneshot::channel();
         let gone =
-            || Failure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
+            || FetchFailure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
         self.requests
-            .send(Message::Fetch(Asked { request, named, at: Instant::now(), reply }))
+            .send(FetchMessage::Fetch(PendingFetch { request, named, at: Instant::now(), reply }))
             .await
             .map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -178,12 +178,12 @@ impl Handle {
     /// What was done so far; `None` when the service is stopping.
     pub async fn report(&self) -> Option<Fetching> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Message::Report(reply)).await.ok()?;
+        self.requests.send(FetchMessage::Report(reply)).await.ok()?;
         answer.await.ok()
     }
 }
 
-impl Owner {
+impl FetchActor {
     /// Works until nobody can ask any more and all is done; leaves no spool.
     pub async fn run(mut self) -> anyhow::Result<()> {
         loop {
@@ -193,9 +193,9 @@ impl Owner {
             let wake = self.wake_at();
             tokio::select! {
                 message = self.requests.recv(), if !self.closed => match message {
-                    Some(Message::Fetch(asked)) => self.ask(asked),
+                    Some(FetchMessage::Fetch(asked)) => self.ask(asked),
                     // Who asked may have given up.
-                    Some(Message::Report(reply)) => drop(reply.send(self.done.clone())),
+                    Some(FetchMessage::Report(reply)) => drop(reply.send(self.done.clone())),
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
@@ -207,26 +207,26 @@ impl Owner {
         Ok(())
     }
 
-    fn ask(&mut self, asked: Asked) {
+    fn ask(&mut self, asked: PendingFetch) {
         if asked.reply.is_closed() {
             return;
         }
         if let WalFileName::Segment(segment) = asked.request.name
             && is_beyond(asked.request.end, segment, self.size)
         {
-            return answer(asked, Ok(Answer::Absent));
+            return answer(asked, Ok(FetchReply::Absent));
         }
         let folder = asked.request.destination.parent().unwrap_or(Path::new("/")).to_path_buf();
         let session = match self.session(&folder) {
             Ok(session) => session,
-            Err(error) => return answer(asked, Err(Failure::of(&error.into()))),
+            Err(error) => return answer(asked, Err(FetchFailure::of(&error.into()))),
         };
         session.used = Instant::now();
         session.end = asked.request.end;
         let name = asked.request.name;
         match session.entries.get_mut(&name) {
-            Some(Entry::Coming { waiting, .. }) => waiting.push(asked),
-            Some(Entry::Here { place, ahead, .. }) => {
+            Some(SessionFile::Coming { waiting, .. }) => waiting.push(asked),
+            Some(SessionFile::Here { place, ahead, .. }) => {
                 let (place, ahead) = (std::mem::take(place), *ahead);
                 session.entries.remove(&name);
                 self.done.ahead += u64::from(ahead);
@@ -241,10 +241,10 @@ impl Owner {
     }
 
     /// Leaves a file in the spool to who asked for it.
-    fn hand_over(&mut self, folder: PathBuf, place: PathBuf, asked: Asked) {
+    fn hand_over(&mut self, folder: PathBuf, place: PathBuf, asked: PendingFetch) {
         let name = asked.request.name;
         self.done.delivered.note(name);
-        answer(asked, Ok(Answer::Ready(place.clone())));
+        answer(asked, Ok(FetchReply::Ready(place.clone())));
         let Some(session) = self.sessions.get_mut(&folder) else { return };
         let left = session.hand_out(place);
         if !left.is_empty() {
@@ -257,24 +257,24 @@ impl Owner {
         }
     }
 
-    fn session(&mut self, folder: &Path) -> io::Result<&mut Session> {
+    fn session(&mut self, folder: &Path) -> io::Result<&mut RecoverySession> {
         if !self.sessions.contains_key(folder) {
             let spool = Spool::beside(folder)?;
             let old = spool.clone();
             self.tidy(move || old.remove_leftovers());
-            let session = Session::new(spool);
+            let session = RecoverySession::new(spool);
             self.sessions.insert(folder.to_path_buf(), session);
         }
         Ok(self.sessions.get_mut(folder).expect("it was put there"))
     }
 
     /// Fetches for somebody: with the proof when there is no such file.
-    fn obtain(&mut self, folder: PathBuf, asked: Asked) {
-        let Request { name, end, .. } = asked.request;
+    fn obtain(&mut self, folder: PathBuf, asked: PendingFetch) {
+        let FetchRequest { name, end, .. } = asked.request;
         let named = asked.named.clone();
         let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
         let Some(session) = self.sessions.get_mut(&folder) else { return };
-        session.entries.insert(name, Entry::Coming { waiting: vec![asked], ahead: false });
+        session.entries.insert(name, SessionFile::Coming { waiting: vec![asked], ahead: false });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         let next_proof = session.next_proof_at(&name);
@@ -309,7 +309,7 @@ impl Owner {
                 (Ok(Some(place)), WalFileName::History(_)) => read_history(place, name).await,
                 _ => None,
             };
-            Event::Obtained { folder, name, result, proof, history }
+            FetchEvent::Obtained { folder, name, result, proof, history }
         });
     }
 
@@ -317,7 +317,7 @@ impl Owner {
     fn obtain_ahead(&mut self, folder: PathBuf, name: WalFileName, share: Share) {
         let fetcher = self.fetcher.clone();
         let Some(session) = self.sessions.get_mut(&folder) else { return };
-        session.entries.insert(name, Entry::Coming { waiting: Vec::new(), ahead: true });
+        session.entries.insert(name, SessionFile::Coming { waiting: Vec::new(), ahead: true });
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         let durations = self.durations.clone();
@@ -325,7 +325,7 @@ impl Owner {
             let retrieved = durations.time(Phase::FetchAhead, retrieve(&fetcher, &spool, name, &place)).await;
             drop(share);
             let result = retrieved.map(|retrieved| retrieved.then_some(place));
-            Event::Obtained { folder, name, result, proof: None, history: None }
+            FetchEvent::Obtained { folder, name, result, proof: None, history: None }
         });
     }
 
@@ -337,15 +337,15 @@ impl Owner {
         }
     }
 
-    fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
+    fn ended(&mut self, ended: Result<FetchEvent, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            Event::Obtained { folder, name, result, proof, history } => {
+            FetchEvent::Obtained { folder, name, result, proof, history } => {
                 if let Some(session) = self.sessions.get_mut(&folder) {
                     session.history = history.or(session.history.take());
                 }
                 self.obtained(folder, name, result, proof);
             }
-            Event::Tidied => (),
+            FetchEvent::Tidied => (),
         }
         Ok(())
     }
@@ -358,11 +358,11 @@ impl Owner {
         proof: Option<Instant>,
     ) {
         let Some(session) = self.sessions.get_mut(&folder) else { return };
-        let Some(Entry::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
+        let Some(SessionFile::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
         match result {
             Ok(Some(place)) => {
                 let missed = (!waiting.is_empty()).then(Instant::now);
-                session.entries.insert(name, Entry::Here { place, ahead, missed });
+                session.entries.insert(name, SessionFile::Here { place, ahead, missed });
                 session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
                 // One gets the file; should there be more, they ask again. Who is gone asks later.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
@@ -384,14 +384,14 @@ impl Owner {
                 self.done.absent.note(name);
                 for asked in waiting {
                     match proof.is_some_and(|began| asked.at <= began) {
-                        true => answer(asked, Ok(Answer::Absent)),
+                        true => answer(asked, Ok(FetchReply::Absent)),
                         // The repository had been looked into before: it may have come since.
                         false => self.ask(asked),
                     }
                 }
             }
             Err(error) => {
-                let failure = Failure::of(&error);
+                let failure = FetchFailure::of(&error);
                 self.done.failed.note(name, &failure.text());
                 waiting.into_iter().for_each(|asked| answer(asked, Err(failure.clone())));
             }
@@ -404,7 +404,7 @@ impl Owner {
             if let Err(panicked) = tokio::task::spawn_blocking(work).await {
                 tracing::warn!("tidying the spool failed: {panicked}");
             }
-            Event::Tidied
+            FetchEvent::Tidied
         });
     }
 
@@ -417,7 +417,7 @@ impl Owner {
 
     fn cool_down(&mut self) {
         let now = Instant::now();
-        let is_stale = |session: &Session| session.used + IDLE <= now && session.coming() == 0;
+        let is_stale = |session: &RecoverySession| session.used + IDLE <= now && session.coming() == 0;
         let stale: Vec<PathBuf> =
             self.sessions.iter().filter(|(_, session)| is_stale(session)).map(|(folder, _)| folder.clone()).collect();
         for folder in stale {
@@ -433,7 +433,7 @@ impl Owner {
 }
 
 /// Fetching ahead.
-impl Owner {
+impl FetchActor {
     /// Drops what will not be asked for, and fetches what will.
     fn fetch_ahead(&mut self, folder: &Path) {
         let Some(session) = self.sessions.get_mut(folder).filter(|_| !self.closed) else { return };
@@ -459,7 +459,7 @@ async fn by_real_folder(destination: PathBuf) -> PathBuf {
     tokio::fs::canonicalize(folder).await.map_or_else(|_| destination.clone(), |folder| folder.join(name))
 }
 
-fn answer(asked: Asked, result: Result<Answer, Failure>) {
+fn answer(asked: PendingFetch, result: Result<FetchReply, FetchFailure>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
 }

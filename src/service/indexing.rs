@@ -54,14 +54,14 @@ impl std::fmt::Debug for IndexingOptions {
 
 /// Tells the owner what was stored, and others how far it is.
 #[derive(Clone)]
-pub struct Handle {
+pub struct IndexHandle {
     news: mpsc::Sender<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
     changed: watch::Receiver<()>,
     look: Arc<Notify>,
 }
 
-impl Handle {
+impl IndexHandle {
     /// A file was stored just now.
     pub fn stored(&self, prepared: &mut Prepared) {
         if let (WalFileName::Segment(name), Some(summary)) = (prepared.name, prepared.description.summary.take()) {
@@ -139,7 +139,7 @@ impl Idle {
 }
 
 /// Owns the index.
-pub struct Owner {
+pub struct IndexActor {
     cluster: Cluster,
     index: Arc<Index>,
     options: IndexingOptions,
@@ -165,7 +165,7 @@ pub struct Owner {
 }
 
 /// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
-pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(Handle, Owner)> {
+pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexHandle, IndexActor)> {
     let index = Index::open(&options.cache, &cluster).or_else(|error| {
         tracing::warn!("{}: it is made anew with each start of the service", one_line(&error));
         Index::temporary(&cluster)
@@ -174,8 +174,8 @@ pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(Handle
     let indexing = Indexing { path: index.path().map(PathBuf::from), ..Indexing::default() };
     let status = Arc::new(Mutex::new(indexing));
     let ((changed, changes), look) = (watch::channel(()), Arc::new(Notify::new()));
-    let handle = Handle { news: sender, status: status.clone(), changed: changes, look: look.clone() };
-    let owner = Owner {
+    let handle = IndexHandle { news: sender, status: status.clone(), changed: changes, look: look.clone() };
+    let owner = IndexActor {
         cluster,
         index: Arc::new(index),
         options,
@@ -204,7 +204,7 @@ pub(crate) async fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
     }
 }
 
-impl Owner {
+impl IndexActor {
     /// The index, to be written.
     pub fn index(&self) -> Arc<Index> {
         self.index.clone()

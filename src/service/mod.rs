@@ -31,7 +31,7 @@ use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
 pub use indexing::IndexingOptions as IndexOptions;
-use whose::Ours;
+use whose::ServedCluster;
 
 use crate::budget::Budget;
 use crate::config::Identity;
@@ -114,11 +114,18 @@ pub async fn run(
             queue_time: connections::QUEUE_TIME,
             prefetch: options.prefetch,
         };
-        let (server, stopped) = (http::Server::new(port, http, service), stopped.clone());
+        let (server, stopped) = (http::HttpServer::new(port, http, service), stopped.clone());
         parts.spawn(async move { ("HTTP", server.run(stopped).await) });
     }
-    let connections =
-        connections::Connections::new(socket, pushes, fetches, indexing, &options, about, Ours::new(identity));
+    let connections = connections::HookConnections::new(
+        socket,
+        pushes,
+        fetches,
+        indexing,
+        &options,
+        about,
+        ServedCluster::new(identity),
+    );
     parts.spawn(async move { ("connections", connections.run(stopped).await) });
     parts.spawn(async move { ("pushes", push_owner.run().await) });
     parts.spawn(async move { ("fetches", fetch_owner.run().await) });
@@ -135,8 +142,8 @@ pub async fn run(
 }
 
 /// What the service says of itself.
-fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::About {
-    connections::About {
+fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::ServiceInfo {
+    connections::ServiceInfo {
         started_at: chrono::Utc::now(),
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::ready::{Identity, Turn, Waiting};
-use super::remembered::Remembered;
+use super::ready::{FolderIdentity, ReadyFile, ReadyFiles};
+use super::remembered::RecentPushes;
 use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher, News};
 use super::{ServiceOptions, indexing, memory, render};
@@ -32,41 +32,41 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// Asks the owner.
 #[derive(Clone)]
-pub struct Handle {
-    requests: mpsc::Sender<Message>,
+pub struct PushHandle {
+    requests: mpsc::Sender<PushMessage>,
     system_identifier: SystemIdentifier,
 }
 
-enum Message {
-    Push(Asked),
-    Report(oneshot::Sender<Report>),
+enum PushMessage {
+    Push(PendingPush),
+    Report(oneshot::Sender<PushReport>),
 }
 
 /// What was done so far, and what is needed to look at what waits.
-struct Report {
+struct PushReport {
     done: Archiving,
     folders: Vec<PathBuf>,
     stored: HashSet<PathBuf>,
 }
 
-struct Asked {
+struct PendingPush {
     path: PathBuf,
     /// What the file was when it was asked for; `None` when there is none.
     fingerprint: Option<Fingerprint>,
     /// What its folder was then.
-    folder: Option<Identity>,
+    folder: Option<FolderIdentity>,
     reply: oneshot::Sender<Result<(), String>>,
 }
 
 /// A push in flight.
 struct Running {
     /// Asked for before it began to read.
-    asked: Option<Asked>,
+    asked: Option<PendingPush>,
     /// Asked for later: the file may have changed meanwhile.
-    late: Vec<Asked>,
+    late: Vec<PendingPush>,
 }
 
-enum Event {
+enum PushEvent {
     Compressed {
         path: PathBuf,
         prepared: anyhow::Result<Box<Prepared>>,
@@ -80,19 +80,19 @@ enum Event {
     },
     /// A file that was stored before is asked for: whether the repository still has it.
     Confirmed {
-        asked: Asked,
+        asked: PendingPush,
         there: bool,
     },
     Scanned {
         pg_wal: PathBuf,
-        found: std::io::Result<(Vec<Turn>, bool)>,
+        found: std::io::Result<(Vec<ReadyFile>, bool)>,
     },
 }
 
-struct Folder {
+struct ArchiveFolder {
     /// `None`: it was not a server's, or was removed since.
-    identity: Option<Identity>,
-    waiting: Waiting,
+    identity: Option<FolderIdentity>,
+    waiting: ReadyFiles,
     /// News of it arrive by themselves.
     watched: bool,
     scanning: bool,
@@ -107,21 +107,21 @@ struct Rest {
 }
 
 /// Owns all state of pushing.
-pub struct Owner {
+pub struct PushActor {
     pusher: Pusher,
-    indexing: indexing::Handle,
+    indexing: indexing::IndexHandle,
     budget: Budget,
     workers: usize,
     look_ahead: usize,
-    requests: mpsc::Receiver<Message>,
+    requests: mpsc::Receiver<PushMessage>,
     /// No more requests will come.
     closed: bool,
-    queue: VecDeque<Asked>,
+    queue: VecDeque<PendingPush>,
     running: HashMap<PathBuf, Running>,
     compressing: usize,
-    jobs: JoinSet<Event>,
-    remembered: Remembered,
-    folders: HashMap<PathBuf, Folder>,
+    jobs: JoinSet<PushEvent>,
+    remembered: RecentPushes,
+    folders: HashMap<PathBuf, ArchiveFolder>,
     watcher: Option<FolderWatcher>,
     news: mpsc::Receiver<News>,
     news_lost: Arc<AtomicBool>,
@@ -141,15 +141,15 @@ pub struct Owner {
 /// The owner, and what asks it.
 pub fn new(
     pusher: Pusher,
-    indexing: indexing::Handle,
+    indexing: indexing::IndexHandle,
     options: &ServiceOptions,
     budget: Budget,
     durations: Durations,
-) -> (Handle, Owner) {
+) -> (PushHandle, PushActor) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
     let system_identifier = pusher.cluster().description.system_identifier;
-    let mut owner = Owner {
+    let mut owner = PushActor {
         pusher,
         indexing,
         budget,
@@ -161,7 +161,7 @@ pub fn new(
         running: HashMap::new(),
         compressing: 0,
         jobs: JoinSet::new(),
-        remembered: Remembered::new(options.look_ahead + ANSWERED),
+        remembered: RecentPushes::new(options.look_ahead + ANSWERED),
         folders: HashMap::new(),
         watcher,
         news,
@@ -175,26 +175,26 @@ pub fn new(
         durations,
     };
     if let Some(pg_wal) = options.pg_wal.as_deref() {
-        owner.folder(pg_wal, Identity::of(pg_wal));
+        owner.folder(pg_wal, FolderIdentity::of(pg_wal));
     }
-    (Handle { requests: sender, system_identifier }, owner)
+    (PushHandle { requests: sender, system_identifier }, owner)
 }
 
-impl Handle {
+impl PushHandle {
     /// Stores the file; durable when this returns. The error is text for the hook.
     pub async fn push(&self, path: PathBuf) -> Result<(), String> {
         wal_file_name(&path).map_err(|error| render(&error))?;
         let whose = refuse_other_cluster(&path, self.system_identifier, "archive-command").await;
         whose.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
-        let look = move || Asked {
+        let look = move || PendingPush {
             fingerprint: std::fs::metadata(&path).ok().map(|meta| Fingerprint::of(&meta)),
-            folder: path.parent().and_then(Identity::of),
+            folder: path.parent().and_then(FolderIdentity::of),
             path,
             reply,
         };
         let asked = tokio::task::spawn_blocking(look).await.map_err(|panicked| render(&panicked.into()))?;
-        let sent = self.requests.send(Message::Push(asked)).await;
+        let sent = self.requests.send(PushMessage::Push(asked)).await;
         let gone = || "ERROR: the service is stopping\nHINT: PostgreSQL asks again\n".to_string();
         sent.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -203,8 +203,8 @@ impl Handle {
     /// What was done so far, and what waits; `None` when the service is stopping.
     pub async fn report(&self) -> Option<Archiving> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Message::Report(reply)).await.ok()?;
-        let Report { mut done, folders, stored } = answer.await.ok()?;
+        self.requests.send(PushMessage::Report(reply)).await.ok()?;
+        let PushReport { mut done, folders, stored } = answer.await.ok()?;
         // What went well before says nothing while pushes fail.
         let speed = done.files_per_second.filter(|_| !done.resting);
         let look = move || folders.iter().filter_map(|f| backlog(f, speed, |path| stored.contains(path))).collect();
@@ -213,7 +213,7 @@ impl Handle {
     }
 }
 
-impl Owner {
+impl PushActor {
     /// Works until nobody can ask any more and all is done.
     pub async fn run(mut self) -> anyhow::Result<()> {
         loop {
@@ -225,9 +225,9 @@ impl Owner {
             let wake = self.wake_at();
             tokio::select! {
                 message = self.requests.recv(), if !self.closed => match message {
-                    Some(Message::Push(asked)) => self.ask(asked),
+                    Some(PushMessage::Push(asked)) => self.ask(asked),
                     // Who asked may have given up.
-                    Some(Message::Report(reply)) => drop(reply.send(self.report())),
+                    Some(PushMessage::Report(reply)) => drop(reply.send(self.report())),
                     None => self.closed = true,
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended)?,
@@ -241,20 +241,20 @@ impl Owner {
     }
 
     /// A request came.
-    fn ask(&mut self, mut asked: Asked) {
+    fn ask(&mut self, mut asked: PendingPush) {
         self.reach(&mut asked);
         match self.remembered.proves(&asked.path, asked.fingerprint) {
             Some(age) if age < self.fresh => answer(asked, Ok(())),
             Some(_) => {
                 let pusher = self.pusher.clone();
-                self.jobs.spawn(async move { Event::Confirmed { there: pusher.holds(&asked.path).await, asked } });
+                self.jobs.spawn(async move { PushEvent::Confirmed { there: pusher.holds(&asked.path).await, asked } });
             }
             None => self.ask_anew(asked),
         }
     }
 
     /// What was asked for must be pushed.
-    fn ask_anew(&mut self, asked: Asked) {
+    fn ask_anew(&mut self, asked: PendingPush) {
         match self.running.get_mut(&asked.path) {
             Some(running) => running.late.push(asked),
             None => self.queue.push_back(asked),
@@ -272,7 +272,7 @@ impl Owner {
         }
     }
 
-    fn start(&mut self, path: PathBuf, asked: Option<Asked>) {
+    fn start(&mut self, path: PathBuf, asked: Option<PendingPush>) {
         let (pusher, budget) = (self.pusher.clone(), self.budget.clone());
         let size = pusher.cluster().description.segment_size;
         let durations = self.durations.clone();
@@ -288,29 +288,29 @@ impl Owner {
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
             let prepared = prepared.map(Box::new);
             share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
-            Event::Compressed { path, prepared, share }
+            PushEvent::Compressed { path, prepared, share }
         });
     }
 
-    fn ended(&mut self, ended: Result<Event, JoinError>) -> anyhow::Result<()> {
+    fn ended(&mut self, ended: Result<PushEvent, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            Event::Compressed { path, prepared, share } => {
+            PushEvent::Compressed { path, prepared, share } => {
                 self.compressing -= 1;
                 match prepared {
                     Ok(prepared) => self.store(prepared, share),
                     Err(error) => self.finish(&path, None, Err(error)),
                 }
             }
-            Event::Stored { path, fingerprint, stored, broken } => {
+            PushEvent::Stored { path, fingerprint, stored, broken } => {
                 broken.iter().for_each(|(name, why)| self.done.broken.note(name, why));
                 self.finish(&path, fingerprint, stored);
             }
-            Event::Confirmed { asked, there: true } => {
+            PushEvent::Confirmed { asked, there: true } => {
                 self.rest = None;
                 answer(asked, Ok(()));
             }
-            Event::Confirmed { asked, there: false } => self.ask_anew(asked),
-            Event::Scanned { pg_wal, found } => self.scanned(&pg_wal, found),
+            PushEvent::Confirmed { asked, there: false } => self.ask_anew(asked),
+            PushEvent::Scanned { pg_wal, found } => self.scanned(&pg_wal, found),
         }
         Ok(())
     }
@@ -325,7 +325,7 @@ impl Owner {
             if matches!(stored, Ok(Stored::Now | Stored::Before)) {
                 indexing.stored(&mut prepared);
             }
-            Event::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
+            PushEvent::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
         });
     }
 
@@ -371,9 +371,9 @@ impl Owner {
         }
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> PushReport {
         let files_per_second = self.speed.per_second(Instant::now());
-        Report {
+        PushReport {
             done: Archiving { files_per_second, resting: self.rest.is_some(), ..self.done.clone() },
             folders: self.folders.keys().cloned().collect(),
             stored: self.remembered.all().map(Path::to_path_buf).collect(),
@@ -402,7 +402,7 @@ impl Owner {
     }
 }
 
-fn answer(asked: Asked, result: Result<(), String>) {
+fn answer(asked: PendingPush, result: Result<(), String>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
 }

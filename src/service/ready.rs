@@ -22,12 +22,12 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// A file's place in the archiver's order: history files first, then by name (pgarch.c, ready_file_comparator).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Turn {
+pub struct ReadyFile {
     no_history: bool,
     name: String,
 }
 
-impl Turn {
+impl ReadyFile {
     /// The turn of a file to be archived; `None` for a name that is no WAL file's.
     pub fn of(name: &str) -> Option<Self> {
         let parsed = wal_file_name(Path::new(name)).ok()?;
@@ -53,13 +53,13 @@ pub fn status_folder(pg_wal: &Path) -> PathBuf {
 /// Which folder a path leads to: a data directory that was made anew at its place is another one, one with two names is
 /// the same. The time of its birth tells those apart that got the same number one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub struct FolderIdentity {
     device: u64,
     inode: u64,
     born: Option<SystemTime>,
 }
 
-impl Identity {
+impl FolderIdentity {
     /// What is at `pg_wal` now; `None` when it is not a server's. Blocking.
     pub fn of(pg_wal: &Path) -> Option<Self> {
         let meta = fs::metadata(status_folder(pg_wal)).ok()?;
@@ -68,21 +68,21 @@ impl Identity {
 }
 
 /// Whether a file is still to be archived.
-pub fn is_waiting(pg_wal: &Path, turn: &Turn) -> bool {
+pub fn is_waiting(pg_wal: &Path, turn: &ReadyFile) -> bool {
     status_folder(pg_wal).join(format!("{}.ready", turn.name())).exists()
 }
 
 /// The first files that are ready, and whether there are more. Blocking.
-pub fn scan(pg_wal: &Path) -> io::Result<(Vec<Turn>, bool)> {
+pub fn scan(pg_wal: &Path) -> io::Result<(Vec<ReadyFile>, bool)> {
     let entries = match fs::read_dir(status_folder(pg_wal)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), false)),
         other => other?,
     };
     // Twice as many as are kept, sorted and cut whenever there are more: a backlog may be long.
-    let mut turns: Vec<Turn> = Vec::new();
+    let mut turns: Vec<ReadyFile> = Vec::new();
     let mut more = false;
     for entry in entries {
-        turns.extend(Turn::announced_by(&entry?.path()));
+        turns.extend(ReadyFile::announced_by(&entry?.path()));
         if turns.len() == 2 * MOST {
             turns.sort_unstable();
             turns.truncate(MOST);
@@ -97,25 +97,25 @@ pub fn scan(pg_wal: &Path) -> io::Result<(Vec<Turn>, bool)> {
 
 /// What is known to be ready in one `pg_wal`.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct ReadyFiles {
     /// When each may be stored ahead.
-    turns: BTreeMap<Turn, Instant>,
+    turns: BTreeMap<ReadyFile, Instant>,
     /// Names were left out.
     pub more: bool,
 }
 
-impl Waiting {
+impl ReadyFiles {
     /// A file became ready.
-    pub fn announce(&mut self, turn: Turn, now: Instant) {
+    pub fn announce(&mut self, turn: ReadyFile, now: Instant) {
         self.put(turn, now + SETTLE);
     }
 
     /// A file could not be stored: not again before `at`.
-    pub fn again(&mut self, turn: Turn, at: Instant) {
+    pub fn again(&mut self, turn: ReadyFile, at: Instant) {
         self.put(turn, at);
     }
 
-    fn put(&mut self, turn: Turn, at: Instant) {
+    fn put(&mut self, turn: ReadyFile, at: Instant) {
         self.turns.entry(turn).or_insert(at);
         if self.turns.len() > MOST {
             self.turns.pop_last();
@@ -124,7 +124,7 @@ impl Waiting {
     }
 
     /// What a scan found; `is_known` are those that need nothing more.
-    pub fn found(&mut self, turns: Vec<Turn>, more: bool, now: Instant, is_known: impl Fn(&Turn) -> bool) {
+    pub fn found(&mut self, turns: Vec<ReadyFile>, more: bool, now: Instant, is_known: impl Fn(&ReadyFile) -> bool) {
         self.more = more;
         for turn in turns.into_iter().filter(|turn| !is_known(turn)) {
             self.turns.entry(turn).or_insert(now);
@@ -132,13 +132,13 @@ impl Waiting {
     }
 
     /// The archiver has come to this file: those before it need no storing ahead any more.
-    pub fn reached(&mut self, turn: &Turn) {
+    pub fn reached(&mut self, turn: &ReadyFile) {
         self.turns = self.turns.split_off(turn);
         self.turns.remove(turn);
     }
 
     /// The next file that may be stored ahead now.
-    pub fn take(&mut self, now: Instant) -> Option<Turn> {
+    pub fn take(&mut self, now: Instant) -> Option<ReadyFile> {
         let turn = self.turns.iter().find(|(_, from)| **from <= now).map(|(turn, _)| turn.clone())?;
         self.turns.remove(&turn);
         Some(turn)
@@ -177,7 +177,7 @@ mod tests {
         }
         std::fs::write(wal.folder().join("archive_status/000000010000000000000001.done"), "").unwrap();
         let (turns, more) = scan(&wal.folder()).unwrap();
-        assert_eq!(turns.iter().map(Turn::name).collect::<Vec<_>>(), in_order);
+        assert_eq!(turns.iter().map(ReadyFile::name).collect::<Vec<_>>(), in_order);
         assert!(!more);
         assert_eq!(scan(Path::new("/nowhere")).unwrap(), (Vec::new(), false));
     }
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn what_the_archiver_has_passed_is_dropped_and_the_new_waits_a_little() {
-        let turn = |name: &str| Turn::of(name).unwrap();
+        let turn = |name: &str| ReadyFile::of(name).unwrap();
         let now = Instant::now();
-        let mut waiting = Waiting::default();
+        let mut waiting = ReadyFiles::default();
         let (second, third) = (turn("000000010000000000000002"), turn("000000010000000000000003"));
         waiting.found(vec![turn("000000010000000000000001"), second.clone(), third.clone()], false, now, |_| false);
         waiting.reached(&second);

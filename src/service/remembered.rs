@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ready::Turn;
+use super::ready::ReadyFile;
 use crate::postgres::archive::Fingerprint;
 
 /// What was stored ahead, and as which file. Bounded; forgetting costs a second, harmless push.
 #[derive(Debug)]
-pub struct Remembered {
-    files: HashMap<PathBuf, File>,
+pub struct RecentPushes {
+    files: HashMap<PathBuf, RecentPush>,
     /// Oldest first.
     order: VecDeque<PathBuf>,
     most: usize,
 }
 
 #[derive(Debug)]
-struct File {
+struct RecentPush {
     /// `None` when it may have changed since without a trace.
     fingerprint: Option<Fingerprint>,
     asked: bool,
     stored: Instant,
 }
 
-impl Remembered {
+impl RecentPushes {
     /// At most `most` files.
     pub fn new(most: usize) -> Self {
         Self { files: HashMap::new(), order: VecDeque::new(), most }
@@ -32,7 +32,7 @@ impl Remembered {
 
     /// This file was stored, by a push that nobody (`asked` false) or somebody asked for.
     pub fn put(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, asked: bool) {
-        if self.files.insert(path.clone(), File { fingerprint, asked, stored: Instant::now() }).is_none() {
+        if self.files.insert(path.clone(), RecentPush { fingerprint, asked, stored: Instant::now() }).is_none() {
             self.order.push_back(path);
         }
         while self.order.len() > self.most {
@@ -73,10 +73,10 @@ impl Remembered {
     }
 
     /// The archiver has come to `turn` in `pg_wal`: it will not ask for what comes before it.
-    pub fn reached(&mut self, pg_wal: &Path, turn: &Turn) {
+    pub fn reached(&mut self, pg_wal: &Path, turn: &ReadyFile) {
         let passed = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            path.parent() == Some(pg_wal) && name.and_then(Turn::of).is_some_and(|other| other < *turn)
+            path.parent() == Some(pg_wal) && name.and_then(ReadyFile::of).is_some_and(|other| other < *turn)
         };
         for (path, file) in &mut self.files {
             if passed(path) {
@@ -99,7 +99,7 @@ mod tests {
     fn only_the_very_file_is_proven() {
         let wal = PgWal::new();
         let path = wal.segment("000000010000000000000001", 1);
-        let mut remembered = Remembered::new(2);
+        let mut remembered = RecentPushes::new(2);
         remembered.put(path.clone(), Some(fingerprint(&path)), false);
         assert_eq!(remembered.not_asked(), 1);
         assert!(remembered.proves(&path, Some(fingerprint(&path))).is_some());
@@ -114,12 +114,12 @@ mod tests {
     fn memory_is_bounded_and_what_was_passed_by_waits_for_nobody() {
         let wal = PgWal::new();
         let paths: Vec<PathBuf> = (1..=3).map(|n| wal.segment(&format!("00000001000000000000000{n}"), 1)).collect();
-        let mut remembered = Remembered::new(2);
+        let mut remembered = RecentPushes::new(2);
         for path in &paths {
             remembered.put(path.clone(), Some(fingerprint(path)), false);
         }
         assert!(!remembered.knows(&paths[0]) && remembered.knows(&paths[2]));
-        remembered.reached(&wal.folder(), &Turn::of("000000010000000000000003").unwrap());
+        remembered.reached(&wal.folder(), &ReadyFile::of("000000010000000000000003").unwrap());
         assert_eq!(remembered.not_asked(), 1);
     }
 }

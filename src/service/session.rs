@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fetches::Asked;
+use super::fetches::PendingFetch;
 use super::spool::Spool;
 use crate::postgres::archive::absent::is_beyond;
 use crate::postgres::archive::path::next_segment;
@@ -20,17 +20,17 @@ const PROOF: Duration = Duration::from_secs(1);
 const MOST_ABSENT: usize = 8;
 
 /// A file on its way.
-pub enum Entry {
+pub enum SessionFile {
     /// Being fetched: for somebody, or ahead.
-    Coming { waiting: Vec<Asked>, ahead: bool },
+    Coming { waiting: Vec<PendingFetch>, ahead: bool },
     /// In the spool, whole, at this place. Who asked for it, and left before it came at this time, asks again.
     Here { place: PathBuf, ahead: bool, missed: Option<Instant> },
 }
 
 /// One server in recovery: what it was given, and what lies ready for it.
-pub struct Session {
+pub struct RecoverySession {
     pub spool: Spool,
-    pub entries: BTreeMap<WalFileName, Entry>,
+    pub entries: BTreeMap<WalFileName, SessionFile>,
     /// Files handed out, oldest first: renamed away by now, or left by a hook that was killed.
     handed: VecDeque<(Instant, PathBuf)>,
     /// The newest timeline history that it was given.
@@ -47,7 +47,7 @@ pub struct Session {
     pub used: Instant,
 }
 
-impl Session {
+impl RecoverySession {
     /// A server that asks for the first time.
     pub fn new(spool: Spool) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Session {
 
     /// Files on their way.
     pub fn coming(&self) -> usize {
-        self.entries.values().filter(|entry| matches!(entry, Entry::Coming { .. })).count()
+        self.entries.values().filter(|entry| matches!(entry, SessionFile::Coming { .. })).count()
     }
 
     /// When the next proof for a file that was proven absent just now may begin; `None` for any other.
@@ -104,7 +104,7 @@ impl Session {
         let mut unwanted = Vec::new();
         let is_missed = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < IDLE);
         self.entries.retain(|name, entry| match entry {
-            Entry::Here { place, missed, .. } if !is_wanted(name) && !is_missed(missed) => {
+            SessionFile::Here { place, missed, .. } if !is_wanted(name) && !is_missed(missed) => {
                 unwanted.push(std::mem::take(place));
                 false
             }

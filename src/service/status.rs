@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::ready::{Turn, status_folder};
+use super::ready::{ReadyFile, status_folder};
 use crate::health::Now;
 use crate::postgres::index::IndexState;
 use crate::postgres::layout::IdleMarker;
@@ -24,7 +24,7 @@ const LONGEST_WHY: usize = 1000;
 
 /// The answer of `walden status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
+pub struct ServiceStatus {
     pub version: String,
     pub pid: u32,
     pub started_at: DateTime<Utc>,
@@ -64,7 +64,7 @@ pub struct Indexing {
     pub names_failed: Failures,
     /// Idle markers stored since the service started, by the times that they prove.
     #[serde(default)]
-    pub idle: Count,
+    pub idle: Occurrences,
     /// The newest proof that nothing followed what is archived; not each is stored.
     #[serde(default)]
     pub proven: Option<IdleMarker>,
@@ -75,13 +75,13 @@ pub struct Indexing {
 /// Files stored for archive_command since the service started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Archiving {
-    pub stored: Count,
+    pub stored: Occurrences,
     /// Of these, stored before they were asked for.
     pub ahead: u64,
     pub failed: Failures,
     /// Of those stored, kept beside their names.
     #[serde(default)]
-    pub aside: Count,
+    pub aside: Occurrences,
     /// Segments whose records break off, stored as they are.
     pub broken: Failures,
     /// The last push failed; storing ahead pauses.
@@ -102,23 +102,23 @@ impl Archiving {
 /// Files delivered to restore_command since the service started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Fetching {
-    pub delivered: Count,
+    pub delivered: Occurrences,
     /// Of these, they lay ready when they were asked for.
     pub ahead: u64,
     /// Proven absent.
-    pub absent: Count,
+    pub absent: Occurrences,
     pub failed: Failures,
 }
 
 /// How often, and the last time.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Count {
+pub struct Occurrences {
     pub count: u64,
     pub last: Option<String>,
     pub last_at: Option<DateTime<Utc>>,
 }
 
-impl Count {
+impl Occurrences {
     /// Once more, now.
     pub fn note(&mut self, name: impl ToString) {
         self.count += 1;
@@ -131,7 +131,7 @@ impl Count {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Failures {
     #[serde(flatten)]
-    pub count: Count,
+    pub count: Occurrences,
     pub why: Option<String>,
 }
 
@@ -215,7 +215,7 @@ fn count(pg_wal: &Path, is_stored: impl Fn(&Path) -> bool) -> io::Result<Backlog
     let mut backlog = nothing_in(pg_wal);
     for entry in fs::read_dir(status_folder(pg_wal))? {
         let entry = entry?;
-        let Some(turn) = Turn::announced_by(&entry.path()) else { continue };
+        let Some(turn) = ReadyFile::announced_by(&entry.path()) else { continue };
         // Gone when it was archived just now.
         let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
         let since = DateTime::<Utc>::from(since);

@@ -11,13 +11,13 @@ use crate::wire::For;
 
 /// What is served here.
 #[derive(Clone)]
-pub struct Ours {
+pub struct ServedCluster {
     identity: Arc<Identity>,
     /// The last reason why a request was sent away: each is logged once, not for each segment.
     told: Arc<Mutex<String>>,
 }
 
-impl Ours {
+impl ServedCluster {
     /// Answers for `identity`.
     pub fn new(identity: Identity) -> Self {
         Self { identity: Arc::new(identity), told: Arc::default() }

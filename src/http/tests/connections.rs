@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::*;
-use crate::http::listen::Connections;
+use crate::http::listen::HttpConnections;
 
 /// A door behind a socket.
 struct Open {
@@ -15,7 +15,7 @@ struct Open {
 impl Open {
     async fn new() -> Self {
         let door = Door::with("", &[]).await;
-        let connections = Connections::bind("127.0.0.1:0".parse().unwrap(), None, 4).await.unwrap();
+        let connections = HttpConnections::bind("127.0.0.1:0".parse().unwrap(), None, 4).await.unwrap();
         let address = connections.address().unwrap();
         let stopping = watch::Sender::new(false);
         let serving = tokio::spawn(connections.run(door.router.clone(), stopping.subscribe()));

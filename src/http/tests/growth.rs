@@ -139,7 +139,7 @@ struct Service {
     known: watch::Receiver<Known>,
     cache: tempfile::TempDir,
     /// Whom the reader tells.
-    _owner: indexing::Owner,
+    _owner: indexing::IndexActor,
 }
 
 impl Service {

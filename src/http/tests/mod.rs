@@ -27,7 +27,7 @@ use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
 use crate::postgres::catalog::{Facts, WalRanges, testing};
 use crate::postgres::index::Index;
-use crate::service::connections::About;
+use crate::service::connections::ServiceInfo;
 use crate::service::{fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
 
@@ -56,7 +56,7 @@ pub struct Door {
     pub router: Router,
     pub app: Arc<App>,
     pub wal: PgWal,
-    pub pushes: pushes::Handle,
+    pub pushes: pushes::PushHandle,
     tasks: JoinSet<anyhow::Result<()>>,
     stopping: watch::Sender<bool>,
     refresh: Option<super::facts::FactsReader>,
@@ -169,7 +169,7 @@ impl Door {
         let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
         tasks.spawn(push_owner.run());
         tasks.spawn(fetch_owner.run());
-        let about = About {
+        let about = ServiceInfo {
             started_at: chrono::Utc::now(),
             cluster: "main".into(),
             repository: cluster.repository.describe(),

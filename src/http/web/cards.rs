@@ -6,7 +6,7 @@ use super::words::{When, between, bytes, count};
 use crate::health::{Evidence, Health, Level, Protected, Rule, Subject};
 use crate::postgres::catalog::{Facts, Window, Windows};
 use crate::postgres::index::IndexState;
-use crate::service::status::{Archiving, Status, waiting_files, waiting_since};
+use crate::service::status::{Archiving, ServiceStatus, waiting_files, waiting_since};
 
 /// One thing at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn cards(
     facts: &Facts,
     windows: &Windows,
     health: &Health,
-    status: Option<&Status>,
+    status: Option<&ServiceStatus>,
     now: DateTime<Utc>,
 ) -> Vec<Card> {
     let archiving = status.map(|status| &status.archiving);

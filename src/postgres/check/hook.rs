@@ -246,7 +246,7 @@ async fn ask_service(socket: &Path, whose: For, limit: Duration) -> io::Result<A
     };
     let uid = stream.peer_cred()?.uid();
     let exchange = async {
-        let question = wire::Request::Serves { whose }.encode().map_err(|error| io::Error::other(error.text()))?;
+        let question = wire::HookRequest::Serves { whose }.encode().map_err(|error| io::Error::other(error.text()))?;
         stream.write_all(&question).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

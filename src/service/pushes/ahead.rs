@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::ready::{self, Identity, Turn, Waiting};
-use super::{Asked, Event, Folder, Owner, Rest};
+use super::super::ready::{self, FolderIdentity, ReadyFile, ReadyFiles};
+use super::{ArchiveFolder, PendingPush, PushActor, PushEvent, Rest};
 
 /// Folders with files to archive: one a server; the one unused longest makes room.
 const MOST_FOLDERS: usize = 8;
@@ -17,7 +17,7 @@ const FIRST_REST: Duration = Duration::from_secs(2);
 /// No rest is longer: after an outage the backlog drains by itself, also while the archiver sleeps.
 const LONGEST_REST: Duration = Duration::from_secs(15);
 
-impl Owner {
+impl PushActor {
     fn may_look_ahead(&self) -> bool {
         let rested = |rest: Rest| rest.until <= Instant::now() && self.running.is_empty();
         self.rest.is_none_or(rested) && self.has_room_ahead()
@@ -28,7 +28,7 @@ impl Owner {
         let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
         let until = Instant::now() + doubled;
         self.rest = Some(Rest { until, length: doubled });
-        let turn = path.file_name().and_then(|name| name.to_str()).and_then(Turn::of);
+        let turn = path.file_name().and_then(|name| name.to_str()).and_then(ReadyFile::of);
         self.reach = 1;
         let (Some(pg_wal), Some(turn)) = (path.parent(), turn) else { return };
         // A file that nobody waits for is not tried again.
@@ -65,16 +65,16 @@ impl Owner {
                 self.start(path, None);
             }
         }
-        let used_up = |folder: &Folder| folder.waiting.more && folder.waiting.is_empty();
+        let used_up = |folder: &ArchiveFolder| folder.waiting.more && folder.waiting.is_empty();
         let again: Vec<PathBuf> =
             self.folders.iter().filter(|(_, f)| used_up(f)).map(|(path, _)| path.clone()).collect();
         again.into_iter().for_each(|pg_wal| self.scan(pg_wal));
     }
 
     /// The archiver has come to this file. When its folder is known under another name, it is called by that.
-    pub(super) fn reach(&mut self, asked: &mut Asked) {
+    pub(super) fn reach(&mut self, asked: &mut PendingPush) {
         let (Some(pg_wal), Some(name)) = (asked.path.parent(), asked.path.file_name()) else { return };
-        let Some(turn) = name.to_str().and_then(Turn::of) else { return };
+        let Some(turn) = name.to_str().and_then(ReadyFile::of) else { return };
         let known = self.other_name(pg_wal, asked.folder).map(|known| known.join(name));
         asked.path = known.unwrap_or_else(|| std::mem::take(&mut asked.path));
         let pg_wal = asked.path.parent().unwrap_or(Path::new("/"));
@@ -88,15 +88,15 @@ impl Owner {
     }
 
     /// Under which other path this very folder is known, such as a link's.
-    fn other_name(&self, pg_wal: &Path, identity: Option<Identity>) -> Option<PathBuf> {
-        let is_it = |path: &Path, folder: &Folder| {
-            identity.is_some() && path != pg_wal && folder.identity == identity && Identity::of(path) == identity
+    fn other_name(&self, pg_wal: &Path, identity: Option<FolderIdentity>) -> Option<PathBuf> {
+        let is_it = |path: &Path, folder: &ArchiveFolder| {
+            identity.is_some() && path != pg_wal && folder.identity == identity && FolderIdentity::of(path) == identity
         };
         self.folders.iter().find(|(path, folder)| is_it(path, folder)).map(|(path, _)| path.clone())
     }
 
     /// What is known of the folder that is at this path now.
-    pub(super) fn folder(&mut self, pg_wal: &Path, now: Option<Identity>) -> &mut Folder {
+    pub(super) fn folder(&mut self, pg_wal: &Path, now: Option<FolderIdentity>) -> &mut ArchiveFolder {
         if self.folders.get(pg_wal).is_some_and(|folder| folder.identity != now) {
             self.drop_folder(pg_wal);
             self.remembered.forget(pg_wal);
@@ -109,8 +109,8 @@ impl Owner {
             // Watched first, scanned then: what becomes ready in between is seen twice, not never.
             let status = ready::status_folder(pg_wal);
             let watched = self.watcher.as_mut().is_some_and(|watcher| watcher.watch(&status));
-            let waiting = Waiting::default();
-            let folder = Folder { identity: now, waiting, watched, scanning: false, used: Instant::now() };
+            let waiting = ReadyFiles::default();
+            let folder = ArchiveFolder { identity: now, waiting, watched, scanning: false, used: Instant::now() };
             self.folders.insert(pg_wal.to_path_buf(), folder);
             self.scan(pg_wal.to_path_buf());
         }
@@ -135,24 +135,24 @@ impl Owner {
 
     fn scan(&mut self, pg_wal: PathBuf) {
         // Without storing ahead folders are known for the backlog that is told.
-        let idle = |folder: &&mut Folder| self.look_ahead > 0 && !folder.scanning;
+        let idle = |folder: &&mut ArchiveFolder| self.look_ahead > 0 && !folder.scanning;
         let Some(folder) = self.folders.get_mut(&pg_wal).filter(idle) else { return };
         folder.scanning = true;
         folder.waiting.more = false;
         self.jobs.spawn(async move {
             let from = pg_wal.clone();
             let found = tokio::task::spawn_blocking(move || ready::scan(&from)).await;
-            Event::Scanned { pg_wal, found: found.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) }
+            PushEvent::Scanned { pg_wal, found: found.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) }
         });
     }
 
-    pub(super) fn scanned(&mut self, pg_wal: &Path, found: std::io::Result<(Vec<Turn>, bool)>) {
+    pub(super) fn scanned(&mut self, pg_wal: &Path, found: std::io::Result<(Vec<ReadyFile>, bool)>) {
         let Some(folder) = self.folders.get_mut(pg_wal) else { return };
         folder.scanning = false;
         match found {
             Ok((turns, more)) => {
                 let (running, remembered) = (&self.running, &self.remembered);
-                let is_known = |turn: &Turn| {
+                let is_known = |turn: &ReadyFile| {
                     let path = pg_wal.join(turn.name());
                     running.contains_key(&path) || remembered.knows(&path)
                 };
@@ -165,7 +165,7 @@ impl Owner {
     /// The watcher reports a file in `archive_status`.
     pub(super) fn announced(&mut self, status_file: &Path) {
         let pg_wal = status_file.parent().and_then(Path::parent);
-        let (Some(pg_wal), Some(turn)) = (pg_wal, Turn::announced_by(status_file)) else { return };
+        let (Some(pg_wal), Some(turn)) = (pg_wal, ReadyFile::announced_by(status_file)) else { return };
         let path = pg_wal.join(turn.name());
         let known = self.running.contains_key(&path) || self.remembered.knows(&path);
         if let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| !known) {

@@ -56,7 +56,7 @@ async fn a_link_to_pg_wal_is_the_same_server_with_the_same_spool() {
     let gets = service.storage.calls(&format!("get {}", all[1]));
     let destination = link.join("RECOVERYXLOG").into_os_string().as_bytes().to_vec();
     let (name, end) = (all[1].as_bytes().to_vec(), Vec::new());
-    let reply = ask(&service.socket, Request::Fetch { whose: For::Socket, name, destination, end }).await;
+    let reply = ask(&service.socket, HookRequest::Fetch { whose: For::Socket, name, destination, end }).await;
     assert!(matches!(reply, Reply::Delivered { .. }), "{reply:?}");
     assert_eq!(service.storage.calls(&format!("get {}", all[1])), gets, "it was there already");
     service.settle().await;
@@ -181,7 +181,7 @@ async fn a_spool_left_by_a_killed_service_is_never_served() {
 async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
     let service = archive(&[&number(1), &number(2)]).await;
     let destination = service.destination().into_os_string().into_encoded_bytes();
-    let request = |name: String| Request::Fetch {
+    let request = |name: String| HookRequest::Fetch {
         whose: For::Socket,
         name: name.into(),
         destination: destination.clone(),
@@ -212,7 +212,7 @@ async fn what_comes_after_its_asker_left_waits_for_the_next() {
     service.storage.gets.send_replace(false);
     let (name, end) = (number(1).into_bytes(), Vec::new());
     let destination = service.destination().into_os_string().into_encoded_bytes();
-    let request = Request::Fetch { whose: For::Socket, name, destination, end }.encode().unwrap();
+    let request = HookRequest::Fetch { whose: For::Socket, name, destination, end }.encode().unwrap();
     let leave = async || {
         let mut impatient = UnixStream::connect(&service.socket).unwrap();
         impatient.write_all(&request).unwrap();
@@ -288,7 +288,7 @@ async fn a_spool_is_cleared_of_its_own_files_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_cannot_be_written_is_told() {
     let service = archive(&[&number(1)]).await;
-    let request = Request::Fetch {
+    let request = HookRequest::Fetch {
         whose: For::Socket,
         name: number(1).into(),
         destination: b"/nowhere/at/all".to_vec(),

@@ -28,7 +28,7 @@ use crate::postgres::cluster::Cluster;
 use crate::storage::{
     Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
 };
-use crate::wire::{For, Reply, Request};
+use crate::wire::{For, HookRequest, Reply};
 
 /// Counts calls by operation and file name, can hold puts back, and can damage what is got.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl Running {
     }
 
     pub async fn push(&self, path: &Path) -> Reply {
-        ask(&self.socket, Request::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
+        ask(&self.socket, HookRequest::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
     }
 
     pub async fn fetch(&self, name: &str) -> Reply {
@@ -198,7 +198,7 @@ impl Running {
     pub async fn fetch_until(&self, name: &str, end: &str) -> Reply {
         let destination = self.destination().into_os_string().as_bytes().to_vec();
         let (name, end) = (name.as_bytes().to_vec(), end.as_bytes().to_vec());
-        match ask(&self.socket, Request::Fetch { whose: For::Socket, name, destination, end }).await {
+        match ask(&self.socket, HookRequest::Fetch { whose: For::Socket, name, destination, end }).await {
             Reply::Delivered { path } => {
                 std::fs::rename(OsStr::from_bytes(&path), self.destination()).unwrap();
                 Reply::Done
@@ -247,7 +247,7 @@ impl Running {
 }
 
 /// One exchange, as the hook programs have it.
-pub async fn ask(socket: &Path, request: Request) -> Reply {
+pub async fn ask(socket: &Path, request: HookRequest) -> Reply {
     let socket = socket.to_path_buf();
     let exchange = move || {
         let mut stream = UnixStream::connect(socket).unwrap();

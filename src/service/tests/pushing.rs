@@ -72,8 +72,8 @@ async fn what_is_kept_aside_is_told_and_does_not_count_as_there_because_of_its_n
     service.storage.inner.delete(&service.cluster.layout.wal(&aside().await[0])).await.unwrap();
     assert_eq!(service.push(&path).await, Reply::Done);
     assert_eq!(aside().await.len(), 1, "acknowledged means stored (P1)");
-    let Reply::Status(status) = ask(&service.socket, Request::Status).await else { panic!("no status") };
-    let status: crate::service::status::Status = serde_json::from_slice(&status).unwrap();
+    let Reply::Status(status) = ask(&service.socket, HookRequest::Status).await else { panic!("no status") };
+    let status: crate::service::status::ServiceStatus = serde_json::from_slice(&status).unwrap();
     assert_eq!(status.archiving.aside.count, 2);
     service.stop().await;
 }
@@ -154,7 +154,7 @@ async fn files_larger_than_the_budget_go_one_by_one() {
     let paths: Vec<PathBuf> = (1..=6).map(|each| service.wal.segment(&number(each), 1)).collect();
     service.storage.open.send_replace(false);
     let (socket, path) = (service.socket.clone(), paths[0].as_os_str().as_bytes().to_vec());
-    let first = tokio::spawn(async move { ask(&socket, Request::Push { whose: For::Socket, path }).await });
+    let first = tokio::spawn(async move { ask(&socket, HookRequest::Push { whose: For::Socket, path }).await });
     until("one is being stored", || !service.storage.put_in_order().is_empty()).await;
     service.settle().await;
     // Which one went first is the scheduler's choice: the one asked for and those ahead of it start side by side.
@@ -205,8 +205,8 @@ async fn bytes_damaged_on_their_way_are_read_once_more_and_an_object_that_is_dam
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_is_known_also_when_nothing_is_stored_ahead() {
     let service = Running::start_with(|options| options.look_ahead = 0).await;
-    let status = async || match ask(&service.socket, Request::Status).await {
-        Reply::Status(json) => serde_json::from_slice::<crate::service::status::Status>(&json).unwrap(),
+    let status = async || match ask(&service.socket, HookRequest::Status).await {
+        Reply::Status(json) => serde_json::from_slice::<crate::service::status::ServiceStatus>(&json).unwrap(),
         other => panic!("{other:?}"),
     };
     assert_eq!(status().await.archiving.backlogs, [], "nobody asked yet");
@@ -292,8 +292,8 @@ async fn a_link_to_the_data_directory_makes_no_second_server() {
     for each in 1..=12 {
         assert_eq!(service.storage.calls(&format!("put {}", number(each))), 1, "{each}");
     }
-    let Reply::Status(status) = ask(&service.socket, Request::Status).await else { panic!("no status") };
-    let status: crate::service::status::Status = serde_json::from_slice(&status).unwrap();
+    let Reply::Status(status) = ask(&service.socket, HookRequest::Status).await else { panic!("no status") };
+    let status: crate::service::status::ServiceStatus = serde_json::from_slice(&status).unwrap();
     assert_eq!(status.archiving.backlogs.len(), 1);
     service.stop().await;
 }

@@ -10,7 +10,7 @@ async fn what_is_in_flight_is_finished_before_the_service_stops() {
     service.storage.open.send_replace(false);
     let (socket, asked) = (service.socket.clone(), path.clone());
     let push = tokio::spawn(async move {
-        ask(&socket, Request::Push { whose: For::Socket, path: asked.as_os_str().as_bytes().to_vec() }).await
+        ask(&socket, HookRequest::Push { whose: For::Socket, path: asked.as_os_str().as_bytes().to_vec() }).await
     });
     until("the push waits for the store", || service.storage.calls(&format!("put {}", number(1))) == 1).await;
     let (storage, cluster) = (service.storage.clone(), service.cluster.clone());
@@ -47,7 +47,7 @@ async fn more_connections_than_places_are_all_answered() {
     for path in paths {
         let socket = service.socket.clone();
         asks.spawn(async move {
-            ask(&socket, Request::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
+            ask(&socket, HookRequest::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
         });
     }
     assert!(asks.join_all().await.into_iter().all(|reply| reply == Reply::Done));
@@ -75,11 +75,11 @@ async fn garbage_on_the_socket_is_told_and_survived() {
     for garbage in [b"G".to_vec(), b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xFF; 100_000]] {
         let _ = say(garbage).await.unwrap();
     }
-    let relative = Request::Push { whose: For::Socket, path: b"pg_wal/x".to_vec() };
+    let relative = HookRequest::Push { whose: For::Socket, path: b"pg_wal/x".to_vec() };
     assert!(text(&ask(&service.socket, relative).await).contains("not absolute"));
-    let no_wal = Request::Push { whose: For::Socket, path: b"/etc/passwd".to_vec() };
+    let no_wal = HookRequest::Push { whose: For::Socket, path: b"/etc/passwd".to_vec() };
     assert!(text(&ask(&service.socket, no_wal).await).contains("passwd"));
-    let no_name = Request::Fetch {
+    let no_name = HookRequest::Fetch {
         whose: For::Socket,
         name: b"passwd".to_vec(),
         destination: b"/tmp/x".to_vec(),
@@ -100,7 +100,7 @@ async fn two_services_store_the_same_files_at_once() {
     until("the second listens", || socket.exists()).await;
     let paths: Vec<PathBuf> = (1..=12).map(|each| one.wal.segment(&number(each), 1)).collect();
     for path in &paths {
-        let request = Request::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() };
+        let request = HookRequest::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() };
         let replies = tokio::join!(ask(&one.socket, request.clone()), ask(&socket, request));
         assert_eq!(replies, (Reply::Done, Reply::Done));
     }

@@ -8,7 +8,7 @@ fn by_file(file: &Path, variables: &[&str]) -> For {
 }
 
 async fn push(service: &Running, whose: For, path: &Path) -> Reply {
-    ask(&service.socket, Request::Push { whose, path: path.as_os_str().as_bytes().to_vec() }).await
+    ask(&service.socket, HookRequest::Push { whose, path: path.as_os_str().as_bytes().to_vec() }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +27,7 @@ async fn who_means_this_cluster_is_answered_however_the_repository_is_called() {
         by_file(&folder.join("other.toml"), &[&url, "WALDEN_CLUSTER__NAME=main"]),
         by_file(Path::new("/dev/null"), &[&url]),
     ] {
-        assert_eq!(ask(&service.socket, Request::Serves { whose: whose.clone() }).await, Reply::Done, "{whose:?}");
+        assert_eq!(ask(&service.socket, HookRequest::Serves { whose: whose.clone() }).await, Reply::Done, "{whose:?}");
         assert_eq!(push(&service, whose, &service.wal.segment(&number(1), 1)).await, Reply::Done);
     }
     service.stop().await;
@@ -52,8 +52,8 @@ async fn who_means_another_cluster_or_repository_is_sent_away() {
         (by_file(&ours, &["WALDEN_REPOSITORY__URL=x"]), "cannot be read"),
     ] {
         let destination = service.destination().into_os_string().as_bytes().to_vec();
-        let fetch = Request::Fetch { whose: whose.clone(), name: number(1).into(), destination, end: Vec::new() };
-        for request in [fetch, Request::Serves { whose: whose.clone() }] {
+        let fetch = HookRequest::Fetch { whose: whose.clone(), name: number(1).into(), destination, end: Vec::new() };
+        for request in [fetch, HookRequest::Serves { whose: whose.clone() }] {
             let Reply::NotMine(text) = ask(&service.socket, request).await else {
                 panic!("{whose:?} is not sent away")
             };
