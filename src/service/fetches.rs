@@ -19,7 +19,7 @@ use crate::budget::{Budget, Share};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::absent::is_beyond;
-use crate::postgres::archive::{Fetcher, Gap, HistoryLost, Untold, refuse_other_cluster};
+use crate::postgres::archive::{Fetcher, GapError, HistoryLost, Untold, refuse_other_cluster};
 use crate::postgres::types::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 use crate::repo::ObjectError;
 
@@ -69,7 +69,7 @@ pub enum FetchFailureKind {
 
 impl FetchFailure {
     fn of(error: &anyhow::Error) -> Self {
-        let kind = if find::<Gap>(error).is_some() || find::<HistoryLost>(error).is_some() {
+        let kind = if find::<GapError>(error).is_some() || find::<HistoryLost>(error).is_some() {
             FetchFailureKind::Lost
         } else if find::<Untold>(error).is_some() {
             // Another file is damaged, not the one that was asked for.

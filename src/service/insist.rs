@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::data_directory::decides;
 use crate::error::find;
-use crate::postgres::archive::{Gap, HistoryLost};
+use crate::postgres::archive::{GapError, HistoryLost};
 use crate::postgres::types::WalFileName;
 use crate::storage::pause;
 
@@ -30,7 +30,7 @@ pub async fn insist<T, F: Future<Output = anyhow::Result<T>>>(
             Err(error) => error,
         };
         let pause = pause(number);
-        let lost = find::<Gap>(&error).is_some() || find::<HistoryLost>(&error).is_some();
+        let lost = find::<GapError>(&error).is_some() || find::<HistoryLost>(&error).is_some();
         if lost || patient || began.elapsed() + pause > limit || !decides() {
             return Err(error);
         }

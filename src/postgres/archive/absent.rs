@@ -9,7 +9,7 @@ use crate::postgres::types::{AsideKind, Lsn, SegmentName, SegmentSize, TimelineH
 
 /// A WAL file that the repository has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredFile {
     pub name: WalFileName,
     /// How long ago it was stored.
     pub age: Duration,
@@ -25,10 +25,10 @@ pub struct BackedUp {
 
 /// What the repository has besides the missing file.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct ArchiveEvidence {
     /// Files of the missing one's own timeline: of a segment's, at least those from its place on; of a history file's,
     /// at least one.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<StoredFile>,
     /// Newer timelines, and how long ago their history files were stored.
     pub histories: Vec<(TimelineHistory, Duration)>,
     pub backups: Vec<BackedUp>,
@@ -52,7 +52,7 @@ impl fmt::Display for Witness {
 
 /// Why a missing file must once have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof {
+pub struct GapEvidence {
     pub shown_by: Witness,
     /// How long ago that was stored.
     pub age: Duration,
@@ -60,17 +60,17 @@ pub struct Proof {
 
 /// What the absence of a file means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Absence {
     /// WAL of this timeline ends before the segment, or there is no such timeline, as far as the archive knows.
     End,
     /// WAL goes on after it, or its timeline exists: it was lost, or its copy is still on its way.
-    Gap(Proof),
+    Gap(GapEvidence),
 }
 
 /// What it means that `missing` is not there. Of several proofs the oldest is given: it cannot be a matter of order in
 /// storing.
-pub fn judge(missing: SegmentName, size: SegmentSize, facts: &Facts) -> Verdict {
-    let later_file = |kept: &Kept| {
+pub fn judge(missing: SegmentName, size: SegmentSize, facts: &ArchiveEvidence) -> Absence {
+    let later_file = |kept: &StoredFile| {
         let (segment, from) = match kept.name {
             // It is listed and was not found: it came meanwhile, or the store shows it late. Looking again tells.
             WalFileName::Segment(segment) if segment == missing => return Some(kept.just_now()),
@@ -97,11 +97,11 @@ pub fn judge(missing: SegmentName, size: SegmentSize, facts: &Facts) -> Verdict 
 
 /// What it means that the history file of `timeline` is not there. A server archives it before any other file of the
 /// timeline, so whatever else there is of that timeline shows that it was lost. Timeline 1 has none.
-pub fn judge_history(timeline: TimelineId, facts: &Facts) -> Verdict {
+pub fn judge_history(timeline: TimelineId, facts: &ArchiveEvidence) -> Absence {
     if timeline.0 <= 1 {
-        return Verdict::End;
+        return Absence::End;
     }
-    let own_file = |kept: &Kept| match kept.name {
+    let own_file = |kept: &StoredFile| match kept.name {
         WalFileName::History(found) => (found == timeline).then(|| kept.just_now()),
         _ => (kept.name.timeline() == timeline).then(|| kept.proof()),
     };
@@ -112,30 +112,30 @@ pub fn judge_history(timeline: TimelineId, facts: &Facts) -> Verdict {
     oldest(files.chain(children).chain(backups))
 }
 
-impl Kept {
-    fn proof(&self) -> Proof {
-        Proof { shown_by: Witness::File(self.name), age: self.age }
+impl StoredFile {
+    fn proof(&self) -> GapEvidence {
+        GapEvidence { shown_by: Witness::File(self.name), age: self.age }
     }
 
     /// Whatever its age: the missing file may well be there.
-    fn just_now(&self) -> Proof {
-        Proof { age: Duration::ZERO, ..self.proof() }
+    fn just_now(&self) -> GapEvidence {
+        GapEvidence { age: Duration::ZERO, ..self.proof() }
     }
 }
 
 impl BackedUp {
     /// However young: it was complete only after its WAL was there.
-    fn proof(&self) -> Proof {
-        Proof { shown_by: Witness::Backup(self.id.clone()), age: Duration::MAX }
+    fn proof(&self) -> GapEvidence {
+        GapEvidence { shown_by: Witness::Backup(self.id.clone()), age: Duration::MAX }
     }
 }
 
-fn shown_by_history(history: &TimelineHistory, age: Duration) -> Proof {
-    Proof { shown_by: Witness::File(WalFileName::History(history.timeline)), age }
+fn shown_by_history(history: &TimelineHistory, age: Duration) -> GapEvidence {
+    GapEvidence { shown_by: Witness::File(WalFileName::History(history.timeline)), age }
 }
 
-fn oldest(proofs: impl Iterator<Item = Proof>) -> Verdict {
-    proofs.max_by_key(|proof| proof.age).map_or(Verdict::End, Verdict::Gap)
+fn oldest(proofs: impl Iterator<Item = GapEvidence>) -> Absence {
+    proofs.max_by_key(|proof| proof.age).map_or(Absence::End, Absence::Gap)
 }
 
 /// Backups that tell the same of a missing file until older ones are not asked.
@@ -171,10 +171,10 @@ mod tests {
         cluster_description().segment_size
     }
 
-    fn facts(files: &[&str], histories: &[(u32, &str)]) -> Facts {
+    fn facts(files: &[&str], histories: &[(u32, &str)]) -> ArchiveEvidence {
         let age = Duration::from_secs(9);
-        Facts {
-            kept: files.iter().map(|file| Kept { name: file.parse().unwrap(), age }).collect(),
+        ArchiveEvidence {
+            kept: files.iter().map(|file| StoredFile { name: file.parse().unwrap(), age }).collect(),
             histories: histories
                 .iter()
                 .map(|(timeline, content)| (TimelineHistory::parse(TimelineId(*timeline), content).unwrap(), age))
@@ -190,8 +190,8 @@ mod tests {
 
     fn verdict(files: &[&str], histories: &[(u32, &str)]) -> Option<String> {
         match judge(name("000000010000000000000005"), size(), &facts(files, histories)) {
-            Verdict::End => None,
-            Verdict::Gap(proof) => Some(proof.shown_by.to_string()),
+            Absence::End => None,
+            Absence::Gap(proof) => Some(proof.shown_by.to_string()),
         }
     }
 
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn a_file_that_is_listed_and_was_not_found_is_not_absent() {
         let age = |verdict| match verdict {
-            Verdict::Gap(proof) => Some(proof.age),
-            Verdict::End => None,
+            Absence::Gap(proof) => Some(proof.age),
+            Absence::End => None,
         };
         let listed = facts(&["000000010000000000000005"], &[]);
         assert_eq!(age(judge(name("000000010000000000000005"), size(), &listed)), Some(Duration::ZERO));
@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn a_backup_shows_the_wal_up_to_its_end() {
         let judged = |backup| {
-            let facts = Facts { backups: vec![backup], ..Facts::default() };
-            judge(name("000000010000000000000005"), size(), &facts) != Verdict::End
+            let facts = ArchiveEvidence { backups: vec![backup], ..ArchiveEvidence::default() };
+            judge(name("000000010000000000000005"), size(), &facts) != Absence::End
         };
         assert!(judged(backup(1, "0/500100")) && judged(backup(1, "0/900100")));
         assert!(!judged(backup(1, "0/500000")), "it ends with the segment before");
@@ -292,24 +292,24 @@ mod tests {
 
     #[test]
     fn whatever_there_is_of_a_timeline_shows_that_it_had_a_history_file() {
-        let lost = |facts: Facts| judge_history(TimelineId(2), &facts) != Verdict::End;
+        let lost = |facts: ArchiveEvidence| judge_history(TimelineId(2), &facts) != Absence::End;
         for file in ["000000020000000000000003", "000000020000000000000003.partial"] {
             assert!(lost(facts(&[file], &[])), "{file}");
         }
         assert!(lost(facts(&["000000020000000000000003.00000028.backup"], &[])));
         assert!(lost(facts(&[], &[(3, "1\t0/300000\tx\n2\t0/400000\tx\n")])), "an ancestor");
-        assert!(lost(Facts { backups: vec![backup(2, "0/500100")], ..Facts::default() }));
+        assert!(lost(ArchiveEvidence { backups: vec![backup(2, "0/500100")], ..ArchiveEvidence::default() }));
         assert!(!lost(facts(&["000000010000000000000003", "000000030000000000000003"], &[(3, "1\t0/300000\tx\n")])));
-        assert!(!lost(Facts { backups: vec![backup(1, "0/500100")], ..Facts::default() }));
+        assert!(!lost(ArchiveEvidence { backups: vec![backup(1, "0/500100")], ..ArchiveEvidence::default() }));
         let facts = facts(&["000000010000000000000003"], &[(2, "1\t0/300000\tx\n")]);
-        assert_eq!(judge_history(TimelineId(1), &facts), Verdict::End, "timeline 1 has none");
+        assert_eq!(judge_history(TimelineId(1), &facts), Absence::End, "timeline 1 has none");
     }
 
     #[test]
     fn the_oldest_proof_counts() {
         let mut facts = facts(&["000000010000000000000006", "000000010000000000000007"], &[]);
         facts.kept[0].age = Duration::from_secs(1);
-        let Verdict::Gap(proof) = judge(name("000000010000000000000005"), size(), &facts) else { panic!("no gap") };
+        let Absence::Gap(proof) = judge(name("000000010000000000000005"), size(), &facts) else { panic!("no gap") };
         assert_eq!(proof.age, Duration::from_secs(9));
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use super::absent::{Proof, Verdict, is_beyond, judge, judge_history};
+use super::absent::{Absence, GapEvidence, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
 use crate::codec::{Check, Damaged, Header};
@@ -55,10 +55,10 @@ pub enum Fetched {
 /// The segment is missing although WAL goes on after it.
 #[derive(Debug, thiserror::Error)]
 #[error("WAL segment \"{missing}\" is missing in {store}, but WAL goes on after it: \"{}\" is there", proof.shown_by)]
-pub struct Gap {
+pub struct GapError {
     pub missing: SegmentName,
     pub store: String,
-    pub proof: Proof,
+    pub proof: GapEvidence,
 }
 
 /// The history file is missing although its timeline exists.
@@ -71,7 +71,7 @@ pub struct Gap {
 pub struct HistoryLost {
     pub timeline: TimelineId,
     pub store: String,
-    pub proof: Proof,
+    pub proof: GapEvidence,
 }
 
 /// A miss that is not the end of the archive.
@@ -104,7 +104,7 @@ impl Fetcher {
     }
 
     /// Puts the file `name` at `destination`, replacing what is there, or says that there is none. Segments from
-    /// `end` on are absent without looking. Errors: [`Gap`], a damaged object, a repository that does not answer.
+    /// `end` on are absent without looking. Errors: [`GapError`], a damaged object, a repository that does not answer.
     pub async fn fetch(
         &self,
         name: &WalFileName,
@@ -185,19 +185,19 @@ impl Fetcher {
         let store = self.cluster.repository.describe();
         let lost = match *name {
             WalFileName::Segment(missing) => match judge(missing, self.cluster.description.segment_size, &facts) {
-                Verdict::End => return Ok(None),
-                Verdict::Gap(proof) => Lost {
+                Absence::End => return Ok(None),
+                Absence::Gap(proof) => Lost {
                     age: proof.age,
                     error: with_hint(
-                        Gap { missing, store, proof }.into(),
+                        GapError { missing, store, proof }.into(),
                         "recovery cannot pass a gap: bring the segment from the server's pg_wal or from another copy \
                          with `walden wal push`, or restore to a target before it",
                     ),
                 },
             },
             WalFileName::History(timeline) => match judge_history(timeline, &facts) {
-                Verdict::End => return Ok(None),
-                Verdict::Gap(proof) => Lost {
+                Absence::End => return Ok(None),
+                Absence::Gap(proof) => Lost {
                     age: proof.age,
                     error: with_hint(
                         HistoryLost { timeline, store, proof }.into(),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use chrono::Utc;
 
-use super::absent::{BackedUp, Facts, Kept, settle};
+use super::absent::{ArchiveEvidence, BackedUp, StoredFile, settle};
 use crate::error::{find, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -57,10 +57,11 @@ pub async fn gather(
     cluster: &Cluster,
     missing: &WalFileName,
     known: &mut BTreeMap<BackupId, BackupDescription>,
-) -> anyhow::Result<Facts> {
+) -> anyhow::Result<ArchiveEvidence> {
     let now = SystemTime::now();
     let backups = telling_backups(cluster, missing, known).await?;
-    let mut facts = Facts { backups: backups.values().flat_map(backed_up).collect(), ..Facts::default() };
+    let mut facts =
+        ArchiveEvidence { backups: backups.values().flat_map(backed_up).collect(), ..ArchiveEvidence::default() };
     for entry in bearing(cluster, missing).await? {
         match entry {
             ListEntry::Folder(folder) => {
@@ -72,7 +73,7 @@ pub async fn gather(
                 Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
                     facts.histories.push((history(cluster, timeline, missing).await?, age(&meta, now)));
                 }
-                Some(name) => facts.kept.push(Kept { name, age: age(&meta, now) }),
+                Some(name) => facts.kept.push(StoredFile { name, age: age(&meta, now) }),
                 None => (),
             },
         }
@@ -136,7 +137,7 @@ fn no_wal(cluster: &Cluster) -> anyhow::Error {
     with_hint(error, "bring the folder back, or check what is mounted there; recovery goes on from here then")
 }
 
-async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<Kept>> {
+async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<StoredFile>> {
     let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_group_folder(&missing)).await?;
     Ok(entries.iter().filter_map(|entry| kept(cluster, entry, now)).collect())
 }
@@ -160,14 +161,14 @@ fn may_tell(cluster: &Cluster, folder: &str, missing: &WalFileName) -> bool {
 }
 
 /// The first segment in a folder, which can also be empty.
-async fn first_in(cluster: &Cluster, folder: &str, now: SystemTime) -> anyhow::Result<Option<Kept>> {
+async fn first_in(cluster: &Cluster, folder: &str, now: SystemTime) -> anyhow::Result<Option<StoredFile>> {
     let page = cluster.repository.storage().list(folder, None).await?;
     Ok(page.iter().find_map(|entry| kept(cluster, entry, now)))
 }
 
-fn kept(cluster: &Cluster, entry: &ListEntry, now: SystemTime) -> Option<Kept> {
+fn kept(cluster: &Cluster, entry: &ListEntry, now: SystemTime) -> Option<StoredFile> {
     let ListEntry::Object(meta) = entry else { return None };
-    Some(Kept { name: cluster.layout.parse_wal(&meta.key)?, age: age(meta, now) })
+    Some(StoredFile { name: cluster.layout.parse_wal(&meta.key)?, age: age(meta, now) })
 }
 
 fn age(meta: &ObjectMeta, now: SystemTime) -> Duration {

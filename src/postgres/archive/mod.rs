@@ -20,7 +20,7 @@ pub(crate) mod testing;
 mod tests;
 pub mod verify;
 
-pub use fetch::{Fetched, Fetcher, Gap, HistoryLost};
+pub use fetch::{Fetched, Fetcher, GapError, HistoryLost};
 pub use first_history::store_first_history;
 pub use identity::Refused;
 pub use miss::Untold;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::pushing::damage;
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Fetched, Gap, HistoryLost, Untold};
+use crate::postgres::archive::{Fetched, GapError, HistoryLost, Untold};
 use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
@@ -42,7 +42,7 @@ async fn the_end_of_the_archive_is_absent_and_a_hole_is_not() {
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1, 2, 4]).await;
     assert_eq!(fetch(&cluster, &number(5), &to).await.unwrap(), Fetched::Absent);
     let error = fetch(&cluster, &number(3), &to).await.unwrap_err();
-    let gap = find::<Gap>(&error).expect("a gap");
+    let gap = find::<GapError>(&error).expect("a gap");
     assert_eq!(gap.missing.to_string(), number(3));
     assert!(one_line(&error).contains(&number(3)) && hints(&error)[0].contains("gap"));
     assert!(!to.exists());
@@ -57,7 +57,7 @@ async fn who_asks_again_need_not_watch_a_hole() {
     let (fetcher, name) = (fetcher.watching_gaps(Duration::ZERO), number(2).parse().unwrap());
     let asked = fetcher.fetch(&name, &to, None);
     let error = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is told at once").unwrap_err();
-    assert!(find::<Gap>(&error).is_some());
+    assert!(find::<GapError>(&error).is_some());
 }
 
 #[tokio::test]
@@ -66,8 +66,8 @@ async fn a_hole_shows_also_when_what_follows_lies_in_another_folder() {
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
     pusher(&cluster).push(&wal.segment("000000010000000300000000", 1)).await.unwrap();
-    assert!(find::<Gap>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
-    assert!(find::<Gap>(&fetch(&cluster, "000000010000000200000000", &to).await.unwrap_err()).is_some());
+    assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
+    assert!(find::<GapError>(&fetch(&cluster, "000000010000000200000000", &to).await.unwrap_err()).is_some());
     assert_eq!(fetch(&cluster, "000000010000000300000001", &to).await.unwrap(), Fetched::Absent);
 }
 
@@ -77,7 +77,7 @@ async fn a_child_timeline_shows_what_its_parent_must_have_had() {
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
     pusher(&cluster).push(&wal.ready("00000002.history", b"1\t0/300100\tx\n")).await.unwrap();
-    assert!(find::<Gap>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
+    assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
     assert_eq!(fetch(&cluster, &number(3), &to).await.unwrap(), Fetched::Absent);
 }
 
@@ -129,7 +129,7 @@ async fn a_backup_shows_what_wal_there_must_be() {
     let cluster = archive(storage.clone(), &wal, &[1]).await;
     back_up(&*storage, &cluster).await;
     let to = wal.folder().join("RECOVERYXLOG");
-    assert!(find::<Gap>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
+    assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
     assert_eq!(fetch(&cluster, &number(3), &to).await.unwrap(), Fetched::Absent);
 }
 
@@ -384,7 +384,7 @@ async fn a_disk_that_is_unmounted_at_any_call_is_no_end() {
         unmounted.change(calls, false);
         let error = fetcher.fetch(&gap, &to, None).await.unwrap_err();
         if unmounted.calls.load(Ordering::SeqCst) > 0 {
-            assert!(find::<Gap>(&error).is_some(), "{error:#}");
+            assert!(find::<GapError>(&error).is_some(), "{error:#}");
             assert!(calls > 5, "the proof takes several calls");
             return;
         }
