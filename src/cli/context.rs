@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use super::Format;
-use crate::config::{self, CreateOnly, LogFormat, RepositoryUrl, Settings, Source};
+use crate::config::{self, CreateOnly, LogFormat, RepositoryUrl, Settings, SettingsSource};
 use crate::error::with_hint;
 use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
@@ -65,8 +65,8 @@ impl Context {
         let above = || owner::heir(cache, root).ok().flatten();
         let of_repository = || heir_of_cluster(&self.settings).ok().flatten();
         let of_file = || match &self.settings.source {
-            Source::File(file) => of(file),
-            Source::Environment => None,
+            SettingsSource::File(file) => of(file),
+            SettingsSource::Environment => None,
         };
         let user = above().or_else(of_repository).or_else(of_file);
         if let Some(Err(error)) = user.map(|user| owner::make_for(cache, user)) {

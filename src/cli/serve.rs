@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::heir_of_cluster;
 use super::{Context, Exit};
-use crate::config::{Identity, Settings};
+use crate::config::{ClusterIdentity, Settings};
 use crate::error::Hint;
 use crate::http;
 use crate::owner;
@@ -42,7 +42,7 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
             }
         };
         let options = options(context)?;
-        let identity = Identity::of(&context.settings, |name| std::env::var_os(name));
+        let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
         service::run(context.cluster().await?, identity, options, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);

@@ -39,7 +39,7 @@ impl SizedDigest {
 
 /// What the envelope tells. Unknown members are kept out of the way of older readers: they are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct EnvelopeHeader {
     /// Version of the header, 1.
     pub format: u32,
     /// What the object is, such as `wal` or `backup`.
@@ -53,7 +53,7 @@ pub struct Header {
     pub about: About,
 }
 
-impl Header {
+impl EnvelopeHeader {
     fn is_known(&self) -> bool {
         self.format == 1 && self.codec == CODEC_ZSTD
     }
@@ -89,7 +89,7 @@ impl Eq for About {}
 /// A header and its place in the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    pub header: Header,
+    pub header: EnvelopeHeader,
     /// Bytes of the envelope: where the body begins.
     pub len: u64,
 }
@@ -110,7 +110,7 @@ pub enum EnvelopeError {
 
 impl Envelope {
     /// The envelope's bytes for `header`.
-    pub fn render(header: &Header) -> Bytes {
+    pub fn render(header: &EnvelopeHeader) -> Bytes {
         let json = serde_json::to_vec(header).expect("a header is plain data with text keys");
         let mut bytes = Vec::with_capacity(PREFIX_LEN + json.len());
         bytes.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
@@ -146,7 +146,7 @@ impl Envelope {
         if crc32c::crc32c(json) != u32_at(20) {
             return Err(damaged("its header does not have the checksum noted for it"));
         }
-        match serde_json::from_slice(json).ok().filter(Header::is_known) {
+        match serde_json::from_slice(json).ok().filter(EnvelopeHeader::is_known) {
             Some(header) => Ok(Self { header, len: (PREFIX_LEN + json_len) as u64 }),
             None => Err(unknown(json)),
         }
@@ -209,8 +209,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn header() -> Header {
-        Header {
+    fn header() -> EnvelopeHeader {
+        EnvelopeHeader {
             format: 1,
             kind: "wal".into(),
             codec: CODEC_ZSTD.into(),
@@ -241,9 +241,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(newer(&bytes), "an envelope of version 2");
-        let rendered = |header: &Header| Envelope::render(header);
-        assert_eq!(newer(&rendered(&Header { format: 7, ..header() })), "a header of format 7");
-        assert_eq!(newer(&rendered(&Header { codec: "age+zstd".into(), ..header() })), "the codec \"age+zstd\"");
+        let rendered = |header: &EnvelopeHeader| Envelope::render(header);
+        assert_eq!(newer(&rendered(&EnvelopeHeader { format: 7, ..header() })), "a header of format 7");
+        assert_eq!(
+            newer(&rendered(&EnvelopeHeader { codec: "age+zstd".into(), ..header() })),
+            "the codec \"age+zstd\""
+        );
         let mut json = serde_json::to_value(header()).unwrap();
         json["stored"]["digest"] = "blake4:00".into();
         assert_eq!(unknown(json.to_string().as_bytes()), EnvelopeError::Newer("the digest \"blake4:00\"".into()));

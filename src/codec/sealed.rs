@@ -9,7 +9,7 @@ use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::envelope::LONGEST_ENVELOPE;
-use super::{About, CODEC_ZSTD, Digest, Envelope, Hasher, Header, SizedDigest};
+use super::{About, CODEC_ZSTD, Digest, Envelope, EnvelopeHeader, Hasher, SizedDigest};
 
 /// Bytes read, digested and compressed at a time: they stay in the processor's cache between the steps.
 const CHUNK: usize = 128 << 10;
@@ -19,7 +19,7 @@ const GROWTH: usize = 1 << 20;
 /// An object ready to be stored.
 #[derive(Debug, Clone)]
 pub struct Sealed {
-    pub header: Header,
+    pub header: EnvelopeHeader,
     /// The envelope's bytes.
     pub envelope: Bytes,
     /// The compressed body.
@@ -49,7 +49,7 @@ impl Compressed {
     pub fn seal(self, kind: &str, about: &impl Serialize) -> Sealed {
         let (stored, about) = (SizedDigest::of(&self.body), About::of(about));
         let header =
-            Header { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
+            EnvelopeHeader { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
         Sealed { envelope: Envelope::render(&header), header, body: self.body }
     }
 }
@@ -256,7 +256,12 @@ fn decompress(body: &[u8], mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> i
 
 /// Writes the content of `body`, of which `header` tells, to `sink`, verified. On an error `sink` holds bytes that must not
 /// be used.
-pub fn unseal(header: &Header, body: &[u8], check: Check, sink: &mut dyn Write) -> io::Result<Result<(), Damaged>> {
+pub fn unseal(
+    header: &EnvelopeHeader,
+    body: &[u8],
+    check: Check,
+    sink: &mut dyn Write,
+) -> io::Result<Result<(), Damaged>> {
     let (plain, stored) = (header.plain, header.stored);
     if body.len() as u64 != stored.size {
         let found = body.len();
@@ -427,17 +432,17 @@ mod tests {
     fn content_that_is_not_what_was_sealed_is_told() {
         let whole = sealed(&content());
         let Envelope { header, len } = Envelope::of_whole("test", &whole).unwrap();
-        let with = |change: &dyn Fn(&mut Header), check| {
+        let with = |change: &dyn Fn(&mut EnvelopeHeader), check| {
             let mut header = header.clone();
             change(&mut header);
             let object = [&Envelope::render(&header), &whole[len as usize..]].concat();
             open("test", &object, check, &mut Vec::new())
         };
-        let other = |header: &mut Header| header.plain.digest = Digest::of(b"other");
+        let other = |header: &mut EnvelopeHeader| header.plain.digest = Digest::of(b"other");
         assert!(with(&other, Check::Stored).is_ok());
         assert!(with(&other, Check::Content).unwrap_err().0.contains("digest"));
         for size in [content().len() as u64 - 1, content().len() as u64 + 1] {
-            let result = with(&|header: &mut Header| header.plain.size = size, Check::Stored);
+            let result = with(&|header: &mut EnvelopeHeader| header.plain.size = size, Check::Stored);
             assert!(result.unwrap_err().0.contains("bytes"), "{size}");
         }
     }

@@ -18,15 +18,15 @@ const PROFILES_VARIABLES: [&str; 1] = ["AWS_CONFIG_FILE"];
 
 /// A cluster of a repository, as far as settings tell. `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct ClusterIdentity {
     cluster: String,
     url: RepositoryUrl,
     /// Where the bucket is.
-    server: Option<Server>,
+    server: Option<S3Server>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Server {
+enum S3Server {
     Endpoint(String),
     /// The one that a profile names, or Amazon's; `None`: what the machine says. Compared as they are told: what differs
     /// may be the same, and is not taken for it.
@@ -37,7 +37,7 @@ enum Server {
     },
 }
 
-impl Identity {
+impl ClusterIdentity {
     /// What `settings` mean where `variable` gives the environment.
     pub fn of(settings: &Settings, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let from_environment = |names: &[&str]| {
@@ -46,8 +46,8 @@ impl Identity {
         };
         let s3 = &settings.s3;
         let server = || match s3.endpoint.clone().or_else(|| from_environment(&ENDPOINT_VARIABLES)) {
-            Some(endpoint) => Server::Endpoint(endpoint.trim_end_matches('/').to_string()),
-            None => Server::Found {
+            Some(endpoint) => S3Server::Endpoint(endpoint.trim_end_matches('/').to_string()),
+            None => S3Server::Found {
                 region: s3.region.clone().or_else(|| from_environment(&REGION_VARIABLES)),
                 profile: s3.profile.clone().or_else(|| from_environment(&PROFILE_VARIABLES)),
                 profiles: from_environment(&PROFILES_VARIABLES),
@@ -74,12 +74,12 @@ fn is_same_folder(one: &PathBuf, two: &PathBuf) -> bool {
     one == two || place(one).is_some_and(|one| place(two) == Some(one))
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for ClusterIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cluster \"{}\" of {}", self.cluster, self.url)?;
         match &self.server {
-            Some(Server::Endpoint(endpoint)) => write!(f, " at {endpoint}"),
-            Some(Server::Found { region, profile, profiles }) => {
+            Some(S3Server::Endpoint(endpoint)) => write!(f, " at {endpoint}"),
+            Some(S3Server::Found { region, profile, profiles }) => {
                 let told = [(" in ", region), (" by profile ", profile), (" of ", profiles)];
                 told.iter().try_for_each(|(how, what)| what.iter().try_for_each(|what| write!(f, "{how}{what}")))
             }

@@ -4,12 +4,12 @@ use anyhow::anyhow;
 
 use super::raw::Entries;
 use super::value::{self, Raw};
-use super::{DEFAULT_FILE, Origin, Secret, Source};
+use super::{DEFAULT_FILE, Origin, Secret, SettingsSource};
 use crate::error::Hint;
 
 /// What a setting may hold. Sizes are in bytes, bounds are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SettingType {
     /// A repository URL.
     Url,
     /// `[a-z0-9][a-z0-9_-]{0,62}`: safe as a folder name and in an object key.
@@ -61,16 +61,16 @@ pub enum Fallback {
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct SettingKey {
     pub section: &'static str,
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: SettingType,
     pub default: Fallback,
     /// One or more sentences for whoever sets it.
     pub doc: &'static str,
 }
 
-impl Key {
+impl SettingKey {
     /// `section.name`.
     pub fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
@@ -83,7 +83,7 @@ impl Key {
 
     /// Whether the value may hold a password.
     pub fn is_secret(&self) -> bool {
-        self.kind == Kind::Secret
+        self.kind == SettingType::Secret
     }
 
     /// Whether `path` is this key's `section.name`.
@@ -95,14 +95,14 @@ impl Key {
 /// A key's value, as text, and what decided it. Any text may hold a password: all are hidden.
 #[derive(Debug, Clone)]
 pub(super) struct Effective {
-    pub key: &'static Key,
+    pub key: &'static SettingKey,
     pub text: Secret,
     pub origin: Origin,
 }
 
 impl Effective {
     /// What was given, else the default.
-    pub fn of(key: &'static Key, given: &mut Entries, source: &Source) -> anyhow::Result<Self> {
+    pub fn of(key: &'static SettingKey, given: &mut Entries, source: &SettingsSource) -> anyhow::Result<Self> {
         let (text, origin) = match given.take(&key.path()) {
             Some(given) => given,
             None => (Secret::new(default(key, source)?), Origin::Default),
@@ -116,14 +116,14 @@ impl Effective {
     }
 }
 
-fn default(key: &Key, source: &Source) -> anyhow::Result<String> {
+fn default(key: &SettingKey, source: &SettingsSource) -> anyhow::Result<String> {
     let text = match key.default {
         Fallback::Value(text) => text,
         Fallback::Unset(_) => "",
         Fallback::Required(_) => {
             let file = match source {
-                Source::File(path) => path.display().to_string(),
-                Source::Environment => DEFAULT_FILE.into(),
+                SettingsSource::File(path) => path.display().to_string(),
+                SettingsSource::Environment => DEFAULT_FILE.into(),
             };
             return Err(anyhow!("\"{}\" is not set ({source})", key.path()))
                 .hint(format!("set it in \"{file}\" (`walden init` writes one) or by {}", key.variable()));
@@ -149,7 +149,7 @@ macro_rules! settings {
         /// Every setting, validated. Sizes are in bytes. `Debug` hides secrets.
         #[derive(Debug, Clone)]
         pub struct Settings {
-            pub source: super::Source,
+            pub source: super::SettingsSource,
             /// Sentences for the caller to log once logging is up.
             pub warnings: Vec<String>,
             $($(#[$about])+ pub $section: $type,)+
@@ -158,7 +158,7 @@ macro_rules! settings {
         }
 
         /// Every setting there is, in the order in which it is documented; the settings of a section stand together.
-        pub const KEYS: &[super::keys::Key] = &[$($(super::keys::Key {
+        pub const KEYS: &[super::keys::SettingKey] = &[$($(super::keys::SettingKey {
             section: stringify!($section),
             name: stringify!($name),
             kind: $kind,
@@ -169,7 +169,7 @@ macro_rules! settings {
         /// Fills in the defaults and types the values.
         pub(super) fn build(
             mut given: super::raw::Entries,
-            source: super::Source,
+            source: super::SettingsSource,
             warnings: Vec<String>,
         ) -> anyhow::Result<Settings> {
             let values = KEYS.iter().map(|key| super::keys::Effective::of(key, &mut given, &source));
@@ -197,7 +197,7 @@ macro_rules! choices {
         pub enum $name { $($variant),+ }
 
         impl $name {
-            const ALLOWED: super::keys::Kind = super::keys::Kind::Choice(&[$($text),+]);
+            const ALLOWED: super::keys::SettingType = super::keys::SettingType::Choice(&[$($text),+]);
 
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }

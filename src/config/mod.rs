@@ -26,8 +26,8 @@ use anyhow::{Context, anyhow};
 
 use crate::error::{Hint, with_hint};
 
-pub use identity::Identity;
-pub use keys::{Fallback, Key, Kind};
+pub use identity::ClusterIdentity;
+pub use keys::{Fallback, SettingKey, SettingType};
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
@@ -50,18 +50,18 @@ const LONGEST_FILE: u64 = 1 << 20;
 
 /// Where the settings came from, for messages and for commands that must find the same settings again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SettingsSource {
     /// This file (an absolute path); the environment may have overridden some of it.
     File(PathBuf),
     /// No file was read.
     Environment,
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for SettingsSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Source::File(path) => write!(f, "{}", path.display()),
-            Source::Environment => f.write_str("environment"),
+            SettingsSource::File(path) => write!(f, "{}", path.display()),
+            SettingsSource::Environment => f.write_str("environment"),
         }
     }
 }
@@ -124,12 +124,12 @@ where
         warnings.extend(exposed_password(file, &entries));
     }
     entries.add_environment(environment)?;
-    let source = file.map_or(Source::Environment, |file| Source::File(file.path));
+    let source = file.map_or(SettingsSource::Environment, |file| SettingsSource::File(file.path));
     settings::build(entries, source, warnings)
 }
 
 /// A configuration file as it was read.
-struct File {
+struct ConfigFile {
     path: PathBuf,
     text: String,
     /// Permission bits.
@@ -138,7 +138,7 @@ struct File {
 
 /// The file at `path`; `None` if there is none. A file that is there but cannot be read is an error. Neither waits nor
 /// reads without end, whatever is there: a request names what the service reads.
-fn read(path: &Path) -> anyhow::Result<Option<File>> {
+fn read(path: &Path) -> anyhow::Result<Option<ConfigFile>> {
     use std::io::{ErrorKind, Read};
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
@@ -165,7 +165,7 @@ fn read(path: &Path) -> anyhow::Result<Option<File>> {
     let read = opened.take(LONGEST_FILE).read_to_string(&mut text);
     read.with_context(|| format!("cannot read configuration file \"{shown}\""))?;
     let path = std::path::absolute(path).with_context(|| format!("cannot make \"{shown}\" absolute"))?;
-    Ok(Some(File { path, text, mode }))
+    Ok(Some(ConfigFile { path, text, mode }))
 }
 
 fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
@@ -177,7 +177,7 @@ fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
 }
 
 /// A warning if every user of the machine can read a password in the file.
-fn exposed_password(file: &File, entries: &raw::Entries) -> Option<String> {
+fn exposed_password(file: &ConfigFile, entries: &raw::Entries) -> Option<String> {
     let in_dsn = entries.secret("postgresql.dsn").is_some_and(|dsn| secret::holds_password(dsn.expose()));
     let key = entries.secret("s3.secret_access_key").is_some_and(|key| !key.is_empty());
     let token = entries.secret("http.token").is_some_and(|token| !token.is_empty());

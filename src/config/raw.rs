@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::Key;
+use super::keys::SettingKey;
 use super::settings::KEYS;
 use super::value::{self, Raw};
 use super::{Origin, Secret};
@@ -163,7 +163,7 @@ impl Text<'_> {
 }
 
 /// The key with this path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
+pub(super) fn find(path: &str) -> Option<&'static SettingKey> {
     KEYS.iter().find(|key| key.is(path))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn unknown_path(path: &str) -> anyhow::Error {
 }
 
 /// The error for a value that its key does not allow. A secret's value is left out.
-pub(super) fn refused(place: &str, key: &Key, name: &str, raw: &Raw, reason: &str) -> anyhow::Error {
+pub(super) fn refused(place: &str, key: &SettingKey, name: &str, raw: &Raw, reason: &str) -> anyhow::Error {
     let given = if key.is_secret() { "a value of the wrong type".to_owned() } else { quoted(&raw.to_string()) };
     with_hint(anyhow!("{place}: {name} is {given}: {reason}"), SEE_EXAMPLE)
 }
@@ -196,7 +196,7 @@ fn nearest_section(name: &str) -> String {
 }
 
 /// The key whose name is nearest, where a key of another section counts as two letters further off.
-fn nearest_key(section: &str, name: &str) -> &'static Key {
+fn nearest_key(section: &str, name: &str) -> &'static SettingKey {
     nearest(KEYS, |key| strsim::damerau_levenshtein(name, key.name) + if key.section == section { 0 } else { 2 })
 }
 
@@ -208,6 +208,6 @@ fn nearest_variable(variable: &str) -> String {
 }
 
 /// The first key with the least distance. The table of keys is never empty.
-fn nearest(keys: &'static [Key], distance: impl FnMut(&&'static Key) -> usize) -> &'static Key {
+fn nearest(keys: &'static [SettingKey], distance: impl FnMut(&&'static SettingKey) -> usize) -> &'static SettingKey {
     keys.iter().min_by_key(distance).unwrap_or(&keys[0])
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::{Effective, Fallback, Key, Kind};
+use super::keys::{Effective, Fallback, SettingKey, SettingType};
 use super::raw;
 use super::settings::{KEYS, Settings};
 use super::value::{self, Raw};
@@ -36,7 +36,7 @@ pub fn render_commented(given: &[(&str, &str)]) -> anyhow::Result<String> {
 }
 
 /// The file in which `set` gives the values, as text, of the keys that are not commented out.
-fn file<'a>(set: impl Fn(&'static Key) -> Option<&'a str>) -> String {
+fn file<'a>(set: impl Fn(&'static SettingKey) -> Option<&'a str>) -> String {
     let mut file = format!(
         "# Walden's configuration, read from --config, else WALDEN_CONFIG, else {DEFAULT_FILE}.\n\
          # Lines that begin with \"#\" and no space show defaults. The environment overrides this file: key \"b\" of\n\
@@ -50,13 +50,13 @@ fn file<'a>(set: impl Fn(&'static Key) -> Option<&'a str>) -> String {
 }
 
 /// The section's line, if the key is the first of its section.
-fn section(key: &Key) -> String {
+fn section(key: &SettingKey) -> String {
     let first = KEYS.iter().find(|other| other.section == key.section).is_some_and(|first| first.name == key.name);
     if first { format!("\n[{}]\n", key.section) } else { "\n".into() }
 }
 
 /// Comment and line of a key; `set` is its value in TOML.
-fn body(key: &Key, set: Option<&str>) -> String {
+fn body(key: &SettingKey, set: Option<&str>) -> String {
     let mut text = String::new();
     for line in wrap(&format!("{} Allowed: {}.", key.doc, value::allowed(key))) {
         let _ = writeln!(text, "# {line}");
@@ -75,10 +75,12 @@ fn body(key: &Key, set: Option<&str>) -> String {
 }
 
 /// A valid value, given as text, as TOML writes it.
-fn toml_text(kind: Kind, text: &str) -> String {
+fn toml_text(kind: SettingType, text: &str) -> String {
     let bare = match kind {
-        Kind::Integer { .. } | Kind::Workers { .. } => text.parse::<i64>().ok().map(|number| number.to_string()),
-        Kind::Bool => Some(text.to_owned()),
+        SettingType::Integer { .. } | SettingType::Workers { .. } => {
+            text.parse::<i64>().ok().map(|number| number.to_string())
+        }
+        SettingType::Bool => Some(text.to_owned()),
         _ => None,
     };
     bare.unwrap_or_else(|| toml::Value::String(text.to_owned()).to_string())

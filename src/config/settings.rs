@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::Fallback::{Required, Unset, Value};
-use super::keys::{Kind, choices, settings};
+use super::keys::{SettingType, choices, settings};
 use super::{DEFAULT_CACHE, DEFAULT_SOCKET, RepositoryUrl, Secret};
 
 const KIB: u64 = 1024;
@@ -16,14 +16,14 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 /// `PATH_MAX` of Linux, without the closing zero.
-const PATH: Kind = Kind::Path { max_bytes: 4095 };
+const PATH: SettingType = SettingType::Path { max_bytes: 4095 };
 /// `sun_path` of a unix socket's address has 108 bytes, the last of them zero (unix(7)).
-const SOCKET_PATH: Kind = Kind::Path { max_bytes: 107 };
+const SOCKET_PATH: SettingType = SettingType::Path { max_bytes: 107 };
 /// Levels of the zstd library that Walden offers; below -7 nothing gets faster, above 19 memory explodes.
-const ZSTD: Kind = Kind::Integer { min: -7, max: 19 };
-const WORKERS: Kind = Kind::Workers { max: 64 };
-const LIMIT: Kind = Kind::Duration { min: 1, max: 3650 * DAY };
-const SEGMENTS: Kind = Kind::Integer { min: 0, max: 64 };
+const ZSTD: SettingType = SettingType::Integer { min: -7, max: 19 };
+const WORKERS: SettingType = SettingType::Workers { max: 64 };
+const LIMIT: SettingType = SettingType::Duration { min: 1, max: 3650 * DAY };
+const SEGMENTS: SettingType = SettingType::Integer { min: 0, max: 64 };
 
 choices! {
     /// How it is made sure that nothing in a bucket is overwritten.
@@ -49,35 +49,35 @@ settings! {
     repository: Repository {
         /// What holds the archive: a folder (file:///absolute/path; spaces may be written as they are or as %20) or a
         /// bucket, perhaps below a prefix (s3://bucket/prefix; see section s3).
-        url: RepositoryUrl = Kind::Url, Required("file:///var/lib/walden/repository");
+        url: RepositoryUrl = SettingType::Url, Required("file:///var/lib/walden/repository");
         /// How often a failed access to the repository is repeated, with growing pauses, within the timeout. What
         /// repeating cannot help, such as a denied access, is told at once.
-        retries: u32 = Kind::Integer { min: 0, max: 100 }, Value("8");
+        retries: u32 = SettingType::Integer { min: 0, max: 100 }, Value("8");
         /// How long one access to the repository may take, with its repetitions: reading or storing one object.
-        timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("5m");
+        timeout: Duration = SettingType::Duration { min: 1, max: DAY }, Value("5m");
     }
 
     /// How a bucket is used; only with an `s3` URL.
     s3: S3 {
         /// The server's URL when it is not Amazon's.
-        endpoint: Option<String> = Kind::Endpoint, Unset("https://s3.example.org:9000");
+        endpoint: Option<String> = SettingType::Endpoint, Unset("https://s3.example.org:9000");
         /// The bucket's region. When not set, the environment (AWS_REGION), the profile or the instance tells;
         /// us-east-1 when none does.
-        region: Option<String> = Kind::Word, Unset("eu-central-1");
+        region: Option<String> = SettingType::Word, Unset("eu-central-1");
         /// Whether the bucket's name stands in the path (https://host/bucket) instead of the host's name. When not set:
         /// yes with an endpoint, no without.
-        path_style: Option<bool> = Kind::Bool, Unset("true");
+        path_style: Option<bool> = SettingType::Bool, Unset("true");
         /// When not set, the standard chain is asked: environment (AWS_ACCESS_KEY_ID, ...), profile, web identity,
         /// instance role. PostgreSQL's own hook calls see PostgreSQL's environment.
-        access_key_id: Secret = Kind::Secret, Value("");
+        access_key_id: Secret = SettingType::Secret, Value("");
         /// The secret of the access key.
-        secret_access_key: Secret = Kind::Secret, Value("");
+        secret_access_key: Secret = SettingType::Secret, Value("");
         /// The profile of the standard chain's files (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE).
-        profile: Option<String> = Kind::Word, Unset("walden");
+        profile: Option<String> = SettingType::Word, Unset("walden");
         /// Certificates to trust beside the system's, for a server with a certificate of one's own.
         ca_file: Option<PathBuf> = PATH, Unset("/etc/walden/ca.pem");
         /// The account that must own the bucket; requests to anybody else's are refused.
-        bucket_owner: Option<String> = Kind::Word, Unset("123456789012");
+        bucket_owner: Option<String> = SettingType::Word, Unset("123456789012");
         /// How Walden makes sure that it never overwrites. conditional: the store decides (If-None-Match).
         /// head-then-put: Walden looks first, for stores that ignore the condition, which `walden check` finds out; two
         /// servers that archive the same name at the same moment are then not told apart.
@@ -85,26 +85,26 @@ settings! {
         /// Encryption at rest by the store. bucket: as the bucket is set.
         encryption: Encryption = Encryption::ALLOWED, Value("bucket");
         /// The key for aws:kms. When not set: the account's own.
-        kms_key: Option<String> = Kind::Word, Unset("alias/walden");
+        kms_key: Option<String> = SettingType::Word, Unset("alias/walden");
         /// Storage class of WAL. When not set: the bucket's default. Classes that must be restored before they are read
         /// are no place for it.
-        storage_class_wal: Option<String> = Kind::Word, Unset("STANDARD_IA");
+        storage_class_wal: Option<String> = SettingType::Word, Unset("STANDARD_IA");
         /// Storage class of base backups.
-        storage_class_base: Option<String> = Kind::Word, Unset("STANDARD_IA");
+        storage_class_base: Option<String> = SettingType::Word, Unset("STANDARD_IA");
         /// Objects of this size and more are stored in parts of 16 MiB.
-        multipart_threshold: u64 = Kind::Size { min: 5 * MIB, max: 5 * GIB }, Value("64MiB");
+        multipart_threshold: u64 = SettingType::Size { min: 5 * MIB, max: 5 * GIB }, Value("64MiB");
         /// Requests under way at once.
-        requests: usize = Kind::Integer { min: 1, max: 256 }, Value("16");
+        requests: usize = SettingType::Integer { min: 1, max: 256 }, Value("16");
         /// How long making a connection may take.
-        connect_timeout: Duration = Kind::Duration { min: 1, max: 5 * MINUTE }, Value("5s");
+        connect_timeout: Duration = SettingType::Duration { min: 1, max: 5 * MINUTE }, Value("5s");
         /// How long a request may wait until its answer begins. A body that stands still is given up after 20 s.
-        response_timeout: Duration = Kind::Duration { min: 1, max: HOUR }, Value("30s");
+        response_timeout: Duration = SettingType::Duration { min: 1, max: HOUR }, Value("30s");
     }
 
     /// What is archived.
     cluster: Cluster {
         /// Under which name the PostgreSQL cluster is kept in the repository.
-        name: String = Kind::Name, Value("main");
+        name: String = SettingType::Name, Value("main");
         /// The server's data directory, where the look-ahead finds pg_wal/archive_status. When not set, it is learned
         /// from the first hook call.
         data_directory: Option<PathBuf> = PATH, Unset("/var/lib/postgresql/17/main");
@@ -114,7 +114,7 @@ settings! {
     postgresql: Postgresql {
         /// How to reach the server: a libpq connection string or URI. What it leaves out is taken from libpq's
         /// environment (PGHOST, PGUSER, PGPASSFILE, PGSSLMODE, ...). Keep passwords in a PGPASSFILE rather than here.
-        dsn: Secret = Kind::Secret, Value("");
+        dsn: Secret = SettingType::Secret, Value("");
     }
 
     /// How WAL is archived and fetched.
@@ -130,9 +130,9 @@ settings! {
         workers: usize = WORKERS, Value("auto");
         /// Compressed WAL held in memory at once. A segment that could need more by itself goes alone: for segments of
         /// 64 MiB and more, raise it to twice their size.
-        memory: usize = Kind::Size { min: 16 * MIB, max: 64 * GIB }, Value("64MiB");
+        memory: usize = SettingType::Size { min: 16 * MIB, max: 64 * GIB }, Value("64MiB");
         /// How long a hook call tries before it answers that it failed. PostgreSQL then calls again.
-        timeout: Duration = Kind::Duration { min: 1, max: HOUR }, Value("60s");
+        timeout: Duration = SettingType::Duration { min: 1, max: HOUR }, Value("60s");
     }
 
     /// How base backups are taken.
@@ -142,16 +142,16 @@ settings! {
         /// Threads that compress a base backup.
         workers: usize = WORKERS, Value("auto");
         /// Size of one stored object of a base backup.
-        pack_size: usize = Kind::Size { min: MIB, max: 64 * MIB }, Value("16MiB");
+        pack_size: usize = SettingType::Size { min: MIB, max: 64 * MIB }, Value("16MiB");
         /// Bytes a second that the server sends at most. When not set, there is no limit.
-        max_rate: Option<u64> = Kind::Size { min: 32 * KIB, max: GIB }, Unset("100MiB");
+        max_rate: Option<u64> = SettingType::Size { min: 32 * KIB, max: GIB }, Unset("100MiB");
         /// How the server makes the checkpoint that a base backup begins with: at once, or spread over time to spare
         /// the disks.
         checkpoint: Checkpoint = Checkpoint::ALLOWED, Value("fast");
         /// How long a base backup waits until all the WAL it needs is in the repository.
-        wal_timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("5m");
+        wal_timeout: Duration = SettingType::Duration { min: 1, max: DAY }, Value("5m");
         /// Whether the server verifies page checksums while it sends a base backup.
-        verify_checksums: bool = Kind::Bool, Value("true");
+        verify_checksums: bool = SettingType::Bool, Value("true");
     }
 
     /// What is known of the archive.
@@ -162,7 +162,7 @@ settings! {
         /// How often the service asks the server which tables there are, so that what happened in WAL can be told by
         /// name: a table that lived shorter may have none; and whether no transaction ended since the archived WAL
         /// ends, so that times later than that can be restored. 0s: never; base backups record the names, too.
-        names_interval: Duration = Kind::Duration { min: 0, max: DAY }, Value("1m");
+        names_interval: Duration = SettingType::Duration { min: 0, max: DAY }, Value("1m");
     }
 
     /// How a cluster is restored.
@@ -171,7 +171,7 @@ settings! {
         workers: usize = WORKERS, Value("auto");
         /// How long a server that `walden restore --start` started may recover without a sign of work until it is
         /// stopped and given up: it reads, writes, computes and logs nothing, and waits as a rule for what never comes.
-        stall_timeout: Duration = Kind::Duration { min: 1, max: DAY }, Value("10m");
+        stall_timeout: Duration = SettingType::Duration { min: 1, max: DAY }, Value("10m");
     }
 
     /// How the hooks reach the service.
@@ -179,32 +179,32 @@ settings! {
         /// The unix socket on which the service answers archive-command and restore-command.
         socket: PathBuf = SOCKET_PATH, Value(DEFAULT_SOCKET);
         /// Hook connections served at once; further ones wait.
-        max_connections: usize = Kind::Integer { min: 1, max: 1024 }, Value("32");
+        max_connections: usize = SettingType::Integer { min: 1, max: 1024 }, Value("32");
     }
 
     /// Asking over HTTP.
     http: Http {
         /// Where the service answers HTTP (docs/operations/http.md). An address that other machines reach needs a
         /// token. Empty: nowhere.
-        listen: Option<SocketAddr> = Kind::Listen, Value("127.0.0.1:8432");
+        listen: Option<SocketAddr> = SettingType::Listen, Value("127.0.0.1:8432");
         /// A file of mode 0600 with the tokens that requests may carry, one a line, each of at least 16 characters.
         token_file: Option<PathBuf> = PATH, Unset("/etc/walden/http.token");
         /// One more token, for whoever sets it by the environment. Without any token everybody on this machine may ask,
         /// and nobody gets WAL.
-        token: Secret = Kind::Secret, Value("");
+        token: Secret = SettingType::Secret, Value("");
         /// The certificate chain (PEM) with which HTTPS is spoken instead of HTTP; read at start.
         tls_certificate: Option<PathBuf> = PATH, Unset("/etc/walden/http.crt");
         /// The private key (PEM) of the certificate.
         tls_key: Option<PathBuf> = PATH, Unset("/etc/walden/http.key");
         /// HTTP connections served at once; further ones wait.
-        max_connections: usize = Kind::Integer { min: 1, max: 1024 }, Value("64");
+        max_connections: usize = SettingType::Integer { min: 1, max: 1024 }, Value("64");
         /// How long to wait after the repository was read for answers until it is read anew: new base backups, and what
         /// others stored. What the service stores itself shows at once.
-        refresh_interval: Duration = Kind::Duration { min: 1, max: HOUR }, Value("1m");
+        refresh_interval: Duration = SettingType::Duration { min: 1, max: HOUR }, Value("1m");
         /// The folder in which WAL waits that was fetched ahead for machines that restore over HTTP.
         spool: PathBuf = PATH, Value("/var/cache/walden");
         /// Compressed WAL held in memory for HTTP, beside wal.memory of the hooks.
-        wal_memory: u64 = Kind::Size { min: 16 * MIB, max: 64 * GIB }, Value("48MiB");
+        wal_memory: u64 = SettingType::Size { min: 16 * MIB, max: 64 * GIB }, Value("48MiB");
     }
 
     /// From where on something is not good: for `walden check`, `walden status`, the page, metrics and alerts.
@@ -214,7 +214,7 @@ settings! {
         /// How long finished WAL may wait to be archived: longer is critical.
         wal_wait: Duration = LIMIT, Value("10m");
         /// How many finished WAL files may wait to be archived: more are a warning.
-        backlog: u64 = Kind::Integer { min: 1, max: 1_000_000 }, Value("64");
+        backlog: u64 = SettingType::Integer { min: 1, max: 1_000_000 }, Value("64");
         /// How old the newest base backup may be that can be used: an older one is a warning, since restores replay all
         /// WAL since.
         backup_age: Duration = LIMIT, Value("8d");

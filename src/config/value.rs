@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{Fallback, Key, Kind};
+use super::keys::{Fallback, SettingKey, SettingType};
 use super::{RepositoryUrl, Secret};
 
 /// A value as it was given, not yet judged.
@@ -33,7 +33,7 @@ impl fmt::Display for Raw {
 
 /// Judges a value, and writes it in the one way in which it is shown; empty is unset. `Err` says what is allowed instead.
 /// `from_variable`: numbers and booleans arrive as text.
-pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<String, String> {
+pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<String, String> {
     if let (Fallback::Unset(_), Raw::Text(text)) = (key.default, raw)
         && text.is_empty()
     {
@@ -41,10 +41,12 @@ pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<String,
     }
     let allowed = || Err(format!("allowed is {}", allowed(key)));
     let text = match (key.kind, raw) {
-        (Kind::Integer { .. } | Kind::Workers { .. }, Raw::Integer(number)) => number.to_string(),
-        (Kind::Bool, Raw::Bool(yes)) => yes.to_string(),
-        (Kind::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
-        (Kind::Integer { .. } | Kind::Workers { .. } | Kind::Bool, _) if !from_variable => return allowed(),
+        (SettingType::Integer { .. } | SettingType::Workers { .. }, Raw::Integer(number)) => number.to_string(),
+        (SettingType::Bool, Raw::Bool(yes)) => yes.to_string(),
+        (SettingType::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
+        (SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Bool, _) if !from_variable => {
+            return allowed();
+        }
         (_, Raw::Text(text)) => text.clone(),
         _ => return allowed(),
     };
@@ -56,29 +58,29 @@ pub(super) fn parse(key: &Key, raw: &Raw, from_variable: bool) -> Result<String,
 }
 
 /// `Ok(None)`: not what [`allowed`] says; `Err`: a more telling reason.
-fn of_text(kind: Kind, text: &str) -> Result<Option<String>, String> {
+fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
     let as_is = |fits: bool| fits.then(|| text.to_owned());
     let integer = |min, max| text.parse().ok().filter(|n: &i64| (min..=max).contains(n)).map(|n| n.to_string());
     Ok(match kind {
-        Kind::Url => Some(RepositoryUrl::parse(text)?.to_string()),
-        Kind::Name => as_is(is_name(text)),
-        Kind::Path { max_bytes } if text.len() > max_bytes => {
+        SettingType::Url => Some(RepositoryUrl::parse(text)?.to_string()),
+        SettingType::Name => as_is(is_name(text)),
+        SettingType::Path { max_bytes } if text.len() > max_bytes => {
             return Err(format!("it has {} bytes, allowed is {}", text.len(), allowed_path(max_bytes)));
         }
-        Kind::Path { .. } => as_is(text.starts_with('/') && !text.contains('\0')),
-        Kind::Endpoint => is_endpoint(text).then(|| text.trim_end_matches('/').to_owned()),
-        Kind::Listen => as_is(text.is_empty() || text.parse::<SocketAddr>().is_ok()),
-        Kind::Word => as_is(is_word(text)),
-        Kind::Secret => as_is(true),
-        Kind::Integer { min, max } => integer(min, max),
-        Kind::Workers { max } if text == "auto" => Some(cpus().min(max).to_string()),
-        Kind::Workers { max } => integer(1, max),
-        Kind::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(size_text),
-        Kind::Duration { min, max } => parse_duration(text)
+        SettingType::Path { .. } => as_is(text.starts_with('/') && !text.contains('\0')),
+        SettingType::Endpoint => is_endpoint(text).then(|| text.trim_end_matches('/').to_owned()),
+        SettingType::Listen => as_is(text.is_empty() || text.parse::<SocketAddr>().is_ok()),
+        SettingType::Word => as_is(is_word(text)),
+        SettingType::Secret => as_is(true),
+        SettingType::Integer { min, max } => integer(min, max),
+        SettingType::Workers { max } if text == "auto" => Some(cpus().min(max).to_string()),
+        SettingType::Workers { max } => integer(1, max),
+        SettingType::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(size_text),
+        SettingType::Duration { min, max } => parse_duration(text)
             .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
             .map(duration_text),
-        Kind::Bool => as_is(text.parse::<bool>().is_ok()),
-        Kind::Choice(choices) => as_is(choices.contains(&text)),
+        SettingType::Bool => as_is(text.parse::<bool>().is_ok()),
+        SettingType::Choice(choices) => as_is(choices.contains(&text)),
     })
 }
 
@@ -109,27 +111,29 @@ fields! {
 }
 
 /// What a key allows, as the end of a sentence.
-pub(super) fn allowed(key: &Key) -> String {
+pub(super) fn allowed(key: &SettingKey) -> String {
     let text = match key.kind {
-        Kind::Url => "a URL file:///absolute/path or s3://bucket/prefix".into(),
-        Kind::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
-        Kind::Path { max_bytes } => allowed_path(max_bytes),
-        Kind::Endpoint => "a URL http://host:port or https://host:port".into(),
-        Kind::Listen => "an IP address and a port, such as 127.0.0.1:8432 or [::1]:8432, or \"\" for none".into(),
-        Kind::Word => format!("up to {LONGEST_WORD} printable characters without spaces"),
-        Kind::Secret => "text".into(),
-        Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
-        Kind::Workers { max } => format!("an integer from 1 to {max}, or \"auto\": the number of CPUs"),
-        Kind::Size { min, max } => {
+        SettingType::Url => "a URL file:///absolute/path or s3://bucket/prefix".into(),
+        SettingType::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
+        SettingType::Path { max_bytes } => allowed_path(max_bytes),
+        SettingType::Endpoint => "a URL http://host:port or https://host:port".into(),
+        SettingType::Listen => {
+            "an IP address and a port, such as 127.0.0.1:8432 or [::1]:8432, or \"\" for none".into()
+        }
+        SettingType::Word => format!("up to {LONGEST_WORD} printable characters without spaces"),
+        SettingType::Secret => "text".into(),
+        SettingType::Integer { min, max } => format!("an integer from {min} to {max}"),
+        SettingType::Workers { max } => format!("an integer from 1 to {max}, or \"auto\": the number of CPUs"),
+        SettingType::Size { min, max } => {
             format!("a size from \"{}\" to \"{}\" (units KiB, MiB, GiB)", size_text(min), size_text(max))
         }
-        Kind::Duration { min, max } => format!(
+        SettingType::Duration { min, max } => format!(
             "a duration from \"{}\" to \"{}\" (units ms, s, m, h, d)",
             duration_text(Duration::from_secs(min)),
             duration_text(Duration::from_secs(max))
         ),
-        Kind::Bool => "true or false".into(),
-        Kind::Choice(choices) => choices.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(" or "),
+        SettingType::Bool => "true or false".into(),
+        SettingType::Choice(choices) => choices.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(" or "),
     };
     match key.default {
         Fallback::Unset(_) => format!("{text}, or \"\" for none"),
@@ -141,7 +145,7 @@ fn allowed_path(max_bytes: usize) -> String {
     format!("an absolute path of at most {max_bytes} bytes")
 }
 
-/// Bytes of a [`Kind::Word`].
+/// Bytes of a [`SettingType::Word`].
 const LONGEST_WORD: usize = 2048;
 
 fn is_word(text: &str) -> bool {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::config::{DEFAULT_FILE, Settings, Source};
+use crate::config::{DEFAULT_FILE, Settings, SettingsSource};
 
 /// What stands for "no file" where one must be named: then the environment alone tells.
 const NO_FILE: &str = "/dev/null";
@@ -56,8 +56,8 @@ pub fn archive_command(config: &Path, socket: &Path) -> anyhow::Result<String> {
 /// The same by settings, for hints.
 pub fn archive_command_of(settings: &Settings) -> String {
     let file = match &settings.source {
-        Source::File(path) => Some(path.as_path()),
-        Source::Environment => None,
+        SettingsSource::File(path) => Some(path.as_path()),
+        SettingsSource::Environment => None,
     };
     let line = archive_command(&named_file(file), &settings.service.socket);
     line.unwrap_or_else(|_| format!("archive-command --config {DEFAULT_FILE} --socket SOCKET %p"))

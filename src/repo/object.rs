@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use super::{Repository, reread};
-use crate::codec::{Check, Damaged, Envelope, EnvelopeError, Header, Sealed, object_bound, unseal};
+use crate::codec::{Check, Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, object_bound, unseal};
 use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
 
@@ -59,7 +59,7 @@ pub struct SealedObject {
 
 impl SealedObject {
     /// What the envelope tells.
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &EnvelopeHeader {
         &self.envelope.header
     }
 
@@ -95,7 +95,7 @@ pub enum PutSealed {
     /// An object with the same content was there, and is whole.
     SameContent,
     /// An object with other content is there.
-    OtherContent(Box<Header>),
+    OtherContent(Box<EnvelopeHeader>),
 }
 
 impl Repository {
@@ -118,7 +118,7 @@ impl Repository {
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
     /// its content is not. This and all that follow read once more what is damaged: it may have been on its way here.
-    pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<Header>, ObjectError> {
+    pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<EnvelopeHeader>, ObjectError> {
         let read = async || match self.storage().head(key).await? {
             Some(meta) => self.header_once(key, meta.size, kind).await,
             None => Ok(None),
@@ -127,7 +127,7 @@ impl Repository {
     }
 
     /// The same of an object whose size is known, such as from a listing. Read only once: it may have been replaced since.
-    pub async fn header_once(&self, key: &Key, size: u64, kind: &str) -> Result<Option<Header>, ObjectError> {
+    pub async fn header_once(&self, key: &Key, size: u64, kind: &str) -> Result<Option<EnvelopeHeader>, ObjectError> {
         let Some(Envelope { header, len }) = self.envelope_once(key, kind).await? else { return Ok(None) };
         match size.saturating_sub(len) {
             body if body == header.stored.size => Ok(Some(header)),
@@ -183,7 +183,12 @@ impl Repository {
     }
 
     /// The content of a small object, at most `most` bytes, verified, in memory; `None` when there is none.
-    pub async fn read_small(&self, key: &Key, kind: &str, most: u64) -> Result<Option<(Header, Vec<u8>)>, ObjectError> {
+    pub async fn read_small(
+        &self,
+        key: &Key,
+        kind: &str,
+        most: u64,
+    ) -> Result<Option<(EnvelopeHeader, Vec<u8>)>, ObjectError> {
         let read = async || {
             let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
             let mut content = Vec::new();

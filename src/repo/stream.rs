@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 
 use super::{ObjectError, Repository};
-use crate::codec::{Hasher, Header, SizedDigest};
+use crate::codec::{EnvelopeHeader, Hasher, SizedDigest};
 use crate::storage::{Key, Storage};
 
 /// Stored bytes fetched at a time.
@@ -26,7 +26,11 @@ pub struct SealedStream {
 
 impl Repository {
     /// Opens an object for reading piece by piece; `None` when there is none.
-    pub async fn open_stream(&self, key: &Key, kind: &str) -> Result<Option<(Header, SealedStream)>, ObjectError> {
+    pub async fn open_stream(
+        &self,
+        key: &Key,
+        kind: &str,
+    ) -> Result<Option<(EnvelopeHeader, SealedStream)>, ObjectError> {
         let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
         let Some(header) = self.header_once(key, meta.size, kind).await? else { return Ok(None) };
         let (storage, end) = (self.shared_storage(), meta.size);

@@ -34,7 +34,7 @@ pub use indexing::IndexingOptions as IndexOptions;
 use whose::ServedCluster;
 
 use crate::budget::Budget;
-use crate::config::Identity;
+use crate::config::ClusterIdentity;
 use crate::error::{hints, one_line};
 use crate::http;
 use crate::metrics::Durations;
@@ -76,7 +76,7 @@ pub struct ServiceOptions {
 /// part of the service failed.
 pub async fn run(
     cluster: Cluster,
-    identity: Identity,
+    identity: ClusterIdentity,
     options: ServiceOptions,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {

@@ -5,21 +5,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use crate::config::{self, Identity};
+use crate::config::{self, ClusterIdentity};
 use crate::error::one_line;
 use crate::wire::For;
 
 /// What is served here.
 #[derive(Clone)]
 pub struct ServedCluster {
-    identity: Arc<Identity>,
+    identity: Arc<ClusterIdentity>,
     /// The last reason why a request was sent away: each is logged once, not for each segment.
     told: Arc<Mutex<String>>,
 }
 
 impl ServedCluster {
     /// Answers for `identity`.
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: ClusterIdentity) -> Self {
         Self { identity: Arc::new(identity), told: Arc::default() }
     }
 
@@ -50,7 +50,7 @@ impl ServedCluster {
 }
 
 /// What the hook's own work would be for.
-fn meant(file: &[u8], variables: &[Vec<u8>]) -> anyhow::Result<Identity> {
+fn meant(file: &[u8], variables: &[Vec<u8>]) -> anyhow::Result<ClusterIdentity> {
     let variables: Vec<(&OsStr, &OsStr)> = variables
         .iter()
         .filter_map(|variable| {
@@ -61,5 +61,5 @@ fn meant(file: &[u8], variables: &[Vec<u8>]) -> anyhow::Result<Identity> {
     let value = |name: &str| variables.iter().find(|(each, _)| *each == name).map(|(_, value)| OsString::from(value));
     let file = Some(Path::new(OsStr::from_bytes(file))).filter(|file| !file.as_os_str().is_empty());
     let settings = config::load(file, variables.iter().copied())?;
-    Ok(Identity::of(&settings, value))
+    Ok(ClusterIdentity::of(&settings, value))
 }

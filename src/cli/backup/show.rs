@@ -7,7 +7,7 @@ use super::super::{Context, Exit, Format, bytes, print_json, print_text};
 use super::list::{checksums, duration};
 use crate::plain::plain;
 use crate::postgres::backup::delete::NoSuchBackup;
-use crate::postgres::backup::manifest::{self, Entry, entries};
+use crate::postgres::backup::manifest::{self, ManifestEntry, entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -52,7 +52,7 @@ fn json(description: &BackupDescription, object: &SealedObject, files: bool) -> 
         #[serde(flatten)]
         description: &'a BackupDescription,
         #[serde(skip_serializing_if = "Option::is_none")]
-        entries: Option<Vec<Entry>>,
+        entries: Option<Vec<ManifestEntry>>,
     }
     let entries = if files { Some(entries(object)?.collect::<anyhow::Result<_>>()?) } else { None };
     print_json(&BackupOutput { description, entries })
@@ -105,10 +105,10 @@ fn each_file(object: &SealedObject, print: impl Fn(&str) -> anyhow::Result<()>) 
     let place = |tablespace: Option<u32>| tablespace.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
     for entry in entries(object)? {
         let line = match entry? {
-            Entry::Folder(folder) => {
+            ManifestEntry::Folder(folder) => {
                 format!("{:04o} {:>12} {:64} {}{}/\n", folder.mode, "", "", place(folder.tablespace), folder.path)
             }
-            Entry::File(file) => {
+            ManifestEntry::File(file) => {
                 let path = format!("{}{}", place(file.tablespace), file.path);
                 format!("{:04o} {:>12} {} {path}\n", file.mode, file.size, file.digest)
             }

@@ -1,8 +1,8 @@
 use super::*;
 
-fn of(machine: &Machine) -> Identity {
+fn of(machine: &Machine) -> ClusterIdentity {
     let variable = |name: &str| machine.env.iter().find(|(each, _)| each == name).map(|(_, value)| value.into());
-    Identity::of(&machine.settings(), variable)
+    ClusterIdentity::of(&machine.settings(), variable)
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn every_variable_that_decides_is_sent_by_the_hooks() {
         assert!(crate::wire::IDENTITY_VARIABLES.contains(&variable.as_str()), "{variable}");
     }
     let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
-    Identity::of(&Machine::with("[repository]\nurl = \"s3://bucket/x\"\n").settings(), |name| {
+    ClusterIdentity::of(&Machine::with("[repository]\nurl = \"s3://bucket/x\"\n").settings(), |name| {
         asked.borrow_mut().insert(name.to_string());
         None
     });

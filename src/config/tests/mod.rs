@@ -80,27 +80,27 @@ fn assert_says(text: &str, parts: &[&str]) {
 }
 
 /// A valid text of `key` that is not its default, and how TOML writes it.
-fn other_value(key: &Key) -> (String, String) {
+fn other_value(key: &SettingKey) -> (String, String) {
     let text = match key.kind {
-        Kind::Url => "file:///other/folder",
-        Kind::Name => "other-1",
-        Kind::Path { .. } => "/other/path",
-        Kind::Endpoint => "https://other:9000",
-        Kind::Listen => "[::1]:9000",
-        Kind::Word => "other/word",
-        Kind::Secret => "host=other",
-        Kind::Integer { .. } | Kind::Workers { .. } => return ("7".into(), "7".into()),
-        Kind::Size { .. } => "32MiB",
-        Kind::Duration { .. } => "90s",
-        Kind::Bool if key.default == Fallback::Value("true") => return ("false".into(), "false".into()),
-        Kind::Bool => return ("true".into(), "true".into()),
-        Kind::Choice(choices) => choices[1],
+        SettingType::Url => "file:///other/folder",
+        SettingType::Name => "other-1",
+        SettingType::Path { .. } => "/other/path",
+        SettingType::Endpoint => "https://other:9000",
+        SettingType::Listen => "[::1]:9000",
+        SettingType::Word => "other/word",
+        SettingType::Secret => "host=other",
+        SettingType::Integer { .. } | SettingType::Workers { .. } => return ("7".into(), "7".into()),
+        SettingType::Size { .. } => "32MiB",
+        SettingType::Duration { .. } => "90s",
+        SettingType::Bool if key.default == Fallback::Value("true") => return ("false".into(), "false".into()),
+        SettingType::Bool => return ("true".into(), "true".into()),
+        SettingType::Choice(choices) => choices[1],
     };
     let text = if key.path() == "log.level" { "trace" } else { text };
     (text.into(), format!("\"{text}\""))
 }
 
-fn shown(settings: &Settings, key: &Key) -> DisplayedSetting {
+fn shown(settings: &Settings, key: &SettingKey) -> DisplayedSetting {
     effective(settings).into_iter().find(|one| one.key == key.path()).unwrap()
 }
 
@@ -149,7 +149,7 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
 
 #[test]
 fn keys_and_variables_are_unique_and_the_keys_of_a_section_stand_together() {
-    let mut variables: Vec<_> = KEYS.iter().map(Key::variable).collect();
+    let mut variables: Vec<_> = KEYS.iter().map(SettingKey::variable).collect();
     variables.sort();
     variables.dedup();
     assert_eq!(variables.len(), KEYS.len());
@@ -189,7 +189,7 @@ fn the_defaults_are_the_documented_ones() {
 #[test]
 fn the_environment_alone_is_enough() {
     let machine = Machine::new().variable("WALDEN_REPOSITORY__URL", "file:///srv/archive");
-    assert_eq!(machine.settings().source, Source::Environment);
+    assert_eq!(machine.settings().source, SettingsSource::Environment);
 }
 
 #[test]
@@ -209,13 +209,13 @@ fn the_argument_beats_walden_config_which_beats_the_default_file() {
     assert_eq!(machine.settings().cluster.name, "b");
     let machine = machine.named("a.toml");
     assert_eq!(machine.settings().cluster.name, "a");
-    assert_eq!(machine.settings().source, Source::File(machine.path("a.toml")));
+    assert_eq!(machine.settings().source, SettingsSource::File(machine.path("a.toml")));
 }
 
 #[test]
 fn an_empty_walden_config_names_no_file() {
     let machine = Machine::with(URL).variable("WALDEN_CONFIG", "");
-    assert_eq!(machine.settings().source, Source::File(machine.path("walden.toml")));
+    assert_eq!(machine.settings().source, SettingsSource::File(machine.path("walden.toml")));
 }
 
 #[test]

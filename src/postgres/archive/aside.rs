@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::codec::{Check, Digest, Header};
+use crate::codec::{Check, Digest, EnvelopeHeader};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
@@ -88,7 +88,7 @@ pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<AsideReason>
 
 /// Whether a file may differ from what is kept under its name. Partial segments and backup history files: of each there can
 /// be several. Segments: when both are the same WAL, and one ends earlier. Errors: the store did not answer.
-pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &Header) -> anyhow::Result<bool> {
+pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &EnvelopeHeader) -> anyhow::Result<bool> {
     let segment = match prepared.name {
         WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(true),
         WalFileName::History(_) | WalFileName::Aside { .. } => return Ok(false),

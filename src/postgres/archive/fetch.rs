@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::absent::{Absence, GapEvidence, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Check, Damaged, Header};
+use crate::codec::{Check, Damaged, EnvelopeHeader};
 use crate::error::{Hint, find, with_hint};
 use crate::owner;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
@@ -238,7 +238,7 @@ impl Fetcher {
 pub(super) fn check_description(
     ours: &ClusterDescription,
     name: &WalFileName,
-    header: &Header,
+    header: &EnvelopeHeader,
 ) -> Result<WalDescription, Damaged> {
     let described: WalDescription =
         header.about.read().map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;

@@ -14,7 +14,7 @@ use super::aside::{self, AsideReason};
 use super::identity::{self, Refused};
 use super::limit::within;
 use super::summarize::Summarized;
-use crate::codec::{Compressed, Digest, Header, Sealed, Sealer, sealed_bound};
+use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealed, Sealer, sealed_bound};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -187,7 +187,7 @@ impl Pusher {
         &self,
         prepared: &Prepared,
         why: &AsideReason,
-        kept: Option<&Header>,
+        kept: Option<&EnvelopeHeader>,
     ) -> anyhow::Result<Stored> {
         let own = self.cluster.layout.wal(&prepared.name);
         if let Some(kept) = kept {
@@ -338,8 +338,8 @@ impl Pusher {
         self.sealers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn conflict(&self, prepared: &Prepared, key: &str, kept: &Header) -> anyhow::Error {
-        let archived_at = |header: &Header| {
+    fn conflict(&self, prepared: &Prepared, key: &str, kept: &EnvelopeHeader) -> anyhow::Error {
+        let archived_at = |header: &EnvelopeHeader| {
             let about = header.about.read::<serde_json::Value>().unwrap_or_default();
             about["archived_at"].as_str().unwrap_or("an unknown time").to_string()
         };

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::inventory::Inventory;
-use super::manifest::{FRAME_SIZE, Folder, OUTSIDE_CONFIGURATION, RESTORE_CONFIGURATION, check_path};
-use super::tar::{Header, Item, Kind, Parser, TarError};
+use super::manifest::{FRAME_SIZE, FolderEntry, OUTSIDE_CONFIGURATION, RESTORE_CONFIGURATION, check_path};
+use super::tar::{Item, MemberKind, Parser, TarError, TarHeader};
 
 /// Files that share one frame, at most: bounds what is remembered until the frame is stored.
 const BUNDLE_FILES: usize = 1024;
@@ -20,7 +20,7 @@ const MOST_NOT_KEPT: usize = 100;
 /// What the cutter makes of the stream, in order.
 #[derive(Debug)]
 pub enum Cut {
-    Folder(Folder),
+    Folder(FolderEntry),
     /// A frame is full. Without `files` it is the next frame of the large file that [`Cut::FileEnd`] will name.
     Frame {
         plain: Vec<u8>,
@@ -166,8 +166,8 @@ impl Cutter {
         self.captured
     }
 
-    fn begin_member(&mut self, header: Header) {
-        let Header { path, utf8, kind, size, mode, mtime } = header;
+    fn begin_member(&mut self, header: TarHeader) {
+        let TarHeader { path, utf8, kind, size, mode, mtime } = header;
         let tablespace = self.tablespace;
         if !utf8 {
             // The cluster's own names are ASCII.
@@ -175,14 +175,14 @@ impl Cutter {
             return;
         }
         match kind {
-            Kind::File if tablespace.is_none() && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => (),
-            Kind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
-            Kind::Folder => {
+            MemberKind::File if tablespace.is_none() && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => (),
+            MemberKind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
+            MemberKind::Folder => {
                 self.captured.inventory.folder(tablespace, &path);
-                self.cuts.push_back(Cut::Folder(Folder { path, tablespace, mode }));
+                self.cuts.push_back(Cut::Folder(FolderEntry { path, tablespace, mode }));
             }
             // The server sends links only for tablespaces, and those are known by the tablespace list.
-            Kind::Symlink => tracing::warn!("the symbolic link \"{path}\" is not kept"),
+            MemberKind::Symlink => tracing::warn!("the symbolic link \"{path}\" is not kept"),
         }
     }
 
@@ -336,8 +336,14 @@ mod tests {
         let mut cutter = Cutter::new(FramePool::default());
         cutter.add_file(facts("walden-configuration/etc/pg/a.conf"), b"new").unwrap();
         cutter.begin_archive(None);
-        let in_stream =
-            |path: &str| Header { path: path.into(), utf8: true, kind: Kind::File, size: 0, mode: 0, mtime: 0 };
+        let in_stream = |path: &str| TarHeader {
+            path: path.into(),
+            utf8: true,
+            kind: MemberKind::File,
+            size: 0,
+            mode: 0,
+            mtime: 0,
+        };
         let names = ["etc/pg/a.conf", "etc/pg/gone.conf", "etc/other/in_force.conf"];
         for name in names {
             cutter.begin_member(in_stream(&format!("walden-configuration/{name}")));

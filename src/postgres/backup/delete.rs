@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::cleanup::{delete_all, keys};
-use super::manifest::{self, Entry, entries};
+use super::manifest::{self, ManifestEntry, entries};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
@@ -168,7 +168,7 @@ async fn users(
 /// Whether a manifest names a pack of backup `id`.
 fn uses(object: &SealedObject, id: &BackupId) -> anyhow::Result<bool> {
     for entry in entries(object)? {
-        if let Entry::File(file) = entry?
+        if let ManifestEntry::File(file) = entry?
             && file.extents.iter().any(|extent| extent.pack.backup == *id)
         {
             return Ok(true);

@@ -33,14 +33,14 @@ const MAX_LINE: u64 = 16 << 20;
 /// One line of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Entry {
-    Folder(Folder),
-    File(File),
+pub enum ManifestEntry {
+    Folder(FolderEntry),
+    File(FileEntry),
 }
 
 /// A folder of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Folder {
+pub struct FolderEntry {
     /// Relative to the data directory, or to the tablespace.
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub struct Folder {
 
 /// A file and where its content lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
+pub struct FileEntry {
     /// Relative to the data directory, or to the tablespace.
     pub path: String,
     /// OID of the tablespace it lies in; absent for the data directory.
@@ -107,7 +107,7 @@ impl Extent {
     }
 }
 
-impl File {
+impl FileEntry {
     /// Where its frames lie, in order, each with where the file's bytes begin in its content.
     pub fn places<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = (FramePlace, u32)> + 'a {
         self.extents.iter().flat_map(|extent| {
@@ -122,13 +122,13 @@ impl File {
 }
 
 /// Writes one line.
-pub fn write_entry(sink: &mut dyn Write, entry: &Entry) -> anyhow::Result<()> {
+pub fn write_entry(sink: &mut dyn Write, entry: &ManifestEntry) -> anyhow::Result<()> {
     serde_json::to_writer(&mut *sink, entry)?;
     Ok(sink.write_all(b"\n")?)
 }
 
 /// The entries of a whole manifest. Blocks.
-pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Entry>> + '_> {
+pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = anyhow::Result<ManifestEntry>> + '_> {
     Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(object.body())?)))
 }
 
@@ -136,7 +136,7 @@ pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = any
 pub fn needed_packs(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, u64>> {
     let mut packs: BTreeMap<PackName, u64> = BTreeMap::new();
     for entry in entries(object)? {
-        let Entry::File(file) = entry? else { continue };
+        let ManifestEntry::File(file) = entry? else { continue };
         for extent in &file.extents {
             let end = extent.offset.saturating_add(extent.stored_len());
             match packs.get_mut(&extent.pack) {
@@ -149,7 +149,7 @@ pub fn needed_packs(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, 
 }
 
 /// Reads lines until the end; each is checked: paths stay inside, extents cover the size.
-pub fn read_entries(mut source: impl BufRead) -> impl Iterator<Item = anyhow::Result<Entry>> {
+pub fn read_entries(mut source: impl BufRead) -> impl Iterator<Item = anyhow::Result<ManifestEntry>> {
     let mut number = 0u64;
     std::iter::from_fn(move || {
         number += 1;
@@ -163,12 +163,12 @@ pub fn read_entries(mut source: impl BufRead) -> impl Iterator<Item = anyhow::Re
     })
 }
 
-fn parse_line(line: &[u8]) -> anyhow::Result<Entry> {
+fn parse_line(line: &[u8]) -> anyhow::Result<ManifestEntry> {
     ensure!(line.ends_with(b"\n"), "it is cut off");
-    let entry: Entry = serde_json::from_slice(line)?;
+    let entry: ManifestEntry = serde_json::from_slice(line)?;
     match &entry {
-        Entry::Folder(folder) => check_path(&folder.path)?,
-        Entry::File(file) => {
+        ManifestEntry::Folder(folder) => check_path(&folder.path)?,
+        ManifestEntry::File(file) => {
             check_path(&file.path)?;
             check_extents(file)?;
         }
@@ -183,7 +183,7 @@ pub fn check_path(path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_extents(file: &File) -> anyhow::Result<()> {
+fn check_extents(file: &FileEntry) -> anyhow::Result<()> {
     let frames: usize = file.extents.iter().map(|extent| extent.frames.len()).sum();
     let shared = file.extents.iter().any(|extent| extent.skip > 0);
     let covered = match file.size {
@@ -199,15 +199,23 @@ fn check_extents(file: &File) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn file(size: u64, frames: usize, skip: u32) -> Entry {
+    fn file(size: u64, frames: usize, skip: u32) -> ManifestEntry {
         let pack = "20260101-000000Z/pack-000001".parse().unwrap();
         let extent = Extent { pack, offset: 10, frames: vec![100; frames], skip };
         let extents = if frames > 0 { vec![extent] } else { vec![] };
         let digest = Digest::of(b"");
-        Entry::File(File { path: "base/1/2".into(), tablespace: None, mode: 0o600, mtime: 0, size, digest, extents })
+        ManifestEntry::File(FileEntry {
+            path: "base/1/2".into(),
+            tablespace: None,
+            mode: 0o600,
+            mtime: 0,
+            size,
+            digest,
+            extents,
+        })
     }
 
-    fn read_back(entry: &Entry) -> anyhow::Result<Entry> {
+    fn read_back(entry: &ManifestEntry) -> anyhow::Result<ManifestEntry> {
         let mut bytes = Vec::new();
         write_entry(&mut bytes, entry).unwrap();
         read_entries(&bytes[..]).next().unwrap()
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn entries_read_back() {
-        let folder = Entry::Folder(Folder { path: "pg_wal".into(), tablespace: Some(7), mode: 0o700 });
+        let folder = ManifestEntry::Folder(FolderEntry { path: "pg_wal".into(), tablespace: Some(7), mode: 0o700 });
         for entry in [folder, file(0, 0, 0), file(1, 1, 5), file(FRAME_SIZE as u64 + 1, 2, 0)] {
             assert_eq!(read_back(&entry).unwrap(), entry);
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::cutter::FileFacts;
-use super::manifest::{Entry, Extent, File, Folder, Paths, write_entry};
+use super::manifest::{Extent, FileEntry, FolderEntry, ManifestEntry, Paths, write_entry};
 use super::pipeline::PackOptions;
 use crate::codec::{Digest, SealedWriter};
 use crate::error::{Hint, with_hint};
@@ -66,8 +66,8 @@ impl Packer {
     }
 
     /// Notes a folder.
-    pub fn folder(&mut self, folder: Folder) -> anyhow::Result<()> {
-        self.note(&Entry::Folder(folder))
+    pub fn folder(&mut self, folder: FolderEntry) -> anyhow::Result<()> {
+        self.note(&ManifestEntry::Folder(folder))
     }
 
     /// Adds the next frame of the current large file.
@@ -118,12 +118,12 @@ impl Packer {
         ensure!(self.paths.is_new(tablespace, &path), "the file \"{path}\" came twice: it could not be restored");
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;
-        self.note(&Entry::File(File { path, tablespace, mode, mtime, size, digest, extents }))
+        self.note(&ManifestEntry::File(FileEntry { path, tablespace, mode, mtime, size, digest, extents }))
     }
 
     /// Adds a line to the manifest. Errors: it becomes too long to be read again, which is better known now than once all
     /// is stored.
-    fn note(&mut self, entry: &Entry) -> anyhow::Result<()> {
+    fn note(&mut self, entry: &ManifestEntry) -> anyhow::Result<()> {
         write_entry(&mut self.manifest, entry)?;
         let (longest, files) = (self.longest_manifest, self.totals.file_count);
         if self.manifest.size() <= longest {

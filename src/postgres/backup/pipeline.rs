@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 pub use super::cutter::Captured;
 use super::cutter::{Cut, Cutter, FileFacts, FramePool};
-use super::manifest::Folder;
+use super::manifest::FolderEntry;
 use super::packer::{Packer, Totals};
 use crate::codec::{Digest, FrameCompressor, Hasher, SealedWriter};
 use crate::postgres::cluster::Cluster;
@@ -72,7 +72,7 @@ struct Job {
 
 /// What goes into packs and manifest, in order; frames may still be under way.
 enum Piece {
-    Folder(Folder),
+    Folder(FolderEntry),
     Frame(oneshot::Receiver<Bytes>),
     Bundle(oneshot::Receiver<Bytes>, Vec<(FileFacts, u32, Digest)>),
     FileEnd(FileFacts, Digest),

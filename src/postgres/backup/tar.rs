@@ -15,7 +15,7 @@ const BLOCK: usize = 512;
 /// What lies in the stream, in order: an [`Item::Entry`], for files their content in pieces, then [`Item::End`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    Entry(Header),
+    Entry(TarHeader),
     /// A piece of the file's content, never empty.
     Data(Bytes),
     /// The file's content is complete.
@@ -24,13 +24,13 @@ pub enum Item {
 
 /// What a header says of its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub struct TarHeader {
     /// Relative, without a leading `./` or trailing `/`, proven to lead nowhere else. Where the name is not UTF-8 its
     /// bytes are escaped.
     pub path: String,
     /// Whether the name is UTF-8.
     pub utf8: bool,
-    pub kind: Kind,
+    pub kind: MemberKind,
     /// Bytes of content; 0 for what is no file.
     pub size: u64,
     /// Permission bits.
@@ -41,7 +41,7 @@ pub struct Header {
 
 /// Kinds of members that servers send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemberKind {
     File,
     Folder,
     Symlink,
@@ -175,7 +175,7 @@ impl Parser {
             return Ok(None);
         }
         let header = parse_header(&block)?;
-        if header.kind == Kind::File {
+        if header.kind == MemberKind::File {
             let padding = (BLOCK - (header.size % BLOCK as u64) as usize) % BLOCK;
             self.state = TarState::Content { left: header.size, padding };
         }
@@ -183,7 +183,7 @@ impl Parser {
     }
 }
 
-fn parse_header(block: &[u8]) -> Result<Header, TarError> {
+fn parse_header(block: &[u8]) -> Result<TarHeader, TarError> {
     let (path, utf8) = path(block);
     let wrong = |what: &str| TarError(format!("member \"{path}\" has {what}"));
     // The checksum is the sum of all bytes, its own field taken as spaces.
@@ -193,9 +193,9 @@ fn parse_header(block: &[u8]) -> Result<Header, TarError> {
         return Err(wrong("a header whose checksum does not match"));
     }
     let kind = match block[156] {
-        b'0' | 0 => Kind::File,
-        b'2' => Kind::Symlink,
-        b'5' => Kind::Folder,
+        b'0' | 0 => MemberKind::File,
+        b'2' => MemberKind::Symlink,
+        b'5' => MemberKind::Folder,
         other => return Err(wrong(&format!("the unknown type '{}'", other.escape_ascii()))),
     };
     let size = number(&block[124..136]).filter(|size| *size <= i64::MAX as u64);
@@ -203,8 +203,8 @@ fn parse_header(block: &[u8]) -> Result<Header, TarError> {
     let mode = number(&block[100..108]).ok_or_else(|| wrong("a mode that is no number"))?;
     let mtime = number(&block[136..148]).ok_or_else(|| wrong("a time that is no number"))?;
     check_path(&path).map_err(|error| TarError(error.to_string()))?;
-    let size = if kind == Kind::File { size } else { 0 };
-    Ok(Header { path, utf8, kind, size, mode: (mode & 0o7777) as u32, mtime: mtime as i64 })
+    let size = if kind == MemberKind::File { size } else { 0 };
+    Ok(TarHeader { path, utf8, kind, size, mode: (mode & 0o7777) as u32, mtime: mtime as i64 })
 }
 
 /// Prefix and name joined, without the leading `./` and trailing `/` that some members have, and whether it is UTF-8.

@@ -36,7 +36,7 @@ fn member(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// Everything in `stream`, fed in chunks of `chunk` bytes: paths with contents, or the error.
-fn parse(stream: &[u8], chunk: usize) -> Result<Vec<(Header, Vec<u8>)>, TarError> {
+fn parse(stream: &[u8], chunk: usize) -> Result<Vec<(TarHeader, Vec<u8>)>, TarError> {
     let mut parser = Parser::default();
     let mut found = Vec::new();
     let mut open = false;
@@ -46,7 +46,7 @@ fn parse(stream: &[u8], chunk: usize) -> Result<Vec<(Header, Vec<u8>)>, TarError
             match item {
                 Item::Entry(header) => {
                     assert!(!open, "an entry begins after the end of the one before");
-                    open = header.kind == Kind::File;
+                    open = header.kind == MemberKind::File;
                     found.push((header, Vec::new()));
                 }
                 Item::Data(bytes) => {
@@ -84,13 +84,13 @@ fn members_come_out_as_the_server_sent_them() {
     let found = parse(&stream, 333).unwrap();
     let shown: Vec<_> = found.iter().map(|(h, content)| (h.path.as_str(), h.kind, content.len())).collect();
     let expected = [
-        ("backup_label", Kind::File, 5),
-        ("base/1", Kind::Folder, 0),
-        ("pg_wal/archive_status", Kind::Folder, 0),
-        ("pg_tblspc/16384", Kind::Symlink, 0),
-        ("base/1/2", Kind::File, 1024),
-        ("empty", Kind::File, 0),
-        ("prefix/of/name", Kind::Folder, 0),
+        ("backup_label", MemberKind::File, 5),
+        ("base/1", MemberKind::Folder, 0),
+        ("pg_wal/archive_status", MemberKind::Folder, 0),
+        ("pg_tblspc/16384", MemberKind::Symlink, 0),
+        ("base/1/2", MemberKind::File, 1024),
+        ("empty", MemberKind::File, 0),
+        ("prefix/of/name", MemberKind::Folder, 0),
     ];
     assert_eq!(shown, expected);
     assert_eq!((found[0].0.mode, found[0].0.mtime), (0o600, 0o15000000000));

@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::{Check, CheckError, Verdict};
-use crate::config::{Settings, Source};
+use crate::config::{Settings, SettingsSource};
 
 pub(super) fn check(settings: &Settings) -> Verdict {
     let mode = match &settings.source {
-        Source::File(path) => fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777),
-        Source::Environment => None,
+        SettingsSource::File(path) => fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777),
+        SettingsSource::Environment => None,
     };
     decide(&settings.source, mode, &settings.warnings)
 }
@@ -19,7 +19,7 @@ pub fn unreadable(error: &anyhow::Error) -> Verdict {
     Check::Configuration.failed(&CheckError::from(error))
 }
 
-fn decide(source: &Source, mode: Option<u32>, warnings: &[String]) -> Verdict {
+fn decide(source: &SettingsSource, mode: Option<u32>, warnings: &[String]) -> Verdict {
     if let Some((message, hint)) = warnings.first().map(|first| first.split_once(": ").unwrap_or((first, ""))) {
         let verdict = Check::Configuration.warning(message);
         return if hint.is_empty() { verdict } else { verdict.hint(hint) };
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_file_that_others_can_change_is_told() {
-        let source = Source::File("/etc/walden/walden.toml".into());
+        let source = SettingsSource::File("/etc/walden/walden.toml".into());
         assert_eq!(decide(&source, Some(0o640), &[]).status, Status::Ok);
         assert_eq!(decide(&source, None, &[]).status, Status::Ok);
         for mode in [0o620, 0o602, 0o666] {
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_warning_of_the_settings_is_told_with_its_step() {
         let warning = "file \"x\" holds a password: run `chmod o-rwx` on it".to_string();
-        let verdict = decide(&Source::Environment, None, &[warning]);
+        let verdict = decide(&SettingsSource::Environment, None, &[warning]);
         assert_eq!(verdict.status, Status::Warning);
         assert_eq!(verdict.hint.as_deref(), Some("run `chmod o-rwx` on it"));
     }

@@ -16,7 +16,7 @@ use super::command::{Ours, Program, first_word, program};
 use super::server::{Server, Settings};
 use super::whom::{Whom, whom};
 use super::{Check, Request, Status, Verdict};
-use crate::config::{DEFAULT_SOCKET, Identity, Source};
+use crate::config::{ClusterIdentity, DEFAULT_SOCKET, SettingsSource};
 use crate::owner::Owner;
 use crate::postgres::command_line::for_people;
 use crate::wire::{self, For, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS};
@@ -100,7 +100,7 @@ fn own_work(
     (setting, ours): (&str, &Ours),
     line: &str,
 ) -> Option<Verdict> {
-    let wanted = Identity::of(request.settings, |name| std::env::var_os(name));
+    let wanted = ClusterIdentity::of(request.settings, |name| std::env::var_os(name));
     let found = match whom(ours, data_directory(request, server), &wanted) {
         Whom::Same => ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(Whom::Same, Whom::Unreadable),
         other => other,
@@ -177,7 +177,7 @@ fn decide_hook(name: &str, found: &Found, user: Option<Owner>, proven: bool) -> 
 }
 
 /// What is wrong with whom the hook's own work is for; `None`: nothing.
-fn decide_whom(setting: &str, whom: &Whom, wanted: &Identity, line: &str) -> Option<Verdict> {
+fn decide_whom(setting: &str, whom: &Whom, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
     let check = if setting == "archive_command" { Check::ArchiveCommand } else { Check::Hook };
     let verdict = match whom {
         Whom::Same => return None,
@@ -228,8 +228,8 @@ pub(super) async fn check_service(request: &Request<'_>, user: Option<Owner>) ->
     let socket = &request.settings.service.socket;
     let limit = request.timeout.min(Duration::from_secs(SILENCE_SECONDS));
     let file = match &request.settings.source {
-        Source::File(file) => file.as_os_str().as_bytes().to_vec(),
-        Source::Environment => Vec::new(),
+        SettingsSource::File(file) => file.as_os_str().as_bytes().to_vec(),
+        SettingsSource::Environment => Vec::new(),
     };
     let set = |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
     let whose = For::Configuration { file, variables: IDENTITY_VARIABLES.iter().filter_map(set).collect() };
@@ -340,7 +340,7 @@ mod tests {
     fn a_hook_whose_own_work_is_for_another_cluster_is_told() {
         let settings =
             config::load(Some(Path::new("/dev/null")), [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
-        let wanted = Identity::of(&settings, |_| None);
+        let wanted = ClusterIdentity::of(&settings, |_| None);
         let status = |whom| decide_whom("archive_command", &whom, &wanted, "x").map(|verdict| verdict.status);
         assert_eq!(status(Whom::Same), None);
         assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(Status::Critical));

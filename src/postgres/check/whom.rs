@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::Ours;
-use crate::config::{self, Identity};
+use crate::config::{self, ClusterIdentity};
 use crate::error::one_line;
 use crate::wire::{CONFIG_VARIABLE, IDENTITY_VARIABLES};
 
@@ -26,7 +26,7 @@ pub(super) enum Whom {
 }
 
 /// Whom it serves, compared with `wanted`. The server runs its commands in its data directory.
-pub(super) fn whom(ours: &Ours, data_directory: Option<&Path>, wanted: &Identity) -> Whom {
+pub(super) fn whom(ours: &Ours, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> Whom {
     if ours.is_hook && ours.socket.is_some() && ours.config.is_none() {
         return Whom::Nobody;
     }
@@ -41,7 +41,7 @@ pub(super) fn whom(ours: &Ours, data_directory: Option<&Path>, wanted: &Identity
     let file = named.map(|file| data_directory.map_or(file.clone(), |folder| folder.join(&file)));
     let variables = IDENTITY_VARIABLES.iter().filter_map(|name| Some((*name, value(name)?)));
     match config::load(file.as_deref(), variables) {
-        Ok(settings) => match Identity::of(&settings, value) {
+        Ok(settings) => match ClusterIdentity::of(&settings, value) {
             meant if meant.is(wanted) => Whom::Same,
             meant => Whom::Other(meant.to_string()),
         },
@@ -76,7 +76,7 @@ mod tests {
         file("main.toml", "main");
         file("copy.toml", "copy");
         let settings = config::load(Some(&folder.path().join("main.toml")), [("", ""); 0]).unwrap();
-        let wanted = Identity::of(&settings, |_| None);
+        let wanted = ClusterIdentity::of(&settings, |_| None);
         let asked = |line: &str| {
             let Program::Ours(ours) = program(line) else { panic!("{line}") };
             whom(&ours, Some(folder.path()), &wanted)

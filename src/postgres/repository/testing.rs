@@ -6,7 +6,7 @@ use chrono::DateTime;
 
 use crate::codec::{Digest, FrameCompressor, seal};
 use crate::postgres::archive::testing::{SEGMENT, cluster_in, segment};
-use crate::postgres::backup::manifest::{self, Entry, Extent, File, Folder, write_entry};
+use crate::postgres::backup::manifest::{self, Extent, FileEntry, FolderEntry, ManifestEntry, write_entry};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription, testing};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::idle;
@@ -88,8 +88,8 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
     }
     let mut size = 0;
     for path in FOLDERS {
-        let folder = Folder { path: path.into(), tablespace: None, mode: 0o700 };
-        write_entry(&mut body, &Entry::Folder(folder)).unwrap();
+        let folder = FolderEntry { path: path.into(), tablespace: None, mode: 0o700 };
+        write_entry(&mut body, &ManifestEntry::Folder(folder)).unwrap();
     }
     for path in FILES {
         let name = if path == FILES[2] { shared } else { &packs[0].0 };
@@ -97,7 +97,7 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
         let stored = storage.head(&cluster.layout.pack(name)).await.unwrap().unwrap().size;
         let extents = vec![Extent { pack: name.clone(), offset: 0, frames: vec![stored as u32], skip: 0 }];
         size += plain.len() as u64;
-        let file = File {
+        let file = FileEntry {
             path: path.into(),
             tablespace: None,
             mode: 0o600,
@@ -106,7 +106,7 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
             digest: Digest::of(&plain),
             extents,
         };
-        write_entry(&mut body, &Entry::File(file)).unwrap();
+        write_entry(&mut body, &ManifestEntry::File(file)).unwrap();
     }
     let (timeline, start) = (TimelineId(at.0), at.1 * SEGMENT as u64);
     let description = BackupDescription {

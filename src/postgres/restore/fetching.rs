@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 
 use super::recovery::{self, FetchCommand};
-use crate::config::{self, Origin, Settings, Source};
+use crate::config::{self, Origin, Settings, SettingsSource};
 use crate::error::with_hint;
 use crate::postgres::command_line::program;
 
@@ -35,7 +35,7 @@ fn configuration(settings: &Settings) -> anyhow::Result<(PathBuf, Option<String>
             "set it in the configuration file (mode 0600), or use credentials that the standard chain finds",
         ));
     }
-    if let (Source::File(path), []) = (&settings.source, &of_environment[..]) {
+    if let (SettingsSource::File(path), []) = (&settings.source, &of_environment[..]) {
         return Ok((path.clone(), None));
     }
     if let (Some(secret), Some(other)) = (given.iter().find(|shown| is_secret(&shown.key)), of_environment.first()) {

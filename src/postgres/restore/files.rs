@@ -17,7 +17,7 @@ use super::queue::{Queue, Unit};
 use crate::codec::{Digest, Hasher};
 use crate::error::{Hint, find, with_hint};
 use crate::fsync;
-use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Folder, Paths, read_entries};
+use crate::postgres::backup::manifest::{self, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, Paths, read_entries};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::Layout;
@@ -184,20 +184,20 @@ struct Shared {
 impl Shared {
     /// Reads the manifest: makes folders, queues files.
     fn feed(&self, manifest: impl std::io::BufRead) -> anyhow::Result<()> {
-        let mut small: Vec<File> = Vec::new();
+        let mut small: Vec<FileEntry> = Vec::new();
         let mut paths = Paths::default();
         for entry in read_entries(manifest) {
             match entry? {
-                Entry::Folder(folder) => self.make_folder(&folder)?,
-                Entry::File(file) if left_out(&file) => (),
+                ManifestEntry::Folder(folder) => self.make_folder(&folder)?,
+                ManifestEntry::File(file) if left_out(&file) => (),
                 // Older backups may have configuration from outside, and behind it what an earlier restore left there.
-                Entry::File(file) if !paths.is_new(file.tablespace, &file.path) => (),
-                Entry::File(file) if file.size > FRAME_SIZE as u64 => {
+                ManifestEntry::File(file) if !paths.is_new(file.tablespace, &file.path) => (),
+                ManifestEntry::File(file) if file.size > FRAME_SIZE as u64 => {
                     if !self.queue.push(Unit::new(vec![file])) {
                         return Ok(());
                     }
                 }
-                Entry::File(file) => {
+                ManifestEntry::File(file) => {
                     let bytes: u64 = small.iter().map(|file| file.size).sum();
                     let full = small.len() >= MAX_UNIT_FILES || bytes + file.size > MAX_UNIT_BYTES;
                     // Files that share a frame stay together, so that it is fetched and opened once.
@@ -216,7 +216,7 @@ impl Shared {
         Ok(())
     }
 
-    fn make_folder(&self, folder: &Folder) -> anyhow::Result<()> {
+    fn make_folder(&self, folder: &FolderEntry) -> anyhow::Result<()> {
         let link = folder.path.strip_prefix("pg_tblspc/").and_then(|name| name.parse().ok());
         if folder.tablespace.is_none() && link.is_some_and(|oid: u32| self.tablespaces.contains(&oid)) {
             return Ok(());
@@ -241,7 +241,7 @@ impl Shared {
     }
 
     /// A file of several frames: each is written as it is opened.
-    fn write_large(&self, file: &File) -> anyhow::Result<()> {
+    fn write_large(&self, file: &FileEntry) -> anyhow::Result<()> {
         let (path, target) = self.create(file)?;
         let mut hasher = Hasher::default();
         let (mut at, mut begun) = (0u64, 0u64);
@@ -265,13 +265,13 @@ impl Shared {
     }
 
     /// Whether two small files lie in one frame.
-    fn share_a_frame(&self, a: &File, b: &File) -> bool {
-        let place = |file: &File| file.places(&self.layout).next().map(|(place, _)| place);
+    fn share_a_frame(&self, a: &FileEntry, b: &FileEntry) -> bool {
+        let place = |file: &FileEntry| file.places(&self.layout).next().map(|(place, _)| place);
         place(a).is_some_and(|place_of_a| place(b) == Some(place_of_a))
     }
 
     /// Files of at most one frame each.
-    fn write_small(&self, files: &[File]) -> anyhow::Result<()> {
+    fn write_small(&self, files: &[FileEntry]) -> anyhow::Result<()> {
         for empty in files.iter().filter(|file| file.size == 0) {
             self.write_whole(empty, &[])?;
         }
@@ -279,7 +279,7 @@ impl Shared {
             let (place, skip) = file.places(&self.layout).next()?;
             Some((place, (file, skip as usize)))
         });
-        let take = |sharing: &[(&File, usize)], opened: Result<&[u8], ObjectError>| {
+        let take = |sharing: &[(&FileEntry, usize)], opened: Result<&[u8], ObjectError>| {
             let plain = usable(opened)?;
             sharing.iter().try_for_each(|(file, skip)| {
                 let content = plain.get(*skip..).and_then(|rest| rest.get(..file.size as usize));
@@ -294,7 +294,7 @@ impl Shared {
         })
     }
 
-    fn write_whole(&self, file: &File, content: &[u8]) -> anyhow::Result<()> {
+    fn write_whole(&self, file: &FileEntry, content: &[u8]) -> anyhow::Result<()> {
         check(file, content.len() as u64, Digest::of(content))?;
         self.progress.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
         if file.tablespace.is_none() && file.path == PG_CONTROL {
@@ -307,7 +307,7 @@ impl Shared {
         self.finish(file, &target)
     }
 
-    fn create(&self, file: &File) -> anyhow::Result<(PathBuf, fs::File)> {
+    fn create(&self, file: &FileEntry) -> anyhow::Result<(PathBuf, fs::File)> {
         let path = self.destination.path(file.tablespace, &file.path)?;
         // Whatever the source allowed others: PostgreSQL knows 0600 and 0640.
         let mode = 0o600 | (file.mode & 0o040);
@@ -323,7 +323,7 @@ impl Shared {
         Ok((path, target))
     }
 
-    fn finish(&self, file: &File, target: &fs::File) -> anyhow::Result<()> {
+    fn finish(&self, file: &FileEntry, target: &fs::File) -> anyhow::Result<()> {
         let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(file.mtime).unwrap_or(0));
         target.set_modified(modified).with_context(|| format!("cannot set the time of \"{}\"", file.path))?;
         self.progress.files.fetch_add(1, Ordering::Relaxed);
@@ -336,7 +336,7 @@ const DAMAGED: &str = "bring the object back from a copy of the repository, or r
                        `walden backup verify` tells which are whole";
 const DISK: &str = "check free space and permissions of the target folder";
 
-fn left_out(file: &File) -> bool {
+fn left_out(file: &FileEntry) -> bool {
     file.tablespace.is_none() && LEFT_OUT.contains(&file.path.as_str())
 }
 
@@ -354,7 +354,7 @@ fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {
     }
 }
 
-fn check(file: &File, size: u64, found: Digest) -> anyhow::Result<()> {
+fn check(file: &FileEntry, size: u64, found: Digest) -> anyhow::Result<()> {
     if size != file.size {
         bail!("file \"{}\" has {size} bytes, its manifest says {}", file.path, file.size);
     }
@@ -362,7 +362,7 @@ fn check(file: &File, size: u64, found: Digest) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn restoring(file: &File) -> String {
+fn restoring(file: &FileEntry) -> String {
     format!("cannot restore file \"{}\"", file.path)
 }
 

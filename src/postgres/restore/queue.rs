@@ -3,7 +3,7 @@
 use std::collections::BinaryHeap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::postgres::backup::manifest::File;
+use crate::postgres::backup::manifest::FileEntry;
 
 /// Bytes of file descriptions that wait at most: about as many as a cluster of 100 GiB has.
 const MAX_WAITING: usize = 16 << 20;
@@ -14,18 +14,18 @@ pub struct Unit {
     /// Plain bytes.
     size: u64,
     /// One large file, or small files whose frames lie together.
-    pub files: Vec<File>,
+    pub files: Vec<FileEntry>,
 }
 
 impl Unit {
     /// The files of one unit.
-    pub fn new(files: Vec<File>) -> Self {
+    pub fn new(files: Vec<FileEntry>) -> Self {
         Self { size: files.iter().map(|file| file.size).sum(), files }
     }
 
     /// Memory it takes, roughly.
     fn weight(&self) -> usize {
-        let extents = |file: &File| file.extents.iter().map(|extent| 64 + 4 * extent.frames.len()).sum::<usize>();
+        let extents = |file: &FileEntry| file.extents.iter().map(|extent| 64 + 4 * extent.frames.len()).sum::<usize>();
         self.files.iter().map(|file| 200 + file.path.len() + extents(file)).sum()
     }
 }
@@ -125,7 +125,7 @@ mod tests {
 
     fn unit(size: u64, path_length: usize) -> Unit {
         let (path, digest) = ("x".repeat(path_length), Digest::of(b""));
-        Unit::new(vec![File { path, tablespace: None, mode: 0o600, mtime: 0, size, digest, extents: Vec::new() }])
+        Unit::new(vec![FileEntry { path, tablespace: None, mode: 0o600, mtime: 0, size, digest, extents: Vec::new() }])
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 
 use super::files::Destination;
 use crate::error::with_hint;
-use crate::postgres::backup::manifest::{self, Entry, read_entries};
+use crate::postgres::backup::manifest::{self, ManifestEntry, read_entries};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
 use crate::postgres::cluster::Cluster;
 
@@ -58,7 +58,7 @@ async fn sizes(cluster: &Cluster, backup: &BackupDescription) -> anyhow::Result<
     let sum = move || {
         let mut sizes = BTreeMap::new();
         for entry in read_entries(BufReader::new(stream)) {
-            if let Entry::File(file) = entry? {
+            if let ManifestEntry::File(file) = entry? {
                 *sizes.entry(file.tablespace).or_default() += file.size;
             }
         }

@@ -10,7 +10,7 @@ use super::files::{Destination, Progress};
 use super::recovery::{Choices, FetchCommand, TargetAction, settings};
 use super::{Restored, clean, conf, restore};
 use crate::codec::{Digest, FrameCompressor};
-use crate::postgres::backup::manifest::{self, Entry, Extent, FRAME_SIZE, File, Folder, write_entry};
+use crate::postgres::backup::manifest::{self, Extent, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
     BackupDescription, Facts, NoIndex, PlanInput, ProbeResult, RecoveryPlan, Request, TablespaceDescription, Target,
@@ -108,8 +108,8 @@ async fn write_backup(
     let mut skip = 0u32;
     let mut lines = Vec::new();
     for (path, mode) in [("pg_tblspc/16384", 0o700), ("pg_wal", 0o700), ("base", 0o750), ("base/1", 0o777)] {
-        let folder = Folder { path: path.into(), tablespace: None, mode };
-        write_entry(&mut lines, &Entry::Folder(folder)).unwrap();
+        let folder = FolderEntry { path: path.into(), tablespace: None, mode };
+        write_entry(&mut lines, &ManifestEntry::Folder(folder)).unwrap();
     }
     for (path, tablespace, content) in files {
         let extents = match content.len() {
@@ -127,8 +127,8 @@ async fn write_backup(
         };
         let (size, digest) = (content.len() as u64, Digest::of(content));
         let (path, tablespace) = (path.to_string(), *tablespace);
-        let file = File { path, tablespace, mode: 0o666, mtime: 1_700_000_000, size, digest, extents };
-        write_entry(&mut lines, &Entry::File(file)).unwrap();
+        let file = FileEntry { path, tablespace, mode: 0o666, mtime: 1_700_000_000, size, digest, extents };
+        write_entry(&mut lines, &ManifestEntry::File(file)).unwrap();
     }
     let _ = storage.put(&cluster.layout.pack(&pack), bytes.into(), PutMode::CreateOnly).await.unwrap();
     let sealed = crate::codec::seal(manifest::KIND, description, &mut &lines[..], lines.len() as u64, 1).unwrap();

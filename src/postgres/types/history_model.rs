@@ -6,26 +6,26 @@ use proptest::prelude::*;
 use super::{HistoryEntry, Lsn, TimelineHistory, TimelineId};
 
 /// `TimeLineHistoryEntry`; 0 is `InvalidXLogRecPtr`.
-struct Entry {
+struct ModelEntry {
     tli: u32,
     begin: u64,
     end: u64,
 }
 
 /// `readTimeLineHistory`: the newest first.
-fn read_time_line_history(history: &TimelineHistory) -> Vec<Entry> {
+fn read_time_line_history(history: &TimelineHistory) -> Vec<ModelEntry> {
     let (mut entries, mut previous_end) = (Vec::new(), 0);
     for entry in &history.ancestors {
-        entries.insert(0, Entry { tli: entry.timeline.0, begin: previous_end, end: entry.switch_lsn.0 });
+        entries.insert(0, ModelEntry { tli: entry.timeline.0, begin: previous_end, end: entry.switch_lsn.0 });
         previous_end = entry.switch_lsn.0;
     }
-    entries.insert(0, Entry { tli: history.timeline.0, begin: previous_end, end: 0 });
+    entries.insert(0, ModelEntry { tli: history.timeline.0, begin: previous_end, end: 0 });
     entries
 }
 
 /// `tliOfPointInHistory`.
 pub fn tli_of_point_in_history(history: &TimelineHistory, lsn: u64) -> u32 {
-    let holds = |entry: &&Entry| (entry.begin == 0 || entry.begin <= lsn) && (entry.end == 0 || lsn < entry.end);
+    let holds = |entry: &&ModelEntry| (entry.begin == 0 || entry.begin <= lsn) && (entry.end == 0 || lsn < entry.end);
     read_time_line_history(history).iter().find(holds).expect("timeline history was not contiguous").tli
 }
 

@@ -5,7 +5,7 @@ use super::checksum;
 use super::facts::{Fact, Parameters};
 use super::join::{Head, Piece, Tail};
 use super::pages::{First, PAGE, PageHeader};
-use super::record::{HEADER, Header, LONGEST, Record, rmgr};
+use super::record::{HEADER, LONGEST, Record, RecordHeader, rmgr};
 use super::stop::{Stop, StopReason};
 use crate::postgres::types::{LongPageHeader, Lsn, TimelineId};
 
@@ -297,7 +297,9 @@ impl Decoder {
             let checked = match total {
                 0 => Err(StopReason::ZeroLength),
                 _ if !(HEADER as u32..=LONGEST).contains(&total) => Err(StopReason::Length(total)),
-                _ => Header::read(rest).map_or(Ok(None), |header| self.header(lsn, &header).map(|()| Some(header))),
+                _ => {
+                    RecordHeader::read(rest).map_or(Ok(None), |header| self.header(lsn, &header).map(|()| Some(header)))
+                }
             };
             let header = match checked {
                 Ok(header) => header,
@@ -319,7 +321,7 @@ impl Decoder {
     }
 
     /// What can be said of a record before its body is there.
-    fn header(&self, lsn: Lsn, header: &Header) -> Result<(), StopReason> {
+    fn header(&self, lsn: Lsn, header: &RecordHeader) -> Result<(), StopReason> {
         let follows = self.last.map_or(header.prev < lsn, |last| header.prev == last);
         if !follows {
             return Err(StopReason::Previous { expected: self.last, found: header.prev });
@@ -336,7 +338,7 @@ impl Decoder {
     fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), Stop> {
         let lsn = self.assembly.lsn;
         let kept = std::mem::take(&mut self.assembly.kept);
-        let header = Header::read(&kept).ok_or(Stop { lsn, why: StopReason::Parts })?;
+        let header = RecordHeader::read(&kept).ok_or(Stop { lsn, why: StopReason::Parts })?;
         self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
         let of_body = self.assembly.crc;
         let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
@@ -351,7 +353,7 @@ impl Decoder {
         &mut self,
         lsn: Lsn,
         end: Lsn,
-        header: Header,
+        header: RecordHeader,
         bytes: &[u8],
         crc: u32,
         each: &mut impl FnMut(&Record<'_>),
@@ -388,7 +390,7 @@ fn plus(lsn: Lsn, bytes: u64) -> Lsn {
 }
 
 /// Whether the CRC is the one that the record has.
-pub(super) fn verify(header: &Header, computed: u32) -> Result<(), StopReason> {
+pub(super) fn verify(header: &RecordHeader, computed: u32) -> Result<(), StopReason> {
     if computed == header.crc { Ok(()) } else { Err(StopReason::Checksum { stored: header.crc, computed }) }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum;
 use super::decoder::{FirstRecord, KEPT, recoverable, verify};
-use super::record::{HEADER, Header, Record, Xid};
+use super::record::{HEADER, Record, RecordHeader, Xid};
 use super::stop::{Stop, StopReason};
 use crate::postgres::types::{Lsn, MajorVersion};
 
@@ -128,7 +128,7 @@ pub struct JoinedRecord {
     major: MajorVersion,
     lsn: Lsn,
     end: Lsn,
-    header: Header,
+    header: RecordHeader,
     bytes: Vec<u8>,
 }
 
@@ -143,7 +143,7 @@ impl JoinedRecord {
 impl Tail {
     /// The record and its link, if its header is there.
     pub(super) fn first(&self) -> Option<FirstRecord> {
-        Some(FirstRecord { lsn: self.lsn, prev: Header::read(&self.piece.first)?.prev })
+        Some(FirstRecord { lsn: self.lsn, prev: RecordHeader::read(&self.piece.first)?.prev })
     }
 
     /// The transaction that wrote the record; 0 without one. A record's first eight bytes are never torn.
@@ -168,7 +168,7 @@ impl Tail {
         let mut tail = self.clone();
         tail.piece.append(&next.piece);
         let Some(end) = next.end else { return Ok(Joined::GoesOn(tail)) };
-        let header = Header::read(&tail.piece.first).ok_or_else(|| wrong(StopReason::Parts))?;
+        let header = RecordHeader::read(&tail.piece.first).ok_or_else(|| wrong(StopReason::Parts))?;
         let of_header = crc32c::crc32c(&tail.piece.first[..HEADER]);
         let after = (tail.piece.length as usize).saturating_sub(HEADER);
         // crc(header, body) is that of the header, shifted by the body's length, xor that of the body.

@@ -39,7 +39,7 @@ pub use facts::{Fact, List, Parameters, RowChange, Unreadable};
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use pages::PAGE;
 pub use parts::PartEnds;
-pub use record::{BlockRef, Header, Record, RelFileLocator, Xid, rmgr};
+pub use record::{BlockRef, Record, RecordHeader, RelFileLocator, Xid, rmgr};
 pub use rows::{ENTRIES, RowCounts, Rows, RowsOf};
 pub use stop::{Stop, StopReason};
 pub use summary::{Commit, Commits, EVENTS, Event, NAMED, Summarizer, Summary, What};

@@ -56,7 +56,7 @@ pub mod rmgr {
 
 /// The fixed part of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct RecordHeader {
     /// Bytes of the whole record.
     pub total_length: u32,
     pub xid: Xid,
@@ -67,7 +67,7 @@ pub struct Header {
     pub crc: u32,
 }
 
-impl Header {
+impl RecordHeader {
     /// Reads a record's first 24 bytes; `None` when there are fewer.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut fields = Reader(bytes);
@@ -134,7 +134,7 @@ pub struct Record<'a> {
     pub lsn: Lsn,
     /// Where the next one begins, or the page that it begins on.
     pub end: Lsn,
-    pub header: Header,
+    pub header: RecordHeader,
     /// The block reference that stands first.
     pub block: Option<BlockRef>,
     /// What the resource manager wrote besides blocks; a part of it when not [`whole`](Self::whole).
@@ -151,7 +151,7 @@ impl<'a> Record<'a> {
         major: MajorVersion,
         lsn: Lsn,
         end: Lsn,
-        header: Header,
+        header: RecordHeader,
         bytes: &'a [u8],
     ) -> Result<Self, StopReason> {
         let total = header.total_length as usize;

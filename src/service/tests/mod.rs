@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{IndexOptions, ServiceOptions, run};
-use crate::config::{self, Identity};
+use crate::config::{self, ClusterIdentity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{
@@ -135,15 +135,15 @@ pub struct Running {
 }
 
 /// What the service on this socket serves, by its configuration file.
-pub fn identity(socket: &Path) -> Identity {
+pub fn identity(socket: &Path) -> ClusterIdentity {
     configured(&socket.with_extension("toml"), "main", &socket.with_file_name("repository"))
 }
 
 /// Writes a configuration file; what it means.
-pub fn configured(file: &Path, cluster: &str, repository: &Path) -> Identity {
+pub fn configured(file: &Path, cluster: &str, repository: &Path) -> ClusterIdentity {
     let text = format!("repository.url = \"file://{}\"\ncluster.name = \"{cluster}\"\n", repository.display());
     std::fs::write(file, text).unwrap();
-    Identity::of(&config::load(Some(file), [("", ""); 0]).unwrap(), |_| None)
+    ClusterIdentity::of(&config::load(Some(file), [("", ""); 0]).unwrap(), |_| None)
 }
 
 pub fn options(socket: &Path) -> ServiceOptions {

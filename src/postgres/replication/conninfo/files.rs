@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Surroundings;
 use super::keywords::{self, Values};
-use super::secret::Secret;
+use super::secret::Password;
 use crate::error::Hint;
 
 /// Where distributions compile libpq to look for `pg_service.conf` when `PGSYSCONFDIR` is not set.
@@ -72,13 +72,13 @@ fn from_service_file(text: &str, service: &str, path: &Path, values: &mut Values
 
 /// The entries of a password file, in its order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PasswordFile(Vec<Entry>);
+pub(super) struct PasswordFile(Vec<PasswordEntry>);
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct PasswordEntry {
     /// Host, port, database, user; `None` matches anything.
     fields: [Option<String>; 4],
-    password: Secret,
+    password: Password,
 }
 
 impl PasswordFile {
@@ -109,21 +109,21 @@ impl PasswordFile {
     }
 
     fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(Entry::parse).collect())
+        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(PasswordEntry::parse).collect())
     }
 
     /// The password of the first line that matches.
     pub(super) fn password(&self, host: &str, port: u16, database: &str, user: &str) -> Option<&str> {
         let port = port.to_string();
         let wanted = [host, &port, database, user];
-        let matches = |entry: &&Entry| {
+        let matches = |entry: &&PasswordEntry| {
             entry.fields.iter().zip(wanted).all(|(field, wanted)| field.as_ref().is_none_or(|field| field == wanted))
         };
         self.0.iter().find(matches).map(|entry| entry.password.reveal())
     }
 }
 
-impl Entry {
+impl PasswordEntry {
     /// `host:port:database:user:password`, with `\:` and `\\` for a colon and a backslash.
     fn parse(line: &str) -> Option<Self> {
         let mut rest = line;
@@ -133,7 +133,7 @@ impl Entry {
             *field = (&rest[..end] != "*").then(|| unescaped(&rest[..end]));
             rest = &rest[end + 1..];
         }
-        Some(Self { fields, password: Secret::new(unescaped(rest)) })
+        Some(Self { fields, password: Password::new(unescaped(rest)) })
     }
 }
 

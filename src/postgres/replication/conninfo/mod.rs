@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use files::PasswordFile;
-use secret::Secret;
+use secret::Password;
 pub use surroundings::{FileFacts, Process, Surroundings};
 
 /// Everything needed to open a connection. Neither `Display` nor `Debug` show a password.
@@ -44,7 +44,7 @@ pub struct ConnInfo {
     pub keepalive: Keepalive,
     /// What was odd but no error, such as a password file that others can read.
     pub warnings: Vec<String>,
-    password: Option<Secret>,
+    password: Option<Password>,
     password_file: PasswordFile,
 }
 
@@ -185,7 +185,7 @@ impl ConnInfo {
 
     /// The password for a server: the one given, else the password file's.
     pub(super) fn password_for(&self, host: &Host, database: &str) -> Option<&str> {
-        let given = self.password.as_ref().map(Secret::reveal);
+        let given = self.password.as_ref().map(Password::reveal);
         given.or_else(|| self.password_file.password(&host.password_file_name(), host.port, database, &self.user))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::files::{self, PasswordFile};
 use super::keywords::{self, Values};
 use super::parse;
-use super::secret::Secret;
+use super::secret::Password;
 use super::{Added, Address, ClientCertificate, ConnInfo, Host, Keepalive, SslMode, Surroundings, TargetSession};
 use super::{TlsSettings, TrustedRoots};
 use crate::error::Hint;
@@ -50,7 +50,7 @@ pub(super) fn resolve(connection_string: &str, around: &dyn Surroundings) -> Res
         target_session: target_session(&values)?,
         keepalive: keepalive(&values)?,
         warnings,
-        password: given(&values, "password").map(|password| Secret::new(password.to_owned())),
+        password: given(&values, "password").map(|password| Password::new(password.to_owned())),
         password_file,
     })
 }

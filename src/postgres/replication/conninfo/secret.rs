@@ -2,9 +2,9 @@ use std::fmt;
 
 /// Text that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
+pub(crate) struct Password(String);
 
-impl Secret {
+impl Password {
     pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
@@ -14,7 +14,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }

@@ -12,7 +12,7 @@ use crate::codec::Hasher;
 use crate::error::one_line;
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::backup::inventory::{Homes, Inventory};
-use crate::postgres::backup::manifest::{self, Entry, FRAME_SIZE, File, Paths, entries};
+use crate::postgres::backup::manifest::{self, FRAME_SIZE, FileEntry, ManifestEntry, Paths, entries};
 use crate::postgres::backup::wal::{NeededWal, is_proven};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::layout::{BackupId, Layout};
@@ -126,7 +126,7 @@ impl Verification {
     fn check_batches(
         &self,
         runtime: &Handle,
-        batches: &Mutex<Receiver<Vec<File>>>,
+        batches: &Mutex<Receiver<Vec<FileEntry>>>,
         given_up: &AtomicBool,
     ) -> anyhow::Result<(u64, u64)> {
         let layout = &self.cluster.layout;
@@ -177,15 +177,15 @@ impl Drop for GiveUp {
 }
 
 /// Hands the files out. Errors: the manifest cannot be read on.
-fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<File>>) -> anyhow::Result<()> {
+fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<FileEntry>>) -> anyhow::Result<()> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let (mut came, mut label) = (Inventory::default(), false);
     let (mut paths, mut twice) = (Paths::default(), None);
     for entry in entries(object)? {
         let file = match entry? {
-            Entry::File(file) => file,
-            Entry::Folder(folder) => {
+            ManifestEntry::File(file) => file,
+            ManifestEntry::Folder(folder) => {
                 came.folder(folder.tablespace, &folder.path);
                 continue;
             }
@@ -218,7 +218,7 @@ fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<File>>) -> anyh
 
 /// A file whose frames come one after the other.
 struct Checking<'a> {
-    file: &'a File,
+    file: &'a FileEntry,
     hasher: Hasher,
     /// Bytes that did not come yet.
     left: u64,
@@ -227,7 +227,7 @@ struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    fn new(file: &'a File) -> Self {
+    fn new(file: &'a FileEntry) -> Self {
         Self { file, hasher: Hasher::default(), left: file.size, wrong: None }
     }
 
@@ -269,7 +269,7 @@ impl<'a> Checking<'a> {
 }
 
 /// The file's path with its tablespace.
-fn full_path(file: &File) -> String {
+fn full_path(file: &FileEntry) -> String {
     match file.tablespace {
         Some(oid) => format!("pg_tblspc/{oid}/{}", file.path),
         None => file.path.clone(),
