@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// A folder's place. It need not exist: what is missing of it will lie in what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct FolderPlace {
     /// Without links.
     path: PathBuf,
     mount: Option<Mount>,
@@ -29,7 +29,7 @@ struct Mount {
 
 /// How one folder lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
+pub enum FolderRelation {
     /// It lies in the other, or is the same.
     Within,
     /// The other lies in it.
@@ -40,7 +40,7 @@ pub enum Relation {
     Apart,
 }
 
-impl Place {
+impl FolderPlace {
     /// Where a folder lies, or will lie.
     pub fn of(path: &Path) -> Self {
         let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -56,7 +56,7 @@ impl Place {
     }
 
     /// How this lies to `other`.
-    pub fn to(&self, other: &Self) -> Relation {
+    pub fn to(&self, other: &Self) -> FolderRelation {
         let on_disk = match (&self.mount, &other.mount) {
             (Some(own), Some(theirs)) if own.device == theirs.device => {
                 Some((own.on_file_system(&self.path), theirs.on_file_system(&other.path)))
@@ -65,15 +65,15 @@ impl Place {
         };
         let lies_in = |inner: &Path, outer: &Path| inner.starts_with(outer);
         match on_disk {
-            _ if lies_in(&self.path, &other.path) => Relation::Within,
-            _ if lies_in(&other.path, &self.path) => Relation::Around,
-            Some((own, theirs)) if lies_in(&own, &theirs) => Relation::Within,
-            Some((own, theirs)) if lies_in(&theirs, &own) => Relation::Around,
-            Some(_) => Relation::OneDisk,
+            _ if lies_in(&self.path, &other.path) => FolderRelation::Within,
+            _ if lies_in(&other.path, &self.path) => FolderRelation::Around,
+            Some((own, theirs)) if lies_in(&own, &theirs) => FolderRelation::Within,
+            Some((own, theirs)) if lies_in(&theirs, &own) => FolderRelation::Around,
+            Some(_) => FolderRelation::OneDisk,
             None if self.mount.as_ref().zip(other.mount.as_ref()).is_some_and(|(own, theirs)| own.shares(theirs)) => {
-                Relation::OneDisk
+                FolderRelation::OneDisk
             }
-            None => Relation::Apart,
+            None => FolderRelation::Apart,
         }
     }
 }
@@ -149,14 +149,14 @@ mod tests {
         29 21 0:44 / /memory rw - tmpfs tmpfs rw\n\
         30 21 0:45 / /memory/2 rw - tmpfs tmpfs rw\n";
 
-    fn relation(one: &str, other: &str) -> Relation {
-        let place = |path: &str| Place::among(path.into(), MOUNTS);
+    fn relation(one: &str, other: &str) -> FolderRelation {
+        let place = |path: &str| FolderPlace::among(path.into(), MOUNTS);
         place(one).to(&place(other))
     }
 
     #[test]
     fn folders_lie_within_around_on_one_disk_or_apart() {
-        use Relation::*;
+        use FolderRelation::*;
         for (one, other, expected) in [
             ("/var/pg/data", "/var/pg/data", Within),
             ("/var/pg/data/x", "/var/pg/data", Within),
@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn without_a_list_of_mounts_the_paths_tell() {
-        let place = |path: &str| Place::among(path.into(), b"");
-        assert_eq!(place("/a/b").to(&place("/a")), Relation::Within);
-        assert_eq!(place("/a/b").to(&place("/a/c")), Relation::Apart);
+        let place = |path: &str| FolderPlace::among(path.into(), b"");
+        assert_eq!(place("/a/b").to(&place("/a")), FolderRelation::Within);
+        assert_eq!(place("/a/b").to(&place("/a/c")), FolderRelation::Apart);
     }
 
     #[test]
@@ -189,8 +189,11 @@ mod tests {
         let (data, link) = (folder.path().join("data"), folder.path().join("link"));
         fs::create_dir(&data).unwrap();
         std::os::unix::fs::symlink(&data, &link).unwrap();
-        assert_eq!(Place::of(&link.join("not/there")).to(&Place::of(&data)), Relation::Within);
-        assert_eq!(Place::of(&folder.path().join("new/../data/x")).to(&Place::of(&data)), Relation::Within);
-        assert_eq!(Place::of(&folder.path().join("data2")).to(&Place::of(&data)), Relation::OneDisk);
+        assert_eq!(FolderPlace::of(&link.join("not/there")).to(&FolderPlace::of(&data)), FolderRelation::Within);
+        assert_eq!(
+            FolderPlace::of(&folder.path().join("new/../data/x")).to(&FolderPlace::of(&data)),
+            FolderRelation::Within
+        );
+        assert_eq!(FolderPlace::of(&folder.path().join("data2")).to(&FolderPlace::of(&data)), FolderRelation::OneDisk);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use walden::postgres::catalog::{EventKind, Filter, WalIndex};
-use walden::postgres::index::update::{Scope, list};
+use walden::postgres::index::update::{ListScope, list};
 use walden::postgres::index::{Archived, Index};
 use walden::postgres::types::TimelineId;
 use walden::storage::MemoryStorage;
@@ -84,7 +84,7 @@ pub fn with_gaps(runtime: &tokio::runtime::Runtime, table: &mut Table) {
         index.list(&there.map(archived).collect::<Vec<_>>()).expect("listed");
     }
     // The repository has nothing to add.
-    runtime.block_on(list(&index, &cluster, Scope::New)).expect("listed");
+    runtime.block_on(list(&index, &cluster, ListScope::New)).expect("listed");
     let ranges = index.ranges().expect("an answer").expect("all were listed").iter().count() as u64;
     table.measure(&format!("index: which segments are archived, in {ranges} ranges"), 10, || {
         assert!(archived(&index) < shape.each * TIMELINES);

@@ -16,7 +16,7 @@ use crate::health::Health;
 use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::{Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::update::{Scope, list};
+use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::index::{Index, Version, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
 use crate::service::indexing;
@@ -140,7 +140,7 @@ impl FactsReader {
         let work = async {
             // Backups first: the WAL of one that was complete by then is in the listing that follows.
             stored.backups = self.backups.refresh(&self.cluster).await?;
-            let listed = list(&self.index, &self.cluster, Scope::New).await?;
+            let listed = list(&self.index, &self.cluster, ListScope::New).await?;
             if listed.gone {
                 self.indexing.look();
             }

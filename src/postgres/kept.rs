@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::catalog::{Facts, Gap, NoIndex, WalIndex, WalPiece, WalRanges, Windows, missing_wal, windows};
 use super::cluster::Cluster;
 use super::index::partial::index_of;
-use super::index::update::{Scope, list, take_in};
+use super::index::update::{ListScope, list, take_in};
 use super::index::{Index, on_index};
 use super::layout::IdleMarker;
 use super::load::{LoadedHistories, facts, load, load_backups, load_idle};
@@ -73,8 +73,8 @@ async fn with_index(cluster: &Cluster, cache: &Path) -> anyhow::Result<(Facts, A
     let index = Arc::new(Index::open(cache, cluster)?);
     // Backups first: the WAL of one that was complete by then is in the listing that follows.
     let backups = load_backups(cluster).await?;
-    let listed = list(&index, cluster, Scope::New).await?;
-    take_in(&index, cluster, Scope::New, &|_| ()).await?;
+    let listed = list(&index, cluster, ListScope::New).await?;
+    take_in(&index, cluster, ListScope::New, &|_| ()).await?;
     let mut histories = LoadedHistories::default();
     histories.refresh(cluster, &listed.histories).await?;
     let ranges = on_index(&index, |index| index.ranges()).await?.context("the index is being made anew")?;

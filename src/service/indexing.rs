@@ -14,7 +14,7 @@ use super::status::Indexing;
 use crate::error::one_line;
 use crate::postgres::archive::Prepared;
 use crate::postgres::cluster::Cluster;
-use crate::postgres::index::update::{Scope, decode, take_in, update};
+use crate::postgres::index::update::{ListScope, decode, take_in, update};
 use crate::postgres::index::{Archived, Index, on_index};
 use crate::postgres::replication::ConnInfo;
 use crate::postgres::types::WalFileName;
@@ -197,8 +197,8 @@ pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexH
 }
 
 /// Brings the index up to date. What answers are made of over HTTP is listed as often, so that is not listed twice.
-pub(crate) async fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
-    match scope == Scope::New && index.was_listed_within(LOOK) {
+pub(crate) async fn look(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
+    match scope == ListScope::New && index.was_listed_within(LOOK) {
         true => take_in(index, cluster, scope, &|_| ()).await,
         false => update(index, cluster, scope, &|_| ()).await,
     }
@@ -241,7 +241,7 @@ impl IndexActor {
         let now = Instant::now();
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
         if !self.looking && self.next_look <= now {
-            let scope = if self.looks.is_multiple_of(LOOKS_PER_WHOLE) { Scope::All } else { Scope::New };
+            let scope = if self.looks.is_multiple_of(LOOKS_PER_WHOLE) { ListScope::All } else { ListScope::New };
             (self.looking, self.looks) = (true, self.looks.wrapping_add(1));
             self.jobs.spawn(async move { Done::Looked(look(&index, &cluster, scope).await) });
         } else if !self.looking && self.behind {

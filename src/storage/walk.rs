@@ -35,11 +35,11 @@ impl Pages {
 
 /// All objects below a folder at any depth, in the order of their keys. Memory: a page for each folder on the way.
 #[derive(Debug)]
-pub struct Walk(Vec<Level>);
+pub struct Walk(Vec<WalkLevel>);
 
 /// One folder that is being listed.
 #[derive(Debug)]
-struct Level {
+struct WalkLevel {
     pages: Pages,
     /// Listed and not given out yet.
     page: VecDeque<ListEntry>,
@@ -48,7 +48,7 @@ struct Level {
 impl Walk {
     /// Begins at a folder: empty, or ending with `/`.
     pub fn new(folder: String) -> Self {
-        Self(vec![Level::new(folder)])
+        Self(vec![WalkLevel::new(folder)])
     }
 
     /// The next object. Errors: the store did not give a folder; the walk goes on behind it.
@@ -57,7 +57,7 @@ impl Walk {
             let Some(level) = self.0.last_mut() else { return Ok(None) };
             match level.page.pop_front() {
                 Some(ListEntry::Object(meta)) => return Ok(Some(meta)),
-                Some(ListEntry::Folder(folder)) => self.0.push(Level::new(folder)),
+                Some(ListEntry::Folder(folder)) => self.0.push(WalkLevel::new(folder)),
                 None => match level.pages.next(storage).await {
                     Ok(Some(page)) => level.page = page.into(),
                     Ok(None) => drop(self.0.pop()),
@@ -71,7 +71,7 @@ impl Walk {
     }
 }
 
-impl Level {
+impl WalkLevel {
     fn new(folder: String) -> Self {
         Self { pages: Pages::new(folder, None), page: VecDeque::new() }
     }

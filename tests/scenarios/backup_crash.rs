@@ -11,7 +11,7 @@ use walden::error::hints;
 use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
 use walden::postgres::backup::pipeline::PackOptions;
-use walden::postgres::backup::start::{After, Server, start};
+use walden::postgres::backup::start::{After, BackupServer, start};
 use walden::postgres::backup::stream::Events;
 use walden::postgres::backup::take::{Source, TakeOptions, asked, keep};
 use walden::postgres::cluster::{Cluster as Registered, describe_server};
@@ -27,7 +27,7 @@ use crate::harness::{Cluster, Major, Scratch, wait_until};
 
 /// What one server sent for one backup.
 pub struct Recording {
-    server: Server,
+    server: BackupServer,
     events: Vec<BackupEvent>,
     after: After,
     /// A repository with the registered cluster and the backup's WAL.

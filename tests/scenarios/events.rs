@@ -7,7 +7,7 @@ use serde_json::Value;
 use walden::postgres::catalog::{EventKind, Filter, FoundEvent};
 use walden::postgres::cluster::Cluster as Archived;
 use walden::postgres::index::Index;
-use walden::postgres::index::update::{Scope, complete};
+use walden::postgres::index::update::{ListScope, complete};
 use walden::repo::Repository;
 use walden::storage::LocalStorage;
 
@@ -20,7 +20,7 @@ fn events(repository: &Path, all: bool) -> Vec<FoundEvent> {
         let repository = Repository::open(Arc::new(LocalStorage::new(repository))).await.expect("the repository");
         let cluster = Archived::open(repository, "main".parse().expect("a name")).await.expect("the cluster");
         let index = Arc::new(Index::temporary(&cluster).expect("an index"));
-        complete(&index, &cluster, Scope::All, &|_| ()).await.expect("an index of the archive");
+        complete(&index, &cluster, ListScope::All, &|_| ()).await.expect("an index of the archive");
         index.events(&Filter { all, ..Filter::default() }).expect("events").events
     })
 }

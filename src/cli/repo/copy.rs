@@ -13,8 +13,8 @@ use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
 use crate::owner;
-use crate::place::Place;
-use crate::postgres::check::{Folder, ServerFolders, refuse_inside, refuse_unsafe};
+use crate::place::FolderPlace;
+use crate::postgres::check::{ServerFolder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{
     Copied, CopyOptions, Count, Progress, Proof, Side, Verdict, copy, open_destination,
@@ -57,9 +57,9 @@ struct CopyOutput<'a> {
 async fn make_folder(settings: &Settings, to: &RepositoryUrl) -> anyhow::Result<()> {
     let mut folders = ServerFolders::look(settings).await.0;
     // That it is the same one is told by its id.
-    let is_other = |path: &&Path| to.folder().is_some_and(|to| Place::of(to) != Place::of(path));
+    let is_other = |path: &&Path| to.folder().is_some_and(|to| FolderPlace::of(to) != FolderPlace::of(path));
     let own = settings.repository.url.folder().filter(is_other);
-    folders.extend(own.map(|path| Folder { what: "repository to copy", path: path.to_path_buf() }));
+    folders.extend(own.map(|path| ServerFolder { what: "repository to copy", path: path.to_path_buf() }));
     refuse_inside(to, &folders)?;
     if let Some(path) = to.folder()
         && let Some(user) = heir_of_cluster(settings)?

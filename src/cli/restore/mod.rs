@@ -20,8 +20,8 @@ use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::clean::Relocation;
-use crate::postgres::restore::files::Progress;
-use crate::postgres::restore::job::{Job, Order, Server};
+use crate::postgres::restore::files::RestoreProgress;
+use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
 use crate::postgres::restore::recovery::{self, TargetAction};
 use crate::postgres::restore::start::Recovered;
 
@@ -86,7 +86,7 @@ impl Args {
             action: self.target_action,
             keep_archiving: self.keep_archiving,
             check_space: !self.ignore_free_space,
-            start: self.start.then(|| Server { programs: self.pg_bin.clone(), port: self.port }),
+            start: self.start.then(|| StartOptions { programs: self.pg_bin.clone(), port: self.port }),
         }
     }
 }
@@ -103,12 +103,12 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         Ok(plan) => plan,
         Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
     };
-    let job = Job::new(&context.settings, planner.cluster(), plan, args.order())?;
+    let job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
     if args.dry_run {
         let settings = job.rehearse().await?;
         return render::dry_run(context.format, &job.plan, job.destination.as_ref(), &settings);
     }
-    let (shared, total) = (Arc::<Progress>::default(), job.plan.backup.plain_bytes);
+    let (shared, total) = (Arc::<RestoreProgress>::default(), job.plan.backup.plain_bytes);
     let step = || ProgressStep { done: shared.bytes.load(Ordering::Relaxed), total, phase: String::new() };
     let restored = show(job.restore(shared.clone()), "restored", step).await?;
     let data_directory = job.data_directory()?;

@@ -10,10 +10,10 @@ use crate::plain::{counted, plain};
 use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
 use crate::postgres::command_line::{for_people, shell_word};
 use crate::postgres::restore::Restored;
-use crate::postgres::restore::configuration::Archiving;
+use crate::postgres::restore::configuration::ArchivingConfig;
 use crate::postgres::restore::files::Destination;
 use crate::postgres::restore::recovery::TargetAction;
-use crate::postgres::restore::server_log::Phase;
+use crate::postgres::restore::server_log::StartPhase;
 use crate::postgres::restore::start::Recovered;
 
 /// A plan and all settings that it leads to.
@@ -164,7 +164,7 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
     text
 }
 
-fn archiving(archiving: &Archiving) -> String {
+fn archiving(archiving: &ArchivingConfig) -> String {
     match (&archiving.by, &archiving.off_because) {
         (Some(by), _) => format!("archiving: on, by \"{by}\": stop the original for good\n"),
         // Under the old name the repository would have two histories of one cluster; and what this one begins with, its
@@ -213,10 +213,10 @@ fn resets(only_for_recovery: &[String]) -> String {
 /// What the started server tells.
 pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     let state = match recovered.phase {
-        Phase::Promoted => "at the target and open for writing",
-        Phase::Paused => "paused at the target, read-only; SELECT pg_wal_replay_resume() opens it for writing",
-        Phase::ShutDown => "at the target and shut down",
-        Phase::Recovering => "recovering",
+        StartPhase::Promoted => "at the target and open for writing",
+        StartPhase::Paused => "paused at the target, read-only; SELECT pg_wal_replay_resume() opens it for writing",
+        StartPhase::ShutDown => "at the target and shut down",
+        StartPhase::Recovering => "recovering",
     };
     let unknown = || "unknown".to_string();
     let mut text = format!("recovered: {state}\n");

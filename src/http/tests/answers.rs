@@ -1,6 +1,6 @@
 use super::*;
 use crate::postgres::catalog::{self, Target};
-use crate::postgres::index::update::{Scope, list};
+use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::types::WalFileName;
 
 const ARCHIVED: [&str; 4] =
@@ -237,7 +237,7 @@ async fn no_event_is_told_apart_from_none_that_is_known() {
     let key = door.app.planner.cluster.layout.wal(&name);
     let storage = door.app.planner.cluster.repository.storage();
     let _ = storage.put(&key, "no WAL".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
-    list(door.index(), &door.app.planner.cluster, Scope::New).await.unwrap();
+    list(door.index(), &door.app.planner.cluster, ListScope::New).await.unwrap();
     let (answer, page) = ask(5).await;
     answer.is_problem(503, "unknown");
     let detail = answer.json()["detail"].as_str().unwrap().to_string();

@@ -16,7 +16,7 @@ use crate::postgres::archive::testing::{SEGMENT, back_up_as, cluster_in};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::recordings::{self, NamesDescription};
-use crate::postgres::index::update::Scope;
+use crate::postgres::index::update::ListScope;
 use crate::postgres::index::{Archived, Index};
 use crate::postgres::layout::{BackupId, IdleMarker, NamesId};
 use crate::postgres::types::{Lsn, MajorVersion, SegmentName, TimelineId, WalFileName};
@@ -159,7 +159,7 @@ impl Service {
     /// A minute passes: what is known then.
     async fn minute(&mut self) -> Read {
         self.reader.read().await;
-        indexing::look(&self.index, &self.cluster, Scope::New).await.unwrap();
+        indexing::look(&self.index, &self.cluster, ListScope::New).await.unwrap();
         let known = self.known.borrow();
         assert_eq!(known.failed, None);
         known.read.clone().unwrap()

@@ -5,7 +5,7 @@ use anyhow::{Context, anyhow, ensure};
 use super::manifest::{FRAME_SIZE, KIND};
 use super::packer::Totals;
 use super::pipeline::Captured;
-use super::start::{After, Server};
+use super::start::{After, BackupServer};
 use super::stream::Transferred;
 use crate::codec::SealedWriter;
 use crate::error::{Hint, with_hint};
@@ -20,7 +20,7 @@ use crate::repo::PutSealed;
 pub struct Gathered<'a> {
     pub id: &'a BackupId,
     pub label: &'a str,
-    pub server: &'a Server,
+    pub server: &'a BackupServer,
     pub transferred: Transferred,
     pub captured: Captured,
     pub totals: Totals,

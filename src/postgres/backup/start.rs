@@ -16,7 +16,7 @@ pub type Resolve<'a> = &'a (dyn Fn() -> anyhow::Result<ConnInfo> + Sync);
 
 /// The server that a backup is taken from.
 #[derive(Debug)]
-pub struct Server {
+pub struct BackupServer {
     /// The one host of the list that was found, for later connections.
     pub info: ConnInfo,
     pub major: MajorVersion,
@@ -48,12 +48,12 @@ impl After {
 }
 
 /// Connects and checks everything that can be checked before. The connection is ready for BASE_BACKUP.
-pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(Server, Connection)> {
+pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(BackupServer, Connection)> {
     // SQL first: with wal_level = minimal a server takes no replication connection and does not say why.
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let info = pinned(resolve()?, sql.server());
     let major = sql.major_version()?;
-    let settings = Settings::read(&mut sql).await?;
+    let settings = ServerSettings::read(&mut sql).await?;
     settings.check(sql.server())?;
     let mut physical = Connection::connect(&info, Mode::Physical).await?;
     check_identity(cluster, &mut physical).await?;
@@ -61,8 +61,8 @@ pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(S
     let homes = Homes::read(&mut sql).await?;
     let started_at = clock(&mut sql).await?;
     sql.close().await?;
-    let Settings { version, standby, .. } = settings;
-    Ok((Server { info, major, version, standby, started_at, outside, homes }, physical))
+    let ServerSettings { version, standby, .. } = settings;
+    Ok((BackupServer { info, major, version, standby, started_at, outside, homes }, physical))
 }
 
 /// The server's clock. A standby's may be behind the primary's, whose clock commit times are of: never earlier than the
@@ -103,7 +103,7 @@ async fn check_identity(cluster: &Cluster, physical: &mut Connection) -> anyhow:
 }
 
 /// The settings that decide whether a backup can be restored.
-struct Settings {
+struct ServerSettings {
     version: String,
     standby: bool,
     wal_level: String,
@@ -113,7 +113,7 @@ struct Settings {
     archiver: String,
 }
 
-impl Settings {
+impl ServerSettings {
     async fn read(sql: &mut Connection) -> anyhow::Result<Self> {
         let question = "SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby, \
              current_setting('wal_level') AS wal_level, current_setting('max_wal_senders') AS max_wal_senders, \

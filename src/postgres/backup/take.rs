@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::finish::{Gathered, commit, describe};
 use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
 use super::refused::{verification_trips, with_way_out};
-use super::start::{After, Resolve, Server, ask, start};
+use super::start::{After, BackupServer, Resolve, ask, start};
 use super::stream::{Events, Transferred, transfer};
 use super::wal::{NeededWal, WalMissing, wait_for_wal};
 use super::{Observer, cleanup, started};
@@ -75,7 +75,7 @@ pub async fn take(
 
 async fn from_live(
     cluster: &Cluster,
-    server: &Server,
+    server: &BackupServer,
     mut physical: Connection,
     options: &TakeOptions,
     observer: Observer<'_>,
@@ -107,7 +107,7 @@ pub fn asked(options: &TakeOptions) -> BackupOptions {
 /// looks like a backup is left.
 pub async fn keep(
     cluster: &Cluster,
-    server: &Server,
+    server: &BackupServer,
     source: &mut impl Source,
     options: &TakeOptions,
     observer: Observer<'_>,
@@ -187,7 +187,7 @@ impl Source for Live<'_> {
 async fn execute(
     cluster: &Cluster,
     id: &BackupId,
-    server: &Server,
+    server: &BackupServer,
     source: &mut impl Source,
     options: &TakeOptions,
     observer: Observer<'_>,
@@ -214,7 +214,7 @@ async fn execute(
 async fn store(
     cluster: &Cluster,
     id: &BackupId,
-    server: &Server,
+    server: &BackupServer,
     source: &mut impl Source,
     options: &TakeOptions,
     observer: Observer<'_>,
@@ -232,7 +232,7 @@ async fn store(
 }
 
 /// Adds what helps to the error that WAL is missing.
-async fn explain(error: anyhow::Error, server: &Server, source: &mut impl Source) -> anyhow::Error {
+async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl Source) -> anyhow::Error {
     let Some(missing) = find::<WalMissing>(&error).map(|error| error.missing) else { return error };
     let error = match missing {
         WalFileName::History(_) => with_hint(

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::path::{Reach, TimelinePath};
-use super::place::{Place, Search};
+use super::place::{Search, StopPoint};
 use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
@@ -151,7 +151,7 @@ pub(super) struct Choice<'a> {
     /// Why this backup.
     pub why: &'static str,
     pub reach: Reach,
-    pub place: Place,
+    pub place: StopPoint,
 }
 
 pub(super) struct Chooser<'a> {
@@ -277,7 +277,7 @@ impl<'a> Chooser<'a> {
 
     /// The place of the target behind the first of the backups that it is found behind: the oldest one of each unbroken
     /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
-    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, Place)> {
+    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, StopPoint)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
         let (mut broken, mut refused) = (None, NoPlan::from(UnreachableReason::NoBackup));
         while let [anchor, later @ ..] = anchors {
@@ -322,7 +322,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The place of a target that is behind the end of `backup`.
-    fn place(&self, backup: &BackupDescription, reach: &Reach) -> Chosen<Place> {
+    fn place(&self, backup: &BackupDescription, reach: &Reach) -> Chosen<StopPoint> {
         let search = self.search(backup.stop_lsn, reach);
         let end = self.path.start(reach.first_missing);
         let inclusive = self.request.inclusive;
@@ -361,7 +361,7 @@ impl<'a> Chooser<'a> {
 
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
-    fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<Place> {
+    fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<StopPoint> {
         let idle_until = if search.reach.resumes.is_none() { search.idle_until()? } else { None };
         let Some(until) = idle_until.filter(|until| time <= *until) else {
             return Err(self.refuse_behind(search.reach, idle_until));

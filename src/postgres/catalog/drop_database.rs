@@ -1,6 +1,6 @@
 //! Where DROP DATABASE began: its files are removed long after it marked the database as invalid.
 
-use super::place::{Place, Search, Searched};
+use super::place::{Search, Searched, StopPoint};
 use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
 use super::unreachable::UnreachableReason;
@@ -36,7 +36,7 @@ impl Search<'_> {
         lsn: Lsn,
         xid: Xid,
         result: ProbeResult,
-    ) -> Searched<Place> {
+    ) -> Searched<StopPoint> {
         let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
         let mut begin: Option<(u64, ProbeResult)> = None;
         for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
@@ -59,7 +59,7 @@ impl Search<'_> {
             }
         }
         let mut place =
-            Place::before(number, begin).ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
+            StopPoint::before(number, begin).ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
         let unsure = match (begin == result, may_be_invalid) {
             (true, _) => Some("where DROP DATABASE began was not found"),
             (false, true) => Some("DROP DATABASE changed the database's row before"),

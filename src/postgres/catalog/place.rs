@@ -22,7 +22,7 @@ const REUSE_LOOKS: usize = 4;
 
 /// Where replay stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct StopPoint {
     pub stop: StopAt,
     /// Number of the first segment that replay does not need.
     pub until: u64,
@@ -32,7 +32,7 @@ pub(super) struct Place {
     pub notes: Vec<String>,
 }
 
-impl Place {
+impl StopPoint {
     /// Before the record that was found in the segment of that number.
     pub fn before(number: u64, result: ProbeResult) -> Option<Self> {
         let lsn = result.found?.lsn;
@@ -107,7 +107,7 @@ impl<'a> Search<'a> {
 
     /// Everything before the first commit or abort later than `time`; with `or_at`, not earlier. `None` when there is
     /// none.
-    pub fn time(&self, time: DateTime<Utc>, or_at: bool) -> Searched<Option<Place>> {
+    pub fn time(&self, time: DateTime<Utc>, or_at: bool) -> Searched<Option<StopPoint>> {
         let time = Timestamp::from(time);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let mut number = first;
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
                 self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
             {
                 let result = self.probe(hit, self.from, ProbeTarget::Later { time, or_at })?;
-                if let Some(place) = Place::before(hit, result) {
+                if let Some(place) = StopPoint::before(hit, result) {
                     return Ok(Some(place));
                 }
                 number = hit + 1;
@@ -171,19 +171,20 @@ impl<'a> Search<'a> {
     }
 
     /// The place of an LSN. `None` when no record begins there or later.
-    pub fn lsn(&self, lsn: Lsn, inclusive: bool) -> Searched<Option<Place>> {
+    pub fn lsn(&self, lsn: Lsn, inclusive: bool) -> Searched<Option<StopPoint>> {
         let Some((number, result)) = self.record(lsn)? else { return Ok(None) };
-        Ok(if inclusive { Place::after(number, result) } else { Place::before(number, result) })
+        Ok(if inclusive { StopPoint::after(number, result) } else { StopPoint::before(number, result) })
     }
 
     /// The first end of a transaction.
-    pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<Place>> {
+    pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<StopPoint>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let Told { found, more } = self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
                 let result = self.probe(number, self.from, ProbeTarget::End(xid))?;
                 let Some(found) = result.found else { continue };
-                let place = if inclusive { Place::after(number, result) } else { Place::before(number, result) };
+                let place =
+                    if inclusive { StopPoint::after(number, result) } else { StopPoint::before(number, result) };
                 let Some(mut place) = place else { continue };
                 place.notes.extend(found.outcome.and_then(|outcome| outcome_note(xid, &outcome)));
                 place.notes.extend(self.reuse_note(xid, number)?);
@@ -215,7 +216,7 @@ impl<'a> Search<'a> {
     }
 
     /// The first restore point of a name.
-    pub fn restore_point(&self, name: &str) -> Searched<Option<Place>> {
+    pub fn restore_point(&self, name: &str) -> Searched<Option<StopPoint>> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
             let told = self.known.index.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
@@ -230,7 +231,7 @@ impl<'a> Search<'a> {
         segments.dedup();
         for number in segments {
             let result = self.probe(number, self.from, ProbeTarget::RestorePoint(name.to_string()))?;
-            if let (Some(found), Some(mut place)) = (result.found, Place::after(number, result)) {
+            if let (Some(found), Some(mut place)) = (result.found, StopPoint::after(number, result)) {
                 let time = found.made.map(|time| time.to_string()).unwrap_or_default();
                 place.notes.push(format!("restore point \"{name}\" was made at {time}"));
                 place.notes.extend(later_points(&points, number, found.lsn, more.is_some()));
@@ -241,7 +242,7 @@ impl<'a> Search<'a> {
     }
 
     /// Just before or after an event.
-    pub fn event(&self, event: &EventTarget, after: bool) -> Searched<Place> {
+    pub fn event(&self, event: &EventTarget, after: bool) -> Searched<StopPoint> {
         let lsn = if after { event.after } else { event.before };
         let gone = || Refusal::from(UnreachableReason::EventNotFound { id: event.id.clone(), lsn });
         let Some((number, result)) =
@@ -254,12 +255,12 @@ impl<'a> Search<'a> {
             (_, Some(xid)) if !after => return self.begin_of_drop(event.id.clone(), number, lsn, xid, result),
             _ => (),
         }
-        let place = if after { Place::after(number, result) } else { Place::before(number, result) };
+        let place = if after { StopPoint::after(number, result) } else { StopPoint::before(number, result) };
         place.ok_or_else(|| gone().into())
     }
 
     /// After the commit that an event counts from, which lies behind its record.
-    fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<Place> {
+    fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<StopPoint> {
         let reason = |why: String| UnreachableReason::EventNotCommitted { id: event.id.clone(), xid, why };
         let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
             return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
@@ -273,22 +274,22 @@ impl<'a> Search<'a> {
     }
 
     /// The end of a backup.
-    pub fn consistent(&self, until: u64) -> Searched<Place> {
+    pub fn consistent(&self, until: u64) -> Searched<StopPoint> {
         let result = self.probe(until - 1, self.from, ProbeTarget::Record)?;
         if let Some(lsn) = result.broken.filter(|lsn| *lsn < self.from) {
             self.broken(self.path.segment(until - 1), lsn)?;
         }
-        Ok(Place { stop: StopAt::Consistent, until, result, notes: Vec::new() })
+        Ok(StopPoint { stop: StopAt::Consistent, until, result, notes: Vec::new() })
     }
 
     /// The end of the WAL.
-    pub fn wal_end(&self) -> Place {
-        Place { stop: StopAt::End, until: self.end(), result: ProbeResult::default(), notes: Vec::new() }
+    pub fn wal_end(&self) -> StopPoint {
+        StopPoint { stop: StopAt::End, until: self.end(), result: ProbeResult::default(), notes: Vec::new() }
     }
 
     /// The commits on both sides of a place.
-    pub fn neighbours(&self, place: &Place) -> Result<Neighbours, Unknown> {
-        let Place { result, until, .. } = place;
+    pub fn neighbours(&self, place: &StopPoint) -> Result<Neighbours, Unknown> {
+        let StopPoint { result, until, .. } = place;
         let this = result.found.and_then(|found| found.commit());
         let (inside_before, inside_after) = match place.stop {
             StopAt::After { .. } => (this.or(result.before), result.after),

@@ -1,6 +1,6 @@
 //! Whether replay gets through the WAL to a place: a server takes broken WAL for the end of all.
 
-use super::place::{Place, Search, Searched};
+use super::place::{Search, Searched, StopPoint};
 use super::plan::NoPlan;
 use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
@@ -47,7 +47,7 @@ impl Search<'_> {
 
     /// Refuses WAL that is known to be broken between where replay starts and a place; notes what ends there, or may. What
     /// is not known is left to replay, as ever without an index.
-    pub(super) fn check_whole(&self, start: Lsn, place: &mut Place) -> Searched<()> {
+    pub(super) fn check_whole(&self, start: Lsn, place: &mut StopPoint) -> Searched<()> {
         let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
         for (timeline, first, end) in self.stretches(self.number(start)) {
             let whole = self.wholeness(timeline, first.min(until), end.min(until)).map_err(NoPlan::Unknown)?;

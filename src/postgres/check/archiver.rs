@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::server::Server;
+use super::server::ServerFacts;
 use super::{Check, CheckError, ServerFolders, Verdict};
 use crate::config::{Health, Settings};
 use crate::health::{BEHIND, words};
@@ -104,7 +104,7 @@ fn marked(pg_wal: &Path) -> Option<String> {
 }
 
 /// Decides whether the archiver keeps up.
-pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &Server, limits: &Health) -> Verdict {
+pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFacts, limits: &Health) -> Verdict {
     let archiver = match archiver {
         Ok(archiver) => archiver,
         Err(error) => {
@@ -165,7 +165,7 @@ mod tests {
     use crate::postgres::check::Status;
     use crate::postgres::check::testing::server;
 
-    fn decide(archiver: &Result<Archiver, CheckError>, server: &Server) -> Verdict {
+    fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFacts) -> Verdict {
         super::decide(archiver, server, &health_limits())
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use chrono::Utc;
 
 use super::archiver::Archiver;
-use super::server::Server;
+use super::server::ServerFacts;
 use super::{Check, CheckError, Request, Status, Verdict};
 use crate::error::Hint;
 use crate::postgres::archive::{Fetched, Fetcher};
@@ -33,7 +33,7 @@ const COUNTERS_LAG: Duration = Duration::from_secs(3);
 const PIECE: usize = 1 << 20;
 
 /// Why nothing is switched; `None`: it can be done. `causes` are the verdicts that must not be bad.
-pub(super) fn hindrance(asked: bool, server: &Server, causes: &[&Verdict]) -> Option<Verdict> {
+pub(super) fn hindrance(asked: bool, server: &ServerFacts, causes: &[&Verdict]) -> Option<Verdict> {
     let skipped = |why: &str| Some(Check::EndToEnd.skipped(why));
     if !asked {
         return skipped("left out (--no-probe)");
@@ -71,7 +71,12 @@ enum Compared {
 }
 
 /// Does it all.
-pub(super) async fn check(request: &Request<'_>, sql: &mut Connection, server: &Server, cluster: &Cluster) -> Verdict {
+pub(super) async fn check(
+    request: &Request<'_>,
+    sql: &mut Connection,
+    server: &ServerFacts,
+    cluster: &Cluster,
+) -> Verdict {
     // The switch, the wait and the fetch have their time each.
     match tokio::time::timeout(request.timeout * 3, probe(request, sql, server, cluster)).await {
         Ok(Ok((segment, outcome, compared))) => decide(&segment, &outcome, compared, request.timeout),
@@ -85,7 +90,7 @@ pub(super) async fn check(request: &Request<'_>, sql: &mut Connection, server: &
 async fn probe(
     request: &Request<'_>,
     sql: &mut Connection,
-    server: &Server,
+    server: &ServerFacts,
     cluster: &Cluster,
 ) -> anyhow::Result<(SegmentName, Outcome, Compared)> {
     let before = Archiver::ask(sql).await?;
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn nothing_is_switched_in_vain() {
         let bad = Check::Identity.critical("another");
-        let told = |asked, change: fn(&mut Server), cause: Option<&Verdict>| {
+        let told = |asked, change: fn(&mut ServerFacts), cause: Option<&Verdict>| {
             let mut server = server();
             change(&mut server);
             hindrance(asked, &server, cause.as_slice()).map(|verdict| (verdict.status, verdict.because))

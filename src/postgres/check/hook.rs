@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::command::{Ours, Program, first_word, program};
-use super::server::{Server, Settings};
+use super::server::{ArchivingSettings, ServerFacts};
 use super::whom::{Whom, whom};
 use super::{Check, Request, Status, Verdict};
 use crate::config::{ClusterIdentity, DEFAULT_SOCKET, SettingsSource};
@@ -22,13 +22,13 @@ use crate::postgres::command_line::for_people;
 use crate::wire::{self, For, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS};
 
 /// Where the server's data lies, if it runs here and that can be seen.
-fn data_directory<'a>(request: &'a Request<'_>, server: &'a Server) -> Option<&'a Path> {
+fn data_directory<'a>(request: &'a Request<'_>, server: &'a ServerFacts) -> Option<&'a Path> {
     let configured = request.settings.cluster.data_directory.as_ref();
     server.data_directory.as_ref().or(configured).filter(|_| server.here).map(PathBuf::as_path)
 }
 
 /// The user whose data directory it is: the server runs as that user. `None`: it does not run here, or that cannot be seen.
-pub(super) fn server_user(request: &Request<'_>, server: &Server) -> Option<Owner> {
+pub(super) fn server_user(request: &Request<'_>, server: &ServerFacts) -> Option<Owner> {
     Owner::of(data_directory(request, server)?).ok()
 }
 
@@ -48,7 +48,7 @@ enum Found {
 /// says that the end-to-end check passed.
 pub(super) fn check_hook(
     request: &Request<'_>,
-    server: &Server,
+    server: &ServerFacts,
     user: Option<Owner>,
     line: &str,
     proven: bool,
@@ -83,8 +83,13 @@ pub(super) fn check_hook(
 }
 
 /// For [`Check::ArchiveCommand`]: what is wrong with whom archive_command works for; `None`: nothing, or it is not known.
-pub(super) fn check_whose(request: &Request<'_>, server: &Server, user: Option<Owner>, line: &str) -> Option<Verdict> {
-    let Settings { archive_mode, archive_command, archive_library, .. } = &server.settings;
+pub(super) fn check_whose(
+    request: &Request<'_>,
+    server: &ServerFacts,
+    user: Option<Owner>,
+    line: &str,
+) -> Option<Verdict> {
+    let ArchivingSettings { archive_mode, archive_command, archive_library, .. } = &server.settings;
     let counts = server.here && archive_mode != "off" && archive_library.is_empty();
     match program(archive_command) {
         Program::Ours(ours) if counts => own_work(request, server, user, ("archive_command", &ours), line),
@@ -95,7 +100,7 @@ pub(super) fn check_whose(request: &Request<'_>, server: &Server, user: Option<O
 /// What is wrong with whom a hook works for by itself, and with the configuration that it names.
 fn own_work(
     request: &Request<'_>,
-    server: &Server,
+    server: &ServerFacts,
     user: Option<Owner>,
     (setting, ours): (&str, &Ours),
     line: &str,

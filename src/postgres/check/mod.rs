@@ -39,7 +39,7 @@ use crate::storage::{Storage, until};
 
 pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
-pub use place::{Folder, ServerFolders, refuse_inside};
+pub use place::{ServerFolder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
 pub use verdict::{Check, CheckError, Status, Verdict, overall};
 
@@ -145,7 +145,7 @@ fn with_whose(mut verdicts: Vec<Verdict>, whose: Option<&Verdict>) -> Vec<Verdic
 async fn check_end_to_end(
     request: &Request<'_>,
     sql: &mut Connection,
-    server: &server::Server,
+    server: &server::ServerFacts,
     hindrance: Option<Verdict>,
     cluster: Option<&Result<Cluster, CheckError>>,
 ) -> Verdict {

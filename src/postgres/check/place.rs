@@ -10,7 +10,7 @@ use super::{Check, CheckError, Request, Verdict};
 use crate::config::{RepositoryUrl, Settings};
 use crate::error::{one_line, with_hint};
 use crate::owner::Owner;
-use crate::place::{Place, Relation};
+use crate::place::{FolderPlace, FolderRelation};
 use crate::postgres::backup::start::ask;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 
@@ -27,7 +27,7 @@ const HERE: &str =
 
 /// A folder that the repository must lie apart from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
+pub struct ServerFolder {
     /// Such as `data directory`.
     pub what: &'static str,
     pub path: PathBuf,
@@ -35,7 +35,7 @@ pub struct Folder {
 
 /// The folders of a server that runs on this machine; none of another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServerFolders(pub Vec<Folder>);
+pub struct ServerFolders(pub Vec<ServerFolder>);
 
 impl ServerFolders {
     /// Asks the server. Errors: it does not answer.
@@ -47,13 +47,13 @@ impl ServerFolders {
         let mut folders = Vec::new();
         for row in 0..answer.rows.len() {
             let what = if answer.parse::<String>(row, "what")? == "tablespace" { TABLESPACE } else { DATA_DIRECTORY };
-            folders.push(Folder { what, path: answer.parse::<String>(row, "place")?.into() });
+            folders.push(ServerFolder { what, path: answer.parse::<String>(row, "place")?.into() });
         }
         let known = folders.iter().any(|folder| folder.what == DATA_DIRECTORY);
         let configured = settings.cluster.data_directory.iter().filter(|_| !known);
-        folders.extend(configured.map(|path| Folder { what: DATA_DIRECTORY, path: path.clone() }));
+        folders.extend(configured.map(|path| ServerFolder { what: DATA_DIRECTORY, path: path.clone() }));
         let data = folders.iter().find(|folder| folder.what == DATA_DIRECTORY).map(|folder| folder.path.join("pg_wal"));
-        folders.extend(data.map(|path| Folder { what: WAL, path }));
+        folders.extend(data.map(|path| ServerFolder { what: WAL, path }));
         Ok(Self(folders))
     }
 
@@ -72,7 +72,7 @@ impl ServerFolders {
             Err(_) => tracing::info!("PostgreSQL does not say within {} s where its folders are", PATIENCE.as_secs()),
         }
         let configured = settings.cluster.data_directory.iter().cloned();
-        Self(configured.map(|path| Folder { what: DATA_DIRECTORY, path }).collect())
+        Self(configured.map(|path| ServerFolder { what: DATA_DIRECTORY, path }).collect())
     }
 
     /// The user that the server runs as: its data directory belongs to it.
@@ -96,24 +96,24 @@ const TABLESPACE: &str = "tablespace";
 const WAL: &str = "folder of WAL";
 
 /// How folders lie to a repository's; only those that do not lie apart.
-fn relations<'a>(repository: &Path, folders: &'a [Folder]) -> Vec<(Relation, &'a Folder)> {
-    let place = Place::of(repository);
-    let relation = |folder: &'a Folder| (place.to(&Place::of(&folder.path)), folder);
-    folders.iter().map(relation).filter(|(relation, _)| *relation != Relation::Apart).collect()
+fn relations<'a>(repository: &Path, folders: &'a [ServerFolder]) -> Vec<(FolderRelation, &'a ServerFolder)> {
+    let place = FolderPlace::of(repository);
+    let relation = |folder: &'a ServerFolder| (place.to(&FolderPlace::of(&folder.path)), folder);
+    folders.iter().map(relation).filter(|(relation, _)| *relation != FolderRelation::Apart).collect()
 }
 
 /// Says how the repository does not lie apart from what must be apart from it.
-fn entangled(repository: &Path, relations: &[(Relation, &Folder)]) -> Option<String> {
+fn entangled(repository: &Path, relations: &[(FolderRelation, &ServerFolder)]) -> Option<String> {
     let shown = repository.display();
-    relations.iter().find_map(|(relation, Folder { what, path })| match relation {
-        Relation::Within => Some(format!("repository \"{shown}\" lies in the {what} \"{}\"", path.display())),
-        Relation::Around => Some(format!("the {what} \"{}\" lies in repository \"{shown}\"", path.display())),
-        Relation::OneDisk | Relation::Apart => None,
+    relations.iter().find_map(|(relation, ServerFolder { what, path })| match relation {
+        FolderRelation::Within => Some(format!("repository \"{shown}\" lies in the {what} \"{}\"", path.display())),
+        FolderRelation::Around => Some(format!("the {what} \"{}\" lies in repository \"{shown}\"", path.display())),
+        FolderRelation::OneDisk | FolderRelation::Apart => None,
     })
 }
 
 /// Refuses a repository that lies in one of the folders, or around it. One that is no folder lies in none.
-pub fn refuse_inside(url: &RepositoryUrl, folders: &[Folder]) -> anyhow::Result<()> {
+pub fn refuse_inside(url: &RepositoryUrl, folders: &[ServerFolder]) -> anyhow::Result<()> {
     let Some(path) = url.folder() else { return Ok(()) };
     match entangled(path, &relations(path, folders)) {
         Some(what) => {
@@ -133,7 +133,7 @@ pub(super) async fn check(request: &Request<'_>, sql: &mut Connection) -> Verdic
         Err(error) => return unknown(&error),
     };
     let Settings { catalog, service, http, .. } = request.settings;
-    let of = |what, path: &Path| Folder { what, path: path.to_path_buf() };
+    let of = |what, path: &Path| ServerFolder { what, path: path.to_path_buf() };
     let ours = [("catalog.cache", &catalog.cache), ("service.socket", &service.socket), ("http.spool", &http.spool)];
     let ours = ours.map(|(what, path)| of(what, path));
     decide(path, &folders, &relations(path, &folders.0), &relations(path, &ours))
@@ -146,20 +146,22 @@ fn unknown(error: &CheckError) -> Verdict {
 fn decide(
     repository: &Path,
     folders: &ServerFolders,
-    relations: &[(Relation, &Folder)],
-    ours: &[(Relation, &Folder)],
+    relations: &[(FolderRelation, &ServerFolder)],
+    ours: &[(FolderRelation, &ServerFolder)],
 ) -> Verdict {
     if let Some(what) = entangled(repository, relations) {
         let why = "each backup holds all before it, and both are lost together";
         return Check::Place.critical(format!("{what}: {why}")).hint(MOVE);
     }
     // Around: the setting's folder lies in the repository.
-    if let Some((_, Folder { what, path })) = ours.iter().find(|(relation, _)| *relation == Relation::Around) {
+    if let Some((_, ServerFolder { what, path })) =
+        ours.iter().find(|(relation, _)| *relation == FolderRelation::Around)
+    {
         return Check::Place
             .warning(format!("`{what}` \"{}\" lies in the repository, where only objects belong", path.display()))
             .hint(format!("set `{what}` to a path outside"));
     }
-    if let Some((_, Folder { what, path })) = relations.first() {
+    if let Some((_, ServerFolder { what, path })) = relations.first() {
         return Check::Place
             .warning(format!(
                 "the repository lies on one disk with the {what} \"{}\": one failure takes both",
@@ -180,8 +182,8 @@ mod tests {
     use super::*;
     use crate::postgres::check::Status;
 
-    fn folder(what: &'static str, path: &Path) -> Folder {
-        Folder { what, path: path.to_path_buf() }
+    fn folder(what: &'static str, path: &Path) -> ServerFolder {
+        ServerFolder { what, path: path.to_path_buf() }
     }
 
     #[test]
@@ -204,10 +206,10 @@ mod tests {
             (folder(DATA_DIRECTORY, Path::new("/data")), folder("catalog.cache", Path::new("/r/cache")));
         let known = ServerFolders(vec![data.clone()]);
         let decide = |relation, own| decide(Path::new("/r"), &known, &[(relation, &data)], &[(own, &cache)]);
-        assert_eq!(decide(Relation::Within, Relation::OneDisk).status, Status::Critical);
-        assert_eq!(decide(Relation::Around, Relation::OneDisk).status, Status::Critical);
-        assert!(decide(Relation::OneDisk, Relation::Around).message.contains("`catalog.cache`"));
-        let one_disk = decide(Relation::OneDisk, Relation::OneDisk);
+        assert_eq!(decide(FolderRelation::Within, FolderRelation::OneDisk).status, Status::Critical);
+        assert_eq!(decide(FolderRelation::Around, FolderRelation::OneDisk).status, Status::Critical);
+        assert!(decide(FolderRelation::OneDisk, FolderRelation::Around).message.contains("`catalog.cache`"));
+        let one_disk = decide(FolderRelation::OneDisk, FolderRelation::OneDisk);
         assert_eq!(one_disk.status, Status::Warning);
         assert!(one_disk.hint.unwrap().contains("repo copy"));
         let apart = |folders| super::decide(Path::new("/r"), folders, &[], &[]).status;

@@ -12,7 +12,7 @@ use crate::postgres::types::{MajorVersion, SegmentSize, SystemIdentifier};
 
 /// What the server says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Server {
+pub(super) struct ServerFacts {
     pub place: String,
     pub version: String,
     pub major: MajorVersion,
@@ -23,7 +23,7 @@ pub(super) struct Server {
     pub segment_size: SegmentSize,
     /// `None`: the role may not see it.
     pub data_directory: Option<PathBuf>,
-    pub settings: Settings,
+    pub settings: ArchivingSettings,
     pub role: Role,
     pub max_wal_senders: u32,
     pub wal_senders: u32,
@@ -31,7 +31,7 @@ pub(super) struct Server {
 
 /// Settings that archiving and restoring depend on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Settings {
+pub(super) struct ArchivingSettings {
     pub wal_level: String,
     pub archive_mode: String,
     /// `(disabled)` while archive_mode is off.
@@ -93,7 +93,7 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     (SELECT count(*) FROM pg_stat_replication) AS wal_senders";
 
 /// Connects and asks.
-pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, Server), CheckError> {
+pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, ServerFacts), CheckError> {
     let work = async {
         let mut sql = Connection::connect(&info(request)?, Mode::Sql).await?;
         let major = sql.major_version()?;
@@ -110,10 +110,15 @@ fn info(request: &Request<'_>) -> anyhow::Result<ConnInfo> {
     ConnInfo::from_process(request.settings.postgresql.dsn.expose())
 }
 
-fn read(answer: &ResultSet, place: &str, major: MajorVersion, segment_size: SegmentSize) -> anyhow::Result<Server> {
+fn read(
+    answer: &ResultSet,
+    place: &str,
+    major: MajorVersion,
+    segment_size: SegmentSize,
+) -> anyhow::Result<ServerFacts> {
     let text = |column| answer.parse::<String>(0, column);
     let flag = |column| answer.parse::<u8>(0, column).map(|value| value == 1);
-    let settings = Settings {
+    let settings = ArchivingSettings {
         wal_level: text("wal_level")?,
         archive_mode: text("archive_mode")?,
         archive_command: text("archive_command")?,
@@ -130,7 +135,7 @@ fn read(answer: &ResultSet, place: &str, major: MajorVersion, segment_size: Segm
         read_all_settings: flag("read_all_settings")?,
         unread_files: answer.parse(0, "unread_files")?,
     };
-    Ok(Server {
+    Ok(ServerFacts {
         place: place.to_owned(),
         version: text("version")?,
         major,
@@ -147,7 +152,7 @@ fn read(answer: &ResultSet, place: &str, major: MajorVersion, segment_size: Segm
     })
 }
 
-pub(super) fn decide_server(server: &Server) -> Verdict {
+pub(super) fn decide_server(server: &ServerFacts) -> Verdict {
     let kind = if server.standby { "standby" } else { "primary" };
     // Distributions add theirs in parentheses.
     let version = server.version.split(' ').next().unwrap_or_default();
@@ -155,13 +160,13 @@ pub(super) fn decide_server(server: &Server) -> Verdict {
 }
 
 /// Whether the server is the repository's cluster; `cluster` is why there is none.
-pub(super) fn decide_identity(server: &Server, cluster: &Result<Cluster, CheckError>) -> Verdict {
+pub(super) fn decide_identity(server: &ServerFacts, cluster: &Result<Cluster, CheckError>) -> Verdict {
     let cluster = match cluster {
         Ok(cluster) => cluster,
         Err(error) => return Check::Identity.failed(error),
     };
     let name = cluster.layout.cluster().clone();
-    let Server { system_identifier, segment_size, major, .. } = *server;
+    let ServerFacts { system_identifier, segment_size, major, .. } = *server;
     let found = describe_server(name.clone(), system_identifier, segment_size, major, chrono::Utc::now());
     if let Err(error) = cluster.check_identity(&found) {
         return Check::Identity.failed(&CheckError::from(&error));
@@ -206,7 +211,7 @@ pub(super) fn decide_privileges(role: &Role, probing: bool) -> Verdict {
 }
 
 /// Opens the kind of connection that base backups use: only that proves role, pg_hba.conf and a free WAL sender.
-pub(super) async fn check_replication(request: &Request<'_>, server: &Server) -> Verdict {
+pub(super) async fn check_replication(request: &Request<'_>, server: &ServerFacts) -> Verdict {
     let work = async { Connection::connect(&info(request)?, Mode::Physical).await?.close().await };
     let connected = request.within("PostgreSQL", work).await;
     decide_replication(&connected, server.wal_senders, server.max_wal_senders)
@@ -237,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_registered_cluster_in_a_registered_version_is_ours() {
         let cluster = Ok(cluster_in(Arc::new(MemoryStorage::default())).await);
-        let decide = |change: fn(&mut Server)| {
+        let decide = |change: fn(&mut ServerFacts)| {
             let mut server = server();
             change(&mut server);
             decide_identity(&server, &cluster)

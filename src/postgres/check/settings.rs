@@ -1,7 +1,7 @@
 //! The server's settings. Pure.
 
 use super::command::{Program, first_word, program};
-use super::server::Settings;
+use super::server::ArchivingSettings;
 use super::{Check, Verdict};
 
 /// What the settings are judged by.
@@ -14,7 +14,7 @@ pub(super) struct Known<'a> {
 }
 
 /// All checks of settings.
-pub(super) fn decide(settings: &Settings, known: &Known) -> Vec<Verdict> {
+pub(super) fn decide(settings: &ArchivingSettings, known: &Known) -> Vec<Verdict> {
     let archive_mode = archive_mode(&settings.archive_mode, known.standby);
     let archive_command = match settings.archive_mode.as_str() {
         "off" => Check::ArchiveCommand.because(Check::ArchiveMode),
@@ -48,9 +48,9 @@ fn archive_mode(mode: &str, standby: bool) -> Verdict {
     }
 }
 
-fn archive_command(settings: &Settings, known: &Known) -> Verdict {
+fn archive_command(settings: &ArchivingSettings, known: &Known) -> Verdict {
     let set = format!("set {} in postgresql.conf (`walden init` prints it, too) and reload the server", known.line);
-    let Settings { archive_command: command, archive_library: library, .. } = settings;
+    let ArchivingSettings { archive_command: command, archive_library: library, .. } = settings;
     if !library.is_empty() {
         return Check::ArchiveCommand
             .critical(format!("archive_library = \"{library}\" takes the place of archive_command: Walden gets no WAL"))
@@ -102,7 +102,7 @@ mod tests {
     const KNOWN: Known = Known { standby: false, line: "archive_command = 'x'", proven: false };
 
     /// The status of one check after one change to settings that are right.
-    fn status(check: Check, change: fn(&mut Settings)) -> Status {
+    fn status(check: Check, change: fn(&mut ArchivingSettings)) -> Status {
         let mut settings = server().settings;
         change(&mut settings);
         let verdicts = decide(&settings, &KNOWN);
@@ -137,7 +137,7 @@ mod tests {
             ("cp %p /mnt/%f", Status::Warning),
             ("/usr/local/bin/archive-wal.sh %p", Status::Warning),
         ] {
-            let settings = Settings { archive_command: command.into(), ..server().settings };
+            let settings = ArchivingSettings { archive_command: command.into(), ..server().settings };
             assert_eq!(archive_command(&settings, &KNOWN).status, expected, "{command}");
             let proven = archive_command(&settings, &Known { proven: true, ..KNOWN }).status;
             assert_eq!(proven == Status::Ok, expected < Status::Critical, "{command}");

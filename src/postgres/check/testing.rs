@@ -1,10 +1,10 @@
 //! A server at which everything is right: the one of `archive::testing`'s cluster.
 
-use super::server::{Role, Server, Settings};
+use super::server::{ArchivingSettings, Role, ServerFacts};
 use crate::postgres::types::{MajorVersion, SegmentSize, SystemIdentifier};
 
-pub fn server() -> Server {
-    Server {
+pub fn server() -> ServerFacts {
+    ServerFacts {
         place: "socket \"/run\"".into(),
         version: "15.20 (Debian 15.20-0+deb12u1)".into(),
         major: MajorVersion::new(15).unwrap(),
@@ -13,7 +13,7 @@ pub fn server() -> Server {
         system_identifier: SystemIdentifier(7),
         segment_size: SegmentSize::new(1 << 20).unwrap(),
         data_directory: Some("/data".into()),
-        settings: Settings {
+        settings: ArchivingSettings {
             wal_level: "replica".into(),
             archive_mode: "on".into(),
             archive_command: "/usr/local/bin/archive-command %p".into(),

@@ -82,7 +82,7 @@ mod tests {
 
     use super::super::testing::{MadeUp, cluster, store};
     use super::super::tests::{assert_same, seed};
-    use super::super::update::{Scope, complete};
+    use super::super::update::{ListScope, complete};
     use super::*;
     use crate::error::hints;
     use crate::postgres::catalog::{Filter, Unknown, WalIndex};
@@ -111,7 +111,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || Arc::new(Index::open(folder.path(), &cluster).unwrap());
         let index = open();
-        complete(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
+        complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
         let expected = index.dump();
         let path = index.path().unwrap().to_path_buf();
         for by_planning in [false, true] {
@@ -130,7 +130,7 @@ mod tests {
                 assert!(hints(&error)[0].contains("delete"), "{error:#}");
             }
             assert!(!index.state().unwrap().whole && index.events(&Filter::default()).unwrap().events.is_empty());
-            complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+            complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
             assert_same(&expected, &reader.dump());
             assert_same(&expected, &open().dump());
         }

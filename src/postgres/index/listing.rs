@@ -26,7 +26,7 @@ const NEWEST_TIMELINES: usize = 3;
 
 /// How much of the repository is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ListScope {
     /// What came since the last time, also where something was missing.
     New,
     /// All of it.
@@ -35,7 +35,7 @@ pub enum Scope {
 
 /// A folder, as it was listed the last time.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(super) struct ListedFolder {
     /// The last segment.
     listed: String,
     /// Segments are missing in it, maybe because the timeline begins there: then those may be on their way.
@@ -65,7 +65,7 @@ pub(super) struct Gone {
 }
 
 /// Notes what came. Errors: the store did not answer.
-pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listing> {
+pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listing> {
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
@@ -77,15 +77,15 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
     // One that is not there, as far as that was looked at, is listed to make sure.
     let folders: BTreeSet<&String> = there.iter().copied().chain(known.keys()).collect();
     for folder in folders {
-        let is_again = scope == Scope::All || again.contains(folder) || !there.contains(folder);
+        let is_again = scope == ListScope::All || again.contains(folder) || !there.contains(folder);
         let after = match known.get(folder).filter(|_| !is_again) {
-            Some(Folder { gap: false, open: false, .. }) => continue,
-            Some(Folder { listed, .. }) => Some(listed.clone()),
+            Some(ListedFolder { gap: false, open: false, .. }) => continue,
+            Some(ListedFolder { listed, .. }) => Some(listed.clone()),
             None => None,
         };
         let is_known = known.contains_key(folder);
         let stamp = cluster.repository.storage().stamp(folder).await?;
-        if scope == Scope::New && is_known && there.contains(folder) && index.rests(folder, stamp) {
+        if scope == ListScope::New && is_known && there.contains(folder) && index.rests(folder, stamp) {
             let folder = folder.clone();
             on_index(index, move |index| index.touch(&folder)).await?;
             continue;
@@ -102,10 +102,10 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) ->
 
 /// The folders of WAL and the history files, and whether all that lies beside them was looked at, too: new folders are
 /// expected behind the last ones of the newest timelines.
-async fn look(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<(BTreeSet<String>, bool)> {
+async fn look(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<(BTreeSet<String>, bool)> {
     let mut top = index.top.lock().await;
     let behind = newest_folders(cluster, top.names());
-    let whole = top.look(cluster.repository.storage(), &behind, scope == Scope::All).await?;
+    let whole = top.look(cluster.repository.storage(), &behind, scope == ListScope::All).await?;
     // Of backups there are as many history files.
     let wanted = top.names().iter().filter(|name| name.ends_with('/') || name.contains(".history"));
     Ok((wanted.cloned().collect(), whole))
@@ -136,7 +136,7 @@ fn histories(cluster: &Cluster, names: &BTreeSet<String>) -> Vec<TimelineId> {
 }
 
 /// The folders that are listed again from their beginning.
-fn again(known: &BTreeMap<String, Folder>) -> BTreeSet<String> {
+fn again(known: &BTreeMap<String, ListedFolder>) -> BTreeSet<String> {
     let gaps = known.iter().filter(|(_, folder)| folder.gap).take(GAPS);
     let mut oldest: Vec<_> = known.iter().collect();
     oldest.sort_by_key(|(_, folder)| folder.whole_at);
@@ -263,12 +263,12 @@ impl Index {
     }
 
     /// The folders that were listed.
-    fn folders(&self) -> anyhow::Result<BTreeMap<String, Folder>> {
+    fn folders(&self) -> anyhow::Result<BTreeMap<String, ListedFolder>> {
         let db = self.connection();
         let mut select = db.prepare_cached("SELECT name, listed, gap, open, whole_at FROM folder")?;
         let folders = select.query_map([], |row| {
             let (listed, gap, open, whole_at) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-            Ok((row.get(0)?, Folder { listed, gap, open, whole_at }))
+            Ok((row.get(0)?, ListedFolder { listed, gap, open, whole_at }))
         })?;
         Ok(folders.collect::<Result<_>>()?)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
 use super::tests::{Made, assert_same, seed};
 use super::trust_tests::{remove, stored};
-use super::update::{Scope, complete, decode, list, update};
+use super::update::{ListScope, complete, decode, list, update};
 use super::*;
 use crate::postgres::catalog::{Unknown, WalIndex};
 use crate::postgres::types::{Lsn, WalFileName};
@@ -95,7 +95,7 @@ impl Archive {
                     self.remove(at).await;
                 }
             }
-            10 => update(index, &self.cluster, Scope::New, &|_| ()).await.unwrap(),
+            10 => update(index, &self.cluster, ListScope::New, &|_| ()).await.unwrap(),
             _ => drop(decode(index, &self.cluster, 1).await.unwrap()),
         }
     }
@@ -126,13 +126,13 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
             archive.store(at, &index).await;
         }
     }
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     let mut told = 0;
     for _ in 0..12 {
         for _ in 0..archive.random.below(16) {
             archive.step(&index).await;
         }
-        list(&index, &cluster, Scope::All).await.unwrap();
+        list(&index, &cluster, ListScope::All).await.unwrap();
         let pending = index.not_indexed(None, usize::MAX).unwrap();
         let mut stretches = Vec::new();
         for _ in 0..60 {
@@ -145,7 +145,7 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
             }
         }
         let before: Vec<_> = stretches.iter().map(|asked| ask(&index, *asked)).collect();
-        complete(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
+        complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
         for (asked, before) in stretches.into_iter().zip(before) {
             let after = ask(&index, asked);
             assert!(matches!(before, Err(Unknown::Segment(_))) || before == after, "{asked:?}: {before:?} {after:?}");
@@ -153,7 +153,7 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
         }
         // One by one, in their order.
         let anew = Arc::new(Index::temporary(&cluster).unwrap());
-        list(&anew, &cluster, Scope::All).await.unwrap();
+        list(&anew, &cluster, ListScope::All).await.unwrap();
         decode(&anew, &cluster, usize::MAX).await.unwrap();
         assert_eq!(anew.count_not_indexed().unwrap(), 0, "in their order nothing has to be read again");
         assert_same(&anew.dump(), &index.dump());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::testing::{MadeUp, cluster, segment, store};
 use super::tests::seed;
 use super::trust_tests::remove;
-use super::update::{Progress, Scope, list, update};
+use super::update::{ListScope, Progress, list, update};
 use super::*;
 use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::types::WalFileName;
@@ -21,16 +21,16 @@ async fn of_what_follows_on_what_is_gone_only_what_that_concerns_is_read_again()
         store(&cluster, *name, bytes, Some(summary)).await;
     }
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     for (name, ..) in &made[..5] {
         remove(&storage, &cluster, *name).await;
     }
-    assert!(list(&index, &cluster, Scope::New).await.unwrap().gone);
+    assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     let state = index.state().unwrap();
     assert_eq!((state.segments, state.not_indexed), (35, 1));
     let total = AtomicU64::new(0);
     let count = |progress: Progress| total.store(progress.total, Ordering::Relaxed);
-    update(&index, &cluster, Scope::New, &count).await.unwrap();
+    update(&index, &cluster, ListScope::New, &count).await.unwrap();
     assert_eq!((total.into_inner(), index.state().unwrap().not_indexed), (1, 0));
 }
 
@@ -47,17 +47,17 @@ async fn a_folder_that_is_gone_is_forgotten_and_its_neighbours_stay() {
     for number in numbers {
         put(number).await;
     }
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     for number in &numbers[1..4] {
         remove(&storage, &cluster, segment(1, *number)).await;
     }
-    assert!(list(&index, &cluster, Scope::New).await.unwrap().gone);
+    assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     let ranges = index.ranges().unwrap().unwrap();
     let kept: Vec<u64> = ranges.iter().map(|range| range.first.number(index.size)).collect();
     assert_eq!(kept, [numbers[0], numbers[4]]);
-    assert!(!list(&index, &cluster, Scope::New).await.unwrap().gone, "once");
+    assert!(!list(&index, &cluster, ListScope::New).await.unwrap().gone, "once");
     put(numbers[2]).await;
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3);
 }
 
@@ -83,16 +83,16 @@ async fn folders_that_rest_are_not_listed_again() {
         put(number).await;
     }
     rest();
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     storage.forget();
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     assert_eq!(storage.calls(), ["get", "get", "stamp", "stamp", "stamp"]);
     put(8).await;
     storage.delete(&key(7)).await.unwrap();
-    assert!(list(&index, &cluster, Scope::New).await.unwrap().gone);
+    assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     let ranges = index.ranges().unwrap().unwrap();
     assert_eq!(ranges.iter().map(|range| range.first.number(index.size)).collect::<Vec<_>>(), [8, per_log]);
     storage.forget();
-    list(&index, &cluster, Scope::All).await.unwrap();
+    list(&index, &cluster, ListScope::All).await.unwrap();
     assert_eq!(storage.calls().iter().filter(|call| **call == "list").count(), 3);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::testing::{FIRST, MadeUp, SIZE, cluster, segment, store};
 use super::tests::{indexed, seed, summaries};
-use super::update::{Scope, complete, list};
+use super::update::{ListScope, complete, list};
 use super::*;
 use crate::error::{TooLong, find, hints};
 use crate::postgres::catalog::{EventId, EventKind, Filter, Unknown};
@@ -87,11 +87,11 @@ async fn an_event_is_absent_only_where_all_that_could_hold_it_is_known() {
     let told = index.events(&filter).unwrap();
     assert!(told.events.is_empty() && !told.state.whole && !told.state.is_complete(), "{told:?}");
     assert_eq!(absent(2), unknown(2), "nothing is listed");
-    list(&index, &cluster, Scope::New).await.unwrap();
+    list(&index, &cluster, ListScope::New).await.unwrap();
     let told = index.events(&filter).unwrap().state;
     assert_eq!((told.whole, told.segments, told.not_indexed), (true, 11, 11));
     assert_eq!((absent(2), absent(6), absent(40)), (unknown(2), Ok(true), Ok(true)), "the last two are not archived");
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert!(index.events(&filter).unwrap().state.is_complete());
     assert_eq!((0..12).map(absent).collect::<Vec<_>>(), vec![Ok(true); 12]);
     // Another object lies there now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 
 use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
-use super::update::{Scope, complete, list, read_names, update};
+use super::update::{ListScope, complete, list, read_names, update};
 use super::*;
 use crate::codec::seal;
 use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
@@ -171,15 +171,15 @@ async fn a_gap_is_seen_when_it_is_filled_and_what_is_gone_is_forgotten() {
     for (name, bytes, summary) in made.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, one)| one) {
         store(&cluster, *name, bytes, Some(summary)).await;
     }
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 5);
     let (name, bytes, summary) = &made[2];
     store(&cluster, *name, bytes, Some(summary)).await;
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 6);
     let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
     crate::storage::Storage::delete(&*storage, &key).await.unwrap();
-    let listed = list(&index, &cluster, Scope::New).await.unwrap();
+    let listed = list(&index, &cluster, ListScope::New).await.unwrap();
     let state = index.state().unwrap();
     assert_eq!((listed.gone, state.segments), (true, 5));
     assert!(state.not_indexed < 5, "what it did not tell of stays: {state:?}");
@@ -188,7 +188,7 @@ async fn a_gap_is_seen_when_it_is_filled_and_what_is_gone_is_forgotten() {
         let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
         crate::storage::Storage::delete(&*storage, &key).await.unwrap();
     }
-    assert!(list(&index, &cluster, Scope::New).await.unwrap().gone);
+    assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     assert_eq!(index.ranges().unwrap().unwrap().iter().count(), 0);
 }
 
@@ -236,12 +236,12 @@ async fn an_unreadable_object_is_told_and_tried_again() {
     let (name, bytes, summary) = &made[1];
     let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
     let _ = storage.put(&key, "no envelope at all, just some text".into(), PutMode::CreateOnly).await.unwrap();
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     let state = index.state().unwrap();
     assert_eq!((state.segments, state.not_indexed, state.unreadable), (1, 1, 1));
     storage.delete(&key).await.unwrap();
     store(&cluster, *name, bytes, Some(summary)).await;
-    complete(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().unreadable, 0);
 }
 
@@ -259,7 +259,7 @@ async fn the_copy_at_a_timelines_begin_tells_nothing_twice() {
     store(&cluster, segment(2, fork), &copy.1, Some(&copy.2)).await;
     store_history(&cluster, 2, &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8))).await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     let all = index.events(&Filter { all: true, ..Filter::default() }).unwrap().events;
     assert!(all.iter().all(|event| event.timeline == TIMELINE));
     let mut ids: Vec<_> = all.iter().map(|event| event.id).collect();
@@ -273,7 +273,7 @@ async fn the_copy_at_a_timelines_begin_tells_nothing_twice() {
     store(&alone, segment(2, fork), &copy.1, Some(&copy.2)).await;
     store_history(&alone, 2, &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8))).await;
     let index = Arc::new(Index::temporary(&alone).unwrap());
-    complete(&index, &alone, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &alone, ListScope::New, &|_| ()).await.unwrap();
     let mut from_copy = index.events(&Filter { all: true, ..Filter::default() }).unwrap().events;
     let mut expected = all;
     // How exact a count is depends on the segments there are.
@@ -344,10 +344,10 @@ async fn names_that_came_damaged_are_read_again_however_many_came_since() {
         let (key, object) = recording(number);
         let _ = storage.put(&key, object.into(), PutMode::CreateOnly).await.unwrap();
     }
-    read_names(&index, &cluster, Scope::New).await.unwrap();
+    read_names(&index, &cluster, ListScope::New).await.unwrap();
     assert!(named(2) && named(299) && !named(1));
     let _ = storage.put(&damaged, whole.into(), PutMode::Overwrite).await.unwrap();
-    read_names(&index, &cluster, Scope::New).await.unwrap();
+    read_names(&index, &cluster, ListScope::New).await.unwrap();
     assert!(named(1));
 }
 

@@ -7,7 +7,7 @@ use chrono::DateTime;
 
 use super::testing::{FIRST, MadeUp, Random, SIZE, Waiting, cluster, segment, store, store_history, summarize};
 use super::tests::{TIMELINE, archived, assert_same, indexed, learn, seed, summaries};
-use super::update::{Scope, complete, decode, list, read_headers, update};
+use super::update::{ListScope, complete, decode, list, read_headers, update};
 use super::*;
 use crate::error::hints;
 use crate::postgres::archive::testing::{SEGMENT, back_up, cluster_in};
@@ -196,7 +196,7 @@ async fn what_crosses_into_a_fork_is_told_until_what_lies_before_is_another() {
     assert_eq!(unknown(&index, second, fork, fork + 1), Some(Unknown::Segment(segment(2, fork))));
     // Also when it has to be read whole.
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     decode(&index, &cluster, 9).await.unwrap();
     assert_eq!(index.first_later(second, fork, fork + 1, Timestamp(4000), true), Ok(Some(fork)));
 }
@@ -209,7 +209,7 @@ async fn a_segment_that_comes_before_the_first_of_a_timeline_is_listed() {
     for at in [1, 2, 0, 3] {
         let (name, bytes, summary) = &made[at];
         store(&cluster, *name, bytes, Some(summary)).await;
-        update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+        update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     }
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 4), None);
 }
@@ -226,11 +226,11 @@ async fn what_comes_last_is_listed_however_many_folders_have_gaps() {
         put(timeline, FIRST).await;
         put(timeline, FIRST + 2).await;
     }
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     for timeline in 1..=70 {
         put(timeline, FIRST + 3).await;
     }
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3 * 70);
 }
 
@@ -244,14 +244,14 @@ async fn a_folder_that_comes_while_two_list_makes_no_index_anew() {
     let index = open();
     let (name, bytes, summary) = &made[0];
     store(&cluster, *name, bytes, Some(summary)).await;
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     // One has listed the folders when another comes, which the other one lists.
     *waiting.folder.lock().unwrap() = Some(cluster.layout.wal_folder());
     let (slow, of) = (open(), cluster.clone());
-    let slow = tokio::spawn(async move { list(&slow, &of, Scope::New).await });
+    let slow = tokio::spawn(async move { list(&slow, &of, ListScope::New).await });
     waiting.listed.notified().await;
     store(&cluster, segment(2, FIRST), bytes, Some(summary)).await;
-    assert!(!list(&index, &cluster, Scope::New).await.unwrap().gone);
+    assert!(!list(&index, &cluster, ListScope::New).await.unwrap().gone);
     waiting.go_on.notify_one();
     assert!(!slow.await.unwrap().unwrap().gone);
     let state = index.state().unwrap();
@@ -270,13 +270,13 @@ async fn an_object_that_was_repaired_is_read_again() {
             _ => store(&cluster, *name, bytes, Some(summary)).await,
         }
     }
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     let (name, bytes, summary) = &made[1];
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), Some(Unknown::Segment(*name)));
     let told = index.state().unwrap().first_unreadable.unwrap();
     assert!(told.segment == *name && told.why.contains("damaged"), "{told:?}");
     // It is tried again when asked to, and not at every look.
-    update(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert_eq!(index.state().unwrap().unreadable, 1);
     index.try_again(*name).unwrap();
     assert_eq!((index.state().unwrap().unreadable, index.state().unwrap().not_indexed), (0, 1));
@@ -285,7 +285,7 @@ async fn an_object_that_was_repaired_is_read_again() {
     // By the size that it was listed with it is damaged still.
     read_headers(&index, &cluster, &|_| ()).await.unwrap();
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), None);
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     assert_eq!(unknown(&index, TIMELINE, FIRST, FIRST + 3), None);
     assert_eq!(index.state().unwrap().first_unreadable, None);
 }
@@ -384,7 +384,7 @@ async fn a_repository_that_is_not_there_is_no_empty_one() {
         store(&cluster, *name, bytes, Some(summary)).await;
     }
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     let known = index.dump();
     std::fs::rename(&here, &away).unwrap();
     // What an unmounted disk leaves is an empty folder, or none.
@@ -392,7 +392,7 @@ async fn a_repository_that_is_not_there_is_no_empty_one() {
         if empty {
             std::fs::create_dir(&here).unwrap();
         }
-        for scope in [Scope::New, Scope::All] {
+        for scope in [ListScope::New, ListScope::All] {
             assert!(update(&index, &cluster, scope, &|_| ()).await.is_err(), "{scope:?}");
         }
         assert!(load::load(&cluster).await.is_err());
@@ -404,11 +404,11 @@ async fn a_repository_that_is_not_there_is_no_empty_one() {
     let _ = cluster_in(Arc::new(LocalStorage::new(&here))).await;
     let error = load::load(&cluster).await.unwrap_err();
     assert!(error.to_string().contains("another repository"), "{error:#}");
-    assert!(update(&index, &cluster, Scope::New, &|_| ()).await.is_err());
+    assert!(update(&index, &cluster, ListScope::New, &|_| ()).await.is_err());
     assert_eq!(index.dump(), known);
     std::fs::remove_dir_all(&here).unwrap();
     std::fs::rename(&away, &here).unwrap();
-    update(&index, &cluster, Scope::All, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
     assert_eq!(load::load(&cluster).await.unwrap().ranges.iter().count(), 1);
     assert_eq!(index.dump(), known);
 }
@@ -423,7 +423,7 @@ async fn wal_that_went_away_without_its_repository_is_not_forgotten() {
     }
     back_up(&*storage, &cluster).await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    complete(&index, &cluster, Scope::New, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
     let (known, wal) = (index.dump(), folder.path().join("main/wal"));
     std::fs::rename(&wal, folder.path().join("away")).unwrap();
     for empty in [false, true] {
@@ -431,7 +431,7 @@ async fn wal_that_went_away_without_its_repository_is_not_forgotten() {
             std::fs::create_dir_all(wal.join("0000000100000000")).unwrap();
         }
         let anew = Arc::new(Index::temporary(&cluster).unwrap());
-        for (scope, index) in [(Scope::New, &index), (Scope::All, &index), (Scope::New, &anew)] {
+        for (scope, index) in [(ListScope::New, &index), (ListScope::All, &index), (ListScope::New, &anew)] {
             let error = list(index, &cluster, scope).await.unwrap_err();
             assert!(format!("{error:#}").contains("no WAL at all") && !hints(&error).is_empty(), "{error:#}");
         }
@@ -440,5 +440,5 @@ async fn wal_that_went_away_without_its_repository_is_not_forgotten() {
     }
     std::fs::remove_dir_all(&wal).unwrap();
     std::fs::rename(folder.path().join("away"), &wal).unwrap();
-    assert!(!list(&index, &cluster, Scope::All).await.unwrap().gone);
+    assert!(!list(&index, &cluster, ListScope::All).await.unwrap().gone);
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::task::JoinSet;
 
+pub use super::listing::ListScope;
 use super::listing::Listing;
-pub use super::listing::Scope;
 use super::{Archived, Index, listing, on_index, recordings};
 use crate::error::{one_line, with_hint};
 use crate::postgres::archive::miss::confirm_wal;
@@ -48,7 +48,7 @@ pub struct Listed {
 
 /// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
 /// backups; or something went while it was listed anew.
-pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
+pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listed> {
     let _alone = match on_index(index, |index| index.is_whole()).await? {
         true => None,
         // This takes long: who waits for it finds little new.
@@ -60,7 +60,7 @@ pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow
 }
 
 /// That everything was listed, and what is gone, counts only when it is certain that it was the repository.
-async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<Listed> {
+async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listed> {
     for _ in 0..2 {
         let Listing { histories, whole, gone, cleared } = listing::list(index, cluster, scope).await?;
         // The empty folder below an unmounted disk has no segments either.
@@ -89,7 +89,12 @@ async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> 
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
 /// repository did not answer or is another's, or the index cannot be written; what was read until then stays.
-pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progress: Observer<'_>) -> anyhow::Result<()> {
+pub async fn update(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+    progress: Observer<'_>,
+) -> anyhow::Result<()> {
     list(index, cluster, scope).await?;
     take_in(index, cluster, scope, progress).await
 }
@@ -98,11 +103,11 @@ pub async fn update(index: &Arc<Index>, cluster: &Cluster, scope: Scope, progres
 pub async fn take_in(
     index: &Arc<Index>,
     cluster: &Cluster,
-    scope: Scope,
+    scope: ListScope,
     progress: Observer<'_>,
 ) -> anyhow::Result<()> {
     read_names(index, cluster, scope).await?;
-    if scope == Scope::All {
+    if scope == ListScope::All {
         on_index(index, |index| index.retry_unreadable()).await?;
     }
     read_headers(index, cluster, progress).await
@@ -130,7 +135,7 @@ pub async fn decode(index: &Arc<Index>, cluster: &Cluster, most: usize) -> anyho
 pub async fn complete(
     index: &Arc<Index>,
     cluster: &Cluster,
-    scope: Scope,
+    scope: ListScope,
     progress: Observer<'_>,
 ) -> anyhow::Result<()> {
     on_index(index, |index| index.retry_unreadable()).await?;
@@ -235,21 +240,21 @@ fn is_recording(cluster: &Cluster, key: &Key) -> bool {
 
 /// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again later: a
 /// name is missing until then. Errors: the store did not answer.
-pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: Scope) -> anyhow::Result<()> {
+pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
     let after = match scope {
-        Scope::New => on_index(index, |index| index.recording_before(NAMES_AGAIN)).await?,
-        Scope::All => None,
+        ListScope::New => on_index(index, |index| index.recording_before(NAMES_AGAIN)).await?,
+        ListScope::All => None,
     };
     let passed_over = on_index(index, |index| index.passed_over()).await?;
     let mut again = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
     again.retain(|key| is_recording(cluster, key));
-    if scope == Scope::New {
+    if scope == ListScope::New {
         again.truncate(DAMAGED_AGAIN);
     }
     let mut gone = load_names(index, cluster, again).await?;
     let folder = cluster.layout.names_folder();
     let stamp = cluster.repository.storage().stamp(&folder).await?;
-    if scope == Scope::All || !index.rests(&folder, stamp) {
+    if scope == ListScope::All || !index.rests(&folder, stamp) {
         gone |= read_names_after(index, cluster, after).await?;
         index.note_stamp(&folder, stamp);
     }

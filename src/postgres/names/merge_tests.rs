@@ -10,7 +10,7 @@ use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::recordings::{load, store};
 use crate::postgres::index::testing::{Waiting, cluster};
-use crate::postgres::index::update::{Scope, read_names};
+use crate::postgres::index::update::{ListScope, read_names};
 use crate::postgres::index::{Index, RecordedName, Recording};
 use crate::postgres::layout::NamesId;
 use crate::postgres::repository::copy::{CopyOptions, copy, open_destination};
@@ -73,7 +73,7 @@ async fn each_day_that_is_over_becomes_one_recording_that_says_the_same() {
     // Four days, the first and the last of them not whole, one an hour.
     let times: Vec<_> = (0..60).map(|hour| begin + Duration::hours(hour)).collect();
     let all = record(&cluster, 1, 2, &times).await;
-    read_names(&index, &cluster, Scope::New).await.unwrap();
+    read_names(&index, &cluster, ListScope::New).await.unwrap();
     // The day after the second one has just begun.
     merge_all(&cluster, &index, at("2026-01-03T00:59:00Z")).await.unwrap();
     assert_eq!(keys(&cluster).await.len(), 1 + 24 + 24 + 10, "the first day alone");
@@ -84,7 +84,7 @@ async fn each_day_that_is_over_becomes_one_recording_that_says_the_same() {
     assert_eq!(keys(&cluster).await.len(), 1 + 1 + 24 + 10, "nothing is left to be done");
     // Whoever reads anew knows as much.
     let anew = Arc::new(Index::temporary(&cluster).unwrap());
-    read_names(&anew, &cluster, Scope::New).await.unwrap();
+    read_names(&anew, &cluster, ListScope::New).await.unwrap();
     for recording in all {
         let (mut ours, mut theirs) = (recording.clone(), recording);
         index.keep_new_names(&mut ours).unwrap();
@@ -148,7 +148,7 @@ async fn who_lists_while_recordings_are_merged_learns_all_names() {
     merge_all(&cluster, &other, at("2026-01-03T01:00:00Z")).await.unwrap();
     let _ = storage.head(&keys(&cluster).await[0]).await.unwrap().unwrap();
     let late = record(&cluster, 1000, 1, &times.iter().map(|time| *time + Duration::days(1)).collect::<Vec<_>>()).await;
-    read_names(&index, &cluster, Scope::New).await.unwrap();
+    read_names(&index, &cluster, ListScope::New).await.unwrap();
     for mut recording in all.into_iter().chain(late) {
         index.keep_new_names(&mut recording).unwrap();
         assert_eq!(recording.names, []);

@@ -10,7 +10,7 @@ use super::read::{Databases, Relations, Resolve, read_databases};
 use crate::error::one_line;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::recordings::store;
-use crate::postgres::index::update::{Scope, read_names};
+use crate::postgres::index::update::{ListScope, read_names};
 use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::NamesId;
 use crate::postgres::types::TimelineId;
@@ -136,6 +136,6 @@ pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>
     let (folder, of) = (folder.to_path_buf(), cluster.clone());
     let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);
-    read_names(&index, cluster, Scope::New).await?;
+    read_names(&index, cluster, ListScope::New).await?;
     record(cluster, &index, resolve, &mut Memory::default()).await
 }

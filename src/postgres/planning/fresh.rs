@@ -15,7 +15,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
-use crate::postgres::index::update::{self, Progress, Scope};
+use crate::postgres::index::update::{self, ListScope, Progress};
 use crate::postgres::index::{Index, IndexFailed};
 use crate::postgres::load;
 
@@ -63,24 +63,24 @@ impl FreshPlanner {
     pub async fn facts(&self) -> anyhow::Result<Arc<Facts>> {
         let unknown = "check that the repository is reachable and that this user may read all of it";
         let facts = load::load(&self.cluster()).await.hint(unknown)?;
-        self.update_index(Scope::New).await?;
+        self.update_index(ListScope::New).await?;
         Ok(Arc::new(facts))
     }
 
     /// Lets the index know the WAL that is archived now.
-    async fn update_index(&self, scope: Scope) -> anyhow::Result<()> {
+    async fn update_index(&self, scope: ListScope) -> anyhow::Result<()> {
         self.with_index(scope, async |_| Ok(())).await.map(drop)
     }
 
     /// What an index that knows the WAL that is archived now says; `None`: there is no index.
     pub async fn ask_index<T>(&self, ask: impl AsyncFn(&Arc<Index>) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
-        self.with_index(Scope::New, ask).await
+        self.with_index(ListScope::New, ask).await
     }
 
     /// Brings the index up to date and works with it, if there is one; if that fails, with another one or without.
     async fn with_index<T>(
         &self,
-        scope: Scope,
+        scope: ListScope,
         work: impl AsyncFn(&Arc<Index>) -> anyhow::Result<T>,
     ) -> anyhow::Result<Option<T>> {
         let observe = |progress| (self.observe)("indexed", progress);
@@ -129,7 +129,7 @@ impl FreshPlanner {
             match again(&decided, &facts, Utc::now()) {
                 Some(Again::Compared) if !compared => {
                     compared = true;
-                    self.update_index(Scope::All).await?;
+                    self.update_index(ListScope::All).await?;
                 }
                 Some(Again::Later) if looks < FRESH_GAP_LOOKS => {
                     looks += 1;

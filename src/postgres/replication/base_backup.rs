@@ -105,7 +105,7 @@ pub struct BaseBackup<'a> {
     connection: &'a mut Connection,
     /// Whether messages in COPY say what they are (15 and later).
     tagged: bool,
-    phase: Phase,
+    phase: AnswerPart,
     tablespaces: Vec<Tablespace>,
     archives_begun: usize,
     in_copy: bool,
@@ -122,7 +122,7 @@ pub struct BaseBackup<'a> {
 
 /// Which part of the answer comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum AnswerPart {
     Start,
     Tablespaces,
     Archives,
@@ -150,7 +150,7 @@ impl Connection {
         Ok(BaseBackup {
             connection: self,
             tagged,
-            phase: Phase::Start,
+            phase: AnswerPart::Start,
             tablespaces: Vec::new(),
             archives_begun: 0,
             in_copy: false,
@@ -208,7 +208,7 @@ impl BaseBackup<'_> {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            if self.phase == Phase::Done {
+            if self.phase == AnswerPart::Done {
                 return Ok(None);
             }
             if self.in_copy
@@ -218,7 +218,7 @@ impl BaseBackup<'_> {
             }
             let message = self.connection.next().await?;
             if let Err(error) = self.take(message) {
-                self.phase = Phase::Done;
+                self.phase = AnswerPart::Done;
                 if error.is::<Malformed>() {
                     self.connection.state = ConnectionState::Broken;
                 }
@@ -263,7 +263,7 @@ impl BaseBackup<'_> {
             }
             if let Err(error) = wire.fill().await {
                 self.connection.state = ConnectionState::Broken;
-                self.phase = Phase::Done;
+                self.phase = AnswerPart::Done;
                 let server = self.connection.server();
                 return Err(error).with_context(|| format!("lost the connection to {server} during the base backup"));
             }
@@ -275,7 +275,7 @@ impl BaseBackup<'_> {
             Message::RowDescription(columns) => self.result = ResultSet { columns, ..ResultSet::default() },
             Message::DataRow(row) => self.result.rows.push(row),
             Message::CommandComplete(_) => self.take_result()?,
-            Message::CopyOut if self.phase == Phase::Archives && !self.in_copy => {
+            Message::CopyOut if self.phase == AnswerPart::Archives && !self.in_copy => {
                 self.in_copy = true;
                 if !self.tagged {
                     let next = self.tablespaces.get(self.archives_begun).cloned();
@@ -307,25 +307,25 @@ impl BaseBackup<'_> {
     fn take_result(&mut self) -> Result<()> {
         let result = std::mem::take(&mut self.result);
         self.phase = match self.phase {
-            Phase::Start => {
+            AnswerPart::Start => {
                 self.pending.push_back(BackupEvent::Start(position(&result)?));
-                Phase::Tablespaces
+                AnswerPart::Tablespaces
             }
-            Phase::Tablespaces => {
+            AnswerPart::Tablespaces => {
                 self.tablespaces = tablespaces(&result)?;
                 self.pending.push_back(BackupEvent::Tablespaces(self.tablespaces.clone()));
-                Phase::Archives
+                AnswerPart::Archives
             }
-            Phase::Archives if !self.in_copy => {
+            AnswerPart::Archives if !self.in_copy => {
                 if self.archives_begun != self.tablespaces.len() {
                     let (came, expected) = (self.archives_begun, self.tablespaces.len());
                     return Err(Malformed(format!("{came} archives for {expected} tablespaces")).into());
                 }
                 self.end = Some(position(&result)?);
-                Phase::Complete
+                AnswerPart::Complete
             }
-            Phase::Complete => Phase::Ready,
-            Phase::Archives | Phase::Ready | Phase::Done => {
+            AnswerPart::Complete => AnswerPart::Ready,
+            AnswerPart::Archives | AnswerPart::Ready | AnswerPart::Done => {
                 return Err(Malformed("a result that does not belong to BASE_BACKUP".into()).into());
             }
         };
@@ -370,7 +370,7 @@ impl BaseBackup<'_> {
 
     /// The server is done, well or not.
     fn finish(&mut self) -> Result<()> {
-        let phase = std::mem::replace(&mut self.phase, Phase::Done);
+        let phase = std::mem::replace(&mut self.phase, AnswerPart::Done);
         match (self.failure.take(), self.end) {
             (Some(error), Some(end)) if error.code == DATA_CORRUPTED => Err(with_hint(
                 ChecksumFailures { end }.into(),
@@ -378,7 +378,7 @@ impl BaseBackup<'_> {
                      of checksums the backup would hold the same bad pages",
             )),
             (Some(error), _) => Err(self.connection.query_error(error)),
-            (None, Some(end)) if phase == Phase::Ready => {
+            (None, Some(end)) if phase == AnswerPart::Ready => {
                 self.pending.push_back(BackupEvent::End(end));
                 Ok(())
             }

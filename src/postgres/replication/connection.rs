@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::conninfo::{ConnInfo, Host, TargetSession};
 use super::error::{ConnectError, ConnectErrorKind};
 use super::messages::{Message, ResultSet, ServerError};
-use super::startup::{self, Session};
+use super::startup::{self, StartedSession};
 use super::wire::Wire;
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::MajorVersion;
@@ -90,7 +90,7 @@ impl Connection {
     }
 
     async fn connect_to(info: &ConnInfo, host: &Host, mode: Mode, wanted: TargetSession) -> Result<Self, ConnectError> {
-        let Session { wire, parameters, attempt } = startup::open(info, host, mode).await?;
+        let StartedSession { wire, parameters, attempt } = startup::open(info, host, mode).await?;
         let refused = |reason| ConnectError { attempt: attempt.clone(), reason };
         let version = parameters.get("server_version").and_then(|text| version_number(text));
         let version =

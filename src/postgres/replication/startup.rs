@@ -15,7 +15,7 @@ use super::conninfo::{Address, ConnInfo, Host, Keepalive, SslMode};
 use super::error::{Attempt, ConnectError, ConnectErrorKind};
 use super::messages::{Authentication, Message};
 use super::tls;
-use super::wire::{Stream, Wire, WireError};
+use super::wire::{ReadError, Stream, Wire};
 
 const SCRAM: &str = "SCRAM-SHA-256";
 
@@ -44,7 +44,7 @@ const SETTINGS: [(&str, &str); 15] = [
 ];
 
 /// A session that waits for its first command.
-pub(super) struct Session {
+pub(super) struct StartedSession {
     pub(super) wire: Wire,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) attempt: Attempt,
@@ -59,20 +59,20 @@ enum Encryption {
 }
 
 /// A place that a socket can be connected to.
-enum Place {
+enum Endpoint {
     Unix(std::path::PathBuf),
     Tcp(SocketAddr),
 }
 
-struct Start<'a> {
+struct Startup<'a> {
     info: &'a ConnInfo,
     host: &'a Host,
     mode: Mode,
 }
 
 /// Opens a session on one host of the list, trying each of its addresses.
-pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<Session, ConnectError> {
-    let start = Start { info, host, mode };
+pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<StartedSession, ConnectError> {
+    let start = Startup { info, host, mode };
     let places = start.within(start.places()).await.map_err(|reason| start.error(reason, false))?;
     let mut failure = None;
     for place in places {
@@ -90,7 +90,7 @@ pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<Ses
     Err(failure.unwrap_or_else(none))
 }
 
-impl Start<'_> {
+impl Startup<'_> {
     fn error(&self, reason: ConnectErrorKind, encrypted: bool) -> ConnectError {
         ConnectError { attempt: self.attempt(encrypted), reason }
     }
@@ -120,23 +120,23 @@ impl Start<'_> {
         }
     }
 
-    async fn places(&self) -> Result<Vec<Place>, ConnectErrorKind> {
+    async fn places(&self) -> Result<Vec<Endpoint>, ConnectErrorKind> {
         let port = self.host.port;
         match &self.host.address {
-            Address::Unix(folder) => Ok(vec![Place::Unix(Host::socket(folder, port))]),
-            Address::Ip(address, _) => Ok(vec![Place::Tcp(SocketAddr::new(*address, port))]),
+            Address::Unix(folder) => Ok(vec![Endpoint::Unix(Host::socket(folder, port))]),
+            Address::Ip(address, _) => Ok(vec![Endpoint::Tcp(SocketAddr::new(*address, port))]),
             Address::Name(name) => {
                 let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(ConnectErrorKind::NoServer)?;
-                Ok(found.map(Place::Tcp).collect())
+                Ok(found.map(Endpoint::Tcp).collect())
             }
         }
     }
 
     /// Tries one place in the ways that `sslmode` allows.
-    async fn open(&self, place: &Place) -> Result<Session, ConnectError> {
+    async fn open(&self, place: &Endpoint) -> Result<StartedSession, ConnectError> {
         use Encryption::{IfOffered, Never, Required};
         let (first, second) = match (place, self.info.tls.mode) {
-            (Place::Unix(_), _) | (_, SslMode::Disable) => (Never, None),
+            (Endpoint::Unix(_), _) | (_, SslMode::Disable) => (Never, None),
             (_, SslMode::Allow) => (Never, Some(Required)),
             (_, SslMode::Prefer) => (IfOffered, Some(Never)),
             (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Required, None),
@@ -160,7 +160,7 @@ impl Start<'_> {
         })
     }
 
-    async fn open_once(&self, place: &Place, encryption: Encryption) -> Result<Session, ConnectError> {
+    async fn open_once(&self, place: &Endpoint, encryption: Encryption) -> Result<StartedSession, ConnectError> {
         let mut encrypted = false;
         let work = async {
             let stream = self.connect(place, encryption).await?;
@@ -170,17 +170,17 @@ impl Start<'_> {
             Ok((wire, parameters))
         };
         match self.within(work).await {
-            Ok((wire, parameters)) => Ok(Session { wire, parameters, attempt: self.attempt(encrypted) }),
+            Ok((wire, parameters)) => Ok(StartedSession { wire, parameters, attempt: self.attempt(encrypted) }),
             Err(reason) => Err(self.error(reason, encrypted)),
         }
     }
 
-    async fn connect(&self, place: &Place, encryption: Encryption) -> Result<Stream, ConnectErrorKind> {
+    async fn connect(&self, place: &Endpoint, encryption: Encryption) -> Result<Stream, ConnectErrorKind> {
         let mut socket = match place {
-            Place::Unix(path) => {
+            Endpoint::Unix(path) => {
                 return UnixStream::connect(path).await.map(Stream::Unix).map_err(ConnectErrorKind::NoServer);
             }
-            Place::Tcp(address) => TcpStream::connect(address).await.map_err(ConnectErrorKind::NoServer)?,
+            Endpoint::Tcp(address) => TcpStream::connect(address).await.map_err(ConnectErrorKind::NoServer)?,
         };
         set_socket_options(&socket, &self.info.keepalive)
             .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
@@ -305,7 +305,7 @@ async fn send_password(wire: &mut Wire, password: &[u8]) -> Result<(), ConnectEr
     wire.send(&message).await.map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))
 }
 
-fn broken(error: WireError) -> ConnectErrorKind {
+fn broken(error: ReadError) -> ConnectErrorKind {
     ConnectErrorKind::Broken(error.to_string())
 }
 

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::conninfo::{ClientCertificate, FileFacts, Process, SslMode, Surroundings, TlsSettings, TrustedRoots};
+use super::conninfo::{ClientCertificate, FileStat, LibpqEnv, ProcessEnv, SslMode, TlsSettings, TrustedRoots};
 use super::tls_failure::TlsFailure;
 
 /// Starts TLS on a connection whose server agreed to it. `host` is the name that a certificate must carry, if known.
@@ -87,8 +87,8 @@ fn client_certificate(files: &ClientCertificate, provider: &CryptoProvider) -> R
     }
 }
 
-fn read(path: &Path) -> Result<Option<FileFacts>, String> {
-    Process.file(path).map_err(|error| format!("cannot read \"{}\": {error}", path.display()))
+fn read(path: &Path) -> Result<Option<FileStat>, String> {
+    ProcessEnv.file(path).map_err(|error| format!("cannot read \"{}\": {error}", path.display()))
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -23,7 +23,7 @@ pub(super) enum Stream {
 
 /// Why no message came.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(super) enum ReadError {
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -58,7 +58,7 @@ impl Wire {
     }
 
     /// The next whole message. Cancel safe.
-    pub(super) async fn message(&mut self) -> Result<Message, WireError> {
+    pub(super) async fn message(&mut self) -> Result<Message, ReadError> {
         loop {
             if let Some(message) = messages::take(&mut self.input)? {
                 return Ok(message);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::configuration::Standing;
+use super::configuration::CurrentConfig;
 use super::recovery::TargetAction;
 use crate::postgres::types::MajorVersion;
 
@@ -78,7 +78,7 @@ pub fn unfit_for_sockets(folder: &str, port: u16) -> Option<&'static str> {
 }
 
 /// What a copy needs because of the configuration that it came with; and what the operator must know.
-pub fn because_of(standing: &Standing, action: TargetAction, notes: &mut Vec<String>) -> Vec<(String, String)> {
+pub fn because_of(standing: &CurrentConfig, action: TargetAction, notes: &mut Vec<String>) -> Vec<(String, String)> {
     let value = |name: &str| standing.value(name).unwrap_or_default();
     let mut settings = Vec::new();
     let mut set = |name: &str, value: &str| settings.push((name.to_string(), value.to_string()));
@@ -122,10 +122,10 @@ fn with_jobs(list: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn standing(text: &str) -> (tempfile::TempDir, Standing) {
+    fn standing(text: &str) -> (tempfile::TempDir, CurrentConfig) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("postgresql.conf"), text).unwrap();
-        let standing = Standing::of(folder.path()).unwrap();
+        let standing = CurrentConfig::of(folder.path()).unwrap();
         (folder, standing)
     }
 

@@ -12,7 +12,7 @@ use super::files::{Destination, PG_CONTROL};
 use super::made;
 use crate::error::{Hint, with_hint};
 use crate::fsync;
-use crate::place::{Place, Relation};
+use crate::place::{FolderPlace, FolderRelation};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan, TablespaceDescription};
 
 /// Lies in a folder while a restore writes into it.
@@ -68,7 +68,7 @@ pub fn destination(
 }
 
 fn are_apart(one: &Path, other: &Path) -> bool {
-    !matches!(Place::of(one).to(&Place::of(other)), Relation::Within | Relation::Around)
+    !matches!(FolderPlace::of(one).to(&FolderPlace::of(other)), FolderRelation::Within | FolderRelation::Around)
 }
 
 /// Where the backup goes; tablespaces made `later` may be relocated, too.
@@ -136,8 +136,8 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 
 fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyhow::Result<()> {
     let Some(repository) = repository else { return Ok(()) };
-    let relation = Place::of(place).to(&Place::of(repository));
-    if matches!(relation, Relation::Within | Relation::Around) {
+    let relation = FolderPlace::of(place).to(&FolderPlace::of(repository));
+    if matches!(relation, FolderRelation::Within | FolderRelation::Around) {
         let (place, repository) = (place.display(), repository.display());
         return Err(anyhow!("folder \"{place}\" is not apart from the repository \"{repository}\""))
             .hint("a cluster and its archive must not lie in each other: choose another folder");

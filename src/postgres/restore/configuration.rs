@@ -47,7 +47,7 @@ fn is_place(name: &str) -> bool {
 
 /// Whether the restored server archives, measured in the files that it will read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Archiving {
+pub struct ArchivingConfig {
     pub on: bool,
     /// `archive_command`, or `archive_library` when that is set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,12 +133,12 @@ fn main_file(folder: &Path) -> PathBuf {
 
 /// The configuration as it stands in a data directory.
 #[derive(Debug)]
-pub struct Standing {
+pub struct CurrentConfig {
     own: Lines,
     auto: Lines,
 }
 
-impl Standing {
+impl CurrentConfig {
     /// Reads it.
     pub fn of(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self { own: own_lines(folder)?, auto: auto_lines(folder)? })
@@ -212,8 +212,8 @@ pub fn outside_archiving(folder: &Path, backup: &BackupDescription) -> anyhow::R
 }
 
 /// What the files as they are now make the server do.
-pub fn archiving(folder: &Path) -> anyhow::Result<Archiving> {
-    let standing = Standing::of(folder)?;
+pub fn archiving(folder: &Path) -> anyhow::Result<ArchivingConfig> {
+    let standing = CurrentConfig::of(folder)?;
     let value = |name: &str| standing.value(name).unwrap_or_default();
     let mode = value("archive_mode").to_ascii_lowercase();
     let command = [value("archive_library"), value("archive_command")].into_iter().find(|text| !text.trim().is_empty());
@@ -226,7 +226,7 @@ pub fn archiving(folder: &Path) -> anyhow::Result<Archiving> {
         (mode, _) => Some(format!("archive_mode is {mode}")),
     };
     let by = command.filter(|_| off_because.is_none());
-    Ok(Archiving { on: off_because.is_none(), by, off_because })
+    Ok(ArchivingConfig { on: off_because.is_none(), by, off_because })
 }
 
 /// Keeps a higher value that the restored configuration already has: WAL after the backup may need it.

@@ -81,7 +81,7 @@ impl Destination {
 
 /// How far the step is; shared with whoever shows it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct RestoreProgress {
     /// Plain bytes.
     pub bytes: AtomicU64,
     pub files: AtomicU64,
@@ -89,7 +89,7 @@ pub struct Progress {
 
 /// What was written, and what was held back.
 #[derive(Debug)]
-pub struct Written {
+pub struct RestoredFiles {
     /// Content of `global/pg_control`.
     pub control_file: Vec<u8>,
     pub files: u64,
@@ -103,8 +103,8 @@ pub async fn restore_files(
     backup: &BackupDescription,
     destination: Destination,
     workers: usize,
-    progress: Arc<Progress>,
-) -> anyhow::Result<Written> {
+    progress: Arc<RestoreProgress>,
+) -> anyhow::Result<RestoredFiles> {
     let key = cluster.layout.manifest(&backup.id);
     let manifest = reread(is_damaged, || verified_manifest(cluster, &key, &destination.data_directory)).await;
     let manifest = manifest.map_err(|error| if is_damaged(&error) { with_hint(error, DAMAGED) } else { error })?;
@@ -136,7 +136,7 @@ pub async fn restore_files(
         return Err(error);
     }
     let control_file = shared.control_file.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(Written {
+    Ok(RestoredFiles {
         control_file: control_file.with_context(|| format!("backup \"{}\" has no {PG_CONTROL}", backup.id))?,
         files: shared.progress.files.load(Ordering::Relaxed),
         bytes: shared.progress.bytes.load(Ordering::Relaxed),
@@ -178,7 +178,7 @@ struct Shared {
     /// OIDs: their folders in `pg_tblspc` become links later.
     tablespaces: Vec<u32>,
     control_file: Mutex<Option<Vec<u8>>>,
-    progress: Arc<Progress>,
+    progress: Arc<RestoreProgress>,
 }
 
 impl Shared {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::configuration::Standing;
+use super::configuration::CurrentConfig;
 use super::recovery::{read, write, write_new};
 use crate::postgres::catalog::BackupDescription;
 
@@ -18,7 +18,7 @@ const ASIDE: &str = "walden-configuration/not-in-force";
 
 /// Where the source had a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum ConfigPlace {
     /// Where it is taken without a setting.
     Usual,
     /// Elsewhere in the data directory.
@@ -31,16 +31,16 @@ pub fn settle(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>
     let mut aside = Vec::new();
     let mut lay_outside = !folder.join("postgresql.conf").exists();
     for (setting, name) in FILES {
-        let place = place(backup, setting, name, Standing::of(folder)?.value(setting).is_some());
-        lay_outside |= setting == "config_file" && place == Place::Outside;
-        if place == Place::Usual {
+        let place = place(backup, setting, name, CurrentConfig::of(folder)?.value(setting).is_some());
+        lay_outside |= setting == "config_file" && place == ConfigPlace::Outside;
+        if place == ConfigPlace::Usual {
             continue;
         }
         if folder.join(name).exists() {
             put_aside(folder, name)?;
             aside.push(name);
         }
-        if let Place::Inside(inner) = place
+        if let ConfigPlace::Inside(inner) = place
             && let Some(text) = read(&folder.join(&inner))?
         {
             write(&folder.join(name), &text)?;
@@ -56,18 +56,18 @@ pub fn settle(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>
 
 /// Where a file was in force: as the backup says. One that does not say so was taken by an older Walden: then any sign
 /// that it lay elsewhere counts.
-fn place(backup: &BackupDescription, setting: &str, name: &str, configured: bool) -> Place {
+fn place(backup: &BackupDescription, setting: &str, name: &str, configured: bool) -> ConfigPlace {
     let places = &backup.configuration_places;
     if let Some((data_directory, path)) = places.get("data_directory").zip(places.get(setting)) {
         let inner = path.strip_prefix(data_directory.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
         return match inner {
-            Some(inner) if inner == name => Place::Usual,
-            Some(inner) => Place::Inside(inner.to_string()),
-            None => Place::Outside,
+            Some(inner) if inner == name => ConfigPlace::Usual,
+            Some(inner) => ConfigPlace::Inside(inner.to_string()),
+            None => ConfigPlace::Outside,
         };
     }
     let is_there = backup.configuration_files.iter().any(|file| file.original.ends_with(&format!("/{name}")));
-    if configured || is_there { Place::Outside } else { Place::Usual }
+    if configured || is_there { ConfigPlace::Outside } else { ConfigPlace::Usual }
 }
 
 fn put_aside(folder: &Path, name: &str) -> anyhow::Result<()> {

@@ -9,9 +9,9 @@ use anyhow::{Context, anyhow};
 
 use super::clean::{self, Relocation};
 use super::fetching::fetch_command;
-use super::files::{Destination, Progress};
+use super::files::{Destination, RestoreProgress};
 use super::recovery::{self, Choices, TargetAction};
-use super::start::{self, Recovered, Start, Watch};
+use super::start::{self, Recovered, ServerStart, Watch};
 use super::{Restored, check, past, programs, restore};
 use crate::config::Settings;
 use crate::error::with_hint;
@@ -31,12 +31,12 @@ pub struct Order {
     /// Refuse what does not fit.
     pub check_space: bool,
     /// Start the server, and how.
-    pub start: Option<Server>,
+    pub start: Option<StartOptions>,
 }
 
 /// How the restored server is started.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct StartOptions {
     /// The folder of its programs; else it is looked for.
     pub programs: Option<PathBuf>,
     /// Another port than the configured one.
@@ -44,7 +44,7 @@ pub struct Server {
 }
 
 /// A restore that was decided.
-pub struct Job<'a> {
+pub struct RestoreJob<'a> {
     settings: &'a Settings,
     cluster: Cluster,
     pub plan: RecoveryPlan,
@@ -54,7 +54,7 @@ pub struct Job<'a> {
     server: Option<(PathBuf, Option<u16>)>,
 }
 
-impl<'a> Job<'a> {
+impl<'a> RestoreJob<'a> {
     /// Decides how a plan is carried out. Errors: what is asked for does not go together, or with the plan.
     pub fn new(settings: &'a Settings, cluster: Cluster, plan: RecoveryPlan, order: Order) -> anyhow::Result<Self> {
         let Order { to_dir, relocations, action, keep_archiving, check_space, start } = order;
@@ -64,7 +64,7 @@ impl<'a> Job<'a> {
         let repository = settings.repository.url.folder();
         let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &relocations, keep_archiving, repository);
         let destination = to_dir.as_ref().map(place).transpose()?;
-        let server = |Server { programs, port }: Server| {
+        let server = |StartOptions { programs, port }: StartOptions| {
             anyhow::Ok((programs::find(plan.backup.major, programs.as_deref())?, port))
         };
         let server = start.map(server).transpose()?;
@@ -89,7 +89,7 @@ impl<'a> Job<'a> {
     }
 
     /// Restores the files; `progress` tells how far that is.
-    pub async fn restore(&self, progress: Arc<Progress>) -> anyhow::Result<Restored> {
+    pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
         let workers = self.settings.restore.workers;
         restore(&self.cluster, &self.plan, self.destination()?, &self.choices, workers, progress).await
     }
@@ -112,7 +112,7 @@ impl<'a> Job<'a> {
         let begun = Instant::now();
         // The role that reaches the source reaches the restored server, too.
         let user = ConnInfo::from_process(self.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
-        let how = Start {
+        let how = ServerStart {
             programs,
             data_directory: self.data_directory()?,
             major: self.plan.backup.major,

@@ -33,8 +33,8 @@ use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
 pub use conf::assignment;
-use configuration::Archiving;
-use files::{Destination, Progress};
+use configuration::ArchivingConfig;
+use files::{Destination, RestoreProgress};
 use recovery::{Choices, Configured};
 
 /// A folder from which the server replays to the target.
@@ -48,7 +48,7 @@ pub struct Restored {
     /// It is no replacement, and kept apart from its source.
     pub is_copy: bool,
     /// Whether the restored server will archive.
-    pub archiving: Archiving,
+    pub archiving: ArchivingConfig,
     /// Sentences for the operator.
     pub notes: Vec<String>,
     /// For the files, and for making all durable.
@@ -77,7 +77,7 @@ pub async fn restore(
     destination: &Destination,
     choices: &Choices,
     workers: usize,
-    progress: Arc<Progress>,
+    progress: Arc<RestoreProgress>,
 ) -> anyhow::Result<Restored> {
     check(cluster, plan, destination, choices).await?;
     clean::prepare(destination, &plan.backup)?;

@@ -69,8 +69,9 @@ fn traces(data_directory: &Path, log: &Path, server: u32) -> Traces {
 /// Bytes and ticks that a process and its descendants used. Each child of the server has a session and a process group
 /// of its own: only the parents tell whose they are.
 fn used(server: u32) -> (u64, u64) {
-    let stat = |entry: fs::DirEntry| Process::parse(&fs::read_to_string(entry.path().join("stat")).ok()?);
-    let processes: Vec<Process> = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat).collect();
+    let stat = |entry: fs::DirEntry| ServerProcess::parse(&fs::read_to_string(entry.path().join("stat")).ok()?);
+    let processes: Vec<ServerProcess> =
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(stat).collect();
     let (mut bytes, mut ticks) = (0, 0);
     for process in family(&processes, server) {
         ticks += process.ticks;
@@ -83,14 +84,14 @@ fn used(server: u32) -> (u64, u64) {
 
 /// From `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
+struct ServerProcess {
     id: u32,
     parent: u32,
     /// Used by it and by children that ended, such as a restore_command.
     ticks: u64,
 }
 
-impl Process {
+impl ServerProcess {
     /// The name, in parentheses, may hold anything.
     fn parse(stat: &str) -> Option<Self> {
         let id = stat.split_once(' ')?.0.parse().ok()?;
@@ -101,8 +102,8 @@ impl Process {
 }
 
 /// A process and its descendants.
-fn family(processes: &[Process], first: u32) -> Vec<&Process> {
-    let mut family: Vec<&Process> = processes.iter().filter(|process| process.id == first).collect();
+fn family(processes: &[ServerProcess], first: u32) -> Vec<&ServerProcess> {
+    let mut family: Vec<&ServerProcess> = processes.iter().filter(|process| process.id == first).collect();
     let mut at = 0;
     while let Some(parent) = family.get(at).map(|process| process.id) {
         family.extend(processes.iter().filter(|process| process.parent == parent && process.id != first));
@@ -147,10 +148,10 @@ mod tests {
             "8 (sh) R 9 8 8 0 -1 0 0 0 0 0 1 0 0 0 0",
             "7 (other) R 1 42 42 0 -1 0 0 0 0 0 1 0 0 0 0",
         ];
-        let processes: Vec<Process> = stats.iter().filter_map(|stat| Process::parse(stat)).collect();
+        let processes: Vec<ServerProcess> = stats.iter().filter_map(|stat| ServerProcess::parse(stat)).collect();
         let ticks: Vec<u64> = family(&processes, 42).iter().map(|process| process.ticks).collect();
         assert_eq!(ticks, [50, 7, 1]);
-        assert_eq!((family(&processes, 3).len(), Process::parse("")), (0, None));
+        assert_eq!((family(&processes, 3).len(), ServerProcess::parse("")), (0, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use super::configuration::{self, Archiving, Standing};
+use super::configuration::{self, ArchivingConfig, CurrentConfig};
 use super::files::{Destination, PG_CONTROL};
 use super::{apart, in_force, includes};
 use crate::postgres::backup::manifest::RESTORE_CONFIGURATION;
@@ -128,7 +128,7 @@ pub fn only_for_recovery(settings: &[(String, String)]) -> Vec<String> {
 pub struct Configured {
     /// In the order in which they stand in postgresql.auto.conf.
     pub settings: Vec<(String, String)>,
-    pub archiving: Archiving,
+    pub archiving: ArchivingConfig,
     /// Sentences for the operator.
     pub notes: Vec<String>,
 }
@@ -156,7 +156,7 @@ pub fn configure(
         configured.settings.extend(configuration::outside_archiving(folder, &plan.backup)?);
     }
     configuration::raise(folder, &plan.backup, &mut configured.settings)?;
-    let standing = Standing::of(folder)?;
+    let standing = CurrentConfig::of(folder)?;
     let mut more = wal_sizes(&standing, plan.backup.segment_size);
     if !choices.keep_archiving {
         more.extend(apart::because_of(&standing, choices.action, &mut configured.notes));
@@ -171,7 +171,7 @@ pub fn configure(
 }
 
 /// Where the source set them outside: PostgreSQL's defaults are too small for large segments. As initdb has it.
-fn wal_sizes(standing: &Standing, size: SegmentSize) -> Vec<(String, String)> {
+fn wal_sizes(standing: &CurrentConfig, size: SegmentSize) -> Vec<(String, String)> {
     const USUAL: u64 = 16 << 20;
     let missing = |(name, _): &(&str, u64)| size.bytes() > USUAL && standing.value(name).is_none();
     let sizes = [("min_wal_size", 5), ("max_wal_size", 64)].into_iter().filter(missing);

@@ -18,7 +18,7 @@ pub struct ServerLog {
     pub new_timeline: Option<TimelineId>,
     /// WAL files got from the repository.
     pub fetched: u64,
-    pub phase: Phase,
+    pub phase: StartPhase,
     /// The last FATAL and PANIC lines with the HINT and DETAIL lines below them.
     pub fatal: Vec<String>,
     /// Replay waits for higher settings (14 and newer, while read-only queries are possible): it does not go on.
@@ -35,7 +35,7 @@ pub struct ServerLog {
 /// How far the server is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum StartPhase {
     #[default]
     Recovering,
     /// At the target, read-only.
@@ -95,14 +95,14 @@ impl ServerLog {
         } else if message.starts_with("restored log file ") {
             self.fetched += 1;
         } else if message.starts_with("pausing at the end of recovery") {
-            self.phase = Phase::Paused;
+            self.phase = StartPhase::Paused;
         } else if message.starts_with("recovery has paused") {
             // Before the target. Somebody may have asked for it by SQL, who can have it go on.
             self.stuck = self.fatal.iter().any(|line| line.ends_with(INSUFFICIENT));
         } else if message.starts_with("shutdown at recovery target") {
-            self.phase = Phase::ShutDown;
+            self.phase = StartPhase::ShutDown;
         } else if message == "database system is ready to accept connections" {
-            self.phase = Phase::Promoted;
+            self.phase = StartPhase::Promoted;
         }
     }
 }
@@ -147,7 +147,7 @@ mod tests {
              2026-01-01 00:00:00.000 UTC [7] LOG:  selected new timeline ID: 2\n\
              2026-01-01 00:00:00.000 UTC [5] LOG:  database system is ready to accept connections\n",
         );
-        assert_eq!((log.phase, log.fetched, log.new_timeline), (Phase::Promoted, 1, Some(TimelineId(2))));
+        assert_eq!((log.phase, log.fetched, log.new_timeline), (StartPhase::Promoted, 1, Some(TimelineId(2))));
         assert_eq!(log.redo_done, Some(Lsn(0x3000A28)));
         assert_eq!(log.last_transaction.as_deref(), Some("2026-01-01 00:00:00.5+00"));
         assert!(log.stopped.unwrap().starts_with("recovery stopping before commit of transaction 740"));
@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn pause_and_shutdown_are_told_apart() {
-        assert_eq!(read("x LOG:  pausing at the end of recovery\n").phase, Phase::Paused);
-        assert_eq!(read("x LOG:  shutdown at recovery target\n").phase, Phase::ShutDown);
+        assert_eq!(read("x LOG:  pausing at the end of recovery\n").phase, StartPhase::Paused);
+        assert_eq!(read("x LOG:  shutdown at recovery target\n").phase, StartPhase::ShutDown);
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
              x DETAIL:  max_connections = 30 is a lower setting than on the primary server, where its value was 60.\n\
              x LOG:  recovery has paused\nx DETAIL:  If recovery is unpaused, the server will shut down.\n",
         );
-        assert_eq!((log.phase, log.stuck), (Phase::Recovering, true));
+        assert_eq!((log.phase, log.stuck), (StartPhase::Recovering, true));
         assert!(log.fatal[1].contains("max_connections = 30"), "{:?}", log.fatal);
         assert_eq!(log.fatal.len(), 2);
     }
@@ -201,6 +201,6 @@ mod tests {
         );
         assert_eq!(log.fatal.len(), 2, "{:?}", log.fatal);
         assert_eq!(log.command.len(), 2);
-        assert_eq!(log.phase, Phase::Recovering);
+        assert_eq!(log.phase, StartPhase::Recovering);
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::apart;
 use super::moving::{self, Moving};
 use super::programs;
-use super::server_log::{Phase, ServerLog};
+use super::server_log::{ServerLog, StartPhase};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{RecoveryPlan, StopAt};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
@@ -36,7 +36,7 @@ const MAX_LINE: u64 = 64 << 10;
 /// What was recovered, as far as the server tells.
 #[derive(Debug, Clone, Serialize)]
 pub struct Recovered {
-    pub phase: Phase,
+    pub phase: StartPhase,
     /// Where replay is: its end while paused, else the begin of the last record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<Lsn>,
@@ -77,9 +77,9 @@ impl Recovered {
         let last_segment = plan.wal.last().map(|piece| piece.last.start(plan.backup.segment_size));
         let kept = match (self.phase, plan.stop) {
             // "redo done at" tells the record that was read last, whether it was replayed or not.
-            (Phase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => found == lsn,
-            (Phase::Paused, StopAt::After { end, .. }) => found == end,
-            (Phase::Paused, StopAt::Before { lsn }) => found <= lsn,
+            (StartPhase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => found == lsn,
+            (StartPhase::Paused, StopAt::After { end, .. }) => found == end,
+            (StartPhase::Paused, StopAt::Before { lsn }) => found <= lsn,
             (_, StopAt::End) => last.map(|last| last.lsn).or(last_segment).is_none_or(|least| found >= least),
             _ => true,
         };
@@ -99,7 +99,7 @@ pub type Watch<'a> = &'a (dyn Fn(&ServerLog) + Sync);
 
 /// How to start a server.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub struct ServerStart<'a> {
     /// The folder of its programs.
     pub programs: &'a Path,
     pub data_directory: &'a Path,
@@ -116,8 +116,8 @@ pub struct Start<'a> {
 
 /// Starts the server and waits until it is at its target. Errors: it does not start or ends before; its own words are in
 /// the error.
-pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
-    let Start { programs, data_directory, major, port, user, only_for_recovery, patience } = how;
+pub async fn start(how: ServerStart<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
+    let ServerStart { programs, data_directory, major, port, user, only_for_recovery, patience } = how;
     let port = choose_port(programs, data_directory, port)?;
     let (socket_directory, elsewhere) = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
@@ -135,10 +135,10 @@ pub async fn start(how: Start<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered
         port,
         socket_directory,
         log: log_path,
-        pid: (log.phase != Phase::ShutDown).then(|| child.id()),
+        pid: (log.phase != StartPhase::ShutDown).then(|| child.id()),
         programs: programs.to_path_buf(),
     };
-    if recovered.phase != Phase::ShutDown {
+    if recovered.phase != StartPhase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
         if let Err(error) = ask(&mut recovered, user, major).await {
             recovered.notes.push(format!("not asked by SQL, so only its log tells: {}", one_line(&error)));
@@ -233,7 +233,7 @@ async fn wait(
     (log_path, patience): (&Path, Duration),
     watch: Watch<'_>,
 ) -> anyhow::Result<ServerLog> {
-    let mut tail = Tail::open(log_path)?;
+    let mut tail = LogTail::open(log_path)?;
     let mut log = ServerLog::default();
     let mut moving = Moving::new(Instant::now(), patience);
     loop {
@@ -241,13 +241,13 @@ async fn wait(
         let is_open = is_open(child, data);
         tail.read_into(&mut log)?;
         if is_open {
-            log.phase = Phase::Promoted;
+            log.phase = StartPhase::Promoted;
         }
         watch(&log);
         match (log.phase, ended) {
-            (Phase::Paused | Phase::Promoted, None) => return Ok(log),
-            (Phase::ShutDown, Some(_)) => return Ok(log),
-            (Phase::Recovering, None) if log.stuck => {
+            (StartPhase::Paused | StartPhase::Promoted, None) => return Ok(log),
+            (StartPhase::ShutDown, Some(_)) => return Ok(log),
+            (StartPhase::Recovering, None) if log.stuck => {
                 stop(child, patience).await?;
                 return Err(failed(&log, log_path, "stopped"));
             }
@@ -293,13 +293,13 @@ async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
 }
 
 /// A log that is being written.
-struct Tail {
+struct LogTail {
     reader: BufReader<File>,
     /// The beginning of a line whose end is not there yet.
     begun: Vec<u8>,
 }
 
-impl Tail {
+impl LogTail {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
         Ok(Self { reader: BufReader::new(file), begun: Vec::new() })
@@ -381,7 +381,7 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion)
     let info = ConnInfo::from_process(&dsn)?;
     let mut connection = Connection::connect(&info, Mode::Sql).await?;
     let query = match recovered.phase {
-        Phase::Paused => "SELECT pg_last_wal_replay_lsn() AS lsn, pg_last_xact_replay_timestamp() AS time",
+        StartPhase::Paused => "SELECT pg_last_wal_replay_lsn() AS lsn, pg_last_xact_replay_timestamp() AS time",
         _ => "SELECT NULL AS lsn, pg_last_xact_replay_timestamp() AS time",
     };
     let answer = connection.simple_query(query).await?;
@@ -390,7 +390,7 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion)
         recovered.lsn = text("lsn").and_then(|lsn| lsn.parse().ok()).or(recovered.lsn);
         recovered.last_transaction = text("time").or(recovered.last_transaction.take());
     }
-    if recovered.phase == Phase::Promoted {
+    if recovered.phase == StartPhase::Promoted {
         // One statement each: together they would be a transaction, in which ALTER SYSTEM is not allowed.
         while let Some(name) = recovered.left_settings.first() {
             connection.simple_query(&format!("ALTER SYSTEM RESET {name}")).await?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Destination, Progress};
+use super::files::{Destination, RestoreProgress};
 use super::recovery::{Choices, FetchCommand, TargetAction, settings};
 use super::{Restored, clean, conf, restore};
 use crate::codec::{Digest, FrameCompressor};
@@ -179,7 +179,7 @@ impl Stored {
         let space = self.scratch.path().join("space");
         let tablespaces = BTreeMap::from([(16384, space)]);
         let destination = Destination { data_directory: self.data(), tablespaces, made: Default::default() };
-        restore(&self.cluster, &self.plan, &destination, &choices(), 2, Arc::new(Progress::default())).await
+        restore(&self.cluster, &self.plan, &destination, &choices(), 2, Arc::new(RestoreProgress::default())).await
     }
 
     fn read(&self, path: &str) -> Vec<u8> {

@@ -27,10 +27,10 @@ const COARSE: Duration = Duration::from_secs(2);
 
 /// What listings that are under way kept for their next pages.
 #[derive(Debug)]
-pub(super) struct Listings(Mutex<Kept>);
+pub(super) struct Listings(Mutex<ListingState>);
 
 #[derive(Debug)]
-struct Kept {
+struct ListingState {
     /// How many listings began, by folder.
     begun: [u64; COUNTERS],
     passes: Vec<Pass>,
@@ -53,7 +53,7 @@ struct Pass {
 
 impl Default for Listings {
     fn default() -> Self {
-        Self(Mutex::new(Kept { begun: [0; COUNTERS], passes: Vec::new() }))
+        Self(Mutex::new(ListingState { begun: [0; COUNTERS], passes: Vec::new() }))
     }
 }
 
@@ -120,7 +120,7 @@ impl Listings {
         kept.passes.push(Pass { shown: now, ..pass });
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, ListingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

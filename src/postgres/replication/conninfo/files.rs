@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
-use super::Surroundings;
+use super::LibpqEnv;
 use super::keywords::{self, Values};
 use super::secret::Password;
 use crate::error::Hint;
@@ -12,7 +12,7 @@ use crate::error::Hint;
 const SYSTEM_FOLDERS: [&str; 2] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql"];
 
 /// Sets what is not given yet from the service that the connection string or `PGSERVICE` names, if any.
-pub(super) fn apply_service(values: &mut Values, around: &dyn Surroundings) -> Result<()> {
+pub(super) fn apply_service(values: &mut Values, around: &dyn LibpqEnv) -> Result<()> {
     let Some(service) = values.get("service").cloned().or_else(|| around.variable("PGSERVICE")) else { return Ok(()) };
     let named = values.get("servicefile").cloned().or_else(|| around.variable("PGSERVICEFILE")).map(PathBuf::from);
     let own = around.home().map(|home| home.join(".pg_service.conf"));
@@ -84,7 +84,7 @@ struct PasswordEntry {
 impl PasswordFile {
     /// Reads the file. As libpq does, it ignores a file that is missing, no plain file, or open to others; the two
     /// latter are told in `warnings`.
-    pub(super) fn read(path: &Path, around: &dyn Surroundings, warnings: &mut Vec<String>) -> Self {
+    pub(super) fn read(path: &Path, around: &dyn LibpqEnv, warnings: &mut Vec<String>) -> Self {
         let facts = match around.file(path) {
             Ok(Some(facts)) => facts,
             Ok(None) => return Self::default(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use files::PasswordFile;
 use secret::Password;
-pub use surroundings::{FileFacts, Process, Surroundings};
+pub use surroundings::{FileStat, LibpqEnv, ProcessEnv};
 
 /// Everything needed to open a connection. Neither `Display` nor `Debug` show a password.
 ///
@@ -168,18 +168,18 @@ impl Added {
 impl ConnInfo {
     /// What this process's environment adds to a connection string.
     pub fn added_by_environment(connection_string: &str) -> anyhow::Result<Vec<Added>> {
-        resolve::added_by_environment(connection_string, &Process)
+        resolve::added_by_environment(connection_string, &ProcessEnv)
     }
 
     /// Resolves a connection string (`keyword=value …`, a `postgresql://` URI, or empty) with the settings of this
     /// process: its environment, its user's files.
     pub fn from_process(connection_string: &str) -> anyhow::Result<Self> {
-        Self::resolve(connection_string, &Process)
+        Self::resolve(connection_string, &ProcessEnv)
     }
 
     /// Resolves a connection string in given surroundings. What the string says wins over the service file, that over
     /// the environment, that over the defaults.
-    pub fn resolve(connection_string: &str, around: &dyn Surroundings) -> anyhow::Result<Self> {
+    pub fn resolve(connection_string: &str, around: &dyn LibpqEnv) -> anyhow::Result<Self> {
         resolve::resolve(connection_string, around)
     }
 

@@ -9,7 +9,7 @@ use super::files::{self, PasswordFile};
 use super::keywords::{self, Values};
 use super::parse;
 use super::secret::Password;
-use super::{Added, Address, ClientCertificate, ConnInfo, Host, Keepalive, SslMode, Surroundings, TargetSession};
+use super::{Added, Address, ClientCertificate, ConnInfo, Host, Keepalive, LibpqEnv, SslMode, TargetSession};
 use super::{TlsSettings, TrustedRoots};
 use crate::error::Hint;
 
@@ -19,7 +19,7 @@ const DEFAULT_PORT: u16 = 5432;
 /// Unlike libpq, which waits for as long as the kernel does (minutes), unless told so by `connect_timeout=0`.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn resolve(connection_string: &str, around: &dyn Surroundings) -> Result<ConnInfo> {
+pub(super) fn resolve(connection_string: &str, around: &dyn LibpqEnv) -> Result<ConnInfo> {
     let mut values = parse::connection_string(connection_string).context("cannot read the connection string")?;
     files::apply_service(&mut values, around)?;
     keywords::fill_from_environment(&mut values, |name| around.variable(name));
@@ -56,7 +56,7 @@ pub(super) fn resolve(connection_string: &str, around: &dyn Surroundings) -> Res
 }
 
 /// What the environment adds to a connection string and the service that it names.
-pub(super) fn added_by_environment(connection_string: &str, around: &dyn Surroundings) -> Result<Vec<Added>> {
+pub(super) fn added_by_environment(connection_string: &str, around: &dyn LibpqEnv) -> Result<Vec<Added>> {
     let mut values = parse::connection_string(connection_string).context("cannot read the connection string")?;
     files::apply_service(&mut values, around)?;
     Ok(keywords::added_by_environment(&values, |name| around.variable(name)))
@@ -67,7 +67,7 @@ fn given<'a>(values: &'a Values, keyword: &str) -> Option<&'a str> {
     values.get(keyword).map(String::as_str).filter(|value| !value.is_empty())
 }
 
-fn hosts(values: &Values, around: &dyn Surroundings) -> Result<Vec<Host>> {
+fn hosts(values: &Values, around: &dyn LibpqEnv) -> Result<Vec<Host>> {
     let list = |keyword| given(values, keyword).map(|value| value.split(',').map(str::trim).collect::<Vec<_>>());
     let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
     let count = addresses.as_ref().or(names.as_ref()).map_or(1, Vec::len);
@@ -96,7 +96,7 @@ fn hosts(values: &Values, around: &dyn Surroundings) -> Result<Vec<Host>> {
         .collect()
 }
 
-fn address(name: &str, ip: &str, port: u16, around: &dyn Surroundings) -> Result<Address> {
+fn address(name: &str, ip: &str, port: u16, around: &dyn LibpqEnv) -> Result<Address> {
     if !ip.is_empty() {
         let ip = ip.parse().with_context(|| format!("hostaddr \"{ip}\" is not an IP address"))?;
         return Ok(Address::Ip(ip, Some(name.to_owned()).filter(|name| !name.is_empty())));
@@ -114,12 +114,7 @@ fn address(name: &str, ip: &str, port: u16, around: &dyn Surroundings) -> Result
     }
 }
 
-fn tls(
-    values: &Values,
-    home: Option<&Path>,
-    around: &dyn Surroundings,
-    warnings: &mut Vec<String>,
-) -> Result<TlsSettings> {
+fn tls(values: &Values, home: Option<&Path>, around: &dyn LibpqEnv, warnings: &mut Vec<String>) -> Result<TlsSettings> {
     let in_home = |name: &str| home.map(|home| home.join(".postgresql").join(name));
     let roots = match given(values, "sslrootcert") {
         Some("system") => Some(TrustedRoots::System),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::owner::{Owner, account};
 
-/// The surroundings in which a connection string is resolved; [`Process`] in production.
-pub trait Surroundings {
+/// The surroundings in which a connection string is resolved; [`ProcessEnv`] in production.
+pub trait LibpqEnv {
     /// An environment variable.
     fn variable(&self, name: &str) -> Option<String>;
     /// The operating system's name of the user that runs this process.
@@ -15,14 +15,14 @@ pub trait Surroundings {
     /// That user's home folder.
     fn home(&self) -> Option<PathBuf>;
     /// A file with its content; `None` when it does not exist.
-    fn file(&self, path: &Path) -> io::Result<Option<FileFacts>>;
+    fn file(&self, path: &Path) -> io::Result<Option<FileStat>>;
     /// Whether something exists at the path.
     fn exists(&self, path: &Path) -> bool;
 }
 
 /// A file as the rules for password and service files see it.
 #[derive(Clone, Debug)]
-pub struct FileFacts {
+pub struct FileStat {
     /// The whole content; empty for what is no plain file.
     pub content: Vec<u8>,
     /// Permission bits.
@@ -35,9 +35,9 @@ pub struct FileFacts {
 
 /// The surroundings of this process.
 #[derive(Clone, Copy, Debug)]
-pub struct Process;
+pub struct ProcessEnv;
 
-impl Surroundings for Process {
+impl LibpqEnv for ProcessEnv {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
@@ -56,7 +56,7 @@ impl Surroundings for Process {
         given.or_else(|| account(Owner::own().uid).map(|(_, home)| home))
     }
 
-    fn file(&self, path: &Path) -> io::Result<Option<FileFacts>> {
+    fn file(&self, path: &Path) -> io::Result<Option<FileStat>> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -69,7 +69,7 @@ impl Surroundings for Process {
             false => Vec::new(),
         };
         let mode = metadata.mode() & 0o7777;
-        Ok(Some(FileFacts { content, mode, owner: metadata.uid(), regular: metadata.is_file() }))
+        Ok(Some(FileStat { content, mode, owner: metadata.uid(), regular: metadata.is_file() }))
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -10,7 +10,7 @@ use crate::error;
 #[derive(Default)]
 struct Machine {
     variables: BTreeMap<String, String>,
-    files: BTreeMap<PathBuf, FileFacts>,
+    files: BTreeMap<PathBuf, FileStat>,
 }
 
 impl Machine {
@@ -20,7 +20,7 @@ impl Machine {
     }
 
     fn file(mut self, path: &str, mode: u32, content: &str) -> Self {
-        self.files.insert(path.into(), FileFacts { content: content.into(), mode, owner: 1000, regular: true });
+        self.files.insert(path.into(), FileStat { content: content.into(), mode, owner: 1000, regular: true });
         self
     }
 
@@ -34,7 +34,7 @@ impl Machine {
     }
 }
 
-impl Surroundings for Machine {
+impl LibpqEnv for Machine {
     fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).cloned()
     }
@@ -44,7 +44,7 @@ impl Surroundings for Machine {
     fn home(&self) -> Option<PathBuf> {
         Some("/home/osuser".into())
     }
-    fn file(&self, path: &Path) -> io::Result<Option<FileFacts>> {
+    fn file(&self, path: &Path) -> io::Result<Option<FileStat>> {
         Ok(self.files.get(path).cloned())
     }
     fn exists(&self, path: &Path) -> bool {
