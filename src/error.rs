@@ -29,7 +29,7 @@ impl std::error::Error for Hinted {
 /// Work that was not done by its caller's deadline: nothing is found out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} takes too long")]
-pub struct TooLong(pub &'static str);
+pub struct DeadlineExceeded(pub &'static str);
 
 /// Adds the next step to an error.
 pub trait Hint<T> {

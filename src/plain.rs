@@ -62,9 +62,9 @@ pub fn shell_quoted(text: &str) -> String {
 
 /// Standard error for log lines: each event is one line, and one for each hint.
 #[derive(Debug)]
-pub struct Log;
+pub struct LogWriter;
 
-impl Write for Log {
+impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));

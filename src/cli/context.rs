@@ -167,7 +167,7 @@ fn start_logging(settings: &Settings) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_timer(timer);
     // Only fails when a log was set up before, by a test.
     let _ = match settings.log.format {
-        LogFormat::Text => log.with_writer(|| crate::plain::Log).try_init(),
+        LogFormat::Text => log.with_writer(|| crate::plain::LogWriter).try_init(),
         LogFormat::Json => log.json().with_writer(std::io::stderr).try_init(),
     };
 }

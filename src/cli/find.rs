@@ -11,7 +11,7 @@ use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::plain::counted;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent};
-use crate::postgres::index::{FoundEvents, Index, IndexState, Unreadable, on_index};
+use crate::postgres::index::{FoundEvents, Index, IndexState, UnreadableSegment, on_index};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -77,7 +77,7 @@ struct Incomplete {
     /// Of these, what they hold cannot be read.
     unreadable: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    first_unreadable: Option<Unreadable>,
+    first_unreadable: Option<UnreadableSegment>,
 }
 
 /// Runs the verb.
@@ -279,7 +279,8 @@ mod tests {
         assert_eq!(text, "no matching event in what was searched, 5 of 7 WAL segments\n");
         assert_eq!(missing(&all.state), None);
         assert!(missing(&partly).unwrap().starts_with("2 of 7 WAL segments could not be searched"));
-        let why = Unreadable { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };
+        let why =
+            UnreadableSegment { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };
         let unreadable = IndexState { unreadable: 1, first_unreadable: Some(why), ..partly };
         let text = missing(&unreadable).unwrap();
         assert!(

@@ -16,7 +16,7 @@ use crate::error::{one_line, with_hint};
 use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
-use crate::postgres::kept::Kept;
+use crate::postgres::kept::Overview;
 use crate::service::status::{Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus};
 use crate::wire::{HookRequest, Reply};
 
@@ -49,7 +49,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, String> {
     let read = async {
         let prove = async |_: &WalRanges| status.indexing.proven;
-        let kept = Kept::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
+        let kept = Overview::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
         anyhow::Ok(kept.health(&context.settings.health, status.archiving.at(Utc::now())))
     };
     match tokio::time::timeout(PATIENCE, read).await {

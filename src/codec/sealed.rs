@@ -222,7 +222,7 @@ pub fn seal(
 
 /// How much is verified while an object is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Check {
+pub enum VerifyLevel {
     /// The digest of the stored bytes, and zstd's checksum of the content: what was stored is what is here. WAL is many
     /// times as long before it was compressed, and replay waits.
     Stored,
@@ -259,7 +259,7 @@ fn decompress(body: &[u8], mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> i
 pub fn unseal(
     header: &EnvelopeHeader,
     body: &[u8],
-    check: Check,
+    check: VerifyLevel,
     sink: &mut dyn Write,
 ) -> io::Result<Result<(), Damaged>> {
     let (plain, stored) = (header.plain, header.stored);
@@ -271,7 +271,7 @@ pub fn unseal(
     if found != stored.digest {
         return Ok(Err(Damaged(format!("its body has digest {found} where its header says {}", stored.digest))));
     }
-    let mut hasher = (check == Check::Content).then(Hasher::default);
+    let mut hasher = (check == VerifyLevel::Content).then(Hasher::default);
     let mut size = 0;
     let decompressed = decompress(body, |piece| {
         size += piece.len() as u64;
@@ -303,7 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Opens a whole object.
-    fn open(kind: &str, object: &[u8], check: Check, sink: &mut Vec<u8>) -> Result<(), Damaged> {
+    fn open(kind: &str, object: &[u8], check: VerifyLevel, sink: &mut Vec<u8>) -> Result<(), Damaged> {
         let Envelope { header, len } = Envelope::of_whole(kind, object).map_err(|error| Damaged(error.to_string()))?;
         unseal(&header, &object[len as usize..], check, sink).unwrap()
     }
@@ -322,7 +322,7 @@ mod tests {
     fn what_was_sealed_opens() {
         for content in [content(), Vec::new(), vec![0; CHUNK], vec![1; CHUNK + 1]] {
             let mut opened = Vec::new();
-            open("test", &sealed(&content), Check::Content, &mut opened).unwrap();
+            open("test", &sealed(&content), VerifyLevel::Content, &mut opened).unwrap();
             assert!(opened == content);
         }
     }
@@ -367,7 +367,7 @@ mod tests {
             let mut opened = Vec::new();
             let object = in_frames(&content, frame).1;
             assert!((object.len() as u64) < sealed_bound(content.len() as u64));
-            open("test", &object, Check::Content, &mut opened).unwrap();
+            open("test", &object, VerifyLevel::Content, &mut opened).unwrap();
             assert!(opened == content);
         }
     }
@@ -389,7 +389,7 @@ mod tests {
             assert_eq!(frames.len(), content.len().div_ceil(frame));
             assert!(zstd::decode_all(&object[..]).unwrap() == content);
             let mut opened = Vec::new();
-            open("test", &object, Check::Content, &mut opened).unwrap();
+            open("test", &object, VerifyLevel::Content, &mut opened).unwrap();
             assert!(opened == content);
             let mut decompressor = FrameDecompressor::new().unwrap();
             let mut body = &object[Envelope::of_whole("test", &object).unwrap().len as usize..];
@@ -414,7 +414,7 @@ mod tests {
         content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
         let sealed = sealer.finish("test", &serde_json::json!({})).unwrap();
         let mut opened = Vec::new();
-        open("test", &[sealed.envelope, sealed.body].concat(), Check::Content, &mut opened).unwrap();
+        open("test", &[sealed.envelope, sealed.body].concat(), VerifyLevel::Content, &mut opened).unwrap();
         assert!(opened == content());
     }
 
@@ -439,17 +439,17 @@ mod tests {
             open("test", &object, check, &mut Vec::new())
         };
         let other = |header: &mut EnvelopeHeader| header.plain.digest = Digest::of(b"other");
-        assert!(with(&other, Check::Stored).is_ok());
-        assert!(with(&other, Check::Content).unwrap_err().0.contains("digest"));
+        assert!(with(&other, VerifyLevel::Stored).is_ok());
+        assert!(with(&other, VerifyLevel::Content).unwrap_err().0.contains("digest"));
         for size in [content().len() as u64 - 1, content().len() as u64 + 1] {
-            let result = with(&|header: &mut EnvelopeHeader| header.plain.size = size, Check::Stored);
+            let result = with(&|header: &mut EnvelopeHeader| header.plain.size = size, VerifyLevel::Stored);
             assert!(result.unwrap_err().0.contains("bytes"), "{size}");
         }
     }
 
     #[test]
     fn another_kind_is_refused() {
-        let result = open("other", &sealed(b"x"), Check::Stored, &mut Vec::new());
+        let result = open("other", &sealed(b"x"), VerifyLevel::Stored, &mut Vec::new());
         assert!(result.unwrap_err().0.contains("kind \"test\""));
     }
 
@@ -460,7 +460,7 @@ mod tests {
             let mut object = sealed(&content());
             let place = place.index(object.len());
             object[place] ^= 1 << bit;
-            for check in [Check::Stored, Check::Content] {
+            for check in [VerifyLevel::Stored, VerifyLevel::Content] {
                 prop_assert!(open("test", &object, check, &mut Vec::new()).is_err());
             }
         }
@@ -469,7 +469,7 @@ mod tests {
         fn a_truncated_object_never_passes(place in any::<prop::sample::Index>()) {
             let object = sealed(&content());
             let place = place.index(object.len());
-            prop_assert!(open("test", &object[..place], Check::Stored, &mut Vec::new()).is_err());
+            prop_assert!(open("test", &object[..place], VerifyLevel::Stored, &mut Vec::new()).is_err());
         }
     }
 }

@@ -14,9 +14,9 @@ use super::status::LastStatus;
 use super::tokens::Tokens;
 use super::web::Sessions;
 use crate::config;
-use crate::error::{TooLong, find, hints, one_line};
+use crate::error::{DeadlineExceeded, find, hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::catalog::{ClusterDescription, EventId, Facts, Filter, FoundEvent, Request};
+use crate::postgres::catalog::{ClusterDescription, EventId, Facts, Filter, FoundEvent, RestoreRequest};
 use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::planning::{Decided, Planner};
 
@@ -66,7 +66,7 @@ impl App {
     }
 
     /// Decides how to restore what is asked for. Errors: it could not be found out.
-    pub async fn decide(&self, facts: &Arc<Facts>, request: &Request) -> Result<Decided, Problem> {
+    pub async fn decide(&self, facts: &Arc<Facts>, request: &RestoreRequest) -> Result<Decided, Problem> {
         let (planner, facts, request, deadline) =
             (self.planner.clone(), facts.clone(), request.clone(), self.deadline());
         self.apart(&self.computing, async move { planner.decide(&facts, &request, Some(deadline)).await }).await
@@ -108,7 +108,7 @@ impl App {
 
 /// What could not be found out, or not in time.
 fn not_found_out(error: &anyhow::Error) -> Problem {
-    let kind = if find::<TooLong>(error).is_some() { Kind::Timeout } else { Kind::Unknown };
+    let kind = if find::<DeadlineExceeded>(error).is_some() { Kind::Timeout } else { Kind::Unknown };
     Problem::new(kind, one_line(error)).hint(hints(error).join("; "))
 }
 
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_told_apart_from_what_cannot_be_read() {
-        let slow = not_found_out(&with_hint(TooLong("the search").into(), "narrow it"));
+        let slow = not_found_out(&with_hint(DeadlineExceeded("the search").into(), "narrow it"));
         assert_eq!(
             (slow.status(), slow.detail(), slow.next()),
             (StatusCode::GATEWAY_TIMEOUT, "the search takes too long", "narrow it")

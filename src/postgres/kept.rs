@@ -22,14 +22,14 @@ const TAIL: u64 = 64;
 
 /// What is kept, and what follows from it.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Overview {
     pub facts: Facts,
     pub windows: Windows,
     /// Stretches of WAL that are missing.
     pub gaps: Vec<Gap>,
 }
 
-impl Kept {
+impl Overview {
     /// Reads it, with the index in `cache` if one is kept there. `prove` says what the server proved last of this WAL.
     /// Errors: the repository did not answer.
     pub async fn read(

@@ -61,7 +61,7 @@ pub struct LoadedHistories {
 /// A history file that is whole, and that no server can read.
 #[derive(Debug, thiserror::Error)]
 #[error("object \"{key}\"")]
-pub struct Unreadable {
+pub struct UnreadableObject {
     key: Key,
     /// What the lines say that are as they should be.
     pub rest: TimelineHistory,
@@ -106,10 +106,10 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
 
 /// What there is of a backup without a manifest; `None`: nothing. In a file system a folder can be there before its first
 /// object, and for what is foreign there.
-async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Found<BackupDescription>>> {
+async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Loaded<BackupDescription>>> {
     match cluster.objects_of(id).await {
         Ok(objects) if objects.is_empty() => Ok(None),
-        Ok(_) => Ok(Some(Found::Absent)),
+        Ok(_) => Ok(Some(Loaded::Absent)),
         Err(error) => unread(cluster, error.into()).await.map(Some),
     }
 }
@@ -129,7 +129,7 @@ async fn list_backups(cluster: &Cluster, since: Option<DateTime<Utc>>) -> anyhow
 async fn read_descriptions(
     cluster: &Cluster,
     ids: impl IntoIterator<Item = BackupId>,
-    mut take: impl FnMut(BackupId, Found<BackupDescription>) -> anyhow::Result<()>,
+    mut take: impl FnMut(BackupId, Loaded<BackupDescription>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (mut reads, mut silent) = (JoinSet::new(), 0);
     let mut ids = ids.into_iter();
@@ -148,8 +148,8 @@ async fn read_descriptions(
         let (id, found) = read??;
         match found {
             // Each took its time.
-            Found::Unread(error) if !is_lasting(&error) && silent == MOST_SILENT => return Err(error),
-            Found::Unread(ref error) if !is_lasting(error) => silent += 1,
+            Loaded::Unread(error) if !is_lasting(&error) && silent == MOST_SILENT => return Err(error),
+            Loaded::Unread(ref error) if !is_lasting(error) => silent += 1,
             _ => (),
         }
         take(id, found)?;
@@ -157,9 +157,9 @@ async fn read_descriptions(
 }
 
 /// An object that the store does not give, while it gives others. Errors: it gives none.
-async fn unread<T>(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<Found<T>> {
+async fn unread<T>(cluster: &Cluster, error: anyhow::Error) -> anyhow::Result<Loaded<T>> {
     match cluster.confirm().await {
-        Ok(()) => Ok(Found::Unread(error)),
+        Ok(()) => Ok(Loaded::Unread(error)),
         Err(_) => Err(error),
     }
 }
@@ -170,12 +170,12 @@ fn is_lasting(error: &anyhow::Error) -> bool {
 }
 
 impl LoadedBackups {
-    fn add(&mut self, id: BackupId, found: Found<BackupDescription>) {
+    fn add(&mut self, id: BackupId, found: Loaded<BackupDescription>) {
         match found {
-            Found::Whole(description) => Arc::make_mut(&mut self.complete).push(description),
-            Found::Damaged(error) => self.damaged.push((id, one_line(&error))),
-            Found::Unread(error) => self.unread.push((id, one_line(&error))),
-            Found::Absent => self.unfinished.push(id),
+            Loaded::Whole(description) => Arc::make_mut(&mut self.complete).push(description),
+            Loaded::Damaged(error) => self.damaged.push((id, one_line(&error))),
+            Loaded::Unread(error) => self.unread.push((id, one_line(&error))),
+            Loaded::Absent => self.unfinished.push(id),
         }
     }
 }
@@ -238,7 +238,7 @@ pub async fn idle_markers(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> 
 }
 
 /// Four answers; that the store answers nothing is an error beside them.
-enum Found<T> {
+enum Loaded<T> {
     Whole(T),
     Damaged(anyhow::Error),
     /// The store does not give it, and gives others; or a newer Walden wrote it.
@@ -247,12 +247,12 @@ enum Found<T> {
 }
 
 /// What there is of something that is read; twice, if it is damaged. Errors: the store did not answer.
-async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl Fn() -> F) -> anyhow::Result<Found<T>> {
+async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl Fn() -> F) -> anyhow::Result<Loaded<T>> {
     match reread(is_damage, read).await {
-        Ok(Some(whole)) => Ok(Found::Whole(whole)),
-        Ok(None) => Ok(Found::Absent),
-        Err(error) if is_damage(&error) => Ok(Found::Damaged(error)),
-        Err(error) if is_unusable(&error) => Ok(Found::Unread(error)),
+        Ok(Some(whole)) => Ok(Loaded::Whole(whole)),
+        Ok(None) => Ok(Loaded::Absent),
+        Err(error) if is_damage(&error) => Ok(Loaded::Damaged(error)),
+        Err(error) if is_unusable(&error) => Ok(Loaded::Unread(error)),
         Err(error) => Err(error),
     }
 }
@@ -307,20 +307,20 @@ impl LoadedHistories {
                 continue;
             }
             match find_out(|| read_history(cluster, timeline)).await? {
-                Found::Whole(history) => drop(self.known.insert(timeline, history)),
-                Found::Damaged(error) | Found::Unread(error) => {
-                    let whole = find::<Unreadable>(&error).is_some();
+                Loaded::Whole(history) => drop(self.known.insert(timeline, history)),
+                Loaded::Damaged(error) | Loaded::Unread(error) => {
+                    let whole = find::<UnreadableObject>(&error).is_some();
                     let unusable = Unusable { why: one_line(&error), whole, newer: is_newer(&error) };
                     self.damaged.insert(timeline, unusable);
                 }
-                Found::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
+                Loaded::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
             }
         }
         Ok(())
     }
 }
 
-/// A timeline's history; `None` when it has no history file. Errors: [`Unreadable`], the file is damaged, or the store did
+/// A timeline's history; `None` when it has no history file. Errors: [`UnreadableObject`], the file is damaged, or the store did
 /// not answer.
 pub async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineHistory>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
@@ -330,7 +330,7 @@ pub async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Re
     let unreadable = |source| {
         let good = content.lines().filter(|line| TimelineHistory::parse(timeline, line).is_ok());
         let rest = TimelineHistory::parse(timeline, &good.collect::<Vec<_>>().join("\n"));
-        Unreadable { key, rest: rest.unwrap_or(TimelineHistory::root(timeline)), source }
+        UnreadableObject { key, rest: rest.unwrap_or(TimelineHistory::root(timeline)), source }
     };
     Ok(Some(TimelineHistory::parse(timeline, &content).map_err(unreadable)?))
 }

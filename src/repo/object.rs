@@ -3,9 +3,9 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use super::{Repository, reread};
-use crate::codec::{Check, Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, object_bound, unseal};
+use crate::codec::{Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, VerifyLevel, object_bound, unseal};
 use crate::error::find;
-use crate::storage::{Body, FEW_LINES, Key, PutMode, PutOutcome, StorageError, TooLong, get_all};
+use crate::storage::{Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, StorageError, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
 const HEADER_READ: u64 = 32 << 10;
@@ -75,7 +75,7 @@ impl SealedObject {
 
     /// Writes the content to `sink`, verified; on an error `sink` holds bytes that must not be used. Blocks. Errors: those of
     /// `sink`, and within that [`ObjectError::Damaged`].
-    pub fn unseal(&self, check: Check, sink: &mut dyn Write) -> io::Result<Result<(), ObjectError>> {
+    pub fn unseal(&self, check: VerifyLevel, sink: &mut dyn Write) -> io::Result<Result<(), ObjectError>> {
         let opened = unseal(self.header(), self.body(), check, sink)?;
         Ok(opened.map_err(|source| self.damaged(source)))
     }
@@ -158,7 +158,7 @@ impl Repository {
 
     /// A whole object of at most `most` bytes, as it is; `None` when there is none. A longer one is damaged.
     pub async fn get_whole(&self, key: &Key, most: u64) -> Result<Option<Bytes>, ObjectError> {
-        get_all(self.storage(), key, most).await.map_err(|error| match find::<TooLong>(&error.source) {
+        get_all(self.storage(), key, most).await.map_err(|error| match find::<ObjectTooLarge>(&error.source) {
             Some(too_long) => self.damaged(key, Damaged(too_long.to_string())),
             None => error.into(),
         })
@@ -192,7 +192,7 @@ impl Repository {
         let read = async || {
             let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
             let mut content = Vec::new();
-            object.unseal(Check::Stored, &mut content).map_err(|error| self.unchecked(key, error.into()))??;
+            object.unseal(VerifyLevel::Stored, &mut content).map_err(|error| self.unchecked(key, error.into()))??;
             Ok(Some((object.envelope.header, content)))
         };
         reread(ObjectError::is_damage, read).await
@@ -202,7 +202,8 @@ impl Repository {
     pub async fn get_verified(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
         let read = async || {
             let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
-            let work = move || object.unseal(Check::Content, &mut io::sink()).map(|opened| opened.map(|()| object));
+            let work =
+                move || object.unseal(VerifyLevel::Content, &mut io::sink()).map(|opened| opened.map(|()| object));
             match tokio::task::spawn_blocking(work).await {
                 Ok(Ok(opened)) => opened.map(Some),
                 Ok(Err(error)) => Err(self.unchecked(key, error.into())),

@@ -19,7 +19,7 @@ const ROUNDS: u32 = 3;
 
 /// What became of a small object that was put, read, listed and deleted.
 #[derive(Debug)]
-pub struct Written {
+pub struct WriteEffect {
     /// The content read is the content put.
     pub read_back: bool,
     /// A listing shows it.
@@ -34,7 +34,7 @@ pub struct Written {
 }
 
 /// Puts a small object into `folder` (ending with `/`), looks at it in every way and deletes it.
-pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<Written> {
+pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<WriteEffect> {
     let (key, content) = (fresh(folder)?, content(1, SMALL));
     let begun = SystemTime::now();
     let outcome = storage.put(&key, content.clone().into(), PutMode::CreateOnly).await?;
@@ -50,10 +50,10 @@ pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<Writte
         Err(error) => Err(error.into()),
     };
     let (read_back, listed, meta) = looked?;
-    Ok(Written { read_back, listed, meta, put_between, deleted, key })
+    Ok(WriteEffect { read_back, listed, meta, put_between, deleted, key })
 }
 
-impl Written {
+impl WriteEffect {
     /// How far the store's clock is from ours, and whether it is ahead. `None`: the store told no time. Stores tell
     /// whole seconds.
     pub fn clock_skew(&self) -> Option<(Duration, bool)> {
@@ -234,7 +234,7 @@ mod tests {
             let key = Key::new("a").unwrap();
             let meta = Some(ObjectMeta { key: key.clone(), size: 1, modified, class: None, encryption: None });
             let put_between = (at(100), at(103));
-            Written { read_back: true, listed: true, meta, put_between, deleted: Ok(true), key }.clock_skew()
+            WriteEffect { read_back: true, listed: true, meta, put_between, deleted: Ok(true), key }.clock_skew()
         };
         assert_eq!(skew(at(110)), Some((Duration::from_secs(7), true)));
         assert_eq!(skew(at(60)), Some((Duration::from_secs(40), false)));

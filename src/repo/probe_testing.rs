@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::storage::{
-    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
 };
 
 /// What becomes of the condition of a create-only put.
@@ -69,7 +69,7 @@ impl Storage for Lenient {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
     }
 }

@@ -17,7 +17,7 @@ const FETCH: u64 = 1 << 20;
 /// known to be right. What is damaged is an error of the kind `InvalidData`. Blocks, so it belongs on a
 /// blocking thread of the runtime that it was opened on.
 pub struct SealedStream {
-    decoder: zstd::Decoder<'static, io::BufReader<Fetcher>>,
+    decoder: zstd::Decoder<'static, io::BufReader<PartFetcher>>,
     hasher: Option<Hasher>,
     size: u64,
     expected: SizedDigest,
@@ -35,7 +35,8 @@ impl Repository {
         let Some(header) = self.header_once(key, meta.size, kind).await? else { return Ok(None) };
         let (storage, end) = (self.shared_storage(), meta.size);
         let at = end - header.stored.size;
-        let fetcher = Fetcher { storage, key: key.clone(), at, end, piece: Bytes::new(), runtime: Handle::current() };
+        let fetcher =
+            PartFetcher { storage, key: key.clone(), at, end, piece: Bytes::new(), runtime: Handle::current() };
         let decoder = zstd::Decoder::new(fetcher).map_err(|error| self.damaged(key, damage(&error)))?.single_frame();
         let expected = header.plain;
         let stream = SealedStream { decoder, hasher: Some(Hasher::default()), size: 0, expected, key: key.clone() };
@@ -81,7 +82,7 @@ impl SealedStream {
     }
 }
 
-struct Fetcher {
+struct PartFetcher {
     storage: Arc<dyn Storage>,
     key: Key,
     at: u64,
@@ -90,7 +91,7 @@ struct Fetcher {
     runtime: Handle,
 }
 
-impl Read for Fetcher {
+impl Read for PartFetcher {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.at < self.end {
             let range = self.at..self.end.min(self.at + FETCH);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::status::Indexing;
 use crate::error::one_line;
-use crate::postgres::archive::Prepared;
+use crate::postgres::archive::EncodedFile;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{ListScope, decode, take_in, update};
 use crate::postgres::index::{Archived, Index, on_index};
@@ -63,7 +63,7 @@ pub struct IndexHandle {
 
 impl IndexHandle {
     /// A file was stored just now.
-    pub fn stored(&self, prepared: &mut Prepared) {
+    pub fn stored(&self, prepared: &mut EncodedFile) {
         if let (WalFileName::Segment(name), Some(summary)) = (prepared.name, prepared.description.summary.take()) {
             let archived = Archived { name, bytes: prepared.memory(), stored_at: Utc::now() };
             // Without room the next look into the repository finds it.

@@ -20,7 +20,7 @@ use super::{ServiceOptions, indexing, memory, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
-use crate::postgres::archive::{Fingerprint, Prepared, Pusher, Stored, refuse_other_cluster};
+use crate::postgres::archive::{EncodedFile, Fingerprint, PushOutcome, Pusher, refuse_other_cluster};
 use crate::postgres::types::{SystemIdentifier, WalFileName};
 
 /// Requests that wait to be looked at.
@@ -69,13 +69,13 @@ struct Running {
 enum PushEvent {
     Compressed {
         path: PathBuf,
-        prepared: anyhow::Result<Box<Prepared>>,
+        prepared: anyhow::Result<Box<EncodedFile>>,
         share: Share,
     },
     Stored {
         path: PathBuf,
         fingerprint: Option<Fingerprint>,
-        stored: anyhow::Result<Stored>,
+        stored: anyhow::Result<PushOutcome>,
         broken: Option<(WalFileName, String)>,
     },
     /// A file that was stored before is asked for: whether the repository still has it.
@@ -315,14 +315,14 @@ impl PushActor {
         Ok(())
     }
 
-    fn store(&mut self, mut prepared: Box<Prepared>, share: Share) {
+    fn store(&mut self, mut prepared: Box<EncodedFile>, share: Share) {
         let (pusher, indexing, durations) = (self.pusher.clone(), self.indexing.clone(), self.durations.clone());
         self.jobs.spawn(async move {
             let stored = durations.time(Phase::PushStore, pusher.store(&prepared)).await;
             drop(share);
-            let broken = prepared.broken().filter(|_| matches!(stored, Ok(Stored::Now)));
+            let broken = prepared.broken().filter(|_| matches!(stored, Ok(PushOutcome::Now)));
             let broken = broken.map(|stop| (prepared.name, stop.to_string()));
-            if matches!(stored, Ok(Stored::Now | Stored::Before)) {
+            if matches!(stored, Ok(PushOutcome::Now | PushOutcome::Before)) {
                 indexing.stored(&mut prepared);
             }
             PushEvent::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
@@ -330,7 +330,7 @@ impl PushActor {
     }
 
     /// A push has ended, one way or the other.
-    fn finish(&mut self, path: &Path, fingerprint: Option<Fingerprint>, stored: anyhow::Result<Stored>) {
+    fn finish(&mut self, path: &Path, fingerprint: Option<Fingerprint>, stored: anyhow::Result<PushOutcome>) {
         let Some(Running { asked, late }) = self.running.remove(path) else { return };
         let was_asked = asked.is_some();
         match stored {
@@ -344,8 +344,8 @@ impl PushActor {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 self.done.stored.note(&name);
                 // Under its own name is something else, so that proves nothing the next time.
-                let fingerprint = fingerprint.filter(|_| stored != Stored::Aside);
-                if stored == Stored::Aside {
+                let fingerprint = fingerprint.filter(|_| stored != PushOutcome::Aside);
+                if stored == PushOutcome::Aside {
                     self.done.aside.note(&name);
                 }
                 self.done.ahead += u64::from(!was_asked);

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError, Upload,
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage, StorageError,
+    Upload,
 };
 
 /// Passes calls on and remembers their names: those of the trait's methods, `list` also for further pages.
@@ -97,7 +98,7 @@ impl Storage for CountingStorage {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.note("sweep");
         self.inner.sweep(age, ours).await
     }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, Key, ListEntry, ObjectMeta, Ours, Part, Promises, PutMode, PutOutcome, Sent, Storage, StorageError, Upload,
+    Body, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage, StorageError,
+    Upload,
 };
 
 /// Whether the call at which the process stops still reaches the store.
@@ -100,7 +101,7 @@ impl Storage for FaultyStorage {
         self.call("delete", key.as_str(), self.inner.delete(key)).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.call("sweep", "", self.inner.sweep(age, ours)).await
     }
 }
@@ -187,7 +188,7 @@ impl Storage for GarblingStorage {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
     }
 }

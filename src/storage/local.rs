@@ -19,7 +19,9 @@ use tokio::sync::Semaphore;
 
 use self::listing::Listings;
 use self::upload::{LocalUpload, begin};
-use super::{Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError, Upload};
+use super::{
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError, Upload,
+};
 use crate::error::with_hint;
 use crate::fsync::{self, Made, TEMPORARY};
 use crate::owner::{self, NotOwner};
@@ -205,7 +207,7 @@ impl Storage for LocalStorage {
         self.run("delete", key.as_str(), work).await
     }
 
-    async fn sweep(&self, age: Duration, _ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, _ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.run("sweep", "", move |root| sweep(root, SystemTime::now() - age)).await
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, Key, LIST_PAGE, ListEntry, ObjectMeta, Ours, Part, PutMode, PutOutcome, Sent, Storage, StorageError, Upload,
+    Body, IsOwnKey, Key, LIST_PAGE, ListEntry, ObjectMeta, Part, PutMode, PutOutcome, Sent, Storage, StorageError,
+    Upload,
 };
 
 /// Objects in memory: the reference that the conformance suite is checked against, for tests.
@@ -79,7 +80,7 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    async fn sweep(&self, _age: Duration, _ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, _age: Duration, _ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         Ok(0)
     }
 }

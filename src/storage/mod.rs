@@ -179,7 +179,7 @@ fn quoted(key: &str) -> String {
 }
 
 /// Tells which keys are one's own.
-pub type Ours<'a> = &'a (dyn Fn(&Key) -> bool + Sync);
+pub type IsOwnKey<'a> = &'a (dyn Fn(&Key) -> bool + Sync);
 
 /// A store of objects. All methods are safe to repeat.
 #[async_trait]
@@ -229,7 +229,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Removes leftovers of interrupted puts of `ours` that are older than `age`, and says how many there were: a bucket
     /// can be shared with others.
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError>;
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError>;
 }
 
 /// Bytes that an object of a few lines, such as `walden.json`, has at most.
@@ -238,17 +238,17 @@ pub const FEW_LINES: u64 = 1 << 20;
 /// The object is longer than any that Walden puts there. No more of it was read.
 #[derive(Debug, thiserror::Error)]
 #[error("it has more than {most} bytes, which nothing that belongs there has")]
-pub struct TooLong {
+pub struct ObjectTooLarge {
     pub most: u64,
 }
 
-/// The whole of an object that has at most so many bytes. Errors: also [`TooLong`].
+/// The whole of an object that has at most so many bytes. Errors: also [`ObjectTooLarge`].
 pub async fn get_all(storage: &dyn Storage, key: &Key, most: u64) -> Result<Option<Bytes>, StorageError> {
     let bytes = storage.get(key, 0..most.saturating_add(1)).await?;
     let Some(_) = bytes.as_ref().filter(|bytes| bytes.len() as u64 > most) else { return Ok(bytes) };
     let hint =
         "look at what it is: something else put it there; bring back the right one from a copy of the repository";
-    let source = with_hint(TooLong { most }.into(), hint);
+    let source = with_hint(ObjectTooLarge { most }.into(), hint);
     Err(StorageError { operation: "get", key: key.to_string(), store: storage.describe(), lasting: true, source })
 }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::parts::{self, put_long};
 use super::{
-    Body, FolderStamp, Key, ListEntry, ObjectMeta, Ours, Part, Promises, PutMode, PutOutcome, Sent, Storage,
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage,
     StorageError, Upload,
 };
 use crate::error::with_hint;
@@ -226,7 +226,7 @@ impl Storage for RetryingStorage {
         self.run("delete", key.as_str(), |_| self.inner.delete(key)).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.run("sweep", "", |_| self.inner.sweep(age, ours)).await
     }
 }
@@ -299,7 +299,7 @@ mod tests {
         async fn delete(&self, key: &Key) -> Result<(), StorageError> {
             self.call(self.inner.delete(key)).await
         }
-        async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+        async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
             self.call(self.inner.sweep(age, ours)).await
         }
     }

@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::context::open_storage;
 use super::{Context, Exit, Format, print_json, print_text};
-use crate::postgres::check::{self, Check, Request, Status, overall};
+use crate::postgres::check::{self, Check, CheckRequest, CheckStatus, overall};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -43,7 +43,7 @@ fn names() -> impl TypedValueParser<Value = Check> {
 pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<Exit> {
     let verdicts = match Context::load_silently(file, format) {
         Ok(context) => {
-            let request = Request {
+            let request = CheckRequest {
                 settings: &context.settings,
                 storage: open_storage(&context.settings)?,
                 checks: args.checks.iter().copied().collect::<BTreeSet<_>>(),
@@ -62,11 +62,11 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
     Ok(exit(status))
 }
 
-fn exit(status: Status) -> Exit {
+fn exit(status: CheckStatus) -> Exit {
     match status {
-        Status::Ok | Status::Skipped => Exit::Success,
-        Status::Warning => Exit::CheckWarning,
-        Status::Critical => Exit::CheckCritical,
-        Status::Unknown => Exit::CheckUnknown,
+        CheckStatus::Ok | CheckStatus::Skipped => Exit::Success,
+        CheckStatus::Warning => Exit::CheckWarning,
+        CheckStatus::Critical => Exit::CheckCritical,
+        CheckStatus::Unknown => Exit::CheckUnknown,
     }
 }

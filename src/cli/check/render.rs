@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::postgres::check::{Status, Verdict};
+use crate::postgres::check::{CheckStatus, Verdict};
 
 /// Wider lines are hard to read.
 const WIDEST: usize = 120;
@@ -14,14 +14,14 @@ const GAP: usize = 2;
 /// For `--format json`.
 #[derive(Debug, Serialize)]
 pub struct CheckOutput<'a> {
-    status: Status,
+    status: CheckStatus,
     /// The first line of the table.
     summary: String,
     checks: &'a [Verdict],
 }
 
 impl<'a> CheckOutput<'a> {
-    pub fn new(status: Status, checks: &'a [Verdict]) -> Self {
+    pub fn new(status: CheckStatus, checks: &'a [Verdict]) -> Self {
         Self { status, summary: summary(status, checks), checks }
     }
 }
@@ -33,7 +33,7 @@ pub fn width_of_terminal() -> Option<usize> {
 }
 
 /// The summary, then a line for each check with its hint below.
-pub fn text(status: Status, verdicts: &[Verdict], width: Option<usize>) -> String {
+pub fn text(status: CheckStatus, verdicts: &[Verdict], width: Option<usize>) -> String {
     let mut text = wrapped(&summary(status, verdicts), "", "  ", width) + "\n";
     let longest = |of: fn(&Verdict) -> usize| verdicts.iter().map(of).max().unwrap_or(0);
     let first = longest(|verdict| word(verdict.status).len());
@@ -50,19 +50,20 @@ pub fn text(status: Status, verdicts: &[Verdict], width: Option<usize>) -> Strin
 }
 
 /// Such as `WALDEN OK - 18 checks passed, 1 skipped`.
-fn summary(status: Status, verdicts: &[Verdict]) -> String {
+fn summary(status: CheckStatus, verdicts: &[Verdict]) -> String {
     let count = |status| verdicts.iter().filter(|verdict| verdict.status == status).count();
-    let skipped = match count(Status::Skipped) {
+    let skipped = match count(CheckStatus::Skipped) {
         0 => String::new(),
         skipped => format!(", {skipped} skipped"),
     };
     let name = word(status).to_uppercase();
-    let passed = count(Status::Ok);
-    let Some(worst) = verdicts.iter().find(|verdict| verdict.status == status && status > Status::Ok) else {
+    let passed = count(CheckStatus::Ok);
+    let Some(worst) = verdicts.iter().find(|verdict| verdict.status == status && status > CheckStatus::Ok) else {
         return format!("WALDEN {name} - {passed} {} passed{skipped}", if passed == 1 { "check" } else { "checks" });
     };
-    let others = [(Status::Critical, "critical"), (Status::Unknown, "unknown"), (Status::Warning, "warning")]
-        .map(|(other, word)| (count(other) - usize::from(other == status), word));
+    let others =
+        [(CheckStatus::Critical, "critical"), (CheckStatus::Unknown, "unknown"), (CheckStatus::Warning, "warning")]
+            .map(|(other, word)| (count(other) - usize::from(other == status), word));
     let others: String =
         others.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} more {word}, ")).collect();
     // Behind a "|" monitoring systems expect numbers.
@@ -71,13 +72,13 @@ fn summary(status: Status, verdicts: &[Verdict]) -> String {
 }
 
 /// What is well stands back.
-fn word(status: Status) -> &'static str {
+fn word(status: CheckStatus) -> &'static str {
     match status {
-        Status::Skipped => "skipped",
-        Status::Ok => "ok",
-        Status::Warning => "WARNING",
-        Status::Unknown => "UNKNOWN",
-        Status::Critical => "CRITICAL",
+        CheckStatus::Skipped => "skipped",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "WARNING",
+        CheckStatus::Unknown => "UNKNOWN",
+        CheckStatus::Critical => "CRITICAL",
     }
 }
 
@@ -109,35 +110,35 @@ mod tests {
     use super::*;
     use crate::postgres::check::Check;
 
-    fn verdict(check: Check, status: Status, message: &str, hint: Option<&str>) -> Verdict {
+    fn verdict(check: Check, status: CheckStatus, message: &str, hint: Option<&str>) -> Verdict {
         Verdict { check, status, message: message.into(), hint: hint.map(str::to_string), because: None }
     }
 
     fn mixed() -> Vec<Verdict> {
         vec![
-            verdict(Check::Repository, Status::Ok, "file:///srv/walden, format 1", None),
-            verdict(Check::ArchiveCommand, Status::Warning, "is \"a | b\"", Some("set it")),
-            verdict(Check::EndToEnd, Status::Skipped, "left out", None),
+            verdict(Check::Repository, CheckStatus::Ok, "file:///srv/walden, format 1", None),
+            verdict(Check::ArchiveCommand, CheckStatus::Warning, "is \"a | b\"", Some("set it")),
+            verdict(Check::EndToEnd, CheckStatus::Skipped, "left out", None),
         ]
     }
 
     #[test]
     fn the_first_line_is_what_nagios_shows() {
         let one = &mixed()[..1];
-        assert_eq!(summary(Status::Ok, one), "WALDEN OK - 1 check passed");
+        assert_eq!(summary(CheckStatus::Ok, one), "WALDEN OK - 1 check passed");
         let all = mixed();
         assert_eq!(
-            summary(Status::Warning, &all),
+            summary(CheckStatus::Warning, &all),
             "WALDEN WARNING - archive-command: is \"a / b\" (1 passed, 1 skipped)"
         );
         let mut worse = mixed();
-        worse.push(verdict(Check::Server, Status::Critical, "down", None));
-        worse.push(verdict(Check::Hook, Status::Unknown, "because", None));
+        worse.push(verdict(Check::Server, CheckStatus::Critical, "down", None));
+        worse.push(verdict(Check::Hook, CheckStatus::Unknown, "because", None));
         assert_eq!(
-            summary(Status::Critical, &worse),
+            summary(CheckStatus::Critical, &worse),
             "WALDEN CRITICAL - server: down (1 more unknown, 1 more warning, 1 passed, 1 skipped)"
         );
-        assert_eq!(summary(Status::Ok, &all[2..]), "WALDEN OK - 0 checks passed, 1 skipped");
+        assert_eq!(summary(CheckStatus::Ok, &all[2..]), "WALDEN OK - 0 checks passed, 1 skipped");
     }
 
     #[test]
@@ -146,7 +147,7 @@ mod tests {
             ok       repository       file:///srv/walden, format 1\n\
             WARNING  archive-command  is \"a | b\"\n                          HINT: set it\n\
             skipped  end-to-end       left out\n";
-        assert_eq!(text(Status::Warning, &mixed(), None), expected);
+        assert_eq!(text(CheckStatus::Warning, &mixed(), None), expected);
     }
 
     #[test]

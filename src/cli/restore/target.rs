@@ -2,7 +2,9 @@ use chrono::{DateTime, Utc};
 
 use crate::cli::exit::wrong_usage;
 use crate::error::with_hint;
-use crate::postgres::catalog::{Asked, Named, Request, Target, Words, parse_time, postgresql_time};
+use crate::postgres::catalog::{
+    NamedTarget, ParsedRequest, RequestText, RestoreRequest, Target, parse_time, postgresql_time,
+};
 use crate::postgres::planning::FreshPlanner;
 
 /// What a target means, for the help.
@@ -81,10 +83,11 @@ impl TargetArgs {
     }
 
     /// What is asked for. Errors: [`WrongUsage`](crate::cli::exit::WrongUsage), whatever the repository holds.
-    pub fn asked(&self) -> anyhow::Result<Asked> {
-        let words = Words { exclusive: self.exclusive, timeline: Some(&self.timeline), backup: self.backup.as_deref() };
+    pub fn asked(&self) -> anyhow::Result<ParsedRequest> {
+        let words =
+            RequestText { exclusive: self.exclusive, timeline: Some(&self.timeline), backup: self.backup.as_deref() };
         let now = Utc::now();
-        let asked = Asked::read(&self.targets(), words, now).map_err(|error| {
+        let asked = ParsedRequest::read(&self.targets(), words, now).map_err(|error| {
             wrong_usage(match (&self.xid, self.names_one()) {
                 (Some(_), _) => with_hint(error, EPOCHS),
                 (None, false) if self.exclusive => with_hint(error, "without a target all WAL is replayed"),
@@ -97,10 +100,10 @@ impl TargetArgs {
 }
 
 /// The request, with what the index says of an event.
-pub async fn request(asked: Asked, planner: &FreshPlanner) -> anyhow::Result<Request> {
+pub async fn request(asked: ParsedRequest, planner: &FreshPlanner) -> anyhow::Result<RestoreRequest> {
     let target = match &asked.named {
-        Named::Target(target) => target.clone(),
-        Named::Event(id) => Target::Event(planner.event(*id).await?),
+        NamedTarget::Target(target) => target.clone(),
+        NamedTarget::Event(id) => Target::Event(planner.event(*id).await?),
     };
     Ok(asked.request(target))
 }

@@ -51,8 +51,10 @@ pub struct Unreadable {
 impl Indexed {
     /// As it was when it was searched, and when it was compared with the repository.
     pub fn of(state: &IndexState, looked_at: Option<DateTime<Utc>>) -> Self {
-        let unreadable =
-            |first: &index::Unreadable| Unreadable { segment: first.segment.to_string(), why: first.why.clone() };
+        let unreadable = |first: &index::UnreadableSegment| Unreadable {
+            segment: first.segment.to_string(),
+            why: first.why.clone(),
+        };
         Self {
             complete: state.is_complete(),
             listed: state.whole,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{AsOf, Backup, OtherTimeline};
 use crate::postgres::catalog::{
-    Kind, Nearest, Neighbours, PathStep, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
+    Nearest, Neighbours, PathStep, Reachability, RecoveryPlan, StopAt, Transaction, Unreachable, WalPiece,
 };
 
 /// Where the target of a recovery lies, and how to get there.
@@ -246,13 +246,13 @@ impl From<&Unreachable> for NotReachable {
     }
 }
 
-impl From<Kind> for TargetKind {
-    fn from(kind: Kind) -> Self {
+impl From<Reachability> for TargetKind {
+    fn from(kind: Reachability) -> Self {
         match kind {
-            Kind::Present => Self::Present,
-            Kind::Future => Self::Future,
-            Kind::Past => Self::Past,
-            Kind::NoData => Self::NoData,
+            Reachability::Present => Self::Present,
+            Reachability::Future => Self::Future,
+            Reachability::Past => Self::Past,
+            Reachability::NoData => Self::NoData,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::super::app::App;
 use super::super::dto::{AsOf, RecoveryTarget};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
-use crate::postgres::catalog::{Asked, EventTarget, Named, Target, Words};
+use crate::postgres::catalog::{EventTarget, NamedTarget, ParsedRequest, RequestText, Target};
 
 /// The target; at most one of `time`, `lsn`, `xid`, `name`, `before`, `after`, `immediate` and `latest`, else everything
 /// that is archived.
@@ -57,7 +57,7 @@ pub struct TargetQuery {
 
 impl TargetQuery {
     /// What is asked for. Errors: not one target, or one that PostgreSQL does not have.
-    fn asked(&self) -> Result<Asked, Problem> {
+    fn asked(&self) -> Result<ParsedRequest, Problem> {
         let targets = [
             ("time", self.time.as_deref()),
             ("lsn", self.lsn.as_deref()),
@@ -69,8 +69,8 @@ impl TargetQuery {
             ("latest", self.latest.filter(|is| *is).map(|_| "")),
         ];
         let (exclusive, timeline) = (self.exclusive == Some(true), self.timeline.as_deref());
-        let words = Words { exclusive, timeline, backup: self.backup.as_deref() };
-        Asked::read(&targets, words, Utc::now()).map_err(Problem::wrong_value)
+        let words = RequestText { exclusive, timeline, backup: self.backup.as_deref() };
+        ParsedRequest::read(&targets, words, Utc::now()).map_err(Problem::wrong_value)
     }
 }
 
@@ -87,8 +87,8 @@ pub async fn recovery_target(
 ) -> Result<Json<RecoveryTarget>, Problem> {
     let asked = query.asked()?;
     let target = match &asked.named {
-        Named::Target(target) => target.clone(),
-        Named::Event(id) => {
+        NamedTarget::Target(target) => target.clone(),
+        NamedTarget::Event(id) => {
             let unknown = || Problem::wrong_value(format!("there is no event {id} in the archived WAL"));
             Target::Event(EventTarget::from(&app.event(*id).await?.ok_or_else(unknown)?))
         }

@@ -210,11 +210,11 @@ async fn what_is_archived_and_not_in_the_index_is_unknown_and_not_empty() {
     let facts = facts(&["000000010000000000000002", "000000010000000000000003"]);
     let target = Target::Time(facts.backups[0].stopped_at + chrono::TimeDelta::hours(1));
     let facts = Arc::new(facts);
-    let problem = door.app.decide(&facts, &catalog::Request::new(target)).await.unwrap_err();
+    let problem = door.app.decide(&facts, &catalog::RestoreRequest::new(target)).await.unwrap_err();
     assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(problem.detail().contains("not known yet") && problem.next().contains("try again"), "{problem:?}");
     // What needs no index is planned nevertheless, as far as that.
-    let latest = door.app.decide(&facts, &catalog::Request::new(Target::Latest)).await.unwrap().unwrap();
+    let latest = door.app.decide(&facts, &catalog::RestoreRequest::new(Target::Latest)).await.unwrap().unwrap();
     assert_eq!((latest.segments, latest.transactions), (2, None));
 }
 

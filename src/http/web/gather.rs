@@ -13,7 +13,7 @@ use super::line::{self, Content, Line};
 use super::query::PageQuery;
 use super::view::{Backup, Choose, Events, Outcome, Page, Plan, Refused, stretches};
 use super::words::When;
-use crate::postgres::catalog::{EventTarget, Filter, Named, Target};
+use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
 use crate::postgres::index::FoundEvents;
 
 /// What came of the target, and the moment that it is.
@@ -107,8 +107,8 @@ async fn planned(
     };
     let mut chosen = None;
     let target = match &asked.named {
-        Named::Target(target) => target.clone(),
-        Named::Event(id) => match app.event(*id).await {
+        NamedTarget::Target(target) => target.clone(),
+        NamedTarget::Event(id) => match app.event(*id).await {
             Ok(Some(event)) => {
                 chosen = event.time.to_utc();
                 Target::Event(EventTarget::from(&event))

@@ -5,7 +5,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::axis::Span;
-use crate::postgres::catalog::{Asked, EventKind, Filter, Request, Target, TimelineChoice, Words, parse_time};
+use crate::postgres::catalog::{
+    EventKind, Filter, ParsedRequest, RequestText, RestoreRequest, Target, TimelineChoice, parse_time,
+};
 use crate::postgres::wal::Timestamp;
 
 /// Events shown at once: the latest.
@@ -76,7 +78,7 @@ impl PageQuery {
     }
 
     /// The same with another target.
-    pub fn to(&self, request: &Request) -> Self {
+    pub fn to(&self, request: &RestoreRequest) -> Self {
         let (by, value) = match &request.target {
             Target::Time(time) => ("time", time.format("%Y-%m-%d %H:%M:%S%.6fZ").to_string()),
             Target::Lsn(lsn) => ("lsn", lsn.to_string()),
@@ -140,7 +142,7 @@ impl PageQuery {
     }
 
     /// The target; `None`: there is none. Errors: it cannot be read, in words.
-    pub fn asked(&self) -> Result<Option<Asked>, String> {
+    pub fn asked(&self) -> Result<Option<ParsedRequest>, String> {
         let by = self.by.as_str();
         if by.is_empty() {
             return Ok(None);
@@ -149,8 +151,8 @@ impl PageQuery {
         let (timeline, backup) = (given(&self.timeline), given(&self.backup));
         // The box stays ticked when another target is chosen.
         let exclusive = !self.exclusive.is_empty() && matches!(by, "time" | "lsn" | "xid");
-        let words = Words { exclusive, timeline: timeline.as_deref(), backup: backup.as_deref() };
-        let asked = Asked::read(&[(by, Some(self.value.trim()))], words, Utc::now());
+        let words = RequestText { exclusive, timeline: timeline.as_deref(), backup: backup.as_deref() };
+        let asked = ParsedRequest::read(&[(by, Some(self.value.trim()))], words, Utc::now());
         asked.map(Some).map_err(|error| error.to_string())
     }
 }
@@ -158,7 +160,7 @@ impl PageQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::catalog::Named;
+    use crate::postgres::catalog::NamedTarget;
     use crate::postgres::types::TimelineId;
 
     fn query(text: &str) -> PageQuery {
@@ -193,17 +195,17 @@ mod tests {
             for inclusive in [true, !takes_exclusive] {
                 let timeline = TimelineChoice::Number(TimelineId(2));
                 let backup = Some("20260101-000000Z".parse().unwrap());
-                let request = Request { target: target.clone(), inclusive, timeline, backup };
+                let request = RestoreRequest { target: target.clone(), inclusive, timeline, backup };
                 let shown = query("kind=drop").to(&request);
                 let asked = shown.asked().unwrap().unwrap();
-                assert_eq!(asked.named, Named::Target(target.clone()), "{shown:?}");
+                assert_eq!(asked.named, NamedTarget::Target(target.clone()), "{shown:?}");
                 assert_eq!(asked.request(target.clone()), request, "{shown:?}");
                 assert_eq!(shown.kind, "drop");
             }
         }
         let event = query("").to_words("before", "1-0-3000158-d16384");
         let event = event.asked().unwrap().unwrap();
-        assert!(matches!(event.named, Named::Event(_)) && !event.inclusive);
+        assert!(matches!(event.named, NamedTarget::Event(_)) && !event.inclusive);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::codec::{Check, Digest, EnvelopeHeader};
+use crate::codec::{Digest, EnvelopeHeader, VerifyLevel};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
@@ -14,7 +14,7 @@ use crate::postgres::types::{
 };
 use crate::postgres::wal::{PAGE, Summary};
 
-use super::push::Prepared;
+use super::push::EncodedFile;
 
 /// Where in a page its own address lies (`xlp_pageaddr`).
 const PAGE_ADDRESS: u64 = 8;
@@ -88,7 +88,7 @@ pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<AsideReason>
 
 /// Whether a file may differ from what is kept under its name. Partial segments and backup history files: of each there can
 /// be several. Segments: when both are the same WAL, and one ends earlier. Errors: the store did not answer.
-pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &EnvelopeHeader) -> anyhow::Result<bool> {
+pub async fn may_differ(cluster: &Cluster, prepared: &EncodedFile, kept: &EnvelopeHeader) -> anyhow::Result<bool> {
     let segment = match prepared.name {
         WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(true),
         WalFileName::History(_) | WalFileName::Aside { .. } => return Ok(false),
@@ -102,9 +102,9 @@ pub async fn may_differ(cluster: &Cluster, prepared: &Prepared, kept: &EnvelopeH
     let same = kept.min(found).0 - segment.start(size).0;
     let key = cluster.layout.wal(&prepared.name);
     let Some(object) = cluster.repository.get_sealed(&key, WAL_KIND, size.bytes()).await? else { return Ok(false) };
-    let mut compared = Compared { file: File::open(&prepared.path)?, at: 0, until: same, is_same: true };
+    let mut compared = CompareWriter { file: File::open(&prepared.path)?, at: 0, until: same, is_same: true };
     let compare = move || {
-        let unsealed = object.unseal(Check::Stored, &mut compared);
+        let unsealed = object.unseal(VerifyLevel::Stored, &mut compared);
         unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
     };
     Ok(tokio::task::spawn_blocking(compare).await??)
@@ -136,14 +136,14 @@ fn end_of_records(summary: &Summary, segment: SegmentName, size: SegmentSize) ->
 }
 
 /// Compares what is written to it with a file, up to a place.
-struct Compared {
+struct CompareWriter {
     file: File,
     at: u64,
     until: u64,
     is_same: bool,
 }
 
-impl Write for Compared {
+impl Write for CompareWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let wanted = (self.until.saturating_sub(self.at)).min(bytes.len() as u64) as usize;
         let mut own = vec![0; wanted];

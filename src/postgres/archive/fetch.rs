@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::absent::{Absence, GapEvidence, is_beyond, judge, judge_history};
 use super::limit::within;
 use super::miss;
-use crate::codec::{Check, Damaged, EnvelopeHeader};
+use crate::codec::{Damaged, EnvelopeHeader, VerifyLevel};
 use crate::error::{Hint, find, with_hint};
 use crate::owner;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, WAL_KIND, WalDescription};
@@ -218,7 +218,7 @@ impl Fetcher {
         let described = check_description(&self.cluster.description, name, object.header());
         described.map_err(|source| damaged(object.damaged(source)))?;
         let mut file = create(path)?;
-        let written = object.unseal(Check::Stored, &mut file);
+        let written = object.unseal(VerifyLevel::Stored, &mut file);
         let result = match written {
             Ok(Ok(())) => file.flush().map_err(Into::into),
             Ok(Err(error)) => Err(damaged(error)),

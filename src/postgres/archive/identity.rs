@@ -7,7 +7,7 @@ use crate::postgres::types::{
 
 /// A file that must not be archived under its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ForeignFile {
     /// The name can be no segment of this cluster.
     #[error("no segment of cluster \"{cluster}\", whose segments have {bytes} bytes, has this name")]
     Name { cluster: String, bytes: u64 },
@@ -37,7 +37,7 @@ pub enum Refused {
     BackupStart { found: Lsn },
 }
 
-impl Refused {
+impl ForeignFile {
     /// The next step.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -62,17 +62,17 @@ pub fn check_segment(
     name: &SegmentName,
     size: u64,
     first: &[u8],
-) -> Result<MajorVersion, Refused> {
+) -> Result<MajorVersion, ForeignFile> {
     let ours = || cluster.name.to_string();
     let segment_size = cluster.segment_size;
     if !name.fits(segment_size) {
-        return Err(Refused::Name { cluster: ours(), bytes: segment_size.bytes() });
+        return Err(ForeignFile::Name { cluster: ours(), bytes: segment_size.bytes() });
     }
     if size != segment_size.bytes() {
-        return Err(Refused::Size { found: size, cluster: ours(), expected: segment_size.bytes() });
+        return Err(ForeignFile::Size { found: size, cluster: ours(), expected: segment_size.bytes() });
     }
-    let header = LongPageHeader::parse(first).map_err(Refused::Header)?;
-    let other = |what, found: String, expected: String| Refused::Cluster { what, found, cluster: ours(), expected };
+    let header = LongPageHeader::parse(first).map_err(ForeignFile::Header)?;
+    let other = |what, found: String, expected: String| ForeignFile::Cluster { what, found, cluster: ours(), expected };
     if header.system_identifier != cluster.system_identifier {
         let (found, expected) = (header.system_identifier.to_string(), cluster.system_identifier.to_string());
         return Err(other("system identifier", found, expected));
@@ -82,20 +82,20 @@ pub fn check_segment(
         return Err(other("segments of bytes", found, expected));
     }
     if header.address != name.start(segment_size) {
-        return Err(Refused::Address { found: header.address, expected: name.start(segment_size) });
+        return Err(ForeignFile::Address { found: header.address, expected: name.start(segment_size) });
     }
     // The first segment of a new timeline begins with a copy of the older one's pages.
     if header.timeline > name.timeline {
-        return Err(Refused::Timeline { found: header.timeline, expected: name.timeline });
+        return Err(ForeignFile::Timeline { found: header.timeline, expected: name.timeline });
     }
     Ok(header.major)
 }
 
 /// Checks whose data directory a file lies in, by its `pg_control`: a history file does not say whose it is. One that
 /// cannot be read, such as while it is written, tells nothing.
-pub fn check_control(cluster: &ClusterDescription, pg_control: &[u8]) -> Result<(), Refused> {
+pub fn check_control(cluster: &ClusterDescription, pg_control: &[u8]) -> Result<(), ForeignFile> {
     match ControlFile::parse(pg_control) {
-        Ok(control) if control.system_identifier != cluster.system_identifier => Err(Refused::Cluster {
+        Ok(control) if control.system_identifier != cluster.system_identifier => Err(ForeignFile::Cluster {
             what: "system identifier",
             found: control.system_identifier.to_string(),
             cluster: cluster.name.to_string(),
@@ -107,15 +107,15 @@ pub fn check_control(cluster: &ClusterDescription, pg_control: &[u8]) -> Result<
 
 /// Checks a timeline history file; what no server can read in it. A server may write such: the name of a restore point may
 /// hold line breaks.
-pub fn check_history(timeline: TimelineId, content: &[u8]) -> Result<Option<ParseError>, Refused> {
+pub fn check_history(timeline: TimelineId, content: &[u8]) -> Result<Option<ParseError>, ForeignFile> {
     // Reasons hold names of restore points, in whatever encoding they were given.
     let content = String::from_utf8_lossy(content);
     let is_entry = |line: &str| TimelineHistory::parse(timeline, line).is_ok_and(|line| !line.ancestors.is_empty());
     match TimelineHistory::parse(timeline, &content) {
-        Ok(history) if history.ancestors.is_empty() => Err(Refused::NoAncestor(timeline)),
+        Ok(history) if history.ancestors.is_empty() => Err(ForeignFile::NoAncestor(timeline)),
         Ok(_) => Ok(None),
         Err(error) if content.lines().any(is_entry) => Ok(Some(error)),
-        Err(error) => Err(Refused::Content(error)),
+        Err(error) => Err(ForeignFile::Content(error)),
     }
 }
 
@@ -126,7 +126,7 @@ pub fn check_backup(
     segment: &SegmentName,
     offset: u32,
     content: &[u8],
-) -> Result<Option<ParseError>, Refused> {
+) -> Result<Option<ParseError>, ForeignFile> {
     let label = match BackupLabel::parse(&String::from_utf8_lossy(content)) {
         Ok(label) => label,
         Err(error) => return Ok(Some(error)),
@@ -135,7 +135,7 @@ pub fn check_backup(
     let place = SegmentName::containing(label.start_timeline, label.start_lsn, size);
     match place == *segment && label.start_lsn.0 % size.bytes() == u64::from(offset) {
         true => Ok(None),
-        false => Err(Refused::BackupStart { found: label.start_lsn }),
+        false => Err(ForeignFile::BackupStart { found: label.start_lsn }),
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::postgres::archive::testing::{SEGMENT, cluster_description, name, segment, with_bytes};
 
-    fn check(file: &str, content: &[u8]) -> Result<MajorVersion, Refused> {
+    fn check(file: &str, content: &[u8]) -> Result<MajorVersion, ForeignFile> {
         check_segment(&cluster_description(), &name(file), content.len() as u64, content)
     }
 
@@ -161,19 +161,19 @@ mod tests {
     fn a_wrong_identity_is_refused_each_for_its_reason() {
         let third = || segment(THIRD, 1);
         let short = &third()[..SEGMENT - 1];
-        assert!(matches!(check(THIRD, short), Err(Refused::Size { .. })));
+        assert!(matches!(check(THIRD, short), Err(ForeignFile::Size { .. })));
         let foreign = with_bytes(third(), 24, &8u64.to_le_bytes());
-        assert!(matches!(check(THIRD, &foreign), Err(Refused::Cluster { what: "system identifier", .. })));
+        assert!(matches!(check(THIRD, &foreign), Err(ForeignFile::Cluster { what: "system identifier", .. })));
         let other_size = with_bytes(third(), 32, &(16u32 << 20).to_le_bytes());
-        assert!(matches!(check(THIRD, &other_size), Err(Refused::Cluster { what: "segments of bytes", .. })));
+        assert!(matches!(check(THIRD, &other_size), Err(ForeignFile::Cluster { what: "segments of bytes", .. })));
         let fourth = segment("000000020000000000000004", 1);
-        assert!(matches!(check(THIRD, &fourth), Err(Refused::Address { .. })));
+        assert!(matches!(check(THIRD, &fourth), Err(ForeignFile::Address { .. })));
         let newer = with_bytes(third(), 4, &3u32.to_le_bytes());
-        assert!(matches!(check(THIRD, &newer), Err(Refused::Timeline { .. })));
+        assert!(matches!(check(THIRD, &newer), Err(ForeignFile::Timeline { .. })));
         let other_magic = with_bytes(third(), 0, &0xBEEFu16.to_le_bytes());
-        assert!(matches!(check(THIRD, &other_magic), Err(Refused::Header(_))));
-        assert!(matches!(check(THIRD, &vec![0; SEGMENT]), Err(Refused::Header(_))));
-        assert!(matches!(check("0000000200000000FFFFFFFF", &third()), Err(Refused::Name { .. })));
+        assert!(matches!(check(THIRD, &other_magic), Err(ForeignFile::Header(_))));
+        assert!(matches!(check(THIRD, &vec![0; SEGMENT]), Err(ForeignFile::Header(_))));
+        assert!(matches!(check("0000000200000000FFFFFFFF", &third()), Err(ForeignFile::Name { .. })));
     }
 
     #[test]
@@ -182,9 +182,9 @@ mod tests {
         assert_eq!(check_history(two, b"1\t0/3000000\tafter \xFF\n"), Ok(None));
         let of_two_lines = b"1\t0/3000000\tat restore point \"a\nb\"\n";
         assert!(matches!(check_history(two, of_two_lines), Ok(Some(_))), "as a server writes it");
-        assert!(matches!(check_history(two, b"garbage"), Err(Refused::Content(_))));
-        assert!(matches!(check_history(two, b"\n# only a comment\n"), Err(Refused::NoAncestor(_))));
-        assert!(matches!(check_history(two, b"2\t0/3000000\tx\n"), Err(Refused::Content(_))));
+        assert!(matches!(check_history(two, b"garbage"), Err(ForeignFile::Content(_))));
+        assert!(matches!(check_history(two, b"\n# only a comment\n"), Err(ForeignFile::NoAncestor(_))));
+        assert!(matches!(check_history(two, b"2\t0/3000000\tx\n"), Err(ForeignFile::Content(_))));
     }
 
     #[test]
@@ -195,8 +195,8 @@ mod tests {
             START TIMELINE: 1\nSTOP TIME: 2026-01-01 00:00:01 UTC\nSTOP TIMELINE: 1\n";
         let check = |segment: &str, offset| check_backup(&cluster_description(), &name(segment), offset, content);
         assert_eq!(check("000000010000000000000003", 0x28), Ok(None));
-        assert!(matches!(check("000000010000000000000003", 0x60), Err(Refused::BackupStart { .. })));
-        assert!(matches!(check("000000020000000000000003", 0x28), Err(Refused::BackupStart { .. })));
+        assert!(matches!(check("000000010000000000000003", 0x60), Err(ForeignFile::BackupStart { .. })));
+        assert!(matches!(check("000000020000000000000003", 0x28), Err(ForeignFile::BackupStart { .. })));
         let cluster = cluster_description();
         let garbage = check_backup(&cluster, &name("000000010000000000000003"), 0x28, b"garbage");
         assert!(matches!(garbage, Ok(Some(_))));

@@ -11,7 +11,7 @@ use crate::error::{find, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::load::{NewestBackups, Unreadable, read_history};
+use crate::postgres::load::{NewestBackups, UnreadableObject, read_history};
 use crate::postgres::types::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 use crate::repo::repair_or_wait;
 use crate::storage::{LIST_PAGE, ListEntry, ObjectMeta, Pages, list_all};
@@ -208,7 +208,7 @@ async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName)
     let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
     let vanished = || anyhow!("it vanished while it was read");
     let read = read_history(cluster, timeline).await;
-    if let Some(unreadable) = read.as_ref().err().and_then(find::<Unreadable>) {
+    if let Some(unreadable) = read.as_ref().err().and_then(find::<UnreadableObject>) {
         return Ok(unreadable.rest.clone());
     }
     let read = read.and_then(|history| history.ok_or_else(vanished));

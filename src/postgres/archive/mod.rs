@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, GapError, HistoryLost};
 pub use first_history::store_first_history;
-pub use identity::Refused;
+pub use identity::ForeignFile;
 pub use miss::Untold;
 pub use owner::refuse_other_cluster;
-pub use push::{Conflict, Fingerprint, Prepared, Pusher, Stored};
+pub use push::{Conflict, EncodedFile, Fingerprint, PushOutcome, Pusher};

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use super::aside::{self, AsideReason};
-use super::identity::{self, Refused};
+use super::identity::{self, ForeignFile};
 use super::limit::within;
 use super::summarize::Summarized;
 use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealed, Sealer, sealed_bound};
@@ -37,7 +37,7 @@ pub struct Pusher {
 }
 
 /// A file that was checked, read and compressed, and waits to be stored.
-pub struct Prepared {
+pub struct EncodedFile {
     pub name: WalFileName,
     pub path: PathBuf,
     /// What the object's envelope says.
@@ -56,7 +56,7 @@ enum Odd {
     Unreadable(ParseError),
 }
 
-impl Prepared {
+impl EncodedFile {
     /// Bytes it holds in memory, which are those of the object.
     pub fn memory(&self) -> u64 {
         (self.sealed.envelope.len() + self.sealed.body.len()) as u64
@@ -100,7 +100,7 @@ impl Prepared {
 
 /// How a push ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub enum PushOutcome {
     /// By this push.
     Now,
     /// The same content had been stored before.
@@ -145,9 +145,9 @@ impl Pusher {
         &self.cluster
     }
 
-    /// Stores the file at `path`; durable when this returns. Errors: [`Refused`], [`Conflict`], a file that cannot be
+    /// Stores the file at `path`; durable when this returns. Errors: [`ForeignFile`], [`Conflict`], a file that cannot be
     /// read, a repository that does not answer.
-    pub async fn push(&self, path: &Path) -> anyhow::Result<Stored> {
+    pub async fn push(&self, path: &Path) -> anyhow::Result<PushOutcome> {
         let (this, owned) = (self.clone(), path.to_path_buf());
         let prepared = tokio::task::spawn_blocking(move || this.prepare(&owned)).await??;
         self.store(&prepared).await
@@ -162,12 +162,12 @@ impl Pusher {
     }
 
     /// Checks, reads and compresses the file at `path`. Blocking: takes a core for a while.
-    pub fn prepare(&self, path: &Path) -> anyhow::Result<Prepared> {
+    pub fn prepare(&self, path: &Path) -> anyhow::Result<EncodedFile> {
         self.prepare_at(path, Utc::now()).with_context(|| format!("cannot archive \"{}\"", path.display()))
     }
 
     /// Stores what was prepared; durable when this returns.
-    pub async fn store(&self, prepared: &Prepared) -> anyhow::Result<Stored> {
+    pub async fn store(&self, prepared: &EncodedFile) -> anyhow::Result<PushOutcome> {
         if let Some(Odd::Aside(why)) = &prepared.odd {
             return self.store_aside(prepared, why, None).await;
         }
@@ -175,9 +175,9 @@ impl Pusher {
         match self.put(prepared, &key).await? {
             PutSealed::Stored => {
                 prepared.tell();
-                Ok(Stored::Now)
+                Ok(PushOutcome::Now)
             }
-            PutSealed::SameContent => Ok(Stored::Before),
+            PutSealed::SameContent => Ok(PushOutcome::Before),
             PutSealed::OtherContent(kept) => self.store_aside(prepared, &AsideReason::Taken, Some(&kept)).await,
         }
     }
@@ -185,10 +185,10 @@ impl Pusher {
     /// Keeps a file beside its name; durable when this returns. Errors: the name has other content, and may not.
     async fn store_aside(
         &self,
-        prepared: &Prepared,
+        prepared: &EncodedFile,
         why: &AsideReason,
         kept: Option<&EnvelopeHeader>,
-    ) -> anyhow::Result<Stored> {
+    ) -> anyhow::Result<PushOutcome> {
         let own = self.cluster.layout.wal(&prepared.name);
         if let Some(kept) = kept {
             let compare = aside::may_differ(&self.cluster, prepared, kept);
@@ -206,14 +206,14 @@ impl Pusher {
                     WalFileName::Segment(_) if !matches!(why, AsideReason::Left { .. }) => tracing::warn!("{told}"),
                     _ => tracing::info!("{told}"),
                 }
-                Ok(Stored::Aside)
+                Ok(PushOutcome::Aside)
             }
-            PutSealed::SameContent => Ok(Stored::Aside),
+            PutSealed::SameContent => Ok(PushOutcome::Aside),
             PutSealed::OtherContent(kept) => Err(self.conflict(prepared, &key.to_string(), &kept)),
         }
     }
 
-    async fn put(&self, prepared: &Prepared, key: &Key) -> anyhow::Result<PutSealed> {
+    async fn put(&self, prepared: &EncodedFile, key: &Key) -> anyhow::Result<PutSealed> {
         let put = self.cluster.repository.put_sealed(key, &prepared.sealed);
         let error = match within(self.limit, &format!("cannot archive \"{}\"", prepared.name), put).await {
             Ok(put) => return Ok(put),
@@ -240,7 +240,7 @@ impl Pusher {
         self.sealers().clear();
     }
 
-    fn prepare_at(&self, path: &Path, now: DateTime<Utc>) -> anyhow::Result<Prepared> {
+    fn prepare_at(&self, path: &Path, now: DateTime<Utc>) -> anyhow::Result<EncodedFile> {
         let name = wal_file_name(path)?;
         let mut file = File::open(path).hint("the file must be readable by the user who runs Walden")?;
         let before = file.metadata()?;
@@ -270,7 +270,7 @@ impl Pusher {
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
         let sealed = compressed.seal(WAL_KIND, &description);
-        Ok(Prepared { name, path: path.to_path_buf(), description, sealed, odd, fingerprint })
+        Ok(EncodedFile { name, path: path.to_path_buf(), description, sealed, odd, fingerprint })
     }
 
     fn prepare_segment(
@@ -285,7 +285,9 @@ impl Pusher {
         let read = file.read_at(&mut first, 0)?;
         let mut aside = None;
         match identity::check_segment(cluster, segment, length, &first[..read]) {
-            Err(Refused::Header(_) | Refused::Address { .. }) if aside::is_not_written(cluster, segment, file)? => {
+            Err(ForeignFile::Header(_) | ForeignFile::Address { .. })
+                if aside::is_not_written(cluster, segment, file)? =>
+            {
                 aside = Some(AsideReason::NotWritten);
             }
             major => description.major = Some(major.map_err(refused)?),
@@ -338,7 +340,7 @@ impl Pusher {
         self.sealers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn conflict(&self, prepared: &Prepared, key: &str, kept: &EnvelopeHeader) -> anyhow::Error {
+    fn conflict(&self, prepared: &EncodedFile, key: &str, kept: &EnvelopeHeader) -> anyhow::Error {
         let archived_at = |header: &EnvelopeHeader| {
             let about = header.about.read::<serde_json::Value>().unwrap_or_default();
             about["archived_at"].as_str().unwrap_or("an unknown time").to_string()
@@ -360,7 +362,7 @@ impl Pusher {
     }
 }
 
-fn refused(refused: Refused) -> anyhow::Error {
+fn refused(refused: ForeignFile) -> anyhow::Error {
     let hint = refused.hint();
     with_hint(refused.into(), hint)
 }
@@ -384,7 +386,7 @@ pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
 }
 
 /// Refuses a file beside another cluster's `global/pg_control`.
-fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(), Refused> {
+fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(), ForeignFile> {
     let control = path.parent().and_then(Path::parent).map(|data| std::fs::read(data.join("global/pg_control")));
     match control {
         Some(Ok(bytes)) => identity::check_control(cluster, &bytes),

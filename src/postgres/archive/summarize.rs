@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 
 use super::fetch::{check_description, with_repair_hint};
-use crate::codec::{Check, Damaged};
+use crate::codec::{Damaged, VerifyLevel};
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, WalFileName};
@@ -86,8 +86,8 @@ pub(super) async fn read<S: Send + 'static>(
     let work = move || {
         let described = check_description(&cluster.description, &name, object.header());
         described.map_err(|source| damaged(&cluster, &key, source))?;
-        let mut pieces = Pieces { state, push };
-        object.unseal(Check::Stored, &mut pieces)?.map_err(|error| with_repair_hint(error.into(), &key))?;
+        let mut pieces = ChunkWriter { state, push };
+        object.unseal(VerifyLevel::Stored, &mut pieces)?.map_err(|error| with_repair_hint(error.into(), &key))?;
         Ok(Some(pieces.state))
     };
     tokio::task::spawn_blocking(work).await?
@@ -98,12 +98,12 @@ fn damaged(cluster: &Cluster, key: &Key, source: Damaged) -> anyhow::Error {
 }
 
 /// Takes what is written to it.
-struct Pieces<S> {
+struct ChunkWriter<S> {
     state: S,
     push: fn(&mut S, &[u8]),
 }
 
-impl<S> Write for Pieces<S> {
+impl<S> Write for ChunkWriter<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (self.push)(&mut self.state, bytes);
         Ok(bytes.len())

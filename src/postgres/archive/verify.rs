@@ -2,7 +2,7 @@
 
 use super::aside;
 use super::identity::{check_backup, check_history, check_segment};
-use crate::codec::Check;
+use crate::codec::VerifyLevel;
 use crate::error::one_line;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -31,7 +31,7 @@ pub async fn check_object(cluster: &Cluster, name: WalFileName, object: SealedOb
 
 fn check_content(cluster: &Cluster, name: WalFileName, object: &SealedObject) -> Result<u64, ObjectProblem> {
     let mut content = Beginning { bytes: Vec::new(), most: beginning(name) };
-    object.unseal(Check::Content, &mut content).map_err(|error| ObjectProblem::unread(&error.into()))??;
+    object.unseal(VerifyLevel::Content, &mut content).map_err(|error| ObjectProblem::unread(&error.into()))??;
     let header = object.header();
     let about: WalDescription = header
         .about

@@ -17,7 +17,7 @@ const PARALLEL_DELETES: usize = 16;
 
 /// A backup that was removed because nobody will finish it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedBackup {
     pub id: BackupId,
     pub objects: u64,
     /// Stored bytes.
@@ -29,7 +29,7 @@ pub async fn remove_abandoned(
     cluster: &Cluster,
     unfinished: &[BackupId],
     now: SystemTime,
-) -> anyhow::Result<Vec<Removed>> {
+) -> anyhow::Result<Vec<RemovedBackup>> {
     let mut removed = Vec::new();
     for id in unfinished {
         let objects = cluster.objects_of(id).await?;
@@ -38,7 +38,7 @@ pub async fn remove_abandoned(
         }
         let bytes = objects.iter().map(|meta| meta.size).sum();
         tracing::info!("removed the unfinished backup {id}: {} objects, {bytes} bytes", objects.len());
-        removed.push(Removed { id: id.clone(), objects: objects.len() as u64, bytes });
+        removed.push(RemovedBackup { id: id.clone(), objects: objects.len() as u64, bytes });
     }
     Ok(removed)
 }

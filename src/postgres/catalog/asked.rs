@@ -3,12 +3,12 @@
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 
-use super::{EventId, Request, Target, TimelineChoice, parse_time};
+use super::{EventId, RestoreRequest, Target, TimelineChoice, parse_time};
 use crate::postgres::layout::BackupId;
 
 /// A target as it was named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedTarget {
     Target(Target),
     /// Not looked up yet.
     Event(EventId),
@@ -16,8 +16,8 @@ pub enum Named {
 
 /// A request that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    pub named: Named,
+pub struct ParsedRequest {
+    pub named: NamedTarget,
     pub inclusive: bool,
     pub timeline: TimelineChoice,
     pub backup: Option<BackupId>,
@@ -25,33 +25,33 @@ pub struct Asked {
 
 /// What is asked for, as text. Absent values are `None`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Words<'a> {
+pub struct RequestText<'a> {
     pub exclusive: bool,
     pub timeline: Option<&'a str>,
     pub backup: Option<&'a str>,
 }
 
-impl Asked {
+impl ParsedRequest {
     /// Reads the one target that has a value, and the choices around it; without a target everything archived is asked for.
     /// `immediate` and `latest` have any value. Errors: more than one target, a value that is none, `exclusive` where
     /// nothing can lie at the target.
-    pub fn read(targets: &[(&str, Option<&str>)], words: Words<'_>, now: DateTime<Utc>) -> anyhow::Result<Self> {
+    pub fn read(targets: &[(&str, Option<&str>)], words: RequestText<'_>, now: DateTime<Utc>) -> anyhow::Result<Self> {
         let mut given = targets.iter().filter_map(|(by, value)| Some((*by, (*value)?)));
         let (by, value) = given.next().unwrap_or(("latest", ""));
         if given.next().is_some() {
             bail!("there is more than one target: give one of time, lsn, xid, name, before, after, immediate, latest");
         }
         let named = match by {
-            "time" => Named::Target(Target::Time(parse_time(value, now)?.0)),
-            "lsn" => Named::Target(Target::Lsn(value.parse()?)),
-            "xid" => Named::Target(Target::xid(value)?),
-            "name" => Named::Target(Target::restore_point(value)?),
-            "before" | "after" => Named::Event(value.parse()?),
-            "immediate" => Named::Target(Target::Immediate),
-            "latest" => Named::Target(Target::Latest),
+            "time" => NamedTarget::Target(Target::Time(parse_time(value, now)?.0)),
+            "lsn" => NamedTarget::Target(Target::Lsn(value.parse()?)),
+            "xid" => NamedTarget::Target(Target::xid(value)?),
+            "name" => NamedTarget::Target(Target::restore_point(value)?),
+            "before" | "after" => NamedTarget::Event(value.parse()?),
+            "immediate" => NamedTarget::Target(Target::Immediate),
+            "latest" => NamedTarget::Target(Target::Latest),
             other => bail!("\"{other}\" is not a kind of target"),
         };
-        if words.exclusive && !matches!(&named, Named::Target(target) if target.can_be_exclusive()) {
+        if words.exclusive && !matches!(&named, NamedTarget::Target(target) if target.can_be_exclusive()) {
             bail!("exclusive needs one of time, lsn and xid");
         }
         Ok(Self {
@@ -64,12 +64,12 @@ impl Asked {
 
     /// Whether planning for it needs to know what WAL holds.
     pub fn needs_index(&self) -> bool {
-        !matches!(self.named, Named::Target(Target::Immediate | Target::Latest))
+        !matches!(self.named, NamedTarget::Target(Target::Immediate | Target::Latest))
     }
 
     /// The request, with the target that was named.
-    pub fn request(self, target: Target) -> Request {
-        Request { target, inclusive: self.inclusive, timeline: self.timeline, backup: self.backup }
+    pub fn request(self, target: Target) -> RestoreRequest {
+        RestoreRequest { target, inclusive: self.inclusive, timeline: self.timeline, backup: self.backup }
     }
 }
 
@@ -77,14 +77,18 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn read(targets: &[(&str, Option<&str>)], exclusive: bool) -> anyhow::Result<Asked> {
-        Asked::read(targets, Words { exclusive, ..Words::default() }, "2026-03-01T15:00:00Z".parse().unwrap())
+    fn read(targets: &[(&str, Option<&str>)], exclusive: bool) -> anyhow::Result<ParsedRequest> {
+        ParsedRequest::read(
+            targets,
+            RequestText { exclusive, ..RequestText::default() },
+            "2026-03-01T15:00:00Z".parse().unwrap(),
+        )
     }
 
     #[test]
     fn at_most_one_target_is_asked_for_and_none_is_everything() {
         let one = |by, value| read(&[("time", None), (by, Some(value))], false).unwrap();
-        assert_eq!(one("xid", "7").named, Named::Target(Target::Xid(7)));
+        assert_eq!(one("xid", "7").named, NamedTarget::Target(Target::Xid(7)));
         assert_eq!(read(&[("time", None)], false).unwrap(), one("latest", ""));
         let (before, after) = (one("before", "1-0-3000158-d16384"), one("after", "1-0-3000158-d16384"));
         assert!(before.named == after.named && !before.inclusive && after.inclusive);

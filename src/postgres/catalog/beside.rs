@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::path::TimelinePath;
 use super::plan::{Facts, PlanInput};
 use super::stop::Transaction;
-use super::target::{Request, Target, postgresql_time};
+use super::target::{RestoreRequest, Target, postgresql_time};
 use super::windows::WindowEdge;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 
@@ -40,7 +40,7 @@ impl fmt::Display for OtherTimeline {
 }
 
 impl OtherTimeline {
-    fn reaches(&self, request: &Request) -> bool {
+    fn reaches(&self, request: &RestoreRequest) -> bool {
         match &request.target {
             Target::Time(time) => self.to.time.is_none_or(|last| *time < last),
             Target::Lsn(lsn) => *lsn < self.to.lsn,
@@ -49,7 +49,7 @@ impl OtherTimeline {
     }
 
     /// Whether what was asked for could be meant of it.
-    fn concerns(&self, request: &Request) -> bool {
+    fn concerns(&self, request: &RestoreRequest) -> bool {
         match &request.target {
             Target::Latest | Target::Xid(_) | Target::Name(_) => true,
             Target::Lsn(lsn) => *lsn > self.left_at,
@@ -61,7 +61,7 @@ impl OtherTimeline {
 }
 
 /// Those that could be meant by a request that a path is followed for.
-pub(super) fn meant(known: &PlanInput<'_>, path: &TimelinePath, request: &Request) -> Vec<OtherTimeline> {
+pub(super) fn meant(known: &PlanInput<'_>, path: &TimelinePath, request: &RestoreRequest) -> Vec<OtherTimeline> {
     let others = beside(known, path).into_iter().filter(|other| other.concerns(request));
     others.map(|other| OtherTimeline { reaches: other.reaches(request), ..other }).collect()
 }

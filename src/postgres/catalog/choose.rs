@@ -7,7 +7,7 @@ use super::place::{Search, StopPoint};
 use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop::StopAt;
-use super::target::{Request, Target, TimelineChoice, postgresql_time};
+use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 use super::unreachable::UnreachableReason;
 use super::{BackupDescription, Unknown};
 use crate::postgres::layout::BackupId;
@@ -48,7 +48,7 @@ pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a Ba
 }
 
 /// The path to follow.
-pub(super) fn chosen_path(facts: &Facts, request: &Request) -> Chosen<TimelinePath> {
+pub(super) fn chosen_path(facts: &Facts, request: &RestoreRequest) -> Chosen<TimelinePath> {
     let path = path_to(facts, chosen_timeline(facts, request));
     let Target::Event(event) = &request.target else { return path };
     // An event is where the path of its timeline has it: other paths have it only if they did not leave that one before.
@@ -65,7 +65,7 @@ pub(super) fn chosen_path(facts: &Facts, request: &Request) -> Chosen<TimelinePa
     }
 }
 
-fn chosen_timeline(facts: &Facts, request: &Request) -> TimelineId {
+fn chosen_timeline(facts: &Facts, request: &RestoreRequest) -> TimelineId {
     match (request.timeline, &request.target) {
         (TimelineChoice::Number(number), _) => number,
         (TimelineChoice::Latest, _) => {
@@ -133,7 +133,7 @@ pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> 
 
 /// Whether the target lies after the backup's end for sure. Where a transaction or a restore point lies only a search
 /// can tell.
-fn ends_before(backup: &BackupDescription, request: &Request) -> bool {
+fn ends_before(backup: &BackupDescription, request: &RestoreRequest) -> bool {
     match &request.target {
         // A commit at the very instant of the end may lie before it, and to leave it out is then impossible.
         Target::Time(time) if !request.inclusive => backup.stopped_at < *time,
@@ -156,7 +156,7 @@ pub(super) struct Choice<'a> {
 
 pub(super) struct Chooser<'a> {
     pub known: &'a PlanInput<'a>,
-    pub request: &'a Request,
+    pub request: &'a RestoreRequest,
     pub path: TimelinePath,
 }
 
@@ -395,7 +395,7 @@ impl<'a> Chooser<'a> {
     fn with_what_follows(&self, stuck: NoPlan<Refusal>, reach: &Reach) -> NoPlan<Refusal> {
         let NoPlan::Refused(mut refusal) = stuck else { return stuck };
         if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
-            let request = Request { backup: Some(id.clone()), ..before.request.clone() };
+            let request = RestoreRequest { backup: Some(id.clone()), ..before.request.clone() };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
         }
         if reach.resumes.is_some() && refusal.after.is_none() {

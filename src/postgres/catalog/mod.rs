@@ -30,7 +30,7 @@ mod wal_index;
 mod whole;
 mod windows;
 
-pub use asked::{Asked, Named, Words};
+pub use asked::{NamedTarget, ParsedRequest, RequestText};
 pub use beside::OtherTimeline;
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
@@ -48,11 +48,11 @@ pub use place::XID_REUSE;
 pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
 pub use probe::{FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};
-pub use removal::{Relation, Removal, Removed};
-pub use stop::{Kind, Neighbours, StopAt, Transaction};
-pub use target::{Request, Target, TimelineChoice, postgresql_time};
+pub use removal::{Relation, Removal, RemovedRelation};
+pub use stop::{Neighbours, Reachability, StopAt, Transaction};
+pub use target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 pub use unreachable::{Nearest, Unreachable, UnreachableReason};
-pub use wal_index::{NoIndex, Point, Told, Unknown, WalIndex};
+pub use wal_index::{KnownPrefix, NoIndex, Point, Unknown, WalIndex};
 pub use windows::{
     UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable,
     unused_backups, windows,

@@ -10,7 +10,7 @@ use super::probe::{ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::UnreachableReason;
-use super::wal_index::{Point, Told, Unknown};
+use super::wal_index::{KnownPrefix, Point, Unknown};
 use crate::plain::counted;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 use crate::postgres::wal::{Commit, Timestamp, Xid};
@@ -179,7 +179,8 @@ impl<'a> Search<'a> {
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<StopPoint>> {
         for (timeline, first, until) in self.stretches(self.number(self.from)) {
-            let Told { found, more } = self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
+            let KnownPrefix { found, more } =
+                self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
                 let result = self.probe(number, self.from, ProbeTarget::End(xid))?;
                 let Some(found) = result.found else { continue };

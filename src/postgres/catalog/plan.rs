@@ -13,8 +13,8 @@ use super::made::MadeTablespaces;
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::probe::{ProbeQuery, ProbeResult};
 use super::refuse::Refusal;
-use super::stop::{Kind, Neighbours, StopAt};
-use super::target::{Request, Target};
+use super::stop::{Neighbours, Reachability, StopAt};
+use super::target::{RestoreRequest, Target};
 use super::unreachable::{Nearest, Unreachable, UnreachableReason};
 use super::wal_index::{Unknown, WalIndex};
 use super::{BackupDescription, IdleTimes, WalRanges};
@@ -72,10 +72,10 @@ pub enum NoPlan<R = Unreachable> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RecoveryPlan {
     pub cluster: ClusterName,
-    pub request: Request,
+    pub request: RestoreRequest,
     /// The target in words.
     pub target: String,
-    pub kind: Kind,
+    pub kind: Reachability,
     pub stop: StopAt,
     /// The commits on both sides of where replay stops; absent when they are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ impl RecoveryPlan {
 }
 
 /// Decides how to restore what is asked for. Every moment that an [`Unreachable`] names can itself be planned.
-pub fn plan(known: &PlanInput<'_>, request: &Request) -> Result<RecoveryPlan, NoPlan> {
+pub fn plan(known: &PlanInput<'_>, request: &RestoreRequest) -> Result<RecoveryPlan, NoPlan> {
     let mut notes = Notes::new();
     decide(known, request, &mut notes).map_err(|stuck| {
         map_refusal(stuck, |refusal: Refusal| {
@@ -142,7 +142,7 @@ pub fn plan(known: &PlanInput<'_>, request: &Request) -> Result<RecoveryPlan, No
 }
 
 /// Timelines that go on beside the one that was chosen. Without a path there is none to follow beside it.
-fn others(known: &PlanInput<'_>, request: &Request) -> Vec<OtherTimeline> {
+fn others(known: &PlanInput<'_>, request: &RestoreRequest) -> Vec<OtherTimeline> {
     chosen_path(known.facts, request).map(|path| meant(known, &path, request)).unwrap_or_default()
 }
 
@@ -155,7 +155,7 @@ impl Facts {
     }
 }
 
-fn decide(known: &PlanInput<'_>, request: &Request, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
+fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(known.facts, id)?;
     }
@@ -215,7 +215,7 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: MadeTablespaces, no
         cluster: facts.cluster.clone(),
         request: chooser.request.clone(),
         target,
-        kind: Kind::Present,
+        kind: Reachability::Present,
         stop: place.stop,
         transactions: None,
         backup: backup.clone(),

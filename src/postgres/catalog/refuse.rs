@@ -2,7 +2,7 @@
 
 use super::BackupDescription;
 use super::path::{Reach, TimelinePath};
-use super::target::{Request, Target, TimelineChoice, postgresql_time};
+use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 use super::unreachable::{Nearest, UnreachableReason};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Commit;
@@ -37,7 +37,7 @@ impl Refusal {
         let before = last.map(|last| {
             let words = format!("everything up to the last transaction before that, committed at {}", last.time);
             let timeline = TimelineChoice::Number(timeline);
-            Nearest::new(words, Request { timeline, ..Request::new(Target::Lsn(last.lsn)) })
+            Nearest::new(words, RestoreRequest { timeline, ..RestoreRequest::new(Target::Lsn(last.lsn)) })
         });
         Self::from(UnreachableReason::Broken { segment, lsn }).before(before)
     }
@@ -48,7 +48,10 @@ impl Refusal {
         let before = match reach.resumes {
             Some(_) => before_lsn(format!("everything before the gap, up to {end}"), end, timeline),
             None => {
-                let request = Request { timeline: TimelineChoice::Number(timeline), ..Request::new(Target::Latest) };
+                let request = RestoreRequest {
+                    timeline: TimelineChoice::Number(timeline),
+                    ..RestoreRequest::new(Target::Latest)
+                };
                 Nearest::new(format!("everything that is archived, up to {end}"), request)
             }
         };
@@ -58,15 +61,15 @@ impl Refusal {
 
 fn before_lsn(words: String, lsn: Lsn, timeline: TimelineId) -> Nearest {
     let timeline = TimelineChoice::Number(timeline);
-    Nearest::new(words, Request { timeline, inclusive: false, ..Request::new(Target::Lsn(lsn)) })
+    Nearest::new(words, RestoreRequest { timeline, inclusive: false, ..RestoreRequest::new(Target::Lsn(lsn)) })
 }
 
 /// The end of a backup as a moment to restore to.
 pub fn end_of(backup: &BackupDescription, timeline: TimelineId) -> Nearest {
-    let request = Request {
+    let request = RestoreRequest {
         timeline: TimelineChoice::Number(timeline),
         backup: Some(backup.id.clone()),
-        ..Request::new(Target::Immediate)
+        ..RestoreRequest::new(Target::Immediate)
     };
     Nearest::new(format!("the end of backup \"{}\", {}", backup.id, end_words(backup)), request)
 }

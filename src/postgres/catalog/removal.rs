@@ -55,7 +55,7 @@ pub struct Removal {
 
 /// A relation that lost its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedRelation {
     pub kind: EventKind,
     /// Of files without a name that were removed together: the one with the smallest number.
     pub file: RelFileLocator,
@@ -67,21 +67,21 @@ pub struct Removed {
 
 impl Removal {
     /// What happened to which relation. Indexes and TOAST tables go with their table; files without a name go together.
-    pub fn relations(&self, name_of: &dyn Fn(RelFileLocator) -> Option<Relation>) -> Vec<Removed> {
+    pub fn relations(&self, name_of: &dyn Fn(RelFileLocator) -> Option<Relation>) -> Vec<RemovedRelation> {
         let made_here = |file: &RelFileLocator| self.created.iter().any(|created| created.file == *file);
         let files = self.files.iter().filter(|file| !made_here(file));
         let named: Vec<(RelFileLocator, Option<Relation>)> = files.map(|file| (*file, name_of(*file))).collect();
         let there: BTreeSet<(u32, u32)> =
             named.iter().filter_map(|(file, relation)| Some((file.database, relation.as_ref()?.oid))).collect();
         let mut removed = Vec::new();
-        let mut nameless: Vec<Removed> = Vec::new();
+        let mut nameless: Vec<RemovedRelation> = Vec::new();
         for (file, relation) in named {
             let table = relation.as_ref().and_then(|relation| relation.table);
             if table.is_some_and(|table| there.contains(&(file.database, table))) {
                 continue;
             }
             let (kind, exact) = self.judge(file, relation.as_ref());
-            let one = Removed { kind, file, relation, exact: exact && self.whole && !self.cut };
+            let one = RemovedRelation { kind, file, relation, exact: exact && self.whole && !self.cut };
             match one.relation {
                 Some(_) => removed.push(one),
                 None => add_nameless(&mut nameless, one),
@@ -161,7 +161,7 @@ impl Removal {
 }
 
 /// Files without names that one database lost are told as one; what was replaced in part was not dropped.
-fn add_nameless(nameless: &mut Vec<Removed>, one: Removed) {
+fn add_nameless(nameless: &mut Vec<RemovedRelation>, one: RemovedRelation) {
     let Some(same) = nameless.iter_mut().find(|other| other.file.database == one.file.database) else {
         return nameless.push(one);
     };
@@ -216,8 +216,9 @@ mod tests {
         }
     }
 
-    fn kinds(removed: &[Removed]) -> Vec<(EventKind, String, bool)> {
-        let name = |removed: &Removed| removed.relation.as_ref().map_or("?".into(), |relation| relation.name.clone());
+    fn kinds(removed: &[RemovedRelation]) -> Vec<(EventKind, String, bool)> {
+        let name =
+            |removed: &RemovedRelation| removed.relation.as_ref().map_or("?".into(), |relation| relation.name.clone());
         removed.iter().map(|removed| (removed.kind, name(removed), removed.exact)).collect()
     }
 

@@ -46,7 +46,7 @@ impl StopAt {
 /// How a target lies to what can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum Reachability {
     /// It can be restored.
     Present,
     /// Behind the end of what is archived.

@@ -77,7 +77,7 @@ pub enum TimelineChoice {
 
 /// Everything that decides what is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Request {
+pub struct RestoreRequest {
     pub target: Target,
     /// Whether what lies exactly at the target is replayed too; without effect on name, immediate and latest.
     pub inclusive: bool,
@@ -87,7 +87,7 @@ pub struct Request {
     pub backup: Option<BackupId>,
 }
 
-impl Request {
+impl RestoreRequest {
     /// The target on the latest timeline, inclusive, from the backup that fits best.
     pub fn new(target: Target) -> Self {
         Self { target, inclusive: true, timeline: TimelineChoice::Latest, backup: None }
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_request_shows_as_the_arguments_that_make_it() {
-        let request = Request {
+        let request = RestoreRequest {
             target: Target::Name("before it's gone".into()),
             inclusive: false,
             timeline: TimelineChoice::Number(TimelineId(3)),

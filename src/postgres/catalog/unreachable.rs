@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::beside::OtherTimeline;
-use super::stop::Kind;
-use super::target::{Request, postgresql_time};
+use super::stop::Reachability;
+use super::target::{RestoreRequest, postgresql_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Xid;
@@ -75,11 +75,11 @@ pub enum UnreachableReason {
 
 impl UnreachableReason {
     /// How the moment lies to what is archived.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Reachability {
         match self {
-            Self::BeyondArchive { .. } => Kind::Future,
-            Self::BeforeOldestBackup { .. } => Kind::Past,
-            _ => Kind::NoData,
+            Self::BeyondArchive { .. } => Reachability::Future,
+            Self::BeforeOldestBackup { .. } => Reachability::Past,
+            _ => Reachability::NoData,
         }
     }
 }
@@ -109,12 +109,12 @@ pub struct Nearest {
     /// The arguments of `walden restore` for it.
     pub arguments: String,
     #[serde(skip)]
-    pub request: Request,
+    pub request: RestoreRequest,
 }
 
 impl Nearest {
     /// The moment that a request restores to.
-    pub fn new(words: String, request: Request) -> Self {
+    pub fn new(words: String, request: RestoreRequest) -> Self {
         Self { words, arguments: request.arguments(), request }
     }
 }
@@ -123,7 +123,7 @@ impl Nearest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreachable {
     pub target: String,
-    pub kind: Kind,
+    pub kind: Reachability,
     pub reason: UnreachableReason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_before: Option<Nearest>,

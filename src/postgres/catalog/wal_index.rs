@@ -24,10 +24,16 @@ pub trait WalIndex {
     ) -> Result<Option<u64>, Unknown>;
 
     /// The segments that may hold the commit or abort of a transaction; the id is without its epoch.
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown>;
+    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<u64>, Unknown>;
 
     /// Where restore points of a name are, or may be.
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown>;
+    fn restore_points(
+        &self,
+        name: &str,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<KnownPrefix<Point>, Unknown>;
 
     /// The first commit.
     fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
@@ -37,7 +43,7 @@ pub trait WalIndex {
     fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
 
     /// The tablespaces that replay of these segments makes outside the data directory. OID 0: more than are named.
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown>;
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<TablespaceMade>, Unknown>;
 
     /// Whether replay gets into a segment from the one before, which for the first of a timeline is the parent's:
     /// [`Unknown::Broken`] if it is known that it does not. The other questions leave out what lies before their first
@@ -65,7 +71,7 @@ impl Point {
 
 /// What an index knows for sure, ascending, up to where that ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told<T> {
+pub struct KnownPrefix<T> {
     pub found: Vec<T>,
     /// Why there may be more; `None`: this is all.
     pub more: Option<Unknown>,
@@ -97,11 +103,11 @@ impl WalIndex for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn ending(&self, _: Xid, _: TimelineId, _: u64, _: u64) -> Result<Told<u64>, Unknown> {
+    fn ending(&self, _: Xid, _: TimelineId, _: u64, _: u64) -> Result<KnownPrefix<u64>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<Told<Point>, Unknown> {
+    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<KnownPrefix<Point>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
@@ -113,7 +119,7 @@ impl WalIndex for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn tablespaces(&self, _: TimelineId, _: u64, _: u64) -> Result<Told<TablespaceMade>, Unknown> {
+    fn tablespaces(&self, _: TimelineId, _: u64, _: u64) -> Result<KnownPrefix<TablespaceMade>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

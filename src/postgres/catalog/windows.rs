@@ -276,7 +276,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::{NoIndex, Point, Told, Unknown, Unusable, WalRanges, testing};
+    use super::super::{KnownPrefix, NoIndex, Point, Unknown, Unusable, WalRanges, testing};
     use super::*;
     use crate::postgres::types::TimelineHistory;
     use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
@@ -377,11 +377,17 @@ mod tests {
             if from <= 3 { Err(Unknown::Broken { segment, lsn }) } else { Ok(None) }
         }
 
-        fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown> {
+        fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<u64>, Unknown> {
             NoIndex.ending(xid, timeline, from, until)
         }
 
-        fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, to: u64) -> Result<Told<Point>, Unknown> {
+        fn restore_points(
+            &self,
+            name: &str,
+            timeline: TimelineId,
+            from: u64,
+            to: u64,
+        ) -> Result<KnownPrefix<Point>, Unknown> {
             NoIndex.restore_points(name, timeline, from, to)
         }
 
@@ -393,7 +399,12 @@ mod tests {
             NoIndex.last_commit(timeline, from, until)
         }
 
-        fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown> {
+        fn tablespaces(
+            &self,
+            timeline: TimelineId,
+            from: u64,
+            until: u64,
+        ) -> Result<KnownPrefix<TablespaceMade>, Unknown> {
             NoIndex.tablespaces(timeline, from, until)
         }
 

@@ -162,7 +162,7 @@ fn span(age: Duration) -> TimeDelta {
 mod tests {
     use super::*;
     use crate::config::testing::health_limits;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
     use crate::postgres::check::testing::server;
 
     fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFacts) -> Verdict {
@@ -182,12 +182,12 @@ mod tests {
     #[test]
     fn a_failure_after_the_last_success_is_critical_and_names_the_file() {
         let verdict = decide(&Ok(archiver(last(4, "000000010000000000000004", 60), last(9, EIGHTH, 5))), &server());
-        assert_eq!(verdict.status, Status::Critical);
+        assert_eq!(verdict.status, CheckStatus::Critical);
         for part in [EIGHTH, "5 s ago", "9 in all", "4 segments wait"] {
             assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
         }
         let never = decide(&Ok(archiver(Last::default(), last(1, EIGHTH, 5))), &server());
-        assert_eq!(never.status, Status::Critical);
+        assert_eq!(never.status, CheckStatus::Critical);
     }
 
     #[test]
@@ -205,8 +205,13 @@ mod tests {
     #[test]
     fn a_failure_that_was_overcome_is_history() {
         let verdict = decide(&Ok(archiver(last(5, EIGHTH, 4), last(9, EIGHTH, 5))), &server());
-        assert_eq!((verdict.status, verdict.message.contains("none waits")), (Status::Ok, true), "{}", verdict.message);
-        assert_eq!(decide(&Ok(archiver(Last::default(), Last::default())), &server()).status, Status::Ok);
+        assert_eq!(
+            (verdict.status, verdict.message.contains("none waits")),
+            (CheckStatus::Ok, true),
+            "{}",
+            verdict.message
+        );
+        assert_eq!(decide(&Ok(archiver(Last::default(), Last::default())), &server()).status, CheckStatus::Ok);
     }
 
     #[test]
@@ -216,12 +221,12 @@ mod tests {
             let archiver = Archiver { current, ..archiver(last(5, file, seconds), Last::default()) };
             decide(&Ok(archiver), &server()).status
         };
-        assert_eq!(with("000000010000000000000001", "000000010000000000000042", 1), Status::Ok, "64 wait");
-        assert_eq!(with("000000010000000000000001", "000000010000000000000043", 1), Status::Warning);
-        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 599), Status::Ok);
-        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 601), Status::Warning);
-        assert_eq!(with("000000010000000000000002", "000000010000000000000003", 90_000), Status::Ok, "none waits");
-        assert_eq!(with("00000002.history", "000000020000000000000003", 1), Status::Ok, "not known");
+        assert_eq!(with("000000010000000000000001", "000000010000000000000042", 1), CheckStatus::Ok, "64 wait");
+        assert_eq!(with("000000010000000000000001", "000000010000000000000043", 1), CheckStatus::Warning);
+        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 599), CheckStatus::Ok);
+        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 601), CheckStatus::Warning);
+        assert_eq!(with("000000010000000000000002", "000000010000000000000003", 90_000), CheckStatus::Ok, "none waits");
+        assert_eq!(with("00000002.history", "000000020000000000000003", 1), CheckStatus::Ok, "not known");
     }
 
     #[test]
@@ -232,8 +237,8 @@ mod tests {
             (server.standby, server.settings.archive_mode) = (standby, mode.into());
             decide(&facts, &server)
         };
-        assert_eq!(decide(true, "on").status, Status::Skipped);
-        assert_eq!(decide(true, "always").status, Status::Critical);
+        assert_eq!(decide(true, "on").status, CheckStatus::Skipped);
+        assert_eq!(decide(true, "always").status, CheckStatus::Critical);
         assert_eq!(decide(false, "off").because, Some(Check::ArchiveMode));
     }
 }

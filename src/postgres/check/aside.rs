@@ -1,6 +1,6 @@
 //! What is kept aside, told by the check of the archiver: nobody else is told of it.
 
-use super::{CheckError, Request, Status, Verdict};
+use super::{CheckError, CheckRequest, CheckStatus, Verdict};
 use crate::plain::counted;
 use crate::postgres::archive::aside::has_more;
 use crate::postgres::cluster::Cluster;
@@ -15,7 +15,7 @@ struct Aside {
 }
 
 /// Adds it to what was said.
-pub(super) async fn add(request: &Request<'_>, cluster: &Cluster, verdict: Verdict) -> Verdict {
+pub(super) async fn add(request: &CheckRequest<'_>, cluster: &Cluster, verdict: Verdict) -> Verdict {
     decide(request.within("the repository", gather(cluster)).await, verdict)
 }
 
@@ -42,7 +42,7 @@ fn decide(aside: Result<Aside, CheckError>, verdict: Verdict) -> Verdict {
             let message = format!("{message}; \"{name}\", kept aside, has more WAL than \"{}\"", name.handed_over());
             let hint =
                 verdict.hint.unwrap_or_else(|| "take a base backup: recovery ends where the shorter one ends".into());
-            Verdict { message, hint: Some(hint), status: verdict.status.max(Status::Warning), ..verdict }
+            Verdict { message, hint: Some(hint), status: verdict.status.max(CheckStatus::Warning), ..verdict }
         }
         Err(CheckError { what, .. }) => {
             Verdict { message: format!("{message}; what is kept aside is not known: {what}"), ..verdict }
@@ -63,12 +63,12 @@ mod tests {
             let verdict = decide(aside, Check::Archiver.ok("none waits"));
             (verdict.status, verdict.message)
         };
-        assert_eq!(told(Ok(Aside { files: 0, longer: None })), (Status::Ok, "none waits".into()));
+        assert_eq!(told(Ok(Aside { files: 0, longer: None })), (CheckStatus::Ok, "none waits".into()));
         let (status, message) = told(Ok(Aside { files: 2, longer: None }));
-        assert!(status == Status::Ok && message.contains("2 files kept aside"), "{message}");
+        assert!(status == CheckStatus::Ok && message.contains("2 files kept aside"), "{message}");
         let (status, message) = told(Ok(Aside { files: 1, longer: Some(name) }));
-        assert!(status == Status::Warning && message.contains(&name.to_string()), "{message}");
+        assert!(status == CheckStatus::Warning && message.contains(&name.to_string()), "{message}");
         let (status, message) = told(Err(CheckError { what: "it is silent".into(), hint: None }));
-        assert!(status == Status::Ok && message.contains("not known: it is silent"), "{message}");
+        assert!(status == CheckStatus::Ok && message.contains("not known: it is silent"), "{message}");
     }
 }

@@ -9,13 +9,13 @@ const DEPTH: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Program {
     /// Walden's, perhaps behind something else, such as `timeout 600`.
-    Ours(Ours),
+    Ours(WaldenCommand),
     Other,
 }
 
 /// A hook, or `walden` itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Ours {
+pub(super) struct WaldenCommand {
     /// As it is called.
     pub program: String,
     /// `archive-command` or `restore-command`, which ask a service.
@@ -39,7 +39,7 @@ pub(super) fn first_word(command: &str) -> Option<String> {
     commands(&command.replace("%%", "%")).into_iter().next()?.into_iter().next()
 }
 
-fn ours(words: &[String], depth: u32) -> Option<Ours> {
+fn ours(words: &[String], depth: u32) -> Option<WaldenCommand> {
     let name = |word: &String| Path::new(word).file_name().and_then(|name| name.to_str()).map(str::to_string);
     for (at, word) in words.iter().enumerate() {
         let is_hook = match name(word).as_deref() {
@@ -55,7 +55,7 @@ fn ours(words: &[String], depth: u32) -> Option<Ours> {
         };
         let variables = words[..at].iter().filter_map(|word| word.split_once('='));
         let variables = variables.filter(|(name, _)| !name.is_empty() && !name.starts_with('-') && !name.contains('/'));
-        return Some(Ours {
+        return Some(WaldenCommand {
             program: word.clone(),
             is_hook,
             socket: option(&words[at..], "--socket"),
@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(commands("test -f x&&(a b 2>&1); 'c;d' | e").len(), 4);
     }
 
-    fn hook(program: &str) -> Ours {
-        Ours {
+    fn hook(program: &str) -> WaldenCommand {
+        WaldenCommand {
             program: program.into(),
             is_hook: true,
             socket: Some("/run/a b.sock".into()),
@@ -131,11 +131,12 @@ mod tests {
 
     #[test]
     fn the_hook_is_known_by_its_name_and_tells_whom_it_asks() {
-        let bare = Ours { program: "archive-command".into(), is_hook: true, ..Ours::default() };
+        let bare = WaldenCommand { program: "archive-command".into(), is_hook: true, ..WaldenCommand::default() };
         assert_eq!(program("archive-command %p"), Program::Ours(bare));
         let told = program("\"/opt/x y/archive-command\" --config c --socket \"/run/a b.sock\" %p");
         assert_eq!(told, Program::Ours(hook("/opt/x y/archive-command")));
-        let walden = Ours { program: "/usr/bin/walden".into(), config: Some("/x".into()), ..Ours::default() };
+        let walden =
+            WaldenCommand { program: "/usr/bin/walden".into(), config: Some("/x".into()), ..WaldenCommand::default() };
         assert_eq!(program("/usr/bin/walden --config=/x wal push %p"), Program::Ours(walden));
         assert_eq!(program("cp %p /archive-command/%f"), Program::Other);
         assert_eq!(program(""), Program::Other);
@@ -154,7 +155,7 @@ mod tests {
         ] {
             assert_eq!(program(&wrapped), Program::Ours(hook("/x/archive-command")), "{wrapped}");
         }
-        let expected = Ours { variables: vec![("A".into(), "b c".into())], ..hook("/x/archive-command") };
+        let expected = WaldenCommand { variables: vec![("A".into(), "b c".into())], ..hook("/x/archive-command") };
         assert_eq!(program(&format!("env A='b c' {line}")), Program::Ours(expected));
     }
 

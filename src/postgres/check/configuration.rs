@@ -35,16 +35,16 @@ fn decide(source: &SettingsSource, mode: Option<u32>, warnings: &[String]) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
 
     #[test]
     fn a_file_that_others_can_change_is_told() {
         let source = SettingsSource::File("/etc/walden/walden.toml".into());
-        assert_eq!(decide(&source, Some(0o640), &[]).status, Status::Ok);
-        assert_eq!(decide(&source, None, &[]).status, Status::Ok);
+        assert_eq!(decide(&source, Some(0o640), &[]).status, CheckStatus::Ok);
+        assert_eq!(decide(&source, None, &[]).status, CheckStatus::Ok);
         for mode in [0o620, 0o602, 0o666] {
             let verdict = decide(&source, Some(mode), &[]);
-            assert_eq!(verdict.status, Status::Warning);
+            assert_eq!(verdict.status, CheckStatus::Warning);
             assert!(verdict.message.contains(&format!("{mode:04o}")), "{}", verdict.message);
         }
     }
@@ -53,7 +53,7 @@ mod tests {
     fn a_warning_of_the_settings_is_told_with_its_step() {
         let warning = "file \"x\" holds a password: run `chmod o-rwx` on it".to_string();
         let verdict = decide(&SettingsSource::Environment, None, &[warning]);
-        assert_eq!(verdict.status, Status::Warning);
+        assert_eq!(verdict.status, CheckStatus::Warning);
         assert_eq!(verdict.hint.as_deref(), Some("run `chmod o-rwx` on it"));
     }
 }

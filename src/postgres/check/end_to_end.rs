@@ -12,7 +12,7 @@ use chrono::Utc;
 
 use super::archiver::Archiver;
 use super::server::ServerFacts;
-use super::{Check, CheckError, Request, Status, Verdict};
+use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict};
 use crate::error::Hint;
 use crate::postgres::archive::{Fetched, Fetcher};
 use crate::postgres::backup::start::ask;
@@ -44,13 +44,13 @@ pub(super) fn hindrance(asked: bool, server: &ServerFacts, causes: &[&Verdict]) 
     if !server.role.may_probe() {
         return skipped("the role may not switch WAL (see \"privileges\")");
     }
-    let cause = causes.iter().find(|verdict| verdict.status > Status::Warning)?;
+    let cause = causes.iter().find(|verdict| verdict.status > CheckStatus::Warning)?;
     Some(Check::EndToEnd.because(cause.because.unwrap_or(cause.check)))
 }
 
 /// How far the segment came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
+enum SegmentOutcome {
     /// In the repository after so long.
     Arrived(Duration),
     /// archive_command fails, at this file.
@@ -63,7 +63,7 @@ enum Outcome {
 
 /// How the fetched file and the server's own compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compared {
+enum Comparison {
     Same,
     Different,
     /// The server's file cannot be read from here, or was recycled.
@@ -72,7 +72,7 @@ enum Compared {
 
 /// Does it all.
 pub(super) async fn check(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     sql: &mut Connection,
     server: &ServerFacts,
     cluster: &Cluster,
@@ -88,15 +88,15 @@ pub(super) async fn check(
 }
 
 async fn probe(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     sql: &mut Connection,
     server: &ServerFacts,
     cluster: &Cluster,
-) -> anyhow::Result<(SegmentName, Outcome, Compared)> {
+) -> anyhow::Result<(SegmentName, SegmentOutcome, Comparison)> {
     let before = Archiver::ask(sql).await?;
     let segment = switch(sql).await?;
     let outcome = wait(request.timeout, sql, cluster, segment, &before).await?;
-    let Outcome::Arrived(_) = outcome else { return Ok((segment, outcome, Compared::NotThere)) };
+    let SegmentOutcome::Arrived(_) = outcome else { return Ok((segment, outcome, Comparison::NotThere)) };
     let folder = Scratch::new()?;
     let (name, fetched) = (WalFileName::Segment(segment), folder.0.join(segment.to_string()));
     let delivered = fetch(&request.fetcher(cluster.clone()), &name, &fetched).await;
@@ -107,7 +107,7 @@ async fn probe(
             let own = data.join("pg_wal").join(segment.to_string());
             tokio::task::spawn_blocking(move || compare(&fetched, &own)).await?
         }
-        None => Compared::NotThere,
+        None => Comparison::NotThere,
     };
     Ok((segment, outcome, compared))
 }
@@ -132,7 +132,7 @@ async fn wait(
     cluster: &Cluster,
     segment: SegmentName,
     before: &Archiver,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<SegmentOutcome> {
     let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
         // In this order: what is archived must be in the repository by then.
@@ -140,17 +140,17 @@ async fn wait(
         let name = WalFileName::Segment(segment);
         let proven = is_proven(cluster, &name);
         let left = limit.saturating_sub(begun.elapsed()).max(FIRST_PAUSE);
-        let Ok(proven) = tokio::time::timeout(left, proven).await else { return Ok(Outcome::Late) };
+        let Ok(proven) = tokio::time::timeout(left, proven).await else { return Ok(SegmentOutcome::Late) };
         if proven.hint("look at that object: restores cannot use it")? {
             let after = begun.elapsed();
             until_told(sql, before).await?;
-            return Ok(Outcome::Arrived(after));
+            return Ok(SegmentOutcome::Arrived(after));
         }
         if let Some(outcome) = given_up(before, &now, segment) {
             return Ok(outcome);
         }
         if begun.elapsed() >= limit {
-            return Ok(Outcome::Late);
+            return Ok(SegmentOutcome::Late);
         }
         tokio::time::sleep(pause.min(limit)).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -167,41 +167,41 @@ async fn until_told(sql: &mut Connection, before: &Archiver) -> anyhow::Result<(
 }
 
 /// What the archiver's counters show while the repository does not have the segment.
-fn given_up(before: &Archiver, now: &Archiver, segment: SegmentName) -> Option<Outcome> {
+fn given_up(before: &Archiver, now: &Archiver, segment: SegmentName) -> Option<SegmentOutcome> {
     if now.archived.count > before.archived.count
         && now.archived.file.as_ref().is_some_and(|(file, _)| *file == segment.to_string())
     {
-        return Some(Outcome::Elsewhere);
+        return Some(SegmentOutcome::Elsewhere);
     }
     let failing = now.failed.count >= before.failed.count + FAILURES && now.archived.count == before.archived.count;
     let (file, _) = now.failed.file.as_ref().filter(|_| failing)?;
-    Some(Outcome::Failing(file.clone()))
+    Some(SegmentOutcome::Failing(file.clone()))
 }
 
-fn decide(segment: &SegmentName, outcome: &Outcome, compared: Compared, limit: Duration) -> Verdict {
+fn decide(segment: &SegmentName, outcome: &SegmentOutcome, compared: Comparison, limit: Duration) -> Verdict {
     let critical = |message: String, hint: &str| Check::EndToEnd.critical(message).hint(hint);
     match (outcome, compared) {
-        (Outcome::Arrived(_), Compared::Different) => critical(
+        (SegmentOutcome::Arrived(_), Comparison::Different) => critical(
             format!("what came back of {segment} is not what the server has in pg_wal"),
             "keep both, and compare them with pg_waldump: the archive cannot be trusted",
         ),
-        (Outcome::Arrived(after), compared) => {
+        (SegmentOutcome::Arrived(after), compared) => {
             let arrived = format!("{segment} arrived after {:.1} s", after.as_secs_f32());
             Check::EndToEnd.ok(match compared {
-                Compared::Same => format!("{arrived} and came back the same"),
+                Comparison::Same => format!("{arrived} and came back the same"),
                 _ => format!("{arrived} and came back whole (not compared: it cannot be read in pg_wal)"),
             })
         }
-        (Outcome::Failing(file), _) => critical(
+        (SegmentOutcome::Failing(file), _) => critical(
             format!("archive_command fails, at \"{file}\""),
             "the server's log has the reason, behind \"archive command failed\"",
         ),
-        (Outcome::Elsewhere, _) => critical(
+        (SegmentOutcome::Elsewhere, _) => critical(
             format!("the server says that {segment} is archived, but the repository does not have it"),
             "archive_command does not store here, or stores nothing: compare it with the line that `walden init` prints, \
              and the --config it names with this configuration",
         ),
-        (Outcome::Late, _) => critical(
+        (SegmentOutcome::Late, _) => critical(
             format!("{segment} did not arrive within {} s", limit.as_secs_f32()),
             "look at \"archiver\" for a backlog and into the server's log, or raise --timeout",
         ),
@@ -210,7 +210,7 @@ fn decide(segment: &SegmentName, outcome: &Outcome, compared: Compared, limit: D
 
 /// Compares two WAL files. The server recycles a file by renaming it before it writes to it again: what was read counts
 /// only if the same file still has the name afterwards.
-fn compare(fetched: &Path, own: &Path) -> Compared {
+fn compare(fetched: &Path, own: &Path) -> Comparison {
     let same = || -> io::Result<Option<bool>> {
         let (mut one, mut other) = (File::open(own)?, File::open(fetched)?);
         let inode = one.metadata()?.ino();
@@ -218,9 +218,9 @@ fn compare(fetched: &Path, own: &Path) -> Compared {
         Ok((fs::metadata(own)?.ino() == inode).then_some(same))
     };
     match same() {
-        Ok(Some(true)) => Compared::Same,
-        Ok(Some(false)) => Compared::Different,
-        Ok(None) | Err(_) => Compared::NotThere,
+        Ok(Some(true)) => Comparison::Same,
+        Ok(Some(false)) => Comparison::Different,
+        Ok(None) | Err(_) => Comparison::NotThere,
     }
 }
 
@@ -283,12 +283,12 @@ mod tests {
         };
         assert_eq!(told(true, |_| (), None), None);
         assert_eq!(told(true, |_| (), Some(&Check::Hook.warning("x"))), None);
-        assert_eq!(told(false, |_| (), None), Some((Status::Skipped, None)));
-        assert_eq!(told(true, |server| server.standby = true, Some(&bad)), Some((Status::Skipped, None)));
-        assert_eq!(told(true, |server| server.role.switch_wal = false, None), Some((Status::Skipped, None)));
-        assert_eq!(told(true, |_| (), Some(&bad)), Some((Status::Unknown, Some(Check::Identity))));
+        assert_eq!(told(false, |_| (), None), Some((CheckStatus::Skipped, None)));
+        assert_eq!(told(true, |server| server.standby = true, Some(&bad)), Some((CheckStatus::Skipped, None)));
+        assert_eq!(told(true, |server| server.role.switch_wal = false, None), Some((CheckStatus::Skipped, None)));
+        assert_eq!(told(true, |_| (), Some(&bad)), Some((CheckStatus::Unknown, Some(Check::Identity))));
         let second = Check::ArchiveCommand.because(Check::ArchiveMode);
-        assert_eq!(told(true, |_| (), Some(&second)), Some((Status::Unknown, Some(Check::ArchiveMode))));
+        assert_eq!(told(true, |_| (), Some(&second)), Some((CheckStatus::Unknown, Some(Check::ArchiveMode))));
     }
 
     #[test]
@@ -296,26 +296,26 @@ mod tests {
         let before = archiver((4, "x"), (7, "y"));
         let after = |archived, failures| given_up(&before, &archiver(archived, (failures, "f")), segment());
         assert_eq!(after((4, "x"), 9), None);
-        assert_eq!(after((4, "x"), 10), Some(Outcome::Failing("f".into())));
+        assert_eq!(after((4, "x"), 10), Some(SegmentOutcome::Failing("f".into())));
         assert_eq!(after((5, "z"), 10), None, "it goes on");
     }
 
     #[test]
     fn the_wait_ends_when_the_segment_was_archived_elsewhere() {
         let before = archiver((4, "x"), (0, "y"));
-        assert_eq!(given_up(&before, &archiver((5, SEGMENT), (0, "y")), segment()), Some(Outcome::Elsewhere));
+        assert_eq!(given_up(&before, &archiver((5, SEGMENT), (0, "y")), segment()), Some(SegmentOutcome::Elsewhere));
         assert_eq!(given_up(&before, &archiver((5, "other"), (0, "y")), segment()), None);
     }
 
     #[test]
     fn only_what_arrives_and_is_not_different_is_ok() {
         let status = |outcome, compared| decide(&segment(), &outcome, compared, Duration::from_secs(60)).status;
-        let arrived = || Outcome::Arrived(Duration::from_secs(1));
-        assert_eq!(status(arrived(), Compared::Same), Status::Ok);
-        assert_eq!(status(arrived(), Compared::NotThere), Status::Ok);
-        assert_eq!(status(arrived(), Compared::Different), Status::Critical);
-        for outcome in [Outcome::Failing("f".into()), Outcome::Elsewhere, Outcome::Late] {
-            assert_eq!(status(outcome, Compared::NotThere), Status::Critical);
+        let arrived = || SegmentOutcome::Arrived(Duration::from_secs(1));
+        assert_eq!(status(arrived(), Comparison::Same), CheckStatus::Ok);
+        assert_eq!(status(arrived(), Comparison::NotThere), CheckStatus::Ok);
+        assert_eq!(status(arrived(), Comparison::Different), CheckStatus::Critical);
+        for outcome in [SegmentOutcome::Failing("f".into()), SegmentOutcome::Elsewhere, SegmentOutcome::Late] {
+            assert_eq!(status(outcome, Comparison::NotThere), CheckStatus::Critical);
         }
     }
 
@@ -329,11 +329,11 @@ mod tests {
         };
         let long = vec![7; 3 * PIECE];
         let one = file("one", &long);
-        assert_eq!(compare(&one, &file("same", &long)), Compared::Same);
+        assert_eq!(compare(&one, &file("same", &long)), Comparison::Same);
         let mut flipped = long.clone();
         flipped[3 * PIECE - 1] = 8;
-        assert_eq!(compare(&one, &file("flipped", &flipped)), Compared::Different);
-        assert_eq!(compare(&one, &file("shorter", &long[1..])), Compared::Different);
-        assert_eq!(compare(&one, &folder.path().join("none")), Compared::NotThere);
+        assert_eq!(compare(&one, &file("flipped", &flipped)), Comparison::Different);
+        assert_eq!(compare(&one, &file("shorter", &long[1..])), Comparison::Different);
+        assert_eq!(compare(&one, &folder.path().join("none")), Comparison::NotThere);
     }
 }

@@ -12,29 +12,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::command::{Ours, Program, first_word, program};
+use super::command::{Program, WaldenCommand, first_word, program};
 use super::server::{ArchivingSettings, ServerFacts};
 use super::whom::{Whom, whom};
-use super::{Check, Request, Status, Verdict};
+use super::{Check, CheckRequest, CheckStatus, Verdict};
 use crate::config::{ClusterIdentity, DEFAULT_SOCKET, SettingsSource};
 use crate::owner::Owner;
 use crate::postgres::command_line::for_people;
 use crate::wire::{self, For, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS};
 
 /// Where the server's data lies, if it runs here and that can be seen.
-fn data_directory<'a>(request: &'a Request<'_>, server: &'a ServerFacts) -> Option<&'a Path> {
+fn data_directory<'a>(request: &'a CheckRequest<'_>, server: &'a ServerFacts) -> Option<&'a Path> {
     let configured = request.settings.cluster.data_directory.as_ref();
     server.data_directory.as_ref().or(configured).filter(|_| server.here).map(PathBuf::as_path)
 }
 
 /// The user whose data directory it is: the server runs as that user. `None`: it does not run here, or that cannot be seen.
-pub(super) fn server_user(request: &Request<'_>, server: &ServerFacts) -> Option<Owner> {
+pub(super) fn server_user(request: &CheckRequest<'_>, server: &ServerFacts) -> Option<Owner> {
     Owner::of(data_directory(request, server)?).ok()
 }
 
 /// What is at the program's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Found {
+enum ProgramState {
     Absent,
     Executable,
     /// Its mode, or that of a folder above it, does not let the user.
@@ -47,7 +47,7 @@ enum Found {
 /// Checks the program of archive_command, and on a standby for whom restore_command works. `line` is the right one; `proven`
 /// says that the end-to-end check passed.
 pub(super) fn check_hook(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     server: &ServerFacts,
     user: Option<Owner>,
     line: &str,
@@ -74,7 +74,7 @@ pub(super) fn check_hook(
         return decide_hook(&first, &find(Path::new(&first), user), user, proven);
     };
     let verdict = decide_hook(&ours.program, &find(Path::new(&ours.program), user), user, proven);
-    if verdict.status != Status::Ok {
+    if verdict.status != CheckStatus::Ok {
         return verdict;
     }
     let asks = ours.is_hook.then(|| ours.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()));
@@ -84,7 +84,7 @@ pub(super) fn check_hook(
 
 /// For [`Check::ArchiveCommand`]: what is wrong with whom archive_command works for; `None`: nothing, or it is not known.
 pub(super) fn check_whose(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     server: &ServerFacts,
     user: Option<Owner>,
     line: &str,
@@ -99,10 +99,10 @@ pub(super) fn check_whose(
 
 /// What is wrong with whom a hook works for by itself, and with the configuration that it names.
 fn own_work(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     server: &ServerFacts,
     user: Option<Owner>,
-    (setting, ours): (&str, &Ours),
+    (setting, ours): (&str, &WaldenCommand),
     line: &str,
 ) -> Option<Verdict> {
     let wanted = ClusterIdentity::of(request.settings, |name| std::env::var_os(name));
@@ -127,14 +127,16 @@ fn hidden(file: &Path, user: Option<Owner>) -> Option<String> {
 }
 
 /// Looks for the program. Without a slash in its name the shell looks along PATH, of which ours is the best guess.
-fn find(name: &Path, user: Option<Owner>) -> Found {
+fn find(name: &Path, user: Option<Owner>) -> ProgramState {
     let candidates: Vec<PathBuf> = match name.components().count() {
         1 => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join(name)).collect(),
         _ => vec![name.to_path_buf()],
     };
     match candidates.iter().find(|path| path.is_file()) {
-        Some(path) => closed_by(path, user).map_or(Found::Executable, |(by, mode)| Found::Closed { by, mode }),
-        None => Found::Absent,
+        Some(path) => {
+            closed_by(path, user).map_or(ProgramState::Executable, |(by, mode)| ProgramState::Closed { by, mode })
+        }
+        None => ProgramState::Absent,
     }
 }
 
@@ -162,22 +164,22 @@ fn permits(user: Owner, meta: &Metadata, what: u32) -> bool {
     user.uid == 0 || meta.permissions().mode() & (what << shift) != 0
 }
 
-fn decide_hook(name: &str, found: &Found, user: Option<Owner>, proven: bool) -> Verdict {
+fn decide_hook(name: &str, found: &ProgramState, user: Option<Owner>, proven: bool) -> Verdict {
     let who = user.map_or("this user".to_string(), |user| format!("the server's user (uid {})", user.uid));
     match found {
-        Found::Absent if name.contains('/') => Check::Hook
+        ProgramState::Absent if name.contains('/') => Check::Hook
             .critical(format!("archive_command runs \"{name}\", which is not there"))
             .hint("install archive-command there, or correct the path in archive_command and reload the server"),
-        Found::Absent if proven => {
+        ProgramState::Absent if proven => {
             Check::Hook.ok(format!("\"{name}\" is on the server's PATH: what it archives arrives"))
         }
-        Found::Absent => Check::Hook
+        ProgramState::Absent => Check::Hook
             .warning(format!("archive_command runs \"{name}\", which is not on this process's PATH"))
             .hint("write the program's full path into archive_command: the server's PATH is its own"),
-        Found::Closed { by, mode } => Check::Hook
+        ProgramState::Closed { by, mode } => Check::Hook
             .critical(format!("{who} may not run \"{name}\": \"{}\" has mode {mode:04o}", by.display()))
             .hint(format!("chmod a+x {}", for_people([by]))),
-        Found::Executable => Check::Hook.ok(format!("{who} may run \"{name}\"")),
+        ProgramState::Executable => Check::Hook.ok(format!("{who} may run \"{name}\"")),
     }
 }
 
@@ -229,7 +231,7 @@ enum Serves {
 }
 
 /// Checks the service, for the server's user if that is known.
-pub(super) async fn check_service(request: &Request<'_>, user: Option<Owner>) -> Verdict {
+pub(super) async fn check_service(request: &CheckRequest<'_>, user: Option<Owner>) -> Verdict {
     let socket = &request.settings.service.socket;
     let limit = request.timeout.min(Duration::from_secs(SILENCE_SECONDS));
     let file = match &request.settings.source {
@@ -320,24 +322,28 @@ mod tests {
     #[test]
     fn a_hook_must_be_there_and_open_to_the_servers_user() {
         let decide = |name, found| decide_hook(name, &found, USER, false);
-        assert_eq!(decide("/x/archive-command", Found::Executable).status, Status::Ok);
-        assert_eq!(decide("/x/archive-command", Found::Absent).status, Status::Critical);
-        assert_eq!(decide("archive-command", Found::Absent).status, Status::Warning, "another PATH may have it");
-        let closed = decide("/x/archive-command", Found::Closed { by: "/x".into(), mode: 0o700 });
-        assert_eq!(closed.status, Status::Critical);
+        assert_eq!(decide("/x/archive-command", ProgramState::Executable).status, CheckStatus::Ok);
+        assert_eq!(decide("/x/archive-command", ProgramState::Absent).status, CheckStatus::Critical);
+        assert_eq!(
+            decide("archive-command", ProgramState::Absent).status,
+            CheckStatus::Warning,
+            "another PATH may have it"
+        );
+        let closed = decide("/x/archive-command", ProgramState::Closed { by: "/x".into(), mode: 0o700 });
+        assert_eq!(closed.status, CheckStatus::Critical);
         assert!(closed.message.contains("uid 105") && closed.message.contains("\"/x\" has mode 0700"));
     }
 
     #[test]
     fn a_program_on_another_path_is_proven_by_what_it_does() {
-        assert_eq!(decide_hook("test", &Found::Absent, USER, true).status, Status::Ok);
-        assert_eq!(decide_hook("/x/test", &Found::Absent, USER, true).status, Status::Critical);
+        assert_eq!(decide_hook("test", &ProgramState::Absent, USER, true).status, CheckStatus::Ok);
+        assert_eq!(decide_hook("/x/test", &ProgramState::Absent, USER, true).status, CheckStatus::Critical);
     }
 
     #[test]
     fn a_hook_that_asks_elsewhere_is_told() {
         let verdict = decide_socket(Path::new("/run/other.sock"), "archive_command = 'x'");
-        assert_eq!(verdict.status, Status::Warning);
+        assert_eq!(verdict.status, CheckStatus::Warning);
         assert!(verdict.message.contains("/run/other.sock") && verdict.hint.unwrap().contains("archive_command = 'x'"));
     }
 
@@ -348,15 +354,15 @@ mod tests {
         let wanted = ClusterIdentity::of(&settings, |_| None);
         let status = |whom| decide_whom("archive_command", &whom, &wanted, "x").map(|verdict| verdict.status);
         assert_eq!(status(Whom::Same), None);
-        assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(Status::Critical));
-        assert_eq!(status(Whom::Unreadable("no file".into())), Some(Status::Critical));
-        assert_eq!([Whom::Nobody, Whom::Unseen].map(status), [Some(Status::Warning); 2]);
+        assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(CheckStatus::Critical));
+        assert_eq!(status(Whom::Unreadable("no file".into())), Some(CheckStatus::Critical));
+        assert_eq!([Whom::Nobody, Whom::Unseen].map(status), [Some(CheckStatus::Warning); 2]);
         let check = |setting| decide_whom(setting, &Whom::Nobody, &wanted, "x").map(|verdict| verdict.check);
         assert_eq!(check("archive_command"), Some(Check::ArchiveCommand));
         assert_eq!(check("restore_command"), Some(Check::Hook));
     }
 
-    fn service(answers: io::Result<Answers>, user: Option<Owner>) -> Status {
+    fn service(answers: io::Result<Answers>, user: Option<Owner>) -> CheckStatus {
         decide_service(Path::new("/run/s"), &answers, user).status
     }
 
@@ -366,22 +372,22 @@ mod tests {
 
     #[test]
     fn the_service_must_be_the_servers_users_and_answer() {
-        assert_eq!(service(serving(105, Serves::Us), USER), Status::Ok);
+        assert_eq!(service(serving(105, Serves::Us), USER), CheckStatus::Ok);
         assert_eq!(
             service(serving(0, Serves::Us), USER),
-            Status::Critical,
+            CheckStatus::Critical,
             "it refuses others than its own user and root"
         );
-        assert_eq!(service(serving(0, Serves::Us), None), Status::Ok);
-        assert_eq!(service(Ok(Answers::Nobody), USER), Status::Warning);
-        assert_eq!(service(Ok(Answers::Silent), USER), Status::Critical);
-        assert_eq!(service(Err(ErrorKind::PermissionDenied.into()), USER), Status::Unknown);
+        assert_eq!(service(serving(0, Serves::Us), None), CheckStatus::Ok);
+        assert_eq!(service(Ok(Answers::Nobody), USER), CheckStatus::Warning);
+        assert_eq!(service(Ok(Answers::Silent), USER), CheckStatus::Critical);
+        assert_eq!(service(Err(ErrorKind::PermissionDenied.into()), USER), CheckStatus::Unknown);
     }
 
     #[test]
     fn the_service_must_serve_this_cluster() {
-        assert_eq!(service(serving(105, Serves::Another("it serves".into())), USER), Status::Critical);
-        assert_eq!(service(serving(105, Serves::Untold), USER), Status::Warning);
+        assert_eq!(service(serving(105, Serves::Another("it serves".into())), USER), CheckStatus::Critical);
+        assert_eq!(service(serving(105, Serves::Untold), USER), CheckStatus::Warning);
         let answer = |reply: Reply| serves(&[Reply::Working.encode(), reply.encode()].concat());
         assert_eq!(answer(Reply::Done), Serves::Us);
         assert_eq!(answer(Reply::NotMine(b"it serves".to_vec())), Serves::Another("it serves".into()));
@@ -400,13 +406,13 @@ mod tests {
         mode(folder.path(), 0o755);
         mode(&inner, 0o755);
         mode(&file, 0o755);
-        assert_eq!(find(&file, stranger), Found::Executable);
+        assert_eq!(find(&file, stranger), ProgramState::Executable);
         mode(&inner, 0o750);
-        assert_eq!(find(&file, stranger), Found::Closed { by: inner.canonicalize().unwrap(), mode: 0o750 });
+        assert_eq!(find(&file, stranger), ProgramState::Closed { by: inner.canonicalize().unwrap(), mode: 0o750 });
         mode(&inner, 0o755);
         mode(&file, 0o644);
-        assert_eq!(find(&file, stranger), Found::Closed { by: file.canonicalize().unwrap(), mode: 0o644 });
-        assert_eq!(find(&file, None), Found::Closed { by: file.canonicalize().unwrap(), mode: 0o644 });
-        assert_eq!(find(&inner.join("none"), None), Found::Absent);
+        assert_eq!(find(&file, stranger), ProgramState::Closed { by: file.canonicalize().unwrap(), mode: 0o644 });
+        assert_eq!(find(&file, None), ProgramState::Closed { by: file.canonicalize().unwrap(), mode: 0o644 });
+        assert_eq!(find(&inner.join("none"), None), ProgramState::Absent);
     }
 }

@@ -41,14 +41,14 @@ pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
 pub use place::{ServerFolder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
-pub use verdict::{Check, CheckError, Status, Verdict, overall};
+pub use verdict::{Check, CheckError, CheckStatus, Verdict, overall};
 
 use archiver::Archiver;
 use verdict::chosen;
 
 /// What to check, and how.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct CheckRequest<'a> {
     pub settings: &'a Settings,
     pub storage: Arc<dyn Storage>,
     /// Empty: all of them.
@@ -59,7 +59,7 @@ pub struct Request<'a> {
     pub timeout: Duration,
 }
 
-impl Request<'_> {
+impl CheckRequest<'_> {
     fn wants(&self, any: &[Check]) -> bool {
         self.checks.is_empty() || any.iter().any(|check| self.checks.contains(check))
     }
@@ -107,7 +107,7 @@ const SERVER: &[Check] = &[
 
 /// Runs the checks: those asked for, and those because of which they could not be decided; in the order of
 /// [`Check::ALL`].
-pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
+pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![configuration::check(request.settings)];
     let wanted = [store::CHECKS, recovery::CHECKS, &[Check::Identity, Check::EndToEnd, Check::Archiver]].concat();
     let repository = match request.wants(&wanted) {
@@ -126,7 +126,7 @@ pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
     }
     if request.wants(recovery::CHECKS) {
         // Last: what was just archived counts.
-        let is_down = |verdict: &Verdict| verdict.check == Check::Server && verdict.status > Status::Ok;
+        let is_down = |verdict: &Verdict| verdict.check == Check::Server && verdict.status > CheckStatus::Ok;
         let asks = !verdicts.iter().any(is_down);
         verdicts.extend(recovery::check(request, repository, asks).await);
     }
@@ -135,7 +135,7 @@ pub async fn run(request: &Request<'_>) -> Vec<Verdict> {
 
 /// An `archive_command` that is right by itself may work for another cluster.
 fn with_whose(mut verdicts: Vec<Verdict>, whose: Option<&Verdict>) -> Vec<Verdict> {
-    let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == Status::Ok);
+    let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == CheckStatus::Ok);
     if let (Some(verdict), Some(whose)) = (good, whose) {
         verdict.clone_from(whose);
     }
@@ -143,7 +143,7 @@ fn with_whose(mut verdicts: Vec<Verdict>, whose: Option<&Verdict>) -> Vec<Verdic
 }
 
 async fn check_end_to_end(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     sql: &mut Connection,
     server: &server::ServerFacts,
     hindrance: Option<Verdict>,
@@ -158,7 +158,7 @@ async fn check_end_to_end(
 
 /// The server's part; the server's user, if that can be seen.
 async fn check_server(
-    request: &Request<'_>,
+    request: &CheckRequest<'_>,
     repository: Option<Repository>,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Owner> {
@@ -181,7 +181,7 @@ async fn check_server(
     let user = hook::server_user(request, &server);
     let whose = hook::check_whose(request, &server, user, line);
     let decide_settings = |proven| {
-        let verdicts = settings::decide(&server.settings, &settings::Known { standby, line, proven });
+        let verdicts = settings::decide(&server.settings, &settings::SettingsFacts { standby, line, proven });
         with_whose(verdicts, whose.as_ref())
     };
     let settings = decide_settings(false);
@@ -198,7 +198,7 @@ async fn check_server(
         let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
         let hindrance = end_to_end::hindrance(request.probe, &server, &causes);
         let verdict = check_end_to_end(request, &mut sql, &server, hindrance, cluster.as_ref()).await;
-        proven = verdict.status == Status::Ok;
+        proven = verdict.status == CheckStatus::Ok;
         verdicts.push(verdict);
     }
     // What looked doubtful was proven by what it does.
@@ -215,6 +215,6 @@ async fn check_server(
     user
 }
 
-async fn open_cluster(request: &Request<'_>, repository: Repository) -> anyhow::Result<Cluster> {
+async fn open_cluster(request: &CheckRequest<'_>, repository: Repository) -> anyhow::Result<Cluster> {
     Cluster::open(repository, request.settings.cluster.name.parse()?).await
 }

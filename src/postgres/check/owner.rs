@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{Check, Request, Verdict};
+use super::{Check, CheckRequest, Verdict};
 use crate::owner::{Owner, is_root};
 use crate::postgres::layout::Layout;
 use crate::storage::Key;
@@ -29,7 +29,7 @@ struct Looked {
 }
 
 /// Checks a folder's owners. `user`: the server's, if that is known.
-pub(super) fn check(request: &Request<'_>, user: Option<Owner>) -> Verdict {
+pub(super) fn check(request: &CheckRequest<'_>, user: Option<Owner>) -> Verdict {
     let Some(root) = request.settings.repository.url.folder() else {
         return Check::Owner.ok("the repository is no folder: its objects belong to nobody on this machine");
     };
@@ -123,7 +123,7 @@ fn decide(looked: &Looked, cluster: &Path, user: Option<Owner>, as_root: bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
 
     const POSTGRES: Owner = Owner { uid: 105, gid: 110 };
     const ROOT: Owner = Owner { uid: 0, gid: 0 };
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn what_belongs_to_another_user_is_told_with_how_to_give_it_back() {
-        assert_eq!(decided(None, false, POSTGRES, false).status, Status::Ok);
+        assert_eq!(decided(None, false, POSTGRES, false).status, CheckStatus::Ok);
         let closed = decided(Some(ROOT), true, POSTGRES, false);
-        assert_eq!(closed.status, Status::Critical);
+        assert_eq!(closed.status, CheckStatus::Critical);
         assert!(closed.message.contains("\"/r/main/base/x\" belongs to user \"root\""), "{}", closed.message);
         assert!(closed.hint.unwrap().starts_with("chown -R "));
-        assert_eq!(decided(Some(ROOT), false, POSTGRES, false).status, Status::Warning);
-        assert_eq!(decided(None, false, ROOT, true).status, Status::Warning, "another user than the server's");
+        assert_eq!(decided(Some(ROOT), false, POSTGRES, false).status, CheckStatus::Warning);
+        assert_eq!(decided(None, false, ROOT, true).status, CheckStatus::Warning, "another user than the server's");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Check, CheckError, Request, Verdict};
+use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::config::{RepositoryUrl, Settings};
 use crate::error::{one_line, with_hint};
 use crate::owner::Owner;
@@ -124,7 +124,7 @@ pub fn refuse_inside(url: &RepositoryUrl, folders: &[ServerFolder]) -> anyhow::R
 }
 
 /// Checks where the repository lies, and what the service keeps.
-pub(super) async fn check(request: &Request<'_>, sql: &mut Connection) -> Verdict {
+pub(super) async fn check(request: &CheckRequest<'_>, sql: &mut Connection) -> Verdict {
     let Some(path) = request.settings.repository.url.folder() else {
         return Check::Place.ok("the repository is no folder: it lies in none of the server");
     };
@@ -180,7 +180,7 @@ fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
 
     fn folder(what: &'static str, path: &Path) -> ServerFolder {
         ServerFolder { what, path: path.to_path_buf() }
@@ -206,14 +206,14 @@ mod tests {
             (folder(DATA_DIRECTORY, Path::new("/data")), folder("catalog.cache", Path::new("/r/cache")));
         let known = ServerFolders(vec![data.clone()]);
         let decide = |relation, own| decide(Path::new("/r"), &known, &[(relation, &data)], &[(own, &cache)]);
-        assert_eq!(decide(FolderRelation::Within, FolderRelation::OneDisk).status, Status::Critical);
-        assert_eq!(decide(FolderRelation::Around, FolderRelation::OneDisk).status, Status::Critical);
+        assert_eq!(decide(FolderRelation::Within, FolderRelation::OneDisk).status, CheckStatus::Critical);
+        assert_eq!(decide(FolderRelation::Around, FolderRelation::OneDisk).status, CheckStatus::Critical);
         assert!(decide(FolderRelation::OneDisk, FolderRelation::Around).message.contains("`catalog.cache`"));
         let one_disk = decide(FolderRelation::OneDisk, FolderRelation::OneDisk);
-        assert_eq!(one_disk.status, Status::Warning);
+        assert_eq!(one_disk.status, CheckStatus::Warning);
         assert!(one_disk.hint.unwrap().contains("repo copy"));
         let apart = |folders| super::decide(Path::new("/r"), folders, &[], &[]).status;
-        assert_eq!(apart(&known), Status::Ok);
-        assert_eq!(apart(&ServerFolders::default()), Status::Skipped);
+        assert_eq!(apart(&known), CheckStatus::Ok);
+        assert_eq!(apart(&ServerFolders::default()), CheckStatus::Skipped);
     }
 }

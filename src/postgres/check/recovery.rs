@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Check, CheckError, Request, Status, Verdict, open_cluster};
+use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict, open_cluster};
 use crate::health::{Evidence, Health, Level, Loss, Subject, moment, words};
 use crate::postgres::catalog::{OtherTimeline, WalRanges, Window};
 use crate::postgres::idle;
-use crate::postgres::kept::Kept;
+use crate::postgres::kept::Overview;
 use crate::postgres::replication::ConnInfo;
 use crate::repo::Repository;
 
@@ -23,7 +23,7 @@ const STILL_WRITTEN: chrono::Duration = chrono::Duration::days(1);
 const FRESH_GAP_LOOKS: usize = 12;
 
 /// Checks what is archived; `asks` whether the server can prove that nothing followed.
-pub(super) async fn check(request: &Request<'_>, repository: Option<Repository>, asks: bool) -> Vec<Verdict> {
+pub(super) async fn check(request: &CheckRequest<'_>, repository: Option<Repository>, asks: bool) -> Vec<Verdict> {
     let Some(repository) = repository else {
         return CHECKS.iter().map(|check| check.because(Check::Repository)).collect();
     };
@@ -33,7 +33,7 @@ pub(super) async fn check(request: &Request<'_>, repository: Option<Repository>,
     }
 }
 
-async fn gather(request: &Request<'_>, repository: Repository, asks: bool) -> anyhow::Result<(Kept, Health)> {
+async fn gather(request: &CheckRequest<'_>, repository: Repository, asks: bool) -> anyhow::Result<(Overview, Health)> {
     let cluster = open_cluster(request, repository).await?;
     let resolve = || ConnInfo::from_process(request.settings.postgresql.dsn.expose());
     let mut looks = 0;
@@ -47,7 +47,7 @@ async fn gather(request: &Request<'_>, repository: Repository, asks: bool) -> an
             let proof = tokio::time::timeout(PATIENCE, idle::proof(&cluster, end, &resolve)).await;
             proof.ok()?.ok().flatten()
         };
-        let kept = Kept::read(&cluster, &request.settings.catalog.cache, prove).await?;
+        let kept = Overview::read(&cluster, &request.settings.catalog.cache, prove).await?;
         let health = kept.health(&request.settings.health, Utc::now());
         let may_close = health.beyond > 0 && health.level_of(Subject::Recovery) < Level::Critical;
         if !may_close || looks == FRESH_GAP_LOOKS {
@@ -67,22 +67,22 @@ fn unknown(error: &CheckError) -> Vec<Verdict> {
 fn decide(check: Check, health: &Health, about: Subject, good: String) -> Verdict {
     let Some(worst) = health.about(about).next() else { return check.ok(good) };
     let status = match worst.level {
-        Level::Good => Status::Ok,
-        Level::Warning => Status::Warning,
-        Level::Unknown => Status::Unknown,
-        Level::Critical => Status::Critical,
+        Level::Good => CheckStatus::Ok,
+        Level::Warning => CheckStatus::Warning,
+        Level::Unknown => CheckStatus::Unknown,
+        Level::Critical => CheckStatus::Critical,
     };
     let all: Vec<&str> = health.about(about).map(|reason| reason.what.as_str()).collect();
     Verdict { status, ..check.ok(all.join("; ")) }.hint(&*worst.next)
 }
 
-fn backup(kept: &Kept, health: &Health) -> Verdict {
+fn backup(kept: &Overview, health: &Health) -> Verdict {
     let age = health.backup.map(|ended| words(Utc::now() - ended));
     let good = format!("{} complete, the newest is {} old", kept.facts.backups.len(), age.unwrap_or_default());
     decide(Check::Backup, health, Subject::Backup, good)
 }
 
-fn recovery(kept: &Kept, health: &Health) -> Verdict {
+fn recovery(kept: &Overview, health: &Health) -> Verdict {
     let windows = &kept.windows.windows;
     let first = windows.iter().filter_map(|window| window.from.time).min();
     let last = windows.iter().filter_map(Window::until).max();
@@ -100,7 +100,7 @@ fn with_others(verdict: Verdict, others: &[OtherTimeline], now: DateTime<Utc>) -
     let verdict = Verdict { message: verdict.message.clone() + &told, ..verdict };
     let is_written = |other: &OtherTimeline| other.to.time.is_some_and(|last| now - last <= STILL_WRITTEN);
     match verdict.status {
-        Status::Ok if others.iter().any(is_written) => Verdict { status: Status::Warning, ..verdict }
+        CheckStatus::Ok if others.iter().any(is_written) => Verdict { status: CheckStatus::Warning, ..verdict }
             .hint("does a clone archive here? give it a cluster.name of its own"),
         _ => verdict,
     }
@@ -156,22 +156,22 @@ mod tests {
         let good = || Check::Recovery.ok("every moment");
         assert_eq!(told(&[], good()), good());
         for (last, status) in [
-            (None, Status::Ok),
-            (Some("2026-01-09T11:59:59Z"), Status::Ok),
-            (Some("2026-01-09T12:00:00Z"), Status::Warning),
+            (None, CheckStatus::Ok),
+            (Some("2026-01-09T11:59:59Z"), CheckStatus::Ok),
+            (Some("2026-01-09T12:00:00Z"), CheckStatus::Warning),
         ] {
             others[0].to.time = last.map(|last| last.parse().unwrap());
             let verdict = told(&others, good());
             assert!(verdict.message.starts_with("every moment; timeline 1 goes on beside it"), "{verdict:?}");
-            let hint = (status == Status::Warning).then_some("does a clone archive here");
+            let hint = (status == CheckStatus::Warning).then_some("does a clone archive here");
             assert_eq!(
                 (verdict.status, verdict.hint.as_deref().and_then(|hint| hint.split('?').next())),
                 (status, hint)
             );
         }
-        let bad = || Verdict { status: Status::Critical, ..good() }.hint("take a base backup");
+        let bad = || Verdict { status: CheckStatus::Critical, ..good() }.hint("take a base backup");
         let verdict = told(&others, bad());
-        assert_eq!((verdict.status, &verdict.hint), (Status::Critical, &bad().hint), "the worse comes first");
+        assert_eq!((verdict.status, &verdict.hint), (CheckStatus::Critical, &bad().hint), "the worse comes first");
         assert!(verdict.message.contains("--timeline 1"), "{verdict:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Check, CheckError, Request, Verdict};
+use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::plain::counted;
 use crate::postgres::backup::outside;
 use crate::postgres::backup::start::ask;
@@ -93,7 +93,7 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     (SELECT count(*) FROM pg_stat_replication) AS wal_senders";
 
 /// Connects and asks.
-pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, ServerFacts), CheckError> {
+pub(super) async fn gather(request: &CheckRequest<'_>) -> Result<(Connection, ServerFacts), CheckError> {
     let work = async {
         let mut sql = Connection::connect(&info(request)?, Mode::Sql).await?;
         let major = sql.major_version()?;
@@ -106,7 +106,7 @@ pub(super) async fn gather(request: &Request<'_>) -> Result<(Connection, ServerF
 }
 
 /// How to connect; resolved anew each time, so that a changed password file counts.
-fn info(request: &Request<'_>) -> anyhow::Result<ConnInfo> {
+fn info(request: &CheckRequest<'_>) -> anyhow::Result<ConnInfo> {
     ConnInfo::from_process(request.settings.postgresql.dsn.expose())
 }
 
@@ -211,7 +211,7 @@ pub(super) fn decide_privileges(role: &Role, probing: bool) -> Verdict {
 }
 
 /// Opens the kind of connection that base backups use: only that proves role, pg_hba.conf and a free WAL sender.
-pub(super) async fn check_replication(request: &Request<'_>, server: &ServerFacts) -> Verdict {
+pub(super) async fn check_replication(request: &CheckRequest<'_>, server: &ServerFacts) -> Verdict {
     let work = async { Connection::connect(&info(request)?, Mode::Physical).await?.close().await };
     let connected = request.within("PostgreSQL", work).await;
     decide_replication(&connected, server.wal_senders, server.max_wal_senders)
@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::postgres::archive::testing::cluster_in;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
     use crate::postgres::check::testing::server;
     use crate::storage::MemoryStorage;
 
@@ -247,15 +247,18 @@ mod tests {
             change(&mut server);
             decide_identity(&server, &cluster)
         };
-        assert_eq!(decide(|_| ()).status, Status::Ok);
+        assert_eq!(decide(|_| ()).status, CheckStatus::Ok);
         let other = decide(|server| server.system_identifier = SystemIdentifier(8));
-        assert_eq!(other.status, Status::Critical);
+        assert_eq!(other.status, CheckStatus::Critical);
         assert!(other.hint.unwrap().contains("cluster.name"));
-        assert_eq!(decide(|server| server.segment_size = SegmentSize::new(16 << 20).unwrap()).status, Status::Critical);
+        assert_eq!(
+            decide(|server| server.segment_size = SegmentSize::new(16 << 20).unwrap()).status,
+            CheckStatus::Critical
+        );
         let upgraded = decide(|server| server.major = MajorVersion::new(16).unwrap());
         assert!(upgraded.hint.unwrap().contains("walden init"));
         let error = CheckError { what: "not registered".into(), hint: Some("init".into()) };
-        assert_eq!(decide_identity(&server(), &Err(error)).status, Status::Critical);
+        assert_eq!(decide_identity(&server(), &Err(error)).status, CheckStatus::Critical);
     }
 
     #[test]
@@ -264,15 +267,15 @@ mod tests {
             let role = Role { replication, switch_wal, read_all_settings, ..server().role };
             decide_privileges(&role, probing)
         };
-        assert_eq!(decide(true, true, true, true).status, Status::Ok);
-        assert_eq!(decide(false, true, true, true).status, Status::Critical);
-        assert_eq!(decide(true, false, true, false).status, Status::Ok, "nothing is switched");
+        assert_eq!(decide(true, true, true, true).status, CheckStatus::Ok);
+        assert_eq!(decide(false, true, true, true).status, CheckStatus::Critical);
+        assert_eq!(decide(true, false, true, false).status, CheckStatus::Ok, "nothing is switched");
         let less = decide(true, false, false, true);
-        assert_eq!(less.status, Status::Warning);
+        assert_eq!(less.status, CheckStatus::Warning);
         let hint = less.hint.unwrap();
         assert!(hint.contains("pg_switch_wal()") && hint.contains("pg_read_all_settings"), "{hint}");
         let unread = decide_privileges(&Role { unread_files: 1, ..server().role }, true);
-        assert_eq!(unread.status, Status::Warning);
+        assert_eq!(unread.status, CheckStatus::Warning);
         assert!(unread.message.contains("read 1 configuration file outside"), "{}", unread.message);
         assert!(unread.hint.unwrap().contains("GRANT pg_read_server_files TO \"walden\""));
     }
@@ -280,7 +283,7 @@ mod tests {
     #[test]
     fn base_backups_need_a_wal_sender_and_a_way_in() {
         let error = Err(CheckError { what: "refused".into(), hint: None });
-        assert_eq!(decide_replication(&Ok(()), 1, 10).status, Status::Ok);
+        assert_eq!(decide_replication(&Ok(()), 1, 10).status, CheckStatus::Ok);
         assert_eq!(decide_replication(&error, 1, 10).message, "refused");
         assert!(decide_replication(&error, 0, 0).message.contains("max_wal_senders"));
     }

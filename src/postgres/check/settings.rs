@@ -5,7 +5,7 @@ use super::server::ArchivingSettings;
 use super::{Check, Verdict};
 
 /// What the settings are judged by.
-pub(super) struct Known<'a> {
+pub(super) struct SettingsFacts<'a> {
     pub standby: bool,
     /// The right archive_command.
     pub line: &'a str,
@@ -14,7 +14,7 @@ pub(super) struct Known<'a> {
 }
 
 /// All checks of settings.
-pub(super) fn decide(settings: &ArchivingSettings, known: &Known) -> Vec<Verdict> {
+pub(super) fn decide(settings: &ArchivingSettings, known: &SettingsFacts) -> Vec<Verdict> {
     let archive_mode = archive_mode(&settings.archive_mode, known.standby);
     let archive_command = match settings.archive_mode.as_str() {
         "off" => Check::ArchiveCommand.because(Check::ArchiveMode),
@@ -48,7 +48,7 @@ fn archive_mode(mode: &str, standby: bool) -> Verdict {
     }
 }
 
-fn archive_command(settings: &ArchivingSettings, known: &Known) -> Verdict {
+fn archive_command(settings: &ArchivingSettings, known: &SettingsFacts) -> Verdict {
     let set = format!("set {} in postgresql.conf (`walden init` prints it, too) and reload the server", known.line);
     let ArchivingSettings { archive_command: command, archive_library: library, .. } = settings;
     if !library.is_empty() {
@@ -96,13 +96,13 @@ fn full_page_writes(on: bool) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::check::Status;
+    use crate::postgres::check::CheckStatus;
     use crate::postgres::check::testing::server;
 
-    const KNOWN: Known = Known { standby: false, line: "archive_command = 'x'", proven: false };
+    const KNOWN: SettingsFacts = SettingsFacts { standby: false, line: "archive_command = 'x'", proven: false };
 
     /// The status of one check after one change to settings that are right.
-    fn status(check: Check, change: fn(&mut ArchivingSettings)) -> Status {
+    fn status(check: Check, change: fn(&mut ArchivingSettings)) -> CheckStatus {
         let mut settings = server().settings;
         change(&mut settings);
         let verdicts = decide(&settings, &KNOWN);
@@ -111,42 +111,45 @@ mod tests {
 
     #[test]
     fn right_settings_pass() {
-        assert!(decide(&server().settings, &KNOWN).iter().all(|verdict| verdict.status == Status::Ok));
+        assert!(decide(&server().settings, &KNOWN).iter().all(|verdict| verdict.status == CheckStatus::Ok));
     }
 
     #[test]
     fn what_makes_restores_impossible_is_critical() {
-        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "minimal".into()), Status::Critical);
-        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "logical".into()), Status::Ok);
-        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "off".into()), Status::Critical);
-        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "always".into()), Status::Ok);
-        assert_eq!(status(Check::ArchiveCommand, |s| s.archive_mode = "off".into()), Status::Unknown);
-        assert_eq!(status(Check::ArchiveCommand, |s| s.archive_library = "basic_archive".into()), Status::Critical);
+        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "minimal".into()), CheckStatus::Critical);
+        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "logical".into()), CheckStatus::Ok);
+        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "off".into()), CheckStatus::Critical);
+        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "always".into()), CheckStatus::Ok);
+        assert_eq!(status(Check::ArchiveCommand, |s| s.archive_mode = "off".into()), CheckStatus::Unknown);
+        assert_eq!(
+            status(Check::ArchiveCommand, |s| s.archive_library = "basic_archive".into()),
+            CheckStatus::Critical
+        );
     }
 
     #[test]
     fn an_archive_command_must_be_there_name_walden_and_the_file() {
         for (command, expected) in [
-            ("", Status::Critical),
-            ("  ", Status::Critical),
-            ("/usr/local/bin/archive-command", Status::Critical),
-            ("/usr/local/bin/archive-command %p", Status::Ok),
-            ("\"/opt/my tools/archive-command\" --config \"x y\" %p", Status::Ok),
-            ("walden wal push %p", Status::Ok),
-            ("test -f %p && timeout 600 /usr/local/bin/archive-command --config=x %p", Status::Ok),
-            ("cp %p /mnt/%f", Status::Warning),
-            ("/usr/local/bin/archive-wal.sh %p", Status::Warning),
+            ("", CheckStatus::Critical),
+            ("  ", CheckStatus::Critical),
+            ("/usr/local/bin/archive-command", CheckStatus::Critical),
+            ("/usr/local/bin/archive-command %p", CheckStatus::Ok),
+            ("\"/opt/my tools/archive-command\" --config \"x y\" %p", CheckStatus::Ok),
+            ("walden wal push %p", CheckStatus::Ok),
+            ("test -f %p && timeout 600 /usr/local/bin/archive-command --config=x %p", CheckStatus::Ok),
+            ("cp %p /mnt/%f", CheckStatus::Warning),
+            ("/usr/local/bin/archive-wal.sh %p", CheckStatus::Warning),
         ] {
             let settings = ArchivingSettings { archive_command: command.into(), ..server().settings };
             assert_eq!(archive_command(&settings, &KNOWN).status, expected, "{command}");
-            let proven = archive_command(&settings, &Known { proven: true, ..KNOWN }).status;
-            assert_eq!(proven == Status::Ok, expected < Status::Critical, "{command}");
+            let proven = archive_command(&settings, &SettingsFacts { proven: true, ..KNOWN }).status;
+            assert_eq!(proven == CheckStatus::Ok, expected < CheckStatus::Critical, "{command}");
         }
     }
 
     #[test]
     fn advice_is_no_warning_and_torn_pages_are() {
-        assert_eq!(status(Check::ArchiveTimeout, |s| s.archive_timeout = 0), Status::Ok);
-        assert_eq!(status(Check::FullPageWrites, |s| s.full_page_writes = false), Status::Warning);
+        assert_eq!(status(Check::ArchiveTimeout, |s| s.archive_timeout = 0), CheckStatus::Ok);
+        assert_eq!(status(Check::FullPageWrites, |s| s.full_page_writes = false), CheckStatus::Warning);
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::{Check, CheckError, Request, Status, Verdict};
+use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict};
 use crate::error::{Hint, one_line};
 use crate::repo::Repository;
-use crate::repo::probe::{self, CreateOnlyEffect, Written};
+use crate::repo::probe::{self, CreateOnlyEffect, WriteEffect};
 use crate::storage::{AtRest, Promise, Promises, Storage};
 
 /// The checks of this file.
@@ -28,7 +28,7 @@ const LARGEST: usize = 64 << 20;
 const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
 
 /// Checks the store; the repository, if it can be opened.
-pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
+pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
     let open = async {
         let repository = Repository::open(request.storage.clone()).await?;
         Ok::<_, anyhow::Error>((repository, request.layout()?.folder()))
@@ -70,7 +70,7 @@ pub(super) async fn check(request: &Request<'_>, verdicts: &mut Vec<Verdict>) ->
     Some(repository)
 }
 
-fn decide_written(written: &Result<Written, CheckError>, promises: &Promises) -> Vec<Verdict> {
+fn decide_written(written: &Result<WriteEffect, CheckError>, promises: &Promises) -> Vec<Verdict> {
     match written {
         Ok(written) => {
             let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
@@ -88,7 +88,7 @@ fn not_written(check: Check, error: &CheckError) -> Verdict {
     check.failed(error).hint(error.hint.as_deref().unwrap_or(WRITE_HINT))
 }
 
-fn decide_writable(written: &Written) -> Verdict {
+fn decide_writable(written: &WriteEffect) -> Verdict {
     let key = &written.key;
     if !written.read_back {
         return Check::Writable
@@ -182,9 +182,9 @@ pub async fn refuse_unsafe(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::
 
 fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
     match verdict.status {
-        Status::Critical => Err(anyhow!("\"{store}\" cannot hold a repository: {}", verdict.message))
+        CheckStatus::Critical => Err(anyhow!("\"{store}\" cannot hold a repository: {}", verdict.message))
             .hint(verdict.hint.unwrap_or_default()),
-        Status::Warning => {
+        CheckStatus::Warning => {
             tracing::warn!("{store}: {}", verdict.message);
             Ok(())
         }
@@ -209,11 +209,11 @@ mod tests {
             let by_store = AtRest { asked: asked.map(str::to_string), setting: "s3.encryption", unasked: "bucket" };
             decide_encryption(Some(&by_store), told).status
         };
-        assert_eq!(status(None, Some("AES256")), Status::Ok);
-        assert_eq!(status(None, None), Status::Ok, "it may be encrypted below");
-        assert_eq!(status(Some("aws:kms"), Some("aws:kms")), Status::Ok);
-        assert_eq!(status(Some("aws:kms"), Some("AES256")), Status::Warning);
-        assert_eq!(status(Some("AES256"), None), Status::Warning);
+        assert_eq!(status(None, Some("AES256")), CheckStatus::Ok);
+        assert_eq!(status(None, None), CheckStatus::Ok, "it may be encrypted below");
+        assert_eq!(status(Some("aws:kms"), Some("aws:kms")), CheckStatus::Ok);
+        assert_eq!(status(Some("aws:kms"), Some("AES256")), CheckStatus::Warning);
+        assert_eq!(status(Some("AES256"), None), CheckStatus::Warning);
         assert!(decide_encryption(None, None).message.starts_with("not known"));
     }
 
@@ -223,27 +223,27 @@ mod tests {
         assert_eq!((from(None), from(Some(8 << 20)), from(Some(65 << 20))), (None, Some(8 << 20), None));
     }
 
-    fn written(read_back: bool, listed: bool, gone: bool) -> Status {
+    fn written(read_back: bool, listed: bool, gone: bool) -> CheckStatus {
         let put_between = (SystemTime::now(), SystemTime::now());
         let key = Key::new("main/probe-1").unwrap();
-        decide_writable(&Written { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
+        decide_writable(&WriteEffect { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
     }
 
     #[test]
     fn a_store_must_give_back_list_and_delete_what_it_was_given() {
-        assert_eq!(written(true, true, true), Status::Ok);
-        assert_eq!(written(false, true, true), Status::Critical);
-        assert_eq!(written(true, false, true), Status::Critical);
-        assert_eq!(written(true, true, false), Status::Warning);
+        assert_eq!(written(true, true, true), CheckStatus::Ok);
+        assert_eq!(written(false, true, true), CheckStatus::Critical);
+        assert_eq!(written(true, false, true), CheckStatus::Critical);
+        assert_eq!(written(true, true, false), CheckStatus::Warning);
     }
 
     #[test]
     fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
         let error = CheckError { what: "cannot put".into(), hint: None };
         let verdicts = decide_written(&Err(error), &Promises::default());
-        assert_eq!(verdicts[0].status, Status::Critical);
+        assert_eq!(verdicts[0].status, CheckStatus::Critical);
         assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
-        assert!(verdicts[1..].iter().all(|v| v.status == Status::Unknown && v.because == Some(Check::Writable)));
+        assert!(verdicts[1..].iter().all(|v| v.status == CheckStatus::Unknown && v.because == Some(Check::Writable)));
         assert_eq!(verdicts.iter().map(|v| v.check).collect::<Vec<_>>(), BY_WRITING);
     }
 
@@ -251,13 +251,13 @@ mod tests {
     fn clocks_may_differ_by_30_seconds_and_must_not_by_5_minutes() {
         let status = |seconds, ahead| decide_clock(Some((Duration::from_secs(seconds), ahead))).status;
         for ahead in [false, true] {
-            assert_eq!(status(0, ahead), Status::Ok);
-            assert_eq!(status(30, ahead), Status::Ok);
-            assert_eq!(status(31, ahead), Status::Warning);
-            assert_eq!(status(300, ahead), Status::Warning);
-            assert_eq!(status(301, ahead), Status::Critical);
+            assert_eq!(status(0, ahead), CheckStatus::Ok);
+            assert_eq!(status(30, ahead), CheckStatus::Ok);
+            assert_eq!(status(31, ahead), CheckStatus::Warning);
+            assert_eq!(status(300, ahead), CheckStatus::Warning);
+            assert_eq!(status(301, ahead), CheckStatus::Critical);
         }
-        assert_eq!(decide_clock(None).status, Status::Unknown);
+        assert_eq!(decide_clock(None).status, CheckStatus::Unknown);
     }
 
     fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, CheckError> {
@@ -271,9 +271,9 @@ mod tests {
     #[test]
     fn answers_that_do_not_say_what_happened_are_critical() {
         for relied_on in [CreateOnly::Conditional, CreateOnly::HeadThenPut] {
-            assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, Status::Ok);
-            assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, Status::Critical);
-            assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, Status::Critical);
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, CheckStatus::Ok);
+            assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, CheckStatus::Critical);
+            assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, CheckStatus::Critical);
             let lied = decide(effect(PutOutcome::Stored, true, 1), relied_on);
             assert!(lied.message.contains("answered \"stored\""), "{}", lied.message);
         }
@@ -284,11 +284,11 @@ mod tests {
         for winners in [0, 2] {
             let raced = || effect(PutOutcome::AlreadyExists, true, winners);
             let told = decide(raced(), CreateOnly::Conditional);
-            assert_eq!(told.status, Status::Critical);
+            assert_eq!(told.status, CheckStatus::Critical);
             assert!(told.hint.unwrap().contains("s3.create_only = \"head-then-put\""));
-            assert_eq!(decide(raced(), CreateOnly::HeadThenPut).status, Status::Warning);
+            assert_eq!(decide(raced(), CreateOnly::HeadThenPut).status, CheckStatus::Warning);
             let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &CreateOnly::Conditional.promises());
-            assert_eq!(large.status, Status::Warning);
+            assert_eq!(large.status, CheckStatus::Warning);
         }
     }
 
@@ -299,10 +299,13 @@ mod tests {
         let settings = crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
         let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
         let mut verdicts = Vec::new();
-        let request = Request { settings: &settings, storage, checks, probe: true, timeout };
+        let request = CheckRequest { settings: &settings, storage, checks, probe: true, timeout };
         assert!(check(&request, &mut verdicts).await.is_some());
-        let critical: Vec<Check> =
-            verdicts.iter().filter(|verdict| verdict.status == Status::Critical).map(|verdict| verdict.check).collect();
+        let critical: Vec<Check> = verdicts
+            .iter()
+            .filter(|verdict| verdict.status == CheckStatus::Critical)
+            .map(|verdict| verdict.check)
+            .collect();
         assert_eq!(critical, [Check::CreateOnly], "{verdicts:?}");
     }
 

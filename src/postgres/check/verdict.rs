@@ -72,37 +72,37 @@ impl Check {
     }
 
     pub(super) fn ok(self, message: impl Into<String>) -> Verdict {
-        self.verdict(Status::Ok, message)
+        self.verdict(CheckStatus::Ok, message)
     }
 
     pub(super) fn warning(self, message: impl Into<String>) -> Verdict {
-        self.verdict(Status::Warning, message)
+        self.verdict(CheckStatus::Warning, message)
     }
 
     pub(super) fn critical(self, message: impl Into<String>) -> Verdict {
-        self.verdict(Status::Critical, message)
+        self.verdict(CheckStatus::Critical, message)
     }
 
     pub(super) fn unknown(self, message: impl Into<String>) -> Verdict {
-        self.verdict(Status::Unknown, message)
+        self.verdict(CheckStatus::Unknown, message)
     }
 
     pub(super) fn skipped(self, message: impl Into<String>) -> Verdict {
-        self.verdict(Status::Skipped, message)
+        self.verdict(CheckStatus::Skipped, message)
     }
 
     /// Cannot be decided because another check failed.
     pub(super) fn because(self, other: Self) -> Verdict {
         let message = format!("not known, because of \"{}\"", other.name());
-        Verdict { because: Some(other), ..self.verdict(Status::Unknown, message) }
+        Verdict { because: Some(other), ..self.verdict(CheckStatus::Unknown, message) }
     }
 
     /// Looking at it failed, and what was looked at must work.
     pub(super) fn failed(self, error: &CheckError) -> Verdict {
-        Verdict { hint: error.hint.clone(), ..self.verdict(Status::Critical, &*error.what) }
+        Verdict { hint: error.hint.clone(), ..self.verdict(CheckStatus::Critical, &*error.what) }
     }
 
-    fn verdict(self, status: Status, message: impl Into<String>) -> Verdict {
+    fn verdict(self, status: CheckStatus, message: impl Into<String>) -> Verdict {
         Verdict { check: self, status, message: message.into(), hint: None, because: None }
     }
 }
@@ -116,7 +116,7 @@ impl Serialize for Check {
 /// How it is. The order is that of what is told first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum CheckStatus {
     /// Does not apply, or was not asked for; says nothing.
     Skipped,
     Ok,
@@ -131,7 +131,7 @@ pub enum Status {
 pub struct Verdict {
     #[serde(rename = "name")]
     pub check: Check,
-    pub status: Status,
+    pub status: CheckStatus,
     /// One line.
     pub message: String,
     /// The next step, or advice.
@@ -147,8 +147,8 @@ impl Verdict {
 }
 
 /// The worst of all. What does not apply is no failure, so that servers that change roles are watched in the same way.
-pub fn overall(verdicts: &[Verdict]) -> Status {
-    verdicts.iter().map(|verdict| verdict.status).max().unwrap_or(Status::Ok).max(Status::Ok)
+pub fn overall(verdicts: &[Verdict]) -> CheckStatus {
+    verdicts.iter().map(|verdict| verdict.status).max().unwrap_or(CheckStatus::Ok).max(CheckStatus::Ok)
 }
 
 /// The verdicts asked for, and those because of which they could not be decided, in order.
@@ -196,10 +196,10 @@ mod tests {
 
     #[test]
     fn the_worst_wins_and_what_is_not_known_may_be_worse_than_a_warning() {
-        let all = |statuses: &[Status]| {
+        let all = |statuses: &[CheckStatus]| {
             overall(&statuses.iter().map(|status| Check::Clock.verdict(*status, "")).collect::<Vec<_>>())
         };
-        use Status::*;
+        use CheckStatus::*;
         assert_eq!(all(&[Ok, Skipped]), Ok);
         assert_eq!(all(&[Ok, Warning, Skipped]), Warning);
         assert_eq!(all(&[Unknown, Warning]), Unknown);

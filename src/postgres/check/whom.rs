@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::command::Ours;
+use super::command::WaldenCommand;
 use crate::config::{self, ClusterIdentity};
 use crate::error::one_line;
 use crate::wire::{CONFIG_VARIABLE, IDENTITY_VARIABLES};
@@ -26,7 +26,7 @@ pub(super) enum Whom {
 }
 
 /// Whom it serves, compared with `wanted`. The server runs its commands in its data directory.
-pub(super) fn whom(ours: &Ours, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> Whom {
+pub(super) fn whom(ours: &WaldenCommand, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> Whom {
     if ours.is_hook && ours.socket.is_some() && ours.config.is_none() {
         return Whom::Nobody;
     }

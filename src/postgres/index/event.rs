@@ -14,7 +14,7 @@ use super::exact::{self, OfDatabase};
 use super::listing::is_whole;
 use super::name::{self, RecordedName};
 use super::{Index, IndexState};
-use crate::error::{TooLong, with_hint};
+use crate::error::{DeadlineExceeded, with_hint};
 use crate::postgres::catalog::{
     EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Unknown,
 };
@@ -43,14 +43,15 @@ impl Index {
         Ok(self.search(&self.connection(), filter)?)
     }
 
-    /// The same, if it can be had by a deadline. Errors: also [`TooLong`].
+    /// The same, if it can be had by a deadline. Errors: also [`DeadlineExceeded`].
     pub fn events_until(&self, filter: &Filter, deadline: Instant) -> anyhow::Result<FoundEvents> {
         let db = self.connection();
         let bound = Bound::new(&db, deadline)?;
         self.search(bound.0, filter).map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => {
-                with_hint(TooLong("the search for events").into(), "narrow it by time or kind, or ask for fewer events")
-            }
+            Some(ErrorCode::OperationInterrupted) => with_hint(
+                DeadlineExceeded("the search for events").into(),
+                "narrow it by time or kind, or ask for fewer events",
+            ),
             _ => error.into(),
         })
     }

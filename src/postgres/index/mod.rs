@@ -66,7 +66,7 @@ pub use event::FoundEvents;
 pub use failure::{IndexFailed, on_index};
 pub use name::{RecordedName, Recording};
 pub use segment::Archived;
-pub use state::{IndexState, Position, Unreadable};
+pub use state::{IndexState, Position, UnreadableSegment};
 
 /// The form of the tables; an index of another form is made anew.
 const VERSION: i64 = 8;

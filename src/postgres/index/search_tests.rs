@@ -8,7 +8,7 @@ use super::testing::{FIRST, MadeUp, SIZE, cluster, segment, store};
 use super::tests::{indexed, seed, summaries};
 use super::update::{ListScope, complete, list};
 use super::*;
-use crate::error::{TooLong, find, hints};
+use crate::error::{DeadlineExceeded, find, hints};
 use crate::postgres::catalog::{EventId, EventKind, Filter, Unknown};
 use crate::postgres::types::WalFileName;
 use crate::storage::Storage;
@@ -31,7 +31,7 @@ async fn a_search_ends_at_its_deadline_and_says_so() {
     // The second one passes over all rows in one statement.
     for filter in [Filter::default(), of_no_such_relation()] {
         let error = index.events_until(&filter, passed).unwrap_err();
-        assert!(find::<TooLong>(&error).is_some() && !hints(&error).is_empty(), "{error:#}");
+        assert!(find::<DeadlineExceeded>(&error).is_some() && !hints(&error).is_empty(), "{error:#}");
         // The next search is another one's.
         let whole = index.events(&filter).unwrap();
         assert_eq!(index.events_until(&filter, passed + Duration::from_secs(3600)).unwrap(), whole);

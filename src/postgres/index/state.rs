@@ -21,7 +21,7 @@ pub struct IndexState {
     /// Of these, what they hold cannot be read.
     pub unreadable: u64,
     /// The first of those.
-    pub first_unreadable: Option<Unreadable>,
+    pub first_unreadable: Option<UnreadableSegment>,
     /// By timeline.
     pub positions: Vec<Position>,
 }
@@ -35,7 +35,7 @@ impl IndexState {
 
 /// A segment that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unreadable {
+pub struct UnreadableSegment {
     pub segment: SegmentName,
     pub why: String,
 }
@@ -77,7 +77,7 @@ impl Index {
             "SELECT timeline, number, why FROM segment WHERE ok = 0 AND state = 2 ORDER BY timeline, number LIMIT 1";
         let first = db.prepare_cached(sql)?.query_row([], |row| {
             let segment = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
-            Ok(Unreadable { segment, why: row.get(2)? })
+            Ok(UnreadableSegment { segment, why: row.get(2)? })
         });
         state.first_unreadable = first.optional()?;
         Ok(state)

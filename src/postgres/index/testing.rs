@@ -18,7 +18,7 @@ use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileN
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
 use crate::storage::{
-    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
 };
 
 /// PostgreSQL 15.
@@ -297,7 +297,7 @@ impl Storage for Waiting {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
     }
 }

@@ -7,7 +7,9 @@ use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store
 use super::update::{ListScope, complete, list, read_names, update};
 use super::*;
 use crate::codec::seal;
-use crate::postgres::catalog::{EventKind, Filter, LEAST_ROWS, Point, Relation, Told, Unknown, WalIndex, WalRanges};
+use crate::postgres::catalog::{
+    EventKind, Filter, KnownPrefix, LEAST_ROWS, Point, Relation, Unknown, WalIndex, WalRanges,
+};
 use crate::postgres::index::recordings::{self, NamesDescription};
 use crate::postgres::layout::NamesId;
 use crate::postgres::types::Lsn;
@@ -116,7 +118,7 @@ async fn moments_are_as_a_look_at_all_records_tells() {
             made.ends.iter().filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
         let expected = later.map(|one| one.segment).min();
         assert_eq!(index.first_later(TIMELINE, from, until, Timestamp(time), or_at).unwrap(), expected);
-        let Told { found: candidates, more } = index.ending(end.xid, TIMELINE, from, until).unwrap();
+        let KnownPrefix { found: candidates, more } = index.ending(end.xid, TIMELINE, from, until).unwrap();
         assert_eq!(more, None);
         assert!(!within(end.segment) || candidates.contains(&end.segment), "{end:?} {candidates:?}");
         assert!(candidates.iter().all(|number| within(*number)));

@@ -11,7 +11,7 @@ use super::update::{ListScope, complete, decode, list, read_headers, update};
 use super::*;
 use crate::error::hints;
 use crate::postgres::archive::testing::{SEGMENT, back_up, cluster_in};
-use crate::postgres::catalog::{Told, Unknown, WalIndex};
+use crate::postgres::catalog::{KnownPrefix, Unknown, WalIndex};
 use crate::postgres::load;
 use crate::postgres::types::{Lsn, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
@@ -47,7 +47,7 @@ async fn a_segment_that_was_never_listed_is_unknown_and_not_empty() {
     let told = index.ending(end.xid, TIMELINE, first, until).unwrap();
     assert!(told.found.contains(&end.segment) && told.more == Some(expected.clone()), "{told:?}");
     for (name, ..) in &made.points {
-        let Told { found, more } = index.restore_points(name, TIMELINE, first, until).unwrap();
+        let KnownPrefix { found, more } = index.restore_points(name, TIMELINE, first, until).unwrap();
         let points = made.points.iter().filter(|(one, _, segment)| one == name && *segment < FIRST + 7);
         assert_eq!((found.len(), more), (points.count(), Some(expected.clone())));
     }

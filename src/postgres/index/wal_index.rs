@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::column::{int, nullable, uint};
 use super::{BLOCK, Index, tablespace};
-use crate::postgres::catalog::{Point, Told, Unknown, WalIndex, XID_REUSE};
+use crate::postgres::catalog::{KnownPrefix, Point, Unknown, WalIndex, XID_REUSE};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
@@ -49,7 +49,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<u64>> {
+    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<u64>> {
         self.ask(|db| {
             let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
             let mut select = db.prepare_cached(sql)?;
@@ -59,7 +59,7 @@ impl WalIndex for Index {
             let mut found: Vec<(u64, bool)> = maybe.into_iter().map(|number| (number, false)).collect();
             found.extend(named.into_iter().map(|number| (number, true)));
             found.sort_unstable();
-            let Told { found, more } = self.told(db, timeline, from..until, found, |(number, _)| *number)?;
+            let KnownPrefix { found, more } = self.told(db, timeline, from..until, found, |(number, _)| *number)?;
             let named: Vec<u64> = found.iter().filter(|(_, is_named)| *is_named).map(|(number, _)| *number).collect();
             // One of the same number does not end near to where one is known to have ended.
             let reuse = XID_REUSE / self.size.bytes();
@@ -68,11 +68,11 @@ impl WalIndex for Index {
             };
             let mut found: Vec<u64> = found.into_iter().filter(counts).map(|(number, _)| number).collect();
             found.dedup();
-            Ok(Told { found, more })
+            Ok(KnownPrefix { found, more })
         })
     }
 
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<Point>> {
+    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<Point>> {
         self.ask(|db| {
             let mut select = db.prepare_cached(NAMED_POINTS)?;
             let bounds = params![timeline.0, int(from), int(until.min(LAST)), name];
@@ -126,11 +126,11 @@ impl WalIndex for Index {
         })
     }
 
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Told<TablespaceMade>> {
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<TablespaceMade>> {
         self.ask(|db| {
             let made = tablespace::within(db, timeline, from..until.min(LAST))?;
-            let Told { found, more } = self.told(db, timeline, from..until, made, |(number, _)| *number)?;
-            Ok(Told { found: found.into_iter().map(|(_, made)| made).collect(), more })
+            let KnownPrefix { found, more } = self.told(db, timeline, from..until, made, |(number, _)| *number)?;
+            Ok(KnownPrefix { found: found.into_iter().map(|(_, made)| made).collect(), more })
         })
     }
 
@@ -228,10 +228,10 @@ impl Index {
         asked: Range<u64>,
         mut found: Vec<T>,
         number: impl Fn(&T) -> u64,
-    ) -> rusqlite::Result<Told<T>> {
+    ) -> rusqlite::Result<KnownPrefix<T>> {
         let limit = self.limit(db, timeline, asked)?;
         found.retain(|one| limit.as_ref().is_none_or(|limit| number(one) < limit.behind));
-        Ok(Told { found, more: limit.map(|limit| limit.why) })
+        Ok(KnownPrefix { found, more: limit.map(|limit| limit.why) })
     }
 }
 

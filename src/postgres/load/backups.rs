@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Found, LoadedBackups, PARALLEL_READS, begun, is_lasting, list_backups, read_descriptions};
+use super::{Loaded, LoadedBackups, PARALLEL_READS, begun, is_lasting, list_backups, read_descriptions};
 use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -114,17 +114,17 @@ impl KeptBackups {
         (self.unfinished, self.seen) = (there, self.folder.changes());
     }
 
-    fn add(&mut self, read: Vec<(BackupId, Found<BackupDescription>)>) {
+    fn add(&mut self, read: Vec<(BackupId, Loaded<BackupDescription>)>) {
         let mut complete = Vec::new();
         for (id, found) in read {
             self.damaged.remove(&id);
             self.unread.remove(&id);
             self.unfinished.remove(&id);
             match found {
-                Found::Whole(description) => complete.push(description),
-                Found::Damaged(error) => drop(self.damaged.insert(id, one_line(&error))),
-                Found::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
-                Found::Absent => drop(self.unfinished.insert(id)),
+                Loaded::Whole(description) => complete.push(description),
+                Loaded::Damaged(error) => drop(self.damaged.insert(id, one_line(&error))),
+                Loaded::Unread(error) => drop(self.unread.insert(id, one_line(&error))),
+                Loaded::Absent => drop(self.unfinished.insert(id)),
             }
         }
         if !complete.is_empty() {
@@ -193,9 +193,9 @@ impl<'a> NewestBackups<'a> {
         let mut found: Vec<BackupDescription> = known.iter().filter_map(|id| self.known.get(id).cloned()).collect();
         read_descriptions(self.cluster, unknown, |_, read| {
             match read {
-                Found::Whole(description) => found.push(description),
+                Loaded::Whole(description) => found.push(description),
                 // It may be given the next time.
-                Found::Unread(error) if !is_lasting(&error) => return Err(error),
+                Loaded::Unread(error) if !is_lasting(&error) => return Err(error),
                 _ => (),
             }
             Ok(())

@@ -13,7 +13,7 @@ use crate::codec::{Sealed, seal};
 use crate::postgres::catalog::testing;
 use crate::repo::Repository;
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
-use crate::storage::{Body, ListEntry, MemoryStorage, Ours, PutMode, PutOutcome, Storage};
+use crate::storage::{Body, IsOwnKey, ListEntry, MemoryStorage, PutMode, PutOutcome, Storage};
 
 async fn cluster() -> (Cluster, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
@@ -87,7 +87,7 @@ async fn of_histories_only_what_is_new_or_was_not_whole_is_read_again() {
     loaded.refresh(&cluster, &[second, third]).await.unwrap();
     assert!(loaded.damaged[&third].whole, "{:?}", loaded.damaged);
     let error = read_history(&cluster, third).await.unwrap_err();
-    assert_eq!(find::<Unreadable>(&error).unwrap().rest.path().map(|each| each.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(find::<UnreadableObject>(&error).unwrap().rest.path().map(|each| each.0).collect::<Vec<_>>(), [1, 2, 3]);
     storage.delete(&key(second)).await.unwrap();
     storage.delete(&key(third)).await.unwrap();
     put(&storage, &key(third), history).await;
@@ -263,7 +263,7 @@ impl Storage for Withholding {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
     }
 }

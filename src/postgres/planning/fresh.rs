@@ -11,7 +11,7 @@ use super::{Decided, Planner};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::health::FRESH_GAP;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, RecoveryPlan, Request, Unknown, UnreachableReason, WalIndex, WalPiece,
+    EventId, EventTarget, Facts, RecoveryPlan, RestoreRequest, Unknown, UnreachableReason, WalIndex, WalPiece,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
@@ -114,7 +114,7 @@ impl FreshPlanner {
     }
 
     /// Plans, and does it again as long as the answer may be another one then.
-    pub async fn decide(&self, request: &Request) -> anyhow::Result<Decided> {
+    pub async fn decide(&self, request: &RestoreRequest) -> anyhow::Result<Decided> {
         let (mut looks, mut compared) = (0, self.planner().index.is_none());
         loop {
             let facts = self.facts().await?;
@@ -156,7 +156,7 @@ impl FreshPlanner {
         &self,
         planner: Planner,
         facts: &Arc<Facts>,
-        request: &Request,
+        request: &RestoreRequest,
         wal: &[WalPiece],
     ) -> anyhow::Result<Decided> {
         let observe = |progress| (self.observe)("checked", progress);
@@ -233,7 +233,7 @@ mod tests {
         };
         let refused = |reason: UnreachableReason| {
             Ok(Err(Box::new(Unreachable {
-                target: Request::new(Target::Latest).words(),
+                target: RestoreRequest::new(Target::Latest).words(),
                 kind: reason.kind(),
                 reason,
                 nearest_before: None,

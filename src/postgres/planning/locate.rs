@@ -7,23 +7,23 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use crate::error::{TooLong, find, with_hint};
+use crate::error::{DeadlineExceeded, find, with_hint};
 use crate::postgres::archive::probe::probe;
 use crate::postgres::archive::summarize::summary_of;
 use crate::postgres::catalog::{
-    EventId, Facts, FoundEvent, NoPlan, PlanInput, ProbeQuery, ProbeResult, RecoveryPlan, Request, Unknown,
+    EventId, Facts, FoundEvent, NoPlan, PlanInput, ProbeQuery, ProbeResult, RecoveryPlan, RestoreRequest, Unknown,
     Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
 
 /// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is
-/// probed. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`TooLong`].
+/// probed. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`DeadlineExceeded`].
 pub async fn locate(
     cluster: &Cluster,
     index: &Arc<dyn WalIndex + Send + Sync>,
     facts: &Arc<Facts>,
-    request: &Request,
+    request: &RestoreRequest,
     deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
     let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
@@ -68,7 +68,7 @@ async fn probe_in_time(
     deadline: Option<Instant>,
 ) -> anyhow::Result<ProbeResult> {
     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-        let error = TooLong("finding the place of the target in the WAL");
+        let error = DeadlineExceeded("finding the place of the target in the WAL");
         return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
     }
     probe(cluster, query).await
@@ -135,10 +135,10 @@ mod tests {
             idle: Default::default(),
         };
         let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
-        let request = Request::new(Target::Lsn(Lsn(begin + 0x200)));
+        let request = RestoreRequest::new(Target::Lsn(Lsn(begin + 0x200)));
         let ask = async |deadline| locate(&cluster, &index, &facts, &request, deadline).await;
         let error = ask(Some(Instant::now())).await.unwrap_err();
-        assert!(find::<TooLong>(&error).is_some(), "{error:#}");
+        assert!(find::<DeadlineExceeded>(&error).is_some(), "{error:#}");
         assert!(ask(None).await.is_ok());
     }
 }

@@ -13,7 +13,7 @@ pub use fresh::{FreshPlanner, Observe};
 use locate::{find_event, locate};
 
 use super::catalog::{
-    EventId, Facts, FoundEvent, NoIndex, RecoveryPlan, Request, Unknown, Unreachable, WalIndex, expected_seconds,
+    EventId, Facts, FoundEvent, NoIndex, RecoveryPlan, RestoreRequest, Unknown, Unreachable, WalIndex, expected_seconds,
 };
 use super::cluster::Cluster;
 use super::index::{Index, on_index};
@@ -39,7 +39,7 @@ impl Planner {
     pub async fn decide(
         &self,
         facts: &Arc<Facts>,
-        request: &Request,
+        request: &RestoreRequest,
         deadline: Option<Instant>,
     ) -> anyhow::Result<Decided> {
         let located = locate(&self.cluster, &self.wal_index(), facts, request, deadline).await;

@@ -13,8 +13,8 @@ use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Extent, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
 use crate::postgres::catalog::{
-    BackupDescription, Facts, NoIndex, PlanInput, ProbeResult, RecoveryPlan, Request, TablespaceDescription, Target,
-    WalRanges, plan,
+    BackupDescription, Facts, NoIndex, PlanInput, ProbeResult, RecoveryPlan, RestoreRequest, TablespaceDescription,
+    Target, WalRanges, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::PackName;
@@ -152,7 +152,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         backups: vec![description.clone()].into(),
     };
     let known = PlanInput { facts: &facts, index: &NoIndex, probe: &|_| Ok(ProbeResult::default()) };
-    plan(&known, &Request::new(Target::Immediate)).unwrap()
+    plan(&known, &RestoreRequest::new(Target::Immediate)).unwrap()
 }
 
 fn choices() -> Choices {

@@ -112,7 +112,7 @@ pub struct Parameters {
 /// release that writes otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record at {lsn} (resource manager {rmgr}, info {info:02X}) is not of the known form")]
-pub struct Unreadable {
+pub struct UnknownRecord {
     pub lsn: Lsn,
     pub rmgr: u8,
     pub info: u8,
@@ -157,8 +157,8 @@ impl<'a> Fact<'a> {
     /// # Errors
     /// If the record is of a kind that says something, but not readable.
     #[inline]
-    pub fn read(record: &Record<'a>) -> Result<Option<Self>, Unreadable> {
-        let unreadable = || Unreadable { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info };
+    pub fn read(record: &Record<'a>) -> Result<Option<Self>, UnknownRecord> {
+        let unreadable = || UnknownRecord { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info };
         let read = match record.header.rmgr {
             rmgr::HEAP | rmgr::HEAP2 => heap::read(record),
             rmgr::TRANSACTION => transactions::read(record),

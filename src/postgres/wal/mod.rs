@@ -35,7 +35,7 @@ pub use created::Created;
 pub use decoder::{Decoder, FirstRecord, KEPT};
 pub use ends::{ENDED, Ended, Ends};
 pub use event_overflow::EventOverflow;
-pub use facts::{Fact, List, Parameters, RowChange, Unreadable};
+pub use facts::{Fact, List, Parameters, RowChange, UnknownRecord};
 pub use join::{Head, Joined, JoinedRecord, Piece, Tail};
 pub use pages::PAGE;
 pub use parts::PartEnds;

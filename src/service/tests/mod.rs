@@ -26,7 +26,7 @@ use crate::config::{self, ClusterIdentity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{
-    Body, Key, ListEntry, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
 };
 use crate::wire::{For, HookRequest, Reply};
 
@@ -119,7 +119,7 @@ impl Storage for Observed {
         self.inner.delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.inner.sweep(age, ours).await
     }
 }

@@ -20,12 +20,12 @@ use crate::storage::parts::Sha256Digest;
 const PIECE: usize = 256 << 10;
 
 /// A body that is sent as it lies in memory.
-struct Pieces {
+struct BodyChunks {
     pieces: VecDeque<Bytes>,
     left: u64,
 }
 
-impl http_body::Body for Pieces {
+impl http_body::Body for BodyChunks {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -51,7 +51,7 @@ impl http_body::Body for Pieces {
 /// The body in the client's form.
 pub fn stream(body: Body) -> ByteStream {
     let left = body.len();
-    ByteStream::new(SdkBody::from_body_1_x(Pieces { pieces: body.0.into(), left }))
+    ByteStream::new(SdkBody::from_body_1_x(BodyChunks { pieces: body.0.into(), left }))
 }
 
 /// A SHA-256: what S3 takes as a request's checksum and signs.

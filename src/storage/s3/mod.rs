@@ -24,7 +24,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use super::parts::put_long;
-use super::{Body, Key, ListEntry, ObjectMeta, Ours, Promises, PutMode, PutOutcome, Storage, StorageError, Upload};
+use super::{Body, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage, StorageError, Upload};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
@@ -136,7 +136,7 @@ impl Storage for S3Storage {
         self.told("delete", key.as_str(), result).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         let result = self.abort_uploads_older_than(age, ours).await;
         self.told("sweep", "", result).await
     }

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use super::get::system_time;
 use super::put::condition;
 use super::{S3Error, S3Storage, body, client};
-use crate::storage::{Key, Ours, Part, PutMode, PutOutcome, Sent, StorageError, Upload};
+use crate::storage::{IsOwnKey, Key, Part, PutMode, PutOutcome, Sent, StorageError, Upload};
 
 /// An upload that was begun and is not completed yet.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl S3Storage {
     }
 
     /// Gives up uploads of `ours` that were begun longer ago than `age` and never completed; how many there were.
-    pub(super) async fn abort_uploads_older_than(&self, age: Duration, ours: Ours<'_>) -> Result<u64, S3Error> {
+    pub(super) async fn abort_uploads_older_than(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, S3Error> {
         let options = &self.options;
         let before = SystemTime::now() - age;
         let (mut key_marker, mut upload_marker, mut aborted) = (None, None, 0);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::error::find;
 use crate::postgres::archive::aside::has_more;
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Conflict, Stored};
+use crate::postgres::archive::{Conflict, PushOutcome};
 use crate::postgres::load::load_wal;
 use crate::postgres::wal::rmgr;
 use crate::postgres::wal::testing::{Draft, Writer};
@@ -31,9 +31,9 @@ async fn the_same_wal_that_ends_earlier_is_kept_aside_and_other_wal_is_refused()
         [(&long, &cut, false), (&cut, &long, true), (&cut, &recycled, false), (&recycled, &long, true)]
     {
         let (files, cluster) = (PgWal::new(), cluster_in(Arc::new(MemoryStorage::default())).await);
-        assert_eq!(pusher(&cluster).push(&files.ready(THIRD, first)).await.unwrap(), Stored::Now);
+        assert_eq!(pusher(&cluster).push(&files.ready(THIRD, first)).await.unwrap(), PushOutcome::Now);
         for _ in 0..2 {
-            assert_eq!(pusher(&cluster).push(&files.ready(THIRD, second)).await.unwrap(), Stored::Aside);
+            assert_eq!(pusher(&cluster).push(&files.ready(THIRD, second)).await.unwrap(), PushOutcome::Aside);
         }
         let aside = load_wal(&cluster).await.unwrap().aside;
         let back = files.folder().join("back");
@@ -53,10 +53,10 @@ async fn an_unfinished_segment_that_a_timeline_left_leaves_its_name_to_the_finis
     let (long, _) = wal(&[1, 2, 3], 0);
     let history = format!("1\t0/{end:X}\tno recovery target specified\n");
     std::fs::write(files.folder().join("00000002.history"), &history).unwrap();
-    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &cut)).await.unwrap(), Stored::Aside);
-    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &long)).await.unwrap(), Stored::Now);
+    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &cut)).await.unwrap(), PushOutcome::Aside);
+    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &long)).await.unwrap(), PushOutcome::Now);
     // Left elsewhere: it may be all that there is.
     let (files, cluster) = (PgWal::new(), cluster_in(Arc::new(MemoryStorage::default())).await);
     std::fs::write(files.folder().join("00000002.history"), history.replace(&format!("{end:X}"), "400000")).unwrap();
-    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &cut)).await.unwrap(), Stored::Now);
+    assert_eq!(pusher(&cluster).push(&files.ready(THIRD, &cut)).await.unwrap(), PushOutcome::Now);
 }

@@ -15,7 +15,7 @@ use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{
-    Body, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, Ours, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
 };
 
 fn number(number: u32) -> String {
@@ -363,7 +363,7 @@ impl Storage for Unmounted {
         self.now().delete(key).await
     }
 
-    async fn sweep(&self, age: Duration, ours: Ours<'_>) -> Result<u64, StorageError> {
+    async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.now().sweep(age, ours).await
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
-use crate::postgres::archive::{Conflict, Fetched, Refused, Stored};
+use crate::postgres::archive::{Conflict, Fetched, ForeignFile, PushOutcome};
 use crate::postgres::load::load_wal;
 use crate::postgres::repository::verify::{Scope, verify};
 use crate::repo::ObjectError;
@@ -24,11 +24,11 @@ async fn what_was_pushed_comes_back_byte_by_byte() {
         ("000000010000000000000001.00000028.backup", label.into()),
     ] {
         let path = wal.ready(name, &bytes);
-        assert_eq!(pusher(&cluster).push(&path).await.unwrap(), Stored::Now, "{name}");
+        assert_eq!(pusher(&cluster).push(&path).await.unwrap(), PushOutcome::Now, "{name}");
         let back = wal.folder().join("RECOVERYXLOG");
         let fetched = fetcher(&cluster).fetch(&name.parse().unwrap(), &back, None).await.unwrap();
         assert_eq!((fetched, content(&back)), (Fetched::Delivered, Some(bytes)), "{name}");
-        assert_eq!(pusher(&cluster).push(&path).await.unwrap(), Stored::Before, "{name}");
+        assert_eq!(pusher(&cluster).push(&path).await.unwrap(), PushOutcome::Before, "{name}");
     }
 }
 
@@ -73,7 +73,7 @@ async fn files_of_another_identity_leave_no_object() {
         ),
     ] {
         let error = pusher(&cluster).push(&wal.ready(name, &bytes)).await.unwrap_err();
-        assert!(find::<Refused>(&error).is_some(), "{name}: {error:#}");
+        assert!(find::<ForeignFile>(&error).is_some(), "{name}: {error:#}");
         assert!(!hints(&error).is_empty(), "{name}");
         assert_eq!(storage.head(&cluster.layout.wal(&name.parse().unwrap())).await.unwrap(), None, "{name}");
     }
@@ -93,7 +93,7 @@ async fn what_there_can_be_several_of_is_kept_beside_its_name() {
         for content in contents.iter().chain(&contents) {
             outcomes.push(pusher(&cluster).push(&wal.ready(name, content)).await.unwrap());
         }
-        let [now, aside, before] = [Stored::Now, Stored::Aside, Stored::Before];
+        let [now, aside, before] = [PushOutcome::Now, PushOutcome::Aside, PushOutcome::Before];
         assert_eq!(outcomes, [now, aside, aside, before, aside, aside], "{name}");
         let kept =
             load_wal(&cluster).await.unwrap().aside.into_iter().filter(|file| file.to_string().starts_with(name));
@@ -117,16 +117,16 @@ async fn a_segment_to_which_nothing_was_written_yet_does_not_take_its_name() {
     let wal = PgWal::new();
     let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
     for content in [vec![0; SEGMENT], segment("000000010000000000000003", 1)] {
-        assert_eq!(pusher(&cluster).push(&wal.ready(FIRST, &content)).await.unwrap(), Stored::Aside);
+        assert_eq!(pusher(&cluster).push(&wal.ready(FIRST, &content)).await.unwrap(), PushOutcome::Aside);
     }
     assert_eq!(load_wal(&cluster).await.unwrap().aside.len(), 2);
     let (at, own) = (5 * 8192, 0x10_0000 + 5 * 8192_u64);
     for first in [vec![0; SEGMENT], segment("000000010000000000000003", 1)] {
         let torn = with_bytes(first, at + 8, &own.to_le_bytes());
         let error = pusher(&cluster).push(&wal.ready(FIRST, &torn)).await.unwrap_err();
-        assert!(find::<Refused>(&error).is_some(), "the disk lost its first page, WAL is behind it: {error:#}");
+        assert!(find::<ForeignFile>(&error).is_some(), "the disk lost its first page, WAL is behind it: {error:#}");
     }
-    assert_eq!(pusher(&cluster).push(&wal.segment(FIRST, 1)).await.unwrap(), Stored::Now);
+    assert_eq!(pusher(&cluster).push(&wal.segment(FIRST, 1)).await.unwrap(), PushOutcome::Now);
 }
 
 #[tokio::test]
@@ -137,10 +137,10 @@ async fn files_that_do_not_say_whose_they_are_are_judged_by_the_data_directory_t
     let ours = cluster.description.system_identifier.0;
     wal.belongs_to(ours + 1);
     let error = pusher(&cluster).push(&history).await.unwrap_err();
-    assert!(matches!(find::<Refused>(&error), Some(Refused::Cluster { .. })), "{error:#}");
+    assert!(matches!(find::<ForeignFile>(&error), Some(ForeignFile::Cluster { .. })), "{error:#}");
     assert_eq!(storage.head(&cluster.layout.wal(&"00000002.history".parse().unwrap())).await.unwrap(), None);
     wal.belongs_to(ours);
-    assert_eq!(pusher(&cluster).push(&history).await.unwrap(), Stored::Now);
+    assert_eq!(pusher(&cluster).push(&history).await.unwrap(), PushOutcome::Now);
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn two_pushers_of_the_same_segments_both_succeed() {
         }
     }
     let outcomes = pushes.join_all().await;
-    assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Stored::Now).count(), names.len());
+    assert_eq!(outcomes.iter().filter(|&&outcome| outcome == PushOutcome::Now).count(), names.len());
     for name in &names {
         let back = wal.folder().join("back");
         fetcher(&cluster).fetch(&name.parse().unwrap(), &back, None).await.unwrap();

@@ -11,7 +11,7 @@ fn at(number: u64, offset: u64) -> Lsn {
 }
 
 fn plan(world: &World, target: Target, inclusive: bool) -> Result<RecoveryPlan, UnreachableReason> {
-    match world.plan(&Request { inclusive, ..Request::new(target) }) {
+    match world.plan(&RestoreRequest { inclusive, ..RestoreRequest::new(target) }) {
         Ok(plan) => Ok(plan),
         Err(NoPlan::Refused(refused)) => Err(refused.reason),
         Err(stuck) => panic!("{stuck:?}"),

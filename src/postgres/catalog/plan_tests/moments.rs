@@ -13,7 +13,7 @@ fn at(number: u64, offset: u64) -> Lsn {
 }
 
 fn stop(world: &World, target: Target, inclusive: bool) -> StopAt {
-    world.plan(&Request { inclusive, ..Request::new(target) }).unwrap().stop
+    world.plan(&RestoreRequest { inclusive, ..RestoreRequest::new(target) }).unwrap().stop
 }
 
 fn before(number: u64, offset: u64) -> StopAt {
@@ -36,7 +36,7 @@ fn the_first_later_end_in_the_order_of_the_wal_ends_it_though_earlier_times_foll
     let mut world = simple();
     says(&mut world, 6, 0x200, Says::Ended { xid: 706, time: 90, committed: true });
     assert_eq!(stop(&world, Target::Time(second(80)), true), before(6, 0x200));
-    let plan = world.plan(&Request::new(Target::Time(second(80)))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Time(second(80)))).unwrap();
     let transactions = plan.transactions.unwrap();
     assert_eq!(transactions.first_excluded.unwrap().xid, 706);
     assert_eq!(transactions.last_included.unwrap().xid, 705);
@@ -46,11 +46,11 @@ fn the_first_later_end_in_the_order_of_the_wal_ends_it_though_earlier_times_foll
 fn a_rollback_ends_a_time_as_a_commit_does_and_is_no_transaction_that_is_missed() {
     let mut world = simple();
     says(&mut world, 7, 0x200, Says::Ended { xid: 707, time: 76, committed: false });
-    let plan = world.plan(&Request::new(Target::Time(second(70)))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Time(second(70)))).unwrap();
     assert_eq!(plan.stop, before(7, 0x200));
     let transactions = plan.transactions.unwrap();
     assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded.unwrap().xid), (706, 708));
-    let rolled_back = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    let rolled_back = world.plan(&RestoreRequest::new(Target::Xid(707))).unwrap();
     assert_eq!(rolled_back.stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
     assert!(rolled_back.notes[0].contains("rolled back"), "{:?}", rolled_back.notes);
 }
@@ -61,9 +61,9 @@ fn after_the_last_transaction_everything_is_restored_where_the_server_proved_tha
     // Its commit is not archived; the one before is.
     world.idle = vec![(1, 10 * SEGMENT, 105)];
     for inclusive in [true, false] {
-        let request = Request { inclusive, ..Request::new(Target::Time(second(105))) };
+        let request = RestoreRequest { inclusive, ..RestoreRequest::new(Target::Time(second(105))) };
         let plan = world.plan(&request).unwrap();
-        assert_eq!((plan.stop, plan.kind, plan.has_target()), (StopAt::End, Kind::Present, false));
+        assert_eq!((plan.stop, plan.kind, plan.has_target()), (StopAt::End, Reachability::Present, false));
         assert_eq!(plan.wal_end, Some(name(1, 10)), "what is archived later could lie behind the target");
         let transactions = plan.transactions.unwrap();
         assert_eq!((transactions.last_included.unwrap().xid, transactions.first_excluded), (709, None));
@@ -74,7 +74,7 @@ fn after_the_last_transaction_everything_is_restored_where_the_server_proved_tha
 }
 
 fn idle_until(refused: &Unreachable) -> Option<u64> {
-    assert_eq!(refused.kind, Kind::Future);
+    assert_eq!(refused.kind, Reachability::Future);
     assert_eq!(refused.nearest_before.as_ref().unwrap().request.target, Target::Latest);
     let UnreachableReason::BeyondArchive { idle_until, .. } = refused.reason else { panic!("{:?}", refused.reason) };
     assert_eq!(idle_until.is_some(), refused.to_string().contains("it is proven until"), "{refused}");
@@ -84,7 +84,8 @@ fn idle_until(refused: &Unreachable) -> Option<u64> {
 #[test]
 fn a_time_by_which_a_transaction_may_have_ended_that_is_not_archived_is_refused() {
     let mut world = simple();
-    let refused = |world: &World, time: u64| idle_until(&world.refused(&Request::new(Target::Time(second(time)))));
+    let refused =
+        |world: &World, time: u64| idle_until(&world.refused(&RestoreRequest::new(Target::Time(second(time)))));
     // Also the very time of the last commit: others may have ended at that time or earlier, and follow in the WAL.
     assert_eq!([refused(&world, 96), refused(&world, 120)], [None, None]);
     for (mark, expected) in [
@@ -108,9 +109,12 @@ fn a_mark_of_the_server_that_was_left_proves_nothing_of_the_one_that_follows() {
     let mut world = simple();
     world.forks.push((1, 10 * SEGMENT, true));
     world.idle = vec![(1, 10 * SEGMENT, 105)];
-    assert_eq!(idle_until(&world.refused(&Request::new(Target::Time(second(100))))), None);
-    let old = Request { timeline: TimelineChoice::Number(TimelineId(1)), ..Request::new(Target::Time(second(100))) };
-    assert_eq!(world.plan(&old).unwrap().kind, Kind::Present);
+    assert_eq!(idle_until(&world.refused(&RestoreRequest::new(Target::Time(second(100))))), None);
+    let old = RestoreRequest {
+        timeline: TimelineChoice::Number(TimelineId(1)),
+        ..RestoreRequest::new(Target::Time(second(100)))
+    };
+    assert_eq!(world.plan(&old).unwrap().kind, Reachability::Present);
 }
 
 #[test]
@@ -124,7 +128,7 @@ fn an_lsn_is_where_records_begin() {
     assert_eq!(stop(&world, Target::Lsn(at(7, 0x301)), false), before(8, 0));
     // Behind the last record nothing begins; all before it is there.
     assert_eq!(stop(&world, Target::Lsn(at(9, 0x301)), false), StopAt::End);
-    let beyond = world.refused(&Request::new(Target::Lsn(at(9, 0x301))));
+    let beyond = world.refused(&RestoreRequest::new(Target::Lsn(at(9, 0x301))));
     assert!(matches!(beyond.reason, UnreachableReason::BeyondArchive { .. }));
 }
 
@@ -134,10 +138,13 @@ fn of_restore_points_with_one_name_the_first_behind_the_backup_counts_and_the_re
     for number in [3, 7, 8] {
         says(&mut world, number, 0x100, Says::Point("x".into()));
     }
-    let plan = world.plan(&Request::new(Target::Name("x".into()))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Name("x".into()))).unwrap();
     assert_eq!(plan.stop, StopAt::After { lsn: at(3, 0x100), end: at(3, 0x200) });
     assert!(plan.notes[1].contains("2 later") && plan.notes[1].contains("0/8000100"), "{:?}", plan.notes);
-    let named = Request { backup: Some("20260101-000060Z".parse().unwrap()), ..Request::new(Target::Name("x".into())) };
+    let named = RestoreRequest {
+        backup: Some("20260101-000060Z".parse().unwrap()),
+        ..RestoreRequest::new(Target::Name("x".into()))
+    };
     assert_eq!(world.plan(&named).unwrap().stop, StopAt::After { lsn: at(7, 0x100), end: at(7, 0x200) });
 }
 
@@ -151,8 +158,9 @@ fn tablespaces_that_replay_makes_are_told_with_the_first_backup_that_has_them() 
     let last = world.backups.last().unwrap().id.clone();
     assert!(world.backups.last().unwrap().start_lsn > at(4, 0x100));
     let first = world.backups[0].id.clone();
-    let request = |target, backup: Option<&BackupId>| Request { backup: backup.cloned(), ..Request::new(target) };
-    let made = |request: &Request| {
+    let request =
+        |target, backup: Option<&BackupId>| RestoreRequest { backup: backup.cloned(), ..RestoreRequest::new(target) };
+    let made = |request: &RestoreRequest| {
         let made = world.plan(request).unwrap().made;
         assert_eq!(made.unknown, None);
         made.made.into_iter().map(|one| (one.made.oid, one.in_backup)).collect::<Vec<_>>()
@@ -160,7 +168,7 @@ fn tablespaces_that_replay_makes_are_told_with_the_first_backup_that_has_them() 
     assert_eq!(made(&request(Target::Latest, None)), [(18, None)]);
     let from_first = request(Target::Latest, Some(&first));
     assert_eq!(made(&from_first), [(17, Some(last.clone())), (18, None)]);
-    let exclusive = |lsn| Request { inclusive: false, ..request(Target::Lsn(lsn), Some(&first)) };
+    let exclusive = |lsn| RestoreRequest { inclusive: false, ..request(Target::Lsn(lsn), Some(&first)) };
     assert_eq!(made(&exclusive(at(4, 0x100))), [], "replay ends before");
     assert_eq!(made(&request(Target::Lsn(at(4, 0x100)), Some(&first))), [(17, Some(last))]);
     assert_eq!(made(&request(Target::Immediate, Some(&first))), []);
@@ -175,12 +183,12 @@ fn tablespaces_that_replay_makes_are_told_with_the_first_backup_that_has_them() 
 fn a_transaction_before_a_gap_is_found_behind_the_backup_there() {
     let mut world = simple();
     world.segments.remove(&(1, 5));
-    let plan = world.plan(&Request::new(Target::Xid(704))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Xid(704))).unwrap();
     assert_eq!(
         (plan.stop, plan.backup.id.to_string().as_str()),
         (StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) }, "20260101-000020Z")
     );
-    let refused = world.refused(&Request::new(Target::Xid(705)));
+    let refused = world.refused(&RestoreRequest::new(Target::Xid(705)));
     let expected = vec![(at(2, 0x100), at(5, 0)), (at(6, 0x100), at(10, 0))];
     assert!(matches!(refused.reason, UnreachableReason::NotFound { searched, .. } if searched == expected));
 }
@@ -190,10 +198,10 @@ fn a_transaction_behind_broken_wal_is_found_behind_a_later_backup() {
     let mut world = simple();
     world.broken = Some((1, 4, 4 * SEGMENT + 0x300));
     for (xid, behind) in [(703, false), (709, true)] {
-        let plan = world.plan(&Request::new(Target::Xid(xid))).unwrap();
+        let plan = world.plan(&RestoreRequest::new(Target::Xid(xid))).unwrap();
         assert_eq!(plan.backup.id.to_string() == "20260101-000060Z", behind, "{xid}");
     }
-    let refused = world.refused(&Request::new(Target::Xid(999)));
+    let refused = world.refused(&RestoreRequest::new(Target::Xid(999)));
     assert!(
         matches!(refused.reason, UnreachableReason::Broken { .. }),
         "it may be where nothing can be searched: {refused}"
@@ -206,7 +214,7 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
     world.broken = Some((1, 7, 7 * SEGMENT + 0x300));
     let expected = UnreachableReason::Broken { segment: name(1, 7), lsn: at(7, 0x300) };
     for target in [Target::Latest, Target::Time(second(90)), Target::Lsn(at(8, 0)), Target::Xid(709)] {
-        let refused = world.refused(&Request::new(target.clone()));
+        let refused = world.refused(&RestoreRequest::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
         assert_eq!(nearest.arguments, "--lsn 0/7000200 --timeline 1");
@@ -215,7 +223,7 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
     assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
     world.broken = Some((1, 9, 9 * SEGMENT + 0x300));
     world.idle = vec![(1, 10 * SEGMENT, 105)];
-    assert_eq!(idle_until(&world.refused(&Request::new(Target::Time(second(100))))), None, "an end may be lost");
+    assert_eq!(idle_until(&world.refused(&RestoreRequest::new(Target::Time(second(100))))), None, "an end may be lost");
     world.idle = vec![(1, 9 * SEGMENT + 0x300, 105)];
     assert_eq!(stop(&world, Target::Time(second(100)), true), StopAt::End);
     assert_eq!(stop(&world, Target::Latest, true), StopAt::End);
@@ -229,7 +237,7 @@ fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
     let expected = UnreachableReason::Broken { segment: name(2, 5), lsn: at(5, 0) };
     let targets = [Target::Latest, Target::Time(second(70)), Target::Time(second(100)), Target::Lsn(at(5, 0x300))];
     for target in targets.into_iter().chain([Target::Xid(706)]) {
-        let refused = world.refused(&Request::new(target.clone()));
+        let refused = world.refused(&RestoreRequest::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
         assert_eq!(nearest.arguments, "--lsn 0/4000200 --timeline 1");
@@ -251,7 +259,7 @@ fn a_segment_that_names_not_all_its_restore_points_is_looked_into() {
         says(&mut world, number, 0x100, Says::Point("x".into()));
     }
     world.unnamed = vec![(1, 3), (1, 5), (1, 8)];
-    let request = Request::new(Target::Name("x".into()));
+    let request = RestoreRequest::new(Target::Name("x".into()));
     let plan = world.plan(&request).unwrap();
     assert_eq!(plan.stop, StopAt::After { lsn: at(5, 0x100), end: at(5, 0x200) }, "none is in segment 3");
     assert!(plan.notes[1].contains("1 later") && plan.notes[1].contains("0/7000100"), "{:?}", plan.notes);
@@ -265,12 +273,12 @@ fn a_number_that_is_used_again_is_told() {
     let mut world = simple();
     let again = 7 + XID_REUSE / SEGMENT;
     world.segments.extend((10..again + 4).map(|number| ((1, number), 10 * number)));
-    let plan = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Xid(707))).unwrap();
     assert_eq!((plan.stop, plan.notes.len()), (StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) }, 0));
     let says = Says::Ended { xid: 707, time: 140, committed: true };
     let lsn = (again + 3) * SEGMENT + 0x200;
     world.written.get_mut(&1).unwrap().push(Rec { lsn, end: lsn + 0x100, by: 1, says });
-    let plan = world.plan(&Request::new(Target::Xid(707))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Xid(707))).unwrap();
     assert_eq!(plan.stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) }, "the first one");
     let told = format!("{} ended at {}; name it by --lsn {}", "another one", Timestamp::from(second(140)), Lsn(lsn));
     assert!(plan.notes[0].ends_with(&told), "{:?}", plan.notes);
@@ -280,10 +288,10 @@ fn a_number_that_is_used_again_is_told() {
 fn after_a_database_was_made_is_after_its_commit_wherever_that_is() {
     let mut world = simple();
     let made = |xid| EventTarget { commits: Some(xid), ..event(1, at(7, 0x100)) };
-    let request = |xid| Request::new(Target::Event(made(xid)));
+    let request = |xid| RestoreRequest::new(Target::Event(made(xid)));
     assert_eq!(world.plan(&request(707)).unwrap().stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
     assert_eq!(world.plan(&request(709)).unwrap().stop, StopAt::After { lsn: at(9, 0x200), end: at(9, 0x300) });
-    let before = Request { inclusive: false, ..request(709) };
+    let before = RestoreRequest { inclusive: false, ..request(709) };
     assert_eq!(world.plan(&before).unwrap().stop, StopAt::Before { lsn: at(7, 0x100) });
     let refused = world.refused(&request(710));
     assert!(
@@ -301,8 +309,8 @@ fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     let mut world = simple();
     says(&mut world, 4, 0x100, Says::Point("x".into()));
     says(&mut world, 9, 0x100, Says::Point("x".into()));
-    let xid = || Request::new(Target::Xid(705));
-    let point = || Request::new(Target::Name("x".into()));
+    let xid = || RestoreRequest::new(Target::Xid(705));
+    let point = || RestoreRequest::new(Target::Name("x".into()));
     let expected = (StopAt::After { lsn: at(5, 0x200), end: at(5, 0x300) }, at(4, 0x100));
     let told = |world: &World| {
         assert_eq!(world.plan(&xid()).unwrap().stop, expected.0);
@@ -318,10 +326,10 @@ fn what_lies_behind_a_transaction_or_restore_point_does_not_hide_it() {
     // What is not found before is not known, not absent.
     let unknown = Unknown::Segment(name(1, 8));
     for target in [Target::Xid(4711), Target::Name("y".into())] {
-        assert!(matches!(world.plan(&Request::new(target)), Err(NoPlan::Unknown(why)) if why == unknown));
+        assert!(matches!(world.plan(&RestoreRequest::new(target)), Err(NoPlan::Unknown(why)) if why == unknown));
     }
     world.unknown.clear();
-    let refused = world.refused(&Request::new(Target::Xid(4711)));
+    let refused = world.refused(&RestoreRequest::new(Target::Xid(4711)));
     assert!(matches!(refused.reason, UnreachableReason::NotFound { .. }), "replay ends there: {}", refused.reason);
 }
 
@@ -337,7 +345,7 @@ fn the_last_commit_is_not_guessed_over_what_is_not_known() {
             .for_each(|record| record.says = Says::Nothing);
     }
     says(&mut world, 5, 0x200, Says::Nothing);
-    let request = Request::new(Target::Lsn(at(7, 0x100)));
+    let request = RestoreRequest::new(Target::Lsn(at(7, 0x100)));
     let last = |world: &World| world.plan(&request).unwrap().transactions.map(|told| told.last_included.unwrap().xid);
     assert_eq!(last(&world), Some(703));
     world.unknown = vec![(2, 6)];
@@ -366,15 +374,15 @@ fn event(timeline: u32, lsn: Lsn) -> EventTarget {
 fn an_event_is_restored_on_the_path_that_has_it() {
     let world = forked();
     // Before the switch both paths have it, behind it only the timeline that went on.
-    let shared = Request { inclusive: false, ..Request::new(Target::Event(event(1, at(4, 0x200)))) };
+    let shared = RestoreRequest { inclusive: false, ..RestoreRequest::new(Target::Event(event(1, at(4, 0x200)))) };
     let plan = world.plan(&shared).unwrap();
     assert_eq!((plan.timeline, plan.stop), (TimelineId(2), before(4, 0x200)));
-    let left_behind = Request::new(Target::Event(event(1, at(7, 0x200))));
+    let left_behind = RestoreRequest::new(Target::Event(event(1, at(7, 0x200))));
     let plan = world.plan(&left_behind).unwrap();
     assert_eq!((plan.timeline, plan.backup.id.to_string().as_str()), (TimelineId(1), "20260101-000060Z"));
-    let elsewhere = Request { timeline: TimelineChoice::Number(TimelineId(2)), ..left_behind };
+    let elsewhere = RestoreRequest { timeline: TimelineChoice::Number(TimelineId(2)), ..left_behind };
     assert!(matches!(world.refused(&elsewhere).reason, UnreachableReason::EventElsewhere { .. }));
-    let gone = Request::new(Target::Event(event(1, at(7, 0x201))));
+    let gone = RestoreRequest::new(Target::Event(event(1, at(7, 0x201))));
     assert!(matches!(world.refused(&gone).reason, UnreachableReason::EventNotFound { .. }));
 }
 
@@ -385,7 +393,7 @@ fn before_a_dropped_database_is_before_it_was_made_invalid() {
     says(&mut world, 6, 0x300, Says::Change(800));
     says(&mut world, 7, 0x100, Says::Change(800));
     let dropped = EventTarget { drops_database: Some(800), ..event(1, at(9, 0x100)) };
-    let request = Request { inclusive: false, ..Request::new(Target::Event(dropped)) };
+    let request = RestoreRequest { inclusive: false, ..RestoreRequest::new(Target::Event(dropped)) };
     assert_eq!(world.plan(&request).unwrap().stop, before(6, 0x300));
     let mut unseen = simple();
     says(&mut unseen, 9, 0x300, Says::Change(800));
@@ -426,7 +434,7 @@ fn what_replay_does_not_get_to_is_in_no_window() {
     world.torn = Some(2);
     assert_eq!(shown(&world), [whole], "no backup of its own, and none before leads there");
     // Neither does a transaction there follow on those before.
-    let plan = world.plan(&Request::new(Target::Xid(704))).unwrap();
+    let plan = world.plan(&RestoreRequest::new(Target::Xid(704))).unwrap();
     assert_eq!(plan.transactions.unwrap().first_excluded, None);
     let (start_lsn, stop_lsn, timeline) = (at(6, 0x28), at(6, 0x100), TimelineId(2));
     let own = BackupDescription { start_lsn, stop_lsn, timeline, stop_timeline: timeline, ..world.backups[0].clone() };

@@ -115,19 +115,19 @@ fn target() -> impl Strategy<Value = (Target, Option<(u32, usize)>)> {
     ]
 }
 
-fn request() -> impl Strategy<Value = (Request, Option<(u32, usize)>)> {
+fn request() -> impl Strategy<Value = (RestoreRequest, Option<(u32, usize)>)> {
     let timeline = prop_oneof![
         Just(TimelineChoice::Latest),
         (1u32..5).prop_map(|number| TimelineChoice::Number(TimelineId(number)))
     ];
     let backup = prop::option::weighted(0.2, (1u32..6).prop_map(|n| format!("202601{n:02}-000000Z").parse().unwrap()));
     (target(), any::<bool>(), timeline, backup).prop_map(|((target, event), inclusive, timeline, backup)| {
-        (Request { target, inclusive, timeline, backup }, event)
+        (RestoreRequest { target, inclusive, timeline, backup }, event)
     })
 }
 
 /// The request in an archive: an event is one of its records.
-fn in_world(world: &World, (mut request, event): (Request, Option<(u32, usize)>)) -> Request {
+fn in_world(world: &World, (mut request, event): (RestoreRequest, Option<(u32, usize)>)) -> RestoreRequest {
     if let Some((timeline, at)) = event {
         let timeline = timeline.min(world.forks.len() as u32 + 1);
         let records = world.records(timeline);

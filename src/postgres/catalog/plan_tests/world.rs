@@ -160,16 +160,16 @@ impl World {
     }
 
     /// The plan, with every query answered.
-    pub fn plan(&self, request: &Request) -> Result<RecoveryPlan, NoPlan> {
+    pub fn plan(&self, request: &RestoreRequest) -> Result<RecoveryPlan, NoPlan> {
         self.plan_with(&self.facts(), request)
     }
 
-    pub fn plan_with(&self, facts: &Facts, request: &Request) -> Result<RecoveryPlan, NoPlan> {
+    pub fn plan_with(&self, facts: &Facts, request: &RestoreRequest) -> Result<RecoveryPlan, NoPlan> {
         plan(&PlanInput { facts, index: self, probe: &|query| Ok(self.result(query)) }, request)
     }
 
     /// The refusal.
-    pub fn refused(&self, request: &Request) -> Unreachable {
+    pub fn refused(&self, request: &RestoreRequest) -> Unreachable {
         match self.plan(request) {
             Err(NoPlan::Refused(refused)) => *refused,
             other => panic!("not refused: {other:?}"),
@@ -281,11 +281,11 @@ impl World {
 
     /// The timeline that a request means; `None` when where it comes from is not known, or it has not the event, or a
     /// recovery along it cannot end.
-    pub fn timeline(&self, request: &Request) -> Option<u32> {
+    pub fn timeline(&self, request: &RestoreRequest) -> Option<u32> {
         self.meant(request).filter(|timeline| self.can_promote(*timeline))
     }
 
-    fn meant(&self, request: &Request) -> Option<u32> {
+    fn meant(&self, request: &RestoreRequest) -> Option<u32> {
         let has_history = |timeline: u32| self.has_history(timeline);
         let number = match request.timeline {
             TimelineChoice::Number(number) => number.0,
@@ -331,7 +331,7 @@ impl World {
     }
 
     /// The first stop among the records behind `from` that can be replayed, as PostgreSQL stops.
-    fn first_stop(&self, timeline: u32, from: u64, missing: u64, request: &Request) -> Option<Stops> {
+    fn first_stop(&self, timeline: u32, from: u64, missing: u64, request: &RestoreRequest) -> Option<Stops> {
         let mut replayable = self.records(timeline);
         replayable.retain(|record| record.lsn >= from && record.last_segment() < missing);
         let stop = |record: &Rec| if request.inclusive { Stops::After(record.lsn) } else { Stops::Before(record.lsn) };
@@ -367,7 +367,7 @@ impl World {
     }
 
     /// Which backup, and where replay stops, if the target can be reached exactly.
-    pub fn expected(&self, request: &Request) -> Option<(BackupId, Stops)> {
+    pub fn expected(&self, request: &RestoreRequest) -> Option<(BackupId, Stops)> {
         let timeline = self.timeline(request)?;
         let usable = self.usable(timeline, request.backup.as_ref());
         let missing = |b: &BackupDescription| self.first_missing(timeline, b.start_lsn.0 / SEGMENT);
@@ -430,17 +430,23 @@ impl WalIndex for World {
         }
     }
 
-    fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<Told<u64>, Unknown> {
+    fn ending(&self, xid: u32, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<u64>, Unknown> {
         let (known, more) = self.known(timeline, from, until);
         let ends = |records: &[Rec]| records.iter().any(|record| record.is_wanted(&ProbeTarget::End(xid)));
         // An index may name more segments than have it.
         let candidate = |(number, records): &(u64, Vec<Rec>)| {
             (ends(records) || (number + u64::from(xid)).is_multiple_of(3)).then_some(*number)
         };
-        Ok(Told { found: known.iter().filter_map(candidate).collect(), more })
+        Ok(KnownPrefix { found: known.iter().filter_map(candidate).collect(), more })
     }
 
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Result<Told<Point>, Unknown> {
+    fn restore_points(
+        &self,
+        name: &str,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<KnownPrefix<Point>, Unknown> {
         let (known, more) = self.known(timeline, from, until);
         let mut found = Vec::new();
         for (segment, records) in known {
@@ -452,7 +458,7 @@ impl WalIndex for World {
                 }
             }
         }
-        Ok(Told { found, more })
+        Ok(KnownPrefix { found, more })
     }
 
     fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown> {
@@ -476,9 +482,12 @@ impl WalIndex for World {
         Ok(None)
     }
 
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Told<TablespaceMade>, Unknown> {
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<TablespaceMade>, Unknown> {
         let (known, more) = self.known(timeline, from, until);
-        Ok(Told { found: known.iter().flat_map(|(_, records)| records.iter().filter_map(super::made)).collect(), more })
+        Ok(KnownPrefix {
+            found: known.iter().flat_map(|(_, records)| records.iter().filter_map(super::made)).collect(),
+            more,
+        })
     }
 
     fn check_boundary(&self, timeline: TimelineId, number: u64) -> Result<(), Unknown> {
