@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use walden::postgres::types::{Lsn, MajorVersion, SegmentName, SegmentSize, TimelineId};
 use walden::postgres::wal::{
-    Commit, Commits, Ended, Ends, Event, FirstRecord, RelFileLocator, RowCounts, Rows, RowsOf, Summary, Timestamp, What,
+    Commit, Commits, Ended, Ends, EventDetail, FirstRecord, RelFileLocator, RowChanges, RowCounts, RowsOf, Summary,
+    Timestamp, WalEvent,
 };
 
 pub const TIMELINES: u64 = 5;
@@ -139,7 +140,7 @@ pub fn summary(shape: Shape, (timeline, number): Place) -> Summary {
         },
         oldest_ended: oldest_ended.map(ended).collect(),
         ended_left_out: XIDS - 128,
-        rows: Rows {
+        rows: RowChanges {
             largest: (0..64).map(|part| rows(number, part)).collect(),
             left_out: 1000,
             largest_left_out: 1,
@@ -157,18 +158,18 @@ fn rows(number: u64, part: u64) -> RowsOf {
     RowsOf { xid: xid(number, part + 20), file: file(20_000 + part as u32), counts, commit }
 }
 
-fn events((timeline, number): Place) -> Vec<Event> {
+fn events((timeline, number): Place) -> Vec<WalEvent> {
     let mut events = Vec::new();
     let mut event = |part, what| {
-        events.push(Event { lsn: lsn(number, part), end: lsn(number, part + 1), xid: xid(number, part), what });
+        events.push(WalEvent { lsn: lsn(number, part), end: lsn(number, part + 1), xid: xid(number, part), what });
     };
     if number.is_multiple_of(50) {
         let (time, file) = (time(number, 2500), file(dropped_file(number)));
         let (files, relations) = (vec![file], vec![file.number]);
-        event(2500, What::FilesRemoved { time, subxids: vec![], relations, files, cut: false });
+        event(2500, EventDetail::FilesRemoved { time, subxids: vec![], relations, files, cut: false });
     }
     if number.is_multiple_of(100) {
-        event(3000, What::RestorePoint { name: restore_point((timeline, number)), time: time(number, 3000) });
+        event(3000, EventDetail::RestorePoint { name: restore_point((timeline, number)), time: time(number, 3000) });
     }
     events
 }

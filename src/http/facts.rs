@@ -17,7 +17,7 @@ use crate::metrics::{Durations, Phase};
 use crate::postgres::catalog::{Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{ListScope, list};
-use crate::postgres::index::{Index, Version, on_index};
+use crate::postgres::index::{Index, IndexVersion, on_index};
 use crate::postgres::load::{KeptBackups, LoadedBackups, LoadedHistories, facts, load_idle};
 use crate::service::indexing;
 use crate::service::status::ServiceStatus;
@@ -83,7 +83,7 @@ pub struct FactsReader {
     /// And when that was.
     stored: Option<(Stored, DateTime<Utc>)>,
     /// The last reading, and what it follows from: only when that is another it is made anew.
-    derived: Option<(Stored, Version, Read)>,
+    derived: Option<(Stored, IndexVersion, Read)>,
 }
 
 impl FactsReader {
@@ -177,7 +177,7 @@ impl FactsReader {
     }
 
     /// What the index lists, and its version then; `None` while it is being made anew.
-    async fn ranges(&self) -> anyhow::Result<Option<(Version, WalRanges)>> {
+    async fn ranges(&self) -> anyhow::Result<Option<(IndexVersion, WalRanges)>> {
         let known = self.derived.as_ref().map(|(_, version, read)| (*version, read.facts.clone()));
         let ranges = move |index: &Index| {
             let version = index.version()?;
@@ -194,7 +194,7 @@ impl FactsReader {
     async fn derive(
         &mut self,
         mut stored: Stored,
-        version: Version,
+        version: IndexVersion,
         ranges: WalRanges,
         at: DateTime<Utc>,
     ) -> anyhow::Result<Read> {

@@ -94,13 +94,13 @@ enum Done {
     /// What is remembered, and how many names were new.
     Recorded(Box<NamesState>, anyhow::Result<u64>),
     /// What is remembered, and what is proven.
-    Asked(Option<idle::Memory>, anyhow::Result<Option<idle::Proof>>),
+    Asked(Option<idle::IdleMemory>, anyhow::Result<Option<idle::IdleProof>>),
 }
 
 /// What recording names remembers.
 #[derive(Default)]
 struct NamesState {
-    memory: names::Memory,
+    memory: names::NamesMemory,
     merging: names::Merging,
 }
 
@@ -121,7 +121,7 @@ impl NamesState {
 /// When the server is asked whether it is idle, and what it said.
 #[derive(Default)]
 struct Idle {
-    memory: Option<idle::Memory>,
+    memory: Option<idle::IdleMemory>,
     /// `None`: never, or not before the first look has ended.
     next: Option<Instant>,
     asked: Option<Instant>,
@@ -341,7 +341,7 @@ impl IndexActor {
         self.names_failed = why;
     }
 
-    fn asked(&mut self, asked: anyhow::Result<Option<idle::Proof>>) {
+    fn asked(&mut self, asked: anyhow::Result<Option<idle::IdleProof>>) {
         let why = asked.as_ref().err().map(one_line);
         if let Some(why) = why.as_ref().filter(|why| self.idle.failed.as_ref() != Some(why)) {
             tracing::info!("whether the server is idle cannot be noted: {why}");

@@ -12,12 +12,12 @@ use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
 use walden::postgres::backup::pipeline::PackOptions;
 use walden::postgres::backup::start::{After, BackupServer, start};
-use walden::postgres::backup::stream::Events;
-use walden::postgres::backup::take::{Source, TakeOptions, asked, keep};
+use walden::postgres::backup::stream::BackupEvents;
+use walden::postgres::backup::take::{BackupSource, TakeOptions, asked, keep};
 use walden::postgres::cluster::{Cluster as Registered, describe_server};
 use walden::postgres::load::load_backups;
 use walden::postgres::replication::{BackupEvent, Checkpoint, ConnInfo, Connection, Mode};
-use walden::postgres::repository::verify::{Scope, verify};
+use walden::postgres::repository::verify::{VerifyScope, verify};
 use walden::postgres::types::MajorVersion;
 use walden::repo::Repository;
 use walden::storage::faulty::{CrashPoint, FaultyStorage};
@@ -40,14 +40,14 @@ struct Player<'a> {
     next: usize,
 }
 
-impl Events for Player<'_> {
+impl BackupEvents for Player<'_> {
     async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
         self.next += 1;
         Ok(self.recording.events.get(self.next - 1).cloned())
     }
 }
 
-impl Source for Player<'_> {
+impl BackupSource for Player<'_> {
     async fn after(&mut self) -> anyhow::Result<After> {
         Ok(self.recording.after.clone())
     }
@@ -148,7 +148,7 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
     let loaded = load_backups(&registered).await.unwrap();
     assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
     for backup in loaded.complete.iter() {
-        let verified = verify(&registered, Scope::Backup(backup.id.clone()), 1).await.unwrap();
+        let verified = verify(&registered, VerifyScope::Backup(backup.id.clone()), 1).await.unwrap();
         assert!(verified.is_sound(), "{what}: {:?}", verified.findings);
         assert!(verified.files > 500 && backup.pack_count > 2, "{what}: {backup:?}");
     }
@@ -271,14 +271,14 @@ struct Cleaner<'a> {
     store: Arc<MemoryStorage>,
 }
 
-impl Events for Cleaner<'_> {
+impl BackupEvents for Cleaner<'_> {
     async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
         self.next += 1;
         Ok(self.recording.events.get(self.next - 1).cloned())
     }
 }
 
-impl Source for Cleaner<'_> {
+impl BackupSource for Cleaner<'_> {
     async fn after(&mut self) -> anyhow::Result<After> {
         for entry in list_all(&*self.store, "main/base/").await? {
             let key = Key::new(format!("{}started.json", entry.name()))?;

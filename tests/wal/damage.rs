@@ -1,7 +1,7 @@
 //! Damaged WAL: what is read is right, and the break is found where it is.
 
 use walden::postgres::types::Lsn;
-use walden::postgres::wal::Stop;
+use walden::postgres::wal::WalStop;
 
 use crate::harness::{Major, Random};
 use crate::segments::{Seen, Segment, records};
@@ -33,7 +33,7 @@ fn assert_found(segments: &[Segment], whole: &[Seen], random: &mut Random) {
     if let Some(index) = owner(whole, position.0, size as u64) {
         let expected = whole[index].lsn;
         assert!(seen.len() <= index, "the record at {expected} was read with a bit flipped at {position}");
-        let Stop { lsn, why } = stop.expect("a break");
+        let WalStop { lsn, why } = stop.expect("a break");
         assert!(lsn == expected, "{why} at {lsn}, not {expected}, for a bit flipped at {position}");
     }
 }

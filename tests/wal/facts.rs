@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use walden::postgres::types::{Lsn, SegmentSize};
 use walden::postgres::wal::{
-    Boundary, Created, ENDED, Ended, Fact, RowChange, Summarizer, Summary, Timestamp, What, join,
+    Boundary, Created, ENDED, Ended, EventDetail, Fact, RowChange, Summarizer, Summary, Timestamp, join,
 };
 
 use crate::harness::{Major, each_major};
@@ -120,7 +120,7 @@ fn summaries_join_to_the_whole(worked: &Worked) {
     }
     assert_eq!(sum, (records, commits));
     let dropped = summaries.iter().flat_map(|summary| &summary.events);
-    let dropped = dropped.filter(|event| matches!(event.what, What::FilesRemoved { .. })).count();
+    let dropped = dropped.filter(|event| matches!(event.what, EventDetail::FilesRemoved { .. })).count();
     assert!(dropped >= worked.drops.len(), "{dropped} events of dropped files");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use walden::postgres::types::{LongPageHeader, Lsn};
-use walden::postgres::wal::{BlockRef, Decoder, Fact, Record, Stop};
+use walden::postgres::wal::{BlockRef, Decoder, Fact, Record, WalStop};
 
 /// A segment's bytes and where they begin.
 pub struct Segment {
@@ -61,7 +61,11 @@ fn block_text(block: &BlockRef) -> String {
 }
 
 /// Decodes segments one after another, in pieces of `piece` bytes; hands over each record with what it says.
-pub fn decode(segments: &[Segment], piece: usize, mut each: impl FnMut(&Record<'_>, Option<Fact<'_>>)) -> Option<Stop> {
+pub fn decode(
+    segments: &[Segment],
+    piece: usize,
+    mut each: impl FnMut(&Record<'_>, Option<Fact<'_>>),
+) -> Option<WalStop> {
     let mut decoder = Decoder::new(segments[0].start);
     for bytes in segments.iter().flat_map(|segment| segment.bytes.chunks(piece)) {
         decoder.push(bytes, |record| {
@@ -74,7 +78,7 @@ pub fn decode(segments: &[Segment], piece: usize, mut each: impl FnMut(&Record<'
 }
 
 /// All records.
-pub fn records(segments: &[Segment], piece: usize) -> (Vec<Seen>, Option<Stop>) {
+pub fn records(segments: &[Segment], piece: usize) -> (Vec<Seen>, Option<WalStop>) {
     let mut seen = Vec::new();
     let stop = decode(segments, piece, |record, _| seen.push(Seen::of(record)));
     (seen, stop)

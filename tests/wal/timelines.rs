@@ -1,7 +1,7 @@
 //! The segment in which a timeline begins: the older one's records, then the new one's.
 
 use walden::postgres::types::{LongPageHeader, TimelineId};
-use walden::postgres::wal::{StopReason, Summarizer, What};
+use walden::postgres::wal::{EventDetail, StopReason, Summarizer};
 
 use crate::harness::{Cluster, Major, Scratch, each_major};
 
@@ -20,8 +20,9 @@ fn a_promotion_is_seen_in_the_segment_where_it_was(major: Major) {
     let mut summarizer = Summarizer::new(header.address, header.segment_size);
     summarizer.push(&bytes);
     let summary = summarizer.finish();
-    let began: Vec<&What> = summary.events.iter().map(|event| &event.what).filter(|what| is_timeline(what)).collect();
-    assert_eq!(began, [&What::TimelineBegan { timeline: TimelineId(2), previous: TimelineId(1) }], "{name}");
+    let began: Vec<&EventDetail> =
+        summary.events.iter().map(|event| &event.what).filter(|what| is_timeline(what)).collect();
+    assert_eq!(began, [&EventDetail::TimelineBegan { timeline: TimelineId(2), previous: TimelineId(1) }], "{name}");
     assert_eq!((header.timeline, summary.timeline), (TimelineId(1), Some(TimelineId(2))));
     let last = summary.commits.last.expect("a commit");
     let began = summary.events.iter().find(|event| is_timeline(&event.what)).expect("an event");
@@ -31,6 +32,6 @@ fn a_promotion_is_seen_in_the_segment_where_it_was(major: Major) {
 }
 each_major!(promotions, a_promotion_is_seen_in_the_segment_where_it_was);
 
-fn is_timeline(what: &What) -> bool {
-    matches!(what, What::TimelineBegan { .. })
+fn is_timeline(what: &EventDetail) -> bool {
+    matches!(what, EventDetail::TimelineBegan { .. })
 }

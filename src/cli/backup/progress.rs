@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::postgres::backup::Event;
+use crate::postgres::backup::BackupStep;
 
 /// How often a log line tells how far a backup is.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub struct BackupProgress {
 struct ProgressLog {
     begun: Instant,
     last: Instant,
-    phase: Option<std::mem::Discriminant<Event>>,
+    phase: Option<std::mem::Discriminant<BackupStep>>,
 }
 
 impl BackupProgress {
@@ -36,7 +36,7 @@ impl BackupProgress {
     }
 
     /// Shows an event.
-    pub fn show(&self, event: Event) {
+    pub fn show(&self, event: BackupStep) {
         match &self.log {
             Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).show(event),
             None => self.draw(event),
@@ -48,10 +48,10 @@ impl BackupProgress {
         self.bar.finish_and_clear();
     }
 
-    fn draw(&self, event: Event) {
+    fn draw(&self, event: BackupStep) {
         match event {
-            Event::Checkpoint => self.bar.set_message("waiting for the server's checkpoint"),
-            Event::Streaming { done, total } => {
+            BackupStep::Checkpoint => self.bar.set_message("waiting for the server's checkpoint"),
+            BackupStep::Streaming { done, total } => {
                 if let Some(total) = total.filter(|total| self.bar.length() != Some((*total).max(done))) {
                     // The server's estimate does not count the padding of the archives.
                     self.bar.set_length(total.max(done));
@@ -60,7 +60,7 @@ impl BackupProgress {
                 }
                 self.bar.set_position(done);
             }
-            Event::WaitingForWal { missing } => {
+            BackupStep::WaitingForWal { missing } => {
                 self.bar.set_style(ProgressStyle::default_spinner());
                 self.bar.set_message(format!("waiting for the WAL file {missing} to be archived"));
                 self.bar.tick();
@@ -77,21 +77,23 @@ fn bar_style() -> ProgressStyle {
 
 impl ProgressLog {
     /// The first event of a phase is told at once, but for the transfer, which begins with nothing done.
-    fn show(&mut self, event: Event) {
+    fn show(&mut self, event: BackupStep) {
         let phase = std::mem::discriminant(&event);
         let new = self.phase != Some(phase);
-        if new && matches!(event, Event::Streaming { .. }) {
+        if new && matches!(event, BackupStep::Streaming { .. }) {
             (self.begun, self.last) = (Instant::now(), Instant::now());
         }
         self.phase = Some(phase);
-        if (!new || matches!(event, Event::Streaming { .. })) && self.last.elapsed() < LOG_EVERY {
+        if (!new || matches!(event, BackupStep::Streaming { .. })) && self.last.elapsed() < LOG_EVERY {
             return;
         }
         self.last = Instant::now();
         match event {
-            Event::Checkpoint => tracing::info!("waiting for the server's checkpoint"),
-            Event::WaitingForWal { missing } => tracing::info!("waiting for the WAL file {missing} to be archived"),
-            Event::Streaming { done, total } => {
+            BackupStep::Checkpoint => tracing::info!("waiting for the server's checkpoint"),
+            BackupStep::WaitingForWal { missing } => {
+                tracing::info!("waiting for the WAL file {missing} to be archived")
+            }
+            BackupStep::Streaming { done, total } => {
                 let rate = done as f64 / self.begun.elapsed().as_secs_f64();
                 let of = total.map(|total| format!(" of {}", BinaryBytes(total))).unwrap_or_default();
                 let left = total.map(|total| total.saturating_sub(done) as f64 / rate.max(1.0));

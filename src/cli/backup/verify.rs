@@ -7,7 +7,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::load::load_backups;
 use crate::postgres::object_problem::ProblemKind;
-use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
+use crate::postgres::repository::verify::{Damage, VerifyResult, VerifyScope, verify};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,8 +29,8 @@ struct BackupVerifyOutput<'a> {
 }
 
 impl<'a> BackupVerifyOutput<'a> {
-    fn new(id: &'a BackupId, found: &'a Found) -> Self {
-        let Found { files, plain_bytes, looked_up: wal_files, ref findings, .. } = *found;
+    fn new(id: &'a BackupId, found: &'a VerifyResult) -> Self {
+        let VerifyResult { files, plain_bytes, looked_up: wal_files, ref findings, .. } = *found;
         let (damages, more_damages) = (findings.damages().collect(), findings.more_damages);
         Self { id, files, plain_bytes, wal_files, damages, more_damages }
     }
@@ -41,7 +41,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let mut all = Vec::new();
     for id in chosen(&cluster, args).await? {
-        let found = verify(&cluster, Scope::Backup(id.clone()), context.settings.restore.workers).await?;
+        let found = verify(&cluster, VerifyScope::Backup(id.clone()), context.settings.restore.workers).await?;
         if context.format == Format::Table {
             print_text(&in_words(&BackupVerifyOutput::new(&id, &found)))?;
         }

@@ -17,7 +17,7 @@ use crate::place::FolderPlace;
 use crate::postgres::check::{ServerFolder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{
-    Copied, CopyOptions, Count, Progress, Proof, Side, Verdict, copy, open_destination,
+    Copied, CopyCount, CopyOptions, CopyProgress, CopySide, ProofVerdict, RecoverabilityProof, copy, open_destination,
 };
 use crate::storage::Storage;
 
@@ -79,7 +79,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let settings = &context.settings.wal;
     let options =
         CopyOptions { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(CopyProgress::default());
     let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
         total: progress.total.load(Ordering::Relaxed),
@@ -130,7 +130,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
         ("names", counts.names),
         ("idle markers", counts.idle),
     ];
-    for (name, Count { copied, copied_bytes, present, not_read }) in groups {
+    for (name, CopyCount { copied, copied_bytes, present, not_read }) in groups {
         table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);
     }
     text += &table.render();
@@ -151,7 +151,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
 }
 
 /// How far each backup leads, from either repository.
-fn proofs(proofs: &[Proof]) -> String {
+fn proofs(proofs: &[RecoverabilityProof]) -> String {
     if proofs.is_empty() {
         return "\n".into();
     }
@@ -165,9 +165,9 @@ fn proofs(proofs: &[Proof]) -> String {
             end(proof.source_end),
             end(proof.destination_end),
             match proof.verdict {
-                Verdict::Proven => "proven".into(),
-                Verdict::NotProven => "NOT PROVEN".into(),
-                Verdict::NotRestorable => "NOT RESTORABLE".into(),
+                ProofVerdict::Proven => "proven".into(),
+                ProofVerdict::NotProven => "NOT PROVEN".into(),
+                ProofVerdict::NotRestorable => "NOT RESTORABLE".into(),
             },
         ]);
     }
@@ -177,7 +177,7 @@ fn proofs(proofs: &[Proof]) -> String {
 fn problems(copied: &Copied) -> String {
     let mut text = String::new();
     for failure in &copied.failures {
-        let at = if failure.at == Side::Source { "source" } else { "destination" };
+        let at = if failure.at == CopySide::Source { "source" } else { "destination" };
         text += &format!("{}: object \"{}\" at the {at}: {}\n", failure.problem, failure.object, failure.why);
     }
     if copied.more_failures > 0 {

@@ -1,6 +1,6 @@
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::postgresql_time;
-use crate::postgres::repository::stats::{BackupState, BackupStats, Kind, Stats, TimelineStats, stats};
+use crate::postgres::repository::stats::{BackupState, BackupStats, Stats, StatsKind, TimelineStats, stats};
 
 /// Shows what the cluster takes in the repository.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
@@ -48,19 +48,19 @@ fn kinds(stats: &Stats) -> String {
     table.render()
 }
 
-fn name(kind: Kind) -> &'static str {
+fn name(kind: StatsKind) -> &'static str {
     match kind {
-        Kind::Segments => "WAL segments",
-        Kind::Histories => "timeline histories",
-        Kind::BackupHistories => "backup histories",
-        Kind::Partials => "partial segments",
-        Kind::Aside => "kept aside",
-        Kind::Packs => "packs",
-        Kind::Manifests => "manifests",
-        Kind::Markers => "markers",
-        Kind::Names => "names",
-        Kind::Idle => "idle markers",
-        Kind::Foreign => "foreign",
+        StatsKind::Segments => "WAL segments",
+        StatsKind::Histories => "timeline histories",
+        StatsKind::BackupHistories => "backup histories",
+        StatsKind::Partials => "partial segments",
+        StatsKind::Aside => "kept aside",
+        StatsKind::Packs => "packs",
+        StatsKind::Manifests => "manifests",
+        StatsKind::Markers => "markers",
+        StatsKind::Names => "names",
+        StatsKind::Idle => "idle markers",
+        StatsKind::Foreign => "foreign",
     }
 }
 

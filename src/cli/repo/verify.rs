@@ -9,8 +9,8 @@ use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_te
 use super::asked_to_end;
 use crate::error::with_hint;
 use crate::plain::counted;
-use crate::postgres::repository::Extent;
-use crate::postgres::repository::verify::{Report, Scope, Verification, VerifyOptions};
+use crate::postgres::repository::SampleExtent;
+use crate::postgres::repository::verify::{Verification, VerifyOptions, VerifyReport, VerifyScope};
 use crate::storage::Key;
 
 /// The largest sample in objects: their numbers are kept in memory.
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct SampleArg(Extent);
+struct SampleArg(SampleExtent);
 
 impl FromStr for SampleArg {
     type Err = String;
@@ -41,11 +41,11 @@ impl FromStr for SampleArg {
         match text.strip_suffix('%') {
             Some(percent) => {
                 let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-                if percent > 0.0 && percent <= 100.0 { Ok(Self(Extent::Percent(percent))) } else { Err(wrong()) }
+                if percent > 0.0 && percent <= 100.0 { Ok(Self(SampleExtent::Percent(percent))) } else { Err(wrong()) }
             }
             None => {
                 let count: u32 = text.parse().map_err(|_| wrong())?;
-                if (1..=MAX_SAMPLE).contains(&count) { Ok(Self(Extent::Objects(count))) } else { Err(wrong()) }
+                if (1..=MAX_SAMPLE).contains(&count) { Ok(Self(SampleExtent::Objects(count))) } else { Err(wrong()) }
             }
         }
     }
@@ -64,8 +64,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let settings = &context.settings;
     let options = VerifyOptions {
-        scope: Scope::All,
-        extent: args.sample.map_or(Extent::All, |sample| sample.0),
+        scope: VerifyScope::All,
+        extent: args.sample.map_or(SampleExtent::All, |sample| sample.0),
         // Short enough to be typed again.
         seed: args.seed.map_or_else(|| getrandom::u32().map(u64::from), Ok)?,
         after: args.after.clone(),
@@ -93,17 +93,17 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// The error with the arguments that go on where it ended.
-fn go_on(error: anyhow::Error, report: &Report, args: &Args) -> anyhow::Error {
+fn go_on(error: anyhow::Error, report: &VerifyReport, args: &Args) -> anyhow::Error {
     let Some(done) = &report.done else { return error };
     let sample = match (args.sample, report.seed) {
-        (Some(SampleArg(Extent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
-        (Some(SampleArg(Extent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
+        (Some(SampleArg(SampleExtent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
+        (Some(SampleArg(SampleExtent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
         _ => String::new(),
     };
     with_hint(error, format!("`walden repo verify --after {done}{sample}` goes on where this one ended"))
 }
 
-fn in_words(report: &Report) -> String {
+fn in_words(report: &VerifyReport) -> String {
     let found = &report.found;
     let mut text = String::new();
     for finding in &found.findings.list {
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn a_sample_is_a_number_of_objects_or_a_percentage() {
         let parse = |text: &str| text.parse::<SampleArg>().map(|sample| sample.0);
-        assert_eq!(parse("7"), Ok(Extent::Objects(7)));
-        assert_eq!(parse("2.5%"), Ok(Extent::Percent(2.5)));
-        assert_eq!(parse("100%"), Ok(Extent::Percent(100.0)));
+        assert_eq!(parse("7"), Ok(SampleExtent::Objects(7)));
+        assert_eq!(parse("2.5%"), Ok(SampleExtent::Percent(2.5)));
+        assert_eq!(parse("100%"), Ok(SampleExtent::Percent(100.0)));
         for text in ["", "0", "0%", "101%", "nan%", "-1", "1000001", "x"] {
             assert!(parse(text).is_err(), "{text:?}");
         }

@@ -10,7 +10,7 @@ use super::super::{Context, Exit, Format, Table, print_json, print_text};
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::summarize::{Summarized, summary_of};
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Event, RelFileLocator, Summary, Timestamp, What, Xid};
+use crate::postgres::wal::{Commit, EventDetail, RelFileLocator, Summary, Timestamp, WalEvent, Xid};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -121,35 +121,39 @@ fn events(summary: &Summary) -> String {
         return String::new();
     }
     let mut table = Table::new(&["LSN", ">transaction", "event"]);
-    for Event { lsn, xid, what, .. } in &summary.events {
+    for WalEvent { lsn, xid, what, .. } in &summary.events {
         table.row([lsn.to_string(), xid_text(*xid), event(what, *xid, summary)]);
     }
     format!("\n{}{}", table.render(), more(summary.events_left_out.total()))
 }
 
-fn event(what: &What, xid: Xid, summary: &Summary) -> String {
+fn event(what: &EventDetail, xid: Xid, summary: &Summary) -> String {
     match what {
-        What::RestorePoint { name, time } => format!("restore point \"{name}\", {time}"),
-        What::FilesRemoved { time, subxids, files, cut, .. } => {
+        EventDetail::RestorePoint { name, time } => format!("restore point \"{name}\", {time}"),
+        EventDetail::FilesRemoved { time, subxids, files, cut, .. } => {
             let own = |made: Xid| made == xid || subxids.contains(&made);
             let made: Vec<RelFileLocator> =
                 summary.created.iter().filter(|file| own(file.xid)).map(|file| file.file).collect();
             let instead = if made.is_empty() { String::new() } else { format!(", made {}", list(&made, false)) };
             format!("files removed: {}{instead}; commit {time}", list(files, *cut))
         }
-        What::FileTruncated { file, blocks } => format!("file {file} cut to {blocks} blocks"),
-        What::TablesTruncated { database, tables, cut } => {
+        EventDetail::FileTruncated { file, blocks } => format!("file {file} cut to {blocks} blocks"),
+        EventDetail::TablesTruncated { database, tables, cut } => {
             format!("TRUNCATE in database {database}: tables {}", list(tables, *cut))
         }
-        What::DatabaseCreated { database, .. } => format!("database {database} created"),
-        What::DatabaseMoved { database, tablespace } => format!("database {database} moved to tablespace {tablespace}"),
-        What::DatabaseDropped { database } if xid == 0 => format!("old files of database {database} removed"),
-        What::DatabaseDropped { database } => format!("database {database} dropped"),
-        What::Prepared { gid, time } => format!("prepared as \"{gid}\", {time}"),
-        What::TimelineBegan { timeline, previous } => format!("timeline {timeline} began, from timeline {previous}"),
-        What::ParametersChanged(_) => "settings that a standby must match were changed".into(),
-        What::FullPageWrites { on } => format!("full_page_writes turned {}", if *on { "on" } else { "off" }),
-        What::Overwritten { lost } => format!("the record at {lost} was lost in a crash"),
+        EventDetail::DatabaseCreated { database, .. } => format!("database {database} created"),
+        EventDetail::DatabaseMoved { database, tablespace } => {
+            format!("database {database} moved to tablespace {tablespace}")
+        }
+        EventDetail::DatabaseDropped { database } if xid == 0 => format!("old files of database {database} removed"),
+        EventDetail::DatabaseDropped { database } => format!("database {database} dropped"),
+        EventDetail::Prepared { gid, time } => format!("prepared as \"{gid}\", {time}"),
+        EventDetail::TimelineBegan { timeline, previous } => {
+            format!("timeline {timeline} began, from timeline {previous}")
+        }
+        EventDetail::ParametersChanged(_) => "settings that a standby must match were changed".into(),
+        EventDetail::FullPageWrites { on } => format!("full_page_writes turned {}", if *on { "on" } else { "off" }),
+        EventDetail::Overwritten { lost } => format!("the record at {lost} was lost in a crash"),
     }
 }
 
@@ -196,7 +200,7 @@ mod tests {
     fn a_dropped_file_is_shown_with_what_was_made_in_its_place() {
         let file = |number| RelFileLocator { tablespace: 1663, database: 5, number };
         let (time, subxids, files) = (Timestamp(0), vec![8], vec![file(1)]);
-        let what = What::FilesRemoved { time, subxids, files, relations: vec![], cut: true };
+        let what = EventDetail::FilesRemoved { time, subxids, files, relations: vec![], cut: true };
         let created = [(7, 2), (8, 3), (9, 4)].map(|(xid, number)| crate::postgres::wal::Created {
             xid,
             file: file(number),
@@ -205,7 +209,7 @@ mod tests {
         });
         let counts = RowCounts { deleted: 12, ..RowCounts::default() };
         let mut summary = Summary { created: created.into(), ..Summary::default() };
-        summary.events.push(Event { lsn: Lsn(16), end: Lsn(32), xid: 7, what });
+        summary.events.push(WalEvent { lsn: Lsn(16), end: Lsn(32), xid: 7, what });
         summary.rows.largest.push(RowsOf { xid: 7, file: file(1), counts, commit: None });
         summary.rows.left_out = 3;
         let text = in_words("x", &summary);

@@ -3,7 +3,7 @@ use serde::Serialize;
 use super::super::{Context, Exit, Format, bytes, gap_lines, print_json, print_text};
 use crate::plain::counted;
 use crate::postgres::catalog::Gap;
-use crate::postgres::repository::verify::{Damage, Found, Scope, verify};
+use crate::postgres::repository::verify::{Damage, VerifyResult, VerifyScope, verify};
 use crate::postgres::types::TimelineId;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ struct WalVerifyOutput<'a> {
 /// Verifies archived WAL. Exit code 3 when anything is damaged or missing.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let scope = Scope::Wal { every: args.every.unwrap_or(1) };
+    let scope = VerifyScope::Wal { every: args.every.unwrap_or(1) };
     let found = verify(&cluster, scope, context.settings.wal.workers).await?;
     let verified = WalVerifyOutput {
         segments: found.segments,
@@ -48,7 +48,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(if found.is_sound() { Exit::Success } else { Exit::Unsound })
 }
 
-fn in_words(found: &Found, verified: &WalVerifyOutput) -> String {
+fn in_words(found: &VerifyResult, verified: &WalVerifyOutput) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
         text += &format!("{}: object \"{}\": {}\n", damage.problem, damage.object, damage.why);

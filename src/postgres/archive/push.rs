@@ -19,7 +19,7 @@ use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, ParseError, SegmentName, SegmentSize, WalFileName};
-use crate::postgres::wal::{Stop, StopReason};
+use crate::postgres::wal::{StopReason, WalStop};
 use crate::repo::{ObjectError, PutSealed, UPGRADE};
 use crate::storage::Key;
 
@@ -64,7 +64,7 @@ impl EncodedFile {
 
     /// Where the records of a segment break off. A segment that is handed over is complete: it ends with a record, or
     /// with a switch.
-    pub fn broken(&self) -> Option<&Stop> {
+    pub fn broken(&self) -> Option<&WalStop> {
         match self.name {
             WalFileName::Segment(_) => self.description.summary.as_ref()?.stop.as_ref(),
             _ => None,

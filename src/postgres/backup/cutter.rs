@@ -25,15 +25,15 @@ pub enum Cut {
     Frame {
         plain: Vec<u8>,
         /// The small files in it, with where each begins.
-        files: Vec<(FileFacts, u32)>,
+        files: Vec<(FileMetadata, u32)>,
     },
     /// A large file's frames are complete; or an empty file, which has none.
-    FileEnd(FileFacts),
+    FileEnd(FileMetadata),
 }
 
 /// A file as the manifest will list it, without what is found out later: digest and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileFacts {
+pub struct FileMetadata {
     pub path: String,
     pub tablespace: Option<u32>,
     /// Permission bits.
@@ -66,14 +66,14 @@ impl FramePool {
 pub struct Cutter {
     parser: Parser,
     tablespace: Option<u32>,
-    current: Option<FileFacts>,
+    current: Option<FileMetadata>,
     /// Folders that files not in the stream went to.
     added: BTreeSet<String>,
     /// The frame of the current large file.
     frame: Vec<u8>,
     /// The frame that small files share, and the files in it.
     bundle: Vec<u8>,
-    files: Vec<(FileFacts, u32)>,
+    files: Vec<(FileMetadata, u32)>,
     cuts: VecDeque<Cut>,
     pool: FramePool,
     captured: Captured,
@@ -141,9 +141,9 @@ impl Cutter {
     }
 
     /// Adds a small file of the data directory that is not in the stream.
-    pub fn add_file(&mut self, facts: FileFacts, content: &[u8]) -> Result<(), TarError> {
+    pub fn add_file(&mut self, facts: FileMetadata, content: &[u8]) -> Result<(), TarError> {
         check_path(&facts.path).map_err(|error| TarError(error.to_string()))?;
-        let facts = FileFacts { size: content.len() as u64, ..facts };
+        let facts = FileMetadata { size: content.len() as u64, ..facts };
         self.added.insert(folder_of(&facts.path).to_string());
         self.begin_file(facts);
         self.add(content);
@@ -176,7 +176,7 @@ impl Cutter {
         }
         match kind {
             MemberKind::File if tablespace.is_none() && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => (),
-            MemberKind::File => self.begin_file(FileFacts { path, tablespace, mode, mtime, size }),
+            MemberKind::File => self.begin_file(FileMetadata { path, tablespace, mode, mtime, size }),
             MemberKind::Folder => {
                 self.captured.inventory.folder(tablespace, &path);
                 self.cuts.push_back(Cut::Folder(FolderEntry { path, tablespace, mode }));
@@ -192,7 +192,7 @@ impl Cutter {
         Path::new(path).starts_with(OUTSIDE_CONFIGURATION) && self.added.contains(folder_of(path))
     }
 
-    fn begin_file(&mut self, facts: FileFacts) {
+    fn begin_file(&mut self, facts: FileMetadata) {
         if is_small(&facts) {
             let full = self.bundle.len() + facts.size as usize > FRAME_SIZE || self.files.len() == BUNDLE_FILES;
             if full {
@@ -241,7 +241,7 @@ impl Cutter {
         self.cuts.push_back(Cut::FileEnd(facts));
     }
 
-    fn capture(&mut self, facts: &FileFacts, skip: usize) {
+    fn capture(&mut self, facts: &FileMetadata, skip: usize) {
         if facts.tablespace.is_none() {
             let content = &self.bundle[skip..];
             match facts.path.as_str() {
@@ -265,7 +265,7 @@ fn folder_of(path: &str) -> &str {
 }
 
 /// Whether a file shares a frame with others.
-fn is_small(facts: &FileFacts) -> bool {
+fn is_small(facts: &FileMetadata) -> bool {
     (1..FRAME_SIZE as u64).contains(&facts.size)
 }
 
@@ -273,8 +273,8 @@ fn is_small(facts: &FileFacts) -> bool {
 mod tests {
     use super::*;
 
-    fn facts(path: &str) -> FileFacts {
-        FileFacts { path: path.into(), tablespace: None, mode: 0o600, mtime: 1, size: 0 }
+    fn facts(path: &str) -> FileMetadata {
+        FileMetadata { path: path.into(), tablespace: None, mode: 0o600, mtime: 1, size: 0 }
     }
 
     fn cuts(files: &[(&str, usize)]) -> Vec<Cut> {
@@ -361,7 +361,7 @@ mod tests {
         let mut cutter = Cutter::new(FramePool::default());
         cutter.add_file(facts("base/1/1"), b"other").unwrap();
         cutter.add_file(facts("backup_label"), b"label").unwrap();
-        cutter.add_file(FileFacts { tablespace: Some(5), ..facts("global/pg_control") }, b"wrong").unwrap();
+        cutter.add_file(FileMetadata { tablespace: Some(5), ..facts("global/pg_control") }, b"wrong").unwrap();
         cutter.add_file(facts("global/pg_control"), b"control").unwrap();
         let captured = cutter.into_captured();
         assert_eq!(captured.backup_label.as_deref(), Some(&b"label"[..]));

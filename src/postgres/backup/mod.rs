@@ -23,7 +23,7 @@ use crate::postgres::types::WalFileName;
 
 /// What happens while a backup is taken, for whoever shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum BackupStep {
     /// The server makes the checkpoint that the backup begins with.
     Checkpoint,
     /// Bytes transferred so far, and the server's estimate of all.
@@ -32,5 +32,5 @@ pub enum Event {
     WaitingForWal { missing: WalFileName },
 }
 
-/// Told of every [`Event`]; called often, must be quick.
-pub type Observer<'a> = &'a (dyn Fn(Event) + Sync);
+/// Told of every [`BackupStep`]; called often, must be quick.
+pub type BackupObserver<'a> = &'a (dyn Fn(BackupStep) + Sync);

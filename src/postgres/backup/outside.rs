@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cutter::FileFacts;
+use super::cutter::FileMetadata;
 use super::manifest::{OUTSIDE_CONFIGURATION, check_path};
 use super::start::ask;
 use crate::error::{find, one_line};
@@ -37,8 +37,8 @@ pub struct OutsideFile {
 
 impl OutsideFile {
     /// As a file of the backup.
-    pub fn facts(&self) -> FileFacts {
-        FileFacts {
+    pub fn facts(&self) -> FileMetadata {
+        FileMetadata {
             path: self.description.path.clone(),
             tablespace: None,
             mode: 0o600,

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::cutter::FileFacts;
+use super::cutter::FileMetadata;
 use super::manifest::{Extent, FileEntry, FolderEntry, ManifestEntry, Paths, write_entry};
 use super::pipeline::PackOptions;
 use crate::codec::{Digest, SealedWriter};
@@ -82,13 +82,13 @@ impl Packer {
     }
 
     /// Notes the large file whose frames were added, or an empty one.
-    pub fn file_end(&mut self, facts: FileFacts, digest: Digest) -> anyhow::Result<()> {
+    pub fn file_end(&mut self, facts: FileMetadata, digest: Digest) -> anyhow::Result<()> {
         let extents = std::mem::take(&mut self.extents);
         self.file(facts, digest, extents)
     }
 
     /// Adds a frame that small files share.
-    pub async fn bundle(&mut self, frame: Bytes, files: Vec<(FileFacts, u32, Digest)>) -> anyhow::Result<()> {
+    pub async fn bundle(&mut self, frame: Bytes, files: Vec<(FileMetadata, u32, Digest)>) -> anyhow::Result<()> {
         let frames = vec![frame.len() as u32];
         let (pack, offset) = self.place(frame).await?;
         for (facts, skip, digest) in files {
@@ -113,8 +113,8 @@ impl Packer {
         while self.puts.join_next().await.is_some() {}
     }
 
-    fn file(&mut self, facts: FileFacts, digest: Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
-        let FileFacts { path, tablespace, mode, mtime, size } = facts;
+    fn file(&mut self, facts: FileMetadata, digest: Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
+        let FileMetadata { path, tablespace, mode, mtime, size } = facts;
         ensure!(self.paths.is_new(tablespace, &path), "the file \"{path}\" came twice: it could not be restored");
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use super::cutter::Captured;
-use super::cutter::{Cut, Cutter, FileFacts, FramePool};
+use super::cutter::{Cut, Cutter, FileMetadata, FramePool};
 use super::manifest::FolderEntry;
 use super::packer::{Packer, Totals};
 use crate::codec::{Digest, FrameCompressor, Hasher, SealedWriter};
@@ -65,17 +65,17 @@ pub struct Pipeline {
     packer: JoinHandle<(Packer, anyhow::Result<()>)>,
 }
 
-struct Job {
+struct FrameJob {
     plain: Vec<u8>,
     reply: oneshot::Sender<Bytes>,
 }
 
 /// What goes into packs and manifest, in order; frames may still be under way.
-enum Piece {
+enum PackInput {
     Folder(FolderEntry),
     Frame(oneshot::Receiver<Bytes>),
-    Bundle(oneshot::Receiver<Bytes>, Vec<(FileFacts, u32, Digest)>),
-    FileEnd(FileFacts, Digest),
+    Bundle(oneshot::Receiver<Bytes>, Vec<(FileMetadata, u32, Digest)>),
+    FileEnd(FileMetadata, Digest),
 }
 
 impl Pipeline {
@@ -118,7 +118,7 @@ impl Pipeline {
     }
 
     /// Adds a small file of the data directory that is not in the stream.
-    pub async fn add_file(&mut self, facts: FileFacts, content: &[u8]) -> anyhow::Result<()> {
+    pub async fn add_file(&mut self, facts: FileMetadata, content: &[u8]) -> anyhow::Result<()> {
         self.cutter.add_file(facts, content)?;
         self.pass_on().await
     }
@@ -179,12 +179,12 @@ impl Pipeline {
 }
 
 /// Digests files, and hands frames to the compressors. Ends when either neighbour does.
-fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<Job>, pieces: &mpsc::Sender<Piece>) {
+fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<FrameJob>, pieces: &mpsc::Sender<PackInput>) {
     let mut hasher = Hasher::default();
     while let Some(cut) = cuts.blocking_recv() {
         let piece = match cut {
-            Cut::Folder(folder) => Piece::Folder(folder),
-            Cut::FileEnd(facts) => Piece::FileEnd(facts, std::mem::take(&mut hasher).finish()),
+            Cut::Folder(folder) => PackInput::Folder(folder),
+            Cut::FileEnd(facts) => PackInput::FileEnd(facts, std::mem::take(&mut hasher).finish()),
             Cut::Frame { plain, files } => {
                 let files: Vec<_> = files
                     .into_iter()
@@ -197,10 +197,10 @@ fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<Job>, pieces: &mpsc::
                     hasher.update(&plain);
                 }
                 let (reply, compressed) = oneshot::channel();
-                if jobs.send(Job { plain, reply }).is_err() {
+                if jobs.send(FrameJob { plain, reply }).is_err() {
                     return;
                 }
-                if files.is_empty() { Piece::Frame(compressed) } else { Piece::Bundle(compressed, files) }
+                if files.is_empty() { PackInput::Frame(compressed) } else { PackInput::Bundle(compressed, files) }
             }
         };
         if pieces.blocking_send(piece).is_err() {
@@ -210,12 +210,12 @@ fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<Job>, pieces: &mpsc::
 }
 
 /// Compresses frames until there are no more.
-fn compress(jobs: &Mutex<Receiver<Job>>, pool: &FramePool, level: i32) -> anyhow::Result<()> {
+fn compress(jobs: &Mutex<Receiver<FrameJob>>, pool: &FramePool, level: i32) -> anyhow::Result<()> {
     let mut compressor = FrameCompressor::new(level)?;
     loop {
         // The lock is held while waiting: one worker waits for a job, the others for the lock.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { plain, reply }) = job else { return Ok(()) };
+        let Ok(FrameJob { plain, reply }) = job else { return Ok(()) };
         let frame = compressor.compress(&plain).context("cannot compress a frame")?;
         pool.give_back(plain);
         // A packer that ended needs no frames.
@@ -224,7 +224,7 @@ fn compress(jobs: &Mutex<Receiver<Job>>, pool: &FramePool, level: i32) -> anyhow
 }
 
 /// Packs until there are no more pieces. The packer comes back in any case: it knows what is under way.
-async fn pack(mut packer: Packer, mut pieces: mpsc::Receiver<Piece>) -> (Packer, anyhow::Result<()>) {
+async fn pack(mut packer: Packer, mut pieces: mpsc::Receiver<PackInput>) -> (Packer, anyhow::Result<()>) {
     while let Some(piece) = pieces.recv().await {
         if let Err(error) = pack_one(&mut packer, piece).await {
             return (packer, Err(error));
@@ -233,12 +233,12 @@ async fn pack(mut packer: Packer, mut pieces: mpsc::Receiver<Piece>) -> (Packer,
     (packer, Ok(()))
 }
 
-async fn pack_one(packer: &mut Packer, piece: Piece) -> anyhow::Result<()> {
+async fn pack_one(packer: &mut Packer, piece: PackInput) -> anyhow::Result<()> {
     let lost = |_| anyhow!("a compressing thread ended before its work was done");
     match piece {
-        Piece::Folder(folder) => packer.folder(folder),
-        Piece::Frame(frame) => packer.frame(frame.await.map_err(lost)?).await,
-        Piece::Bundle(frame, files) => packer.bundle(frame.await.map_err(lost)?, files).await,
-        Piece::FileEnd(facts, digest) => packer.file_end(facts, digest),
+        PackInput::Folder(folder) => packer.folder(folder),
+        PackInput::Frame(frame) => packer.frame(frame.await.map_err(lost)?).await,
+        PackInput::Bundle(frame, files) => packer.bundle(frame.await.map_err(lost)?, files).await,
+        PackInput::FileEnd(facts, digest) => packer.file_end(facts, digest),
     }
 }

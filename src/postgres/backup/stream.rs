@@ -5,13 +5,13 @@ use anyhow::{Context, bail, ensure};
 use super::outside::OutsideFile;
 use super::pipeline::Pipeline;
 use super::warnings::Warnings;
-use super::{Event, Observer};
+use super::{BackupObserver, BackupStep};
 use crate::error::{find, one_line};
 use crate::postgres::catalog::TablespaceDescription;
 use crate::postgres::replication::{BackupEvent, BackupPosition, ChecksumFailures, Tablespace};
 
 /// Where a backup's events come from: a server.
-pub trait Events {
+pub trait BackupEvents {
     /// The next event; `None` after the last. [`ChecksumFailures`] takes the last one's place when pages are bad.
     fn next(&mut self) -> impl Future<Output = anyhow::Result<Option<BackupEvent>>>;
 }
@@ -29,7 +29,10 @@ pub struct Transferred {
 }
 
 /// Where the backup starts, and the server's tablespaces.
-async fn begin(events: &mut impl Events, warnings: &mut Warnings) -> anyhow::Result<(BackupPosition, Vec<Tablespace>)> {
+async fn begin(
+    events: &mut impl BackupEvents,
+    warnings: &mut Warnings,
+) -> anyhow::Result<(BackupPosition, Vec<Tablespace>)> {
     let start = match after_warnings(events, warnings).await? {
         Some(BackupEvent::Start(position)) => position,
         other => bail!("the server began a base backup with {other:?}"),
@@ -44,12 +47,12 @@ async fn begin(events: &mut impl Events, warnings: &mut Warnings) -> anyhow::Res
 /// Feeds everything that the server sends to `pipeline`. Errors: also [`super::warnings::LeftOut`], at once: while the
 /// server estimates the size it walks all folders, so mostly before anything is copied.
 pub async fn transfer(
-    events: &mut impl Events,
+    events: &mut impl BackupEvents,
     pipeline: &mut Pipeline,
     outside: &[OutsideFile],
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
 ) -> anyhow::Result<Transferred> {
-    observer(Event::Checkpoint);
+    observer(BackupStep::Checkpoint);
     let mut warnings = Warnings::default();
     let (start, tablespaces) = begin(events, &mut warnings).await?;
     let total = tablespaces.iter().map(|one| one.size_kib.map(|kib| kib * 1024)).sum::<Option<u64>>();
@@ -62,7 +65,7 @@ pub async fn transfer(
             Ok(Some(BackupEvent::Data(bytes))) => {
                 done += bytes.len() as u64;
                 pipeline.feed(bytes).await?;
-                observer(Event::Streaming { done, total });
+                observer(BackupStep::Streaming { done, total });
             }
             Ok(Some(BackupEvent::ArchiveStart { tablespace_oid, .. })) => pipeline.begin_archive(tablespace_oid),
             Ok(Some(BackupEvent::ArchiveEnd)) => pipeline.end_archive()?,
@@ -87,7 +90,10 @@ pub async fn transfer(
 }
 
 /// The next event that is no warning.
-async fn after_warnings(events: &mut impl Events, warnings: &mut Warnings) -> anyhow::Result<Option<BackupEvent>> {
+async fn after_warnings(
+    events: &mut impl BackupEvents,
+    warnings: &mut Warnings,
+) -> anyhow::Result<Option<BackupEvent>> {
     loop {
         match events.next().await? {
             Some(BackupEvent::Warning(warning)) => warnings.note(&warning)?,

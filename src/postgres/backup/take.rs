@@ -8,9 +8,9 @@ use super::finish::{Gathered, commit, describe};
 use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
 use super::refused::{verification_trips, with_way_out};
 use super::start::{After, BackupServer, Resolve, ask, start};
-use super::stream::{Events, Transferred, transfer};
+use super::stream::{BackupEvents, Transferred, transfer};
 use super::wal::{NeededWal, WalMissing, wait_for_wal};
-use super::{Observer, cleanup, started};
+use super::{BackupObserver, cleanup, started};
 use crate::error::{find, one_line, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -51,7 +51,7 @@ pub async fn take(
     cluster: &Cluster,
     resolve: Resolve<'_>,
     options: &TakeOptions,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
     // Before there is a session that would wait.
@@ -78,7 +78,7 @@ async fn from_live(
     server: &BackupServer,
     mut physical: Connection,
     options: &TakeOptions,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
     let backup = physical.base_backup(&asked(options)).await?;
@@ -108,9 +108,9 @@ pub fn asked(options: &TakeOptions) -> BackupOptions {
 pub async fn keep(
     cluster: &Cluster,
     server: &BackupServer,
-    source: &mut impl Source,
+    source: &mut impl BackupSource,
     options: &TakeOptions,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
     let id = reserve(cluster).await?;
@@ -136,7 +136,7 @@ async fn settle(
 }
 
 /// The server of a running backup: the stream, and what is asked beside it.
-pub trait Source: Events {
+pub trait BackupSource: BackupEvents {
     /// What it says after the end.
     fn after(&mut self) -> impl Future<Output = anyhow::Result<After>>;
     /// What the server says of its archiver's last failure, where it says anything.
@@ -149,13 +149,13 @@ struct Live<'a> {
     info: &'a ConnInfo,
 }
 
-impl Events for Live<'_> {
+impl BackupEvents for Live<'_> {
     async fn next(&mut self) -> anyhow::Result<Option<BackupEvent>> {
         self.backup.next().await
     }
 }
 
-impl Source for Live<'_> {
+impl BackupSource for Live<'_> {
     async fn after(&mut self) -> anyhow::Result<After> {
         let read = async || {
             // A new connection: one that was idle during a long backup may be gone.
@@ -188,9 +188,9 @@ async fn execute(
     cluster: &Cluster,
     id: &BackupId,
     server: &BackupServer,
-    source: &mut impl Source,
+    source: &mut impl BackupSource,
     options: &TakeOptions,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
     let (transferred, packed) = store(cluster, id, server, source, options, observer, stop).await?;
@@ -215,9 +215,9 @@ async fn store(
     cluster: &Cluster,
     id: &BackupId,
     server: &BackupServer,
-    source: &mut impl Source,
+    source: &mut impl BackupSource,
     options: &TakeOptions,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<(Transferred, Packed)> {
     let mut pipeline = Pipeline::start(cluster, id, options.pack)?;
@@ -232,7 +232,7 @@ async fn store(
 }
 
 /// Adds what helps to the error that WAL is missing.
-async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl Source) -> anyhow::Error {
+async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl BackupSource) -> anyhow::Error {
     let Some(missing) = find::<WalMissing>(&error).map(|error| error.missing) else { return error };
     let error = match missing {
         WalFileName::History(_) => with_hint(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use super::{Event, Observer};
+use super::{BackupObserver, BackupStep};
 use crate::error::with_hint;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
@@ -68,7 +68,7 @@ pub async fn wait_for_wal(
     cluster: &Cluster,
     needed: &NeededWal,
     timeout: Duration,
-    observer: Observer<'_>,
+    observer: BackupObserver<'_>,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
@@ -79,7 +79,7 @@ pub async fn wait_for_wal(
             if waited >= timeout {
                 return Err(WalMissing { missing: name, waited }.into());
             }
-            observer(Event::WaitingForWal { missing: name });
+            observer(BackupStep::WaitingForWal { missing: name });
             tokio::time::sleep(pause.min(timeout - waited)).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }

@@ -3,7 +3,7 @@
 
 use super::probe::{FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget};
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentSize, SystemIdentifier};
-use crate::postgres::wal::{Commit, Commits, Event, PartEnds, Summary, What};
+use crate::postgres::wal::{Commit, Commits, EventDetail, PartEnds, Summary, WalEvent};
 
 /// What headers tell of the segment that is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +103,8 @@ impl ProbeQuery {
                 Ok(behind.find(|(_, ends)| ends.as_ref().is_some_and(may_hold)).map(|(number, _)| number))
             }
             ProbeTarget::RestorePoint(name) if summary.events_left_out.restore_points == 0 => {
-                let is_it = |event: &&Event| match &event.what {
-                    What::RestorePoint { name: found, .. } => event.lsn >= self.from && found == name,
+                let is_it = |event: &&WalEvent| match &event.what {
+                    EventDetail::RestorePoint { name: found, .. } => event.lsn >= self.from && found == name,
                     _ => false,
                 };
                 match summary.events.iter().find(is_it).map(|event| number(event.lsn)) {
@@ -174,7 +174,7 @@ impl<'a> PartialRead<'a> {
 mod tests {
     use super::*;
     use crate::postgres::types::{MajorVersion, SegmentName, TimelineId};
-    use crate::postgres::wal::{EventOverflow, Stop, StopReason, Timestamp};
+    use crate::postgres::wal::{EventOverflow, StopReason, Timestamp, WalStop};
 
     const SIZE: u64 = 16 << 20;
     const PART: u64 = 512 << 10;
@@ -196,8 +196,8 @@ mod tests {
         };
         (summary.commits.first, summary.commits.last) = (Some(commit(2, 500)), Some(commit(31, 1000)));
         let lsn = Lsn(START + 20 * PART + 50);
-        let what = What::RestorePoint { name: "x".into(), time: Timestamp(700) };
-        summary.events.push(Event { lsn, end: Lsn(lsn.0 + 100), xid: 0, what });
+        let what = EventDetail::RestorePoint { name: "x".into(), time: Timestamp(700) };
+        summary.events.push(WalEvent { lsn, end: Lsn(lsn.0 + 100), xid: 0, what });
         summary
     }
 
@@ -263,7 +263,7 @@ mod tests {
         assert!(whole(ProbeTarget::RestorePoint("x".into()), &|summary| summary.events_left_out = left_out));
         assert!(whole(later(400, false), &|summary| summary.part_ends.clear()), "made before parts were told");
         assert!(whole(later(400, false), &|summary| summary.part_ends.truncate(16)), "as many parts as frames");
-        let stop = Stop { lsn: Lsn(START), why: StopReason::ZeroPage };
+        let stop = WalStop { lsn: Lsn(START), why: StopReason::ZeroPage };
         assert!(whole(later(400, false), &|summary| summary.stop = Some(stop.clone())));
         assert!(!whole(later(400, false), &|_| ()));
     }

@@ -13,7 +13,7 @@ const PART: i32 = 8;
 
 /// The first of the readings since which no transaction has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct IdleMemory {
     pub timeline: TimelineId,
     pub lsn: Lsn,
     pub xmax: u64,
@@ -23,13 +23,13 @@ pub struct Memory {
 }
 
 /// What to remember after a reading.
-pub fn decide(memory: Option<Memory>, reading: &Reading) -> Option<Memory> {
+pub fn decide(memory: Option<IdleMemory>, reading: &Reading) -> Option<IdleMemory> {
     let Reading { time, timeline, lsn, xmax, flushed } = *reading;
     let same = memory.filter(|first| (first.timeline, first.xmax) == (timeline, xmax));
-    same.or_else(|| flushed.then_some(Memory { timeline, lsn, xmax, since: time, marked: None }))
+    same.or_else(|| flushed.then_some(IdleMemory { timeline, lsn, xmax, since: time, marked: None }))
 }
 
-impl Memory {
+impl IdleMemory {
     /// What a reading proves that this is remembered of. A mark helps only when everything before the first place since
     /// which no transaction has ended is archived.
     pub fn proves(&self, reading: &Reading, archived: Option<Lsn>) -> Option<IdleMarker> {
@@ -58,7 +58,7 @@ mod tests {
 
     /// The marks that readings make, as place and second.
     fn marks(readings: &[(Reading, u64)]) -> Vec<(u64, i64)> {
-        let mut memory: Option<Memory> = None;
+        let mut memory: Option<IdleMemory> = None;
         let mut made = Vec::new();
         for (reading, archived) in readings {
             memory = decide(memory, reading);

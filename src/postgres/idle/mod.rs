@@ -6,5 +6,5 @@ mod decide;
 mod read;
 mod store;
 
-pub use decide::Memory;
-pub use store::{KIND, LONGEST, Proof, check, observe, proof, store};
+pub use decide::IdleMemory;
+pub use store::{IdleProof, KIND, LONGEST, check, observe, proof, store};

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Memory, decide};
+use super::decide::{IdleMemory, decide};
 use super::read::read;
 use crate::codec::seal;
 use crate::postgres::cluster::Cluster;
@@ -42,15 +42,15 @@ impl IdleDescription {
         IdleMarker { timeline: self.timeline, lsn: self.lsn, time: self.time }
     }
 
-    fn memory(&self) -> Memory {
+    fn memory(&self) -> IdleMemory {
         let Self { timeline, lsn, xmax, since, .. } = *self;
-        Memory { timeline, lsn, xmax, since, marked: Some(self.time) }
+        IdleMemory { timeline, lsn, xmax, since, marked: Some(self.time) }
     }
 }
 
 /// What the server proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proof {
+pub struct IdleProof {
     pub mark: IdleMarker,
     pub is_stored: bool,
 }
@@ -61,8 +61,8 @@ pub async fn observe(
     cluster: &Cluster,
     index: &Arc<Index>,
     resolve: Resolve<'_>,
-    memory: &mut Option<Memory>,
-) -> anyhow::Result<Option<Proof>> {
+    memory: &mut Option<IdleMemory>,
+) -> anyhow::Result<Option<IdleProof>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
     let state = on_index(index, |index| index.state()).await?;
     let own = state.positions.iter().find(|position| position.timeline == reading.timeline);
@@ -78,7 +78,7 @@ pub async fn observe(
         store(cluster, &mark, first).await?;
         first.marked = Some(mark.time);
     }
-    Ok(Some(Proof { mark, is_stored }))
+    Ok(Some(IdleProof { mark, is_stored }))
 }
 
 /// Asks the server what it proves now of the WAL that is archived up to where `archived` says, and stores nothing. Errors:
@@ -95,7 +95,7 @@ pub async fn proof(
 }
 
 /// What an earlier service remembered when it stored the last mark; what it proves is archived, so no crash took it back.
-async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<Memory>> {
+async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyhow::Result<Option<IdleMemory>> {
     let marks = idle_markers(cluster, timeline, archived).await?;
     let Some(last) = marks.iter().rfind(|mark| mark.lsn <= archived) else { return Ok(None) };
     let key = cluster.layout.idle(last);
@@ -108,9 +108,9 @@ async fn recall(cluster: &Cluster, timeline: TimelineId, archived: Lsn) -> anyho
 }
 
 /// Stores a mark. Errors: the store did not answer.
-pub async fn store(cluster: &Cluster, mark: &IdleMarker, first: &Memory) -> anyhow::Result<()> {
+pub async fn store(cluster: &Cluster, mark: &IdleMarker, first: &IdleMemory) -> anyhow::Result<()> {
     let IdleMarker { timeline, lsn, time } = *mark;
-    let (system_identifier, Memory { xmax, since, .. }) = (cluster.description.system_identifier, *first);
+    let (system_identifier, IdleMemory { xmax, since, .. }) = (cluster.description.system_identifier, *first);
     let about = IdleDescription { system_identifier, timeline, lsn, time, xmax, since };
     let body = format!("{}\n", serde_json::to_string(&about)?);
     let sealed = seal(KIND, &about, &mut body.as_bytes(), body.len() as u64, LEVEL)?;
@@ -153,10 +153,10 @@ mod tests {
         assert_eq!(recalled(1 << 24).await, None);
         for (lsn, second, xmax) in [(100, 9, 7), (200, 1, 8), (200, 2, 8), (300, 3, 9)] {
             let mark = IdleMarker { timeline, lsn: Lsn(lsn), time: time(second) };
-            let first = Memory { timeline, lsn: mark.lsn, xmax, since: time(0), marked: None };
+            let first = IdleMemory { timeline, lsn: mark.lsn, xmax, since: time(0), marked: None };
             store(&cluster, &mark, &first).await.unwrap();
         }
-        let expected = Memory { timeline, lsn: Lsn(200), xmax: 8, since: time(0), marked: Some(time(2)) };
+        let expected = IdleMemory { timeline, lsn: Lsn(200), xmax: 8, since: time(0), marked: Some(time(2)) };
         assert_eq!(recalled(250).await, Some(expected));
         let last = IdleMarker { timeline, lsn: Lsn(300), time: time(3) };
         let key = cluster.layout.idle(&last);

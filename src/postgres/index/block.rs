@@ -4,11 +4,11 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::BLOCK;
 use super::column::{SegmentKey, int};
-use super::xid::{Range, is_newer, of_both};
+use super::xid::{XidRange, is_newer, of_both};
 use crate::postgres::types::TimelineId;
 
 /// Widens what the block of a segment holds.
-pub(super) fn widen(db: &Connection, segment: SegmentKey, time: Option<i64>, fresh: Option<Range>) -> Result<()> {
+pub(super) fn widen(db: &Connection, segment: SegmentKey, time: Option<i64>, fresh: Option<XidRange>) -> Result<()> {
     if time.is_none() && fresh.is_none() {
         return Ok(());
     }
@@ -27,7 +27,7 @@ pub(super) fn widen(db: &Connection, segment: SegmentKey, time: Option<i64>, fre
 }
 
 /// A time and a range, from a row of both.
-fn held(row: &Row<'_>) -> Result<(Option<i64>, Option<Range>)> {
+fn held(row: &Row<'_>) -> Result<(Option<i64>, Option<XidRange>)> {
     let (from, to): (Option<u32>, Option<u32>) = (row.get(1)?, row.get(2)?);
     Ok((row.get(0)?, from.zip(to)))
 }

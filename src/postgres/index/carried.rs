@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::{SegmentKey, from_json, json};
 use crate::postgres::types::Lsn;
-use crate::postgres::wal::{Boundary, Stop, Summary, Tail, Xid, join};
+use crate::postgres::wal::{Boundary, Summary, Tail, WalStop, Xid, join};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Carried {
@@ -13,7 +13,7 @@ pub(super) struct Carried {
     last: Option<Lsn>,
     end: Option<Lsn>,
     /// Where the WAL is broken.
-    stop: Option<Stop>,
+    stop: Option<WalStop>,
     /// The beginning of a record that goes on.
     pub tail: Option<Tail>,
     /// The newest transaction that was mentioned since the archive begins or a segment is missing.
@@ -27,7 +27,7 @@ impl Carried {
     }
 
     /// What lies between all this and the next segment. Errors: where the WAL breaks.
-    pub fn join(&self, later: &Summary) -> std::result::Result<Boundary, Stop> {
+    pub fn join(&self, later: &Summary) -> std::result::Result<Boundary, WalStop> {
         let earlier = Summary { last: self.last, end: self.end, stop: self.stop.clone(), ..Summary::default() };
         join(&earlier, self.tail.as_ref(), later)
     }

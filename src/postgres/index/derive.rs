@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::carried::{self, Carried};
 use super::column::{SegmentKey, int, uint};
-use super::xid::{Range, newer, span};
+use super::xid::{XidRange, newer, span};
 use super::{BLOCK, Index, block, facts, rows};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Boundary, Commit, Summary};
@@ -70,7 +70,13 @@ fn is_middle(summary: &Summary) -> bool {
 }
 
 /// The row of a segment.
-fn put(db: &Connection, segment: SegmentKey, own: &Summary, following: &Following, fresh: Option<Range>) -> Result<()> {
+fn put(
+    db: &Connection,
+    segment: SegmentKey,
+    own: &Summary,
+    following: &Following,
+    fresh: Option<XidRange>,
+) -> Result<()> {
     let Following { previous, joined, boundary_stop, crossing } = following;
     let (timeline, number) = segment.columns();
     let nothing = Summary::default();

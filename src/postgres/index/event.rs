@@ -149,7 +149,7 @@ fn kinds(filter: &Filter) -> i64 {
 }
 
 /// Which events are wanted. How exact an event is, and the name of its database, come later.
-type Wanted<'a> = &'a dyn Fn(&FoundEvent) -> bool;
+type EventFilter<'a> = &'a dyn Fn(&FoundEvent) -> bool;
 
 /// Makes events of rows.
 struct EventReader<'a> {
@@ -177,7 +177,7 @@ impl<'a> EventReader<'a> {
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
     /// comes first, for it costs little; how exact that is may take thousands of lookups.
-    fn events(&self, stored: &EventRow, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+    fn events(&self, stored: &EventRow, wanted: EventFilter<'_>) -> Result<Vec<FoundEvent>> {
         let owner = self.history(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
@@ -246,7 +246,7 @@ impl<'a> EventReader<'a> {
         }
     }
 
-    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: EventFilter<'_>) -> Result<Vec<FoundEvent>> {
         let RemovedFiles { files, relations, cut, major } = from_json(stored.detail.as_deref().unwrap_or_default())?;
         let mut names = HashMap::new();
         for file in &files {

@@ -8,10 +8,10 @@ use rusqlite::{Connection, Result, params};
 
 use super::column::{SegmentKey, int, json};
 use super::event_row::{PG_CLASS, RemovedFiles};
-use super::xid::{Range, is_newer, newer};
+use super::xid::{XidRange, is_newer, newer};
 use super::{rows, tablespace};
 use crate::postgres::catalog::EventKind;
-use crate::postgres::wal::{Created, Ended, RowsOf, Summary, Tail, Timestamp, What, Xid};
+use crate::postgres::wal::{Created, Ended, EventDetail, RowsOf, Summary, Tail, Timestamp, Xid};
 
 /// Transactions that a server begins at most while two segments mention none of them.
 const UNSEEN: Xid = 1 << 22;
@@ -26,7 +26,7 @@ pub(super) fn add(
     summary: &Summary,
     before: Option<Xid>,
     seen: Option<Xid>,
-) -> Result<Option<Range>> {
+) -> Result<Option<XidRange>> {
     let began_here = |xid: Xid| before.is_some_and(|before| is_newer(xid, before));
     let mut wanted = BTreeSet::new();
     for created in &summary.created {
@@ -48,7 +48,7 @@ pub(super) fn add(
     }
     for event in &summary.events {
         wanted.insert(event.xid);
-        if let What::FilesRemoved { time, subxids, .. } = &event.what {
+        if let EventDetail::FilesRemoved { time, subxids, .. } = &event.what {
             for xid in std::iter::once(&event.xid).chain(subxids) {
                 let ended = Ended { xid: *xid, top: event.xid, lsn: event.lsn, time: *time, committed: true };
                 add_ended(db, segment, &ended)?;
@@ -68,7 +68,7 @@ pub(super) fn add(
 }
 
 /// The numbers of transactions that may have ended without a row of their own, the first of which was `passed_over`.
-fn maybe_ended(summary: &Summary, passed_over: Option<Xid>, seen: Option<Xid>) -> Option<Range> {
+fn maybe_ended(summary: &Summary, passed_over: Option<Xid>, seen: Option<Xid>) -> Option<XidRange> {
     let (listed, left_out) = (&summary.oldest_ended, summary.ended_left_out > 0);
     // A prepared one says its number at the end of a record that was not read to there.
     let has_no_number = left_out && (listed.is_empty() || listed.iter().any(|ended| ended.top == 0));
@@ -137,26 +137,26 @@ fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result
         let (mut commit_lsn, mut time) = (None, commit.map_or(about, |ended| ended.time));
         let (mut database, mut file, mut label, mut detail) = (0, 0, None, None);
         let kind = match &event.what {
-            What::RestorePoint { name, time: made } => {
+            EventDetail::RestorePoint { name, time: made } => {
                 (time, label) = (*made, Some(name));
                 EventKind::RestorePoint
             }
-            What::FilesRemoved { time: ended, files, relations, cut, .. } => {
+            EventDetail::FilesRemoved { time: ended, files, relations, cut, .. } => {
                 (time, commit_lsn) = (*ended, Some(event.lsn));
                 let (files, relations) = (files.clone(), relations.clone());
                 let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };
                 detail = Some(json(&removed)?);
                 EventKind::Drop
             }
-            What::DatabaseDropped { database: oid } => {
+            EventDetail::DatabaseDropped { database: oid } => {
                 database = *oid;
                 EventKind::DatabaseDrop
             }
-            What::DatabaseCreated { database: oid, .. } => {
+            EventDetail::DatabaseCreated { database: oid, .. } => {
                 database = *oid;
                 EventKind::DatabaseCreate
             }
-            What::TimelineBegan { timeline, .. } => {
+            EventDetail::TimelineBegan { timeline, .. } => {
                 file = timeline.0;
                 EventKind::Timeline
             }
@@ -192,6 +192,6 @@ pub(super) fn newest(summary: &Summary) -> Option<Xid> {
 
 /// Events other than restore points that a summary does not tell, at least: a commit whose lists are cut has more.
 pub(super) fn events_left_out(summary: &Summary) -> u64 {
-    let cut = summary.events.iter().filter(|event| matches!(event.what, What::FilesRemoved { cut: true, .. }));
+    let cut = summary.events.iter().filter(|event| matches!(event.what, EventDetail::FilesRemoved { cut: true, .. }));
     summary.events_left_out.removals + summary.events_left_out.cluster + cut.count() as u64
 }

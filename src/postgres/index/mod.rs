@@ -85,7 +85,7 @@ const WINDOW: u64 = 16;
 
 /// How often an index was changed, as one process counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
+pub struct IndexVersion {
     own: u64,
     others: i64,
 }
@@ -187,9 +187,9 @@ impl Index {
     }
 
     /// Another one than before if what is told may have changed, by this process or another. Errors: it cannot be read.
-    pub fn version(&self) -> anyhow::Result<Version> {
+    pub fn version(&self) -> anyhow::Result<IndexVersion> {
         let others = self.connection().pragma_query_value(None, "data_version", |row| row.get(0))?;
-        Ok(Version { own: self.changes.load(Ordering::Relaxed), others })
+        Ok(IndexVersion { own: self.changes.load(Ordering::Relaxed), others })
     }
 
     fn name(&self, timeline: TimelineId, number: u64) -> SegmentName {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 
-use super::update::{Observer, read_listed};
+use super::update::{IndexObserver, read_listed};
 use super::{Archived, Index, on_index};
 use crate::error::with_hint;
 use crate::postgres::catalog::WalPiece;
@@ -17,7 +17,7 @@ const BATCH: usize = 1000;
 
 /// What this WAL holds, from an index that is gone afterwards. Errors: as of [`update`](super::update::update), or not all
 /// of it is there.
-pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: Observer<'_>) -> anyhow::Result<Arc<Index>> {
+pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: IndexObserver<'_>) -> anyhow::Result<Arc<Index>> {
     let index = Arc::new(Index::temporary(cluster)?);
     let is_wanted = |name| wal.iter().any(|piece| piece.contains(name));
     let (mut listing, mut found, mut count) = (load::list_wal(cluster), Vec::new(), 0);

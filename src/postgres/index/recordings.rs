@@ -33,7 +33,7 @@ pub struct NamesDescription {
 /// A line of the body.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum RecordingLine {
     Name {
         file: RelFileLocator,
         #[serde(flatten)]
@@ -58,16 +58,16 @@ pub async fn store(
         recorded_at,
     };
     let mut body = Vec::new();
-    let mut put = |line: Line| -> anyhow::Result<()> {
+    let mut put = |line: RecordingLine| -> anyhow::Result<()> {
         serde_json::to_writer(&mut body, &line)?;
         body.push(b'\n');
         Ok(())
     };
     for (at, Recording { timeline, lsn, names }) in recordings.iter().enumerate() {
         if at > 0 {
-            put(Line::Place { timeline: *timeline, lsn: *lsn })?;
+            put(RecordingLine::Place { timeline: *timeline, lsn: *lsn })?;
         }
-        names.iter().try_for_each(|(file, name)| put(Line::Name { file: *file, name: name.clone() }))?;
+        names.iter().try_for_each(|(file, name)| put(RecordingLine::Name { file: *file, name: name.clone() }))?;
     }
     let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
     let key = cluster.layout.names(&id);
@@ -92,8 +92,8 @@ pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Rec
     let mut recordings = Vec::new();
     for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line).with_context(wrong)? {
-            Line::Name { file, name } => now.names.push((file, name)),
-            Line::Place { timeline, lsn } => {
+            RecordingLine::Name { file, name } => now.names.push((file, name)),
+            RecordingLine::Place { timeline, lsn } => {
                 recordings.push(std::mem::replace(&mut now, Recording { timeline, lsn, names: Vec::new() }));
             }
         }

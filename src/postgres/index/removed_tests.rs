@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::testing::{MadeUp, cluster, segment, store};
 use super::tests::seed;
 use super::trust_tests::remove;
-use super::update::{ListScope, Progress, list, update};
+use super::update::{IndexProgress, ListScope, list, update};
 use super::*;
 use crate::postgres::archive::testing::cluster_in;
 use crate::postgres::types::WalFileName;
@@ -29,7 +29,7 @@ async fn of_what_follows_on_what_is_gone_only_what_that_concerns_is_read_again()
     let state = index.state().unwrap();
     assert_eq!((state.segments, state.not_indexed), (35, 1));
     let total = AtomicU64::new(0);
-    let count = |progress: Progress| total.store(progress.total, Ordering::Relaxed);
+    let count = |progress: IndexProgress| total.store(progress.total, Ordering::Relaxed);
     update(&index, &cluster, ListScope::New, &count).await.unwrap();
     assert_eq!((total.into_inner(), index.state().unwrap().not_indexed), (1, 0));
 }

@@ -29,17 +29,17 @@ const DAMAGED_AGAIN: usize = 16;
 
 /// How far the reading of segments is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct IndexProgress {
     pub done: u64,
     pub total: u64,
 }
 
 /// Told while segments are read.
-pub type Observer<'a> = &'a (dyn Fn(Progress) + Sync);
+pub type IndexObserver<'a> = &'a (dyn Fn(IndexProgress) + Sync);
 
 /// What a listing of the repository told.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ListingResult {
     /// Timelines that have a history file.
     pub histories: Vec<TimelineId>,
     /// Some segments were gone: what follows them has to be read again.
@@ -48,7 +48,7 @@ pub struct Listed {
 
 /// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
 /// backups; or something went while it was listed anew.
-pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listed> {
+pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<ListingResult> {
     let _alone = match on_index(index, |index| index.is_whole()).await? {
         true => None,
         // This takes long: who waits for it finds little new.
@@ -60,7 +60,7 @@ pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> an
 }
 
 /// That everything was listed, and what is gone, counts only when it is certain that it was the repository.
-async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listed> {
+async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<ListingResult> {
     for _ in 0..2 {
         let Listing { histories, whole, gone, cleared } = listing::list(index, cluster, scope).await?;
         // The empty folder below an unmounted disk has no segments either.
@@ -80,7 +80,7 @@ async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope)
         let is_empty = on_index(index, |index| index.is_empty()).await?;
         if !is_empty || !confirm_wal(cluster).await? {
             on_index(index, move |index| index.listed_since(cleared)).await?;
-            return Ok(Listed { histories, gone: some_gone });
+            return Ok(ListingResult { histories, gone: some_gone });
         }
         // It came meanwhile, or the disk that it is on.
     }
@@ -93,7 +93,7 @@ pub async fn update(
     index: &Arc<Index>,
     cluster: &Cluster,
     scope: ListScope,
-    progress: Observer<'_>,
+    progress: IndexObserver<'_>,
 ) -> anyhow::Result<()> {
     list(index, cluster, scope).await?;
     take_in(index, cluster, scope, progress).await
@@ -104,7 +104,7 @@ pub async fn take_in(
     index: &Arc<Index>,
     cluster: &Cluster,
     scope: ListScope,
-    progress: Observer<'_>,
+    progress: IndexObserver<'_>,
 ) -> anyhow::Result<()> {
     read_names(index, cluster, scope).await?;
     if scope == ListScope::All {
@@ -114,7 +114,11 @@ pub async fn take_in(
 }
 
 /// What all segments hold that are noted as archived.
-pub(super) async fn read_listed(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
+pub(super) async fn read_listed(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    progress: IndexObserver<'_>,
+) -> anyhow::Result<()> {
     read_headers(index, cluster, progress).await?;
     while decode(index, cluster, BATCH).await? > 0 {}
     Ok(())
@@ -136,7 +140,7 @@ pub async fn complete(
     index: &Arc<Index>,
     cluster: &Cluster,
     scope: ListScope,
-    progress: Observer<'_>,
+    progress: IndexObserver<'_>,
 ) -> anyhow::Result<()> {
     on_index(index, |index| index.retry_unreadable()).await?;
     update(index, cluster, scope, progress).await?;
@@ -145,15 +149,15 @@ pub async fn complete(
 }
 
 /// What became of reading a segment: `None` when its object has no summary.
-type Read = anyhow::Result<Option<Box<Summary>>>;
+type SummaryRead = anyhow::Result<Option<Box<Summary>>>;
 
-fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> Read {
+fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> SummaryRead {
     let summary = read?.with_context(|| format!("segment \"{name}\" vanished while the archive was read"))?;
     Ok(Some(Box::new(summary)))
 }
 
 /// Puts in what was read, and notes what cannot be read; how many have no summary. Errors: the store did not answer.
-async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result<u64> {
+async fn put(index: &Arc<Index>, reads: Vec<(Archived, SummaryRead)>) -> anyhow::Result<u64> {
     let (mut summaries, mut damaged, mut without) = (Vec::new(), Vec::new(), 0);
     for (segment, read) in reads {
         match read {
@@ -174,7 +178,7 @@ async fn put(index: &Arc<Index>, reads: Vec<(Archived, Read)>) -> anyhow::Result
 
 /// Reads a header; twice, if need be: bytes can also be damaged on their way here, and the object may have been replaced
 /// since it was listed.
-async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) -> Read {
+async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) -> SummaryRead {
     match stored_summary(cluster, name, bytes).await {
         Err(error) if is_damage(&error) => {
             let key = cluster.layout.wal(&WalFileName::Segment(name));
@@ -186,8 +190,12 @@ async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) 
 }
 
 /// Reads the headers of all segments that are not in the index, also of those that what was read shows to be read again.
-pub(super) async fn read_headers(index: &Arc<Index>, cluster: &Cluster, progress: Observer<'_>) -> anyhow::Result<()> {
-    let (mut so_far, mut without) = (Progress::default(), 0);
+pub(super) async fn read_headers(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    progress: IndexObserver<'_>,
+) -> anyhow::Result<()> {
+    let (mut so_far, mut without) = (IndexProgress::default(), 0);
     loop {
         let left = on_index(index, |index| index.count_not_indexed()).await?;
         so_far.total = so_far.done + left.saturating_sub(without);

@@ -10,7 +10,7 @@ use crate::postgres::catalog::{KnownPrefix, Point, Unknown, WalIndex, XID_REUSE}
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::{Commit, TablespaceMade, Timestamp, Xid};
 
-type Answer<T> = Result<T, Unknown>;
+type IndexAnswer<T> = Result<T, Unknown>;
 
 /// Why there is no answer.
 enum Unanswered {
@@ -38,7 +38,7 @@ impl WalIndex for Index {
         until: u64,
         time: Timestamp,
         or_at: bool,
-    ) -> Answer<Option<u64>> {
+    ) -> IndexAnswer<Option<u64>> {
         let least = if or_at { time.0 } else { time.0.saturating_add(1) };
         self.ask(|db| {
             let found = first_later(db, timeline, from, until, least)?;
@@ -49,7 +49,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<u64>> {
+    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<KnownPrefix<u64>> {
         self.ask(|db| {
             let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
             let mut select = db.prepare_cached(sql)?;
@@ -72,7 +72,13 @@ impl WalIndex for Index {
         })
     }
 
-    fn restore_points(&self, name: &str, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<Point>> {
+    fn restore_points(
+        &self,
+        name: &str,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> IndexAnswer<KnownPrefix<Point>> {
         self.ask(|db| {
             let mut select = db.prepare_cached(NAMED_POINTS)?;
             let bounds = params![timeline.0, int(from), int(until.min(LAST)), name];
@@ -94,7 +100,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Option<Commit>> {
+    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<Option<Commit>> {
         self.ask(|db| {
             let found = commit(db, FIRST_COMMIT, timeline, from..until)?;
             match self.limit(db, timeline, from..found.map_or(until, |hit| hit.number + 1))? {
@@ -104,7 +110,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<Option<Commit>> {
+    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<Option<Commit>> {
         self.ask(|db| {
             let mut found = commit(db, LAST_COMMIT, timeline, from..until)?;
             if let Some(hit) = found
@@ -126,7 +132,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Answer<KnownPrefix<TablespaceMade>> {
+    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<KnownPrefix<TablespaceMade>> {
         self.ask(|db| {
             let made = tablespace::within(db, timeline, from..until.min(LAST))?;
             let KnownPrefix { found, more } = self.told(db, timeline, from..until, made, |(number, _)| *number)?;
@@ -134,7 +140,7 @@ impl WalIndex for Index {
         })
     }
 
-    fn check_boundary(&self, timeline: TimelineId, number: u64) -> Answer<()> {
+    fn check_boundary(&self, timeline: TimelineId, number: u64) -> IndexAnswer<()> {
         self.ask(|db| {
             let sql = "SELECT boundary_stop FROM segment WHERE timeline = ?1 AND number = ?2";
             let bounds = params![timeline.0, int(number)];
@@ -180,7 +186,7 @@ struct Limit {
 
 impl Index {
     /// Answers from one state of the index, whatever others do to it meanwhile.
-    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Result<T, Unanswered>) -> Answer<T> {
+    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Result<T, Unanswered>) -> IndexAnswer<T> {
         let asked = || answer(&self.connection().unchecked_transaction()?);
         asked().map_err(|why| match why {
             Unanswered::Unknown(unknown) => unknown,

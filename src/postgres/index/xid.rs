@@ -3,7 +3,7 @@
 use crate::postgres::wal::Xid;
 
 /// The first and the last number of a range.
-pub(super) type Range = (Xid, Xid);
+pub(super) type XidRange = (Xid, Xid);
 
 /// Whether a transaction began after another one: numbers in use are less than 2^31 apart.
 pub(super) fn is_newer(xid: Xid, than: Xid) -> bool {
@@ -19,12 +19,12 @@ fn older(a: Xid, b: Xid) -> Xid {
 }
 
 /// From the older begin to the newer end.
-pub(super) fn span(a: Range, b: Range) -> Range {
+pub(super) fn span(a: XidRange, b: XidRange) -> XidRange {
     (older(a.0, b.0), newer(a.1, b.1))
 }
 
 /// Numbers of which both ranges are parts: all, where they are too far apart to tell which is older.
-pub(super) fn of_both(a: Range, b: Range) -> Range {
+pub(super) fn of_both(a: XidRange, b: XidRange) -> XidRange {
     let (from, to) = span(a, b);
     let length = to.wrapping_sub(from);
     let is_within = |xid: Xid| xid.wrapping_sub(from) <= length;

@@ -10,4 +10,4 @@ mod store;
 pub use merge::{Merging, merge_a_day};
 pub use read::Resolve;
 pub(super) use read::{ask, check_identity, read_timeline};
-pub use store::{Memory, record, record_alone};
+pub use store::{NamesMemory, record, record_alone};

@@ -23,7 +23,7 @@ const READINGS_PER_WHOLE: u32 = 24 * 60;
 const READINGS_AT_REST: u32 = 60;
 /// What readings of names leave for the next one.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct NamesMemory {
     readings: u32,
     timeline: Option<TimelineId>,
     /// Databases whose names are recorded, and the transaction from which on theirs may have changed since.
@@ -32,7 +32,7 @@ pub struct Memory {
     refused: BTreeMap<u32, u32>,
 }
 
-impl Memory {
+impl NamesMemory {
     /// A reading begins.
     fn begin(&mut self, timeline: TimelineId) {
         self.readings = self.readings.wrapping_add(1);
@@ -50,7 +50,7 @@ pub async fn record(
     cluster: &Cluster,
     index: &Arc<Index>,
     resolve: Resolve<'_>,
-    memory: &mut Memory,
+    memory: &mut NamesMemory,
 ) -> anyhow::Result<u64> {
     let Databases { recording, open, horizon } = read_databases(cluster, resolve).await?;
     memory.begin(recording.timeline);
@@ -137,5 +137,5 @@ pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>
     let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);
     read_names(&index, cluster, ListScope::New).await?;
-    record(cluster, &index, resolve, &mut Memory::default()).await
+    record(cluster, &index, resolve, &mut NamesMemory::default()).await
 }

@@ -15,7 +15,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
-use crate::postgres::index::update::{self, ListScope, Progress};
+use crate::postgres::index::update::{self, IndexProgress, ListScope};
 use crate::postgres::index::{Index, IndexFailed};
 use crate::postgres::load;
 
@@ -23,7 +23,7 @@ use crate::postgres::load;
 const FRESH_GAP_LOOKS: usize = 12;
 
 /// Told how many segments were read, and what for: `indexed` or `checked`.
-pub type Observe = Box<dyn Fn(&'static str, Progress) + Send + Sync>;
+pub type Observe = Box<dyn Fn(&'static str, IndexProgress) + Send + Sync>;
 
 /// Plans restores of a cluster; gathers the facts, and keeps the index up with them.
 pub struct FreshPlanner {

@@ -20,7 +20,7 @@ use crate::postgres::object_problem::ObjectProblem;
 use crate::repo::Frames;
 use crate::storage::Key;
 
-pub use sample::{Extent, Sample};
+pub use sample::{Sample, SampleExtent};
 use task_pool::TaskPool;
 
 /// Objects of the source or of a cluster that are told one by one; the rest is counted.

@@ -9,7 +9,7 @@ use crate::storage::Key;
 
 /// How much of the segments and packs is asked for. Everything else is small and always read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Extent {
+pub enum SampleExtent {
     All,
     /// So many of a hundred, at random.
     Percent(f64),

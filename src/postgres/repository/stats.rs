@@ -17,7 +17,7 @@ use crate::storage::{ObjectMeta, Walk};
 /// What objects are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum StatsKind {
     Segments,
     Histories,
     /// Backup history files.
@@ -37,7 +37,7 @@ pub enum Kind {
     Foreign,
 }
 
-impl Kind {
+impl StatsKind {
     fn of(kind: Option<&ObjectKind>) -> Self {
         match kind {
             Some(ObjectKind::Wal(WalFileName::Segment(_))) => Self::Segments,
@@ -110,7 +110,7 @@ pub enum BackupState {
 
 /// An object, by its time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Stored {
+pub struct StoredObject {
     /// By the store's clock.
     pub at: DateTime<Utc>,
     pub object: String,
@@ -123,13 +123,13 @@ pub struct Stats {
     /// The repository's URL.
     pub repository: String,
     pub total: Size,
-    pub kinds: BTreeMap<Kind, Size>,
+    pub kinds: BTreeMap<StatsKind, Size>,
     /// By storage class, in stores that have such.
     pub classes: BTreeMap<String, Size>,
     pub timelines: Vec<TimelineStats>,
     pub backups: Vec<BackupStats>,
-    pub oldest: Option<Stored>,
-    pub newest: Option<Stored>,
+    pub oldest: Option<StoredObject>,
+    pub newest: Option<StoredObject>,
     /// Keys of unknown objects, as far as they are told one by one.
     pub foreign: Vec<String>,
     /// Folders that the repository did not give: what lies there is not counted.
@@ -138,7 +138,7 @@ pub struct Stats {
 
 /// Lists everything of the cluster. Errors: the store did not answer.
 pub async fn stats(cluster: &Cluster) -> anyhow::Result<Stats> {
-    let mut tally = Tally::new(cluster.description.segment_size);
+    let mut tally = StatsTally::new(cluster.description.segment_size);
     let mut walk = Walk::new(cluster.layout.folder());
     loop {
         match walk.next(cluster.repository.storage()).await {
@@ -155,20 +155,20 @@ pub async fn stats(cluster: &Cluster) -> anyhow::Result<Stats> {
 }
 
 /// The count so far.
-struct Tally {
+struct StatsTally {
     total: Size,
-    kinds: BTreeMap<Kind, Size>,
+    kinds: BTreeMap<StatsKind, Size>,
     classes: BTreeMap<String, Size>,
     ranges: WalRanges,
     /// Packs, and bytes of all objects.
     backups: BTreeMap<BackupId, (u64, u64)>,
-    oldest: Option<Stored>,
-    newest: Option<Stored>,
+    oldest: Option<StoredObject>,
+    newest: Option<StoredObject>,
     foreign: Vec<String>,
     unread: Vec<String>,
 }
 
-impl Tally {
+impl StatsTally {
     fn new(segment_size: SegmentSize) -> Self {
         Self {
             total: Size::default(),
@@ -185,16 +185,16 @@ impl Tally {
 
     fn add(&mut self, kind: Option<ObjectKind>, meta: &ObjectMeta) {
         self.total.add(meta.size);
-        self.kinds.entry(Kind::of(kind.as_ref())).or_default().add(meta.size);
+        self.kinds.entry(StatsKind::of(kind.as_ref())).or_default().add(meta.size);
         if let Some(class) = &meta.class {
             self.classes.entry(class.clone()).or_default().add(meta.size);
         }
         let at = DateTime::from(meta.modified);
         if self.oldest.as_ref().is_none_or(|oldest| at < oldest.at) {
-            self.oldest = Some(Stored { at, object: meta.key.to_string() });
+            self.oldest = Some(StoredObject { at, object: meta.key.to_string() });
         }
         if self.newest.as_ref().is_none_or(|newest| at > newest.at) {
-            self.newest = Some(Stored { at, object: meta.key.to_string() });
+            self.newest = Some(StoredObject { at, object: meta.key.to_string() });
         }
         let (id, pack) = match kind {
             Some(ObjectKind::Wal(WalFileName::Segment(name))) => return self.ranges.add(name, meta.size, at),
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn classes_are_counted_where_the_store_has_them() {
-        let mut tally = Tally::new(SegmentSize::new(1 << 24).unwrap());
+        let mut tally = StatsTally::new(SegmentSize::new(1 << 24).unwrap());
         for (size, class) in [(1, None), (10, Some("STANDARD")), (20, Some("GLACIER_IR")), (30, Some("STANDARD"))] {
             let (key, modified) = (Key::new("main/x").unwrap(), std::time::SystemTime::UNIX_EPOCH);
             let class = class.map(String::from);
@@ -313,15 +313,15 @@ mod tests {
         let other = Key::new("mainframe/wal/00000002.history.zst").unwrap();
         let _ = storage.put(&other, "not ours".into(), PutMode::CreateOnly).await.unwrap();
         let stats = stats(&cluster).await.unwrap();
-        let kind = |kind: Kind| stats.kinds.get(&kind).map(|size| (size.objects, size.stored_bytes));
-        assert_eq!(kind(Kind::Segments), Some((4, 166)));
-        assert_eq!(kind(Kind::Histories), Some((1, 11)));
-        assert_eq!(kind(Kind::Partials), Some((1, 12)));
-        assert_eq!(kind(Kind::BackupHistories), Some((1, 13)));
-        assert_eq!(kind(Kind::Packs), Some((2, 1500)));
-        assert_eq!(kind(Kind::Manifests), Some((1, 10)));
-        assert_eq!((kind(Kind::Names), kind(Kind::Idle)), (Some((1, 19)), Some((1, 21))));
-        assert_eq!(kind(Kind::Foreign), Some((3, 25)));
+        let kind = |kind: StatsKind| stats.kinds.get(&kind).map(|size| (size.objects, size.stored_bytes));
+        assert_eq!(kind(StatsKind::Segments), Some((4, 166)));
+        assert_eq!(kind(StatsKind::Histories), Some((1, 11)));
+        assert_eq!(kind(StatsKind::Partials), Some((1, 12)));
+        assert_eq!(kind(StatsKind::BackupHistories), Some((1, 13)));
+        assert_eq!(kind(StatsKind::Packs), Some((2, 1500)));
+        assert_eq!(kind(StatsKind::Manifests), Some((1, 10)));
+        assert_eq!((kind(StatsKind::Names), kind(StatsKind::Idle)), (Some((1, 19)), Some((1, 21))));
+        assert_eq!(kind(StatsKind::Foreign), Some((3, 25)));
         assert_eq!(stats.foreign.len(), 3, "{:?}", stats.foreign);
         assert_eq!(stats.kinds.values().map(|size| size.objects).sum::<u64>(), stats.total.objects);
         let lines: Vec<_> =

@@ -46,7 +46,7 @@ pub async fn example() -> (Cluster, Arc<MemoryStorage>) {
     wal(&cluster, "000000010000000000000004.partial", &segment("000000010000000000000004.partial", 7)).await;
     let mark: IdleMarker = MARK.parse().unwrap();
     let IdleMarker { timeline, lsn, time: since } = mark;
-    let first = idle::Memory { timeline, lsn, xmax: 700, since, marked: None };
+    let first = idle::IdleMemory { timeline, lsn, xmax: 700, since, marked: None };
     idle::store(&cluster, &mark, &first).await.unwrap();
     let packs = [pack(FIRST, 1), pack(FIRST, 2)];
     backup(&cluster, FIRST, (1, 2), &packs, &packs[1].0).await;

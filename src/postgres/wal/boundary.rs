@@ -2,7 +2,7 @@
 
 use super::decoder::FirstRecord;
 use super::join::{Head, Joined, Tail};
-use super::stop::{Stop, StopReason};
+use super::stop::{StopReason, WalStop};
 use super::summary::Summary;
 use crate::postgres::types::Lsn;
 
@@ -22,16 +22,16 @@ pub enum Boundary {
 ///
 /// # Errors
 /// The first position at which the chain breaks: at the end of the earlier segment, unless that one was broken before.
-pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Boundary, Stop> {
+pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<Boundary, WalStop> {
     if let Some(stop) = &earlier.stop {
         return Err(stop.clone());
     }
-    let unknown = || Stop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: StopReason::LongHeader };
+    let unknown = || WalStop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: StopReason::LongHeader };
     let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
     let Some(tail) = tail else {
         if let Some(Head { remaining, .. }) = later.head {
             let lsn = earlier.end.unwrap_or_default();
-            return Err(Stop { lsn, why: StopReason::Continuation { missing: 0, found: remaining } });
+            return Err(WalStop { lsn, why: StopReason::Continuation { missing: 0, found: remaining } });
         }
         return follows(earlier.last, later.first).map(|()| Boundary::Clean);
     };
@@ -51,11 +51,11 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<B
     }
 }
 
-fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), Stop> {
+fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), WalStop> {
     match (last, first) {
         (Some(last), Some(first)) if first.prev != last => {
             let why = StopReason::Previous { expected: Some(last), found: first.prev };
-            Err(Stop { lsn: first.lsn, why })
+            Err(WalStop { lsn: first.lsn, why })
         }
         _ => Ok(()),
     }

@@ -3,10 +3,10 @@
 use super::bytes::align8;
 use super::checksum;
 use super::facts::{Fact, Parameters};
-use super::join::{Head, Piece, Tail};
+use super::join::{Head, RecordPart, Tail};
 use super::pages::{First, PAGE, PageHeader};
 use super::record::{HEADER, LONGEST, Record, RecordHeader, rmgr};
-use super::stop::{Stop, StopReason};
+use super::stop::{StopReason, WalStop};
 use crate::postgres::types::{LongPageHeader, Lsn, TimelineId};
 
 /// What is kept of a record that crosses pages. Only messages of logical decoding and commits of a million
@@ -56,7 +56,7 @@ enum DecoderState {
     Within,
     /// A switch of segments was read: the rest of this one is zeros.
     Switched,
-    Stopped(Stop),
+    Stopped(WalStop),
 }
 
 /// A record that goes on on the next page.
@@ -142,12 +142,12 @@ impl Decoder {
         (self.state == DecoderState::Within).then(|| Tail {
             lsn: self.assembly.lsn,
             total_length: self.assembly.total as u32,
-            piece: Piece::of(&self.assembly.kept, self.assembly.got, self.assembly.crc),
+            piece: RecordPart::of(&self.assembly.kept, self.assembly.got, self.assembly.crc),
         })
     }
 
     /// The first position that is no valid WAL, if it was met.
-    pub fn stopped(&self) -> Option<&Stop> {
+    pub fn stopped(&self) -> Option<&WalStop> {
         if let DecoderState::Stopped(stop) = &self.state { Some(stop) } else { None }
     }
 
@@ -181,7 +181,7 @@ impl Decoder {
     }
 
     fn stop(&mut self, lsn: Lsn, why: StopReason) {
-        self.state = DecoderState::Stopped(Stop { lsn, why });
+        self.state = DecoderState::Stopped(WalStop { lsn, why });
     }
 
     fn next_page(&mut self, page: &[u8], each: &mut impl FnMut(&Record<'_>)) {
@@ -227,8 +227,8 @@ impl Decoder {
     }
 
     /// Bytes that the record which began before lacks, as the page says, too; `None`: a record begins with the page.
-    fn remaining(&mut self, first: First, address: Lsn) -> Result<Option<u64>, Stop> {
-        let at = |lsn, why| Stop { lsn, why };
+    fn remaining(&mut self, first: First, address: Lsn) -> Result<Option<u64>, WalStop> {
+        let at = |lsn, why| WalStop { lsn, why };
         let remaining = match (&self.state, first) {
             (DecoderState::Start, First::Record | First::Overwrite)
             | (DecoderState::Between | DecoderState::Switched, First::Record | First::Overwrite) => {
@@ -241,7 +241,7 @@ impl Decoder {
                 return Ok(None);
             }
             (DecoderState::Start, First::Continuation(remaining)) => {
-                self.head = Some(Head { remaining, piece: Piece::default(), end: None });
+                self.head = Some(Head { remaining, piece: RecordPart::default(), end: None });
                 self.state = DecoderState::Head;
                 u64::from(remaining)
             }
@@ -266,7 +266,7 @@ impl Decoder {
         address: Lsn,
         header_length: usize,
         each: &mut impl FnMut(&Record<'_>),
-    ) -> Result<Option<usize>, Stop> {
+    ) -> Result<Option<usize>, WalStop> {
         let Some(remaining) = self.remaining(first, address)? else { return Ok(Some(0)) };
         let taken = content.len().min(remaining as usize);
         if let (DecoderState::Head, Some(head)) = (&self.state, &mut self.head) {
@@ -335,11 +335,11 @@ impl Decoder {
     }
 
     /// The record of `assembly` is whole.
-    fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), Stop> {
+    fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), WalStop> {
         let lsn = self.assembly.lsn;
         let kept = std::mem::take(&mut self.assembly.kept);
-        let header = RecordHeader::read(&kept).ok_or(Stop { lsn, why: StopReason::Parts })?;
-        self.header(lsn, &header).map_err(|why| Stop { lsn, why })?;
+        let header = RecordHeader::read(&kept).ok_or(WalStop { lsn, why: StopReason::Parts })?;
+        self.header(lsn, &header).map_err(|why| WalStop { lsn, why })?;
         let of_body = self.assembly.crc;
         let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
         self.state = DecoderState::Between;
@@ -357,8 +357,8 @@ impl Decoder {
         bytes: &[u8],
         crc: u32,
         each: &mut impl FnMut(&Record<'_>),
-    ) -> Result<(), Stop> {
-        let wrong = |why| Stop { lsn, why };
+    ) -> Result<(), WalStop> {
+        let wrong = |why| WalStop { lsn, why };
         let Some(origin) = &self.origin else { return Err(wrong(StopReason::LongHeader)) };
         verify(&header, crc).map_err(wrong)?;
         let mut record = Record::read(origin.major, lsn, end, header, bytes).map_err(wrong)?;

@@ -41,16 +41,16 @@ pub struct Ended {
     pub committed: bool,
 }
 
-type Listed = (Xid, Xid, Lsn, Timestamp, bool);
+type ListedEnd = (Xid, Xid, Lsn, Timestamp, bool);
 
-impl From<Ended> for Listed {
+impl From<Ended> for ListedEnd {
     fn from(ended: Ended) -> Self {
         (ended.xid, ended.top, ended.lsn, ended.time, ended.committed)
     }
 }
 
-impl From<Listed> for Ended {
-    fn from((xid, top, lsn, time, committed): Listed) -> Self {
+impl From<ListedEnd> for Ended {
+    fn from((xid, top, lsn, time, committed): ListedEnd) -> Self {
         Self { xid, top, lsn, time, committed }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::summary::{EVENTS, What};
+use super::summary::{EVENTS, EventDetail};
 
 /// Events that a summary does not hold, by group. Each group has room of its own: what nobody looks for takes none from
 /// what somebody does.
@@ -28,20 +28,20 @@ pub(super) enum EventGroup {
 impl EventGroup {
     pub const ALL: [Self; 4] = [Self::RestorePoints, Self::Removals, Self::Cluster, Self::Others];
 
-    pub fn of(what: &What) -> Self {
+    pub fn of(what: &EventDetail) -> Self {
         match what {
-            What::RestorePoint { .. } => Self::RestorePoints,
-            What::FilesRemoved { .. } => Self::Removals,
-            What::DatabaseCreated { .. }
-            | What::DatabaseDropped { .. }
-            | What::TimelineBegan { .. }
-            | What::Overwritten { .. } => Self::Cluster,
-            What::DatabaseMoved { .. }
-            | What::FileTruncated { .. }
-            | What::TablesTruncated { .. }
-            | What::Prepared { .. }
-            | What::ParametersChanged(_)
-            | What::FullPageWrites { .. } => Self::Others,
+            EventDetail::RestorePoint { .. } => Self::RestorePoints,
+            EventDetail::FilesRemoved { .. } => Self::Removals,
+            EventDetail::DatabaseCreated { .. }
+            | EventDetail::DatabaseDropped { .. }
+            | EventDetail::TimelineBegan { .. }
+            | EventDetail::Overwritten { .. } => Self::Cluster,
+            EventDetail::DatabaseMoved { .. }
+            | EventDetail::FileTruncated { .. }
+            | EventDetail::TablesTruncated { .. }
+            | EventDetail::Prepared { .. }
+            | EventDetail::ParametersChanged(_)
+            | EventDetail::FullPageWrites { .. } => Self::Others,
         }
     }
 

@@ -20,11 +20,11 @@ const IS_SUPER: u8 = 0x08;
 const IS_PARTITION_MOVE: u8 = 0x10;
 
 /// Rows that changed in the relation of a record's first block, and how many.
-pub(super) type Rows = (RelFileLocator, RowChange, u32);
+pub(super) type ChangedRows = (RelFileLocator, RowChange, u32);
 
 /// What a record says of rows.
 #[inline]
-pub(super) fn rows(record: &Record<'_>) -> Option<Option<Rows>> {
+pub(super) fn rows(record: &Record<'_>) -> Option<Option<ChangedRows>> {
     let (change, rows) = match (record.header.rmgr, record.header.info & OPERATION) {
         (rmgr::HEAP, INSERT) => (RowChange::Inserted, 1),
         (rmgr::HEAP, UPDATE | HOT_UPDATE) => (RowChange::Updated, 1),

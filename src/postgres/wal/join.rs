@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::checksum;
 use super::decoder::{FirstRecord, KEPT, recoverable, verify};
 use super::record::{HEADER, Record, RecordHeader, Xid};
-use super::stop::{Stop, StopReason};
+use super::stop::{StopReason, WalStop};
 use crate::postgres::types::{Lsn, MajorVersion};
 
 /// Bytes kept of each end of a piece.
@@ -16,7 +16,7 @@ const EDGE: usize = 512;
 
 /// Part of a record: its length, its CRC-32C, and the bytes at its ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Piece {
+pub struct RecordPart {
     pub length: u64,
     pub crc: u32,
     /// The first bytes, as hexadecimal digits in JSON.
@@ -27,7 +27,7 @@ pub struct Piece {
     last: Vec<u8>,
 }
 
-impl Piece {
+impl RecordPart {
     /// Of a record's first `length` bytes, when `kept` has the first ones and `crc` is that of all but the header if
     /// some are not kept.
     pub(super) fn of(kept: &[u8], length: u64, crc: Option<u32>) -> Self {
@@ -92,7 +92,7 @@ pub struct Head {
     /// Bytes of the record that were missing where the segment begins.
     pub remaining: u32,
     /// What the segment has of them: all, unless the record goes on beyond it, too.
-    pub piece: Piece,
+    pub piece: RecordPart,
     /// Where the record after it begins, if it ends here.
     pub end: Option<Lsn>,
 }
@@ -110,7 +110,7 @@ pub struct Tail {
     pub lsn: Lsn,
     /// Bytes of the whole record.
     pub total_length: u32,
-    pub piece: Piece,
+    pub piece: RecordPart,
 }
 
 /// How far a record got by the next segment.
@@ -134,9 +134,9 @@ pub struct JoinedRecord {
 
 impl JoinedRecord {
     /// The record. Its blocks' content is not there, and its main data only if it lies within what was kept.
-    pub fn record(&self) -> Result<Record<'_>, Stop> {
+    pub fn record(&self) -> Result<Record<'_>, WalStop> {
         let read = Record::read(self.major, self.lsn, self.end, self.header, &self.bytes);
-        read.and_then(|record| recoverable(&record).map(|()| record)).map_err(|why| Stop { lsn: self.lsn, why })
+        read.and_then(|record| recoverable(&record).map(|()| record)).map_err(|why| WalStop { lsn: self.lsn, why })
     }
 }
 
@@ -155,8 +155,8 @@ impl Tail {
     ///
     /// # Errors
     /// If the next segment does not go on with this record, or the record's CRC is wrong.
-    pub fn join(&self, next: Option<&Head>, major: MajorVersion) -> Result<Joined, Stop> {
-        let wrong = |why| Stop { lsn: self.lsn, why };
+    pub fn join(&self, next: Option<&Head>, major: MajorVersion) -> Result<Joined, WalStop> {
+        let wrong = |why| WalStop { lsn: self.lsn, why };
         let missing = u64::from(self.total_length).saturating_sub(self.piece.length);
         let next = match next {
             Some(head) if u64::from(head.remaining) == missing => head,

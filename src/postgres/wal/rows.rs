@@ -81,7 +81,7 @@ pub struct RowsOf {
 
 /// The largest changes of a segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rows {
+pub struct RowChanges {
     /// At most [`ENTRIES`], most rows changed first.
     pub largest: Vec<RowsOf>,
     /// Entries that did not fit.
@@ -100,7 +100,7 @@ pub(super) struct RowCounter {
     held: usize,
     /// Emptied ones, which serve again: most transactions are over after a few records.
     spare: Vec<Files>,
-    rows: Rows,
+    rows: RowChanges,
     /// The least that still gets among the largest.
     least: (u64, u64),
     /// The newest open transaction that is no longer held.
@@ -264,7 +264,7 @@ impl RowCounter {
     }
 
     /// What was counted.
-    pub fn finish(mut self) -> Rows {
+    pub fn finish(mut self) -> RowChanges {
         self.rows.newest_open = self.newest_gone;
         for (xid, files) in std::mem::take(&mut self.open) {
             self.rows.newest_open = newer(self.rows.newest_open, xid);
@@ -286,7 +286,7 @@ fn newer(one: Option<Xid>, other: Xid) -> Option<Xid> {
     }
 }
 
-impl Rows {
+impl RowChanges {
     pub(super) fn leave_out(&mut self, counts: &RowCounts) {
         self.left_out += 1;
         self.largest_left_out = self.largest_left_out.max(counts.changed());

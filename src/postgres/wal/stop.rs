@@ -8,7 +8,7 @@ use crate::postgres::types::{Lsn, TimelineId};
 
 /// The first position that is no valid WAL, or that no recovery gets past.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stop {
+pub struct WalStop {
     /// The record that cannot be read, or the page if no record was being read.
     pub lsn: Lsn,
     pub why: StopReason,
@@ -85,7 +85,7 @@ impl fmt::Display for StopReason {
     }
 }
 
-impl fmt::Display for Stop {
+impl fmt::Display for WalStop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.why, self.lsn)
     }

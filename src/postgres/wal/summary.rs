@@ -11,8 +11,8 @@ use super::heap;
 use super::join::{Head, JoinedRecord, Tail};
 use super::parts::{PartCounter, PartEnds};
 use super::record::{Record, RelFileLocator, Xid};
-use super::rows::{RowCounter, Rows};
-use super::stop::Stop;
+use super::rows::{RowChanges, RowCounter};
+use super::stop::WalStop;
 use super::tablespaces::Tablespaces;
 use super::timestamp::Timestamp;
 use super::transactions::TransactionEnd;
@@ -51,17 +51,17 @@ pub struct Summary {
     /// without.
     #[serde(default)]
     pub part_ends: Vec<Option<PartEnds>>,
-    pub events: Vec<Event>,
+    pub events: Vec<WalEvent>,
     pub events_left_out: EventOverflow,
     /// Relation files made by transactions, which tells a TRUNCATE or rewrite from a DROP.
     pub created: Vec<Created>,
     pub created_left_out: u64,
     pub tablespaces: Tablespaces,
-    pub rows: Rows,
+    pub rows: RowChanges,
     /// The segment ends with a switch: it is complete although its rest is empty.
     pub switched: bool,
     /// The first position that is no valid WAL; nothing after it was looked at.
-    pub stop: Option<Stop>,
+    pub stop: Option<WalStop>,
     /// Records whose content is not of a known form.
     pub unreadable: u64,
     /// The end of a record that began in an earlier segment.
@@ -91,20 +91,20 @@ pub struct Commits {
 
 /// Something worth finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub struct WalEvent {
     pub lsn: Lsn,
     /// Where the record after it begins.
     pub end: Lsn,
     /// 0 without a transaction.
     pub xid: Xid,
     #[serde(flatten)]
-    pub what: What,
+    pub what: EventDetail,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum What {
+pub enum EventDetail {
     RestorePoint {
         name: String,
         time: Timestamp,
@@ -273,44 +273,44 @@ impl Summary {
                     return;
                 }
                 xid = end.xid;
-                What::dropped(end)
+                EventDetail::dropped(end)
             }
             Fact::TablespaceMade { oid, location } => return self.tablespaces.add(record.lsn, oid, location),
             Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
             Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
-            Fact::RestorePoint { time, name } => What::RestorePoint { name: text(name), time },
-            Fact::FileTruncated { file, blocks } => What::FileTruncated { file, blocks },
+            Fact::RestorePoint { time, name } => EventDetail::RestorePoint { name: text(name), time },
+            Fact::FileTruncated { file, blocks } => EventDetail::FileTruncated { file, blocks },
             Fact::TablesTruncated { database, tables } => {
                 let (tables, cut) = named(tables.iter());
-                What::TablesTruncated { database, tables, cut }
+                EventDetail::TablesTruncated { database, tables, cut }
             }
             Fact::DatabaseCreated { database, tablespace, source } if source == Some(database) => {
-                What::DatabaseMoved { database, tablespace }
+                EventDetail::DatabaseMoved { database, tablespace }
             }
-            Fact::DatabaseCreated { database, tablespace, .. } => What::DatabaseCreated { database, tablespace },
-            Fact::DatabaseDropped { database } => What::DatabaseDropped { database },
+            Fact::DatabaseCreated { database, tablespace, .. } => EventDetail::DatabaseCreated { database, tablespace },
+            Fact::DatabaseDropped { database } => EventDetail::DatabaseDropped { database },
             Fact::Prepare { gid, time, xid: prepared } => {
                 xid = prepared;
-                What::Prepared { gid: text(gid), time }
+                EventDetail::Prepared { gid: text(gid), time }
             }
-            Fact::EndOfRecovery { timeline, previous } => What::TimelineBegan { timeline, previous },
+            Fact::EndOfRecovery { timeline, previous } => EventDetail::TimelineBegan { timeline, previous },
             Fact::Checkpoint { timeline, previous } if timeline != previous => {
-                What::TimelineBegan { timeline, previous }
+                EventDetail::TimelineBegan { timeline, previous }
             }
-            Fact::ParameterChange(parameters) => What::ParametersChanged(parameters),
-            Fact::FullPageWrites(on) => What::FullPageWrites { on },
-            Fact::Overwritten { lsn } => What::Overwritten { lost: lsn },
+            Fact::ParameterChange(parameters) => EventDetail::ParametersChanged(parameters),
+            Fact::FullPageWrites(on) => EventDetail::FullPageWrites { on },
+            Fact::Overwritten { lsn } => EventDetail::Overwritten { lost: lsn },
             Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return,
         };
         let group = EventGroup::of(&what);
         match counters.events.take(group) {
-            true => self.events.push(Event { lsn: record.lsn, end: record.end, xid, what }),
+            true => self.events.push(WalEvent { lsn: record.lsn, end: record.end, xid, what }),
             false => self.events_left_out.add(group, 1),
         }
     }
 
     /// The summary of a record that was joined, as if it were a segment of its own.
-    pub(super) fn of(joined: &JoinedRecord) -> Result<Self, Stop> {
+    pub(super) fn of(joined: &JoinedRecord) -> Result<Self, WalStop> {
         let record = joined.record()?;
         let (mut summary, mut counters) = (Self::default(), Counters::default());
         summary.add(&record, &mut counters);
@@ -324,13 +324,13 @@ impl Summary {
     /// The record that the first one declares lost in a crash.
     pub(super) fn overwrites(&self) -> Option<Lsn> {
         match (self.events.first()?, self.first?) {
-            (Event { lsn, what: What::Overwritten { lost }, .. }, first) if *lsn == first.lsn => Some(*lost),
+            (WalEvent { lsn, what: EventDetail::Overwritten { lost }, .. }, first) if *lsn == first.lsn => Some(*lost),
             _ => None,
         }
     }
 }
 
-impl What {
+impl EventDetail {
     /// What a commit says that removes files.
     fn dropped(end: &TransactionEnd<'_>) -> Self {
         let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);

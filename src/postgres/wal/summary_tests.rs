@@ -188,12 +188,13 @@ fn what_nobody_looks_for_takes_no_room_from_what_somebody_does() {
         ..EventOverflow::default()
     };
     assert_eq!(summary.events_left_out, left_out);
-    let has = |summary: &Summary, wanted: fn(&What) -> bool| summary.events.iter().any(|event| wanted(&event.what));
+    let has =
+        |summary: &Summary, wanted: fn(&EventDetail) -> bool| summary.events.iter().any(|event| wanted(&event.what));
     summary.truncate_to(45_000);
     assert_eq!(summary.events_left_out.others, 900, "they go first");
-    assert!(has(&summary, |what| matches!(what, What::FilesRemoved { cut: false, .. })));
-    assert!(has(&summary, |what| matches!(what, What::DatabaseDropped { database: 9 })));
-    assert!(has(&summary, |what| matches!(what, What::RestorePoint { name, .. } if name == "p0")));
+    assert!(has(&summary, |what| matches!(what, EventDetail::FilesRemoved { cut: false, .. })));
+    assert!(has(&summary, |what| matches!(what, EventDetail::DatabaseDropped { database: 9 })));
+    assert!(has(&summary, |what| matches!(what, EventDetail::RestorePoint { name, .. } if name == "p0")));
 }
 
 #[test]
@@ -203,9 +204,9 @@ fn a_database_that_is_moved_is_not_made() {
         Draft { xid: 10, rmgr: rmgr::DATABASE, main, ..Draft::default() }
     };
     let summary = summary_of(&[by_copy([20000, 1700, 20000, 1663]), by_copy([20001, 1663, 1, 1663])]);
-    let what: Vec<&What> = summary.events.iter().map(|event| &event.what).collect();
-    let moved = What::DatabaseMoved { database: 20000, tablespace: 1700 };
-    assert_eq!(what, [&moved, &What::DatabaseCreated { database: 20001, tablespace: 1663 }]);
+    let what: Vec<&EventDetail> = summary.events.iter().map(|event| &event.what).collect();
+    let moved = EventDetail::DatabaseMoved { database: 20000, tablespace: 1700 };
+    assert_eq!(what, [&moved, &EventDetail::DatabaseCreated { database: 20001, tablespace: 1663 }]);
 }
 
 fn tablespace(info: u8, oid: u32, location: &str) -> Draft {

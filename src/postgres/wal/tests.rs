@@ -13,7 +13,7 @@ pub(super) const HEAP: u8 = rmgr::HEAP;
 type Seen = (u64, u32, u32, u64);
 
 /// What decoding in pieces of one size gives.
-fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<Stop>, Option<Tail>) {
+fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<WalStop>, Option<Tail>) {
     let mut decoder = Decoder::new(Lsn(START));
     let mut seen = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
@@ -66,7 +66,7 @@ fn no_recovery_gets_past_where_wal_becomes_minimal() {
     wal.write(&commit(4, 8));
     wal.fill();
     let summary = summarize(&wal.bytes, START);
-    assert_eq!(summary.stop, Some(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
+    assert_eq!(summary.stop, Some(WalStop { lsn: Lsn(minimal), why: StopReason::Minimal }));
     assert_eq!((summary.commits.count, summary.end), (1, Some(Lsn(minimal))));
 }
 
@@ -83,7 +83,7 @@ fn no_recovery_gets_past_a_segments_end_where_wal_becomes_minimal() {
     wal.fill();
     let [earlier, later] = summaries(&wal.bytes).try_into().expect("two segments");
     let boundary = join(&earlier, earlier.tail.as_ref(), &later);
-    assert_eq!(boundary, Err(Stop { lsn: Lsn(minimal), why: StopReason::Minimal }));
+    assert_eq!(boundary, Err(WalStop { lsn: Lsn(minimal), why: StopReason::Minimal }));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn zeros_behind_the_last_record_are_where_wal_ends() {
     wal.fill();
     let (seen, stop, tail) = decode(&wal.bytes, 8192);
     assert_eq!(seen.iter().map(|seen| seen.0).collect::<Vec<u64>>(), [START + 40, last]);
-    assert_eq!((stop, tail), (Some(Stop { lsn: Lsn(end), why: StopReason::ZeroLength }), None));
+    assert_eq!((stop, tail), (Some(WalStop { lsn: Lsn(end), why: StopReason::ZeroLength }), None));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_record_lost_in_a_crash_is_void() {
     let (seen, _, _) = decode(&wal.bytes, 8192);
     assert_eq!(seen.iter().map(|seen| seen.1).collect::<Vec<u32>>(), [3, 0, 5]);
     let summary = summarize(&wal.bytes, START);
-    assert_eq!(summary.events[0].what, What::Overwritten { lost: Lsn(lost) });
+    assert_eq!(summary.events[0].what, EventDetail::Overwritten { lost: Lsn(lost) });
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_record_longer_than_is_kept_is_checked_and_cut() {
     let middle = wal.bytes.len() / 2 + 1000;
     wal.bytes[middle] ^= 1;
     let damaged = summarize(&wal.bytes, START);
-    assert!(matches!(damaged.stop, Some(Stop { why: StopReason::Checksum { .. }, .. })), "{:?}", damaged.stop);
+    assert!(matches!(damaged.stop, Some(WalStop { why: StopReason::Checksum { .. }, .. })), "{:?}", damaged.stop);
     wal.bytes[middle] ^= 1;
     assert_joins(&wal.bytes);
 }

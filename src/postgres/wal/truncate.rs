@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::event_overflow::EventGroup;
-use super::summary::{Event, Summary, What};
+use super::summary::{EventDetail, Summary, WalEvent};
 
 /// Bytes of JSON that a stored summary takes at most.
 pub const STORED: usize = 64 << 10;
@@ -51,7 +51,7 @@ impl Summary {
 
     /// Takes the latter half of a group's events away; says whether there were any.
     fn halve_events(&mut self, group: EventGroup) -> bool {
-        let is_of = |event: &Event| EventGroup::of(&event.what) == group;
+        let is_of = |event: &WalEvent| EventGroup::of(&event.what) == group;
         let count = self.events.iter().filter(|event| is_of(event)).count();
         let mut seen = 0;
         self.events.retain(|event| {
@@ -86,9 +86,9 @@ fn halve<T>(list: &mut Vec<T>) -> Vec<T> {
 }
 
 /// Shortens the lists of an event; says whether there was anything to shorten.
-fn shorten(event: &mut Event) -> bool {
+fn shorten(event: &mut WalEvent) -> bool {
     match &mut event.what {
-        What::FilesRemoved { subxids, files, relations, cut, .. } => {
+        EventDetail::FilesRemoved { subxids, files, relations, cut, .. } => {
             let long = subxids.len().max(files.len()).max(relations.len()) > SHORT;
             subxids.truncate(SHORT);
             files.truncate(SHORT);
@@ -96,7 +96,7 @@ fn shorten(event: &mut Event) -> bool {
             *cut |= long;
             long
         }
-        What::TablesTruncated { tables, cut, .. } => {
+        EventDetail::TablesTruncated { tables, cut, .. } => {
             let long = tables.len() > SHORT;
             tables.truncate(SHORT);
             *cut |= long;

@@ -4,7 +4,7 @@ use crate::error::{find, hints, one_line};
 use crate::postgres::archive::testing::*;
 use crate::postgres::archive::{Conflict, Fetched, ForeignFile, PushOutcome};
 use crate::postgres::load::load_wal;
-use crate::postgres::repository::verify::{Scope, verify};
+use crate::postgres::repository::verify::{VerifyScope, verify};
 use crate::repo::ObjectError;
 use crate::storage::{Key, LocalStorage, MemoryStorage, PutMode, Storage, get_all};
 
@@ -108,7 +108,7 @@ async fn what_there_can_be_several_of_is_kept_beside_its_name() {
         expected.sort();
         assert!(found == expected, "{name}: each is there");
     }
-    assert!(verify(&cluster, Scope::Wal { every: 1 }, 2).await.unwrap().is_sound());
+    assert!(verify(&cluster, VerifyScope::Wal { every: 1 }, 2).await.unwrap().is_sound());
 }
 
 /// Left behind by a server that crashed while it was promoted: the name stays free for what belongs there.

@@ -28,9 +28,9 @@ use crate::repo::Repository;
 use crate::storage::{ObjectMeta, Storage, Walk};
 
 use super::TaskPool;
-pub use proof::{Continuity, Proof, Snapshot, Verdict};
-use transfer::{Copier, Group};
-pub use transfer::{Count, Counts, Failure, Side};
+pub use proof::{Continuity, ProofVerdict, RecoverabilityProof, Snapshot};
+use transfer::{Copier, CopyGroup};
+pub use transfer::{CopyCount, CopyFailure, CopySide, Counts};
 
 /// What is copied, and its bounds.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct CopyOptions {
 
 /// How far a copy is, in stored bytes.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct CopyProgress {
     pub done: AtomicU64,
     /// Of WAL and packs; 0 until it is known.
     pub total: AtomicU64,
@@ -64,7 +64,7 @@ pub struct Copied {
     pub complete: bool,
     #[serde(flatten)]
     pub counts: Counts,
-    pub failures: Vec<Failure>,
+    pub failures: Vec<CopyFailure>,
     /// Failures beyond those listed.
     pub more_failures: u64,
     pub continuity: Continuity,
@@ -137,7 +137,7 @@ pub async fn copy(
     source: &Cluster,
     destination: &Cluster,
     options: &CopyOptions,
-    progress: Arc<Progress>,
+    progress: Arc<CopyProgress>,
 ) -> anyhow::Result<Copied> {
     let mut before = load(source).await?;
     for capability in source.repository.required().await? {
@@ -152,7 +152,7 @@ pub async fn copy(
     progress.total.store(before.stored_bytes(), Ordering::Relaxed);
     let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
     for (id, ObjectProblem { problem, why }) in &before.unusable {
-        copier.failed(Side::Source, &source.layout.manifest(id), *problem, why.clone())?;
+        copier.failed(CopySide::Source, &source.layout.manifest(id), *problem, why.clone())?;
     }
     // History files first: with them the destination never takes an old timeline for the last.
     named(&copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
@@ -167,7 +167,7 @@ pub async fn copy(
     foreign.extend(all_names(&copier).await?);
     if options.backup.is_none() {
         all_wal(&copier, false).await?;
-        foreign.extend(all_small(&copier, Group::Idle).await?);
+        foreign.extend(all_small(&copier, CopyGroup::Idle).await?);
     }
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
@@ -218,7 +218,7 @@ async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -
 /// Copies all recordings of names, also those that were merged meanwhile.
 async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<Vec<String>> {
     loop {
-        let foreign = all_small(copier, Group::Names).await?;
+        let foreign = all_small(copier, CopyGroup::Names).await?;
         if !copier.merged.swap(false, Ordering::SeqCst) {
             return Ok(foreign);
         }
@@ -226,11 +226,11 @@ async fn all_names(copier: &Arc<Copier>) -> anyhow::Result<Vec<String>> {
 }
 
 /// Copies all recordings of names, or all idle markers; what else lies there.
-async fn all_small(copier: &Arc<Copier>, group: Group) -> anyhow::Result<Vec<String>> {
+async fn all_small(copier: &Arc<Copier>, group: CopyGroup) -> anyhow::Result<Vec<String>> {
     let mut pool = TaskPool::new(copier.workers);
     let layout = &copier.source.layout;
     let (folder, kind, most) = match group {
-        Group::Idle => (layout.idle_folder(), idle::KIND, idle::LONGEST),
+        CopyGroup::Idle => (layout.idle_folder(), idle::KIND, idle::LONGEST),
         _ => (layout.names_folder(), recordings::KIND, recordings::LONGEST),
     };
     let (mut walk, mut foreign) = (Walk::new(folder), Vec::new());

@@ -95,7 +95,7 @@ pub fn needed(backup: &BackupDescription) -> NeededWal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Continuity {
     /// For each backup and each timeline that it leads to.
-    pub proofs: Vec<Proof>,
+    pub proofs: Vec<RecoverabilityProof>,
     /// Backups that cannot be restored from either repository: the source lacks WAL of theirs, too.
     pub not_restorable: Vec<BackupId>,
     /// Segments that the source had and the destination has not.
@@ -108,7 +108,7 @@ impl Continuity {
     /// Whether everything that the source had can be had from the destination. What could not be restored from the
     /// source cannot be from there.
     pub fn is_whole(&self) -> bool {
-        let worse = |proof: &Proof| proof.verdict == Verdict::NotProven;
+        let worse = |proof: &RecoverabilityProof| proof.verdict == ProofVerdict::NotProven;
         self.missing_segments.is_empty() && self.missing.is_empty() && !self.proofs.iter().any(worse)
     }
 }
@@ -116,7 +116,7 @@ impl Continuity {
 /// What a proof shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum ProofVerdict {
     /// The destination leads at least as far as the source did.
     Proven,
     /// It does not.
@@ -127,7 +127,7 @@ pub enum Verdict {
 
 /// How far a backup can be recovered along a timeline, from either repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Proof {
+pub struct RecoverabilityProof {
     pub backup: BackupId,
     pub timeline: TimelineId,
     /// From here on.
@@ -136,19 +136,19 @@ pub struct Proof {
     pub source_end: Option<Lsn>,
     /// The same of the destination.
     pub destination_end: Option<Lsn>,
-    pub verdict: Verdict,
+    pub verdict: ProofVerdict,
 }
 
-fn verdict(source_end: Option<Lsn>, destination_end: Option<Lsn>) -> Verdict {
+fn verdict(source_end: Option<Lsn>, destination_end: Option<Lsn>) -> ProofVerdict {
     match (source_end, destination_end) {
-        (None, None) => Verdict::NotRestorable,
-        (source, destination) if destination >= source => Verdict::Proven,
-        _ => Verdict::NotProven,
+        (None, None) => ProofVerdict::NotRestorable,
+        (source, destination) if destination >= source => ProofVerdict::Proven,
+        _ => ProofVerdict::NotProven,
     }
 }
 
 /// How far each backup leads on each path.
-fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<Proof> {
+fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<RecoverabilityProof> {
     let mut proofs = Vec::new();
     let (here, there) = (before.paths(), after.paths());
     for backup in &before.backups {
@@ -157,7 +157,7 @@ fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<Proof> {
             let same = there.iter().find(|same| *same == path).filter(|_| copied);
             let source_end = path.moments(&before.wal.ranges, backup).map(|(_, end)| end);
             let destination_end = same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end);
-            proofs.push(Proof {
+            proofs.push(RecoverabilityProof {
                 backup: backup.id.clone(),
                 timeline: path.timeline(),
                 from: backup.stop_lsn,
@@ -173,7 +173,7 @@ fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<Proof> {
 /// Compares what the source had with what the destination has.
 pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity {
     let proofs = proofs(before, after);
-    let leads = |proof: &Proof| proof.verdict != Verdict::NotRestorable;
+    let leads = |proof: &RecoverabilityProof| proof.verdict != ProofVerdict::NotRestorable;
     let restorable: BTreeSet<&BackupId> =
         proofs.iter().filter(|proof| leads(proof)).map(|proof| &proof.backup).collect();
     let not_restorable = before.backups.iter().map(|backup| &backup.id).filter(|id| !restorable.contains(id));
@@ -231,7 +231,7 @@ mod tests {
     /// `backup's day/timeline: source's end>destination's end`, in segments.
     fn shown(continuity: &Continuity) -> Vec<String> {
         let end = |end: Option<Lsn>| end.map_or("-".into(), |end| (end.0 / SEGMENT).to_string());
-        let line = |p: &Proof| {
+        let line = |p: &RecoverabilityProof| {
             format!("{}/{}: {}>{}", &p.backup.to_string()[7..8], p.timeline, end(p.source_end), end(p.destination_end))
         };
         continuity.proofs.iter().map(line).collect()
@@ -280,13 +280,15 @@ mod tests {
         let source = snapshot(3..8, 5..9);
         let proof = prove(&source, &source, &layout());
         assert_eq!(shown(&proof), ["1/2: ->-", "1/1: ->-", "2/2: 9>9"]);
-        let verdicts: Vec<Verdict> = proof.proofs.iter().map(|proof| proof.verdict).collect();
-        assert_eq!(verdicts, [Verdict::NotRestorable, Verdict::NotRestorable, Verdict::Proven]);
+        let verdicts: Vec<ProofVerdict> = proof.proofs.iter().map(|proof| proof.verdict).collect();
+        assert_eq!(verdicts, [ProofVerdict::NotRestorable, ProofVerdict::NotRestorable, ProofVerdict::Proven]);
         assert_eq!(proof.not_restorable, ["20260101-000000Z".parse().unwrap()]);
         assert!(proof.is_whole(), "it is no fault of the copy");
         // An earlier copy has what the source lost since.
         let kept = prove(&source, &snapshot(2..8, 5..9), &layout());
-        assert!(kept.not_restorable.is_empty() && kept.proofs.iter().all(|proof| proof.verdict == Verdict::Proven));
+        assert!(
+            kept.not_restorable.is_empty() && kept.proofs.iter().all(|proof| proof.verdict == ProofVerdict::Proven)
+        );
         // No timeline's path carries a backup whose stop lies behind an unknown switch.
         let mut source = snapshot(2..8, 5..9);
         source.backups[0].stop_timeline = TimelineId(9);

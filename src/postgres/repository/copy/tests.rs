@@ -5,7 +5,7 @@ use chrono::DateTime;
 use super::*;
 use crate::postgres::archive::testing::segment;
 use crate::postgres::repository::testing::{FIRST, SECOND, content, damage, example, wal};
-use crate::postgres::repository::verify::{Scope, verify};
+use crate::postgres::repository::verify::{VerifyScope, verify};
 use crate::storage::faulty::{CrashPoint, FaultyStorage, GarblingStorage};
 use crate::storage::{Key, MemoryStorage, PutMode};
 
@@ -27,12 +27,12 @@ async fn assert_backups_whole(storage: Arc<dyn Storage>) {
     let Ok(repository) = Repository::open(storage.clone()).await else { return };
     let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return };
     for backup in load_backups(&cluster).await.unwrap().complete.iter() {
-        let verified = verify(&cluster, Scope::Backup(backup.id.clone()), 1).await.unwrap();
+        let verified = verify(&cluster, VerifyScope::Backup(backup.id.clone()), 1).await.unwrap();
         assert!(verified.is_sound(), "{verified:?}");
     }
 }
 
-fn problems(copied: &Copied) -> Vec<(Side, ProblemKind, &str)> {
+fn problems(copied: &Copied) -> Vec<(CopySide, ProblemKind, &str)> {
     copied.failures.iter().map(|failure| (failure.at, failure.problem, failure.object.as_str())).collect()
 }
 
@@ -117,7 +117,7 @@ async fn what_is_damaged_at_the_source_is_named_and_no_backup_that_needs_it_is_m
         let to = Arc::new(MemoryStorage::default());
         let copied = copied(&source, to.clone(), &options()).await.unwrap();
         assert!(!copied.complete, "{key}");
-        assert!(problems(&copied).contains(&(Side::Source, ProblemKind::Damaged, key)), "{key}: {copied:?}");
+        assert!(problems(&copied).contains(&(CopySide::Source, ProblemKind::Damaged, key)), "{key}: {copied:?}");
         assert_eq!(copied.counts.backups.copied, backups, "{key}: {copied:?}");
         assert!(!content(&*to).await.iter().any(|(copy, _)| copy.as_str() == key));
         assert_backups_whole(to).await;
@@ -129,7 +129,7 @@ async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure(
     let (source, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
     let without_pack = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
-    assert_eq!(problems(&without_pack), [(Side::Source, ProblemKind::Missing, PACK)]);
+    assert_eq!(problems(&without_pack), [(CopySide::Source, ProblemKind::Missing, PACK)]);
     assert_eq!(without_pack.continuity.missing.len(), 2, "both backups need it");
 
     let (source, storage) = example().await;
@@ -160,7 +160,7 @@ async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
     let pack = Key::new(PACK).unwrap();
     let _ = to.put(&pack, "another".into(), PutMode::CreateOnly).await.unwrap();
     let copied = copy(&source, &destination, &options(), Arc::default()).await.unwrap();
-    let conflict = |key| (Side::Destination, ProblemKind::Conflict, key);
+    let conflict = |key| (CopySide::Destination, ProblemKind::Conflict, key);
     assert_eq!(problems(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
     assert!(!copied.complete);
     assert_eq!(crate::storage::get_all(&*to, &pack, u64::MAX).await.unwrap().unwrap(), "another");
@@ -177,7 +177,7 @@ async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
     other[middle] ^= 0x5A;
     let _ = to.put(&Key::new(PACK).unwrap(), other.into(), PutMode::CreateOnly).await.unwrap();
     let copied = copied(&source, to.clone(), &options()).await.unwrap();
-    assert_eq!(problems(&copied), [(Side::Destination, ProblemKind::Damaged, PACK)]);
+    assert_eq!(problems(&copied), [(CopySide::Destination, ProblemKind::Damaged, PACK)]);
     assert_eq!(copied.counts.backups.copied, 0);
     assert_backups_whole(to).await;
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::proof::{Snapshot, needed};
-use super::{CopyOptions, Progress};
+use super::{CopyOptions, CopyProgress};
 use crate::budget::Budget;
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::archive::verify::check_object;
@@ -34,24 +34,24 @@ const VANISHED: &str = "it vanished during the copy";
 /// Which repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum CopySide {
     Source,
     Destination,
 }
 
 /// An object that is not at the destination as it must be; and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failure {
+pub struct CopyFailure {
     pub object: String,
     /// Where the problem lies.
-    pub at: Side,
+    pub at: CopySide,
     pub problem: ProblemKind,
     pub why: String,
 }
 
 /// Objects of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
+pub struct CopyCount {
     pub copied: u64,
     /// Stored bytes of those copied.
     pub copied_bytes: u64,
@@ -65,14 +65,14 @@ pub struct Count {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// WAL files of all kinds.
-    pub wal: Count,
-    pub packs: Count,
+    pub wal: CopyCount,
+    pub packs: CopyCount,
     /// Backups, by their manifests.
-    pub backups: Count,
+    pub backups: CopyCount,
     /// Recordings of names.
-    pub names: Count,
+    pub names: CopyCount,
     /// Idle markers.
-    pub idle: Count,
+    pub idle: CopyCount,
 }
 
 /// How an object came to be at the destination, or how it is known that it is.
@@ -86,7 +86,7 @@ enum Came {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
+pub enum CopyGroup {
     Wal,
     Packs,
     Backups,
@@ -95,9 +95,9 @@ pub enum Group {
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct CopyTally {
     counts: Counts,
-    failures: Vec<Failure>,
+    failures: Vec<CopyFailure>,
     more_failures: u64,
     unread: u64,
 }
@@ -108,57 +108,57 @@ pub struct Copier {
     pub destination: Cluster,
     pub workers: usize,
     budget: Budget,
-    progress: Arc<Progress>,
-    tally: Mutex<Tally>,
+    progress: Arc<CopyProgress>,
+    tally: Mutex<CopyTally>,
     /// Names that were listed are in another recording by now, which the next listing shows.
     pub merged: AtomicBool,
 }
 
 /// What is to be done about a pack that a manifest names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PackAction {
     Copy(u64),
     Present,
     Fail(ProblemKind),
 }
 
 /// Decides by the pack's size at the source and at the destination; the manifest needs `least` bytes of it.
-fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> Step {
+fn step(source: Option<u64>, destination: Option<u64>, least: u64) -> PackAction {
     match (source, destination) {
-        (None, None) => Step::Fail(ProblemKind::Missing),
-        (Some(size), _) if size < least => Step::Fail(ProblemKind::Damaged),
-        (Some(size), None) => Step::Copy(size),
-        (Some(size), Some(there)) if size != there => Step::Fail(ProblemKind::Conflict),
+        (None, None) => PackAction::Fail(ProblemKind::Missing),
+        (Some(size), _) if size < least => PackAction::Fail(ProblemKind::Damaged),
+        (Some(size), None) => PackAction::Copy(size),
+        (Some(size), Some(there)) if size != there => PackAction::Fail(ProblemKind::Conflict),
         // Lost at the source since an earlier copy.
-        (None, Some(there)) if there < least => Step::Fail(ProblemKind::Missing),
-        _ => Step::Present,
+        (None, Some(there)) if there < least => PackAction::Fail(ProblemKind::Missing),
+        _ => PackAction::Present,
     }
 }
 
 impl Copier {
     /// Nothing copied yet.
-    pub fn new(source: Cluster, destination: Cluster, options: &CopyOptions, progress: Arc<Progress>) -> Self {
+    pub fn new(source: Cluster, destination: Cluster, options: &CopyOptions, progress: Arc<CopyProgress>) -> Self {
         let (workers, budget) = (options.workers, Budget::new(options.memory));
         Self { source, destination, workers, budget, progress, tally: Mutex::default(), merged: AtomicBool::new(false) }
     }
 
     /// What was copied and what was not, and how many failures are not listed.
-    pub fn results(&self) -> (Counts, Vec<Failure>, u64) {
+    pub fn results(&self) -> (Counts, Vec<CopyFailure>, u64) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failures = std::mem::take(&mut tally.failures);
         failures.sort_by(|a, b| a.object.cmp(&b.object));
         (tally.counts, failures, tally.more_failures)
     }
 
-    fn count(&self, group: Group, bytes: u64, came: Came) -> bool {
+    fn count(&self, group: CopyGroup, bytes: u64, came: Came) -> bool {
         self.progress.done.fetch_add(bytes, Ordering::Relaxed);
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match group {
-            Group::Wal => &mut tally.counts.wal,
-            Group::Packs => &mut tally.counts.packs,
-            Group::Backups => &mut tally.counts.backups,
-            Group::Names => &mut tally.counts.names,
-            Group::Idle => &mut tally.counts.idle,
+            CopyGroup::Wal => &mut tally.counts.wal,
+            CopyGroup::Packs => &mut tally.counts.packs,
+            CopyGroup::Backups => &mut tally.counts.backups,
+            CopyGroup::Names => &mut tally.counts.names,
+            CopyGroup::Idle => &mut tally.counts.idle,
         };
         match came {
             Came::Copied => (count.copied, count.copied_bytes) = (count.copied + 1, count.copied_bytes + bytes),
@@ -169,7 +169,7 @@ impl Copier {
     }
 
     /// Notes that an object is not at the destination as it must be; false. Errors: the source is gone.
-    pub fn failed(&self, at: Side, key: &Key, problem: ProblemKind, why: String) -> anyhow::Result<bool> {
+    pub fn failed(&self, at: CopySide, key: &Key, problem: ProblemKind, why: String) -> anyhow::Result<bool> {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         if problem == ProblemKind::Unread {
             tally.unread += 1;
@@ -186,7 +186,7 @@ impl Copier {
             return Ok(false);
         }
         match tally.failures.len() < MAX_TOLD {
-            true => tally.failures.push(Failure { object, at, problem, why }),
+            true => tally.failures.push(CopyFailure { object, at, problem, why }),
             false => tally.more_failures += 1,
         }
         Ok(false)
@@ -196,8 +196,8 @@ impl Copier {
     fn given<T>(&self, key: &Key, read: Result<Option<T>, ObjectProblem>) -> anyhow::Result<Option<T>> {
         match read {
             Ok(Some(given)) => Ok(Some(given)),
-            Ok(None) => self.failed(Side::Source, key, ProblemKind::Missing, VANISHED.into()).map(|_| None),
-            Err(ObjectProblem { problem, why }) => self.failed(Side::Source, key, problem, why).map(|_| None),
+            Ok(None) => self.failed(CopySide::Source, key, ProblemKind::Missing, VANISHED.into()).map(|_| None),
+            Err(ObjectProblem { problem, why }) => self.failed(CopySide::Source, key, problem, why).map(|_| None),
         }
     }
 
@@ -208,7 +208,7 @@ impl Copier {
         let ours = self.source.repository.storage().head(&key).await.hint(AGAIN)?;
         match ours {
             Some(ours) => self.wal(name, ours.size, there).await,
-            None => self.failed(Side::Source, &key, ProblemKind::Missing, VANISHED.into()),
+            None => self.failed(CopySide::Source, &key, ProblemKind::Missing, VANISHED.into()),
         }
     }
 
@@ -229,10 +229,10 @@ impl Copier {
         let Some(object) = self.given(&key, reread(ObjectProblem::is_damage, read).await)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(&key, object).await? {
-            PutOutcome::Stored => Ok(self.count(Group::Wal, size, Came::Copied)),
+            PutOutcome::Stored => Ok(self.count(CopyGroup::Wal, size, Came::Copied)),
             PutOutcome::AlreadyExists => match self.destination.repository.storage().head(&key).await.hint(AGAIN)? {
                 Some(there) => self.compare(&key, size, there.size).await,
-                None => self.failed(Side::Destination, &key, ProblemKind::Missing, VANISHED.into()),
+                None => self.failed(CopySide::Destination, &key, ProblemKind::Missing, VANISHED.into()),
             },
         }
     }
@@ -247,30 +247,30 @@ impl Copier {
         let Some(ours) = self.given(key, ours.map_err(ObjectProblem::from))? else { return Ok(false) };
         let theirs = || self.destination.repository.header_once(key, there, WAL_KIND);
         match reread(ObjectError::is_damage, theirs).await {
-            Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(Group::Wal, size, Came::NotRead)),
+            Ok(Some(theirs)) if theirs.plain == ours.plain => Ok(self.count(CopyGroup::Wal, size, Came::NotRead)),
             Ok(Some(theirs)) => {
                 let why = format!(
                     "its content has {} bytes and digest {}, the source's has {} and {}",
                     theirs.plain.size, theirs.plain.digest, ours.plain.size, ours.plain.digest
                 );
-                self.failed(Side::Destination, key, ProblemKind::Conflict, why)
+                self.failed(CopySide::Destination, key, ProblemKind::Conflict, why)
             }
-            Ok(None) => self.failed(Side::Destination, key, ProblemKind::Missing, VANISHED.into()),
+            Ok(None) => self.failed(CopySide::Destination, key, ProblemKind::Missing, VANISHED.into()),
             Err(ObjectError::Storage(error)) => Err(error).hint(AGAIN),
             Err(error) => {
                 let ObjectProblem { problem, why } = error.into();
-                self.failed(Side::Destination, key, problem, why)
+                self.failed(CopySide::Destination, key, problem, why)
             }
         }
     }
 
     /// Copies a recording of names, whose name is random, or an idle marker, whose name says it all; unless it is there.
-    pub async fn small(&self, key: Key, group: Group, (kind, most): (&str, u64)) -> anyhow::Result<bool> {
+    pub async fn small(&self, key: Key, group: CopyGroup, (kind, most): (&str, u64)) -> anyhow::Result<bool> {
         if self.destination.repository.storage().head(&key).await.hint(AGAIN)?.is_some() {
             return Ok(self.count(group, 0, Came::NotRead));
         }
         let read = self.source.repository.get_verified(&key, kind, most).await;
-        if group == Group::Names && matches!(read, Ok(None)) {
+        if group == CopyGroup::Names && matches!(read, Ok(None)) {
             self.merged.store(true, Ordering::SeqCst);
             return Ok(true);
         }
@@ -299,31 +299,31 @@ impl Copier {
         let scan = tokio::task::spawn_blocking(move || manifest::needed_packs(&scanned));
         let packs = match scan.await.context("the thread that reads a manifest failed")? {
             Ok(packs) => packs,
-            Err(error) => return self.failed(Side::Source, &key, ProblemKind::Damaged, one_line(&error)).map(drop),
+            Err(error) => return self.failed(CopySide::Source, &key, ProblemKind::Damaged, one_line(&error)).map(drop),
         };
         let present = match self.destination.repository.header(&key, kind).await {
             Ok(theirs) if theirs.as_ref().is_some_and(|theirs| theirs.plain != manifest.header().plain) => {
                 let why = "the destination has another backup of that name".to_string();
-                return self.failed(Side::Destination, &key, ProblemKind::Conflict, why).map(drop);
+                return self.failed(CopySide::Destination, &key, ProblemKind::Conflict, why).map(drop);
             }
             Ok(theirs) => theirs.is_some(),
             Err(ObjectError::Storage(error)) => return Err(error).hint(AGAIN),
             Err(error) => {
                 let ObjectProblem { problem, why } = error.into();
-                return self.failed(Side::Destination, &key, problem, why).map(drop);
+                return self.failed(CopySide::Destination, &key, problem, why).map(drop);
             }
         };
         // The packs of a backup that is there are not read back.
         let there = if present { Came::NotRead } else { Came::Present };
         let whole = self.packs(&backup.id, packs, there).await?;
         if present {
-            self.count(Group::Backups, 0, Came::NotRead);
+            self.count(CopyGroup::Backups, 0, Came::NotRead);
         } else if whole && self.has_wal(before, backup).await? && self.reads_back(&backup.id, manifest.clone()).await? {
             let object = manifest.into_bytes();
             let size = object.len() as u64;
             match self.put(&key, object).await? {
-                PutOutcome::Stored => drop(self.count(Group::Backups, size, Came::Copied)),
-                PutOutcome::AlreadyExists => drop(self.count(Group::Backups, 0, Came::NotRead)),
+                PutOutcome::Stored => drop(self.count(CopyGroup::Backups, size, Came::Copied)),
+                PutOutcome::AlreadyExists => drop(self.count(CopyGroup::Backups, 0, Came::NotRead)),
             }
         }
         Ok(())
@@ -350,19 +350,19 @@ impl Copier {
             let key = self.source.layout.pack(&pack);
             let size = |side: usize| sizes.get(&pack.backup).and_then(|both| both[side].get(&key).copied());
             whole &= match step(size(0), size(1), least) {
-                Step::Present => self.count(Group::Packs, size(1).unwrap_or_default(), there),
-                Step::Copy(size) => {
+                PackAction::Present => self.count(CopyGroup::Packs, size(1).unwrap_or_default(), there),
+                PackAction::Copy(size) => {
                     let copier = self.clone();
                     pool.add(async move { copier.pack(&key, size, there).await }).await?;
                     true
                 }
-                Step::Fail(problem) => {
+                PackAction::Fail(problem) => {
                     let why = match problem {
                         ProblemKind::Conflict => "its size is not that of the source's".to_string(),
                         ProblemKind::Damaged => format!("it has not the {least} bytes that backup {id} needs"),
                         _ => format!("backup {id} needs it, and there is no such object"),
                     };
-                    let at = if problem == ProblemKind::Conflict { Side::Destination } else { Side::Source };
+                    let at = if problem == ProblemKind::Conflict { CopySide::Destination } else { CopySide::Source };
                     self.failed(at, &key, problem, why)?
                 }
             };
@@ -376,9 +376,9 @@ impl Copier {
         let Some(object) = self.given(key, read)? else { return Ok(false) };
         let size = object.len() as u64;
         match self.put(key, object).await? {
-            PutOutcome::Stored => Ok(self.count(Group::Packs, size, Came::Copied)),
+            PutOutcome::Stored => Ok(self.count(CopyGroup::Packs, size, Came::Copied)),
             // Stored by another copy that runs, or by a put whose answer was lost.
-            PutOutcome::AlreadyExists => Ok(self.count(Group::Packs, size, there)),
+            PutOutcome::AlreadyExists => Ok(self.count(CopyGroup::Packs, size, there)),
         }
     }
 
@@ -392,7 +392,7 @@ impl Copier {
                 Err(error) if !is_unusable(&error) => return Err(error).hint(AGAIN),
                 Err(error) => {
                     let ObjectProblem { problem, why } = ObjectProblem::unusable(&error);
-                    return self.failed(Side::Destination, &self.destination.layout.wal(&name), problem, why);
+                    return self.failed(CopySide::Destination, &self.destination.layout.wal(&name), problem, why);
                 }
             }
         }
@@ -405,7 +405,7 @@ impl Copier {
         let findings = read_back(&self.destination, id, manifest, self.workers).await.hint(AGAIN)?;
         for damage in findings.damages() {
             let key = Key::new(damage.object).unwrap_or_else(|_| self.destination.layout.manifest(id));
-            self.failed(Side::Destination, &key, damage.problem, damage.why.to_string())?;
+            self.failed(CopySide::Destination, &key, damage.problem, damage.why.to_string())?;
         }
         Ok(findings.is_empty())
     }
@@ -417,12 +417,12 @@ mod tests {
 
     #[test]
     fn a_pack_is_copied_once_and_never_over_another() {
-        assert_eq!(step(Some(10), None, 10), Step::Copy(10));
-        assert_eq!(step(Some(10), Some(10), 10), Step::Present);
-        assert_eq!(step(Some(10), Some(9), 5), Step::Fail(ProblemKind::Conflict));
-        assert_eq!(step(Some(9), None, 10), Step::Fail(ProblemKind::Damaged));
-        assert_eq!(step(None, None, 10), Step::Fail(ProblemKind::Missing));
-        assert_eq!(step(None, Some(10), 10), Step::Present);
-        assert_eq!(step(None, Some(9), 10), Step::Fail(ProblemKind::Missing));
+        assert_eq!(step(Some(10), None, 10), PackAction::Copy(10));
+        assert_eq!(step(Some(10), Some(10), 10), PackAction::Present);
+        assert_eq!(step(Some(10), Some(9), 5), PackAction::Fail(ProblemKind::Conflict));
+        assert_eq!(step(Some(9), None, 10), PackAction::Fail(ProblemKind::Damaged));
+        assert_eq!(step(None, None, 10), PackAction::Fail(ProblemKind::Missing));
+        assert_eq!(step(None, Some(10), 10), PackAction::Present);
+        assert_eq!(step(None, Some(9), 10), PackAction::Fail(ProblemKind::Missing));
     }
 }

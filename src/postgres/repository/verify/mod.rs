@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::sample::{Lowest, Watermark};
-use super::{Extent, MAX_TOLD, MAX_UNREAD, Sample, TaskPool, pack_sizes, whole_pack};
+use super::{MAX_TOLD, MAX_UNREAD, Sample, SampleExtent, TaskPool, pack_sizes, whole_pack};
 use crate::budget::Budget;
 use crate::error::find;
 use crate::postgres::backup::{delete::NoSuchBackup, manifest};
@@ -33,7 +33,7 @@ pub use findings::{Damage, Finding, Findings};
 
 /// What is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum VerifyScope {
     All,
     /// Archived WAL: all files that are no segments, and every n-th segment from a random one on.
     Wal {
@@ -45,9 +45,9 @@ pub enum Scope {
 /// What is read, and the bounds.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
-    pub scope: Scope,
+    pub scope: VerifyScope,
     /// How much of everything.
-    pub extent: Extent,
+    pub extent: SampleExtent,
     /// What the sample is chosen by.
     pub seed: u64,
     /// Nothing up to this key is read again.
@@ -60,7 +60,7 @@ pub struct VerifyOptions {
 
 /// How far a verification is, in bytes: of content where that is known, else stored.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct VerifyProgress {
     pub done: AtomicU64,
     /// 0 until it is known.
     pub total: AtomicU64,
@@ -68,7 +68,7 @@ pub struct Progress {
 
 /// What was found.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Found {
+pub struct VerifyResult {
     /// WAL files read.
     pub wal_files: u64,
     /// Backups whose manifest was read, with all packs or a sample of them.
@@ -102,7 +102,7 @@ pub struct Found {
     pub unfinished: Vec<BackupId>,
 }
 
-impl Found {
+impl VerifyResult {
     /// Whether nothing is damaged, missing or could not be read.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty() && self.gaps.is_empty() && self.missing_histories.is_empty()
@@ -111,7 +111,7 @@ impl Found {
 
 /// What a verification found so far.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     pub cluster: ClusterName,
     /// The repository's URL.
     pub repository: String,
@@ -126,12 +126,12 @@ pub struct Report {
     /// What a sample was chosen by; absent when everything is read.
     pub seed: Option<u64>,
     #[serde(flatten)]
-    pub found: Found,
+    pub found: VerifyResult,
 }
 
 #[derive(Debug, Default)]
 struct VerifyState {
-    found: Found,
+    found: VerifyResult,
     mark: Watermark,
     unread: u64,
     /// Packs of a sample that were read.
@@ -148,13 +148,13 @@ pub struct Verification {
     /// Segments so far, from a random number on.
     number: AtomicU64,
     state: Mutex<VerifyState>,
-    pub progress: Progress,
+    pub progress: VerifyProgress,
 }
 
 impl Verification {
     /// Nothing read yet.
     pub fn new(cluster: Cluster, options: VerifyOptions) -> Self {
-        let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), Progress::default());
+        let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), VerifyProgress::default());
         let number = AtomicU64::new(options.seed);
         Self { cluster, options, sample: OnceLock::new(), budget, number, state, progress }
     }
@@ -163,9 +163,9 @@ impl Verification {
     /// [report](Self::report).
     pub async fn run(self: &Arc<Self>) -> anyhow::Result<()> {
         match &self.options.scope {
-            Scope::All => self.all().await,
-            Scope::Wal { .. } => self.wal().await,
-            Scope::Backup(id) => self.backup(id).await,
+            VerifyScope::All => self.all().await,
+            VerifyScope::Wal { .. } => self.wal().await,
+            VerifyScope::Backup(id) => self.backup(id).await,
         }
     }
 
@@ -231,17 +231,17 @@ impl Verification {
     }
 
     /// What was found so far.
-    pub fn report(&self, finished: bool) -> Report {
+    pub fn report(&self, finished: bool) -> VerifyReport {
         let state = self.state();
         let found = state.found.clone();
-        Report {
+        VerifyReport {
             cluster: self.cluster.description.name.clone(),
             repository: self.cluster.repository.describe(),
             sound: found.is_sound(),
             finished,
             began_after: self.options.after.as_ref().map(Key::to_string),
             done: state.mark.done.as_ref().or(self.options.after.as_ref()).map(Key::to_string),
-            seed: (self.options.extent != Extent::All).then_some(self.options.seed),
+            seed: (self.options.extent != SampleExtent::All).then_some(self.options.seed),
             found,
         }
     }
@@ -250,7 +250,7 @@ impl Verification {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn found(&self) -> Found {
+    fn found(&self) -> VerifyResult {
         self.state().found.clone()
     }
 
@@ -265,9 +265,9 @@ impl Verification {
     /// Lists everything: which objects make the sample, what does not belong there, and how much there is to read.
     async fn survey(&self, backups: &LoadedBackups) -> anyhow::Result<()> {
         let sample = match self.options.extent {
-            Extent::All => None,
-            Extent::Percent(percent) => Some(Sample::percent(self.options.seed, percent)),
-            Extent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count, backups).await?)),
+            SampleExtent::All => None,
+            SampleExtent::Percent(percent) => Some(Sample::percent(self.options.seed, percent)),
+            SampleExtent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count, backups).await?)),
         };
         let _ = self.sample.set(sample);
         let waits = |backup: &&BackupDescription| !self.is_done(&self.cluster.layout.manifest(&backup.id));
@@ -340,7 +340,7 @@ impl Verification {
     fn wants_wal(&self, key: &Key, name: WalFileName) -> bool {
         let is_segment = matches!(name, WalFileName::Segment(_));
         let chosen = || match self.options.scope {
-            Scope::Wal { every } => self.number.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1)),
+            VerifyScope::Wal { every } => self.number.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1)),
             _ => self.sample().is_none_or(|sample| sample.holds(key)),
         };
         !self.is_done(key) && (!is_segment || chosen())
@@ -362,7 +362,7 @@ impl Verification {
         let mut state = self.state();
         if why.problem == ProblemKind::Unread {
             state.unread += 1;
-            if state.unread > MAX_UNREAD && self.options.scope == Scope::All {
+            if state.unread > MAX_UNREAD && self.options.scope == VerifyScope::All {
                 return Err(anyhow!(
                     "more than {MAX_UNREAD} objects cannot be read, the last: object \"{object}\": {why}"
                 ));
@@ -460,7 +460,7 @@ fn cause(error: ObjectError) -> anyhow::Error {
 }
 
 /// Verifies without a sample or a beginning. Errors: there is no such backup, or the store did not answer.
-pub async fn verify(cluster: &Cluster, scope: Scope, workers: usize) -> anyhow::Result<Found> {
+pub async fn verify(cluster: &Cluster, scope: VerifyScope, workers: usize) -> anyhow::Result<VerifyResult> {
     let verification = plain(cluster, scope, workers)?;
     verification.run().await?;
     Ok(verification.found())
@@ -473,14 +473,14 @@ pub async fn read_back(
     manifest: SealedObject,
     workers: usize,
 ) -> anyhow::Result<Findings> {
-    let verification = plain(cluster, Scope::Backup(id.clone()), workers)?;
+    let verification = plain(cluster, VerifyScope::Backup(id.clone()), workers)?;
     verification.content(id, manifest).await?;
     Ok(verification.found().findings)
 }
 
-fn plain(cluster: &Cluster, scope: Scope, workers: usize) -> anyhow::Result<Arc<Verification>> {
+fn plain(cluster: &Cluster, scope: VerifyScope, workers: usize) -> anyhow::Result<Arc<Verification>> {
     let options =
-        VerifyOptions { scope, extent: Extent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
+        VerifyOptions { scope, extent: SampleExtent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
     Ok(Arc::new(Verification::new(cluster.clone(), options)))
 }
 

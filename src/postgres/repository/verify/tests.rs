@@ -15,10 +15,17 @@ const PACK: &str = "main/base/20260101-000000Z/pack-000002";
 const SEGMENT_3: &str = "main/wal/0000000100000000/000000010000000000000003.zst";
 
 fn options() -> VerifyOptions {
-    VerifyOptions { scope: Scope::All, extent: Extent::All, seed: 1, after: None, workers: 2, memory: 1 << 20 }
+    VerifyOptions {
+        scope: VerifyScope::All,
+        extent: SampleExtent::All,
+        seed: 1,
+        after: None,
+        workers: 2,
+        memory: 1 << 20,
+    }
 }
 
-async fn verified(cluster: &Cluster, options: VerifyOptions) -> Report {
+async fn verified(cluster: &Cluster, options: VerifyOptions) -> VerifyReport {
     let verification = Arc::new(Verification::new(cluster.clone(), options));
     verification.run().await.unwrap();
     let progress = &verification.progress;
@@ -26,13 +33,13 @@ async fn verified(cluster: &Cluster, options: VerifyOptions) -> Report {
     verification.report(true)
 }
 
-fn found(report: &Report) -> Vec<(ProblemKind, &str, u64)> {
+fn found(report: &VerifyReport) -> Vec<(ProblemKind, &str, u64)> {
     let findings = report.found.findings.list.iter();
     findings.map(|finding| (finding.problem, finding.object.as_str(), finding.files)).collect()
 }
 
-fn samples() -> [Extent; 3] {
-    [Extent::All, Extent::Percent(100.0), Extent::Objects(1000)]
+fn samples() -> [SampleExtent; 3] {
+    [SampleExtent::All, SampleExtent::Percent(100.0), SampleExtent::Objects(1000)]
 }
 
 #[tokio::test]
@@ -41,7 +48,7 @@ async fn a_whole_cluster_is_sound_and_all_of_it_was_read() {
     for extent in samples() {
         let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
         assert!(report.sound && report.finished, "{report:?}");
-        let packs = if extent == Extent::All { 0 } else { 4 };
+        let packs = if extent == SampleExtent::All { 0 } else { 4 };
         assert_eq!((report.found.wal_files, report.found.backups, report.found.packs), (9, 2, packs));
     }
 }
@@ -57,7 +64,7 @@ async fn damaged_missing_and_unknown_objects_are_told_apart() {
         let _ = storage.put(&Key::new("main/base/x").unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
         let report = verified(&cluster, VerifyOptions { extent, ..options() }).await;
         // Reading all tells how many files are lost.
-        let files = |count| if extent == Extent::All { count } else { 0 };
+        let files = |count| if extent == SampleExtent::All { count } else { 0 };
         let mut told = found(&report);
         told.sort();
         assert_eq!(
@@ -103,7 +110,7 @@ async fn a_hole_where_one_timeline_follows_another_is_not_sound() {
 async fn a_sample_reads_as_much_as_was_asked_for_and_still_finds_what_is_missing() {
     let (cluster, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
-    let report = verified(&cluster, VerifyOptions { extent: Extent::Objects(3), ..options() }).await;
+    let report = verified(&cluster, VerifyOptions { extent: SampleExtent::Objects(3), ..options() }).await;
     // Two files that are no segments are always read.
     assert_eq!(report.found.wal_files + report.found.packs, 3 + 2, "{report:?}");
     assert_eq!(found(&report), [(ProblemKind::Missing, PACK, 0)]);
@@ -122,7 +129,7 @@ async fn a_sample_is_drawn_only_from_what_is_read() {
         }
     }
     for seed in 1..9 {
-        let options = VerifyOptions { extent: Extent::Objects(5), seed, ..options() };
+        let options = VerifyOptions { extent: SampleExtent::Objects(5), seed, ..options() };
         let found = verified(&cluster, options.clone()).await.found;
         assert_eq!((found.drawn, found.sampled), (Some(5), 5), "seed {seed}: {found:?}");
         // Going on reads no other objects.
@@ -132,7 +139,7 @@ async fn a_sample_is_drawn_only_from_what_is_read() {
     }
     damage(&*storage, PACK).await;
     damage(&*storage, SEGMENT_3).await;
-    let all = verified(&cluster, VerifyOptions { extent: Extent::Objects(1000), ..options() }).await.found;
+    let all = verified(&cluster, VerifyOptions { extent: SampleExtent::Objects(1000), ..options() }).await.found;
     assert_eq!((all.drawn, all.sampled), (Some(10), 10), "7 segments and 3 packs: {all:?}");
 }
 
@@ -251,8 +258,8 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
 }
 
 /// WAL alone, as of the example's cluster.
-async fn wal_alone(cluster: &Cluster, every: u64) -> Found {
-    verify(cluster, Scope::Wal { every }, 2).await.unwrap()
+async fn wal_alone(cluster: &Cluster, every: u64) -> VerifyResult {
+    verify(cluster, VerifyScope::Wal { every }, 2).await.unwrap()
 }
 
 #[tokio::test]
@@ -270,7 +277,7 @@ async fn wal_alone_is_sound_also_by_sample() {
 #[tokio::test]
 async fn one_backup_is_verified_with_the_packs_of_others_and_its_wal() {
     let (cluster, storage) = example().await;
-    let backup = async |id: &str| verify(&cluster, Scope::Backup(id.parse().unwrap()), 2).await;
+    let backup = async |id: &str| verify(&cluster, VerifyScope::Backup(id.parse().unwrap()), 2).await;
     let sound = backup(SECOND).await.unwrap();
     assert!(sound.is_sound(), "{sound:?}");
     assert_eq!((sound.files, sound.looked_up, sound.wal_files), (8, 2, 0));
@@ -289,7 +296,7 @@ async fn of_a_gap_stays_what_did_not_arrive_meanwhile() {
     let name = |number: u32| format!("{number:024X}").replacen("00000000", "00000001", 1);
     let put = async |number: u32| wal(&cluster, &name(number), &segment(&name(number), 1)).await;
     let found = async |loaded| {
-        let verification = plain(&cluster, Scope::Wal { every: 1 }, 2).unwrap();
+        let verification = plain(&cluster, VerifyScope::Wal { every: 1 }, 2).unwrap();
         verification.conclude(loaded).await.unwrap();
         verification.found()
     };

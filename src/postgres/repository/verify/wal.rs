@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Scope, TaskPool, Verification};
+use super::{TaskPool, Verification, VerifyScope};
 use crate::postgres::archive::verify::check;
 use crate::postgres::catalog::{Gap, TimelinePath};
 use crate::postgres::load::{LoadedWal, list_wal, load_histories, load_wal};
@@ -66,7 +66,7 @@ impl Verification {
         let found = &mut self.state().found;
         found.segments = loaded.ranges.iter().map(|range| range.segments).sum();
         (found.gaps, found.missing_histories) = (gaps, missing);
-        if matches!(self.options.scope, Scope::Wal { .. }) {
+        if matches!(self.options.scope, VerifyScope::Wal { .. }) {
             found.foreign = loaded.foreign;
             found.findings.list.sort();
         }
