@@ -7,8 +7,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::sync::{Semaphore, watch};
 
-use super::facts::{Known, Read};
-use super::problem::{Kind, Problem};
+use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::problem::{Problem, ProblemType};
 use super::restores::Restores;
 use super::status::LastStatus;
 use super::tokens::Tokens;
@@ -29,7 +29,7 @@ pub type Requests = Family<[(&'static str, String); 2], Counter>;
 /// What all routes share.
 pub struct App {
     pub cluster: ClusterDescription,
-    pub known: watch::Receiver<Known>,
+    pub known: watch::Receiver<RepositoryFacts>,
     pub status: watch::Receiver<Option<LastStatus>>,
     /// Its lookups in the index take milliseconds.
     pub planner: Planner,
@@ -52,15 +52,17 @@ pub struct App {
 
 impl App {
     /// What the repository had when it was read last.
-    pub fn read(&self) -> Result<(Read, Known), Problem> {
+    pub fn read(&self) -> Result<(FactsSnapshot, RepositoryFacts), Problem> {
         let known = self.known.borrow().clone();
         match (&known.read, &known.failed) {
             (Some(read), _) => Ok((read.clone(), known)),
-            (None, Some(why)) => Err(Problem::new(Kind::NotReadYet, format!("the repository cannot be read: {why}"))
-                .hint("check that it is reachable; the service goes on trying")),
+            (None, Some(why)) => {
+                Err(Problem::new(ProblemType::NotReadYet, format!("the repository cannot be read: {why}"))
+                    .hint("check that it is reachable; the service goes on trying"))
+            }
             (None, None) => {
                 let detail = "the service has just started and still reads the repository";
-                Err(Problem::new(Kind::NotReadYet, detail).hint("ask again in a moment"))
+                Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
             }
         }
     }
@@ -108,13 +110,13 @@ impl App {
 
 /// What could not be found out, or not in time.
 fn not_found_out(error: &anyhow::Error) -> Problem {
-    let kind = if find::<DeadlineExceeded>(error).is_some() { Kind::Timeout } else { Kind::Unknown };
+    let kind = if find::<DeadlineExceeded>(error).is_some() { ProblemType::Timeout } else { ProblemType::Unknown };
     Problem::new(kind, one_line(error)).hint(hints(error).join("; "))
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Problem {
     tracing::error!("an answer over HTTP could not be made: {error}");
-    Problem::new(Kind::Unknown, format!("the answer could not be made: {error}"))
+    Problem::new(ProblemType::Unknown, format!("the answer could not be made: {error}"))
         .hint("ask again; the log of `walden serve` says more")
 }
 

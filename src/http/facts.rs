@@ -29,9 +29,9 @@ const REST: u32 = 4;
 
 /// What is known of the repository.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct RepositoryFacts {
     /// `None` until it was read for the first time.
-    pub read: Option<Read>,
+    pub read: Option<FactsSnapshot>,
     /// Why it could not be read anew since.
     pub failed: Option<String>,
     /// How often reading failed.
@@ -40,7 +40,7 @@ pub struct Known {
 
 /// One reading, and what follows from it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Read {
+pub struct FactsSnapshot {
     pub facts: Arc<Facts>,
     pub windows: Arc<Windows>,
     /// Stretches of WAL that are missing.
@@ -49,7 +49,7 @@ pub struct Read {
     pub at: DateTime<Utc>,
 }
 
-impl Read {
+impl FactsSnapshot {
     /// What was read at `at`, and what follows with an index of its WAL.
     fn of(facts: Facts, index: &dyn WalIndex, at: DateTime<Utc>) -> Self {
         let (windows, gaps) = (windows(&facts, index).into(), missing_wal(&facts).into());
@@ -65,7 +65,7 @@ impl Read {
 
 /// What was read of the repository, but for its segments. Cheap to compare with itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Stored {
+struct StoredFacts {
     backups: LoadedBackups,
     histories: LoadedHistories,
     idle: IdleTimes,
@@ -78,12 +78,12 @@ pub struct FactsReader {
     indexing: indexing::IndexHandle,
     interval: Duration,
     durations: Durations,
-    known: watch::Sender<Known>,
+    known: watch::Sender<RepositoryFacts>,
     backups: KeptBackups,
     /// And when that was.
-    stored: Option<(Stored, DateTime<Utc>)>,
+    stored: Option<(StoredFacts, DateTime<Utc>)>,
     /// The last reading, and what it follows from: only when that is another it is made anew.
-    derived: Option<(Stored, IndexVersion, Read)>,
+    derived: Option<(StoredFacts, IndexVersion, FactsSnapshot)>,
 }
 
 impl FactsReader {
@@ -95,8 +95,8 @@ impl FactsReader {
         indexing: indexing::IndexHandle,
         interval: Duration,
         durations: Durations,
-    ) -> (Self, watch::Receiver<Known>) {
-        let (known, receiver) = watch::channel(Known::default());
+    ) -> (Self, watch::Receiver<RepositoryFacts>) {
+        let (known, receiver) = watch::channel(RepositoryFacts::default());
         let backups = KeptBackups::new(&cluster);
         (Self { cluster, index, indexing, interval, durations, known, backups, stored: None, derived: None }, receiver)
     }
@@ -193,20 +193,20 @@ impl FactsReader {
     /// What follows from what was read.
     async fn derive(
         &mut self,
-        mut stored: Stored,
+        mut stored: StoredFacts,
         version: IndexVersion,
         ranges: WalRanges,
         at: DateTime<Utc>,
-    ) -> anyhow::Result<Read> {
+    ) -> anyhow::Result<FactsSnapshot> {
         stored.idle.extend(self.indexing.report().proven);
         if let Some((from, seen, read)) = &self.derived
             && (from, *seen) == (&stored, version)
         {
-            return Ok(Read { at, ..read.clone() });
+            return Ok(FactsSnapshot { at, ..read.clone() });
         }
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let Stored { backups, histories, idle } = stored.clone();
-        let derive = move || Read::of(facts(&cluster, backups, ranges, histories, idle), &*index, at);
+        let StoredFacts { backups, histories, idle } = stored.clone();
+        let derive = move || FactsSnapshot::of(facts(&cluster, backups, ranges, histories, idle), &*index, at);
         let read = spawn_blocking(derive).await?;
         self.derived = Some((stored, version, read.clone()));
         Ok(read)

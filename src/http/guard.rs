@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::app::App;
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemType};
 use super::web;
 
 /// Paths that anybody may ask for: probes, and the description of the API.
@@ -25,7 +25,7 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Err(problem) => problem.into_response(),
         Ok(()) => tokio::time::timeout(app.longest, next.run(request)).await.unwrap_or_else(|_| {
             let detail = format!("there is no answer after {} s", app.longest.as_secs());
-            Problem::new(Kind::Timeout, detail).hint("look at the service's log, and ask again").into_response()
+            Problem::new(ProblemType::Timeout, detail).hint("look at the service's log, and ask again").into_response()
         }),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>()
@@ -53,7 +53,7 @@ fn keep_walden_headers(from: &HeaderMap, to: &mut HeaderMap) {
 fn admit(app: &App, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
     let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if (length || headers.contains_key(header::TRANSFER_ENCODING)) && path != web::SIGN_IN_PATH {
-        return Err(Problem::new(Kind::BodyNotAllowed, "the request has a body, and this path takes none"));
+        return Err(Problem::new(ProblemType::BodyNotAllowed, "the request has a body, and this path takes none"));
     }
     if app.tokens.is_empty() {
         return check_host(headers);
@@ -64,7 +64,7 @@ fn admit(app: &App, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
     let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let detail = if presented.is_some() { "the token is not one of this service" } else { "there is no token" };
     let hint = "send one that http.token_file of the service holds, as `Authorization: Bearer TOKEN`";
-    Err(Problem::new(Kind::Unauthorized, detail).hint(hint))
+    Err(Problem::new(ProblemType::Unauthorized, detail).hint(hint))
 }
 
 /// Whether a request carries a token of this service.
@@ -88,7 +88,7 @@ fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the request is for host \"{host}\", and this service has no token");
-    Err(Problem::new(Kind::ForeignHost, detail).hint("ask for 127.0.0.1 or localhost, or set http.token_file"))
+    Err(Problem::new(ProblemType::ForeignHost, detail).hint("ask for 127.0.0.1 or localhost, or set http.token_file"))
 }
 
 fn is_local(host: &str) -> bool {

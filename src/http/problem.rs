@@ -11,7 +11,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 /// What went wrong, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ProblemType {
     /// No token, or a wrong one.
     Unauthorized,
     /// Not given to anybody while the service has no token.
@@ -45,7 +45,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl ProblemType {
     /// The status code, and the kind in words.
     pub fn status(self) -> (StatusCode, &'static str) {
         match self {
@@ -76,7 +76,7 @@ pub struct Problem {
     #[serde(rename = "type")]
     #[schema(example = "urn:walden:problem:wrong-value")]
     uri: String,
-    kind: Kind,
+    kind: ProblemType,
     /// The kind in words.
     title: String,
     /// The status code of the answer.
@@ -92,7 +92,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem without a hint.
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         let (status, title) = kind.status();
         let name = serde_json::to_value(kind).unwrap_or_default();
         Self {
@@ -128,7 +128,7 @@ impl Problem {
 
     /// What a name or a value should have been.
     pub fn wrong_value(error: impl std::fmt::Display) -> Self {
-        Self::new(Kind::WrongValue, error.to_string()).hint("/v1/openapi.json tells what each path takes")
+        Self::new(ProblemType::WrongValue, error.to_string()).hint("/v1/openapi.json tells what each path takes")
     }
 
     /// The lines that programs print for people, for who asks for plain text.
@@ -140,7 +140,7 @@ impl Problem {
 
     fn respond(&self, media_type: &'static str, body: Vec<u8>) -> Response {
         let mut response = (self.kind.status().0, [(header::CONTENT_TYPE, media_type)], body).into_response();
-        if self.kind == Kind::Unauthorized {
+        if self.kind == ProblemType::Unauthorized {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemType};
 use crate::postgres::types::{SegmentName, WalFileName};
 use crate::service::fetches::{self, FetchFailure, FetchFailureKind, FetchReply};
 
@@ -44,7 +44,7 @@ pub struct Restores {
 }
 
 /// A file that was fetched, verified, and has no name any more.
-pub struct Fetched {
+pub struct SpooledFile {
     pub file: tokio::fs::File,
     pub bytes: u64,
     /// CRC-32C of its content.
@@ -77,9 +77,9 @@ impl Restores {
         name: WalFileName,
         end: Option<SegmentName>,
         restorer: Restorer,
-    ) -> Result<Option<Fetched>, Problem> {
+    ) -> Result<Option<SpooledFile>, Problem> {
         let place = self.downloads.clone().acquire_owned().await;
-        let place = place.map_err(|error| Problem::new(Kind::Unknown, error.to_string()))?;
+        let place = place.map_err(|error| Problem::new(ProblemType::Unknown, error.to_string()))?;
         self.admit(restorer)?;
         let folder = self.folder.join(format!("{}-{:016x}", restorer.address, restorer.session));
         let made = folder.clone();
@@ -93,7 +93,7 @@ impl Restores {
             FetchReply::Absent => return Ok(None),
         };
         let (file, bytes, crc32c) = blocking(move || take(&path)).await.map_err(|error| unusable(&folder, &error))?;
-        Ok(Some(Fetched { file: tokio::fs::File::from_std(file), bytes, crc32c, place }))
+        Ok(Some(SpooledFile { file: tokio::fs::File::from_std(file), bytes, crc32c, place }))
     }
 
     fn admit(&self, restorer: Restorer) -> Result<(), Problem> {
@@ -101,7 +101,7 @@ impl Restores {
         sessions.retain(|_, used| used.elapsed() < IDLE);
         if sessions.len() >= MOST_SESSIONS && !sessions.contains_key(&restorer) {
             let detail = format!("{MOST_SESSIONS} machines restore from this service at once already");
-            return Err(Problem::new(Kind::Busy, detail).hint("ask again when one of them is done"));
+            return Err(Problem::new(ProblemType::Busy, detail).hint("ask again when one of them is done"));
         }
         sessions.insert(restorer, Instant::now());
         Ok(())
@@ -135,15 +135,15 @@ fn unusable(folder: &Path, error: &io::Error) -> Problem {
     tracing::warn!("{detail}");
     let hint = "http.spool must be a folder that the user who runs `walden serve` can make or write to, with room for \
                 the segments fetched ahead";
-    Problem::new(Kind::Unknown, detail).hint(hint)
+    Problem::new(ProblemType::Unknown, detail).hint(hint)
 }
 
 fn problem(failure: FetchFailure) -> Problem {
     tracing::warn!("{}", failure.text().trim_end().replace('\n', " "));
     let kind = match failure.kind {
-        FetchFailureKind::Lost => Kind::WalLost,
-        FetchFailureKind::Damaged => Kind::WalDamaged,
-        FetchFailureKind::Other => Kind::Unknown,
+        FetchFailureKind::Lost => ProblemType::WalLost,
+        FetchFailureKind::Damaged => ProblemType::WalDamaged,
+        FetchFailureKind::Other => ProblemType::Unknown,
     };
     Problem::new(kind, failure.what).hint(failure.hints.join("; "))
 }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::app::App;
-use super::facts::Known;
+use super::facts::RepositoryFacts;
 use crate::health::{Health, Level, Rule, Subject};
 use crate::postgres::catalog::Windows;
 use crate::service::status::{Archiving, Fetching, ServiceStatus, waiting_files, waiting_since};
@@ -136,7 +136,7 @@ fn number(level: Level) -> i64 {
     }
 }
 
-fn repository(show: &mut Show, known: &Known) {
+fn repository(show: &mut Show, known: &RepositoryFacts) {
     show.count("repository_read_failures", "How often the repository could not be read", known.failures);
     let help = "Whether the repository could not be read the last time: 1, else 0";
     show.number("repository_unreadable", help, known.failed.is_some().into());

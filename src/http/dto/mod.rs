@@ -15,7 +15,7 @@ pub use health::{Rpo, Standing};
 pub use plan::RecoveryTarget;
 pub use windows::{OtherTimeline, UnknownTimeline, Unrestorable, Window};
 
-use super::facts::Known;
+use super::facts::RepositoryFacts;
 use super::status::LastStatus;
 use crate::postgres::catalog::{BackupDescription, ClusterDescription, Gap, WalRange};
 use crate::postgres::types::{SegmentSize, TimelineHistory};
@@ -36,7 +36,7 @@ pub struct AsOf {
 
 impl AsOf {
     /// The age at `now` of what was read at `read_at`.
-    pub fn at(now: DateTime<Utc>, read_at: DateTime<Utc>, known: &Known) -> Self {
+    pub fn at(now: DateTime<Utc>, read_at: DateTime<Utc>, known: &RepositoryFacts) -> Self {
         Self { read_at, age_seconds: (now - read_at).as_seconds_f64().max(0.0), failed: known.failed.clone() }
     }
 }

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 
 use super::app::App;
 use super::guard::guard;
-use super::problem::{Kind, MEDIA_TYPE, Problem};
+use super::problem::{MEDIA_TYPE, Problem, ProblemType};
 use super::{DOCUMENT_PATH, problem, web};
 use crate::postgres::layout::ClusterName;
 
@@ -35,8 +35,8 @@ pub fn router(app: Arc<App>) -> Router {
     // A document made of our own descriptions always makes JSON.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
-    let no_such_path = || async { Problem::new(Kind::NoSuchPath, "there is no such path").hint(WHERE) };
-    let wrong_method = || async { Problem::new(Kind::MethodNotAllowed, "paths are asked by GET").hint(WHERE) };
+    let no_such_path = || async { Problem::new(ProblemType::NoSuchPath, "there is no such path").hint(WHERE) };
+    let wrong_method = || async { Problem::new(ProblemType::MethodNotAllowed, "paths are asked by GET").hint(WHERE) };
     router
         .merge(web::router())
         .route(DOCUMENT_PATH, get(answer))
@@ -49,7 +49,7 @@ pub fn router(app: Arc<App>) -> Router {
 const WHERE: &str = "/v1/openapi.json describes all there are";
 
 fn described() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(OpenApiDocument::openapi())
         .routes(routes!(clusters::clusters))
         .routes(routes!(clusters::cluster))
         .routes(routes!(clusters::backups))
@@ -70,7 +70,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
     components(schemas(problem::Problem)),
     modifiers(&Security)
 )]
-struct Document;
+struct OpenApiDocument;
 
 struct Security;
 
@@ -134,7 +134,7 @@ impl FromRequestParts<Arc<App>> for OfCluster {
             return Ok(Self);
         }
         let detail = format!("this service serves cluster \"{}\", not \"{name}\"", app.cluster.name);
-        Err(Problem::new(Kind::UnknownCluster, detail).hint("/v1/clusters lists what it serves"))
+        Err(Problem::new(ProblemType::UnknownCluster, detail).hint("/v1/clusters lists what it serves"))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::app::App;
-use super::super::problem::{Kind, Problem};
+use super::super::problem::{Problem, ProblemType};
 use super::super::shown::{MEDIA_TYPE, shown};
 
 /// A probe's good answer.
@@ -40,7 +40,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem
         (None, None) => "the repository was not read yet",
         (_, Some(_)) => "the repository could not be read the last time",
     };
-    Err(Problem::new(Kind::NotReadYet, detail).hint("look at the service's log"))
+    Err(Problem::new(ProblemType::NotReadYet, detail).hint("look at the service's log"))
 }
 
 /// Metrics for Prometheus (OpenMetrics text). Made of what is in memory: they wait for nothing.
@@ -49,6 +49,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let text = shown(&app).map_err(|error| Problem::new(Kind::Unknown, format!("metrics cannot be shown: {error}")))?;
+    let text =
+        shown(&app).map_err(|error| Problem::new(ProblemType::Unknown, format!("metrics cannot be shown: {error}")))?;
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }

@@ -17,8 +17,8 @@ use utoipa::IntoParams;
 
 use super::super::app::App;
 use super::super::listen::Peer;
-use super::super::problem::{Kind, Problem};
-use super::super::restores::{ANSWER_HEADER, Fetched, Restorer};
+use super::super::problem::{Problem, ProblemType};
+use super::super::restores::{ANSWER_HEADER, Restorer, SpooledFile};
 use super::{OfCluster, Query, path_value};
 use crate::postgres::types::{SegmentName, SystemIdentifier, WalFileName};
 
@@ -84,9 +84,8 @@ pub async fn file(
 ) -> Result<Response, Problem> {
     if app.tokens.is_empty() {
         let detail = "WAL holds all the data, and without a token everybody on this machine could read it";
-        return Err(
-            Problem::new(Kind::TokenNeeded, detail).hint("set http.token_file, and give the token to restore-command")
-        );
+        return Err(Problem::new(ProblemType::TokenNeeded, detail)
+            .hint("set http.token_file, and give the token to restore-command"));
     }
     check_system(&app, query.system_identifier)?;
     let session = match query.session.as_deref() {
@@ -98,7 +97,7 @@ pub async fn file(
         Some(fetched) => Ok(deliver(name, fetched)),
         None => {
             let detail = format!("the repository proves that there is no WAL file \"{name}\"");
-            let mut response = Problem::new(Kind::WalAbsent, detail).into_response();
+            let mut response = Problem::new(ProblemType::WalAbsent, detail).into_response();
             response.headers_mut().insert(ANSWER_HEADER, header_value(format!("absent {name}")));
             Ok(response)
         }
@@ -118,14 +117,14 @@ fn check_system(app: &App, asked: Option<u64>) -> Result<(), Problem> {
             let detail = format!(
                 "the server that restores has system identifier {asked}, cluster \"{name}\" of this service has {ours}"
             );
-            Err(Problem::new(Kind::WrongCluster, detail)
+            Err(Problem::new(ProblemType::WrongCluster, detail)
                 .hint("give restore-command the --url and --cluster of its own"))
         }
         _ => Ok(()),
     }
 }
 
-fn deliver(name: WalFileName, fetched: Fetched) -> Response {
+fn deliver(name: WalFileName, fetched: SpooledFile) -> Response {
     let digest = format!("crc32c=:{}:", STANDARD.encode(fetched.crc32c.to_be_bytes()));
     let headers = [
         (header::CONTENT_TYPE.as_str(), HeaderValue::from_static("application/octet-stream")),

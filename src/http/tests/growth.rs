@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
 use crate::codec::{Compressed, Sealed, SizedDigest, seal};
-use crate::http::facts::{FactsReader, Known, Read};
+use crate::http::facts::{FactsReader, FactsSnapshot, RepositoryFacts};
 use crate::metrics::Durations;
 use crate::postgres::archive::Fetcher;
 use crate::postgres::archive::testing::{SEGMENT, back_up_as, cluster_in};
@@ -136,7 +136,7 @@ struct Service {
     cluster: Cluster,
     index: Arc<Index>,
     reader: FactsReader,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<RepositoryFacts>,
     cache: tempfile::TempDir,
     /// Whom the reader tells.
     _owner: indexing::IndexActor,
@@ -157,7 +157,7 @@ impl Service {
     }
 
     /// A minute passes: what is known then.
-    async fn minute(&mut self) -> Read {
+    async fn minute(&mut self) -> FactsSnapshot {
         self.reader.read().await;
         indexing::look(&self.index, &self.cluster, ListScope::New).await.unwrap();
         let known = self.known.borrow();
@@ -166,7 +166,7 @@ impl Service {
     }
 
     /// What some minutes cost, and what is known then. `from`: in each a segment comes, from this number on.
-    async fn pass(&mut self, counting: &CountingStorage, from: Option<usize>) -> (Calls, Read) {
+    async fn pass(&mut self, counting: &CountingStorage, from: Option<usize>) -> (Calls, FactsSnapshot) {
         counting.forget();
         let (begun, processor, mut read) = (Instant::now(), processor_time(), None);
         for minute in 0..MINUTES {
@@ -183,7 +183,7 @@ impl Service {
     }
 
     /// What is kept is noted, then what it holds; then all is known.
-    async fn settle(&mut self) -> Read {
+    async fn settle(&mut self) -> FactsSnapshot {
         self.minute().await;
         self.minute().await;
         self.minute().await
@@ -191,7 +191,7 @@ impl Service {
 }
 
 /// Whether what follows from what was read was not worked out again.
-fn is_same(one: &Read, other: &Read) -> bool {
+fn is_same(one: &FactsSnapshot, other: &FactsSnapshot) -> bool {
     Arc::ptr_eq(&one.facts, &other.facts) && Arc::ptr_eq(&one.windows, &other.windows)
 }
 

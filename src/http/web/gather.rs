@@ -5,19 +5,19 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::super::app::App;
-use super::super::facts::Read;
+use super::super::facts::FactsSnapshot;
 use super::super::problem::Problem;
 use super::axis::Span;
 use super::cards::{cards, notices};
 use super::line::{self, Content, Line};
 use super::query::PageQuery;
-use super::view::{Backup, Choose, Events, Outcome, Page, Plan, Refused, stretches};
+use super::view::{BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, stretches};
 use super::words::When;
 use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
 use crate::postgres::index::FoundEvents;
 
 /// What came of the target, and the moment that it is.
-type Planned = (Option<Outcome>, Option<DateTime<Utc>>);
+type Planned = (Option<TargetOutcome>, Option<DateTime<Utc>>);
 
 /// The page, and whether its address could be read. Errors: the repository was not read yet.
 pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(Page, bool), Problem> {
@@ -33,7 +33,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     let (events, problem) = events(app, filter, &mut wrong).await;
     let (mut outcome, chosen) = planned(app, &read, &query, &mut wrong).await?;
     if let (None, Some(what)) = (&outcome, &wrong) {
-        outcome = Some(Outcome::Problem { what: what.clone(), hint: String::new() });
+        outcome = Some(TargetOutcome::Problem { what: what.clone(), hint: String::new() });
     }
     let content =
         Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
@@ -55,16 +55,16 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
         line,
         outcome,
-        events: Events::new(&events, &query, problem),
+        events: EventsView::new(&events, &query, problem),
         stretches: stretches(&read.windows),
         unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
-        backups: read.facts.backups.iter().rev().map(|backup| Backup::new(backup, &query)).collect(),
+        backups: read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, &query)).collect(),
         not_backups: not_backups(&read),
     };
     Ok((page, wrong.is_none()))
 }
 
-fn not_backups(read: &Read) -> Vec<(String, String)> {
+fn not_backups(read: &FactsSnapshot) -> Vec<(String, String)> {
     let damaged = read.facts.damaged_backups.iter().map(|(id, why)| (id.to_string(), why.clone()));
     let unfinished = read.facts.unfinished_backups.iter();
     let unfinished = unfinished.map(|id| (id.to_string(), "being taken, or interrupted".to_string()));
@@ -92,11 +92,11 @@ async fn events(
 
 async fn planned(
     app: &Arc<App>,
-    read: &Read,
+    read: &FactsSnapshot,
     query: &PageQuery,
     wrong: &mut Option<String>,
 ) -> Result<Planned, Problem> {
-    let problem = |what: String, hint: &str| Ok((Some(Outcome::Problem { what, hint: hint.into() }), None));
+    let problem = |what: String, hint: &str| Ok((Some(TargetOutcome::Problem { what, hint: hint.into() }), None));
     let asked = match query.asked() {
         Ok(None) => return Ok((None, None)),
         Ok(Some(asked)) => asked,
@@ -123,7 +123,10 @@ async fn planned(
     let decided = match app.decide(&read.facts, &request).await {
         Ok(decided) => decided,
         Err(error) => {
-            return Ok((Some(Outcome::Problem { what: error.detail().into(), hint: error.next().into() }), chosen));
+            return Ok((
+                Some(TargetOutcome::Problem { what: error.detail().into(), hint: error.next().into() }),
+                chosen,
+            ));
         }
     };
     Ok(match decided {
@@ -133,13 +136,13 @@ async fn planned(
                 Target::Immediate => Some(plan.backup.stopped_at),
                 _ => plan.transactions.and_then(|sides| sides.last_included).map(|last| last.time),
             });
-            (Some(Outcome::Plan(Box::new(Plan::from(&plan)))), chosen)
+            (Some(TargetOutcome::Plan(Box::new(PlanView::from(&plan)))), chosen)
         }
         Err(refused) => {
             if let Target::Time(time) = request.target {
                 chosen = Some(time);
             }
-            (Some(Outcome::Refused(Refused::new(&refused, query))), chosen)
+            (Some(TargetOutcome::Refused(RefusedView::new(&refused, query))), chosen)
         }
     })
 }

@@ -25,7 +25,7 @@ const LONGEST: usize = 28;
 
 /// A stretch of a timeline.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bar {
+pub struct LineBar {
     pub x: String,
     pub width: String,
     pub from_ms: i64,
@@ -67,8 +67,8 @@ pub struct Lane {
     pub signs_y: u32,
     pub band_y: u32,
     pub label_y: u32,
-    pub bands: Vec<Bar>,
-    pub gaps: Vec<Bar>,
+    pub bands: Vec<LineBar>,
+    pub gaps: Vec<LineBar>,
     pub backups: Vec<Sign>,
     pub events: Vec<Sign>,
 }
@@ -235,12 +235,12 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
     }
 }
 
-fn bar(span: &Span, from: DateTime<Utc>, until: DateTime<Utc>, words: String) -> Option<Bar> {
+fn bar(span: &Span, from: DateTime<Utc>, until: DateTime<Utc>, words: String) -> Option<LineBar> {
     if until < span.from || from > span.until {
         return None;
     }
     let (first, last) = (span.place(from).max(-2.0), span.place(until).min(102.0));
-    Some(Bar {
+    Some(LineBar {
         x: percent(first),
         width: percent((last - first).max(0.1)),
         from_ms: from.timestamp_millis(),

@@ -89,8 +89,9 @@ fn bands_and_gaps_are_cut_to_the_picture() {
         ..Windows::default()
     };
     let line = drawn(&windows, &[], &PageQuery::default());
-    let bars =
-        |bars: &[Bar]| -> Vec<(String, String)> { bars.iter().map(|bar| (bar.x.clone(), bar.width.clone())).collect() };
+    let bars = |bars: &[LineBar]| -> Vec<(String, String)> {
+        bars.iter().map(|bar| (bar.x.clone(), bar.width.clone())).collect()
+    };
     let bar = |x: &str, width: &str| (x.to_string(), width.to_string());
     assert_eq!(bars(&line.lanes[0].bands), [bar("-2.000%", "27.000%"), bar("50.000%", "25.000%")]);
     assert_eq!(bars(&line.lanes[0].gaps), [bar("25.000%", "25.000%")]);

@@ -25,11 +25,11 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::app::App;
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemType};
 use crate::error::one_line;
 use query::PageQuery;
 use sessions::{LASTS, cookie};
-use view::{SignIn, Waiting};
+use view::{SignIn, WaitingPage};
 
 pub use sessions::Sessions;
 
@@ -77,7 +77,7 @@ async fn page(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: H
     match gather::page(&app, query).await {
         Ok((page, true)) => html(StatusCode::OK, &page),
         Ok((page, false)) => html(StatusCode::BAD_REQUEST, &page),
-        Err(problem) => html(problem.status(), &Waiting { cluster, what: problem.detail().to_string() }),
+        Err(problem) => html(problem.status(), &WaitingPage { cluster, what: problem.detail().to_string() }),
     }
 }
 
@@ -92,10 +92,11 @@ struct Form {
 /// A good token begins a session, so that no token lies in the browser and none is ever in an address.
 async fn sign_in(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let Ok(body) = axum::body::to_bytes(request.into_body(), LONGEST_FORM).await else {
-        return Problem::new(Kind::BodyNotAllowed, "the form is too long, or was not sent whole").into_response();
+        return Problem::new(ProblemType::BodyNotAllowed, "the form is too long, or was not sent whole")
+            .into_response();
     };
     let Ok(form) = serde_urlencoded::from_bytes::<Form>(&body) else {
-        return Problem::new(Kind::WrongValue, "the form cannot be read").into_response();
+        return Problem::new(ProblemType::WrongValue, "the form cannot be read").into_response();
     };
     let address = PageQuery::read(&form.query).unwrap_or_default().address();
     if !app.tokens.admit(form.token.trim().as_bytes()) {
@@ -104,7 +105,7 @@ async fn sign_in(State(app): State<Arc<App>>, request: Request<Body>) -> Respons
     }
     match app.sessions.begin(Instant::now()) {
         Ok(session) => leave(&app, &address, &session, LASTS.as_secs()),
-        Err(error) => Problem::new(Kind::Unknown, one_line(&error)).into_response(),
+        Err(error) => Problem::new(ProblemType::Unknown, one_line(&error)).into_response(),
     }
 }
 
@@ -155,6 +156,6 @@ fn html(status: StatusCode, template: &impl Template) -> Response {
     ];
     match template.render() {
         Ok(text) => (status, headers, text).into_response(),
-        Err(error) => Problem::new(Kind::Unknown, format!("the page cannot be made: {error}")).into_response(),
+        Err(error) => Problem::new(ProblemType::Unknown, format!("the page cannot be made: {error}")).into_response(),
     }
 }

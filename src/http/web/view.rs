@@ -28,12 +28,12 @@ pub struct Page {
     pub cards: Vec<Card>,
     pub line: Line,
     pub choose: Choose,
-    pub outcome: Option<Outcome>,
-    pub events: Events,
+    pub outcome: Option<TargetOutcome>,
+    pub events: EventsView,
     pub stretches: Vec<Stretch>,
     /// Why it is not known of some timelines what can be restored.
     pub unknown_timelines: Vec<String>,
-    pub backups: Vec<Backup>,
+    pub backups: Vec<BackupView>,
     /// Names, and why they cannot be used.
     pub not_backups: Vec<(String, String)>,
 }
@@ -41,7 +41,7 @@ pub struct Page {
 /// There is no page yet.
 #[derive(Template)]
 #[template(path = "waiting.html")]
-pub struct Waiting {
+pub struct WaitingPage {
     pub cluster: String,
     pub what: String,
 }
@@ -75,9 +75,9 @@ impl Choose {
 }
 
 /// What came of a target.
-pub enum Outcome {
-    Plan(Box<Plan>),
-    Refused(Refused),
+pub enum TargetOutcome {
+    Plan(Box<PlanView>),
+    Refused(RefusedView),
     /// It could not be found out, or it is no target.
     Problem {
         what: String,
@@ -86,12 +86,12 @@ pub enum Outcome {
 }
 
 /// How a moment is restored.
-pub struct Plan {
+pub struct PlanView {
     pub target: String,
     pub command: String,
     pub stop: String,
-    pub included: Option<Side>,
-    pub excluded: Option<Side>,
+    pub included: Option<NeighbourCommit>,
+    pub excluded: Option<NeighbourCommit>,
     /// Whether transactions are known at all.
     pub knows_sides: bool,
     pub backup: String,
@@ -108,20 +108,20 @@ pub struct Plan {
 }
 
 /// A transaction on one side of where replay stops.
-pub struct Side {
+pub struct NeighbourCommit {
     pub xid: u32,
     pub at: When,
     pub lsn: String,
 }
 
-impl From<Transaction> for Side {
+impl From<Transaction> for NeighbourCommit {
     fn from(transaction: Transaction) -> Self {
         let Transaction { xid, lsn, time } = transaction;
         Self { xid, at: When::exactly(time), lsn: lsn.to_string() }
     }
 }
 
-impl From<&RecoveryPlan> for Plan {
+impl From<&RecoveryPlan> for PlanView {
     fn from(plan: &RecoveryPlan) -> Self {
         let step = |step: &PathStep| {
             let to = step.to.map_or_else(|| "the target".into(), |lsn| lsn.to_string());
@@ -136,8 +136,8 @@ impl From<&RecoveryPlan> for Plan {
             target: plan.target.clone(),
             command: plan.request.command(),
             stop: plan.stop.words(),
-            included: sides.last_included.map(Side::from),
-            excluded: sides.first_excluded.map(Side::from),
+            included: sides.last_included.map(NeighbourCommit::from),
+            excluded: sides.first_excluded.map(NeighbourCommit::from),
             knows_sides: plan.transactions.is_some() && plan.stop != StopAt::Consistent,
             backup: plan.backup.id.to_string(),
             backup_ended: When::of(plan.backup.stopped_at),
@@ -155,7 +155,7 @@ impl From<&RecoveryPlan> for Plan {
 }
 
 /// Why a moment cannot be restored.
-pub struct Refused {
+pub struct RefusedView {
     pub target: String,
     pub reason: String,
     pub hint: String,
@@ -164,7 +164,7 @@ pub struct Refused {
     pub nearest: Vec<(&'static str, String, String)>,
 }
 
-impl Refused {
+impl RefusedView {
     /// With ways to what can be restored.
     pub fn new(refused: &Unreachable, query: &PageQuery) -> Self {
         let way = |when: &'static str, nearest: &Option<Nearest>| {
@@ -182,7 +182,7 @@ impl Refused {
 }
 
 /// The list of events.
-pub struct Events {
+pub struct EventsView {
     pub rows: Vec<Row>,
     pub more: bool,
     /// WAL segments with more events than are known.
@@ -216,7 +216,7 @@ pub struct Row {
     pub chosen: bool,
 }
 
-impl Events {
+impl EventsView {
     /// The latest first.
     pub fn new(found: &FoundEvents, query: &PageQuery, problem: Option<String>) -> Self {
         let everything = PageQuery {
@@ -309,7 +309,7 @@ pub fn stretches(windows: &Windows) -> Vec<Stretch> {
 }
 
 /// A base backup.
-pub struct Backup {
+pub struct BackupView {
     pub id: String,
     pub ended: When,
     pub took: String,
@@ -325,7 +325,7 @@ pub struct Backup {
     pub chosen: bool,
 }
 
-impl Backup {
+impl BackupView {
     /// With the way to the plan that restores it as it is.
     pub fn new(backup: &BackupDescription, query: &PageQuery) -> Self {
         let id = backup.id.to_string();
