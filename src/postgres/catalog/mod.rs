@@ -46,7 +46,7 @@ pub use partial_read::{Before, Headers, PartialRead, ReadPlan, reading};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
 pub use place::XID_REUSE;
 pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
-pub use probe::{FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd, Tuple};
+pub use probe::{FoundEnd, FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, RemovedRelation};
 pub use stop::{Neighbours, Reachability, StopAt, Transaction};

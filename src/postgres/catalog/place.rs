@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::event_target::EventTarget;
 use super::path::{Reach, TimelinePath};
 use super::plan::{NoPlan, PlanInput};
-use super::probe::{ProbeQuery, ProbeResult, ProbeTarget, TransactionEnd};
+use super::probe::{FoundEnd, ProbeQuery, ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
 use super::stop::{Neighbours, StopAt};
 use super::unreachable::UnreachableReason;
@@ -267,7 +267,7 @@ impl<'a> Search<'a> {
             return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
         };
         match place.result.found.and_then(|found| found.outcome) {
-            Some(TransactionEnd { committed: false, time, .. }) => {
+            Some(FoundEnd { committed: false, time, .. }) => {
                 Err(reason(format!("it was rolled back at {time}")).into())
             }
             _ => Ok(place),
@@ -372,7 +372,7 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
 }
 
 /// What a reader of the plan would not expect of a transaction's end.
-fn outcome_note(xid: Xid, outcome: &TransactionEnd) -> Option<String> {
+fn outcome_note(xid: Xid, outcome: &FoundEnd) -> Option<String> {
     let how = if outcome.committed { "committed" } else { "was rolled back" };
     let time = outcome.time;
     match (outcome.xid == xid, outcome.committed) {

@@ -63,7 +63,7 @@ pub struct FoundRecord {
     /// Where the record after it begins, or the page that it begins on.
     pub end: Lsn,
     /// What it says, if it is the end of a transaction.
-    pub outcome: Option<TransactionEnd>,
+    pub outcome: Option<FoundEnd>,
     /// The row that it deletes or changes in place, if that was looked for.
     pub tuple: Option<Tuple>,
     /// When it was made, if it is a restore point.
@@ -72,7 +72,7 @@ pub struct FoundRecord {
 
 /// The end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TransactionEnd {
+pub struct FoundEnd {
     pub xid: Xid,
     pub time: Timestamp,
     pub committed: bool,
@@ -148,7 +148,7 @@ impl ProbeResult {
         let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
         let fact = if says { Fact::read(record).ok().flatten() } else { None };
         let outcome = match &fact {
-            Some(Fact::End(end)) => Some(TransactionEnd { xid: end.xid, time: end.time, committed: end.committed }),
+            Some(Fact::End(end)) => Some(FoundEnd { xid: end.xid, time: end.time, committed: end.committed }),
             _ => None,
         };
         let made = if let Some(Fact::RestorePoint { time, .. }) = &fact { Some(*time) } else { None };

@@ -29,7 +29,7 @@ pub struct Ends {
 
 /// A transaction or subtransaction that ended. In JSON a list of the fields, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "Listed", from = "Listed")]
+#[serde(into = "ListedEnd", from = "ListedEnd")]
 pub struct Ended {
     pub xid: Xid,
     /// The transaction it was part of, with which it ended: itself, unless it is a subtransaction. Also itself if it is

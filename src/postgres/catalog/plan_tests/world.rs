@@ -73,7 +73,7 @@ impl Rec {
 
     fn found(&self) -> FoundRecord {
         let outcome = match self.says {
-            Says::Ended { xid, time, committed } => Some(TransactionEnd { xid, time: second(time).into(), committed }),
+            Says::Ended { xid, time, committed } => Some(FoundEnd { xid, time: second(time).into(), committed }),
             _ => None,
         };
         let made = matches!(self.says, Says::Point(_)).then_some(Timestamp(0));
