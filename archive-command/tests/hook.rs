@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use common::wire::{For, Reply, Request};
+use common::wire::{For, HookRequest, Reply};
 use common::{Scratch, after_working, code, stderr};
 
 fn hook(scratch: &Scratch) -> Command {
@@ -28,7 +28,7 @@ fn a_request_says_what_the_hooks_own_work_would_read() {
         let service = scratch.service(Reply::Done.encode());
         assert_eq!(code(&command.arg(SEGMENT).output().unwrap()), 0);
         std::fs::remove_file(scratch.socket()).unwrap();
-        let Request::Push { whose, .. } = service.join().unwrap() else { panic!("no push") };
+        let HookRequest::Push { whose, .. } = service.join().unwrap() else { panic!("no push") };
         whose
     };
     let socket = format!("--socket={}", scratch.socket().display());
@@ -56,7 +56,7 @@ fn stored_is_0_and_the_path_is_made_absolute() {
             hook(&scratch).arg("--socket").arg(scratch.socket()).arg(OsStr::from_bytes(path)).output().unwrap();
         assert_eq!((code(&output), stderr(&output)), (0, String::new()));
         let absolute = [scratch.0.as_os_str().as_bytes(), b"/", path].concat();
-        assert_eq!(service.join().unwrap(), Request::Push { whose: For::Socket, path: absolute });
+        assert_eq!(service.join().unwrap(), HookRequest::Push { whose: For::Socket, path: absolute });
     }
 }
 
@@ -68,7 +68,7 @@ fn an_absolute_path_stays_and_the_environment_names_the_socket() {
     let output = hook(&scratch).env("WALDEN_SOCKET", &elsewhere).arg("/a/b").output().unwrap();
     assert_eq!(code(&output), 0);
     let whose = by_file("".as_ref(), &[]);
-    assert_eq!(service.join().unwrap(), Request::Push { whose, path: b"/a/b".to_vec() });
+    assert_eq!(service.join().unwrap(), HookRequest::Push { whose, path: b"/a/b".to_vec() });
 }
 
 #[test]

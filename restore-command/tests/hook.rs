@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::wire::{For, Reply, Request};
+use common::wire::{For, HookRequest, Reply};
 use common::{Scratch, after_working, code, stderr};
 
 fn hook(scratch: &Scratch) -> Command {
@@ -26,7 +26,7 @@ fn each_answer_has_its_exit_code() {
         let destination = scratch.0.join(PLACE).into_os_string().into_encoded_bytes();
         assert_eq!(
             service.join().unwrap(),
-            Request::Fetch { whose: For::Socket, name: NAME.into(), destination, end: Vec::new() }
+            HookRequest::Fetch { whose: For::Socket, name: NAME.into(), destination, end: Vec::new() }
         );
     }
 }
@@ -63,7 +63,7 @@ fn the_end_of_recovery_is_passed_on() {
     let output = hook(&scratch).args(["--end", end, "--socket"]).arg(scratch.socket()).args([NAME, "/x"]).output();
     assert_eq!(code(&output.unwrap()), 1);
     let expected =
-        Request::Fetch { whose: For::Socket, name: NAME.into(), destination: b"/x".to_vec(), end: end.into() };
+        HookRequest::Fetch { whose: For::Socket, name: NAME.into(), destination: b"/x".to_vec(), end: end.into() };
     assert_eq!(service.join().unwrap(), expected);
 }
 

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 #[path = "../../../src/wire.rs"]
 pub mod wire;
 
-use wire::{REQUEST_HEADER, Reply, Request};
+use wire::{HookRequest, REQUEST_HEADER, Reply};
 
 /// A folder of its own, with a space in its name; removed in the end.
 pub struct Scratch(pub PathBuf);
@@ -59,7 +59,7 @@ impl Scratch {
     }
 
     /// Takes one request on the socket and says these bytes; gives the request.
-    pub fn service(&self, answer: Vec<u8>) -> JoinHandle<Request> {
+    pub fn service(&self, answer: Vec<u8>) -> JoinHandle<HookRequest> {
         self.service_at(&self.socket(), answer)
     }
 
@@ -78,16 +78,16 @@ impl Scratch {
         })
     }
 
-    pub fn service_at(&self, path: &Path, answer: Vec<u8>) -> JoinHandle<Request> {
+    pub fn service_at(&self, path: &Path, answer: Vec<u8>) -> JoinHandle<HookRequest> {
         let listener = UnixListener::bind(path).unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut header = [0; REQUEST_HEADER];
             stream.read_exact(&mut header).unwrap();
-            let mut body = vec![0; Request::body_len(&header).unwrap()];
+            let mut body = vec![0; HookRequest::body_len(&header).unwrap()];
             stream.read_exact(&mut body).unwrap();
             stream.write_all(&answer).unwrap();
-            Request::decode(&header, &body).unwrap()
+            HookRequest::decode(&header, &body).unwrap()
         })
     }
 }
