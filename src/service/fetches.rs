@@ -18,7 +18,7 @@ use super::{lines, memory};
 use crate::budget::{Budget, Share};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::metrics::{Durations, Phase};
-use crate::postgres::archive::absent::is_beyond;
+use crate::postgres::archive::absence::is_beyond;
 use crate::postgres::archive::{Fetcher, GapError, HistoryLost, Untold, refuse_other_cluster};
 use crate::postgres::types::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 use crate::repo::ObjectError;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fetches::PendingFetch;
 use super::spool::Spool;
-use crate::postgres::archive::absent::is_beyond;
+use crate::postgres::archive::absence::is_beyond;
 use crate::postgres::archive::path::next_segment;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 

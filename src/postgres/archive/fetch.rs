@@ -12,9 +12,9 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
-use super::absent::{Absence, GapEvidence, is_beyond, judge, judge_history};
+use super::absence::{Absence, GapEvidence, is_beyond, judge, judge_history};
+use super::gap_evidence;
 use super::limit::within;
-use super::miss;
 use crate::codec::{Damaged, EnvelopeHeader, VerifyLevel};
 use crate::error::{Hint, find, with_hint};
 use crate::owner;
@@ -179,9 +179,9 @@ impl Fetcher {
     /// What it means that `name` is not in the repository; `None`: that it never was.
     async fn explain(&self, name: &WalFileName) -> anyhow::Result<Option<Lost>> {
         // On both sides: a disk that was mounted or unmounted meanwhile had nothing to show.
-        miss::confirm(&self.cluster).await?;
-        let facts = miss::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
-        miss::confirm(&self.cluster).await?;
+        gap_evidence::confirm(&self.cluster).await?;
+        let facts = gap_evidence::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
+        gap_evidence::confirm(&self.cluster).await?;
         let store = self.cluster.repository.describe();
         let lost = match *name {
             WalFileName::Segment(missing) => match judge(missing, self.cluster.description.segment_size, &facts) {

@@ -2,13 +2,13 @@
 //!
 //! Both are the same with and without the service; the service only decides what is done ahead of being asked.
 
-pub mod absent;
+pub mod absence;
 pub mod aside;
 pub mod fetch;
 mod first_history;
+pub mod gap_evidence;
 pub mod identity;
 mod limit;
-pub mod miss;
 mod owner;
 pub mod path;
 pub mod probe;
@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, GapError, HistoryLost};
 pub use first_history::store_first_history;
+pub use gap_evidence::Untold;
 pub use identity::ForeignFile;
-pub use miss::Untold;
 pub use owner::refuse_other_cluster;
 pub use push::{Conflict, EncodedFile, Fingerprint, PushOutcome, Pusher};

@@ -9,7 +9,7 @@ pub use super::listing::ListScope;
 use super::listing::Listing;
 use super::{Archived, Index, listing, on_index, recordings};
 use crate::error::{one_line, with_hint};
-use crate::postgres::archive::miss::confirm_wal;
+use crate::postgres::archive::gap_evidence::confirm_wal;
 use crate::postgres::archive::summarize::{stored_summary, summary_of};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::ObjectKind;

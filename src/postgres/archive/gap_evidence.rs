@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use chrono::Utc;
 
-use super::absent::{ArchiveEvidence, BackedUp, StoredFile, settle};
+use super::absence::{ArchiveEvidence, BackedUp, StoredFile, settle};
 use crate::error::{find, with_hint};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
