@@ -11,11 +11,11 @@ mod dto;
 mod facts;
 mod guard;
 mod listen;
+mod metrics_page;
 mod options;
 mod problem;
 mod restores;
 mod routes;
-mod shown;
 mod status;
 #[cfg(test)]
 mod tests;

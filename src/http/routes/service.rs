@@ -10,8 +10,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::app::App;
+use super::super::metrics_page::{MEDIA_TYPE, metrics_page};
 use super::super::problem::{Problem, ProblemType};
-use super::super::shown::{MEDIA_TYPE, shown};
 
 /// A probe's good answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,7 +49,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let text =
-        shown(&app).map_err(|error| Problem::new(ProblemType::Unknown, format!("metrics cannot be shown: {error}")))?;
+    let text = metrics_page(&app)
+        .map_err(|error| Problem::new(ProblemType::Unknown, format!("metrics cannot be shown: {error}")))?;
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }

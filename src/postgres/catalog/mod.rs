@@ -4,9 +4,9 @@ mod asked;
 mod beside;
 mod choose;
 mod drop_database;
+mod estimate;
 mod event_target;
 mod events;
-mod expected;
 mod idle;
 mod made;
 mod model;
@@ -32,9 +32,9 @@ mod windows;
 
 pub use asked::{NamedTarget, ParsedRequest, RequestText};
 pub use beside::OtherTimeline;
+pub use estimate::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
-pub use expected::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use idle::IdleTimes;
 pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{

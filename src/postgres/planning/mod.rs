@@ -17,7 +17,7 @@ use super::catalog::{
 };
 use super::cluster::Cluster;
 use super::index::{Index, on_index};
-use super::restore::past;
+use super::restore::restore_history;
 use crate::error::find;
 
 /// A plan, or why the target cannot be reached exactly.
@@ -75,7 +75,7 @@ impl Planner {
 
     /// With what past restores let expect. Only an estimate depends on them.
     fn with_estimate(&self, plan: RecoveryPlan) -> RecoveryPlan {
-        let past = self.folder.as_deref().and_then(|folder| past::read(folder).ok()).unwrap_or_default();
+        let past = self.folder.as_deref().and_then(|folder| restore_history::read(folder).ok()).unwrap_or_default();
         let expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
         RecoveryPlan { expected_seconds, ..plan }
     }

@@ -12,7 +12,7 @@ use super::fetching::fetch_command;
 use super::files::{Destination, RestoreProgress};
 use super::recovery::{self, Choices, TargetAction};
 use super::start::{self, Recovered, ServerStart, Watch};
-use super::{Restored, check, past, programs, restore};
+use super::{Restored, check, programs, restore, restore_history};
 use crate::config::Settings;
 use crate::error::with_hint;
 use crate::postgres::catalog::{PastRestore, RecoveryPlan};
@@ -131,7 +131,7 @@ impl<'a> RestoreJob<'a> {
             seconds_for_replay: begun.elapsed().as_secs_f64(),
         };
         // Only an estimate depends on it.
-        if let Err(error) = past::add(&self.settings.catalog.cache, took) {
+        if let Err(error) = restore_history::add(&self.settings.catalog.cache, took) {
             tracing::debug!("{error:#}");
         }
         Ok(Some(recovered))

@@ -21,7 +21,7 @@ use crate::service::status::{Archiving, Fetching, ServiceStatus, waiting_files, 
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics as text.
-pub fn shown(app: &App) -> Result<String, fmt::Error> {
+pub fn metrics_page(app: &App) -> Result<String, fmt::Error> {
     let cluster = (Cow::Borrowed("cluster"), Cow::Owned(app.cluster.name.to_string()));
     let mut show = Show(Registry::with_prefix_and_labels("walden", [cluster].into_iter()));
     let seen = app.status.borrow().clone();
