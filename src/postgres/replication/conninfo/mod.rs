@@ -1,11 +1,11 @@
 //! Where and as whom to connect: connection string, service file, environment and defaults, as libpq resolves them.
 
+mod environment;
 mod files;
 mod keywords;
 mod parse;
 mod resolve;
 mod secret;
-mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use environment::{FileStat, LibpqEnv, ProcessEnv};
 use files::PasswordFile;
 use secret::Password;
-pub use surroundings::{FileStat, LibpqEnv, ProcessEnv};
 
 /// Everything needed to open a connection. Neither `Display` nor `Debug` show a password.
 ///
@@ -177,7 +177,7 @@ impl ConnInfo {
         Self::resolve(connection_string, &ProcessEnv)
     }
 
-    /// Resolves a connection string in given surroundings. What the string says wins over the service file, that over
+    /// Resolves a connection string in given env. What the string says wins over the service file, that over
     /// the environment, that over the defaults.
     pub fn resolve(connection_string: &str, around: &dyn LibpqEnv) -> anyhow::Result<Self> {
         resolve::resolve(connection_string, around)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::owner::{Owner, account};
 
-/// The surroundings in which a connection string is resolved; [`ProcessEnv`] in production.
+/// The env in which a connection string is resolved; [`ProcessEnv`] in production.
 pub trait LibpqEnv {
     /// An environment variable.
     fn variable(&self, name: &str) -> Option<String>;
@@ -33,7 +33,7 @@ pub struct FileStat {
     pub regular: bool,
 }
 
-/// The surroundings of this process.
+/// The env of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessEnv;
 
