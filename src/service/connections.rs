@@ -15,10 +15,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::served_cluster::ServedCluster;
 use super::socket::Socket;
 use super::status::{Http, ServiceStatus};
-use super::whose::ServedCluster;
-use super::{ServiceOptions, fetches, indexing, peers, pushes, render};
+use super::{ServiceOptions, fetches, indexing, peer_credentials, pushes, render};
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::storage::RECEIVED;
@@ -256,7 +256,7 @@ async fn receive(stream: &mut UnixStream) -> anyhow::Result<Received> {
         return Ok(Received::Nothing);
     }
     stream.read_exact(&mut header[1..]).await.context("a request ended within its header")?;
-    peers::check(stream)?;
+    peer_credentials::check(stream)?;
     let mut body = match HookRequest::body_len(&header) {
         Ok(length) => vec![0; length],
         Err(error) => return Ok(Received::Foreign(error)),

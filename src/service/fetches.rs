@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::insist::insist;
 use super::session::{IDLE, RecoverySession, SessionFile};
 use super::spool::Spool;
+use super::standby_retry::retry_for_standby;
 use super::status::Fetching;
-use super::{lines, memory};
+use super::{allocator, lines};
 use crate::budget::{Budget, Share};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::metrics::{Durations, Phase};
@@ -285,7 +285,7 @@ impl FetchActor {
                 let _share = budget.share(bytes).await;
                 make(&spool).await?;
                 let obtain = || obtain_into(&fetcher, &spool, name, &place, end);
-                insist(fetcher.limit(), &named, &name, obtain).await
+                retry_for_standby(fetcher.limit(), &named, &name, obtain).await
             };
             let mut proof = None;
             let work = async {
@@ -427,7 +427,7 @@ impl FetchActor {
         }
         if self.jobs.is_empty() {
             self.warm = false;
-            memory::trim();
+            allocator::trim();
         }
     }
 }

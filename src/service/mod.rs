@@ -6,23 +6,23 @@
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done. Beside them
 //! [`crate::http`] answers.
 
+mod allocator;
 pub mod connections;
 pub mod fetches;
 pub mod indexing;
-pub mod insist;
-mod memory;
-mod peers;
+mod peer_credentials;
 pub mod pushes;
 mod ready;
-mod remembered;
+mod recent_pushes;
+mod served_cluster;
 mod session;
 mod socket;
 mod spool;
+pub mod standby_retry;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
-mod whose;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use anyhow::{anyhow, bail};
 use tokio::task::JoinSet;
 
 pub use indexing::IndexingOptions as IndexOptions;
-use whose::ServedCluster;
+use served_cluster::ServedCluster;
 
 use crate::budget::Budget;
 use crate::config::ClusterIdentity;
@@ -80,7 +80,7 @@ pub async fn run(
     options: ServiceOptions,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    memory::give_back_early();
+    allocator::give_back_early();
     let socket = socket::Socket::bind(&options.socket)?;
     let port = match &options.http {
         Some(http) => Some(http::Port::open(http).await),

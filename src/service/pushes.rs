@@ -13,10 +13,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::ready::{FolderIdentity, ReadyFile, ReadyFiles};
-use super::remembered::RecentPushes;
+use super::recent_pushes::RecentPushes;
 use super::status::{Archiving, Speed, backlog};
 use super::watch::{self, FolderWatcher, News};
-use super::{ServiceOptions, indexing, memory, render};
+use super::{ServiceOptions, allocator, indexing, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
@@ -397,7 +397,7 @@ impl PushActor {
         if self.running.is_empty() && self.queue.is_empty() {
             self.warm = false;
             self.pusher.trim();
-            memory::trim();
+            allocator::trim();
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Hint, with_hint};
 use crate::postgres::archive::push::wal_file_name;
 use crate::postgres::archive::{Fetched, Fetcher, Pusher, refuse_other_cluster};
 use crate::postgres::types::{SegmentName, WalFileName};
-use crate::service::insist::insist;
+use crate::service::standby_retry::retry_for_standby;
 use crate::storage::until;
 
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> 
             }
         }
     };
-    insist(context.settings.wal.timeout, &args.destination, &name, attempt).await
+    retry_for_standby(context.settings.wal.timeout, &args.destination, &name, attempt).await
 }
 
 async fn fetch_once(

@@ -14,7 +14,7 @@ use crate::storage::pause;
 /// Tries again where a standby that wants `name` at `destination` would take no answer for one: for so long for a history
 /// file; once for a segment that was asked for in haste before the promotion, since another attempt has its time by itself.
 /// That the file was lost is an answer.
-pub async fn insist<T, F: Future<Output = anyhow::Result<T>>>(
+pub async fn retry_for_standby<T, F: Future<Output = anyhow::Result<T>>>(
     limit: Duration,
     destination: &Path,
     name: &WalFileName,
