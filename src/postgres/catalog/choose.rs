@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use super::path::{Reach, TimelinePath};
-use super::place::{Search, StopPoint};
 use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
-use super::stop::StopAt;
+use super::stop_at::StopAt;
+use super::stop_point::{Search, StopPoint};
 use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 use super::unreachable::UnreachableReason;
 use super::{BackupDescription, Unknown};

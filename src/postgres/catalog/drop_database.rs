@@ -1,8 +1,8 @@
 //! Where DROP DATABASE began: its files are removed long after it marked the database as invalid.
 
-use super::place::{Search, Searched, StopPoint};
 use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
+use super::stop_point::{Search, Searched, StopPoint};
 use super::unreachable::UnreachableReason;
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Xid;

@@ -1,19 +1,17 @@
 //! Facts about what is kept, and the decisions over them. Pure.
 
-mod asked;
-mod beside;
 mod choose;
+mod continuity;
 mod drop_database;
 mod estimate;
 mod event_target;
 mod events;
 mod idle;
-mod made;
 mod model;
 mod moment;
+mod other_timelines;
 mod partial_read;
 mod path;
-mod place;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
@@ -21,35 +19,37 @@ mod probe;
 mod ranges;
 mod refuse;
 mod removal;
-mod stop;
+mod replayed_tablespaces;
+mod request;
+mod stop_at;
+mod stop_point;
 mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
 mod wal_index;
-mod whole;
 mod windows;
 
-pub use asked::{NamedTarget, ParsedRequest, RequestText};
-pub use beside::OtherTimeline;
 pub use estimate::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
 pub use idle::IdleTimes;
-pub use made::{MadeTablespace, MadeTablespaces};
 pub use model::{
     BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
 pub use moment::parse_time;
+pub use other_timelines::OtherTimeline;
 pub use partial_read::{Before, Headers, PartialRead, ReadPlan, reading};
 pub use path::{PathStep, Reach, TimelinePath, WalPiece};
-pub use place::XID_REUSE;
 pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
 pub use probe::{FoundEnd, FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};
 pub use removal::{Relation, Removal, RemovedRelation};
-pub use stop::{Neighbours, Reachability, StopAt, Transaction};
+pub use replayed_tablespaces::{ReplayedTablespace, ReplayedTablespaces};
+pub use request::{NamedTarget, ParsedRequest, RequestText};
+pub use stop_at::{Neighbours, Reachability, StopAt, Transaction};
+pub use stop_point::XID_REUSE;
 pub use target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 pub use unreachable::{Nearest, Unreachable, UnreachableReason};
 pub use wal_index::{KnownPrefix, NoIndex, Point, Unknown, WalIndex};

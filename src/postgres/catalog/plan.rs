@@ -7,13 +7,13 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::beside::{OtherTimeline, meant};
 use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
-use super::made::MadeTablespaces;
+use super::other_timelines::{OtherTimeline, meant};
 use super::path::{PathStep, Reach, TimelinePath, WalPiece};
 use super::probe::{ProbeQuery, ProbeResult};
 use super::refuse::Refusal;
-use super::stop::{Neighbours, Reachability, StopAt};
+use super::replayed_tablespaces::ReplayedTablespaces;
+use super::stop_at::{Neighbours, Reachability, StopAt};
 use super::target::{RestoreRequest, Target};
 use super::unreachable::{Nearest, Unreachable, UnreachableReason};
 use super::wal_index::{Unknown, WalIndex};
@@ -102,7 +102,7 @@ pub struct RecoveryPlan {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_timelines: Vec<OtherTimeline>,
     /// Tablespaces that replay makes outside the data directory.
-    pub made: MadeTablespaces,
+    pub made: ReplayedTablespaces,
     /// The settings of the target.
     pub settings: Vec<(String, String)>,
     /// What past restores let expect; absent without any.
@@ -181,7 +181,7 @@ fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) ->
 }
 
 /// Makes the plan of what was chosen.
-fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: MadeTablespaces, notes: &Notes) -> RecoveryPlan {
+fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces, notes: &Notes) -> RecoveryPlan {
     let Choice { backup, why, reach, place } = choice;
     let facts = chooser.known.facts;
     let path = &chooser.path;

@@ -5,8 +5,8 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::beside::OtherTimeline;
-use super::stop::Reachability;
+use super::other_timelines::OtherTimeline;
+use super::stop_at::Reachability;
 use super::target::{RestoreRequest, postgresql_time};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};

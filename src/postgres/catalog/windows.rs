@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::beside::{OtherTimeline, beside};
+use super::continuity::Continuity;
+use super::other_timelines::{OtherTimeline, other_timelines};
 use super::path::TimelinePath;
-use super::place::Search;
 use super::plan::{Facts, PlanInput};
 use super::probe::{ProbeQuery, ProbeResult};
-use super::stop::Transaction;
+use super::stop_at::Transaction;
+use super::stop_point::Search;
 use super::unreachable::UnreachableReason;
-use super::whole::Wholeness;
 use super::{BackupDescription, Gap, WalIndex};
 use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
@@ -91,7 +91,7 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
     let paths = paths(facts);
     if let Some(newest) = paths.last() {
-        found.other_timelines = beside(&PlanInput { facts, index, probe: &unread }, newest);
+        found.other_timelines = other_timelines(&PlanInput { facts, index, probe: &unread }, newest);
     }
     for path in &paths {
         let on_path = of_path(facts, index, path);
@@ -263,7 +263,7 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         {
             return Some((lsn, first));
         }
-        if let Ok(Wholeness { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
+        if let Ok(Continuity { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
             return Some((lsn, segment.number(size) + 1));
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 
 use super::files::{Destination, PG_CONTROL};
-use super::made;
+use super::replayed_tablespaces;
 use crate::error::{Hint, with_hint};
 use crate::fsync;
 use crate::place::{FolderPlace, FolderRelation};
@@ -53,8 +53,8 @@ pub fn destination(
     is_replacement: bool,
     repository: Option<&Path>,
 ) -> anyhow::Result<Destination> {
-    let made = made::folders(&plan.made.made, relocations, is_replacement)?;
-    let later: Vec<TablespaceDescription> = plan.made.made.iter().map(made::described).collect();
+    let made = replayed_tablespaces::folders(&plan.made.made, relocations, is_replacement)?;
+    let later: Vec<TablespaceDescription> = plan.made.made.iter().map(replayed_tablespaces::described).collect();
     let placed = place(to_dir, &plan.backup, &later, relocations, repository)?;
     let own = placed.tablespaces.values().chain([&placed.data_directory]).collect::<Vec<_>>();
     for folder in &made {

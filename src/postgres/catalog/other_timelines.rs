@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::path::TimelinePath;
 use super::plan::{Facts, PlanInput};
-use super::stop::Transaction;
+use super::stop_at::Transaction;
 use super::target::{RestoreRequest, Target, postgresql_time};
 use super::windows::WindowEdge;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
@@ -62,12 +62,12 @@ impl OtherTimeline {
 
 /// Those that could be meant by a request that a path is followed for.
 pub(super) fn meant(known: &PlanInput<'_>, path: &TimelinePath, request: &RestoreRequest) -> Vec<OtherTimeline> {
-    let others = beside(known, path).into_iter().filter(|other| other.concerns(request));
+    let others = other_timelines(known, path).into_iter().filter(|other| other.concerns(request));
     others.map(|other| OtherTimeline { reaches: other.reaches(request), ..other }).collect()
 }
 
 /// All timelines that go on beside a path, by number.
-pub(super) fn beside(known: &PlanInput<'_>, path: &TimelinePath) -> Vec<OtherTimeline> {
+pub(super) fn other_timelines(known: &PlanInput<'_>, path: &TimelinePath) -> Vec<OtherTimeline> {
     let mut timelines: Vec<TimelineId> = known.facts.ranges.iter().map(|range| range.timeline()).collect();
     timelines.dedup();
     let others = timelines.into_iter().filter(|timeline| *timeline != path.timeline());

@@ -8,13 +8,13 @@ use anyhow::anyhow;
 
 use super::clean::{Relocation, is_meant};
 use crate::error::with_hint;
-use crate::postgres::catalog::{MadeTablespace, TablespaceDescription};
+use crate::postgres::catalog::{ReplayedTablespace, TablespaceDescription};
 use crate::postgres::command_line::shell_word;
 use crate::postgres::wal::TablespaceMade;
 
 /// The folders that replay will use besides those of the backup. Errors: one would not be the restore's own.
 pub fn folders(
-    all: &[MadeTablespace],
+    all: &[ReplayedTablespace],
     relocations: &[Relocation],
     is_replacement: bool,
 ) -> anyhow::Result<BTreeSet<PathBuf>> {
@@ -34,7 +34,7 @@ pub fn folders(
 }
 
 /// As a backup would describe it.
-pub fn described(one: &MadeTablespace) -> TablespaceDescription {
+pub fn described(one: &ReplayedTablespace) -> TablespaceDescription {
     TablespaceDescription { oid: one.made.oid, location: one.made.location.clone() }
 }
 
@@ -42,7 +42,7 @@ fn is_same(named: &Path, place: &Path) -> bool {
     named.components().eq(place.components())
 }
 
-fn refused(one: &MadeTablespace) -> anyhow::Error {
+fn refused(one: &ReplayedTablespace) -> anyhow::Error {
     let TablespaceMade { lsn, oid, location } = &one.made;
     if *oid == 0 {
         let error = anyhow!("replay makes more tablespaces than are known, from {lsn} on: a copy must not write there");
@@ -56,7 +56,7 @@ fn refused(one: &MadeTablespace) -> anyhow::Error {
     with_hint(with_hint(error, own), instead(one))
 }
 
-fn elsewhere(one: &MadeTablespace, new: &Path) -> anyhow::Error {
+fn elsewhere(one: &ReplayedTablespace, new: &Path) -> anyhow::Error {
     let TablespaceMade { lsn, oid, location } = &one.made;
     let new = new.display();
     let error = anyhow!(
@@ -66,7 +66,7 @@ fn elsewhere(one: &MadeTablespace, new: &Path) -> anyhow::Error {
     with_hint(error, instead(one))
 }
 
-fn instead(one: &MadeTablespace) -> String {
+fn instead(one: &ReplayedTablespace) -> String {
     let before = format!("restore to before it was made: --lsn {} --exclusive", one.made.lsn);
     match &one.in_backup {
         Some(id) => format!("backup \"{id}\" has it: restore to that one's end or later; or {before}"),
@@ -80,12 +80,16 @@ mod tests {
     use crate::error::hints;
     use crate::postgres::types::Lsn;
 
-    fn made(oid: u32, in_backup: Option<&str>) -> MadeTablespace {
+    fn made(oid: u32, in_backup: Option<&str>) -> ReplayedTablespace {
         let made = TablespaceMade { lsn: Lsn(0x3000028), oid, location: "/srv/fast".into() };
-        MadeTablespace { made, in_backup: in_backup.map(|id| id.parse().unwrap()) }
+        ReplayedTablespace { made, in_backup: in_backup.map(|id| id.parse().unwrap()) }
     }
 
-    fn decided(one: MadeTablespace, relocation: Option<&str>, is_replacement: bool) -> Result<Vec<PathBuf>, String> {
+    fn decided(
+        one: ReplayedTablespace,
+        relocation: Option<&str>,
+        is_replacement: bool,
+    ) -> Result<Vec<PathBuf>, String> {
         let relocations: Vec<Relocation> = relocation.iter().map(|text| text.parse().unwrap()).collect();
         let found = folders(&[one], &relocations, is_replacement);
         found.map(|found| found.into_iter().collect()).map_err(|error| format!("{error} {}", hints(&error).join(" ")))

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::choose::{Choice, Chooser};
-use super::stop::StopAt;
+use super::stop_at::StopAt;
 use super::wal_index::Unknown;
 use super::{BackupDescription, WalPiece};
 use crate::postgres::layout::BackupId;
@@ -12,7 +12,7 @@ use crate::postgres::wal::TablespaceMade;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MadeTablespace {
+pub struct ReplayedTablespace {
     #[serde(flatten)]
     pub made: TablespaceMade,
     /// The first backup that has it: restored from there, it can be put elsewhere.
@@ -22,17 +22,17 @@ pub struct MadeTablespace {
 
 /// What is known of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct MadeTablespaces {
-    pub made: Vec<MadeTablespace>,
+pub struct ReplayedTablespaces {
+    pub made: Vec<ReplayedTablespace>,
     /// The first segment that may make others: what it holds is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<SegmentName>,
 }
 
-impl MadeTablespaces {
+impl ReplayedTablespaces {
     /// For who reads the plan.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> + '_ {
-        let made = self.made.iter().map(|MadeTablespace { made, in_backup }| {
+        let made = self.made.iter().map(|ReplayedTablespace { made, in_backup }| {
             let TablespaceMade { lsn, oid, location } = made;
             let next = match in_backup {
                 Some(id) => format!("backup \"{id}\" has it"),
@@ -54,10 +54,10 @@ impl MadeTablespaces {
 
 impl Chooser<'_> {
     /// Those that replay from the chosen backup to the place makes. Without an index nothing is known of them.
-    pub fn made(&self, choice: &Choice<'_>) -> Result<MadeTablespaces, Unknown> {
+    pub fn made(&self, choice: &Choice<'_>) -> Result<ReplayedTablespaces, Unknown> {
         let (size, backup) = (self.known.facts.ranges.segment_size(), choice.backup);
         let pieces = self.path.reach(&self.known.facts.ranges, self.start(backup), choice.place.until).pieces;
-        let mut all = MadeTablespaces::default();
+        let mut all = ReplayedTablespaces::default();
         for WalPiece { first, last, .. } in pieces {
             let told = self.known.index.tablespaces(first.timeline, first.number(size), last.number(size) + 1);
             let told = match told {
@@ -66,7 +66,7 @@ impl Chooser<'_> {
             };
             let counts = |made: &TablespaceMade| is_replayed(made, backup, choice.place.stop);
             let made = told.found.into_iter().filter(counts);
-            all.made.extend(made.map(|made| MadeTablespace { in_backup: self.first_with(&made), made }));
+            all.made.extend(made.map(|made| ReplayedTablespace { in_backup: self.first_with(&made), made }));
             match told.more {
                 // Replay ends there.
                 None | Some(Unknown::Broken { .. }) => (),

@@ -1,10 +1,10 @@
 //! Whether replay gets through the WAL to a place: a server takes broken WAL for the end of all.
 
-use super::place::{Search, Searched, StopPoint};
 use super::plan::NoPlan;
 use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
-use super::stop::StopAt;
+use super::stop_at::StopAt;
+use super::stop_point::{Search, Searched, StopPoint};
 use super::wal_index::Unknown;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Timestamp;
@@ -14,7 +14,7 @@ const UNKNOWN: usize = 16;
 
 /// What is known of whether replay gets through some segments.
 #[derive(Debug, Default)]
-pub(super) struct Wholeness {
+pub(super) struct Continuity {
     /// Where it is known to end.
     pub broken: Option<(SegmentName, Lsn)>,
     /// The first segment that is not known, and may be broken.
@@ -76,8 +76,8 @@ impl Search<'_> {
 
     /// What is known of whether replay gets through these segments. What lies before them does not matter. Errors: the index
     /// cannot be read.
-    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<Wholeness, Unknown> {
-        let (mut first, mut whole) = (first, Wholeness::default());
+    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<Continuity, Unknown> {
+        let (mut first, mut whole) = (first, Continuity::default());
         // Behind what is not known there may be what is; an index that is being made knows little.
         for _ in 0..UNKNOWN {
             match self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {

@@ -8,7 +8,7 @@ use super::path::{Reach, TimelinePath};
 use super::plan::{NoPlan, PlanInput};
 use super::probe::{FoundEnd, ProbeQuery, ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
-use super::stop::{Neighbours, StopAt};
+use super::stop_at::{Neighbours, StopAt};
 use super::unreachable::UnreachableReason;
 use super::wal_index::{KnownPrefix, Point, Unknown};
 use crate::plain::counted;
