@@ -3,10 +3,10 @@
 mod frames;
 mod marker;
 mod object;
-pub mod probe;
 #[cfg(test)]
 pub(crate) mod probe_testing;
 mod reread;
+pub mod store_check;
 mod stream;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::fetches::PendingFetch;
 use super::spool::Spool;
 use crate::postgres::archive::absence::is_beyond;
-use crate::postgres::archive::path::next_segment;
+use crate::postgres::archive::recovery_order::next_segment;
 use crate::postgres::types::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 
 /// A spool that nobody asked of for so long is dropped.

@@ -12,8 +12,8 @@ use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, p
 use super::asked_to_end;
 use crate::config::{self, RepositoryUrl, Settings};
 use crate::error::with_hint;
+use crate::folder_place::FolderPlace;
 use crate::owner;
-use crate::place::FolderPlace;
 use crate::postgres::check::{ServerFolder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::identity::check_history;
+use super::file_identity::check_history;
 use crate::codec::seal;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;

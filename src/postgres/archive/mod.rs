@@ -5,14 +5,14 @@
 pub mod absence;
 pub mod aside;
 pub mod fetch;
+pub mod file_identity;
 mod first_history;
 pub mod gap_evidence;
-pub mod identity;
 mod limit;
 mod owner;
-pub mod path;
 pub mod probe;
 pub mod push;
+pub mod recovery_order;
 pub mod summarize;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,8 +21,8 @@ mod tests;
 pub mod verify;
 
 pub use fetch::{Fetched, Fetcher, GapError, HistoryLost};
+pub use file_identity::ForeignFile;
 pub use first_history::store_first_history;
 pub use gap_evidence::Untold;
-pub use identity::ForeignFile;
 pub use owner::refuse_other_cluster;
 pub use push::{Conflict, EncodedFile, Fingerprint, PushOutcome, Pusher};

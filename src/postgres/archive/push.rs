@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use super::aside::{self, AsideReason};
-use super::identity::{self, ForeignFile};
+use super::file_identity::{self, ForeignFile};
 use super::limit::within;
 use super::summarize::Summarized;
 use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealed, Sealer, sealed_bound};
@@ -284,7 +284,7 @@ impl Pusher {
         let mut first = [0; LongPageHeader::LEN];
         let read = file.read_at(&mut first, 0)?;
         let mut aside = None;
-        match identity::check_segment(cluster, segment, length, &first[..read]) {
+        match file_identity::check_segment(cluster, segment, length, &first[..read]) {
             Err(ForeignFile::Header(_) | ForeignFile::Address { .. })
                 if aside::is_not_written(cluster, segment, file)? =>
             {
@@ -316,8 +316,8 @@ impl Pusher {
         let length = file.metadata()?.len();
         let content = read_small(file, length)?;
         let unreadable = match name {
-            WalFileName::History(timeline) => identity::check_history(*timeline, &content),
-            WalFileName::Backup { segment, offset } => identity::check_backup(cluster, segment, *offset, &content),
+            WalFileName::History(timeline) => file_identity::check_history(*timeline, &content),
+            WalFileName::Backup { segment, offset } => file_identity::check_backup(cluster, segment, *offset, &content),
             _ => Ok(None),
         };
         Ok((self.compress_small(&content)?, unreadable.map_err(refused)?.map(Odd::Unreadable)))
@@ -389,7 +389,7 @@ pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
 fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(), ForeignFile> {
     let control = path.parent().and_then(Path::parent).map(|data| std::fs::read(data.join("global/pg_control")));
     match control {
-        Some(Ok(bytes)) => identity::check_control(cluster, &bytes),
+        Some(Ok(bytes)) => file_identity::check_control(cluster, &bytes),
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Is an archived file whole? It is read and checked against its own header, its name and the cluster.
 
 use super::aside;
-use super::identity::{check_backup, check_history, check_segment};
+use super::file_identity::{check_backup, check_history, check_segment};
 use crate::codec::VerifyLevel;
 use crate::error::one_line;
 use crate::postgres::catalog::{WAL_KIND, WalDescription};

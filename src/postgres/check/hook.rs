@@ -13,8 +13,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::command::{Program, WaldenCommand, first_word, program};
+use super::hook_target::{HookTarget, hook_target};
 use super::server::{ArchivingSettings, ServerFacts};
-use super::whom::{Whom, whom};
 use super::{Check, CheckRequest, CheckStatus, Verdict};
 use crate::config::{ClusterIdentity, DEFAULT_SOCKET, SettingsSource};
 use crate::owner::Owner;
@@ -106,8 +106,10 @@ fn own_work(
     line: &str,
 ) -> Option<Verdict> {
     let wanted = ClusterIdentity::of(request.settings, |name| std::env::var_os(name));
-    let found = match whom(ours, data_directory(request, server), &wanted) {
-        Whom::Same => ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(Whom::Same, Whom::Unreadable),
+    let found = match hook_target(ours, data_directory(request, server), &wanted) {
+        HookTarget::Same => {
+            ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(HookTarget::Same, HookTarget::Unreadable)
+        }
         other => other,
     };
     decide_whom(setting, &found, &wanted, line)
@@ -184,17 +186,19 @@ fn decide_hook(name: &str, found: &ProgramState, user: Option<Owner>, proven: bo
 }
 
 /// What is wrong with whom the hook's own work is for; `None`: nothing.
-fn decide_whom(setting: &str, whom: &Whom, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
+fn decide_whom(setting: &str, whom: &HookTarget, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
     let check = if setting == "archive_command" { Check::ArchiveCommand } else { Check::Hook };
-    let verdict = match whom {
-        Whom::Same => return None,
-        Whom::Other(other) => check.critical(format!("{setting} is for {other}, this configuration for {wanted}")),
-        Whom::Unreadable(why) => {
+    let verdict = match hook_target {
+        HookTarget::Same => return None,
+        HookTarget::Other(other) => {
+            check.critical(format!("{setting} is for {other}, this configuration for {wanted}"))
+        }
+        HookTarget::Unreadable(why) => {
             check.critical(format!("the configuration that {setting} reads cannot be used: {why}"))
         }
-        Whom::Nobody => check
+        HookTarget::Nobody => check
             .warning(format!("{setting} names a --socket and no --config: it does nothing while no service answers")),
-        Whom::Unseen => check.warning(format!(
+        HookTarget::Unseen => check.warning(format!(
             "{setting} names no --config, and the environment of the server, which may name one, cannot be seen"
         )),
     };
@@ -352,12 +356,12 @@ mod tests {
         let settings =
             config::load(Some(Path::new("/dev/null")), [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
         let wanted = ClusterIdentity::of(&settings, |_| None);
-        let status = |whom| decide_whom("archive_command", &whom, &wanted, "x").map(|verdict| verdict.status);
-        assert_eq!(status(Whom::Same), None);
-        assert_eq!(status(Whom::Other("cluster \"copy\"".into())), Some(CheckStatus::Critical));
-        assert_eq!(status(Whom::Unreadable("no file".into())), Some(CheckStatus::Critical));
-        assert_eq!([Whom::Nobody, Whom::Unseen].map(status), [Some(CheckStatus::Warning); 2]);
-        let check = |setting| decide_whom(setting, &Whom::Nobody, &wanted, "x").map(|verdict| verdict.check);
+        let status = |whom| decide_whom("archive_command", &hook_target, &wanted, "x").map(|verdict| verdict.status);
+        assert_eq!(status(HookTarget::Same), None);
+        assert_eq!(status(HookTarget::Other("cluster \"copy\"".into())), Some(CheckStatus::Critical));
+        assert_eq!(status(HookTarget::Unreadable("no file".into())), Some(CheckStatus::Critical));
+        assert_eq!([HookTarget::Nobody, HookTarget::Unseen].map(status), [Some(CheckStatus::Warning); 2]);
+        let check = |setting| decide_whom(setting, &HookTarget::Nobody, &wanted, "x").map(|verdict| verdict.check);
         assert_eq!(check("archive_command"), Some(Check::ArchiveCommand));
         assert_eq!(check("restore_command"), Some(Check::Hook));
     }

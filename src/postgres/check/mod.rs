@@ -7,8 +7,9 @@ mod command;
 mod configuration;
 mod end_to_end;
 mod hook;
+mod hook_target;
+mod location;
 mod owner;
-mod place;
 mod recovery;
 mod server;
 mod settings;
@@ -16,7 +17,6 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod verdict;
-mod whom;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use crate::storage::{Storage, until};
 
 pub use archiver::archived_before;
 pub use configuration::unreadable as unreadable_configuration;
-pub use place::{ServerFolder, ServerFolders, refuse_inside};
+pub use location::{ServerFolder, ServerFolders, refuse_inside};
 pub use store::refuse_unsafe;
 pub use verdict::{Check, CheckError, CheckStatus, Verdict, overall};
 
@@ -186,7 +186,7 @@ async fn check_server(
     };
     let settings = decide_settings(false);
     if request.wants(&[Check::Place]) {
-        verdicts.push(place::check(request, &mut sql).await);
+        verdicts.push(location::check(request, &mut sql).await);
     }
     verdicts.push(server::decide_privileges(&server.role, request.probe && !server.standby));
     if request.wants(&[Check::Replication]) {

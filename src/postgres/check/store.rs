@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict};
 use crate::error::{Hint, one_line};
 use crate::repo::Repository;
-use crate::repo::probe::{self, CreateOnlyEffect, WriteEffect};
+use crate::repo::store_check::{self, CreateOnlyEffect, WriteEffect};
 use crate::storage::{AtRest, Promise, Promises, Storage};
 
 /// The checks of this file.
@@ -44,11 +44,11 @@ pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict
     let (format, promises) = (repository.marker().format, request.storage.promises());
     verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
     if request.wants(BY_WRITING) {
-        let written = request.within("the store", probe::write(&*request.storage, &folder)).await;
+        let written = request.within("the store", store_check::write(&*request.storage, &folder)).await;
         verdicts.extend(decide_written(&written, &promises));
     }
     if request.wants(&[Check::CreateOnly]) {
-        let effect = request.within("the store", probe::create_only(&request.storage, &folder)).await;
+        let effect = request.within("the store", store_check::create_only(&request.storage, &folder)).await;
         verdicts.push(decide_create_only(Check::CreateOnly, &effect, &promises));
     }
     if request.wants(&[Check::CreateOnlyLarge]) {
@@ -61,7 +61,7 @@ pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict
             )),
             Some(size) => {
                 let effect =
-                    request.within("the store", probe::create_only_large(&request.storage, &folder, size)).await;
+                    request.within("the store", store_check::create_only_large(&request.storage, &folder, size)).await;
                 decide_create_only(Check::CreateOnlyLarge, &effect, &promises)
             }
             None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
@@ -176,7 +176,7 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, CheckError
 
 /// For whoever makes a repository: refuses a store that does not keep what create-only promises.
 pub async fn refuse_unsafe(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
-    let effect = probe::create_only(storage, folder).await.hint(WRITE_HINT)?;
+    let effect = store_check::create_only(storage, folder).await.hint(WRITE_HINT)?;
     refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), &storage.promises()))
 }
 
@@ -198,8 +198,8 @@ mod tests {
 
     use super::*;
     use crate::error::hints;
-    use crate::repo::probe::Race;
     use crate::repo::probe_testing::{Conditional, Lenient};
+    use crate::repo::store_check::Race;
     use crate::storage::s3::CreateOnly;
     use crate::storage::{Key, PutOutcome};
 
@@ -313,7 +313,7 @@ mod tests {
     async fn a_store_that_overwrites_cannot_hold_a_repository() {
         for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
-            let effect = probe::create_only(&storage, "main/").await.unwrap();
+            let effect = store_check::create_only(&storage, "main/").await.unwrap();
             let error = refuse("lenient:", decide(Ok(effect), CreateOnly::Conditional)).unwrap_err();
             assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
             assert!(hints(&error)[0].contains("If-None-Match"));

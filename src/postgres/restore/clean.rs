@@ -11,8 +11,8 @@ use anyhow::{Context, anyhow, bail};
 use super::files::{Destination, PG_CONTROL};
 use super::replayed_tablespaces;
 use crate::error::{Hint, with_hint};
+use crate::folder_place::{FolderPlace, FolderRelation};
 use crate::fsync;
-use crate::place::{FolderPlace, FolderRelation};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan, TablespaceDescription};
 
 /// Lies in a folder while a restore writes into it.

@@ -13,7 +13,7 @@ use crate::wire::{CONFIG_VARIABLE, IDENTITY_VARIABLES};
 
 /// What a hook's own work would be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whom {
+pub(super) enum HookTarget {
     /// What this configuration says.
     Same,
     Other(String),
@@ -26,13 +26,13 @@ pub(super) enum Whom {
 }
 
 /// Whom it serves, compared with `wanted`. The server runs its commands in its data directory.
-pub(super) fn whom(ours: &WaldenCommand, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> Whom {
+pub(super) fn hook_target(ours: &WaldenCommand, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> HookTarget {
     if ours.is_hook && ours.socket.is_some() && ours.config.is_none() {
-        return Whom::Nobody;
+        return HookTarget::Nobody;
     }
     let environment = data_directory.and_then(environment);
     if environment.is_none() && ours.config.is_none() {
-        return Whom::Unseen;
+        return HookTarget::Unseen;
     }
     let told = ours.variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let all: Vec<(OsString, OsString)> = told.chain(environment.unwrap_or_default()).collect();
@@ -42,10 +42,10 @@ pub(super) fn whom(ours: &WaldenCommand, data_directory: Option<&Path>, wanted: 
     let variables = IDENTITY_VARIABLES.iter().filter_map(|name| Some((*name, value(name)?)));
     match config::load(file.as_deref(), variables) {
         Ok(settings) => match ClusterIdentity::of(&settings, value) {
-            meant if meant.is(wanted) => Whom::Same,
-            meant => Whom::Other(meant.to_string()),
+            meant if meant.is(wanted) => HookTarget::Same,
+            meant => HookTarget::Other(meant.to_string()),
         },
-        Err(error) => Whom::Unreadable(one_line(&error)),
+        Err(error) => HookTarget::Unreadable(one_line(&error)),
     }
 }
 
@@ -79,16 +79,19 @@ mod tests {
         let wanted = ClusterIdentity::of(&settings, |_| None);
         let asked = |line: &str| {
             let Program::Ours(ours) = program(line) else { panic!("{line}") };
-            whom(&ours, Some(folder.path()), &wanted)
+            hook_target(&ours, Some(folder.path()), &wanted)
         };
-        assert_eq!(asked("archive-command --config main.toml --socket /s %p"), Whom::Same);
-        assert_eq!(asked("walden --config main.toml wal push %p"), Whom::Same);
-        let Whom::Other(other) = asked("archive-command --config=copy.toml %p") else { panic!("no other") };
+        assert_eq!(asked("archive-command --config main.toml --socket /s %p"), HookTarget::Same);
+        assert_eq!(asked("walden --config main.toml wal push %p"), HookTarget::Same);
+        let HookTarget::Other(other) = asked("archive-command --config=copy.toml %p") else { panic!("no other") };
         assert!(other.contains("\"copy\""), "{other}");
-        assert!(matches!(asked("env WALDEN_CLUSTER__NAME=b archive-command --config main.toml %p"), Whom::Other(_)));
-        assert_eq!(asked("WALDEN_CLUSTER__NAME=main archive-command --config copy.toml %p"), Whom::Same);
-        assert_eq!(asked("archive-command --socket /s %p"), Whom::Nobody);
-        assert!(matches!(asked("archive-command --config none.toml --socket /s %p"), Whom::Unreadable(_)));
-        assert_eq!(asked("archive-command %p"), Whom::Unseen, "no server runs in that data directory");
+        assert!(matches!(
+            asked("env WALDEN_CLUSTER__NAME=b archive-command --config main.toml %p"),
+            HookTarget::Other(_)
+        ));
+        assert_eq!(asked("WALDEN_CLUSTER__NAME=main archive-command --config copy.toml %p"), HookTarget::Same);
+        assert_eq!(asked("archive-command --socket /s %p"), HookTarget::Nobody);
+        assert!(matches!(asked("archive-command --config none.toml --socket /s %p"), HookTarget::Unreadable(_)));
+        assert_eq!(asked("archive-command %p"), HookTarget::Unseen, "no server runs in that data directory");
     }
 }

@@ -9,8 +9,8 @@ use anyhow::anyhow;
 use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::config::{RepositoryUrl, Settings};
 use crate::error::{one_line, with_hint};
+use crate::folder_place::{FolderPlace, FolderRelation};
 use crate::owner::Owner;
-use crate::place::{FolderPlace, FolderRelation};
 use crate::postgres::backup::start::ask;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 
