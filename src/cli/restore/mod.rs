@@ -19,7 +19,7 @@ use super::{Context, Exit, Format, print_json, print_text};
 use crate::error::Hint;
 use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::restore::Restored;
-use crate::postgres::restore::clean::Relocation;
+use crate::postgres::restore::destination::Relocation;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
 use crate::postgres::restore::recovery::{self, TargetAction};

@@ -48,7 +48,7 @@ const LEFT_OUT: [&str; 12] = [
     "current_logfiles",
     // Of an earlier restore.
     super::recovery::CONFIGURATION,
-    super::clean::MARKER,
+    super::destination::MARKER,
     super::start::LOG,
 ];
 

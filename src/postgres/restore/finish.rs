@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
-use super::clean::MARKER;
+use super::destination::MARKER;
 use super::files::{Destination, PG_CONTROL};
 use crate::fsync::sync_folder;
 

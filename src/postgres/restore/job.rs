@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 
-use super::clean::{self, Relocation};
+use super::destination::{self, Relocation};
 use super::fetching::fetch_command;
 use super::files::{Destination, RestoreProgress};
 use super::recovery::{self, Choices, TargetAction};
@@ -62,7 +62,8 @@ impl<'a> RestoreJob<'a> {
         let (fetch, configuration) = fetch_command(settings)?;
         let choices = Choices { action, keep_archiving, check_space, fetch, configuration };
         let repository = settings.repository.url.folder();
-        let place = |to_dir: &PathBuf| clean::destination(to_dir, &plan, &relocations, keep_archiving, repository);
+        let place =
+            |to_dir: &PathBuf| destination::destination(to_dir, &plan, &relocations, keep_archiving, repository);
         let destination = to_dir.as_ref().map(place).transpose()?;
         let server = |StartOptions { programs, port }: StartOptions| {
             anyhow::Ok((programs::find(plan.backup.major, programs.as_deref())?, port))

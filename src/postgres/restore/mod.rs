@@ -1,22 +1,22 @@
 //! Restoring a base backup and having PostgreSQL replay to a target; one file a step: clean, files, recovery, finish,
 //! start.
 
-mod apart;
-pub mod clean;
+mod active_config;
 mod conf;
 pub mod configuration;
+mod copy_settings;
+pub mod destination;
 mod fetching;
 pub mod files;
 mod finish;
-mod in_force;
 mod includes;
 pub mod job;
-mod moving;
 mod programs;
 mod queue;
 pub mod recovery;
 mod replayed_tablespaces;
 pub mod restore_history;
+mod server_activity;
 pub mod server_log;
 mod space;
 pub mod start;
@@ -63,7 +63,7 @@ pub async fn check(
     destination: &Destination,
     choices: &Choices,
 ) -> anyhow::Result<()> {
-    clean::check_free(destination)?;
+    destination::check_free(destination)?;
     match choices.check_space {
         true => space::check(cluster, plan, destination).await,
         false => Ok(()),
@@ -80,7 +80,7 @@ pub async fn restore(
     progress: Arc<RestoreProgress>,
 ) -> anyhow::Result<Restored> {
     check(cluster, plan, destination, choices).await?;
-    clean::prepare(destination, &plan.backup)?;
+    destination::prepare(destination, &plan.backup)?;
     let begun = Instant::now();
     let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
     let written = written.with_context(|| {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::configuration::{self, ArchivingConfig, CurrentConfig};
 use super::files::{Destination, PG_CONTROL};
-use super::{apart, in_force, includes};
+use super::{active_config, copy_settings, includes};
 use crate::postgres::backup::manifest::RESTORE_CONFIGURATION;
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
 use crate::postgres::command_line::for_postgresql;
@@ -104,7 +104,7 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     // warns.
     set("hot_standby", if choices.action == TargetAction::Pause { "on" } else { "off" });
     if !choices.keep_archiving {
-        apart::settings(plan.backup.major).for_each(|(name, value)| set(&name, &value));
+        copy_settings::settings(plan.backup.major).for_each(|(name, value)| set(&name, &value));
     }
     if plan.backup.major.number() < 15 {
         // Debian points it to a folder that two servers would share.
@@ -145,7 +145,7 @@ pub fn configure(
     make_missing_folders(folder)?;
     link_tablespaces(destination)?;
     let mut configured = Configured::default();
-    let lay_outside = in_force::settle(folder, &plan.backup, &mut configured.notes)?;
+    let lay_outside = active_config::settle(folder, &plan.backup, &mut configured.notes)?;
     includes::bring_in(folder, &plan.backup, !choices.keep_archiving, &mut configured.notes)?;
     configuration::clean(folder, &mut configured.notes)?;
     if let Some(content) = &choices.configuration {
@@ -159,8 +159,8 @@ pub fn configure(
     let standing = CurrentConfig::of(folder)?;
     let mut more = wal_sizes(&standing, plan.backup.segment_size);
     if !choices.keep_archiving {
-        more.extend(apart::because_of(&standing, choices.action, &mut configured.notes));
-        more.extend(apart::sockets(folder));
+        more.extend(copy_settings::because_of(&standing, choices.action, &mut configured.notes));
+        more.extend(copy_settings::sockets(folder));
     }
     configured.settings.retain(|(name, _)| !more.iter().any(|(each, _)| each == name));
     configured.settings.extend(more);

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::apart;
-use super::moving::{self, Moving};
+use super::copy_settings;
 use super::programs;
+use super::server_activity::{self, ServerActivity};
 use super::server_log::{ServerLog, StartPhase};
 use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{RecoveryPlan, StopAt};
@@ -190,7 +190,7 @@ fn choose_socket_directory(
 
 /// Why a server cannot put its socket into a folder; `None`: it can.
 fn unfit(folder: &Path, port: u16) -> Option<&'static str> {
-    apart::unfit_for_sockets(&folder.to_string_lossy(), port).or_else(|| match is_writable(folder) {
+    copy_settings::unfit_for_sockets(&folder.to_string_lossy(), port).or_else(|| match is_writable(folder) {
         false => Some("cannot be written to"),
         true => folder.join(format!(".s.PGSQL.{port}")).exists().then_some("has that socket already"),
     })
@@ -235,7 +235,7 @@ async fn wait(
 ) -> anyhow::Result<ServerLog> {
     let mut tail = LogTail::open(log_path)?;
     let mut log = ServerLog::default();
-    let mut moving = Moving::new(Instant::now(), patience);
+    let mut moving = ServerActivity::new(Instant::now(), patience);
     loop {
         let ended = child.try_wait().context("cannot wait for the server")?;
         let is_open = is_open(child, data);
@@ -267,7 +267,7 @@ fn is_open(child: &Child, data: &Path) -> bool {
     const IN_PRODUCTION: u32 = 6;
     let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     // During recovery, too, if it answers queries then.
-    let is_ready = moving::status(&file, child.id()) == Some("ready");
+    let is_ready = server_activity::status(&file, child.id()) == Some("ready");
     is_ready && control_file(data).is_some_and(|control| control.state == IN_PRODUCTION)
 }
 

@@ -27,7 +27,7 @@ struct Traces {
 
 /// Since when nothing happened.
 #[derive(Debug)]
-pub struct Moving {
+pub struct ServerActivity {
     /// Without a trace of work for so long, the server is given up.
     patience: Duration,
     traces: Traces,
@@ -35,7 +35,7 @@ pub struct Moving {
     looked: Option<Instant>,
 }
 
-impl Moving {
+impl ServerActivity {
     /// From now on.
     pub fn new(now: Instant, patience: Duration) -> Self {
         Self { patience, traces: Traces::default(), since: now, looked: None }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_server_is_given_up_once_nothing_changed_for_long() {
         let begun = Instant::now();
-        let mut moving = Moving::new(begun, Duration::from_secs(600));
+        let mut moving = ServerActivity::new(begun, Duration::from_secs(600));
         let at = |seconds: u64| begun + Duration::from_secs(seconds);
         let gone = Path::new("/nonexistent");
         moving.take(at(1), Traces { ticks: 1, ..Traces::default() });
