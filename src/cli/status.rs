@@ -16,7 +16,7 @@ use crate::error::{one_line, with_hint};
 use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
-use crate::postgres::kept::Overview;
+use crate::postgres::overview::Overview;
 use crate::service::status::{Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus};
 use crate::wire::{HookRequest, Reply};
 

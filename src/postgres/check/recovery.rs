@@ -8,7 +8,7 @@ use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict, open_cluster}
 use crate::health::{Evidence, Health, Level, Loss, Subject, moment, words};
 use crate::postgres::catalog::{OtherTimeline, WalRanges, Window};
 use crate::postgres::idle;
-use crate::postgres::kept::Overview;
+use crate::postgres::overview::Overview;
 use crate::postgres::replication::ConnInfo;
 use crate::repo::Repository;
 
