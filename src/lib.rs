@@ -9,8 +9,8 @@
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
-//! | leaves     | `budget`, `config`, `data_directory`, `error`, `fsync`, `metrics`, `owner`,   |
-//! |            | `place`, `plain`, `wire`                                                    |
+//! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
+//! |            | `metrics`, `owner`, `plain`, `wire`                                         |
 
 pub mod budget;
 pub mod cli;

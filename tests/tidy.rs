@@ -23,7 +23,7 @@ struct Layer {
 }
 
 const LEAVES: &[&str] =
-    &["budget", "config", "data_directory", "error", "fsync", "metrics", "owner", "place", "plain", "wire"];
+    &["budget", "config", "data_directory", "error", "fsync", "folder_place", "metrics", "owner", "plain", "wire"];
 const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner", "plain"];
 const CORE: &[&str] = &[
     "postgres::types",
@@ -48,7 +48,7 @@ const ACTIVITIES: &[&str] = &[
     "fsync",
     "metrics",
     "owner",
-    "place",
+    "folder_place",
     "plain",
     "wire",
 ];
@@ -95,7 +95,7 @@ const ORDER: &[&str] = &[
     "archive",
     "backup",
     "index",
-    "kept",
+    "overview",
     "names",
     "idle",
     "repository",

@@ -112,7 +112,7 @@ fn own_work(
         }
         other => other,
     };
-    decide_whom(setting, &found, &wanted, line)
+    decide_target(setting, &found, &wanted, line)
 }
 
 /// Why the server's user may not read a file, as far as modes tell; `None`: it may, or that is not known.
@@ -186,9 +186,9 @@ fn decide_hook(name: &str, found: &ProgramState, user: Option<Owner>, proven: bo
 }
 
 /// What is wrong with whom the hook's own work is for; `None`: nothing.
-fn decide_whom(setting: &str, whom: &HookTarget, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
+fn decide_target(setting: &str, target: &HookTarget, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
     let check = if setting == "archive_command" { Check::ArchiveCommand } else { Check::Hook };
-    let verdict = match hook_target {
+    let verdict = match target {
         HookTarget::Same => return None,
         HookTarget::Other(other) => {
             check.critical(format!("{setting} is for {other}, this configuration for {wanted}"))
@@ -356,12 +356,12 @@ mod tests {
         let settings =
             config::load(Some(Path::new("/dev/null")), [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
         let wanted = ClusterIdentity::of(&settings, |_| None);
-        let status = |whom| decide_whom("archive_command", &hook_target, &wanted, "x").map(|verdict| verdict.status);
+        let status = |target| decide_target("archive_command", &target, &wanted, "x").map(|verdict| verdict.status);
         assert_eq!(status(HookTarget::Same), None);
         assert_eq!(status(HookTarget::Other("cluster \"copy\"".into())), Some(CheckStatus::Critical));
         assert_eq!(status(HookTarget::Unreadable("no file".into())), Some(CheckStatus::Critical));
         assert_eq!([HookTarget::Nobody, HookTarget::Unseen].map(status), [Some(CheckStatus::Warning); 2]);
-        let check = |setting| decide_whom(setting, &HookTarget::Nobody, &wanted, "x").map(|verdict| verdict.check);
+        let check = |setting| decide_target(setting, &HookTarget::Nobody, &wanted, "x").map(|verdict| verdict.check);
         assert_eq!(check("archive_command"), Some(Check::ArchiveCommand));
         assert_eq!(check("restore_command"), Some(Check::Hook));
     }
