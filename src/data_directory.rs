@@ -16,8 +16,8 @@ pub const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
 /// While the server is stopping a call of `archive_command` waits no longer: PostgreSQL keeps the file. It makes up to
 /// six calls then, and who stops it waits for all of them.
 pub const STOPPING_PATIENCE: Duration = Duration::from_secs(3);
-/// How often to look whether the server is stopping.
-pub const LOOK: Duration = Duration::from_millis(500);
+/// How often to check whether the server is stopping.
+pub const STOP_CHECK: Duration = Duration::from_millis(500);
 
 /// The data directory of the server that runs this program: where `file` lies below its `pg_wal`, else the working
 /// directory. `None`: neither is one, as for a program that was started by hand.

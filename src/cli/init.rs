@@ -292,7 +292,7 @@ async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(InitOutp
     let name = settings.cluster.name.parse()?;
     let found = describe_server(name, identity.system_identifier, segment_size, major, now);
     let url = &settings.repository.url;
-    let folders = ServerFolders::look(settings).await;
+    let folders = ServerFolders::gather(settings).await;
     refuse_inside(url, &folders.0)?;
     let user = folders.user().filter(|user| owner::is_root() && user.uid != 0);
     let layout = Layout::new(found.name.clone());

@@ -201,7 +201,7 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
     let state = &done.state;
     let looked = match done.looked_at {
         Some(at) => format!(", last looked into the repository {} ago", span(now - at)),
-        None => ", the first look into the repository is not over".to_string(),
+        None => ", the first poll of the repository is not over".to_string(),
     };
     let _ = writeln!(text, "index      {}{looked}", counted(state.segments - state.not_indexed, "segment"));
     let left = [(state.not_indexed - state.unreadable, "not indexed yet"), (state.unreadable, "cannot be read")];

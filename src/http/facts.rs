@@ -142,7 +142,7 @@ impl FactsReader {
             stored.backups = self.backups.refresh(&self.cluster).await?;
             let listed = list(&self.index, &self.cluster, ListScope::New).await?;
             if listed.gone {
-                self.indexing.look();
+                self.indexing.poll();
             }
             stored.histories.refresh(&self.cluster, &listed.histories).await?;
             let Some((version, ranges)) = self.ranges().await? else { return Ok((stored, None)) };

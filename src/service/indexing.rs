@@ -1,5 +1,5 @@
-//! Keeps the index of the WAL up to date: with what the service itself stores at once, with everything else by looking
-//! into the repository now and then; records the names that relations have, and notes when the server is idle.
+//! Keeps the index of the WAL up to date: with what the service itself stores at once, with everything else by polling
+//! the repository now and then; records the names that relations have, and notes when the server is idle.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,14 +23,14 @@ use crate::postgres::{idle, names};
 
 /// Segments that were stored and wait to be put in; the repository tells of those that find no room.
 const QUEUE: usize = 64;
-/// Between two looks into the repository.
-const LOOK: Duration = Duration::from_secs(60);
+/// Between two polls of the repository.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Segments without a summary that are read before anything else gets its turn.
 const DECODED_AT_ONCE: usize = 4;
 /// Between two questions whether the server is idle.
 const IDLE_PAUSE: Duration = Duration::from_secs(5);
-/// One look into the repository reads all of it: what is gone is noticed.
-const LOOKS_PER_WHOLE: u32 = 24 * 60;
+/// One poll of the repository reads all of it: what is gone is noticed.
+const POLLS_PER_WHOLE: u32 = 24 * 60;
 
 /// Resolves the settings of the connection to the server.
 pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
@@ -58,7 +58,7 @@ pub struct IndexHandle {
     news: mpsc::Sender<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
     changed: watch::Receiver<()>,
-    look: Arc<Notify>,
+    poll: Arc<Notify>,
 }
 
 impl IndexHandle {
@@ -66,7 +66,7 @@ impl IndexHandle {
     pub fn stored(&self, prepared: &mut EncodedFile) {
         if let (WalFileName::Segment(name), Some(summary)) = (prepared.name, prepared.description.summary.take()) {
             let archived = Archived { name, bytes: prepared.memory(), stored_at: Utc::now() };
-            // Without room the next look into the repository finds it.
+            // Without room the next poll finds it.
             let _ = self.news.try_send((archived, summary));
         }
     }
@@ -76,9 +76,9 @@ impl IndexHandle {
         self.changed.clone()
     }
 
-    /// Looks into the repository as soon as it can be.
-    pub fn look(&self) {
-        self.look.notify_one();
+    /// Polls the repository as soon as it can be.
+    pub fn poll(&self) {
+        self.poll.notify_one();
     }
 
     /// How far the index is.
@@ -89,7 +89,7 @@ impl IndexHandle {
 
 /// What is under way beside.
 enum Done {
-    Looked(anyhow::Result<()>),
+    Polled(anyhow::Result<()>),
     Decoded(anyhow::Result<usize>),
     /// What is remembered, and how many names were new.
     Recorded(Box<NamesState>, anyhow::Result<u64>),
@@ -122,7 +122,7 @@ impl NamesState {
 #[derive(Default)]
 struct Idle {
     memory: Option<idle::IdleMemory>,
-    /// `None`: never, or not before the first look has ended.
+    /// `None`: never, or not before the first poll has ended.
     next: Option<Instant>,
     asked: Option<Instant>,
     asking: bool,
@@ -146,13 +146,13 @@ pub struct IndexActor {
     news: mpsc::Receiver<(Archived, Box<Summary>)>,
     status: Arc<Mutex<Indexing>>,
     changed: watch::Sender<()>,
-    /// Somebody wants a look.
-    look: Arc<Notify>,
+    /// Somebody wants a poll.
+    poll: Arc<Notify>,
     jobs: JoinSet<Done>,
-    /// Looks so far.
-    looks: u32,
-    next_look: Instant,
-    /// `None`: never, or not before the first look has ended.
+    /// Polls so far.
+    polls: u32,
+    next_poll: Instant,
+    /// `None`: never, or not before the first poll has ended.
     next_names: Option<Instant>,
     idle: Idle,
     /// `None`: names are being recorded.
@@ -161,7 +161,7 @@ pub struct IndexActor {
     names_failed: Option<String>,
     /// There are segments to decode.
     behind: bool,
-    looking: bool,
+    polling: bool,
 }
 
 /// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
@@ -173,8 +173,8 @@ pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexH
     let (sender, news) = mpsc::channel(QUEUE);
     let indexing = Indexing { path: index.path().map(PathBuf::from), ..Indexing::default() };
     let status = Arc::new(Mutex::new(indexing));
-    let ((changed, changes), look) = (watch::channel(()), Arc::new(Notify::new()));
-    let handle = IndexHandle { news: sender, status: status.clone(), changed: changes, look: look.clone() };
+    let ((changed, changes), poll) = (watch::channel(()), Arc::new(Notify::new()));
+    let handle = IndexHandle { news: sender, status: status.clone(), changed: changes, poll: poll.clone() };
     let owner = IndexActor {
         cluster,
         index: Arc::new(index),
@@ -182,23 +182,23 @@ pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexH
         news,
         status,
         changed,
-        look,
+        poll,
         jobs: JoinSet::new(),
-        looks: 0,
-        next_look: Instant::now(),
+        polls: 0,
+        next_poll: Instant::now(),
         next_names: None,
         idle: Idle::default(),
         names: Some(Box::default()),
         names_failed: None,
         behind: false,
-        looking: false,
+        polling: false,
     };
     Ok((handle, owner))
 }
 
 /// Brings the index up to date. What answers are made of over HTTP is listed as often, so that is not listed twice.
-pub(crate) async fn look(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
-    match scope == ListScope::New && index.was_listed_within(LOOK) {
+pub(crate) async fn poll(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
+    match scope == ListScope::New && index.was_listed_within(POLL_INTERVAL) {
         true => take_in(index, cluster, scope, &|_| ()).await,
         false => update(index, cluster, scope, &|_| ()).await,
     }
@@ -231,7 +231,7 @@ impl IndexActor {
                     None => return Ok(()),
                 },
                 Some(ended) = self.jobs.join_next() => self.ended(ended).await?,
-                () = self.look.notified(), if !self.looking => self.next_look = Instant::now(),
+                () = self.poll.notified(), if !self.polling => self.next_poll = Instant::now(),
                 () = sleep_until(wake) => (),
             }
         }
@@ -240,12 +240,12 @@ impl IndexActor {
     fn start_due(&mut self) {
         let now = Instant::now();
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        if !self.looking && self.next_look <= now {
-            let scope = if self.looks.is_multiple_of(LOOKS_PER_WHOLE) { ListScope::All } else { ListScope::New };
-            (self.looking, self.looks) = (true, self.looks.wrapping_add(1));
-            self.jobs.spawn(async move { Done::Looked(look(&index, &cluster, scope).await) });
-        } else if !self.looking && self.behind {
-            self.looking = true;
+        if !self.polling && self.next_poll <= now {
+            let scope = if self.polls.is_multiple_of(POLLS_PER_WHOLE) { ListScope::All } else { ListScope::New };
+            (self.polling, self.polls) = (true, self.polls.wrapping_add(1));
+            self.jobs.spawn(async move { Done::Polled(poll(&index, &cluster, scope).await) });
+        } else if !self.polling && self.behind {
+            self.polling = true;
             self.jobs.spawn(async move { Done::Decoded(decode(&index, &cluster, DECODED_AT_ONCE).await) });
         }
         if self.next_names.is_some_and(|next| next <= now)
@@ -273,8 +273,8 @@ impl IndexActor {
     fn wake_at(&self) -> Instant {
         let names = self.next_names.filter(|_| self.names.is_some());
         let idle = self.idle.next.filter(|_| !self.idle.asking);
-        let look = (!self.looking).then_some(self.next_look);
-        [names, idle, look].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LOOK)
+        let poll = (!self.polling).then_some(self.next_poll);
+        [names, idle, poll].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + POLL_INTERVAL)
     }
 
     async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
@@ -287,21 +287,21 @@ impl IndexActor {
 
     async fn ended(&mut self, ended: Result<Done, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            Done::Looked(looked) => {
-                self.looking = false;
-                self.next_look = Instant::now() + LOOK;
+            Done::Polled(polled) => {
+                self.polling = false;
+                self.next_poll = Instant::now() + POLL_INTERVAL;
                 if self.next_names.is_none() && self.names.is_some() && !self.options.names_interval.is_zero() {
                     self.next_names = Some(Instant::now());
                     self.idle.next = Some(Instant::now());
                 }
-                match looked {
+                match polled {
                     Ok(()) => self.status().looked_at = Some(Utc::now()),
                     Err(error) => self.failed("the repository", &error),
                 }
                 self.refresh().await;
             }
             Done::Decoded(decoded) => {
-                self.looking = false;
+                self.polling = false;
                 match decoded {
                     Ok(_) => self.refresh().await,
                     Err(error) => {
@@ -362,7 +362,7 @@ impl IndexActor {
         self.idle.failed = why;
     }
 
-    /// Looks how far the index is.
+    /// Tells how far the index is.
     async fn refresh(&mut self) {
         match on_index(&self.index, |index| index.state()).await {
             Ok(state) => {

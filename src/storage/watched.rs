@@ -10,8 +10,8 @@ use super::{FolderStamp, LIST_PAGE, ListEntry, Storage, StorageError, list_all};
 const WHOLE: Duration = Duration::from_secs(3600);
 
 /// The names directly in a folder. A store that has stamps is listed when the stamp is another. Of one that has none, each
-/// look lists what is behind the places where new entries are expected, and a page, another one each time: what came or
-/// went anywhere else shows after as many looks as there are pages.
+/// poll lists what is behind the places where new entries are expected, and a page, another one each time: what came or
+/// went anywhere else shows after as many polls as there are pages.
 #[derive(Debug)]
 pub struct Watched {
     folder: String,
@@ -35,14 +35,14 @@ impl Watched {
         &self.names
     }
 
-    /// How often a look found other names than before.
+    /// How often a poll found other names than before.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
     /// Looks for what came and went: everywhere if `all`, else where it may be; `behind`, ascending: where new entries are
     /// expected. Whether all was looked at. Errors: the store did not answer; what it told until then is known.
-    pub async fn look(&mut self, storage: &dyn Storage, behind: &[String], all: bool) -> Result<bool, StorageError> {
+    pub async fn poll(&mut self, storage: &dyn Storage, behind: &[String], all: bool) -> Result<bool, StorageError> {
         let stamp = storage.stamp(&self.folder).await?;
         let is_whole = self.whole_at.is_some_and(|at| at.elapsed() < WHOLE);
         match stamp {
@@ -126,15 +126,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_costs_the_same_however_much_there_is() {
+    async fn a_poll_costs_the_same_however_much_there_is() {
         let storage = CountingStorage::new(Arc::new(MemoryStorage::default()));
         for number in 0..5 * LIST_PAGE {
             put(&storage, &numbered(number)).await;
         }
         let (mut watched, end) = (Watched::new("f/".into()), [numbered(5 * LIST_PAGE - 1)]);
-        assert!(watched.look(&storage, &[], false).await.unwrap());
+        assert!(watched.poll(&storage, &[], false).await.unwrap());
         assert_eq!(watched.names().len(), 5 * LIST_PAGE);
-        // What is expected shows at once, and what is not after as many looks as there are pages.
+        // What is expected shows at once, and what is not after as many polls as there are pages.
         put(&storage, &numbered(5 * LIST_PAGE)).await;
         put(&storage, &format!("{}-", numbered(3 * LIST_PAGE))).await;
         delete(&storage, &numbered(10)).await;
@@ -142,7 +142,7 @@ mod tests {
         let mut seen = Vec::new();
         for _ in 0..6 {
             storage.forget();
-            assert!(!watched.look(&storage, &end, false).await.unwrap());
+            assert!(!watched.poll(&storage, &end, false).await.unwrap());
             assert_eq!(storage.calls(), ["list", "list"]);
             assert!(watched.names().contains(&numbered(5 * LIST_PAGE)));
             let shows = [
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!((seen[0], seen[2], seen[5]), (1, 1, 3), "{seen:?}");
         // All of it is looked at when that is asked for.
         delete(&storage, &numbered(20)).await;
-        assert!(watched.look(&storage, &end, true).await.unwrap());
+        assert!(watched.poll(&storage, &end, true).await.unwrap());
         assert!(!watched.names().contains(&numbered(20)));
     }
 
@@ -164,11 +164,11 @@ mod tests {
         let storage = CountingStorage::new(Arc::new(MemoryStorage::default()));
         put(&storage, "f/b").await;
         let mut watched = Watched::new("f/".into());
-        watched.look(&storage, &[], false).await.unwrap();
+        watched.poll(&storage, &[], false).await.unwrap();
         for (name, expected) in [("f/a", &["f/a", "f/b"][..]), ("f/c/d", &["f/a", "f/b", "f/c/"])] {
             put(&storage, name).await;
             storage.forget();
-            assert!(watched.look(&storage, &["f/b".into()], false).await.unwrap());
+            assert!(watched.poll(&storage, &["f/b".into()], false).await.unwrap());
             assert_eq!(storage.calls(), ["list"]);
             assert!(watched.names().iter().eq(expected), "{:?}", watched.names());
         }
@@ -183,11 +183,11 @@ mod tests {
             }
         }
         let mut watched = Watched::new("f/".into());
-        watched.look(&storage, &[], false).await.unwrap();
+        watched.poll(&storage, &[], false).await.unwrap();
         let behind = [format!("f/a{:06}", LIST_PAGE + 4), format!("f/b{:06}", LIST_PAGE + 4)];
         for new in ["f/a9", "f/b9", "f/c9", "f/d"] {
             put(&storage, new).await;
-            watched.look(&storage, &behind, false).await.unwrap();
+            watched.poll(&storage, &behind, false).await.unwrap();
             assert!(watched.names().contains(new), "{new}");
         }
     }
@@ -203,16 +203,16 @@ mod tests {
         };
         rest(60);
         let mut watched = Watched::new("f/".into());
-        assert!(watched.look(&storage, &[], false).await.unwrap());
+        assert!(watched.poll(&storage, &[], false).await.unwrap());
         storage.forget();
-        assert!(!watched.look(&storage, &[], false).await.unwrap());
+        assert!(!watched.poll(&storage, &[], false).await.unwrap());
         assert_eq!(storage.calls(), ["stamp"]);
         // In the middle, too, what came and went shows at once.
         put(&storage, "f/0").await;
         delete(&storage, "f/a").await;
-        assert!(watched.look(&storage, &[], false).await.unwrap());
+        assert!(watched.poll(&storage, &[], false).await.unwrap());
         assert!(watched.names().iter().eq(["f/0"]));
-        assert!(watched.look(&storage, &[], false).await.unwrap(), "it has not rested long enough to be sure");
-        assert!(watched.look(&storage, &[], true).await.unwrap());
+        assert!(watched.poll(&storage, &[], false).await.unwrap(), "it has not rested long enough to be sure");
+        assert!(watched.poll(&storage, &[], true).await.unwrap());
     }
 }

@@ -37,7 +37,7 @@ enum Pace {
 /// Takes a backup. Exit code 3 when the server found bad pages in it, or not all came.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    refuse_inside(&context.settings.repository.url, &ServerFolders::look(&context.settings).await.0)?;
+    refuse_inside(&context.settings.repository.url, &ServerFolders::gather(&context.settings).await.0)?;
     let options = options(&context.settings.backup, args);
     let resolve = || ConnInfo::from_process(context.settings.postgresql.dsn.expose());
     let (request, mut stop) = watch::channel(false);

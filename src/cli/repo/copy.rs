@@ -55,7 +55,7 @@ struct CopyOutput<'a> {
 
 /// Refuses a folder that lies in another one's way; makes one as root for whom the original belongs to.
 async fn make_folder(settings: &Settings, to: &RepositoryUrl) -> anyhow::Result<()> {
-    let mut folders = ServerFolders::look(settings).await.0;
+    let mut folders = ServerFolders::gather(settings).await.0;
     // That it is the same one is told by its id.
     let is_other = |path: &&Path| to.folder().is_some_and(|to| FolderPlace::of(to) != FolderPlace::of(path));
     let own = settings.repository.url.folder().filter(is_other);

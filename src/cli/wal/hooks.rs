@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Exit};
 use crate::config::Settings;
-use crate::data_directory::{LOOK, STANDBY_PATIENCE, gives_up, is_in_haste};
+use crate::data_directory::{STANDBY_PATIENCE, STOP_CHECK, gives_up, is_in_haste};
 use crate::error::{Hint, with_hint};
 use crate::postgres::archive::push::wal_file_name;
 use crate::postgres::archive::{Fetched, Fetcher, Pusher, refuse_other_cluster};
@@ -45,7 +45,7 @@ pub async fn push(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
 async fn server_stops(file: &Path) -> anyhow::Error {
     let began = Instant::now();
     while !gives_up(file, began.elapsed()) {
-        sleep(LOOK).await;
+        sleep(STOP_CHECK).await;
     }
     let error = anyhow!("PostgreSQL is stopping, and the repository has not stored \"{}\" yet", file.display());
     with_hint(error, "nothing is lost: PostgreSQL keeps the file and hands it over again once it runs")

@@ -159,7 +159,7 @@ impl Service {
     /// A minute passes: what is known then.
     async fn minute(&mut self) -> FactsSnapshot {
         self.reader.read().await;
-        indexing::look(&self.index, &self.cluster, ListScope::New).await.unwrap();
+        indexing::poll(&self.index, &self.cluster, ListScope::New).await.unwrap();
         let known = self.known.borrow();
         assert_eq!(known.failed, None);
         known.read.clone().unwrap()

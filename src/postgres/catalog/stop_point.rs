@@ -18,7 +18,7 @@ use crate::postgres::wal::{Commit, Timestamp, Xid};
 /// Bytes of WAL within which a transaction number is not used again: 2^32 of them take more.
 pub const XID_REUSE: u64 = 256 << 30;
 /// Segments that are probed for another transaction of the same number.
-const REUSE_LOOKS: usize = 4;
+const REUSE_PROBES: usize = 4;
 
 /// Where replay stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
             let told = self.known.index.ending(xid, timeline, first, until);
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
-        for candidate in candidates.into_iter().take(REUSE_LOOKS) {
+        for candidate in candidates.into_iter().take(REUSE_PROBES) {
             if let Some(found) = self.probe(candidate, self.from, ProbeTarget::End(xid))?.found {
                 let time = found.outcome.map(|outcome| format!(" at {}", outcome.time)).unwrap_or_default();
                 return Ok(Some(format!(

@@ -58,7 +58,7 @@ impl ServerFolders {
     }
 
     /// The same by a connection of its own. A server that is down, or far away, has none that are known.
-    pub async fn look(settings: &Settings) -> Self {
+    pub async fn gather(settings: &Settings) -> Self {
         let work = async {
             let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
             let mut sql = Connection::connect(&info, Mode::Sql).await?;

@@ -17,7 +17,7 @@ const MOST: usize = 10_000;
 
 /// What was looked at, and found.
 #[derive(Debug, Default)]
-struct Looked {
+struct Ownership {
     /// To whom `cluster.json` belongs.
     owner: Option<Owner>,
     count: usize,
@@ -34,19 +34,19 @@ pub(super) fn check(request: &CheckRequest<'_>, user: Option<Owner>) -> Verdict 
         return Check::Owner.ok("the repository is no folder: its objects belong to nobody on this machine");
     };
     let Ok(layout) = request.layout() else { return Check::Owner.because(Check::Configuration) };
-    match look(root, &layout) {
-        Ok(looked) => decide(&looked, &root.join(layout.folder()), user, is_root()),
+    match gather(root, &layout) {
+        Ok(ownership) => decide(&ownership, &root.join(layout.folder()), user, is_root()),
         Err(_) => Check::Owner.because(Check::Repository),
     }
 }
 
-fn look(root: &Path, layout: &Layout) -> io::Result<Looked> {
+fn gather(root: &Path, layout: &Layout) -> io::Result<Ownership> {
     let owner = Owner::of(&root.join(layout.cluster_json().as_str()))?;
-    let mut looked = Looked { owner: Some(owner), ..Looked::default() };
+    let mut ownership = Ownership { owner: Some(owner), ..Ownership::default() };
     // Later names first: those are of newer backups and WAL.
     let mut waiting = vec![layout.cluster().to_string()];
     while let Some(name) = waiting.pop() {
-        if looked.count == MOST {
+        if ownership.count == MOST {
             break;
         }
         let path = root.join(&name);
@@ -54,7 +54,7 @@ fn look(root: &Path, layout: &Layout) -> io::Result<Looked> {
         if !is_ours(layout, &name, meta.is_dir()) {
             continue;
         }
-        looked.see(&path, &meta, owner);
+        ownership.see(&path, &meta, owner);
         // One that cannot be listed is another's, and counted.
         if let (true, Ok(entries)) = (meta.is_dir(), fs::read_dir(&path)) {
             let below = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -63,7 +63,7 @@ fn look(root: &Path, layout: &Layout) -> io::Result<Looked> {
             waiting.extend(below);
         }
     }
-    Ok(looked)
+    Ok(ownership)
 }
 
 /// Whether the layout has such an object or folder. To whom foreign ones belong is no matter.
@@ -80,7 +80,7 @@ fn is_ours(layout: &Layout, name: &str, is_folder: bool) -> bool {
         || [layout.wal_folder(), layout.idle_folder()].iter().any(|top| name.strip_prefix(top).is_some_and(group))
 }
 
-impl Looked {
+impl Ownership {
     fn see(&mut self, path: &Path, meta: &Metadata, owner: Owner) {
         self.count += 1;
         if meta.uid() == owner.uid || !(meta.is_dir() || meta.is_file()) {
@@ -98,14 +98,14 @@ impl Looked {
     }
 }
 
-fn decide(looked: &Looked, cluster: &Path, user: Option<Owner>, as_root: bool) -> Verdict {
-    let Some(owner) = looked.owner else { return Check::Owner.because(Check::Repository) };
+fn decide(ownership: &Ownership, cluster: &Path, user: Option<Owner>, as_root: bool) -> Verdict {
+    let Some(owner) = ownership.owner else { return Check::Owner.because(Check::Repository) };
     let give = |to: Owner| format!("chown -R {} '{}'", to.name(), cluster.display());
-    if let Some((path, other)) = &looked.other {
-        let (count, shown) = (looked.others, path.display());
+    if let Some((path, other)) = &ownership.other {
+        let (count, shown) = (ownership.others, path.display());
         let told =
-            format!("\"{shown}\" belongs to {other}, the repository to {owner} ({count} such of {})", looked.count);
-        return match looked.closed {
+            format!("\"{shown}\" belongs to {other}, the repository to {owner} ({count} such of {})", ownership.count);
+        return match ownership.closed {
             true => Check::Owner.critical(told),
             false => Check::Owner.warning(told),
         }
@@ -116,7 +116,7 @@ fn decide(looked: &Looked, cluster: &Path, user: Option<Owner>, as_root: bool) -
         Some(user) if user.uid != owner.uid && as_root => Check::Owner
             .warning(format!("the repository belongs to {owner}, PostgreSQL runs as {user}"))
             .hint(give(user)),
-        _ => Check::Owner.ok(format!("all of {} files and folders belong to {owner}", looked.count)),
+        _ => Check::Owner.ok(format!("all of {} files and folders belong to {owner}", ownership.count)),
     }
 }
 
@@ -130,8 +130,8 @@ mod tests {
 
     fn decided(other: Option<Owner>, closed: bool, user: Owner, as_root: bool) -> Verdict {
         let (others, other) = (usize::from(other.is_some()), other.map(|owner| ("/r/main/base/x".into(), owner)));
-        let looked = Looked { owner: Some(POSTGRES), count: 9, others, other, closed };
-        decide(&looked, Path::new("/r/main"), Some(user), as_root)
+        let ownership = Ownership { owner: Some(POSTGRES), count: 9, others, other, closed };
+        decide(&ownership, Path::new("/r/main"), Some(user), as_root)
     }
 
     #[test]
@@ -149,19 +149,19 @@ mod tests {
     fn a_repository_of_one_user_is_seen_as_that() {
         let (root, layout) = (tempfile::tempdir().unwrap(), Layout::new("main".parse().unwrap()));
         let cluster = root.path().join("main");
-        assert!(look(root.path(), &layout).is_err(), "there is none");
+        assert!(gather(root.path(), &layout).is_err(), "there is none");
         let backup = cluster.join("base/20260101-000000Z");
         fs::create_dir_all(&backup).unwrap();
         fs::create_dir_all(cluster.join("wal/0000000100000000/@eaDir")).unwrap();
         fs::write(cluster.join("cluster.json"), "").unwrap();
         fs::write(backup.join("manifest.zst"), "").unwrap();
         fs::write(backup.join("Thumbs.db"), "").unwrap();
-        let looked = look(root.path(), &layout).unwrap();
-        assert_eq!((looked.count, looked.others), (7, 0), "strangers are not looked at");
+        let ownership = gather(root.path(), &layout).unwrap();
+        assert_eq!((ownership.count, ownership.others), (7, 0), "strangers are not looked at");
         if is_root() {
             std::os::unix::fs::chown(&backup, Some(12345), None).unwrap();
-            let looked = look(root.path(), &layout).unwrap();
-            assert_eq!((looked.others, looked.other.unwrap().0), (1, backup));
+            let ownership = gather(root.path(), &layout).unwrap();
+            assert_eq!((ownership.others, ownership.other.unwrap().0), (1, backup));
         }
     }
 }

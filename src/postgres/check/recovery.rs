@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A timeline beside the newest one with a transaction no older than this is one that somebody still writes.
 const STILL_WRITTEN: chrono::Duration = chrono::Duration::days(1);
 /// How often WAL that may only come in another order is looked at.
-const FRESH_GAP_LOOKS: usize = 12;
+const FRESH_GAP_POLLS: usize = 12;
 
 /// Checks what is archived; `asks` whether the server can prove that nothing followed.
 pub(super) async fn check(request: &CheckRequest<'_>, repository: Option<Repository>, asks: bool) -> Vec<Verdict> {
@@ -36,7 +36,7 @@ pub(super) async fn check(request: &CheckRequest<'_>, repository: Option<Reposit
 async fn gather(request: &CheckRequest<'_>, repository: Repository, asks: bool) -> anyhow::Result<(Overview, Health)> {
     let cluster = open_cluster(request, repository).await?;
     let resolve = || ConnInfo::from_process(request.settings.postgresql.dsn.expose());
-    let mut looks = 0;
+    let mut polls = 0;
     loop {
         let prove = async |ranges: &WalRanges| {
             let end = |timeline| ranges.of(timeline).last().map(|range| ranges.end(range));
@@ -50,10 +50,10 @@ async fn gather(request: &CheckRequest<'_>, repository: Repository, asks: bool) 
         let kept = Overview::read(&cluster, &request.settings.catalog.cache, prove).await?;
         let health = kept.health(&request.settings.health, Utc::now());
         let may_close = health.beyond > 0 && health.level_of(Subject::Recovery) < Level::Critical;
-        if !may_close || looks == FRESH_GAP_LOOKS {
+        if !may_close || polls == FRESH_GAP_POLLS {
             return Ok((kept, health));
         }
-        looks += 1;
+        polls += 1;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -69,7 +69,7 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
-    let (names, whole) = look(index, cluster, scope).await?;
+    let (names, whole) = poll(index, cluster, scope).await?;
     let histories = histories(cluster, &names);
     read_histories(index, cluster, &histories).await?;
     let there: BTreeSet<&String> = names.iter().filter(|name| name.ends_with('/')).collect();
@@ -102,10 +102,10 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope
 
 /// The folders of WAL and the history files, and whether all that lies beside them was looked at, too: new folders are
 /// expected behind the last ones of the newest timelines.
-async fn look(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<(BTreeSet<String>, bool)> {
+async fn poll(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<(BTreeSet<String>, bool)> {
     let mut top = index.top.lock().await;
     let behind = newest_folders(cluster, top.names());
-    let whole = top.look(cluster.repository.storage(), &behind, scope == ListScope::All).await?;
+    let whole = top.poll(cluster.repository.storage(), &behind, scope == ListScope::All).await?;
     // Of backups there are as many history files.
     let wanted = top.names().iter().filter(|name| name.ends_with('/') || name.contains(".history"));
     Ok((wanted.cloned().collect(), whole))

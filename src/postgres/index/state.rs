@@ -125,7 +125,7 @@ impl Index {
         })
     }
 
-    /// If a segment could not be read, the next look into the repository tries again. Errors: the index cannot be
+    /// If a segment could not be read, the next poll tries again. Errors: the index cannot be
     /// written.
     pub fn try_again(&self, segment: SegmentName) -> anyhow::Result<()> {
         let sql = "UPDATE segment SET state = 0, why = NULL WHERE timeline = ?1 AND number = ?2 AND state = 2";

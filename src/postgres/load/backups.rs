@@ -67,7 +67,7 @@ impl KeptBackups {
     /// thousands of backups. Errors: the store did not answer.
     pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
         let late = self.folder.names().iter().rev().nth(LATE).cloned();
-        self.folder.look(cluster.repository.storage(), late.as_slice(), false).await?;
+        self.folder.poll(cluster.repository.storage(), late.as_slice(), false).await?;
         self.take_in_names(cluster);
         self.miss_manifests(cluster).await?;
         let [damaged, unread] = &mut self.read_again;

@@ -20,7 +20,7 @@ use crate::postgres::index::{Index, IndexFailed};
 use crate::postgres::load;
 
 /// How often a gap is looked at that may close.
-const FRESH_GAP_LOOKS: usize = 12;
+const FRESH_GAP_POLLS: usize = 12;
 
 /// Told how many segments were read, and what for: `indexed` or `checked`.
 pub type Observe = Box<dyn Fn(&'static str, IndexProgress) + Send + Sync>;
@@ -115,7 +115,7 @@ impl FreshPlanner {
 
     /// Plans, and does it again as long as the answer may be another one then.
     pub async fn decide(&self, request: &RestoreRequest) -> anyhow::Result<Decided> {
-        let (mut looks, mut compared) = (0, self.planner().index.is_none());
+        let (mut polls, mut compared) = (0, self.planner().index.is_none());
         loop {
             let facts = self.facts().await?;
             let planner = self.planner();
@@ -131,8 +131,8 @@ impl FreshPlanner {
                     compared = true;
                     self.update_index(ListScope::All).await?;
                 }
-                Some(Again::Later) if looks < FRESH_GAP_LOOKS => {
-                    looks += 1;
+                Some(Again::Later) if polls < FRESH_GAP_POLLS => {
+                    polls += 1;
                     if let Ok(Err(refused)) = &decided {
                         tracing::info!("{}: looking again, for segments are being archived", refused.reason);
                     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often traces are looked for: at least so many times until the server is given up, and
-const LOOKS: u32 = 10;
+const CHECKS: u32 = 10;
 /// not less often than that.
 const EVERY: Duration = Duration::from_secs(5);
 /// Bytes that idle processes do not read or write within the limit, and ticks of the clock that they do not use.
@@ -43,7 +43,7 @@ impl ServerActivity {
 
     /// Looks for traces; true when there were none for too long.
     pub fn has_stopped(&mut self, now: Instant, data_directory: &Path, log: &Path, server: u32) -> bool {
-        let every = EVERY.min(self.patience / LOOKS);
+        let every = EVERY.min(self.patience / CHECKS);
         if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= every) {
             self.looked = Some(now);
             self.take(now, traces(data_directory, log, server));
