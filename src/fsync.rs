@@ -109,7 +109,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Has the kernel begin to write a stretch of a file to disk without waiting for it, so that a later fsync finds little
+/// Has the kernel begin to write a range of a file to disk without waiting for it, so that a later fsync finds little
 /// left to do. Best effort: on Linux `POSIX_FADV_DONTNEED` does that for pages that are not yet written.
 pub fn start_writing(file: &File, offset: u64, length: u64) {
     if let Some(length) = std::num::NonZeroU64::new(length) {

@@ -43,7 +43,7 @@ pub struct RepositoryFacts {
 pub struct FactsSnapshot {
     pub facts: Arc<Facts>,
     pub windows: Arc<Windows>,
-    /// Stretches of WAL that are missing.
+    /// Ranges of WAL that are missing.
     pub gaps: Arc<[Gap]>,
     /// When the repository was read: of what others stored later nothing is in it.
     pub at: DateTime<Utc>,

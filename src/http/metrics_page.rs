@@ -98,8 +98,8 @@ fn recovery(show: &mut Show, told: &Windows) {
     let last = told.newest().and_then(|window| window.to.time);
     show.time("recovery_first", "The first moment that can be restored", first);
     show.time("recovery_last", "The last commit that can be restored, of the newest timeline", last);
-    show.number("recovery_windows", "Stretches of moments that can be restored", windows.len() as u64);
-    show.number("recovery_gaps", "Stretches between them of which no moment can be restored", gaps.len() as u64);
+    show.number("recovery_windows", "Ranges of moments that can be restored", windows.len() as u64);
+    show.number("recovery_gaps", "Ranges between them of which no moment can be restored", gaps.len() as u64);
     if let Some(seconds) = gaps.iter().map(|gap| gap.seconds).sum::<Option<f64>>() {
         // The sum of none is -0.
         show.value("recovery_gaps_seconds", "How long these lasted in all", seconds + 0.0);
@@ -151,7 +151,7 @@ fn repository(show: &mut Show, known: &RepositoryFacts) {
     );
     show.number("wal_segments", "Archived WAL segments", ranges().map(|range| range.segments).sum());
     show.number("wal_stored_bytes", "Bytes of archived WAL segments", ranges().map(|range| range.stored_bytes).sum());
-    show.number("wal_gaps", "Stretches of WAL that are missing", read.gaps.len() as u64);
+    show.number("wal_gaps", "Ranges of WAL that are missing", read.gaps.len() as u64);
     let backups = &read.facts.backups;
     show.number("backups", "Complete base backups", backups.len() as u64);
     show.number("backups_damaged", "Base backups that cannot be used", read.facts.damaged_backups.len() as u64);

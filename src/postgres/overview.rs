@@ -25,7 +25,7 @@ const TAIL: u64 = 64;
 pub struct Overview {
     pub facts: Facts,
     pub windows: Windows,
-    /// Stretches of WAL that are missing.
+    /// Ranges of WAL that are missing.
     pub gaps: Vec<Gap>,
 }
 

@@ -94,7 +94,7 @@ pub struct ClusterState {
     pub unknown: Vec<UnknownTimeline>,
     /// Timelines that go on beside the newest, which is followed where none is named.
     pub other_timelines: Vec<OtherTimeline>,
-    /// Stretches of WAL that are missing; `wal` tells which.
+    /// Ranges of WAL that are missing; `wal` tells which.
     pub gaps: u64,
     /// The newest complete base backup.
     #[serde(skip_serializing_if = "Option::is_none")]

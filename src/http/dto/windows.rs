@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::postgres::catalog;
 
-/// A stretch of a timeline of which every moment can be restored. Times are of the server's clock; one that is not known
+/// A range of a timeline of which every moment can be restored. Times are of the server's clock; one that is not known
 /// is absent.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Window {
@@ -88,7 +88,7 @@ impl From<&catalog::OtherTimeline> for OtherTimeline {
     }
 }
 
-/// A stretch between two windows of a timeline, of which no moment can be restored: WAL is missing in it.
+/// A range between two windows of a timeline, of which no moment can be restored: WAL is missing in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Unrestorable {
     timeline: u32,

@@ -1,4 +1,4 @@
-//! The axis of the time line: the stretch that is shown, its marks, and where zooming leads. Pure.
+//! The axis of the time line: the range that is shown, its marks, and where zooming leads. Pure.
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 
@@ -8,10 +8,10 @@ const MARKS: i64 = 8;
 const STEPS: [i64; 19] =
     [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
 const DAY: i64 = 86400;
-/// Distances between marks of a long stretch, in months.
+/// Distances between marks of a long range, in months.
 const MONTHS: [u32; 9] = [1, 3, 6, 12, 24, 60, 120, 240, 600];
 
-/// A stretch of time, at least a second long.
+/// A range of time, at least a second long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub from: DateTime<Utc>,
@@ -28,7 +28,7 @@ pub struct Tick {
 }
 
 impl Span {
-    /// The stretch between two moments, whichever comes first; widened to a second, cut to years that clocks show.
+    /// The range between two moments, whichever comes first; widened to a second, cut to years that clocks show.
     pub fn between(one: DateTime<Utc>, other: DateTime<Utc>) -> Self {
         let earliest = DateTime::UNIX_EPOCH;
         let latest = earliest + TimeDelta::days(230 * 365);
@@ -48,7 +48,7 @@ impl Span {
         self.until - self.from
     }
 
-    /// Where a moment lies, in hundredths of the stretch; outside it below 0 or above 100.
+    /// Where a moment lies, in hundredths of the range; outside it below 0 or above 100.
     pub fn place(&self, moment: DateTime<Utc>) -> f64 {
         (moment - self.from).as_seconds_f64() / self.length().as_seconds_f64() * 100.0
     }
@@ -67,13 +67,13 @@ impl Span {
         if twice.length() >= all.length() { *all } else { twice }
     }
 
-    /// The stretch before.
+    /// The range before.
     pub fn earlier(&self) -> Self {
         let half = self.length() / 2;
         Self::between(self.from - half, self.until - half)
     }
 
-    /// The stretch after.
+    /// The range after.
     pub fn later(&self) -> Self {
         let half = self.length() / 2;
         Self::between(self.from + half, self.until + half)

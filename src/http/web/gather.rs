@@ -11,7 +11,7 @@ use super::axis::Span;
 use super::cards::{cards, notices};
 use super::line::{self, Content, Line};
 use super::query::PageQuery;
-use super::view::{BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, stretches};
+use super::view::{BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges};
 use super::words::When;
 use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
 use crate::postgres::index::FoundEvents;
@@ -56,7 +56,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         line,
         outcome,
         events: EventsView::new(&events, &query, problem),
-        stretches: stretches(&read.windows),
+        ranges: ranges(&read.windows),
         unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
         backups: read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, &query)).collect(),
         not_backups: not_backups(&read),

@@ -23,7 +23,7 @@ const BEFORE_NAME: f64 = 1.3;
 /// Letters of a name that are shown.
 const LONGEST: usize = 28;
 
-/// A stretch of a timeline.
+/// A range of a timeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LineBar {
     pub x: String,
@@ -124,7 +124,7 @@ pub struct Content<'a> {
     pub now: DateTime<Utc>,
 }
 
-/// The stretch in which there is anything to show.
+/// The range in which there is anything to show.
 pub fn all(content: &Content<'_>) -> Span {
     let backups = content.facts.backups.iter().map(|backup| backup.started_at);
     let windows = content.windows.windows.iter().flat_map(|window| [window.from.time, window.to.time]).flatten();

@@ -17,7 +17,7 @@ const EVENTS: usize = 200;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct PageQuery {
-    /// The stretch of the time line.
+    /// The range of the time line.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -71,7 +71,7 @@ impl PageQuery {
         }
     }
 
-    /// The same with another stretch of the time line.
+    /// The same with another range of the time line.
     pub fn at(&self, span: &Span) -> Self {
         let text = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         Self { from: text(span.from), until: text(span.until), ..self.clone() }
@@ -106,7 +106,7 @@ impl PageQuery {
         Self { by, value, exclusive, timeline, backup, ..self.clone() }
     }
 
-    /// The stretch of the time line; `None`: all of it. Errors: a moment that is none, in words.
+    /// The range of the time line; `None`: all of it. Errors: a moment that is none, in words.
     pub fn span(&self) -> Result<Option<Span>, String> {
         let moment = |text: &str| parse_time(text, Utc::now()).map(|(time, _)| time).map_err(|error| error.to_string());
         match (self.from.as_str(), self.until.as_str()) {

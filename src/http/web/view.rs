@@ -30,7 +30,7 @@ pub struct Page {
     pub choose: Choose,
     pub outcome: Option<TargetOutcome>,
     pub events: EventsView,
-    pub stretches: Vec<Stretch>,
+    pub ranges: Vec<RecoveryRange>,
     /// Why it is not known of some timelines what can be restored.
     pub unknown_timelines: Vec<String>,
     pub backups: Vec<BackupView>,
@@ -276,8 +276,8 @@ fn name(kind: EventKind) -> &'static str {
     }
 }
 
-/// A stretch of a timeline that can be restored, or that cannot.
-pub struct Stretch {
+/// A range of a timeline that can be restored, or that cannot.
+pub struct RecoveryRange {
     pub timeline: u32,
     pub can: bool,
     pub from: Option<When>,
@@ -287,10 +287,10 @@ pub struct Stretch {
 }
 
 /// Both kinds, by timeline and place.
-pub fn stretches(windows: &Windows) -> Vec<Stretch> {
-    let stretch = |timeline: TimelineId, can, from: WindowEdge, until: Option<DateTime<Utc>>, end| {
+pub fn ranges(windows: &Windows) -> Vec<RecoveryRange> {
+    let range = |timeline: TimelineId, can, from: WindowEdge, until: Option<DateTime<Utc>>, end| {
         let lasts = from.time.zip(until).map(|(from, until)| between(from, until));
-        let stretch = Stretch {
+        let range = RecoveryRange {
             timeline: timeline.0,
             can,
             from: from.time.map(When::of),
@@ -298,14 +298,14 @@ pub fn stretches(windows: &Windows) -> Vec<Stretch> {
             lasts: lasts.unwrap_or_else(|| "not known".into()),
             lsns: format!("{} to {end}", from.lsn),
         };
-        ((timeline, from.lsn), stretch)
+        ((timeline, from.lsn), range)
     };
     let can =
-        windows.windows.iter().map(|window| stretch(window.timeline, true, window.from, window.until(), window.to.lsn));
-    let cannot = windows.gaps.iter().map(|gap| stretch(gap.timeline, false, gap.from, gap.to.time, gap.to.lsn));
+        windows.windows.iter().map(|window| range(window.timeline, true, window.from, window.until(), window.to.lsn));
+    let cannot = windows.gaps.iter().map(|gap| range(gap.timeline, false, gap.from, gap.to.time, gap.to.lsn));
     let mut all: Vec<_> = can.chain(cannot).collect();
     all.sort_by_key(|(place, _)| *place);
-    all.into_iter().map(|(_, stretch)| stretch).collect()
+    all.into_iter().map(|(_, range)| range).collect()
 }
 
 /// A base backup.

@@ -35,7 +35,7 @@ pub struct DeletePlan {
     pub unknown: Vec<BackupId>,
 }
 
-/// A stretch of a timeline.
+/// A range of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Moments {
     pub timeline: TimelineId,

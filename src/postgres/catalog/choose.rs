@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::path::{Reach, TimelinePath};
+use super::path::{Coverage, TimelinePath};
 use super::plan::{Facts, NoPlan, PlanInput};
 use super::refuse::{Refusal, end_of, end_words};
 use super::stop_at::StopAt;
@@ -150,7 +150,7 @@ pub(super) struct Choice<'a> {
     pub backup: &'a BackupDescription,
     /// Why this backup.
     pub why: &'static str,
-    pub reach: Reach,
+    pub coverage: Coverage,
     pub place: StopPoint,
 }
 
@@ -173,12 +173,12 @@ impl<'a> Chooser<'a> {
     }
 
     /// How far WAL goes from a backup on.
-    fn reach(&self, backup: &BackupDescription) -> Reach {
-        self.path.reach(&self.known.facts.ranges, self.start(backup), u64::MAX)
+    fn coverage(&self, backup: &BackupDescription) -> Coverage {
+        self.path.coverage(&self.known.facts.ranges, self.start(backup), u64::MAX)
     }
 
-    fn search<'s>(&'s self, from: Lsn, reach: &'s Reach) -> Search<'s> {
-        Search { known: self.known, path: &self.path, reach, from }
+    fn search<'s>(&'s self, from: Lsn, coverage: &'s Coverage) -> Search<'s> {
+        Search { known: self.known, path: &self.path, coverage, from }
     }
 
     /// Why a backup cannot be used for any target on the path; `None` when it can.
@@ -203,8 +203,8 @@ impl<'a> Chooser<'a> {
             let count = backup.checksum_failures.len();
             return Some(format!("has {count} page checksum failures: it is only restored when named with --backup"));
         }
-        let reach = self.path.reach(&self.known.facts.ranges, self.start(backup), self.stop(backup));
-        let missing = reach.first_missing;
+        let coverage = self.path.coverage(&self.known.facts.ranges, self.start(backup), self.stop(backup));
+        let missing = coverage.first_missing;
         (missing.number(self.known.facts.ranges.segment_size()) < self.stop(backup))
             .then(|| format!("lacks WAL segment {missing}, without which it does not become consistent"))
     }
@@ -248,20 +248,20 @@ impl<'a> Chooser<'a> {
     /// Where replay stops, and the newest backup that ends before.
     pub fn choose(&self, notes: &mut Notes) -> Chosen<Choice<'a>> {
         let usable = self.usable(notes)?;
-        let (reach, mut place) = self.search_from(self.anchors(&usable)?)?;
+        let (coverage, mut place) = self.search_from(self.anchors(&usable)?)?;
         let fits = |backup: &&&BackupDescription| {
             place.lsn().is_none_or(|lsn| backup.stop_lsn <= lsn)
-                && self.reach(backup).first_missing == reach.first_missing
+                && self.coverage(backup).first_missing == coverage.first_missing
         };
         let backup = *usable.iter().rev().find(fits).ok_or_else(|| self.too_early(&usable))?;
-        let whole = self.search(backup.stop_lsn, &reach).check_whole(backup.start_lsn, &mut place);
-        whole.map_err(|stuck| self.with_what_follows(stuck, &reach))?;
+        let whole = self.search(backup.stop_lsn, &coverage).check_whole(backup.start_lsn, &mut place);
+        whole.map_err(|stuck| self.with_what_follows(stuck, &coverage))?;
         let why = match (&self.request.backup, place.stop) {
             (Some(_), _) => "named with --backup",
             (None, StopAt::Consistent | StopAt::End) => "the newest usable backup",
             (None, _) => "the newest usable backup that ends before the target",
         };
-        Ok(Choice { backup, why, reach, place })
+        Ok(Choice { backup, why, coverage, place })
     }
 
     /// The backups behind whose ends the target is looked for, in their order. Mostly the newest one that surely ends
@@ -276,22 +276,22 @@ impl<'a> Chooser<'a> {
     }
 
     /// The place of the target behind the first of the backups that it is found behind: the oldest one of each unbroken
-    /// stretch of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
-    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Reach, StopPoint)> {
+    /// range of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
+    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Coverage, StopPoint)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
         let (mut broken, mut refused) = (None, NoPlan::from(UnreachableReason::NoBackup));
         while let [anchor, later @ ..] = anchors {
-            let reach = self.reach(anchor);
-            refused = match self.place(anchor, &reach) {
-                Ok(place) => return Ok((reach, place)),
-                Err(stuck) => self.with_what_follows(stuck, &reach),
+            let coverage = self.coverage(anchor);
+            refused = match self.place(anchor, &coverage) {
+                Ok(place) => return Ok((coverage, place)),
+                Err(stuck) => self.with_what_follows(stuck, &coverage),
             };
             let NoPlan::Refused(refusal) = &mut refused else { return Err(refused) };
             let next = match &mut refusal.reason {
                 UnreachableReason::NotFound { searched, .. } => {
                     searched_before.append(searched);
                     searched.clone_from(&searched_before);
-                    later.iter().position(|backup| self.reach(backup).first_missing != reach.first_missing)
+                    later.iter().position(|backup| self.coverage(backup).first_missing != coverage.first_missing)
                 }
                 UnreachableReason::Broken { segment, lsn } => {
                     searched_before.push((anchor.stop_lsn, *lsn));
@@ -322,31 +322,31 @@ impl<'a> Chooser<'a> {
     }
 
     /// The place of a target that is behind the end of `backup`.
-    fn place(&self, backup: &BackupDescription, reach: &Reach) -> Chosen<StopPoint> {
-        let search = self.search(backup.stop_lsn, reach);
-        let end = self.path.start(reach.first_missing);
+    fn place(&self, backup: &BackupDescription, coverage: &Coverage) -> Chosen<StopPoint> {
+        let search = self.search(backup.stop_lsn, coverage);
+        let end = self.path.start(coverage.first_missing);
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
         let not_found = |what: String| NoPlan::from(UnreachableReason::NotFound { what, timeline, searched });
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
-            Target::Latest if reach.resumes.is_none() => Ok(search.wal_end()),
-            Target::Latest => Err(self.refuse_end(reach)),
+            Target::Latest if coverage.resumes.is_none() => Ok(search.wal_end()),
+            Target::Latest => Err(self.refuse_end(coverage)),
             Target::Time(time) => match search.time(*time, !inclusive)? {
                 Some(place) => Ok(place),
                 None => self.behind_all(&search, *time),
             },
-            Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => Err(self.refuse_end(reach)),
+            Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => Err(self.refuse_end(coverage)),
             Target::Lsn(lsn) => match search.lsn(*lsn, inclusive)? {
                 Some(place) => Ok(place),
                 // Everything before it is there, also when a gap follows.
                 None if !inclusive => Ok(search.wal_end()),
-                None => Err(self.refuse_end(reach)),
+                None => Err(self.refuse_end(coverage)),
             },
             Target::Event(event) => {
                 let lsn = if inclusive { event.after } else { event.before };
                 if lsn >= end {
-                    return Err(self.refuse_end(reach));
+                    return Err(self.refuse_end(coverage));
                 }
                 search.event(event, inclusive)
             }
@@ -362,44 +362,44 @@ impl<'a> Chooser<'a> {
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
     fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<StopPoint> {
-        let idle_until = if search.reach.resumes.is_none() { search.idle_until()? } else { None };
+        let idle_until = if search.coverage.resumes.is_none() { search.idle_until()? } else { None };
         let Some(until) = idle_until.filter(|until| time <= *until) else {
-            return Err(self.refuse_behind(search.reach, idle_until));
+            return Err(self.refuse_behind(search.coverage, idle_until));
         };
         let mut place = search.wal_end();
-        let (end, until) = (self.path.start(search.reach.first_missing), postgresql_time(until));
+        let (end, until) = (self.path.start(search.coverage.first_missing), postgresql_time(until));
         place.notes.push(format!(
             "everything archived is replayed, up to {end}: the server proved that no other transaction ended until {until}"
         ));
         Ok(place)
     }
 
-    fn refuse_end(&self, reach: &Reach) -> NoPlan<Refusal> {
-        self.refuse_behind(reach, None)
+    fn refuse_end(&self, coverage: &Coverage) -> NoPlan<Refusal> {
+        self.refuse_behind(coverage, None)
     }
 
-    fn refuse_behind(&self, reach: &Reach, idle_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
-        let (end, last) = (self.path.start(reach.first_missing), reach.pieces.last());
+    fn refuse_behind(&self, coverage: &Coverage, idle_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
+        let (end, last) = (self.path.start(coverage.first_missing), coverage.pieces.last());
         let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
-        let reason = match reach.resumes {
-            Some(resumes) => UnreachableReason::Gap { first_missing: reach.first_missing, resumes },
+        let reason = match coverage.resumes {
+            Some(resumes) => UnreachableReason::Gap { first_missing: coverage.first_missing, resumes },
             None => {
-                let timeline = last.map_or(reach.first_missing.timeline, |piece| piece.last.timeline);
+                let timeline = last.map_or(coverage.first_missing.timeline, |piece| piece.last.timeline);
                 UnreachableReason::BeyondArchive { end, timeline, last_stored, idle_until }
             }
         };
-        Refusal::end(&self.path, reach, reason).into()
+        Refusal::end(&self.path, coverage, reason).into()
     }
 
     /// A refusal suggests the backup that was asked for, and behind a gap the first moment there.
-    fn with_what_follows(&self, stuck: NoPlan<Refusal>, reach: &Reach) -> NoPlan<Refusal> {
+    fn with_what_follows(&self, stuck: NoPlan<Refusal>, coverage: &Coverage) -> NoPlan<Refusal> {
         let NoPlan::Refused(mut refusal) = stuck else { return stuck };
         if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
             let request = RestoreRequest { backup: Some(id.clone()), ..before.request.clone() };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
         }
-        if reach.resumes.is_some() && refusal.after.is_none() {
-            let first_missing = reach.first_missing.number(self.known.facts.ranges.segment_size());
+        if coverage.resumes.is_some() && refusal.after.is_none() {
+            let first_missing = coverage.first_missing.number(self.known.facts.ranges.segment_size());
             let behind = |backup: &&BackupDescription| {
                 self.start(backup) > first_missing && self.unusable(backup, false).is_none()
             };
@@ -411,7 +411,7 @@ impl<'a> Chooser<'a> {
 
     /// The commits around the place. Errors: the index does not know them.
     pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
-        self.search(choice.backup.stop_lsn, &choice.reach).neighbours(&choice.place)
+        self.search(choice.backup.stop_lsn, &choice.coverage).neighbours(&choice.place)
     }
 }
 

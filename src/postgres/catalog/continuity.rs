@@ -49,7 +49,7 @@ impl Search<'_> {
     /// is not known is left to replay, as ever without an index.
     pub(super) fn check_whole(&self, start: Lsn, place: &mut StopPoint) -> Searched<()> {
         let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
-        for (timeline, first, end) in self.stretches(self.number(start)) {
+        for (timeline, first, end) in self.segment_ranges(self.number(start)) {
             let whole = self.wholeness(timeline, first.min(until), end.min(until)).map_err(NoPlan::Unknown)?;
             if let Some(segment) = whole.unknown {
                 let note =
@@ -100,8 +100,8 @@ impl Search<'_> {
     /// Refuses a path on which a timeline does not follow on its parent, in the segments from a start up to a number. That
     /// is damage also at the end of all WAL: the server that began the timeline had what lies before.
     pub(super) fn check_forks(&self, start: Lsn, until: u64) -> Searched<()> {
-        let stretches: Vec<_> = self.stretches(self.number(start)).collect();
-        for pair in stretches.windows(2) {
+        let segment_ranges: Vec<_> = self.segment_ranges(self.number(start)).collect();
+        for pair in segment_ranges.windows(2) {
             let ((parent, ..), (timeline, first, _)) = (pair[0], pair[1]);
             if first < until
                 && let Some((segment, lsn)) = self.torn_fork(timeline, first)

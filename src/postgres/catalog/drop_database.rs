@@ -37,7 +37,7 @@ impl Search<'_> {
         xid: Xid,
         result: ProbeResult,
     ) -> Searched<StopPoint> {
-        let lowest = self.reach.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
+        let lowest = self.coverage.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
         let mut begin: Option<(u64, ProbeResult)> = None;
         for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
             let from = Lsn(number.saturating_sub(1) * self.size().bytes());

@@ -41,7 +41,7 @@ pub use model::{
 pub use moment::parse_time;
 pub use other_timelines::OtherTimeline;
 pub use partial_read::{Before, Headers, PartialRead, ReadPlan, reading};
-pub use path::{PathStep, Reach, TimelinePath, WalPiece};
+pub use path::{Coverage, PathStep, TimelinePath, WalPiece};
 pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
 pub use probe::{FoundEnd, FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};

@@ -36,7 +36,7 @@ impl WalPiece {
 
 /// How far WAL goes without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
+pub struct Coverage {
     pub pieces: Vec<WalPiece>,
     /// The segment that a recovery asks for next, and that is not there.
     pub first_missing: SegmentName,
@@ -126,18 +126,18 @@ impl TimelinePath {
         self.history.begin_of(timeline).unwrap_or_default().0 / self.size.bytes()
     }
 
-    /// The stretches of segment numbers that are read of each timeline: from the first to before the second number.
-    fn stretches(&self) -> Vec<(TimelineId, u64, u64)> {
+    /// The ranges of segment numbers that are read of each timeline: from the first to before the second number.
+    fn segment_ranges(&self) -> Vec<(TimelineId, u64, u64)> {
         let path: Vec<TimelineId> = self.history.path().collect();
         let end = |at: usize| path.get(at + 1).map_or(u64::MAX, |next| self.first_number(*next));
-        let stretches = path.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
-        stretches.filter(|(_, from, to)| from < to).collect()
+        let segment_ranges = path.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
+        segment_ranges.filter(|(_, from, to)| from < to).collect()
     }
 
     /// The segment that a recovery along the path reads for this number.
     pub fn segment(&self, number: u64) -> SegmentName {
-        let stretches = self.stretches();
-        let timeline = stretches.iter().find(|(_, _, to)| number < *to).map_or(self.timeline(), |stretch| stretch.0);
+        let segment_ranges = self.segment_ranges();
+        let timeline = segment_ranges.iter().find(|(_, _, to)| number < *to).map_or(self.timeline(), |range| range.0);
         SegmentName::from_number(timeline, number, self.size)
     }
 
@@ -156,10 +156,10 @@ impl TimelinePath {
     }
 
     /// How far WAL goes from a segment number on; never further than the segment before `until`.
-    pub fn reach(&self, ranges: &WalRanges, from: u64, until: u64) -> Reach {
+    pub fn coverage(&self, ranges: &WalRanges, from: u64, until: u64) -> Coverage {
         let mut pieces: Vec<WalPiece> = Vec::new();
         let mut number = from;
-        for (timeline, first, end) in self.stretches() {
+        for (timeline, first, end) in self.segment_ranges() {
             while number >= first && number < end.min(until) {
                 let name = SegmentName::from_number(timeline, number, self.size);
                 let Some(range) = ranges.holding(name) else { break };
@@ -172,13 +172,13 @@ impl TimelinePath {
                 number += segments;
             }
         }
-        Reach { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
+        Coverage { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
     }
 
     /// From where to where a backup on the path can be recovered along it; `None` when its own WAL is not all kept.
     pub fn moments(&self, ranges: &WalRanges, backup: &BackupDescription) -> Option<(Lsn, Lsn)> {
         let first = SegmentName::containing(backup.timeline, backup.start_lsn, self.size).number(self.size);
-        let end = self.reach(ranges, first, u64::MAX).first_missing.start(self.size);
+        let end = self.coverage(ranges, first, u64::MAX).first_missing.start(self.size);
         (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
     }
 
@@ -193,11 +193,11 @@ impl TimelinePath {
         let mut gaps = Vec::new();
         let mut next = self.resumes(ranges, 0);
         while let Some(kept) = next {
-            let reach = self.reach(ranges, kept.number(self.size), u64::MAX);
-            next = reach.resumes;
+            let coverage = self.coverage(ranges, kept.number(self.size), u64::MAX);
+            next = coverage.resumes;
             let Some(resumes) = next else { break };
-            let missing = (reach.first_missing.number(self.size), resumes.number(self.size));
-            for (timeline, from, to) in self.stretches() {
+            let missing = (coverage.first_missing.number(self.size), resumes.number(self.size));
+            for (timeline, from, to) in self.segment_ranges() {
                 let (from, to) = (from.max(missing.0), to.min(missing.1));
                 if from < to {
                     let name = |number| SegmentName::from_number(timeline, number, self.size);
@@ -210,7 +210,7 @@ impl TimelinePath {
 
     /// The first segment of the path that is kept, at or after a number.
     fn resumes(&self, ranges: &WalRanges, number: u64) -> Option<SegmentName> {
-        self.stretches().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
+        self.segment_ranges().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
             ranges.first_from(timeline, number.max(first)).filter(|name| name.number(self.size) < end)
         })
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
 use super::other_timelines::{OtherTimeline, meant};
-use super::path::{PathStep, Reach, TimelinePath, WalPiece};
+use super::path::{Coverage, PathStep, TimelinePath, WalPiece};
 use super::probe::{ProbeQuery, ProbeResult};
 use super::refuse::Refusal;
 use super::replayed_tablespaces::ReplayedTablespaces;
@@ -182,27 +182,27 @@ fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) ->
 
 /// Makes the plan of what was chosen.
 fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces, notes: &Notes) -> RecoveryPlan {
-    let Choice { backup, why, reach, place } = choice;
+    let Choice { backup, why, coverage, place } = choice;
     let facts = chooser.known.facts;
     let path = &chooser.path;
     // Older ones would not have been chosen anyway.
     let newer = notes.iter().filter(|(id, _)| *id > backup.id);
     let mut warnings: Vec<String> = newer.map(|(id, why)| format!("backup \"{id}\" {why}")).collect();
     warnings.extend(made.warnings());
-    let end = path.start(reach.first_missing);
-    let mut wal_end = guard_end(facts, path, &reach);
+    let end = path.start(coverage.first_missing);
+    let mut wal_end = guard_end(facts, path, &coverage);
     if place.stop == StopAt::End && chooser.request.target != Target::Latest {
         // What is archived from now on may lie behind the target.
-        wal_end = Some(reach.first_missing);
+        wal_end = Some(coverage.first_missing);
         if matches!(chooser.request.target, Target::Lsn(_)) {
-            let end = reach.first_missing;
+            let end = coverage.first_missing;
             warnings.push(format!("the target is where the archived WAL ends: recovery ends before {end}"));
         }
     }
-    let wal = path.reach(&facts.ranges, chooser.start(backup), place.until).pieces;
+    let wal = path.coverage(&facts.ranges, chooser.start(backup), place.until).pieces;
     let mut settings = place.stop.settings();
     settings.push(("recovery_target_timeline", path.timeline().to_string()));
-    if reach.resumes.is_some() && backup.major.number() >= 15 {
+    if coverage.resumes.is_some() && backup.major.number() >= 15 {
         // Reading ahead would meet the gap before replay meets the target.
         settings.push(("recovery_prefetch", "off".into()));
     }
@@ -239,10 +239,10 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces
 /// When the next segment of the path is not archived yet but an older timeline has one of that number, the server would
 /// go on with what the path left behind: fetching has to end before it. At a fork also when the older one is not there
 /// yet: a server that lives on could still archive it.
-fn guard_end(facts: &Facts, path: &TimelinePath, reach: &Reach) -> Option<SegmentName> {
-    let missing = reach.first_missing;
+fn guard_end(facts: &Facts, path: &TimelinePath, coverage: &Coverage) -> Option<SegmentName> {
+    let missing = coverage.first_missing;
     let stale = path.stale_segments(missing);
     let is_there = || stale.iter().any(|name| facts.ranges.contains(*name));
-    let tempting = reach.resumes.is_none() && (path.is_first_of_fork(missing) || is_there());
+    let tempting = coverage.resumes.is_none() && (path.is_first_of_fork(missing) || is_there());
     tempting.then_some(missing)
 }

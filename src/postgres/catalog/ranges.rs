@@ -172,7 +172,7 @@ impl WalRanges {
         Gap { first_missing: name(first), last_missing: name(next - 1), segments: next - first }
     }
 
-    /// The segments kept here that `other` does not keep, as stretches.
+    /// The segments kept here that `other` does not keep, as ranges.
     pub fn missing_in(&self, other: &Self) -> Vec<Gap> {
         let mut missing = Vec::new();
         for range in &self.ranges {

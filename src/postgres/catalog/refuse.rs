@@ -1,7 +1,7 @@
 //! Why not, with the moments that can be had instead.
 
 use super::BackupDescription;
-use super::path::{Reach, TimelinePath};
+use super::path::{Coverage, TimelinePath};
 use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 use super::unreachable::{Nearest, UnreachableReason};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
@@ -43,9 +43,9 @@ impl Refusal {
     }
 
     /// The target lies beyond what the WAL reaches.
-    pub fn end(path: &TimelinePath, reach: &Reach, reason: UnreachableReason) -> Self {
-        let (timeline, end) = (path.timeline(), path.start(reach.first_missing));
-        let before = match reach.resumes {
+    pub fn end(path: &TimelinePath, coverage: &Coverage, reason: UnreachableReason) -> Self {
+        let (timeline, end) = (path.timeline(), path.start(coverage.first_missing));
+        let before = match coverage.resumes {
             Some(_) => before_lsn(format!("everything before the gap, up to {end}"), end, timeline),
             None => {
                 let request = RestoreRequest {

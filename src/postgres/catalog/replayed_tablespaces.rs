@@ -56,7 +56,7 @@ impl Chooser<'_> {
     /// Those that replay from the chosen backup to the place makes. Without an index nothing is known of them.
     pub fn made(&self, choice: &Choice<'_>) -> Result<ReplayedTablespaces, Unknown> {
         let (size, backup) = (self.known.facts.ranges.segment_size(), choice.backup);
-        let pieces = self.path.reach(&self.known.facts.ranges, self.start(backup), choice.place.until).pieces;
+        let pieces = self.path.coverage(&self.known.facts.ranges, self.start(backup), choice.place.until).pieces;
         let mut all = ReplayedTablespaces::default();
         for WalPiece { first, last, .. } in pieces {
             let told = self.known.index.tablespaces(first.timeline, first.number(size), last.number(size) + 1);

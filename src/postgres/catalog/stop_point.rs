@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 
 use super::event_target::EventTarget;
-use super::path::{Reach, TimelinePath};
+use super::path::{Coverage, TimelinePath};
 use super::plan::{NoPlan, PlanInput};
 use super::probe::{FoundEnd, ProbeQuery, ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
@@ -59,7 +59,7 @@ impl StopPoint {
 pub(super) struct Search<'a> {
     pub known: &'a PlanInput<'a>,
     pub path: &'a TimelinePath,
-    pub reach: &'a Reach,
+    pub coverage: &'a Coverage,
     /// Nothing that begins before counts: the end of a backup.
     pub from: Lsn,
 }
@@ -77,16 +77,16 @@ impl<'a> Search<'a> {
 
     /// Number of the first segment that is not there.
     pub(super) fn end(&self) -> u64 {
-        self.reach.first_missing.number(self.size())
+        self.coverage.first_missing.number(self.size())
     }
 
-    /// The stretches of segments from a number on: timeline, first number, number behind the last.
-    pub fn stretches(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
+    /// The ranges of segments from a number on: timeline, first number, number behind the last.
+    pub fn segment_ranges(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
         let size = self.size();
-        let stretch = move |piece: &super::path::WalPiece| {
+        let range = move |piece: &super::path::WalPiece| {
             (piece.first.timeline, piece.first.number(size).max(from), piece.last.number(size) + 1)
         };
-        self.reach.pieces.iter().map(stretch).filter(|(_, first, until)| first < until)
+        self.coverage.pieces.iter().map(range).filter(|(_, first, until)| first < until)
     }
 
     /// Looks into a segment for what begins at `from` or later.
@@ -109,7 +109,7 @@ impl<'a> Search<'a> {
     /// none.
     pub fn time(&self, time: DateTime<Utc>, or_at: bool) -> Searched<Option<StopPoint>> {
         let time = Timestamp::from(time);
-        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+        for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
             let mut number = first;
             while let Some(Some(hit)) =
                 self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
@@ -128,8 +128,8 @@ impl<'a> Search<'a> {
     /// what is archived is proven.
     pub fn idle_until(&self) -> Searched<Option<DateTime<Utc>>> {
         self.check_forks(self.from, self.end())?;
-        let archived = self.path.start(self.reach.first_missing);
-        let last = self.stretches(self.number(self.from)).next_back();
+        let archived = self.path.start(self.coverage.first_missing);
+        let last = self.segment_ranges(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {
             self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false)
         });
@@ -178,7 +178,7 @@ impl<'a> Search<'a> {
 
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<StopPoint>> {
-        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+        for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
             let KnownPrefix { found, more } =
                 self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
             for number in found {
@@ -199,7 +199,7 @@ impl<'a> Search<'a> {
     /// Another transaction of the same number, which ended so far behind a segment that numbers may have gone round.
     fn reuse_note(&self, xid: Xid, number: u64) -> Searched<Option<String>> {
         let mut candidates = Vec::new();
-        for (timeline, first, until) in self.stretches(number + XID_REUSE / self.size().bytes()) {
+        for (timeline, first, until) in self.segment_ranges(number + XID_REUSE / self.size().bytes()) {
             // It is only a note: what is not known there does not keep the first one from being restored.
             let told = self.known.index.ending(xid, timeline, first, until);
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
@@ -219,7 +219,7 @@ impl<'a> Search<'a> {
     /// The first restore point of a name.
     pub fn restore_point(&self, name: &str) -> Searched<Option<StopPoint>> {
         let (mut points, mut more) = (Vec::new(), None);
-        for (timeline, first, until) in self.stretches(self.number(self.from)) {
+        for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
             let told = self.known.index.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
             let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
             points.extend(told.found.into_iter().filter(|point| !is_before(point)));
@@ -264,7 +264,7 @@ impl<'a> Search<'a> {
     fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<StopPoint> {
         let reason = |why: String| UnreachableReason::EventNotCommitted { id: event.id.clone(), xid, why };
         let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
-            return Err(Refusal::end(self.path, self.reach, reason("its end is not archived".into())).into());
+            return Err(Refusal::end(self.path, self.coverage, reason("its end is not archived".into())).into());
         };
         match place.result.found.and_then(|found| found.outcome) {
             Some(FoundEnd { committed: false, time, .. }) => {
@@ -313,14 +313,14 @@ impl<'a> Search<'a> {
     /// The last commit of the segments before a number; also of those before the backup that are archived without a gap,
     /// on its timeline.
     pub fn commit_before(&self, number: u64) -> Result<Option<Commit>, Unknown> {
-        let mut stretches: Vec<_> = self.stretches(0).collect();
-        if let Some((timeline, first, _)) = stretches.first_mut() {
+        let mut segment_ranges: Vec<_> = self.segment_ranges(0).collect();
+        if let Some((timeline, first, _)) = segment_ranges.first_mut() {
             let name = SegmentName::from_number(*timeline, *first, self.size());
             let archived =
                 self.known.facts.ranges.holding(name).map_or(*first, |range| range.first.number(self.size()));
             *first = archived.max(self.path.first_number(*timeline));
         }
-        for (timeline, first, until) in stretches.into_iter().rev() {
+        for (timeline, first, until) in segment_ranges.into_iter().rev() {
             let until = until.min(number);
             if first < until
                 && let Some(commit) = self.known.index.last_commit(timeline, first, until)?
@@ -333,7 +333,7 @@ impl<'a> Search<'a> {
 
     /// The first commit of the segments from a number on. Replay gets to none behind broken WAL.
     fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
-        for (timeline, first, until) in self.stretches(number) {
+        for (timeline, first, until) in self.segment_ranges(number) {
             if first == self.path.first_number(timeline) && self.torn_fork(timeline, first).is_some() {
                 return Ok(None);
             }

@@ -89,8 +89,8 @@ fn unusable_text(why: &Option<String>) -> String {
 }
 
 fn searched_text(searched: &[(Lsn, Lsn)]) -> String {
-    let stretches: Vec<String> = searched.iter().map(|(from, to)| format!("from {from} to {to}")).collect();
-    stretches.join(" and ")
+    let ranges: Vec<String> = searched.iter().map(|(from, to)| format!("from {from} to {to}")).collect();
+    ranges.join(" and ")
 }
 
 fn stored_text(stored: &Option<DateTime<Utc>>) -> String {

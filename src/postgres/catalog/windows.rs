@@ -1,4 +1,4 @@
-//! What can be restored at all: stretches of each timeline, and what lies between them.
+//! What can be restored at all: ranges of each timeline, and what lies between them.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub struct WindowEdge {
     pub time: Option<DateTime<Utc>>,
 }
 
-/// A stretch of a timeline of which every moment can be restored.
+/// A range of a timeline of which every moment can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Window {
     pub timeline: TimelineId,
@@ -48,7 +48,7 @@ impl Window {
     }
 }
 
-/// A stretch between two windows of a timeline, of which no moment can be restored.
+/// A range between two windows of a timeline, of which no moment can be restored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
@@ -105,7 +105,7 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
     found
 }
 
-/// All stretches of WAL that are missing, whether or not a backup would reach them.
+/// All ranges of WAL that are missing, whether or not a backup would reach them.
 pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
     TimelinePath::all_gaps(&paths(facts), &facts.ranges)
 }
@@ -231,8 +231,8 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
             continue;
         }
         let Some((stop, archived)) = path.moments(&facts.ranges, backup) else { continue };
-        let reach = path.reach(&facts.ranges, start, u64::MAX);
-        let search = Search { known: &known, path, reach: &reach, from: backup.start_lsn };
+        let coverage = path.coverage(&facts.ranges, start, u64::MAX);
+        let search = Search { known: &known, path, coverage: &coverage, from: backup.start_lsn };
         let torn = torn(&search);
         broken = torn.map_or(0..0, |(_, until)| start..until.saturating_sub(1).max(start + 1));
         let (end, until) = torn.unwrap_or((archived, number(archived)));
@@ -257,7 +257,7 @@ fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Wind
 /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
 fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
     let size = search.known.facts.ranges.segment_size();
-    for (at, (timeline, first, until)) in search.stretches(search.from.0 / size.bytes()).enumerate() {
+    for (at, (timeline, first, until)) in search.segment_ranges(search.from.0 / size.bytes()).enumerate() {
         if at > 0
             && let Some((_, lsn)) = search.torn_fork(timeline, first)
         {

@@ -101,7 +101,7 @@ impl Archive {
     }
 }
 
-/// What the index says of a stretch of WAL.
+/// What the index says of a range of WAL.
 fn ask(
     index: &Index,
     (timeline, from, until): (TimelineId, u64, u64),
@@ -134,19 +134,19 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
         }
         list(&index, &cluster, ListScope::All).await.unwrap();
         let pending = index.not_indexed(None, usize::MAX).unwrap();
-        let mut stretches = Vec::new();
+        let mut ranges = Vec::new();
         for _ in 0..60 {
             let from = FIRST + archive.random.below(36);
             let until = from + 1 + archive.random.below(5);
             let timeline = TimelineId(1 + archive.random.below(2) as u32);
             // What crosses into the first one is asked for from the one before.
             if !pending.iter().any(|one| one.name.number(index.size) + 1 == from) {
-                stretches.push((timeline, from, until));
+                ranges.push((timeline, from, until));
             }
         }
-        let before: Vec<_> = stretches.iter().map(|asked| ask(&index, *asked)).collect();
+        let before: Vec<_> = ranges.iter().map(|asked| ask(&index, *asked)).collect();
         complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
-        for (asked, before) in stretches.into_iter().zip(before) {
+        for (asked, before) in ranges.into_iter().zip(before) {
             let after = ask(&index, asked);
             assert!(matches!(before, Err(Unknown::Segment(_))) || before == after, "{asked:?}: {before:?} {after:?}");
             told += usize::from(before.is_ok());

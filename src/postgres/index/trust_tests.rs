@@ -84,7 +84,7 @@ async fn lookups_go_through_keys() {
     let index = Index::temporary(&cluster).unwrap();
     let db = index.connection();
     let within = [wal_index::FIRST_COMMIT, wal_index::LAST_COMMIT, wal_index::NAMED_POINTS];
-    let stretch = [
+    let range = [
         wal_index::BROKEN,
         tablespace::TABLESPACES,
         wal_index::LISTED,
@@ -92,7 +92,7 @@ async fn lookups_go_through_keys() {
         wal_index::BLOCKS_MAYBE_ENDING,
         wal_index::MAYBE_ENDING,
     ];
-    for sql in within.into_iter().chain(stretch) {
+    for sql in within.into_iter().chain(range) {
         let mut select = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let bounds = rusqlite::params_from_iter(1..=select.parameter_count() as i64);
         let plan = select.query_map(bounds, |row| row.get::<_, String>(3)).unwrap();

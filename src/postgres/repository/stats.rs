@@ -79,7 +79,7 @@ pub struct TimelineStats {
     pub plain_bytes: u64,
     pub first: SegmentName,
     pub last: SegmentName,
-    /// Stretches of segments that are missing in between.
+    /// Ranges of segments that are missing in between.
     pub gaps: u64,
 }
 

@@ -246,7 +246,7 @@ fn by_pointer(browser: &Browser) {
          const at = {bubbles: true, cancelable: true, clientX: box.left + box.width / 2, clientY: box.top + 5};
          svg.dispatchEvent(new WheelEvent('wheel', {...at, ctrlKey: true, deltaY: -200}));",
     );
-    wait_until("the address names the stretch that is shown", || browser.address().contains("from="));
+    wait_until("the address names the range that is shown", || browser.address().contains("from="));
     assert!(before != browser.run("return document.getElementById('line').dataset.from"));
     browser.click("#line [data-key='0']");
     wait_until("the time line is whole", || !browser.address().contains("from="));
