@@ -1,3 +1,4 @@
+mod direct;
 mod links;
 mod listing;
 mod upload;
@@ -292,6 +293,9 @@ fn give_name(file: &File, temporary: &Path, path: &Path, mode: PutMode) -> io::R
 }
 
 fn write_all(file: &mut File, body: &Body) -> io::Result<()> {
+    if body.len() >= direct::SHORTEST {
+        return direct::write_all(file, body);
+    }
     let mut slices: Vec<IoSlice> = body.0.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = slices.as_mut_slice();
     while !rest.is_empty() {
