@@ -9,7 +9,6 @@
 //! cluster.archive_with(&walden);
 //! cluster.commit("a");
 //! ```
-#![allow(dead_code, unused_imports, unused_macros)] // Each test binary uses its part.
 
 mod browser;
 mod cluster;
@@ -27,13 +26,13 @@ mod walden;
 
 pub use browser::Browser;
 pub use cluster::{Builder, Cluster, Stop};
-pub use history::{Commit, History, Target, lsn_number, lsn_text, time_text};
-pub use ledger::{Burst, Marker, Rows};
+pub use history::{History, Target, lsn_number, time_text};
+pub use ledger::{Marker, Rows};
 pub use majors::{Major, is_long, say_skipped};
 pub(crate) use majors::{each_major, outer_majors};
 pub use process::{Output, ServerUser, command, finish, run_as_server, server_user, wait_until};
 pub use proxy::{Fault, Proxy, Vanished, When};
 pub use random::Random;
-pub use s3::{Answer, Bucket, ObjectStore};
+pub use s3::{Bucket, ObjectStore};
 pub use scratch::Scratch;
 pub use walden::{Service, Walden};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Cluster, Major, Rows, Scratch, Stop, Walden, each_major, run_as_server, wait_until};
+use crate::harness::{Cluster, Major, Rows, Scratch, Stop, Walden, outer_majors, run_as_server, wait_until};
 
 /// A registered cluster that archives, and a copy of its data directory from before most of its WAL.
 pub struct Primary {
@@ -83,7 +83,7 @@ fn spool(cluster: &Cluster) -> PathBuf {
     cluster.data.join("pg_wal/walden-spool")
 }
 
-each_major!(what_is_archived_through_the_service_replays_through_it, archive_and_replay);
+outer_majors!(what_is_archived_through_the_service_replays_through_it, archive_and_replay);
 
 fn archive_and_replay(major: Major) {
     archive_and_replay_with(major, 16);
@@ -126,7 +126,7 @@ fn without_a_service_the_hooks_do_it_themselves() {
     assert_eq!(replica.rows(), rows);
 }
 
-each_major!(a_standby_polls_the_archive_and_takes_over, standby_takes_over);
+outer_majors!(a_standby_polls_the_archive_and_takes_over, standby_takes_over);
 
 fn standby_takes_over(major: Major) {
     let mut primary = primary(major, 16, "");

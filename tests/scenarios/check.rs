@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, Major, Output, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Output, Scratch, Stop, Walden, each_major, outer_majors, wait_until};
 use crate::restore::take_backup;
 
 /// A registered cluster that archives, so that each test spoils one thing. Taken apart in the order of its fields, it
@@ -136,7 +136,7 @@ fn archiving_turned_off_is_told_with_all_that_depends_on_it() {
     assert!(said.0["summary"].as_str().expect("a summary").starts_with("WALDEN CRITICAL - archive-mode: "));
 }
 
-each_major!(a_command_that_stores_elsewhere_is_found_out, stores_elsewhere);
+outer_majors!(a_command_that_stores_elsewhere_is_found_out, stores_elsewhere);
 
 fn stores_elsewhere(major: Major) {
     let Ready { scratch: _scratch, cluster, walden } = ready(major);
@@ -185,7 +185,7 @@ fn a_hook_that_cannot_be_run_is_told_with_its_mode() {
     Said::by(&walden, 2, &[]).says("hook", "critical", &["not there"]);
 }
 
-each_major!(a_hook_that_fails_is_told_and_forgotten_once_it_works, hook_fails);
+outer_majors!(a_hook_that_fails_is_told_and_forgotten_once_it_works, hook_fails);
 
 fn hook_fails(major: Major) {
     let Ready { scratch: _scratch, cluster, walden } = ready(major);

@@ -11,7 +11,7 @@ use walden::postgres::index::update::{ListScope, complete};
 use walden::repo::Repository;
 use walden::storage::LocalStorage;
 
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, outer_majors, wait_until};
 
 /// All events of an archive, from an index that is made for this.
 fn events(repository: &Path, all: bool) -> Vec<FoundEvent> {
@@ -46,7 +46,7 @@ pub fn names_are_recorded(walden: &Walden) {
     }
 }
 
-each_major!(accidents_are_found_by_name, accidents);
+outer_majors!(accidents_are_found_by_name, accidents);
 
 fn accidents(major: Major) {
     let scratch = Scratch::new("events");
@@ -110,7 +110,7 @@ fn accidents(major: Major) {
     service.stop();
 }
 
-each_major!(a_backup_records_names, backup_records_names);
+outer_majors!(a_backup_records_names, backup_records_names);
 
 fn backup_records_names(major: Major) {
     let scratch = Scratch::new("names");

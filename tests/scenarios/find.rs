@@ -4,10 +4,10 @@
 use serde_json::Value;
 
 use crate::events::names_are_recorded;
-use crate::harness::{Cluster, Major, Random, Rows, Scratch, Walden, each_major};
+use crate::harness::{Cluster, Major, Random, Rows, Scratch, Walden, outer_majors};
 use crate::restore::{register, restore};
 
-each_major!(accidents_are_found_and_undone, found_and_undone);
+outer_majors!(accidents_are_found_and_undone, found_and_undone);
 
 /// What happened, as the one who did it knows it.
 struct Accident {

@@ -1,9 +1,9 @@
 //! What a summary has no room for is found all the same, or said to be missing.
 
-use crate::harness::{Cluster, Major, Scratch, Walden, each_major, lsn_number};
+use crate::harness::{Cluster, Major, Scratch, Walden, lsn_number, outer_majors};
 use crate::restore::{register, restore};
 
-each_major!(what_lies_behind_many_events_is_found, behind_many_events);
+outer_majors!(what_lies_behind_many_events_is_found, behind_many_events);
 
 fn behind_many_events(major: Major) {
     let scratch = Scratch::new("left out");
@@ -50,7 +50,7 @@ fn behind_many_events(major: Major) {
     }
 }
 
-each_major!(a_late_subtransaction_of_a_commit_that_crosses_a_segments_end_is_found, late_subtransaction);
+outer_majors!(a_late_subtransaction_of_a_commit_that_crosses_a_segments_end_is_found, late_subtransaction);
 
 /// Of such a record summaries hold the beginning and the end: of 1500 bytes not all.
 fn late_subtransaction(major: Major) {

@@ -1,4 +1,4 @@
-//! Scenarios on real PostgreSQL, every major there is.
+//! Tests on real PostgreSQL, in one program, as each links the whole library.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -19,6 +19,7 @@ mod left_out;
 mod oracle;
 mod owner;
 mod place;
+mod replication;
 mod repo;
 mod restore;
 mod restored_settings;
@@ -26,4 +27,5 @@ mod s3;
 mod standby;
 mod strangers;
 mod summaries;
+mod wal;
 mod whose;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::archive::{Primary, primary_with};
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, outer_majors, wait_until};
 
 const FOLLOWS: &str = "wal_retrieve_retry_interval = 100ms\nhot_standby = on";
 
@@ -42,7 +42,7 @@ fn asks_in_vain(standby: &Cluster) {
     assert_eq!(standby.sql("select pg_is_in_recovery()"), "t", "{}", standby.log());
 }
 
-each_major!(a_standby_outlives_its_archive_and_is_promoted_without_it, outlives_its_archive);
+outer_majors!(a_standby_outlives_its_archive_and_is_promoted_without_it, outlives_its_archive);
 
 /// Without a service. PostgreSQL asks for history files, too, when it is promoted: the last of them after standby.signal
 /// is gone.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use walden::codec::Envelope;
 
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, run_as_server};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, outer_majors, run_as_server};
 
 /// The summaries in the headers of all archived segments, by name.
 fn stored(walden: &Walden) -> BTreeMap<String, Value> {
@@ -29,7 +29,7 @@ fn sum(summaries: &BTreeMap<String, Value>, pointer: &str) -> u64 {
     summaries.values().map(|summary| summary.pointer(pointer).and_then(Value::as_u64).expect("a number")).sum()
 }
 
-each_major!(each_segment_tells_what_it_holds, each_segment_tells);
+outer_majors!(each_segment_tells_what_it_holds, each_segment_tells);
 
 fn each_segment_tells(major: Major) {
     let scratch = Scratch::new("summaries");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::{archiving, arguments, register, restore, take_backup};
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, outer_majors, wait_until};
 
 /// Every file below a folder, with its size and time.
 fn state(folder: &Path) -> BTreeMap<String, (u64, SystemTime)> {
@@ -118,7 +118,7 @@ fn new_tablespace(scratch: &Scratch, source: &Cluster) -> (std::path::PathBuf, S
     (place, source.sql("select oid from pg_tablespace where spcname = 'fast'"))
 }
 
-each_major!(a_tablespace_made_after_the_backup_stays_the_source_s, tablespace_after_the_backup);
+outer_majors!(a_tablespace_made_after_the_backup_stays_the_source_s, tablespace_after_the_backup);
 
 fn tablespace_after_the_backup(major: Major) {
     let scratch = Scratch::new("tablespace");

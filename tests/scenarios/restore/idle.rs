@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{arguments, register, restore, take_backup};
 use crate::events::names_are_recorded;
-use crate::harness::{Cluster, Major, Scratch, Stop, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, Walden, outer_majors, wait_until};
 
 /// The server is asked every second.
 fn asking(scratch: &Scratch, cluster: &mut Cluster) -> Walden {
@@ -34,7 +34,7 @@ fn refused(walden: &Walden, time: &str) -> String {
     told
 }
 
-each_major!(an_idle_database_is_restored_to_times_behind_its_last_transaction, idle);
+outer_majors!(an_idle_database_is_restored_to_times_behind_its_last_transaction, idle);
 
 fn idle(major: Major) {
     let scratch = Scratch::new("idle");

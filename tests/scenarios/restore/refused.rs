@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{archiving, arguments, restore, take_backup};
-use crate::harness::{Cluster, Major, Marker, Scratch, Walden, each_major, wait_until};
+use crate::harness::{Cluster, Major, Marker, Scratch, Walden, outer_majors, wait_until};
 
 /// A cluster with a backup, then a mark in each of several segments, all archived.
 struct Archive {
@@ -161,7 +161,7 @@ fn another_majors_programs_are_refused_before_anything_is_written() {
     assert!(!data.exists());
 }
 
-each_major!(wal_written_at_minimal_level_is_not_replayed, minimal);
+outer_majors!(wal_written_at_minimal_level_is_not_replayed, minimal);
 
 /// While archiving was off, within one segment: no other sign of it is in the archive.
 fn minimal(major: Major) {

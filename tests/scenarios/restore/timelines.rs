@@ -1,9 +1,9 @@
 //! Failover: both timelines are archived, and every moment of both can be had.
 
 use super::{archiving, restore, take_backup};
-use crate::harness::{Cluster, Major, Scratch, Stop, each_major, wait_until};
+use crate::harness::{Cluster, Major, Scratch, Stop, outer_majors, wait_until};
 
-each_major!(moments_on_both_sides_of_a_promotion_are_restored_on_either_timeline, on_either_timeline);
+outer_majors!(moments_on_both_sides_of_a_promotion_are_restored_on_either_timeline, on_either_timeline);
 
 fn on_either_timeline(major: Major) {
     let scratch = Scratch::new("paths");

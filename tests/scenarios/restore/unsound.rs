@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Restored, archiving, arguments, register, take_backup};
-use crate::harness::{Cluster, Major, Marker, Scratch, Stop, Walden, each_major, run_as_server};
+use crate::harness::{Cluster, Major, Marker, Scratch, Stop, Walden, outer_majors, run_as_server};
 
 /// Restores to a target and starts the server; `instead` takes the place of an object of the repository once the files are
 /// restored, or nothing does.
@@ -55,7 +55,7 @@ fn twin(scratch: &Scratch, cluster: &mut Cluster, alone: impl FnOnce(&mut Cluste
     (twin, archive)
 }
 
-each_major!(a_segment_that_is_lost_after_the_plan_is_told, lost);
+outer_majors!(a_segment_that_is_lost_after_the_plan_is_told, lost);
 
 fn lost(major: Major) {
     let scratch = Scratch::new("lost");
@@ -90,7 +90,7 @@ fn lost(major: Major) {
     }
 }
 
-each_major!(a_segment_that_does_not_follow_is_no_end_also_without_an_index, not_following);
+outer_majors!(a_segment_that_does_not_follow_is_no_end_also_without_an_index, not_following);
 
 fn not_following(major: Major) {
     let scratch = Scratch::new("follow");
@@ -119,7 +119,7 @@ fn of_twin(archive: &Walden, segment: &str) -> PathBuf {
     archive.repository.join("twin/wal").join(&segment[..16]).join(format!("{segment}.zst"))
 }
 
-each_major!(a_server_that_stops_elsewhere_than_planned_is_told, elsewhere);
+outer_majors!(a_server_that_stops_elsewhere_than_planned_is_told, elsewhere);
 
 fn elsewhere(major: Major) {
     let scratch = Scratch::new("elsewhere");

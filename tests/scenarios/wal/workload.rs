@@ -2,8 +2,8 @@
 
 use walden::postgres::types::{Lsn, SegmentName, SegmentSize};
 
+use super::segments::{self, Segment};
 use crate::harness::{Cluster, Major, Scratch, Stop};
-use crate::segments::{self, Segment};
 
 /// Rows that a transaction inserted, updated and deleted in a table's file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use walden::postgres::replication::{
 };
 use walden::postgres::types::TimelineId;
 
+use super::server::Server;
+use super::{block_on, connect};
 use crate::harness::{Major, each_major};
-use crate::server::Server;
-use crate::{block_on, connect};
 
 fn options() -> BackupOptions {
     BackupOptions {

@@ -3,9 +3,9 @@
 use walden::postgres::types::Lsn;
 use walden::postgres::wal::WalStop;
 
+use super::segments::{Seen, Segment, records};
+use super::workload;
 use crate::harness::{Major, Random};
-use crate::segments::{Seen, Segment, records};
-use crate::workload;
 
 /// The segments with one bit flipped.
 fn flipped(segments: &[Segment], at: usize, bit: u32) -> Vec<Segment> {

@@ -1,8 +1,5 @@
 //! The replication connection against real servers of every major that is there.
 
-#[path = "../harness/mod.rs"]
-mod harness;
-
 mod backup;
 mod connect;
 mod server;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use walden::postgres::types::Lsn;
 use walden::postgres::wal::{Fact, StopReason, Timestamp};
 
+use super::segments::{Seen, decode, records};
+use super::workload::Worked;
 use crate::harness::{command, say_skipped};
-use crate::segments::{Seen, decode, records};
-use crate::workload::Worked;
 
 /// What another program prints of a record, and its description.
 type Printed = (Seen, String);

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use walden::postgres::replication::{ConnectErrorKind, Mode};
 
+use super::server::Server;
+use super::{block_on, connect, failure};
 use crate::harness::{Major, each_major};
-use crate::server::Server;
-use crate::{block_on, connect, failure};
 
 const HBA: &str = "\
 local all all trust

@@ -3,9 +3,9 @@
 use walden::error::{find, hints, one_line};
 use walden::postgres::replication::{ConnInfo, ConnectErrorKind, Connection, Mode, ServerError};
 
+use super::server::Server;
+use super::{block_on, connect, failure};
 use crate::harness::{Major, each_major};
-use crate::server::Server;
-use crate::{block_on, connect, failure};
 
 const HBA: &str = "\
 local all,replication all trust

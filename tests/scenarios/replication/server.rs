@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use walden::postgres::replication::{Connection, Mode};
 
-use crate::connect;
+use super::connect;
 use crate::harness::{Cluster, Major, Scratch};
 
 /// A cluster with checksums that listens on loopback, too, and has a pg_hba.conf of the test's.

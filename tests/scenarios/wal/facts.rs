@@ -7,10 +7,10 @@ use walden::postgres::wal::{
     Boundary, Created, ENDED, Ended, EventDetail, Fact, RowChange, Summarizer, Summary, Timestamp, join,
 };
 
+use super::peers::every_record_is_read_as_the_server_reads_it;
+use super::segments::{Segment, decode};
+use super::workload::{self, Worked};
 use crate::harness::{Major, each_major};
-use crate::peers::every_record_is_read_as_the_server_reads_it;
-use crate::segments::{Segment, decode};
-use crate::workload::{self, Worked};
 
 /// Rows inserted, updated and deleted by (transaction, file).
 type Counts = BTreeMap<(u32, u32), [u64; 3]>;
