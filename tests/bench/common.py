@@ -191,6 +191,7 @@ def service(scratch, config, env=None):
     socket = scratch.join("hook.sock")
     log = open(scratch.join("serve.log"), "a")
     child = subprocess.Popen([f"{scratch.bin}/walden", "--config", config, "serve"], env=environment(env), stderr=log, cwd="/", **server_user())
+    STARTED.append(child.pid)
     while not os.path.exists(socket):
         if child.poll() is not None:
             sys.exit(f"walden serve ended: see {log.name}\n" + open(log.name).read())
@@ -240,6 +241,7 @@ def timed(command, env=None):
     busy, began = machine_busy(), time.perf_counter()
     child = subprocess.Popen(["sh", "-c", "exec " + command], cwd="/", env=environment(env), stdout=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, **server_user())
+    STARTED.append(child.pid)
     errors = child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - began
@@ -280,6 +282,47 @@ def cpu_of(pid):
 def peak_mib(pid):
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+# What symbols say of the processor's time; those of the kernel begin with "k ".
+PARTS = {
+    "kernel: content of files and sockets": r"^k .*copy_(to|from|folio|page|mc)",
+    "kernel: rest": r"^k ",
+    "compression": r"ZSTD|HUF_|FSE_|HIST_|XXH",
+    "digests": r"blake3|sha256|sha2::",
+    "summaries of WAL": r"postgres::wal|crc32c",
+    "copies in memory": r"^u (__)?mem(cpy|move|set)",
+    "rest": r"",
+}
+# Processes of Walden that were started.
+STARTED = []
+
+
+def by_part(title, work, unit="s", per=1):
+    """Runs `work` once more under perf, and prints what Walden spent its processor time on. Only here: perf takes time, too."""
+    if not shutil.which("perf"):
+        return print(f"\n{title}: no perf on PATH, which tells where the time goes")
+    with tempfile.NamedTemporaryFile() as samples:
+        perf = subprocess.Popen(["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "997", "-o", samples.name],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.5)
+        STARTED.clear()
+        work()
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+        listed = subprocess.run(["perf", "script", "-i", samples.name, "-F", "pid,ip,sym"], capture_output=True, text=True).stdout
+    spent = dict.fromkeys(PARTS, 0)
+    for pid, address, symbol in re.findall(r"^ *(\d+) +([0-9a-f]+) (.*)$", listed, re.M):
+        symbol = ("k " if address.startswith("ffff") else "u ") + symbol
+        if int(pid) in STARTED:
+            spent[next(part for part, names in PARTS.items() if re.search(names, symbol))] += 1
+    if not spent["compression"]:
+        return print(f"\n{title}: no symbols: build with --config 'profile.release.strip=false'")
+    total, scale = sum(spent.values()), (1000 if unit.startswith("ms") else 1) / 997 / per
+    print(f"\n{title}\n\n| part | {unit} | share |\n|---|---|---|")
+    for part, count in [*spent.items(), ("all", total)]:
+        print(f"| {part} | {count * scale:.3g} | {count / total:.0%} |")
+    sys.stdout.flush()
 
 
 def children_cpu():
