@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::data_directory::LOOK;
+use crate::data_directory::STOP_CHECK;
 use crate::wire::{
     CONFIG_VARIABLE, DEFAULT_SOCKET, For, HookRequest, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS, SOCKET_VARIABLE,
     WORKING_SECONDS,
@@ -61,7 +61,7 @@ impl Read for Patient<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let waited = self.began.elapsed();
-            if waited >= LOOK && (self.gives_up)(waited) {
+            if waited >= STOP_CHECK && (self.gives_up)(waited) {
                 let works = self.heard.elapsed() < Duration::from_secs(2 * WORKING_SECONDS);
                 return Err(if works { ErrorKind::ConnectionAborted } else { ErrorKind::TimedOut }.into());
             }
@@ -136,7 +136,7 @@ impl HookOptions {
         let Ok(bytes) = request.encode() else { return ServiceReply::NoService };
         let exchange = || {
             let mut stream = connect(self.socket())?;
-            stream.set_read_timeout(Some(LOOK))?;
+            stream.set_read_timeout(Some(STOP_CHECK))?;
             stream.set_write_timeout(Some(Duration::from_secs(SILENCE_SECONDS)))?;
             stream.write_all(&bytes)?;
             let began = Instant::now();
