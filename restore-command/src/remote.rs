@@ -301,37 +301,13 @@ fn receive(
 ) -> Result<Delivery, FetchError> {
     let length = head.length.ok_or_else(|| broken(io::Error::new(ErrorKind::InvalidData, "it tells no length")))?;
     let place = beside(wanted.destination);
-    let cannot = |what: &str, path: &Path, error: io::Error| {
-        let (path, hint) = (path.display(), "check the space and the permissions there");
-        FetchError::Lasting(format!("ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"))
-    };
     // One that was killed left it.
     let _ = fs::remove_file(&place);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&place)
-        .map_err(|error| cannot("make", &place, error))?;
-    let mut write = || {
-        let (mut left, mut crc) = (length, Crc32c::new());
-        let mut piece = vec![0; 256 << 10];
-        while left > 0 {
-            let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = reader.read(&mut piece[..most]).map_err(broken)?;
-            if read == 0 {
-                return Err(broken(ErrorKind::UnexpectedEof.into()));
-            }
-            crc.update(&piece[..read]);
-            file.write_all(&piece[..read]).map_err(|error| cannot("write", &place, error))?;
-            left -= read as u64;
-        }
-        if crc.digest() != head.digest {
-            return Err(broken(io::Error::new(ErrorKind::InvalidData, "what came is damaged: its CRC is another")));
-        }
-        Ok(())
-    };
-    let written = write();
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
+    let mut file = created.map_err(|error| cannot("make", &place, error))?;
+    let written = copy(reader, length, head, broken, &mut |piece| {
+        file.write_all(piece).map_err(|error| cannot("write", &place, error))
+    });
     // Another process may have taken the place, because this one was thought to be gone: what is there is its.
     let is_ours = || {
         let (ours, there) = (file.metadata()?, fs::symlink_metadata(&place)?);
@@ -347,6 +323,36 @@ fn receive(
         let _ = fs::remove_file(&place);
     }
     moved.map(|()| Delivery::Delivered)
+}
+
+/// Hands the content over and compares its digest.
+fn copy(
+    reader: &mut impl Read,
+    mut left: u64,
+    head: &ResponseHead,
+    broken: &dyn Fn(io::Error) -> FetchError,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), FetchError>,
+) -> Result<(), FetchError> {
+    let (mut crc, mut piece) = (Crc32c::new(), vec![0; 256 << 10]);
+    while left > 0 {
+        let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = reader.read(&mut piece[..most]).map_err(broken)?;
+        if read == 0 {
+            return Err(broken(ErrorKind::UnexpectedEof.into()));
+        }
+        crc.update(&piece[..read]);
+        write(&piece[..read])?;
+        left -= read as u64;
+    }
+    match crc.digest() == head.digest {
+        true => Ok(()),
+        false => Err(broken(io::Error::new(ErrorKind::InvalidData, "what came is damaged: its CRC is another"))),
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: io::Error) -> FetchError {
+    let (path, hint) = (path.display(), "check the space and the permissions there");
+    FetchError::Lasting(format!("ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"))
 }
 
 /// A name beside the destination, as `walden wal fetch` has it: at most one is ever left there.

@@ -16,6 +16,7 @@ use crate::error::{one_line, with_hint};
 use crate::health::{Health, HealthReason, Level, Protected, moment};
 use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
+use crate::postgres::index::IndexState;
 use crate::postgres::overview::Overview;
 use crate::service::status::{Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus};
 use crate::wire::{HookRequest, Reply};
@@ -208,15 +209,7 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
     for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
         let _ = writeln!(text, "           {segments} {what}");
     }
-    if let Some(first) = &state.first_unreadable {
-        let why = first.why.replace('\n', "\n           ");
-        let _ = writeln!(text, "           the first of them {}: {why}", first.segment);
-    }
-    for position in &state.positions {
-        let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
-        let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
-        let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
-    }
+    positions(text, state);
     failures(text, "failed", &done.failed, now);
     if let Some(at) = done.names_read_at {
         let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
@@ -226,6 +219,18 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         let _ = writeln!(text, "idle       {} stored{}", counted(done.idle.count, "marker"), last(&done.idle, now));
     }
     failures(text, "attempts to note that the server is idle failed", &done.idle_failed, now);
+}
+
+fn positions(text: &mut String, state: &IndexState) {
+    if let Some(first) = &state.first_unreadable {
+        let why = first.why.replace('\n', "\n           ");
+        let _ = writeln!(text, "           the first of them {}: {why}", first.segment);
+    }
+    for position in &state.positions {
+        let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
+        let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
+        let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
+    }
 }
 
 fn waiting(backlog: &Backlog, done: &Archiving, now: DateTime<Utc>) -> String {

@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::config::Health as Limits;
 use crate::config::testing::health_limits;
-use crate::postgres::catalog::{UnknownTimeline, WalRanges, WindowEdge, missing_wal, testing};
-use crate::postgres::types::{Lsn, SegmentName, TimelineHistory};
+use crate::postgres::catalog::{Facts, UnknownTimeline, WalRanges, Window, WindowEdge, Windows, missing_wal, testing};
+use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
 
 fn at(second: i64) -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(second)
@@ -16,16 +18,7 @@ fn facts(segments: &[(u32, u64)]) -> Facts {
     for (timeline, number) in segments {
         ranges.add(SegmentName::from_number(TimelineId(*timeline), *number, size), 10, at(60));
     }
-    Facts {
-        cluster: "main".parse().unwrap(),
-        idle: Default::default(),
-        backups: vec![testing::backup("20260101-000000Z")].into(),
-        damaged_backups: Default::default(),
-        unfinished_backups: Vec::new(),
-        ranges,
-        histories: Default::default(),
-        damaged_histories: Default::default(),
-    }
+    testing::facts_in(ranges)
 }
 
 /// From the backup to the end of a segment; the last commit at second 50.

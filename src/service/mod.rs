@@ -25,9 +25,11 @@ mod tests;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 
 pub use indexing::IndexingOptions as IndexOptions;
@@ -41,6 +43,7 @@ use crate::metrics::Durations;
 use crate::plain::plain;
 use crate::postgres::archive::{Fetcher, Pusher};
 use crate::postgres::cluster::Cluster;
+use crate::postgres::index::Index;
 
 /// Beyond the time that one request may take, for what is in flight when the service stops.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -49,7 +52,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
     pub socket: PathBuf,
-    /// Connections served at once.
+    /// HookConnections served at once.
     pub max_connections: usize,
     /// zstd level of segments stored.
     pub compression_level: i32,
@@ -88,49 +91,9 @@ pub async fn run(
     };
     let about = about(&cluster, port.as_ref());
     tracing::info!("serving cluster \"{}\" of {} on {}", about.cluster, about.repository, options.socket.display());
-    let (budget, durations) = (Budget::new(options.memory), Durations::default());
-    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
-    let (served, index_options) = (cluster.clone(), options.index.clone());
-    let indexing = tokio::task::spawn_blocking(move || indexing::new(served, index_options)).await?;
-    let (indexing, index_owner) = indexing?;
-    let (pushes, push_owner) = pushes::new(pusher, indexing.clone(), &options, budget.clone(), durations.clone());
-    let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
-    let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-
-    let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
-    if let (Some(http), Some(port)) = (options.http.clone(), port) {
-        let service = http::Service {
-            cluster,
-            about: about.clone(),
-            pushes: pushes.clone(),
-            fetches: fetches.clone(),
-            indexing: indexing.clone(),
-            index: index_owner.reader().await?,
-            search_index: index_owner.reader().await?,
-            kept_index: index_owner.index(),
-            durations,
-            timeout: options.timeout,
-            queue_time: connections::QUEUE_TIME,
-            prefetch: options.prefetch,
-        };
-        let (server, stopped) = (http::HttpServer::new(port, http, service), stopped.clone());
-        parts.spawn(async move { ("HTTP", server.run(stopped).await) });
-    }
-    let connections = connections::HookConnections::new(
-        socket,
-        pushes,
-        fetches,
-        indexing,
-        &options,
-        about,
-        ServedCluster::new(identity),
-    );
-    parts.spawn(async move { ("connections", connections.run(stopped).await) });
-    parts.spawn(async move { ("pushes", push_owner.run().await) });
-    parts.spawn(async move { ("fetches", fetch_owner.run().await) });
-    parts.spawn(async move { ("index", index_owner.run().await) });
-
+    let mut parts =
+        start(cluster, Door { socket, port, about, ours: ServedCluster::new(identity) }, &options, &stopped).await?;
     let early = tokio::select! {
         () = stop => None,
         ended = parts.join_next() => ended,
@@ -139,6 +102,83 @@ pub async fn run(
     stopping.send_replace(true);
     let result = early.map_or(Ok(()), |ended| Err(unexpected(ended)));
     finish(parts, options.timeout + STOP_MARGIN, result).await
+}
+
+/// Where the service is asked, and as whom.
+struct Door {
+    socket: socket::Socket,
+    port: Option<http::Port>,
+    about: connections::ServiceInfo,
+    ours: ServedCluster,
+}
+
+/// The tasks of the service, by name.
+type Parts = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+/// Starts all parts. Errors: one cannot begin.
+async fn start(
+    cluster: Cluster,
+    door: Door,
+    options: &ServiceOptions,
+    stopped: &Receiver<bool>,
+) -> anyhow::Result<Parts> {
+    let (budget, durations) = (Budget::new(options.memory), Durations::default());
+    let (indexing, index_owner) = open_index(cluster.clone(), options.index.clone()).await?;
+    let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
+    let (pushes, push_owner) = pushes::new(pusher, indexing.clone(), options, budget.clone(), durations.clone());
+    let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
+    let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
+    let mut parts = Parts::new();
+    let Door { socket, port, about, ours } = door;
+    if let (Some(http), Some(port)) = (options.http.clone(), port) {
+        let index = [index_owner.reader().await?, index_owner.reader().await?, index_owner.index()];
+        let asked = (pushes.clone(), fetches.clone(), indexing.clone());
+        let service = http_service(cluster, about.clone(), asked, index, durations, options);
+        let (server, stopped) = (http::HttpServer::new(port, http, service), stopped.clone());
+        add(&mut parts, "HTTP", server.run(stopped));
+    }
+    let connections = connections::HookConnections::new(socket, pushes, fetches, indexing, options, about, ours);
+    add(&mut parts, "connections", connections.run(stopped.clone()));
+    add(&mut parts, "pushes", push_owner.run());
+    add(&mut parts, "fetches", fetch_owner.run());
+    add(&mut parts, "index", index_owner.run());
+    Ok(parts)
+}
+
+async fn open_index(
+    cluster: Cluster,
+    options: IndexOptions,
+) -> anyhow::Result<(indexing::IndexHandle, indexing::IndexActor)> {
+    tokio::task::spawn_blocking(move || indexing::new(cluster, options)).await?
+}
+
+fn add(parts: &mut Parts, name: &'static str, part: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    parts.spawn(async move { (name, part.await) });
+}
+
+/// What HTTP answers from.
+fn http_service(
+    cluster: Cluster,
+    about: connections::ServiceInfo,
+    (pushes, fetches, indexing): (pushes::PushHandle, fetches::FetchHandle, indexing::IndexHandle),
+    [index, search_index, kept_index]: [Arc<Index>; 3],
+    durations: Durations,
+    options: &ServiceOptions,
+) -> http::Service {
+    http::Service {
+        cluster,
+        about,
+        pushes,
+        fetches,
+        indexing,
+        index,
+        search_index,
+        kept_index,
+        durations,
+        timeout: options.timeout,
+        queue_time: connections::QUEUE_TIME,
+        prefetch: options.prefetch,
+    }
 }
 
 /// What the service says of itself.
@@ -152,11 +192,7 @@ fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::ServiceIn
 }
 
 /// Waits until what is in flight has ended. Errors: those of `result`; a part failed; it took too long.
-async fn finish(
-    mut parts: JoinSet<(&'static str, anyhow::Result<()>)>,
-    within: Duration,
-    mut result: anyhow::Result<()>,
-) -> anyhow::Result<()> {
+async fn finish(mut parts: Parts, within: Duration, mut result: anyhow::Result<()>) -> anyhow::Result<()> {
     let finish = async {
         while let Some(ended) = parts.join_next().await {
             if let Ok((part, Err(error))) = ended {

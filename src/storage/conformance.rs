@@ -1,6 +1,5 @@
 //! What every backend must do, as one suite that tests run against each of them on an empty store.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,11 +225,10 @@ async fn listings_are_sorted_and_one_level_deep(storage: &dyn Storage) {
     }
 }
 
-async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
-    let expected: BTreeSet<String> = (0..LIST_PAGE + 5).map(|n| format!("pages/{n:06}")).collect();
+/// Stores several at once: the store may be far away.
+async fn all_stored(storage: &Arc<dyn Storage>, names: &[String]) {
     let mut tasks = tokio::task::JoinSet::new();
-    // Several at once: the store may be far away.
-    for names in Vec::from_iter(expected.clone()).chunks(100) {
+    for names in names.chunks(100) {
         let (storage, names) = (storage.clone(), names.to_vec());
         tasks.spawn(async move {
             for name in names {
@@ -239,10 +237,15 @@ async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
         });
     }
     tasks.join_all().await;
+}
+
+async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
+    let expected: Vec<String> = (0..LIST_PAGE + 5).map(|n| format!("pages/{n:06}")).collect();
+    all_stored(&storage, &expected).await;
     let first = storage.list("pages/", None).await.expect("list");
     assert_eq!(first.len(), LIST_PAGE);
     let all = list_all(&*storage, "pages/").await.expect("list");
-    assert!(all.iter().map(ListEntry::name).eq(expected.iter().map(String::as_str)));
+    assert!(all.iter().map(ListEntry::name).eq(&expected));
     // What changes meanwhile is in a listing or not; what stays is in it once, in order.
     let last = first[LIST_PAGE - 1].name();
     for name in ["pages/000500", "pages/001002"] {

@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 
 /// A path such as `crate::storage::Key` with `super` and nested uses resolved.
 pub struct Named {
@@ -10,13 +10,23 @@ pub struct Named {
     pub path: String,
 }
 
+/// A function with a body.
+pub struct Function {
+    pub name: String,
+    /// The first one.
+    pub line: usize,
+    pub lines: usize,
+    /// From `fn` to the closing brace; `::` or `->` is one.
+    pub tokens: usize,
+    pub in_test: bool,
+}
+
 /// One Rust file, read into what the rules ask for.
 #[derive(Default)]
 pub struct Facts {
     pub named: Vec<Named>,
     pub keywords: Vec<(usize, String)>,
-    /// First line, lines, name.
-    pub functions: Vec<(usize, usize, String)>,
+    pub functions: Vec<Function>,
     /// Macro calls, with their names.
     pub macros: Vec<(usize, String)>,
     pub ignored_tests: Vec<usize>,
@@ -75,7 +85,7 @@ impl Facts {
                         self.test_modules.push(path_attribute.take().unwrap_or_else(|| name.to_string()));
                     }
                 }
-                TokenTree::Ident(ident) if ident == "fn" => self.function(&ident, tokens.clone()),
+                TokenTree::Ident(ident) if ident == "fn" => self.function(&ident, tokens.clone(), in_test || test_item),
                 TokenTree::Ident(ident) => self.ident(ident, &mut tokens, module, in_test || test_item),
                 _ => {}
             }
@@ -83,14 +93,17 @@ impl Facts {
     }
 
     /// A function's length, from `fn` to its closing brace; types such as `fn(u8)` and declarations have none.
-    fn function(&mut self, start: &proc_macro2::Ident, mut rest: Tokens) {
+    fn function(&mut self, start: &proc_macro2::Ident, mut rest: Tokens, in_test: bool) {
         let Some(TokenTree::Ident(name)) = rest.peek().cloned() else { return };
+        let mut tokens = 1;
         for token in rest {
+            tokens += weight(&token);
             match token {
                 TokenTree::Punct(punct) if punct.as_char() == ';' => return,
                 TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
-                    let first = start.span().start().line;
-                    self.functions.push((first, group.span_close().end().line - first + 1, name.to_string()));
+                    let line = start.span().start().line;
+                    let lines = group.span_close().end().line - line + 1;
+                    self.functions.push(Function { name: name.to_string(), line, lines, tokens, in_test });
                     return;
                 }
                 _ => {}
@@ -165,6 +178,18 @@ impl Facts {
                 statement.clear();
             }
         }
+    }
+}
+
+/// How many tokens that is. Puncts that make one operator are one, and so is a lifetime.
+fn weight(token: &TokenTree) -> usize {
+    match token {
+        TokenTree::Group(group) => {
+            let inside: usize = group.stream().into_iter().map(|token| weight(&token)).sum();
+            inside + if group.delimiter() == Delimiter::None { 0 } else { 2 }
+        }
+        TokenTree::Punct(punct) => usize::from(punct.spacing() == Spacing::Alone),
+        TokenTree::Ident(_) | TokenTree::Literal(_) => 1,
     }
 }
 

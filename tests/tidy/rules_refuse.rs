@@ -95,10 +95,15 @@ fn long_functions_and_files_are_refused() {
     let of = |lines: usize| {
         format!("impl T {{\n  fn long(&self) -> fn(u8) {{\n{}  }}\n}}\n", "a(\"}\");\n".repeat(lines - 2))
     };
-    let found = |text: &str| sizes(&Facts::read(text, "x"), text.lines().count(), SOURCE_FILE_LINES);
-    assert_eq!(what(&found(&of(FUNCTION_LINES))), Vec::<&str>::new());
-    let [finding] = &found(&of(FUNCTION_LINES + 1))[..] else { panic!("one finding") };
+    let found = |text: &str| sizes(&Facts::read(text, "x"), text.lines().count(), false);
+    assert_eq!(what(&found(&of(70))), Vec::<&str>::new());
+    let [finding] = &found(&of(71))[..] else { panic!("one finding") };
     assert_eq!((finding.line, finding.what.as_str()), (2, "function \"long\" has 71 lines, the limit is 70"));
+    let dense = |calls: usize| format!("fn dense() {{ {} }}", "a::b();".repeat(calls));
+    assert_eq!(what(&found(&dense(74))), Vec::<&str>::new());
+    assert_eq!(what(&found(&dense(75))), ["function \"dense\" has 456 tokens, the limit is 450"]);
+    assert_eq!(what(&found(&format!("#[cfg(test)] mod tests {{ {} }}", dense(75)))), Vec::<&str>::new());
+    assert_eq!(what(&sizes(&Facts::read(&dense(75), "x"), 1, true)), Vec::<&str>::new());
     assert_eq!(what(&found(&"//\n".repeat(500))), Vec::<&str>::new());
     assert_eq!(what(&found(&"//\n".repeat(501))), ["501 lines, the limit is 500"]);
 }

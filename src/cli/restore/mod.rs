@@ -108,11 +108,15 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         let settings = job.rehearse().await?;
         return render::dry_run(context.format, &job.plan, job.destination.as_ref(), &settings);
     }
+    carry_out(context.format, &job, args.target_action).await
+}
+
+async fn carry_out(format: Format, job: &RestoreJob<'_>, action: TargetAction) -> anyhow::Result<Exit> {
     let (shared, total) = (Arc::<RestoreProgress>::default(), job.plan.backup.plain_bytes);
     let step = || ProgressStep { done: shared.bytes.load(Ordering::Relaxed), total, phase: String::new() };
     let restored = show(job.restore(shared.clone()), "restored", step).await?;
     let data_directory = job.data_directory()?;
-    if context.format == Format::Table {
+    if format == Format::Table {
         print_text(&render::restored(&job.plan, data_directory, &restored))?;
     }
     job.check_archiving(&restored)?;
@@ -121,16 +125,17 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     replay.end();
     let recovered = recovered?;
     let is_doubtful = recovered.as_ref().is_some_and(|recovered| !recovered.doubts.is_empty());
-    match (context.format, &recovered) {
-        (Format::Json, _) => {
-            let archiving = restored.archiving.on;
-            print_json(&RestoreOutput { plan: &job.plan, data_directory, archiving, restored, recovered })?;
-        }
-        (Format::Table, Some(recovered)) => print_text(&render::recovered(recovered, data_directory))?,
-        (Format::Table, None) => {
-            let only = recovery::only_for_recovery(&restored.settings);
-            print_text(&render::how_to_start(data_directory, args.target_action, &only))?;
-        }
+    if format == Format::Json {
+        let archiving = restored.archiving.on;
+        print_json(&RestoreOutput { plan: &job.plan, data_directory, archiving, restored, recovered })?;
+    } else {
+        print_text(&match recovered {
+            Some(recovered) => render::recovered(&recovered, data_directory),
+            None => {
+                let only = recovery::only_for_recovery(&restored.settings);
+                render::how_to_start(data_directory, action, &only)
+            }
+        })?;
     }
     Ok(if is_doubtful { Exit::Unsound } else { Exit::Success })
 }

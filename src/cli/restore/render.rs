@@ -62,61 +62,58 @@ pub fn dry_run(
     Ok(Exit::Success)
 }
 
+/// A name, or none for what goes on with the row before, and a value.
+type Row = (&'static str, String);
+
 fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[(String, String)]) -> String {
-    let backup = &plan.backup;
+    let settings = settings.iter().map(|(name, value)| ("setting", format!("{name} = '{value}'")));
+    let warnings = plan.warnings.iter().map(|warning| ("warning", warning.clone()));
     let mut table = Table::new(&["", ""]);
-    let mut row = |name: &str, value: String| table.row([name.to_string(), value]);
-    row("target", plan.target.clone());
-    row("stops", plan.stop.words());
-    if let Some(Neighbours { last_included, first_excluded }) = &plan.transactions {
-        let none = |why: &str| why.to_string();
-        row("last included", last_included.map_or_else(|| none("none since the backup began"), transaction));
-        row("first excluded", first_excluded.map_or_else(|| none("none that is archived"), transaction));
-    }
-    plan.notes.iter().for_each(|note| row("", note.clone()));
-    row("backup", format!("{} ({})", backup.id, plan.reason));
-    row(
-        "",
-        format!(
-            "PostgreSQL {}, {}, ended {}",
-            backup.major,
-            bytes(backup.plain_bytes),
-            postgresql_time(backup.stopped_at)
-        ),
-    );
-    for step in &plan.path {
-        let to = step.to.map_or("the target".to_string(), |to| to.to_string());
-        row("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)));
-    }
-    plan.other_timelines.iter().for_each(|other| row("", other.to_string()));
-    for piece in &plan.wal {
-        row(
-            "WAL",
-            format!(
-                "{} to {}, {}, about {}",
-                piece.first,
-                piece.last,
-                counted(piece.segments, "segment"),
-                bytes(piece.stored_bytes)
-            ),
-        );
-    }
-    if let Some(end) = plan.wal_end {
-        row("WAL ends", format!("before {end}: from there on restore_command delivers nothing"));
-    }
-    if let Some(seconds) = plan.expected_seconds {
-        row("expected", format!("about {}, judging by past restores", duration(seconds)));
-    }
-    if let Some(destination) = destination {
-        row("to", destination.data_directory.display().to_string());
-        for (oid, place) in &destination.tablespaces {
-            row("tablespace", format!("{oid} to {}", place.display()));
-        }
-        destination.made.iter().for_each(|place| row("tablespace", format!("made by replay at {}", place.display())));
-    }
-    settings.iter().for_each(|(name, value)| row("setting", format!("{name} = '{value}'")));
-    plan.warnings.iter().for_each(|warning| row("warning", warning.clone()));
+    let rows = of_target(plan).into_iter().chain(of_replay(plan));
+    let rows = rows.chain(destination.map(of_destination).unwrap_or_default()).chain(settings).chain(warnings);
+    rows.for_each(|(name, value)| table.row([name.to_string(), value]));
     table.render().trim_start_matches('\n').to_string()
+}
+
+fn of_target(plan: &RecoveryPlan) -> Vec<Row> {
+    let mut rows = vec![("target", plan.target.clone()), ("stops", plan.stop.words())];
+    if let Some(Neighbours { last_included, first_excluded }) = plan.transactions {
+        let or = |found: Option<Transaction>, why: &str| found.map_or_else(|| why.to_string(), transaction);
+        rows.push(("last included", or(last_included, "none since the backup began")));
+        rows.push(("first excluded", or(first_excluded, "none that is archived")));
+    }
+    rows.extend(plan.notes.iter().map(|note| ("", note.clone())));
+    rows
+}
+
+fn of_replay(plan: &RecoveryPlan) -> Vec<Row> {
+    let backup = &plan.backup;
+    let (size, ended) = (bytes(backup.plain_bytes), postgresql_time(backup.stopped_at));
+    let mut rows = vec![
+        ("backup", format!("{} ({})", backup.id, plan.reason)),
+        ("", format!("PostgreSQL {}, {size}, ended {ended}", backup.major)),
+    ];
+    rows.extend(plan.path.iter().map(|step| {
+        let to = step.to.map_or("the target".to_string(), |to| to.to_string());
+        ("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)))
+    }));
+    rows.extend(plan.other_timelines.iter().map(|other| ("", other.to_string())));
+    rows.extend(plan.wal.iter().map(|piece| {
+        let (segments, stored) = (counted(piece.segments, "segment"), bytes(piece.stored_bytes));
+        ("WAL", format!("{} to {}, {segments}, about {stored}", piece.first, piece.last))
+    }));
+    let end = plan.wal_end.map(|end| format!("before {end}: from there on restore_command delivers nothing"));
+    rows.extend(end.map(|end| ("WAL ends", end)));
+    let expected = plan.expected_seconds.map(duration);
+    rows.extend(expected.map(|expected| ("expected", format!("about {expected}, judging by past restores"))));
+    rows
+}
+
+fn of_destination(destination: &Destination) -> Vec<Row> {
+    let moved = destination.tablespaces.iter().map(|(oid, place)| format!("{oid} to {}", place.display()));
+    let made = destination.made.iter().map(|place| format!("made by replay at {}", place.display()));
+    let tablespaces = moved.chain(made).map(|tablespace| ("tablespace", tablespace));
+    std::iter::once(("to", destination.data_directory.display().to_string())).chain(tablespaces).collect()
 }
 
 fn transaction(transaction: Transaction) -> String {

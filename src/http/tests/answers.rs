@@ -1,4 +1,5 @@
 use super::*;
+use crate::postgres::catalog::testing::facts;
 use crate::postgres::catalog::{self, Target};
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::types::WalFileName;

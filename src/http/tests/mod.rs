@@ -25,31 +25,12 @@ use crate::budget::Budget;
 use crate::config::Secret;
 use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
-use crate::postgres::catalog::{Facts, WalRanges, testing};
 use crate::postgres::index::Index;
 use crate::service::connections::ServiceInfo;
 use crate::service::{fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
 
 pub const TOKEN: &str = "a-token-for-these-tests";
-
-/// A backup in segment 2 of timeline 1, and these segments of 16 MiB.
-pub fn facts(segments: &[&str]) -> Facts {
-    let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
-    for segment in segments {
-        ranges.add(segment.parse().unwrap(), 10, chrono::DateTime::UNIX_EPOCH);
-    }
-    Facts {
-        cluster: "main".parse().unwrap(),
-        backups: vec![testing::backup("20260101-000000Z")].into(),
-        damaged_backups: Default::default(),
-        unfinished_backups: Vec::new(),
-        ranges,
-        histories: Default::default(),
-        damaged_histories: Default::default(),
-        idle: Default::default(),
-    }
-}
 
 /// HTTP over a repository in memory, without a socket.
 pub struct Door {

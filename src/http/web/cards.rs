@@ -200,7 +200,10 @@ mod tests {
     }
 
     fn archived(archiving: Option<&Archiving>, now: DateTime<Utc>) -> Card {
-        let (facts, at) = (crate::http::tests::facts(&[]), archiving.map_or(now.into(), |archiving| archiving.at(now)));
+        let (facts, at) = (
+            crate::postgres::catalog::testing::facts(&[]),
+            archiving.map_or(now.into(), |archiving| archiving.at(now)),
+        );
         super::archived(archiving, &Health::of(&facts, &Windows::default(), &[], &health_limits(), at))
     }
 
@@ -247,7 +250,7 @@ mod tests {
     fn cards_say_what_the_judgement_says() {
         let now = at("2026-01-01T10:01:00Z");
         let segment = "000000010000000000000002";
-        let facts = crate::http::tests::facts(&[segment]);
+        let facts = crate::postgres::catalog::testing::facts(&[segment]);
         let edge = |lsn, time| WindowEdge { lsn: Lsn(lsn), time: Some(at(time)) };
         let (from, to) = (edge(2 << 24, "2026-01-01T00:00:01Z"), edge(3 << 24, "2026-01-01T10:00:00Z"));
         let backup = facts.backups[0].id.clone();
@@ -263,7 +266,7 @@ mod tests {
         let expected = [good("at most 60 s"), archiving.clone(), good("10 h ago"), good("10 h")];
         assert_eq!(shown(&windows), expected);
         let segments = [segment, "000000010000000000000003", "000000020000000000000002"];
-        let mut both = crate::http::tests::facts(&segments);
+        let mut both = crate::postgres::catalog::testing::facts(&segments);
         let history = TimelineHistory::parse(TimelineId(2), "1\t0/280000\tpromoted\n").unwrap();
         both.histories.insert(TimelineId(2), history);
         windows.other_timelines =

@@ -19,38 +19,56 @@ use crate::postgres::index::FoundEvents;
 /// What came of the target, and the moment that it is.
 type Planned = (Option<TargetOutcome>, Option<DateTime<Utc>>);
 
+/// All that a page is made of.
+struct Gathered {
+    read: FactsSnapshot,
+    /// Why the repository could not be read again.
+    failed: Option<String>,
+    query: PageQuery,
+    /// The span that the address names.
+    span: Option<Span>,
+    events: FoundEvents,
+    /// Why there are no events.
+    problem: Option<String>,
+    outcome: Option<TargetOutcome>,
+    chosen: Option<DateTime<Utc>>,
+}
+
 /// The page, and whether its address could be read. Errors: the repository was not read yet.
 pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(Page, bool), Problem> {
     let (read, known) = app.read()?;
-    let now = Utc::now();
     let mut wrong = query.as_ref().err().cloned();
     let query = query.unwrap_or_default();
-    let shown = query.span().unwrap_or_else(|error| {
+    let span = query.span().unwrap_or_else(|error| {
         wrong.get_or_insert(error);
         None
     });
-    let filter = query.filter(shown.as_ref());
-    let (events, problem) = events(app, filter, &mut wrong).await;
+    let (events, problem) = events(app, query.filter(span.as_ref()), &mut wrong).await;
     let (mut outcome, chosen) = planned(app, &read, &query, &mut wrong).await?;
     if let (None, Some(what)) = (&outcome, &wrong) {
         outcome = Some(TargetOutcome::Problem { what: what.clone(), hint: String::new() });
     }
+    let gathered = Gathered { read, failed: known.failed, query, span, events, problem, outcome, chosen };
+    Ok((compose(app, gathered), wrong.is_none()))
+}
+
+fn compose(app: &App, gathered: Gathered) -> Page {
+    let Gathered { read, failed, query, span, events, problem, outcome, chosen } = gathered;
+    let now = Utc::now();
     let content =
         Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
     let all = line::all(&content);
-    let span: Span = shown.unwrap_or(all);
-    let line = Line::draw(&content, &span, &all);
+    let line = Line::draw(&content, &span.unwrap_or(all), &all);
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
-    let versions: Vec<String> = app.cluster.versions.iter().map(|version| version.major.to_string()).collect();
-    let page = Page {
+    Page {
         cluster: app.cluster.name.to_string(),
-        versions: versions.last().cloned().unwrap_or_default(),
+        versions: app.cluster.versions.last().map(|version| version.major.to_string()).unwrap_or_default(),
         system_identifier: app.cluster.system_identifier.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         signed_in: !app.tokens.is_empty(),
         read_at: When::of(read.at),
-        notices: notices(known.failed.as_deref(), read.at, problem.is_none().then_some(&events.state)),
+        notices: notices(failed.as_deref(), read.at, problem.is_none().then_some(&events.state)),
         cards: cards(&read.facts, &read.windows, &read.health(&app.limits, status, now), status, now),
         choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
         line,
@@ -60,8 +78,7 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
         unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
         backups: read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, &query)).collect(),
         not_backups: not_backups(&read),
-    };
-    Ok((page, wrong.is_none()))
+    }
 }
 
 fn not_backups(read: &FactsSnapshot) -> Vec<(String, String)> {
@@ -71,7 +88,7 @@ fn not_backups(read: &FactsSnapshot) -> Vec<(String, String)> {
     damaged.chain(unfinished).collect()
 }
 
-/// Events, and why there are none.
+/// EventsView, and why there are none.
 async fn events(
     app: &Arc<App>,
     filter: Result<Filter, String>,
@@ -90,59 +107,58 @@ async fn events(
     }
 }
 
+impl From<Problem> for TargetOutcome {
+    fn from(problem: Problem) -> Self {
+        Self::Problem { what: problem.detail().into(), hint: problem.next().into() }
+    }
+}
+
 async fn planned(
     app: &Arc<App>,
     read: &FactsSnapshot,
     query: &PageQuery,
     wrong: &mut Option<String>,
 ) -> Result<Planned, Problem> {
-    let problem = |what: String, hint: &str| Ok((Some(TargetOutcome::Problem { what, hint: hint.into() }), None));
     let asked = match query.asked() {
         Ok(None) => return Ok((None, None)),
         Ok(Some(asked)) => asked,
         Err(error) => {
             *wrong = Some(error.clone());
-            return problem(error, "");
+            return Ok((Some(TargetOutcome::Problem { what: error, hint: String::new() }), None));
         }
     };
-    let mut chosen = None;
-    let target = match &asked.named {
-        NamedTarget::Target(target) => target.clone(),
-        NamedTarget::Event(id) => match app.event(*id).await {
-            Ok(Some(event)) => {
-                chosen = event.time.to_utc();
-                Target::Event(EventTarget::from(&event))
-            }
-            Ok(None) => {
-                return problem(format!("there is no event {id} in the archived WAL"), "choose one of those below");
-            }
-            Err(error) => return problem(error.detail().into(), error.next()),
-        },
+    let (target, at) = match target_of(app, &asked.named).await {
+        Ok(target) => target,
+        Err(problem) => return Ok((Some(problem), None)),
     };
     let request = asked.request(target);
-    let decided = match app.decide(&read.facts, &request).await {
-        Ok(decided) => decided,
-        Err(error) => {
-            return Ok((
-                Some(TargetOutcome::Problem { what: error.detail().into(), hint: error.next().into() }),
-                chosen,
-            ));
-        }
-    };
-    Ok(match decided {
-        Ok(plan) => {
-            chosen = chosen.or(match &plan.request.target {
+    Ok(match app.decide(&read.facts, &request).await {
+        Err(problem) => (Some(problem.into()), at),
+        Ok(Ok(plan)) => {
+            let chosen = at.or(match &plan.request.target {
                 Target::Time(time) => Some(*time),
                 Target::Immediate => Some(plan.backup.stopped_at),
                 _ => plan.transactions.and_then(|sides| sides.last_included).map(|last| last.time),
             });
             (Some(TargetOutcome::Plan(Box::new(PlanView::from(&plan)))), chosen)
         }
-        Err(refused) => {
-            if let Target::Time(time) = request.target {
-                chosen = Some(time);
-            }
-            (Some(TargetOutcome::Refused(RefusedView::new(&refused, query))), chosen)
+        Ok(Err(refused)) => {
+            let time = if let Target::Time(time) = request.target { Some(time) } else { at };
+            (Some(TargetOutcome::Refused(RefusedView::new(&refused, query))), time)
         }
     })
+}
+
+/// The target that is named, and the moment that an event tells. Errors: there is no such event, or that is not known.
+async fn target_of(app: &App, named: &NamedTarget) -> Result<(Target, Option<DateTime<Utc>>), TargetOutcome> {
+    match named {
+        NamedTarget::Target(target) => Ok((target.clone(), None)),
+        NamedTarget::Event(id) => match app.event(*id).await? {
+            Some(event) => Ok((Target::Event(EventTarget::from(&event)), event.time.to_utc())),
+            None => Err(TargetOutcome::Problem {
+                what: format!("there is no event {id} in the archived WAL"),
+                hint: "choose one of those below".into(),
+            }),
+        },
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::tests::facts;
+use crate::postgres::catalog::testing::facts;
 use crate::postgres::catalog::{EventId, Unrestorable, Window, WindowEdge};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Timestamp;

@@ -45,15 +45,7 @@ pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow
         Some(timeline) if timeline != segment.timeline => summary_before(cluster, segment, timeline).await,
         _ => reading_before.join_next().await.context("one is being read")??,
     };
-    let crossed = match (&summary.head, before) {
-        (None, _) | (_, Ok(None)) => None,
-        (_, Ok(Some(before))) => match join(&before, before.tail.as_ref(), &summary) {
-            Ok(Boundary::Crossed(crossed)) => Some(crossed),
-            _ => return Ok(None),
-        },
-        // Reading all of it says what is wrong.
-        (_, Err(_)) => return Ok(None),
-    };
+    let Some(crossed) = crossed(&summary, before) else { return Ok(None) };
     let description = &cluster.description;
     let headers = Headers {
         summary: &summary,
@@ -61,18 +53,32 @@ pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow
         system_identifier: description.system_identifier,
         size: description.segment_size,
     };
-    let partial = match reading(query, &headers, frames.len()) {
+    let parts = Parts { cluster, segment, body: body.start, frames: &frames };
+    let read = match reading(query, &headers, frames.len()) {
         ReadPlan::Nothing(result) => return Ok(Some(result)),
-        ReadPlan::Parts(partial) => partial,
+        ReadPlan::Parts(partial) => read_partly(&parts, &partial).await,
         ReadPlan::Whole => return Ok(None),
     };
-    let parts = Parts { cluster, segment, body: body.start, frames: &frames };
-    match read_partly(&parts, &partial).await {
+    match read {
         Err(error) if matches!(find(&error), Some(ObjectError::Damaged { .. })) => {
             tracing::debug!("{error:#}: reading all of it");
             Ok(None)
         }
         read => read,
+    }
+}
+
+/// What the record tells that crosses into a segment, as far as there is one; `None` where all must be read to know.
+#[allow(clippy::option_option)]
+fn crossed(summary: &Summary, before: anyhow::Result<Option<Box<Summary>>>) -> Option<Option<Box<Summary>>> {
+    match (&summary.head, before) {
+        (None, _) | (_, Ok(None)) => Some(None),
+        (_, Ok(Some(before))) => match join(&before, before.tail.as_ref(), summary) {
+            Ok(Boundary::Crossed(crossed)) => Some(Some(crossed)),
+            _ => None,
+        },
+        // ReadPlan all of it says what is wrong.
+        (_, Err(_)) => None,
     }
 }
 
@@ -169,7 +175,7 @@ async fn summary_before(
     Ok(Some(summary).filter(|summary| summary.stop.is_none()))
 }
 
-/// Bytes that are read before it is known whether that was enough.
+/// Bytes that are read before it is result whether that was enough.
 const PIECE: usize = 64 << 10;
 
 /// Hands content over until there is an answer.

@@ -50,14 +50,7 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
     let backup_label = captured.backup_label.context("the server's stream has no backup_label")?;
     let backup_label = check_label(&backup_label, start)?;
     let control = captured.control_file.context("the server's stream has no global/pg_control")?;
-    let control = ControlFile::parse(&control)
-        .context("the copy of global/pg_control in the server's stream cannot be used")
-        .hint("it may have been read while it was written: take the backup again")?;
-    ensure!(
-        control.system_identifier == cluster.description.system_identifier,
-        "pg_control in the stream has the system identifier {}",
-        control.system_identifier
-    );
+    let control = read_control(&control, cluster)?;
     Ok(BackupDescription {
         id: id.clone(),
         label: label.to_string(),
@@ -90,6 +83,18 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
         pack_count: totals.pack_count,
         walden_version: env!("CARGO_PKG_VERSION").to_string(),
     })
+}
+
+fn read_control(content: &[u8], cluster: &Cluster) -> anyhow::Result<ControlFile> {
+    let control = ControlFile::parse(content)
+        .context("the copy of global/pg_control in the server's stream cannot be used")
+        .hint("it may have been read while it was written: take the backup again")?;
+    ensure!(
+        control.system_identifier == cluster.description.system_identifier,
+        "pg_control in the stream has the system identifier {}",
+        control.system_identifier
+    );
+    Ok(control)
 }
 
 /// Writes the manifest: from then on the backup exists. The reservation is looked at before and after: whoever takes

@@ -1,41 +1,28 @@
-//! Which path of timelines, and which base backup on it.
+//! Which base backup on a path of timelines.
 
 use chrono::{DateTime, Utc};
 
+use super::facts::{Facts, PlanInput};
+use super::follow::ends_before;
 use super::path::{Coverage, TimelinePath};
-use super::plan::{Facts, NoPlan, PlanInput};
-use super::refuse::{Refusal, end_of, end_words};
+use super::refuse::{NoPlan, Refusal, Searched, end_of, end_words};
 use super::stop_at::StopAt;
 use super::stop_point::{Search, StopPoint};
-use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
+use super::target::{RestoreRequest, Target, postgresql_time};
 use super::unreachable::UnreachableReason;
 use super::{BackupDescription, Unknown};
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
+use crate::postgres::types::{Lsn, SegmentName};
 
 /// Backups that were passed over; and why.
 pub(super) type Notes = Vec<(BackupId, String)>;
-
-type Chosen<T> = Result<T, NoPlan<Refusal>>;
-
-impl From<Refusal> for NoPlan<Refusal> {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(Box::new(refusal))
-    }
-}
-
-impl From<UnreachableReason> for NoPlan<Refusal> {
-    fn from(reason: UnreachableReason) -> Self {
-        Refusal::from(reason).into()
-    }
-}
 
 pub(super) fn note_damaged(facts: &Facts, notes: &mut Notes) {
     notes.extend(facts.damaged_backups.iter().map(|(id, why)| (id.clone(), format!("cannot be used: {why}"))));
 }
 
 /// The backup that is asked for by name.
-pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a BackupDescription> {
+pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Searched<&'a BackupDescription> {
     let unusable = |why: String| UnreachableReason::BackupUnusable { id: id.clone(), why };
     if let Some(why) = facts.damaged_backups.get(id) {
         return Err(unusable(format!("cannot be used: {why}")).into());
@@ -45,104 +32,6 @@ pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Chosen<&'a Ba
     }
     let found = facts.backups.iter().find(|backup| backup.id == *id);
     found.ok_or_else(|| unusable("does not exist".into()).into())
-}
-
-/// The path to follow.
-pub(super) fn chosen_path(facts: &Facts, request: &RestoreRequest) -> Chosen<TimelinePath> {
-    let path = path_to(facts, chosen_timeline(facts, request));
-    let Target::Event(event) = &request.target else { return path };
-    // An event is where the path of its timeline has it: other paths have it only if they did not leave that one before.
-    let lsn = if request.inclusive { event.after } else { event.before };
-    let own = path_to(facts, event.timeline)?;
-    match path {
-        Ok(path) if path.timeline_at(lsn) == own.timeline_at(lsn) => Ok(path),
-        _ if request.timeline == TimelineChoice::Latest => Ok(own),
-        Ok(path) => {
-            let (id, timeline) = (event.id.clone(), path.timeline());
-            Err(UnreachableReason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
-        }
-        refused => refused,
-    }
-}
-
-fn chosen_timeline(facts: &Facts, request: &RestoreRequest) -> TimelineId {
-    match (request.timeline, &request.target) {
-        (TimelineChoice::Number(number), _) => number,
-        (TimelineChoice::Latest, _) => {
-            let known = facts.histories.keys().chain(facts.damaged_histories.keys()).copied();
-            let of_wal = facts.ranges.iter().map(|range| range.timeline());
-            let of_backups = facts.backups.iter().map(|backup| backup.stop_timeline);
-            known.chain(of_wal).chain(of_backups).max().unwrap_or(TimelineId(1))
-        }
-        (TimelineChoice::Current, Target::Event(event)) => event.timeline,
-        (TimelineChoice::Current, _) => {
-            let named = request.backup.as_ref();
-            let candidate = |backup: &&BackupDescription| match named {
-                Some(id) => backup.id == *id,
-                None => backup.is_sound() && ends_before(backup, request),
-            };
-            let newest = facts.backups.iter().rev().find(candidate).or(facts.backups.last());
-            newest.map_or(TimelineId(1), |backup| backup.stop_timeline)
-        }
-    }
-}
-
-/// The path that leads to a timeline, from its history file.
-fn path_to(facts: &Facts, timeline: TimelineId) -> Chosen<TimelinePath> {
-    let size = facts.ranges.segment_size();
-    if let Some(why) = facts.damaged_histories.get(&timeline) {
-        return Err(
-            UnreachableReason::HistoryDamaged { timeline, why: why.why.clone(), newer_walden: why.newer }.into()
-        );
-    }
-    if let Some(history) = facts.histories.get(&timeline) {
-        return Ok(TimelinePath::new(history.clone(), size));
-    }
-    let seen = !facts.ranges.of(timeline).is_empty() || facts.backups.iter().any(|b| b.stop_timeline == timeline);
-    match (timeline, seen) {
-        (TimelineId(1), _) => Ok(TimelinePath::new(TimelineHistory::root(timeline), size)),
-        (_, true) => Err(UnreachableReason::HistoryMissing { timeline }.into()),
-        (_, false) => Err(UnreachableReason::TimelineUnknown { timeline }.into()),
-    }
-}
-
-/// A server that ends recovery asks for the histories of newer timelines one after the other, until there is none, and names
-/// its own after that. One that was lost, or is damaged, ends recovery with an error when all was replayed. What a whole one
-/// says does not matter.
-pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Chosen<()> {
-    let newer = (path.timeline().0 + 1..).map(TimelineId);
-    let is_whole = |timeline: &TimelineId| facts.damaged_histories.get(timeline).is_some_and(|unusable| unusable.whole);
-    let is_there = |timeline: &TimelineId| facts.histories.contains_key(timeline) || is_whole(timeline);
-    let Some(next) = newer.into_iter().find(|next| !is_there(next)) else { return Ok(()) };
-    let is_parent = |history: &TimelineHistory| history.ancestors.iter().any(|entry| entry.timeline == next);
-    let backed_up = |backup: &BackupDescription| [backup.timeline, backup.stop_timeline].contains(&next);
-    let shown = !facts.ranges.of(next).is_empty()
-        || facts.histories.values().any(is_parent)
-        || facts.backups.iter().any(backed_up);
-    match (facts.damaged_histories.get(&next), shown) {
-        (None, false) => Ok(()),
-        (why, _) => Err(UnreachableReason::NewerHistoryUnknown {
-            timeline: path.timeline(),
-            newer: next,
-            why: why.map(|why| why.why.clone()),
-            newer_walden: why.is_some_and(|why| why.newer),
-        }
-        .into()),
-    }
-}
-
-/// Whether the target lies after the backup's end for sure. Where a transaction or a restore point lies only a search
-/// can tell.
-fn ends_before(backup: &BackupDescription, request: &RestoreRequest) -> bool {
-    match &request.target {
-        // A commit at the very instant of the end may lie before it, and to leave it out is then impossible.
-        Target::Time(time) if !request.inclusive => backup.stopped_at < *time,
-        Target::Time(time) => backup.stopped_at <= *time,
-        Target::Lsn(lsn) => backup.stop_lsn <= *lsn,
-        Target::Event(event) if request.inclusive => backup.stop_lsn <= event.after,
-        Target::Event(event) => backup.stop_lsn <= event.before,
-        Target::Xid(_) | Target::Name(_) | Target::Immediate | Target::Latest => true,
-    }
 }
 
 /// The WAL that replay may read from a backup on, and where it stops.
@@ -210,7 +99,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The backups that can be used, by their ends; at least one.
-    fn usable(&self, notes: &mut Notes) -> Chosen<Vec<&'a BackupDescription>> {
+    fn usable(&self, notes: &mut Notes) -> Searched<Vec<&'a BackupDescription>> {
         let facts = self.known.facts;
         if let Some(id) = &self.request.backup {
             let backup = named_backup(facts, id)?;
@@ -246,7 +135,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Where replay stops, and the newest backup that ends before.
-    pub fn choose(&self, notes: &mut Notes) -> Chosen<Choice<'a>> {
+    pub fn choose(&self, notes: &mut Notes) -> Searched<Choice<'a>> {
         let usable = self.usable(notes)?;
         let (coverage, mut place) = self.search_from(self.anchors(&usable)?)?;
         let fits = |backup: &&&BackupDescription| {
@@ -266,7 +155,7 @@ impl<'a> Chooser<'a> {
 
     /// The backups behind whose ends the target is looked for, in their order. Mostly the newest one that surely ends
     /// before it. Where a transaction or restore point lies is not known before: then all.
-    fn anchors<'u>(&self, usable: &'u [&'a BackupDescription]) -> Chosen<&'u [&'a BackupDescription]> {
+    fn anchors<'u>(&self, usable: &'u [&'a BackupDescription]) -> Searched<&'u [&'a BackupDescription]> {
         if matches!(self.request.target, Target::Xid(_) | Target::Name(_)) {
             return Ok(usable);
         }
@@ -277,7 +166,7 @@ impl<'a> Chooser<'a> {
 
     /// The place of the target behind the first of the backups that it is found behind: the oldest one of each unbroken
     /// range of WAL is tried, as no backup can be rolled forward over a gap or broken WAL.
-    fn search_from(&self, anchors: &[&BackupDescription]) -> Chosen<(Coverage, StopPoint)> {
+    fn search_from(&self, anchors: &[&BackupDescription]) -> Searched<(Coverage, StopPoint)> {
         let (mut searched_before, mut anchors) = (Vec::new(), anchors);
         let (mut broken, mut refused) = (None, NoPlan::from(UnreachableReason::NoBackup));
         while let [anchor, later @ ..] = anchors {
@@ -322,7 +211,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The place of a target that is behind the end of `backup`.
-    fn place(&self, backup: &BackupDescription, coverage: &Coverage) -> Chosen<StopPoint> {
+    fn place(&self, backup: &BackupDescription, coverage: &Coverage) -> Searched<StopPoint> {
         let search = self.search(backup.stop_lsn, coverage);
         let end = self.path.start(coverage.first_missing);
         let inclusive = self.request.inclusive;
@@ -361,7 +250,7 @@ impl<'a> Chooser<'a> {
 
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
-    fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Chosen<StopPoint> {
+    fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Searched<StopPoint> {
         let idle_until = if search.coverage.resumes.is_none() { search.idle_until()? } else { None };
         let Some(until) = idle_until.filter(|until| time <= *until) else {
             return Err(self.refuse_behind(search.coverage, idle_until));
@@ -412,14 +301,5 @@ impl<'a> Chooser<'a> {
     /// The commits around the place. Errors: the index does not know them.
     pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
         self.search(choice.backup.stop_lsn, &choice.coverage).neighbours(&choice.place)
-    }
-}
-
-/// The same, with the refusal made into something else.
-pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
-    match stuck {
-        NoPlan::Unread(error) => NoPlan::Unread(error),
-        NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
-        NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
     }
 }

@@ -1,10 +1,9 @@
 //! Whether replay gets through the WAL to a place: a server takes broken WAL for the end of all.
 
-use super::plan::NoPlan;
 use super::probe::{ProbeResult, ProbeTarget};
-use super::refuse::Refusal;
+use super::refuse::{NoPlan, Refusal, Searched};
 use super::stop_at::StopAt;
-use super::stop_point::{Search, Searched, StopPoint};
+use super::stop_point::{Search, StopPoint};
 use super::wal_index::Unknown;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Timestamp;

@@ -2,7 +2,8 @@
 
 use super::probe::{ProbeResult, ProbeTarget};
 use super::refuse::Refusal;
-use super::stop_point::{Search, Searched, StopPoint};
+use super::refuse::Searched;
+use super::stop_point::{Search, StopPoint};
 use super::unreachable::UnreachableReason;
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Xid;

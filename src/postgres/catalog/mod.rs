@@ -6,9 +6,12 @@ mod drop_database;
 mod estimate;
 mod event_target;
 mod events;
+mod facts;
+mod follow;
 mod idle;
 mod model;
 mod moment;
+mod neighbours;
 mod other_timelines;
 mod partial_read;
 mod path;
@@ -27,24 +30,28 @@ mod target;
 #[cfg(test)]
 pub mod testing;
 mod unreachable;
+mod usable;
 mod wal_index;
 mod windows;
 
 pub use estimate::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use event_target::EventTarget;
 pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
+pub use facts::{Facts, PlanInput, ProbeSegment, Unusable};
+pub use follow::missing_wal;
 pub use idle::IdleTimes;
 pub use model::{
     BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
     WalDescription,
 };
 pub use moment::parse_time;
-pub use other_timelines::OtherTimeline;
+pub use other_timelines::{OtherTimeline, WindowEdge};
 pub use partial_read::{Before, Headers, PartialRead, ReadPlan, reading};
 pub use path::{Coverage, PathStep, TimelinePath, WalPiece};
-pub use plan::{Facts, NoPlan, PlanInput, ProbeSegment, RecoveryPlan, Unusable, plan};
+pub use plan::{RecoveryPlan, plan};
 pub use probe::{FoundEnd, FoundRecord, Probe, ProbeQuery, ProbeResult, ProbeTarget, Tuple};
 pub use ranges::{Gap, WalRange, WalRanges};
+pub use refuse::NoPlan;
 pub use removal::{Relation, Removal, RemovedRelation};
 pub use replayed_tablespaces::{ReplayedTablespace, ReplayedTablespaces};
 pub use request::{NamedTarget, ParsedRequest, RequestText};
@@ -52,8 +59,6 @@ pub use stop_at::{Neighbours, Reachability, StopAt, Transaction};
 pub use stop_point::XID_REUSE;
 pub use target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
 pub use unreachable::{Nearest, Unreachable, UnreachableReason};
+pub use usable::{Unused, Usable, newest_usable, unused_backups};
 pub use wal_index::{KnownPrefix, NoIndex, Point, Unknown, WalIndex};
-pub use windows::{
-    UnknownTimeline, Unrestorable, Unused, Usable, Window, WindowEdge, Windows, missing_wal, newest_usable,
-    unused_backups, windows,
-};
+pub use windows::{UnknownTimeline, Unrestorable, Window, Windows, windows};

@@ -5,12 +5,20 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::facts::{Facts, PlanInput};
 use super::path::TimelinePath;
-use super::plan::{Facts, PlanInput};
 use super::stop_at::Transaction;
 use super::target::{RestoreRequest, Target, postgresql_time};
-use super::windows::WindowEdge;
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
+
+/// Where a window or the archived WAL of a timeline begins or ends, and when that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WindowEdge {
+    pub lsn: Lsn,
+    /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<DateTime<Utc>>,
+}
 
 /// A timeline with archived WAL that a path does not lead through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

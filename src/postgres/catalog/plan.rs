@@ -1,72 +1,23 @@
 //! Target in, plan out: where replay stops exactly, which backup, along which timelines, with which WAL; or why not.
 //! Decides before anything is touched, because PostgreSQL notices late or, before version 15, not at all.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::choose::{Choice, Chooser, Notes, check_promotion, chosen_path, map_refusal, named_backup, note_damaged};
+use super::BackupDescription;
+use super::choose::{Choice, Chooser, Notes, named_backup, note_damaged};
+use super::facts::{Facts, PlanInput};
+use super::follow::{check_promotion, chosen_path};
 use super::other_timelines::{OtherTimeline, meant};
 use super::path::{Coverage, PathStep, TimelinePath, WalPiece};
-use super::probe::{ProbeQuery, ProbeResult};
-use super::refuse::Refusal;
+use super::refuse::{NoPlan, Refusal, map_refusal};
 use super::replayed_tablespaces::ReplayedTablespaces;
 use super::stop_at::{Neighbours, Reachability, StopAt};
 use super::target::{RestoreRequest, Target};
 use super::unreachable::{Nearest, Unreachable, UnreachableReason};
-use super::wal_index::{Unknown, WalIndex};
-use super::{BackupDescription, IdleTimes, WalRanges};
-use crate::postgres::layout::{BackupId, ClusterName};
-use crate::postgres::types::{Lsn, SegmentName, TimelineHistory, TimelineId};
-
-/// Everything that a plan is made from, but what WAL says.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    pub cluster: ClusterName,
-    /// Complete ones, oldest first.
-    pub backups: Arc<Vec<BackupDescription>>,
-    /// Backups whose manifest cannot be used; and why.
-    pub damaged_backups: BTreeMap<BackupId, String>,
-    pub unfinished_backups: Vec<BackupId>,
-    pub ranges: WalRanges,
-    pub histories: BTreeMap<TimelineId, TimelineHistory>,
-    pub damaged_histories: BTreeMap<TimelineId, Unusable>,
-    pub idle: IdleTimes,
-}
-
-/// A history file that is there and cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unusable {
-    pub why: String,
-    /// The object is whole: a server that only looks whether the file exists finds it.
-    pub whole: bool,
-    /// A newer Walden wrote the object: nothing is wrong with it.
-    pub newer: bool,
-}
-
-/// Answers a query about the records of one segment. Errors: it could not be read.
-pub type ProbeSegment<'a> = dyn Fn(&ProbeQuery) -> anyhow::Result<ProbeResult> + 'a;
-
-/// The facts, and what WAL says: roughly by an index, exactly by probing segments.
-#[derive(Clone, Copy)]
-pub struct PlanInput<'a> {
-    pub facts: &'a Facts,
-    pub index: &'a dyn WalIndex,
-    pub probe: &'a ProbeSegment<'a>,
-}
-
-/// Why there is no plan.
-#[derive(Debug)]
-pub enum NoPlan<R = Unreachable> {
-    /// A segment that decides could not be probed.
-    Unread(anyhow::Error),
-    /// The index cannot tell.
-    Unknown(Unknown),
-    /// The target cannot be reached exactly.
-    Refused(Box<R>),
-}
+use super::wal_index::Unknown;
+use crate::postgres::layout::ClusterName;
+use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 
 /// How a moment is restored, and why so.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -183,39 +134,22 @@ fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) ->
 /// Makes the plan of what was chosen.
 fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces, notes: &Notes) -> RecoveryPlan {
     let Choice { backup, why, coverage, place } = choice;
-    let facts = chooser.known.facts;
-    let path = &chooser.path;
+    let (facts, path, request) = (chooser.known.facts, &chooser.path, chooser.request);
     // Older ones would not have been chosen anyway.
-    let newer = notes.iter().filter(|(id, _)| *id > backup.id);
-    let mut warnings: Vec<String> = newer.map(|(id, why)| format!("backup \"{id}\" {why}")).collect();
-    warnings.extend(made.warnings());
-    let end = path.start(coverage.first_missing);
-    let mut wal_end = guard_end(facts, path, &coverage);
-    if place.stop == StopAt::End && chooser.request.target != Target::Latest {
-        // What is archived from now on may lie behind the target.
-        wal_end = Some(coverage.first_missing);
-        if matches!(chooser.request.target, Target::Lsn(_)) {
-            let end = coverage.first_missing;
-            warnings.push(format!("the target is where the archived WAL ends: recovery ends before {end}"));
-        }
-    }
+    let newer = notes.iter().filter(|(id, _)| *id > backup.id).map(|(id, why)| format!("backup \"{id}\" {why}"));
+    // What is archived from now on may lie behind the target.
+    let ends_here = place.stop == StopAt::End && request.target != Target::Latest;
+    let end = Some(coverage.first_missing).filter(|_| ends_here && matches!(request.target, Target::Lsn(_)));
+    let end = end.map(|end| format!("the target is where the archived WAL ends: recovery ends before {end}"));
+    let warnings = newer.chain(made.warnings()).chain(end).collect();
     let wal = path.coverage(&facts.ranges, chooser.start(backup), place.until).pieces;
-    let mut settings = place.stop.settings();
-    settings.push(("recovery_target_timeline", path.timeline().to_string()));
-    if coverage.resumes.is_some() && backup.major.number() >= 15 {
-        // Reading ahead would meet the gap before replay meets the target.
-        settings.push(("recovery_prefetch", "off".into()));
-    }
-    let other_timelines = meant(chooser.known, path, chooser.request);
-    let target = match (&chooser.request.target, other_timelines.is_empty()) {
-        (Target::Latest, false) => format!("{} on timeline {}", chooser.request.words(), path.timeline()),
-        _ => chooser.request.words(),
-    };
+    let other_timelines = meant(chooser.known, path, request);
     RecoveryPlan {
         cluster: facts.cluster.clone(),
-        request: chooser.request.clone(),
-        target,
+        request: request.clone(),
+        target: target_words(request, path, &other_timelines),
         kind: Reachability::Present,
+        settings: settings(&place.stop, path, &coverage, backup),
         stop: place.stop,
         transactions: None,
         backup: backup.clone(),
@@ -225,15 +159,38 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces
         segments: wal.iter().map(|piece| piece.segments).sum(),
         wal_bytes: wal.iter().map(|piece| piece.stored_bytes).sum(),
         wal,
-        wal_reaches: end,
-        wal_end,
+        wal_reaches: path.start(coverage.first_missing),
+        wal_end: if ends_here { Some(coverage.first_missing) } else { guard_end(facts, path, &coverage) },
         other_timelines,
         made,
-        settings: settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         expected_seconds: None,
         notes: place.notes,
         warnings,
     }
+}
+
+/// The target in words. The newest moment is one of a timeline, where there are others.
+fn target_words(request: &RestoreRequest, path: &TimelinePath, others: &[OtherTimeline]) -> String {
+    match &request.target {
+        Target::Latest if !others.is_empty() => format!("{} on timeline {}", request.words(), path.timeline()),
+        _ => request.words(),
+    }
+}
+
+/// The settings of the target.
+fn settings(
+    stop: &StopAt,
+    path: &TimelinePath,
+    coverage: &Coverage,
+    backup: &BackupDescription,
+) -> Vec<(String, String)> {
+    let mut settings = stop.settings();
+    settings.push(("recovery_target_timeline", path.timeline().to_string()));
+    if coverage.resumes.is_some() && backup.major.number() >= 15 {
+        // ReadPlan ahead would meet the gap before replay meets the target.
+        settings.push(("recovery_prefetch", "off".into()));
+    }
+    settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
 /// When the next segment of the path is not archived yet but an older timeline has one of that number, the server would

@@ -243,13 +243,8 @@ mod tests {
         Draft { rmgr: rmgr::HEAP, info: IN_PLACE, block, main, ..Draft::default() }
     }
 
-    #[test]
-    fn the_first_record_that_is_wanted_is_found_with_the_commits_around_it() {
-        let size = SegmentSize::new(SEGMENT as u32).unwrap();
-        let segment = SegmentName::from_number(TimelineId(1), 2, size);
-        let start = segment.start(size);
-        let mut writer = Writer::new(0xD110, SEGMENT, start.0);
-        let drafts = [
+    fn drafts() -> Vec<Draft> {
+        vec![
             end(COMMIT, 700, 10, &[]),
             end(ABORT, 701, 40, &[]),
             restore_point(b"x"),
@@ -269,19 +264,49 @@ mod tests {
             restore_point(b"caf\xe9"),
             // After vacuum another row has the place.
             in_place(3),
-        ];
-        let lsns: Vec<u64> = drafts.iter().map(|draft| writer.write(draft)).collect();
-        writer.fill();
-        let deleted = std::cell::Cell::new(None);
-        let probe = |target: ProbeTarget, from: Lsn| {
-            let mut probe = Probe::new(ProbeQuery { segment, begin: start, from, target }, start);
-            writer.bytes.chunks(1000).for_each(|piece| probe.push(piece));
-            let result = probe.finish();
-            let at = |lsn: Lsn| lsns.iter().position(|each| *each == lsn.0).unwrap();
+        ]
+    }
+
+    /// A segment with these records, and where each begins.
+    struct Written {
+        segment: SegmentName,
+        start: Lsn,
+        bytes: Vec<u8>,
+        lsns: Vec<u64>,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let size = SegmentSize::new(SEGMENT as u32).unwrap();
+            let segment = SegmentName::from_number(TimelineId(1), 2, size);
+            let start = segment.start(size);
+            let mut writer = Writer::new(0xD110, SEGMENT, start.0);
+            let lsns = drafts().iter().map(|draft| writer.write(draft)).collect();
+            writer.fill();
+            Self { segment, start, bytes: writer.bytes, lsns }
+        }
+
+        fn result(&self, target: ProbeTarget, from: Lsn) -> ProbeResult {
+            let query = ProbeQuery { segment: self.segment, begin: self.start, from, target };
+            let mut probe = Probe::new(query, self.start);
+            self.bytes.chunks(1000).for_each(|piece| probe.push(piece));
+            probe.finish()
+        }
+
+        /// The number of the record that is found, and the commits around it.
+        fn probe(&self, target: ProbeTarget, from: Lsn) -> (Option<usize>, Option<Xid>, Option<Xid>) {
+            let result = self.result(target, from);
+            let at = |lsn: Lsn| self.lsns.iter().position(|each| *each == lsn.0).unwrap();
             let commit = |commit: Option<Commit>| commit.map(|commit| commit.xid);
-            deleted.set(result.found.and_then(|found| found.tuple).or(deleted.get()));
             (result.found.map(|found| at(found.lsn)), commit(result.before), commit(result.after))
-        };
+        }
+    }
+
+    #[test]
+    fn the_first_record_that_is_wanted_is_found_with_the_commits_around_it() {
+        let written = Written::new();
+        let (lsns, start) = (&written.lsns, written.start);
+        let probe = |target, from| written.probe(target, from);
         let later = |time, or_at| ProbeTarget::Later { time: Timestamp(time), or_at };
         assert_eq!(probe(later(9, false), start), (Some(0), None, Some(702)));
         assert_eq!(probe(later(10, false), start), (Some(1), Some(700), Some(702)), "an abort counts");
@@ -302,18 +327,24 @@ mod tests {
         assert_eq!(probe(ProbeTarget::RestorePoint("y".into()), start).0, None);
         assert_eq!(probe(ProbeTarget::Change(702), start).0, Some(3));
         assert_eq!(probe(ProbeTarget::Record, Lsn(lsns[2] + 1)).0, Some(3));
-        assert_eq!(probe(ProbeTarget::Change(706), start).0, Some(9));
-        let row = deleted.get().unwrap();
-        assert_eq!((row.block, row.offset), (7, 3));
-        let in_place = |before: u64| probe(ProbeTarget::InPlace { row, before: Lsn(before) }, start);
-        assert_eq!(in_place(lsns[9]), (Some(8), Some(705), None), "the last one of that row");
-        assert_eq!(in_place(lsns[8]).0, Some(6));
-        assert_eq!(in_place(lsns[6]).0, None);
         let name = "caf\u{FFFD}".to_string();
         assert_eq!(
             probe(ProbeTarget::RestorePoint(name), start).0,
             Some(10),
             "as the index tells a name in another encoding"
         );
+    }
+
+    #[test]
+    fn a_row_that_is_deleted_is_found_with_its_last_change_in_place() {
+        let written = Written::new();
+        let (lsns, start) = (&written.lsns, written.start);
+        assert_eq!(written.probe(ProbeTarget::Change(706), start).0, Some(9));
+        let row = written.result(ProbeTarget::Change(706), start).found.unwrap().tuple.unwrap();
+        assert_eq!((row.block, row.offset), (7, 3));
+        let in_place = |before: u64| written.probe(ProbeTarget::InPlace { row, before: Lsn(before) }, start);
+        assert_eq!(in_place(lsns[9]), (Some(8), Some(705), None), "the last one of that row");
+        assert_eq!(in_place(lsns[8]).0, Some(6));
+        assert_eq!(in_place(lsns[6]).0, None);
     }
 }

@@ -3,9 +3,44 @@
 use super::BackupDescription;
 use super::path::{Coverage, TimelinePath};
 use super::target::{RestoreRequest, Target, TimelineChoice, postgresql_time};
-use super::unreachable::{Nearest, UnreachableReason};
+use super::unreachable::{Nearest, Unreachable, UnreachableReason};
+use super::wal_index::Unknown;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Commit;
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum NoPlan<R = Unreachable> {
+    /// A segment that decides could not be probed.
+    Unread(anyhow::Error),
+    /// The index cannot tell.
+    Unknown(Unknown),
+    /// The target cannot be reached exactly.
+    Refused(Box<R>),
+}
+
+pub(super) type Searched<T> = Result<T, NoPlan<Refusal>>;
+
+impl From<Refusal> for NoPlan<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<UnreachableReason> for NoPlan<Refusal> {
+    fn from(reason: UnreachableReason) -> Self {
+        Refusal::from(reason).into()
+    }
+}
+
+/// The same, with the refusal made into something else.
+pub(super) fn map_refusal<R, S>(stuck: NoPlan<R>, map: impl FnOnce(R) -> S) -> NoPlan<S> {
+    match stuck {
+        NoPlan::Unread(error) => NoPlan::Unread(error),
+        NoPlan::Unknown(unknown) => NoPlan::Unknown(unknown),
+        NoPlan::Refused(refused) => NoPlan::Refused(Box::new(map(*refused))),
+    }
+}
 
 /// A reason with the moments that it suggests; whether they can be had is not proven yet.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{BackupDescription, ClusterDescription, MajorSince};
+use super::{BackupDescription, ClusterDescription, Facts, MajorSince, WalRanges};
 use crate::postgres::types::{Lsn, MajorVersion, RecoverySettings, SegmentSize, SystemIdentifier, TimelineId};
 
 /// Bytes in a segment of the cluster that all these facts are about.
@@ -20,6 +20,29 @@ pub fn cluster_description() -> ClusterDescription {
 
 fn major() -> MajorVersion {
     MajorVersion::new(15).unwrap()
+}
+
+/// A backup of it in segment 2 of timeline 1, and these segments.
+pub fn facts(segments: &[&str]) -> Facts {
+    let mut ranges = WalRanges::new(cluster_description().segment_size);
+    for segment in segments {
+        ranges.add(segment.parse().unwrap(), 10, DateTime::UNIX_EPOCH);
+    }
+    facts_in(ranges)
+}
+
+/// That backup, and this WAL.
+pub fn facts_in(ranges: WalRanges) -> Facts {
+    Facts {
+        cluster: "main".parse().unwrap(),
+        backups: vec![backup("20260101-000000Z")].into(),
+        damaged_backups: Default::default(),
+        unfinished_backups: Vec::new(),
+        ranges,
+        histories: Default::default(),
+        damaged_histories: Default::default(),
+        idle: Default::default(),
+    }
 }
 
 /// A backup of it on timeline 1, from 0/2000028 to 0/2000100, that took one second.

@@ -133,26 +133,30 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     chosen(verdicts, &request.checks)
 }
 
-/// An `archive_command` that is right by itself may work for another cluster.
-fn with_whose(mut verdicts: Vec<Verdict>, whose: Option<&Verdict>) -> Vec<Verdict> {
-    let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == CheckStatus::Ok);
-    if let (Some(verdict), Some(whose)) = (good, whose) {
-        verdict.clone_from(whose);
-    }
-    verdicts
+/// What is decided anew once the checks have shown what the settings really do.
+struct Doubtful<'a> {
+    request: &'a CheckRequest<'a>,
+    server: &'a server::ServerFacts,
+    user: Option<Owner>,
+    /// The setting that `walden init` prints.
+    line: &'a str,
+    /// An `archive_command` that is right by itself may work for another cluster.
+    whose: Option<Verdict>,
 }
 
-async fn check_end_to_end(
-    request: &CheckRequest<'_>,
-    sql: &mut Connection,
-    server: &server::ServerFacts,
-    hindrance: Option<Verdict>,
-    cluster: Option<&Result<Cluster, CheckError>>,
-) -> Verdict {
-    match (hindrance, cluster) {
-        (Some(verdict), _) => verdict,
-        (None, Some(Ok(cluster))) => end_to_end::check(request, sql, server, cluster).await,
-        (None, _) => Check::EndToEnd.because(Check::Identity),
+impl Doubtful<'_> {
+    fn settings(&self, proven: bool) -> Vec<Verdict> {
+        let known = settings::SettingsFacts { standby: self.server.standby, line: self.line, proven };
+        let mut verdicts = settings::decide(&self.server.settings, &known);
+        let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == CheckStatus::Ok);
+        if let (Some(verdict), Some(whose)) = (good, &self.whose) {
+            verdict.clone_from(whose);
+        }
+        verdicts
+    }
+
+    fn hook(&self, proven: bool) -> Verdict {
+        hook::check_hook(self.request, self.server, self.user, self.line, proven)
     }
 }
 
@@ -172,47 +176,75 @@ async fn check_server(
         Some(repository) => Some(request.within("the repository", open_cluster(request, repository)).await),
         None => None,
     };
+    let user = hook::server_user(request, &server);
+    verdicts.extend(check_running(request, &mut sql, &server, user, cluster).await);
+    user
+}
+
+/// What a server that answers is checked for.
+async fn check_running(
+    request: &CheckRequest<'_>,
+    sql: &mut Connection,
+    server: &server::ServerFacts,
+    user: Option<Owner>,
+    cluster: Option<Result<Cluster, CheckError>>,
+) -> Vec<Verdict> {
     let identity = match &cluster {
-        Some(cluster) => server::decide_identity(&server, cluster),
+        Some(cluster) => server::decide_identity(server, cluster),
         None => Check::Identity.because(Check::Repository),
     };
     let line = assignment("archive_command", &archive_command_of(request.settings));
-    let (standby, line) = (server.standby, line.trim_end());
-    let user = hook::server_user(request, &server);
-    let whose = hook::check_whose(request, &server, user, line);
-    let decide_settings = |proven| {
-        let verdicts = settings::decide(&server.settings, &settings::SettingsFacts { standby, line, proven });
-        with_whose(verdicts, whose.as_ref())
-    };
-    let settings = decide_settings(false);
+    let line = line.trim_end();
+    let doubtful = Doubtful { request, server, user, line, whose: hook::check_whose(request, server, user, line) };
+    let mut verdicts = vec![server::decide_privileges(&server.role, request.probe && !server.standby)];
     if request.wants(&[Check::Place]) {
-        verdicts.push(location::check(request, &mut sql).await);
+        verdicts.push(location::check(request, sql).await);
     }
-    verdicts.push(server::decide_privileges(&server.role, request.probe && !server.standby));
     if request.wants(&[Check::Replication]) {
-        verdicts.push(server::check_replication(request, &server).await);
+        verdicts.push(server::check_replication(request, server).await);
     }
-    let hook = hook::check_hook(request, &server, user, line, false);
-    let mut proven = false;
+    let (mut settings, mut hook) = (doubtful.settings(false), doubtful.hook(false));
     if request.wants(&[Check::EndToEnd]) {
         let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
-        let hindrance = end_to_end::hindrance(request.probe, &server, &causes);
-        let verdict = check_end_to_end(request, &mut sql, &server, hindrance, cluster.as_ref()).await;
-        proven = verdict.status == CheckStatus::Ok;
+        let hindrance = end_to_end::hindrance(request.probe, server, &causes);
+        let verdict = check_end_to_end(request, sql, server, cluster.as_ref(), hindrance).await;
+        if verdict.status == CheckStatus::Ok {
+            (settings, hook) = (doubtful.settings(true), doubtful.hook(true));
+        }
         verdicts.push(verdict);
     }
-    // What looked doubtful was proven by what it does.
-    let settings = decide_settings(proven);
-    let hook = if proven { hook::check_hook(request, &server, user, line, proven) } else { hook };
+    verdicts.extend(settings.into_iter().chain([identity, hook]));
     // Last: what was just archived counts.
-    let archiver = request.within("PostgreSQL", Archiver::ask(&mut sql)).await;
-    let verdict = archiver::decide(&archiver, &server, &request.settings.health);
-    verdicts.push(match &cluster {
+    verdicts.push(check_archiver(request, sql, server, cluster.as_ref()).await);
+    verdicts
+}
+
+async fn check_end_to_end(
+    request: &CheckRequest<'_>,
+    sql: &mut Connection,
+    server: &server::ServerFacts,
+    cluster: Option<&Result<Cluster, CheckError>>,
+    hindrance: Option<Verdict>,
+) -> Verdict {
+    match (hindrance, cluster) {
+        (Some(verdict), _) => verdict,
+        (None, Some(Ok(cluster))) => end_to_end::check(request, sql, server, cluster).await,
+        (None, _) => Check::EndToEnd.because(Check::Identity),
+    }
+}
+
+async fn check_archiver(
+    request: &CheckRequest<'_>,
+    sql: &mut Connection,
+    server: &server::ServerFacts,
+    cluster: Option<&Result<Cluster, CheckError>>,
+) -> Verdict {
+    let archiver = request.within("PostgreSQL", Archiver::ask(sql)).await;
+    let verdict = archiver::decide(&archiver, server, &request.settings.health);
+    match cluster {
         Some(Ok(cluster)) if request.wants(&[Check::Archiver]) => aside::add(request, cluster, verdict).await,
         _ => verdict,
-    });
-    verdicts.extend(settings.into_iter().chain([identity, hook]));
-    user
+    }
 }
 
 async fn open_cluster(request: &CheckRequest<'_>, repository: Repository) -> anyhow::Result<Cluster> {

@@ -149,7 +149,7 @@ fn kinds(filter: &Filter) -> i64 {
 }
 
 /// Which events are wanted. How exact an event is, and the name of its database, come later.
-type EventFilter<'a> = &'a dyn Fn(&FoundEvent) -> bool;
+type Wanted<'a> = &'a dyn Fn(&FoundEvent) -> bool;
 
 /// Makes events of rows.
 struct EventReader<'a> {
@@ -177,7 +177,7 @@ impl<'a> EventReader<'a> {
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
     /// comes first, for it costs little; how exact that is may take thousands of lookups.
-    fn events(&self, stored: &EventRow, wanted: EventFilter<'_>) -> Result<Vec<FoundEvent>> {
+    fn events(&self, stored: &EventRow, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
         let owner = self.history(stored.timeline).timeline_at(stored.lsn);
         if owner != stored.timeline && self.is_indexed(owner, stored.number)? {
             return Ok(Vec::new());
@@ -246,12 +246,10 @@ impl<'a> EventReader<'a> {
         }
     }
 
-    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: EventFilter<'_>) -> Result<Vec<FoundEvent>> {
-        let RemovedFiles { files, relations, cut, major } = from_json(stored.detail.as_deref().unwrap_or_default())?;
-        let mut names = HashMap::new();
-        for file in &files {
-            names.insert(*file, self.relation(*file, owner, stored.lsn)?);
-        }
+    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+        let removed: RemovedFiles = from_json(stored.detail.as_deref().unwrap_or_default())?;
+        let named = removed.files.iter().map(|file| Ok((*file, self.relation(*file, owner, stored.lsn)?)));
+        let names = named.collect::<Result<HashMap<_, _>>>()?;
         let name_of = |file: RelFileLocator| names.get(&file).cloned().flatten();
         let event_of = |kind: EventKind, file: RelFileLocator, relation: Option<&Relation>| {
             let mut event = self.base(stored, owner, kind, file.number);
@@ -266,19 +264,10 @@ impl<'a> EventReader<'a> {
             let relation = name_of(*file);
             kinds.iter().any(|kind| wanted(&event_of(*kind, *file, relation.as_ref())))
         };
-        if !files.iter().any(may_be_wanted) {
+        if !removed.files.iter().any(may_be_wanted) {
             return Ok(Vec::new());
         }
-        let trace = exact::trace(self.index, self.db, stored, stored.number)?;
-        let class_deletes = match self.class_deletes(stored)? {
-            0 => {
-                let database = files.first().map_or(0, |file| file.database);
-                exact::lists_rows(self.db, stored, &trace, (None, database, PG_CLASS))?.then_some(0)
-            }
-            deleted => Some(deleted),
-        };
-        let whole = trace.has_all_files();
-        let removal = Removal { files, relations, cut, major, created, whole, class_deletes };
+        let removal = self.removal(stored, removed, created)?;
         let mut events = Vec::new();
         for removed in removal.relations(&name_of) {
             let mut event = event_of(removed.kind, removed.file, removed.relation.as_ref());
@@ -289,6 +278,14 @@ impl<'a> EventReader<'a> {
             }
         }
         Ok(events)
+    }
+
+    /// What the transaction did to the files that it removed, and to those that it made.
+    fn removal(&self, stored: &EventRow, removed: RemovedFiles, created: Vec<Created>) -> Result<Removal> {
+        let RemovedFiles { files, relations, cut, major } = removed;
+        let trace = exact::trace(self.index, self.db, stored, stored.number)?;
+        let class_deletes = self.class_deletes(stored, files.first(), &trace)?;
+        Ok(Removal { files, relations, cut, major, created, whole: trace.has_all_files(), class_deletes })
     }
 
     /// Files that the transaction made, in its segment or before.
@@ -306,13 +303,25 @@ impl<'a> EventReader<'a> {
         created.collect()
     }
 
-    /// Rows that the transaction deleted in `pg_class`, as far as they are listed.
-    fn class_deletes(&self, stored: &EventRow) -> Result<u64> {
+    /// Rows that the transaction, which removed `file`, deleted in `pg_class`, as far as they are listed; `None` where
+    /// none are and that does not say that there were none.
+    fn class_deletes(
+        &self,
+        stored: &EventRow,
+        file: Option<&RelFileLocator>,
+        trace: &exact::Trace,
+    ) -> Result<Option<u64>> {
         let sql = "SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
                    WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
         let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
-        Ok(self.db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0))?.unwrap_or(0))
+        match self.db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0))? {
+            None | Some(0) => {
+                let database = file.map_or(0, |file| file.database);
+                Ok(exact::lists_rows(self.db, stored, trace, (None, database, PG_CLASS))?.then_some(0))
+            }
+            deleted => Ok(deleted),
+        }
     }
 
     fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {

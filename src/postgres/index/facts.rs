@@ -1,5 +1,5 @@
-//! What a summary says, as rows of its segment. Which transactions are of interest: a busy segment ends thousands, and
-//! names the oldest hundred; but only those that began before it tell something that it does not tell by itself. What the
+//! EventDetail a summary says, as rows of its segment. Which transactions are of interest: a busy segment ends thousands, and
+//! names the oldest hundred; but only those that began before it tell something that it does not tell by itself. EventDetail the
 //! segments before mention is not new.
 
 use std::collections::BTreeSet;
@@ -27,12 +27,32 @@ pub(super) fn add(
     before: Option<Xid>,
     seen: Option<Xid>,
 ) -> Result<Option<XidRange>> {
-    let began_here = |xid: Xid| before.is_some_and(|before| is_newer(xid, before));
-    let mut wanted = BTreeSet::new();
     for created in &summary.created {
         add_created(db, segment, created)?;
     }
     tablespace::add(db, segment, &summary.tablespaces)?;
+    let began_here = |xid: Xid| before.is_some_and(|before| is_newer(xid, before));
+    let wanted = add_wanted(db, segment, summary, &began_here)?;
+    let mut passed_over = None;
+    for ended in &summary.oldest_ended {
+        match !wanted.contains(&ended.xid) && began_here(ended.xid) {
+            // They ascend.
+            true => passed_over = passed_over.or(Some(ended.xid)),
+            false => add_ended(db, segment, ended)?,
+        }
+    }
+    add_events(db, segment, summary)?;
+    Ok(maybe_ended(summary, passed_over, seen))
+}
+
+/// Puts in rows that changed, and the transactions that are of interest, which it gives.
+fn add_wanted(
+    db: &Connection,
+    segment: SegmentKey,
+    summary: &Summary,
+    began_here: &dyn Fn(Xid) -> bool,
+) -> Result<BTreeSet<Xid>> {
+    let mut wanted = BTreeSet::new();
     for of in &summary.rows.largest {
         let least = rows::least_rows(summary.rows.left_out, of.file);
         let interesting = of.counts.changed() >= least || of.file.number == PG_CLASS;
@@ -55,16 +75,7 @@ pub(super) fn add(
             }
         }
     }
-    let mut passed_over = None;
-    for ended in &summary.oldest_ended {
-        match !wanted.contains(&ended.xid) && began_here(ended.xid) {
-            // They ascend.
-            true => passed_over = passed_over.or(Some(ended.xid)),
-            false => add_ended(db, segment, ended)?,
-        }
-    }
-    add_events(db, segment, summary)?;
-    Ok(maybe_ended(summary, passed_over, seen))
+    Ok(wanted)
 }
 
 /// The numbers of transactions that may have ended without a row of their own, the first of which was `passed_over`.
@@ -95,7 +106,7 @@ fn add_created(db: &Connection, segment: SegmentKey, created: &Created) -> Resul
 
 fn add_rows(db: &Connection, segment: SegmentKey, of: &RowsOf) -> Result<()> {
     let (timeline, number) = segment.columns();
-    // What crosses into the segment comes after what is in it.
+    // EventDetail crosses into the segment comes after what is in it.
     let mut put = db.prepare_cached(
         "INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO UPDATE SET \
          updated = updated + excluded.updated, deleted = deleted + excluded.deleted",

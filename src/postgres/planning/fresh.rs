@@ -221,16 +221,7 @@ mod tests {
         let segment: SegmentName = "000000010000000000000005".parse().unwrap();
         let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
         ranges.add(segment, 10, now);
-        let facts = Facts {
-            cluster: "main".parse().unwrap(),
-            backups: Default::default(),
-            damaged_backups: Default::default(),
-            unfinished_backups: Vec::new(),
-            ranges,
-            histories: Default::default(),
-            damaged_histories: Default::default(),
-            idle: Default::default(),
-        };
+        let facts = Facts { backups: Default::default(), ..testing::facts_in(ranges) };
         let refused = |reason: UnreachableReason| {
             Ok(Err(Box::new(Unreachable {
                 target: RestoreRequest::new(Target::Latest).words(),

@@ -17,8 +17,8 @@ use crate::postgres::catalog::{
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
 
-/// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is
-/// probed. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`DeadlineExceeded`].
+/// The plan for a request, or why the target cannot be reached exactly. From `deadline` on no further segment is looked
+/// into. Errors: what decides is [`Unknown`] or cannot be read, the store did not answer, or [`DeadlineExceeded`].
 pub async fn locate(
     cluster: &Cluster,
     index: &Arc<dyn WalIndex + Send + Sync>,
@@ -40,15 +40,12 @@ pub async fn locate(
     // A refusal, and the moments that it names instead, may ask the same.
     let mut answers: Vec<(ProbeQuery, ProbeResult)> = Vec::new();
     while let Some((query, answer)) = asked.recv().await {
-        let known = answers.iter().find(|(asked, _)| *asked == query).map(|(_, result)| *result);
-        let result = match known {
-            Some(result) => Ok(result),
-            None => {
-                let result = probe_in_time(cluster, &query, deadline).await;
-                answers.extend(result.as_ref().ok().map(|result| (query, *result)));
-                result
-            }
-        };
+        if let Some((_, result)) = answers.iter().find(|(asked, _)| *asked == query) {
+            drop(answer.send(Ok(*result)));
+            continue;
+        }
+        let result = probe_in_time(cluster, &query, deadline).await;
+        answers.extend(result.as_ref().ok().map(|result| (query, *result)));
         drop(answer.send(result));
     }
     match planning.await? {
@@ -106,11 +103,9 @@ async fn not_known(cluster: &Cluster, unknown: Unknown, what: String) -> anyhow:
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::postgres::archive::testing::{PgWal, SEGMENT, cluster_in, pusher};
-    use crate::postgres::catalog::{BackupDescription, NoIndex, Target, WalRanges, testing::backup};
+    use crate::postgres::catalog::{BackupDescription, NoIndex, Target, WalRanges, testing};
     use crate::postgres::types::Lsn;
     use crate::storage::MemoryStorage;
 
@@ -124,16 +119,8 @@ mod tests {
         ranges.add(segment.parse().unwrap(), 10, chrono::DateTime::UNIX_EPOCH);
         let begin = 2 * SEGMENT as u64;
         let (start_lsn, stop_lsn) = (Lsn(begin + 0x28), Lsn(begin + 0x100));
-        let facts = Facts {
-            cluster: "main".parse().unwrap(),
-            backups: vec![BackupDescription { start_lsn, stop_lsn, ..backup("20260101-000000Z") }].into(),
-            damaged_backups: BTreeMap::new(),
-            unfinished_backups: Vec::new(),
-            ranges,
-            histories: BTreeMap::new(),
-            damaged_histories: BTreeMap::new(),
-            idle: Default::default(),
-        };
+        let backups = vec![BackupDescription { start_lsn, stop_lsn, ..testing::backup("20260101-000000Z") }].into();
+        let facts = Facts { backups, ..testing::facts_in(ranges) };
         let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
         let request = RestoreRequest::new(Target::Lsn(Lsn(begin + 0x200)));
         let ask = async |deadline| locate(&cluster, &index, &facts, &request, deadline).await;

@@ -89,15 +89,19 @@ fn certificate(why: &CertificateError) -> TlsFailure {
         Why::BadEncoding => ("cannot be read".to_string(), ANEW),
         Why::UnhandledCriticalExtension => ("has a critical extension that is not known".to_string(), ANEW),
         Why::Revoked => ("is revoked".to_string(), CLOCKS),
-        // What webpki says is one word for each rule of X.509.
-        Why::Other(other) => match other.to_string().as_str() {
-            "UnsupportedCertVersion" => ("is of X.509 version 1, which has no extensions".to_string(), ANEW),
-            "CaUsedAsEndEntity" => ("is an authority's own".to_string(), LEAF),
-            rule => (format!("breaks a rule of X.509 (\"{rule}\")"), ANEW),
-        },
+        Why::Other(other) => broken_rule(&other.to_string()),
         other => (format!("is not acceptable: {other}"), ANEW),
     };
     TlsFailure { said: format!("the server's certificate {what}"), hint }
+}
+
+/// What webpki says is one word for each rule of X.509.
+fn broken_rule(word: &str) -> (String, &'static str) {
+    match word {
+        "UnsupportedCertVersion" => ("is of X.509 version 1, which has no extensions".to_string(), ANEW),
+        "CaUsedAsEndEntity" => ("is an authority's own".to_string(), LEAF),
+        rule => (format!("breaks a rule of X.509 (\"{rule}\")"), ANEW),
+    }
 }
 
 fn shown(time: UnixTime) -> String {

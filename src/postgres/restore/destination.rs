@@ -81,15 +81,7 @@ fn place(
 ) -> anyhow::Result<Destination> {
     let data_directory = absolute(to_dir)?;
     check_apart_from_repository(&data_directory, repository)?;
-    for relocation in relocations {
-        if !backup.tablespaces.iter().chain(later).any(|tablespace| is_meant(relocation, tablespace)) {
-            let known: Vec<String> =
-                backup.tablespaces.iter().map(|t| format!("{} at \"{}\"", t.oid, t.location)).collect();
-            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-            return Err(anyhow!("backup \"{}\" has no tablespace \"{}\"", backup.id, relocation.old))
-                .hint(format!("its tablespaces: {known}"));
-        }
-    }
+    check_known(relocations, backup, later)?;
     let mut tablespaces: BTreeMap<u32, PathBuf> = BTreeMap::new();
     for tablespace in &backup.tablespaces {
         let relocation = relocations.iter().rev().find(|relocation| is_meant(relocation, tablespace));
@@ -114,6 +106,22 @@ fn place(
         tablespaces.insert(tablespace.oid, place);
     }
     Ok(Destination { data_directory, tablespaces, made: BTreeSet::new() })
+}
+
+/// Refuses to move a tablespace that there is not.
+fn check_known(
+    relocations: &[Relocation],
+    backup: &BackupDescription,
+    later: &[TablespaceDescription],
+) -> anyhow::Result<()> {
+    let is_known = |relocation: &&Relocation| {
+        backup.tablespaces.iter().chain(later).any(|tablespace| is_meant(relocation, tablespace))
+    };
+    let Some(unknown) = relocations.iter().find(|relocation| !is_known(relocation)) else { return Ok(()) };
+    let known: Vec<String> = backup.tablespaces.iter().map(|t| format!("{} at \"{}\"", t.oid, t.location)).collect();
+    let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+    Err(anyhow!("backup \"{}\" has no tablespace \"{}\"", backup.id, unknown.old))
+        .hint(format!("its tablespaces: {known}"))
 }
 
 /// Whether a relocation is of a tablespace.

@@ -11,7 +11,7 @@ use super::recovery::{Choices, FetchCommand, TargetAction, settings};
 use super::{Restored, conf, destination, restore};
 use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Extent, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, write_entry};
-use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description};
+use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description, facts_in};
 use crate::postgres::catalog::{
     BackupDescription, Facts, NoIndex, PlanInput, ProbeResult, RecoveryPlan, RestoreRequest, TablespaceDescription,
     Target, WalRanges, plan,
@@ -141,16 +141,7 @@ fn plan_of(description: BackupDescription) -> RecoveryPlan {
         let name = SegmentName::from_number(TimelineId(1), number, description.segment_size);
         ranges.add(name, 10, description.stopped_at + chrono::TimeDelta::days(1));
     }
-    let facts = Facts {
-        cluster: "main".parse().unwrap(),
-        damaged_backups: BTreeMap::new(),
-        unfinished_backups: Vec::new(),
-        ranges,
-        histories: BTreeMap::new(),
-        damaged_histories: BTreeMap::new(),
-        idle: Default::default(),
-        backups: vec![description.clone()].into(),
-    };
+    let facts = Facts { backups: vec![description.clone()].into(), ..facts_in(ranges) };
     let known = PlanInput { facts: &facts, index: &NoIndex, probe: &|_| Ok(ProbeResult::default()) };
     plan(&known, &RestoreRequest::new(Target::Immediate)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the index knows of one segment.
+//! EventDetail the index knows of one segment.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub const EVENTS: usize = 512;
 /// Files, tables or databases that one event names at most.
 pub const NAMED: usize = 256;
 
-/// What one segment holds, made from its bytes alone; a record that crosses from one segment into the next belongs to
+/// EventDetail one segment holds, made from its bytes alone; a record that crosses from one segment into the next belongs to
 /// neither, but to what [`join`] makes of the two. Bounded: what did not fit is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -101,7 +101,7 @@ pub struct WalEvent {
     pub what: EventDetail,
 }
 
-/// What happened.
+/// EventDetail happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum EventDetail {
@@ -171,7 +171,7 @@ pub struct Summarizer {
     counters: Counters,
 }
 
-/// What is counted while records pass.
+/// EventDetail is counted while records pass.
 #[derive(Debug, Default)]
 struct Counters {
     rows: RowCounter,
@@ -223,7 +223,7 @@ impl Summarizer {
         summary.switched = self.decoder.switched();
         summary.stop = self.decoder.stopped().cloned();
         summary.head = self.decoder.head().cloned();
-        // What a record that is still unfinished begins with may be the first that the segment has.
+        // EventDetail a record that is still unfinished begins with may be the first that the segment has.
         let unfinished = summary.tail.as_ref().and_then(Tail::first);
         summary.first = summary.first.or(unfinished);
         self.counters.finish(&mut summary);
@@ -236,7 +236,7 @@ impl Summary {
     #[inline]
     fn add(&mut self, record: &Record<'_>, counters: &mut Counters) {
         self.records += 1;
-        // What most records say takes this short way: a fact is large, and would be moved about for each of them.
+        // EventDetail most records say takes this short way: a fact is large, and would be moved about for each of them.
         match heap::rows(record) {
             Some(Some((file, change, rows))) => counters.rows(record.header.xid, file, change, rows),
             _ => self.read(record, counters),
@@ -264,44 +264,20 @@ impl Summary {
     }
 
     fn fact(&mut self, record: &Record<'_>, fact: &Fact<'_>, counters: &mut Counters) {
-        let (mut xid, text) = (record.header.xid, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
-        let what = match *fact {
-            Fact::Rows { file, change, rows } => return counters.rows(xid, file, change, rows),
+        let mut xid = record.header.xid;
+        match *fact {
+            Fact::Rows { file, change, rows } => counters.rows(xid, file, change, rows),
+            Fact::TablespaceMade { oid, location } => self.tablespaces.add(record.lsn, oid, location),
+            Fact::FileCreated { file, fork: 0 } => counters.created.add(xid, file),
+            Fact::PageWritten { file, block } => counters.created.page(xid, file, block),
             Fact::End(ref end) => {
                 self.end(record, end, counters);
-                if !end.committed || end.dropped.is_empty() {
-                    return;
-                }
                 xid = end.xid;
-                EventDetail::dropped(end)
             }
-            Fact::TablespaceMade { oid, location } => return self.tablespaces.add(record.lsn, oid, location),
-            Fact::FileCreated { file, fork: 0 } => return counters.created.add(xid, file),
-            Fact::PageWritten { file, block } => return counters.created.page(xid, file, block),
-            Fact::RestorePoint { time, name } => EventDetail::RestorePoint { name: text(name), time },
-            Fact::FileTruncated { file, blocks } => EventDetail::FileTruncated { file, blocks },
-            Fact::TablesTruncated { database, tables } => {
-                let (tables, cut) = named(tables.iter());
-                EventDetail::TablesTruncated { database, tables, cut }
-            }
-            Fact::DatabaseCreated { database, tablespace, source } if source == Some(database) => {
-                EventDetail::DatabaseMoved { database, tablespace }
-            }
-            Fact::DatabaseCreated { database, tablespace, .. } => EventDetail::DatabaseCreated { database, tablespace },
-            Fact::DatabaseDropped { database } => EventDetail::DatabaseDropped { database },
-            Fact::Prepare { gid, time, xid: prepared } => {
-                xid = prepared;
-                EventDetail::Prepared { gid: text(gid), time }
-            }
-            Fact::EndOfRecovery { timeline, previous } => EventDetail::TimelineBegan { timeline, previous },
-            Fact::Checkpoint { timeline, previous } if timeline != previous => {
-                EventDetail::TimelineBegan { timeline, previous }
-            }
-            Fact::ParameterChange(parameters) => EventDetail::ParametersChanged(parameters),
-            Fact::FullPageWrites(on) => EventDetail::FullPageWrites { on },
-            Fact::Overwritten { lsn } => EventDetail::Overwritten { lost: lsn },
-            Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return,
-        };
+            Fact::Prepare { xid: prepared, .. } => xid = prepared,
+            _ => {}
+        }
+        let Some(what) = EventDetail::of(fact) else { return };
         let group = EventGroup::of(&what);
         match counters.events.take(group) {
             true => self.events.push(WalEvent { lsn: record.lsn, end: record.end, xid, what }),
@@ -331,7 +307,36 @@ impl Summary {
 }
 
 impl EventDetail {
-    /// What a commit says that removes files.
+    /// EventDetail a fact is as an event.
+    fn of(fact: &Fact<'_>) -> Option<Self> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(match *fact {
+            Fact::End(ref end) if end.committed && !end.dropped.is_empty() => Self::dropped(end),
+            Fact::RestorePoint { time, name } => Self::RestorePoint { name: text(name), time },
+            Fact::FileTruncated { file, blocks } => Self::FileTruncated { file, blocks },
+            Fact::TablesTruncated { database, tables } => {
+                let (tables, cut) = named(tables.iter());
+                Self::TablesTruncated { database, tables, cut }
+            }
+            Fact::DatabaseCreated { database, tablespace, source } if source == Some(database) => {
+                Self::DatabaseMoved { database, tablespace }
+            }
+            Fact::DatabaseCreated { database, tablespace, .. } => Self::DatabaseCreated { database, tablespace },
+            Fact::DatabaseDropped { database } => Self::DatabaseDropped { database },
+            Fact::Prepare { gid, time, .. } => Self::Prepared { gid: text(gid), time },
+            Fact::EndOfRecovery { timeline, previous } => Self::TimelineBegan { timeline, previous },
+            Fact::Checkpoint { timeline, previous } if timeline != previous => {
+                Self::TimelineBegan { timeline, previous }
+            }
+            Fact::ParameterChange(parameters) => Self::ParametersChanged(parameters),
+            Fact::FullPageWrites(on) => Self::FullPageWrites { on },
+            Fact::Overwritten { lsn } => Self::Overwritten { lost: lsn },
+            Fact::End(_) | Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return None,
+            Fact::Rows { .. } | Fact::TablespaceMade { .. } | Fact::PageWritten { .. } => return None,
+        })
+    }
+
+    /// EventDetail a commit says that removes files.
     fn dropped(end: &TransactionEnd<'_>) -> Self {
         let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);
         let (subxids, cut_subxids) = named(end.subxids.iter());

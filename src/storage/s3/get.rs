@@ -46,19 +46,12 @@ impl S3Storage {
         let mut etag = None;
         loop {
             let before = got.len();
-            let rest = range.start + before as u64..range.end;
-            let (mut response, _place) = match self.request(&path, &rest, etag.clone()).await {
+            let (mut response, _place) = match self.answer(&path, range.start + before as u64..range.end, etag).await {
                 Ok(response) => response,
                 Err(error) if before == 0 && error.says_absent() => return Ok(None),
                 Err(error) if before == 0 && error.says_beyond_end() => return Ok(Some(Bytes::new())),
-                Err(error) if error.has_status(412) => {
-                    return Err(S3Error::bad_answer(&self.options, "GetObject", &path, "the object changed meanwhile"));
-                }
                 Err(error) => return Err(error),
             };
-            if first_byte(response.content_range()) != Some(rest.start) {
-                return Err(S3Error::bad_answer(&self.options, "GetObject", &path, "the answer is another range"));
-            }
             let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
             got.reserve(length.min(RESERVED));
             etag = response.e_tag().map(str::to_string);
@@ -73,7 +66,24 @@ impl S3Storage {
         }
     }
 
-    /// Begins to read, from an object that still has `tag`.
+    /// Begins to read a range, from an object that still has `tag`.
+    async fn answer(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        tag: Option<String>,
+    ) -> Result<(GetObjectOutput, SemaphorePermit<'_>), S3Error> {
+        let bad = |why| Err(S3Error::bad_answer(&self.options, "GetObject", path, why));
+        match self.request(path, &range, tag).await {
+            Err(error) if error.has_status(412) => bad("the object changed meanwhile"),
+            Ok((response, _)) if first_byte(response.content_range()) != Some(range.start) => {
+                bad("the answer is another range")
+            }
+            answer => answer,
+        }
+    }
+
+    /// Asks for a range of an object that still has `tag`.
     async fn request(
         &self,
         path: &str,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::super::testing::SEGMENT;
+use super::super::testing::{SEGMENT, facts_in};
 use super::super::*;
 use crate::postgres::layout::{BackupId, IdleMarker};
 use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
@@ -148,14 +148,10 @@ impl World {
         }
         let known = self.forks.iter().enumerate().filter(|(_, fork)| fork.2).map(|(at, _)| at as u32 + 2);
         Facts {
-            cluster: "main".parse().unwrap(),
             backups: self.backups.clone().into(),
-            damaged_backups: BTreeMap::new(),
-            unfinished_backups: Vec::new(),
-            ranges,
             histories: known.map(|timeline| (TimelineId(timeline), self.history(timeline))).collect(),
-            damaged_histories: BTreeMap::new(),
             idle: self.idle.iter().map(|(timeline, lsn, time)| idle_marker(*timeline, *lsn, *time)).collect(),
+            ..facts_in(ranges)
         }
     }
 

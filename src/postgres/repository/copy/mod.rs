@@ -1,6 +1,7 @@
 //! A cluster into another repository: history files and WAL first, then packs, a backup's manifest last, so that the
 //! destination is right wherever it is interrupted. What is there already is not copied again.
 
+mod backups;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -139,36 +140,17 @@ pub async fn copy(
     options: &CopyOptions,
     progress: Arc<CopyProgress>,
 ) -> anyhow::Result<Copied> {
-    let mut before = load(source).await?;
+    let mut before = wanted(source, options.backup.as_ref()).await?;
     for capability in source.repository.required().await? {
         destination.repository.require(&capability).await?;
-    }
-    if let Some(id) = &options.backup {
-        if let Some((_, ObjectProblem { why, .. })) = before.unusable.iter().find(|(unusable, _)| unusable == id) {
-            return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
-        }
-        before = before.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)?;
     }
     progress.total.store(before.stored_bytes(), Ordering::Relaxed);
     let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
     for (id, ObjectProblem { problem, why }) in &before.unusable {
         copier.failed(CopySide::Source, &source.layout.manifest(id), *problem, why.clone())?;
     }
-    // History files first: with them the destination never takes an old timeline for the last.
-    named(&copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
-    match options.backup {
-        Some(_) => named(&copier, before.segments().map(WalFileName::Segment)).await?,
-        None => all_wal(&copier, true).await?,
-    }
-    for backup in &before.backups {
-        copier.backup(&before, backup).await?;
-    }
     let mut foreign = std::mem::take(&mut before.wal.foreign);
-    foreign.extend(all_names(&copier).await?);
-    if options.backup.is_none() {
-        all_wal(&copier, false).await?;
-        foreign.extend(all_small(&copier, CopyGroup::Idle).await?);
-    }
+    foreign.extend(all_of(&copier, &before, options.backup.is_none()).await?);
     let after = load(destination).await?;
     let continuity = proof::prove(&before, &after, &source.layout);
     let (counts, failures, more_failures) = copier.results();
@@ -185,6 +167,35 @@ pub async fn copy(
         unfinished: before.unfinished,
         foreign,
     })
+}
+
+/// What the source has, or of it what one backup needs.
+async fn wanted(source: &Cluster, backup: Option<&BackupId>) -> anyhow::Result<Snapshot> {
+    let all = load(source).await?;
+    let Some(id) = backup else { return Ok(all) };
+    if let Some((_, ObjectProblem { why, .. })) = all.unusable.iter().find(|(unusable, _)| unusable == id) {
+        return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
+    }
+    all.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)
+}
+
+/// Copies in an order in which the destination is sound at each moment; what else lies at the source.
+async fn all_of(copier: &Arc<Copier>, before: &Snapshot, everything: bool) -> anyhow::Result<Vec<String>> {
+    // History files first: with them the destination never takes an old timeline for the last.
+    named(copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
+    match everything {
+        true => all_wal(copier, true).await?,
+        false => named(copier, before.segments().map(WalFileName::Segment)).await?,
+    }
+    for backup in &before.backups {
+        copier.backup(before, backup).await?;
+    }
+    let mut foreign = all_names(copier).await?;
+    if everything {
+        all_wal(copier, false).await?;
+        foreign.extend(all_small(copier, CopyGroup::Idle).await?);
+    }
+    Ok(foreign)
 }
 
 async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {

@@ -138,32 +138,43 @@ impl Verification {
             let Some(batch) = batch.ok().filter(|_| !given_up.load(Ordering::Relaxed)) else {
                 return Ok((count, bytes));
             };
-            let mut files: Vec<Checking> = batch.iter().map(Checking::new).collect();
-            let places = batch.iter().enumerate().flat_map(|(number, file)| {
-                file.places(layout).map(move |(place, skip)| (place.clone(), (number, skip as usize, place)))
-            });
-            let take = |sharing: &[(usize, usize, FramePlace)], opened: Result<&[u8], ObjectError>| {
-                let opened = opened.map_err(ObjectProblem::from);
-                for (number, skip, place) in sharing {
-                    let content = opened.as_ref().map_err(Clone::clone).map(|plain| plain.get(*skip..));
-                    self.progress.done.fetch_add(files[*number].add(place, content), Ordering::Relaxed);
-                }
-                Ok(())
-            };
-            frames.each(runtime, places, take)?;
-            for checking in files {
+            for checking in self.check_batch(runtime, &frames, &batch)? {
                 let file = checking.file;
                 self.progress.done.fetch_add(checking.left, Ordering::Relaxed);
                 (count, bytes) = (count + 1, bytes + file.size);
                 let mut state = self.state();
-                (state.found.files, state.found.plain_bytes) =
-                    (state.found.files + 1, state.found.plain_bytes + file.size);
+                state.found.files += 1;
+                state.found.plain_bytes += file.size;
                 drop(state);
                 if let Some((object, why)) = checking.finish(layout) {
                     self.note_file(&object, why, Some(full_path(file)))?;
                 }
             }
         }
+    }
+
+    /// Reads all frames of some files.
+    fn check_batch<'a>(
+        &self,
+        runtime: &Handle,
+        frames: &Frames,
+        batch: &'a [FileEntry],
+    ) -> anyhow::Result<Vec<Checking<'a>>> {
+        let mut files: Vec<Checking> = batch.iter().map(Checking::new).collect();
+        let places = batch.iter().enumerate().flat_map(|(number, file)| {
+            let places = file.places(&self.cluster.layout);
+            places.map(move |(place, skip)| (place.clone(), (number, skip as usize, place)))
+        });
+        let take = |sharing: &[(usize, usize, FramePlace)], opened: Result<&[u8], ObjectError>| {
+            let opened = opened.map_err(ObjectProblem::from);
+            for (number, skip, place) in sharing {
+                let content = opened.as_ref().map_err(Clone::clone).map(|plain| plain.get(*skip..));
+                self.progress.done.fetch_add(files[*number].add(place, content), Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        frames.each(runtime, places, take)?;
+        Ok(files)
     }
 }
 
@@ -222,7 +233,7 @@ struct Checking<'a> {
     hasher: Hasher,
     /// Bytes that did not come yet.
     left: u64,
-    /// Why it cannot be restored, and which object is to blame.
+    /// ObjectProblem it cannot be restored, and which object is to blame.
     wrong: Option<(String, ObjectProblem)>,
 }
 
