@@ -16,7 +16,7 @@ use crate::postgres::archive::EncodedFile;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{ListScope, decode, take_in, update};
 use crate::postgres::index::{Archived, Index, on_index};
-use crate::postgres::replication::ConnInfo;
+use crate::postgres::replication::{ConnInfo, ResolveConnInfo};
 use crate::postgres::types::WalFileName;
 use crate::postgres::wal::Summary;
 use crate::postgres::{idle, names};
@@ -33,7 +33,7 @@ const IDLE_PAUSE: Duration = Duration::from_secs(5);
 const POLLS_PER_WHOLE: u32 = 24 * 60;
 
 /// Resolves the settings of the connection to the server.
-pub type Resolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
+pub type SharedResolve = Arc<dyn Fn() -> anyhow::Result<ConnInfo> + Send + Sync>;
 
 /// How the index is kept.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub struct IndexingOptions {
     pub cache: PathBuf,
     /// Between two recordings of names, and between two questions whether the server is idle; zero: never.
     pub names_interval: Duration,
-    pub resolve: Resolve,
+    pub resolve: SharedResolve,
 }
 
 impl std::fmt::Debug for IndexingOptions {
@@ -110,7 +110,7 @@ impl NamesState {
         &mut self,
         cluster: &Cluster,
         index: &Arc<Index>,
-        resolve: names::Resolve<'_>,
+        resolve: ResolveConnInfo<'_>,
     ) -> anyhow::Result<u64> {
         let recorded = names::record(cluster, index, resolve, &mut self.memory).await?;
         names::merge_a_day(cluster, index, &mut self.merging, Utc::now()).await?;

@@ -120,7 +120,7 @@ pub struct PushActor {
     running: HashMap<PathBuf, Running>,
     compressing: usize,
     jobs: JoinSet<PushEvent>,
-    remembered: RecentPushes,
+    recent: RecentPushes,
     folders: HashMap<PathBuf, ArchiveFolder>,
     watcher: Option<FolderWatcher>,
     news: mpsc::Receiver<News>,
@@ -161,7 +161,7 @@ pub fn new(
         running: HashMap::new(),
         compressing: 0,
         jobs: JoinSet::new(),
-        remembered: RecentPushes::new(options.look_ahead + ANSWERED),
+        recent: RecentPushes::new(options.look_ahead + ANSWERED),
         folders: HashMap::new(),
         watcher,
         news,
@@ -243,7 +243,7 @@ impl PushActor {
     /// A request came.
     fn ask(&mut self, mut asked: PendingPush) {
         self.reach(&mut asked);
-        match self.remembered.proves(&asked.path, asked.fingerprint) {
+        match self.recent.proves(&asked.path, asked.fingerprint) {
             Some(age) if age < self.fresh => answer(asked, Ok(())),
             Some(_) => {
                 let pusher = self.pusher.clone();
@@ -350,7 +350,7 @@ impl PushActor {
                 }
                 self.done.ahead += u64::from(!was_asked);
                 self.speed.note(Instant::now());
-                self.remembered.put(path.to_path_buf(), fingerprint, was_asked);
+                self.recent.put(path.to_path_buf(), fingerprint, was_asked);
                 asked.into_iter().for_each(|asked| answer(asked, Ok(())));
                 for asked in late {
                     // Proven to be the file that was stored, or pushed once more.
@@ -376,7 +376,7 @@ impl PushActor {
         PushReport {
             done: Archiving { files_per_second, resting: self.rest.is_some(), ..self.done.clone() },
             folders: self.folders.keys().cloned().collect(),
-            stored: self.remembered.all().map(Path::to_path_buf).collect(),
+            stored: self.recent.all().map(Path::to_path_buf).collect(),
         }
     }
 

@@ -28,13 +28,13 @@ pub struct ReadyFile {
 }
 
 impl ReadyFile {
-    /// The turn of a file to be archived; `None` for a name that is no WAL file's.
+    /// The file to be archived of this name; `None` for a name that is no WAL file's.
     pub fn of(name: &str) -> Option<Self> {
         let parsed = wal_file_name(Path::new(name)).ok()?;
         Some(Self { no_history: !matches!(parsed, WalFileName::History(_)), name: name.to_string() })
     }
 
-    /// The turn that a `.ready` file announces.
+    /// The file that a `.ready` file announces.
     pub fn announced_by(status_file: &Path) -> Option<Self> {
         Self::of(status_file.file_name()?.to_str()?.strip_suffix(".ready")?)
     }
@@ -68,8 +68,8 @@ impl FolderIdentity {
 }
 
 /// Whether a file is still to be archived.
-pub fn is_waiting(pg_wal: &Path, turn: &ReadyFile) -> bool {
-    status_folder(pg_wal).join(format!("{}.ready", turn.name())).exists()
+pub fn is_waiting(pg_wal: &Path, ready: &ReadyFile) -> bool {
+    status_folder(pg_wal).join(format!("{}.ready", ready.name())).exists()
 }
 
 /// The first files that are ready, and whether there are more. Blocking.
@@ -79,79 +79,79 @@ pub fn scan(pg_wal: &Path) -> io::Result<(Vec<ReadyFile>, bool)> {
         other => other?,
     };
     // Twice as many as are kept, sorted and cut whenever there are more: a backlog may be long.
-    let mut turns: Vec<ReadyFile> = Vec::new();
+    let mut files: Vec<ReadyFile> = Vec::new();
     let mut more = false;
     for entry in entries {
-        turns.extend(ReadyFile::announced_by(&entry?.path()));
-        if turns.len() == 2 * MOST {
-            turns.sort_unstable();
-            turns.truncate(MOST);
+        files.extend(ReadyFile::announced_by(&entry?.path()));
+        if files.len() == 2 * MOST {
+            files.sort_unstable();
+            files.truncate(MOST);
             more = true;
         }
     }
-    turns.sort_unstable();
-    more |= turns.len() > MOST;
-    turns.truncate(MOST);
-    Ok((turns, more))
+    files.sort_unstable();
+    more |= files.len() > MOST;
+    files.truncate(MOST);
+    Ok((files, more))
 }
 
 /// What is known to be ready in one `pg_wal`.
 #[derive(Debug, Default)]
 pub struct ReadyFiles {
     /// When each may be stored ahead.
-    turns: BTreeMap<ReadyFile, Instant>,
+    files: BTreeMap<ReadyFile, Instant>,
     /// Names were left out.
     pub more: bool,
 }
 
 impl ReadyFiles {
     /// A file became ready.
-    pub fn announce(&mut self, turn: ReadyFile, now: Instant) {
-        self.put(turn, now + SETTLE);
+    pub fn announce(&mut self, ready: ReadyFile, now: Instant) {
+        self.put(ready, now + SETTLE);
     }
 
     /// A file could not be stored: not again before `at`.
-    pub fn again(&mut self, turn: ReadyFile, at: Instant) {
-        self.put(turn, at);
+    pub fn again(&mut self, ready: ReadyFile, at: Instant) {
+        self.put(ready, at);
     }
 
-    fn put(&mut self, turn: ReadyFile, at: Instant) {
-        self.turns.entry(turn).or_insert(at);
-        if self.turns.len() > MOST {
-            self.turns.pop_last();
+    fn put(&mut self, ready: ReadyFile, at: Instant) {
+        self.files.entry(ready).or_insert(at);
+        if self.files.len() > MOST {
+            self.files.pop_last();
             self.more = true;
         }
     }
 
     /// What a scan found; `is_known` are those that need nothing more.
-    pub fn found(&mut self, turns: Vec<ReadyFile>, more: bool, now: Instant, is_known: impl Fn(&ReadyFile) -> bool) {
+    pub fn found(&mut self, files: Vec<ReadyFile>, more: bool, now: Instant, is_known: impl Fn(&ReadyFile) -> bool) {
         self.more = more;
-        for turn in turns.into_iter().filter(|turn| !is_known(turn)) {
-            self.turns.entry(turn).or_insert(now);
+        for ready in files.into_iter().filter(|ready| !is_known(ready)) {
+            self.files.entry(ready).or_insert(now);
         }
     }
 
     /// The archiver has come to this file: those before it need no storing ahead any more.
-    pub fn reached(&mut self, turn: &ReadyFile) {
-        self.turns = self.turns.split_off(turn);
-        self.turns.remove(turn);
+    pub fn reached(&mut self, ready: &ReadyFile) {
+        self.files = self.files.split_off(ready);
+        self.files.remove(ready);
     }
 
     /// The next file that may be stored ahead now.
     pub fn take(&mut self, now: Instant) -> Option<ReadyFile> {
-        let turn = self.turns.iter().find(|(_, from)| **from <= now).map(|(turn, _)| turn.clone())?;
-        self.turns.remove(&turn);
-        Some(turn)
+        let ready = self.files.iter().find(|(_, from)| **from <= now).map(|(ready, _)| ready.clone())?;
+        self.files.remove(&ready);
+        Some(ready)
     }
 
     /// When the next file may be stored ahead.
     pub fn next_at(&self) -> Option<Instant> {
-        self.turns.values().min().copied()
+        self.files.values().min().copied()
     }
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.files.is_empty()
     }
 }
 
@@ -176,8 +176,8 @@ mod tests {
             wal.ready(name, b"");
         }
         std::fs::write(wal.folder().join("archive_status/000000010000000000000001.done"), "").unwrap();
-        let (turns, more) = scan(&wal.folder()).unwrap();
-        assert_eq!(turns.iter().map(ReadyFile::name).collect::<Vec<_>>(), in_order);
+        let (files, more) = scan(&wal.folder()).unwrap();
+        assert_eq!(files.iter().map(ReadyFile::name).collect::<Vec<_>>(), in_order);
         assert!(!more);
         assert_eq!(scan(Path::new("/nowhere")).unwrap(), (Vec::new(), false));
     }
@@ -189,23 +189,23 @@ mod tests {
         for number in (0..3 * MOST).rev() {
             std::fs::write(wal.folder().join(format!("archive_status/{}.ready", name(number))), "").unwrap();
         }
-        let (turns, more) = scan(&wal.folder()).unwrap();
-        assert!(more && turns.len() == MOST);
-        assert!(turns.iter().enumerate().all(|(number, turn)| turn.name == name(number)));
+        let (files, more) = scan(&wal.folder()).unwrap();
+        assert!(more && files.len() == MOST);
+        assert!(files.iter().enumerate().all(|(number, ready)| ready.name == name(number)));
     }
 
     #[test]
     fn what_the_archiver_has_passed_is_dropped_and_the_new_waits_a_little() {
-        let turn = |name: &str| ReadyFile::of(name).unwrap();
+        let ready = |name: &str| ReadyFile::of(name).unwrap();
         let now = Instant::now();
         let mut waiting = ReadyFiles::default();
-        let (second, third) = (turn("000000010000000000000002"), turn("000000010000000000000003"));
-        waiting.found(vec![turn("000000010000000000000001"), second.clone(), third.clone()], false, now, |_| false);
+        let (second, third) = (ready("000000010000000000000002"), ready("000000010000000000000003"));
+        waiting.found(vec![ready("000000010000000000000001"), second.clone(), third.clone()], false, now, |_| false);
         waiting.reached(&second);
-        waiting.announce(turn("00000002.history"), now);
+        waiting.announce(ready("00000002.history"), now);
         assert_eq!(waiting.take(now), Some(third));
         assert_eq!(waiting.take(now), None);
-        assert_eq!(waiting.take(now + SETTLE), Some(turn("00000002.history")));
+        assert_eq!(waiting.take(now + SETTLE), Some(ready("00000002.history")));
         assert!(waiting.is_empty());
     }
 }

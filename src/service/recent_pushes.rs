@@ -72,11 +72,11 @@ impl RecentPushes {
         self.files.values().filter(|file| !file.asked).count()
     }
 
-    /// The archiver has come to `turn` in `pg_wal`: it will not ask for what comes before it.
-    pub fn reached(&mut self, pg_wal: &Path, turn: &ReadyFile) {
+    /// The archiver has come to `ready` in `pg_wal`: it will not ask for what comes before it.
+    pub fn reached(&mut self, pg_wal: &Path, ready: &ReadyFile) {
         let passed = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            path.parent() == Some(pg_wal) && name.and_then(ReadyFile::of).is_some_and(|other| other < *turn)
+            path.parent() == Some(pg_wal) && name.and_then(ReadyFile::of).is_some_and(|other| other < *ready)
         };
         for (path, file) in &mut self.files {
             if passed(path) {
@@ -99,27 +99,27 @@ mod tests {
     fn only_the_very_file_is_proven() {
         let wal = PgWal::new();
         let path = wal.segment("000000010000000000000001", 1);
-        let mut remembered = RecentPushes::new(2);
-        remembered.put(path.clone(), Some(fingerprint(&path)), false);
-        assert_eq!(remembered.not_asked(), 1);
-        assert!(remembered.proves(&path, Some(fingerprint(&path))).is_some());
-        assert_eq!(remembered.not_asked(), 0);
-        assert_eq!(remembered.proves(&path, None), None);
+        let mut recent = RecentPushes::new(2);
+        recent.put(path.clone(), Some(fingerprint(&path)), false);
+        assert_eq!(recent.not_asked(), 1);
+        assert!(recent.proves(&path, Some(fingerprint(&path))).is_some());
+        assert_eq!(recent.not_asked(), 0);
+        assert_eq!(recent.proves(&path, None), None);
         std::fs::rename(wal.segment("000000010000000000000002", 1), &path).unwrap();
         let another = Some(fingerprint(&path));
-        assert_eq!(remembered.proves(&path, another), None, "another file of the same content and size");
+        assert_eq!(recent.proves(&path, another), None, "another file of the same content and size");
     }
 
     #[test]
     fn memory_is_bounded_and_what_was_passed_by_waits_for_nobody() {
         let wal = PgWal::new();
         let paths: Vec<PathBuf> = (1..=3).map(|n| wal.segment(&format!("00000001000000000000000{n}"), 1)).collect();
-        let mut remembered = RecentPushes::new(2);
+        let mut recent = RecentPushes::new(2);
         for path in &paths {
-            remembered.put(path.clone(), Some(fingerprint(path)), false);
+            recent.put(path.clone(), Some(fingerprint(path)), false);
         }
-        assert!(!remembered.knows(&paths[0]) && remembered.knows(&paths[2]));
-        remembered.reached(&wal.folder(), &ReadyFile::of("000000010000000000000003").unwrap());
-        assert_eq!(remembered.not_asked(), 1);
+        assert!(!recent.knows(&paths[0]) && recent.knows(&paths[2]));
+        recent.reached(&wal.folder(), &ReadyFile::of("000000010000000000000003").unwrap());
+        assert_eq!(recent.not_asked(), 1);
     }
 }

@@ -215,12 +215,12 @@ fn count(pg_wal: &Path, is_stored: impl Fn(&Path) -> bool) -> io::Result<Backlog
     let mut backlog = nothing_in(pg_wal);
     for entry in fs::read_dir(status_folder(pg_wal))? {
         let entry = entry?;
-        let Some(turn) = ReadyFile::announced_by(&entry.path()) else { continue };
+        let Some(ready) = ReadyFile::announced_by(&entry.path()) else { continue };
         // Gone when it was archived just now.
         let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
         let since = DateTime::<Utc>::from(since);
         backlog.files += 1;
-        backlog.stored += u64::from(is_stored(&pg_wal.join(turn.name())));
+        backlog.stored += u64::from(is_stored(&pg_wal.join(ready.name())));
         backlog.oldest_since = Some(backlog.oldest_since.map_or(since, |oldest| oldest.min(since)));
     }
     Ok(backlog)

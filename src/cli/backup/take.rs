@@ -14,8 +14,8 @@ use crate::postgres::backup::take::{TakeOptions, take};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::check::{ServerFolders, refuse_inside};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::names::{self, Resolve};
-use crate::postgres::replication::{Checkpoint, ConnInfo};
+use crate::postgres::names;
+use crate::postgres::replication::{Checkpoint, ConnInfo, ResolveConnInfo};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -62,7 +62,7 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
 }
 
 /// What relations are called now. The backup is whole without.
-async fn record_names(context: &Context, cluster: &Cluster, resolve: Resolve<'_>) {
+async fn record_names(context: &Context, cluster: &Cluster, resolve: ResolveConnInfo<'_>) {
     let folder = &context.settings.catalog.cache;
     if let Err(error) = names::record_alone(cluster, folder, resolve).await {
         tracing::warn!("the names of relations are not recorded with this backup: {}", one_line(&error));

@@ -15,24 +15,24 @@ use super::super::problem::{Problem, ProblemType};
 
 /// A probe's good answer.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
+pub struct Liveness {
     #[schema(example = "ok")]
     status: String,
 }
 
-fn ok() -> Json<Health> {
-    Json(Health { status: "ok".into() })
+fn ok() -> Json<Liveness> {
+    Json(Liveness { status: "ok".into() })
 }
 
 /// Whether the service answers.
-#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Health)))]
-pub async fn healthz() -> Json<Health> {
+#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, body = Liveness)))]
+pub async fn healthz() -> Json<Liveness> {
     ok()
 }
 
 /// Whether answers tell of the repository as it is: it was read, and could be the last time.
-#[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Health)))]
-pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
+#[utoipa::path(get, path = "/readyz", tag = "service", responses((status = 200, body = Liveness)))]
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Liveness>, Problem> {
     let known = app.known.borrow();
     // Why not may name what a probe without a token need not know.
     let detail = match (&known.read, &known.failed) {

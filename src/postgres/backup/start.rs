@@ -7,12 +7,9 @@ use super::inventory::Homes;
 use super::outside::{Outside, outside_files};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::{Cluster, describe_server};
-use crate::postgres::replication::conninfo::ConnInfo;
+use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
 use crate::postgres::replication::{Connection, Mode, ResultSet};
 use crate::postgres::types::MajorVersion;
-
-/// Resolves the connection settings anew, so that a changed password file counts.
-pub type Resolve<'a> = &'a (dyn Fn() -> anyhow::Result<ConnInfo> + Sync);
 
 /// The server that a backup is taken from.
 #[derive(Debug)]
@@ -48,7 +45,7 @@ impl After {
 }
 
 /// Connects and checks everything that can be checked before. The connection is ready for BASE_BACKUP.
-pub async fn start(cluster: &Cluster, resolve: Resolve<'_>) -> anyhow::Result<(BackupServer, Connection)> {
+pub async fn start(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> anyhow::Result<(BackupServer, Connection)> {
     // SQL first: with wal_level = minimal a server takes no replication connection and does not say why.
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let info = pinned(resolve()?, sql.server());

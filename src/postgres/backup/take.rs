@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::finish::{Gathered, commit, describe};
 use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
 use super::refused::{verification_trips, with_way_out};
-use super::start::{After, BackupServer, Resolve, ask, start};
+use super::start::{After, BackupServer, ask, start};
 use super::stream::{BackupEvents, Transferred, transfer};
 use super::wal::{NeededWal, WalMissing, wait_for_wal};
 use super::{BackupObserver, cleanup, started};
@@ -16,7 +16,7 @@ use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::load::load_backups;
-use crate::postgres::replication::conninfo::ConnInfo;
+use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
 use crate::postgres::replication::{BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode};
 use crate::postgres::types::WalFileName;
 
@@ -49,7 +49,7 @@ pub struct Interrupted;
 /// A backup whose pages failed the server's verification succeeds; its description says so.
 pub async fn take(
     cluster: &Cluster,
-    resolve: Resolve<'_>,
+    resolve: ResolveConnInfo<'_>,
     options: &TakeOptions,
     observer: BackupObserver<'_>,
     stop: &mut watch::Receiver<bool>,

@@ -13,7 +13,7 @@ const UNKNOWN: usize = 16;
 
 /// What is known of whether replay gets through some segments.
 #[derive(Debug, Default)]
-pub(super) struct Continuity {
+pub(super) struct ReplayContinuity {
     /// Where it is known to end.
     pub broken: Option<(SegmentName, Lsn)>,
     /// The first segment that is not known, and may be broken.
@@ -75,8 +75,8 @@ impl Search<'_> {
 
     /// What is known of whether replay gets through these segments. What lies before them does not matter. Errors: the index
     /// cannot be read.
-    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<Continuity, Unknown> {
-        let (mut first, mut whole) = (first, Continuity::default());
+    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<ReplayContinuity, Unknown> {
+        let (mut first, mut whole) = (first, ReplayContinuity::default());
         // Behind what is not known there may be what is; an index that is being made knows little.
         for _ in 0..UNKNOWN {
             match self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::continuity::Continuity;
+use super::continuity::ReplayContinuity;
 use super::facts::{Facts, PlanInput};
 use super::follow::{has_path, paths};
 use super::other_timelines::{OtherTimeline, WindowEdge, other_timelines};
@@ -194,7 +194,7 @@ fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
         {
             return Some((lsn, first));
         }
-        if let Ok(Continuity { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
+        if let Ok(ReplayContinuity { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
             return Some((lsn, segment.number(size) + 1));
         }
     }

@@ -4,7 +4,8 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use crate::postgres::cluster::Cluster;
-use crate::postgres::names::{Resolve, ask, check_identity, read_timeline};
+use crate::postgres::names::{ask, check_identity, read_timeline};
+use crate::postgres::replication::ResolveConnInfo;
 use crate::postgres::replication::{Connection, Mode};
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentSize, TimelineId};
 
@@ -49,7 +50,7 @@ pub struct Reading {
 
 /// Asks the server. `None`: it is a standby, or a transaction is under way. Errors: it cannot be asked, or is another
 /// cluster's.
-pub async fn read(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Option<Reading>> {
+pub async fn read(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> Result<Option<Reading>> {
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let clock = ask(&mut sql, CLOCK).await?;
     check_identity(cluster, &clock, sql.server())?;

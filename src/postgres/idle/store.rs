@@ -13,7 +13,7 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
 use crate::postgres::layout::IdleMarker;
 use crate::postgres::load::idle_markers;
-use crate::postgres::names::Resolve;
+use crate::postgres::replication::ResolveConnInfo;
 use crate::postgres::types::{Lsn, SystemIdentifier, TimelineId};
 use crate::repo::is_unusable;
 use crate::storage::{Body, Key, PutMode};
@@ -60,7 +60,7 @@ pub struct IdleProof {
 pub async fn observe(
     cluster: &Cluster,
     index: &Arc<Index>,
-    resolve: Resolve<'_>,
+    resolve: ResolveConnInfo<'_>,
     memory: &mut Option<IdleMemory>,
 ) -> anyhow::Result<Option<IdleProof>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
@@ -86,7 +86,7 @@ pub async fn observe(
 pub async fn proof(
     cluster: &Cluster,
     archived: impl Fn(TimelineId) -> Option<Lsn>,
-    resolve: Resolve<'_>,
+    resolve: ResolveConnInfo<'_>,
 ) -> anyhow::Result<Option<IdleMarker>> {
     let Some(reading) = read(cluster, resolve).await? else { return Ok(None) };
     let Some(end) = archived(reading.timeline) else { return Ok(None) };

@@ -8,6 +8,5 @@ mod read;
 mod store;
 
 pub use merge::{Merging, merge_a_day};
-pub use read::Resolve;
 pub(super) use read::{ask, check_identity, read_timeline};
 pub use store::{NamesMemory, record, record_alone};

@@ -7,12 +7,9 @@ use crate::error::{Hint, find};
 use crate::postgres::catalog::Relation;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{RecordedName, Recording};
-use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet, ServerError};
+use crate::postgres::replication::{ConnInfo, Connection, Mode, ResolveConnInfo, ResultSet, ServerError};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::RelFileLocator;
-
-/// Resolves the connection settings anew, so that a changed password file counts.
-pub type Resolve<'a> = &'a (dyn Fn() -> Result<ConnInfo> + Sync);
 
 /// No statement takes longer: it would wait for a lock that somebody holds on a catalogue.
 const SETTINGS: &str = "SET statement_timeout = '20s'";
@@ -61,7 +58,7 @@ pub struct Databases {
 }
 
 /// Reads the names of all databases. Errors: the server cannot be asked, or is another cluster's.
-pub async fn read_databases(cluster: &Cluster, resolve: Resolve<'_>) -> Result<Databases> {
+pub async fn read_databases(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> Result<Databases> {
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let server = ask(&mut sql, SERVER).await?;
     check_identity(cluster, &server, sql.server())?;
@@ -93,7 +90,7 @@ pub struct Relations {
 
 impl Relations {
     /// Connects to the database. `None`: it was dropped meanwhile.
-    pub async fn open(resolve: Resolve<'_>, database: &str, since: Option<u32>) -> Result<Option<Self>> {
+    pub async fn open(resolve: ResolveConnInfo<'_>, database: &str, since: Option<u32>) -> Result<Option<Self>> {
         let mut info: ConnInfo = resolve()?;
         info.database = database.to_string();
         match Connection::connect(&info, Mode::Sql).await {

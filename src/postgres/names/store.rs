@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use super::read::{Databases, Relations, Resolve, read_databases};
+use super::read::{Databases, Relations, read_databases};
 use crate::error::one_line;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::recordings::store;
 use crate::postgres::index::update::{ListScope, read_names};
 use crate::postgres::index::{Index, Recording, on_index};
 use crate::postgres::layout::NamesId;
+use crate::postgres::replication::ResolveConnInfo;
 use crate::postgres::types::TimelineId;
 
 /// Names in one object at most, so that a database of any size is recorded in bounded memory.
@@ -49,7 +50,7 @@ impl NamesMemory {
 pub async fn record(
     cluster: &Cluster,
     index: &Arc<Index>,
-    resolve: Resolve<'_>,
+    resolve: ResolveConnInfo<'_>,
     memory: &mut NamesMemory,
 ) -> anyhow::Result<u64> {
     let Databases { recording, open, horizon } = read_databases(cluster, resolve).await?;
@@ -88,7 +89,7 @@ impl Recorder<'_> {
     /// Adds the names of a database's relations. Errors: outside, the store did not answer; inside, the database did not.
     async fn database(
         &mut self,
-        resolve: Resolve<'_>,
+        resolve: ResolveConnInfo<'_>,
         database: &str,
         since: Option<u32>,
     ) -> anyhow::Result<anyhow::Result<()>> {
@@ -132,7 +133,7 @@ async fn only_new(index: &Arc<Index>, mut recording: Recording) -> anyhow::Resul
 
 /// [`record`] where no index is at hand: with the one in `folder` if that can be used, else after reading all names that
 /// the repository has.
-pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: Resolve<'_>) -> anyhow::Result<u64> {
+pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: ResolveConnInfo<'_>) -> anyhow::Result<u64> {
     let (folder, of) = (folder.to_path_buf(), cluster.clone());
     let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);

@@ -19,7 +19,7 @@ pub use base_backup::{
 };
 pub use commands::SystemIdentity;
 pub use connection::{Connection, Mode};
-pub use conninfo::ConnInfo;
+pub use conninfo::{ConnInfo, ResolveConnInfo};
 pub use error::{Attempt, ConnectError, ConnectErrorKind};
 pub use messages::{ResultSet, ServerError};
 pub use tls_failure::TlsFailure;

@@ -28,14 +28,14 @@ impl PushActor {
         let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
         let until = Instant::now() + doubled;
         self.rest = Some(Rest { until, length: doubled });
-        let turn = path.file_name().and_then(|name| name.to_str()).and_then(ReadyFile::of);
+        let ready = path.file_name().and_then(|name| name.to_str()).and_then(ReadyFile::of);
         self.reach = 1;
-        let (Some(pg_wal), Some(turn)) = (path.parent(), turn) else { return };
+        let (Some(pg_wal), Some(ready)) = (path.parent(), ready) else { return };
         // A file that nobody waits for is not tried again.
-        if ready::is_waiting(pg_wal, &turn)
+        if ready::is_waiting(pg_wal, &ready)
             && let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| self.look_ahead > 0)
         {
-            folder.waiting.again(turn, until);
+            folder.waiting.again(ready, until);
         }
     }
 
@@ -45,7 +45,7 @@ impl PushActor {
         !self.closed
             && self.compressing < self.workers
             && ahead < self.reach
-            && ahead + self.remembered.not_asked() < self.look_ahead
+            && ahead + self.recent.not_asked() < self.look_ahead
     }
 
     /// Starts what may be stored ahead now.
@@ -61,7 +61,7 @@ impl PushActor {
             else {
                 break;
             };
-            if !self.running.contains_key(&path) && !self.remembered.knows(&path) {
+            if !self.running.contains_key(&path) && !self.recent.knows(&path) {
                 self.start(path, None);
             }
         }
@@ -74,17 +74,17 @@ impl PushActor {
     /// The archiver has come to this file. When its folder is known under another name, it is called by that.
     pub(super) fn reach(&mut self, asked: &mut PendingPush) {
         let (Some(pg_wal), Some(name)) = (asked.path.parent(), asked.path.file_name()) else { return };
-        let Some(turn) = name.to_str().and_then(ReadyFile::of) else { return };
+        let Some(ready) = name.to_str().and_then(ReadyFile::of) else { return };
         let known = self.other_name(pg_wal, asked.folder).map(|known| known.join(name));
         asked.path = known.unwrap_or_else(|| std::mem::take(&mut asked.path));
         let pg_wal = asked.path.parent().unwrap_or(Path::new("/"));
         let folder = self.folder(pg_wal, asked.folder);
         folder.used = Instant::now();
-        folder.waiting.reached(&turn);
+        folder.waiting.reached(&ready);
         if !folder.watched && folder.waiting.is_empty() {
             self.scan(pg_wal.to_path_buf());
         }
-        self.remembered.reached(pg_wal, &turn);
+        self.recent.reached(pg_wal, &ready);
     }
 
     /// Under which other path this very folder is known, such as a link's.
@@ -99,7 +99,7 @@ impl PushActor {
     pub(super) fn folder(&mut self, pg_wal: &Path, now: Option<FolderIdentity>) -> &mut ArchiveFolder {
         if self.folders.get(pg_wal).is_some_and(|folder| folder.identity != now) {
             self.drop_folder(pg_wal);
-            self.remembered.forget(pg_wal);
+            self.recent.forget(pg_wal);
         }
         if !self.folders.contains_key(pg_wal) {
             let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used).map(|(path, _)| path.clone());
@@ -150,13 +150,13 @@ impl PushActor {
         let Some(folder) = self.folders.get_mut(pg_wal) else { return };
         folder.scanning = false;
         match found {
-            Ok((turns, more)) => {
-                let (running, remembered) = (&self.running, &self.remembered);
-                let is_known = |turn: &ReadyFile| {
-                    let path = pg_wal.join(turn.name());
-                    running.contains_key(&path) || remembered.knows(&path)
+            Ok((files, more)) => {
+                let (running, recent) = (&self.running, &self.recent);
+                let is_known = |ready: &ReadyFile| {
+                    let path = pg_wal.join(ready.name());
+                    running.contains_key(&path) || recent.knows(&path)
                 };
-                folder.waiting.found(turns, more, Instant::now(), is_known);
+                folder.waiting.found(files, more, Instant::now(), is_known);
             }
             Err(error) => tracing::debug!("cannot read \"{}\": {error}", ready::status_folder(pg_wal).display()),
         }
@@ -165,11 +165,11 @@ impl PushActor {
     /// The watcher reports a file in `archive_status`.
     pub(super) fn announced(&mut self, status_file: &Path) {
         let pg_wal = status_file.parent().and_then(Path::parent);
-        let (Some(pg_wal), Some(turn)) = (pg_wal, ReadyFile::announced_by(status_file)) else { return };
-        let path = pg_wal.join(turn.name());
-        let known = self.running.contains_key(&path) || self.remembered.knows(&path);
+        let (Some(pg_wal), Some(ready)) = (pg_wal, ReadyFile::announced_by(status_file)) else { return };
+        let path = pg_wal.join(ready.name());
+        let known = self.running.contains_key(&path) || self.recent.knows(&path);
         if let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| !known) {
-            folder.waiting.announce(turn, Instant::now());
+            folder.waiting.announce(ready, Instant::now());
         }
     }
 }

@@ -18,6 +18,9 @@ pub use environment::{FileStat, LibpqEnv, ProcessEnv};
 use files::PasswordFile;
 use secret::Password;
 
+/// Resolves the connection settings anew, so that a changed password file counts.
+pub type ResolveConnInfo<'a> = &'a (dyn Fn() -> anyhow::Result<ConnInfo> + Sync);
+
 /// Everything needed to open a connection. Neither `Display` nor `Debug` show a password.
 ///
 /// It holds what files and environment said when it was made: resolve anew for each connection, so that a changed
