@@ -104,8 +104,7 @@ fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> 
     runtime.shutdown_background();
     result.unwrap_or_else(|_| {
         let error = anyhow!("the repository did not answer within {} s (`wal.timeout`)", limit.as_secs_f32());
-        let hint = "check that the repository is reachable, such as its file server, or raise `wal.timeout`; \
-                    PostgreSQL asks again";
+        let hint = "is the repository's file server reachable? Else raise `wal.timeout`; PostgreSQL asks again";
         Err(with_hint(error, hint))
     })
 }

@@ -144,8 +144,8 @@ fn missing(state: &IndexState) -> Option<String> {
     });
     let why = first_unreadable.as_ref().map(|first| {
         format!(
-            "; {unreadable} cannot be read, the first one {}: {}\nHINT: find out with `walden repo verify` what is \
-             damaged, and repair the repository from a copy",
+            "; {unreadable} cannot be read, the first one {}: {}\nHINT: run `walden repo verify`, and repair \
+             the repository from a copy",
             first.segment, first.why
         )
     });

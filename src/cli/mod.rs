@@ -67,7 +67,7 @@ enum Verb {
     Repo(repo::Args),
     /// Find what happened: tables dropped or truncated, rows deleted, restore points; and how to restore to just before.
     Find(find::Args),
-    /// Show how a moment would be restored, without doing anything; without a target what can be restored at all.
+    /// Show the plan for a target, without doing anything; without a target, the time ranges that can be restored.
     Target(target::Args),
     /// Restore a cluster to a moment, beside the original.
     Restore(restore::Args),

@@ -149,7 +149,7 @@ fn read(path: &Path) -> anyhow::Result<Option<ConfigFile>> {
         Err(error) => {
             return Err(error)
                 .with_context(|| format!("cannot open configuration file \"{shown}\""))
-                .hint("the user that runs walden must be able to read the file and enter its folders");
+                .hint("let the user who runs Walden read the file and enter its folders");
         }
     };
     let meta = opened.metadata().with_context(|| format!("cannot inspect \"{shown}\""))?;

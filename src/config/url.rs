@@ -61,7 +61,7 @@ fn file(rest: &str) -> Result<RepositoryUrl, String> {
         return Err("the path must be absolute, with three slashes: \"file:///absolute/path\"".into());
     }
     if path.contains(['?', '#']) {
-        return Err("a file URL has no \"?\" or \"#\" part; write them %3F and %23 if they belong to the path".into());
+        return Err("write \"?\" as %3F and \"#\" as %23 in a path".into());
     }
     let path = PathBuf::from(OsString::from_vec(percent_decode(path)?));
     if path.components().count() < 2 {

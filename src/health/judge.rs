@@ -91,7 +91,7 @@ impl Judge<'_> {
                 1 => format!("backup {id} cannot be used: {why}"),
                 count => format!("{count} backups cannot be used, the newest is {id}: {why}"),
             };
-            let next = "let the user who runs Walden read it, repair it from a copy, or `walden backup delete` it";
+            let next = "let Walden's user read it, repair it from a copy, or `walden backup delete` it";
             reasons.push(HealthReason::new(Rule::BackupDamaged, what, next));
         }
         reasons
@@ -182,7 +182,7 @@ impl Judge<'_> {
         let since = self.now.waiting_since.filter(|since| exceeds(self.now.time - *since, self.limits.wal_wait));
         let waits = since.map(|since| {
             let what = format!("finished WAL waits to be archived since {}", moment(since));
-            let next = "look at `walden status` and the server's log: it says why archiving does not go on";
+            let next = "look at `walden status` and the server's log";
             HealthReason::new(Rule::WalWaits, what, next)
         });
         let backlog = self.now.waiting.filter(|waiting| *waiting > self.limits.backlog).map(|waiting| {

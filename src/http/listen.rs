@@ -59,8 +59,7 @@ impl Port {
         let mut port = Self { address, tls, most, connections: None, state };
         if let Err(error) = port.listen().await {
             tracing::warn!(
-                "{}: nobody is answered over HTTP until that works, which is tried every {} s; the hooks are served. \
-                 HINT: {}",
+                "{}: HTTP is not served; trying again every {} s; the hooks are served. HINT: {}",
                 one_line(&error),
                 AGAIN.as_secs(),
                 hints(&error).join("; ")
@@ -121,9 +120,10 @@ pub struct HttpConnections {
 impl HttpConnections {
     /// Listens. Errors: the address is taken, or not this machine's.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>, most: usize) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")).hint(
-            "another service may listen there: end it, or set `http.listen` to another address, or to \"\" for no HTTP",
-        )?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))
+            .hint("does another service listen there? End it, or change `http.listen` (\"\" for no HTTP)")?;
         Ok(Self { listener, tls: tls.map(TlsAcceptor::from), places: Arc::new(Semaphore::new(most.max(1))) })
     }
 

@@ -73,20 +73,20 @@ fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let shown = certificate.display();
     let pem = std::fs::read(certificate)
         .with_context(|| format!("cannot read \"{shown}\", named by http.tls_certificate"))
-        .hint("the file must be readable by the user who runs `walden serve`")?;
+        .hint("let the user who runs `walden serve` read the file")?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let chain = chain.with_context(|| format!("cannot use \"{shown}\", named by http.tls_certificate"))?;
     ensure!(!chain.is_empty(), "there is no certificate in \"{shown}\", named by http.tls_certificate");
-    let text = read_private(key, "http.tls_key", "the file must be readable by the user who runs `walden serve`")?;
+    let text = read_private(key, "http.tls_key", "let the user who runs `walden serve` read the file")?;
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
         .with_context(|| format!("cannot use \"{}\", named by http.tls_key", key.display()))
-        .hint("it must be a private key in PEM form")?;
+        .hint("name a private key in PEM form")?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .with_context(|| format!("the certificate in \"{shown}\" and the key do not fit"))
-        .hint("http.tls_certificate is the server's own certificate, then those that lead to its authority")?;
+        .hint("name the server's own certificate, followed by those that lead to its authority")?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

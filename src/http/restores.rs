@@ -133,8 +133,7 @@ fn take(path: &Path) -> io::Result<(File, u64, u32)> {
 fn unusable(folder: &Path, error: &io::Error) -> Problem {
     let detail = format!("WAL cannot be kept in \"{}\" on its way: {error}", folder.display());
     tracing::warn!("{detail}");
-    let hint = "http.spool must be a folder that the user who runs `walden serve` can make or write to, with room for \
-                the segments fetched ahead";
+    let hint = "let the user who runs `walden serve` write to http.spool, with room for the segments fetched ahead";
     Problem::new(ProblemType::Unknown, detail).hint(hint)
 }
 

@@ -151,8 +151,8 @@ impl Cluster {
         let kept = &self.description;
         let wrong = |what, kept: String, found: String| {
             let (name, store) = (self.layout.cluster().to_string(), self.repository.describe());
-            let hint = "each cluster needs a name of its own in the repository: set another `cluster.name` and run \
-                        `walden init` (a server made new by initdb or pg_upgrade is another cluster)";
+            let hint = "set another `cluster.name` and run `walden init` (after initdb or pg_upgrade a server is \
+                 another cluster)";
             Err(WrongCluster { what, name, store, kept, found }).hint(hint)
         };
         if kept.system_identifier != found.system_identifier {

@@ -56,9 +56,8 @@ impl Repository {
     pub async fn reopen(storage: Arc<dyn Storage>) -> anyhow::Result<Self> {
         match reread(is_damage, || read_marker(&*storage)).await? {
             Some(marker) => Ok(Self { storage, marker }),
-            None => Err(MarkerError::NotARepository(storage.describe())).hint(
-                "is its disk mounted, and is `repository.url` right? Only a new repository is made by `walden init`",
-            ),
+            None => Err(MarkerError::NotARepository(storage.describe()))
+                .hint("is its disk mounted, and `repository.url` right? For a new repository run `walden init`"),
         }
     }
 
@@ -99,7 +98,7 @@ impl Repository {
 
     /// The capabilities that working with the repository needs. Errors: the store did not answer.
     pub async fn required(&self) -> anyhow::Result<Vec<String>> {
-        let hint = "check that the repository is reachable and that the user who runs Walden may list it";
+        let hint = "is the repository reachable, and may the user who runs Walden list it?";
         let entries = list_all(&*self.storage, CAPABILITIES).await.hint(hint)?;
         Ok(entries.iter().filter_map(|entry| entry.name().strip_prefix(CAPABILITIES)).map(str::to_string).collect())
     }
@@ -110,7 +109,7 @@ fn marker_key() -> Key {
 }
 
 async fn read_marker(storage: &dyn Storage) -> anyhow::Result<Option<Marker>> {
-    let hint = "check that the repository is reachable and that the user who runs Walden may read it";
+    let hint = "is the repository reachable, and may the user who runs Walden read it?";
     let Some(bytes) = get_all(storage, &marker_key(), FEW_LINES).await.hint(hint)? else { return Ok(None) };
     let unreadable =
         |error: serde_json::Error| MarkerError::Unreadable { store: storage.describe(), why: error.to_string() };

@@ -490,7 +490,7 @@ async fn make(spool: &Spool) -> anyhow::Result<()> {
     let owned = spool.clone();
     let made = tokio::task::spawn_blocking(move || owned.make()).await?;
     made.context("cannot make the spool folder beside the destination")
-        .hint("the destination's folder must exist and be writable by the user who runs `walden serve`")
+        .hint("make the destination's folder, and let the user who runs `walden serve` write to it")
 }
 
 /// The history that was just fetched; what cannot be read only costs fetching ahead.

@@ -201,7 +201,7 @@ async fn finish(mut parts: Parts, within: Duration, mut result: anyhow::Result<(
         }
     };
     if tokio::time::timeout(within, finish).await.is_err() {
-        bail!("not all that was in flight ended in time; PostgreSQL repeats what was not answered");
+        bail!("some requests did not finish before shutdown; PostgreSQL repeats what was not answered");
     }
     result
 }

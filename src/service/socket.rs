@@ -28,7 +28,7 @@ impl Socket {
     /// Makes the socket at `path`, 0600, and a missing folder for it, 0700. Errors: another service lives there.
     pub fn bind(path: &Path) -> anyhow::Result<Self> {
         let cannot = || format!("cannot make the hook socket \"{}\"", path.display());
-        let hint = "`service.socket` must be a path at which the user who runs Walden may create files";
+        let hint = "let the user who runs Walden create files in the folder of `service.socket`";
         let folder = path.parent().unwrap_or(Path::new("/"));
         fsync::create_folders_for(folder, &|made| owner::inherit(made, Path::new("/")))
             .with_context(cannot)

@@ -246,8 +246,7 @@ pub struct ObjectTooLarge {
 pub async fn get_all(storage: &dyn Storage, key: &Key, most: u64) -> Result<Option<Bytes>, StorageError> {
     let bytes = storage.get(key, 0..most.saturating_add(1)).await?;
     let Some(_) = bytes.as_ref().filter(|bytes| bytes.len() as u64 > most) else { return Ok(bytes) };
-    let hint =
-        "look at what it is: something else put it there; bring back the right one from a copy of the repository";
+    let hint = "bring the right one back from a copy: something else put this one there";
     let source = with_hint(ObjectTooLarge { most }.into(), hint);
     Err(StorageError { operation: "get", key: key.to_string(), store: storage.describe(), lasting: true, source })
 }

@@ -27,7 +27,7 @@ pub struct Draft {
 impl Draft {
     /// Writes it beside its place.
     pub fn write(target: &Path, args: &Args) -> anyhow::Result<Self> {
-        let hint = "write it elsewhere with --config FILE (and set WALDEN_CONFIG), or run this as a user who may";
+        let hint = "write it elsewhere with --config FILE, or run this as a user who may";
         // `walden serve` has another environment than this process.
         let added = if args.dsn.is_none() { ConnInfo::added_by_environment("")? } else { Vec::new() };
         let connection = added.iter().filter(|added| added.pair().is_some()).map(|added| added.variable).collect();

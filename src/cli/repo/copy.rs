@@ -141,9 +141,7 @@ fn in_words(copied: &Copied, created: bool) -> String {
     text += &proofs(&copied.continuity.proofs);
     text += &problems(copied);
     text += match (copied.complete, copied.is_sound()) {
-        (true, true) => {
-            "complete: all that the source had is there, and every backup leads as far as from the source\n"
-        }
+        (true, true) => "copy complete; every backup can be restored to the same points as at the source\n",
         (true, false) => "all that the source had is there, but NOT every backup can be restored: see above\n",
         (false, _) => "NOT complete: see above\n",
     };

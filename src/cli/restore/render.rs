@@ -189,7 +189,7 @@ pub fn how_to_start(data_directory: &Path, action: TargetAction, only_for_recove
 fn after_shutdown(data_directory: &Path) -> String {
     let file = data_directory.join("postgresql.auto.conf");
     format!(
-        "once at the target it shuts down, at each start; to open it for writing there set recovery_target_action = \
+        "it shuts down at the target, at each start. To open it for writing set recovery_target_action = \
          'promote' in '{}', to go further change the target as well; then start it\n",
         file.display()
     )
@@ -200,8 +200,8 @@ fn resets(only_for_recovery: &[String]) -> String {
     if only_for_recovery.is_empty() {
         return String::new();
     }
-    let mut text = "once it is open for writing, take out the settings of this recovery, lest a standby made from it \
-                    takes them over:\n"
+    let mut text = "once it is open for writing, remove this recovery's settings, or a standby made from it inherits \
+         them:\n"
         .to_string();
     only_for_recovery.iter().for_each(|name| text.push_str(&format!("  ALTER SYSTEM RESET {name};\n")));
     text

@@ -21,8 +21,7 @@ Times, LSNs, transactions and restore points mean exactly what they mean to Post
 A time after the last archived transaction restores everything archived, where it is proven that none ended since.
 A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
 
-const EPOCHS: &str = "name the moment by --time or --lsn; or, when the backup is less than 2^32 transactions older than \
-                      the target, by --backup and --xid with the low 32 bits";
+const EPOCHS: &str = "name the moment by --time or --lsn, or by --backup and --xid with the low 32 bits";
 
 /// The target, and the choices around it.
 #[derive(Debug, clap::Args)]

@@ -33,10 +33,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Ok(name) => archived(context, name).await?,
         Err(_) if args.segment.file_name() == Some(args.segment.as_os_str()) => {
             let error = anyhow!("\"{segment}\" is not the name of a WAL segment");
-            return Err(with_hint(
-                error,
-                "give a name of 24 hexadecimal digits as `walden wal list` shows them, or a file as ./<name>",
-            ));
+            return Err(with_hint(error, "give a name that `walden wal list` shows, or a file as ./<name>"));
         }
         Err(_) => of_file(&args.segment)?,
     };

@@ -117,7 +117,7 @@ impl Fetcher {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return Err(anyhow!(error))
                     .with_context(|| format!("cannot remove \"{}\"", beside.display()))
-                    .hint("the folder must be writable by the user who runs Walden");
+                    .hint("let the user who runs Walden write to the folder");
             }
             // Any other trouble with the folder shows when the file is made.
             _ => (),
@@ -190,8 +190,8 @@ impl Fetcher {
                     age: proof.age,
                     error: with_hint(
                         GapError { missing, store, proof }.into(),
-                        "recovery cannot pass a gap: bring the segment from the server's pg_wal or from another copy \
-                         with `walden wal push`, or restore to a target before it",
+                        "bring the segment from the server's pg_wal or a copy with `walden wal push`, or \
+                         restore to before the gap",
                     ),
                 },
             },
@@ -202,8 +202,8 @@ impl Fetcher {
                     error: with_hint(
                         HistoryLost { timeline, store, proof }.into(),
                         format!(
-                            "without it recovery takes another timeline: store it again with `walden wal push \
-                             <data directory>/pg_wal/{name}`; every server that is or was on that timeline has it"
+                            "store it again with `walden wal push <data directory>/pg_wal/{name}`; every \
+                             server on that timeline has it"
                         ),
                     ),
                 },
@@ -283,5 +283,5 @@ fn create(path: &Path) -> anyhow::Result<File> {
     // Root also fetches by hand, into the server's folder.
     let file = owner::create(path, |made| owner::inherit(made, path.parent().unwrap_or(path)));
     file.with_context(|| format!("cannot make \"{}\"", path.display()))
-        .hint("the folder must exist and be writable by the user who runs Walden")
+        .hint("make the folder, and let the user who runs Walden write to it")
 }

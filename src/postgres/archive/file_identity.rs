@@ -42,12 +42,11 @@ impl ForeignFile {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Name { .. } | Self::Size { .. } | Self::Cluster { .. } => {
-                "this server is not the one the cluster was registered for: give it a `cluster.name` of its own and run \
-                 `walden init` there (a server made new by initdb or pg_upgrade is another cluster)"
+                "give this server a `cluster.name` of its own and run `walden init` (after initdb or \
+                 pg_upgrade it is another cluster)"
             }
             Self::Header(_) | Self::Address { .. } | Self::Timeline { .. } => {
-                "the file is damaged or was put there by hand: look at it with pg_waldump, and take a base backup once it \
-                 is out of the way"
+                "look at it with pg_waldump, move it away, and take a base backup"
             }
             Self::Content(_) | Self::NoAncestor(_) | Self::BackupStart { .. } => {
                 "the file is damaged or was put there by hand: compare it with a standby's copy"

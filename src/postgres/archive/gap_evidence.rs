@@ -134,7 +134,7 @@ async fn any_wal(cluster: &Cluster, now: SystemTime) -> anyhow::Result<bool> {
 fn no_wal(cluster: &Cluster) -> anyhow::Error {
     let folder = cluster.layout.wal_folder();
     let error = anyhow!("{} has base backups, but no WAL at all in \"{folder}\"", cluster.repository.describe());
-    with_hint(error, "bring the folder back, or check what is mounted there; recovery goes on from here then")
+    with_hint(error, "is its disk mounted? Bring the folder back, and recovery goes on")
 }
 
 async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<StoredFile>> {
@@ -199,13 +199,13 @@ async fn bearing(cluster: &Cluster, missing: &WalFileName) -> anyhow::Result<Vec
     }
     let most = MOST_PAGES * LIST_PAGE;
     let error = anyhow!("\"{folder}\" in {} has more than {most} entries", cluster.repository.describe());
-    Err(with_hint(error, "see with `walden wal list` what lies there, and move away what is no WAL file"))
+    Err(with_hint(error, "look with `walden wal list`, and move away what is no WAL file"))
 }
 
 /// A history file that is damaged tells nothing, so nothing may be concluded. One that no server can read is no other
 /// tomorrow: it tells what its good lines say.
 async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName) -> anyhow::Result<TimelineHistory> {
-    let hint = "repair the repository from a copy: without this file nobody can tell whether the archive ends here";
+    let hint = "repair the repository from a copy: this file decides whether the archive ends here";
     let vanished = || anyhow!("it vanished while it was read");
     let read = read_history(cluster, timeline).await;
     if let Some(unreadable) = read.as_ref().err().and_then(find::<UnreadableObject>) {

@@ -129,10 +129,9 @@ pub struct Conflict {
     pub found_size: u64,
 }
 
-const CONFLICT_HINT: &str = "nothing was overwritten. Two servers archive into this cluster name, or a restored copy was \
-    started with archiving on: turn archiving off in the one that is the copy, or give it a `cluster.name` of its own \
-    (`walden init`). If this server is the right one and the stored file the wrong one, take a new base backup under \
-    another cluster name";
+const CONFLICT_HINT: &str = "does a second server or a restored copy archive under this cluster name? Turn its archiving off, or \
+     give it a `cluster.name` of its own (`walden init`). If the stored file is the wrong one, take a base \
+     backup under another cluster name";
 
 impl Pusher {
     /// Compresses at zstd level `level`, waits for the repository no longer than `limit`.
@@ -220,16 +219,14 @@ impl Pusher {
             Err(error) => error,
         };
         Err(match find::<ObjectError>(&error) {
-            Some(ObjectError::Damaged { .. }) => with_hint(
-                error,
-                "an object of this name is there and damaged: repair the repository from a copy, or move the object \
-                 away by hand so that it can be stored again",
-            ),
+            Some(ObjectError::Damaged { .. }) => {
+                with_hint(error, "repair the object from a copy, or move it away so that it can be stored again")
+            }
             Some(ObjectError::Newer { .. }) => with_hint(error, UPGRADE),
             Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => with_hint(
                 error,
-                "nothing is lost: PostgreSQL keeps the file and tries again. Check the repository's space, \
-                 permissions and connection",
+                "check the repository's space, permissions and connection; PostgreSQL keeps the file and \
+                 tries again",
             ),
             Some(ObjectError::Absent { .. }) | None => error,
         })
@@ -242,7 +239,7 @@ impl Pusher {
 
     fn prepare_at(&self, path: &Path, now: DateTime<Utc>) -> anyhow::Result<EncodedFile> {
         let name = wal_file_name(path)?;
-        let mut file = File::open(path).hint("the file must be readable by the user who runs Walden")?;
+        let mut file = File::open(path).hint("let the user who runs Walden read the file")?;
         let before = file.metadata()?;
         let cluster = &self.cluster.description;
         let mut description = WalDescription {
@@ -265,7 +262,7 @@ impl Pusher {
             let error = anyhow!("the file changed while it was being read");
             return Err(with_hint(
                 error,
-                "PostgreSQL hands over finished files only: look for what else writes to pg_wal",
+                "does something else write to pg_wal? PostgreSQL hands over finished files only",
             ));
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
@@ -370,7 +367,7 @@ fn refused(refused: ForeignFile) -> anyhow::Error {
 /// The WAL file that a path names.
 pub fn wal_file_name(path: &Path) -> anyhow::Result<WalFileName> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let hint = "`walden wal push` takes the path of a WAL file, which PostgreSQL puts in the place of %p";
+    let hint = "give the path of a WAL file: %p in archive_command";
     match name.parse().hint(hint)? {
         WalFileName::Aside { .. } => Err(anyhow!("\"{name}\" is no name that PostgreSQL gives")).hint(hint),
         name => Ok(name),
@@ -397,7 +394,7 @@ fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(),
 fn read_small(file: &mut File, size: u64) -> anyhow::Result<Vec<u8>> {
     if size > LONGEST_SMALL_FILE {
         let error = anyhow!("the file has {size} bytes, files of its kind have at most {LONGEST_SMALL_FILE}");
-        return Err(with_hint(error, "look at what it is: PostgreSQL writes a few lines to such a file"));
+        return Err(with_hint(error, "look at the file: PostgreSQL writes only a few lines to such a one"));
     }
     let mut content = Vec::new();
     file.take(LONGEST_SMALL_FILE).read_to_end(&mut content)?;

@@ -88,7 +88,7 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
 fn read_control(content: &[u8], cluster: &Cluster) -> anyhow::Result<ControlFile> {
     let control = ControlFile::parse(content)
         .context("the copy of global/pg_control in the server's stream cannot be used")
-        .hint("it may have been read while it was written: take the backup again")?;
+        .hint("take the backup again: the file may have been read while it was written")?;
     ensure!(
         control.system_identifier == cluster.description.system_identifier,
         "pg_control in the stream has the system identifier {}",
@@ -105,7 +105,7 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
     let reserved = async || anyhow::Ok(storage.head(&reservation).await?.is_some());
     let taken_away = || {
         let error = anyhow!("object \"{reservation}\" is gone: this backup was cleaned up while it was being taken");
-        with_hint(error, "see which other process or person deleted it, and take the backup again")
+        with_hint(error, "find out who deleted it, and take the backup again")
     };
     if !reserved().await? {
         return Err(taken_away());
@@ -115,7 +115,7 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
         PutSealed::Stored | PutSealed::SameContent => {}
         PutSealed::OtherContent(_) => {
             let error = anyhow!("object \"{key}\" is there already, with other content");
-            return Err(with_hint(error, "see with `walden backup show` what it is, and take the backup again"));
+            return Err(with_hint(error, "look at it with `walden backup show`, and take the backup again"));
         }
     }
     if !reserved().await? {

@@ -153,8 +153,8 @@ impl ServerSettings {
                 "PostgreSQL at {server} has archive_mode = \"off\": a backup needs the WAL written with it"
             ))
             .hint(
-                "set in postgresql.conf archive_mode = on and the archive_command that `walden init` prints, and restart \
-                     the server",
+                "set archive_mode = on and the archive_command that `walden init` prints, and restart the \
+                 server",
             );
         }
         if self.archiver.is_empty() {

@@ -78,7 +78,7 @@ pub async fn reserve(cluster: &Cluster) -> anyhow::Result<(BackupId, Started)> {
         tokio::time::sleep(Duration::from_millis(to_next_second.into())).await;
     }
     Err(anyhow!("no free name for a backup was found in {RESERVE_TRIES} seconds"))
-        .hint("see with `walden backup list` what has the names of these seconds; was the clock set back?")
+        .hint("was the clock set back? `walden backup list` shows the names in use")
 }
 
 async fn put(cluster: &Cluster, id: &BackupId, started: &Started) -> anyhow::Result<bool> {

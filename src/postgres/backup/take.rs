@@ -65,8 +65,8 @@ pub async fn take(
         return taken.map_err(with_way_out);
     };
     tracing::warn!(
-        "the server cannot verify page checksums ({said}): taking the backup without; move that file out of the data \
-         directory to have them verified"
+        "the server cannot verify page checksums ({said}): taking the backup without. HINT: move that file \
+         out of the data directory"
     );
     let physical = Connection::connect(&server.info, Mode::Physical).await?;
     let unverified = TakeOptions { verify_checksums: false, ..options.clone() };
@@ -237,24 +237,18 @@ async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl 
     let error = match missing {
         WalFileName::History(_) => with_hint(
             error,
-            format!(
-                "PostgreSQL archives this file once, when it changes to the timeline: if archiving was off then, store \
-                 it with `walden wal push <data directory>/pg_wal/{missing}` and take the backup again"
-            ),
+            format!("store it with `walden wal push <data directory>/pg_wal/{missing}`, and take the backup again"),
         ),
         _ => error,
     };
     if server.standby {
-        let hint = "the server is a standby: its primary archives this segment once it is full; run SELECT \
-                    pg_switch_wal() on the primary, check its archive_command, or raise backup.wal_timeout";
+        let hint = "run SELECT pg_switch_wal() on the primary, check its archive_command, or raise \
+             backup.wal_timeout";
         return with_hint(error, hint);
     }
     let failure = source.archiver_failure().await;
     let failure = failure.map(|said| format!(" (pg_stat_archiver: {said})")).unwrap_or_default();
-    with_hint(
-        error,
-        format!("see the server's log for why archive_command fails{failure}, or raise backup.wal_timeout"),
-    )
+    with_hint(error, format!("does archive_command fail{failure}? See the server's log, or raise backup.wal_timeout"))
 }
 
 /// Removes what a failed backup has stored, as far as possible.

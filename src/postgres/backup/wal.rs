@@ -73,7 +73,7 @@ pub async fn wait_for_wal(
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     for name in needed.files(cluster.description.segment_size) {
-        let hint = "look at that object: unless it is whole again the backup cannot be restored";
+        let hint = "repair that object: without it the backup cannot be restored";
         while !is_proven(cluster, &name).await.map_err(|error| repair_or_wait(error, hint))? {
             let waited = begun.elapsed();
             if waited >= timeout {

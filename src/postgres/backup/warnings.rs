@@ -78,7 +78,7 @@ impl Warnings {
             )),
             Meaning::Skipped(_) => Ok(()),
             Meaning::Tablespace(link) => {
-                Err(with_hint(left_out(link).into(), "mend that link, or remove it if the tablespace is gone"))
+                Err(with_hint(left_out(link).into(), "fix that link, or remove it if the tablespace is gone"))
             }
             Meaning::Page(Some(path)) if !is_relation(path) => {
                 self.foreign = true;

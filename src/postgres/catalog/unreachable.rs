@@ -169,8 +169,8 @@ impl Unreachable {
                 "if the server still runs, `SELECT pg_switch_wal()` has it archive the rest; else choose the moment before".into()
             }
             UnreachableReason::Broken { segment, .. } => format!(
-                "`walden wal show {segment}` says more; if the server or another archive has the segment whole, keep it, \
-                 and take a new backup"
+                "look with `walden wal show {segment}`, and take a new backup; does the server still have \
+                 the segment whole?"
             ),
             UnreachableReason::NotFound { .. } => {
                 "`walden find --kind restore-point` lists restore points; for another timeline add --timeline, or name the \

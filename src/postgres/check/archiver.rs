@@ -125,7 +125,7 @@ pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFac
         let count = archiver.failed.count;
         return Check::Archiver
             .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {count} in all{waiting}", ago(age)))
-            .hint("the server's log has the reason, behind \"archive command failed\"; the server goes on trying");
+            .hint("search the server's log for \"archive command failed\"; the server goes on trying");
     }
     let Some((file, age)) = &archiver.archived.file else {
         return Check::Archiver.ok("nothing was archived yet, and nothing failed");
@@ -139,7 +139,7 @@ pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFac
             .hint(BEHIND),
         count if count > 0 && *age > limits.wal_wait => Check::Archiver
             .warning(format!("{} and none was archived for {}", waiting(count), ago(*age)))
-            .hint("the archiver hangs or archive_command does: look at the server's log and its processes"),
+            .hint("does archive_command hang? Look at the server's log and its processes"),
         0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
         count => Check::Archiver.ok(format!("last archived {file}, {} ago; {}", ago(*age), waiting(count))),
     }

@@ -83,7 +83,7 @@ pub(super) async fn check(
         Ok(Err(error)) => Check::EndToEnd.failed(&CheckError::from(&error)),
         Err(_) => Check::EndToEnd
             .critical("the server or the repository hangs")
-            .hint("look at the server's log and at the state of the repository, or raise --timeout"),
+            .hint("look at the server's log and the repository, or raise --timeout"),
     }
 }
 
@@ -141,7 +141,7 @@ async fn wait(
         let proven = is_proven(cluster, &name);
         let left = limit.saturating_sub(begun.elapsed()).max(FIRST_PAUSE);
         let Ok(proven) = tokio::time::timeout(left, proven).await else { return Ok(SegmentOutcome::Late) };
-        if proven.hint("look at that object: restores cannot use it")? {
+        if proven.hint("repair that object: restores cannot use it")? {
             let after = begun.elapsed();
             until_told(sql, before).await?;
             return Ok(SegmentOutcome::Arrived(after));
@@ -194,12 +194,12 @@ fn decide(segment: &SegmentName, outcome: &SegmentOutcome, compared: Comparison,
         }
         (SegmentOutcome::Failing(file), _) => critical(
             format!("archive_command fails, at \"{file}\""),
-            "the server's log has the reason, behind \"archive command failed\"",
+            "search the server's log for \"archive command failed\"",
         ),
         (SegmentOutcome::Elsewhere, _) => critical(
             format!("the server says that {segment} is archived, but the repository does not have it"),
-            "archive_command does not store here, or stores nothing: compare it with the line that `walden init` prints, \
-             and the --config it names with this configuration",
+            "does archive_command store elsewhere, or nothing? Compare it with the line that `walden init` \
+             prints",
         ),
         (SegmentOutcome::Late, _) => critical(
             format!("{segment} did not arrive within {} s", limit.as_secs_f32()),

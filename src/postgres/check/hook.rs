@@ -286,7 +286,7 @@ fn decide_service(socket: &Path, answers: &io::Result<Answers>, user: Option<Own
         Err(error) => {
             return Check::Service
                 .unknown(format!("cannot connect to \"{socket}\": {error}"))
-                .hint("run this as the user that PostgreSQL and the service run as, or as root");
+                .hint("run this as PostgreSQL's user, or as root");
         }
         Ok(Answers::Nobody) => {
             return Check::Service
@@ -308,7 +308,7 @@ fn decide_service(socket: &Path, answers: &io::Result<Answers>, user: Option<Own
     match serves {
         Serves::Another(told) => Check::Service
             .critical(format!("on \"{socket}\" {told}"))
-            .hint("restart it with this configuration, or give each cluster's service a `service.socket` of its own"),
+            .hint("restart it with this configuration, or give this cluster another `service.socket`"),
         Serves::Us => Check::Service.ok(format!("answers on \"{socket}\" for this cluster")),
         Serves::Untold => Check::Service
             .warning(format!("what answers on \"{socket}\" does not tell what it serves"))

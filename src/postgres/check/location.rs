@@ -167,9 +167,7 @@ fn decide(
                 "the repository lies on one disk with the {what} \"{}\": one failure takes both",
                 path.display()
             ))
-            .hint(
-                "keep a second copy on another disk or machine with `walden repo copy`, or move the repository there",
-            );
+            .hint("keep a second copy elsewhere with `walden repo copy`, or move the repository");
     }
     match folders.knows_data_directory() {
         true => Check::Place.ok("apart from the server's folders, as far as this machine shows"),

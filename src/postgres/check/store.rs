@@ -98,12 +98,12 @@ fn decide_writable(written: &WriteEffect) -> Verdict {
     if !written.listed {
         return Check::Writable
             .critical(format!("object \"{key}\" is there, but a listing does not show it"))
-            .hint("Walden finds backups and gaps by listing: use a store whose listings are up to date");
+            .hint("use a store whose listings are up to date: Walden finds backups and gaps by them");
     }
     let stays = |why: String| {
         Check::Writable
             .warning(format!("objects can be stored and read, but object \"{key}\" could not be deleted{why}"))
-            .hint("`walden backup delete` needs that right; without it nothing is lost, and probes like this one stay")
+            .hint("grant that right if `walden backup delete` should work")
     };
     match &written.deleted {
         Ok(true) => Check::Writable.ok("an object was stored, read back, listed and deleted"),
@@ -164,7 +164,7 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, CheckError
             .hint(promises.if_it_overwrites),
         (Promise::OneByOne, _) => check
             .warning("what is stored stays, but only as long as no two store under one name at once")
-            .hint("let only one server, and one Walden service, archive into this repository under the cluster's name"),
+            .hint("let only one server archive here under this cluster name"),
         (Promise::None, _) => check
             .critical(match effect.kept {
                 false => "a create-only put overwrote what was there",

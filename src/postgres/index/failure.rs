@@ -33,10 +33,9 @@ impl Index {
         let Some(cause) = find::<rusqlite::Error>(&error) else { return error };
         self.mend(cause);
         let hint = match &self.path {
-            Some(path) => format!(
-                "it is only a copy of what the repository says: make room where it lies, or delete \"{}\", it is made anew",
-                path.display()
-            ),
+            Some(path) => {
+                format!("free disk space, or delete \"{}\": it is a cache and will be rebuilt", path.display())
+            }
             None => "it lies in the folder for temporary files: make room there".into(),
         };
         with_hint(error.context(IndexFailed { place: self.place() }), hint)
@@ -145,7 +144,7 @@ mod tests {
         index.connection().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
         let long = "x".repeat(10_000);
         let error = on_index(&index, move |index| index.add_history(TimelineId(2), &long)).await.unwrap_err();
-        assert!(one_line(&error).contains("full") && hints(&error)[0].contains("make room"), "{error:#}");
+        assert!(one_line(&error).contains("full") && hints(&error)[0].contains("free disk space"), "{error:#}");
         assert!(index.state().is_ok());
     }
 }

@@ -119,10 +119,7 @@ impl Index {
     pub fn open(folder: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
         let path = &file(folder, cluster);
         let opened = prepare(path, cluster).with_context(|| format!("cannot use the index \"{}\"", path.display()));
-        let connection = opened.hint(
-            "the folder of `catalog.cache` must be writable by the user who runs Walden; the index can be deleted at any \
-             time",
-        )?;
+        let connection = opened.hint("let the user who runs Walden write to the folder of `catalog.cache`")?;
         Ok(Self::of(connection, cluster, Some(path.to_path_buf())))
     }
 

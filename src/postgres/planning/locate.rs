@@ -93,8 +93,8 @@ async fn not_known(cluster: &Cluster, unknown: Unknown, what: String) -> anyhow:
     }
     let hint = match unknown {
         Unknown::Failed(_) => {
-            "the index is only a copy of what the repository says: make room where it lies, or delete it, it is made anew; \
-             `--immediate` needs none"
+            "free disk space, or delete the index: it is a cache and will be rebuilt (`--immediate` needs \
+             none)"
         }
         _ => "try again, for the index catches up with the repository; `--immediate` needs no index",
     };

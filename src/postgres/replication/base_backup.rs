@@ -374,8 +374,7 @@ impl BaseBackup<'_> {
         match (self.failure.take(), self.end) {
             (Some(error), Some(end)) if error.code == DATA_CORRUPTED => Err(with_hint(
                 ChecksumFailures { end }.into(),
-                "check the disks, and restore the damaged relations from an older backup; without verification \
-                     of checksums the backup would hold the same bad pages",
+                "check the disks, and restore the damaged relations from an older backup",
             )),
             (Some(error), _) => Err(self.connection.query_error(error)),
             (None, Some(end)) if phase == AnswerPart::Ready => {

@@ -135,9 +135,7 @@ impl ConnectError {
             ConnectErrorKind::NotReady(_) => "wait until the server accepts connections and try again".to_owned(),
             // PostgreSQL says where in its code an error arose; what stands between does not.
             ConnectErrorKind::Refused(error) if error.routine.is_none() && error.hint.is_none() => {
-                "name the server itself in host and port: a pooler or \
-                 proxy such as PgBouncer does not pass on what backups need"
-                    .to_owned()
+                "name the server itself in host and port, not a pooler such as PgBouncer".to_owned()
             }
             ConnectErrorKind::Refused(error) => return error.hint.clone(),
             ConnectErrorKind::TlsNotOffered => {

@@ -137,7 +137,7 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     }
     if path.to_str().is_none_or(|text| text.contains(['\n', '\r'])) {
         return Err(anyhow!("the path \"{}\" is not UTF-8 or has a line break", path.display()))
-            .hint("PostgreSQL's configuration files could not name it: choose another folder");
+            .hint("choose another folder: PostgreSQL's configuration cannot name this one");
     }
     Ok(path.components().collect())
 }
@@ -148,7 +148,7 @@ fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyho
     if matches!(relation, FolderRelation::Within | FolderRelation::Around) {
         let (place, repository) = (place.display(), repository.display());
         return Err(anyhow!("folder \"{place}\" is not apart from the repository \"{repository}\""))
-            .hint("a cluster and its archive must not lie in each other: choose another folder");
+            .hint("choose another folder: a cluster and its archive must not lie in each other");
     }
     Ok(())
 }
@@ -157,9 +157,9 @@ fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyho
 pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
     check_folder(&destination.data_directory)?;
     for (oid, place) in &destination.tablespaces {
-        check_folder(place).with_context(|| format!("tablespace {oid} cannot be restored to \"{}\"", place.display())).hint(
-            format!("with --tablespace {oid}=NEW it goes to another folder; a tablespace's own folder may hold the source's files"),
-        )?;
+        check_folder(place)
+            .with_context(|| format!("tablespace {oid} cannot be restored to \"{}\"", place.display()))
+            .hint(format!("choose another folder with --tablespace {oid}=NEW; this one may hold the source's files"))?;
     }
     for place in &destination.made {
         check_folder(place)
@@ -185,9 +185,8 @@ fn check_folder(path: &Path) -> anyhow::Result<()> {
     }
     let user = rustix::process::geteuid().as_raw();
     if meta.uid() != user {
-        return Err(anyhow!("folder \"{shown}\" belongs to user {}, this is user {user}", meta.uid())).hint(
-            "PostgreSQL only starts from a folder of its own user: restore as the user that will run the server",
-        );
+        return Err(anyhow!("folder \"{shown}\" belongs to user {}, this is user {user}", meta.uid()))
+            .hint("restore as the user that will run the server");
     }
     let mut entries = fs::read_dir(path).with_context(|| format!("cannot list \"{shown}\""))?;
     match entries.next().transpose().with_context(|| format!("cannot list \"{shown}\""))? {
@@ -203,7 +202,7 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
         let error = anyhow!("a PostgreSQL server (process {pid}) runs in \"{shown}\"");
         return with_hint(
             error,
-            "restore beside it, into another folder with --to-dir; to replace it, stop it and move its folder away",
+            "restore into another folder with --to-dir, or stop the server and move its folder away",
         );
     }
     if let Ok(text) = fs::read_to_string(path.join(MARKER)) {
@@ -222,8 +221,8 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
     };
     let error = anyhow!("folder \"{shown}\" {what}");
     match example {
-        "lost+found" => with_hint(error, "it is where a disk is mounted: restore into a folder below it"),
-        _ => with_hint(error, "nothing is ever overwritten: name a folder that does not exist or is empty"),
+        "lost+found" => with_hint(error, "restore into a folder below it: a disk is mounted here"),
+        _ => with_hint(error, "name a folder that does not exist or is empty: nothing is ever overwritten"),
     }
 }
 

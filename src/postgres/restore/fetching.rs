@@ -32,7 +32,7 @@ fn configuration(settings: &Settings) -> anyhow::Result<(PathBuf, Option<String>
         let error = anyhow!("{} is set by the environment, which the restored server will not have", secret.key);
         return Err(with_hint(
             error,
-            "set it in the configuration file (mode 0600), or use credentials that the standard chain finds",
+            "set it in the configuration file (mode 0600), or use the standard chain of credentials",
         ));
     }
     if let (SettingsSource::File(path), []) = (&settings.source, &of_environment[..]) {

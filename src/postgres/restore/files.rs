@@ -332,8 +332,8 @@ impl Shared {
 }
 
 /// What to do about an object that is damaged or gone.
-const DAMAGED: &str = "bring the object back from a copy of the repository, or restore another backup with --backup; \
-                       `walden backup verify` tells which are whole";
+const DAMAGED: &str = "bring the object back from a copy, or restore another backup (--backup) that `walden backup verify` \
+     finds whole";
 const DISK: &str = "check free space and permissions of the target folder";
 
 fn left_out(file: &FileEntry) -> bool {

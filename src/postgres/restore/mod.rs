@@ -86,7 +86,7 @@ pub async fn restore(
     let written = written.with_context(|| {
         format!("the restore is not complete and no server starts from \"{}\"", destination.data_directory.display())
     });
-    let written = written.hint("mend what is said above, remove the folder and restore again")?;
+    let written = written.hint("fix the error above, delete the folder and restore again")?;
     let files_took = begun.elapsed();
     let (destination, plan, choices) = (destination.clone(), plan.clone(), choices.clone());
     let is_copy = !choices.keep_archiving;

@@ -37,12 +37,7 @@ pub fn find(major: MajorVersion, named: Option<&Path>) -> anyhow::Result<PathBuf
 fn wrong_major(major: MajorVersion, folder: &Path, found: u32) -> anyhow::Error {
     let error =
         anyhow!("the backup is of PostgreSQL {major}, \"{}\" is of version {found}", folder.join("postgres").display());
-    with_hint(
-        error,
-        format!(
-            "a cluster only starts with its own major: name the folder of PostgreSQL {major}'s programs with --pg-bin"
-        ),
-    )
+    with_hint(error, format!("name the folder of PostgreSQL {major}'s programs with --pg-bin"))
 }
 
 fn usual_places(major: MajorVersion) -> Vec<PathBuf> {

@@ -335,10 +335,9 @@ fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
 fn next_step(words: &str, path: &Path) -> String {
     let log = format!("its log is \"{}\"", path.display());
     let step = if words.contains("before configured recovery target was reached") {
-        "the target is not in the archived WAL: choose an earlier one, or --latest; for a time it means that no transaction after \
-         it is archived, so that --latest restores everything up to it"
+        "choose an earlier target, or --latest (for a time: no later transaction is archived)"
     } else if words.contains("before consistent recovery point") {
-        "the target is before the end of the backup: choose a later one, or an older backup with --backup"
+        "choose a later target, or an older backup with --backup"
     } else if words.contains("lower setting than") || words.contains("insufficient parameter settings") {
         let setting = wanted_setting(words).unwrap_or_else(|| "the setting that is too low".into());
         return format!("set {setting} in postgresql.auto.conf, then start the server again: it goes on; {log}");
@@ -347,11 +346,12 @@ fn next_step(words: &str, path: &Path) -> String {
     } else if words.contains("could not access file") || words.contains("could not load library") {
         "an extension that the configuration loads is not installed on this machine"
     } else if words.contains("could not restore file") {
-        "the repository did not give a WAL file: mend what is said above and start the server again, or restore anew"
+        "fix the error above and start the server again, or restore anew: the repository did not give a WAL \
+         file"
     } else if words.contains(STALLED) {
         "find out what it waits for, then start the server again: it goes on"
     } else {
-        "mend what is said above and start the server again, or restore anew"
+        "fix the error above and start the server again, or restore anew"
     };
     format!("{step}; {log}")
 }

@@ -206,9 +206,8 @@ impl S3Error {
             },
             Cause::BadAnswer(_) => "it is asked again; when this goes on, `walden check` tests the store".into(),
             Cause::NoCredentials { .. } => {
-                "set `s3.access_key_id` and `s3.secret_access_key`, or give credentials by the environment \
-                 (AWS_ACCESS_KEY_ID, ...), a profile (`s3.profile`, AWS_SHARED_CREDENTIALS_FILE), web identity or an \
-                 instance role"
+                "set `s3.access_key_id` and `s3.secret_access_key`, or give AWS_ACCESS_KEY_ID, a profile, \
+                 web identity or an instance role"
                     .into()
             }
             Cause::NotAsked(_) => "check the settings of section `s3`".into(),
@@ -255,13 +254,11 @@ impl ErrorResponse {
 
     fn hint(&self, api: &str, bucket: &str) -> String {
         match self.kind() {
-            ErrorKind::Credentials => "the store does not know these credentials: check the access key and its secret \
-                 (`s3.access_key_id`, `s3.secret_access_key`, or where the standard chain finds them)"
-                .into(),
+            ErrorKind::Credentials => {
+                "check `s3.access_key_id` and `s3.secret_access_key`, or where the standard chain finds them".into()
+            }
             ErrorKind::Expired => {
-                "the credentials have expired: renew them where they come from; a session token in the \
-                 environment is only read when Walden starts"
-                    .into()
+                "renew the credentials: they have expired; a token in the environment needs a restart".into()
             }
             ErrorKind::ClockSkew => {
                 "this machine's clock differs too much from the store's: set it right (`timedatectl`, NTP)".into()
@@ -281,11 +278,7 @@ impl ErrorResponse {
                  and s3:DeleteObject for deleting backups",
                 permission(api)
             ),
-            ErrorKind::Busy => {
-                "the store is overloaded or has trouble of its own: it is asked again; when this goes on, \
-                 look at the store, or lower `s3.requests`"
-                    .into()
-            }
+            ErrorKind::Busy => "is the store overloaded? If this goes on, look at it, or lower `s3.requests`".into(),
             ErrorKind::Encryption => {
                 "check `s3.encryption` and `s3.kms_key`, and that this user may use that key (kms:GenerateDataKey, \
                  kms:Decrypt)"
@@ -295,9 +288,7 @@ impl ErrorResponse {
                 "the store has no such storage class: check `s3.storage_class_wal` and `s3.storage_class_base`".into()
             }
             ErrorKind::NotReadable => {
-                "the object lies in an archive class: restore it in the bucket first (RestoreObject), \
-                 and keep WAL and backups in classes that can be read at once"
-                    .into()
+                "restore the object in the bucket first (RestoreObject): it lies in an archive class".into()
             }
             ErrorKind::Unsupported => "the store does not know this request: check `walden check`; for one without \
                  conditional writes set `s3.create_only = \"head-then-put\"`"

@@ -61,8 +61,8 @@ impl CreateOnly {
         let (create_only, if_it_overwrites, caution) = match self {
             Self::Conditional => (
                 Promise::Atomic,
-                "use a store that honours If-None-Match, or set s3.create_only = \"head-then-put\" and let only one server \
-                 archive into this repository under the cluster's name",
+                "use a store that honours If-None-Match, or set s3.create_only = \"head-then-put\" with one \
+                 server a cluster name",
                 None,
             ),
             Self::HeadThenPut => (

@@ -49,7 +49,7 @@ async fn other_content_under_the_same_name_is_refused_with_both_digests() {
         assert!(text.contains(&part), "{text} lacks {part}");
     }
     assert_ne!(conflict.kept, conflict.found);
-    assert!(hints(&error)[0].contains("Two servers archive into this cluster name"));
+    assert!(hints(&error)[0].contains("does a second server or a restored copy archive"));
     assert_eq!(get_all(&*storage, &key, u64::MAX).await.unwrap(), kept, "what was stored stays as it was");
 }
 

@@ -73,7 +73,7 @@ fn hosts(values: &Values, around: &dyn LibpqEnv) -> Result<Vec<Host>> {
     let count = addresses.as_ref().or(names.as_ref()).map_or(1, Vec::len);
     let check = |what, list: &Option<Vec<&str>>, one_for_all| match list.as_ref().map(Vec::len) {
         Some(len) if len != count && !(one_for_all && len == 1) => Err(anyhow!("{len} {what} for {count} hosts"))
-            .hint("give as many, separated by commas, as there are hosts, or a single port for all of them"),
+            .hint("give one port for each host, separated by commas, or one for all"),
         _ => Ok(()),
     };
     check("host names", &names, false)?;
@@ -130,7 +130,7 @@ fn tls(values: &Values, home: Option<&Path>, around: &dyn LibpqEnv, warnings: &m
     };
     if system && mode != SslMode::VerifyFull {
         return Err(anyhow!("sslmode=\"{mode}\" is too weak for sslrootcert=system"))
-            .hint("use sslmode=verify-full: every certificate of a public authority would be accepted otherwise");
+            .hint("use sslmode=verify-full, or any certificate of a public authority passes");
     }
     let certificate = given(values, "sslcert").map(PathBuf::from).or_else(|| in_home("postgresql.crt"));
     let key = given(values, "sslkey").map(PathBuf::from).or_else(|| in_home("postgresql.key"));
