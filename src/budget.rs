@@ -18,7 +18,7 @@ pub struct Budget {
 pub struct Share(OwnedSemaphorePermit);
 
 impl Budget {
-    /// `bytes` in all.
+    /// A budget of `bytes`, all free.
     pub fn new(bytes: u64) -> Self {
         let total = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
         Self { permits: Arc::new(Semaphore::new(total as usize)), total }

@@ -19,9 +19,9 @@ pub struct FolderPlace {
 struct Mount {
     /// `major:minor`: the same for all mounts of one file system.
     device: String,
-    /// What of the file system is mounted.
+    /// The mounted folder of the file system.
     root: PathBuf,
-    /// And where.
+    /// Where it is mounted.
     point: PathBuf,
     kind: String,
     source: String,

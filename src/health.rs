@@ -1,6 +1,6 @@
-//! How it stands. What is told as good follows from what can be restored, never from what was stored. Pure: here are all
-//! rules; the check, `walden status`, `walden target`, the page, the API, the metrics and the alerts show the answer. From
-//! where on something is not good the settings say.
+//! Judges the archive by what can be restored, never by what was stored. Pure: here are all
+//! rules; the check, `walden status`, `walden target`, the page, the API, the metrics and the alerts show the answer. The
+//! settings have the limits.
 
 mod judge;
 mod rules;

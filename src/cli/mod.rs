@@ -1,4 +1,7 @@
 //! The command line: one file a verb. Arguments and settings in, a table or JSON and an exit code out.
+//!
+//! A verb gathers, lets the layers below decide and act, and shows the result. Results go to standard output, errors with
+//! their `HINT:` to standard error. `exit` alone turns outcomes into codes.
 
 mod backup;
 mod check;

@@ -31,7 +31,7 @@ pub struct SizedDigest {
 }
 
 impl SizedDigest {
-    /// Of `bytes`.
+    /// Measures and digests `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self { size: bytes.len() as u64, digest: Digest::of(bytes) }
     }

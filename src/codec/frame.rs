@@ -28,7 +28,7 @@ impl FrameCompressor {
         Ok(Self { compressor, scratch: Vec::new() })
     }
 
-    /// The frame of `plain`.
+    /// Compresses `plain` to one frame with content size and checksum.
     pub fn compress(&mut self, plain: &[u8]) -> io::Result<Bytes> {
         self.scratch.clear();
         self.scratch.reserve(zstd::zstd_safe::compress_bound(plain.len()));

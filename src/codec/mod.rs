@@ -1,5 +1,8 @@
 //! Bytes in, bytes out: digests, compression and the envelope that begins every stored object. No PostgreSQL, no I/O
 //! beyond `Read` and `Write`.
+//!
+//! What is written here opens with `zstd -d`. A reader checks the header's CRC, the digest and zstd's checksum, and a newer
+//! format is an error of its own.
 
 mod digest;
 mod envelope;

@@ -55,11 +55,11 @@ pub enum Fallback {
     Required(&'static str),
     /// Nothing, which the setting's text explains; also what an empty text means. The text is an example.
     Unset(&'static str),
-    /// This value.
+    /// The value, as the file would write it.
     Value(&'static str),
 }
 
-/// One setting.
+/// One row of the table of settings.
 #[derive(Debug, Clone, Copy)]
 pub struct SettingKey {
     pub section: &'static str,

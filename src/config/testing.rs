@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Health, Settings, load_with_default};
 
-/// The defaults.
+/// Settings with every default, and a repository in /srv/archive.
 pub fn defaults() -> Settings {
     load_with_default(None, [("WALDEN_REPOSITORY__URL", "file:///srv/archive")], Path::new("/dev/null")).unwrap()
 }

@@ -12,7 +12,7 @@ macro_rules! rules {
         pub enum Rule { $($(#[doc = $summary])+ $rule),+ }
 
         impl Rule {
-            /// All of them.
+            /// Every rule, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$rule),+];
 
             /// The name, in metrics and answers, too.

@@ -127,7 +127,7 @@ impl HttpConnections {
         Ok(Self { listener, tls: tls.map(TlsAcceptor::from), places: Arc::new(Semaphore::new(most.max(1))) })
     }
 
-    /// Where it listens.
+    /// The address in use: with port 0 the kernel's choice.
     pub fn address(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.listener.local_addr()?)
     }

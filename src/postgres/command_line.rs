@@ -18,7 +18,7 @@ pub fn shell_word(text: &str) -> String {
     }
 }
 
-/// A command line for people.
+/// Words quoted as a shell needs them, to be copied by people.
 pub fn for_people<W: AsRef<Path>>(words: impl IntoIterator<Item = W>) -> String {
     let words: Vec<String> = words.into_iter().map(|word| shell_word(&word.as_ref().to_string_lossy())).collect();
     words.join(" ")

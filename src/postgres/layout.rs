@@ -232,7 +232,7 @@ impl Layout {
         format!("{}/", self.cluster)
     }
 
-    /// The folder with all WAL.
+    /// `<cluster>/wal/`, which all WAL lies below.
     pub fn wal_folder(&self) -> String {
         format!("{}/{WAL_FOLDER}/", self.cluster)
     }
@@ -280,7 +280,7 @@ impl Layout {
         format!("{}{}/", self.idle_folder(), idle_group(timeline, lsn))
     }
 
-    /// An idle marker.
+    /// The key says all that the marker proves.
     pub fn idle(&self, mark: &IdleMarker) -> Key {
         self.key(&format!("{QUIET_FOLDER}/{mark}{ZST}"))
     }

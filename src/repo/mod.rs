@@ -1,4 +1,7 @@
 //! A repository: a store with a marker that says so, holding sealed objects. Knows no PostgreSQL.
+//!
+//! Objects are created only where nothing is. A put that finds its key taken compares. A reader checks digests, reads a
+//! damaged object once more, and tells damaged, absent, newer and not given apart.
 
 mod frames;
 mod marker;

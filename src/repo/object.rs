@@ -213,7 +213,7 @@ impl Repository {
         reread(ObjectError::is_damage, read).await
     }
 
-    /// The error for an object that is damaged.
+    /// `source` with the key and the store that it was read from.
     pub fn damaged(&self, key: &Key, source: Damaged) -> ObjectError {
         ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
     }

@@ -1,4 +1,4 @@
-//! Stores what the archiver asks for, first; and while it is at it, what the archiver will ask for next.
+//! Stores the file that the archiver asks for first, and then those that it will ask for next.
 
 mod ahead;
 

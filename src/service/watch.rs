@@ -31,7 +31,7 @@ pub struct Watching {
     pub lost: Arc<AtomicBool>,
 }
 
-/// Watches folders.
+/// Wakes its owner when something changes in a folder; polling goes on beside it.
 pub struct FolderWatcher(RecommendedWatcher);
 
 /// Ready to watch, unless not `wanted`.

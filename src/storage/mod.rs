@@ -123,7 +123,7 @@ pub struct ObjectMeta {
     pub encryption: Option<String>,
 }
 
-/// One entry of a listing.
+/// What a listing says of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListEntry {
     Object(ObjectMeta),

@@ -26,7 +26,7 @@ pub type Sha256Digest = [u8; 32];
 /// A part to send.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// From 0.
+    /// Counted from 0.
     pub number: u32,
     /// Where in the object it begins.
     pub at: u64,

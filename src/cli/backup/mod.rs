@@ -1,4 +1,7 @@
 //! `walden backup`: take, list, show, verify and delete base backups.
+//!
+//! Taking and deleting happen in `postgres::backup`, verifying in `postgres::repository`. Here are arguments, progress,
+//! tables and JSON. Only `delete` removes anything, and it prints first what goes.
 
 mod delete;
 mod list;

@@ -35,7 +35,7 @@ impl BackupProgress {
         Self { bar: ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner()), log }
     }
 
-    /// Shows an event.
+    /// Moves the bar, or prints a line where there is no terminal.
     pub fn show(&self, event: BackupStep) {
         match &self.log {
             Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).show(event),

@@ -23,7 +23,7 @@ pub struct Args {
     files: bool,
 }
 
-/// Shows one backup.
+/// Prints the description of a backup, found by its id.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let (description, object) = read(&cluster, &args.id).await?;

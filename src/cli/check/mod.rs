@@ -1,4 +1,6 @@
 //! `walden check`: arguments in, verdicts out, with the exit codes that monitoring systems expect.
+//!
+//! `postgres::check` gathers and decides. Here the verdicts become lines or JSON, and the worst of them the exit code.
 
 mod render;
 

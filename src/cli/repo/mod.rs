@@ -1,4 +1,7 @@
 //! `walden repo`: a cluster's objects as a whole: copied, verified, counted.
+//!
+//! The work is in `postgres::repository`. Here are arguments, progress, tables and JSON. Exit code 3 means that something
+//! is damaged or missing, and the output names it.
 
 mod copy;
 mod stats;

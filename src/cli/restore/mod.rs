@@ -1,4 +1,8 @@
 //! `walden restore`: plan, then clean → files → recovery → finish → start.
+//!
+//! `postgres::planning` plans, and `postgres::restore` carries the plan out. Here are arguments, the order of the steps
+//! as people see them, and the words. Exit code 4 means refused before anything was written, 3 that the server missed
+//! its target.
 
 mod progress;
 pub mod render;

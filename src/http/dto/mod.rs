@@ -115,7 +115,7 @@ pub struct ArchivingState {
     seen_at: DateTime<Utc>,
     /// Files stored since the service started.
     stored_files: u64,
-    /// The last of them.
+    /// The name of the last stored file.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     last_stored: Option<String>,
@@ -227,7 +227,7 @@ pub struct DamagedBackup {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Wal {
     pub as_of: AsOf,
-    /// Bytes in a segment.
+    /// Size of a WAL segment in bytes.
     pub segment_bytes: u64,
     pub ranges: Vec<Range>,
     pub gaps: Vec<MissingWal>,

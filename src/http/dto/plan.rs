@@ -128,7 +128,7 @@ pub enum StopKind {
     End,
 }
 
-/// A transaction that committed.
+/// A commit, with its place and time.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CommittedTransaction {
     /// Without its epoch.

@@ -1,4 +1,7 @@
 //! Routes, each described where it is answered; the OpenAPI document is made of these descriptions.
+//!
+//! A route reads published copies or asks the index. It never waits for the repository, and what it does not know is an
+//! answer of its own.
 
 pub mod clusters;
 pub mod events;

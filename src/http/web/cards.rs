@@ -40,7 +40,7 @@ impl Card {
     }
 }
 
-/// All of them.
+/// The cards above the time line, in their order.
 pub fn cards(
     facts: &Facts,
     windows: &Windows,

@@ -95,7 +95,7 @@ pub struct Way {
     pub href: String,
 }
 
-/// All of it.
+/// The whole time line, ready to be drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     pub from: When,

@@ -14,7 +14,7 @@ use crate::postgres::catalog::{
 use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
 
-/// The page.
+/// Everything that the page's template shows.
 #[derive(Template)]
 #[template(path = "page.html")]
 pub struct Page {

@@ -98,7 +98,7 @@ impl Fetcher {
         self.limit
     }
 
-    /// The cluster.
+    /// The cluster whose WAL is fetched.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }

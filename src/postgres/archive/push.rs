@@ -101,11 +101,11 @@ impl EncodedFile {
 /// How a push ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// By this push.
+    /// This push stored the object.
     Now,
-    /// The same content had been stored before.
+    /// The same content was stored before.
     Before,
-    /// By this push or before, beside its name.
+    /// It lies beside its name, stored now or before.
     Aside,
 }
 
@@ -139,7 +139,7 @@ impl Pusher {
         Self { cluster, level, limit, sealers: Arc::default() }
     }
 
-    /// The cluster.
+    /// The cluster that the WAL must belong to.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }

@@ -103,7 +103,6 @@ pub async fn delete_all<'a>(cluster: &'a Cluster, keys: impl Iterator<Item = &'a
     stream::iter(deletes).buffer_unordered(PARALLEL_DELETES).try_collect().await
 }
 
-/// The keys of `objects`.
 pub fn keys(objects: &[ObjectMeta]) -> Vec<Key> {
     objects.iter().map(|meta| meta.key.clone()).collect()
 }

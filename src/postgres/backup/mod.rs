@@ -1,5 +1,8 @@
 //! Base backups, one file a step: [`start`] checks the server, [`stream`] transfers, [`wal`] waits for the WAL,
 //! [`finish`] writes the manifest; and what is done with backups later.
+//!
+//! A backup exists when its manifest does, after all its WAL. Memory does not depend on the size of the database. A
+//! backup that lacks a file of the cluster is refused or marked ([`warnings`], [`inventory`]).
 
 pub mod cleanup;
 pub mod cutter;

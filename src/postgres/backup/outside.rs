@@ -36,7 +36,7 @@ pub struct OutsideFile {
 }
 
 impl OutsideFile {
-    /// As a file of the backup.
+    /// What the manifest says of it.
     pub fn facts(&self) -> FileMetadata {
         FileMetadata {
             path: self.description.path.clone(),

@@ -48,7 +48,7 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// A packer for one backup.
+    /// Begins the backup `id` with an empty first pack.
     pub fn new(cluster: Cluster, id: BackupId, options: &PackOptions) -> std::io::Result<Self> {
         Ok(Self {
             cluster,

@@ -31,7 +31,7 @@ pub struct BackupServer {
 /// What a server says after the end of a backup.
 #[derive(Debug, Clone)]
 pub struct After {
-    /// Its clock.
+    /// The server's clock after the end of the backup.
     pub clock: DateTime<Utc>,
     pub homes: Homes,
 }

@@ -41,7 +41,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// All of them.
+    /// Every kind, in the order of declaration.
     pub const ALL: [Self; 9] = [
         Self::Drop,
         Self::Truncate,

@@ -1,4 +1,8 @@
-//! Facts about what is kept, and the decisions over them. Pure.
+//! Facts about the archive, and the decisions over them. Pure.
+//!
+//! Facts are values: backups, WAL ranges, histories, names. [`plan`] turns a target into a plan, or into the reasons and
+//! the nearest moments. Two traits ask for more: [`WalIndex`] narrows the WAL to a segment, and a probe reads that one.
+//! What they do not know is `Unknown`, never "not there".
 
 mod choose;
 mod continuity;

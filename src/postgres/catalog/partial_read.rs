@@ -122,7 +122,6 @@ impl ProbeQuery {
 }
 
 impl<'a> PartialRead<'a> {
-    /// Where a part begins.
     fn begin(&self, part: usize) -> Lsn {
         Lsn(self.segment.address.0 + part as u64 * self.part)
     }

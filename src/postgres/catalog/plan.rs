@@ -40,7 +40,7 @@ pub struct RecoveryPlan {
     pub path: Vec<PathStep>,
     /// The WAL that replay may read, in order.
     pub wal: Vec<WalPiece>,
-    /// Segments of it.
+    /// Number of segments in `wal`.
     pub segments: u64,
     /// Bytes of their objects, estimated.
     pub wal_bytes: u64,

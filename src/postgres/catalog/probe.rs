@@ -79,7 +79,7 @@ pub struct FoundEnd {
 }
 
 impl FoundRecord {
-    /// The commit that it is.
+    /// The found record as a commit; `None` for others.
     pub fn commit(&self) -> Option<Commit> {
         let outcome = self.outcome.filter(|outcome| outcome.committed)?;
         Some(Commit { lsn: self.lsn, xid: outcome.xid, time: outcome.time })

@@ -143,7 +143,7 @@ impl WalRanges {
         &self.ranges[from..to]
     }
 
-    /// The range that holds a segment.
+    /// The range with this segment; `None` in a gap and outside.
     pub fn holding(&self, name: SegmentName) -> Option<&WalRange> {
         let number = name.number(self.size);
         self.of(name.timeline).iter().find(|range| range.holds(number, self.size))

@@ -10,7 +10,7 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::types::SegmentName;
 use crate::postgres::wal::TablespaceMade;
 
-/// One of them.
+/// A tablespace that replay would make at its recorded place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplayedTablespace {
     #[serde(flatten)]

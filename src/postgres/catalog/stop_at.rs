@@ -32,7 +32,7 @@ impl StopAt {
         vec![("recovery_target_lsn", lsn.to_string()), ("recovery_target_inclusive", inclusive.into())]
     }
 
-    /// In words.
+    /// The place as plans and logs print it.
     pub fn words(&self) -> String {
         match self {
             Self::Before { lsn } => format!("before the WAL record at {lsn}"),

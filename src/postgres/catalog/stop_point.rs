@@ -39,7 +39,6 @@ impl StopPoint {
         Some(Self { stop: StopAt::Before { lsn }, until: number + 1, result, notes: Vec::new() })
     }
 
-    /// After it.
     fn after(number: u64, result: ProbeResult) -> Option<Self> {
         let found = result.found?;
         let stop = StopAt::After { lsn: found.lsn, end: found.end };
@@ -281,7 +280,7 @@ impl<'a> Search<'a> {
         Ok(StopPoint { stop: StopAt::Consistent, until, result, notes: Vec::new() })
     }
 
-    /// The end of the WAL.
+    /// Everything archived, without a target for PostgreSQL.
     pub fn wal_end(&self) -> StopPoint {
         StopPoint { stop: StopAt::End, until: self.end(), result: ProbeResult::default(), notes: Vec::new() }
     }

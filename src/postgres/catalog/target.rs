@@ -123,7 +123,7 @@ impl RestoreRequest {
         format!("walden restore {} --to-dir DIR", self.arguments())
     }
 
-    /// The target in words.
+    /// The target as plans and logs print it.
     pub fn words(&self) -> String {
         match (&self.target, self.inclusive) {
             (Target::Time(time), true) => {

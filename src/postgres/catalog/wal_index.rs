@@ -35,7 +35,7 @@ pub trait WalIndex {
         until: u64,
     ) -> Result<KnownPrefix<Point>, Unknown>;
 
-    /// The first commit.
+    /// The first commit of the segments `from..until`; `None`: there is none.
     fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
 
     /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before

@@ -13,7 +13,7 @@ pub(super) struct SettingsFacts<'a> {
     pub proven: bool,
 }
 
-/// All checks of settings.
+/// One verdict for each setting that archiving depends on.
 pub(super) fn decide(settings: &ArchivingSettings, known: &SettingsFacts) -> Vec<Verdict> {
     let archive_mode = archive_mode(&settings.archive_mode, known.standby);
     let archive_command = match settings.archive_mode.as_str() {

@@ -29,7 +29,7 @@ const NEWEST_TIMELINES: usize = 3;
 pub enum ListScope {
     /// What came since the last time, also where something was missing.
     New,
-    /// All of it.
+    /// Every folder, whatever was listed before.
     All,
 }
 

@@ -167,7 +167,6 @@ pub(super) const NAMED_POINTS: &str = "SELECT number, lsn, time FROM event INDEX
 pub(super) const BROKEN: &str = "SELECT number, state, boundary_stop, stop, joined FROM segment INDEXED BY segment_broken \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
 pub(super) const LISTED: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
-/// Of blocks.
 pub(super) const FULL_BLOCKS: &str =
     "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 AND segments = 1024";
 /// And the transaction. Numbers go round; a segment's range whose end is older than its begin is empty.

@@ -1,5 +1,5 @@
-//! What relations are called: WAL knows files only, so their names are read from the server now and then, and what is
-//! new is kept in the repository (docs/repository-format.md).
+//! What relations are called. WAL knows files only: their names are read from the server now and then, and news are
+//! kept in the repository (docs/repository-format.md).
 
 mod merge;
 #[cfg(test)]

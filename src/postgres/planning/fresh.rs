@@ -49,7 +49,7 @@ impl FreshPlanner {
         self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The cluster.
+    /// The cluster that is planned for.
     pub fn cluster(&self) -> Cluster {
         self.planner().cluster
     }
@@ -164,7 +164,7 @@ impl FreshPlanner {
         Planner { index, ..planner }.decide(facts, request, None).await
     }
 
-    /// An event as a target.
+    /// The event's place in the WAL. Errors: no such event.
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
         let found = self.ask_index(async |_| self.planner().event(id).await).await?;
         let found = found.flatten().ok_or_else(|| {

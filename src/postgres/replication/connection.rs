@@ -22,7 +22,7 @@ const MAX_RESULT: usize = 256 << 20;
 /// How long a question may take: a server that vanished says nothing, and its connection does not end for hours.
 const QUESTION: Duration = Duration::from_secs(60);
 
-/// What a connection is for.
+/// The start-up packet asks for one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// SQL in a database.
@@ -164,7 +164,7 @@ impl Connection {
         &self.server
     }
 
-    /// What the connection is for.
+    /// The mode that the start-up packet asked for.
     pub fn mode(&self) -> Mode {
         self.mode
     }

@@ -23,7 +23,7 @@ const COPY_BOTH_RESPONSE: u8 = b'W';
 #[error("PostgreSQL sent what is not part of its protocol: {0}")]
 pub struct Malformed(pub String);
 
-/// One message.
+/// A message of the server, parsed as far as Walden needs it.
 #[derive(Debug)]
 pub enum Message {
     /// A step of authentication.

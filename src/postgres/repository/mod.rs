@@ -1,5 +1,8 @@
 //! A cluster's objects as a whole: copied into another repository ([`copy`]), read and verified ([`verify`]), counted
 //! ([`stats`]).
+//!
+//! All three go through the objects in the order of their keys, so an interrupted run can go on. Memory does not grow with
+//! the archive, and foreign objects are never opened.
 
 pub mod copy;
 mod sample;

@@ -83,7 +83,7 @@ pub struct TimelineStats {
     pub gaps: u64,
 }
 
-/// One backup.
+/// Objects and bytes of one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackupStats {
     pub id: BackupId,

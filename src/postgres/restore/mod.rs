@@ -1,5 +1,8 @@
 //! Restoring a base backup and having PostgreSQL replay to a target; one file a step: clean, files, recovery, finish,
 //! start.
+//!
+//! [`job`] runs the steps. Nothing is written over, and `pg_control` comes last: a folder that a crash leaves either does
+//! not start or is whole. A copy gets settings that keep it from its source (`copy_settings`).
 
 mod active_config;
 mod conf;

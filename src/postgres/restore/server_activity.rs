@@ -36,7 +36,7 @@ pub struct ServerActivity {
 }
 
 impl ServerActivity {
-    /// From now on.
+    /// A server that shows no trace of work yet.
     pub fn new(now: Instant, patience: Duration) -> Self {
         Self { patience, traces: Traces::default(), since: now, looked: None }
     }

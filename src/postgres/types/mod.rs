@@ -1,4 +1,7 @@
 //! PostgreSQL's own values: positions, names and files, parsed and printed exactly as the server does. Pure.
+//!
+//! Text and bytes become these types at the edge, and nothing else passes for them: a name that PostgreSQL would not
+//! write does not parse.
 
 mod backup_label;
 mod control_file;

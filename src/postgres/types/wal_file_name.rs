@@ -87,7 +87,7 @@ pub enum WalFileName {
     Partial(SegmentName),
     /// A backup history file: where in the segment the backup began.
     Backup { segment: SegmentName, offset: u32 },
-    /// A timeline history file.
+    /// `<timeline>.history`: a timeline's ancestors.
     History(TimelineId),
     /// What PostgreSQL handed over under a name that it cannot be kept under: the archive's own name for it.
     Aside { segment: SegmentName, kind: AsideKind, digest: u64 },

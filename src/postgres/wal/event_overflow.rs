@@ -75,7 +75,7 @@ impl EventOverflow {
         } += events;
     }
 
-    /// All of them.
+    /// Events of all groups.
     pub fn total(&self) -> u64 {
         self.restore_points + self.removals + self.cluster + self.others
     }

@@ -1,4 +1,7 @@
 //! Where and as whom to connect: connection string, service file, environment and defaults, as libpq resolves them.
+//!
+//! The result is a list of hosts to try and the settings of the session. A keyword that libpq does not know is refused,
+//! with the nearest one named.
 
 mod environment;
 mod files;
@@ -54,7 +57,7 @@ pub struct ConnInfo {
 /// One server to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Where it is.
+    /// A host name, an IP address or a socket's folder.
     pub address: Address,
     /// Its port; on a Unix socket part of the socket's name.
     pub port: u16,
@@ -122,7 +125,7 @@ pub enum SslMode {
 /// Which servers will do (`target_session_attrs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetSession {
-    /// Any.
+    /// The first that answers.
     Any,
     /// One whose sessions can write.
     ReadWrite,

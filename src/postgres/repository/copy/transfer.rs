@@ -25,7 +25,7 @@ pub(super) const AGAIN: &str = "run the same again once the repository answers: 
 /// ObjectProblem an object that was listed is missing.
 const VANISHED: &str = "it vanished during the copy";
 
-/// Which repository.
+/// The side of a copy on which something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CopySide {
