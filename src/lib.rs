@@ -6,12 +6,14 @@
 //! | layer      | modules                                                                     |
 //! |------------|-----------------------------------------------------------------------------|
 //! | edges      | `cli`, `service`, `http`                                                    |
+//! | answers    | `api`: JSON of `cli` and `http`                                               |
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
 //! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
 //! |            | `metrics`, `owner`, `plain`, `wire`                                         |
 
+pub mod api;
 pub mod budget;
 pub mod cli;
 pub mod codec;

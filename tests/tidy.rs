@@ -55,6 +55,8 @@ const ACTIVITIES: &[&str] = &[
 
 const LAYERS: &[Layer] = &[
     Layer { name: "edges", modules: &["", "cli", "service", "http"], may_name: &[""], pure: false },
+    // JSON that both the command line and HTTP answer with.
+    Layer { name: "answers", modules: &["api"], may_name: &["api", "postgres", "health"], pure: true },
     Layer { name: "activities", modules: &["postgres"], may_name: ACTIVITIES, pure: false },
     Layer { name: "core", modules: CORE_MODULES, may_name: CORE, pure: true },
     // Also built alone, by the fuzzer.

@@ -9,9 +9,10 @@ use super::exit::wrong_usage;
 use super::planning;
 use super::restore::target::moment;
 use super::{Context, Exit, Format, Table, print_json, print_text};
+use crate::api::Events;
 use crate::plain::counted;
 use crate::postgres::catalog::{EventKind, Filter, FoundEvent};
-use crate::postgres::index::{FoundEvents, Index, IndexState, UnreadableSegment, on_index};
+use crate::postgres::index::{FoundEvents, Index, IndexState, on_index};
 use crate::postgres::wal::Timestamp;
 
 /// Arguments of `walden find`.
@@ -42,42 +43,16 @@ pub struct Args {
     all: bool,
 }
 
-/// An event with the command that restores to just before it.
-#[derive(Serialize)]
-struct EventOutput<'a> {
-    #[serde(flatten)]
-    event: &'a FoundEvent,
-    restore: String,
-}
-
 /// For `--format json`.
 #[derive(Serialize)]
-struct FindOutput<'a> {
-    events: Vec<EventOutput<'a>>,
+struct FindOutput {
+    #[serde(flatten)]
+    events: Events,
     /// The moments as they were understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<DateTime<Utc>>,
-    /// There are older ones than `--limit` lets through.
-    more: bool,
-    /// WAL segments of that time with more events than their summaries have room for.
-    overfull_segments: u64,
-    /// Absent when all archived WAL was searched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<Incomplete>,
-}
-
-/// WAL that was not searched.
-#[derive(Serialize)]
-struct Incomplete {
-    /// False: the repository was not listed whole, so there may be more segments.
-    listed: bool,
-    segments: u64,
-    /// Of these, what they hold cannot be read.
-    unreadable: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_unreadable: Option<UnreadableSegment>,
 }
 
 /// Runs the verb.
@@ -105,25 +80,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         tracing::warn!("{missing}");
     }
     match context.format {
-        Format::Json => {
-            let shown = |event| EventOutput { event, restore: command(event) };
-            let FoundEvents { events, more, overfull_segments, state } = &found;
-            let incomplete = (!state.is_complete()).then(|| Incomplete {
-                listed: state.whole,
-                segments: state.not_indexed,
-                unreadable: state.unreadable,
-                first_unreadable: state.first_unreadable.clone(),
-            });
-            let events = events.iter().map(shown).collect();
-            print_json(&FindOutput {
-                events,
-                since,
-                until,
-                more: *more,
-                overfull_segments: *overfull_segments,
-                incomplete,
-            })?;
-        }
+        Format::Json => print_json(&FindOutput { events: Events::of(&found, None), since, until })?,
         Format::Table => print_text(&in_words(&found, args.limit))?,
     }
     Ok(Exit::Success)
@@ -150,11 +107,6 @@ fn missing(state: &IndexState) -> Option<String> {
         )
     });
     told.map(|told| told + &why.unwrap_or_default())
-}
-
-/// How to restore to just before an event.
-fn command(event: &FoundEvent) -> String {
-    format!("walden restore --before {} --to-dir DIR", event.id)
 }
 
 fn in_words(found: &FoundEvents, limit: usize) -> String {
@@ -191,7 +143,7 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
     let lost = found.events.iter().rfind(|event| event.lost_data());
     match found.events.last() {
         Some(_) => match lost {
-            Some(lost) => text + &format!("to restore to just before {}: {}\n", lost.words(), command(lost)),
+            Some(lost) => text + &format!("to restore to just before {}: {}\n", lost.words(), lost.undo()),
             None => text,
         },
         None if found.state.is_complete() => format!("no matching event in the archived WAL\n{text}"),
@@ -215,6 +167,7 @@ fn is_guess(event: &FoundEvent) -> bool {
 mod tests {
     use super::*;
     use crate::postgres::catalog::EventId;
+    use crate::postgres::index::UnreadableSegment;
 
     fn event(kind: EventKind, rows: Option<u64>, exact: bool) -> FoundEvent {
         let id: EventId = format!("1-0-3000158-{}16384", kind.letter()).parse().unwrap();

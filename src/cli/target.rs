@@ -6,6 +6,7 @@ use super::planning;
 use super::restore::render;
 use super::restore::target::{self, MEANINGS, TargetArgs};
 use super::{Context, Exit, Format, Table, print_json, print_text};
+use crate::api::Restorable;
 use crate::health::{Health, HealthReason, Level, Subject};
 use crate::plain::plain;
 use crate::postgres::catalog::{
@@ -25,7 +26,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct TargetOutput<'a> {
     #[serde(flatten)]
-    windows: &'a Windows,
+    restorable: Restorable,
     /// What is not good, the worst first.
     problems: &'a [HealthReason],
 }
@@ -59,7 +60,7 @@ async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit>
     };
     let (told, health) = tokio::task::spawn_blocking(derive).await?;
     match context.format {
-        Format::Json => print_json(&TargetOutput { windows: &told, problems: &health.reasons })?,
+        Format::Json => print_json(&TargetOutput { restorable: (&told).into(), problems: &health.reasons })?,
         Format::Table => print_text(&(in_words(&told, &unused) + &problems(&told, &health)))?,
     }
     Ok(Exit::Success)

@@ -27,7 +27,7 @@ fn behind_many_events(major: Major) {
     cluster.archive_now();
 
     for (name, lsn) in [("wanted", &wanted), ("caf\u{FFFD}", &latin)] {
-        let plan = walden.json(["target", "--name", name]);
+        let plan = &walden.json(["target", "--name", name])["plan"];
         assert_eq!(plan["stop"]["end"], **lsn, "{plan:#}");
     }
     let refused = walden.refused(4, ["target", "--name", "never made"]);
@@ -75,7 +75,7 @@ fn late_subtransaction(major: Major) {
     cluster.archive_now();
     let mut stops = Vec::new();
     for xid in [xids[0], xids[150], xids[299]] {
-        let plan = walden.json(["target", "--xid", xid]);
+        let plan = &walden.json(["target", "--xid", xid])["plan"];
         assert!(plan["notes"].to_string().contains(&format!("transaction {xid} is a subtransaction of")), "{plan}");
         stops.push(plan["stop"].clone());
     }

@@ -1,6 +1,9 @@
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
+use crate::api::{Backup, UnusableBackup};
 use crate::postgres::backup::started::{self, Reservation, Started};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -10,17 +13,16 @@ use crate::postgres::load::load_backups;
 /// The list, for `--format json`.
 #[derive(Debug, Serialize)]
 struct BackupListOutput {
-    backups: Vec<BackupDescription>,
-    damaged: Vec<UnusableOutput>,
+    #[serde(serialize_with = "as_answers")]
+    backups: Arc<Vec<BackupDescription>>,
+    damaged: Vec<UnusableBackup>,
     /// The repository does not give them: whether they are whole is not known.
-    unread: Vec<UnusableOutput>,
+    unread: Vec<UnusableBackup>,
     unfinished: Vec<Unfinished>,
 }
 
-#[derive(Debug, Serialize)]
-struct UnusableOutput {
-    id: BackupId,
-    why: String,
+fn as_answers<S: Serializer>(backups: &[BackupDescription], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(backups.iter().map(Backup::from))
 }
 
 /// A backup without a manifest.
@@ -43,11 +45,9 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     for id in &loaded.unfinished {
         unfinished.push(look_at(&cluster, id).await?);
     }
-    let of =
-        |unusable: Vec<(BackupId, String)>| unusable.into_iter().map(|(id, why)| UnusableOutput { id, why }).collect();
+    let of = |all: Vec<(BackupId, String)>| all.into_iter().map(|(id, why)| UnusableBackup { id, why }).collect();
     let (damaged, unread) = (of(loaded.damaged), of(loaded.unread));
-    let listed =
-        BackupListOutput { backups: std::sync::Arc::unwrap_or_clone(loaded.complete), damaged, unread, unfinished };
+    let listed = BackupListOutput { backups: loaded.complete, damaged, unread, unfinished };
     match context.format {
         Format::Json => print_json(&listed)?,
         Format::Table => print_text(&table(&listed))?,
@@ -80,7 +80,7 @@ fn table(listed: &BackupListOutput) -> String {
         "CHECKSUMS",
         "LABEL",
     ]);
-    for backup in &listed.backups {
+    for backup in &*listed.backups {
         table.row(row(backup));
     }
     let state = |id: &BackupId, stored: String, state: String| {

@@ -20,8 +20,8 @@ use target::{MEANINGS, TargetArgs};
 use super::planning;
 use super::progress::{ProgressStep, show};
 use super::{Context, Exit, Format, print_json, print_text};
+use crate::api::RecoveryTarget;
 use crate::error::Hint;
-use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::destination::Relocation;
 use crate::postgres::restore::files::RestoreProgress;
@@ -74,7 +74,8 @@ fn action_parser() -> impl TypedValueParser<Value = TargetAction> {
 /// What was done, for `--format json`.
 #[derive(Serialize)]
 struct RestoreOutput<'a> {
-    plan: &'a RecoveryPlan,
+    #[serde(flatten)]
+    target: RecoveryTarget,
     data_directory: &'a Path,
     archiving: bool,
     restored: Restored,
@@ -131,7 +132,7 @@ async fn carry_out(format: Format, job: &RestoreJob<'_>, action: TargetAction) -
     let is_doubtful = recovered.as_ref().is_some_and(|recovered| !recovered.doubts.is_empty());
     if format == Format::Json {
         let archiving = restored.archiving.on;
-        print_json(&RestoreOutput { plan: &job.plan, data_directory, archiving, restored, recovered })?;
+        print_json(&RestoreOutput { target: (&job.plan).into(), data_directory, archiving, restored, recovered })?;
     } else {
         print_text(&match recovered {
             Some(recovered) => render::recovered(&recovered, data_directory),

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
+use crate::api::{RecoveryTarget, Setting};
 use crate::plain::{counted, plain};
 use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
 use crate::postgres::command_line::{for_people, shell_word};
@@ -18,16 +19,16 @@ use crate::postgres::restore::start::Recovered;
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]
-struct PlanOutput<'a> {
+struct PlanOutput {
     #[serde(flatten)]
-    plan: &'a RecoveryPlan,
-    all_settings: &'a [(String, String)],
+    target: RecoveryTarget,
+    all_settings: Vec<Setting>,
 }
 
 /// Prints why a target cannot be reached, and what can, as commands that restore to the same folder.
 pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> anyhow::Result<Exit> {
     if format == Format::Json {
-        print_json(refused)?;
+        print_json(&RecoveryTarget::from(refused))?;
     }
     eprintln!("ERROR: {}", plain(&refused.to_string()));
     for other in &refused.other_timelines {
@@ -39,7 +40,7 @@ pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> 
     let to_dir = to_dir.map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy()))).unwrap_or_default();
     for (when, nearest) in [("before", &refused.nearest_before), ("after", &refused.nearest_after)] {
         if let Some(nearest) = nearest {
-            let (words, arguments) = (&nearest.words, &nearest.arguments);
+            let (words, arguments) = (&nearest.words, nearest.request.arguments());
             let command = format!("walden restore {arguments}{to_dir}");
             eprintln!("HINT: nearest reachable moment {when}: {}: {}", plain(words), plain(&command));
         }
@@ -56,7 +57,9 @@ pub fn dry_run(
     settings: &[(String, String)],
 ) -> anyhow::Result<Exit> {
     match format {
-        Format::Json => print_json(&PlanOutput { plan, all_settings: settings })?,
+        Format::Json => {
+            print_json(&PlanOutput { target: plan.into(), all_settings: settings.iter().map(Into::into).collect() })?;
+        }
         Format::Table => print_text(&in_words(plan, destination, settings))?,
     }
     Ok(Exit::Success)

@@ -8,11 +8,10 @@ use axum::extract::State;
 use chrono::Utc;
 
 use super::super::app::App;
-use super::super::dto::{
-    AsOf, Backup, Backups, ClusterState, Clusters, DamagedBackup, History, Parent, Range, Timeline, Timelines, Wal,
-};
+use super::super::dto::{Backups, ClusterState, Clusters, Dated};
 use super::super::problem::Problem;
 use super::OfCluster;
+use crate::api::{Timelines, UnusableBackup, Wal};
 use crate::postgres::catalog::Facts;
 use crate::postgres::types::TimelineId;
 
@@ -26,92 +25,68 @@ pub async fn clusters(State(app): State<Arc<App>>) -> Json<Clusters> {
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}", tag = "clusters", security(("token" = [])),
     params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
-    responses((status = 200, body = ClusterState))
+    responses((status = 200, body = Dated<ClusterState>))
 )]
-pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<ClusterState>, Problem> {
+pub async fn cluster(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Dated<ClusterState>>, Problem> {
     let (read, known) = app.read()?;
     let seen = app.status.borrow().clone();
-    let now = Utc::now();
-    let health = read.health(&app.limits, seen.as_ref().map(|seen| &seen.status), now);
-    Ok(Json(ClusterState {
+    let health = read.health(&app.limits, seen.as_ref().map(|seen| &seen.status), Utc::now());
+    let state = ClusterState {
         cluster: (&app.cluster).into(),
-        as_of: AsOf::at(now, read.at, &known),
-        windows: read.windows.windows.iter().map(Into::into).collect(),
-        unrestorable: read.windows.gaps.iter().map(Into::into).collect(),
-        unknown: read.windows.unknown.iter().map(Into::into).collect(),
-        other_timelines: read.windows.other_timelines.iter().map(Into::into).collect(),
+        restorable: read.windows.as_ref().into(),
         gaps: read.gaps.len() as u64,
         last_backup: read.facts.backups.last().map(Into::into),
         rpo: (&health).into(),
         health: (&health).into(),
         archiving: seen.as_ref().map(Into::into),
-    }))
+    };
+    Ok(Json(Dated::new(state, &read, &known)))
 }
 
 /// All base backups of a cluster.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/backups", tag = "clusters", security(("token" = [])),
     params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
-    responses((status = 200, body = Backups))
+    responses((status = 200, body = Dated<Backups>))
 )]
-pub async fn backups(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Backups>, Problem> {
+pub async fn backups(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Dated<Backups>>, Problem> {
     let (read, known) = app.read()?;
-    let damaged = read.facts.damaged_backups.iter();
-    Ok(Json(Backups {
-        as_of: AsOf::at(Utc::now(), read.at, &known),
-        backups: read.facts.backups.iter().map(Backup::from).collect(),
-        damaged: damaged.map(|(id, why)| DamagedBackup { id: id.to_string(), why: why.clone() }).collect(),
-        unfinished: read.facts.unfinished_backups.iter().map(ToString::to_string).collect(),
-    }))
+    let damaged = read.facts.damaged_backups.clone().into_iter();
+    let backups = Backups {
+        backups: read.facts.backups.iter().map(Into::into).collect(),
+        damaged: damaged.map(|(id, why)| UnusableBackup { id, why }).collect(),
+        unfinished: read.facts.unfinished_backups.clone(),
+    };
+    Ok(Json(Dated::new(backups, &read, &known)))
 }
 
 /// The archived WAL of a cluster, and what is missing in it.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/wal", tag = "clusters", security(("token" = [])),
     params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
-    responses((status = 200, body = Wal))
+    responses((status = 200, body = Dated<Wal>))
 )]
-pub async fn archived(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Wal>, Problem> {
+pub async fn archived(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Dated<Wal>>, Problem> {
     let (read, known) = app.read()?;
-    let size = read.facts.ranges.segment_size();
-    Ok(Json(Wal {
-        as_of: AsOf::at(Utc::now(), read.at, &known),
-        segment_bytes: size.bytes(),
-        ranges: read.facts.ranges.iter().map(|range| Range::of(range, size)).collect(),
-        gaps: read.gaps.iter().map(Into::into).collect(),
-    }))
+    Ok(Json(Dated::new(Wal::of(&read.facts.ranges, &read.gaps), &read, &known)))
 }
 
 /// The timelines of a cluster, and where each left its parent.
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/timelines", tag = "clusters", security(("token" = [])),
     params(("cluster" = String, Path, description = "The cluster's name", example = "main")),
-    responses((status = 200, body = Timelines))
+    responses((status = 200, body = Dated<Timelines>))
 )]
-pub async fn timelines(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Timelines>, Problem> {
+pub async fn timelines(State(app): State<Arc<App>>, _: OfCluster) -> Result<Json<Dated<Timelines>>, Problem> {
     let (read, known) = app.read()?;
-    Ok(Json(Timelines { as_of: AsOf::at(Utc::now(), read.at, &known), timelines: all_timelines(&read.facts) }))
+    Ok(Json(Dated::new(all_timelines(&read.facts), &read, &known)))
 }
 
-fn all_timelines(facts: &Facts) -> Vec<Timeline> {
+fn all_timelines(facts: &Facts) -> Timelines {
     let of_wal = facts.ranges.iter().map(|range| range.timeline());
     let of_backups = facts.backups.iter().flat_map(|backup| [backup.timeline, backup.stop_timeline]);
     let told = facts.histories.keys().chain(facts.damaged_histories.keys()).copied();
     let ancestors = facts.histories.values().flat_map(|history| history.ancestors.iter().map(|each| each.timeline));
     let all: BTreeSet<TimelineId> = of_wal.chain(of_backups).chain(told).chain(ancestors).collect();
-    let timeline = |timeline: TimelineId| {
-        let (history, damage) = (facts.histories.get(&timeline), facts.damaged_histories.get(&timeline));
-        Timeline {
-            timeline: timeline.0,
-            parent: history.and_then(Parent::of),
-            history: match (history, damage) {
-                (Some(_), _) => History::Known,
-                (None, Some(_)) => History::Damaged,
-                (None, None) if timeline == TimelineId(1) => History::None,
-                (None, None) => History::Missing,
-            },
-            damage: damage.map(|unusable| unusable.why.clone()),
-        }
-    };
-    all.into_iter().map(timeline).collect()
+    Timelines::of(all, &facts.histories, &facts.damaged_histories)
 }

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::app::App;
-use super::super::dto::{Event, Events, Indexed};
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
+use crate::api::Events;
 use crate::postgres::catalog::{EventKind, Filter, parse_time};
 use crate::postgres::wal::Timestamp;
 
@@ -85,7 +85,5 @@ pub async fn events(
 ) -> Result<Json<Events>, Problem> {
     let found = app.events(query.filter()?).await?;
     let looked_at = app.status.borrow().as_ref().and_then(|seen| seen.status.indexing.looked_at);
-    let indexed = Indexed::of(&found.state, looked_at);
-    let events = found.events.iter().map(Event::from).collect();
-    Ok(Json(Events { indexed, events, more: found.more, overfull_segments: found.overfull_segments }))
+    Ok(Json(Events::of(&found, looked_at)))
 }

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::app::App;
-use super::super::dto::{AsOf, RecoveryTarget};
+use super::super::dto::Dated;
 use super::super::problem::Problem;
 use super::{OfCluster, Query};
+use crate::api::RecoveryTarget;
 use crate::postgres::catalog::{EventTarget, NamedTarget, ParsedRequest, RequestText, Target};
 
 /// The target; at most one of `time`, `lsn`, `xid`, `name`, `before`, `after`, `immediate` and `latest`, else everything
@@ -78,13 +79,13 @@ impl TargetQuery {
 #[utoipa::path(
     get, path = "/v1/clusters/{cluster}/recovery-target", tag = "clusters", security(("token" = [])),
     params(("cluster" = String, Path, description = "The cluster's name", example = "main"), TargetQuery),
-    responses((status = 200, body = RecoveryTarget))
+    responses((status = 200, body = Dated<RecoveryTarget>))
 )]
 pub async fn recovery_target(
     State(app): State<Arc<App>>,
     _: OfCluster,
     Query(query): Query<TargetQuery>,
-) -> Result<Json<RecoveryTarget>, Problem> {
+) -> Result<Json<Dated<RecoveryTarget>>, Problem> {
     let asked = query.asked()?;
     let target = match &asked.named {
         NamedTarget::Target(target) => target.clone(),
@@ -95,19 +96,9 @@ pub async fn recovery_target(
     };
     let request = asked.request(target);
     let (read, known) = app.read()?;
-    let (facts, target) = (read.facts.clone(), request.words());
-    let decided = app.decide(&facts, &request).await?;
-    let as_of = AsOf::at(Utc::now(), read.at, &known);
-    Ok(Json(match &decided {
-        Ok(plan) => {
-            RecoveryTarget { as_of, kind: plan.kind.into(), target, plan: Some(plan.into()), unreachable: None }
-        }
-        Err(refused) => RecoveryTarget {
-            as_of,
-            kind: refused.kind.into(),
-            target,
-            plan: None,
-            unreachable: Some(refused.as_ref().into()),
-        },
-    }))
+    let target: RecoveryTarget = match &app.decide(&read.facts, &request).await? {
+        Ok(plan) => plan.into(),
+        Err(refused) => refused.as_ref().into(),
+    };
+    Ok(Json(Dated::new(target, &read, &known)))
 }

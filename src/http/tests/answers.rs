@@ -293,6 +293,10 @@ async fn the_document_describes_every_route_and_its_problems() {
     let document = door.get("/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 11, "{:?}", paths.keys());
+    let plan = &document["components"]["schemas"]["Plan"];
+    assert_eq!(plan["properties"]["wal_end"]["$ref"], "#/components/schemas/SegmentName", "absent, never null: {plan}");
+    let required = plan["required"].as_array().unwrap();
+    assert!(required.contains(&"segments".into()) && !required.contains(&"wal_end".into()), "{plan}");
     for (path, item) in paths {
         let responses = &item["get"]["responses"];
         let asks_for_token = item["get"]["security"].is_array();

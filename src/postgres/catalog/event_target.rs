@@ -1,14 +1,12 @@
 //! An event as a target: at which record it begins to count, and in words what it is.
 
-use serde::Serialize;
-
 use super::{EventKind, FoundEvent};
 use crate::plain::plain;
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::Xid;
 
 /// Something that happened, as `walden find` lists it, and the records at which it begins and ends to count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventTarget {
     pub id: String,
     /// What happened, such as `the drop of public.orders`.
@@ -20,10 +18,8 @@ pub struct EventTarget {
     /// After it: this record is replayed, too.
     pub after: Lsn,
     /// The transaction, if what counts as after is its commit and that is not known yet: behind the record at `after`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub commits: Option<Xid>,
     /// The transaction, of DROP DATABASE: that begins to count before the record at `before`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub drops_database: Option<Xid>,
 }
 
@@ -44,6 +40,11 @@ impl From<&FoundEvent> for EventTarget {
 }
 
 impl FoundEvent {
+    /// The command that restores to just before it.
+    pub fn undo(&self) -> String {
+        format!("walden restore --before {} --to-dir DIR", self.id)
+    }
+
     /// What it is about: the relation, the database, the name of the restore point.
     pub fn subject(&self) -> String {
         plain(&self.raw_subject()).into_owned()

@@ -157,7 +157,7 @@ impl FromStr for EventId {
 serde_as_text!(EventId);
 
 /// Something that was found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FoundEvent {
     pub id: EventId,
     pub kind: EventKind,
@@ -172,7 +172,6 @@ pub struct FoundEvent {
     pub commit_lsn: Option<Lsn>,
     pub xid: Option<Xid>,
     /// By the server's clock. Of a database or timeline, whose records have none, that of a commit near by.
-    #[serde(serialize_with = "rfc3339")]
     pub time: Timestamp,
     /// The database's name, if it was recorded.
     pub database: Option<String>,
@@ -194,13 +193,6 @@ pub struct FoundEvent {
     /// Shown only when all is asked for: of the system, of Walden's own, of an index or TOAST table by itself, or nothing that
     /// is lost.
     pub minor: bool,
-}
-
-fn rfc3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    match time.to_utc() {
-        Some(time) => time.serialize(serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl FoundEvent {

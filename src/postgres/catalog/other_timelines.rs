@@ -3,7 +3,6 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::facts::{Facts, PlanInput};
 use super::path::TimelinePath;
@@ -12,16 +11,15 @@ use super::target::{RestoreRequest, Target, postgresql_time};
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 
 /// Where a window or the archived WAL of a timeline begins or ends, and when that was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowEdge {
     pub lsn: Lsn,
     /// Of a backup's end, or of the last commit in the segments before, by the server's clock; absent when not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<DateTime<Utc>>,
 }
 
 /// A timeline with archived WAL that a path does not lead through.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherTimeline {
     pub timeline: TimelineId,
     /// Where it and the path part.
@@ -29,10 +27,8 @@ pub struct OtherTimeline {
     /// Where its archived WAL ends, and its last transaction, if that is known.
     pub to: WindowEdge,
     /// The first transaction behind that place, or one shortly before it.
-    #[serde(skip)]
     first: Option<DateTime<Utc>>,
     /// What was asked for may lie before its end.
-    #[serde(skip)]
     pub reaches: bool,
 }
 

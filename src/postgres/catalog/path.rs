@@ -2,23 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
 use super::{BackupDescription, Gap, WalRanges};
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 
 /// One timeline of the path, and the LSNs that are its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathStep {
     pub timeline: TimelineId,
     pub from: Lsn,
     /// The first LSN of the next timeline; absent for the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Lsn>,
 }
 
 /// Segments of one timeline that a recovery reads one after the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalPiece {
     pub first: SegmentName,
     pub last: SegmentName,

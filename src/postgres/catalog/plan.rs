@@ -2,7 +2,6 @@
 //! Decides before anything is touched, because PostgreSQL notices late or, before version 15, not at all.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 
 use super::BackupDescription;
 use super::choose::{Choice, Chooser, Notes, named_backup, note_damaged};
@@ -20,7 +19,7 @@ use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 
 /// How a moment is restored, and why so.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RecoveryPlan {
     pub cluster: ClusterName,
     pub request: RestoreRequest,
@@ -29,7 +28,6 @@ pub struct RecoveryPlan {
     pub kind: Reachability,
     pub stop: StopAt,
     /// The commits on both sides of where replay stops; absent when they are not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub transactions: Option<Neighbours>,
     pub backup: BackupDescription,
     /// Why this backup.
@@ -47,17 +45,14 @@ pub struct RecoveryPlan {
     /// The first LSN that is not archived on the path.
     pub wal_reaches: Lsn,
     /// Fetching answers "absent" from this segment on, so that recovery ends before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_end: Option<SegmentName>,
     /// Timelines that go on beside the path, and could be meant as well.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_timelines: Vec<OtherTimeline>,
     /// Tablespaces that replay makes outside the data directory.
     pub made: ReplayedTablespaces,
     /// The settings of the target.
     pub settings: Vec<(String, String)>,
     /// What past restores let expect; absent without any.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_seconds: Option<f64>,
     /// About the target.
     pub notes: Vec<String>,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 /// An unbroken run of segments of one timeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalRange {
     pub first: SegmentName,
     pub last: SegmentName,

@@ -1,7 +1,5 @@
 //! Tablespaces that replay of a plan makes outside the data directory: PostgreSQL makes each where the source had it.
 
-use serde::Serialize;
-
 use super::choose::{Choice, Chooser};
 use super::stop_at::StopAt;
 use super::wal_index::Unknown;
@@ -11,21 +9,18 @@ use crate::postgres::types::SegmentName;
 use crate::postgres::wal::TablespaceMade;
 
 /// A tablespace that replay would make at its recorded place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayedTablespace {
-    #[serde(flatten)]
     pub made: TablespaceMade,
     /// The first backup that has it: restored from there, it can be put elsewhere.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub in_backup: Option<BackupId>,
 }
 
 /// What is known of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayedTablespaces {
     pub made: Vec<ReplayedTablespace>,
     /// The first segment that may make others: what it holds is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<SegmentName>,
 }
 

@@ -1,14 +1,12 @@
 //! Where replay stops, as PostgreSQL is told, and what that means in transactions.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::{Commit, Xid};
 
 /// Where replay stops. PostgreSQL compares a target LSN with where records begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopAt {
     /// Before the record that begins here.
     Before { lsn: Lsn },
@@ -44,8 +42,7 @@ impl StopAt {
 }
 
 /// How a target lies to what can be restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reachability {
     /// It can be restored.
     Present,
@@ -58,7 +55,7 @@ pub enum Reachability {
 }
 
 /// A transaction that committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
     /// Without its epoch.
     pub xid: Xid,
@@ -76,7 +73,7 @@ impl From<Commit> for Transaction {
 }
 
 /// The transactions on both sides of where replay stops.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Neighbours {
     /// The last one, in the order of the WAL, that the restored cluster holds; none since the backup began if absent.
     pub last_included: Option<Transaction>,

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::event_target::EventTarget;
 use crate::plain::{plain, shell_quoted};
@@ -12,8 +11,7 @@ use crate::postgres::types::{Lsn, ParseError, TimelineId};
 use crate::postgres::wal::Xid;
 
 /// Where replay stops; each as PostgreSQL understands it (xlogrecovery.c, recoveryStopsBefore and -After).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", content = "value", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Before the first commit or abort later than this; exclusive: not earlier than this.
     Time(DateTime<Utc>),
@@ -65,8 +63,7 @@ impl Target {
 }
 
 /// Which path of timelines to follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimelineChoice {
     /// The one with the highest number in the repository.
     Latest,
@@ -76,14 +73,13 @@ pub enum TimelineChoice {
 }
 
 /// Everything that decides what is restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
     pub target: Target,
     /// Whether what lies exactly at the target is replayed too; without effect on name, immediate and latest.
     pub inclusive: bool,
     pub timeline: TimelineChoice,
     /// Restore this backup; else the plan chooses one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupId>,
 }
 

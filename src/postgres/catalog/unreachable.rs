@@ -3,7 +3,6 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::other_timelines::OtherTimeline;
 use super::stop_at::Reachability;
@@ -13,8 +12,7 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 use crate::postgres::wal::Xid;
 
 /// Why not.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnreachableReason {
     #[error("there is no complete base backup")]
     NoBackup,
@@ -29,7 +27,6 @@ pub enum UnreachableReason {
         timeline: TimelineId,
         why: String,
         /// A newer Walden wrote it: nothing is wrong with it.
-        #[serde(skip)]
         newer_walden: bool,
     },
     #[error(
@@ -40,10 +37,8 @@ pub enum UnreachableReason {
         timeline: TimelineId,
         newer: TimelineId,
         /// Why it cannot be read; absent when it is not archived.
-        #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<String>,
         /// A newer Walden wrote it: nothing is wrong with it.
-        #[serde(skip)]
         newer_walden: bool,
     },
     #[error("no usable base backup leads to timeline {timeline}")]
@@ -56,7 +51,6 @@ pub enum UnreachableReason {
         timeline: TimelineId,
         last_stored: Option<DateTime<Utc>>,
         /// Proven: no transaction that is not archived ended by then.
-        #[serde(skip_serializing_if = "Option::is_none")]
         idle_until: Option<DateTime<Utc>>,
     },
     #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
@@ -103,12 +97,11 @@ fn idle_text(until: &Option<DateTime<Utc>>) -> String {
 }
 
 /// A moment that can be reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nearest {
     pub words: String,
     /// The arguments of `walden restore` for it.
     pub arguments: String,
-    #[serde(skip)]
     pub request: RestoreRequest,
 }
 
@@ -120,20 +113,16 @@ impl Nearest {
 }
 
 /// The target cannot be reached exactly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable {
     pub target: String,
     pub kind: Reachability,
     pub reason: UnreachableReason,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_before: Option<Nearest>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_after: Option<Nearest>,
     /// Timelines that go on beside the one that was asked for, and could be meant as well.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_timelines: Vec<OtherTimeline>,
     /// What else was found on the way, such as backups that could not be used.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 

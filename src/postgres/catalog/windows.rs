@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::continuity::ReplayContinuity;
 use super::facts::{Facts, PlanInput};
@@ -20,14 +19,13 @@ use crate::postgres::layout::BackupId;
 use crate::postgres::types::{Lsn, TimelineId};
 
 /// A range of a timeline of which every moment can be restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     pub timeline: TimelineId,
     pub from: WindowEdge,
     /// Where the archived WAL ends or breaks, or a gap begins.
     pub to: WindowEdge,
     /// Where the window ends with the archive: until when it is proven that nothing followed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_until: Option<DateTime<Utc>>,
     /// The oldest backup that reaches into it.
     pub backup: BackupId,
@@ -42,18 +40,17 @@ impl Window {
 }
 
 /// A range between two windows of a timeline, of which no moment can be restored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Unrestorable {
     pub timeline: TimelineId,
     pub from: WindowEdge,
     pub to: WindowEdge,
     /// How long it lasted, in seconds; absent when it is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
 }
 
 /// What can be restored.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Windows {
     /// By timeline and place.
     pub windows: Vec<Window>,
@@ -65,7 +62,7 @@ pub struct Windows {
 }
 
 /// A timeline that has WAL, backups or a history file, and nobody can tell where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownTimeline {
     pub timeline: TimelineId,
     pub why: String,

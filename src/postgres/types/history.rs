@@ -1,7 +1,7 @@
 use super::{Lsn, ParseError, TimelineId};
 
 /// One ancestor of a timeline: it was followed up to `switch_lsn`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
     pub timeline: TimelineId,
     /// The first byte that is not the ancestor's.
@@ -10,7 +10,7 @@ pub struct HistoryEntry {
 }
 
 /// A timeline and its ancestors, oldest first, as its history file tells (timeline.c, readTimeLineHistory).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimelineHistory {
     pub timeline: TimelineId,
     pub ancestors: Vec<HistoryEntry>,

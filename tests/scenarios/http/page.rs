@@ -143,8 +143,8 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
     assert_eq!(browser.run("return document.activeElement.id"), "plan", "a screen reader goes on there");
     let plan = told.walden.json(["target", "--before", &dropped]);
     let shown = browser.text("#plan");
-    let included = plan["transactions"]["last_included"]["xid"].to_string();
-    for part in [plan["target"].as_str(), plan["backup"]["id"].as_str(), Some(&included)] {
+    let included = plan["plan"]["last_included"]["xid"].to_string();
+    for part in [plan["target"].as_str(), plan["plan"]["backup"]["id"].as_str(), Some(&included)] {
         assert!(part.is_some_and(|part| shown.contains(part)), "{part:?} is not in {shown}");
     }
     let command = format!("walden restore --before {dropped} --to-dir DIR");

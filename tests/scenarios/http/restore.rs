@@ -106,7 +106,7 @@ fn each_answer_has_its_exit_code() {
     let (url, token) = (restoring.port.url(), restoring.port.token_file.clone());
     let scratch = &restoring.primary.scratch;
     let segments = restoring.primary.walden.json(["wal", "list"]);
-    let range = &segments["timelines"][0]["ranges"][0];
+    let range = &segments["ranges"][0];
     let (first, last) = (range["first"].as_str().expect("a name"), range["last"].as_str().expect("a name"));
 
     let delivered = restoring.fetch(&url, &token, first);

@@ -197,7 +197,7 @@ fn a_timeline_that_goes_on_beside_the_newest_is_told_wherever_it_could_be_meant(
         "of no help: {refused}"
     );
     let plan = walden.json(["target", "--time", &late.commit_time, "--timeline", "00000001"]);
-    assert_eq!(plan["timeline"], 1);
+    assert_eq!(plan["plan"]["timeline"], 1);
     assert_eq!(walden.json(["target"])["other_timelines"][0]["timeline"], 1);
     let checked = walden.run(["check", "--check", "recovery"]);
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);

@@ -132,7 +132,8 @@ impl Timeline {
             return None;
         }
         assert!(output.success(), "{target:?}: {}", output.stderr);
-        Some(serde_json::from_str(&output.stdout).expect("a JSON document"))
+        let said: Value = serde_json::from_str(&output.stdout).expect("a JSON document");
+        Some(said["plan"].clone())
     }
 }
 
@@ -158,7 +159,7 @@ fn check(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Timeline,
     for (plan, Wanted { target, sure }) in &plans {
         go_on(&mut server, plan);
         let rows = server.rows();
-        let (included, excluded) = (&plan["transactions"]["last_included"], &plan["transactions"]["first_excluded"]);
+        let (included, excluded) = (&plan["last_included"], &plan["first_excluded"]);
         assert_eq!(rows, timeline.rows_up_to(included), "{target:?}: {plan}");
         if *sure {
             assert_eq!(rows, timeline.history.rows_at(target), "{target:?}: {plan}");
@@ -181,8 +182,8 @@ fn oldest(walden: &Walden) -> String {
 fn go_on(server: &mut Cluster, plan: &Value) {
     let mut text = "recovery_target = ''\nrecovery_target_action = pause\n".to_string();
     for setting in plan["settings"].as_array().expect("settings") {
-        let part = |at: usize| setting[at].as_str().expect("a text").to_string();
-        text += &format!("{} = '{}'\n", part(0), part(1));
+        let part = |part: &str| setting[part].as_str().expect("a text").to_string();
+        text += &format!("{} = '{}'\n", part("name"), part("value"));
     }
     let path = server.data.join("postgresql.auto.conf");
     let file = OpenOptions::new().append(true).open(path);

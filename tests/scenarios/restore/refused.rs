@@ -113,7 +113,7 @@ fn moments_outside_the_archive_are_refused_with_the_nearest_one() {
     let told = archive.dry_run(&["--latest", "--backup", "20200101-000000Z"]);
     assert!(told.contains("does not exist"), "{told}");
     let plan = archive.walden.json(["restore", "--dry-run", "--time", &archive.marks[2].commit_time]);
-    assert_eq!(plan["backup"]["id"], *archive.backup);
+    assert_eq!(plan["plan"]["backup"]["id"], *archive.backup);
 }
 
 #[test]

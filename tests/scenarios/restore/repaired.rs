@@ -34,12 +34,8 @@ fn what_is_repaired_in_the_repository_is_found_and_reached_again() {
     walden.ok(target(0));
     walden.expect_log("1 of ");
     let found = walden.json(["find", "--kind", "restore-point"]);
-    assert_eq!(
-        (&found["incomplete"]["segments"], &found["incomplete"]["unreadable"]),
-        (&1.into(), &1.into()),
-        "{found}"
-    );
-    assert_eq!(found["incomplete"]["first_unreadable"]["segment"], segments[1], "{found}");
+    assert_eq!((&found["indexed"]["not_indexed"], &found["indexed"]["unreadable"]), (&1.into(), &1.into()), "{found}");
+    assert_eq!(found["indexed"]["first_unreadable"]["segment"], segments[1], "{found}");
     let none = walden.run(["find", "--kind", "drop"]);
     assert!(none.stdout.contains("no matching event in what was searched, "), "{}", none.stdout);
     assert!(none.stderr.contains(&segments[1]) && none.stderr.contains("damaged"), "{}", none.stderr);
@@ -47,8 +43,8 @@ fn what_is_repaired_in_the_repository_is_found_and_reached_again() {
     fs::write(&unreadable, whole).expect("repair an object");
     let told = walden.refused(4, target(3));
     assert!(told.contains(&segments[2]), "{told}");
-    assert!(walden.json(["find"]).get("incomplete").is_none());
+    assert_eq!(walden.json(["find"])["indexed"]["complete"], true);
     fs::rename(&aside, &broken).expect("put the whole segment in its place");
     let plan = walden.json(target(3));
-    assert_eq!(plan["transactions"]["last_included"]["xid"].to_string(), marks[3].xid, "{plan}");
+    assert_eq!(plan["plan"]["last_included"]["xid"].to_string(), marks[3].xid, "{plan}");
 }

@@ -115,11 +115,11 @@ fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
     let refused = |target| world.refused(&RestoreRequest::new(target));
     let early = refused(Target::Time(second(3)));
     assert!(matches!(early.reason, UnreachableReason::BeforeOldestBackup { .. }) && early.kind == Reachability::Past);
-    assert_eq!(early.nearest_after.unwrap().arguments, "--immediate --timeline 1 --backup 20260101-000020Z");
+    assert_eq!(early.nearest_after.unwrap().request.arguments(), "--immediate --timeline 1 --backup 20260101-000020Z");
     let late = refused(Target::Time(second(1000)));
     assert!(matches!(late.reason, UnreachableReason::BeyondArchive { end: Lsn(0xA000000), .. }), "{:?}", late.reason);
     assert_eq!(
-        (late.kind, late.nearest_before.unwrap().arguments.as_str()),
+        (late.kind, late.nearest_before.unwrap().request.arguments().as_str()),
         (Reachability::Future, "--latest --timeline 1")
     );
     let beyond = refused(Target::Lsn(Lsn(10 * SEGMENT)));
@@ -139,7 +139,7 @@ fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
         let expected = UnreachableReason::Gap { first_missing: name(1, 8), resumes: name(1, 9) };
         assert_eq!(refused.reason, expected, "{target:?}");
         let before = refused.nearest_before.unwrap();
-        assert_eq!(before.arguments, "--lsn 0/8000000 --exclusive --timeline 1");
+        assert_eq!(before.request.arguments(), "--lsn 0/8000000 --exclusive --timeline 1");
         let made = world.plan(&before.request).unwrap();
         assert_eq!((made.wal_end, made.segments), (Some(name(1, 8)), 2));
         let settings: Vec<String> = made.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
@@ -190,7 +190,10 @@ fn a_backup_taken_after_the_switch_on_the_old_timeline_is_not_used_for_the_new_o
     let named = RestoreRequest { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
     let refused = world.refused(&named);
     assert!(refused.reason.to_string().contains("does not lead to timeline 2"), "{}", refused.reason);
-    assert_eq!(refused.nearest_after.unwrap().arguments, "--immediate --timeline 1 --backup 20260101-000060Z");
+    assert_eq!(
+        refused.nearest_after.unwrap().request.arguments(),
+        "--immediate --timeline 1 --backup 20260101-000060Z"
+    );
 }
 
 #[test]

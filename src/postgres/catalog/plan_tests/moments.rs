@@ -217,7 +217,7 @@ fn broken_wal_is_the_end_only_where_all_wal_ends() {
         let refused = world.refused(&RestoreRequest::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
-        assert_eq!(nearest.arguments, "--lsn 0/7000200 --timeline 1");
+        assert_eq!(nearest.request.arguments(), "--lsn 0/7000200 --timeline 1");
         assert_eq!(world.plan(&nearest.request).unwrap().stop, StopAt::After { lsn: at(7, 0x200), end: at(7, 0x300) });
     }
     assert_eq!(stop(&world, Target::Time(second(70)), true), before(7, 0x200), "what lies before is reached");
@@ -240,7 +240,7 @@ fn a_timeline_that_does_not_follow_on_its_parent_is_not_replayed() {
         let refused = world.refused(&RestoreRequest::new(target.clone()));
         assert_eq!(refused.reason, expected, "{target:?}");
         let nearest = refused.nearest_before.unwrap();
-        assert_eq!(nearest.arguments, "--lsn 0/4000200 --timeline 1");
+        assert_eq!(nearest.request.arguments(), "--lsn 0/4000200 --timeline 1");
         assert_eq!(world.plan(&nearest.request).unwrap().stop, StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) });
     }
     assert_eq!(stop(&world, Target::Xid(704), true), StopAt::After { lsn: at(4, 0x200), end: at(4, 0x300) });

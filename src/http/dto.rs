@@ -1,0 +1,135 @@
+//! What answers tell beside the forms of `crate::api`.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::facts::{FactsSnapshot, RepositoryFacts};
+use super::status::LastStatus;
+use crate::api::{Backup, Restorable, Rpo, Standing, UnusableBackup, answer};
+use crate::postgres::catalog::{ClusterDescription, MajorSince};
+use crate::postgres::layout::{BackupId, ClusterName};
+use crate::postgres::types::SystemIdentifier;
+use crate::service::status::{waiting_files, waiting_since};
+
+/// An answer out of what was read of the repository.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Dated<T> {
+    as_of: AsOf,
+    #[serde(flatten)]
+    answer: T,
+}
+
+impl<T> Dated<T> {
+    /// What was made of a reading.
+    pub fn new(answer: T, read: &FactsSnapshot, known: &RepositoryFacts) -> Self {
+        let age_seconds = (Utc::now() - read.at).as_seconds_f64().max(0.0);
+        Self { as_of: AsOf { read_at: read.at, age_seconds, failed: known.failed.clone() }, answer }
+    }
+}
+
+answer! {
+    /// From when the answer is: what the repository got later is not in it yet.
+    struct AsOf {
+        /// When the repository was read.
+        read_at: DateTime<Utc>,
+        /// Seconds since then.
+        age_seconds: f64,
+        /// Why it could not be read anew since.
+        failed?: String,
+    }
+
+    /// All clusters of this service.
+    pub struct Clusters {
+        pub clusters: Vec<ClusterEntry>,
+    }
+
+    /// One cluster, as it was registered.
+    pub struct ClusterEntry {
+        name: ClusterName,
+        /// As `pg_controldata` prints it. A string, because it has more digits than JavaScript's numbers.
+        system_identifier: SystemIdentifier,
+        /// Size of a WAL segment in bytes.
+        segment_bytes: u64,
+        versions: Vec<Version>,
+    }
+
+    /// A major version of PostgreSQL, and when it was first seen.
+    pub struct Version {
+        major: u32,
+        since: DateTime<Utc>,
+    }
+}
+
+impl From<&ClusterDescription> for ClusterEntry {
+    fn from(cluster: &ClusterDescription) -> Self {
+        let version = |seen: &MajorSince| Version { major: seen.major.number(), since: seen.since };
+        Self {
+            name: cluster.name.clone(),
+            system_identifier: cluster.system_identifier,
+            segment_bytes: cluster.segment_size.bytes(),
+            versions: cluster.versions.iter().map(version).collect(),
+        }
+    }
+}
+
+answer! {
+    /// A cluster: what can be restored, and how much would be lost now.
+    pub struct ClusterState {
+        #[serde(flatten)]
+        pub cluster: ClusterEntry,
+        #[serde(flatten)]
+        pub restorable: Restorable,
+        /// Ranges of WAL that are missing; `wal` tells which.
+        pub gaps: u64,
+        /// The newest complete base backup.
+        pub last_backup?: Backup,
+        pub rpo: Rpo,
+        pub health: Standing,
+        /// Absent while the service starts or stops.
+        pub archiving?: ArchivingState,
+    }
+
+    /// Base backups, oldest first.
+    pub struct Backups {
+        pub backups: Vec<Backup>,
+        /// Backups that cannot be used.
+        pub damaged: Vec<UnusableBackup>,
+        /// Being taken, or interrupted.
+        pub unfinished: Vec<BackupId>,
+    }
+
+    /// What archiving is doing.
+    pub struct ArchivingState {
+        /// When this was so.
+        seen_at: DateTime<Utc>,
+        /// Files stored since the service started.
+        stored_files: u64,
+        /// The name of the last stored file.
+        last_stored?: String,
+        last_stored_at?: DateTime<Utc>,
+        /// Attempts that failed since the service started.
+        failed_files: u64,
+        last_failed_at?: DateTime<Utc>,
+        /// Files that wait on all servers that archive here; absent when that is not known.
+        waiting_files?: u64,
+        /// Since when the oldest of them waits.
+        waiting_since?: DateTime<Utc>,
+    }
+}
+
+impl From<&LastStatus> for ArchivingState {
+    fn from(seen: &LastStatus) -> Self {
+        let archiving = &seen.status.archiving;
+        Self {
+            seen_at: seen.at,
+            stored_files: archiving.stored.count,
+            last_stored: archiving.stored.last.clone(),
+            last_stored_at: archiving.stored.last_at,
+            failed_files: archiving.failed.count.count,
+            last_failed_at: archiving.failed.count.last_at,
+            waiting_files: waiting_files(&archiving.backlogs),
+            waiting_since: waiting_since(&archiving.backlogs),
+        }
+    }
+}
