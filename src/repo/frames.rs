@@ -1,7 +1,8 @@
-//! Frames of stored objects: those that lie near each other come with one ranged read, the next one under way while one
+//! Frames of stored objects: those that lie near each other come with one ranged read, the next ones under way while one
 //! is worked on.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
@@ -15,6 +16,8 @@ use crate::storage::{Key, StorageError};
 
 /// Stored bytes of one read, at most (one frame may be larger by itself).
 const READ: u64 = 4 << 20;
+/// Stored bytes under way or being worked on, at most: several reads, so that a far store is not waited for.
+const AT_ONCE: u64 = 3 * READ;
 /// Bytes between two frames that are rather read than saved by a second read.
 const READ_OVER: u64 = 128 << 10;
 
@@ -50,12 +53,15 @@ impl Frames {
         places: impl Iterator<Item = (FramePlace, T)>,
         mut take: impl FnMut(&[T], Result<&[u8], ObjectError>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut reads = coalesce(places).into_iter();
-        let mut begin = || reads.next().map(|read| (self.fetch(runtime, &read.key, read.range.clone()), read));
-        let mut ahead = begin();
+        let mut reads = coalesce(places).into_iter().peekable();
+        let (mut ahead, mut at_once) = (VecDeque::new(), 0);
         with_opener(|opener| {
-            while let Some((fetch, read)) = ahead.take() {
-                ahead = begin();
+            loop {
+                while let Some(read) = reads.next_if(|next| at_once == 0 || at_once + next.length() <= AT_ONCE) {
+                    at_once += read.length();
+                    ahead.push_back((self.fetch(runtime, &read.key, read.range.clone()), read));
+                }
+                let Some((fetch, read)) = ahead.pop_front() else { return Ok(()) };
                 let fetched = runtime.block_on(fetch)??;
                 for (at, whose) in &read.frames {
                     let opened = match &fetched {
@@ -75,8 +81,8 @@ impl Frames {
                     };
                     take(whose, opened.map(|()| opener.plain.as_slice()))?;
                 }
+                at_once -= read.length();
             }
-            Ok(())
         })?
     }
 
@@ -131,6 +137,10 @@ struct RangedRead<T> {
 }
 
 impl<T> RangedRead<T> {
+    fn length(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// Where in the object a frame lies.
     fn place(&self, at: &Range<usize>) -> Range<u64> {
         let begin = self.range.start + at.start as u64;
