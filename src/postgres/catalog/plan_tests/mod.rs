@@ -1,6 +1,7 @@
 //! The plan against a model that tries everything, and its answers to the situations that people meet.
 
 mod broken;
+mod events;
 mod moments;
 mod promotion;
 mod random;
