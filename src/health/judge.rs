@@ -201,18 +201,9 @@ impl Judge<'_> {
     ) -> (Option<Protected>, Loss) {
         let mut add = |rule, what: String, next: &str| reasons.push(HealthReason::new(rule, what, next));
         let Some((window, timeline)) = window.zip(newest) else {
-            if !self.windows.windows.is_empty() || !self.windows.unknown.is_empty() {
-                let what = "until when the newest timeline can be restored is not known, or nothing of it can be";
-                add(Rule::NewestUnknown, what.into(), "`walden target` tells what can be restored");
-                return (None, Loss::Unknown);
-            }
-            let rule = if self.is_new() { Rule::NothingYet } else { Rule::Nothing };
-            let (what, next) = match newest {
-                None => ("no WAL is archived", "set archive_command: `walden init` prints it"),
-                Some(_) => ("nothing can be restored: there is no usable base backup with its WAL", TAKE_BACKUP),
-            };
+            let (rule, what, next, loss) = self.without_window(newest);
             add(rule, what.into(), next);
-            return (None, Loss::Everything);
+            return (None, loss);
         };
         let Some((until, evidence)) = protected(window) else {
             let what = "the last commit that can be restored is not known: its WAL is not indexed";
@@ -231,6 +222,19 @@ impl Judge<'_> {
             add(Rule::CommitAhead, what, "set the clocks of the server and of this machine right");
         }
         (Some(Protected { timeline, until, evidence }), Loss::AtMost(lost.max(TimeDelta::zero())))
+    }
+
+    /// Why nothing of the newest timeline is known to be restorable, and what would be lost.
+    fn without_window(&self, newest: Option<TimelineId>) -> (Rule, &'static str, &'static str, Loss) {
+        if !self.windows.windows.is_empty() || !self.windows.unknown.is_empty() {
+            let what = "until when the newest timeline can be restored is not known, or nothing of it can be";
+            return (Rule::NewestUnknown, what, "`walden target` tells what can be restored", Loss::Unknown);
+        }
+        let (what, next) = match newest {
+            None => ("no WAL is archived", "set archive_command: `walden init` prints it"),
+            Some(_) => ("nothing can be restored: there is no usable base backup with its WAL", TAKE_BACKUP),
+        };
+        (if self.is_new() { Rule::NothingYet } else { Rule::Nothing }, what, next, Loss::Everything)
     }
 
     /// Whether the first base backup may be still to come.

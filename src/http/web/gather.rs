@@ -9,8 +9,9 @@ use super::super::facts::FactsSnapshot;
 use super::super::problem::Problem;
 use super::axis::Span;
 use super::cards::{cards, notices};
-use super::line::{self, Content, Line};
+use super::line::{self, Line};
 use super::query::PageQuery;
+use super::signs::Content;
 use super::view::{BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges};
 use super::words::When;
 use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
@@ -63,7 +64,7 @@ fn compose(app: &App, gathered: Gathered) -> Page {
     let status = seen.as_ref().map(|seen| &seen.status);
     Page {
         cluster: app.cluster.name.to_string(),
-        versions: app.cluster.versions.last().map(|version| version.major.to_string()).unwrap_or_default(),
+        versions: newest_version(app),
         system_identifier: app.cluster.system_identifier.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         signed_in: !app.tokens.is_empty(),
@@ -76,9 +77,17 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         events: EventsView::new(&events, &query, problem),
         ranges: ranges(&read.windows),
         unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
-        backups: read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, &query)).collect(),
+        backups: backups(&read, &query),
         not_backups: not_backups(&read),
     }
+}
+
+fn newest_version(app: &App) -> String {
+    app.cluster.versions.last().map(|version| version.major.to_string()).unwrap_or_default()
+}
+
+fn backups(read: &FactsSnapshot, query: &PageQuery) -> Vec<BackupView> {
+    read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, query)).collect()
 }
 
 fn not_backups(read: &FactsSnapshot) -> Vec<(String, String)> {

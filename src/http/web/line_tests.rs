@@ -1,6 +1,7 @@
+use super::super::signs::{Content, LONGEST};
 use super::*;
 use crate::postgres::catalog::testing::facts;
-use crate::postgres::catalog::{EventId, Unrestorable, Window, WindowEdge};
+use crate::postgres::catalog::{EventId, EventKind, FoundEvent, Unrestorable, Window, WindowEdge, Windows};
 use crate::postgres::types::Lsn;
 use crate::postgres::wal::Timestamp;
 

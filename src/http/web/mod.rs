@@ -7,6 +7,7 @@ mod gather;
 mod line;
 mod query;
 mod sessions;
+mod signs;
 #[cfg(test)]
 mod tests;
 mod view;

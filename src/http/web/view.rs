@@ -4,8 +4,9 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 
 use super::cards::Card;
-use super::line::{self, Line};
+use super::line::Line;
 use super::query::{BY, PageQuery};
+use super::signs;
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
     BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan, StopAt, Transaction,
@@ -245,8 +246,8 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
     let id = event.id.to_string();
     Some(Row {
         when: When::of(event.time.to_utc()?),
-        class: line::class(event.kind),
-        sign: line::letter(event.kind),
+        class: signs::class(event.kind),
+        sign: signs::letter(event.kind),
         kind: name(event.kind),
         guess: !event.exact && event.rows.is_none(),
         subject: event.subject(),
@@ -256,7 +257,7 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
         words: event.words(),
         before: query.to_words("before", &id).address(),
         after: query.to_words("after", &id).address(),
-        chosen: line::is_chosen(query, event),
+        chosen: signs::is_chosen(query, event),
         id,
     })
 }

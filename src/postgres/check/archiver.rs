@@ -120,12 +120,7 @@ pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFac
     }
     let backlog = archiver.backlog(server.segment_size);
     if let Some((file, age)) = archiver.stuck() {
-        let waiting =
-            backlog.filter(|count| *count > 0).map(|count| format!(", {}", waiting(count))).unwrap_or_default();
-        let count = archiver.failed.count;
-        return Check::Archiver
-            .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {count} in all{waiting}", ago(age)))
-            .hint("search the server's log for \"archive command failed\"; the server goes on trying");
+        return stuck(file, age, archiver.failed.count, backlog);
     }
     let Some((file, age)) = &archiver.archived.file else {
         return Check::Archiver.ok("nothing was archived yet, and nothing failed");
@@ -143,6 +138,14 @@ pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFac
         0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
         count => Check::Archiver.ok(format!("last archived {file}, {} ago; {}", ago(*age), waiting(count))),
     }
+}
+
+/// The archiver fails with one file.
+fn stuck(file: &str, age: Duration, failures: u64, backlog: Option<u64>) -> Verdict {
+    let waiting = backlog.filter(|count| *count > 0).map(|count| format!(", {}", waiting(count))).unwrap_or_default();
+    Check::Archiver
+        .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {failures} in all{waiting}", ago(age)))
+        .hint("search the server's log for \"archive command failed\"; the server goes on trying")
 }
 
 fn waiting(segments: u64) -> String {

@@ -14,6 +14,7 @@ pub mod files;
 mod finish;
 mod includes;
 pub mod job;
+mod listening;
 mod programs;
 mod queue;
 pub mod recovery;

@@ -1,3 +1,4 @@
+use super::super::listening::unfit;
 use super::*;
 
 #[test]
