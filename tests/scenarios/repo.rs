@@ -146,7 +146,7 @@ fn one_backup_is_copied_with_its_wal_and_restored_from_there() {
     take(&walden);
     let copy = other(&scratch, &cluster, "copy");
     let said = walden.ok(copy_to(&copy, &["--backup", &id]));
-    assert!(said.contains("proven") && said.contains("complete:") && said.contains(&id), "{said}");
+    assert!(said.contains("proven") && said.contains("copy complete; ") && said.contains(&id), "{said}");
     assert_eq!(copy.json(["backup", "list"])["backups"].as_array().map(Vec::len), Some(1));
     assert_eq!(rows(&copy, &major, scratch.join("restored"), &["--immediate"]), before);
 }

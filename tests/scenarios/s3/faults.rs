@@ -65,10 +65,10 @@ fn refused_credentials_are_told_to_the_server_and_archiving_goes_on_when_they_ar
     let Some(workload) = Workload::new() else { return };
     let service = workload.primary.walden.serve();
     for (status, code, hint) in [
-        (400, "ExpiredToken", "HINT: the credentials have expired"),
+        (400, "ExpiredToken", "HINT: renew the credentials: they have expired"),
         (403, "RequestTimeTooSkewed", "HINT: this machine's clock"),
         (403, "AccessDenied", "HINT: allow this user s3:PutObject"),
-        (403, "InvalidAccessKeyId", "HINT: the store does not know these credentials"),
+        (403, "InvalidAccessKeyId", "HINT: check `s3.access_key_id`"),
     ] {
         workload.primary.walden.expect_log(code);
         workload.proxy.fault(Fault::Answer(status, code), &[], When::Always);
