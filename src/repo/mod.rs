@@ -3,6 +3,7 @@
 //! Objects are created only where nothing is. A put that finds its key taken compares. A reader checks digests, reads a
 //! damaged object once more, and tells damaged, absent, newer and not given apart.
 
+mod error;
 mod frames;
 mod marker;
 mod object;
@@ -16,10 +17,11 @@ use std::sync::Arc;
 
 use crate::storage::Storage;
 
+pub use error::{ObjectError, UPGRADE, is_damage, is_newer, is_unusable, repair_or_wait};
 pub use frames::{FramePlace, Frames};
 pub use marker::{Marker, MarkerError};
-pub use object::{ObjectError, PutSealed, SealedObject};
-pub use reread::{UPGRADE, is_damage, is_newer, is_unusable, repair_or_wait, reread};
+pub use object::{PutSealed, SealedObject};
+pub use reread::reread;
 pub use stream::SealedStream;
 
 /// A store whose marker was checked.

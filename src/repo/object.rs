@@ -2,51 +2,14 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 
+use super::error::ObjectError;
 use super::{Repository, reread};
 use crate::codec::{Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, VerifyLevel, object_bound, unseal};
 use crate::error::find;
-use crate::storage::{Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, StorageError, get_all};
+use crate::storage::{Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, get_all};
 
 /// Bytes read to get an object's envelope; a longer envelope costs a second read. Few segments say more of themselves.
 const HEADER_READ: u64 = 32 << 10;
-
-/// Why a sealed object could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ObjectError {
-    /// The store did not answer.
-    // Not transparent: who asks for the store's error in the chain must find it, to tell an outage from damage.
-    #[error("{0}")]
-    Storage(#[from] StorageError),
-    /// It is there, but not whole or not what its name says.
-    #[error("object \"{key}\" in {store}")]
-    Damaged {
-        key: String,
-        store: String,
-        #[source]
-        source: Damaged,
-    },
-    /// There is none, and it is needed.
-    #[error("object \"{key}\" is missing in {store}")]
-    Absent { key: String, store: String },
-    /// It is there, and a later Walden wrote it.
-    #[error("object \"{key}\" in {store} has {what}: a newer Walden wrote it")]
-    Newer { key: String, store: String, what: String },
-    /// It is there, and could not be checked: a fault of this machine, such as want of memory.
-    #[error("cannot check object \"{key}\" in {store}")]
-    Unchecked {
-        key: String,
-        store: String,
-        #[source]
-        source: anyhow::Error,
-    },
-}
-
-impl ObjectError {
-    /// Whether the object is there and cannot be used.
-    pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
-    }
-}
 
 /// A whole object. Its envelope was checked, its content is checked as it is opened.
 #[derive(Debug, Clone)]
