@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, Bytes};
 
-use super::connection::{Connection, ConnectionState, Mode};
+use super::connection::{Connection, ConnectionState};
 use super::messages::{self, BackupMessage, Malformed, Message, ResultSet, ServerError};
+use super::startup::Mode;
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::{Lsn, MajorVersion, TimelineId};
 

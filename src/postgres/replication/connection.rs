@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::conninfo::{ConnInfo, Host, TargetSession};
 use super::error::{ConnectError, ConnectErrorKind};
 use super::messages::{Message, ResultSet, ServerError};
-use super::startup::{self, StartedSession};
+use super::notice::log;
+use super::startup::{self, Mode, StartedSession};
 use super::wire::Wire;
 use crate::error::{Hint, with_hint};
 use crate::postgres::types::MajorVersion;
@@ -21,15 +22,6 @@ const MAX_RESULT: usize = 256 << 20;
 
 /// How long a question may take: a server that vanished says nothing, and its connection does not end for hours.
 const QUESTION: Duration = Duration::from_secs(60);
-
-/// The start-up packet asks for one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// SQL in a database.
-    Sql,
-    /// Physical replication commands: the role needs REPLICATION, pg_hba.conf a line for `replication`.
-    Physical,
-}
 
 /// A session. A command whose future is dropped before its end leaves the session unusable: further commands fail.
 pub struct Connection {
@@ -300,14 +292,6 @@ impl Connection {
     pub(super) fn unexpected(&mut self) -> anyhow::Error {
         self.state = ConnectionState::Broken;
         anyhow!("PostgreSQL at {} sent a message that does not belong to the command", self.server)
-    }
-}
-
-/// Logs a notice of the server at the level that fits it.
-pub(super) fn log(notice: &ServerError) {
-    match notice.severity.as_str() {
-        "WARNING" => tracing::warn!(code = notice.code, "PostgreSQL: {}", notice.message),
-        _ => tracing::debug!(code = notice.code, "PostgreSQL: {}", notice.message),
     }
 }
 

@@ -9,6 +9,7 @@ mod connection;
 pub mod conninfo;
 mod error;
 pub mod messages;
+mod notice;
 mod startup;
 mod tls;
 mod tls_failure;
@@ -18,8 +19,9 @@ pub use base_backup::{
     BackupEvent, BackupOptions, BackupPosition, BaseBackup, Checkpoint, ChecksumFailures, Tablespace,
 };
 pub use commands::SystemIdentity;
-pub use connection::{Connection, Mode};
+pub use connection::Connection;
 pub use conninfo::{ConnInfo, ResolveConnInfo};
 pub use error::{Attempt, ConnectError, ConnectErrorKind};
 pub use messages::{ResultSet, ServerError};
+pub use startup::Mode;
 pub use tls_failure::TlsFailure;

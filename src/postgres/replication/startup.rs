@@ -10,10 +10,10 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::connection::Mode;
 use super::conninfo::{Address, ConnInfo, Host, Keepalive, SslMode};
 use super::error::{Attempt, ConnectError, ConnectErrorKind};
 use super::messages::{Authentication, Message};
+use super::notice::log;
 use super::tls;
 use super::wire::{ReadError, Stream, Wire};
 
@@ -42,6 +42,15 @@ const SETTINGS: [(&str, &str); 15] = [
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// The start-up packet asks for one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// SQL in a database.
+    Sql,
+    /// Physical replication commands: the role needs REPLICATION, pg_hba.conf a line for `replication`.
+    Physical,
+}
 
 /// A session that waits for its first command.
 pub(super) struct StartedSession {
@@ -242,7 +251,7 @@ impl Startup<'_> {
         loop {
             match wire.message().await.map_err(broken)? {
                 Message::Error(error) => return Err(ConnectErrorKind::from_server(error, self.mode == Mode::Physical)),
-                Message::Notice(notice) => super::connection::log(&notice),
+                Message::Notice(notice) => log(&notice),
                 Message::NegotiateProtocolVersion => {}
                 message => return Ok(message),
             }
