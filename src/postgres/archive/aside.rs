@@ -14,8 +14,6 @@ use crate::postgres::types::{
 };
 use crate::postgres::wal::{PAGE, Summary};
 
-use super::push::EncodedFile;
-
 /// Where in a page its own address lies (`xlp_pageaddr`).
 const PAGE_ADDRESS: u64 = 8;
 
@@ -88,21 +86,26 @@ pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<AsideReason>
 
 /// Whether a file may differ from what is kept under its name. Partial segments and backup history files: of each there can
 /// be several. Segments: when both are the same WAL, and one ends earlier. Errors: the store did not answer.
-pub async fn may_differ(cluster: &Cluster, prepared: &EncodedFile, kept: &EnvelopeHeader) -> anyhow::Result<bool> {
-    let segment = match prepared.name {
+pub async fn may_differ(
+    cluster: &Cluster,
+    found: &WalDescription,
+    path: &Path,
+    kept: &EnvelopeHeader,
+) -> anyhow::Result<bool> {
+    let segment = match found.name {
         WalFileName::Partial(_) | WalFileName::Backup { .. } => return Ok(true),
         WalFileName::History(_) | WalFileName::Aside { .. } => return Ok(false),
         WalFileName::Segment(segment) => segment,
     };
     let size = cluster.description.segment_size;
     let kept = kept.about.read::<WalDescription>().ok().and_then(|about| about.summary);
-    let ends = [kept.as_deref(), prepared.description.summary.as_deref()];
+    let ends = [kept.as_deref(), found.summary.as_deref()];
     let ends = ends.map(|summary| summary.and_then(|summary| end_of_records(summary, segment, size)));
-    let [Some(kept), Some(found)] = ends else { return Ok(false) };
-    let same = kept.min(found).0 - segment.start(size).0;
-    let key = cluster.layout.wal(&prepared.name);
+    let [Some(kept_end), Some(found_end)] = ends else { return Ok(false) };
+    let same = kept_end.min(found_end).0 - segment.start(size).0;
+    let key = cluster.layout.wal(&found.name);
     let Some(object) = cluster.repository.get_sealed(&key, WAL_KIND, size.bytes()).await? else { return Ok(false) };
-    let mut compared = CompareWriter { file: File::open(&prepared.path)?, at: 0, until: same, is_same: true };
+    let mut compared = CompareWriter { file: File::open(path)?, at: 0, until: same, is_same: true };
     let compare = move || {
         let unsealed = object.unseal(VerifyLevel::Stored, &mut compared);
         unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)

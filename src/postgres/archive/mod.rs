@@ -4,6 +4,7 @@
 
 pub mod absence;
 pub mod aside;
+mod encoded;
 pub mod fetch;
 pub mod file_identity;
 mod first_history;
@@ -20,9 +21,10 @@ pub(crate) mod testing;
 mod tests;
 pub mod verify;
 
+pub use encoded::{EncodedFile, Fingerprint};
 pub use fetch::{Fetched, Fetcher, GapError, HistoryLost};
 pub use file_identity::ForeignFile;
 pub use first_history::store_first_history;
 pub use gap_evidence::Untold;
 pub use owner::refuse_other_cluster;
-pub use push::{Conflict, EncodedFile, Fingerprint, PushOutcome, Pusher};
+pub use push::{Conflict, PushOutcome, Pusher};

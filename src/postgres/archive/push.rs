@@ -1,9 +1,9 @@
 //! Storing one WAL file: check whose it is, read it once, store it under a name that is written once.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,20 +11,17 @@ use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
 use super::aside::{self, AsideReason};
+use super::encoded::{EncodedFile, Fingerprint, Odd};
 use super::file_identity::{self, ForeignFile};
 use super::limit::within;
 use super::summarize::Summarized;
-use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealed, Sealer, sealed_bound};
+use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealer, sealed_bound};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, ParseError, SegmentName, SegmentSize, WalFileName};
-use crate::postgres::wal::{StopReason, WalStop};
+use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, SegmentName, SegmentSize, WalFileName};
 use crate::repo::{ObjectError, PutSealed, UPGRADE};
 use crate::storage::Key;
-
-/// Times of files go by the kernel's timer tick, which is at most this long: a change within it leaves no trace.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Stores WAL files of one cluster. Cheap to clone; clones share buffers.
 #[derive(Clone)]
@@ -34,68 +31,6 @@ pub struct Pusher {
     /// For one access to the repository.
     limit: Duration,
     sealers: Arc<Mutex<Vec<Sealer>>>,
-}
-
-/// A file that was checked, read and compressed, and waits to be stored.
-pub struct EncodedFile {
-    pub name: WalFileName,
-    pub path: PathBuf,
-    /// What the object's envelope says.
-    pub description: WalDescription,
-    sealed: Sealed,
-    odd: Option<Odd>,
-    /// What the file was when it was read; `None` when it may change without a trace.
-    pub fingerprint: Option<Fingerprint>,
-}
-
-/// What is strange about a file that is archived nevertheless.
-enum Odd {
-    /// It is not kept under its name.
-    Aside(AsideReason),
-    /// A history or backup history file has what cannot be read.
-    Unreadable(ParseError),
-}
-
-impl EncodedFile {
-    /// Bytes it holds in memory, which are those of the object.
-    pub fn memory(&self) -> u64 {
-        (self.sealed.envelope.len() + self.sealed.body.len()) as u64
-    }
-
-    /// Where the records of a segment break off. A segment that is handed over is complete: it ends with a record, or
-    /// with a switch.
-    pub fn broken(&self) -> Option<&WalStop> {
-        match self.name {
-            WalFileName::Segment(_) => self.description.summary.as_ref()?.stop.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// What is strange about it, now that it is kept under its name.
-    fn tell(&self) {
-        if let Some(stop) = self.broken() {
-            let what_to_do = match stop.why {
-                StopReason::Minimal => "take a base backup",
-                _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
-            };
-            tracing::warn!(
-                "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends there; \
-                 {what_to_do}",
-                self.name
-            );
-        }
-        match (&self.odd, self.name) {
-            (Some(Odd::Unreadable(why)), WalFileName::History(timeline)) => tracing::warn!(
-                "\"{}\" is archived as it is, but no server can read it: {why}. Nothing can be restored along timeline \
-                 {timeline}",
-                self.name
-            ),
-            (Some(Odd::Unreadable(why)), name) => {
-                tracing::info!("\"{name}\" is archived as it is, but not as PostgreSQL writes it: {why}");
-            }
-            _ => (),
-        }
-    }
 }
 
 /// How a push ended.
@@ -190,7 +125,7 @@ impl Pusher {
     ) -> anyhow::Result<PushOutcome> {
         let own = self.cluster.layout.wal(&prepared.name);
         if let Some(kept) = kept {
-            let compare = aside::may_differ(&self.cluster, prepared, kept);
+            let compare = aside::may_differ(&self.cluster, &prepared.description, &prepared.path, kept);
             if !within(self.limit, &format!("cannot archive \"{}\"", prepared.name), compare).await? {
                 return Err(self.conflict(prepared, &own.to_string(), kept));
             }
@@ -399,34 +334,4 @@ fn read_small(file: &mut File, size: u64) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(LONGEST_SMALL_FILE).read_to_end(&mut content)?;
     Ok(content)
-}
-
-/// What tells a file from any other, and from itself before a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Fingerprint {
-    /// Of an open or named file.
-    pub fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// Whether any change from now on would show: the last one is longer ago than the clock of files is coarse.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = Duration::new(self.changed.0.max(0) as u64, self.changed.1.clamp(0, 999_999_999) as u32);
-        since_epoch.checked_sub(changed).is_some_and(|age| age > TICK)
-    }
 }
