@@ -12,6 +12,7 @@ mod raw;
 mod render;
 mod secret;
 mod settings;
+mod table;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -125,7 +126,7 @@ where
     }
     entries.add_environment(environment)?;
     let source = file.map_or(SettingsSource::Environment, |file| SettingsSource::File(file.path));
-    settings::build(entries, source, warnings)
+    settings::build(|path| entries.take(path), source, warnings)
 }
 
 /// A configuration file as it was read.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::keys::{Effective, Fallback, SettingKey, SettingType};
+use super::keys::{Fallback, SettingKey, SettingType};
 use super::raw;
 use super::settings::{KEYS, Settings};
+use super::table::Effective;
 use super::value::{self, Raw};
 use super::{DEFAULT_FILE, Origin};
 

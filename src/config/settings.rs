@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::Fallback::{Required, Unset, Value};
-use super::keys::{SettingType, choices, settings};
+use super::keys::SettingType;
+use super::table::{choices, settings};
 use super::{DEFAULT_CACHE, DEFAULT_SOCKET, RepositoryUrl, Secret};
 
 const KIB: u64 = 1024;

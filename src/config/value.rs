@@ -1,4 +1,4 @@
-//! Values: what stands in a file or a variable → what a [`Kind`] allows.
+//! Values: what stands in a file or a variable → what a [`SettingType`] allows.
 
 use std::fmt;
 use std::net::SocketAddr;
