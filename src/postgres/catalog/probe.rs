@@ -2,7 +2,9 @@
 //! the segment and pushes its bytes through a [`Probe`].
 
 use crate::postgres::types::{LongPageHeader, Lsn, SegmentName};
-use crate::postgres::wal::{Commit, Decoder, Fact, Record, RelFileLocator, StopReason, Timestamp, Xid, rmgr};
+use crate::postgres::wal::{
+    Commit, Decoder, Fact, Record, RelFileLocator, StopReason, Timestamp, Xid, read_fact, rmgr,
+};
 
 /// What is looked for: the first record of this kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +148,7 @@ impl Probe {
 impl ProbeResult {
     fn add(&mut self, record: &Record<'_>, query: &ProbeQuery, latest: &mut Option<Commit>) {
         let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
-        let fact = if says { Fact::read(record).ok().flatten() } else { None };
+        let fact = if says { read_fact(record).ok().flatten() } else { None };
         let outcome = match &fact {
             Some(Fact::End(end)) => Some(FoundEnd { xid: end.xid, time: end.time, committed: end.committed }),
             _ => None,

@@ -1,7 +1,7 @@
 //! The boundary between two segments that follow each other.
 
-use super::decoder::FirstRecord;
 use super::join::{Head, Joined, Tail};
+use super::record::FirstRecord;
 use super::stop::{StopReason, WalStop};
 use super::summary::Summary;
 use crate::postgres::types::Lsn;

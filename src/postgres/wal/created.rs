@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::EVENTS;
+use super::fact::TransactionEnd;
 use super::record::{RelFileLocator, Xid};
-use super::summary::EVENTS;
-use super::transactions::TransactionEnd;
 
 /// A main file that a transaction made for a relation. A file whose first page was written as a whole counts as made
 /// there: its making may be in the segment before.

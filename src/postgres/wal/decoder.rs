@@ -1,17 +1,14 @@
 //! From bytes to records: pages in order, records put together across them.
 
 use super::bytes::align8;
+use super::checks::{is_switch, recoverable, verify};
 use super::checksum;
-use super::facts::{Fact, Parameters};
+use super::facts::overwritten;
 use super::join::{Head, RecordPart, Tail};
 use super::pages::{First, PAGE, PageHeader};
-use super::record::{HEADER, LONGEST, Record, RecordHeader, rmgr};
+use super::record::{FirstRecord, HEADER, KEPT, LONGEST, Record, RecordHeader, rmgr};
 use super::stop::{StopReason, WalStop};
 use crate::postgres::types::{LongPageHeader, Lsn, TimelineId};
-
-/// What is kept of a record that crosses pages. Only messages of logical decoding and commits of a million
-/// subtransactions are longer; their checksums are checked, but their content ends here.
-pub const KEPT: usize = 4 << 20;
 
 /// Reads WAL that is pushed in pieces of any size, from a segment's start on, one segment after another.
 ///
@@ -35,13 +32,6 @@ pub struct Decoder {
     /// The last valid record.
     last: Option<Lsn>,
     end: Option<Lsn>,
-}
-
-/// What nothing before it proves: the link of the first record read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FirstRecord {
-    pub lsn: Lsn,
-    pub prev: Lsn,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -387,34 +377,4 @@ impl Decoder {
 /// The position so many bytes on. No name of a segment lets a cluster get past the end of the range.
 fn plus(lsn: Lsn, bytes: u64) -> Lsn {
     Lsn(lsn.0.saturating_add(bytes))
-}
-
-/// Whether the CRC is the one that the record has.
-pub(super) fn verify(header: &RecordHeader, computed: u32) -> Result<(), StopReason> {
-    if computed == header.crc { Ok(()) } else { Err(StopReason::Checksum { stored: header.crc, computed }) }
-}
-
-const SWITCH: u8 = 0x40;
-const PARAMETER_CHANGE: u8 = 0x60;
-const OVERWRITE_CONTRECORD: u8 = 0xD0;
-
-pub(super) fn is_switch(record: &Record<'_>) -> bool {
-    (record.header.rmgr, record.operation()) == (rmgr::XLOG, SWITCH)
-}
-
-/// Whether recovery goes on behind a record.
-pub(super) fn recoverable(record: &Record<'_>) -> Result<(), StopReason> {
-    if (record.header.rmgr, record.operation()) != (rmgr::XLOG, PARAMETER_CHANGE) {
-        return Ok(());
-    }
-    match Fact::read(record) {
-        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => Err(StopReason::Minimal),
-        _ => Ok(()),
-    }
-}
-
-/// The record that this one declares lost.
-pub(super) fn overwritten(record: &Record<'_>) -> Option<Lsn> {
-    let is_it = (record.header.rmgr, record.operation()) == (rmgr::XLOG, OVERWRITE_CONTRECORD);
-    super::bytes::Reader(record.main).u64().filter(|_| is_it).map(Lsn)
 }

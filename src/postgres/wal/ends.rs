@@ -4,9 +4,9 @@ use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
+use super::fact::TransactionEnd;
 use super::record::Xid;
 use super::timestamp::Timestamp;
-use super::transactions::TransactionEnd;
 use crate::postgres::types::Lsn;
 
 /// Ended transactions that a summary names at most.

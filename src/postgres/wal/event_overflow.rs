@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::summary::{EVENTS, EventDetail};
+use super::event::{EVENTS, EventDetail};
 
 /// Events that a summary does not hold, by group. Each group has room of its own: what nobody looks for takes none from
 /// what somebody does.

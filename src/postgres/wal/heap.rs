@@ -1,7 +1,7 @@
 //! Rows: heapam_xlog.h.
 
 use super::bytes::Reader;
-use super::facts::{Fact, List, RowChange};
+use super::fact::{Fact, List, RowChange};
 use super::record::{Record, RelFileLocator, rmgr};
 use super::transactions::read_xid;
 

@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::{recoverable, verify};
 use super::checksum;
-use super::decoder::{FirstRecord, KEPT, recoverable, verify};
-use super::record::{HEADER, Record, RecordHeader, Xid};
+use super::record::{FirstRecord, HEADER, KEPT, Record, RecordHeader, Xid};
 use super::stop::{StopReason, WalStop};
 use crate::postgres::types::{Lsn, MajorVersion};
 

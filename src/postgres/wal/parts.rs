@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fact::TransactionEnd;
 use super::record::Xid;
 use super::timestamp::Timestamp;
-use super::transactions::TransactionEnd;
 use crate::postgres::types::{Lsn, SegmentSize};
 
 /// The commits and rollbacks whose record begins in one part: the latest one's time, and the oldest and the newest of

@@ -12,6 +12,10 @@ pub(super) const HEADER: usize = 24;
 /// The longest record (xlogrecord.h, XLogRecordMaxSize).
 pub(super) const LONGEST: u32 = 1020 << 20;
 
+/// What is kept of a record that crosses pages. Only messages of logical decoding and commits of a million
+/// subtransactions are longer; their checksums are checked, but their content ends here.
+pub const KEPT: usize = 4 << 20;
+
 /// Ids of resource managers (rmgrlist.h), the same in all majors.
 pub mod rmgr {
     pub const XLOG: u8 = 0;
@@ -76,6 +80,13 @@ impl RecordHeader {
         fields.u16()?;
         Some(Self { total_length, xid, prev, info, rmgr, crc: fields.u32()? })
     }
+}
+
+/// What nothing before it proves: the link of the first record read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FirstRecord {
+    pub lsn: Lsn,
+    pub prev: Lsn,
 }
 
 /// What PostgreSQL calls RelFileLocator (RelFileNode before 16): the place of a relation's files, which is not its OID.

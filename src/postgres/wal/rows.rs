@@ -6,10 +6,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::RowChange;
+use super::fact::{RowChange, TransactionEnd};
 use super::record::{RelFileLocator, Xid};
 use super::timestamp::Timestamp;
-use super::transactions::TransactionEnd;
 use crate::postgres::types::Lsn;
 
 /// Entries of a summary: those with the most rows.

@@ -18,7 +18,7 @@ fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<WalStop>, Option<Tai
     let mut seen = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
         decoder.push(piece, |record| {
-            let _ = Fact::read(record);
+            let _ = read_fact(record);
             seen.push((record.lsn.0, record.header.xid, record.header.total_length, record.end.0));
         });
     }

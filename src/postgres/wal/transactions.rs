@@ -1,7 +1,7 @@
 //! Ends of transactions (xact.h, xl_xact_commit and its kin; twophase.c for PREPARE).
 
 use super::bytes::Reader;
-use super::facts::{Fact, List};
+use super::fact::{DroppedStatistics, Fact, List, TransactionEnd};
 use super::record::{Record, RelFileLocator, Xid};
 use super::timestamp::Timestamp;
 
@@ -20,33 +20,6 @@ const HAS_TWOPHASE: u32 = 1 << 4;
 const HAS_DROPPED_STATS: u32 = 1 << 8;
 
 const TWOPHASE_MAGIC: u32 = 0x57F9_4534;
-
-/// The end of a transaction, or of a subtransaction that was rolled back: nothing in WAL tells these apart.
-#[derive(Debug, Clone, Copy)]
-pub struct TransactionEnd<'a> {
-    pub committed: bool,
-    pub xid: Xid,
-    /// By the server's clock when the transaction ended; not in LSN order.
-    pub time: Timestamp,
-    /// Subtransactions that ended with it.
-    pub subxids: List<'a, Xid>,
-    /// There may be more of them, with larger numbers: PostgreSQL keeps them sorted.
-    pub subxids_cut: bool,
-    /// Relations whose files go away with this end.
-    pub dropped: List<'a, RelFileLocator>,
-    /// Objects whose statistics go away (15 and later).
-    pub dropped_statistics: List<'a, DroppedStatistics>,
-    /// False when the record was too long to keep, so that lists are cut or missing.
-    pub whole: bool,
-}
-
-/// An object that loses its statistics: mostly because it is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DroppedStatistics {
-    /// pgstat_kind.h: 1 database, 2 relation, 3 function, 4 replication slot, 5 subscription.
-    pub kind: u32,
-    pub object: u64,
-}
 
 #[inline]
 pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::event::{EventDetail, WalEvent};
 use super::event_overflow::EventGroup;
-use super::summary::{EventDetail, Summary, WalEvent};
+use super::summary::Summary;
 
 /// Bytes of JSON that a stored summary takes at most.
 pub const STORED: usize = 64 << 10;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use walden::postgres::types::{LongPageHeader, Lsn};
-use walden::postgres::wal::{BlockRef, Decoder, Fact, Record, WalStop};
+use walden::postgres::wal::{BlockRef, Decoder, Fact, Record, WalStop, read_fact};
 
 /// A segment's bytes and where they begin.
 pub struct Segment {
@@ -69,7 +69,7 @@ pub fn decode(
     let mut decoder = Decoder::new(segments[0].start);
     for bytes in segments.iter().flat_map(|segment| segment.bytes.chunks(piece)) {
         decoder.push(bytes, |record| {
-            let fact = Fact::read(record).unwrap_or_else(|error| panic!("{error}"));
+            let fact = read_fact(record).unwrap_or_else(|error| panic!("{error}"));
             each(record, fact);
         });
     }

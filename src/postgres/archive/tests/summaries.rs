@@ -10,7 +10,7 @@ use crate::postgres::catalog::{ProbeQuery, ProbeTarget, WAL_KIND, WalDescription
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::wal::testing::{Draft, Writer};
-use crate::postgres::wal::{Decoder, Fact, Timestamp, rmgr};
+use crate::postgres::wal::{Decoder, Fact, Timestamp, read_fact, rmgr};
 use crate::storage::{MemoryStorage, PutMode, Storage};
 
 const START: u64 = 3 * SEGMENT as u64;
@@ -77,7 +77,7 @@ type Ending = (Lsn, Lsn);
 fn all_ends(bytes: &[u8]) -> Vec<Ending> {
     let (mut decoder, mut ends) = (Decoder::new(Lsn(START)), Vec::new());
     decoder.push(bytes, |record| {
-        if let Ok(Some(Fact::End(_))) = Fact::read(record) {
+        if let Ok(Some(Fact::End(_))) = read_fact(record) {
             ends.push((record.lsn, record.end));
         }
     });
