@@ -170,7 +170,7 @@ mod tests {
     use crate::postgres::index::UnreadableSegment;
 
     fn event(kind: EventKind, rows: Option<u64>, exact: bool) -> FoundEvent {
-        let id: EventId = format!("1-0-3000158-{}16384", kind.letter()).parse().unwrap();
+        let id: EventId = format!("1-0-3000158-{}16384", kind.row().letter).parse().unwrap();
         FoundEvent {
             id,
             kind,

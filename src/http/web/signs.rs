@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::axis::Span;
 use super::query::PageQuery;
 use super::words::When;
-use crate::postgres::catalog::{BackupDescription, EventKind, Facts, FoundEvent, Windows};
+use crate::postgres::catalog::{BackupDescription, Effect, EventKind, Facts, FoundEvent, Windows};
 use crate::postgres::types::TimelineId;
 
 /// The height of a row of events' names, in pixels.
@@ -99,7 +99,7 @@ fn sign(content: &Content<'_>, span: &Span, group: &[(&FoundEvent, DateTime<Utc>
             href: format!("{}#plan", content.query.to_words("before", &event.id.to_string()).address()),
             words: format!("{}, {}", event.words(), When::of(*at).text()),
             class: class(event.kind),
-            inside: letter(event.kind).into(),
+            inside: event.kind.row().sign.into(),
             chosen,
             name: Some(Name { text: shortened(&event.subject()), y: 0, is_before: span.place(*at) > 80.0 }),
         });
@@ -161,25 +161,11 @@ fn shortened(name: &str) -> String {
 
 /// The class of an event's colour.
 pub fn class(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Drop | EventKind::Truncate | EventKind::DatabaseDrop => "lost",
-        EventKind::Delete | EventKind::Update => "changed",
-        EventKind::RestorePoint => "point",
-        EventKind::Rewrite | EventKind::DatabaseCreate | EventKind::Timeline => "other",
-    }
-}
-
-/// What stands in an event's sign.
-pub fn letter(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Drop | EventKind::DatabaseDrop => "✕",
-        EventKind::Truncate => "∅",
-        EventKind::Delete => "−",
-        EventKind::Update => "~",
-        EventKind::RestorePoint => "★",
-        EventKind::Rewrite => "↻",
-        EventKind::DatabaseCreate => "+",
-        EventKind::Timeline => "⑂",
+    match kind.row().effect {
+        Effect::Lost => "lost",
+        Effect::Changed => "changed",
+        Effect::Marked => "point",
+        Effect::Nothing => "other",
     }
 }
 

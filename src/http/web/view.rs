@@ -227,13 +227,14 @@ impl EventsView {
             all: String::new(),
             ..query.clone()
         };
-        let kinds = EventKind::ALL.map(|kind| (kind.name(), name(kind), kind.name() == query.kind));
+        let kinds =
+            EventKind::ALL.iter().map(|kind| kind.row()).map(|kind| (kind.name, kind.words, kind.name == query.kind));
         Self {
             rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
             more: found.more,
             overfull_segments: found.overfull_segments,
             complete: found.state.is_complete(),
-            kinds: kinds.to_vec(),
+            kinds: kinds.collect(),
             unfiltered: query.is_filtered().then(|| everything.address()),
             query: query.clone(),
             problem,
@@ -247,8 +248,8 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
     Some(Row {
         when: When::of(event.time.to_utc()?),
         class: signs::class(event.kind),
-        sign: signs::letter(event.kind),
-        kind: name(event.kind),
+        sign: event.kind.row().sign,
+        kind: event.kind.row().words,
         guess: !event.exact && event.rows.is_none(),
         subject: event.subject(),
         database: event.database.clone().unwrap_or_default(),
@@ -260,21 +261,6 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
         chosen: signs::is_chosen(query, event),
         id,
     })
-}
-
-/// What happened, in a word or two.
-fn name(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Drop => "dropped",
-        EventKind::Truncate => "truncated",
-        EventKind::Rewrite => "rewritten",
-        EventKind::Delete => "rows deleted",
-        EventKind::Update => "rows updated",
-        EventKind::RestorePoint => "restore point",
-        EventKind::DatabaseDrop => "database dropped",
-        EventKind::DatabaseCreate => "database created",
-        EventKind::Timeline => "timeline began",
-    }
 }
 
 /// A range of a timeline that can be restored, or that cannot.

@@ -1,7 +1,7 @@
 //! An event as a target: at which record it begins to count, and in words what it is.
 
-use super::{EventKind, FoundEvent};
-use crate::plain::plain;
+use super::{EventKind, FoundEvent, Scope};
+use crate::plain::{counted, plain};
 use crate::postgres::types::{Lsn, TimelineId};
 use crate::postgres::wal::Xid;
 
@@ -26,7 +26,7 @@ pub struct EventTarget {
 impl From<&FoundEvent> for EventTarget {
     fn from(event: &FoundEvent) -> Self {
         let xid = event.xid.map(|xid| format!("transaction {xid}, ")).unwrap_or_default();
-        let of_database = matches!(event.kind, EventKind::DatabaseDrop | EventKind::DatabaseCreate);
+        let of_database = event.kind.row().scope == Scope::Database;
         Self {
             id: event.id.to_string(),
             words: format!("{} ({xid}{})", event.words(), event.time),
@@ -52,13 +52,11 @@ impl FoundEvent {
 
     fn raw_subject(&self) -> String {
         let unnamed_database = || self.database_oid.map(|oid| format!("with OID {oid}"));
-        match self.kind {
-            EventKind::RestorePoint => self.name.clone().unwrap_or_default(),
-            EventKind::Timeline => self.id.number.to_string(),
-            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
-                self.database.clone().or_else(unnamed_database).unwrap_or_default()
-            }
-            _ => self.relation.clone().unwrap_or_else(|| {
+        match self.kind.row().scope {
+            Scope::RestorePoint => self.name.clone().unwrap_or_default(),
+            Scope::Timeline => self.id.number.to_string(),
+            Scope::Database => self.database.clone().or_else(unnamed_database).unwrap_or_default(),
+            Scope::File | Scope::Rows => self.relation.clone().unwrap_or_else(|| {
                 self.file.map_or_else(String::new, |file| format!("the unnamed relation with file {file}"))
             }),
         }
@@ -71,22 +69,14 @@ impl FoundEvent {
             Some(name) => format!("database {}", plain(name)),
             None => format!("the database {subject}"),
         };
-        let rows = |what: &str| match (self.rows, self.exact) {
-            (Some(1), true) => format!("the {what} of 1 row in {subject}"),
-            (Some(rows), true) => format!("the {what} of {rows} rows in {subject}"),
-            (Some(rows), false) => format!("the {what} of at least {rows} rows in {subject}"),
-            (None, _) => format!("the {what} of rows in {subject}"),
-        };
-        match self.kind {
-            EventKind::Drop => format!("the drop of {subject}"),
-            EventKind::Truncate => format!("the truncation of {subject}"),
-            EventKind::Rewrite => format!("the rewrite of {subject}"),
-            EventKind::Delete => rows("deletion"),
-            EventKind::Update => rows("update"),
-            EventKind::RestorePoint => format!("restore point \"{subject}\""),
-            EventKind::DatabaseDrop => format!("the drop of {database}"),
-            EventKind::DatabaseCreate => format!("the creation of {database}"),
-            EventKind::Timeline => format!("the beginning of timeline {subject}"),
+        let (noun, at_least) = (self.kind.row().noun, if self.exact { "" } else { "at least " });
+        match (self.kind.row().scope, self.rows) {
+            (Scope::Rows, Some(rows)) => format!("the {noun} of {at_least}{} in {subject}", counted(rows, "row")),
+            (Scope::Rows, None) => format!("the {noun} of rows in {subject}"),
+            (Scope::File, _) => format!("the {noun} of {subject}"),
+            (Scope::Database, _) => format!("the {noun} of {database}"),
+            (Scope::Timeline, _) => format!("the {noun} of timeline {subject}"),
+            (Scope::RestorePoint, _) => format!("{noun} \"{subject}\""),
         }
     }
 }
@@ -97,7 +87,7 @@ mod tests {
     use crate::postgres::wal::Timestamp;
 
     fn event(kind: EventKind) -> FoundEvent {
-        let text = format!("1-0-3000158-{}16384", kind.letter());
+        let text = format!("1-0-3000158-{}16384", kind.row().letter);
         let id: super::super::EventId = text.parse().unwrap();
         FoundEvent {
             id,

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::postgres::layout::ClusterName;
 use crate::postgres::types::{Lsn, ParseError, TimelineId, serde_as_text};
 use crate::postgres::wal::{RelFileLocator, Timestamp, Xid};
@@ -19,85 +17,95 @@ pub const LEAST_ROWS: u64 = 10;
 /// How the names of restore points begin that Walden makes itself.
 pub const OWN_RESTORE_POINT: &str = "walden-check-";
 
-/// What kind of thing happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EventKind {
-    /// A relation is gone.
-    Drop,
-    /// It was emptied by TRUNCATE.
-    Truncate,
-    /// Its content lies in a new file: VACUUM FULL, CLUSTER, REFRESH MATERIALIZED VIEW, REINDEX, many an ALTER TABLE.
-    Rewrite,
-    /// Rows were deleted.
-    Delete,
-    /// Rows were updated.
-    Update,
+/// What a kind of event happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A relation, of which a file is gone.
+    File,
+    /// Rows of a relation.
+    Rows,
+    Database,
     RestorePoint,
-    DatabaseDrop,
-    DatabaseCreate,
-    /// A timeline began.
     Timeline,
 }
 
+/// What it does to data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    Lost,
+    /// Many rows are another thing than few.
+    Changed,
+    /// Somebody noted the moment.
+    Marked,
+    Nothing,
+}
+
+/// All that there is to say of a kind of event.
+#[derive(Debug, Clone, Copy)]
+pub struct KindRow {
+    /// In output and on the command line.
+    pub name: &'static str,
+    /// In [`EventId`]s.
+    pub letter: char,
+    pub scope: Scope,
+    pub effect: Effect,
+    /// What it is called in a sentence.
+    pub noun: &'static str,
+    /// On the time line.
+    pub sign: &'static str,
+    /// What happened, in a word or two.
+    pub words: &'static str,
+}
+
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident: $name:literal, $letter:literal, $scope:ident, $effect:ident, $noun:literal, $sign:literal, $words:literal;)+) => {
+        /// What kind of thing happened. The index keeps their numbers: new ones come last.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventKind { $($(#[$about])* $kind),+ }
+
+        impl EventKind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// What there is to say of it.
+            pub const fn row(self) -> KindRow {
+                let (name, letter, scope, effect, noun, sign, words) = match self {
+                    $(Self::$kind => ($name, $letter, Scope::$scope, Effect::$effect, $noun, $sign, $words)),+
+                };
+                KindRow { name, letter, scope, effect, noun, sign, words }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A relation is gone.
+    Drop: "drop", 'd', File, Lost, "drop", "✕", "dropped";
+    /// It was emptied by TRUNCATE.
+    Truncate: "truncate", 't', File, Lost, "truncation", "∅", "truncated";
+    /// Its content lies in a new file: VACUUM FULL, CLUSTER, REFRESH MATERIALIZED VIEW, REINDEX, many an ALTER TABLE.
+    Rewrite: "rewrite", 'w', File, Nothing, "rewrite", "↻", "rewritten";
+    /// Rows were deleted.
+    Delete: "delete", 'x', Rows, Changed, "deletion", "−", "rows deleted";
+    /// Rows were updated.
+    Update: "update", 'u', Rows, Changed, "update", "~", "rows updated";
+    RestorePoint: "restore-point", 'p', RestorePoint, Marked, "restore point", "★", "restore point";
+    DatabaseDrop: "database-drop", 'k', Database, Lost, "drop", "✕", "database dropped";
+    DatabaseCreate: "database-create", 'c', Database, Nothing, "creation", "+", "database created";
+    /// A timeline began.
+    Timeline: "timeline", 'l', Timeline, Nothing, "beginning", "⑂", "timeline began";
+}
+
 impl EventKind {
-    /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 9] = [
-        Self::Drop,
-        Self::Truncate,
-        Self::Rewrite,
-        Self::Delete,
-        Self::Update,
-        Self::RestorePoint,
-        Self::DatabaseDrop,
-        Self::DatabaseCreate,
-        Self::Timeline,
-    ];
-
-    /// The name in output and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Truncate => "truncate",
-            Self::Rewrite => "rewrite",
-            Self::Delete => "delete",
-            Self::Update => "update",
-            Self::RestorePoint => "restore-point",
-            Self::DatabaseDrop => "database-drop",
-            Self::DatabaseCreate => "database-create",
-            Self::Timeline => "timeline",
-        }
-    }
-
-    /// The letter in [`EventId`]s.
-    pub fn letter(self) -> char {
-        match self {
-            Self::Drop => 'd',
-            Self::Truncate => 't',
-            Self::Rewrite => 'w',
-            Self::Delete => 'x',
-            Self::Update => 'u',
-            Self::RestorePoint => 'p',
-            Self::DatabaseDrop => 'k',
-            Self::DatabaseCreate => 'c',
-            Self::Timeline => 'l',
-        }
-    }
-
     /// Whether it happened to a relation.
     pub fn is_of_relation(self) -> bool {
-        self.removes_files() || matches!(self, Self::Delete | Self::Update)
-    }
-
-    /// Whether it took away a relation's file.
-    pub fn removes_files(self) -> bool {
-        matches!(self, Self::Drop | Self::Truncate | Self::Rewrite)
+        matches!(self.row().scope, Scope::File | Scope::Rows)
     }
 }
 
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.row().name)
     }
 }
 
@@ -105,14 +113,16 @@ impl FromStr for EventKind {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| ParseError {
+        let names = || Self::ALL.iter().map(|kind| kind.row().name).collect::<Vec<_>>().join(", ");
+        Self::ALL.iter().copied().find(|kind| kind.row().name == text).ok_or_else(|| ParseError {
             what: "kind of event",
             value: text.to_string(),
-            why: format!("expected one of {}", known()),
+            why: format!("expected one of {}", names()),
         })
     }
 }
+
+serde_as_text!(EventKind);
 
 /// An event's name, the same after every rebuild of the index: `<timeline>-<LSN with - for />-<letter><number>`, such
 /// as `1-16-B374D848-d16384`. The number is that of the relation's file, of the database or of the timeline.
@@ -128,7 +138,7 @@ pub struct EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (high, low) = (self.lsn.0 >> 32, self.lsn.0 as u32);
-        write!(f, "{}-{high:X}-{low:X}-{}{}", self.timeline, self.kind.letter(), self.number)
+        write!(f, "{}-{high:X}-{low:X}-{}{}", self.timeline, self.kind.row().letter, self.number)
     }
 }
 
@@ -142,7 +152,7 @@ impl FromStr for EventId {
             let lsn = format!("{}/{}", parts.next()?, parts.next()?).parse().ok()?;
             let last = parts.next().filter(|_| parts.next().is_none())?;
             let letter = last.chars().next()?;
-            let kind = EventKind::ALL.into_iter().find(|kind| kind.letter() == letter)?;
+            let kind = EventKind::ALL.iter().copied().find(|kind| kind.row().letter == letter)?;
             let number = last[letter.len_utf8()..].parse().ok()?;
             Some(Self { timeline: TimelineId(timeline), lsn, kind, number })
         };
@@ -198,10 +208,10 @@ pub struct FoundEvent {
 impl FoundEvent {
     /// Whether data was lost by it that a restore to just before it brings back.
     pub fn lost_data(&self) -> bool {
-        let lost = match self.kind {
-            EventKind::Drop | EventKind::Truncate | EventKind::DatabaseDrop => true,
-            EventKind::Delete | EventKind::Update => self.rows.is_some_and(|rows| rows >= LEAST_ROWS),
-            EventKind::Rewrite | EventKind::RestorePoint | EventKind::DatabaseCreate | EventKind::Timeline => false,
+        let lost = match self.kind.row().effect {
+            Effect::Lost => true,
+            Effect::Changed => self.rows.is_some_and(|rows| rows >= LEAST_ROWS),
+            Effect::Marked | Effect::Nothing => false,
         };
         lost && !self.minor
     }
@@ -284,10 +294,10 @@ mod tests {
             number: 16384,
         };
         assert_eq!(id.to_string(), "3-16-B374D848-t16384");
-        for kind in EventKind::ALL {
+        for &kind in EventKind::ALL {
             let id = EventId { kind, ..id };
             assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
-            assert_eq!(kind.name().parse::<EventKind>().unwrap(), kind);
+            assert_eq!(kind.to_string().parse::<EventKind>().unwrap(), kind);
         }
         for text in ["", "1", "1-0-1", "0-0-1-d1", "1-0-1-z1", "1-0-1-d", "1-0-1-d1-1", "1-0-G-d1", "1-0-1-é1"] {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");

@@ -40,7 +40,7 @@ mod windows;
 
 pub use estimate::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use event_target::EventTarget;
-pub use events::{EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT};
+pub use events::{Effect, EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT, Scope};
 pub use facts::{Facts, PlanInput, ProbeSegment, Unusable};
 pub use follow::missing_wal;
 pub use idle::IdleTimes;

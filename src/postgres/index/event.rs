@@ -16,7 +16,7 @@ use super::name::{self, RecordedName};
 use super::{Index, IndexState};
 use crate::error::{DeadlineExceeded, with_hint};
 use crate::postgres::catalog::{
-    EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Unknown,
+    EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Scope, Unknown,
 };
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator};
@@ -143,7 +143,7 @@ fn kinds(filter: &Filter) -> i64 {
         (filter.kinds.is_empty() || filter.kinds.contains(kind)) && (filter.relation.is_none() || kind.is_of_relation())
     };
     EventKind::ALL.iter().filter(|kind| wanted(kind)).fold(0, |bits, kind| {
-        let stored = if kind.removes_files() { EventKind::Drop } else { *kind };
+        let stored = if kind.row().scope == Scope::File { EventKind::Drop } else { *kind };
         bits | 1 << stored as i64
     })
 }
@@ -186,17 +186,17 @@ impl<'a> EventReader<'a> {
             return self.removals(stored, owner, wanted);
         }
         let mut event = self.base(stored, owner, stored.kind, stored.file.number);
-        match stored.kind {
-            EventKind::Delete | EventKind::Update => {
+        match stored.kind.row().scope {
+            Scope::Rows => {
                 let relation = self.relation(stored.file, owner, stored.lsn)?;
                 event.describe(stored.file, relation.as_ref());
             }
-            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
+            Scope::Database => {
                 event.id.number = stored.file.database;
                 // initdb's.
                 event.minor = stored.file.database < FIRST_NORMAL;
             }
-            EventKind::RestorePoint => {
+            Scope::RestorePoint => {
                 event.id.number = 1;
                 event.minor = event.name.as_deref().is_some_and(|name| name.starts_with(OWN_RESTORE_POINT));
             }
@@ -205,17 +205,15 @@ impl<'a> EventReader<'a> {
         if !wanted(&event) {
             return Ok(Vec::new());
         }
-        match stored.kind {
-            EventKind::Delete | EventKind::Update => {
+        match stored.kind.row().scope {
+            Scope::Rows => {
                 event.exact = exact::has_all_rows(self.index, self.db, stored)?;
             }
-            EventKind::DatabaseDrop | EventKind::DatabaseCreate => {
-                match exact::of_database(self.index, self.db, stored)? {
-                    OfDatabase::Committed(lsn) => event.commit_lsn = Some(lsn),
-                    OfDatabase::Unsure => event.exact = false,
-                    OfDatabase::Nothing => return Ok(Vec::new()),
-                }
-            }
+            Scope::Database => match exact::of_database(self.index, self.db, stored)? {
+                OfDatabase::Committed(lsn) => event.commit_lsn = Some(lsn),
+                OfDatabase::Unsure => event.exact = false,
+                OfDatabase::Nothing => return Ok(Vec::new()),
+            },
             _ => {}
         }
         self.name_database(&mut event, owner, stored.file.database)?;
