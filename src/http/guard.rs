@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::problem::{Problem, ProblemType};
-use super::web;
+use super::{tokens, web};
 
 /// Paths that anybody may ask for: probes, and the description of the API.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", super::DOCUMENT_PATH];
@@ -58,25 +58,13 @@ fn admit(app: &App, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
     if app.tokens.is_empty() {
         return check_host(headers);
     }
-    if OPEN_PATHS.contains(&path) || web::is_own(path) || has_token(app, headers) {
+    if OPEN_PATHS.contains(&path) || web::is_own(path) || app.tokens.admit_request(headers) {
         return Ok(());
     }
-    let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    let detail = if presented.is_some() { "the token is not one of this service" } else { "there is no token" };
+    let detail =
+        if tokens::presented(headers).is_some() { "the token is not one of this service" } else { "there is no token" };
     let hint = "send one that http.token_file of the service holds, as `Authorization: Bearer TOKEN`";
     Err(Problem::new(ProblemType::Unauthorized, detail).hint(hint))
-}
-
-/// Whether a request carries a token of this service.
-pub fn has_token(app: &App, headers: &HeaderMap) -> bool {
-    let presented = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    presented.is_some_and(|token| app.tokens.admit(token))
-}
-
-/// The token of an `Authorization` header.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// Without tokens only this machine is served. A page in a browser on it must not become a way in for others, by a name
@@ -109,15 +97,6 @@ mod tests {
         for host in ["", "localhost.evil.example", "192.0.2.1", "[::2]", "evil.example:8432", "127.0.0.1@evil.example"]
         {
             assert!(!is_local(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn a_token_stands_behind_its_scheme() {
-        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
-        assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
-        for other in [&b"Basic abc"[..], b"Bearer", b"Bearerabc", b"", b"\xFF\xFFBearer abc"] {
-            assert_eq!(bearer(other), None);
         }
     }
 }

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::problem::{Problem, ProblemType};
 use crate::postgres::types::{SegmentName, WalFileName};
-use crate::service::fetches::{self, FetchFailure, FetchFailureKind, FetchReply};
+use crate::service::fetches;
+use crate::service::request::{FetchFailure, FetchFailureKind, FetchReply, FetchRequest};
 
 /// Says `delivered NAME` or `absent NAME`: an answer that lacks it is somebody else's, such as a proxy's.
 pub const ANSWER_HEADER: &str = "walden-wal";
@@ -87,7 +88,7 @@ impl Restores {
             .await
             .map_err(|error| unusable(&folder, &error))?;
         // Only the folder counts: files wait beside the destination, and this program takes them from there.
-        let request = fetches::FetchRequest { name, destination: folder.join("destination"), end };
+        let request = FetchRequest { name, destination: folder.join("destination"), end };
         let path = match self.fetches.fetch(request).await.map_err(problem)? {
             FetchReply::Ready(path) => path,
             FetchReply::Absent => return Ok(None),

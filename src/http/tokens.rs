@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::codec::Digest;
@@ -67,6 +68,22 @@ impl Tokens {
         let one_of = |found: Choice, token: &Digest| found | token.0.ct_eq(&presented.0);
         self.0.iter().fold(Choice::from(0), one_of).into()
     }
+
+    /// Whether a request carries one of them.
+    pub fn admit_request(&self, headers: &HeaderMap) -> bool {
+        presented(headers).is_some_and(|token| self.admit(token))
+    }
+}
+
+/// The token that a request carries, good or not.
+pub fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
+}
+
+/// The token of an `Authorization` header.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 fn ensure_some(tokens: &Tokens, path: &Path) -> anyhow::Result<()> {
@@ -142,5 +159,14 @@ mod tests {
         }
         assert!(Tokens::load(Some(Path::new("/nowhere/tokens")), &Secret::default()).is_err());
         assert!(Tokens::load(None, &Secret::new("short")).is_err());
+    }
+
+    #[test]
+    fn a_token_stands_behind_its_scheme() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
+        for other in [&b"Basic abc"[..], b"Bearer", b"Bearerabc", b"", b"\xFF\xFFBearer abc"] {
+            assert_eq!(bearer(other), None);
+        }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::request::{FetchReply, FetchRequest};
 use super::served_cluster::ServedCluster;
 use super::socket::Socket;
 use super::status::{Http, ServiceStatus};
@@ -23,7 +24,6 @@ use crate::error::{Hint, with_hint};
 use crate::postgres::types::SegmentName;
 use crate::storage::RECEIVED;
 use crate::wire::{HookRequest, MAX_TEXT, REQUEST_HEADER, Reply, WORKING_SECONDS, WireError};
-use fetches::FetchReply;
 
 /// A request is short and sent at once: who takes longer is no hook program.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -271,12 +271,12 @@ fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Result<fetches::FetchRequest> {
+fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Result<FetchRequest> {
     let name = String::from_utf8_lossy(name).parse();
     let name = name.hint("PostgreSQL puts the name in the place of %f in restore_command")?;
     let end: Option<SegmentName> = match end {
         b"" => None,
         end => Some(String::from_utf8_lossy(end).parse().hint("--end takes the name of a segment")?),
     };
-    Ok(fetches::FetchRequest { name, destination: absolute(destination)?, end })
+    Ok(FetchRequest { name, destination: absolute(destination)?, end })
 }

@@ -1,107 +1,41 @@
 //! Delivers what recovery asks for; and while that is being replayed, fetches what recovery will ask for next.
 
+mod ahead;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::allocator;
+use super::fetch_to_spool::{by_real_folder, make, obtain_into, read_history, retrieve};
+use super::request::{FetchFailure, FetchReply, FetchRequest, PendingFetch};
 use super::session::{IDLE, RecoverySession, SessionFile};
 use super::spool::Spool;
 use super::standby_retry::retry_for_standby;
 use super::status::Fetching;
-use super::{allocator, lines};
-use crate::budget::{Budget, Share};
-use crate::error::{Hint, find, hints, one_line, with_hint};
+use crate::budget::Budget;
+use crate::error::with_hint;
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::absence::is_beyond;
-use crate::postgres::archive::{Fetcher, GapError, HistoryLost, Untold, refuse_other_cluster};
-use crate::postgres::types::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
-use crate::repo::ObjectError;
+use crate::postgres::archive::{Fetcher, refuse_other_cluster};
+use crate::postgres::types::{SegmentSize, SystemIdentifier, TimelineHistory, WalFileName};
 
 /// Requests that wait to be looked at.
 const QUEUE: usize = 64;
 /// With nothing in flight for so long, buffers are given back.
 const COOL: Duration = Duration::from_secs(2);
 
-/// One file to be put somewhere.
-#[derive(Debug, Clone)]
-pub struct FetchRequest {
-    pub name: WalFileName,
-    pub destination: PathBuf,
-    /// Segments from this one on are absent without looking.
-    pub end: Option<SegmentName>,
-}
-
-/// What came of a request. That there is neither is a [`FetchFailure`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FetchReply {
-    /// The file lies here, whole, for the asker to rename to its destination.
-    Ready(PathBuf),
-    /// The repository proves that there is no such file.
-    Absent,
-}
-
-/// Why there is neither a file nor the proof that there is none.
-#[derive(Debug, Clone)]
-pub struct FetchFailure {
-    pub kind: FetchFailureKind,
-    /// On one line.
-    pub what: String,
-    pub hints: Vec<String>,
-}
-
-/// What to make of a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FetchFailureKind {
-    /// The file was lost: WAL goes on after it.
-    Lost,
-    /// The object is there and cannot be used.
-    Damaged,
-    /// Asked of the wrong service, or of one that is stopping, or the repository does not answer, or what tells of a file
-    /// that is not there cannot be read.
-    Other,
-}
-
-impl FetchFailure {
-    fn of(error: &anyhow::Error) -> Self {
-        let kind = if find::<GapError>(error).is_some() || find::<HistoryLost>(error).is_some() {
-            FetchFailureKind::Lost
-        } else if find::<Untold>(error).is_some() {
-            // Another file is damaged, not the one that was asked for.
-            FetchFailureKind::Other
-        } else if matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. })) {
-            FetchFailureKind::Damaged
-        } else {
-            FetchFailureKind::Other
-        };
-        Self { kind, what: one_line(error), hints: hints(error).into_iter().map(str::to_string).collect() }
-    }
-
-    /// The lines that a hook program prints.
-    pub fn text(&self) -> String {
-        lines(&self.what, self.hints.iter().map(String::as_str))
-    }
-}
-
 /// Asks the owner.
 #[derive(Clone)]
 pub struct FetchHandle {
     requests: mpsc::Sender<FetchMessage>,
     system_identifier: SystemIdentifier,
-}
-
-/// A request that waits for its answer.
-pub struct PendingFetch {
-    pub request: FetchRequest,
-    /// The destination as it was named: a link to pg_wal lies in the data directory, its folder does not.
-    named: PathBuf,
-    at: Instant,
-    reply: oneshot::Sender<Result<FetchReply, FetchFailure>>,
 }
 
 enum FetchMessage {
@@ -313,22 +247,6 @@ impl FetchActor {
         });
     }
 
-    /// Fetches ahead: a miss or an error is nobody's trouble yet.
-    fn obtain_ahead(&mut self, folder: PathBuf, name: WalFileName, share: Share) {
-        let fetcher = self.fetcher.clone();
-        let Some(session) = self.sessions.get_mut(&folder) else { return };
-        session.entries.insert(name, SessionFile::Coming { waiting: Vec::new(), ahead: true });
-        let place = session.spool.place(&name);
-        let spool = session.spool.clone();
-        let durations = self.durations.clone();
-        self.jobs.spawn(async move {
-            let retrieved = durations.time(Phase::FetchAhead, retrieve(&fetcher, &spool, name, &place)).await;
-            drop(share);
-            let result = retrieved.map(|retrieved| retrieved.then_some(place));
-            FetchEvent::Obtained { folder, name, result, proof: None, history: None }
-        });
-    }
-
     /// A compressed file is held in memory whole; it is hardly ever longer than the plain one.
     fn memory_of(&self, name: &WalFileName) -> u64 {
         match name {
@@ -432,69 +350,7 @@ impl FetchActor {
     }
 }
 
-/// Fetching ahead.
-impl FetchActor {
-    /// Drops what will not be asked for, and fetches what will.
-    fn fetch_ahead(&mut self, folder: &Path) {
-        let Some(session) = self.sessions.get_mut(folder).filter(|_| !self.closed) else { return };
-        let wanted = session.wanted(self.prefetch, self.size);
-        let stale = session.drop_unwanted(&wanted);
-        let missing = wanted.into_iter().map(WalFileName::Segment).filter(|name| !session.entries.contains_key(name));
-        let free = if session.halted { 0 } else { session.reach.min(self.prefetch).saturating_sub(session.coming()) };
-        let next: Vec<WalFileName> = missing.take(free).collect();
-        if !stale.is_empty() {
-            self.tidy(move || stale.iter().for_each(|place| drop(std::fs::remove_file(place))));
-        }
-        for name in next {
-            // Who asks never waits for memory behind what nobody asked for yet.
-            let Some(share) = self.budget.spare(self.memory_of(&name)) else { break };
-            self.obtain_ahead(folder.to_path_buf(), name, share);
-        }
-    }
-}
-
-/// A folder that has two names, by a link, is one server's: two spools would clear each other.
-async fn by_real_folder(destination: PathBuf) -> PathBuf {
-    let (Some(folder), Some(name)) = (destination.parent(), destination.file_name()) else { return destination };
-    tokio::fs::canonicalize(folder).await.map_or_else(|_| destination.clone(), |folder| folder.join(name))
-}
-
 fn answer(asked: PendingFetch, result: Result<FetchReply, FetchFailure>) {
     // Who asked may have given up.
     let _ = asked.reply.send(result);
-}
-
-/// Fetches a file into the spool, which may have been tidied away just now.
-async fn obtain_into(
-    fetcher: &Fetcher,
-    spool: &Spool,
-    name: WalFileName,
-    place: &Path,
-    end: Option<SegmentName>,
-) -> anyhow::Result<bool> {
-    let first = fetcher.obtain(&name, place, end).await;
-    if first.is_ok() || spool.exists() {
-        return first;
-    }
-    make(spool).await?;
-    fetcher.obtain(&name, place, end).await
-}
-
-/// Looks for a file, without a proof when there is none.
-async fn retrieve(fetcher: &Fetcher, spool: &Spool, name: WalFileName, place: &Path) -> anyhow::Result<bool> {
-    make(spool).await?;
-    fetcher.retrieve(&name, place).await
-}
-
-async fn make(spool: &Spool) -> anyhow::Result<()> {
-    let owned = spool.clone();
-    let made = tokio::task::spawn_blocking(move || owned.make()).await?;
-    made.context("cannot make the spool folder beside the destination")
-        .hint("make the destination's folder, and let the user who runs `walden serve` write to it")
-}
-
-/// The history that was just fetched; what cannot be read only costs fetching ahead.
-async fn read_history(place: &Path, name: WalFileName) -> Option<TimelineHistory> {
-    let content = tokio::fs::read(place).await.ok()?;
-    TimelineHistory::parse(name.timeline(), &String::from_utf8_lossy(&content)).ok()
 }

@@ -8,12 +8,14 @@
 
 mod allocator;
 pub mod connections;
+mod fetch_to_spool;
 pub mod fetches;
 pub mod indexing;
 mod peer_credentials;
 pub mod pushes;
 mod ready;
 mod recent_pushes;
+pub mod request;
 mod served_cluster;
 mod session;
 mod socket;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fetches::PendingFetch;
+use super::request::PendingFetch;
 use super::spool::Spool;
 use crate::postgres::archive::absence::is_beyond;
 use crate::postgres::archive::recovery_order::next_segment;

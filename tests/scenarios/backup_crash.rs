@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use walden::error::hints;
 use walden::postgres::archive::Pusher;
 use walden::postgres::backup::delete::{delete, plan_delete};
-use walden::postgres::backup::pipeline::PackOptions;
+use walden::postgres::backup::packer::PackOptions;
 use walden::postgres::backup::start::{After, BackupServer, start};
 use walden::postgres::backup::stream::BackupEvents;
 use walden::postgres::backup::take::{BackupSource, TakeOptions, asked, keep};

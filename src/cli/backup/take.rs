@@ -9,7 +9,7 @@ use crate::config;
 use crate::error::{one_line, with_hint};
 use crate::plain::counted;
 use crate::postgres::backup::manifest;
-use crate::postgres::backup::pipeline::PackOptions;
+use crate::postgres::backup::packer::PackOptions;
 use crate::postgres::backup::take::{TakeOptions, take};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::check::{ServerFolders, refuse_inside};

@@ -23,11 +23,12 @@ use super::{Context, Exit, Format, print_json, print_text};
 use crate::api::RecoveryTarget;
 use crate::error::Hint;
 use crate::postgres::restore::Restored;
-use crate::postgres::restore::destination::Relocation;
 use crate::postgres::restore::files::RestoreProgress;
 use crate::postgres::restore::job::{Order, RestoreJob, StartOptions};
-use crate::postgres::restore::recovery::{self, TargetAction};
+use crate::postgres::restore::recovery;
+use crate::postgres::restore::relocation::Relocation;
 use crate::postgres::restore::start::Recovered;
+use crate::postgres::restore::target_action::TargetAction;
 
 /// Arguments of `walden restore`.
 #[derive(Debug, clap::Args)]

@@ -12,10 +12,10 @@ use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachabl
 use crate::postgres::command_line::{for_people, shell_word};
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::configuration::ArchivingConfig;
-use crate::postgres::restore::files::Destination;
-use crate::postgres::restore::recovery::TargetAction;
+use crate::postgres::restore::destination::Destination;
 use crate::postgres::restore::server_log::StartPhase;
 use crate::postgres::restore::start::Recovered;
+use crate::postgres::restore::target_action::TargetAction;
 
 /// A plan and all settings that it leads to.
 #[derive(Serialize)]

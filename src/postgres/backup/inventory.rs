@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::start::ask;
+use super::ask::ask;
 use crate::postgres::replication::Connection;
 
 /// pg_default and pg_global lie in the data directory.

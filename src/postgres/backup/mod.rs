@@ -4,6 +4,7 @@
 //! A backup exists when its manifest does, after all its WAL. Memory does not depend on the size of the database. A
 //! backup that lacks a file of the cluster is refused or marked ([`warnings`], [`inventory`]).
 
+pub mod ask;
 pub mod cleanup;
 pub mod cutter;
 pub mod delete;
@@ -11,7 +12,7 @@ mod finish;
 pub mod inventory;
 pub mod manifest;
 pub mod outside;
-mod packer;
+pub mod packer;
 pub mod pipeline;
 mod refused;
 pub mod start;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::ask::ask;
 use super::cutter::FileMetadata;
 use super::manifest::{OUTSIDE_CONFIGURATION, check_path};
-use super::start::ask;
 use crate::error::{find, one_line};
 use crate::postgres::catalog::ConfigurationFile;
 use crate::postgres::replication::{Connection, ServerError};

@@ -6,7 +6,6 @@ use tokio::task::JoinSet;
 
 use super::cutter::FileMetadata;
 use super::manifest::{Extent, FileEntry, FolderEntry, ManifestEntry, Paths, write_entry};
-use super::pipeline::PackOptions;
 use crate::codec::{Digest, SealedWriter};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::Cluster;
@@ -17,6 +16,19 @@ use crate::storage::{Body, PutMode, PutOutcome};
 const PUTS_IN_FLIGHT: usize = 2;
 /// zstd level of the manifest.
 const MANIFEST_LEVEL: i32 = 3;
+
+/// How to compress and pack.
+#[derive(Debug, Clone, Copy)]
+pub struct PackOptions {
+    /// zstd level.
+    pub compression_level: i32,
+    /// Compressing threads, at least 1.
+    pub workers: usize,
+    /// Bytes of a pack.
+    pub pack_size: u64,
+    /// Bytes of the manifest at most.
+    pub longest_manifest: u64,
+}
 
 /// Sizes of what was packed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

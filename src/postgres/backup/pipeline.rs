@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 pub use super::cutter::Captured;
 use super::cutter::{Cut, Cutter, FileMetadata, FramePool};
 use super::manifest::FolderEntry;
-use super::packer::{Packer, Totals};
+use super::packer::{PackOptions, Packer, Totals};
 use crate::codec::{Digest, FrameCompressor, Hasher, SealedWriter};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
@@ -29,19 +29,6 @@ const JOBS_PER_WORKER: usize = 2;
 /// Frames and files that wait for their turn in the pack: as many, and some for each worker.
 const PIECES_QUEUE: usize = 8;
 const PIECES_PER_WORKER: usize = 4;
-
-/// How to compress and pack.
-#[derive(Debug, Clone, Copy)]
-pub struct PackOptions {
-    /// zstd level.
-    pub compression_level: i32,
-    /// Compressing threads, at least 1.
-    pub workers: usize,
-    /// Bytes of a pack.
-    pub pack_size: u64,
-    /// Bytes of the manifest at most.
-    pub longest_manifest: u64,
-}
 
 /// What came out of a stream that was stored whole.
 pub struct Packed {

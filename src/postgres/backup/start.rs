@@ -3,12 +3,13 @@
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 
+use super::ask::ask;
 use super::inventory::Homes;
 use super::outside::{Outside, outside_files};
 use crate::error::{Hint, with_hint};
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
-use crate::postgres::replication::{Connection, Mode, ResultSet};
+use crate::postgres::replication::{Connection, Mode};
 use crate::postgres::types::MajorVersion;
 
 /// The server that a backup is taken from.
@@ -70,12 +71,6 @@ pub async fn clock(sql: &mut Connection) -> anyhow::Result<DateTime<Utc>> {
     let answer = ask(sql, question).await?;
     let text: String = answer.parse(0, "now")?;
     text.parse().with_context(|| format!("the server's clock says \"{text}\""))
-}
-
-/// The one result of a question. Errors: also that there is none within a minute.
-pub async fn ask(sql: &mut Connection, question: &str) -> anyhow::Result<ResultSet> {
-    let answer = sql.question(question).await?.into_iter().next();
-    answer.with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
 }
 
 /// The settings narrowed to the one host that answered: another of the list could be another server.

@@ -4,10 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::ask::ask;
 use super::finish::{Gathered, commit, describe};
-use super::pipeline::{Closed, PackOptions, Packed, Pipeline};
+use super::packer::PackOptions;
+use super::pipeline::{Closed, Packed, Pipeline};
 use super::refused::{verification_trips, with_way_out};
-use super::start::{After, BackupServer, ask, start};
+use super::start::{After, BackupServer, start};
 use super::stream::{BackupEvents, Transferred, transfer};
 use super::wal::{NeededWal, WalMissing, wait_for_wal};
 use super::{BackupObserver, cleanup, started};

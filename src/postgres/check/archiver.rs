@@ -11,7 +11,7 @@ use super::{Check, CheckError, ServerFolders, Verdict};
 use crate::config::{Health, Settings};
 use crate::health::{BEHIND, words};
 use crate::plain::counted;
-use crate::postgres::backup::start::ask;
+use crate::postgres::backup::ask::ask;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{SegmentSize, WalFileName};
 

@@ -15,7 +15,7 @@ use super::server::ServerFacts;
 use super::{Check, CheckError, CheckRequest, CheckStatus, Verdict};
 use crate::error::Hint;
 use crate::postgres::archive::{Fetched, Fetcher};
-use crate::postgres::backup::start::ask;
+use crate::postgres::backup::ask::ask;
 use crate::postgres::backup::wal::is_proven;
 use crate::postgres::catalog::OWN_RESTORE_POINT;
 use crate::postgres::cluster::Cluster;

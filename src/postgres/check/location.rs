@@ -11,7 +11,7 @@ use crate::config::{RepositoryUrl, Settings};
 use crate::error::{one_line, with_hint};
 use crate::folder_place::{FolderPlace, FolderRelation};
 use crate::owner::Owner;
-use crate::postgres::backup::start::ask;
+use crate::postgres::backup::ask::ask;
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 
 /// A server that does not answer within this is not asked where its folders are, by verbs that can do without it.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Check, CheckError, CheckRequest, Verdict};
 use crate::plain::counted;
+use crate::postgres::backup::ask::ask;
 use crate::postgres::backup::outside;
-use crate::postgres::backup::start::ask;
 use crate::postgres::cluster::{Cluster, describe_server};
 use crate::postgres::replication::{ConnInfo, Connection, Mode, ResultSet};
 use crate::postgres::types::{MajorVersion, SegmentSize, SystemIdentifier};

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::configuration::CurrentConfig;
-use super::recovery::{read, write, write_new};
+use super::text::{read, write, write_new};
 use crate::postgres::catalog::BackupDescription;
 
 /// The setting that names a file, and the file that is taken without it.

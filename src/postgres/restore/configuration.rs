@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::conf;
-use super::recovery::{as_characters, read, write};
+use super::text::{as_characters, read, write};
 use crate::error::with_hint;
 use crate::postgres::catalog::BackupDescription;
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::configuration::CurrentConfig;
-use super::recovery::TargetAction;
+use super::target_action::TargetAction;
 use crate::postgres::types::MajorVersion;
 
 /// Name and value, and the first and the last major that has it.

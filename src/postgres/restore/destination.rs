@@ -8,40 +8,39 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::files::{Destination, PG_CONTROL};
+use super::names::{MARKER, PG_CONTROL};
+use super::relocation::{Relocation, is_meant};
 use super::replayed_tablespaces;
 use crate::error::{Hint, with_hint};
 use crate::folder_place::{FolderPlace, FolderRelation};
 use crate::fsync;
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan, TablespaceDescription};
 
-/// Lies in a folder while a restore writes into it.
-pub const MARKER: &str = "walden-restore-unfinished";
-
-/// A tablespace is to lie elsewhere than in the source: `OLD=NEW`, where OLD is its location or OID.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Relocation {
-    pub old: String,
-    pub new: PathBuf,
+/// Where the files go.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub data_directory: PathBuf,
+    /// By OID.
+    pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// Folders of tablespaces that replay makes.
+    pub made: BTreeSet<PathBuf>,
 }
 
-impl std::str::FromStr for Relocation {
-    type Err = String;
-
-    /// The first `=` that is not behind a `\` separates.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut old = String::new();
-        let mut characters = text.char_indices();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '\\' if text[at + 1..].starts_with('=') => old.extend(characters.next().map(|(_, c)| c)),
-                '=' if !old.is_empty() && text.len() > at + 1 => {
-                    return Ok(Self { old, new: PathBuf::from(text[at + 1..].replace("\\=", "=")) });
-                }
-                other => old.push(other),
+impl Destination {
+    fn root(&self, tablespace: Option<u32>) -> anyhow::Result<&Path> {
+        match tablespace {
+            None => Ok(&self.data_directory),
+            Some(oid) => {
+                let root = self.tablespaces.get(&oid);
+                root.map(PathBuf::as_path)
+                    .with_context(|| format!("the manifest has files of tablespace {oid}, which it does not describe"))
             }
         }
-        Err("expected OLD=NEW, the tablespace's location or OID and its new folder".into())
+    }
+
+    /// Where a file of the backup goes.
+    pub fn path(&self, tablespace: Option<u32>, path: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.root(tablespace)?.join(path))
     }
 }
 
@@ -122,12 +121,6 @@ fn check_known(
     let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
     Err(anyhow!("backup \"{}\" has no tablespace \"{}\"", backup.id, unknown.old))
         .hint(format!("its tablespaces: {known}"))
-}
-
-/// Whether a relocation is of a tablespace.
-pub(super) fn is_meant(relocation: &Relocation, tablespace: &TablespaceDescription) -> bool {
-    relocation.old.trim_end_matches('/') == tablespace.location.trim_end_matches('/')
-        || relocation.old.parse() == Ok(tablespace.oid)
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
-use super::recovery::{self, FetchCommand};
+use super::names::CONFIGURATION;
+use super::recovery::FetchCommand;
 use crate::config::{self, Origin, Settings, SettingsSource};
 use crate::error::with_hint;
 use crate::postgres::command_line::program;
 
-/// The command that fetches WAL, and the content of [`recovery::CONFIGURATION`] where it needs that. Errors: a secret that
+/// The command that fetches WAL, and the content of [`CONFIGURATION`] where it needs that. Errors: a secret that
 /// the server would not have.
 pub fn fetch_command(settings: &Settings) -> anyhow::Result<(FetchCommand, Option<String>)> {
     let (config, configuration) = configuration(settings)?;
@@ -49,5 +50,5 @@ fn configuration(settings: &Settings) -> anyhow::Result<(PathBuf, Option<String>
     }
     let given: Vec<(&str, &str)> =
         given.iter().filter_map(|shown| Some((shown.key.as_str(), shown.value.as_deref()?))).collect();
-    Ok((PathBuf::from(recovery::CONFIGURATION), Some(config::render_commented(&given)?)))
+    Ok((PathBuf::from(CONFIGURATION), Some(config::render_commented(&given)?)))
 }

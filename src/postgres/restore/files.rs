@@ -1,7 +1,6 @@
 //! Second step: the files, in parallel, every frame and every file's digest verified. `global/pg_control` is kept in
 //! memory: without it no server starts from the folder.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{BufReader, ErrorKind, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -13,6 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, anyhow, bail, ensure};
 use tokio::runtime::Handle;
 
+use super::destination::Destination;
+use super::names::{CONFIGURATION, LOG, MARKER, PG_CONTROL};
 use super::queue::{Queue, Unit};
 use crate::codec::{Digest, Hasher};
 use crate::error::{Hint, find, with_hint};
@@ -24,8 +25,6 @@ use crate::postgres::layout::Layout;
 use crate::repo::{Frames, ObjectError, repair_or_wait, reread};
 use crate::storage::Key;
 
-/// The file that makes a folder startable.
-pub const PG_CONTROL: &str = "global/pg_control";
 /// The manifest, while it has a name.
 const MANIFEST: &str = ".walden-manifest";
 /// Small files that one worker takes at once, by number and bytes.
@@ -47,37 +46,10 @@ const LEFT_OUT: [&str; 12] = [
     "tablespace_map",
     "current_logfiles",
     // Of an earlier restore.
-    super::recovery::CONFIGURATION,
-    super::destination::MARKER,
-    super::start::LOG,
+    CONFIGURATION,
+    MARKER,
+    LOG,
 ];
-
-/// Where the files go.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    pub data_directory: PathBuf,
-    /// By OID.
-    pub tablespaces: BTreeMap<u32, PathBuf>,
-    /// Folders of tablespaces that replay makes.
-    pub made: BTreeSet<PathBuf>,
-}
-
-impl Destination {
-    fn root(&self, tablespace: Option<u32>) -> anyhow::Result<&Path> {
-        match tablespace {
-            None => Ok(&self.data_directory),
-            Some(oid) => {
-                let root = self.tablespaces.get(&oid);
-                root.map(PathBuf::as_path)
-                    .with_context(|| format!("the manifest has files of tablespace {oid}, which it does not describe"))
-            }
-        }
-    }
-
-    fn path(&self, tablespace: Option<u32>, path: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.root(tablespace)?.join(path))
-    }
-}
 
 /// How far the step is; shared with whoever shows it.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
-use super::destination::MARKER;
-use super::files::{Destination, PG_CONTROL};
+use super::destination::Destination;
+use super::names::{MARKER, PG_CONTROL};
 use crate::fsync::sync_folder;
 
 /// Files that are handed to the disk at once: it is the disk that is waited for, not a processor.

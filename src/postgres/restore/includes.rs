@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::conf;
 use super::configuration::{conf_files, included};
-use super::recovery::{as_characters, read, write};
+use super::text::{as_characters, read, write};
 use crate::postgres::catalog::BackupDescription;
 
 /// What is included from outside: where it is now, and whether the line stays as it is.

@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 
-use super::destination::{self, Relocation};
+use super::destination::{self, Destination};
 use super::fetching::fetch_command;
-use super::files::{Destination, RestoreProgress};
-use super::recovery::{self, Choices, TargetAction};
+use super::files::RestoreProgress;
+use super::recovery::{self, Choices};
+use super::relocation::Relocation;
 use super::start::{self, Recovered, ServerStart, Watch};
+use super::target_action::TargetAction;
 use super::{Restored, check, programs, restore, restore_history};
 use crate::config::Settings;
 use crate::error::with_hint;

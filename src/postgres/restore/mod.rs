@@ -15,17 +15,22 @@ mod finish;
 mod includes;
 pub mod job;
 mod listening;
+mod log_tail;
+mod names;
 mod programs;
 mod queue;
 pub mod recovery;
+pub mod relocation;
 mod replayed_tablespaces;
 pub mod restore_history;
 mod server_activity;
 pub mod server_log;
 mod space;
 pub mod start;
+pub mod target_action;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +43,8 @@ use crate::postgres::catalog::RecoveryPlan;
 use crate::postgres::cluster::Cluster;
 pub use conf::assignment;
 use configuration::ArchivingConfig;
-use files::{Destination, RestoreProgress};
+use destination::Destination;
+use files::RestoreProgress;
 use recovery::{Choices, Configured};
 
 /// A folder from which the server replays to the target.

@@ -1,46 +1,21 @@
 //! Third step: what makes the server replay to the target and stop there, on its own, and never touch its source.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
 
 use super::configuration::{self, ArchivingConfig, CurrentConfig};
-use super::files::{Destination, PG_CONTROL};
+use super::destination::Destination;
+use super::names::{CONFIGURATION, PG_CONTROL};
+use super::target_action::TargetAction;
+use super::text::{read, write_new};
 use super::{active_config, copy_settings, includes};
-use crate::postgres::backup::manifest::RESTORE_CONFIGURATION;
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};
 use crate::postgres::command_line::for_postgresql;
 use crate::postgres::types::{BackupLabel, ControlFile, SegmentName, SegmentSize, TablespaceMap};
-
-/// Where the restored cluster finds the repository when no configuration file told it: relative, because the server
-/// runs its commands in the data directory.
-pub const CONFIGURATION: &str = RESTORE_CONFIGURATION;
-
-/// What the server does at the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TargetAction {
-    /// Open the cluster for writing, on a new timeline.
-    Promote,
-    /// Stay read-only until `pg_wal_replay_resume()`.
-    Pause,
-    /// Stop the server.
-    Shutdown,
-}
-
-impl TargetAction {
-    /// All, by the names that recovery_target_action has for them.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("promote", Self::Promote), ("pause", Self::Pause), ("shutdown", Self::Shutdown)];
-
-    fn value(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, each)| *each == self).map_or("promote", |(name, _)| name)
-    }
-}
 
 /// The programs and settings with which the restored server fetches WAL.
 #[derive(Debug, Clone)]
@@ -259,33 +234,4 @@ fn link_tablespaces(destination: &Destination) -> anyhow::Result<()> {
         true => Ok(()),
         false => write_new(&folder.join("tablespace_map"), &TablespaceMap(entries).render()),
     }
-}
-
-/// A file's bytes as characters of the same numbers: whatever encoding it has, [`write`] gives the same bytes back.
-pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(as_characters(&bytes))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read \"{}\"", path.display())),
-    }
-}
-
-pub(super) fn as_characters(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| char::from(*byte)).collect()
-}
-
-/// Writes what [`read`] gave.
-pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
-    let bytes: Vec<u8> = content.chars().map(|character| character as u8).collect();
-    let mut options = OpenOptions::new();
-    put(options.create(true).truncate(true), path, &bytes)
-}
-
-pub(super) fn write_new(path: &Path, content: &str) -> anyhow::Result<()> {
-    put(OpenOptions::new().create_new(true), path, content.as_bytes())
-}
-
-fn put(options: &mut OpenOptions, path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let opened = options.write(true).mode(0o600).open(path);
-    opened.and_then(|mut file| file.write_all(content)).with_context(|| format!("cannot write \"{}\"", path.display()))
 }

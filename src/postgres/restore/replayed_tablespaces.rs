@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
-use super::destination::{Relocation, is_meant};
+use super::relocation::{Relocation, is_meant};
 use crate::error::with_hint;
 use crate::postgres::catalog::{ReplayedTablespace, TablespaceDescription};
 use crate::postgres::command_line::shell_word;

@@ -60,7 +60,7 @@ impl ServerActivity {
 
 fn traces(data_directory: &Path, log: &Path, server: u32) -> Traces {
     let size = fs::metadata(log).map(|meta| meta.len()).unwrap_or_default();
-    let control = fs::metadata(data_directory.join(super::files::PG_CONTROL));
+    let control = fs::metadata(data_directory.join(super::names::PG_CONTROL));
     let control = control.map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap_or_default();
     let (bytes, ticks) = used(server);
     Traces { log: size, control, bytes: bytes / COARSE_BYTES, ticks: ticks / COARSE_TICKS }

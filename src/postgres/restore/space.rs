@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use super::files::Destination;
+use super::destination::Destination;
 use crate::error::with_hint;
 use crate::postgres::backup::manifest::{self, ManifestEntry, read_entries};
 use crate::postgres::catalog::{BackupDescription, RecoveryPlan};

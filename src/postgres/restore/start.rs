@@ -1,7 +1,6 @@
 //! When asked for: runs the restored server and waits until the target is reached. The server goes on running by itself.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,8 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::listening::{choose_port, choose_socket_directory};
+use super::log_tail::LogTail;
+use super::names::{LOG, PG_CONTROL};
 use super::server_activity::{self, ServerActivity};
 use super::server_log::{ServerLog, StartPhase};
 use crate::error::{one_line, with_hint};
@@ -18,16 +19,12 @@ use crate::postgres::catalog::{RecoveryPlan, StopAt};
 use crate::postgres::replication::{ConnInfo, Connection, Mode};
 use crate::postgres::types::{ControlFile, Lsn, MajorVersion, TimelineId};
 
-/// The restored server's log, in its data directory, until it is started by other means.
-pub const LOG: &str = "walden-restore.log";
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a fast shutdown may take: it writes what recovery changed.
 const FAST_SHUTDOWN: Duration = Duration::from_secs(300);
 /// What is said of a server that was given up.
 const STALLED: &str = "it did nothing for";
-/// Longest line of the log that is looked at.
-const MAX_LINE: u64 = 64 << 10;
 
 /// What was recovered, as far as the server tells.
 #[derive(Debug, Clone, Serialize)]
@@ -218,7 +215,7 @@ fn is_open(child: &Child, data: &Path) -> bool {
 }
 
 fn control_file(data: &Path) -> Option<ControlFile> {
-    ControlFile::parse(&fs::read(data.join(super::files::PG_CONTROL)).ok()?).ok()
+    ControlFile::parse(&fs::read(data.join(PG_CONTROL)).ok()?).ok()
 }
 
 /// A fast shutdown of the server, waited for; one that does not come about becomes an immediate one, which ends also what
@@ -236,34 +233,6 @@ async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
-}
-
-/// A log that is being written.
-struct LogTail {
-    reader: BufReader<File>,
-    /// The beginning of a line whose end is not there yet.
-    begun: Vec<u8>,
-}
-
-impl LogTail {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
-        Ok(Self { reader: BufReader::new(file), begun: Vec::new() })
-    }
-
-    fn read_into(&mut self, log: &mut ServerLog) -> anyhow::Result<()> {
-        loop {
-            let room = MAX_LINE.saturating_sub(self.begun.len() as u64).max(1);
-            let read = self.reader.by_ref().take(room).read_until(b'\n', &mut self.begun);
-            if read.context("cannot read the server's log")? == 0 {
-                return Ok(());
-            }
-            if self.begun.ends_with(b"\n") || self.begun.len() as u64 >= MAX_LINE {
-                log.read(String::from_utf8_lossy(&self.begun).trim_end());
-                self.begun.clear();
-            }
-        }
-    }
 }
 
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {

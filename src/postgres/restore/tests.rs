@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Destination, RestoreProgress};
-use super::recovery::{Choices, FetchCommand, TargetAction, settings};
-use super::{Restored, conf, destination, restore};
+use super::destination::Destination;
+use super::files::RestoreProgress;
+use super::recovery::{Choices, FetchCommand, settings};
+use super::target_action::TargetAction;
+use super::{Restored, conf, names, restore};
 use crate::codec::{Digest, FrameCompressor};
 use crate::postgres::backup::manifest::{self, Extent, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, write_entry};
 use crate::postgres::catalog::testing::{SEGMENT, backup, cluster_description, facts_in};
@@ -191,7 +193,7 @@ async fn every_file_is_restored_with_its_content_and_nothing_that_must_not_be() 
         assert!(stored.read(path) == expected, "{path}");
     }
     assert_eq!(fs::read(stored.scratch.path().join("space/PG_15_202209061/1/2")).unwrap(), b"in a tablespace");
-    for path in ["standby.signal", destination::MARKER, "global/pg_control.walden"] {
+    for path in ["standby.signal", names::MARKER, "global/pg_control.walden"] {
         assert!(!stored.data().join(path).exists(), "{path}");
     }
     for folder in ["pg_wal/archive_status", "pg_replslot", "pg_tblspc"] {
