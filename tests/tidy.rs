@@ -3,6 +3,8 @@
 //! Rules are data at the top; files are read as token streams, so strings and comments cannot confuse them. Each rule
 //! has a test that feeds it an offending text.
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/facts.rs"]
 mod facts;
 #[path = "tidy/rules_refuse.rs"]
@@ -140,6 +142,8 @@ const WHY_LAYERS: &str = "arrows point from rim to core (docs/architecture.md): 
      the rim reaches below it. Move the code to the layer that may know this, or pass the value in";
 const WHY_ORDER: &str = "parts that name each other can only be understood, tested and changed together: name what stands \
      before, or move what both need there (ORDER in tests/tidy.rs)";
+const WHY_CIRCLE: &str = "files that import each other can only be understood together: move what both need to a file \
+     of its own, or pass it in";
 const WHY_PURE: &str = "the core decides over facts that it is given: no I/O, no clock, no waiting. So every decision \
      can be printed, repeated and tested. Gather the fact in an activity and pass it in";
 const WHY_FUNCTION: &str = "a function that fits a screen can be read at once. Name its steps";
@@ -380,6 +384,18 @@ fn modules_name_only_what_their_layer_may_know() {
         }
     }
     refuse(findings);
+}
+
+#[test]
+fn no_file_imports_what_imports_it() {
+    let files = rust_files(&["src"]);
+    let tests = test_modules(&files);
+    let modules = files.iter().map(|file| (module_of(&file.path), file));
+    let product = modules.filter(|(module, _)| !tests.iter().any(|test| below(module, test)));
+    let read = product.map(|(module, file)| (module.clone(), Facts::read(&file.text, &module)));
+    let circles = circles::Modules(read.collect()).circles();
+    let finding = |what| ("src".to_string(), Finding { line: 0, what, why: WHY_CIRCLE });
+    refuse(circles.into_iter().map(finding).collect());
 }
 
 #[test]

@@ -133,3 +133,19 @@ fn dependencies_without_a_reason_are_refused() {
     assert_eq!(what(&dependencies("[dependencies]\na = \"1\" # needed\n", true)), ["dependency \"a\""]);
     assert!(dependencies("# none\n[dependencies]\n# none\n", true).is_empty());
 }
+
+#[test]
+fn circles_of_files_are_refused_also_through_re_exports() {
+    let found = |files: &[(&str, &str)]| {
+        let read = |(module, text): &(&str, &str)| (module.to_string(), Facts::read(text, module));
+        circles::Modules(files.iter().map(read).collect()).circles()
+    };
+    let (root, repo) = (("", "mod repo; mod health;"), ("repo", "mod a; mod b; pub use b::Found;"));
+    let b = ("repo::b", "use super::a::Key; struct Found;");
+    assert_eq!(found(&[root, repo, ("repo::a", "use super::Found;"), b]), ["repo::a -> repo::b -> repo::a"]);
+    assert_eq!(found(&[root, repo, ("repo::a", "use crate::repo::Found as Other;"), b]).len(), 1);
+    let long = [("health", "use crate::repo::Found;"), ("repo::a", "use crate::health::Judge;"), b];
+    assert_eq!(found(&[&[root, repo][..], &long].concat()), ["health -> repo::b -> repo::a -> health"]);
+    // A module and what lies below it may see each other.
+    assert!(found(&[root, repo, ("repo::a", "use super::Options; use std::fmt;"), b]).is_empty());
+}
