@@ -20,13 +20,20 @@ pub struct Share(OwnedSemaphorePermit);
 impl Budget {
     /// A budget of `bytes`, all free.
     pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
-        Self { permits: Arc::new(Semaphore::new(total as usize)), total }
+        let total = u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .max(1);
+        Self {
+            permits: Arc::new(Semaphore::new(total as usize)),
+            total,
+        }
     }
 
     /// Waits for `bytes`; who needs more than there is waits for all of it and goes alone.
     pub async fn share(&self, bytes: u64) -> Share {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
+        let units = u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .min(self.total);
         let permit = self.permits.clone().acquire_many_owned(units).await;
         Share(permit.expect("the budget is never closed"))
     }
@@ -36,7 +43,9 @@ impl Budget {
 impl Budget {
     /// `bytes`, if as much again is left for others now.
     pub fn spare(&self, bytes: u64) -> Option<Share> {
-        let units = u32::try_from((2 * bytes).div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
+        let units = u32::try_from((2 * bytes).div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .min(self.total);
         let mut share = Share(self.permits.clone().try_acquire_many_owned(units).ok()?);
         share.shrink_to(bytes);
         Some(share)
@@ -59,7 +68,8 @@ mod tests {
     async fn what_needs_more_than_there_is_goes_alone() {
         let budget = Budget::new(64 << 20);
         let mut first = budget.share(60 << 20).await;
-        let waits = |bytes| tokio::time::timeout(std::time::Duration::from_millis(20), budget.share(bytes));
+        let waits =
+            |bytes| tokio::time::timeout(std::time::Duration::from_millis(20), budget.share(bytes));
         assert!(waits(16 << 20).await.is_err(), "it does not fit yet");
         first.shrink_to(3 << 20);
         let second = waits(16 << 20).await.expect("it fits now");
@@ -73,7 +83,11 @@ mod tests {
         let budget = Budget::new(64 << 20);
         let ahead: Vec<Option<Share>> = (0..4).map(|_| budget.spare(16 << 20)).collect();
         assert_eq!(ahead.iter().flatten().count(), 3);
-        drop(tokio::time::timeout(std::time::Duration::ZERO, budget.share(16 << 20)).await.expect("there is room"));
+        drop(
+            tokio::time::timeout(std::time::Duration::ZERO, budget.share(16 << 20))
+                .await
+                .expect("there is room"),
+        );
         assert!(Budget::new(1).spare(16 << 20).is_some(), "alone");
     }
 }

@@ -45,7 +45,10 @@ impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
 
 /// `error` with `text` as its hint.
 pub fn with_hint(error: anyhow::Error, text: impl fmt::Display) -> anyhow::Error {
-    anyhow::Error::new(Hinted { hint: text.to_string(), inner: error })
+    anyhow::Error::new(Hinted {
+        hint: text.to_string(),
+        inner: error,
+    })
 }
 
 /// The first error of type `T` in the chain, also behind hints.
@@ -53,16 +56,20 @@ pub fn find<T: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error)
     if let Some(found) = error.downcast_ref::<T>() {
         return Some(found);
     }
-    error.chain().find_map(|link| match link.downcast_ref::<Hinted>() {
-        Some(hinted) => find::<T>(&hinted.inner),
-        None => link.downcast_ref::<T>(),
-    })
+    error
+        .chain()
+        .find_map(|link| match link.downcast_ref::<Hinted>() {
+            Some(hinted) => find::<T>(&hinted.inner),
+            None => link.downcast_ref::<T>(),
+        })
 }
 
 /// The hints of the chain, outermost first.
 pub fn hints(error: &anyhow::Error) -> Vec<&str> {
     match error.chain().find_map(|link| link.downcast_ref::<Hinted>()) {
-        Some(hinted) => std::iter::once(hinted.hint.as_str()).chain(hints(&hinted.inner)).collect(),
+        Some(hinted) => std::iter::once(hinted.hint.as_str())
+            .chain(hints(&hinted.inner))
+            .collect(),
         None => Vec::new(),
     }
 }
@@ -91,7 +98,10 @@ mod tests {
 
     #[test]
     fn a_hint_keeps_the_chain_and_the_typed_error_within() {
-        let error = Err::<(), _>(Absent).hint("make one").context("cannot use the thing").unwrap_err();
+        let error = Err::<(), _>(Absent)
+            .hint("make one")
+            .context("cannot use the thing")
+            .unwrap_err();
         assert_eq!(one_line(&error), "cannot use the thing: no such thing");
         assert_eq!(hints(&error), ["make one"]);
         assert!(find::<Absent>(&error).is_some());
@@ -99,7 +109,11 @@ mod tests {
 
     #[test]
     fn hints_of_several_links_come_outermost_first() {
-        let error = Err::<(), _>(Absent).hint("inner").context("outer text").hint("outer").unwrap_err();
+        let error = Err::<(), _>(Absent)
+            .hint("inner")
+            .context("outer text")
+            .hint("outer")
+            .unwrap_err();
         assert_eq!(hints(&error), ["outer", "inner"]);
     }
 }

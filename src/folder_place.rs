@@ -48,7 +48,9 @@ impl FolderPlace {
     }
 
     fn among(path: PathBuf, mountinfo: &[u8]) -> Self {
-        let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse);
+        let mounts = mountinfo
+            .split(|byte| *byte == b'\n')
+            .filter_map(Mount::parse);
         // Of those at one point the last lies above the others.
         let over = mounts.filter(|mount| path.starts_with(&mount.point));
         let mount = over.max_by_key(|mount| mount.point.components().count());
@@ -58,9 +60,10 @@ impl FolderPlace {
     /// How this lies to `other`.
     pub fn to(&self, other: &Self) -> FolderRelation {
         let on_disk = match (&self.mount, &other.mount) {
-            (Some(own), Some(theirs)) if own.device == theirs.device => {
-                Some((own.on_file_system(&self.path), theirs.on_file_system(&other.path)))
-            }
+            (Some(own), Some(theirs)) if own.device == theirs.device => Some((
+                own.on_file_system(&self.path),
+                theirs.on_file_system(&other.path),
+            )),
             _ => None,
         };
         let lies_in = |inner: &Path, outer: &Path| inner.starts_with(outer);
@@ -70,7 +73,12 @@ impl FolderPlace {
             Some((own, theirs)) if lies_in(&own, &theirs) => FolderRelation::Within,
             Some((own, theirs)) if lies_in(&theirs, &own) => FolderRelation::Around,
             Some(_) => FolderRelation::OneDisk,
-            None if self.mount.as_ref().zip(other.mount.as_ref()).is_some_and(|(own, theirs)| own.shares(theirs)) => {
+            None if self
+                .mount
+                .as_ref()
+                .zip(other.mount.as_ref())
+                .is_some_and(|(own, theirs)| own.shares(theirs)) =>
+            {
                 FolderRelation::OneDisk
             }
             None => FolderRelation::Apart,
@@ -87,18 +95,32 @@ impl Mount {
         let (kind, source) = (rest.next()?, rest.next()?);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (root, point) = (unescaped(root), unescaped(point));
-        Some(Self { device: text(device), root, point, kind: text(kind), source: text(source) })
+        Some(Self {
+            device: text(device),
+            root,
+            point,
+            kind: text(kind),
+            source: text(source),
+        })
     }
 
     /// Where a path that lies in this mount is in the file system itself.
     fn on_file_system(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.point).map_or(path.to_path_buf(), |rest| self.root.join(rest))
+        path.strip_prefix(&self.point)
+            .map_or(path.to_path_buf(), |rest| self.root.join(rest))
     }
 
     /// Whether both have the same disk below them, though they are two file systems to the kernel: subvolumes of btrfs,
     /// datasets of a ZFS pool.
     fn shares(&self, other: &Self) -> bool {
-        let pool = |mount: &Self| mount.source.split('/').next().unwrap_or_default().to_string();
+        let pool = |mount: &Self| {
+            mount
+                .source
+                .split('/')
+                .next()
+                .unwrap_or_default()
+                .to_string()
+        };
         match self.kind == "zfs" && other.kind == "zfs" {
             true => pool(self) == pool(other),
             false => self.source.starts_with('/') && self.source == other.source,
@@ -110,7 +132,10 @@ impl Mount {
 fn unescaped(field: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::with_capacity(field.len()), field);
     while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         let (byte, behind) = match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => (byte, &after[3..]),
             None => (*first, after),
@@ -123,8 +148,12 @@ fn unescaped(field: &[u8]) -> PathBuf {
 
 /// The nearest existing ancestor with links resolved, and the rest below it, in which there are no links yet.
 fn resolved(path: &Path) -> PathBuf {
-    let real = path.ancestors().find_map(|ancestor| Some((ancestor.canonicalize().ok()?, ancestor)));
-    let Some((mut place, ancestor)) = real else { return path.to_path_buf() };
+    let real = path
+        .ancestors()
+        .find_map(|ancestor| Some((ancestor.canonicalize().ok()?, ancestor)));
+    let Some((mut place, ancestor)) = real else {
+        return path.to_path_buf();
+    };
     for part in path.strip_prefix(ancestor).unwrap_or(path).components() {
         match part {
             Component::ParentDir => drop(place.pop()),
@@ -189,11 +218,17 @@ mod tests {
         let (data, link) = (folder.path().join("data"), folder.path().join("link"));
         fs::create_dir(&data).unwrap();
         std::os::unix::fs::symlink(&data, &link).unwrap();
-        assert_eq!(FolderPlace::of(&link.join("not/there")).to(&FolderPlace::of(&data)), FolderRelation::Within);
+        assert_eq!(
+            FolderPlace::of(&link.join("not/there")).to(&FolderPlace::of(&data)),
+            FolderRelation::Within
+        );
         assert_eq!(
             FolderPlace::of(&folder.path().join("new/../data/x")).to(&FolderPlace::of(&data)),
             FolderRelation::Within
         );
-        assert_eq!(FolderPlace::of(&folder.path().join("data2")).to(&FolderPlace::of(&data)), FolderRelation::OneDisk);
+        assert_eq!(
+            FolderPlace::of(&folder.path().join("data2")).to(&FolderPlace::of(&data)),
+            FolderRelation::OneDisk
+        );
     }
 }

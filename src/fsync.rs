@@ -52,7 +52,10 @@ pub fn is_empty(folder: &File) -> io::Result<bool> {
 }
 
 /// The same; `settle` sees to it to whom each new folder belongs. One that it refuses is not made.
-pub fn create_folders_for(path: &Path, settle: &dyn Fn(&Made<'_>) -> io::Result<()>) -> io::Result<()> {
+pub fn create_folders_for(
+    path: &Path,
+    settle: &dyn Fn(&Made<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -67,9 +70,17 @@ pub fn create_folders_for(path: &Path, settle: &dyn Fn(&Made<'_>) -> io::Result<
     let temporary = format!("{TEMPORARY}folder-{}-{number}", std::process::id());
     rustix::fs::mkdirat(&parent, &*temporary, Mode::RWXU)?;
     let settled = open_new(&parent, OsStr::new(&temporary))
-        .and_then(|made| settle(&Made { made: &made, parent: &parent, path }))
+        .and_then(|made| {
+            settle(&Made {
+                made: &made,
+                parent: &parent,
+                path,
+            })
+        })
         .and_then(|()| rename_folder(&parent, &temporary, name));
-    let Err(error) = settled else { return sync_folder(above) };
+    let Err(error) = settled else {
+        return sync_folder(above);
+    };
     let _ = rustix::fs::unlinkat(&parent, &*temporary, AtFlags::REMOVEDIR);
     match error.kind() {
         ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty if path.is_dir() => Ok(()),
@@ -93,7 +104,9 @@ fn open_new(parent: &File, name: &OsStr) -> io::Result<File> {
     let made = open_folder_at(parent, Path::new(name), OFlags::RDONLY | OFlags::NOFOLLOW)?;
     match is_empty(&made)? {
         true => Ok(made),
-        false => Err(io::Error::other("another folder came in the place of the one just made")),
+        false => Err(io::Error::other(
+            "another folder came in the place of the one just made",
+        )),
     }
 }
 
@@ -136,7 +149,11 @@ mod tests {
                 }
             });
             assert_eq!(fs::read_dir(&inner).unwrap().count(), 8);
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+            assert_eq!(
+                fs::read_dir(folder.path()).unwrap().count(),
+                1,
+                "nothing is left beside it"
+            );
         }
     }
 
@@ -146,7 +163,10 @@ mod tests {
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         fs::write(&a, "a").unwrap();
         fs::write(&b, "b").unwrap();
-        assert_eq!(rename_new(&a, &b).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            rename_new(&a, &b).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         assert_eq!(fs::read_to_string(&b).unwrap(), "b");
         rename_new(&a, &folder.path().join("c")).unwrap();
         assert!(!a.exists());

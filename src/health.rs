@@ -57,7 +57,13 @@ pub struct HealthReason {
 
 impl HealthReason {
     fn new(rule: Rule, what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { rule, about: rule.about(), level: rule.level(), what: what.into(), next: next.into() }
+        Self {
+            rule,
+            about: rule.about(),
+            level: rule.level(),
+            what: what.into(),
+            next: next.into(),
+        }
     }
 }
 
@@ -104,7 +110,11 @@ pub struct Now {
 
 impl From<DateTime<Utc>> for Now {
     fn from(time: DateTime<Utc>) -> Self {
-        Self { time, waiting: None, waiting_since: None }
+        Self {
+            time,
+            waiting: None,
+            waiting_since: None,
+        }
     }
 }
 
@@ -125,7 +135,11 @@ pub struct Health {
 impl Health {
     /// The worst of all.
     pub fn level(&self) -> Level {
-        self.reasons.iter().map(|reason| reason.level).max().unwrap_or(Level::Good)
+        self.reasons
+            .iter()
+            .map(|reason| reason.level)
+            .max()
+            .unwrap_or(Level::Good)
     }
 
     /// Whether a rule is broken.
@@ -135,12 +149,17 @@ impl Health {
 
     /// The worst about one thing.
     pub fn level_of(&self, about: Subject) -> Level {
-        self.about(about).map(|reason| reason.level).max().unwrap_or(Level::Good)
+        self.about(about)
+            .map(|reason| reason.level)
+            .max()
+            .unwrap_or(Level::Good)
     }
 
     /// What is not good about one thing, the worst first.
     pub fn about(&self, about: Subject) -> impl Iterator<Item = &HealthReason> {
-        self.reasons.iter().filter(move |reason| reason.about == about)
+        self.reasons
+            .iter()
+            .filter(move |reason| reason.about == about)
     }
 }
 
@@ -171,5 +190,4 @@ pub fn moment(time: DateTime<Utc>) -> String {
 }
 
 /// What to do about a backlog.
-pub const BEHIND: &str =
-    "if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`";
+pub const BEHIND: &str = "if this does not shrink, look at the speed of the store, and at `wal.workers` and `wal.look_ahead`";

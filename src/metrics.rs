@@ -45,7 +45,9 @@ pub struct Durations(Family<Label, Histogram, fn() -> Histogram>);
 
 impl Default for Durations {
     fn default() -> Self {
-        Self(Family::new_with_constructor(|| Histogram::new(exponential_buckets(FIRST_SECONDS, 2.0, BUCKETS))))
+        Self(Family::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(FIRST_SECONDS, 2.0, BUCKETS))
+        }))
     }
 }
 
@@ -54,7 +56,9 @@ impl Durations {
     pub async fn time<T>(&self, phase: Phase, work: impl Future<Output = T>) -> T {
         let began = Instant::now();
         let result = work.await;
-        self.0.get_or_create(&[("phase", phase.name())]).observe(began.elapsed().as_secs_f64());
+        self.0
+            .get_or_create(&[("phase", phase.name())])
+            .observe(began.elapsed().as_secs_f64());
         result
     }
 

@@ -41,7 +41,8 @@ pub fn account(uid: u32) -> Option<(String, PathBuf)> {
     let (accounts, uid) = (fs::read_to_string("/etc/passwd").ok()?, uid.to_string());
     accounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        (fields.len() >= 6 && fields[2] == uid).then(|| (fields[0].to_owned(), PathBuf::from(fields[5])))
+        (fields.len() >= 6 && fields[2] == uid)
+            .then(|| (fields[0].to_owned(), PathBuf::from(fields[5])))
     })
 }
 
@@ -53,7 +54,10 @@ pub fn is_root() -> bool {
 impl Owner {
     /// Who runs this.
     pub fn own() -> Self {
-        Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        }
     }
 
     /// To whom a file or folder belongs.
@@ -62,7 +66,10 @@ impl Owner {
     }
 
     fn told(meta: &Metadata) -> Self {
-        Self { uid: meta.uid(), gid: meta.gid() }
+        Self {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        }
     }
 
     /// Its name for commands: `chown NAME`.
@@ -89,7 +96,8 @@ pub fn heir(path: &Path, top: &Path) -> io::Result<Option<Owner>> {
     for path in path.ancestors().take_while(|path| path.starts_with(top)) {
         match fsync::open_folder(path) {
             Ok(folder) => return Ok(inside(&folder, top)?.flatten()),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => (),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
     }
@@ -137,7 +145,9 @@ pub fn make_for(folder: &Path, user: Owner) -> io::Result<()> {
     // Without a slash at its end, which would follow a link.
     let folder: PathBuf = folder.components().collect();
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
-    let Ok(found) = fsync::open_folder_at(rustix::fs::CWD, &folder, flags) else { return Ok(()) };
+    let Ok(found) = fsync::open_folder_at(rustix::fs::CWD, &folder, flags) else {
+        return Ok(());
+    };
     match found.metadata()?.uid() == 0 && fsync::is_empty(&found)? {
         true => user.give(&found),
         false => Ok(()),
@@ -147,11 +157,24 @@ pub fn make_for(folder: &Path, user: Owner) -> io::Result<()> {
 /// Makes the file `path`, 0600, which must not be there, for whom `settle` tells: [`inherit`] or [`settle`].
 pub fn create(path: &Path, settle: impl FnOnce(&Made<'_>) -> io::Result<()>) -> io::Result<File> {
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    let parent =
-        fsync::open_folder(path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    let parent = fsync::open_folder(
+        path.parent()
+            .filter(|path| !path.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+    )?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let made = File::from(rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)?);
-    settle(&Made { made: &made, parent: &parent, path }).inspect_err(|_| {
+    let made = File::from(rustix::fs::openat(
+        &parent,
+        name,
+        flags,
+        Mode::RUSR | Mode::WUSR,
+    )?);
+    settle(&Made {
+        made: &made,
+        parent: &parent,
+        path,
+    })
+    .inspect_err(|_| {
         // Best effort: whoever made it knows of the error.
         let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
     })?;
@@ -172,11 +195,16 @@ pub fn inherit(made: &Made<'_>, top: &Path) -> io::Result<()> {
             _ => error,
         }),
         None => {
-            let mut named = folder.ancestors().take_while(|folder| folder.starts_with(top));
+            let mut named = folder
+                .ancestors()
+                .take_while(|folder| folder.starts_with(top));
             match named.find_map(|folder| Owner::of(folder).ok().filter(|owner| owner.uid != 0)) {
                 None => Ok(()),
                 Some(owner) => {
-                    let what = format!("\"{}\" of {owner} is a link to a folder of root's", folder.display());
+                    let what = format!(
+                        "\"{}\" of {owner} is a link to a folder of root's",
+                        folder.display()
+                    );
                     Err(io::Error::new(ErrorKind::PermissionDenied, what))
                 }
             }
@@ -188,10 +216,17 @@ pub fn inherit(made: &Made<'_>, top: &Path) -> io::Result<()> {
 /// repository. Who may write to the top folder itself, or to one of root's, may begin something there.
 pub fn settle(made: &Made<'_>, top: &Path) -> io::Result<()> {
     inherit(made, top)?;
-    let Some(folder) = made.path.parent().filter(|folder| *folder != top && folder.starts_with(top)) else {
+    let Some(folder) = made
+        .path
+        .parent()
+        .filter(|folder| *folder != top && folder.starts_with(top))
+    else {
         return Ok(());
     };
-    let (we, owner) = (Owner::told(&made.made.metadata()?), Owner::told(&made.parent.metadata()?));
+    let (we, owner) = (
+        Owner::told(&made.made.metadata()?),
+        Owner::told(&made.parent.metadata()?),
+    );
     match is_root() || owner.uid == 0 || owner.uid == we.uid {
         true => Ok(()),
         false => Err(refused(folder, owner, we)),
@@ -199,7 +234,14 @@ pub fn settle(made: &Made<'_>, top: &Path) -> io::Result<()> {
 }
 
 fn refused(folder: &Path, owner: Owner, we: Owner) -> io::Error {
-    io::Error::new(ErrorKind::PermissionDenied, NotOwner { folder: folder.to_path_buf(), owner, we })
+    io::Error::new(
+        ErrorKind::PermissionDenied,
+        NotOwner {
+            folder: folder.to_path_buf(),
+            owner,
+            we,
+        },
+    )
 }
 
 #[cfg(test)]
@@ -213,13 +255,28 @@ mod tests {
         fs::create_dir_all(&inner).unwrap();
         create(&inner.join("made"), |made| settle(made, top)).unwrap();
         assert_eq!(Owner::of(&inner.join("made")).unwrap(), Owner::own());
-        assert_eq!(heir(&inner.join("c/d"), top).unwrap(), Some(Owner::own()).filter(|_| !is_root()));
+        assert_eq!(
+            heir(&inner.join("c/d"), top).unwrap(),
+            Some(Owner::own()).filter(|_| !is_root())
+        );
         if is_root() {
             std::os::unix::fs::chown(folder.path().join("a"), Some(12345), Some(54321)).unwrap();
-            assert_eq!(heir(&inner.join("c/d"), top).unwrap(), Some(Owner { uid: 12345, gid: 54321 }));
+            assert_eq!(
+                heir(&inner.join("c/d"), top).unwrap(),
+                Some(Owner {
+                    uid: 12345,
+                    gid: 54321
+                })
+            );
             assert_eq!(heir(&inner.join("c/d"), &inner).unwrap(), None);
             create(&inner.join("next"), |made| settle(made, top)).unwrap();
-            assert_eq!(Owner::of(&inner.join("next")).unwrap(), Owner { uid: 12345, gid: 54321 });
+            assert_eq!(
+                Owner::of(&inner.join("next")).unwrap(),
+                Owner {
+                    uid: 12345,
+                    gid: 54321
+                }
+            );
         }
     }
 
@@ -227,7 +284,10 @@ mod tests {
     fn root_makes_folders_for_others_and_takes_none_that_is_in_use() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let user = Owner { uid: 12345, gid: 54321 };
+        let user = Owner {
+            uid: 12345,
+            gid: 54321,
+        };
         fs::create_dir_all(path("empty")).unwrap();
         fs::create_dir_all(path("used/by")).unwrap();
         for name in ["new/deeper", "empty", "used"] {
@@ -249,7 +309,10 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let user = Owner { uid: 12345, gid: 54321 };
+        let user = Owner {
+            uid: 12345,
+            gid: 54321,
+        };
         for name in ["victim/inner", "repo/a"] {
             fs::create_dir_all(path(name)).unwrap();
         }
@@ -257,25 +320,49 @@ mod tests {
         std::os::unix::fs::symlink(path("victim"), path("repo/a/names")).unwrap();
         std::os::unix::fs::symlink(path("victim/inner"), path("repo/a/empty")).unwrap();
 
-        let refused = create(&path("repo/a/names/file"), |made| settle(made, &path("repo"))).unwrap_err();
+        let refused = create(&path("repo/a/names/file"), |made| {
+            settle(made, &path("repo"))
+        })
+        .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
         let deeper = path("repo/a/names/deeper/still");
         fsync::create_folders_for(&deeper, &|made| settle(made, &path("repo"))).unwrap_err();
-        assert_eq!(fs::read_dir(path("victim")).unwrap().count(), 1, "nothing is left there");
+        assert_eq!(
+            fs::read_dir(path("victim")).unwrap().count(),
+            1,
+            "nothing is left there"
+        );
         make_for(&path("repo/a/empty"), user).unwrap();
         make_for(&path("repo/a/empty/"), user).unwrap();
         assert_eq!(Owner::of(&path("victim/inner")).unwrap(), Owner::own());
-        assert_eq!(heir(&path("repo/a/names/new"), &path("repo")).unwrap(), None);
+        assert_eq!(
+            heir(&path("repo/a/names/new"), &path("repo")).unwrap(),
+            None
+        );
 
         std::os::unix::fs::chown(path("victim"), Some(user.uid + 1), Some(user.gid)).unwrap();
-        create(&path("repo/a/names/file"), |made| settle(made, &path("repo"))).unwrap();
-        assert_eq!(Owner::of(&path("victim/file")).unwrap().uid, user.uid + 1, "the linked folder's own user");
+        create(&path("repo/a/names/file"), |made| {
+            settle(made, &path("repo"))
+        })
+        .unwrap();
+        assert_eq!(
+            Owner::of(&path("victim/file")).unwrap().uid,
+            user.uid + 1,
+            "the linked folder's own user"
+        );
     }
 
     #[test]
     fn a_user_is_told_by_name_where_it_has_one() {
         assert_eq!(Owner { uid: 0, gid: 0 }.to_string(), "user \"root\"");
         assert_eq!(Owner { uid: 0, gid: 0 }.name(), "root");
-        assert_eq!(Owner { uid: u32::MAX - 9, gid: 0 }.to_string(), format!("uid {}", u32::MAX - 9));
+        assert_eq!(
+            Owner {
+                uid: u32::MAX - 9,
+                gid: 0
+            }
+            .to_string(),
+            format!("uid {}", u32::MAX - 9)
+        );
     }
 }

@@ -7,7 +7,10 @@ use std::io::{self, Write};
 /// Controls (C0, DEL, C1), separators of lines and paragraphs, and what directs bidirectional text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{feff}'
+        )
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -53,7 +56,9 @@ pub fn shell_quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\'' | '\\' => quoted.extend(['\\', c]),
-            c if is_unsafe(c) => quoted.extend(c.to_string().bytes().map(|byte| format!("\\x{byte:02x}"))),
+            c if is_unsafe(c) => {
+                quoted.extend(c.to_string().bytes().map(|byte| format!("\\x{byte:02x}")))
+            }
             c => quoted.push(c),
         }
     }
@@ -67,7 +72,9 @@ pub struct LogWriter;
 impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        let (text, end) = text
+            .strip_suffix('\n')
+            .map_or((&*text, ""), |text| (text, "\n"));
         let lines: Vec<Cow<'_, str>> = text.split("\nHINT: ").map(plain).collect();
         io::stderr().write_all((lines.join("\nHINT: ") + end).as_bytes())?;
         Ok(event.len())
@@ -84,22 +91,37 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_shown() {
-        assert_eq!(plain("public.orders Ä – 表 'x'\\"), "public.orders Ä – 表 'x'\\");
-        assert_eq!(plain("x\nforged\t\u{1b}[2J\u{7f}\u{9b}2J"), "x\\nforged\\t\\u{1b}[2J\\u{7f}\\u{9b}2J");
-        assert_eq!(plain("a\u{202e}b\u{2066}c\u{2028}d\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{2028}d\\u{200f}");
+        assert_eq!(
+            plain("public.orders Ä – 表 'x'\\"),
+            "public.orders Ä – 表 'x'\\"
+        );
+        assert_eq!(
+            plain("x\nforged\t\u{1b}[2J\u{7f}\u{9b}2J"),
+            "x\\nforged\\t\\u{1b}[2J\\u{7f}\\u{9b}2J"
+        );
+        assert_eq!(
+            plain("a\u{202e}b\u{2066}c\u{2028}d\u{200f}"),
+            "a\\u{202e}b\\u{2066}c\\u{2028}d\\u{200f}"
+        );
         assert_eq!(plain_lines("a\nb\r\u{1b}c\n"), "a\nb\\r\\u{1b}c\n");
     }
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([0, 1, 2].map(|count| counted(count, "WAL file")), ["0 WAL files", "1 WAL file", "2 WAL files"]);
+        assert_eq!(
+            [0, 1, 2].map(|count| counted(count, "WAL file")),
+            ["0 WAL files", "1 WAL file", "2 WAL files"]
+        );
     }
 
     #[test]
     fn a_shell_gets_exactly_the_text() {
         for text in ["plain", "it's gone", "a\nb'c\\d\u{1b}[2J\u{202e}", "$'x"] {
             let script = format!("printf %s {}", shell_quoted(text));
-            let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            let output = std::process::Command::new("bash")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), text, "{script}");
         }
         assert_eq!(shell_quoted("it's"), r"'it'\''s'");

@@ -70,7 +70,12 @@ pub enum HookRequest {
     Push { whose: For, path: Vec<u8> },
     /// Put the WAL file of this name at this absolute path. Segments from `end` on (when not empty) are answered as
     /// absent without looking.
-    Fetch { whose: For, name: Vec<u8>, destination: Vec<u8>, end: Vec<u8> },
+    Fetch {
+        whose: For,
+        name: Vec<u8>,
+        destination: Vec<u8>,
+        end: Vec<u8>,
+    },
     /// Say whether such requests would be answered here: [`Reply::Done`] or [`Reply::NotMine`].
     Serves { whose: For },
     /// Say what the service is doing.
@@ -129,21 +134,34 @@ impl HookRequest {
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let (kind, operands): (u8, Vec<&[u8]>) = match self {
             Self::Push { path, .. } => (1, vec![path]),
-            Self::Fetch { name, destination, end, .. } => (2, vec![name, destination, end]),
+            Self::Fetch {
+                name,
+                destination,
+                end,
+                ..
+            } => (2, vec![name, destination, end]),
             Self::Status => (3, Vec::new()),
             Self::Serves { .. } => (4, Vec::new()),
         };
         let (how, named): (u8, Vec<&[u8]>) = match self.whose() {
             None => (0, Vec::new()),
             Some(For::Socket) => (1, Vec::new()),
-            Some(For::Configuration { file, variables }) => {
-                (2, std::iter::once(file).chain(variables).map(Vec::as_slice).collect())
-            }
+            Some(For::Configuration { file, variables }) => (
+                2,
+                std::iter::once(file)
+                    .chain(variables)
+                    .map(Vec::as_slice)
+                    .collect(),
+            ),
         };
         let strings = [operands, named].concat();
         let mut body = Vec::new();
         for string in &strings {
-            body.extend_from_slice(&u16::try_from(string.len()).map_err(|_| WireError::Length)?.to_le_bytes());
+            body.extend_from_slice(
+                &u16::try_from(string.len())
+                    .map_err(|_| WireError::Length)?
+                    .to_le_bytes(),
+            );
             body.extend_from_slice(string);
         }
         if body.len() > MAX_BODY {
@@ -161,7 +179,9 @@ impl HookRequest {
     /// For whom it is; `None` for what concerns the service alone.
     pub fn whose(&self) -> Option<&For> {
         match self {
-            Self::Push { whose, .. } | Self::Fetch { whose, .. } | Self::Serves { whose } => Some(whose),
+            Self::Push { whose, .. } | Self::Fetch { whose, .. } | Self::Serves { whose } => {
+                Some(whose)
+            }
             Self::Status => None,
         }
     }
@@ -192,7 +212,10 @@ impl HookRequest {
         let whose = match header[5] {
             0 => None,
             1 => Some(For::Socket),
-            2 => Some(For::Configuration { file: next()?, variables: strings.by_ref().collect() }),
+            2 => Some(For::Configuration {
+                file: next()?,
+                variables: strings.by_ref().collect(),
+            }),
             _ => return Err(WireError::Whose),
         };
         if strings.next().is_some() {
@@ -200,10 +223,20 @@ impl HookRequest {
         }
         let whose_it_is = || whose.ok_or(WireError::Whose);
         match header[4] {
-            1 => Ok(Self::Push { whose: whose_it_is()?, path }),
-            2 => Ok(Self::Fetch { whose: whose_it_is()?, name, destination, end }),
+            1 => Ok(Self::Push {
+                whose: whose_it_is()?,
+                path,
+            }),
+            2 => Ok(Self::Fetch {
+                whose: whose_it_is()?,
+                name,
+                destination,
+                end,
+            }),
             3 => Ok(Self::Status),
-            4 => Ok(Self::Serves { whose: whose_it_is()? }),
+            4 => Ok(Self::Serves {
+                whose: whose_it_is()?,
+            }),
             _ => Err(WireError::Kind),
         }
     }
@@ -213,7 +246,9 @@ impl HookRequest {
 fn strings(mut body: &[u8], count: u16) -> Result<Vec<Vec<u8>>, WireError> {
     let mut strings = Vec::new();
     while let Some((length, rest)) = body.split_first_chunk::<2>() {
-        let (string, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into()).ok_or(WireError::Length)?;
+        let (string, rest) = rest
+            .split_at_checked(u16::from_le_bytes(*length).into())
+            .ok_or(WireError::Length)?;
         strings.push(string.to_vec());
         body = rest;
     }
@@ -274,12 +309,18 @@ mod tests {
 
     fn decode(bytes: &[u8]) -> Result<HookRequest, WireError> {
         let header: [u8; REQUEST_HEADER] = bytes[..REQUEST_HEADER].try_into().unwrap();
-        assert_eq!(HookRequest::body_len(&header)?, bytes.len() - REQUEST_HEADER);
+        assert_eq!(
+            HookRequest::body_len(&header)?,
+            bytes.len() - REQUEST_HEADER
+        );
         HookRequest::decode(&header, &bytes[REQUEST_HEADER..])
     }
 
     fn push(path: &[u8]) -> HookRequest {
-        HookRequest::Push { whose: For::Socket, path: path.to_vec() }
+        HookRequest::Push {
+            whose: For::Socket,
+            path: path.to_vec(),
+        }
     }
 
     #[test]
@@ -289,24 +330,52 @@ mod tests {
             variables: variables.iter().map(|variable| variable.to_vec()).collect(),
         };
         let fetch = |whose, end: &[u8]| {
-            let (name, destination, end) = (b"00000002.history".to_vec(), b"/d".to_vec(), end.to_vec());
-            HookRequest::Fetch { whose, name, destination, end }
+            let (name, destination, end) =
+                (b"00000002.history".to_vec(), b"/d".to_vec(), end.to_vec());
+            HookRequest::Fetch {
+                whose,
+                name,
+                destination,
+                end,
+            }
         };
         for request in [
             push(b"/data dir/\xFF/pg_wal/000000010000000000000001"),
-            HookRequest::Push { whose: configured(&[b"WALDEN_CLUSTER__NAME=a", b"X="]), path: b"/a".to_vec() },
+            HookRequest::Push {
+                whose: configured(&[b"WALDEN_CLUSTER__NAME=a", b"X="]),
+                path: b"/a".to_vec(),
+            },
             fetch(For::Socket, b""),
             fetch(configured(&[]), b"y"),
-            fetch(For::Configuration { file: Vec::new(), variables: Vec::new() }, b""),
-            HookRequest::Serves { whose: configured(&[b"A=\xFF"]) },
+            fetch(
+                For::Configuration {
+                    file: Vec::new(),
+                    variables: Vec::new(),
+                },
+                b"",
+            ),
+            HookRequest::Serves {
+                whose: configured(&[b"A=\xFF"]),
+            },
             HookRequest::Status,
         ] {
             assert_eq!(decode(&request.encode().unwrap()), Ok(request));
         }
-        let delivered = Reply::Delivered { path: b"/d/\xFF".to_vec() };
+        let delivered = Reply::Delivered {
+            path: b"/d/\xFF".to_vec(),
+        };
         let (failed, status) = (Reply::Failed(b"no".to_vec()), Reply::Status(b"{}".to_vec()));
         let others = Reply::NotMine(b"another".to_vec());
-        for reply in [Reply::Done, Reply::Absent, failed, Reply::Working, Reply::Coming, delivered, status, others] {
+        for reply in [
+            Reply::Done,
+            Reply::Absent,
+            failed,
+            Reply::Working,
+            Reply::Coming,
+            delivered,
+            status,
+            others,
+        ] {
             assert_eq!(Reply::read_from(&mut &reply.encode()[..]).unwrap(), reply);
         }
     }
@@ -321,7 +390,10 @@ mod tests {
             assert_eq!(decode(&wrong), Err(WireError::Length), "{at} {value}");
         }
         let cut = Reply::Failed(vec![b'a'; MAX_TEXT + 1]).encode();
-        assert_eq!(Reply::read_from(&mut &cut[..]).unwrap(), Reply::Failed(vec![b'a'; MAX_TEXT]));
+        assert_eq!(
+            Reply::read_from(&mut &cut[..]).unwrap(),
+            Reply::Failed(vec![b'a'; MAX_TEXT])
+        );
     }
 
     #[test]
@@ -345,7 +417,10 @@ mod tests {
         assert_eq!(decode(&bytes), Err(WireError::Version));
         let mut reply = Reply::Done.encode();
         reply[3] = 1;
-        assert_eq!(Reply::read_from(&mut &reply[..]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            Reply::read_from(&mut &reply[..]).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         assert!(Reply::read_from(&mut &reply[..3]).is_err());
     }
 

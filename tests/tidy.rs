@@ -24,9 +24,21 @@ struct Layer {
     pure: bool,
 }
 
-const LEAVES: &[&str] =
-    &["budget", "config", "data_directory", "error", "fsync", "folder_place", "metrics", "owner", "plain", "wire"];
-const KEEPER: &[&str] = &["repo", "codec", "storage", "error", "fsync", "metrics", "owner", "plain"];
+const LEAVES: &[&str] = &[
+    "budget",
+    "config",
+    "data_directory",
+    "error",
+    "fsync",
+    "folder_place",
+    "metrics",
+    "owner",
+    "plain",
+    "wire",
+];
+const KEEPER: &[&str] = &[
+    "repo", "codec", "storage", "error", "fsync", "metrics", "owner", "plain",
+];
 const CORE: &[&str] = &[
     "postgres::types",
     "postgres::wal",
@@ -56,11 +68,31 @@ const ACTIVITIES: &[&str] = &[
 ];
 
 const LAYERS: &[Layer] = &[
-    Layer { name: "edges", modules: &["", "cli", "service", "http"], may_name: &[""], pure: false },
+    Layer {
+        name: "edges",
+        modules: &["", "cli", "service", "http"],
+        may_name: &[""],
+        pure: false,
+    },
     // JSON that both the command line and HTTP answer with.
-    Layer { name: "answers", modules: &["api"], may_name: &["api", "postgres", "health"], pure: true },
-    Layer { name: "activities", modules: &["postgres"], may_name: ACTIVITIES, pure: false },
-    Layer { name: "core", modules: CORE_MODULES, may_name: CORE, pure: true },
+    Layer {
+        name: "answers",
+        modules: &["api"],
+        may_name: &["api", "postgres", "health"],
+        pure: true,
+    },
+    Layer {
+        name: "activities",
+        modules: &["postgres"],
+        may_name: ACTIVITIES,
+        pure: false,
+    },
+    Layer {
+        name: "core",
+        modules: CORE_MODULES,
+        may_name: CORE,
+        pure: true,
+    },
     // Also built alone, by the fuzzer.
     Layer {
         name: "core (WAL)",
@@ -72,18 +104,39 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "core (health)",
         modules: &["health"],
-        may_name: &["postgres::types", "postgres::catalog", "health", "config::Health", "config::testing"],
+        may_name: &[
+            "postgres::types",
+            "postgres::catalog",
+            "health",
+            "config::Health",
+            "config::testing",
+        ],
         pure: true,
     },
     // Keys are storage's type; which keys there are is the core's knowledge.
     Layer {
         name: "core (layout)",
         modules: &["postgres::layout"],
-        may_name: &["postgres::types", "postgres::layout", "storage::Key", "error"],
+        may_name: &[
+            "postgres::types",
+            "postgres::layout",
+            "storage::Key",
+            "error",
+        ],
         pure: true,
     },
-    Layer { name: "keeper", modules: &["repo", "codec", "storage"], may_name: KEEPER, pure: false },
-    Layer { name: "leaves", modules: LEAVES, may_name: LEAVES, pure: false },
+    Layer {
+        name: "keeper",
+        modules: &["repo", "codec", "storage"],
+        may_name: KEEPER,
+        pure: false,
+    },
+    Layer {
+        name: "leaves",
+        modules: LEAVES,
+        may_name: LEAVES,
+        pure: false,
+    },
 ];
 /// Parts of `postgres` in order: each may name those before it, and itself.
 const ORDER: &[&str] = &[
@@ -133,9 +186,17 @@ struct Limit {
     file_lines: usize,
 }
 
-const PRODUCT: Limit = Limit { function_lines: 70, function_tokens: 450, file_lines: 500 };
+const PRODUCT: Limit = Limit {
+    function_lines: 70,
+    function_tokens: 450,
+    file_lines: 500,
+};
 /// A test is a story, told without a break.
-const TESTS: Limit = Limit { function_lines: 120, function_tokens: 800, file_lines: 800 };
+const TESTS: Limit = Limit {
+    function_lines: 120,
+    function_tokens: 800,
+    file_lines: 800,
+};
 
 const WHY_LAYERS: &str = "arrows point from rim to core (docs/architecture.md): the core stays a question over facts \
      that a test can ask without a server, the keeper stays usable for other sources than PostgreSQL, and no change at \
@@ -148,7 +209,8 @@ const WHY_PURE: &str = "the core decides over facts that it is given: no I/O, no
      can be printed, repeated and tested. Gather the fact in an activity and pass it in";
 const WHY_FUNCTION: &str = "a function that fits a screen can be read at once. Name its steps";
 const WHY_FILE: &str = "a file is one thought. Split it along its parts";
-const WHY_UNFINISHED: &str = "what is in the tree works; what is unfinished or for debugging stays out of it";
+const WHY_UNFINISHED: &str =
+    "what is in the tree works; what is unfinished or for debugging stays out of it";
 const WHY_DETACHED: &str = "a task whose handle is dropped outlives its owner and hides its panic. Keep the handle, or \
      use a JoinSet";
 const WHY_IGNORED: &str =
@@ -168,16 +230,32 @@ struct Finding {
 
 /// Whether `path` is `prefix` or lies below it.
 fn below(path: &str, prefix: &str) -> bool {
-    prefix.is_empty() || path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("::"))
+    prefix.is_empty()
+        || path == prefix
+        || path
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with("::"))
 }
 
 fn layer_of(module: &str) -> &'static Layer {
-    let matches =
-        LAYERS.iter().flat_map(|layer| layer.modules.iter().map(move |prefix| (prefix.len(), *prefix, layer)));
+    let matches = LAYERS.iter().flat_map(|layer| {
+        layer
+            .modules
+            .iter()
+            .map(move |prefix| (prefix.len(), *prefix, layer))
+    });
     let (_, _, layer) = matches
-        .filter(|(_, prefix, _)| if prefix.is_empty() { module.is_empty() } else { below(module, prefix) })
+        .filter(|(_, prefix, _)| {
+            if prefix.is_empty() {
+                module.is_empty()
+            } else {
+                below(module, prefix)
+            }
+        })
         .max_by_key(|(length, ..)| *length)
-        .unwrap_or_else(|| panic!("module \"{module}\" has no layer yet: give it one at the top of tests/tidy.rs"));
+        .unwrap_or_else(|| {
+            panic!("module \"{module}\" has no layer yet: give it one at the top of tests/tidy.rs")
+        });
     layer
 }
 
@@ -189,21 +267,50 @@ fn imports(facts: &Facts, module: &str) -> Vec<Finding> {
         if let Some(inside) = path.strip_prefix("crate::")
             && !layer.may_name.iter().any(|allowed| below(inside, allowed))
         {
-            let what = format!("\"{module}\" belongs to the {} and may not name \"{path}\"", layer.name);
-            findings.push(Finding { line: *line, what, why: WHY_LAYERS });
+            let what = format!(
+                "\"{module}\" belongs to the {} and may not name \"{path}\"",
+                layer.name
+            );
+            findings.push(Finding {
+                line: *line,
+                what,
+                why: WHY_LAYERS,
+            });
         }
         let later = out_of_order(module, path).filter(|_| layer.name == "activities");
-        findings.extend(later.map(|what| Finding { line: *line, what, why: WHY_ORDER }));
+        findings.extend(later.map(|what| Finding {
+            line: *line,
+            what,
+            why: WHY_ORDER,
+        }));
         let around = format!("::{path}::");
-        if layer.pure && IMPURE.iter().any(|part| around.contains(&format!("::{part}::"))) {
-            let what = format!("\"{module}\" belongs to the {} and names \"{path}\"", layer.name);
-            findings.push(Finding { line: *line, what, why: WHY_PURE });
+        if layer.pure
+            && IMPURE
+                .iter()
+                .any(|part| around.contains(&format!("::{part}::")))
+        {
+            let what = format!(
+                "\"{module}\" belongs to the {} and names \"{path}\"",
+                layer.name
+            );
+            findings.push(Finding {
+                line: *line,
+                what,
+                why: WHY_PURE,
+            });
         }
     }
     if layer.pure {
         for (line, word) in &facts.keywords {
-            let what = format!("\"{module}\" belongs to the {} and says \"{word}\"", layer.name);
-            findings.push(Finding { line: *line, what, why: WHY_PURE });
+            let what = format!(
+                "\"{module}\" belongs to the {} and says \"{word}\"",
+                layer.name
+            );
+            findings.push(Finding {
+                line: *line,
+                what,
+                why: WHY_PURE,
+            });
         }
     }
     findings
@@ -223,20 +330,36 @@ fn out_of_order(module: &str, path: &str) -> Option<String> {
 /// Lengths of functions and of the file, which `is_test` or product; tests within a file of the product are tests.
 fn sizes(facts: &Facts, lines: usize, is_test: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for Function { name, line, lines, tokens, in_test } in &facts.functions {
+    for Function {
+        name,
+        line,
+        lines,
+        tokens,
+        in_test,
+    } in &facts.functions
+    {
         let limit = if is_test || *in_test { TESTS } else { PRODUCT };
-        for (count, unit, limit) in
-            [(*lines, "lines", limit.function_lines), (*tokens, "tokens", limit.function_tokens)]
-        {
+        for (count, unit, limit) in [
+            (*lines, "lines", limit.function_lines),
+            (*tokens, "tokens", limit.function_tokens),
+        ] {
             if count > limit {
                 let what = format!("function \"{name}\" has {count} {unit}, the limit is {limit}");
-                findings.push(Finding { line: *line, what, why: WHY_FUNCTION });
+                findings.push(Finding {
+                    line: *line,
+                    what,
+                    why: WHY_FUNCTION,
+                });
             }
         }
     }
     let limit = if is_test { TESTS } else { PRODUCT }.file_lines;
     if lines > limit {
-        findings.push(Finding { line: lines, what: format!("{lines} lines, the limit is {limit}"), why: WHY_FILE });
+        findings.push(Finding {
+            line: lines,
+            what: format!("{lines} lines, the limit is {limit}"),
+            why: WHY_FILE,
+        });
     }
     findings
 }
@@ -246,14 +369,26 @@ fn habits(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, name) in &facts.macros {
         if ["todo", "unimplemented", "dbg"].contains(&name.as_str()) {
-            findings.push(Finding { line: *line, what: format!("\"{name}!\""), why: WHY_UNFINISHED });
+            findings.push(Finding {
+                line: *line,
+                what: format!("\"{name}!\""),
+                why: WHY_UNFINISHED,
+            });
         }
     }
     for line in &facts.ignored_tests {
-        findings.push(Finding { line: *line, what: "an ignored test".into(), why: WHY_IGNORED });
+        findings.push(Finding {
+            line: *line,
+            what: "an ignored test".into(),
+            why: WHY_IGNORED,
+        });
     }
     for (line, call) in &facts.detached {
-        findings.push(Finding { line: *line, what: format!("the handle of {call} is dropped"), why: WHY_DETACHED });
+        findings.push(Finding {
+            line: *line,
+            what: format!("the handle of {call} is dropped"),
+            why: WHY_DETACHED,
+        });
     }
     findings
 }
@@ -276,18 +411,36 @@ fn dependencies(manifest: &str, is_hook: bool) -> Vec<Finding> {
         }
         entry.push_str(line);
         entry.push('\n');
-        let code: String = entry.lines().map(|line| line.split(" #").next().unwrap_or(line)).collect();
+        let code: String = entry
+            .lines()
+            .map(|line| line.split(" #").next().unwrap_or(line))
+            .collect();
         let count = |wanted: [char; 2]| code.matches(wanted).count();
         if count(['[', '{']) > count([']', '}']) {
             continue;
         }
-        let says_why = entry.lines().any(|line| line.split_once(" #").is_some_and(|(_, why)| why.trim().len() > 2));
-        let name = code.split(['=', ' ']).next().unwrap_or_default().to_string();
+        let says_why = entry.lines().any(|line| {
+            line.split_once(" #")
+                .is_some_and(|(_, why)| why.trim().len() > 2)
+        });
+        let name = code
+            .split(['=', ' '])
+            .next()
+            .unwrap_or_default()
+            .to_string();
         if is_hook {
-            findings.push(Finding { line: index + 1, what: format!("dependency \"{name}\""), why: WHY_HOOKS });
+            findings.push(Finding {
+                line: index + 1,
+                what: format!("dependency \"{name}\""),
+                why: WHY_HOOKS,
+            });
         } else if !says_why {
             let what = format!("dependency \"{name}\" does not say why");
-            findings.push(Finding { line: index + 1, what, why: WHY_DEPENDENCY });
+            findings.push(Finding {
+                line: index + 1,
+                what,
+                why: WHY_DEPENDENCY,
+            });
         }
         entry.clear();
     }
@@ -305,7 +458,8 @@ fn root() -> &'static Path {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read \"{path}\": {error}"))
+    fs::read_to_string(root().join(path))
+        .unwrap_or_else(|error| panic!("cannot read \"{path}\": {error}"))
 }
 
 /// All Rust files below the folders, in order.
@@ -313,14 +467,23 @@ fn rust_files(folders: &[&str]) -> Vec<SourceFile> {
     let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut files = Vec::new();
     while let Some(folder) = waiting.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries {
             let path = entry.expect("a folder that can be listed").path();
             if path.is_dir() {
                 waiting.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
-                files.push(SourceFile { text: read(&name), path: name });
+                let name = path
+                    .strip_prefix(root())
+                    .expect("below the root")
+                    .to_string_lossy()
+                    .into_owned();
+                files.push(SourceFile {
+                    text: read(&name),
+                    path: name,
+                });
             }
         }
     }
@@ -332,8 +495,16 @@ const SOURCES: &[&str] = &["src", "archive-command/src", "restore-command/src"];
 
 /// `src/postgres/types/lsn.rs` is `postgres::types::lsn`.
 fn module_of(path: &str) -> String {
-    let name = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
-    if name == "lib" || name == "main" { String::new() } else { name }
+    let name = path
+        .trim_start_matches("src/")
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod")
+        .replace('/', "::");
+    if name == "lib" || name == "main" {
+        String::new()
+    } else {
+        name
+    }
 }
 
 /// The modules that only tests have, from `#[cfg(test)] mod name;` and its `#[path]`.
@@ -346,7 +517,11 @@ fn test_modules(files: &[SourceFile]) -> Vec<String> {
             if name.ends_with(".rs") {
                 modules.push(module_of(&format!("{folder}/{name}")));
             } else {
-                modules.push(if module.is_empty() { name } else { format!("{module}::{name}") });
+                modules.push(if module.is_empty() {
+                    name
+                } else {
+                    format!("{module}::{name}")
+                });
             }
         }
     }
@@ -363,24 +538,39 @@ fn refuse(findings: Vec<(String, Finding)>) {
             reasons.push(why);
         }
     }
-    reasons.iter().for_each(|why| text.push_str(&format!("WHY: {why}.\n")));
-    assert!(findings.is_empty(), "{} places break a rule of the tree:\n{text}", findings.len());
+    reasons
+        .iter()
+        .for_each(|why| text.push_str(&format!("WHY: {why}.\n")));
+    assert!(
+        findings.is_empty(),
+        "{} places break a rule of the tree:\n{text}",
+        findings.len()
+    );
 }
 
 fn at(path: &str, findings: Vec<Finding>) -> impl Iterator<Item = (String, Finding)> {
-    findings.into_iter().map(move |finding| (path.to_string(), finding))
+    findings
+        .into_iter()
+        .map(move |finding| (path.to_string(), finding))
 }
 
 #[test]
 fn modules_name_only_what_their_layer_may_know() {
     let files = rust_files(&["src"]);
-    assert!(files.len() > 20, "the tree was not found below {}", root().display());
+    assert!(
+        files.len() > 20,
+        "the tree was not found below {}",
+        root().display()
+    );
     let tests = test_modules(&files);
     let mut findings = Vec::new();
     for file in &files {
         let module = module_of(&file.path);
         if !tests.iter().any(|test| below(&module, test)) {
-            findings.extend(at(&file.path, imports(&Facts::read(&file.text, &module), &module)));
+            findings.extend(at(
+                &file.path,
+                imports(&Facts::read(&file.text, &module), &module),
+            ));
         }
     }
     refuse(findings);
@@ -394,7 +584,16 @@ fn no_file_imports_what_imports_it() {
     let product = modules.filter(|(module, _)| !tests.iter().any(|test| below(module, test)));
     let read = product.map(|(module, file)| (module.clone(), Facts::read(&file.text, &module)));
     let circles = circles::Modules(read.collect()).circles();
-    let finding = |what| ("src".to_string(), Finding { line: 0, what, why: WHY_CIRCLE });
+    let finding = |what| {
+        (
+            "src".to_string(),
+            Finding {
+                line: 0,
+                what,
+                why: WHY_CIRCLE,
+            },
+        )
+    };
     refuse(circles.into_iter().map(finding).collect());
 }
 
@@ -403,11 +602,18 @@ fn functions_and_files_are_short() {
     let mut findings = Vec::new();
     let files = rust_files(&["src"]);
     let tests = test_modules(&files);
-    for file in files.iter().chain(&rust_files(&SOURCES[1..])).chain(&rust_files(&["tests", "benches"])) {
+    for file in files
+        .iter()
+        .chain(&rust_files(&SOURCES[1..]))
+        .chain(&rust_files(&["tests", "benches"]))
+    {
         let module = module_of(&file.path);
         let is_test = !file.path.contains("src/") || tests.iter().any(|test| below(&module, test));
         let facts = Facts::read(&file.text, &module);
-        findings.extend(at(&file.path, sizes(&facts, file.text.lines().count(), is_test)));
+        findings.extend(at(
+            &file.path,
+            sizes(&facts, file.text.lines().count(), is_test),
+        ));
     }
     refuse(findings);
 }
@@ -416,7 +622,10 @@ fn functions_and_files_are_short() {
 fn nothing_is_unfinished_ignored_or_detached() {
     let mut findings = Vec::new();
     for file in rust_files(&[SOURCES, &["tests", "benches"]].concat()) {
-        findings.extend(at(&file.path, habits(&Facts::read(&file.text, &module_of(&file.path)))));
+        findings.extend(at(
+            &file.path,
+            habits(&Facts::read(&file.text, &module_of(&file.path))),
+        ));
     }
     refuse(findings);
 }
@@ -429,5 +638,10 @@ fn every_dependency_says_why_it_is_there() {
         ("archive-command/Cargo.toml", true),
         ("restore-command/Cargo.toml", true),
     ];
-    refuse(manifests.iter().flat_map(|(path, is_hook)| at(path, dependencies(&read(path), *is_hook))).collect());
+    refuse(
+        manifests
+            .iter()
+            .flat_map(|(path, is_hook)| at(path, dependencies(&read(path), *is_hook)))
+            .collect(),
+    );
 }

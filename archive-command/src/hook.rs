@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crate::data_directory::STOP_CHECK;
 use crate::wire::{
-    CONFIG_VARIABLE, DEFAULT_SOCKET, For, HookRequest, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS, SOCKET_VARIABLE,
-    WORKING_SECONDS,
+    CONFIG_VARIABLE, DEFAULT_SOCKET, For, HookRequest, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS,
+    SOCKET_VARIABLE, WORKING_SECONDS,
 };
 
 /// Options of both programs.
@@ -63,10 +63,17 @@ impl Read for Patient<'_> {
             let waited = self.began.elapsed();
             if waited >= STOP_CHECK && (self.gives_up)(waited) {
                 let works = self.heard.elapsed() < Duration::from_secs(2 * WORKING_SECONDS);
-                return Err(if works { ErrorKind::ConnectionAborted } else { ErrorKind::TimedOut }.into());
+                return Err(if works {
+                    ErrorKind::ConnectionAborted
+                } else {
+                    ErrorKind::TimedOut
+                }
+                .into());
             }
             match self.stream.read(bytes) {
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
                     if self.heard.elapsed() >= Duration::from_secs(SILENCE_SECONDS) {
                         return Err(ErrorKind::TimedOut.into());
                     }
@@ -95,19 +102,32 @@ impl HookOptions {
                 continue;
             }
             let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
-                Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_os_string())),
+                Some(at) => (
+                    &bytes[..at],
+                    Some(OsStr::from_bytes(&bytes[at + 1..]).to_os_string()),
+                ),
                 None => (bytes, None),
             };
-            let name = OPTIONS.iter().chain(further).find(|known| known.as_bytes() == name)?;
-            options.options.push((name, value.or_else(|| arguments.next())?));
+            let name = OPTIONS
+                .iter()
+                .chain(further)
+                .find(|known| known.as_bytes() == name)?;
+            options
+                .options
+                .push((name, value.or_else(|| arguments.next())?));
         }
-        let complete = options.operands.len() == operands && options.operands.iter().all(|operand| !operand.is_empty());
+        let complete = options.operands.len() == operands
+            && options.operands.iter().all(|operand| !operand.is_empty());
         complete.then_some(options)
     }
 
     /// The value of an option.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.options.iter().rev().find(|(each, _)| *each == name).map(|(_, value)| value.as_os_str())
+        self.options
+            .iter()
+            .rev()
+            .find(|(each, _)| *each == name)
+            .map(|(_, value)| value.as_os_str())
     }
 
     /// For whom a request is. A socket that is named alone says it all: then no other configuration is meant, whatever the
@@ -122,25 +142,40 @@ impl HookOptions {
             Some(file) => absolute(&file)?,
             None => Vec::new(),
         };
-        let set = |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
-        Some(For::Configuration { file, variables: IDENTITY_VARIABLES.iter().filter_map(set).collect() })
+        let set = |name: &&str| {
+            Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat())
+        };
+        Some(For::Configuration {
+            file,
+            variables: IDENTITY_VARIABLES.iter().filter_map(set).collect(),
+        })
     }
 
     fn socket(&self) -> OsString {
         let from_environment = || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
-        self.get("--socket").map(OsStr::to_os_string).or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into())
+        self.get("--socket")
+            .map(OsStr::to_os_string)
+            .or_else(from_environment)
+            .unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 
     /// Asks the service. `gives_up` is told now and then how long this has waited since bytes came.
     pub fn ask(&self, request: &HookRequest, gives_up: &dyn Fn(Duration) -> bool) -> ServiceReply {
-        let Ok(bytes) = request.encode() else { return ServiceReply::NoService };
+        let Ok(bytes) = request.encode() else {
+            return ServiceReply::NoService;
+        };
         let exchange = || {
             let mut stream = connect(self.socket())?;
             stream.set_read_timeout(Some(STOP_CHECK))?;
             stream.set_write_timeout(Some(Duration::from_secs(SILENCE_SECONDS)))?;
             stream.write_all(&bytes)?;
             let began = Instant::now();
-            let mut stream = Patient { stream, began, heard: began, gives_up };
+            let mut stream = Patient {
+                stream,
+                began,
+                heard: began,
+                gives_up,
+            };
             loop {
                 match Reply::read_from(&mut stream)? {
                     Reply::Working => (),
@@ -157,7 +192,9 @@ impl HookOptions {
             Ok(Reply::NotMine(_)) => ServiceReply::NoService,
             Ok(Reply::Working | Reply::Coming | Reply::Status(_)) => ServiceReply::Strange,
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => ServiceReply::GaveUp,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => ServiceReply::Silent,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                ServiceReply::Silent
+            }
             Err(_) => ServiceReply::NoService,
         }
     }
@@ -184,9 +221,17 @@ impl HookOptions {
             ]);
             return;
         }
-        let beside =
-            || std::env::current_exe().ok().map(|path| path.with_file_name("walden")).filter(|path| path.exists());
-        let program = self.get("--walden").map(PathBuf::from).or_else(beside).unwrap_or_else(|| "walden".into());
+        let beside = || {
+            std::env::current_exe()
+                .ok()
+                .map(|path| path.with_file_name("walden"))
+                .filter(|path| path.exists())
+        };
+        let program = self
+            .get("--walden")
+            .map(PathBuf::from)
+            .or_else(beside)
+            .unwrap_or_else(|| "walden".into());
         let mut command = Command::new(&program);
         if let Some(config) = self.get("--config") {
             command.arg("--config").arg(config);
@@ -211,7 +256,9 @@ impl HookOptions {
 fn connect(socket: OsString) -> io::Result<UnixStream> {
     let (sender, connected) = mpsc::channel();
     thread::Builder::new().spawn(move || sender.send(UnixStream::connect(socket)))?;
-    connected.recv_timeout(Duration::from_secs(SILENCE_SECONDS)).unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+    connected
+        .recv_timeout(Duration::from_secs(SILENCE_SECONDS))
+        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
 /// The path made absolute: PostgreSQL hands it over relative to the data directory, in which it runs the hook.
@@ -220,7 +267,11 @@ pub fn absolute(path: &OsStr) -> Option<Vec<u8>> {
         return Some(path.as_bytes().to_vec());
     }
     let Ok(folder) = std::env::current_dir() else {
-        say(&[b"ERROR: the working directory, on which \"", path.as_bytes(), b"\" depends, cannot be read\n"]);
+        say(&[
+            b"ERROR: the working directory, on which \"",
+            path.as_bytes(),
+            b"\" depends, cannot be read\n",
+        ]);
         return None;
     };
     Some(folder.join(path).into_os_string().into_vec())

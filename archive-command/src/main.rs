@@ -29,7 +29,9 @@ fn archive() -> bool {
                 HINT: `walden init` prints the line for archive_command; FILE and SOCKET are absolute paths\n"]);
         return false;
     };
-    let (Some(path), Some(whose)) = (absolute(&options.operands[0]), options.whose()) else { return false };
+    let (Some(path), Some(whose)) = (absolute(&options.operands[0]), options.whose()) else {
+        return false;
+    };
     let file = Path::new(&options.operands[0]);
     let gives_up = |waited| data_directory::gives_up(file, waited);
     match options.ask(&wire::HookRequest::Push { whose: whose.clone(), path }, &gives_up) {

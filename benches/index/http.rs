@@ -38,12 +38,18 @@ impl Connection {
     pub fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), address })
+        Ok(Self {
+            stream: BufReader::new(stream),
+            address,
+        })
     }
 
     pub fn get(&mut self, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
-        self.stream.get_mut().write_all(request.as_bytes()).expect("a request");
+        self.stream
+            .get_mut()
+            .write_all(request.as_bytes())
+            .expect("a request");
         let (mut status, mut length) = (0, 0);
         loop {
             let mut line = String::new();
@@ -122,25 +128,46 @@ impl World<'_> {
         let commit = commits[1 + random.below(commits.len() as u64 - 10) as usize];
         let after = |lsn| {
             let behind = commits.partition_point(|commit| commit.lsn <= lsn);
-            Stop { kind: "after", lsn, last: commits[behind - 1], first_excluded: commits.get(behind).copied() }
+            Stop {
+                kind: "after",
+                lsn,
+                last: commits[behind - 1],
+                first_excluded: commits.get(behind).copied(),
+            }
         };
         match kind {
             Kind::Time => {
-                let later = commits.iter().find(|other| other.time > commit.time).expect("a later one");
-                let time = commit.time.to_utc().expect("a time").format("%Y-%m-%dT%H:%M:%S%.6fZ");
+                let later = commits
+                    .iter()
+                    .find(|other| other.time > commit.time)
+                    .expect("a later one");
+                let time = commit
+                    .time
+                    .to_utc()
+                    .expect("a time")
+                    .format("%Y-%m-%dT%H:%M:%S%.6fZ");
                 self.target(&format!("time={time}"), told, before(commits, later.lsn))
             }
             Kind::Lsn => self.target(&format!("lsn={}", commit.lsn), told, after(commit.lsn)),
             Kind::Xid => self.target(&format!("xid={}", commit.xid), told, after(commit.lsn)),
-            Kind::Name => self.target(&format!("name={}", restore_point(told.place)), told, after(told.restore_point)),
-            Kind::Before => self.target(&format!("before={}", self.events[pick]), told, before(commits, told.drop)),
+            Kind::Name => self.target(
+                &format!("name={}", restore_point(told.place)),
+                told,
+                after(told.restore_point),
+            ),
+            Kind::Before => self.target(
+                &format!("before={}", self.events[pick]),
+                told,
+                before(commits, told.drop),
+            ),
             Kind::Latest => self.latest(),
             Kind::Wal => self.wal(),
             Kind::Events => self.events_of_an_hour(random),
             Kind::Cluster => Question {
                 path: "/v1/clusters/main".into(),
                 right: Box::new(|answer| {
-                    answer["gaps"] == 0 && answer["windows"].as_array().map(Vec::len) == Some(TIMELINES as usize)
+                    answer["gaps"] == 0
+                        && answer["windows"].as_array().map(Vec::len) == Some(TIMELINES as usize)
                 }),
             },
         }
@@ -159,14 +186,18 @@ impl World<'_> {
                 plan["stop"]["kind"] == stop.kind
                     && plan["stop"]["lsn"] == stop.lsn.to_string()
                     && is(&plan["last_included"], Some(stop.last))
-                    && stop.first_excluded.is_none_or(|commit| is(&plan["first_excluded"], Some(commit)))
+                    && stop
+                        .first_excluded
+                        .is_none_or(|commit| is(&plan["first_excluded"], Some(commit)))
             }),
         }
     }
 
     fn latest(&self) -> Question {
         let end = Lsn(self.shape.end(TIMELINES) * SIZE);
-        let last = crate::made_up::summary(self.shape, (TIMELINES, self.shape.end(TIMELINES) - 1)).commits.last;
+        let last = crate::made_up::summary(self.shape, (TIMELINES, self.shape.end(TIMELINES) - 1))
+            .commits
+            .last;
         Question {
             path: path("recovery-target?latest=true"),
             right: Box::new(move |answer| {
@@ -185,7 +216,8 @@ impl World<'_> {
             path: path("wal"),
             right: Box::new(move |answer| {
                 let ranges = answer["ranges"].as_array().map_or(&[][..], Vec::as_slice);
-                ranges.len() == TIMELINES as usize && ranges.iter().all(|range| range["segments"] == each)
+                ranges.len() == TIMELINES as usize
+                    && ranges.iter().all(|range| range["segments"] == each)
             }),
         }
     }
@@ -194,8 +226,16 @@ impl World<'_> {
         const HOUR: i64 = 3_600_000_000;
         let last = self.shape.end(TIMELINES) - 1;
         let number = 1 + random.below(last.saturating_sub((HOUR / STEP) as u64).max(1));
-        let text = |time: Timestamp| time.to_utc().expect("a time").format("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let (since, until) = (text(time(number, 0)), text(Timestamp(time(number, 0).0 + HOUR)));
+        let text = |time: Timestamp| {
+            time.to_utc()
+                .expect("a time")
+                .format("%Y-%m-%dT%H:%M:%SZ")
+                .to_string()
+        };
+        let (since, until) = (
+            text(time(number, 0)),
+            text(Timestamp(time(number, 0).0 + HOUR)),
+        );
         let path = path(&format!("events?since={since}&until={until}&limit=1000"));
         // Every tenth segment has a mass delete, but for the real ones.
         let least = (HOUR / STEP / 20).min((last - number) as i64 / 20) as usize;
@@ -203,9 +243,16 @@ impl World<'_> {
             path,
             right: Box::new(move |answer| {
                 let events = answer["events"].as_array().map_or(&[][..], Vec::as_slice);
-                let second = |event: &Value| event["time"].as_str().and_then(|time| time.get(..19)).map(str::to_string);
-                let within = |second: String| (&since[..19]..=&until[..19]).contains(&second.as_str());
-                events.len() >= least && events.iter().all(|event| second(event).is_some_and(within))
+                let second = |event: &Value| {
+                    event["time"]
+                        .as_str()
+                        .and_then(|time| time.get(..19))
+                        .map(str::to_string)
+                };
+                let within =
+                    |second: String| (&since[..19]..=&until[..19]).contains(&second.as_str());
+                events.len() >= least
+                    && events.iter().all(|event| second(event).is_some_and(within))
             }),
         }
     }
@@ -213,7 +260,12 @@ impl World<'_> {
 
 fn before(commits: &[Commit], lsn: Lsn) -> Stop {
     let at = commits.partition_point(|commit| commit.lsn < lsn);
-    Stop { kind: "before", lsn, last: commits[at - 1], first_excluded: Some(commits[at]) }
+    Stop {
+        kind: "before",
+        lsn,
+        last: commits[at - 1],
+        first_excluded: Some(commits[at]),
+    }
 }
 
 fn is(answer: &Value, commit: Option<Commit>) -> bool {
@@ -228,7 +280,13 @@ const QUESTIONS: u64 = 2000;
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Asks on so many connections at once; how long each answer took. Answers are checked, which is not measured.
-pub fn ask(address: SocketAddr, world: &World<'_>, kind: Kind, connections: u64, seed: u64) -> Vec<Duration> {
+pub fn ask(
+    address: SocketAddr,
+    world: &World<'_>,
+    kind: Kind,
+    connections: u64,
+    seed: u64,
+) -> Vec<Duration> {
     let begun = Instant::now();
     let one = |nth| {
         let mut random = Random(seed ^ nth);
@@ -240,25 +298,41 @@ pub fn ask(address: SocketAddr, world: &World<'_>, kind: Kind, connections: u64,
             let answer = connection.get(&question.path);
             times.push(before.elapsed());
             let text = String::from_utf8_lossy(&answer.body);
-            assert!(answer.status == 200 && (question.right)(&answer.json()), "{}: {text}", question.path);
+            assert!(
+                answer.status == 200 && (question.right)(&answer.json()),
+                "{}: {text}",
+                question.path
+            );
         }
         times
     };
     let one = &one;
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..connections).map(|nth| scope.spawn(move || one(nth))).collect();
-        all.into_iter().flat_map(|thread| thread.join().expect("answers")).collect()
+        let all: Vec<_> = (0..connections)
+            .map(|nth| scope.spawn(move || one(nth)))
+            .collect();
+        all.into_iter()
+            .flat_map(|thread| thread.join().expect("answers"))
+            .collect()
     })
 }
 
 /// The id of the event that drops a table in a segment.
 pub fn drop_event(address: SocketAddr, told: &Told) -> String {
     let mut connection = Connection::open(address).expect("a connection");
-    let second = time(told.place.1, 0).to_utc().expect("a time").format("%Y-%m-%dT%H:%M:%S");
-    let path = path(&format!("events?kind=drop&since={second}Z&until={second}.999999Z"));
+    let second = time(told.place.1, 0)
+        .to_utc()
+        .expect("a time")
+        .format("%Y-%m-%dT%H:%M:%S");
+    let path = path(&format!(
+        "events?kind=drop&since={second}Z&until={second}.999999Z"
+    ));
     let answer = connection.get(&path).json();
     let events = answer["events"].as_array().map_or(&[][..], Vec::as_slice);
-    let ours = events.iter().find(|event| event["lsn"] == told.drop.to_string() && event["timeline"] == told.place.0);
+    let ours = events
+        .iter()
+        .find(|event| event["lsn"] == told.drop.to_string() && event["timeline"] == told.place.0);
     let id = ours.and_then(|event| event["id"].as_str());
-    id.unwrap_or_else(|| panic!("no drop at {} in {answer}", told.drop)).to_string()
+    id.unwrap_or_else(|| panic!("no drop at {} in {answer}", told.drop))
+        .to_string()
 }

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use walden::postgres::types::{Lsn, MajorVersion, SegmentName, SegmentSize, TimelineId};
 use walden::postgres::wal::{
-    Commit, Commits, Ended, Ends, EventDetail, FirstRecord, RelFileLocator, RowChanges, RowCounts, RowsOf, Summary,
-    Timestamp, WalEvent,
+    Commit, Commits, Ended, Ends, EventDetail, FirstRecord, RelFileLocator, RowChanges, RowCounts,
+    RowsOf, Summary, Timestamp, WalEvent,
 };
 
 pub const TIMELINES: u64 = 5;
@@ -60,7 +60,11 @@ impl Shape {
 
     /// The newest timeline whose line a segment is part of.
     pub fn line(self, (timeline, number): Place) -> u64 {
-        if timeline < TIMELINES && number >= self.first(timeline + 1) { timeline } else { TIMELINES }
+        if timeline < TIMELINES && number >= self.first(timeline + 1) {
+            timeline
+        } else {
+            TIMELINES
+        }
     }
 }
 
@@ -93,7 +97,11 @@ pub fn restore_point((timeline, number): Place) -> String {
 }
 
 pub fn file(number: u32) -> RelFileLocator {
-    RelFileLocator { tablespace: 1663, database: DATABASE, number }
+    RelFileLocator {
+        tablespace: 1663,
+        database: DATABASE,
+        number,
+    }
 }
 
 /// The file of a table that is dropped in a segment.
@@ -102,31 +110,50 @@ pub fn dropped_file(number: u64) -> u32 {
 }
 
 fn commit(number: u64, part: u64) -> Commit {
-    Commit { lsn: lsn(number, part), xid: xid(number, part), time: time(number, part) }
+    Commit {
+        lsn: lsn(number, part),
+        xid: xid(number, part),
+        time: time(number, part),
+    }
 }
 
 /// A segment of a busy server: thousands of small transactions, some that began before it, now and then a mass delete, a
 /// dropped table, a restore point.
 pub fn summary(shape: Shape, (timeline, number): Place) -> Summary {
     let start = number * SIZE;
-    let began = if number == shape.first(timeline) { (timeline - 1).max(1) } else { timeline };
+    let began = if number == shape.first(timeline) {
+        (timeline - 1).max(1)
+    } else {
+        timeline
+    };
     let late = XIDS / LATE;
     let oldest_ended = (0..late).map(|part| (xid(number - 1, part * LATE + LATE - 1), part));
     let oldest_ended = oldest_ended.chain((late..128).map(|part| (xid(number, part), part)));
-    let ended =
-        |(xid, part)| Ended { xid, top: xid, lsn: lsn(number, part), time: time(number, part), committed: true };
+    let ended = |(xid, part)| Ended {
+        xid,
+        top: xid,
+        lsn: lsn(number, part),
+        time: time(number, part),
+        committed: true,
+    };
     let rest = XIDS - 2;
     Summary {
         major: Some(major()),
         first_timeline: Some(TimelineId(began as u32)),
         timeline: Some(TimelineId(timeline as u32)),
-        first: Some(FirstRecord { lsn: Lsn(start + FIRST), prev: Lsn(start - SIZE + LAST) }),
+        first: Some(FirstRecord {
+            lsn: Lsn(start + FIRST),
+            prev: Lsn(start - SIZE + LAST),
+        }),
         last: Some(Lsn(start + LAST)),
         end: Some(Lsn(start + SIZE)),
         records: 100_000,
         commits: Commits {
             count: XIDS,
-            first: Some(Commit { xid: xid(number - 1, LATE - 1), ..commit(number, 0) }),
+            first: Some(Commit {
+                xid: xid(number - 1, LATE - 1),
+                ..commit(number, 0)
+            }),
             last: Some(commit(number, rest)),
             min_time: Some(time(number, 0)),
             max_time: Some(time(number, rest)),
@@ -152,24 +179,56 @@ pub fn summary(shape: Shape, (timeline, number): Place) -> Summary {
 }
 
 fn rows(number: u64, part: u64) -> RowsOf {
-    let deleted = if part == 0 && number.is_multiple_of(10) { 5000 } else { 1 };
+    let deleted = if part == 0 && number.is_multiple_of(10) {
+        5000
+    } else {
+        1
+    };
     let commit = (part < 54).then(|| (lsn(number, part + 20), time(number, part + 20)));
-    let counts = RowCounts { deleted, ..RowCounts::default() };
-    RowsOf { xid: xid(number, part + 20), file: file(20_000 + part as u32), counts, commit }
+    let counts = RowCounts {
+        deleted,
+        ..RowCounts::default()
+    };
+    RowsOf {
+        xid: xid(number, part + 20),
+        file: file(20_000 + part as u32),
+        counts,
+        commit,
+    }
 }
 
 fn events((timeline, number): Place) -> Vec<WalEvent> {
     let mut events = Vec::new();
     let mut event = |part, what| {
-        events.push(WalEvent { lsn: lsn(number, part), end: lsn(number, part + 1), xid: xid(number, part), what });
+        events.push(WalEvent {
+            lsn: lsn(number, part),
+            end: lsn(number, part + 1),
+            xid: xid(number, part),
+            what,
+        });
     };
     if number.is_multiple_of(50) {
         let (time, file) = (time(number, 2500), file(dropped_file(number)));
         let (files, relations) = (vec![file], vec![file.number]);
-        event(2500, EventDetail::FilesRemoved { time, subxids: vec![], relations, files, cut: false });
+        event(
+            2500,
+            EventDetail::FilesRemoved {
+                time,
+                subxids: vec![],
+                relations,
+                files,
+                cut: false,
+            },
+        );
     }
     if number.is_multiple_of(100) {
-        event(3000, EventDetail::RestorePoint { name: restore_point((timeline, number)), time: time(number, 3000) });
+        event(
+            3000,
+            EventDetail::RestorePoint {
+                name: restore_point((timeline, number)),
+                time: time(number, 3000),
+            },
+        );
     }
     events
 }

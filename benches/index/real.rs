@@ -4,7 +4,9 @@
 use walden::postgres::types::Lsn;
 use walden::postgres::wal::{Commit, Timestamp, rmgr};
 
-use crate::made_up::{LAST, LATE, PAGE, Place, Random, SIZE, XIDS, dropped_file, restore_point, time, xid};
+use crate::made_up::{
+    LAST, LATE, PAGE, Place, Random, SIZE, XIDS, dropped_file, restore_point, time, xid,
+};
 use crate::testing::{Draft, Writer};
 
 /// Page header of 16.
@@ -82,8 +84,20 @@ pub fn pair(place: Place, random: &mut Random) -> Pair {
     }
     end(&mut writer);
     commits.retain(|commit| commit.lsn.0 >= number * SIZE);
-    assert!(drop.0 > 0 && point.0 > 0 && (commits.len() as u64) < XIDS, "{} commits", commits.len());
-    Pair { bytes: writer.bytes, told: Told { place, commits, drop, restore_point: point } }
+    assert!(
+        drop.0 > 0 && point.0 > 0 && (commits.len() as u64) < XIDS,
+        "{} commits",
+        commits.len()
+    );
+    Pair {
+        bytes: writer.bytes,
+        told: Told {
+            place,
+            commits,
+            drop,
+            restore_point: point,
+        },
+    }
 }
 
 /// Rows and index entries of a transaction.
@@ -94,11 +108,26 @@ fn transaction(writer: &mut Writer, xid: u32, random: &mut Random) {
         content
     };
     for row in 0..ROWS {
-        let (relation, info) = (20_000 + (u64::from(xid) % 8) as u32, if row == 0 { UPDATE } else { 0 });
+        let (relation, info) = (
+            20_000 + (u64::from(xid) % 8) as u32,
+            if row == 0 { UPDATE } else { 0 },
+        );
         let (main, block) = (content(140, 40, random), Some((relation, Vec::new())));
-        writer.write(&Draft { xid, rmgr: rmgr::HEAP, info, main, block });
+        writer.write(&Draft {
+            xid,
+            rmgr: rmgr::HEAP,
+            info,
+            main,
+            block,
+        });
         let (main, block) = (content(40, 12, random), Some((relation + 100, Vec::new())));
-        writer.write(&Draft { xid, rmgr: BTREE, info: 0, main, block });
+        writer.write(&Draft {
+            xid,
+            rmgr: BTREE,
+            info: 0,
+            main,
+            block,
+        });
     }
 }
 
@@ -106,17 +135,38 @@ fn commit(xid: u32, time: Timestamp, dropped: Option<u32>) -> Draft {
     let mut main = time.0.to_le_bytes().to_vec();
     if let Some(table) = dropped {
         // The file's tablespace, database and number; of the statistics the kind, database and table.
-        let more = [HAS_RELFILES | HAS_DROPPED_STATS, 1, 1663, 5, table, 1, 2, 5, table];
+        let more = [
+            HAS_RELFILES | HAS_DROPPED_STATS,
+            1,
+            1663,
+            5,
+            table,
+            1,
+            2,
+            5,
+            table,
+        ];
         main.extend(more.iter().flat_map(|field| field.to_le_bytes()));
     }
-    Draft { xid, rmgr: rmgr::TRANSACTION, info: if dropped.is_some() { HAS_INFO } else { 0 }, main, block: None }
+    Draft {
+        xid,
+        rmgr: rmgr::TRANSACTION,
+        info: if dropped.is_some() { HAS_INFO } else { 0 },
+        main,
+        block: None,
+    }
 }
 
 fn restore_point_record(name: &str, time: Timestamp) -> Draft {
     let mut main = time.0.to_le_bytes().to_vec();
     main.extend_from_slice(name.as_bytes());
     main.resize(8 + 64, 0);
-    Draft { rmgr: rmgr::XLOG, info: RESTORE_POINT, main, ..Draft::default() }
+    Draft {
+        rmgr: rmgr::XLOG,
+        info: RESTORE_POINT,
+        main,
+        ..Draft::default()
+    }
 }
 
 /// Ends the segment as the made up ones end: with a record on its last page that fills it.
@@ -136,6 +186,11 @@ fn fill(writer: &mut Writer, until: u64) {
     let begins = from.next_multiple_of(PAGE);
     let headers = (until - begins) / PAGE * PAGE_HEADER;
     let main = vec![0; (until - from - headers - HEADERS) as usize];
-    writer.write(&Draft { rmgr: rmgr::XLOG, info: NOOP, main, ..Draft::default() });
+    writer.write(&Draft {
+        rmgr: rmgr::XLOG,
+        info: NOOP,
+        main,
+        ..Draft::default()
+    });
     assert_eq!(writer.position(), until);
 }

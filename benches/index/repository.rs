@@ -18,7 +18,9 @@ use walden::postgres::types::{Lsn, RecoverySettings, SystemIdentifier, TimelineI
 use walden::repo::{PutSealed, Repository};
 use walden::storage::{LocalStorage, Storage};
 
-use crate::made_up::{FIRST, LAST, Place, Random, SIZE, Shape, TIMELINES, begin, major, name, segment_size, summary};
+use crate::made_up::{
+    FIRST, LAST, Place, Random, SIZE, Shape, TIMELINES, begin, major, name, segment_size, summary,
+};
 use crate::real::{Told, pair};
 
 /// As the made up WAL has it.
@@ -48,13 +50,27 @@ pub struct MadeUp {
 pub async fn register(storage: Arc<dyn Storage>) -> Cluster {
     let now = DateTime::UNIX_EPOCH;
     let (repository, _) = Repository::init(storage, now).await.expect("a repository");
-    let server = describe_server("main".parse().expect("a name"), SYSTEM, segment_size(), major(), now);
-    Cluster::register(repository, server).await.expect("a cluster").0
+    let server = describe_server(
+        "main".parse().expect("a name"),
+        SYSTEM,
+        segment_size(),
+        major(),
+        now,
+    );
+    Cluster::register(repository, server)
+        .await
+        .expect("a cluster")
+        .0
 }
 
 impl MadeUp {
     /// Makes it in an empty folder.
-    pub fn make(folder: &Path, shape: Shape, random: &mut Random, runtime: &tokio::runtime::Runtime) -> Self {
+    pub fn make(
+        folder: &Path,
+        shape: Shape,
+        random: &mut Random,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Self {
         let cluster = runtime.block_on(register(Arc::new(LocalStorage::new(folder))));
         let places = real_places(shape, random);
         let push = Pusher::new(cluster.clone(), 1, PATIENCE);
@@ -63,7 +79,12 @@ impl MadeUp {
                 back_up(&cluster, timeline, shape.first(timeline) + BEFORE_BACKUP).await;
             }
             for timeline in 2..=TIMELINES {
-                push_file(&push, &format!("{timeline:08X}.history"), history(shape, timeline).as_bytes()).await;
+                push_file(
+                    &push,
+                    &format!("{timeline:08X}.history"),
+                    history(shape, timeline).as_bytes(),
+                )
+                .await;
             }
         });
         let told = Mutex::new(Vec::new());
@@ -75,12 +96,20 @@ impl MadeUp {
                     push_file(&push, &segment.to_string(), bytes).await;
                 }
             });
-            told.lock().unwrap_or_else(PoisonError::into_inner).push(pair.told);
+            told.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(pair.told);
         });
         let real = told.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made_up = write_made_up(folder, &cluster, shape);
         let (envelopes, real_bytes) = measure_real(folder, &cluster, &real);
-        Self { shape, cluster, real, envelopes: (made_up, envelopes), real_bytes }
+        Self {
+            shape,
+            cluster,
+            real,
+            envelopes: (made_up, envelopes),
+            real_bytes,
+        }
     }
 }
 
@@ -89,7 +118,10 @@ fn real_places(shape: Shape, random: &mut Random) -> Vec<Place> {
     let (begin, pairs) = (BEFORE_REAL, PAIRS.min(shape.each / 50));
     let stretch = (shape.each - begin - 1) / pairs;
     let place = |random: &mut Random, timeline, nth| {
-        (timeline, shape.first(timeline) + begin + nth * stretch + 2 + random.below(stretch - 2))
+        (
+            timeline,
+            shape.first(timeline) + begin + nth * stretch + 2 + random.below(stretch - 2),
+        )
     };
     (1..=TIMELINES)
         .flat_map(|timeline| (0..pairs).map(move |nth| (timeline, nth)))
@@ -120,7 +152,13 @@ async fn push_file(push: &Pusher, name: &str, content: &[u8]) {
 }
 
 fn history(shape: Shape, timeline: u64) -> String {
-    let line = |later| format!("{}\t{}\tno recovery target specified\n", later - 1, shape.switch(later));
+    let line = |later| {
+        format!(
+            "{}\t{}\tno recovery target specified\n",
+            later - 1,
+            shape.switch(later)
+        )
+    };
     (2..=timeline).map(line).collect()
 }
 
@@ -166,7 +204,11 @@ async fn back_up(cluster: &Cluster, timeline: u64, number: u64) {
     };
     let sealed = seal(manifest::KIND, &description, &mut &b""[..], 0, 3).expect("a manifest");
     let key = cluster.layout.manifest(&description.id);
-    let put = cluster.repository.put_sealed(&key, &sealed).await.expect("stored");
+    let put = cluster
+        .repository
+        .put_sealed(&key, &sealed)
+        .await
+        .expect("stored");
     assert!(matches!(put, PutSealed::Stored), "{put:?}");
 }
 
@@ -174,9 +216,13 @@ async fn back_up(cluster: &Cluster, timeline: u64, number: u64) {
 fn write_made_up(folder: &Path, cluster: &Cluster, shape: Shape) -> u64 {
     // The same content for all of them.
     let zeros = vec![0; SIZE as usize];
-    let template = seal(WAL_KIND, &serde_json::Value::Null, &mut &zeros[..], SIZE, 1).expect("sealed");
-    let portions =
-        |timeline| (shape.first(timeline)..shape.end(timeline)).step_by(PORTION as usize).map(move |n| (timeline, n));
+    let template =
+        seal(WAL_KIND, &serde_json::Value::Null, &mut &zeros[..], SIZE, 1).expect("sealed");
+    let portions = |timeline| {
+        (shape.first(timeline)..shape.end(timeline))
+            .step_by(PORTION as usize)
+            .map(move |n| (timeline, n))
+    };
     let portions: Vec<Place> = (1..=TIMELINES).flat_map(portions).collect();
     let (bytes, written) = (AtomicU64::new(0), AtomicU64::new(0));
     at_once(&portions, |(timeline, from)| {
@@ -186,7 +232,10 @@ fn write_made_up(folder: &Path, cluster: &Cluster, shape: Shape) -> u64 {
                 continue;
             }
             let object = sealed(&template, shape, (*timeline, number));
-            bytes.fetch_add((object.len() - template.body.len()) as u64, Ordering::Relaxed);
+            bytes.fetch_add(
+                (object.len() - template.body.len()) as u64,
+                Ordering::Relaxed,
+            );
             written.fetch_add(1, Ordering::Relaxed);
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             fs::write(path, object).expect("an object");
@@ -196,7 +245,12 @@ fn write_made_up(folder: &Path, cluster: &Cluster, shape: Shape) -> u64 {
 }
 
 fn object(folder: &Path, cluster: &Cluster, place: Place) -> PathBuf {
-    folder.join(cluster.layout.wal(&WalFileName::Segment(name(place))).as_str())
+    folder.join(
+        cluster
+            .layout
+            .wal(&WalFileName::Segment(name(place)))
+            .as_str(),
+    )
 }
 
 fn sealed(template: &Sealed, shape: Shape, place: Place) -> Vec<u8> {
@@ -223,7 +277,8 @@ fn measure_real(folder: &Path, cluster: &Cluster, real: &[Told]) -> (u64, u64) {
     let (mut envelopes, mut objects, mut count) = (0, 0, BTreeSet::new());
     for told in real {
         for number in [told.place.1 - 1, told.place.1] {
-            let object = fs::read(object(folder, cluster, (told.place.0, number))).expect("an object");
+            let object =
+                fs::read(object(folder, cluster, (told.place.0, number))).expect("an object");
             envelopes += Envelope::parse(&object).expect("an envelope").len;
             objects += object.len() as u64;
             count.insert((told.place.0, number));

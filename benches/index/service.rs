@@ -39,21 +39,46 @@ impl Settings {
         );
         let config = folder.join("walden.toml");
         fs::write(&config, text).expect("a configuration");
-        Self { config, cache, log: folder.join("log"), address }
+        Self {
+            config,
+            cache,
+            log: folder.join("log"),
+            address,
+        }
     }
 
     pub fn start(&self) -> Service {
-        let log = fs::File::options().create(true).append(true).open(&self.log).expect("a log");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_walden"));
-        command.arg("--config").arg(&self.config).arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let started = Instant::now();
-        Service { child: command.spawn().expect("walden serve"), started, address: self.address, log: self.log.clone() }
+        Service {
+            child: command.spawn().expect("walden serve"),
+            started,
+            address: self.address,
+            log: self.log.clone(),
+        }
     }
 
     /// Bytes of the index.
     pub fn cache_bytes(&self) -> u64 {
         let files = fs::read_dir(&self.cache).expect("the cache");
-        files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |meta| meta.len())).sum()
+        files
+            .map(|file| {
+                file.and_then(|file| file.metadata())
+                    .map_or(0, |meta| meta.len())
+            })
+            .sum()
     }
 }
 
@@ -71,7 +96,10 @@ impl Service {
         let mut connection = None;
         loop {
             if let Some(status) = self.child.try_wait().expect("the service's state") {
-                panic!("walden serve ended with {status}:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+                panic!(
+                    "walden serve ended with {status}:\n{}",
+                    fs::read_to_string(&self.log).unwrap_or_default()
+                );
             }
             connection = connection.or_else(|| Connection::open(self.address).ok());
             if let Some(connection) = &mut connection {
@@ -88,25 +116,45 @@ impl Service {
     pub fn until_indexed(&mut self, segments: u64) -> Duration {
         self.until(&path("events?kind=database-drop&limit=1"), |answer| {
             let indexed = &answer["indexed"];
-            indexed["looked_at"].is_string() && indexed["segments"] == segments && indexed["not_indexed"] == 0
+            indexed["looked_at"].is_string()
+                && indexed["segments"] == segments
+                && indexed["not_indexed"] == 0
         })
     }
 
     /// MiB of memory: now, and at most so far.
     pub fn memory(&self) -> (u64, u64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the service's status");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the service's status");
         let field = |name| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field of memory");
-            line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") >> 10
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .expect("a field of memory");
+            line.split_whitespace()
+                .next()
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .expect("a number")
+                >> 10
         };
         (field("VmRSS:"), field("VmHWM:"))
     }
 
     /// Seconds of processor time so far.
     pub fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the service's times");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / TICKS
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .expect("the service's times");
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        fields[11..13]
+            .iter()
+            .map(|ticks| ticks.parse::<f64>().expect("a number"))
+            .sum::<f64>()
+            / TICKS
     }
 
     /// Ends it; how long that took.

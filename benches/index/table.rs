@@ -10,7 +10,12 @@ impl Table {
     /// A figure.
     pub fn figure(&mut self, what: &str, figure: impl ToString) {
         eprintln!("{what}: {}", figure.to_string());
-        self.0.push((what.to_string(), figure.to_string(), String::new(), String::new()));
+        self.0.push((
+            what.to_string(),
+            figure.to_string(),
+            String::new(),
+            String::new(),
+        ));
     }
 
     /// How long things took.

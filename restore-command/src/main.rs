@@ -33,7 +33,9 @@ const FURTHER: [&str; 4] = ["--end", "--url", "--cluster", "--token-file"];
 fn main() -> ExitCode {
     // A panic would exit with 101, which PostgreSQL takes for "absent".
     match std::panic::catch_unwind(restore).unwrap_or(UNKNOWN) {
-        UNKNOWN => data_directory::unknown(std::env::args_os().next_back().as_deref().map(Path::new)),
+        UNKNOWN => {
+            data_directory::unknown(std::env::args_os().next_back().as_deref().map(Path::new))
+        }
         known => known,
     }
     .into()
@@ -46,14 +48,23 @@ fn restore() -> u8 {
                 HINT: FILE and SOCKET are those of archive_command, which `walden init` prints\n"]);
         return UNKNOWN;
     };
-    let Some(destination) = absolute(&options.operands[1]) else { return UNKNOWN };
+    let Some(destination) = absolute(&options.operands[1]) else {
+        return UNKNOWN;
+    };
     if let Some(url) = options.get("--url") {
         return restore_from(url, &options, Path::new(OsStr::from_bytes(&destination)));
     }
     let name = options.operands[0].as_bytes().to_vec();
     let end = options.get("--end").unwrap_or_default().as_bytes().to_vec();
-    let Some(whose) = options.whose() else { return UNKNOWN };
-    let request = wire::HookRequest::Fetch { whose: whose.clone(), name, destination: destination.clone(), end };
+    let Some(whose) = options.whose() else {
+        return UNKNOWN;
+    };
+    let request = wire::HookRequest::Fetch {
+        whose: whose.clone(),
+        name,
+        destination: destination.clone(),
+        end,
+    };
     let place = Path::new(&options.operands[1]);
     let history = is_history(&options.operands[0]);
     let gives_up = |waited| waited >= STANDBY_PATIENCE && is_in_haste(Some(place), history);
@@ -87,7 +98,9 @@ fn is_history(name: &OsStr) -> bool {
 fn restore_from(url: &OsStr, options: &HookOptions, destination: &Path) -> u8 {
     let wanted = remote::RemoteFile {
         url,
-        cluster: options.get("--cluster").unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
+        cluster: options
+            .get("--cluster")
+            .unwrap_or(OsStr::new(DEFAULT_CLUSTER)),
         token_file: options.get("--token-file"),
         name: &options.operands[0],
         end: options.get("--end"),

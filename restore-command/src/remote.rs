@@ -41,8 +41,11 @@ const BOUNDS: Bounds = Bounds {
 /// A standby asks again by itself, and what comes meanwhile the service keeps for it.
 /// Where no answer would decide what a standby becomes: pg_promote() waits a minute, for several calls.
 const DECIDING_PATIENCE: Duration = Duration::from_secs(20);
-const BOUNDS_OF_STANDBY: Bounds =
-    Bounds { connect: STANDBY_PATIENCE, silence: STANDBY_PATIENCE, patience: Duration::ZERO };
+const BOUNDS_OF_STANDBY: Bounds = Bounds {
+    connect: STANDBY_PATIENCE,
+    silence: STANDBY_PATIENCE,
+    patience: Duration::ZERO,
+};
 
 /// Bytes of an answer's head, and of an error's text.
 const LONGEST_TEXT: u64 = 16 << 10;
@@ -88,7 +91,10 @@ pub fn fetch(wanted: &RemoteFile) -> Result<Delivery, String> {
         let (patience, note) = match haste() {
             // A hiccup is nothing that a timeline may hang on.
             true if history => (STANDBY_PATIENCE, ""),
-            true => (BOUNDS_OF_STANDBY.patience, "HINT: a promotion now would end before this file\n"),
+            true => (
+                BOUNDS_OF_STANDBY.patience,
+                "HINT: a promotion now would end before this file\n",
+            ),
             false if decides(Some(wanted.destination), history) => (DECIDING_PATIENCE, ""),
             false => (BOUNDS.patience, ""),
         };
@@ -110,19 +116,28 @@ fn address(url: &OsStr) -> Result<(String, u16), String> {
     };
     if shown.starts_with("https://") {
         let hint = "tunnel it (such as `ssh -L 8432:127.0.0.1:8432`, or stunnel) and name the near end as http://127.0.0.1:8432";
-        return Err(format!("ERROR: --url \"{shown}\": this program speaks no TLS\nHINT: {hint}\n"));
+        return Err(format!(
+            "ERROR: --url \"{shown}\": this program speaks no TLS\nHINT: {hint}\n"
+        ));
     }
-    let rest = shown.strip_prefix("http://").ok_or_else(|| wrong("it does not begin with http://"))?;
+    let rest = shown
+        .strip_prefix("http://")
+        .ok_or_else(|| wrong("it does not begin with http://"))?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let plain =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b));
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b))
+    };
     if !plain(authority) {
         return Err(wrong("expected a host and a port, nothing else"));
     }
     match authority.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && !port.ends_with(']') => {
-            Ok((host.to_string(), port.parse().map_err(|_| wrong("its port is none"))?))
-        }
+        Some((host, port)) if !host.is_empty() && !port.ends_with(']') => Ok((
+            host.to_string(),
+            port.parse().map_err(|_| wrong("its port is none"))?,
+        )),
         Some((_, port)) if !port.ends_with(']') => Err(wrong("it has no host")),
         _ => Ok((authority.to_string(), 80)),
     }
@@ -145,16 +160,28 @@ fn token(file: Option<&OsStr>) -> Result<Option<String>, String> {
     };
     let token = text.lines().map(str::trim).find(|line| !line.is_empty());
     match token {
-        Some(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token.to_string())),
-        _ => Err(format!("ERROR: there is no token in {source}\nHINT: it holds the token alone, on its first line\n")),
+        Some(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Some(token.to_string()))
+        }
+        _ => Err(format!(
+            "ERROR: there is no token in {source}\nHINT: it holds the token alone, on its first line\n"
+        )),
     }
 }
 
 /// The request's head. Values go into it only when they need no quoting.
-fn request(wanted: &RemoteFile, host: &str, port: u16, token: Option<String>) -> Result<String, String> {
+fn request(
+    wanted: &RemoteFile,
+    host: &str,
+    port: u16,
+    token: Option<String>,
+) -> Result<String, String> {
     let plain = |value: &OsStr, what: &str| {
         let text = value.to_string_lossy().into_owned();
-        let fine = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let fine = !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         match fine {
             true => Ok(text),
             false => Err(format!(
@@ -162,7 +189,10 @@ fn request(wanted: &RemoteFile, host: &str, port: u16, token: Option<String>) ->
             )),
         }
     };
-    let (cluster, name) = (plain(wanted.cluster, "cluster's name")?, plain(wanted.name, "WAL file's name")?);
+    let (cluster, name) = (
+        plain(wanted.cluster, "cluster's name")?,
+        plain(wanted.name, "WAL file's name")?,
+    );
     let mut query = format!("session={:016x}", session(wanted.destination));
     if let Some(end) = wanted.end {
         query += &format!("&end={}", plain(end, "WAL segment's name")?);
@@ -170,7 +200,9 @@ fn request(wanted: &RemoteFile, host: &str, port: u16, token: Option<String>) ->
     if let Some(identifier) = system_identifier(wanted.destination) {
         query += &format!("&system_identifier={identifier}");
     }
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let token = token
+        .map(|token| format!("Authorization: Bearer {token}\r\n"))
+        .unwrap_or_default();
     Ok(format!(
         "GET /v1/clusters/{cluster}/wal/{name}?{query} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/plain\r\n\
          Connection: close\r\nUser-Agent: restore-command/{}\r\n{token}\r\n",
@@ -180,8 +212,14 @@ fn request(wanted: &RemoteFile, host: &str, port: u16, token: Option<String>) ->
 
 /// Tells the restores of one machine apart (FNV-1a of the destination's folder).
 fn session(destination: &Path) -> u64 {
-    let folder = destination.parent().unwrap_or(destination).as_os_str().as_bytes();
-    folder.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
+    let folder = destination
+        .parent()
+        .unwrap_or(destination)
+        .as_os_str()
+        .as_bytes();
+    folder.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3)
+    })
 }
 
 /// Which cluster restores: another one's archive must not tell it that its WAL ends. The first eight bytes of
@@ -189,7 +227,10 @@ fn session(destination: &Path) -> u64 {
 fn system_identifier(destination: &Path) -> Option<u64> {
     let data = destination.parent()?.parent()?;
     let mut bytes = [0; 8];
-    File::open(data.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
+    File::open(data.join("global/pg_control"))
+        .ok()?
+        .read_exact(&mut bytes)
+        .ok()?;
     Some(u64::from_ne_bytes(bytes))
 }
 
@@ -203,7 +244,11 @@ fn exchange(
     let name = wanted.name.to_string_lossy();
     let broken = |error: io::Error| {
         let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-        let why = if silent { "it does not answer".to_string() } else { error.to_string() };
+        let why = if silent {
+            "it does not answer".to_string()
+        } else {
+            error.to_string()
+        };
         FetchError::Passing(format!(
             "ERROR: cannot fetch \"{name}\" from http://{host}:{port}: {why}\n\
              HINT: check that `walden serve` runs there and listens on that address; recovery goes on from here then\n"
@@ -273,15 +318,26 @@ impl ResponseHead {
             }
         };
         let first = line()?;
-        let status = first.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
-        let status = status.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "it does not speak HTTP"))?;
-        let mut head = Self { status, length: None, digest: String::new(), answer: String::new() };
+        let status = first
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.get(2..5))
+            .and_then(|code| code.parse().ok());
+        let status = status
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "it does not speak HTTP"))?;
+        let mut head = Self {
+            status,
+            length: None,
+            digest: String::new(),
+            answer: String::new(),
+        };
         loop {
             let header = line()?;
             if header.is_empty() {
                 return Ok(head);
             }
-            let Some((name, value)) = header.split_once(':') else { continue };
+            let Some((name, value)) = header.split_once(':') else {
+                continue;
+            };
             match (name.to_ascii_lowercase().as_str(), value.trim()) {
                 ("content-length", value) => head.length = value.parse().ok(),
                 ("repr-digest", value) => head.digest = value.to_string(),
@@ -299,14 +355,21 @@ fn receive(
     reader: &mut impl Read,
     broken: &dyn Fn(io::Error) -> FetchError,
 ) -> Result<Delivery, FetchError> {
-    let length = head.length.ok_or_else(|| broken(io::Error::new(ErrorKind::InvalidData, "it tells no length")))?;
+    let length = head
+        .length
+        .ok_or_else(|| broken(io::Error::new(ErrorKind::InvalidData, "it tells no length")))?;
     let place = beside(wanted.destination);
     // One that was killed left it.
     let _ = fs::remove_file(&place);
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place);
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&place);
     let mut file = created.map_err(|error| cannot("make", &place, error))?;
     let written = copy(reader, length, head, broken, &mut |piece| {
-        file.write_all(piece).map_err(|error| cannot("write", &place, error))
+        file.write_all(piece)
+            .map_err(|error| cannot("write", &place, error))
     });
     // Another process may have taken the place, because this one was thought to be gone: what is there is its.
     let is_ours = || {
@@ -314,10 +377,15 @@ fn receive(
         Ok::<_, io::Error>((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
     };
     if !is_ours().unwrap_or(false) {
-        return Err(cannot("keep", &place, io::Error::other("another restore-command took its place")));
+        return Err(cannot(
+            "keep",
+            &place,
+            io::Error::other("another restore-command took its place"),
+        ));
     }
     let moved = written.and_then(|()| {
-        fs::rename(&place, wanted.destination).map_err(|error| cannot("put the file at", wanted.destination, error))
+        fs::rename(&place, wanted.destination)
+            .map_err(|error| cannot("put the file at", wanted.destination, error))
     });
     if moved.is_err() {
         let _ = fs::remove_file(&place);
@@ -346,13 +414,18 @@ fn copy(
     }
     match crc.digest() == head.digest {
         true => Ok(()),
-        false => Err(broken(io::Error::new(ErrorKind::InvalidData, "what came is damaged: its CRC is another"))),
+        false => Err(broken(io::Error::new(
+            ErrorKind::InvalidData,
+            "what came is damaged: its CRC is another",
+        ))),
     }
 }
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> FetchError {
     let (path, hint) = (path.display(), "check the space and the permissions there");
-    FetchError::Lasting(format!("ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"))
+    FetchError::Lasting(format!(
+        "ERROR: cannot {what} \"{path}\": {error}\nHINT: {hint}\n"
+    ))
 }
 
 /// A name beside the destination, as `walden wal fetch` has it: at most one is ever left there.

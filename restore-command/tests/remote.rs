@@ -41,18 +41,32 @@ fn read_head(stream: &mut TcpStream) -> String {
 }
 
 fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> String {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     format!("HTTP/1.1 {status}\r\n{headers}\r\n{body}")
 }
 
 fn delivered(length: &str, digest: &str, content: &str) -> String {
     let said = format!("delivered {NAME}");
-    answer("200 OK", &[("Content-Length", length), ("repr-digest", digest), ("Walden-Wal", &said)], content)
+    answer(
+        "200 OK",
+        &[
+            ("Content-Length", length),
+            ("repr-digest", digest),
+            ("Walden-Wal", &said),
+        ],
+        content,
+    )
 }
 
 fn fetch(scratch: &Scratch, arguments: &[&str]) -> Output {
     let mut command = common::hook(env!("CARGO_BIN_EXE_restore-command"), scratch);
-    command.env_remove("WALDEN_TOKEN").args(arguments).args([NAME, "pg_wal/RECOVERYXLOG"]);
+    command
+        .env_remove("WALDEN_TOKEN")
+        .args(arguments)
+        .args([NAME, "pg_wal/RECOVERYXLOG"]);
     command.output().unwrap()
 }
 
@@ -67,7 +81,9 @@ fn data_directory() -> Scratch {
 /// What lies in pg_wal.
 fn files(scratch: &Scratch) -> Vec<String> {
     let entries = std::fs::read_dir(scratch.0.join("pg_wal")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 #[test]
@@ -75,31 +91,65 @@ fn a_file_is_asked_for_by_name_and_lies_whole_at_its_destination() {
     let scratch = data_directory();
     std::fs::write(scratch.0.join("token"), "a-token-of-16-characters\n").unwrap();
     // Left by one that was killed.
-    std::fs::write(scratch.0.join("pg_wal/.walden-fetch-RECOVERYXLOG"), "half of anoth").unwrap();
+    std::fs::write(
+        scratch.0.join("pg_wal/.walden-fetch-RECOVERYXLOG"),
+        "half of anoth",
+    )
+    .unwrap();
     let (url, service) = service(vec![delivered("9", DIGEST, CONTENT)]);
-    let arguments = ["--url", &url, "--cluster", "c-1", "--token-file", "token", "--end", "00000001000000000000000A"];
+    let arguments = [
+        "--url",
+        &url,
+        "--cluster",
+        "c-1",
+        "--token-file",
+        "token",
+        "--end",
+        "00000001000000000000000A",
+    ];
     let output = fetch(&scratch, &arguments);
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
-    assert_eq!(std::fs::read_to_string(scratch.0.join("pg_wal/RECOVERYXLOG")).unwrap(), CONTENT);
+    assert_eq!(
+        std::fs::read_to_string(scratch.0.join("pg_wal/RECOVERYXLOG")).unwrap(),
+        CONTENT
+    );
     assert_eq!(files(&scratch), ["RECOVERYXLOG"]);
     let head = service.join().unwrap().remove(0);
-    assert!(head.starts_with(&format!("GET /v1/clusters/c-1/wal/{NAME}?session=")), "{head}");
-    assert!(head.contains("&end=00000001000000000000000A&system_identifier=7 HTTP/1.1\r\n"), "{head}");
-    assert!(head.contains("Authorization: Bearer a-token-of-16-characters\r\n"), "{head}");
-    assert!(head.contains(&format!("Host: {}\r\n", url.trim_start_matches("http://"))), "{head}");
+    assert!(
+        head.starts_with(&format!("GET /v1/clusters/c-1/wal/{NAME}?session=")),
+        "{head}"
+    );
+    assert!(
+        head.contains("&end=00000001000000000000000A&system_identifier=7 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("Authorization: Bearer a-token-of-16-characters\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains(&format!("Host: {}\r\n", url.trim_start_matches("http://"))),
+        "{head}"
+    );
 }
 
 #[test]
 fn absent_is_believed_only_when_the_service_says_so() {
     let said = format!("absent {NAME}");
     let other = "absent 000000010000000000000002";
-    for (headers, expected) in [(&[("Walden-Wal", said.as_str())][..], 1), (&[], 200), (&[("Walden-Wal", other)], 200)]
-    {
+    for (headers, expected) in [
+        (&[("Walden-Wal", said.as_str())][..], 1),
+        (&[], 200),
+        (&[("Walden-Wal", other)], 200),
+    ] {
         let scratch = data_directory();
         let (url, service) = service(vec![answer("404 Not Found", headers, "not found")]);
         let output = fetch(&scratch, &["--url", &url]);
         assert_eq!(code(&output), expected, "{}", stderr(&output));
-        assert_eq!(stderr(&output).contains("as no Walden service does"), expected == 200);
+        assert_eq!(
+            stderr(&output).contains("as no Walden service does"),
+            expected == 200
+        );
         service.join().unwrap();
         assert_eq!(files(&scratch), [""; 0]);
     }
@@ -112,7 +162,11 @@ fn what_comes_cut_or_damaged_is_asked_for_again() {
         delivered("9", DIGEST, "12345"),
         delivered("9", DIGEST, "123456780"),
         delivered("9", "", CONTENT),
-        answer("503 Service Unavailable", &[], "ERROR: not now\nHINT: later\n"),
+        answer(
+            "503 Service Unavailable",
+            &[],
+            "ERROR: not now\nHINT: later\n",
+        ),
         String::new(),
         delivered("9", DIGEST, CONTENT),
     ]);
@@ -125,9 +179,16 @@ fn what_comes_cut_or_damaged_is_asked_for_again() {
 #[test]
 fn what_the_service_says_is_told() {
     let scratch = data_directory();
-    let (url, service) = service(vec![answer("409 Conflict", &[], "ERROR: it was lost\nHINT: look for it\n")]);
+    let (url, service) = service(vec![answer(
+        "409 Conflict",
+        &[],
+        "ERROR: it was lost\nHINT: look for it\n",
+    )]);
     let output = fetch(&scratch, &["--url", &url]);
-    assert_eq!((code(&output), stderr(&output).as_str()), (200, "ERROR: it was lost\nHINT: look for it\n"));
+    assert_eq!(
+        (code(&output), stderr(&output).as_str()),
+        (200, "ERROR: it was lost\nHINT: look for it\n")
+    );
     service.join().unwrap();
 }
 
@@ -149,7 +210,11 @@ fn what_cannot_be_asked_is_unknown_never_absent() {
     ] {
         let output = fetch(&scratch, arguments);
         assert_eq!(code(&output), 200, "{arguments:?}");
-        assert!(stderr(&output).contains("HINT: "), "{arguments:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("HINT: "),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
     }
     assert_eq!(code(&fetch(&scratch, &["--url"])), 200);
 }
@@ -175,10 +240,17 @@ fn a_standby_does_not_wait_for_a_service_that_is_away() {
     let began = std::time::Instant::now();
     let silent = fetch(&scratch, &["--url", &url]);
     assert_eq!(code(&silent), 75);
-    assert!(stderr(&silent).contains("does not answer") && stderr(&silent).contains("HINT: "), "{}", stderr(&silent));
+    assert!(
+        stderr(&silent).contains("does not answer") && stderr(&silent).contains("HINT: "),
+        "{}",
+        stderr(&silent)
+    );
     drop(listener);
     assert_eq!(code(&fetch(&scratch, &["--url", &url])), 75);
-    assert!(began.elapsed().as_secs() < 30, "a recovery without standby.signal waits a minute");
+    assert!(
+        began.elapsed().as_secs() < 30,
+        "a recovery without standby.signal waits a minute"
+    );
 }
 
 /// Its timeline may hang on it.
@@ -186,11 +258,22 @@ fn a_standby_does_not_wait_for_a_service_that_is_away() {
 fn a_standby_asks_again_for_a_history_file() {
     let scratch = data_directory();
     std::fs::write(scratch.0.join("standby.signal"), "").unwrap();
-    let busy = answer("503 Service Unavailable", &[], "ERROR: not now\nHINT: later\n");
-    let absent = answer("404 Not Found", &[("Walden-Wal", "absent 00000002.history")], "not found");
+    let busy = answer(
+        "503 Service Unavailable",
+        &[],
+        "ERROR: not now\nHINT: later\n",
+    );
+    let absent = answer(
+        "404 Not Found",
+        &[("Walden-Wal", "absent 00000002.history")],
+        "not found",
+    );
     let (url, service) = service(vec![busy.clone(), String::new(), busy, absent]);
     let mut command = common::hook(env!("CARGO_BIN_EXE_restore-command"), &scratch);
-    let output = command.args(["--url", &url, "00000002.history", "pg_wal/RECOVERYHISTORY"]).output().unwrap();
+    let output = command
+        .args(["--url", &url, "00000002.history", "pg_wal/RECOVERYHISTORY"])
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 1, "{}", stderr(&output));
     assert_eq!(service.join().unwrap().len(), 4);
 }

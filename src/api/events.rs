@@ -21,9 +21,22 @@ answer! {
 impl Events {
     /// What was found in an index that was compared with the repository at `looked_at`.
     pub fn of(found: &FoundEvents, looked_at: Option<DateTime<Utc>>) -> Self {
-        let FoundEvents { events, more, overfull_segments, state } = found;
-        let (indexed, events) = (Indexed::of(state, looked_at), events.iter().map(Event::from).collect());
-        Self { indexed, events, more: *more, overfull_segments: *overfull_segments }
+        let FoundEvents {
+            events,
+            more,
+            overfull_segments,
+            state,
+        } = found;
+        let (indexed, events) = (
+            Indexed::of(state, looked_at),
+            events.iter().map(Event::from).collect(),
+        );
+        Self {
+            indexed,
+            events,
+            more: *more,
+            overfull_segments: *overfull_segments,
+        }
     }
 }
 
@@ -54,8 +67,10 @@ answer! {
 
 impl Indexed {
     fn of(state: &IndexState, looked_at: Option<DateTime<Utc>>) -> Self {
-        let unreadable =
-            |first: &index::UnreadableSegment| Unreadable { segment: first.segment, why: first.why.clone() };
+        let unreadable = |first: &index::UnreadableSegment| Unreadable {
+            segment: first.segment,
+            why: first.why.clone(),
+        };
         Self {
             complete: state.is_complete(),
             listed: state.whole,

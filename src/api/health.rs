@@ -43,6 +43,9 @@ answer! {
 
 impl From<&Health> for Standing {
     fn from(health: &Health) -> Self {
-        Self { level: health.level(), problems: health.reasons.clone() }
+        Self {
+            level: health.level(),
+            problems: health.reasons.clone(),
+        }
     }
 }

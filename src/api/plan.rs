@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::Backup;
 use super::windows::OtherTimeline;
 use crate::postgres::catalog::{
-    Nearest, Neighbours, PathStep, Reachability, RecoveryPlan, ReplayedTablespace, StopAt, Transaction, Unreachable,
-    WalPiece,
+    Nearest, Neighbours, PathStep, Reachability, RecoveryPlan, ReplayedTablespace, StopAt,
+    Transaction, Unreachable, WalPiece,
 };
 use crate::postgres::layout::{BackupId, ClusterName};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId};
@@ -30,14 +30,24 @@ answer! {
 impl From<&RecoveryPlan> for RecoveryTarget {
     fn from(plan: &RecoveryPlan) -> Self {
         let target = plan.target.clone();
-        Self { kind: TargetKind::Present, target, plan: Some(plan.into()), unreachable: None }
+        Self {
+            kind: TargetKind::Present,
+            target,
+            plan: Some(plan.into()),
+            unreachable: None,
+        }
     }
 }
 
 impl From<&Unreachable> for RecoveryTarget {
     fn from(refused: &Unreachable) -> Self {
         let (kind, target) = (refused.kind.into(), refused.target.clone());
-        Self { kind, target, plan: None, unreachable: Some(refused.into()) }
+        Self {
+            kind,
+            target,
+            plan: None,
+            unreachable: Some(refused.into()),
+        }
     }
 }
 
@@ -186,13 +196,20 @@ answer! {
 
 impl From<&(String, String)> for Setting {
     fn from((name, value): &(String, String)) -> Self {
-        Self { name: name.clone(), value: value.clone() }
+        Self {
+            name: name.clone(),
+            value: value.clone(),
+        }
     }
 }
 
 impl From<&RecoveryPlan> for Plan {
     fn from(plan: &RecoveryPlan) -> Self {
-        let step = |step: &PathStep| Step { timeline: step.timeline, from: step.from, to: step.to };
+        let step = |step: &PathStep| Step {
+            timeline: step.timeline,
+            from: step.from,
+            to: step.to,
+        };
         let piece = |piece: &WalPiece| Piece {
             first: piece.first,
             last: piece.last,
@@ -205,7 +222,10 @@ impl From<&RecoveryPlan> for Plan {
             location: made.location.clone(),
             in_backup: in_backup.clone(),
         };
-        let Neighbours { last_included, first_excluded } = plan.transactions.unwrap_or_default();
+        let Neighbours {
+            last_included,
+            first_excluded,
+        } = plan.transactions.unwrap_or_default();
         Self {
             cluster: plan.cluster.clone(),
             backup: (&plan.backup).into(),
@@ -255,7 +275,10 @@ answer! {
 
 impl From<&Nearest> for Moment {
     fn from(nearest: &Nearest) -> Self {
-        Self { words: nearest.words.clone(), command: nearest.request.command() }
+        Self {
+            words: nearest.words.clone(),
+            command: nearest.request.command(),
+        }
     }
 }
 

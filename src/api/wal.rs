@@ -7,7 +7,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::postgres::catalog::{Gap, Unusable, WalRange, WalRanges};
-use crate::postgres::types::{HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
+use crate::postgres::types::{
+    HistoryEntry, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId,
+};
 
 answer! {
     /// Archived WAL.
@@ -49,10 +51,27 @@ answer! {
 
 impl Range {
     fn of(range: &WalRange, size: SegmentSize) -> Self {
-        let WalRange { first, last, segments, stored_bytes, first_stored, last_stored } = *range;
+        let WalRange {
+            first,
+            last,
+            segments,
+            stored_bytes,
+            first_stored,
+            last_stored,
+        } = *range;
         let (start_lsn, end_lsn) = (first.start(size), last.end(size));
         let timeline = range.timeline();
-        Self { timeline, first, last, start_lsn, end_lsn, segments, stored_bytes, first_stored, last_stored }
+        Self {
+            timeline,
+            first,
+            last,
+            start_lsn,
+            end_lsn,
+            segments,
+            stored_bytes,
+            first_stored,
+            last_stored,
+        }
     }
 }
 
@@ -67,8 +86,19 @@ answer! {
 }
 
 impl From<&Gap> for MissingWal {
-    fn from(&Gap { first_missing, last_missing, segments }: &Gap) -> Self {
-        Self { timeline: first_missing.timeline, first_missing, last_missing, segments }
+    fn from(
+        &Gap {
+            first_missing,
+            last_missing,
+            segments,
+        }: &Gap,
+    ) -> Self {
+        Self {
+            timeline: first_missing.timeline,
+            first_missing,
+            last_missing,
+            segments,
+        }
     }
 }
 
@@ -100,7 +130,9 @@ impl Timelines {
             let (history, damage) = (known.get(&timeline), damaged.get(&timeline));
             Timeline {
                 timeline,
-                parent: history.and_then(|history| history.ancestors.last()).map(Into::into),
+                parent: history
+                    .and_then(|history| history.ancestors.last())
+                    .map(Into::into),
                 history: match (history, damage) {
                     (Some(_), _) => History::Known,
                     (None, Some(_)) => History::Damaged,
@@ -110,7 +142,9 @@ impl Timelines {
                 damage: damage.map(|unusable| unusable.why.clone()),
             }
         };
-        Self { timelines: timelines.into_iter().map(timeline).collect() }
+        Self {
+            timelines: timelines.into_iter().map(timeline).collect(),
+        }
     }
 }
 
@@ -127,7 +161,11 @@ answer! {
 
 impl From<&HistoryEntry> for Parent {
     fn from(entry: &HistoryEntry) -> Self {
-        Self { timeline: entry.timeline, switch_lsn: entry.switch_lsn, reason: entry.reason.clone() }
+        Self {
+            timeline: entry.timeline,
+            switch_lsn: entry.switch_lsn,
+            reason: entry.reason.clone(),
+        }
     }
 }
 

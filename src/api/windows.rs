@@ -75,7 +75,10 @@ answer! {
 
 impl From<&catalog::UnknownTimeline> for UnknownTimeline {
     fn from(unknown: &catalog::UnknownTimeline) -> Self {
-        Self { timeline: unknown.timeline, why: unknown.why.clone() }
+        Self {
+            timeline: unknown.timeline,
+            why: unknown.why.clone(),
+        }
     }
 }
 
@@ -94,7 +97,12 @@ answer! {
 
 impl From<&catalog::OtherTimeline> for OtherTimeline {
     fn from(other: &catalog::OtherTimeline) -> Self {
-        Self { timeline: other.timeline, left_at: other.left_at, to_lsn: other.to.lsn, to_time: other.to.time }
+        Self {
+            timeline: other.timeline,
+            left_at: other.left_at,
+            to_lsn: other.to.lsn,
+            to_time: other.to.time,
+        }
     }
 }
 

@@ -51,7 +51,11 @@ impl Context {
     /// The cluster that the settings name.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         self.make_cache_as_root();
-        Cluster::open(self.repository().await?, self.settings.cluster.name.parse()?).await
+        Cluster::open(
+            self.repository().await?,
+            self.settings.cluster.name.parse()?,
+        )
+        .await
     }
 
     /// Makes a missing folder of the index for whom root works, so that this user can use it, too. Where that fails, verbs
@@ -76,15 +80,23 @@ impl Context {
 
     /// Runs a verb on a runtime of two threads beside the blocking ones: all heavy work is blocking work.
     pub fn block_on<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let result = runtime.block_on(verb);
         runtime.shutdown_timeout(LAST_WAIT);
         result
     }
 
     /// Runs a verb in which one connection is busy: the thread that waits does the work, too.
-    pub fn block_on_one_thread<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    pub fn block_on_one_thread<T>(
+        &self,
+        verb: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let result = runtime.block_on(verb);
         runtime.shutdown_timeout(LAST_WAIT);
         result
@@ -92,13 +104,18 @@ impl Context {
 
     /// Runs a verb that PostgreSQL waits for: like [`block_on_one_thread`](Self::block_on_one_thread), and over after
     /// `wal.timeout`, whatever hangs.
-    pub fn block_on_hook<T>(&self, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    pub fn block_on_hook<T>(
+        &self,
+        verb: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         within(self.settings.wal.timeout, verb)
     }
 }
 
 fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(async { tokio::time::timeout(limit, verb).await });
     // Not waiting for threads that hang: the error must get out.
     runtime.shutdown_background();
@@ -112,23 +129,36 @@ fn within<T>(limit: Duration, verb: impl Future<Output = anyhow::Result<T>>) -> 
 /// To whom what root makes of the settings' cluster belongs; `None` where that is root, or not in folders.
 pub fn heir_of_cluster(settings: &Settings) -> std::io::Result<Option<Owner>> {
     let folder = settings.repository.url.folder();
-    folder.map_or(Ok(None), |folder| owner::heir(&folder.join(&settings.cluster.name), folder))
+    folder.map_or(Ok(None), |folder| {
+        owner::heir(&folder.join(&settings.cluster.name), folder)
+    })
 }
 
 /// The store that the settings name.
 pub fn open_storage(settings: &Settings) -> anyhow::Result<Arc<dyn Storage>> {
     let store = match &settings.repository.url {
         RepositoryUrl::File(path) => Store::Folder(path.clone()),
-        RepositoryUrl::S3 { bucket, prefix } => Store::Bucket(Box::new(bucket_options(settings, bucket, prefix)?)),
+        RepositoryUrl::S3 { bucket, prefix } => {
+            Store::Bucket(Box::new(bucket_options(settings, bucket, prefix)?))
+        }
     };
-    let retry = Retry { retries: settings.repository.retries, timeout: settings.repository.timeout };
+    let retry = Retry {
+        retries: settings.repository.retries,
+        timeout: settings.repository.timeout,
+    };
     Ok(storage::open(store, retry))
 }
 
 /// Section `s3` in the store's own words.
-fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Result<s3::S3Options> {
+fn bucket_options(
+    settings: &Settings,
+    bucket: &str,
+    prefix: &str,
+) -> anyhow::Result<s3::S3Options> {
     let s3 = settings.s3.clone();
-    let class = |folder: &str, class: Option<String>| class.map(|class| (folder.to_string(), class.as_str().into()));
+    let class = |folder: &str, class: Option<String>| {
+        class.map(|class| (folder.to_string(), class.as_str().into()))
+    };
     Ok(s3::S3Options {
         bucket: bucket.to_string(),
         prefix: prefix.to_string(),
@@ -139,10 +169,13 @@ fn bucket_options(settings: &Settings, bucket: &str, prefix: &str) -> anyhow::Re
         profile: s3.profile,
         ca_file: s3.ca_file,
         bucket_owner: s3.bucket_owner,
-        classes: [class(WAL_FOLDER, s3.storage_class_wal), class(BASE_FOLDER, s3.storage_class_base)]
-            .into_iter()
-            .flatten()
-            .collect(),
+        classes: [
+            class(WAL_FOLDER, s3.storage_class_wal),
+            class(BASE_FOLDER, s3.storage_class_base),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         encryption: s3.encryption.asked().map(Into::into),
         kms_key: s3.kms_key,
         create_only: match s3.create_only {
@@ -163,7 +196,11 @@ fn start_logging(settings: &Settings) {
     let filter = std::env::var("WALDEN_LOG").unwrap_or_else(|_| default.clone());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
     let timer = ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_timer(timer);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(false)
+        .with_timer(timer);
     // Only fails when a log was set up before, by a test.
     let _ = match settings.log.format {
         LogFormat::Text => log.with_writer(|| crate::plain::LogWriter).try_init(),
@@ -183,7 +220,10 @@ mod tests {
         let read = async { Ok(tokio::task::spawn_blocking(move || away.recv()).await?) };
         let error = within(Duration::from_millis(50), read).unwrap_err();
         drop(back);
-        assert!(one_line(&error).contains("did not answer within 0.05 s"), "{error:#}");
+        assert!(
+            one_line(&error).contains("did not answer within 0.05 s"),
+            "{error:#}"
+        );
         assert!(hints(&error)[0].contains("wal.timeout"));
     }
 }

@@ -100,8 +100,12 @@ mod tests {
 
     #[test]
     fn wrong_usage_keeps_its_hint_and_has_a_code_of_its_own() {
-        let error = wrong_usage(with_hint(anyhow::anyhow!("wrong"), "write it right")).context("cannot begin");
-        assert_eq!((one_line(&error).as_str(), hints(&error)), ("cannot begin: wrong", vec!["write it right"]));
+        let error = wrong_usage(with_hint(anyhow::anyhow!("wrong"), "write it right"))
+            .context("cannot begin");
+        assert_eq!(
+            (one_line(&error).as_str(), hints(&error)),
+            ("cannot begin: wrong", vec!["write it right"])
+        );
         assert_eq!(report(&error), Exit::Usage);
         assert_eq!(report(&anyhow::anyhow!("wrong")), Exit::Failed);
     }

@@ -58,7 +58,10 @@ struct FindOutput {
 /// Runs the verb.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let moment = |text: &Option<String>| {
-        text.as_deref().map(|text| moment(text, chrono::Utc::now())).transpose().map_err(wrong_usage)
+        text.as_deref()
+            .map(|text| moment(text, chrono::Utc::now()))
+            .transpose()
+            .map_err(wrong_usage)
     };
     let (since, until) = (moment(&args.since)?, moment(&args.until)?);
     let filter = Filter {
@@ -80,7 +83,11 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         tracing::warn!("{missing}");
     }
     match context.format {
-        Format::Json => print_json(&FindOutput { events: Events::of(&found, None), since, until })?,
+        Format::Json => print_json(&FindOutput {
+            events: Events::of(&found, None),
+            since,
+            until,
+        })?,
         Format::Table => print_text(&in_words(&found, args.limit))?,
     }
     Ok(Exit::Success)
@@ -88,7 +95,14 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 
 /// What may be missing among the events.
 fn missing(state: &IndexState) -> Option<String> {
-    let IndexState { whole, segments, not_indexed, unreadable, first_unreadable, .. } = state;
+    let IndexState {
+        whole,
+        segments,
+        not_indexed,
+        unreadable,
+        first_unreadable,
+        ..
+    } = state;
     if !whole {
         let what = "the archived WAL is being listed anew by another process: what happened in the rest is not shown";
         return Some(format!("{what}\nHINT: try again"));
@@ -120,7 +134,10 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
             format!("{}{guess}", event.kind),
             event.subject(),
             event.database.clone().unwrap_or_default(),
-            event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),
+            event
+                .rows
+                .map(|rows| format!("{at_least}{rows}"))
+                .unwrap_or_default(),
             event.xid.map(|xid| xid.to_string()).unwrap_or_default(),
             event.id.to_string(),
         ]);
@@ -132,7 +149,8 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
         text += "?: what is known of the WAL does not tell for sure that it was this\n";
     }
     if found.more {
-        text += &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
+        text +=
+            &format!("these are the latest {limit}; for others use --limit, --since or --until\n");
     }
     if let segments @ 1.. = found.overfull_segments {
         text += &format!(
@@ -143,12 +161,24 @@ fn in_words(found: &FoundEvents, limit: usize) -> String {
     let lost = found.events.iter().rfind(|event| event.lost_data());
     match found.events.last() {
         Some(_) => match lost {
-            Some(lost) => text + &format!("to restore to just before {}: {}\n", lost.words(), lost.undo()),
+            Some(lost) => {
+                text + &format!(
+                    "to restore to just before {}: {}\n",
+                    lost.words(),
+                    lost.undo()
+                )
+            }
             None => text,
         },
-        None if found.state.is_complete() => format!("no matching event in the archived WAL\n{text}"),
+        None if found.state.is_complete() => {
+            format!("no matching event in the archived WAL\n{text}")
+        }
         None => {
-            let IndexState { segments, not_indexed, .. } = found.state;
+            let IndexState {
+                segments,
+                not_indexed,
+                ..
+            } = found.state;
             let searched = segments - not_indexed;
             format!(
                 "no matching event in what was searched, {searched} of {}\n{text}",
@@ -170,7 +200,9 @@ mod tests {
     use crate::postgres::index::UnreadableSegment;
 
     fn event(kind: EventKind, rows: Option<u64>, exact: bool) -> FoundEvent {
-        let id: EventId = format!("1-0-3000158-{}16384", kind.row().letter).parse().unwrap();
+        let id: EventId = format!("1-0-3000158-{}16384", kind.row().letter)
+            .parse()
+            .unwrap();
         FoundEvent {
             id,
             kind,
@@ -195,8 +227,17 @@ mod tests {
     }
 
     fn found(events: Vec<FoundEvent>) -> FoundEvents {
-        let state = IndexState { whole: true, segments: 7, ..IndexState::default() };
-        FoundEvents { events, more: false, overfull_segments: 0, state }
+        let state = IndexState {
+            whole: true,
+            segments: 7,
+            ..IndexState::default()
+        };
+        FoundEvents {
+            events,
+            more: false,
+            overfull_segments: 0,
+            state,
+        }
     }
 
     const LEGEND: &str = "?: what is known of the WAL does not tell for sure";
@@ -204,18 +245,52 @@ mod tests {
     #[test]
     fn each_event_is_marked_by_how_sure_it_is() {
         for (kind, rows, exact, marked, legend) in [
-            (EventKind::Delete, Some(20), true, "delete  public.orders  20", false),
-            (EventKind::Delete, Some(20), false, "delete  public.orders  ≥ 20", false),
-            (EventKind::Drop, None, true, "drop  public.orders  745", false),
-            (EventKind::Drop, None, false, "drop?  public.orders  745", true),
+            (
+                EventKind::Delete,
+                Some(20),
+                true,
+                "delete  public.orders  20",
+                false,
+            ),
+            (
+                EventKind::Delete,
+                Some(20),
+                false,
+                "delete  public.orders  ≥ 20",
+                false,
+            ),
+            (
+                EventKind::Drop,
+                None,
+                true,
+                "drop  public.orders  745",
+                false,
+            ),
+            (
+                EventKind::Drop,
+                None,
+                false,
+                "drop?  public.orders  745",
+                true,
+            ),
         ] {
             let text = in_words(&found(vec![event(kind, rows, exact)]), 100);
             let line = text.lines().nth(1).unwrap();
-            let squeezed =
-                line.split("  ").filter(|part| !part.is_empty()).map(str::trim).collect::<Vec<_>>().join("  ");
-            assert!(squeezed.contains(&format!("  {marked}")), "{squeezed:?} {marked:?}");
+            let squeezed = line
+                .split("  ")
+                .filter(|part| !part.is_empty())
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("  ");
+            assert!(
+                squeezed.contains(&format!("  {marked}")),
+                "{squeezed:?} {marked:?}"
+            );
             assert_eq!(text.contains(LEGEND), legend, "{text}");
-            assert!(!text.contains("latest") && !text.contains("more may have happened"), "{text}");
+            assert!(
+                !text.contains("latest") && !text.contains("more may have happened"),
+                "{text}"
+            );
         }
     }
 
@@ -223,23 +298,63 @@ mod tests {
     fn what_may_be_missing_is_told_below() {
         let all = found(vec![event(EventKind::Drop, None, true)]);
         let told = |found: &FoundEvents| in_words(found, 100);
-        assert!(told(&FoundEvents { more: true, ..found(all.events.clone()) }).contains("these are the latest 100;"));
-        let overfull = FoundEvents { overfull_segments: 3, ..found(Vec::new()) };
-        let text = told(&overfull);
-        assert!(text.starts_with("no matching event in the archived WAL\n3 WAL segments of that time"), "{text}");
-        let partly = IndexState { not_indexed: 2, ..all.state.clone() };
-        let text = told(&FoundEvents { state: partly.clone(), ..found(Vec::new()) });
-        assert_eq!(text, "no matching event in what was searched, 5 of 7 WAL segments\n");
-        assert_eq!(missing(&all.state), None);
-        assert!(missing(&partly).unwrap().starts_with("2 of 7 WAL segments could not be searched"));
-        let why =
-            UnreadableSegment { segment: "000000010000000000000002".parse().unwrap(), why: "it is cut off".into() };
-        let unreadable = IndexState { unreadable: 1, first_unreadable: Some(why), ..partly };
-        let text = missing(&unreadable).unwrap();
         assert!(
-            text.contains("1 cannot be read, the first one 000000010000000000000002: it is cut off\nHINT:"),
+            told(&FoundEvents {
+                more: true,
+                ..found(all.events.clone())
+            })
+            .contains("these are the latest 100;")
+        );
+        let overfull = FoundEvents {
+            overfull_segments: 3,
+            ..found(Vec::new())
+        };
+        let text = told(&overfull);
+        assert!(
+            text.starts_with("no matching event in the archived WAL\n3 WAL segments of that time"),
             "{text}"
         );
-        assert!(missing(&IndexState { whole: false, ..all.state }).unwrap().contains("listed anew by another process"));
+        let partly = IndexState {
+            not_indexed: 2,
+            ..all.state.clone()
+        };
+        let text = told(&FoundEvents {
+            state: partly.clone(),
+            ..found(Vec::new())
+        });
+        assert_eq!(
+            text,
+            "no matching event in what was searched, 5 of 7 WAL segments\n"
+        );
+        assert_eq!(missing(&all.state), None);
+        assert!(
+            missing(&partly)
+                .unwrap()
+                .starts_with("2 of 7 WAL segments could not be searched")
+        );
+        let why = UnreadableSegment {
+            segment: "000000010000000000000002".parse().unwrap(),
+            why: "it is cut off".into(),
+        };
+        let unreadable = IndexState {
+            unreadable: 1,
+            first_unreadable: Some(why),
+            ..partly
+        };
+        let text = missing(&unreadable).unwrap();
+        assert!(
+            text.contains(
+                "1 cannot be read, the first one 000000010000000000000002: it is cut off\nHINT:"
+            ),
+            "{text}"
+        );
+        assert!(
+            missing(&IndexState {
+                whole: false,
+                ..all.state
+            })
+            .unwrap()
+            .contains("listed anew by another process")
+        );
     }
 }

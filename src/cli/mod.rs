@@ -36,7 +36,12 @@ pub use output::{Format, Table, bytes, gap_lines, print_json, print_text};
 
 /// Continuous WAL archiving and point-in-time recovery for PostgreSQL 13 to 18.
 #[derive(Debug, Parser)]
-#[command(name = "walden", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "walden",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found damage or gaps, 4 refused: the target cannot be reached exactly. `walden check` has its own."
 )]
@@ -101,7 +106,10 @@ pub fn main() -> ExitCode {
 /// Whether this process is a `restore_command`: then whatever goes wrong, also in the arguments, must not look like an
 /// answer.
 fn asks_to_fetch(arguments: &[OsString]) -> bool {
-    let mut verbs = arguments.iter().skip_while(|argument| *argument != "wal").skip(1);
+    let mut verbs = arguments
+        .iter()
+        .skip_while(|argument| *argument != "wal")
+        .skip(1);
     verbs.any(|argument| argument == "fetch")
 }
 
@@ -124,7 +132,11 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => {
             // Help and version go to standard output and are no failure.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Success
+            };
         }
     };
     dispatch(cli).unwrap_or_else(|error| exit::report(&error))
@@ -174,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_restore_command_is_known_before_its_arguments_are_understood() {
-        let asks = |line: &str| asks_to_fetch(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let asks =
+            |line: &str| asks_to_fetch(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert!(asks("walden --config x wal fetch"));
         assert!(asks("walden wal --nonsense fetch -- f p"));
         assert!(!asks("walden wal push fetch.wal") && !asks("walden serve"));
@@ -182,10 +195,13 @@ mod tests {
 
     #[test]
     fn a_check_is_known_before_its_arguments_are_understood() {
-        let asks = |line: &str| asks_to_check(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let asks =
+            |line: &str| asks_to_check(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert!(asks("walden check") && asks("walden --config x --format=json check --nonsense"));
         assert!(
-            !asks("walden --config check backup take") && !asks("walden backup take --label check") && !asks("walden")
+            !asks("walden --config check backup take")
+                && !asks("walden backup take --label check")
+                && !asks("walden")
         );
     }
 

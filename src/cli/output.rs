@@ -24,7 +24,9 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
 fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
         _ => Ok(()),
     }
 }
@@ -50,28 +52,50 @@ pub struct Table {
 impl Table {
     /// A table with these headings; a heading that begins with `>` is a column of numbers.
     pub fn new(headings: &[&str]) -> Self {
-        let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
-        let row = headings.iter().map(|heading| heading.trim_start_matches('>').to_string()).collect();
-        Self { rows: vec![row], right }
+        let right = headings
+            .iter()
+            .map(|heading| heading.starts_with('>'))
+            .collect();
+        let row = headings
+            .iter()
+            .map(|heading| heading.trim_start_matches('>').to_string())
+            .collect();
+        Self {
+            rows: vec![row],
+            right,
+        }
     }
 
     /// Adds a row of as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| plain(&cell).into_owned()).collect());
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|cell| plain(&cell).into_owned())
+                .collect(),
+        );
     }
 
     /// The text, a line a row.
     pub fn render(&self) -> String {
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
-            let cells = row.iter().zip(&widths).zip(&self.right).map(|((cell, &width), &right)| match right {
-                true => format!("{cell:>width$}"),
-                false => format!("{cell:<width$}"),
-            });
+            let cells =
+                row.iter().zip(&widths).zip(&self.right).map(
+                    |((cell, &width), &right)| match right {
+                        true => format!("{cell:>width$}"),
+                        false => format!("{cell:<width$}"),
+                    },
+                );
             text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
             text.push('\n');
         }

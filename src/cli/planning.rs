@@ -10,7 +10,19 @@ pub async fn open(context: &Context, needs_index: bool) -> anyhow::Result<FreshP
     let cluster = context.cluster().await?;
     let (bar, size) = (Bar::default(), cluster.description.segment_size.bytes());
     let observe = move |verb: &'static str, IndexProgress { done, total }| {
-        bar.show(verb, ProgressStep { done: done * size, total: total * size, phase: String::new() });
+        bar.show(
+            verb,
+            ProgressStep {
+                done: done * size,
+                total: total * size,
+                phase: String::new(),
+            },
+        );
     };
-    FreshPlanner::open(cluster, &context.settings.catalog.cache, needs_index, Box::new(observe))
+    FreshPlanner::open(
+        cluster,
+        &context.settings.catalog.cache,
+        needs_index,
+        Box::new(observe),
+    )
 }

@@ -96,20 +96,30 @@ impl Bar {
 fn line(step: &ProgressStep, verb: &str, elapsed: Duration) -> String {
     let rate = step.done as f64 / elapsed.as_secs_f64();
     let left = step.total.saturating_sub(step.done) as f64 / rate.max(1.0);
-    let (done, total, rate) =
-        (BinaryBytes(step.done), BinaryBytes(step.total.max(step.done)), BinaryBytes(rate as u64));
-    let phase = if step.phase.is_empty() { String::new() } else { format!("; {}", step.phase) };
+    let (done, total, rate) = (
+        BinaryBytes(step.done),
+        BinaryBytes(step.total.max(step.done)),
+        BinaryBytes(rate as u64),
+    );
+    let phase = if step.phase.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", step.phase)
+    };
     format!("{done} of {total} {verb}, {rate}/s, {left:.0} s left{phase}")
 }
 
 /// Where a bar is drawn.
 pub fn target(terminal: bool) -> ProgressDrawTarget {
-    if terminal { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() }
+    if terminal {
+        ProgressDrawTarget::stderr_with_hz(5)
+    } else {
+        ProgressDrawTarget::hidden()
+    }
 }
 
 fn bar_style() -> ProgressStyle {
-    let template =
-        "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}";
+    let template = "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}";
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -119,10 +129,21 @@ mod tests {
 
     #[test]
     fn a_log_line_says_how_far_how_fast_and_how_long() {
-        let step = ProgressStep { done: 10 << 20, total: 30 << 20, phase: String::new() };
+        let step = ProgressStep {
+            done: 10 << 20,
+            total: 30 << 20,
+            phase: String::new(),
+        };
         let second = Duration::from_secs(1);
-        assert_eq!(line(&step, "restored", second), "10.00 MiB of 30.00 MiB restored, 10.00 MiB/s, 2 s left");
-        let step = ProgressStep { done: 40 << 20, phase: "reading back".into(), ..step };
+        assert_eq!(
+            line(&step, "restored", second),
+            "10.00 MiB of 30.00 MiB restored, 10.00 MiB/s, 2 s left"
+        );
+        let step = ProgressStep {
+            done: 40 << 20,
+            phase: "reading back".into(),
+            ..step
+        };
         assert!(
             line(&step, "copied", second)
                 .ends_with("40.00 MiB of 40.00 MiB copied, 40.00 MiB/s, 0 s left; reading back")

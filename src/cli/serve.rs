@@ -34,7 +34,10 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => (),
@@ -51,17 +54,36 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
 
 /// Root's service would answer none of PostgreSQL's hooks.
 fn refuse_root(settings: &Settings) -> anyhow::Result<()> {
-    let Some(folder) = settings.repository.url.folder().filter(|_| owner::is_root()) else { return Ok(()) };
+    let Some(folder) = settings
+        .repository
+        .url
+        .folder()
+        .filter(|_| owner::is_root())
+    else {
+        return Ok(());
+    };
     match heir_of_cluster(settings) {
-        Ok(Some(user)) => Err(anyhow!("root is to serve repository \"{}\", which belongs to {user}", folder.display()))
-            .hint(format!("run `walden serve` as {user}")),
+        Ok(Some(user)) => Err(anyhow!(
+            "root is to serve repository \"{}\", which belongs to {user}",
+            folder.display()
+        ))
+        .hint(format!("run `walden serve` as {user}")),
         // Opening the repository tells what is wrong with it.
         _ => Ok(()),
     }
 }
 
 fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
-    let Settings { cluster, wal, service, catalog, postgresql, http, health, .. } = &context.settings;
+    let Settings {
+        cluster,
+        wal,
+        service,
+        catalog,
+        postgresql,
+        http,
+        health,
+        ..
+    } = &context.settings;
     let dsn = postgresql.dsn.clone();
     Ok(ServiceOptions {
         socket: service.socket.clone(),
@@ -69,7 +91,10 @@ fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
         compression_level: wal.compression_level,
         look_ahead: wal.look_ahead,
         fresh: FRESH,
-        pg_wal: cluster.data_directory.as_ref().map(|data| data.join("pg_wal")),
+        pg_wal: cluster
+            .data_directory
+            .as_ref()
+            .map(|data| data.join("pg_wal")),
         prefetch: wal.prefetch,
         workers: wal.workers,
         memory: wal.memory as u64,

@@ -18,7 +18,9 @@ use crate::plain::counted;
 use crate::postgres::catalog::WalRanges;
 use crate::postgres::index::IndexState;
 use crate::postgres::overview::Overview;
-use crate::service::status::{Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus};
+use crate::service::status::{
+    Archiving, Backlog, Failures, Fetching, Http, Indexing, Occurrences, ServiceStatus,
+};
 use crate::wire::{HookRequest, Reply};
 
 /// The service answers at once, or is in trouble.
@@ -31,16 +33,31 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let asked = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let reply = asked.map_err(|error| unanswered(socket, error))?;
     let status: ServiceStatus = match reply {
-        Reply::Status(text) => serde_json::from_slice(&text).context("the service's answer cannot be read")?,
-        Reply::Failed(text) => bail!("{}", String::from_utf8_lossy(&text).trim_start_matches("ERROR: ").trim_end()),
+        Reply::Status(text) => {
+            serde_json::from_slice(&text).context("the service's answer cannot be read")?
+        }
+        Reply::Failed(text) => bail!(
+            "{}",
+            String::from_utf8_lossy(&text)
+                .trim_start_matches("ERROR: ")
+                .trim_end()
+        ),
         other => {
-            let error = anyhow!("the service gave an answer that does not belong to the question: {other:?}");
-            return Err(with_hint(error, "install walden of one version, and restart `walden serve`"));
+            let error = anyhow!(
+                "the service gave an answer that does not belong to the question: {other:?}"
+            );
+            return Err(with_hint(
+                error,
+                "install walden of one version, and restart `walden serve`",
+            ));
         }
     };
     let health = health(context, &status).await;
     match context.format {
-        Format::Json => print_json(&StatusOutput { status: &status, health: HealthOutput::of(&health) })?,
+        Format::Json => print_json(&StatusOutput {
+            status: &status,
+            health: HealthOutput::of(&health),
+        })?,
         Format::Table => print_text(&(in_words(&status, Utc::now()) + &standing(&health)))?,
     }
     Ok(Exit::Success)
@@ -50,12 +67,20 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 async fn health(context: &Context, status: &ServiceStatus) -> Result<Health, String> {
     let read = async {
         let prove = async |_: &WalRanges| status.indexing.proven;
-        let kept = Overview::read(&context.cluster().await?, &context.settings.catalog.cache, prove).await?;
+        let kept = Overview::read(
+            &context.cluster().await?,
+            &context.settings.catalog.cache,
+            prove,
+        )
+        .await?;
         anyhow::Ok(kept.health(&context.settings.health, status.archiving.at(Utc::now())))
     };
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(read) => read.map_err(|error| one_line(&error)),
-        Err(_) => Err(format!("the repository did not answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!(
+            "the repository did not answer within {} s",
+            PATIENCE.as_secs()
+        )),
     }
 }
 
@@ -83,9 +108,19 @@ impl<'a> HealthOutput<'a> {
         match health {
             Ok(health) => {
                 let (protected, problems) = (health.protected, &health.reasons[..]);
-                Self { status: health.level(), protected, problems, failed: None }
+                Self {
+                    status: health.level(),
+                    protected,
+                    problems,
+                    failed: None,
+                }
             }
-            Err(why) => Self { status: Level::Unknown, protected: None, problems: &[], failed: Some(why) },
+            Err(why) => Self {
+                status: Level::Unknown,
+                protected: None,
+                problems: &[],
+                failed: Some(why),
+            },
         }
     }
 }
@@ -94,10 +129,16 @@ impl<'a> HealthOutput<'a> {
 fn standing(health: &Result<Health, String>) -> String {
     match health {
         Ok(health) => {
-            let until = health.protected.map(|protected| format!(", restorable to {}", moment(protected.until)));
+            let until = health
+                .protected
+                .map(|protected| format!(", restorable to {}", moment(protected.until)));
             let mut text = format!("lost now   {}{}\n", health.loss, until.unwrap_or_default());
             for reason in &health.reasons {
-                let _ = writeln!(text, "           {}\n           HINT: {}", reason.what, reason.next);
+                let _ = writeln!(
+                    text,
+                    "           {}\n           HINT: {}",
+                    reason.what, reason.next
+                );
             }
             text
         }
@@ -112,20 +153,26 @@ fn unanswered(socket: &Path, error: io::Error) -> anyhow::Error {
             "no service answers on",
             "start `walden serve`, as the user that PostgreSQL runs as; `service.socket` names its socket",
         ),
-        ErrorKind::PermissionDenied => {
-            ("this user may not ask the service on", "run this as the user that PostgreSQL runs as, or as root")
-        }
+        ErrorKind::PermissionDenied => (
+            "this user may not ask the service on",
+            "run this as the user that PostgreSQL runs as, or as root",
+        ),
         _ => (
             "the service is there and does not say what it does, on",
             "look at its log; a pg_wal on slow storage, or another version of it, can be why",
         ),
     };
-    with_hint(anyhow::Error::new(error).context(format!("{what} \"{}\"", socket.display())), hint)
+    with_hint(
+        anyhow::Error::new(error).context(format!("{what} \"{}\"", socket.display())),
+        hint,
+    )
 }
 
 async fn ask(socket: &Path) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(socket).await?;
-    let request = HookRequest::Status.encode().map_err(|error| io::Error::other(error.text()))?;
+    let request = HookRequest::Status
+        .encode()
+        .map_err(|error| io::Error::other(error.text()))?;
     stream.write_all(&request).await?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).await?;
@@ -158,7 +205,10 @@ fn http(http: Option<&Http>) -> String {
     match http {
         None => String::new(),
         Some(Http { url, failed: None }) => format!("http       answered on {url}\n"),
-        Some(Http { url, failed: Some(why) }) => {
+        Some(Http {
+            url,
+            failed: Some(why),
+        }) => {
             format!("http       not answered on {url}, tried again and again\n           {why}\n")
         }
     }
@@ -169,16 +219,29 @@ fn archiving(text: &mut String, done: &Archiving, now: DateTime<Utc>) {
         0 => String::new(),
         ahead => format!(" ({ahead} of them ahead of being asked)"),
     };
-    let _ = writeln!(text, "archiving  {} stored{ahead}{}", done.stored.count, last(&done.stored, now));
+    let _ = writeln!(
+        text,
+        "archiving  {} stored{ahead}{}",
+        done.stored.count,
+        last(&done.stored, now)
+    );
     for backlog in &done.backlogs {
         let _ = writeln!(text, "           {}", waiting(backlog, done, now));
     }
     failures(text, "failed", &done.failed, now);
     if done.aside.count > 0 {
         let (count, last) = (done.aside.count, last(&done.aside, now));
-        let _ = writeln!(text, "           {count} kept aside{last}; see `walden wal list`");
+        let _ = writeln!(
+            text,
+            "           {count} kept aside{last}; see `walden wal list`"
+        );
     }
-    failures(text, "with records that break off, stored as they are", &done.broken, now);
+    failures(
+        text,
+        "with records that break off, stored as they are",
+        &done.broken,
+        now,
+    );
     if done.resting {
         text.push_str("           storing ahead pauses, since the last file could not be stored\n");
     }
@@ -193,8 +256,12 @@ fn fetching(text: &mut String, done: &Fetching, now: DateTime<Utc>) {
         0 => String::new(),
         count => format!(", {count} proven absent"),
     };
-    let _ =
-        writeln!(text, "fetching   {} delivered{ready}{absent}{}", done.delivered.count, last(&done.delivered, now));
+    let _ = writeln!(
+        text,
+        "fetching   {} delivered{ready}{absent}{}",
+        done.delivered.count,
+        last(&done.delivered, now)
+    );
     failures(text, "failed", &done.failed, now);
 }
 
@@ -204,32 +271,73 @@ fn indexing(text: &mut String, done: &Indexing, now: DateTime<Utc>) {
         Some(at) => format!(", last looked into the repository {} ago", span(now - at)),
         None => ", the first poll of the repository is not over".to_string(),
     };
-    let _ = writeln!(text, "index      {}{looked}", counted(state.segments - state.not_indexed, "segment"));
-    let left = [(state.not_indexed - state.unreadable, "not indexed yet"), (state.unreadable, "cannot be read")];
+    let _ = writeln!(
+        text,
+        "index      {}{looked}",
+        counted(state.segments - state.not_indexed, "segment")
+    );
+    let left = [
+        (state.not_indexed - state.unreadable, "not indexed yet"),
+        (state.unreadable, "cannot be read"),
+    ];
     for (segments, what) in left.into_iter().filter(|(segments, _)| *segments > 0) {
         let _ = writeln!(text, "           {segments} {what}");
     }
     positions(text, state);
     failures(text, "failed", &done.failed, now);
     if let Some(at) = done.names_read_at {
-        let _ = writeln!(text, "names      {} recorded, last read {} ago", done.names, span(now - at));
+        let _ = writeln!(
+            text,
+            "names      {} recorded, last read {} ago",
+            done.names,
+            span(now - at)
+        );
     }
-    failures(text, "attempts to read names failed", &done.names_failed, now);
+    failures(
+        text,
+        "attempts to read names failed",
+        &done.names_failed,
+        now,
+    );
     if done.idle.count > 0 {
-        let _ = writeln!(text, "idle       {} stored{}", counted(done.idle.count, "marker"), last(&done.idle, now));
+        let _ = writeln!(
+            text,
+            "idle       {} stored{}",
+            counted(done.idle.count, "marker"),
+            last(&done.idle, now)
+        );
     }
-    failures(text, "attempts to note that the server is idle failed", &done.idle_failed, now);
+    failures(
+        text,
+        "attempts to note that the server is idle failed",
+        &done.idle_failed,
+        now,
+    );
 }
 
 fn positions(text: &mut String, state: &IndexState) {
     if let Some(first) = &state.first_unreadable {
         let why = first.why.replace('\n', "\n           ");
-        let _ = writeln!(text, "           the first of them {}: {why}", first.segment);
+        let _ = writeln!(
+            text,
+            "           the first of them {}: {why}",
+            first.segment
+        );
     }
     for position in &state.positions {
-        let up_to = position.indexed.map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
-        let behind = if position.indexed == Some(position.archived) { "" } else { ", behind the archive" };
-        let _ = writeln!(text, "           timeline {}: {up_to}{behind}", position.timeline);
+        let up_to = position
+            .indexed
+            .map_or("nothing".to_string(), |indexed| format!("up to {indexed}"));
+        let behind = if position.indexed == Some(position.archived) {
+            ""
+        } else {
+            ", behind the archive"
+        };
+        let _ = writeln!(
+            text,
+            "           timeline {}: {up_to}{behind}",
+            position.timeline
+        );
     }
 }
 
@@ -238,24 +346,41 @@ fn waiting(backlog: &Backlog, done: &Archiving, now: DateTime<Utc>) -> String {
     if let Some(why) = &backlog.failed {
         return format!("what waits in {place} is not known: {why}");
     }
-    let Some(oldest) = backlog.oldest_since else { return format!("nothing waits in {place}") };
+    let Some(oldest) = backlog.oldest_since else {
+        return format!("nothing waits in {place}");
+    };
     let stored = match backlog.stored {
         0 => String::new(),
         stored => format!(" ({stored} of them stored already)"),
     };
     let eta = match backlog.eta_seconds {
-        Some(seconds) => format!("about {} to go", span(TimeDelta::milliseconds((seconds * 1000.0) as i64))),
+        Some(seconds) => format!(
+            "about {} to go",
+            span(TimeDelta::milliseconds((seconds * 1000.0) as i64))
+        ),
         None if done.resting => "the last one could not be stored".to_string(),
         None => "nothing was stored in the last minute".to_string(),
     };
-    format!("{} waiting{stored} in {place}, the oldest for {}; {eta}", backlog.files, span(now - oldest))
+    format!(
+        "{} waiting{stored} in {place}, the oldest for {}; {eta}",
+        backlog.files,
+        span(now - oldest)
+    )
 }
 
 fn failures(text: &mut String, what: &str, failed: &Failures, now: DateTime<Utc>) {
     if failed.count.count > 0 {
-        let why = failed.why.as_deref().unwrap_or_default().replace('\n', "\n           ");
+        let why = failed
+            .why
+            .as_deref()
+            .unwrap_or_default()
+            .replace('\n', "\n           ");
         let last = last(&failed.count, now);
-        let _ = writeln!(text, "           {} {what}{last}\n           {why}", failed.count.count);
+        let _ = writeln!(
+            text,
+            "           {} {what}{last}\n           {why}",
+            failed.count.count
+        );
     }
 }
 
@@ -284,7 +409,10 @@ mod tests {
 
     #[test]
     fn a_backlog_is_told_in_one_line() {
-        let (now, mut done) = (DateTime::UNIX_EPOCH + TimeDelta::seconds(200), Archiving::default());
+        let (now, mut done) = (
+            DateTime::UNIX_EPOCH + TimeDelta::seconds(200),
+            Archiving::default(),
+        );
         let mut backlog = Backlog {
             pg_wal: "/data/pg_wal".into(),
             files: 12,
@@ -302,24 +430,42 @@ mod tests {
         done.resting = true;
         assert!(waiting(&backlog, &done, now).ends_with("; the last one could not be stored"));
         backlog.oldest_since = None;
-        assert_eq!(waiting(&backlog, &done, now), "nothing waits in /data/pg_wal");
+        assert_eq!(
+            waiting(&backlog, &done, now),
+            "nothing waits in /data/pg_wal"
+        );
         backlog.failed = Some("permission denied".into());
-        assert_eq!(waiting(&backlog, &done, now), "what waits in /data/pg_wal is not known: permission denied");
+        assert_eq!(
+            waiting(&backlog, &done, now),
+            "what waits in /data/pg_wal is not known: permission denied"
+        );
     }
 
     #[test]
     fn a_port_that_is_taken_is_told() {
-        let mut state = Http { url: "http://127.0.0.1:8432".into(), failed: None };
-        assert_eq!(http(Some(&state)), "http       answered on http://127.0.0.1:8432\n");
+        let mut state = Http {
+            url: "http://127.0.0.1:8432".into(),
+            failed: None,
+        };
+        assert_eq!(
+            http(Some(&state)),
+            "http       answered on http://127.0.0.1:8432\n"
+        );
         state.failed = Some("cannot listen on 127.0.0.1:8432: Address already in use".into());
         let told = http(Some(&state));
-        assert!(told.contains("not answered") && told.contains("Address already in use"), "{told}");
+        assert!(
+            told.contains("not answered") && told.contains("Address already in use"),
+            "{told}"
+        );
         assert_eq!(http(None), "");
     }
 
     #[test]
     fn spans_have_two_units() {
         let said = |seconds| span(TimeDelta::seconds(seconds));
-        assert_eq!([said(59), said(61), said(7200), said(90000)], ["59 s", "1 min 1 s", "2 h 0 min", "1 d 1 h"]);
+        assert_eq!(
+            [said(59), said(61), said(7200), said(90000)],
+            ["59 s", "1 min 1 s", "2 h 0 min", "1 d 1 h"]
+        );
     }
 }

@@ -55,12 +55,21 @@ async fn list(context: &Context, planner: &FreshPlanner) -> anyhow::Result<Exit>
     let limits = context.settings.health.clone();
     let derive = move || {
         let told = windows(&facts, &*index);
-        let health = Health::of(&facts, &told, &missing_wal(&facts), &limits, chrono::Utc::now());
+        let health = Health::of(
+            &facts,
+            &told,
+            &missing_wal(&facts),
+            &limits,
+            chrono::Utc::now(),
+        );
         (told, health)
     };
     let (told, health) = tokio::task::spawn_blocking(derive).await?;
     match context.format {
-        Format::Json => print_json(&TargetOutput { restorable: (&told).into(), problems: &health.reasons })?,
+        Format::Json => print_json(&TargetOutput {
+            restorable: (&told).into(),
+            problems: &health.reasons,
+        })?,
         Format::Table => print_text(&(in_words(&told, &unused) + &problems(&told, &health)))?,
     }
     Ok(Exit::Success)
@@ -74,7 +83,8 @@ fn problems(told: &Windows, health: &Health) -> String {
         Subject::Backup => !told.windows.is_empty(),
         Subject::Recovery => reason.level == Level::Critical && told.unknown.is_empty(),
     };
-    let line = |reason: &HealthReason| format!("{}\nHINT: {}\n", plain(&reason.what), plain(&reason.next));
+    let line =
+        |reason: &HealthReason| format!("{}\nHINT: {}\n", plain(&reason.what), plain(&reason.next));
     health.reasons.iter().filter(is_told).map(line).collect()
 }
 
@@ -85,11 +95,21 @@ fn in_words(told: &Windows, unused_backups: &[String]) -> String {
     };
     let unknown: String = told.unknown.iter().map(unknown).collect();
     if told.windows.is_empty() {
-        let unused: String = unused_backups.iter().map(|why| format!("{why}\n")).collect();
+        let unused: String = unused_backups
+            .iter()
+            .map(|why| format!("{why}\n"))
+            .collect();
         let nothing = "nothing can be restored: there is no usable base backup with its WAL";
         return format!("{nothing}\n{unknown}{unused}");
     }
-    let mut table = Table::new(&[">timeline", "from", "from LSN", "to", "to LSN", "first backup"]);
+    let mut table = Table::new(&[
+        ">timeline",
+        "from",
+        "from LSN",
+        "to",
+        "to LSN",
+        "first backup",
+    ]);
     let known = |time: Option<_>| time.map_or_else(|| "not known".to_string(), postgresql_time);
     let time = |edge: WindowEdge| known(edge.time);
     for window in &told.windows {
@@ -103,10 +123,17 @@ fn in_words(told: &Windows, unused_backups: &[String]) -> String {
         ]);
     }
     let gap = |gap: &crate::postgres::catalog::Unrestorable| {
-        let lasts = gap.seconds.map(|seconds| format!(", {:.1} min", seconds / 60.0)).unwrap_or_default();
+        let lasts = gap
+            .seconds
+            .map(|seconds| format!(", {:.1} min", seconds / 60.0))
+            .unwrap_or_default();
         let (timeline, from, to) = (gap.timeline, time(gap.from), time(gap.to));
         format!("CANNOT BE RESTORED on timeline {timeline}: from {from} to {to}{lasts}\n")
     };
-    let others: String = told.other_timelines.iter().map(|other| format!("{other}\n")).collect();
+    let others: String = told
+        .other_timelines
+        .iter()
+        .map(|other| format!("{other}\n"))
+        .collect();
     table.render() + &others + &told.gaps.iter().map(gap).collect::<String>() + &unknown
 }

@@ -40,7 +40,9 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, NotADigest> {
         let wrong = || NotADigest(text.to_string());
-        let hex = text.strip_prefix(BLAKE3).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let hex = text
+            .strip_prefix(BLAKE3)
+            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         let hex = hex.filter(|hex| hex.len() == 64).ok_or_else(wrong)?;
         let mut digest = [0; 32];
         for (at, byte) in digest.iter_mut().enumerate() {
@@ -89,13 +91,18 @@ mod tests {
         let text = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
         assert_eq!(Digest::of(b"").to_string(), text);
         assert_eq!(text.parse::<Digest>().unwrap(), Digest::of(b""));
-        for wrong in
-            [&text[7..], "blake3:af13", &text.replace("blake3", "sha256"), &("blake3:".to_string() + &"ä".repeat(32))]
-        {
+        for wrong in [
+            &text[7..],
+            "blake3:af13",
+            &text.replace("blake3", "sha256"),
+            &("blake3:".to_string() + &"ä".repeat(32)),
+        ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
         let mut hasher = Hasher::default();
-        [&b"ab"[..], b"", b"c"].iter().for_each(|piece| hasher.update(piece));
+        [&b"ab"[..], b"", b"c"]
+            .iter()
+            .for_each(|piece| hasher.update(piece));
         assert_eq!(hasher.finish(), Digest::of(b"abc"));
     }
 }

@@ -33,7 +33,10 @@ pub struct SizedDigest {
 impl SizedDigest {
     /// Measures and digests `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, digest: Digest::of(bytes) }
+        Self {
+            size: bytes.len() as u64,
+            digest: Digest::of(bytes),
+        }
     }
 }
 
@@ -125,7 +128,10 @@ impl Envelope {
     /// Reads an object's beginning. [`EnvelopeError::TooShort`] says how many bytes to come back with.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         let damaged = |why: &str| EnvelopeError::Damaged(why.to_string());
-        let too_short = |needed| EnvelopeError::TooShort { needed, got: bytes.len() };
+        let too_short = |needed| EnvelopeError::TooShort {
+            needed,
+            got: bytes.len(),
+        };
         if bytes.len() < PREFIX_LEN {
             return Err(too_short(PREFIX_LEN));
         }
@@ -133,21 +139,37 @@ impl Envelope {
         if u32_at(0) != SKIPPABLE_MAGIC || bytes[8..14] != ENVELOPE_MAGIC[..6] {
             return Err(damaged("it does not begin as Walden's objects do"));
         }
-        let version = std::str::from_utf8(&bytes[14..16]).ok().and_then(|digits| digits.parse().ok());
+        let version = std::str::from_utf8(&bytes[14..16])
+            .ok()
+            .and_then(|digits| digits.parse().ok());
         match version.ok_or_else(|| damaged("the version of its envelope is no number"))? {
             1 => (),
-            newer => return Err(EnvelopeError::Newer(format!("an envelope of version {newer}"))),
+            newer => {
+                return Err(EnvelopeError::Newer(format!(
+                    "an envelope of version {newer}"
+                )));
+            }
         }
         let json_len = u32_at(16) as usize;
         if json_len > MAX_HEADER_LEN || u32_at(4) as usize != PREFIX_LEN - 8 + json_len {
             return Err(damaged("the lengths in its envelope contradict each other"));
         }
-        let json = bytes.get(PREFIX_LEN..PREFIX_LEN + json_len).ok_or_else(|| too_short(PREFIX_LEN + json_len))?;
+        let json = bytes
+            .get(PREFIX_LEN..PREFIX_LEN + json_len)
+            .ok_or_else(|| too_short(PREFIX_LEN + json_len))?;
         if crc32c::crc32c(json) != u32_at(20) {
-            return Err(damaged("its header does not have the checksum noted for it"));
+            return Err(damaged(
+                "its header does not have the checksum noted for it",
+            ));
         }
-        match serde_json::from_slice(json).ok().filter(EnvelopeHeader::is_known) {
-            Some(header) => Ok(Self { header, len: (PREFIX_LEN + json_len) as u64 }),
+        match serde_json::from_slice(json)
+            .ok()
+            .filter(EnvelopeHeader::is_known)
+        {
+            Some(header) => Ok(Self {
+                header,
+                len: (PREFIX_LEN + json_len) as u64,
+            }),
             None => Err(unknown(json)),
         }
     }
@@ -161,10 +183,15 @@ impl Envelope {
             }
             parsed => parsed?.of_kind(kind)?,
         };
-        let (found, noted) = (object.len() as u64 - envelope.len, envelope.header.stored.size);
+        let (found, noted) = (
+            object.len() as u64 - envelope.len,
+            envelope.header.stored.size,
+        );
         match found == noted {
             true => Ok(envelope),
-            false => Err(EnvelopeError::Damaged(format!("its body has {found} bytes where its header says {noted}"))),
+            false => Err(EnvelopeError::Damaged(format!(
+                "its body has {found} bytes where its header says {noted}"
+            ))),
         }
     }
 
@@ -172,7 +199,10 @@ impl Envelope {
     pub fn of_kind(self, kind: &str) -> Result<Self, EnvelopeError> {
         match self.header.kind == kind {
             true => Ok(self),
-            false => Err(EnvelopeError::Damaged(format!("it is of kind \"{}\", not \"{kind}\"", self.header.kind))),
+            false => Err(EnvelopeError::Damaged(format!(
+                "it is of kind \"{}\", not \"{kind}\"",
+                self.header.kind
+            ))),
         }
     }
 }
@@ -192,11 +222,18 @@ fn unknown(json: &[u8]) -> EnvelopeError {
     }
     let newer = |what| EnvelopeError::Newer(what);
     // Of a later format nothing but its number has to be as it is here.
-    let format = serde_json::from_slice::<serde_json::Value>(json).ok().and_then(|header| header["format"].as_u64());
+    let format = serde_json::from_slice::<serde_json::Value>(json)
+        .ok()
+        .and_then(|header| header["format"].as_u64());
     match (format, serde_json::from_slice::<Any>(json)) {
         (Some(format), _) if format > 1 => newer(format!("a header of format {format}")),
-        (_, Ok(any)) if any.format == 1 && any.codec != CODEC_ZSTD => newer(format!("the codec \"{}\"", any.codec)),
-        (_, Ok(any)) => match [any.plain, any.stored].into_iter().find(|any| any.digest.parse::<Digest>().is_err()) {
+        (_, Ok(any)) if any.format == 1 && any.codec != CODEC_ZSTD => {
+            newer(format!("the codec \"{}\"", any.codec))
+        }
+        (_, Ok(any)) => match [any.plain, any.stored]
+            .into_iter()
+            .find(|any| any.digest.parse::<Digest>().is_err())
+        {
             Some(AnyDigest { digest }) => newer(format!("the digest \"{digest}\"")),
             None => EnvelopeError::Damaged("its header is not understood".into()),
         },
@@ -214,7 +251,10 @@ mod tests {
             format: 1,
             kind: "wal".into(),
             codec: CODEC_ZSTD.into(),
-            plain: SizedDigest { size: 3, digest: Digest::of(b"abc") },
+            plain: SizedDigest {
+                size: 3,
+                digest: Digest::of(b"abc"),
+            },
             stored: SizedDigest::of(b"twelve bytes"),
             about: About::of(&serde_json::json!({"name": "000000010000000000000001"})),
         }
@@ -224,7 +264,10 @@ mod tests {
     fn an_envelope_reads_back_and_says_how_much_it_needs() {
         let bytes = Envelope::render(&header());
         let envelope = Envelope::parse(&bytes).unwrap();
-        assert_eq!((envelope.header, envelope.len), (header(), bytes.len() as u64));
+        assert_eq!(
+            (envelope.header, envelope.len),
+            (header(), bytes.len() as u64)
+        );
         let needed = match Envelope::parse(&bytes[..30]) {
             Err(EnvelopeError::TooShort { needed, got: 30 }) => needed,
             other => panic!("{other:?}"),
@@ -242,17 +285,35 @@ mod tests {
         };
         assert_eq!(newer(&bytes), "an envelope of version 2");
         let rendered = |header: &EnvelopeHeader| Envelope::render(header);
-        assert_eq!(newer(&rendered(&EnvelopeHeader { format: 7, ..header() })), "a header of format 7");
         assert_eq!(
-            newer(&rendered(&EnvelopeHeader { codec: "age+zstd".into(), ..header() })),
+            newer(&rendered(&EnvelopeHeader {
+                format: 7,
+                ..header()
+            })),
+            "a header of format 7"
+        );
+        assert_eq!(
+            newer(&rendered(&EnvelopeHeader {
+                codec: "age+zstd".into(),
+                ..header()
+            })),
             "the codec \"age+zstd\""
         );
         let mut json = serde_json::to_value(header()).unwrap();
         json["stored"]["digest"] = "blake4:00".into();
-        assert_eq!(unknown(json.to_string().as_bytes()), EnvelopeError::Newer("the digest \"blake4:00\"".into()));
+        assert_eq!(
+            unknown(json.to_string().as_bytes()),
+            EnvelopeError::Newer("the digest \"blake4:00\"".into())
+        );
         let other = br#"{"format": 2, "shape": "unknown"}"#;
-        assert_eq!(unknown(other), EnvelopeError::Newer("a header of format 2".into()));
-        assert!(matches!(unknown(br#"{"format": 1}"#), EnvelopeError::Damaged(_)));
+        assert_eq!(
+            unknown(other),
+            EnvelopeError::Newer("a header of format 2".into())
+        );
+        assert!(matches!(
+            unknown(br#"{"format": 1}"#),
+            EnvelopeError::Damaged(_)
+        ));
     }
 
     proptest! {

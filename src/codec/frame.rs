@@ -25,21 +25,27 @@ impl FrameCompressor {
             compressor.set_parameter(CParameter::MinMatch(5))?;
             compressor.set_parameter(CParameter::ChainLog(15))?;
         }
-        Ok(Self { compressor, scratch: Vec::new() })
+        Ok(Self {
+            compressor,
+            scratch: Vec::new(),
+        })
     }
 
     /// Compresses `plain` to one frame with content size and checksum.
     pub fn compress(&mut self, plain: &[u8]) -> io::Result<Bytes> {
         self.scratch.clear();
-        self.scratch.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        self.compressor.compress_to_buffer(plain, &mut self.scratch)?;
+        self.scratch
+            .reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor
+            .compress_to_buffer(plain, &mut self.scratch)?;
         Ok(Bytes::copy_from_slice(&self.scratch))
     }
 }
 
 /// Stored bytes of the frame that `stored` begins with.
 pub fn frame_length(stored: &[u8]) -> Result<usize, Damaged> {
-    zstd::zstd_safe::find_frame_compressed_size(stored).map_err(|_| Damaged("what is there is no whole frame".into()))
+    zstd::zstd_safe::find_frame_compressed_size(stored)
+        .map_err(|_| Damaged("what is there is no whole frame".into()))
 }
 
 /// Opens frames one after the other with one reused context.
@@ -53,21 +59,36 @@ impl FrameDecompressor {
 
     /// Replaces the content of `plain` by that of the one frame `stored`, which may hold `most` bytes at most. Its
     /// checksum is verified.
-    pub fn decompress(&mut self, stored: &[u8], most: usize, plain: &mut Vec<u8>) -> Result<(), Damaged> {
+    pub fn decompress(
+        &mut self,
+        stored: &[u8],
+        most: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Damaged> {
         plain.clear();
         let size = match zstd::zstd_safe::get_frame_content_size(stored) {
             Ok(Some(size)) if size <= most as u64 => size as usize,
-            Ok(Some(size)) => return Err(Damaged(format!("a frame of {size} bytes, at most {most} are expected"))),
+            Ok(Some(size)) => {
+                return Err(Damaged(format!(
+                    "a frame of {size} bytes, at most {most} are expected"
+                )));
+            }
             _ => return Err(Damaged("a frame does not begin as one".into())),
         };
         match zstd::zstd_safe::find_frame_compressed_size(stored) {
             Ok(length) if length == stored.len() => {}
-            _ => return Err(Damaged("a frame does not have the length that is noted for it".into())),
+            _ => {
+                return Err(Damaged(
+                    "a frame does not have the length that is noted for it".into(),
+                ));
+            }
         }
         plain.reserve(size);
         match self.0.decompress_to_buffer(stored, plain) {
             Ok(found) if found == size => Ok(()),
-            Ok(found) => Err(Damaged(format!("a frame holds {found} bytes where its header says {size}"))),
+            Ok(found) => Err(Damaged(format!(
+                "a frame holds {found} bytes where its header says {size}"
+            ))),
             Err(error) => Err(Damaged(format!("a frame does not decompress: {error}"))),
         }
     }
@@ -82,15 +103,22 @@ mod tests {
 
     fn open(stored: &[u8]) -> Result<Vec<u8>, Damaged> {
         let mut plain = Vec::new();
-        FrameDecompressor::new().unwrap().decompress(stored, MOST, &mut plain).map(|()| plain)
+        FrameDecompressor::new()
+            .unwrap()
+            .decompress(stored, MOST, &mut plain)
+            .map(|()| plain)
     }
 
     #[test]
     fn frames_open_one_by_one_and_with_plain_zstd() {
         let mut compressor = FrameCompressor::new(3).unwrap();
-        for plain in
-            [vec![0u8; MOST], b"short".to_vec(), (0..MOST as u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect()]
-        {
+        for plain in [
+            vec![0u8; MOST],
+            b"short".to_vec(),
+            (0..MOST as u32)
+                .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+                .collect(),
+        ] {
             let frame = compressor.compress(&plain).unwrap();
             assert!(open(&frame).unwrap() == plain);
             assert!(zstd::decode_all(&frame[..]).unwrap() == plain);

@@ -13,5 +13,7 @@ mod sealed_writer;
 pub use digest::{Digest, Hasher};
 pub use envelope::{About, CODEC_ZSTD, Envelope, EnvelopeError, EnvelopeHeader, SizedDigest};
 pub use frame::{FrameCompressor, FrameDecompressor, frame_length};
-pub use sealed::{Compressed, Damaged, Sealed, Sealer, VerifyLevel, object_bound, seal, sealed_bound, unseal};
+pub use sealed::{
+    Compressed, Damaged, Sealed, Sealer, VerifyLevel, object_bound, seal, sealed_bound, unseal,
+};
 pub use sealed_writer::SealedWriter;

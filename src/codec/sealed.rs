@@ -37,7 +37,11 @@ pub struct Compressed {
 impl Compressed {
     /// For content of this size and digest, in one frame.
     pub fn new(plain: SizedDigest, body: Bytes) -> Self {
-        Self { plain, frames: vec![body.len() as u64], body }
+        Self {
+            plain,
+            frames: vec![body.len() as u64],
+            body,
+        }
     }
 
     /// Stored bytes of each frame.
@@ -48,9 +52,19 @@ impl Compressed {
     /// The object.
     pub fn seal(self, kind: &str, about: &impl Serialize) -> Sealed {
         let (stored, about) = (SizedDigest::of(&self.body), About::of(about));
-        let header =
-            EnvelopeHeader { format: 1, kind: kind.into(), codec: CODEC_ZSTD.into(), plain: self.plain, stored, about };
-        Sealed { envelope: Envelope::render(&header), header, body: self.body }
+        let header = EnvelopeHeader {
+            format: 1,
+            kind: kind.into(),
+            codec: CODEC_ZSTD.into(),
+            plain: self.plain,
+            stored,
+            about,
+        };
+        Sealed {
+            envelope: Envelope::render(&header),
+            header,
+            body: self.body,
+        }
     }
 }
 
@@ -85,7 +99,9 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Some(spare) = self.to.upgrade() else { return };
+        let Some(spare) = self.to.upgrade() else {
+            return;
+        };
         let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < SPARE && self.body.capacity() <= LONGEST_SPARE {
             spare.push(std::mem::take(&mut self.body));
@@ -108,14 +124,28 @@ impl Sealer {
             set(CParameter::HashLog(14))?;
             set(CParameter::ChainLog(12))?;
         }
-        Ok(Self { context, chunk: vec![0; CHUNK], spare: Arc::default() })
+        Ok(Self {
+            context,
+            chunk: vec![0; CHUNK],
+            spare: Arc::default(),
+        })
     }
 
     /// Reads `source` to its end once; digests and compresses it, each `frame` bytes as a frame of their own, which can
     /// be opened without the others. `plain_size` must be its length.
-    pub fn compress(&mut self, source: &mut dyn Read, plain_size: u64, frame: u64) -> io::Result<Compressed> {
+    pub fn compress(
+        &mut self,
+        source: &mut dyn Read,
+        plain_size: u64,
+        frame: u64,
+    ) -> io::Result<Compressed> {
         let (mut hasher, mut frames, mut size) = (Hasher::default(), Vec::new(), 0);
-        let mut body = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut body = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
         body.clear();
         loop {
             let (begin, expected) = (body.len(), frame.min(plain_size - size));
@@ -135,8 +165,18 @@ impl Sealer {
         if body.capacity() > LONGEST_SPARE {
             body.shrink_to_fit();
         }
-        let body = Bytes::from_owner(Lent { body, to: Arc::downgrade(&self.spare) });
-        Ok(Compressed { plain: SizedDigest { size, digest: hasher.finish() }, body, frames })
+        let body = Bytes::from_owner(Lent {
+            body,
+            to: Arc::downgrade(&self.spare),
+        });
+        Ok(Compressed {
+            plain: SizedDigest {
+                size,
+                digest: hasher.finish(),
+            },
+            body,
+            frames,
+        })
     }
 
     /// Adds a frame of `plain_size` bytes to `body`; says how many bytes there were, if fewer.
@@ -147,8 +187,12 @@ impl Sealer {
         hasher: &mut Hasher,
         body: &mut Vec<u8>,
     ) -> io::Result<u64> {
-        self.context.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
-        self.context.set_pledged_src_size(Some(plain_size)).map_err(zstd_error)?;
+        self.context
+            .reset(ResetDirective::SessionOnly)
+            .map_err(zstd_error)?;
+        self.context
+            .set_pledged_src_size(Some(plain_size))
+            .map_err(zstd_error)?;
         let mut size = 0;
         while size < plain_size {
             let most = (CHUNK as u64).min(plain_size - size) as usize;
@@ -158,7 +202,12 @@ impl Sealer {
             };
             size += chunk.len() as u64;
             hasher.update(chunk);
-            compress(&mut self.context, chunk, body, ZSTD_EndDirective::ZSTD_e_continue)?;
+            compress(
+                &mut self.context,
+                chunk,
+                body,
+                ZSTD_EndDirective::ZSTD_e_continue,
+            )?;
         }
         compress(&mut self.context, &[], body, ZSTD_EndDirective::ZSTD_e_end)?;
         Ok(size)
@@ -175,7 +224,9 @@ fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 fn other_length(size: u64, more: &str, expected: u64) -> io::Error {
-    io::Error::other(format!("{size} bytes{more} were read where {expected} were expected"))
+    io::Error::other(format!(
+        "{size} bytes{more} were read where {expected} were expected"
+    ))
 }
 
 /// Bytes of memory that sealing `plain_size` bytes takes at most, besides the [`Sealer`] itself.
@@ -189,7 +240,12 @@ pub fn object_bound(plain_size: u64) -> u64 {
 }
 
 /// Takes all of `input` in; at the end, puts all of the rest out.
-fn compress(context: &mut CCtx, input: &[u8], body: &mut Vec<u8>, directive: ZSTD_EndDirective) -> io::Result<()> {
+fn compress(
+    context: &mut CCtx,
+    input: &[u8],
+    body: &mut Vec<u8>,
+    directive: ZSTD_EndDirective,
+) -> io::Result<()> {
     let mut input = InBuffer::around(input);
     loop {
         if body.capacity() - body.len() < CHUNK {
@@ -197,7 +253,9 @@ fn compress(context: &mut CCtx, input: &[u8], body: &mut Vec<u8>, directive: ZST
         }
         let at = body.len();
         let mut output = OutBuffer::around_pos(body, at);
-        let rest = context.compress_stream2(&mut output, &mut input, directive).map_err(zstd_error)?;
+        let rest = context
+            .compress_stream2(&mut output, &mut input, directive)
+            .map_err(zstd_error)?;
         let taken = input.pos() == input.src.len();
         if taken && (rest == 0 || directive == ZSTD_EndDirective::ZSTD_e_continue) {
             return Ok(());
@@ -217,7 +275,9 @@ pub fn seal(
     plain_size: u64,
     level: i32,
 ) -> io::Result<Sealed> {
-    Ok(Sealer::new(level)?.compress(source, plain_size, plain_size)?.seal(kind, about))
+    Ok(Sealer::new(level)?
+        .compress(source, plain_size, plain_size)?
+        .seal(kind, about))
 }
 
 /// How much is verified while an object is opened.
@@ -231,14 +291,22 @@ pub enum VerifyLevel {
 }
 
 /// Hands over the content of zstd frames, piece by piece, until `each` says false.
-fn decompress(body: &[u8], mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<Result<(), Damaged>> {
+fn decompress(
+    body: &[u8],
+    mut each: impl FnMut(&[u8]) -> io::Result<bool>,
+) -> io::Result<Result<(), Damaged>> {
     let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     let (mut input, mut chunk) = (InBuffer::around(body), vec![0; CHUNK]);
     loop {
         let mut output = OutBuffer::around(chunk.as_mut_slice());
         let rest = match context.decompress_stream(&mut output, &mut input) {
             Ok(rest) => rest,
-            Err(code) => return Ok(Err(Damaged(format!("it does not decompress: {}", zstd_error(code))))),
+            Err(code) => {
+                return Ok(Err(Damaged(format!(
+                    "it does not decompress: {}",
+                    zstd_error(code)
+                ))));
+            }
         };
         let piece = output.as_slice();
         if !each(piece)? {
@@ -247,7 +315,9 @@ fn decompress(body: &[u8], mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> i
         if input.pos() == input.src.len() {
             match rest {
                 0 => return Ok(Ok(())),
-                _ if piece.len() < CHUNK => return Ok(Err(Damaged("its last zstd frame has no end".into()))),
+                _ if piece.len() < CHUNK => {
+                    return Ok(Err(Damaged("its last zstd frame has no end".into())));
+                }
                 _ => (),
             }
         }
@@ -265,11 +335,17 @@ pub fn unseal(
     let (plain, stored) = (header.plain, header.stored);
     if body.len() as u64 != stored.size {
         let found = body.len();
-        return Ok(Err(Damaged(format!("its body has {found} bytes where its header says {}", stored.size))));
+        return Ok(Err(Damaged(format!(
+            "its body has {found} bytes where its header says {}",
+            stored.size
+        ))));
     }
     let found = Digest::of(body);
     if found != stored.digest {
-        return Ok(Err(Damaged(format!("its body has digest {found} where its header says {}", stored.digest))));
+        return Ok(Err(Damaged(format!(
+            "its body has digest {found} where its header says {}",
+            stored.digest
+        ))));
     }
     let mut hasher = (check == VerifyLevel::Content).then(Hasher::default);
     let mut size = 0;
@@ -286,12 +362,18 @@ pub fn unseal(
     }
     if size != plain.size {
         let more = if size > plain.size { " or more" } else { "" };
-        return Ok(Err(Damaged(format!("it holds {size} bytes{more} where its header says {}", plain.size))));
+        return Ok(Err(Damaged(format!(
+            "it holds {size} bytes{more} where its header says {}",
+            plain.size
+        ))));
     }
     if let Some(found) = hasher.map(Hasher::finish)
         && found != plain.digest
     {
-        return Ok(Err(Damaged(format!("its content has digest {found} where its header says {}", plain.digest))));
+        return Ok(Err(Damaged(format!(
+            "its content has digest {found} where its header says {}",
+            plain.digest
+        ))));
     }
     Ok(Ok(()))
 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 /// Opens a whole object.
 fn open(kind: &str, object: &[u8], check: VerifyLevel, sink: &mut Vec<u8>) -> Result<(), Damaged> {
-    let Envelope { header, len } = Envelope::of_whole(kind, object).map_err(|error| Damaged(error.to_string()))?;
+    let Envelope { header, len } =
+        Envelope::of_whole(kind, object).map_err(|error| Damaged(error.to_string()))?;
     unseal(&header, &object[len as usize..], check, sink).unwrap()
 }
 
@@ -15,7 +16,9 @@ fn sealed(content: &[u8]) -> Vec<u8> {
 }
 
 fn content() -> Vec<u8> {
-    (0..600_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect()
+    (0..600_000u32)
+        .flat_map(|n| (n / 7).to_le_bytes())
+        .collect()
 }
 
 #[test]
@@ -34,7 +37,11 @@ fn a_sealer_serves_again_also_after_an_error() {
         assert!(sealer.compress(&mut &b"abc"[..], 9, 9).is_err());
         let content = content();
         let again: Vec<Vec<u8>> = (0..2)
-            .map(|_| sealer.compress(&mut &content[..], content.len() as u64, u64::MAX).unwrap())
+            .map(|_| {
+                sealer
+                    .compress(&mut &content[..], content.len() as u64, u64::MAX)
+                    .unwrap()
+            })
             .map(|compressed| compressed.seal("test", &serde_json::json!({})))
             .map(|sealed| [sealed.envelope, sealed.body].concat())
             .collect();
@@ -47,7 +54,11 @@ fn a_sealer_serves_again_also_after_an_error() {
 fn a_body_gives_its_buffer_back_when_nobody_holds_it() {
     let mut sealer = Sealer::new(1).unwrap();
     let content = content();
-    let mut compress = || sealer.compress(&mut &content[..], content.len() as u64, u64::MAX).unwrap();
+    let mut compress = || {
+        sealer
+            .compress(&mut &content[..], content.len() as u64, u64::MAX)
+            .unwrap()
+    };
     let (first, second) = (compress(), compress());
     let places = [first.body.as_ptr(), second.body.as_ptr()];
     let kept = first.body.clone();
@@ -74,7 +85,10 @@ fn random_bytes_survive() {
 
 /// The frames' stored lengths, and the object.
 fn in_frames(content: &[u8], frame: usize) -> (Vec<u64>, Vec<u8>) {
-    let compressed = Sealer::new(1).unwrap().compress(&mut &content[..], content.len() as u64, frame as u64).unwrap();
+    let compressed = Sealer::new(1)
+        .unwrap()
+        .compress(&mut &content[..], content.len() as u64, frame as u64)
+        .unwrap();
     let frames = compressed.frames().to_vec();
     let sealed = compressed.seal("test", &serde_json::json!({}));
     (frames, [sealed.envelope, sealed.body].concat())
@@ -83,7 +97,14 @@ fn in_frames(content: &[u8], frame: usize) -> (Vec<u64>, Vec<u8>) {
 #[test]
 fn frames_open_together_and_each_by_itself() {
     let content = content();
-    for frame in [CHUNK - 1, CHUNK, CHUNK + 1, content.len() / 8, content.len(), usize::MAX] {
+    for frame in [
+        CHUNK - 1,
+        CHUNK,
+        CHUNK + 1,
+        content.len() / 8,
+        content.len(),
+        usize::MAX,
+    ] {
         let (frames, object) = in_frames(&content, frame);
         assert_eq!(frames.len(), content.len().div_ceil(frame));
         assert!(zstd::decode_all(&object[..]).unwrap() == content);
@@ -110,10 +131,18 @@ fn plain_zstd_opens_it_too() {
 #[test]
 fn what_was_written_piece_by_piece_opens() {
     let mut sealer = SealedWriter::new(3).unwrap();
-    content().chunks(1000).for_each(|piece| sealer.write_all(piece).unwrap());
+    content()
+        .chunks(1000)
+        .for_each(|piece| sealer.write_all(piece).unwrap());
     let sealed = sealer.finish("test", &serde_json::json!({})).unwrap();
     let mut opened = Vec::new();
-    open("test", &[sealed.envelope, sealed.body].concat(), VerifyLevel::Content, &mut opened).unwrap();
+    open(
+        "test",
+        &[sealed.envelope, sealed.body].concat(),
+        VerifyLevel::Content,
+        &mut opened,
+    )
+    .unwrap();
     assert!(opened == content());
 }
 
@@ -123,7 +152,13 @@ fn a_source_of_another_length_is_an_error() {
     assert!(seal("test", &about, &mut &b"abc"[..], 4, 1).is_err());
     assert!(seal("test", &about, &mut &b"abc"[..], 2, 1).is_err());
     for size in [2, 4, 5, 6] {
-        assert!(Sealer::new(1).unwrap().compress(&mut &b"abc"[..], size, 2).is_err(), "{size}");
+        assert!(
+            Sealer::new(1)
+                .unwrap()
+                .compress(&mut &b"abc"[..], size, 2)
+                .is_err(),
+            "{size}"
+        );
     }
 }
 
@@ -139,9 +174,17 @@ fn content_that_is_not_what_was_sealed_is_told() {
     };
     let other = |header: &mut EnvelopeHeader| header.plain.digest = Digest::of(b"other");
     assert!(with(&other, VerifyLevel::Stored).is_ok());
-    assert!(with(&other, VerifyLevel::Content).unwrap_err().0.contains("digest"));
+    assert!(
+        with(&other, VerifyLevel::Content)
+            .unwrap_err()
+            .0
+            .contains("digest")
+    );
     for size in [content().len() as u64 - 1, content().len() as u64 + 1] {
-        let result = with(&|header: &mut EnvelopeHeader| header.plain.size = size, VerifyLevel::Stored);
+        let result = with(
+            &|header: &mut EnvelopeHeader| header.plain.size = size,
+            VerifyLevel::Stored,
+        );
         assert!(result.unwrap_err().0.contains("bytes"), "{size}");
     }
 }

@@ -16,7 +16,11 @@ impl SealedWriter {
     pub fn new(level: i32) -> io::Result<Self> {
         let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
         encoder.include_checksum(true)?;
-        Ok(Self { encoder, hasher: Hasher::default(), size: 0 })
+        Ok(Self {
+            encoder,
+            hasher: Hasher::default(),
+            size: 0,
+        })
     }
 
     /// Bytes written.
@@ -27,7 +31,10 @@ impl SealedWriter {
     /// The object of what was written.
     pub fn finish(self, kind: &str, about: &impl Serialize) -> io::Result<Sealed> {
         let body = self.encoder.finish()?;
-        let plain = SizedDigest { size: self.size, digest: self.hasher.finish() };
+        let plain = SizedDigest {
+            size: self.size,
+            digest: self.hasher.finish(),
+        };
         Ok(Compressed::new(plain, body.into()).seal(kind, about))
     }
 }

@@ -41,21 +41,37 @@ impl ClusterIdentity {
     /// What `settings` mean where `variable` gives the environment.
     pub fn of(settings: &Settings, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let from_environment = |names: &[&str]| {
-            let named = names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
+            let named = names
+                .iter()
+                .find_map(|name| variable(name).filter(|value| !value.is_empty()));
             named.map(|value| value.to_string_lossy().into_owned())
         };
         let s3 = &settings.s3;
-        let server = || match s3.endpoint.clone().or_else(|| from_environment(&ENDPOINT_VARIABLES)) {
+        let server = || match s3
+            .endpoint
+            .clone()
+            .or_else(|| from_environment(&ENDPOINT_VARIABLES))
+        {
             Some(endpoint) => S3Server::Endpoint(endpoint.trim_end_matches('/').to_string()),
             None => S3Server::Found {
-                region: s3.region.clone().or_else(|| from_environment(&REGION_VARIABLES)),
-                profile: s3.profile.clone().or_else(|| from_environment(&PROFILE_VARIABLES)),
+                region: s3
+                    .region
+                    .clone()
+                    .or_else(|| from_environment(&REGION_VARIABLES)),
+                profile: s3
+                    .profile
+                    .clone()
+                    .or_else(|| from_environment(&PROFILE_VARIABLES)),
                 profiles: from_environment(&PROFILES_VARIABLES),
             },
         };
         let url = settings.repository.url.clone();
         let server = matches!(url, RepositoryUrl::S3 { .. }).then(server);
-        Self { cluster: settings.cluster.name.clone(), url, server }
+        Self {
+            cluster: settings.cluster.name.clone(),
+            url,
+            server,
+        }
     }
 
     /// Whether both are the same cluster in the same place; looks where folders really lie.
@@ -70,7 +86,11 @@ impl ClusterIdentity {
 
 /// Whether two paths lead to one folder, also by links and mounts. What cannot be looked at is not the same.
 fn is_same_folder(one: &PathBuf, two: &PathBuf) -> bool {
-    let place = |path: &PathBuf| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let place = |path: &PathBuf| {
+        std::fs::metadata(path)
+            .map(|meta| (meta.dev(), meta.ino()))
+            .ok()
+    };
     one == two || place(one).is_some_and(|one| place(two) == Some(one))
 }
 
@@ -79,9 +99,19 @@ impl fmt::Display for ClusterIdentity {
         write!(f, "cluster \"{}\" of {}", self.cluster, self.url)?;
         match &self.server {
             Some(S3Server::Endpoint(endpoint)) => write!(f, " at {endpoint}"),
-            Some(S3Server::Found { region, profile, profiles }) => {
-                let told = [(" in ", region), (" by profile ", profile), (" of ", profiles)];
-                told.iter().try_for_each(|(how, what)| what.iter().try_for_each(|what| write!(f, "{how}{what}")))
+            Some(S3Server::Found {
+                region,
+                profile,
+                profiles,
+            }) => {
+                let told = [
+                    (" in ", region),
+                    (" by profile ", profile),
+                    (" of ", profiles),
+                ];
+                told.iter().try_for_each(|(how, what)| {
+                    what.iter().try_for_each(|what| write!(f, "{how}{what}"))
+                })
             }
             None => Ok(()),
         }

@@ -32,8 +32,8 @@ pub use keys::{Fallback, SettingKey, SettingType};
 pub use render::{DisplayedSetting, effective, example, render_commented, render_reference, show};
 pub use secret::Secret;
 pub use settings::{
-    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log, LogFormat, LogLevel,
-    Postgresql, Repository, Restore, S3, Service, Settings, Wal,
+    Backup, Catalog, Checkpoint, Cluster, CreateOnly, Encryption, Health, Http, KEYS, Log,
+    LogFormat, LogLevel, Postgresql, Repository, Restore, S3, Service, Settings, Wal,
 };
 pub use url::RepositoryUrl;
 
@@ -95,7 +95,10 @@ impl std::fmt::Display for Origin {
 /// # Errors
 /// A file that was named but is absent; a file that cannot be read; an unknown key or variable; a value of the wrong
 /// type or out of range, in the file even where the environment overrides it; no `repository.url`.
-pub fn load<K, V>(explicit: Option<&Path>, env: impl IntoIterator<Item = (K, V)>) -> anyhow::Result<Settings>
+pub fn load<K, V>(
+    explicit: Option<&Path>,
+    env: impl IntoIterator<Item = (K, V)>,
+) -> anyhow::Result<Settings>
 where
     K: AsRef<OsStr>,
     V: AsRef<OsStr>,
@@ -125,7 +128,9 @@ where
         warnings.extend(exposed_password(file, &entries));
     }
     entries.add_environment(environment)?;
-    let source = file.map_or(SettingsSource::Environment, |file| SettingsSource::File(file.path));
+    let source = file.map_or(SettingsSource::Environment, |file| {
+        SettingsSource::File(file.path)
+    });
     settings::build(|path| entries.take(path), source, warnings)
 }
 
@@ -144,7 +149,11 @@ fn read(path: &Path) -> anyhow::Result<Option<ConfigFile>> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
     let shown = path.display();
-    let opened = match std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    let opened = match std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+    {
         Ok(opened) => opened,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
@@ -153,7 +162,9 @@ fn read(path: &Path) -> anyhow::Result<Option<ConfigFile>> {
                 .hint("let the user who runs Walden read the file and enter its folders");
         }
     };
-    let meta = opened.metadata().with_context(|| format!("cannot inspect \"{shown}\""))?;
+    let meta = opened
+        .metadata()
+        .with_context(|| format!("cannot inspect \"{shown}\""))?;
     // Whoever wants no file names /dev/null.
     let is_null = meta.file_type().is_char_device() && meta.rdev() == rustix::fs::makedev(1, 3);
     if !(meta.is_file() || is_null) || meta.len() > LONGEST_FILE {
@@ -165,26 +176,46 @@ fn read(path: &Path) -> anyhow::Result<Option<ConfigFile>> {
     let (mode, mut text) = (meta.permissions().mode(), String::new());
     let read = opened.take(LONGEST_FILE).read_to_string(&mut text);
     read.with_context(|| format!("cannot read configuration file \"{shown}\""))?;
-    let path = std::path::absolute(path).with_context(|| format!("cannot make \"{shown}\" absolute"))?;
+    let path =
+        std::path::absolute(path).with_context(|| format!("cannot make \"{shown}\" absolute"))?;
     Ok(Some(ConfigFile { path, text, mode }))
 }
 
 fn absent(path: &Path, from_argument: bool) -> anyhow::Error {
-    let named_by = if from_argument { "--config" } else { "WALDEN_CONFIG" };
+    let named_by = if from_argument {
+        "--config"
+    } else {
+        "WALDEN_CONFIG"
+    };
     with_hint(
-        anyhow!("configuration file \"{}\", named by {named_by}, does not exist", path.display()),
+        anyhow!(
+            "configuration file \"{}\", named by {named_by}, does not exist",
+            path.display()
+        ),
         "`walden init` writes a commented one",
     )
 }
 
 /// A warning if every user of the machine can read a password in the file.
 fn exposed_password(file: &ConfigFile, entries: &raw::Entries) -> Option<String> {
-    let in_dsn = entries.secret("postgresql.dsn").is_some_and(|dsn| secret::holds_password(dsn.expose()));
-    let key = entries.secret("s3.secret_access_key").is_some_and(|key| !key.is_empty());
-    let token = entries.secret("http.token").is_some_and(|token| !token.is_empty());
+    let in_dsn = entries
+        .secret("postgresql.dsn")
+        .is_some_and(|dsn| secret::holds_password(dsn.expose()));
+    let key = entries
+        .secret("s3.secret_access_key")
+        .is_some_and(|key| !key.is_empty());
+    let token = entries
+        .secret("http.token")
+        .is_some_and(|token| !token.is_empty());
     let (what, elsewhere) = match (in_dsn, key, token) {
-        (true, ..) => ("a password in \"postgresql.dsn\"", "move the password to a PGPASSFILE"),
-        (_, true, _) => ("\"s3.secret_access_key\"", "use the standard chain of credentials"),
+        (true, ..) => (
+            "a password in \"postgresql.dsn\"",
+            "move the password to a PGPASSFILE",
+        ),
+        (_, true, _) => (
+            "\"s3.secret_access_key\"",
+            "use the standard chain of credentials",
+        ),
         (.., true) => ("\"http.token\"", "use `http.token_file`"),
         _ => return None,
     };

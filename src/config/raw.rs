@@ -20,7 +20,8 @@ const SEPARATOR: &str = "__";
 /// Variables of the tests, never settings.
 const TEST_PREFIX: &str = "WALDEN_TEST_";
 const CONFIG_FILE: &str = crate::wire::CONFIG_VARIABLE;
-const SEE_EXAMPLE: &str = "`walden config example` prints every setting with its default and what is allowed";
+const SEE_EXAMPLE: &str =
+    "`walden config example` prints every setting with its default and what is allowed";
 
 /// Walden's part of the environment.
 pub(super) struct Environment {
@@ -31,18 +32,26 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    pub fn collect<K: AsRef<OsStr>, V: AsRef<OsStr>>(env: impl IntoIterator<Item = (K, V)>) -> anyhow::Result<Self> {
-        let mut collected = Environment { config_file: None, settings: BTreeMap::new() };
+    pub fn collect<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        env: impl IntoIterator<Item = (K, V)>,
+    ) -> anyhow::Result<Self> {
+        let mut collected = Environment {
+            config_file: None,
+            settings: BTreeMap::new(),
+        };
         for (name, value) in env {
             let (name, value) = (name.as_ref().to_string_lossy(), value.as_ref());
             if name == CONFIG_FILE {
-                collected.config_file = (!value.is_empty()).then(|| PathBuf::from(OsString::from(value)));
+                collected.config_file =
+                    (!value.is_empty()).then(|| PathBuf::from(OsString::from(value)));
             } else if is_setting(&name) {
                 let value = value
                     .to_str()
                     .ok_or_else(|| anyhow!("environment variable {name} is not UTF-8"))
                     .hint("write the value as UTF-8 text, or put it into the configuration file")?;
-                collected.settings.insert(name.into_owned(), value.to_owned());
+                collected
+                    .settings
+                    .insert(name.into_owned(), value.to_owned());
             }
         }
         Ok(collected)
@@ -50,7 +59,10 @@ impl Environment {
 }
 
 fn is_setting(variable: &str) -> bool {
-    !variable.starts_with(TEST_PREFIX) && variable.strip_prefix(PREFIX).is_some_and(|rest| rest.contains(SEPARATOR))
+    !variable.starts_with(TEST_PREFIX)
+        && variable
+            .strip_prefix(PREFIX)
+            .is_some_and(|rest| rest.contains(SEPARATOR))
 }
 
 /// The values given so far, by their keys' paths. Any may hold a password: all are hidden.
@@ -64,7 +76,11 @@ impl Entries {
         // The parser's own rendering of an error quotes the line, which may hold a password: take its message alone.
         let table = DeTable::parse(text).map_err(|error| {
             with_hint(
-                anyhow!("{}: not valid TOML: {}", file.place(error.span().unwrap_or_default().start), error.message()),
+                anyhow!(
+                    "{}: not valid TOML: {}",
+                    file.place(error.span().unwrap_or_default().start),
+                    error.message()
+                ),
                 "correct that line; text values stand in double quotes",
             )
         })?;
@@ -75,7 +91,10 @@ impl Entries {
                 DeValue::Table(keys) if known => self.add_section(&file, name, keys)?,
                 DeValue::Table(_) => {
                     let place = file.place(section.span().start);
-                    return Err(unknown(format!("{place}: unknown section \"{name}\""), &nearest_section(name)));
+                    return Err(unknown(
+                        format!("{place}: unknown section \"{name}\""),
+                        &nearest_section(name),
+                    ));
                 }
                 _ if known => {
                     let place = file.place(section.span().start);
@@ -103,8 +122,8 @@ impl Entries {
                 ));
             };
             let raw = file.raw(value);
-            let value =
-                value::parse(key, &raw, false).map_err(|reason| refused(&place(), key, &path, &raw, &reason))?;
+            let value = value::parse(key, &raw, false)
+                .map_err(|reason| refused(&place(), key, &path, &raw, &reason))?;
             self.0.insert(path, (Secret::new(value), Origin::File));
         }
         Ok(())
@@ -120,7 +139,8 @@ impl Entries {
             let raw = Raw::Text(text);
             let value = value::parse(key, &raw, true)
                 .map_err(|reason| refused("environment", key, &variable, &raw, &reason))?;
-            self.0.insert(key.path(), (Secret::new(value), Origin::Environment));
+            self.0
+                .insert(key.path(), (Secret::new(value), Origin::Environment));
         }
         Ok(())
     }
@@ -146,7 +166,11 @@ impl Text<'_> {
     /// File and line of a byte offset.
     fn place(&self, offset: usize) -> String {
         let before = self.text.bytes().take(offset);
-        format!("\"{}\" line {}", self.path.display(), 1 + before.filter(|byte| *byte == b'\n').count())
+        format!(
+            "\"{}\" line {}",
+            self.path.display(),
+            1 + before.filter(|byte| *byte == b'\n').count()
+        )
     }
 
     fn raw(&self, value: &Spanned<DeValue>) -> Raw {
@@ -170,12 +194,25 @@ pub(super) fn find(path: &str) -> Option<&'static SettingKey> {
 /// The error for a key that does not exist, also for callers that set keys by name.
 pub(super) fn unknown_path(path: &str) -> anyhow::Error {
     let (section, name) = path.split_once('.').unwrap_or(("", path));
-    unknown(format!("unknown key \"{path}\""), &nearest_key(section, name).path())
+    unknown(
+        format!("unknown key \"{path}\""),
+        &nearest_key(section, name).path(),
+    )
 }
 
 /// The error for a value that its key does not allow. A secret's value is left out.
-pub(super) fn refused(place: &str, key: &SettingKey, name: &str, raw: &Raw, reason: &str) -> anyhow::Error {
-    let given = if key.is_secret() { "a value of the wrong type".to_owned() } else { quoted(&raw.to_string()) };
+pub(super) fn refused(
+    place: &str,
+    key: &SettingKey,
+    name: &str,
+    raw: &Raw,
+    reason: &str,
+) -> anyhow::Error {
+    let given = if key.is_secret() {
+        "a value of the wrong type".to_owned()
+    } else {
+        quoted(&raw.to_string())
+    };
     with_hint(anyhow!("{place}: {name} is {given}: {reason}"), SEE_EXAMPLE)
 }
 
@@ -188,26 +225,42 @@ fn quoted(text: &str) -> String {
 }
 
 fn unknown(problem: String, nearest: &str) -> anyhow::Error {
-    with_hint(anyhow!("{problem}; the nearest known is \"{nearest}\""), SEE_EXAMPLE)
+    with_hint(
+        anyhow!("{problem}; the nearest known is \"{nearest}\""),
+        SEE_EXAMPLE,
+    )
 }
 
 fn nearest_section(name: &str) -> String {
-    nearest(KEYS, |key| strsim::damerau_levenshtein(name, key.section)).section.to_owned()
+    nearest(KEYS, |key| strsim::damerau_levenshtein(name, key.section))
+        .section
+        .to_owned()
 }
 
 /// The key whose name is nearest, where a key of another section counts as two letters further off.
 fn nearest_key(section: &str, name: &str) -> &'static SettingKey {
-    nearest(KEYS, |key| strsim::damerau_levenshtein(name, key.name) + if key.section == section { 0 } else { 2 })
+    nearest(KEYS, |key| {
+        strsim::damerau_levenshtein(name, key.name) + if key.section == section { 0 } else { 2 }
+    })
 }
 
 fn nearest_variable(variable: &str) -> String {
-    let rest = variable.strip_prefix(PREFIX).unwrap_or(variable).to_lowercase();
+    let rest = variable
+        .strip_prefix(PREFIX)
+        .unwrap_or(variable)
+        .to_lowercase();
     let (section, name) = rest.split_once(SEPARATOR).unwrap_or(("", &rest));
-    nearest(KEYS, |key| strsim::damerau_levenshtein(section, key.section) + strsim::damerau_levenshtein(name, key.name))
-        .variable()
+    nearest(KEYS, |key| {
+        strsim::damerau_levenshtein(section, key.section)
+            + strsim::damerau_levenshtein(name, key.name)
+    })
+    .variable()
 }
 
 /// The first key with the least distance. The table of keys is never empty.
-fn nearest(keys: &'static [SettingKey], distance: impl FnMut(&&'static SettingKey) -> usize) -> &'static SettingKey {
+fn nearest(
+    keys: &'static [SettingKey],
+    distance: impl FnMut(&&'static SettingKey) -> usize,
+) -> &'static SettingKey {
     keys.iter().min_by_key(distance).unwrap_or(&keys[0])
 }

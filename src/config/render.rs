@@ -31,9 +31,16 @@ pub fn render_commented(given: &[(&str, &str)]) -> anyhow::Result<String> {
     for (path, text) in given {
         let key = raw::find(path).ok_or_else(|| raw::unknown_path(path))?;
         let raw = Raw::Text((*text).to_owned());
-        value::parse(key, &raw, true).map_err(|reason| raw::refused("configuration", key, path, &raw, &reason))?;
+        value::parse(key, &raw, true)
+            .map_err(|reason| raw::refused("configuration", key, path, &raw, &reason))?;
     }
-    Ok(file(|key| given.iter().rev().find(|(path, _)| key.is(path)).map(|(_, text)| *text)))
+    Ok(file(|key| {
+        given
+            .iter()
+            .rev()
+            .find(|(path, _)| key.is(path))
+            .map(|(_, text)| *text)
+    }))
 }
 
 /// The file in which `set` gives the values, as text, of the keys that are not commented out.
@@ -45,15 +52,25 @@ fn file<'a>(set: impl Fn(&'static SettingKey) -> Option<&'a str>) -> String {
     );
     for key in KEYS {
         file += &section(key);
-        file += &body(key, set(key).map(|text| toml_text(key.kind, text)).as_deref());
+        file += &body(
+            key,
+            set(key).map(|text| toml_text(key.kind, text)).as_deref(),
+        );
     }
     file
 }
 
 /// The section's line, if the key is the first of its section.
 fn section(key: &SettingKey) -> String {
-    let first = KEYS.iter().find(|other| other.section == key.section).is_some_and(|first| first.name == key.name);
-    if first { format!("\n[{}]\n", key.section) } else { "\n".into() }
+    let first = KEYS
+        .iter()
+        .find(|other| other.section == key.section)
+        .is_some_and(|first| first.name == key.name);
+    if first {
+        format!("\n[{}]\n", key.section)
+    } else {
+        "\n".into()
+    }
 }
 
 /// Comment and line of a key; `set` is its value in TOML.
@@ -67,9 +84,16 @@ fn body(key: &SettingKey, set: Option<&str>) -> String {
     }
     let _ = match (set, key.default) {
         (Some(set), _) => writeln!(text, "{} = {set}", key.name),
-        (None, Fallback::Value(default)) => writeln!(text, "#{} = {}", key.name, toml_text(key.kind, default)),
+        (None, Fallback::Value(default)) => {
+            writeln!(text, "#{} = {}", key.name, toml_text(key.kind, default))
+        }
         (None, Fallback::Required(example) | Fallback::Unset(example)) => {
-            writeln!(text, "# Example:\n# {} = {}", key.name, toml_text(key.kind, example))
+            writeln!(
+                text,
+                "# Example:\n# {} = {}",
+                key.name,
+                toml_text(key.kind, example)
+            )
         }
     };
     text
@@ -125,7 +149,11 @@ pub fn render_reference() -> String {
             Fallback::Value(default) => format!("`{}`", toml_text(key.kind, default)),
         };
         let (path, variable, allowed) = (key.path(), key.variable(), value::allowed(key));
-        let _ = writeln!(text, "| `{path}` | `{variable}` | {default} | {allowed} | {} |", key.doc);
+        let _ = writeln!(
+            text,
+            "| `{path}` | `{variable}` | {default} | {allowed} | {} |",
+            key.doc
+        );
     }
     text
 }
@@ -144,8 +172,16 @@ pub struct DisplayedSetting {
 pub fn effective(settings: &Settings) -> Vec<DisplayedSetting> {
     let shown = |Effective { key, text, origin }: &Effective| {
         let unset = text.is_empty() && matches!(key.default, Fallback::Unset(_));
-        let shown = if key.is_secret() && !text.is_empty() { text.to_string() } else { text.expose().into() };
-        DisplayedSetting { key: key.path(), value: (!unset).then_some(shown), origin: *origin }
+        let shown = if key.is_secret() && !text.is_empty() {
+            text.to_string()
+        } else {
+            text.expose().into()
+        };
+        DisplayedSetting {
+            key: key.path(),
+            value: (!unset).then_some(shown),
+            origin: *origin,
+        }
     };
     settings.values.iter().map(shown).collect()
 }

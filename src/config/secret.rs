@@ -36,10 +36,15 @@ impl fmt::Display for Secret {
 /// Whether a libpq connection string, in keyword or URI form, carries a password (`password`, `sslpassword`, or the
 /// part of a URI between the user's colon and the `@`).
 pub(super) fn holds_password(dsn: &str) -> bool {
-    let keyword = dsn.match_indices("password").any(|(at, word)| dsn[at + word.len()..].trim_start().starts_with('='));
+    let keyword = dsn
+        .match_indices("password")
+        .any(|(at, word)| dsn[at + word.len()..].trim_start().starts_with('='));
     let in_uri = dsn.split_once("://").is_some_and(|(_, rest)| {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, word)| !word.is_empty())
+        authority
+            .rsplit_once('@')
+            .and_then(|(user, _)| user.split_once(':'))
+            .is_some_and(|(_, word)| !word.is_empty())
     });
     keyword || in_uri
 }

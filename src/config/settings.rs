@@ -23,7 +23,10 @@ const SOCKET_PATH: SettingType = SettingType::Path { max_bytes: 107 };
 /// Levels of the zstd library that Walden offers; below -7 nothing gets faster, above 19 memory explodes.
 const ZSTD: SettingType = SettingType::Integer { min: -7, max: 19 };
 const WORKERS: SettingType = SettingType::Workers { max: 64 };
-const LIMIT: SettingType = SettingType::Duration { min: 1, max: 3650 * DAY };
+const LIMIT: SettingType = SettingType::Duration {
+    min: 1,
+    max: 3650 * DAY,
+};
 const SEGMENTS: SettingType = SettingType::Integer { min: 0, max: 64 };
 
 choices! {

@@ -31,7 +31,8 @@ impl Effective {
 
     /// The value as its field wants it. What a key allows fits its field: else the table is wrong.
     pub fn typed<T: value::Field>(&self) -> anyhow::Result<T> {
-        T::of(self.text.expose()).ok_or_else(|| anyhow!("{} does not fit its field", self.key.path()))
+        T::of(self.text.expose())
+            .ok_or_else(|| anyhow!("{} does not fit its field", self.key.path()))
     }
 }
 
@@ -44,13 +45,16 @@ fn default(key: &SettingKey, source: &SettingsSource) -> anyhow::Result<String> 
                 SettingsSource::File(path) => path.display().to_string(),
                 SettingsSource::Environment => DEFAULT_FILE.into(),
             };
-            return Err(anyhow!("\"{}\" is not set ({source})", key.path()))
-                .hint(format!("set it in \"{file}\" (`walden init` writes one) or by {}", key.variable()));
+            return Err(anyhow!("\"{}\" is not set ({source})", key.path())).hint(format!(
+                "set it in \"{file}\" (`walden init` writes one) or by {}",
+                key.variable()
+            ));
         }
     };
     // Only a mistake in the table gets an error here.
     let raw = Raw::Text(text.into());
-    value::parse(key, &raw, true).map_err(|reason| anyhow!("the default {text:?} of {}: {reason}", key.path()))
+    value::parse(key, &raw, true)
+        .map_err(|reason| anyhow!("the default {text:?} of {}: {reason}", key.path()))
 }
 
 /// Makes the sections' types, `Settings`, `KEYS` and the reading of them from rows

@@ -6,7 +6,12 @@ use super::{Health, Settings, load_with_default};
 
 /// Settings with every default, and a repository in /srv/archive.
 pub fn defaults() -> Settings {
-    load_with_default(None, [("WALDEN_REPOSITORY__URL", "file:///srv/archive")], Path::new("/dev/null")).unwrap()
+    load_with_default(
+        None,
+        [("WALDEN_REPOSITORY__URL", "file:///srv/archive")],
+        Path::new("/dev/null"),
+    )
+    .unwrap()
 }
 
 /// The default limits of what is good.
@@ -22,5 +27,8 @@ pub fn assert_fresh(file: &str, rendered: &str) {
         std::fs::write(&path, rendered).unwrap();
     }
     let found = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(found == rendered, "{file} is out of date; make it anew: `WALDEN_TEST_WRITE=1 cargo test --lib is_fresh`");
+    assert!(
+        found == rendered,
+        "{file} is out of date; make it anew: `WALDEN_TEST_WRITE=1 cargo test --lib is_fresh`"
+    );
 }

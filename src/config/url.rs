@@ -39,10 +39,13 @@ impl RepositoryUrl {
     /// # Errors
     /// A text that says what is allowed instead.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
+        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+        else {
             return Err(match text {
                 "" => format!("a URL is needed; {SUPPORTED}"),
-                path if path.starts_with('/') => format!("a URL is needed, for this path \"file://{path}\""),
+                path if path.starts_with('/') => {
+                    format!("a URL is needed, for this path \"file://{path}\"")
+                }
                 _ => format!("a URL with an absolute path is needed; {SUPPORTED}"),
             });
         };
@@ -55,10 +58,17 @@ impl RepositoryUrl {
 }
 
 fn file(rest: &str) -> Result<RepositoryUrl, String> {
-    let path = rest.strip_prefix("//").ok_or("a file URL begins with \"file:///\"")?;
-    let path = path.strip_prefix("localhost").filter(|after| after.starts_with('/')).unwrap_or(path);
+    let path = rest
+        .strip_prefix("//")
+        .ok_or("a file URL begins with \"file:///\"")?;
+    let path = path
+        .strip_prefix("localhost")
+        .filter(|after| after.starts_with('/'))
+        .unwrap_or(path);
     if !path.starts_with('/') {
-        return Err("the path must be absolute, with three slashes: \"file:///absolute/path\"".into());
+        return Err(
+            "the path must be absolute, with three slashes: \"file:///absolute/path\"".into(),
+        );
     }
     if path.contains(['?', '#']) {
         return Err("write \"?\" as %3F and \"#\" as %23 in a path".into());
@@ -67,7 +77,10 @@ fn file(rest: &str) -> Result<RepositoryUrl, String> {
     if path.components().count() < 2 {
         return Err("the path must name a folder below \"/\"".into());
     }
-    if path.components().any(|part| part == std::path::Component::ParentDir) {
+    if path
+        .components()
+        .any(|part| part == std::path::Component::ParentDir)
+    {
         return Err("the path must not contain \"..\"".into());
     }
     Ok(RepositoryUrl::File(path.components().collect()))
@@ -76,7 +89,9 @@ fn file(rest: &str) -> Result<RepositoryUrl, String> {
 /// Names of buckets: Amazon S3 User Guide, "General purpose bucket naming rules"; upper case and `_` occur in old ones
 /// and on other servers. Prefixes have the characters of object keys.
 fn s3(rest: &str) -> Result<RepositoryUrl, String> {
-    let rest = rest.strip_prefix("//").ok_or("an S3 URL begins with \"s3://\"")?;
+    let rest = rest
+        .strip_prefix("//")
+        .ok_or("an S3 URL begins with \"s3://\"")?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = prefix.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -95,22 +110,35 @@ fn s3(rest: &str) -> Result<RepositoryUrl, String> {
              {LONGEST_PREFIX} characters"
         ));
     }
-    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-    Ok(RepositoryUrl::S3 { bucket: bucket.into(), prefix })
+    let prefix = if prefix.is_empty() {
+        String::new()
+    } else {
+        format!("{prefix}/")
+    };
+    Ok(RepositoryUrl::S3 {
+        bucket: bucket.into(),
+        prefix,
+    })
 }
 
 impl fmt::Display for RepositoryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = match self {
             RepositoryUrl::File(path) => path,
-            RepositoryUrl::S3 { bucket, prefix } if prefix.is_empty() => return write!(f, "s3://{bucket}"),
-            RepositoryUrl::S3 { bucket, prefix } => return write!(f, "s3://{bucket}/{}", prefix.trim_end_matches('/')),
+            RepositoryUrl::S3 { bucket, prefix } if prefix.is_empty() => {
+                return write!(f, "s3://{bucket}");
+            }
+            RepositoryUrl::S3 { bucket, prefix } => {
+                return write!(f, "s3://{bucket}/{}", prefix.trim_end_matches('/'));
+            }
         };
         f.write_str("file://")?;
         for chunk in path.as_os_str().as_bytes().utf8_chunks() {
             for c in chunk.valid().chars() {
                 match c {
-                    c if matches!(c, '%' | '?' | '#') || c.is_ascii_control() => write!(f, "%{:02X}", u32::from(c))?,
+                    c if matches!(c, '%' | '?' | '#') || c.is_ascii_control() => {
+                        write!(f, "%{:02X}", u32::from(c))?
+                    }
                     plain => f.write_char(plain)?,
                 }
             }
@@ -125,7 +153,9 @@ impl fmt::Display for RepositoryUrl {
 /// RFC 3986: a letter, then letters, digits, `+`, `-`, `.`.
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
 fn percent_decode(text: &str) -> Result<Vec<u8>, String> {
@@ -136,7 +166,10 @@ fn percent_decode(text: &str) -> Result<Vec<u8>, String> {
             b'%' => {
                 let mut digit = || bytes.next().and_then(|digit| (digit as char).to_digit(16));
                 let (Some(high), Some(low)) = (digit(), digit()) else {
-                    return Err("two hexadecimal digits must follow \"%\"; write %25 for a percent sign".into());
+                    return Err(
+                        "two hexadecimal digits must follow \"%\"; write %25 for a percent sign"
+                            .into(),
+                    );
                 };
                 (high * 16 + low) as u8
             }

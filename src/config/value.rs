@@ -41,10 +41,14 @@ pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<
     }
     let allowed = || Err(format!("allowed is {}", allowed(key)));
     let text = match (key.kind, raw) {
-        (SettingType::Integer { .. } | SettingType::Workers { .. }, Raw::Integer(number)) => number.to_string(),
+        (SettingType::Integer { .. } | SettingType::Workers { .. }, Raw::Integer(number)) => {
+            number.to_string()
+        }
         (SettingType::Bool, Raw::Bool(yes)) => yes.to_string(),
         (SettingType::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
-        (SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Bool, _) if !from_variable => {
+        (SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Bool, _)
+            if !from_variable =>
+        {
             return allowed();
         }
         (_, Raw::Text(text)) => text.clone(),
@@ -60,12 +64,21 @@ pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<
 /// `Ok(None)`: not what [`allowed`] says; `Err`: a more telling reason.
 fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
     let as_is = |fits: bool| fits.then(|| text.to_owned());
-    let integer = |min, max| text.parse().ok().filter(|n: &i64| (min..=max).contains(n)).map(|n| n.to_string());
+    let integer = |min, max| {
+        text.parse()
+            .ok()
+            .filter(|n: &i64| (min..=max).contains(n))
+            .map(|n| n.to_string())
+    };
     Ok(match kind {
         SettingType::Url => Some(RepositoryUrl::parse(text)?.to_string()),
         SettingType::Name => as_is(is_name(text)),
         SettingType::Path { max_bytes } if text.len() > max_bytes => {
-            return Err(format!("it has {} bytes, allowed is {}", text.len(), allowed_path(max_bytes)));
+            return Err(format!(
+                "it has {} bytes, allowed is {}",
+                text.len(),
+                allowed_path(max_bytes)
+            ));
         }
         SettingType::Path { .. } => as_is(text.starts_with('/') && !text.contains('\0')),
         SettingType::Endpoint => is_endpoint(text).then(|| text.trim_end_matches('/').to_owned()),
@@ -75,7 +88,9 @@ fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
         SettingType::Integer { min, max } => integer(min, max),
         SettingType::Workers { max } if text == "auto" => Some(cpus().min(max).to_string()),
         SettingType::Workers { max } => integer(1, max),
-        SettingType::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)).map(size_text),
+        SettingType::Size { min, max } => parse_size(text)
+            .filter(|n| (min..=max).contains(n))
+            .map(size_text),
         SettingType::Duration { min, max } => parse_duration(text)
             .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
             .map(duration_text),
@@ -92,7 +107,11 @@ pub(super) trait Field: Sized {
 
 impl<T: Field> Field for Option<T> {
     fn of(text: &str) -> Option<Self> {
-        if text.is_empty() { Some(None) } else { T::of(text).map(Some) }
+        if text.is_empty() {
+            Some(None)
+        } else {
+            T::of(text).map(Some)
+        }
     }
 }
 
@@ -114,18 +133,27 @@ fields! {
 pub(super) fn allowed(key: &SettingKey) -> String {
     let text = match key.kind {
         SettingType::Url => "a URL file:///absolute/path or s3://bucket/prefix".into(),
-        SettingType::Name => "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into(),
+        SettingType::Name => {
+            "up to 63 of a-z, 0-9, \"_\" and \"-\", a letter or digit first".into()
+        }
         SettingType::Path { max_bytes } => allowed_path(max_bytes),
         SettingType::Endpoint => "a URL http://host:port or https://host:port".into(),
         SettingType::Listen => {
-            "an IP address and a port, such as 127.0.0.1:8432 or [::1]:8432, or \"\" for none".into()
+            "an IP address and a port, such as 127.0.0.1:8432 or [::1]:8432, or \"\" for none"
+                .into()
         }
         SettingType::Word => format!("up to {LONGEST_WORD} printable characters without spaces"),
         SettingType::Secret => "text".into(),
         SettingType::Integer { min, max } => format!("an integer from {min} to {max}"),
-        SettingType::Workers { max } => format!("an integer from 1 to {max}, or \"auto\": the number of CPUs"),
+        SettingType::Workers { max } => {
+            format!("an integer from 1 to {max}, or \"auto\": the number of CPUs")
+        }
         SettingType::Size { min, max } => {
-            format!("a size from \"{}\" to \"{}\" (units KiB, MiB, GiB)", size_text(min), size_text(max))
+            format!(
+                "a size from \"{}\" to \"{}\" (units KiB, MiB, GiB)",
+                size_text(min),
+                size_text(max)
+            )
         }
         SettingType::Duration { min, max } => format!(
             "a duration from \"{}\" to \"{}\" (units ms, s, m, h, d)",
@@ -133,7 +161,11 @@ pub(super) fn allowed(key: &SettingKey) -> String {
             duration_text(Duration::from_secs(max))
         ),
         SettingType::Bool => "true or false".into(),
-        SettingType::Choice(choices) => choices.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(" or "),
+        SettingType::Choice(choices) => choices
+            .iter()
+            .map(|one| format!("\"{one}\""))
+            .collect::<Vec<_>>()
+            .join(" or "),
     };
     match key.default {
         Fallback::Unset(_) => format!("{text}, or \"\" for none"),
@@ -149,28 +181,41 @@ fn allowed_path(max_bytes: usize) -> String {
 const LONGEST_WORD: usize = 2048;
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.len() <= LONGEST_WORD && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty()
+        && text.len() <= LONGEST_WORD
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// No path, user or query: requests bring their own.
 fn is_endpoint(text: &str) -> bool {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
     let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
     host.is_some_and(|host| is_word(host) && !host.contains(['/', '@', '?', '#']))
 }
 
 fn is_name(text: &str) -> bool {
     let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.len() <= 63 && text.starts_with(lower) && text.chars().all(|c| lower(c) || matches!(c, '_' | '-'))
+    text.len() <= 63
+        && text.starts_with(lower)
+        && text.chars().all(|c| lower(c) || matches!(c, '_' | '-'))
 }
 
 /// CPUs this process may use; 1 if that is unknown.
 fn cpus() -> i64 {
-    std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(i64::MAX))
+    std::thread::available_parallelism()
+        .map_or(1, |count| i64::try_from(count.get()).unwrap_or(i64::MAX))
 }
 
 const SIZE_UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-const DURATION_UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 /// Bytes of `64MiB`. The unit is needed, and MB or kB are not units: some mean 1000, others 1024 by them.
 fn parse_size(text: &str) -> Option<u64> {
@@ -193,7 +238,10 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn size_text(bytes: u64) -> String {
-    match SIZE_UNITS.iter().find(|(_, factor)| bytes.is_multiple_of(*factor)) {
+    match SIZE_UNITS
+        .iter()
+        .find(|(_, factor)| bytes.is_multiple_of(*factor))
+    {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => format!("{bytes}B"),
     }
@@ -201,6 +249,9 @@ fn size_text(bytes: u64) -> String {
 
 fn duration_text(span: Duration) -> String {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let (unit, factor) = DURATION_UNITS.iter().find(|(_, factor)| millis.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
+    let (unit, factor) = DURATION_UNITS
+        .iter()
+        .find(|(_, factor)| millis.is_multiple_of(*factor))
+        .unwrap_or(&("ms", 1));
     format!("{}{unit}", millis / factor)
 }

@@ -67,7 +67,12 @@ fn alerts() -> Vec<Alert> {
         hold,
         summary,
     });
-    Rule::ALL.iter().copied().map(Into::into).chain(others).collect()
+    Rule::ALL
+        .iter()
+        .copied()
+        .map(Into::into)
+        .chain(others)
+        .collect()
 }
 
 fn rendered() -> String {
@@ -76,8 +81,19 @@ fn rendered() -> String {
                     # its settings, so set limits there, not here. docs/operations/monitoring.md\n\
                     groups:\n  - name: walden\n    rules:\n"
             .to_string();
-    for Alert { name, level, expression, hold, summary } in alerts() {
-        let severity = if level == Level::Critical { "critical" } else { "warning" };
+    for Alert {
+        name,
+        level,
+        expression,
+        hold,
+        summary,
+    } in alerts()
+    {
+        let severity = if level == Level::Critical {
+            "critical"
+        } else {
+            "warning"
+        };
         let _ = write!(
             file,
             "      - alert: {name}\n        expr: {expression}\n        for: {hold}\n        labels:\n          \
@@ -95,9 +111,20 @@ fn the_file_of_alerts_in_the_tree_is_fresh() {
 
 #[test]
 fn no_text_breaks_the_file() {
-    for Alert { expression, summary, .. } in alerts() {
-        assert!(!summary.contains(['"', '\\', '\n']) && summary.ends_with('.'), "{summary}");
-        assert!(!expression.contains([':', '#', '\n']) && expression.starts_with(char::is_alphabetic), "{expression}");
+    for Alert {
+        expression,
+        summary,
+        ..
+    } in alerts()
+    {
+        assert!(
+            !summary.contains(['"', '\\', '\n']) && summary.ends_with('.'),
+            "{summary}"
+        );
+        assert!(
+            !expression.contains([':', '#', '\n']) && expression.starts_with(char::is_alphabetic),
+            "{expression}"
+        );
     }
 }
 
@@ -105,8 +132,14 @@ fn no_text_breaks_the_file() {
 async fn alerts_ask_for_metrics_and_rules_that_are_shown() {
     let door = Door::with("", &["000000010000000000000001"]).await;
     let unknown = door.get("/metrics").await.text();
-    assert!(unknown.contains("WalGap") && !unknown.contains("WalWaits"), "nobody knows yet where WAL waits\n{unknown}");
-    door.pushes.push(door.wal.segment("000000010000000000000002", 3)).await.unwrap();
+    assert!(
+        unknown.contains("WalGap") && !unknown.contains("WalWaits"),
+        "nobody knows yet where WAL waits\n{unknown}"
+    );
+    door.pushes
+        .push(door.wal.segment("000000010000000000000002", 3))
+        .await
+        .unwrap();
     let mut metrics = unknown;
     for _ in 0..3000 {
         metrics = door.get("/metrics").await.text();
@@ -116,20 +149,37 @@ async fn alerts_ask_for_metrics_and_rules_that_are_shown() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let shown = |start: &str| metrics.lines().any(|line| line.starts_with(start));
-    for Alert { name, expression, .. } in alerts() {
+    for Alert {
+        name, expression, ..
+    } in alerts()
+    {
         let parts = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let asked: Vec<_> = parts.filter(|part| part.starts_with("walden_")).collect();
         assert!(!asked.is_empty(), "{expression}");
         for metric in asked {
-            assert!(shown(&format!("{metric}{{cluster=\"main\"")), "{name}: {metric} is not in\n{metrics}");
+            assert!(
+                shown(&format!("{metric}{{cluster=\"main\"")),
+                "{name}: {metric} is not in\n{metrics}"
+            );
         }
     }
     for rule in Rule::ALL {
         assert!(
-            shown(&format!("walden_health_rule{{cluster=\"main\",rule=\"{}\"}} ", rule.name())),
+            shown(&format!(
+                "walden_health_rule{{cluster=\"main\",rule=\"{}\"}} ",
+                rule.name()
+            )),
             "{rule:?}\n{metrics}"
         );
     }
-    let told = |rule: Rule| shown(&format!("walden_health_rule{{cluster=\"main\",rule=\"{}\"}} 1", rule.name()));
-    assert!(told(Rule::NoBackupYet) && !told(Rule::NoBackup) && !told(Rule::WalGap), "{metrics}");
+    let told = |rule: Rule| {
+        shown(&format!(
+            "walden_health_rule{{cluster=\"main\",rule=\"{}\"}} 1",
+            rule.name()
+        ))
+    };
+    assert!(
+        told(Rule::NoBackupYet) && !told(Rule::NoBackup) && !told(Rule::WalGap),
+        "{metrics}"
+    );
 }

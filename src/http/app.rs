@@ -16,7 +16,9 @@ use super::web::Sessions;
 use crate::config;
 use crate::error::{DeadlineExceeded, find, hints, one_line};
 use crate::metrics::Durations;
-use crate::postgres::catalog::{ClusterDescription, EventId, Facts, Filter, FoundEvent, RestoreRequest};
+use crate::postgres::catalog::{
+    ClusterDescription, EventId, Facts, Filter, FoundEvent, RestoreRequest,
+};
 use crate::postgres::index::{FoundEvents, Index, on_index};
 use crate::postgres::planning::{Decided, Planner};
 
@@ -56,10 +58,11 @@ impl App {
         let known = self.known.borrow().clone();
         match (&known.read, &known.failed) {
             (Some(read), _) => Ok((read.clone(), known)),
-            (None, Some(why)) => {
-                Err(Problem::new(ProblemType::NotReadYet, format!("the repository cannot be read: {why}"))
-                    .hint("check that it is reachable; the service goes on trying"))
-            }
+            (None, Some(why)) => Err(Problem::new(
+                ProblemType::NotReadYet,
+                format!("the repository cannot be read: {why}"),
+            )
+            .hint("check that it is reachable; the service goes on trying")),
             (None, None) => {
                 let detail = "the service has just started and still reads the repository";
                 Err(Problem::new(ProblemType::NotReadYet, detail).hint("ask again in a moment"))
@@ -68,22 +71,36 @@ impl App {
     }
 
     /// Decides how to restore what is asked for. Errors: it could not be found out.
-    pub async fn decide(&self, facts: &Arc<Facts>, request: &RestoreRequest) -> Result<Decided, Problem> {
-        let (planner, facts, request, deadline) =
-            (self.planner.clone(), facts.clone(), request.clone(), self.deadline());
-        self.apart(&self.computing, async move { planner.decide(&facts, &request, Some(deadline)).await }).await
+    pub async fn decide(
+        &self,
+        facts: &Arc<Facts>,
+        request: &RestoreRequest,
+    ) -> Result<Decided, Problem> {
+        let (planner, facts, request, deadline) = (
+            self.planner.clone(),
+            facts.clone(),
+            request.clone(),
+            self.deadline(),
+        );
+        self.apart(&self.computing, async move {
+            planner.decide(&facts, &request, Some(deadline)).await
+        })
+        .await
     }
 
     /// An event; `None`: there is none of this id. Errors: it is not known yet, or the index cannot be read.
     pub async fn event(&self, id: EventId) -> Result<Option<FoundEvent>, Problem> {
         let planner = self.planner.clone();
-        self.apart(&self.computing, async move { planner.event(id).await }).await
+        self.apart(&self.computing, async move { planner.event(id).await })
+            .await
     }
 
     /// What happened. Errors: the index cannot be read, or not in time.
     pub async fn events(&self, filter: Filter) -> Result<FoundEvents, Problem> {
         let (index, deadline) = (self.search_index.clone(), self.deadline());
-        let searching = async move { on_index(&index, move |index| index.events_until(&filter, deadline)).await };
+        let searching = async move {
+            on_index(&index, move |index| index.events_until(&filter, deadline)).await
+        };
         self.apart(&self.searching, searching).await
     }
 
@@ -98,26 +115,39 @@ impl App {
         places: &Arc<Semaphore>,
         work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
     ) -> Result<T, Problem> {
-        let place = places.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let place = places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|error| failed(&error))?;
         let task = tokio::spawn(async move {
             let done = work.await;
             drop(place);
             done
         });
-        task.await.map_err(|panicked| failed(&panicked))?.map_err(|error| not_found_out(&error))
+        task.await
+            .map_err(|panicked| failed(&panicked))?
+            .map_err(|error| not_found_out(&error))
     }
 }
 
 /// What could not be found out, or not in time.
 fn not_found_out(error: &anyhow::Error) -> Problem {
-    let kind = if find::<DeadlineExceeded>(error).is_some() { ProblemType::Timeout } else { ProblemType::Unknown };
+    let kind = if find::<DeadlineExceeded>(error).is_some() {
+        ProblemType::Timeout
+    } else {
+        ProblemType::Unknown
+    };
     Problem::new(kind, one_line(error)).hint(hints(error).join("; "))
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Problem {
     tracing::error!("an answer over HTTP could not be made: {error}");
-    Problem::new(ProblemType::Unknown, format!("the answer could not be made: {error}"))
-        .hint("ask again; the log of `walden serve` says more")
+    Problem::new(
+        ProblemType::Unknown,
+        format!("the answer could not be made: {error}"),
+    )
+    .hint("ask again; the log of `walden serve` says more")
 }
 
 #[cfg(test)]
@@ -129,10 +159,17 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_told_apart_from_what_cannot_be_read() {
-        let slow = not_found_out(&with_hint(DeadlineExceeded("the search").into(), "narrow it"));
+        let slow = not_found_out(&with_hint(
+            DeadlineExceeded("the search").into(),
+            "narrow it",
+        ));
         assert_eq!(
             (slow.status(), slow.detail(), slow.next()),
-            (StatusCode::GATEWAY_TIMEOUT, "the search takes too long", "narrow it")
+            (
+                StatusCode::GATEWAY_TIMEOUT,
+                "the search takes too long",
+                "narrow it"
+            )
         );
         let failed = not_found_out(&anyhow::anyhow!("no space"));
         assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);

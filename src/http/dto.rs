@@ -24,7 +24,14 @@ impl<T> Dated<T> {
     /// What was made of a reading.
     pub fn new(answer: T, read: &FactsSnapshot, known: &RepositoryFacts) -> Self {
         let age_seconds = (Utc::now() - read.at).as_seconds_f64().max(0.0);
-        Self { as_of: AsOf { read_at: read.at, age_seconds, failed: known.failed.clone() }, answer }
+        Self {
+            as_of: AsOf {
+                read_at: read.at,
+                age_seconds,
+                failed: known.failed.clone(),
+            },
+            answer,
+        }
     }
 }
 
@@ -63,7 +70,10 @@ answer! {
 
 impl From<&ClusterDescription> for ClusterEntry {
     fn from(cluster: &ClusterDescription) -> Self {
-        let version = |seen: &MajorSince| Version { major: seen.major.number(), since: seen.since };
+        let version = |seen: &MajorSince| Version {
+            major: seen.major.number(),
+            since: seen.since,
+        };
         Self {
             name: cluster.name.clone(),
             system_identifier: cluster.system_identifier,

@@ -14,7 +14,9 @@ use crate::config;
 use crate::error::one_line;
 use crate::health::Health;
 use crate::metrics::{Durations, Phase};
-use crate::postgres::catalog::{Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows};
+use crate::postgres::catalog::{
+    Facts, Gap, IdleTimes, WalIndex, WalRanges, Windows, missing_wal, windows,
+};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::index::{Index, IndexVersion, on_index};
@@ -53,11 +55,21 @@ impl FactsSnapshot {
     /// What was read at `at`, and what follows with an index of its WAL.
     fn of(facts: Facts, index: &dyn WalIndex, at: DateTime<Utc>) -> Self {
         let (windows, gaps) = (windows(&facts, index).into(), missing_wal(&facts).into());
-        Self { facts: Arc::new(facts), windows, gaps, at }
+        Self {
+            facts: Arc::new(facts),
+            windows,
+            gaps,
+            at,
+        }
     }
 
     /// How it stands.
-    pub fn health(&self, limits: &config::Health, status: Option<&ServiceStatus>, time: DateTime<Utc>) -> Health {
+    pub fn health(
+        &self,
+        limits: &config::Health,
+        status: Option<&ServiceStatus>,
+        time: DateTime<Utc>,
+    ) -> Health {
         let now = status.map_or(time.into(), |status| status.archiving.at(time));
         Health::of(&self.facts, &self.windows, &self.gaps, limits, now)
     }
@@ -98,7 +110,20 @@ impl FactsReader {
     ) -> (Self, watch::Receiver<RepositoryFacts>) {
         let (known, receiver) = watch::channel(RepositoryFacts::default());
         let backups = KeptBackups::new(&cluster);
-        (Self { cluster, index, indexing, interval, durations, known, backups, stored: None, derived: None }, receiver)
+        (
+            Self {
+                cluster,
+                index,
+                indexing,
+                interval,
+                durations,
+                known,
+                backups,
+                stored: None,
+                derived: None,
+            },
+            receiver,
+        )
     }
 
     /// Works until `stopped` says so.
@@ -144,8 +169,13 @@ impl FactsReader {
             if listed.gone {
                 self.indexing.poll();
             }
-            stored.histories.refresh(&self.cluster, &listed.histories).await?;
-            let Some((version, ranges)) = self.ranges().await? else { return Ok((stored, None)) };
+            stored
+                .histories
+                .refresh(&self.cluster, &listed.histories)
+                .await?;
+            let Some((version, ranges)) = self.ranges().await? else {
+                return Ok((stored, None));
+            };
             stored.idle = load_idle(&self.cluster, &ranges).await?;
             let read = self.derive(stored.clone(), version, ranges, at).await?;
             anyhow::Ok((stored, Some(read)))
@@ -164,9 +194,13 @@ impl FactsReader {
 
     /// Takes in what the index knows by now.
     async fn renew(&mut self) {
-        let Some((stored, at)) = self.stored.clone() else { return };
+        let Some((stored, at)) = self.stored.clone() else {
+            return;
+        };
         let derived = async {
-            let Some((version, ranges)) = self.ranges().await? else { return Ok(None) };
+            let Some((version, ranges)) = self.ranges().await? else {
+                return Ok(None);
+            };
             self.derive(stored, version, ranges, at).await.map(Some)
         };
         match derived.await {
@@ -178,7 +212,10 @@ impl FactsReader {
 
     /// What the index lists, and its version then; `None` while it is being made anew.
     async fn ranges(&self) -> anyhow::Result<Option<(IndexVersion, WalRanges)>> {
-        let known = self.derived.as_ref().map(|(_, version, read)| (*version, read.facts.clone()));
+        let known = self
+            .derived
+            .as_ref()
+            .map(|(_, version, read)| (*version, read.facts.clone()));
         let ranges = move |index: &Index| {
             let version = index.version()?;
             let ranges = match known {
@@ -205,8 +242,18 @@ impl FactsReader {
             return Ok(FactsSnapshot { at, ..read.clone() });
         }
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
-        let StoredFacts { backups, histories, idle } = stored.clone();
-        let derive = move || FactsSnapshot::of(facts(&cluster, backups, ranges, histories, idle), &*index, at);
+        let StoredFacts {
+            backups,
+            histories,
+            idle,
+        } = stored.clone();
+        let derive = move || {
+            FactsSnapshot::of(
+                facts(&cluster, backups, ranges, histories, idle),
+                &*index,
+                at,
+            )
+        };
         let read = spawn_blocking(derive).await?;
         self.derived = Some((stored, version, read.clone()));
         Ok(read)

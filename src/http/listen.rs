@@ -54,9 +54,23 @@ pub struct Port {
 impl Port {
     /// Listens; what is in the way is told, and tried again once this runs.
     pub async fn open(options: &HttpOptions) -> Self {
-        let HttpOptions { listen: address, tls, max_connections: most, .. } = options.clone();
-        let state = watch::Sender::new(Http { url: url(&tls, address), failed: None });
-        let mut port = Self { address, tls, most, connections: None, state };
+        let HttpOptions {
+            listen: address,
+            tls,
+            max_connections: most,
+            ..
+        } = options.clone();
+        let state = watch::Sender::new(Http {
+            url: url(&tls, address),
+            failed: None,
+        });
+        let mut port = Self {
+            address,
+            tls,
+            most,
+            connections: None,
+            state,
+        };
         if let Err(error) = port.listen().await {
             tracing::warn!(
                 "{}: HTTP is not served; trying again every {} s; the hooks are served. HINT: {}",
@@ -77,7 +91,8 @@ impl Port {
         let tried = HttpConnections::bind(self.address, self.tls.clone(), self.most).await;
         let tried = tried.and_then(|connections| Ok((connections.address()?, connections)));
         let (address, connections) = tried.inspect_err(|error| {
-            self.state.send_modify(|state| state.failed = Some(one_line(error)));
+            self.state
+                .send_modify(|state| state.failed = Some(one_line(error)));
         })?;
         let url = url(&self.tls, address);
         tracing::info!("answering on {url}");
@@ -87,7 +102,11 @@ impl Port {
     }
 
     /// Serves until `stopped` says so, as soon as it can.
-    pub async fn run(mut self, router: Router, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    pub async fn run(
+        mut self,
+        router: Router,
+        mut stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         loop {
             if let Some(connections) = self.connections.take() {
                 return connections.run(router, stopped).await;
@@ -103,7 +122,10 @@ impl Port {
 }
 
 fn url(tls: &Option<Arc<ServerConfig>>, address: SocketAddr) -> String {
-    format!("{}://{address}", if tls.is_some() { "https" } else { "http" })
+    format!(
+        "{}://{address}",
+        if tls.is_some() { "https" } else { "http" }
+    )
 }
 
 /// The peer of a connection.
@@ -119,12 +141,20 @@ pub struct HttpConnections {
 
 impl HttpConnections {
     /// Listens. Errors: the address is taken, or not this machine's.
-    pub async fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>, most: usize) -> anyhow::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        most: usize,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}"))
             .hint("does another service listen there? End it, or change `http.listen` (\"\" for no HTTP)")?;
-        Ok(Self { listener, tls: tls.map(TlsAcceptor::from), places: Arc::new(Semaphore::new(most.max(1))) })
+        Ok(Self {
+            listener,
+            tls: tls.map(TlsAcceptor::from),
+            places: Arc::new(Semaphore::new(most.max(1))),
+        })
     }
 
     /// The address in use: with port 0 the kernel's choice.
@@ -133,7 +163,11 @@ impl HttpConnections {
     }
 
     /// Serves until `stopped` says so, then until the requests in work are answered.
-    pub async fn run(self, router: Router, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    pub async fn run(
+        self,
+        router: Router,
+        mut stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         let mut connections = JoinSet::new();
         loop {
             let next = async {
@@ -189,7 +223,15 @@ async fn serve(
     socket.set_nodelay(true)?;
     match tls {
         None => exchange(socket, peer, router, stopped).await,
-        Some(tls) => exchange(timeout(HEAD_TIME, tls.accept(socket)).await??, peer, router, stopped).await,
+        Some(tls) => {
+            exchange(
+                timeout(HEAD_TIME, tls.accept(socket)).await??,
+                peer,
+                router,
+                stopped,
+            )
+            .await
+        }
     }
 }
 
@@ -202,7 +244,11 @@ async fn exchange(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIME));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_header_size(HEAD_BYTES).max_headers(HEADERS);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_header_size(HEAD_BYTES)
+        .max_headers(HEADERS);
     // Who stops speaking is gone: what was asked for is not fetched for nobody.
     server.max_buf_size(BUFFER).half_close(false);
     let routes = TowerToHyperService::new(router);

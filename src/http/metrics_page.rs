@@ -22,17 +22,33 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 
 /// All metrics as text.
 pub fn metrics_page(app: &App) -> Result<String, fmt::Error> {
-    let cluster = (Cow::Borrowed("cluster"), Cow::Owned(app.cluster.name.to_string()));
-    let mut show = Show(Registry::with_prefix_and_labels("walden", [cluster].into_iter()));
+    let cluster = (
+        Cow::Borrowed("cluster"),
+        Cow::Owned(app.cluster.name.to_string()),
+    );
+    let mut show = Show(Registry::with_prefix_and_labels(
+        "walden",
+        [cluster].into_iter(),
+    ));
     let seen = app.status.borrow().clone();
     let status = seen.as_ref().map(|seen| &seen.status);
-    status.into_iter().for_each(|status| service(&mut show, status));
+    status
+        .into_iter()
+        .for_each(|status| service(&mut show, status));
     repository(&mut show, &app.known.borrow());
     if let Some(read) = &app.known.borrow().read {
-        standing(&mut show, &read.health(&app.limits, status, Utc::now()), status);
+        standing(
+            &mut show,
+            &read.health(&app.limits, status, Utc::now()),
+            status,
+        );
     }
     app.durations.register(&mut show.0);
-    show.0.register("http_requests", "Requests over HTTP by route and status code", app.requests.clone());
+    show.0.register(
+        "http_requests",
+        "Requests over HTTP by route and status code",
+        app.requests.clone(),
+    );
     let mut text = String::new();
     encode(&mut text, &show.0)?;
     Ok(text)
@@ -54,7 +70,11 @@ impl Show {
     /// A point in time; nothing when there is none.
     fn time(&mut self, name: &str, help: &str, time: Option<DateTime<Utc>>) {
         if let Some(time) = time {
-            self.value(&format!("{name}_timestamp_seconds"), help, time.timestamp_micros() as f64 / 1e6);
+            self.value(
+                &format!("{name}_timestamp_seconds"),
+                help,
+                time.timestamp_micros() as f64 / 1e6,
+            );
         }
     }
 
@@ -73,22 +93,66 @@ fn service(show: &mut Show, status: &ServiceStatus) {
 }
 
 fn archiving(show: &mut Show, done: &Archiving) {
-    show.count("archive_stored_files", "WAL files stored", done.stored.count);
-    show.count("archive_stored_ahead_files", "WAL files stored before they were asked for", done.ahead);
-    show.count("archive_aside_files", "WAL files stored beside their names", done.aside.count);
-    show.count("archive_failed_files", "Attempts to store a WAL file that failed", done.failed.count.count);
-    show.time("archive_last_stored", "When a WAL file was stored last by this service", done.stored.last_at);
-    show.time("archive_last_failed", "When storing a WAL file failed last", done.failed.count.last_at);
+    show.count(
+        "archive_stored_files",
+        "WAL files stored",
+        done.stored.count,
+    );
+    show.count(
+        "archive_stored_ahead_files",
+        "WAL files stored before they were asked for",
+        done.ahead,
+    );
+    show.count(
+        "archive_aside_files",
+        "WAL files stored beside their names",
+        done.aside.count,
+    );
+    show.count(
+        "archive_failed_files",
+        "Attempts to store a WAL file that failed",
+        done.failed.count.count,
+    );
+    show.time(
+        "archive_last_stored",
+        "When a WAL file was stored last by this service",
+        done.stored.last_at,
+    );
+    show.time(
+        "archive_last_failed",
+        "When storing a WAL file failed last",
+        done.failed.count.last_at,
+    );
     if let Some(waiting) = waiting_files(&done.backlogs) {
-        show.number("archive_backlog_files", "WAL files that wait to be stored", waiting);
+        show.number(
+            "archive_backlog_files",
+            "WAL files that wait to be stored",
+            waiting,
+        );
     }
-    show.time("archive_backlog_oldest", "Since when the oldest of them waits", waiting_since(&done.backlogs));
+    show.time(
+        "archive_backlog_oldest",
+        "Since when the oldest of them waits",
+        waiting_since(&done.backlogs),
+    );
 }
 
 fn fetching(show: &mut Show, done: &Fetching) {
-    show.count("fetch_delivered_files", "WAL files delivered to restore_command", done.delivered.count);
-    show.count("fetch_absent_files", "Answers to restore_command that there is no such file", done.absent.count);
-    show.count("fetch_failed_files", "WAL files that could not be fetched", done.failed.count.count);
+    show.count(
+        "fetch_delivered_files",
+        "WAL files delivered to restore_command",
+        done.delivered.count,
+    );
+    show.count(
+        "fetch_absent_files",
+        "Answers to restore_command that there is no such file",
+        done.absent.count,
+    );
+    show.count(
+        "fetch_failed_files",
+        "WAL files that could not be fetched",
+        done.failed.count.count,
+    );
 }
 
 fn recovery(show: &mut Show, told: &Windows) {
@@ -96,35 +160,83 @@ fn recovery(show: &mut Show, told: &Windows) {
     let first = windows.iter().filter_map(|window| window.from.time).min();
     // An older timeline's is not it where this one's is not known.
     let last = told.newest().and_then(|window| window.to.time);
-    show.time("recovery_first", "The first moment that can be restored", first);
-    show.time("recovery_last", "The last commit that can be restored, of the newest timeline", last);
-    show.number("recovery_windows", "Ranges of moments that can be restored", windows.len() as u64);
-    show.number("recovery_gaps", "Ranges between them of which no moment can be restored", gaps.len() as u64);
+    show.time(
+        "recovery_first",
+        "The first moment that can be restored",
+        first,
+    );
+    show.time(
+        "recovery_last",
+        "The last commit that can be restored, of the newest timeline",
+        last,
+    );
+    show.number(
+        "recovery_windows",
+        "Ranges of moments that can be restored",
+        windows.len() as u64,
+    );
+    show.number(
+        "recovery_gaps",
+        "Ranges between them of which no moment can be restored",
+        gaps.len() as u64,
+    );
     if let Some(seconds) = gaps.iter().map(|gap| gap.seconds).sum::<Option<f64>>() {
         // The sum of none is -0.
-        show.value("recovery_gaps_seconds", "How long these lasted in all", seconds + 0.0);
+        show.value(
+            "recovery_gaps_seconds",
+            "How long these lasted in all",
+            seconds + 0.0,
+        );
     }
 }
 
 fn standing(show: &mut Show, health: &Health, status: Option<&ServiceStatus>) {
     let help = "Up to when all that was committed can be restored, on the newest timeline";
-    show.time("recovery_protected", help, health.protected.map(|protected| protected.until));
+    show.time(
+        "recovery_protected",
+        help,
+        health.protected.map(|protected| protected.until),
+    );
     let help = "Archived WAL segments of the newest timeline that cannot be restored";
     show.number("recovery_unrestorable_segments", help, health.beyond);
-    show.time("backup_usable_last_stopped", "When the newest base backup ended that can be used", health.backup);
+    show.time(
+        "backup_usable_last_stopped",
+        "When the newest base backup ended that can be used",
+        health.backup,
+    );
     let family = Family::<Vec<(&str, &str)>, Gauge>::default();
-    for (about, name) in [(Subject::Rpo, "rpo"), (Subject::Backup, "backup"), (Subject::Recovery, "recovery")] {
-        family.get_or_create(&vec![("check", name)]).set(number(health.level_of(about)));
+    for (about, name) in [
+        (Subject::Rpo, "rpo"),
+        (Subject::Backup, "backup"),
+        (Subject::Recovery, "recovery"),
+    ] {
+        family
+            .get_or_create(&vec![("check", name)])
+            .set(number(health.level_of(about)));
     }
     let help = "How the check of that name stands: 0 ok, 1 warning, 2 critical, 3 unknown";
     show.0.register("health_status", help, family);
     let family = Family::<Vec<(&str, &str)>, Gauge>::default();
-    let knows_waiting = status.is_some_and(|status| waiting_files(&status.archiving.backlogs).is_some());
-    for rule in Rule::ALL.iter().filter(|rule| knows_waiting || !matches!(rule, Rule::WalWaits | Rule::Backlog)) {
-        let level = if health.breaks(*rule) { rule.level() } else { Level::Good };
-        family.get_or_create(&vec![("rule", rule.name())]).set(number(level));
+    let knows_waiting =
+        status.is_some_and(|status| waiting_files(&status.archiving.backlogs).is_some());
+    for rule in Rule::ALL
+        .iter()
+        .filter(|rule| knows_waiting || !matches!(rule, Rule::WalWaits | Rule::Backlog))
+    {
+        let level = if health.breaks(*rule) {
+            rule.level()
+        } else {
+            Level::Good
+        };
+        family
+            .get_or_create(&vec![("rule", rule.name())])
+            .set(number(level));
     }
-    show.0.register("health_rule", "How the rule of that name stands, in the same numbers", family);
+    show.0.register(
+        "health_rule",
+        "How the rule of that name stands, in the same numbers",
+        family,
+    );
 }
 
 fn number(level: Level) -> i64 {
@@ -137,11 +249,19 @@ fn number(level: Level) -> i64 {
 }
 
 fn repository(show: &mut Show, known: &RepositoryFacts) {
-    show.count("repository_read_failures", "How often the repository could not be read", known.failures);
+    show.count(
+        "repository_read_failures",
+        "How often the repository could not be read",
+        known.failures,
+    );
     let help = "Whether the repository could not be read the last time: 1, else 0";
     show.number("repository_unreadable", help, known.failed.is_some().into());
     let Some(read) = &known.read else { return };
-    show.time("repository_read", "When the repository was read", Some(read.at));
+    show.time(
+        "repository_read",
+        "When the repository was read",
+        Some(read.at),
+    );
     recovery(show, &read.windows);
     let ranges = || read.facts.ranges.iter();
     show.time(
@@ -149,17 +269,37 @@ fn repository(show: &mut Show, known: &RepositoryFacts) {
         "When the newest WAL segment was stored",
         ranges().map(|range| range.last_stored).max(),
     );
-    show.number("wal_segments", "Archived WAL segments", ranges().map(|range| range.segments).sum());
-    show.number("wal_stored_bytes", "Bytes of archived WAL segments", ranges().map(|range| range.stored_bytes).sum());
-    show.number("wal_gaps", "Ranges of WAL that are missing", read.gaps.len() as u64);
+    show.number(
+        "wal_segments",
+        "Archived WAL segments",
+        ranges().map(|range| range.segments).sum(),
+    );
+    show.number(
+        "wal_stored_bytes",
+        "Bytes of archived WAL segments",
+        ranges().map(|range| range.stored_bytes).sum(),
+    );
+    show.number(
+        "wal_gaps",
+        "Ranges of WAL that are missing",
+        read.gaps.len() as u64,
+    );
     let backups = &read.facts.backups;
     show.number("backups", "Complete base backups", backups.len() as u64);
-    show.number("backups_damaged", "Base backups that cannot be used", read.facts.damaged_backups.len() as u64);
+    show.number(
+        "backups_damaged",
+        "Base backups that cannot be used",
+        read.facts.damaged_backups.len() as u64,
+    );
     show.time(
         "backup_last_stopped",
         "When the newest base backup ended",
         backups.last().map(|backup| backup.stopped_at),
     );
     let stored = backups.iter().map(|backup| backup.stored_bytes).sum();
-    show.number("backups_stored_bytes", "Bytes of complete base backups", stored);
+    show.number(
+        "backups_stored_bytes",
+        "Bytes of complete base backups",
+        stored,
+    );
 }

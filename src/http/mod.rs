@@ -88,7 +88,13 @@ impl HttpServer {
     /// Answers on `port`.
     pub fn new(port: Port, options: HttpOptions, service: Service) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
-        Self { port, router: routes::router(Arc::new(app)), reader, watcher, fetch_owner }
+        Self {
+            port,
+            router: routes::router(Arc::new(app)),
+            reader,
+            watcher,
+            fetch_owner,
+        }
     }
 
     /// Serves until `stopped` says so.
@@ -106,14 +112,31 @@ impl HttpServer {
     }
 }
 
-fn parts(options: HttpOptions, service: Service) -> (App, FactsReader, Watcher, fetches::FetchActor) {
-    let Service { cluster, about, durations, timeout, .. } = service;
+fn parts(
+    options: HttpOptions,
+    service: Service,
+) -> (App, FactsReader, Watcher, fetches::FetchActor) {
+    let Service {
+        cluster,
+        about,
+        durations,
+        timeout,
+        ..
+    } = service;
     let (index, indexing) = (service.kept_index, service.indexing.clone());
-    let (reader, known) =
-        FactsReader::new(cluster.clone(), index, indexing, options.refresh_interval, durations.clone());
+    let (reader, known) = FactsReader::new(
+        cluster.clone(),
+        index,
+        indexing,
+        options.refresh_interval,
+        durations.clone(),
+    );
     let (watcher, status) = Watcher::new(about, service.pushes, service.fetches, service.indexing);
     let description = cluster.description.clone();
-    let (fetcher, budget) = (Fetcher::new(cluster.clone(), timeout, WORKERS), Budget::new(options.wal_memory));
+    let (fetcher, budget) = (
+        Fetcher::new(cluster.clone(), timeout, WORKERS),
+        Budget::new(options.wal_memory),
+    );
     let (fetches, fetch_owner) = fetches::new(fetcher, service.prefetch, budget, durations.clone());
     let restores = Restores::new(fetches, &options.spool, &description.name.to_string());
     restores.tidy();
@@ -123,7 +146,11 @@ fn parts(options: HttpOptions, service: Service) -> (App, FactsReader, Watcher, 
         status,
         planner: Planner {
             cluster,
-            folder: service.index.path().and_then(Path::parent).map(Path::to_path_buf),
+            folder: service
+                .index
+                .path()
+                .and_then(Path::parent)
+                .map(Path::to_path_buf),
             index: Some(service.index),
         },
         search_index: service.search_index,

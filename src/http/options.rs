@@ -36,24 +36,32 @@ pub struct HttpOptions {
 impl HttpOptions {
     /// `None` when HTTP is off. Errors: an address that others reach without a token, files that cannot be used.
     pub fn of(settings: &config::Http, limits: &config::Health) -> anyhow::Result<Option<Self>> {
-        let Some(listen) = settings.listen else { return Ok(None) };
+        let Some(listen) = settings.listen else {
+            return Ok(None);
+        };
         let tokens = Tokens::load(settings.token_file.as_deref(), &settings.token)?;
         let tls = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => Some(tls(certificate, key)?),
             (None, None) => None,
             _ => {
-                let error = anyhow!("one of http.tls_certificate and http.tls_key is set, the other is not");
+                let error = anyhow!(
+                    "one of http.tls_certificate and http.tls_key is set, the other is not"
+                );
                 bail!(with_hint(error, "set both for HTTPS, or neither for HTTP"));
             }
         };
         if !listen.ip().is_loopback() {
             if tokens.is_empty() {
-                let error = anyhow!("http.listen is {listen}, which other machines reach, and there is no token");
+                let error = anyhow!(
+                    "http.listen is {listen}, which other machines reach, and there is no token"
+                );
                 let hint = "set http.token_file, or listen on 127.0.0.1";
                 bail!(with_hint(error, hint));
             }
             if tls.is_none() {
-                tracing::warn!("http.listen is {listen} without TLS: tokens and WAL cross the network in the clear");
+                tracing::warn!(
+                    "http.listen is {listen} without TLS: tokens and WAL cross the network in the clear"
+                );
             }
         }
         Ok(Some(Self {
@@ -75,18 +83,29 @@ fn tls(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
         .with_context(|| format!("cannot read \"{shown}\", named by http.tls_certificate"))
         .hint("let the user who runs `walden serve` read the file")?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.with_context(|| format!("cannot use \"{shown}\", named by http.tls_certificate"))?;
-    ensure!(!chain.is_empty(), "there is no certificate in \"{shown}\", named by http.tls_certificate");
-    let text = read_private(key, "http.tls_key", "let the user who runs `walden serve` read the file")?;
+    let chain =
+        chain.with_context(|| format!("cannot use \"{shown}\", named by http.tls_certificate"))?;
+    ensure!(
+        !chain.is_empty(),
+        "there is no certificate in \"{shown}\", named by http.tls_certificate"
+    );
+    let text = read_private(
+        key,
+        "http.tls_key",
+        "let the user who runs `walden serve` read the file",
+    )?;
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
         .with_context(|| format!("cannot use \"{}\", named by http.tls_key", key.display()))
         .hint("name a private key in PEM form")?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .with_context(|| format!("the certificate in \"{shown}\" and the key do not fit"))
-        .hint("name the server's own certificate, followed by those that lead to its authority")?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .with_context(|| format!("the certificate in \"{shown}\" and the key do not fit"))
+            .hint(
+                "name the server's own certificate, followed by those that lead to its authority",
+            )?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -114,28 +133,42 @@ mod tests {
         for address in ["0.0.0.0:8432", "[::]:8432", "192.0.2.1:8432"] {
             let mut open = settings(|http| http.listen = address.parse().ok());
             let error = options(&open).unwrap_err();
-            assert!(one_line(&error).contains(address) && hints(&error)[0].contains("http.token_file"), "{error:#}");
+            assert!(
+                one_line(&error).contains(address) && hints(&error)[0].contains("http.token_file"),
+                "{error:#}"
+            );
             open.token = Secret::new("0123456789abcdef");
             assert!(options(&open).unwrap().is_some());
         }
         for address in ["127.0.0.1:8432", "127.9.9.9:1", "[::1]:8432"] {
             let local = settings(|http| http.listen = address.parse().ok());
-            assert!(options(&local).unwrap().unwrap().tokens.is_empty(), "{address}");
+            assert!(
+                options(&local).unwrap().unwrap().tokens.is_empty(),
+                "{address}"
+            );
         }
-        assert!(options(&settings(|http| http.listen = None)).unwrap().is_none());
+        assert!(
+            options(&settings(|http| http.listen = None))
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
     fn tls_needs_a_certificate_and_its_key() {
-        let error = options(&settings(|http| http.tls_key = Some("/nowhere/key".into()))).unwrap_err();
+        let error =
+            options(&settings(|http| http.tls_key = Some("/nowhere/key".into()))).unwrap_err();
         assert!(one_line(&error).contains("the other is not"), "{error:#}");
         let folder = tempfile::tempdir().unwrap();
         let empty = folder.path().join("empty");
         std::fs::write(&empty, "").unwrap();
-        for (certificate, expected) in
-            [("/nowhere/crt".into(), "cannot read"), (empty.clone(), "there is no certificate")]
-        {
-            let both = settings(|http| (http.tls_certificate, http.tls_key) = (Some(certificate), Some(empty.clone())));
+        for (certificate, expected) in [
+            ("/nowhere/crt".into(), "cannot read"),
+            (empty.clone(), "there is no certificate"),
+        ] {
+            let both = settings(|http| {
+                (http.tls_certificate, http.tls_key) = (Some(certificate), Some(empty.clone()))
+            });
             let error = options(&both).unwrap_err();
             assert!(one_line(&error).contains(expected), "{error:#}");
         }

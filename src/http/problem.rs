@@ -51,18 +51,30 @@ impl ProblemType {
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "A token is needed"),
             Self::TokenNeeded => (StatusCode::FORBIDDEN, "The service has no token"),
-            Self::ForeignHost => (StatusCode::MISDIRECTED_REQUEST, "Not a name of this machine"),
+            Self::ForeignHost => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "Not a name of this machine",
+            ),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "There is no such path"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
             Self::BodyNotAllowed => (StatusCode::PAYLOAD_TOO_LARGE, "Requests have no body"),
             Self::WrongValue => (StatusCode::BAD_REQUEST, "A value cannot be read"),
             Self::UnknownCluster => (StatusCode::NOT_FOUND, "Not a cluster of this service"),
-            Self::WrongCluster => (StatusCode::CONFLICT, "The server belongs to another cluster"),
+            Self::WrongCluster => (
+                StatusCode::CONFLICT,
+                "The server belongs to another cluster",
+            ),
             Self::WalAbsent => (StatusCode::NOT_FOUND, "There is no such WAL file"),
             Self::WalLost => (StatusCode::CONFLICT, "The WAL file was lost"),
             Self::WalDamaged => (StatusCode::INTERNAL_SERVER_ERROR, "The WAL file is damaged"),
-            Self::NotReadYet => (StatusCode::SERVICE_UNAVAILABLE, "The repository was not read yet"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests of this kind at once"),
+            Self::NotReadYet => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The repository was not read yet",
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests of this kind at once",
+            ),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "No answer in time"),
             Self::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "It could not be found out"),
         }
@@ -128,20 +140,32 @@ impl Problem {
 
     /// What a name or a value should have been.
     pub fn wrong_value(error: impl std::fmt::Display) -> Self {
-        Self::new(ProblemType::WrongValue, error.to_string()).hint("/v1/openapi.json tells what each path takes")
+        Self::new(ProblemType::WrongValue, error.to_string())
+            .hint("/v1/openapi.json tells what each path takes")
     }
 
     /// The lines that programs print for people, for who asks for plain text.
     pub fn into_text(self) -> Response {
-        let hint = self.hint.as_ref().map(|hint| format!("HINT: {hint}\n")).unwrap_or_default();
+        let hint = self
+            .hint
+            .as_ref()
+            .map(|hint| format!("HINT: {hint}\n"))
+            .unwrap_or_default();
         let text = format!("ERROR: {}\n{hint}", self.detail);
         self.respond("text/plain; charset=utf-8", text.into_bytes())
     }
 
     fn respond(&self, media_type: &'static str, body: Vec<u8>) -> Response {
-        let mut response = (self.kind.status().0, [(header::CONTENT_TYPE, media_type)], body).into_response();
+        let mut response = (
+            self.kind.status().0,
+            [(header::CONTENT_TYPE, media_type)],
+            body,
+        )
+            .into_response();
         if self.kind == ProblemType::Unauthorized {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

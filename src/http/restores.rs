@@ -58,7 +58,12 @@ impl Restores {
     /// Files wait in a folder of this cluster within `spool`.
     pub fn new(fetches: fetches::FetchHandle, spool: &Path, cluster: &str) -> Self {
         let folder = spool.join(cluster).join(FOLDER);
-        Self { fetches, folder, sessions: Mutex::default(), downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)) }
+        Self {
+            fetches,
+            folder,
+            sessions: Mutex::default(),
+            downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)),
+        }
     }
 
     /// Removes what a killed service left. Blocking.
@@ -82,35 +87,60 @@ impl Restores {
         let place = self.downloads.clone().acquire_owned().await;
         let place = place.map_err(|error| Problem::new(ProblemType::Unknown, error.to_string()))?;
         self.admit(restorer)?;
-        let folder = self.folder.join(format!("{}-{:016x}", restorer.address, restorer.session));
+        let folder = self
+            .folder
+            .join(format!("{}-{:016x}", restorer.address, restorer.session));
         let made = folder.clone();
-        blocking(move || std::fs::DirBuilder::new().recursive(true).mode(0o700).create(made))
-            .await
-            .map_err(|error| unusable(&folder, &error))?;
+        blocking(move || {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(made)
+        })
+        .await
+        .map_err(|error| unusable(&folder, &error))?;
         // Only the folder counts: files wait beside the destination, and this program takes them from there.
-        let request = FetchRequest { name, destination: folder.join("destination"), end };
+        let request = FetchRequest {
+            name,
+            destination: folder.join("destination"),
+            end,
+        };
         let path = match self.fetches.fetch(request).await.map_err(problem)? {
             FetchReply::Ready(path) => path,
             FetchReply::Absent => return Ok(None),
         };
-        let (file, bytes, crc32c) = blocking(move || take(&path)).await.map_err(|error| unusable(&folder, &error))?;
-        Ok(Some(SpooledFile { file: tokio::fs::File::from_std(file), bytes, crc32c, place }))
+        let (file, bytes, crc32c) = blocking(move || take(&path))
+            .await
+            .map_err(|error| unusable(&folder, &error))?;
+        Ok(Some(SpooledFile {
+            file: tokio::fs::File::from_std(file),
+            bytes,
+            crc32c,
+            place,
+        }))
     }
 
     fn admit(&self, restorer: Restorer) -> Result<(), Problem> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, used| used.elapsed() < IDLE);
         if sessions.len() >= MOST_SESSIONS && !sessions.contains_key(&restorer) {
-            let detail = format!("{MOST_SESSIONS} machines restore from this service at once already");
-            return Err(Problem::new(ProblemType::Busy, detail).hint("ask again when one of them is done"));
+            let detail =
+                format!("{MOST_SESSIONS} machines restore from this service at once already");
+            return Err(
+                Problem::new(ProblemType::Busy, detail).hint("ask again when one of them is done")
+            );
         }
         sessions.insert(restorer, Instant::now());
         Ok(())
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
 /// Opens the file, takes its name away, and reads it for its CRC. Whatever happens to the asker then, nothing is left.
@@ -132,7 +162,10 @@ fn take(path: &Path) -> io::Result<(File, u64, u32)> {
 }
 
 fn unusable(folder: &Path, error: &io::Error) -> Problem {
-    let detail = format!("WAL cannot be kept in \"{}\" on its way: {error}", folder.display());
+    let detail = format!(
+        "WAL cannot be kept in \"{}\" on its way: {error}",
+        folder.display()
+    );
     tracing::warn!("{detail}");
     let hint = "let the user who runs `walden serve` write to http.spool, with room for the segments fetched ahead";
     Problem::new(ProblemType::Unknown, detail).hint(hint)

@@ -38,14 +38,30 @@ impl Watcher {
         indexing: indexing::IndexHandle,
     ) -> (Self, watch::Receiver<Option<LastStatus>>) {
         let (status, receiver) = watch::channel(None);
-        (Self { about, pushes, fetches, indexing, status }, receiver)
+        (
+            Self {
+                about,
+                pushes,
+                fetches,
+                indexing,
+                status,
+            },
+            receiver,
+        )
     }
 
     /// Works until `stopped` says so.
     pub async fn run(self, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
         let work = async {
-            while let Some(status) = self.about.status(&self.pushes, &self.fetches, &self.indexing).await {
-                self.status.send_replace(Some(LastStatus { status, at: Utc::now() }));
+            while let Some(status) = self
+                .about
+                .status(&self.pushes, &self.fetches, &self.indexing)
+                .await
+            {
+                self.status.send_replace(Some(LastStatus {
+                    status,
+                    at: Utc::now(),
+                }));
                 tokio::time::sleep(INTERVAL).await;
             }
         };

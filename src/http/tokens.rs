@@ -38,7 +38,9 @@ impl Tokens {
         if let Some(path) = file {
             let text = read_private(path, "http.token_file", HOW_TO_MAKE)?;
             for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                tokens.add(line).with_context(|| format!("token file \"{}\"", path.display()))?;
+                tokens
+                    .add(line)
+                    .with_context(|| format!("token file \"{}\"", path.display()))?;
             }
             ensure_some(&tokens, path)?;
         }
@@ -50,7 +52,8 @@ impl Tokens {
 
     fn add(&mut self, token: &str) -> anyhow::Result<()> {
         if token.len() < SHORTEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let error = anyhow!("a token has at least {SHORTEST} printable characters and no spaces");
+            let error =
+                anyhow!("a token has at least {SHORTEST} printable characters and no spaces");
             return Err(with_hint(error, HOW_TO_MAKE));
         }
         self.0.push(Digest::of(token.as_bytes()));
@@ -77,18 +80,26 @@ impl Tokens {
 
 /// The token that a request carries, good or not.
 pub fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| bearer(value.as_bytes()))
 }
 
 /// The token of an `Authorization` header.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
 }
 
 fn ensure_some(tokens: &Tokens, path: &Path) -> anyhow::Result<()> {
     match tokens.is_empty() {
-        true => Err(anyhow!("token file \"{}\" has no token in it", path.display())).hint(HOW_TO_MAKE),
+        true => Err(anyhow!(
+            "token file \"{}\" has no token in it",
+            path.display()
+        ))
+        .hint(HOW_TO_MAKE),
         false => Ok(()),
     }
 }
@@ -101,12 +112,20 @@ pub fn read_private(path: &Path, setting: &str, hint: &str) -> anyhow::Result<St
     let meta = file.metadata().with_context(what)?;
     let allowed_to_group = if meta.uid() == 0 { 0o040 } else { 0 };
     if meta.mode() & 0o077 & !allowed_to_group != 0 {
-        let error = anyhow!("\"{shown}\", named by {setting}, is open to others (mode {:04o})", meta.mode() & 0o7777);
+        let error = anyhow!(
+            "\"{shown}\", named by {setting}, is open to others (mode {:04o})",
+            meta.mode() & 0o7777
+        );
         bail!(with_hint(error, format!("run `chmod 0600 '{shown}'`")));
     }
-    ensure!(meta.is_file(), "\"{shown}\", named by {setting}, is not a file");
+    ensure!(
+        meta.is_file(),
+        "\"{shown}\", named by {setting}, is not a file"
+    );
     let mut text = String::new();
-    file.take(LONGEST_FILE).read_to_string(&mut text).with_context(what)?;
+    file.take(LONGEST_FILE)
+        .read_to_string(&mut text)
+        .with_context(what)?;
     Ok(text)
 }
 
@@ -136,7 +155,14 @@ mod tests {
         for good in [ONE, OTHER, "a-third-one-by-environment"] {
             assert!(tokens.admit(good.as_bytes()), "{good}");
         }
-        for bad in ["", "0", &ONE[..15], &format!("{ONE} "), &format!("{ONE}\n{OTHER}"), &ONE.to_uppercase()] {
+        for bad in [
+            "",
+            "0",
+            &ONE[..15],
+            &format!("{ONE} "),
+            &format!("{ONE}\n{OTHER}"),
+            &ONE.to_uppercase(),
+        ] {
             assert!(!tokens.admit(bad.as_bytes()), "{bad:?}");
         }
         assert!(!Tokens::default().admit(b""), "no token admits nobody");
@@ -155,7 +181,10 @@ mod tests {
             let (_folder, path) = file(text, mode);
             let error = Tokens::load(Some(&path), &Secret::default()).unwrap_err();
             assert!(one_line(&error).contains(expected), "{error:#}");
-            assert!(!hints(&error).is_empty() && !one_line(&error).contains("with a space"), "{error:#}");
+            assert!(
+                !hints(&error).is_empty() && !one_line(&error).contains("with a space"),
+                "{error:#}"
+            );
         }
         assert!(Tokens::load(Some(Path::new("/nowhere/tokens")), &Secret::default()).is_err());
         assert!(Tokens::load(None, &Secret::new("short")).is_err());
@@ -165,7 +194,13 @@ mod tests {
     fn a_token_stands_behind_its_scheme() {
         assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
         assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
-        for other in [&b"Basic abc"[..], b"Bearer", b"Bearerabc", b"", b"\xFF\xFFBearer abc"] {
+        for other in [
+            &b"Basic abc"[..],
+            b"Bearer",
+            b"Bearerabc",
+            b"",
+            b"\xFF\xFFBearer abc",
+        ] {
             assert_eq!(bearer(other), None);
         }
     }

@@ -8,7 +8,9 @@ use crate::postgres::catalog::{ClusterDescription, MajorSince};
 use crate::postgres::layout::{BackupId, ClusterName, Layout, ObjectKind};
 use crate::postgres::types::WalFileName;
 use crate::repo::{MarkerError, Repository, is_damage, reread};
-use crate::storage::{FEW_LINES, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, StorageError, get_all, list_all};
+use crate::storage::{
+    FEW_LINES, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, StorageError, get_all, list_all,
+};
 
 /// A registered cluster in a repository.
 #[derive(Debug, Clone)]
@@ -20,7 +22,9 @@ pub struct Cluster {
 
 /// The repository's cluster and the server differ in identity.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of cluster \"{name}\" in repository \"{store}\" is \"{kept}\", the server's is \"{found}\"")]
+#[error(
+    "{what} of cluster \"{name}\" in repository \"{store}\" is \"{kept}\", the server's is \"{found}\""
+)]
 pub struct WrongCluster {
     /// `system identifier` or `WAL segment size`.
     pub what: &'static str,
@@ -43,7 +47,11 @@ impl Cluster {
     pub async fn open(repository: Repository, name: ClusterName) -> anyhow::Result<Self> {
         let layout = Layout::new(name);
         match reread(is_damage, || read_description(&repository, &layout)).await? {
-            Some(description) => Ok(Self { repository, layout, description }),
+            Some(description) => Ok(Self {
+                repository,
+                layout,
+                description,
+            }),
             None => {
                 let (name, store) = (layout.cluster().to_string(), repository.describe());
                 Err(NotRegistered { name, store })
@@ -55,7 +63,11 @@ impl Cluster {
     /// Makes sure that what answers is still this cluster's repository: the empty folder below an unmounted disk has
     /// nothing either. Errors: it is not, or the store's.
     pub async fn confirm(&self) -> anyhow::Result<()> {
-        reread(|error| is_damage(error) && !is_absence(error), || self.confirm_once()).await
+        reread(
+            |error| is_damage(error) && !is_absence(error),
+            || self.confirm_once(),
+        )
+        .await
     }
 
     async fn confirm_once(&self) -> anyhow::Result<()> {
@@ -65,31 +77,61 @@ impl Cluster {
         if again.repository.marker().id != kept.id
             || again.description.system_identifier != self.description.system_identifier
         {
-            let error = anyhow!("{} is another repository than before", self.repository.describe());
-            return Err(with_hint(error, "restart `walden serve`, and check what is mounted there"));
+            let error = anyhow!(
+                "{} is another repository than before",
+                self.repository.describe()
+            );
+            return Err(with_hint(
+                error,
+                "restart `walden serve`, and check what is mounted there",
+            ));
         }
         Ok(())
     }
 
     /// Registers what the server says of itself, or checks it against what was registered before; says whether it was
     /// new. Errors: [`WrongCluster`], or the store's.
-    pub async fn register(repository: Repository, found: ClusterDescription) -> anyhow::Result<(Self, bool)> {
+    pub async fn register(
+        repository: Repository,
+        found: ClusterDescription,
+    ) -> anyhow::Result<(Self, bool)> {
         let layout = Layout::new(found.name.clone());
         let put = async |description: &ClusterDescription, mode| {
             let json = serde_json::to_vec_pretty(description)?;
-            let outcome = repository.storage().put(&layout.cluster_json(), json.into(), mode).await;
+            let outcome = repository
+                .storage()
+                .put(&layout.cluster_json(), json.into(), mode)
+                .await;
             outcome.hint("check that the user who runs Walden may write to the repository")
         };
         let read = || reread(is_damage, || read_description(&repository, &layout));
-        if read().await?.is_none() && put(&found, PutMode::CreateOnly).await? == PutOutcome::Stored {
-            return Ok((Self { repository, layout, description: found }, true));
+        if read().await?.is_none() && put(&found, PutMode::CreateOnly).await? == PutOutcome::Stored
+        {
+            return Ok((
+                Self {
+                    repository,
+                    layout,
+                    description: found,
+                },
+                true,
+            ));
         }
-        let kept = read().await?.context("cluster.json vanished while it was read")?;
-        let mut cluster = Self { repository: repository.clone(), layout: layout.clone(), description: kept };
+        let kept = read()
+            .await?
+            .context("cluster.json vanished while it was read")?;
+        let mut cluster = Self {
+            repository: repository.clone(),
+            layout: layout.clone(),
+            description: kept,
+        };
         cluster.check_identity(&found)?;
         let versions = &mut cluster.description.versions;
-        let new: Vec<MajorSince> =
-            found.versions.iter().filter(|v| !versions.iter().any(|known| known.major == v.major)).cloned().collect();
+        let new: Vec<MajorSince> = found
+            .versions
+            .iter()
+            .filter(|v| !versions.iter().any(|known| known.major == v.major))
+            .cloned()
+            .collect();
         if !new.is_empty() {
             versions.extend(new);
             let _ = put(&cluster.description, PutMode::Overwrite).await?;
@@ -101,14 +143,18 @@ impl Cluster {
     /// left out: its own verbs tell it. Errors: the store's.
     pub async fn same_system(&self) -> anyhow::Result<Vec<ClusterName>> {
         let entries = list_all(self.repository.storage(), "").await?;
-        let mut names: Vec<ClusterName> =
-            entries.iter().filter_map(|entry| entry.name().strip_suffix('/')?.parse().ok()).collect();
+        let mut names: Vec<ClusterName> = entries
+            .iter()
+            .filter_map(|entry| entry.name().strip_suffix('/')?.parse().ok())
+            .collect();
         names.retain(|name| name != self.layout.cluster());
         let mut found = Vec::new();
         for name in names {
             let other = read_description(&self.repository, &Layout::new(name)).await;
             match other {
-                Ok(Some(other)) if other.system_identifier == self.description.system_identifier => {
+                Ok(Some(other))
+                    if other.system_identifier == self.description.system_identifier =>
+                {
                     found.push(other.name)
                 }
                 Ok(_) => (),
@@ -150,13 +196,27 @@ impl Cluster {
     pub fn check_identity(&self, found: &ClusterDescription) -> anyhow::Result<()> {
         let kept = &self.description;
         let wrong = |what, kept: String, found: String| {
-            let (name, store) = (self.layout.cluster().to_string(), self.repository.describe());
+            let (name, store) = (
+                self.layout.cluster().to_string(),
+                self.repository.describe(),
+            );
             let hint = "set another `cluster.name` and run `walden init` (after initdb or pg_upgrade a server is \
                  another cluster)";
-            Err(WrongCluster { what, name, store, kept, found }).hint(hint)
+            Err(WrongCluster {
+                what,
+                name,
+                store,
+                kept,
+                found,
+            })
+            .hint(hint)
         };
         if kept.system_identifier != found.system_identifier {
-            return wrong("system identifier", kept.system_identifier.to_string(), found.system_identifier.to_string());
+            return wrong(
+                "system identifier",
+                kept.system_identifier.to_string(),
+                found.system_identifier.to_string(),
+            );
         }
         if kept.segment_size != found.segment_size {
             let bytes = |d: &ClusterDescription| format!("{} bytes", d.segment_size.bytes());
@@ -168,7 +228,8 @@ impl Cluster {
 
 /// Whether there is no such repository or cluster.
 fn is_absence(error: &anyhow::Error) -> bool {
-    matches!(find(error), Some(MarkerError::NotARepository(_))) || find::<NotRegistered>(error).is_some()
+    matches!(find(error), Some(MarkerError::NotARepository(_)))
+        || find::<NotRegistered>(error).is_some()
 }
 
 /// The description of one server now, as [`Cluster::register`] takes it.
@@ -179,19 +240,40 @@ pub fn describe_server(
     major: crate::postgres::types::MajorVersion,
     now: DateTime<Utc>,
 ) -> ClusterDescription {
-    ClusterDescription { name, system_identifier, segment_size, versions: vec![MajorSince { major, since: now }] }
+    ClusterDescription {
+        name,
+        system_identifier,
+        segment_size,
+        versions: vec![MajorSince { major, since: now }],
+    }
 }
 
-async fn read_description(repository: &Repository, layout: &Layout) -> anyhow::Result<Option<ClusterDescription>> {
+async fn read_description(
+    repository: &Repository,
+    layout: &Layout,
+) -> anyhow::Result<Option<ClusterDescription>> {
     let key = layout.cluster_json();
-    let Some(bytes) = get_all(repository.storage(), &key, FEW_LINES).await? else { return Ok(None) };
+    let Some(bytes) = get_all(repository.storage(), &key, FEW_LINES).await? else {
+        return Ok(None);
+    };
     let parsed = serde_json::from_slice(&bytes);
-    let unreadable = || format!("object \"{key}\" of repository \"{}\" cannot be understood", repository.describe());
+    let unreadable = || {
+        format!(
+            "object \"{key}\" of repository \"{}\" cannot be understood",
+            repository.describe()
+        )
+    };
     let hint = "restore cluster.json from a copy of the repository";
     let description: ClusterDescription = parsed.with_context(unreadable).hint(hint)?;
     if description.name != *layout.cluster() {
-        let error = anyhow!("object \"{key}\" describes cluster \"{}\"", description.name);
-        return Err(with_hint(error, "the cluster's folder was renamed or copied: give it back its name"));
+        let error = anyhow!(
+            "object \"{key}\" describes cluster \"{}\"",
+            description.name
+        );
+        return Err(with_hint(
+            error,
+            "the cluster's folder was renamed or copied: give it back its name",
+        ));
     }
     Ok(Some(description))
 }
@@ -216,16 +298,28 @@ mod tests {
     }
 
     async fn repository() -> Repository {
-        Repository::init(Arc::new(MemoryStorage::default()), DateTime::UNIX_EPOCH).await.unwrap().0
+        Repository::init(Arc::new(MemoryStorage::default()), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0
     }
 
     #[tokio::test]
     async fn a_server_registers_once_and_is_recognised_again() {
         let repository = repository().await;
-        assert!(Cluster::register(repository.clone(), server(7, 1 << 24, 15)).await.unwrap().1);
-        let (again, new) = Cluster::register(repository.clone(), server(7, 1 << 24, 16)).await.unwrap();
+        assert!(
+            Cluster::register(repository.clone(), server(7, 1 << 24, 15))
+                .await
+                .unwrap()
+                .1
+        );
+        let (again, new) = Cluster::register(repository.clone(), server(7, 1 << 24, 16))
+            .await
+            .unwrap();
         assert!(!new && again.description.versions.len() == 2);
-        let opened = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let opened = Cluster::open(repository, "main".parse().unwrap())
+            .await
+            .unwrap();
         assert_eq!(opened.description, again.description);
     }
 
@@ -233,23 +327,40 @@ mod tests {
     async fn a_copy_of_a_cluster_is_known_by_its_system_identifier() {
         let repository = repository().await;
         let register = async |name: &str, system| {
-            let found = ClusterDescription { name: name.parse().unwrap(), ..server(system, 1 << 24, 15) };
-            Cluster::register(repository.clone(), found).await.unwrap().0
+            let found = ClusterDescription {
+                name: name.parse().unwrap(),
+                ..server(system, 1 << 24, 15)
+            };
+            Cluster::register(repository.clone(), found)
+                .await
+                .unwrap()
+                .0
         };
         let main = register("main", 7).await;
         let _ = register("stranger", 8).await;
         assert!(main.same_system().await.unwrap().is_empty());
         let copy = register("copy", 7).await;
-        let _ = repository.storage().put(&Key::new("x/cluster.json").unwrap(), "{".into(), PutMode::Overwrite).await;
+        let _ = repository
+            .storage()
+            .put(
+                &Key::new("x/cluster.json").unwrap(),
+                "{".into(),
+                PutMode::Overwrite,
+            )
+            .await;
         assert_eq!(copy.same_system().await.unwrap(), ["main".parse().unwrap()]);
     }
 
     #[tokio::test]
     async fn another_cluster_under_the_same_name_is_refused() {
         let repository = repository().await;
-        let _ = Cluster::register(repository.clone(), server(7, 1 << 24, 15)).await.unwrap();
+        let _ = Cluster::register(repository.clone(), server(7, 1 << 24, 15))
+            .await
+            .unwrap();
         for other in [server(8, 1 << 24, 15), server(7, 1 << 20, 15)] {
-            let error = Cluster::register(repository.clone(), other).await.unwrap_err();
+            let error = Cluster::register(repository.clone(), other)
+                .await
+                .unwrap_err();
             assert!(find::<WrongCluster>(&error).is_some(), "{error:#}");
         }
     }
@@ -258,15 +369,29 @@ mod tests {
     async fn a_damaged_description_is_told_with_its_store_and_what_to_do() {
         let repository = repository().await;
         let key = Key::new("main/cluster.json").unwrap();
-        let _ = repository.storage().put(&key, "{".into(), PutMode::Overwrite).await.unwrap();
-        let error = Cluster::open(repository.clone(), "main".parse().unwrap()).await.unwrap_err();
-        assert!(format!("{error:#}").contains(&repository.describe()), "{error:#}");
-        assert_eq!(hints(&error), ["restore cluster.json from a copy of the repository"]);
+        let _ = repository
+            .storage()
+            .put(&key, "{".into(), PutMode::Overwrite)
+            .await
+            .unwrap();
+        let error = Cluster::open(repository.clone(), "main".parse().unwrap())
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains(&repository.describe()),
+            "{error:#}"
+        );
+        assert_eq!(
+            hints(&error),
+            ["restore cluster.json from a copy of the repository"]
+        );
     }
 
     #[tokio::test]
     async fn an_unregistered_cluster_is_told() {
-        let error = Cluster::open(repository().await, "other".parse().unwrap()).await.unwrap_err();
+        let error = Cluster::open(repository().await, "other".parse().unwrap())
+            .await
+            .unwrap_err();
         assert!(find::<NotRegistered>(&error).is_some());
     }
 }

@@ -11,7 +11,10 @@ const NO_FILE: &str = "/dev/null";
 
 /// A word for `sh`, safe whatever it holds.
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.' | '+' | ',' | ':' | '@' | '=');
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '/' | '_' | '-' | '.' | '+' | ',' | ':' | '@' | '=')
+    };
     match !text.is_empty() && text.chars().all(plain) {
         true => text.to_string(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
@@ -20,7 +23,10 @@ pub fn shell_word(text: &str) -> String {
 
 /// Words quoted as a shell needs them, to be copied by people.
 pub fn for_people<W: AsRef<Path>>(words: impl IntoIterator<Item = W>) -> String {
-    let words: Vec<String> = words.into_iter().map(|word| shell_word(&word.as_ref().to_string_lossy())).collect();
+    let words: Vec<String> = words
+        .into_iter()
+        .map(|word| shell_word(&word.as_ref().to_string_lossy()))
+        .collect();
     words.join(" ")
 }
 
@@ -33,7 +39,9 @@ pub fn for_postgresql<W: AsRef<Path>>(
     let mut line = String::new();
     for word in words {
         let word = word.as_ref();
-        let text = word.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", word.display()))?;
+        let text = word
+            .to_str()
+            .with_context(|| format!("the path \"{}\" is not UTF-8", word.display()))?;
         line += &shell_word(text).replace('%', "%%");
         line.push(' ');
     }
@@ -50,7 +58,16 @@ pub fn named_file(file: Option<&Path>) -> PathBuf {
 pub fn archive_command(config: &Path, socket: &Path) -> anyhow::Result<String> {
     let program = program("archive-command").unwrap_or_else(|| "archive-command".into());
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_path_buf());
-    for_postgresql([&program, Path::new("--config"), &config, Path::new("--socket"), socket], "%p")
+    for_postgresql(
+        [
+            &program,
+            Path::new("--config"),
+            &config,
+            Path::new("--socket"),
+            socket,
+        ],
+        "%p",
+    )
 }
 
 /// The same by settings, for hints.
@@ -77,16 +94,30 @@ mod tests {
 
     #[test]
     fn a_line_for_postgresql_keeps_what_postgresql_and_the_shell_take_for_special() {
-        let line = for_postgresql(["/my 'to%ols/archive-command", "--config", "/etc/x.toml"], "%p").unwrap();
-        assert_eq!(line, "'/my '\\''to%%ols/archive-command' --config /etc/x.toml %p");
+        let line = for_postgresql(
+            ["/my 'to%ols/archive-command", "--config", "/etc/x.toml"],
+            "%p",
+        )
+        .unwrap();
+        assert_eq!(
+            line,
+            "'/my '\\''to%%ols/archive-command' --config /etc/x.toml %p"
+        );
     }
 
     #[test]
     fn an_archive_command_names_its_configuration_and_its_socket() {
-        let line = archive_command(Path::new("x.toml"), Path::new("/run/walden/hook.sock")).unwrap();
+        let line =
+            archive_command(Path::new("x.toml"), Path::new("/run/walden/hook.sock")).unwrap();
         let here = std::env::current_dir().unwrap().join("x.toml");
-        assert!(line.contains(&for_people([Path::new("--config"), &here])), "{line}");
-        assert!(line.ends_with(" --socket /run/walden/hook.sock %p"), "{line}");
+        assert!(
+            line.contains(&for_people([Path::new("--config"), &here])),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(" --socket /run/walden/hook.sock %p"),
+            "{line}"
+        );
     }
 
     proptest! {

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use crate::postgres::types::{Lsn, ParseError, SegmentName, TimelineId, WalFileName, serde_as_text};
+use crate::postgres::types::{
+    Lsn, ParseError, SegmentName, TimelineId, WalFileName, serde_as_text,
+};
 use crate::storage::Key;
 
 /// Suffix of compressed objects; tells the codec.
@@ -29,15 +31,19 @@ impl FromStr for ClusterName {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        let valid =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
         match text.as_bytes() {
-            [first, ..] if text.len() <= 63 && first.is_ascii_alphanumeric() && text.bytes().all(valid) => {
+            [first, ..]
+                if text.len() <= 63 && first.is_ascii_alphanumeric() && text.bytes().all(valid) =>
+            {
                 Ok(Self(text.to_string()))
             }
             _ => Err(ParseError {
                 what: "cluster name",
                 value: text.to_string(),
-                why: "expected 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit".into(),
+                why: "expected 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit"
+                    .into(),
             }),
         }
     }
@@ -157,7 +163,12 @@ impl FromStr for IdleMarker {
             let timeline = TimelineId(u32::from_str_radix(group.get(..8)?, 16).ok()?);
             let lsn = Lsn(u64::from_str_radix(lsn, 16).ok()?);
             let time = NaiveDateTime::parse_from_str(time, SECOND).ok()?.and_utc();
-            Some(Self { timeline, lsn, time }).filter(|mark| mark.to_string() == text)
+            Some(Self {
+                timeline,
+                lsn,
+                time,
+            })
+            .filter(|mark| mark.to_string() == text)
         };
         parse().ok_or_else(|| ParseError {
             what: "idle marker",
@@ -169,7 +180,13 @@ impl FromStr for IdleMarker {
 
 impl fmt::Display for IdleMarker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:016X}-{}", idle_group(self.timeline, self.lsn), self.lsn.0, self.time.format(SECOND))
+        write!(
+            f,
+            "{}/{:016X}-{}",
+            idle_group(self.timeline, self.lsn),
+            self.lsn.0,
+            self.time.format(SECOND)
+        )
     }
 }
 
@@ -222,7 +239,9 @@ impl Layout {
     /// listing and listed in portions; the few other files lie beside the folders.
     pub fn wal(&self, name: &WalFileName) -> Key {
         match name {
-            WalFileName::Segment(segment) => self.key(&format!("wal/{}/{segment}{ZST}", segment.group())),
+            WalFileName::Segment(segment) => {
+                self.key(&format!("wal/{}/{segment}{ZST}", segment.group()))
+            }
             other => self.key(&format!("wal/{other}{ZST}")),
         }
     }
@@ -324,18 +343,28 @@ impl Layout {
             return Some(ObjectKind::Pack(pack));
         }
         let id: BackupId = path.split_once('/')?.0.parse().ok()?;
-        let kinds =
-            [(self.manifest(&id), ObjectKind::Manifest(id.clone())), (self.started(&id), ObjectKind::Started(id))];
-        kinds.into_iter().find(|(named, _)| named == key).map(|(_, kind)| kind)
+        let kinds = [
+            (self.manifest(&id), ObjectKind::Manifest(id.clone())),
+            (self.started(&id), ObjectKind::Started(id)),
+        ];
+        kinds
+            .into_iter()
+            .find(|(named, _)| named == key)
+            .map(|(_, kind)| kind)
     }
 
     /// The backup of a folder in a listing of [`base_folder`](Self::base_folder).
     pub fn parse_backup_folder(&self, folder: &str) -> Option<BackupId> {
-        folder.strip_prefix(&self.base_folder())?.strip_suffix('/')?.parse().ok()
+        folder
+            .strip_prefix(&self.base_folder())?
+            .strip_suffix('/')?
+            .parse()
+            .ok()
     }
 
     fn key(&self, rest: &str) -> Key {
-        Key::new(format!("{}/{rest}", self.cluster)).expect("parts of keys are checked when they are made")
+        Key::new(format!("{}/{rest}", self.cluster))
+            .expect("parts of keys are checked when they are made")
     }
 }
 
@@ -359,11 +388,18 @@ impl FromStr for PackName {
         let parse = || {
             let (backup, number) = text.split_once("/pack-")?;
             let digits = number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit());
-            let name = PackName { backup: backup.parse().ok()?, number: number.parse().ok().filter(|_| digits)? };
+            let name = PackName {
+                backup: backup.parse().ok()?,
+                number: number.parse().ok().filter(|_| digits)?,
+            };
             (name.to_string() == text).then_some(name)
         };
         let why = "expected <backup id>/pack-<number of six digits>";
-        parse().ok_or_else(|| ParseError { what: "pack name", value: text.to_string(), why: why.into() })
+        parse().ok_or_else(|| ParseError {
+            what: "pack name",
+            value: text.to_string(),
+            why: why.into(),
+        })
     }
 }
 

@@ -13,11 +13,14 @@ use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use crate::error::{find, one_line};
-use crate::postgres::catalog::{BACKUP_KIND, BackupDescription, Facts, IdleTimes, Unusable, WAL_KIND, WalRanges};
+use crate::postgres::catalog::{
+    BACKUP_KIND, BackupDescription, Facts, IdleTimes, Unusable, WAL_KIND, WalRanges,
+};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::{BackupId, IdleMarker, ObjectKind};
 use crate::postgres::types::{
-    LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+    LONGEST_SMALL_FILE, Lsn, ParseError, SegmentName, SegmentSize, TimelineHistory, TimelineId,
+    WalFileName,
 };
 use crate::repo::{is_damage, is_newer, is_unusable, reread};
 use crate::storage::{Key, ObjectMeta, Pages, StorageError, Walk};
@@ -46,7 +49,11 @@ impl LoadedBackups {
     /// Those that are there and of no use as long as nobody mends them; and why.
     pub fn unusable(&self) -> impl Iterator<Item = (&BackupId, String)> {
         let damaged = self.damaged.iter().map(|(id, why)| (id, why.clone()));
-        damaged.chain(self.unread.iter().map(|(id, why)| (id, format!("it cannot be read: {why}"))))
+        damaged.chain(
+            self.unread
+                .iter()
+                .map(|(id, why)| (id, format!("it cannot be read: {why}"))),
+        )
     }
 }
 
@@ -106,7 +113,10 @@ pub async fn load_backups(cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
 
 /// What there is of a backup without a manifest; `None`: nothing. In a file system a folder can be there before its first
 /// object, and for what is foreign there.
-async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Loaded<BackupDescription>>> {
+async fn begun(
+    cluster: &Cluster,
+    id: &BackupId,
+) -> anyhow::Result<Option<Loaded<BackupDescription>>> {
     match cluster.objects_of(id).await {
         Ok(objects) if objects.is_empty() => Ok(None),
         Ok(_) => Ok(Some(Loaded::Absent)),
@@ -115,12 +125,18 @@ async fn begun(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<Loaded
 }
 
 /// The names of all backups, complete or not; of those that began after a time.
-async fn list_backups(cluster: &Cluster, since: Option<DateTime<Utc>>) -> anyhow::Result<BTreeSet<BackupId>> {
+async fn list_backups(
+    cluster: &Cluster,
+    since: Option<DateTime<Utc>>,
+) -> anyhow::Result<BTreeSet<BackupId>> {
     let mut ids = BTreeSet::new();
     let after = since.map(|since| cluster.layout.backup_folder(&BackupId::at(since)));
     let mut folders = Pages::new(cluster.layout.base_folder(), after);
     while let Some(page) = folders.next(cluster.repository.storage()).await? {
-        ids.extend(page.iter().filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())));
+        ids.extend(
+            page.iter()
+                .filter_map(|entry| cluster.layout.parse_backup_folder(entry.name())),
+        );
     }
     Ok(ids)
 }
@@ -144,11 +160,15 @@ async fn read_descriptions(
                 anyhow::Ok((id, found))
             });
         }
-        let Some(read) = reads.join_next().await else { return Ok(()) };
+        let Some(read) = reads.join_next().await else {
+            return Ok(());
+        };
         let (id, found) = read??;
         match found {
             // Each took its time.
-            Loaded::Unread(error) if !is_lasting(&error) && silent == MOST_SILENT => return Err(error),
+            Loaded::Unread(error) if !is_lasting(&error) && silent == MOST_SILENT => {
+                return Err(error);
+            }
             Loaded::Unread(ref error) if !is_lasting(error) => silent += 1,
             _ => (),
         }
@@ -202,7 +222,10 @@ pub fn facts(
 ) -> Facts {
     Facts {
         cluster: cluster.description.name.clone(),
-        damaged_backups: backups.unusable().map(|(id, why)| (id.clone(), why)).collect(),
+        damaged_backups: backups
+            .unusable()
+            .map(|(id, why)| (id.clone(), why))
+            .collect(),
         backups: backups.complete,
         unfinished_backups: backups.unfinished,
         ranges,
@@ -214,17 +237,27 @@ pub fn facts(
 
 /// Lists the idle markers near the end of each timeline's WAL. Errors: the store did not answer.
 pub async fn load_idle(cluster: &Cluster, ranges: &WalRanges) -> anyhow::Result<IdleTimes> {
-    let ends: BTreeMap<TimelineId, Lsn> = ranges.iter().map(|range| (range.timeline(), ranges.end(range))).collect();
+    let ends: BTreeMap<TimelineId, Lsn> = ranges
+        .iter()
+        .map(|range| (range.timeline(), ranges.end(range)))
+        .collect();
     let mut times = IdleTimes::default();
     for (timeline, end) in ends {
-        idle_markers(cluster, timeline, end).await?.into_iter().for_each(|mark| times.add(mark));
+        idle_markers(cluster, timeline, end)
+            .await?
+            .into_iter()
+            .for_each(|mark| times.add(mark));
     }
     Ok(times)
 }
 
 /// The idle markers of a timeline in the 4 to 8 GiB of WAL before `end`, by place and time: older ones prove nothing unless
 /// all WAL since has ended no transaction. Errors: the store did not answer.
-pub async fn idle_markers(cluster: &Cluster, timeline: TimelineId, end: Lsn) -> anyhow::Result<Vec<IdleMarker>> {
+pub async fn idle_markers(
+    cluster: &Cluster,
+    timeline: TimelineId,
+    end: Lsn,
+) -> anyhow::Result<Vec<IdleMarker>> {
     let mut marks = Vec::new();
     for place in BTreeSet::from([end.0.saturating_sub(1 << 32) >> 32, end.0 >> 32]) {
         let mut walk = Walk::new(cluster.layout.idle_group_folder(timeline, Lsn(place << 32)));
@@ -247,7 +280,9 @@ enum Loaded<T> {
 }
 
 /// What there is of something that is read; twice, if it is damaged. Errors: the store did not answer.
-async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl Fn() -> F) -> anyhow::Result<Loaded<T>> {
+async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(
+    read: impl Fn() -> F,
+) -> anyhow::Result<Loaded<T>> {
     match reread(is_damage, read).await {
         Ok(Some(whole)) => Ok(Loaded::Whole(whole)),
         Ok(None) => Ok(Loaded::Absent),
@@ -257,11 +292,17 @@ async fn find_out<T, F: Future<Output = anyhow::Result<Option<T>>>>(read: impl F
     }
 }
 
-async fn read_description(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Option<BackupDescription>> {
+async fn read_description(
+    cluster: &Cluster,
+    id: &BackupId,
+) -> anyhow::Result<Option<BackupDescription>> {
     let key = cluster.layout.manifest(id);
-    let Some(header) = cluster.repository.header(&key, BACKUP_KIND).await? else { return Ok(None) };
+    let Some(header) = cluster.repository.header(&key, BACKUP_KIND).await? else {
+        return Ok(None);
+    };
     let read = header.about.read();
-    let description = read.with_context(|| format!("object \"{key}\" does not describe a backup"))?;
+    let description =
+        read.with_context(|| format!("object \"{key}\" does not describe a backup"))?;
     check_description(cluster, id, &key, description).map(Some)
 }
 
@@ -272,9 +313,14 @@ fn check_description(
     found: BackupDescription,
 ) -> anyhow::Result<BackupDescription> {
     let ours = &cluster.description;
-    ensure!(found.id == *id, "object \"{key}\" describes backup \"{}\": it was moved", found.id);
     ensure!(
-        found.system_identifier == ours.system_identifier && found.segment_size == ours.segment_size,
+        found.id == *id,
+        "object \"{key}\" describes backup \"{}\": it was moved",
+        found.id
+    );
+    ensure!(
+        found.system_identifier == ours.system_identifier
+            && found.segment_size == ours.segment_size,
         "object \"{key}\" is a backup of the cluster with system identifier {}, not of \"{}\" with {}",
         found.system_identifier,
         ours.name,
@@ -290,7 +336,10 @@ fn check_description(
 }
 
 /// Reads all history files. Errors: the store did not answer.
-pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<LoadedHistories> {
+pub async fn load_histories(
+    cluster: &Cluster,
+    timelines: &[TimelineId],
+) -> anyhow::Result<LoadedHistories> {
     let mut loaded = LoadedHistories::default();
     loaded.refresh(cluster, timelines).await?;
     Ok(loaded)
@@ -299,8 +348,13 @@ pub async fn load_histories(cluster: &Cluster, timelines: &[TimelineId]) -> anyh
 impl LoadedHistories {
     /// Brings it up to date with the timelines that have a history file, reading only those that were not read well: a
     /// history file never changes. Errors: the store did not answer.
-    pub async fn refresh(&mut self, cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<()> {
-        self.known.retain(|timeline, _| timelines.contains(timeline));
+    pub async fn refresh(
+        &mut self,
+        cluster: &Cluster,
+        timelines: &[TimelineId],
+    ) -> anyhow::Result<()> {
+        self.known
+            .retain(|timeline, _| timelines.contains(timeline));
         self.damaged.clear();
         for timeline in timelines.iter().copied() {
             if self.known.contains_key(&timeline) {
@@ -310,10 +364,16 @@ impl LoadedHistories {
                 Loaded::Whole(history) => drop(self.known.insert(timeline, history)),
                 Loaded::Damaged(error) | Loaded::Unread(error) => {
                     let whole = find::<UnreadableObject>(&error).is_some();
-                    let unusable = Unusable { why: one_line(&error), whole, newer: is_newer(&error) };
+                    let unusable = Unusable {
+                        why: one_line(&error),
+                        whole,
+                        newer: is_newer(&error),
+                    };
                     self.damaged.insert(timeline, unusable);
                 }
-                Loaded::Absent => bail!("{timeline}.history vanished while the repository was read: try again"),
+                Loaded::Absent => {
+                    bail!("{timeline}.history vanished while the repository was read: try again")
+                }
             }
         }
         Ok(())
@@ -322,17 +382,33 @@ impl LoadedHistories {
 
 /// A timeline's history; `None` when it has no history file. Errors: [`UnreadableObject`], the file is damaged, or the store did
 /// not answer.
-pub async fn read_history(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineHistory>> {
+pub async fn read_history(
+    cluster: &Cluster,
+    timeline: TimelineId,
+) -> anyhow::Result<Option<TimelineHistory>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
-    let read = cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await?;
-    let Some((_, content)) = read else { return Ok(None) };
+    let read = cluster
+        .repository
+        .read_small(&key, WAL_KIND, LONGEST_SMALL_FILE)
+        .await?;
+    let Some((_, content)) = read else {
+        return Ok(None);
+    };
     let content = String::from_utf8_lossy(&content);
     let unreadable = |source| {
-        let good = content.lines().filter(|line| TimelineHistory::parse(timeline, line).is_ok());
+        let good = content
+            .lines()
+            .filter(|line| TimelineHistory::parse(timeline, line).is_ok());
         let rest = TimelineHistory::parse(timeline, &good.collect::<Vec<_>>().join("\n"));
-        UnreadableObject { key, rest: rest.unwrap_or(TimelineHistory::root(timeline)), source }
+        UnreadableObject {
+            key,
+            rest: rest.unwrap_or(TimelineHistory::root(timeline)),
+            source,
+        }
     };
-    Ok(Some(TimelineHistory::parse(timeline, &content).map_err(unreadable)?))
+    Ok(Some(
+        TimelineHistory::parse(timeline, &content).map_err(unreadable)?,
+    ))
 }
 
 /// Lists the WAL folder. Errors: the store did not answer.
@@ -347,7 +423,10 @@ pub async fn load_wal(cluster: &Cluster) -> anyhow::Result<LoadedWal> {
 
 /// Everything in the WAL folder, in the order of the keys: segments ascend within a timeline.
 pub fn list_wal(cluster: &Cluster) -> WalListing<'_> {
-    WalListing { cluster, walk: Walk::new(cluster.layout.wal_folder()) }
+    WalListing {
+        cluster,
+        walk: Walk::new(cluster.layout.wal_folder()),
+    }
 }
 
 /// A listing of WAL that is under way.
@@ -360,7 +439,9 @@ impl WalListing<'_> {
     /// The next object, with the WAL file that it holds; `None` for an object that is none. Errors: the store did not
     /// answer.
     pub async fn next(&mut self) -> anyhow::Result<Option<(Option<WalFileName>, ObjectMeta)>> {
-        let Some(meta) = self.walk.next(self.cluster.repository.storage()).await? else { return Ok(None) };
+        let Some(meta) = self.walk.next(self.cluster.repository.storage()).await? else {
+            return Ok(None);
+        };
         Ok(Some((self.cluster.wal_file(&meta.key), meta)))
     }
 }
@@ -381,10 +462,14 @@ impl LoadedWal {
     /// Adds one object of a listing.
     pub fn add(&mut self, name: Option<WalFileName>, meta: &ObjectMeta) {
         match name {
-            Some(WalFileName::Segment(name)) => self.ranges.add(name, meta.size, meta.modified.into()),
+            Some(WalFileName::Segment(name)) => {
+                self.ranges.add(name, meta.size, meta.modified.into())
+            }
             Some(WalFileName::Partial(name)) => self.partials.push(name),
             Some(WalFileName::History(timeline)) => self.histories.push(timeline),
-            Some(WalFileName::Backup { segment, offset }) => self.backup_files.push((segment, offset)),
+            Some(WalFileName::Backup { segment, offset }) => {
+                self.backup_files.push((segment, offset))
+            }
             Some(name @ WalFileName::Aside { .. }) => self.aside.push(name),
             None => self.foreign.push(meta.key.to_string()),
         }

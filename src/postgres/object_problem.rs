@@ -46,23 +46,39 @@ pub struct ObjectProblem {
 impl ObjectProblem {
     /// An object that is there and not as it must be.
     pub fn damaged(why: impl Into<String>) -> Self {
-        Self { problem: ProblemKind::Damaged, why: why.into() }
+        Self {
+            problem: ProblemKind::Damaged,
+            why: why.into(),
+        }
     }
 
     /// An object that is not there.
     pub fn missing(why: impl Into<String>) -> Self {
-        Self { problem: ProblemKind::Missing, why: why.into() }
+        Self {
+            problem: ProblemKind::Missing,
+            why: why.into(),
+        }
     }
 
     /// An object that the store did not give.
     pub fn unread(error: &anyhow::Error) -> Self {
-        Self { problem: ProblemKind::Unread, why: format!("it cannot be read: {}", one_line(error)) }
+        Self {
+            problem: ProblemKind::Unread,
+            why: format!("it cannot be read: {}", one_line(error)),
+        }
     }
 
     /// Of an error of an object that cannot be used: the object is damaged, or a newer Walden wrote it.
     pub fn unusable(error: &anyhow::Error) -> Self {
-        let problem = if is_damage(error) { ProblemKind::Damaged } else { ProblemKind::Newer };
-        Self { problem, why: one_line(error) }
+        let problem = if is_damage(error) {
+            ProblemKind::Damaged
+        } else {
+            ProblemKind::Newer
+        };
+        Self {
+            problem,
+            why: one_line(error),
+        }
     }
 
     /// Whether it is there and not as it must be.
@@ -88,9 +104,10 @@ impl From<ObjectError> for ObjectProblem {
         match error {
             ObjectError::Damaged { source, .. } => source.into(),
             ObjectError::Absent { .. } => Self::missing("there is no such object"),
-            ObjectError::Newer { what, .. } => {
-                Self { problem: ProblemKind::Newer, why: format!("it has {what}: a newer Walden wrote it") }
-            }
+            ObjectError::Newer { what, .. } => Self {
+                problem: ProblemKind::Newer,
+                why: format!("it has {what}: a newer Walden wrote it"),
+            },
             ObjectError::Storage(_) | ObjectError::Unchecked { .. } => Self::unread(&error.into()),
         }
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::task::spawn_blocking;
 
-use super::catalog::{Facts, Gap, NoIndex, WalIndex, WalPiece, WalRanges, Windows, missing_wal, windows};
+use super::catalog::{
+    Facts, Gap, NoIndex, WalIndex, WalPiece, WalRanges, Windows, missing_wal, windows,
+};
 use super::cluster::Cluster;
 use super::index::partial::index_of;
 use super::index::update::{ListScope, list, take_in};
@@ -44,7 +46,10 @@ impl Overview {
         let (mut facts, index) = match indexed {
             Ok((facts, index)) => (facts, Some(index)),
             Err(error) => {
-                tracing::debug!("the archive is read without its index: {}", one_line(&error));
+                tracing::debug!(
+                    "the archive is read without its index: {}",
+                    one_line(&error)
+                );
                 (load(cluster).await?, None)
             }
         };
@@ -58,7 +63,11 @@ impl Overview {
         };
         let derive = move || {
             let (windows, gaps) = (windows(&facts, &*index), missing_wal(&facts));
-            Self { facts, windows, gaps }
+            Self {
+                facts,
+                windows,
+                gaps,
+            }
         };
         Ok(spawn_blocking(derive).await?)
     }
@@ -77,7 +86,9 @@ async fn with_index(cluster: &Cluster, cache: &Path) -> anyhow::Result<(Facts, A
     take_in(&index, cluster, ListScope::New, &|_| ()).await?;
     let mut histories = LoadedHistories::default();
     histories.refresh(cluster, &listed.histories).await?;
-    let ranges = on_index(&index, |index| index.ranges()).await?.context("the index is being made anew")?;
+    let ranges = on_index(&index, |index| index.ranges())
+        .await?
+        .context("the index is being made anew")?;
     let idle = load_idle(cluster, &ranges).await?;
     Ok((facts(cluster, backups, ranges, histories, idle), index))
 }
@@ -91,5 +102,10 @@ fn tail(facts: &Facts) -> Option<WalPiece> {
         range.last.number(size) + 1 - segments,
         size,
     );
-    Some(WalPiece { first, last: range.last, segments, stored_bytes: 0 })
+    Some(WalPiece {
+        first,
+        last: range.last,
+        segments,
+        stored_bytes: 0,
+    })
 }

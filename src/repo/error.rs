@@ -26,7 +26,11 @@ pub enum ObjectError {
     Absent { key: String, store: String },
     /// It is there, and a later Walden wrote it.
     #[error("object \"{key}\" in {store} has {what}: a newer Walden wrote it")]
-    Newer { key: String, store: String, what: String },
+    Newer {
+        key: String,
+        store: String,
+        what: String,
+    },
     /// It is there, and could not be checked: a fault of this machine, such as want of memory.
     #[error("cannot check object \"{key}\" in {store}")]
     Unchecked {
@@ -59,7 +63,8 @@ pub fn is_newer(error: &anyhow::Error) -> bool {
 
 /// Whether the store answered, and this Walden cannot use what it has: it is damaged, or a newer one wrote it.
 pub fn is_unusable(error: &anyhow::Error) -> bool {
-    find::<StorageError>(error).is_none() && !matches!(find(error), Some(ObjectError::Unchecked { .. }))
+    find::<StorageError>(error).is_none()
+        && !matches!(find(error), Some(ObjectError::Unchecked { .. }))
 }
 
 /// An error with the next step: `repair` where something is damaged, else to upgrade or to let the store answer.
@@ -67,7 +72,10 @@ pub fn repair_or_wait(error: anyhow::Error, repair: impl Display) -> anyhow::Err
     match is_damage(&error) {
         true => with_hint(error, repair),
         false if is_newer(&error) => with_hint(error, UPGRADE),
-        false => with_hint(error, "check that the repository is reachable and can be read, then try again"),
+        false => with_hint(
+            error,
+            "check that the repository is reachable and can be read, then try again",
+        ),
     }
 }
 
@@ -80,7 +88,14 @@ pub(super) mod testing {
     pub fn no_answer() -> anyhow::Error {
         let source = anyhow!("connection refused");
         let (key, store) = ("key".into(), "store".into());
-        ObjectError::from(StorageError { operation: "get", key, store, lasting: false, source }).into()
+        ObjectError::from(StorageError {
+            operation: "get",
+            key,
+            store,
+            lasting: false,
+            source,
+        })
+        .into()
     }
 }
 
@@ -94,13 +109,26 @@ mod tests {
 
     #[test]
     fn only_what_is_damaged_is_to_be_repaired() {
-        assert_eq!(hints(&repair_or_wait(anyhow!("damaged"), "mend it")), ["mend it"]);
+        assert_eq!(
+            hints(&repair_or_wait(anyhow!("damaged"), "mend it")),
+            ["mend it"]
+        );
         assert!(hints(&repair_or_wait(no_answer(), "mend it"))[0].contains("reachable"));
-        let newer = || ObjectError::Newer { key: "key".into(), store: "store".into(), what: "a codec".into() };
+        let newer = || ObjectError::Newer {
+            key: "key".into(),
+            store: "store".into(),
+            what: "a codec".into(),
+        };
         assert_eq!(hints(&repair_or_wait(newer().into(), "mend it")), [UPGRADE]);
         assert!(is_unusable(&newer().into()) && !is_damage(&newer().into()));
         let source = anyhow!("no memory");
-        let unchecked = ObjectError::Unchecked { key: "key".into(), store: "store".into(), source };
-        assert!(!is_damage(&anyhow::Error::from(unchecked).context("cannot read it")));
+        let unchecked = ObjectError::Unchecked {
+            key: "key".into(),
+            store: "store".into(),
+            source,
+        };
+        assert!(!is_damage(
+            &anyhow::Error::from(unchecked).context("cannot read it")
+        ));
     }
 }

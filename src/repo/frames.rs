@@ -57,11 +57,15 @@ impl Frames {
         let (mut ahead, mut at_once) = (VecDeque::new(), 0);
         with_opener(|opener| {
             loop {
-                while let Some(read) = reads.next_if(|next| at_once == 0 || at_once + next.length() <= AT_ONCE) {
+                while let Some(read) =
+                    reads.next_if(|next| at_once == 0 || at_once + next.length() <= AT_ONCE)
+                {
                     at_once += read.length();
                     ahead.push_back((self.fetch(runtime, &read.key, read.range.clone()), read));
                 }
-                let Some((fetch, read)) = ahead.pop_front() else { return Ok(()) };
+                let Some((fetch, read)) = ahead.pop_front() else {
+                    return Ok(());
+                };
                 let fetched = runtime.block_on(fetch)??;
                 for (at, whose) in &read.frames {
                     let opened = match &fetched {
@@ -102,16 +106,24 @@ impl Frames {
             Some(stored) => opener.open(stored, self.most),
             None => Err(Damaged("it ends before the frame does".into())),
         };
-        opened.map_err(|damaged| self.repository.damaged(&read.key, in_frame(damaged, read.place(at).start)))
+        opened.map_err(|damaged| {
+            self.repository
+                .damaged(&read.key, in_frame(damaged, read.place(at).start))
+        })
     }
 
     /// A whole object of at most `longest` bytes that is frames one behind the other and nothing else, all of them
     /// opened, and the bytes of their content. What comes damaged is read once more.
     pub async fn whole(&self, key: &Key, longest: u64) -> Result<(Bytes, u64), ObjectError> {
         let read = async || {
-            let object = self.repository.get_whole(key, longest).await?.ok_or_else(|| self.repository.absent(key))?;
+            let object = self
+                .repository
+                .get_whole(key, longest)
+                .await?
+                .ok_or_else(|| self.repository.absent(key))?;
             let (stored, most) = (object.clone(), self.most);
-            match spawn_blocking(move || with_opener(|opener| opener.open_all(&stored, most))).await {
+            match spawn_blocking(move || with_opener(|opener| opener.open_all(&stored, most))).await
+            {
                 Ok(Ok(Ok(bytes))) => Ok((object, bytes)),
                 Ok(Ok(Err(damaged))) => Err(self.repository.damaged(key, damaged)),
                 Ok(Err(error)) => Err(self.repository.unchecked(key, error.into())),
@@ -151,7 +163,15 @@ impl<T> RangedRead<T> {
 /// Puts frames that lie near each other into one read, keeping their order.
 fn coalesce<T>(places: impl Iterator<Item = (FramePlace, T)>) -> Vec<RangedRead<T>> {
     let mut reads: Vec<RangedRead<T>> = Vec::new();
-    for (FramePlace { key, offset, length }, whose) in places {
+    for (
+        FramePlace {
+            key,
+            offset,
+            length,
+        },
+        whose,
+    ) in places
+    {
         let end = offset.saturating_add(length);
         if let Some(read) = reads.last_mut().filter(|read| read.key == key) {
             let from = offset.wrapping_sub(read.range.start) as usize;
@@ -170,7 +190,11 @@ fn coalesce<T>(places: impl Iterator<Item = (FramePlace, T)>) -> Vec<RangedRead<
                 continue;
             }
         }
-        reads.push(RangedRead { key, range: offset..end, frames: vec![(0..length as usize, vec![whose])] });
+        reads.push(RangedRead {
+            key,
+            range: offset..end,
+            frames: vec![(0..length as usize, vec![whose])],
+        });
     }
     reads
 }
@@ -188,7 +212,12 @@ struct Opener {
 }
 
 fn with_opener<T>(work: impl FnOnce(&mut Opener) -> T) -> io::Result<T> {
-    let new = || Ok::<_, io::Error>(Opener { decompressor: FrameDecompressor::new()?, plain: Vec::new() });
+    let new = || {
+        Ok::<_, io::Error>(Opener {
+            decompressor: FrameDecompressor::new()?,
+            plain: Vec::new(),
+        })
+    };
     let mut opener = KEPT.take().map_or_else(new, Ok)?;
     let done = work(&mut opener);
     if opener.plain.capacity() <= LONGEST_KEPT {
@@ -235,18 +264,31 @@ mod tests {
     }
 
     fn plain() -> [Vec<u8>; 3] {
-        [vec![7; MOST], (0..9999u32).flat_map(u32::to_le_bytes).collect(), vec![1]]
+        [
+            vec![7; MOST],
+            (0..9999u32).flat_map(u32::to_le_bytes).collect(),
+            vec![1],
+        ]
     }
 
     fn stored() -> Vec<Vec<u8>> {
         let mut compressor = FrameCompressor::new(1).unwrap();
-        plain().iter().map(|plain| compressor.compress(plain).unwrap().to_vec()).collect()
+        plain()
+            .iter()
+            .map(|plain| compressor.compress(plain).unwrap().to_vec())
+            .collect()
     }
 
     async fn kept(object: Vec<u8>) -> (Repository, Arc<MemoryStorage>) {
         let storage = Arc::new(MemoryStorage::default());
-        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
-        let _ = storage.put(&key("a"), object.into(), PutMode::CreateOnly).await.unwrap();
+        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0;
+        let _ = storage
+            .put(&key("a"), object.into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
         (repository, storage)
     }
 
@@ -257,17 +299,27 @@ mod tests {
             let mut offset = 0;
             let mut places: Vec<FramePlace> = Vec::new();
             for frame in stored() {
-                places.push(FramePlace { key: key("a"), offset, length: frame.len() as u64 });
+                places.push(FramePlace {
+                    key: key("a"),
+                    offset,
+                    length: frame.len() as u64,
+                });
                 offset += frame.len() as u64;
             }
             places.insert(1, places[1].clone());
-            places.push(FramePlace { key: key("none"), offset: 0, length: 5 });
+            places.push(FramePlace {
+                key: key("none"),
+                offset: 0,
+                length: 5,
+            });
             let mut given = Vec::new();
             let take = |whose: &[u32], opened: Result<&[u8], ObjectError>| {
                 given.push((whose.to_vec(), opened.map(<[u8]>::to_vec)));
                 Ok(())
             };
-            Frames::new(repository, MOST).each(&runtime, places.into_iter().zip(0..), take).unwrap();
+            Frames::new(repository, MOST)
+                .each(&runtime, places.into_iter().zip(0..), take)
+                .unwrap();
             given
         };
         spawn_blocking(read).await.unwrap()
@@ -279,8 +331,17 @@ mod tests {
         let given = given(repository).await;
         let whose: Vec<&[u32]> = given.iter().map(|(whose, _)| whose.as_slice()).collect();
         assert_eq!(whose, [&[0][..], &[1, 2], &[3], &[4]]);
-        assert!(given.iter().zip(plain()).all(|((_, content), plain)| *content.as_ref().unwrap() == plain));
-        assert!(matches!(given[3].1, Err(ObjectError::Absent { .. })), "{:?}", given[3].1);
+        assert!(
+            given
+                .iter()
+                .zip(plain())
+                .all(|((_, content), plain)| *content.as_ref().unwrap() == plain)
+        );
+        assert!(
+            matches!(given[3].1, Err(ObjectError::Absent { .. })),
+            "{:?}",
+            given[3].1
+        );
     }
 
     #[tokio::test]
@@ -295,7 +356,11 @@ mod tests {
         for damaged in &given[1..3] {
             let error = damaged.1.as_ref().unwrap_err();
             assert!(
-                error.is_damage() && std::error::Error::source(error).unwrap().to_string().contains("(frame at byte ")
+                error.is_damage()
+                    && std::error::Error::source(error)
+                        .unwrap()
+                        .to_string()
+                        .contains("(frame at byte ")
             );
         }
     }
@@ -306,8 +371,20 @@ mod tests {
         for at in 0.. {
             let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
             let repository = Repository::open(garbling.clone()).await.unwrap();
-            assert_eq!(given(repository.clone()).await.iter().filter(|(_, content)| content.is_ok()).count(), 3);
-            assert!(Frames::new(repository, MOST).whole(&key("a"), 1 << 20).await.is_ok());
+            assert_eq!(
+                given(repository.clone())
+                    .await
+                    .iter()
+                    .filter(|(_, content)| content.is_ok())
+                    .count(),
+                3
+            );
+            assert!(
+                Frames::new(repository, MOST)
+                    .whole(&key("a"), 1 << 20)
+                    .await
+                    .is_ok()
+            );
             if !garbling.garbled() {
                 assert!(at > 2, "{at} reads");
                 break;
@@ -320,31 +397,67 @@ mod tests {
         let whole = stored().concat();
         let check = async |object: Vec<u8>| {
             let (repository, _) = kept(object).await;
-            Frames::new(repository, MOST).whole(&key("a"), 1 << 20).await.map(|(_, bytes)| bytes)
+            Frames::new(repository, MOST)
+                .whole(&key("a"), 1 << 20)
+                .await
+                .map(|(_, bytes)| bytes)
         };
-        assert_eq!(check(whole.clone()).await.unwrap(), MOST as u64 + 4 * 9999 + 1);
+        assert_eq!(
+            check(whole.clone()).await.unwrap(),
+            MOST as u64 + 4 * 9999 + 1
+        );
         for place in (0..whole.len()).step_by(whole.len() / 100) {
             let mut flipped = whole.clone();
             // Of single bits some are of no use to zstd, and flip without harm.
-            flipped[place..(place + 4).min(whole.len())].iter_mut().for_each(|byte| *byte ^= 0x5A);
-            assert!(check(flipped).await.unwrap_err().is_damage(), "damaged at {place}");
+            flipped[place..(place + 4).min(whole.len())]
+                .iter_mut()
+                .for_each(|byte| *byte ^= 0x5A);
+            assert!(
+                check(flipped).await.unwrap_err().is_damage(),
+                "damaged at {place}"
+            );
         }
-        assert!(check(whole[..whole.len() - 1].to_vec()).await.unwrap_err().is_damage());
+        assert!(
+            check(whole[..whole.len() - 1].to_vec())
+                .await
+                .unwrap_err()
+                .is_damage()
+        );
         let (repository, _) = kept(whole).await;
-        let absent = Frames::new(repository, MOST).whole(&key("none"), 1 << 20).await;
+        let absent = Frames::new(repository, MOST)
+            .whole(&key("none"), 1 << 20)
+            .await;
         assert!(matches!(absent, Err(ObjectError::Absent { .. })));
     }
 
     fn place(object: u32, offset: u64, length: u64) -> (FramePlace, ()) {
-        (FramePlace { key: key(&object.to_string()), offset, length }, ())
+        (
+            FramePlace {
+                key: key(&object.to_string()),
+                offset,
+                length,
+            },
+            (),
+        )
     }
 
     #[test]
     fn neighbours_share_a_read_and_others_do_not() {
-        let places =
-            [place(1, 0, 100), place(1, 100, 50), place(1, 150 + READ_OVER, 10), place(1, 10 << 20, 7), place(2, 5, 5)];
+        let places = [
+            place(1, 0, 100),
+            place(1, 100, 50),
+            place(1, 150 + READ_OVER, 10),
+            place(1, 10 << 20, 7),
+            place(2, 5, 5),
+        ];
         let reads = coalesce(places.into_iter());
-        assert_eq!(reads.iter().map(|read| read.frames.len()).collect::<Vec<_>>(), [3, 1, 1]);
+        assert_eq!(
+            reads
+                .iter()
+                .map(|read| read.frames.len())
+                .collect::<Vec<_>>(),
+            [3, 1, 1]
+        );
         assert_eq!(reads[0].range, 0..160 + READ_OVER);
     }
 

@@ -32,9 +32,13 @@ pub struct Marker {
 pub enum MarkerError {
     #[error("\"{0}\" is not a Walden repository: it has no {MARKER_KEY}")]
     NotARepository(String),
-    #[error("repository \"{store}\" has format version {found}, this Walden knows version {FORMAT}")]
+    #[error(
+        "repository \"{store}\" has format version {found}, this Walden knows version {FORMAT}"
+    )]
     Newer { store: String, found: u32 },
-    #[error("repository \"{store}\" holds what needs the capability \"{capability}\", which this Walden does not know")]
+    #[error(
+        "repository \"{store}\" holds what needs the capability \"{capability}\", which this Walden does not know"
+    )]
     NewerCapability { store: String, capability: String },
     #[error("{MARKER_KEY} of repository \"{store}\" cannot be read: {why}")]
     Unreadable { store: String, why: String },
@@ -44,10 +48,17 @@ impl Repository {
     /// Opens a repository after reading its marker and what it needs. Errors: [`MarkerError`], or the store's.
     pub async fn open(storage: Arc<dyn Storage>) -> anyhow::Result<Self> {
         let opened = Self::reopen(storage).await?;
-        let unknown = opened.required().await?.into_iter().find(|name| !KNOWN.contains(&name.as_str()));
+        let unknown = opened
+            .required()
+            .await?
+            .into_iter()
+            .find(|name| !KNOWN.contains(&name.as_str()));
         match unknown {
-            Some(capability) => Err(MarkerError::NewerCapability { store: opened.describe(), capability })
-                .hint("a newer Walden uses this repository: upgrade Walden on this host"),
+            Some(capability) => Err(MarkerError::NewerCapability {
+                store: opened.describe(),
+                capability,
+            })
+            .hint("a newer Walden uses this repository: upgrade Walden on this host"),
             None => Ok(opened),
         }
     }
@@ -67,16 +78,28 @@ impl Repository {
     }
 
     /// Opens a repository, making it first where there is none. Says whether it was made.
-    pub async fn init(storage: Arc<dyn Storage>, now: DateTime<Utc>) -> anyhow::Result<(Self, bool)> {
-        if reread(is_damage, || read_marker(&*storage)).await?.is_some() {
+    pub async fn init(
+        storage: Arc<dyn Storage>,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<(Self, bool)> {
+        if reread(is_damage, || read_marker(&*storage))
+            .await?
+            .is_some()
+        {
             return Ok((Self::open(storage).await?, false));
         }
         let mut random = [0u8; 16];
         getrandom::fill(&mut random)?;
         let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let marker = Marker { format: FORMAT, id, created: now };
+        let marker = Marker {
+            format: FORMAT,
+            id,
+            created: now,
+        };
         let json = serde_json::to_vec_pretty(&marker)?;
-        let outcome = storage.put(&marker_key(), json.into(), PutMode::CreateOnly).await;
+        let outcome = storage
+            .put(&marker_key(), json.into(), PutMode::CreateOnly)
+            .await;
         let hint = "check that the folder can be written by the user who runs Walden";
         match outcome.hint(hint)? {
             PutOutcome::Stored => Ok((Self { storage, marker }, true)),
@@ -92,15 +115,23 @@ impl Repository {
     pub async fn require(&self, capability: &str) -> anyhow::Result<()> {
         let key = Key::new(format!("{CAPABILITIES}{capability}"))?;
         // One that is there already says the same.
-        let put = self.storage.put(&key, "{}".into(), PutMode::CreateOnly).await;
-        put.map(drop).hint("check that the user who runs Walden may write to the repository")
+        let put = self
+            .storage
+            .put(&key, "{}".into(), PutMode::CreateOnly)
+            .await;
+        put.map(drop)
+            .hint("check that the user who runs Walden may write to the repository")
     }
 
     /// The capabilities that working with the repository needs. Errors: the store did not answer.
     pub async fn required(&self) -> anyhow::Result<Vec<String>> {
         let hint = "is the repository reachable, and may the user who runs Walden list it?";
         let entries = list_all(&*self.storage, CAPABILITIES).await.hint(hint)?;
-        Ok(entries.iter().filter_map(|entry| entry.name().strip_prefix(CAPABILITIES)).map(str::to_string).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|entry| entry.name().strip_prefix(CAPABILITIES))
+            .map(str::to_string)
+            .collect())
     }
 }
 
@@ -110,17 +141,32 @@ fn marker_key() -> Key {
 
 async fn read_marker(storage: &dyn Storage) -> anyhow::Result<Option<Marker>> {
     let hint = "is the repository reachable, and may the user who runs Walden read it?";
-    let Some(bytes) = get_all(storage, &marker_key(), FEW_LINES).await.hint(hint)? else { return Ok(None) };
-    let unreadable =
-        |error: serde_json::Error| MarkerError::Unreadable { store: storage.describe(), why: error.to_string() };
-    let hint = "restore walden.json from a copy of the repository, or point Walden at the right folder";
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(unreadable).hint(hint)?;
+    let Some(bytes) = get_all(storage, &marker_key(), FEW_LINES)
+        .await
+        .hint(hint)?
+    else {
+        return Ok(None);
+    };
+    let unreadable = |error: serde_json::Error| MarkerError::Unreadable {
+        store: storage.describe(),
+        why: error.to_string(),
+    };
+    let hint =
+        "restore walden.json from a copy of the repository, or point Walden at the right folder";
+    let value: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(unreadable)
+        .hint(hint)?;
     match value["format"].as_u64() {
-        Some(found) if found > u64::from(FORMAT) => {
-            Err(MarkerError::Newer { store: storage.describe(), found: u32::try_from(found).unwrap_or(u32::MAX) })
-                .hint("a newer Walden made it: upgrade Walden on this host")
-        }
-        _ => Ok(Some(serde_json::from_value(value).map_err(unreadable).hint(hint)?)),
+        Some(found) if found > u64::from(FORMAT) => Err(MarkerError::Newer {
+            store: storage.describe(),
+            found: u32::try_from(found).unwrap_or(u32::MAX),
+        })
+        .hint("a newer Walden made it: upgrade Walden on this host"),
+        _ => Ok(Some(
+            serde_json::from_value(value)
+                .map_err(unreadable)
+                .hint(hint)?,
+        )),
     }
 }
 
@@ -132,14 +178,19 @@ mod tests {
 
     async fn with_marker(content: &'static str) -> anyhow::Error {
         let storage = Arc::new(MemoryStorage::default());
-        let outcome = storage.put(&marker_key(), content.into(), PutMode::Overwrite).await.unwrap();
+        let outcome = storage
+            .put(&marker_key(), content.into(), PutMode::Overwrite)
+            .await
+            .unwrap();
         assert_eq!(outcome, PutOutcome::Stored);
         Repository::open(storage).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn a_store_without_a_marker_is_not_a_repository() {
-        let error = Repository::open(Arc::new(MemoryStorage::default())).await.unwrap_err();
+        let error = Repository::open(Arc::new(MemoryStorage::default()))
+            .await
+            .unwrap_err();
         assert!(matches!(find(&error), Some(MarkerError::NotARepository(_))));
         assert!(hints(&error)[0].contains("walden init"));
     }
@@ -148,9 +199,13 @@ mod tests {
     async fn making_a_repository_twice_keeps_the_first() {
         let storage = Arc::new(MemoryStorage::default());
         assert!(!Repository::is_there(&*storage).await.unwrap());
-        let (first, made) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap();
+        let (first, made) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap();
         assert!(made && Repository::is_there(&*storage).await.unwrap());
-        let (second, made) = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap();
+        let (second, made) = Repository::init(storage, DateTime::UNIX_EPOCH)
+            .await
+            .unwrap();
         assert!(!made);
         assert_eq!(first.marker().id, second.marker().id);
     }
@@ -158,22 +213,32 @@ mod tests {
     #[tokio::test]
     async fn newer_and_unreadable_markers_are_told_apart() {
         let newer = with_marker(r#"{"format": 2, "shape": "unknown"}"#).await;
-        assert!(matches!(find(&newer), Some(MarkerError::Newer { found: 2, .. })));
+        assert!(matches!(
+            find(&newer),
+            Some(MarkerError::Newer { found: 2, .. })
+        ));
         let broken = with_marker("not json").await;
-        assert!(matches!(find(&broken), Some(MarkerError::Unreadable { .. })));
+        assert!(matches!(
+            find(&broken),
+            Some(MarkerError::Unreadable { .. })
+        ));
     }
 
     #[tokio::test]
     async fn what_an_existing_repository_needs_since_is_told_to_older_versions() {
         let storage = Arc::new(MemoryStorage::default());
-        let (newer, _) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap();
+        let (newer, _) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap();
         for _ in 0..2 {
             newer.require("keys").await.unwrap();
         }
         assert_eq!(newer.required().await.unwrap(), ["keys"]);
         for older in [
             Repository::open(storage.clone()).await.unwrap_err(),
-            Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap_err(),
+            Repository::init(storage, DateTime::UNIX_EPOCH)
+                .await
+                .unwrap_err(),
         ] {
             assert!(
                 matches!(find(&older), Some(MarkerError::NewerCapability { capability, .. }) if capability == "keys")

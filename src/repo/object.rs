@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::error::ObjectError;
 use super::{Repository, reread};
-use crate::codec::{Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, VerifyLevel, object_bound, unseal};
+use crate::codec::{
+    Damaged, Envelope, EnvelopeError, EnvelopeHeader, Sealed, VerifyLevel, object_bound, unseal,
+};
 use crate::error::find;
 use crate::storage::{Body, FEW_LINES, Key, ObjectTooLarge, PutMode, PutOutcome, get_all};
 
@@ -38,14 +40,22 @@ impl SealedObject {
 
     /// Writes the content to `sink`, verified; on an error `sink` holds bytes that must not be used. Blocks. Errors: those of
     /// `sink`, and within that [`ObjectError::Damaged`].
-    pub fn unseal(&self, check: VerifyLevel, sink: &mut dyn Write) -> io::Result<Result<(), ObjectError>> {
+    pub fn unseal(
+        &self,
+        check: VerifyLevel,
+        sink: &mut dyn Write,
+    ) -> io::Result<Result<(), ObjectError>> {
         let opened = unseal(self.header(), self.body(), check, sink)?;
         Ok(opened.map_err(|source| self.damaged(source)))
     }
 
     /// The error that its content is damaged.
     pub fn damaged(&self, source: Damaged) -> ObjectError {
-        ObjectError::Damaged { key: self.key.to_string(), store: self.store.clone(), source }
+        ObjectError::Damaged {
+            key: self.key.to_string(),
+            store: self.store.clone(),
+            source,
+        }
     }
 }
 
@@ -71,8 +81,16 @@ impl Repository {
         }
         // Nothing much longer than what was to be put belongs there.
         let ours = &sealed.header;
-        let vanished = || self.damaged(key, Damaged("it vanished while it was being compared".into()));
-        let found = self.get_verified(key, &ours.kind, ours.plain.size.max(FEW_LINES)).await?.ok_or_else(vanished)?;
+        let vanished = || {
+            self.damaged(
+                key,
+                Damaged("it vanished while it was being compared".into()),
+            )
+        };
+        let found = self
+            .get_verified(key, &ours.kind, ours.plain.size.max(FEW_LINES))
+            .await?
+            .ok_or_else(vanished)?;
         Ok(match found.header().plain == ours.plain {
             true => PutSealed::SameContent,
             false => PutSealed::OtherContent(Box::new(found.envelope.header)),
@@ -81,7 +99,11 @@ impl Repository {
 
     /// The header of an object, by a small read; `None` when there is no such object. The body's length is checked,
     /// its content is not. This and all that follow read once more what is damaged: it may have been on its way here.
-    pub async fn header(&self, key: &Key, kind: &str) -> Result<Option<EnvelopeHeader>, ObjectError> {
+    pub async fn header(
+        &self,
+        key: &Key,
+        kind: &str,
+    ) -> Result<Option<EnvelopeHeader>, ObjectError> {
         let read = async || match self.storage().head(key).await? {
             Some(meta) => self.header_once(key, meta.size, kind).await,
             None => Ok(None),
@@ -90,12 +112,22 @@ impl Repository {
     }
 
     /// The same of an object whose size is known, such as from a listing. Read only once: it may have been replaced since.
-    pub async fn header_once(&self, key: &Key, size: u64, kind: &str) -> Result<Option<EnvelopeHeader>, ObjectError> {
-        let Some(Envelope { header, len }) = self.envelope_once(key, kind).await? else { return Ok(None) };
+    pub async fn header_once(
+        &self,
+        key: &Key,
+        size: u64,
+        kind: &str,
+    ) -> Result<Option<EnvelopeHeader>, ObjectError> {
+        let Some(Envelope { header, len }) = self.envelope_once(key, kind).await? else {
+            return Ok(None);
+        };
         match size.saturating_sub(len) {
             body if body == header.stored.size => Ok(Some(header)),
             body => {
-                let why = format!("{} bytes are noted for its body, which has {body}", header.stored.size);
+                let why = format!(
+                    "{} bytes are noted for its body, which has {body}",
+                    header.stored.size
+                );
                 Err(self.damaged(key, Damaged(why)))
             }
         }
@@ -110,10 +142,14 @@ impl Repository {
     async fn envelope_once(&self, key: &Key, kind: &str) -> Result<Option<Envelope>, ObjectError> {
         let mut wanted = HEADER_READ;
         loop {
-            let Some(bytes) = self.storage().get(key, 0..wanted).await? else { return Ok(None) };
+            let Some(bytes) = self.storage().get(key, 0..wanted).await? else {
+                return Ok(None);
+            };
             match Envelope::parse(&bytes).and_then(|envelope| envelope.of_kind(kind)) {
                 Ok(envelope) => return Ok(Some(envelope)),
-                Err(EnvelopeError::TooShort { needed, got }) if got as u64 == wanted => wanted = needed as u64,
+                Err(EnvelopeError::TooShort { needed, got }) if got as u64 == wanted => {
+                    wanted = needed as u64
+                }
                 Err(error) => return Err(self.unusable(key, error)),
             }
         }
@@ -121,27 +157,49 @@ impl Repository {
 
     /// A whole object of at most `most` bytes, as it is; `None` when there is none. A longer one is damaged.
     pub async fn get_whole(&self, key: &Key, most: u64) -> Result<Option<Bytes>, ObjectError> {
-        get_all(self.storage(), key, most).await.map_err(|error| match find::<ObjectTooLarge>(&error.source) {
-            Some(too_long) => self.damaged(key, Damaged(too_long.to_string())),
-            None => error.into(),
+        get_all(self.storage(), key, most).await.map_err(|error| {
+            match find::<ObjectTooLarge>(&error.source) {
+                Some(too_long) => self.damaged(key, Damaged(too_long.to_string())),
+                None => error.into(),
+            }
         })
     }
 
     /// A whole object whose content has at most `most` bytes; `None` when there is none. Opening it may still find it
     /// damaged.
-    pub async fn get_sealed(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
+    pub async fn get_sealed(
+        &self,
+        key: &Key,
+        kind: &str,
+        most: u64,
+    ) -> Result<Option<SealedObject>, ObjectError> {
         reread(ObjectError::is_damage, || self.get_once(key, kind, most)).await
     }
 
-    async fn get_once(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
-        let Some(bytes) = self.get_whole(key, object_bound(most)).await? else { return Ok(None) };
-        let envelope = Envelope::of_whole(kind, &bytes).map_err(|error| self.unusable(key, error))?;
+    async fn get_once(
+        &self,
+        key: &Key,
+        kind: &str,
+        most: u64,
+    ) -> Result<Option<SealedObject>, ObjectError> {
+        let Some(bytes) = self.get_whole(key, object_bound(most)).await? else {
+            return Ok(None);
+        };
+        let envelope =
+            Envelope::of_whole(kind, &bytes).map_err(|error| self.unusable(key, error))?;
         match envelope.header.plain.size {
             found if found > most => {
-                let why = format!("it says that its content has {found} bytes, where at most {most} belong");
+                let why = format!(
+                    "it says that its content has {found} bytes, where at most {most} belong"
+                );
                 Err(self.damaged(key, Damaged(why)))
             }
-            _ => Ok(Some(SealedObject { key: key.clone(), store: self.describe(), envelope, bytes })),
+            _ => Ok(Some(SealedObject {
+                key: key.clone(),
+                store: self.describe(),
+                envelope,
+                bytes,
+            })),
         }
     }
 
@@ -153,20 +211,34 @@ impl Repository {
         most: u64,
     ) -> Result<Option<(EnvelopeHeader, Vec<u8>)>, ObjectError> {
         let read = async || {
-            let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
+            let Some(object) = self.get_once(key, kind, most).await? else {
+                return Ok(None);
+            };
             let mut content = Vec::new();
-            object.unseal(VerifyLevel::Stored, &mut content).map_err(|error| self.unchecked(key, error.into()))??;
+            object
+                .unseal(VerifyLevel::Stored, &mut content)
+                .map_err(|error| self.unchecked(key, error.into()))??;
             Ok(Some((object.envelope.header, content)))
         };
         reread(ObjectError::is_damage, read).await
     }
 
     /// A whole object whose content has at most `most` bytes, all of it checked; `None` when there is none.
-    pub async fn get_verified(&self, key: &Key, kind: &str, most: u64) -> Result<Option<SealedObject>, ObjectError> {
+    pub async fn get_verified(
+        &self,
+        key: &Key,
+        kind: &str,
+        most: u64,
+    ) -> Result<Option<SealedObject>, ObjectError> {
         let read = async || {
-            let Some(object) = self.get_once(key, kind, most).await? else { return Ok(None) };
-            let work =
-                move || object.unseal(VerifyLevel::Content, &mut io::sink()).map(|opened| opened.map(|()| object));
+            let Some(object) = self.get_once(key, kind, most).await? else {
+                return Ok(None);
+            };
+            let work = move || {
+                object
+                    .unseal(VerifyLevel::Content, &mut io::sink())
+                    .map(|opened| opened.map(|()| object))
+            };
             match tokio::task::spawn_blocking(work).await {
                 Ok(Ok(opened)) => opened.map(Some),
                 Ok(Err(error)) => Err(self.unchecked(key, error.into())),
@@ -178,23 +250,38 @@ impl Repository {
 
     /// `source` with the key and the store that it was read from.
     pub fn damaged(&self, key: &Key, source: Damaged) -> ObjectError {
-        ObjectError::Damaged { key: key.to_string(), store: self.describe(), source }
+        ObjectError::Damaged {
+            key: key.to_string(),
+            store: self.describe(),
+            source,
+        }
     }
 
     /// The error for an object that is needed and not there.
     pub fn absent(&self, key: &Key) -> ObjectError {
-        ObjectError::Absent { key: key.to_string(), store: self.describe() }
+        ObjectError::Absent {
+            key: key.to_string(),
+            store: self.describe(),
+        }
     }
 
     fn unusable(&self, key: &Key, error: EnvelopeError) -> ObjectError {
         match error {
-            EnvelopeError::Newer(what) => ObjectError::Newer { key: key.to_string(), store: self.describe(), what },
+            EnvelopeError::Newer(what) => ObjectError::Newer {
+                key: key.to_string(),
+                store: self.describe(),
+                what,
+            },
             other => self.damaged(key, Damaged(other.to_string())),
         }
     }
 
     pub(super) fn unchecked(&self, key: &Key, source: anyhow::Error) -> ObjectError {
-        ObjectError::Unchecked { key: key.to_string(), store: self.describe(), source }
+        ObjectError::Unchecked {
+            key: key.to_string(),
+            store: self.describe(),
+            source,
+        }
     }
 }
 
@@ -210,23 +297,55 @@ mod tests {
 
     async fn repository() -> (Repository, Arc<MemoryStorage>) {
         let storage = Arc::new(MemoryStorage::default());
-        (Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0, storage)
+        (
+            Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+                .await
+                .unwrap()
+                .0,
+            storage,
+        )
     }
 
     fn object(content: &[u8]) -> Sealed {
-        seal("test", &serde_json::json!({"pad": "x".repeat(40_000)}), &mut &content[..], content.len() as u64, 1)
-            .unwrap()
+        seal(
+            "test",
+            &serde_json::json!({"pad": "x".repeat(40_000)}),
+            &mut &content[..],
+            content.len() as u64,
+            1,
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn the_same_content_again_succeeds_and_other_content_is_told() {
         let (repository, _) = repository().await;
         let key = Key::new("a").unwrap();
-        assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::Stored));
-        assert!(matches!(repository.put_sealed(&key, &object(b"one")).await.unwrap(), PutSealed::SameContent));
-        assert!(matches!(repository.put_sealed(&key, &object(b"two")).await.unwrap(), PutSealed::OtherContent(_)));
-        assert_eq!(repository.read_small(&key, "test", 3).await.unwrap().unwrap().1, b"one");
-        assert_eq!(repository.header(&key, "test").await.unwrap().unwrap(), object(b"one").header);
+        assert!(matches!(
+            repository.put_sealed(&key, &object(b"one")).await.unwrap(),
+            PutSealed::Stored
+        ));
+        assert!(matches!(
+            repository.put_sealed(&key, &object(b"one")).await.unwrap(),
+            PutSealed::SameContent
+        ));
+        assert!(matches!(
+            repository.put_sealed(&key, &object(b"two")).await.unwrap(),
+            PutSealed::OtherContent(_)
+        ));
+        assert_eq!(
+            repository
+                .read_small(&key, "test", 3)
+                .await
+                .unwrap()
+                .unwrap()
+                .1,
+            b"one"
+        );
+        assert_eq!(
+            repository.header(&key, "test").await.unwrap().unwrap(),
+            object(b"one").header
+        );
     }
 
     #[tokio::test]
@@ -236,7 +355,13 @@ mod tests {
         let sealed = object(b"one");
         let mut damaged = [sealed.envelope.clone(), sealed.body.clone()].concat();
         *damaged.last_mut().unwrap() ^= 1;
-        assert_eq!(storage.put(&key, damaged.into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+        assert_eq!(
+            storage
+                .put(&key, damaged.into(), PutMode::CreateOnly)
+                .await
+                .unwrap(),
+            PutOutcome::Stored
+        );
         let error = repository.put_sealed(&key, &sealed).await.unwrap_err();
         assert!(matches!(error, ObjectError::Damaged { .. }), "{error}");
     }
@@ -251,23 +376,53 @@ mod tests {
             other => panic!("{other}"),
         };
         let error = repository.get_sealed(&key, "test", 3).await.unwrap_err();
-        assert_eq!(why(error), "it says that its content has 4 bytes, where at most 3 belong");
+        assert_eq!(
+            why(error),
+            "it says that its content has 4 bytes, where at most 3 belong"
+        );
         assert!(repository.read_small(&key, "test", 3).await.is_err());
-        assert!(repository.get_sealed(&key, "test", 4).await.unwrap().is_some());
+        assert!(
+            repository
+                .get_sealed(&key, "test", 4)
+                .await
+                .unwrap()
+                .is_some()
+        );
         let size = storage.head(&key).await.unwrap().unwrap().size;
         assert!(repository.get_whole(&key, size).await.unwrap().is_some());
         let error = repository.get_whole(&key, size - 1).await.unwrap_err();
-        assert_eq!(why(error), format!("it has more than {} bytes, which nothing that belongs there has", size - 1));
+        assert_eq!(
+            why(error),
+            format!(
+                "it has more than {} bytes, which nothing that belongs there has",
+                size - 1
+            )
+        );
     }
 
     #[tokio::test]
     async fn absent_and_truncated_headers_are_told_apart() {
         let (repository, storage) = repository().await;
-        assert_eq!(repository.header(&Key::new("none").unwrap(), "test").await.unwrap(), None);
+        assert_eq!(
+            repository
+                .header(&Key::new("none").unwrap(), "test")
+                .await
+                .unwrap(),
+            None
+        );
         let key = Key::new("cut").unwrap();
         let whole = [object(b"one").envelope, object(b"one").body].concat();
         let cut = whole[..whole.len() - 1].to_vec();
-        assert_eq!(storage.put(&key, cut.into(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
-        assert!(matches!(repository.header(&key, "test").await, Err(ObjectError::Damaged { .. })));
+        assert_eq!(
+            storage
+                .put(&key, cut.into(), PutMode::CreateOnly)
+                .await
+                .unwrap(),
+            PutOutcome::Stored
+        );
+        assert!(matches!(
+            repository.header(&key, "test").await,
+            Err(ObjectError::Damaged { .. })
+        ));
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
+    StorageError,
 };
 
 /// What becomes of the condition of a create-only put.
@@ -30,7 +31,10 @@ pub struct Lenient {
 
 impl Lenient {
     pub fn new(conditional: Conditional) -> Self {
-        Self { inner: MemoryStorage::default(), conditional }
+        Self {
+            inner: MemoryStorage::default(),
+            conditional,
+        }
     }
 }
 
@@ -47,10 +51,12 @@ impl Storage for Lenient {
         }
         tokio::task::yield_now().await;
         let outcome = self.inner.put(key, body, PutMode::Overwrite).await?;
-        Ok(match taken && self.conditional == Conditional::RefusedButDone {
-            true => PutOutcome::AlreadyExists,
-            false => outcome,
-        })
+        Ok(
+            match taken && self.conditional == Conditional::RefusedButDone {
+                true => PutOutcome::AlreadyExists,
+                false => outcome,
+            },
+        )
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -61,7 +67,11 @@ impl Storage for Lenient {
         self.inner.head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.inner.list(folder, after).await
     }
 

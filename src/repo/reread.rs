@@ -34,12 +34,18 @@ mod tests {
             (Some(anyhow!("damaged")), None, 2),
             (Some(anyhow!("damaged")), Some("damaged"), 2),
             (Some(no_answer()), Some("connection refused"), 1),
-            (Some(no_answer().context("cannot read it")), Some("connection refused"), 1),
+            (
+                Some(no_answer().context("cannot read it")),
+                Some("connection refused"),
+                1,
+            ),
         ] {
             let (left, done) = (Cell::new(first), Cell::new(0));
             let read = reread(is_damage, async || {
                 done.set(done.get() + 1);
-                left.take().or(second.filter(|_| done.get() > 1).map(|why| anyhow!(why))).map_or(Ok(()), Err)
+                left.take()
+                    .or(second.filter(|_| done.get() > 1).map(|why| anyhow!(why)))
+                    .map_or(Ok(()), Err)
             });
             let why = read.await.err().map(|error| error.root_cause().to_string());
             assert_eq!((why.as_deref(), done.get()), (second, reads));

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::storage::{
-    Key, ListEntry, ObjectMeta, Promise, PutMode, PutOutcome, Storage, StorageError, get_all, list_all,
+    Key, ListEntry, ObjectMeta, Promise, PutMode, PutOutcome, Storage, StorageError, get_all,
+    list_all,
 };
 
 /// Bytes of a small probe object.
@@ -37,20 +38,38 @@ pub struct WriteEffect {
 pub async fn write(storage: &dyn Storage, folder: &str) -> anyhow::Result<WriteEffect> {
     let (key, content) = (fresh(folder)?, content(1, SMALL));
     let begun = SystemTime::now();
-    let outcome = storage.put(&key, content.clone().into(), PutMode::CreateOnly).await?;
+    let outcome = storage
+        .put(&key, content.clone().into(), PutMode::CreateOnly)
+        .await?;
     let put_between = (begun, SystemTime::now());
     let looked = async {
-        let read_back = outcome == PutOutcome::Stored && get_all(storage, &key, SMALL as u64).await? == Some(content);
-        let listed = list_all(storage, folder).await?.iter().map(ListEntry::name).any(|name| name == key.as_str());
+        let read_back = outcome == PutOutcome::Stored
+            && get_all(storage, &key, SMALL as u64).await? == Some(content);
+        let listed = list_all(storage, folder)
+            .await?
+            .iter()
+            .map(ListEntry::name)
+            .any(|name| name == key.as_str());
         Ok::<_, StorageError>((read_back, listed, storage.head(&key).await?))
     };
     let looked = looked.await;
     let deleted = match storage.delete(&key).await {
-        Ok(()) => storage.head(&key).await.map(|meta| meta.is_none()).map_err(Into::into),
+        Ok(()) => storage
+            .head(&key)
+            .await
+            .map(|meta| meta.is_none())
+            .map_err(Into::into),
         Err(error) => Err(error.into()),
     };
     let (read_back, listed, meta) = looked?;
-    Ok(WriteEffect { read_back, listed, meta, put_between, deleted, key })
+    Ok(WriteEffect {
+        read_back,
+        listed,
+        meta,
+        put_between,
+        deleted,
+        key,
+    })
 }
 
 impl WriteEffect {
@@ -99,7 +118,10 @@ impl CreateOnlyEffect {
 }
 
 /// Tries create-only puts of small objects in `folder`.
-pub async fn create_only(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<CreateOnlyEffect> {
+pub async fn create_only(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+) -> anyhow::Result<CreateOnlyEffect> {
     try_create_only(storage, folder, SMALL, CREATORS, ROUNDS).await
 }
 
@@ -122,14 +144,25 @@ async fn try_create_only(
 ) -> anyhow::Result<CreateOnlyEffect> {
     let key = fresh(folder)?;
     let one_by_one = async {
-        let _ = storage.put(&key, content(1, size).into(), PutMode::CreateOnly).await?;
-        let second = storage.put(&key, content(2, size).into(), PutMode::CreateOnly).await?;
-        Ok::<_, StorageError>((second, get_all(&**storage, &key, size as u64).await? == Some(content(1, size))))
+        let _ = storage
+            .put(&key, content(1, size).into(), PutMode::CreateOnly)
+            .await?;
+        let second = storage
+            .put(&key, content(2, size).into(), PutMode::CreateOnly)
+            .await?;
+        Ok::<_, StorageError>((
+            second,
+            get_all(&**storage, &key, size as u64).await? == Some(content(1, size)),
+        ))
     };
     let one_by_one = one_by_one.await;
     tidy_up(&**storage, &key).await;
     let (second, kept) = one_by_one?;
-    let mut effect = CreateOnlyEffect { second, kept, races: Vec::new() };
+    let mut effect = CreateOnlyEffect {
+        second,
+        kept,
+        races: Vec::new(),
+    };
     if effect.promise() == Promise::None {
         return Ok(effect);
     }
@@ -142,26 +175,44 @@ async fn try_create_only(
     Ok(effect)
 }
 
-async fn race(storage: &Arc<dyn Storage>, key: &Key, size: usize, creators: u8) -> Result<Race, StorageError> {
+async fn race(
+    storage: &Arc<dyn Storage>,
+    key: &Key,
+    size: usize,
+    creators: u8,
+) -> Result<Race, StorageError> {
     let mut tasks = JoinSet::new();
     for creator in 1..=creators {
         let (storage, key) = (storage.clone(), key.clone());
         tasks.spawn(async move {
-            let outcome = storage.put(&key, content(creator, size).into(), PutMode::CreateOnly).await;
+            let outcome = storage
+                .put(&key, content(creator, size).into(), PutMode::CreateOnly)
+                .await;
             outcome.map(|outcome| (creator, outcome))
         });
     }
     let outcomes: Result<Vec<_>, StorageError> = tasks.join_all().await.into_iter().collect();
-    let winners: Vec<u8> =
-        outcomes?.iter().filter(|(_, outcome)| *outcome == PutOutcome::Stored).map(|(creator, _)| *creator).collect();
+    let winners: Vec<u8> = outcomes?
+        .iter()
+        .filter(|(_, outcome)| *outcome == PutOutcome::Stored)
+        .map(|(creator, _)| *creator)
+        .collect();
     let found = get_all(&**storage, key, size as u64).await?;
-    let kept = winners.last().is_some_and(|winner| found == Some(content(*winner, size)));
-    Ok(Race { winners: winners.len(), kept })
+    let kept = winners
+        .last()
+        .is_some_and(|winner| found == Some(content(*winner, size)));
+    Ok(Race {
+        winners: winners.len(),
+        kept,
+    })
 }
 
 /// A key that nobody else has.
 fn fresh(folder: &str) -> anyhow::Result<Key> {
-    Ok(Key::new(format!("{folder}probe-{:016x}", getrandom::u64()?))?)
+    Ok(Key::new(format!(
+        "{folder}probe-{:016x}",
+        getrandom::u64()?
+    ))?)
 }
 
 fn content(creator: u8, size: usize) -> Bytes {
@@ -184,37 +235,55 @@ mod tests {
     async fn promise(storage: impl Storage + 'static) -> Promise {
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let effect = create_only(&storage, "main/").await.unwrap();
-        assert!(list_all(&*storage, "main/").await.unwrap().is_empty(), "probes stay behind");
+        assert!(
+            list_all(&*storage, "main/").await.unwrap().is_empty(),
+            "probes stay behind"
+        );
         effect.promise()
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn memory_and_a_folder_keep_the_promise() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(promise(LocalStorage::new(folder.path())).await, Promise::Atomic);
+        assert_eq!(
+            promise(LocalStorage::new(folder.path())).await,
+            Promise::Atomic
+        );
         assert_eq!(promise(MemoryStorage::default()).await, Promise::Atomic);
     }
 
     #[tokio::test]
     async fn a_store_that_ignores_the_condition_is_found_out() {
-        assert_eq!(promise(Lenient::new(Conditional::Ignored)).await, Promise::None);
+        assert_eq!(
+            promise(Lenient::new(Conditional::Ignored)).await,
+            Promise::None
+        );
     }
 
     #[tokio::test]
     async fn a_store_that_refuses_and_overwrites_all_the_same_is_found_out() {
-        assert_eq!(promise(Lenient::new(Conditional::RefusedButDone)).await, Promise::None);
+        assert_eq!(
+            promise(Lenient::new(Conditional::RefusedButDone)).await,
+            Promise::None
+        );
     }
 
     #[tokio::test]
     async fn a_store_that_looks_first_and_then_puts_is_found_out() {
-        assert_eq!(promise(Lenient::new(Conditional::LookedAtFirst)).await, Promise::OneByOne);
+        assert_eq!(
+            promise(Lenient::new(Conditional::LookedAtFirst)).await,
+            Promise::OneByOne
+        );
     }
 
     #[tokio::test]
     async fn large_objects_are_raced_too() {
         let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::LookedAtFirst));
         let effect = create_only_large(&storage, "main/", 3 << 20).await.unwrap();
-        assert_eq!((effect.promise(), effect.races.len()), (Promise::OneByOne, 1));
+        assert_eq!(
+            (effect.promise(), effect.races.len()),
+            (Promise::OneByOne, 1)
+        );
         assert!(list_all(&*storage, "").await.unwrap().is_empty());
     }
 
@@ -232,9 +301,23 @@ mod tests {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let skew = |modified| {
             let key = Key::new("a").unwrap();
-            let meta = Some(ObjectMeta { key: key.clone(), size: 1, modified, class: None, encryption: None });
+            let meta = Some(ObjectMeta {
+                key: key.clone(),
+                size: 1,
+                modified,
+                class: None,
+                encryption: None,
+            });
             let put_between = (at(100), at(103));
-            WriteEffect { read_back: true, listed: true, meta, put_between, deleted: Ok(true), key }.clock_skew()
+            WriteEffect {
+                read_back: true,
+                listed: true,
+                meta,
+                put_between,
+                deleted: Ok(true),
+                key,
+            }
+            .clock_skew()
         };
         assert_eq!(skew(at(110)), Some((Duration::from_secs(7), true)));
         assert_eq!(skew(at(60)), Some((Duration::from_secs(40), false)));

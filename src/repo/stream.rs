@@ -31,15 +31,33 @@ impl Repository {
         key: &Key,
         kind: &str,
     ) -> Result<Option<(EnvelopeHeader, SealedStream)>, ObjectError> {
-        let Some(meta) = self.storage().head(key).await? else { return Ok(None) };
-        let Some(header) = self.header_once(key, meta.size, kind).await? else { return Ok(None) };
+        let Some(meta) = self.storage().head(key).await? else {
+            return Ok(None);
+        };
+        let Some(header) = self.header_once(key, meta.size, kind).await? else {
+            return Ok(None);
+        };
         let (storage, end) = (self.shared_storage(), meta.size);
         let at = end - header.stored.size;
-        let fetcher =
-            PartFetcher { storage, key: key.clone(), at, end, piece: Bytes::new(), runtime: Handle::current() };
-        let decoder = zstd::Decoder::new(fetcher).map_err(|error| self.damaged(key, damage(&error)))?.single_frame();
+        let fetcher = PartFetcher {
+            storage,
+            key: key.clone(),
+            at,
+            end,
+            piece: Bytes::new(),
+            runtime: Handle::current(),
+        };
+        let decoder = zstd::Decoder::new(fetcher)
+            .map_err(|error| self.damaged(key, damage(&error)))?
+            .single_frame();
         let expected = header.plain;
-        let stream = SealedStream { decoder, hasher: Some(Hasher::default()), size: 0, expected, key: key.clone() };
+        let stream = SealedStream {
+            decoder,
+            hasher: Some(Hasher::default()),
+            size: 0,
+            expected,
+            key: key.clone(),
+        };
         Ok(Some((header, stream)))
     }
 }
@@ -50,14 +68,21 @@ fn damage(error: &io::Error) -> crate::codec::Damaged {
 
 impl Read for SealedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.decoder.read(buffer).map_err(|error| match error.kind() {
-            // The store did not answer, or has no such object any more: no damage.
-            io::ErrorKind::NotFound => error,
-            io::ErrorKind::Other if error.get_ref().is_some_and(|inner| inner.is::<crate::storage::StorageError>()) => {
-                error
-            }
-            _ => self.damaged(&format!("it does not decompress: {error}")),
-        })?;
+        let read = self
+            .decoder
+            .read(buffer)
+            .map_err(|error| match error.kind() {
+                // The store did not answer, or has no such object any more: no damage.
+                io::ErrorKind::NotFound => error,
+                io::ErrorKind::Other
+                    if error
+                        .get_ref()
+                        .is_some_and(|inner| inner.is::<crate::storage::StorageError>()) =>
+                {
+                    error
+                }
+                _ => self.damaged(&format!("it does not decompress: {error}")),
+            })?;
         self.size += read as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buffer[..read]);
@@ -78,7 +103,10 @@ impl Read for SealedStream {
 
 impl SealedStream {
     fn damaged(&self, why: &str) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("object \"{}\" is damaged: {why}", self.key))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("object \"{}\" is damaged: {why}", self.key),
+        )
     }
 }
 
@@ -95,9 +123,15 @@ impl Read for PartFetcher {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.at < self.end {
             let range = self.at..self.end.min(self.at + FETCH);
-            let got = self.runtime.block_on(self.storage.get(&self.key, range)).map_err(io::Error::other)?;
+            let got = self
+                .runtime
+                .block_on(self.storage.get(&self.key, range))
+                .map_err(io::Error::other)?;
             self.piece = got.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("object \"{}\" vanished while it was read", self.key))
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("object \"{}\" vanished while it was read", self.key),
+                )
             })?;
             self.at += self.piece.len() as u64;
         }
@@ -116,14 +150,20 @@ mod tests {
     use crate::storage::{MemoryStorage, PutMode};
 
     fn content() -> Vec<u8> {
-        (0..900_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+        (0..900_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect()
     }
 
     async fn read_back(object: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         let storage = Arc::new(MemoryStorage::default());
-        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await?.0;
+        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+            .await?
+            .0;
         let key = Key::new("a").unwrap();
-        let _ = storage.put(&key, object.into(), PutMode::CreateOnly).await?;
+        let _ = storage
+            .put(&key, object.into(), PutMode::CreateOnly)
+            .await?;
         let (_, mut stream) = repository.open_stream(&key, "test").await?.unwrap();
         tokio::task::spawn_blocking(move || {
             let mut read = Vec::new();
@@ -135,7 +175,14 @@ mod tests {
 
     fn object() -> Vec<u8> {
         let content = content();
-        let sealed = seal("test", &serde_json::json!({}), &mut &content[..], content.len() as u64, 1).unwrap();
+        let sealed = seal(
+            "test",
+            &serde_json::json!({}),
+            &mut &content[..],
+            content.len() as u64,
+            1,
+        )
+        .unwrap();
         [sealed.envelope, sealed.body].concat()
     }
 
@@ -152,13 +199,25 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[place] ^= 4;
             assert!(read_back(flipped).await.is_err(), "bit flipped at {place}");
-            assert!(read_back(whole[..place].to_vec()).await.is_err(), "cut at {place}");
+            assert!(
+                read_back(whole[..place].to_vec()).await.is_err(),
+                "cut at {place}"
+            );
         }
     }
 
     #[tokio::test]
     async fn an_object_that_is_not_there_is_absent() {
-        let repository = Repository::init(Arc::new(MemoryStorage::default()), DateTime::UNIX_EPOCH).await.unwrap().0;
-        assert!(repository.open_stream(&Key::new("none").unwrap(), "test").await.unwrap().is_none());
+        let repository = Repository::init(Arc::new(MemoryStorage::default()), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0;
+        assert!(
+            repository
+                .open_stream(&Key::new("none").unwrap(), "test")
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
 }

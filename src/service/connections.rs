@@ -96,7 +96,18 @@ impl HookConnections {
     ) -> Self {
         let longest = options.timeout + QUEUE_TIME;
         let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
-        Self { socket, asker: Asker { pushes, fetches, indexing, about: Arc::new(about), ours, longest }, places }
+        Self {
+            socket,
+            asker: Asker {
+                pushes,
+                fetches,
+                indexing,
+                about: Arc::new(about),
+                ours,
+                longest,
+            },
+            places,
+        }
     }
 
     /// Serves until `stopped` says so, then until the last request is answered.
@@ -160,7 +171,12 @@ impl Asker {
                 tracing::warn!("{error:#}");
                 Reply::Failed(render(&error).into_bytes())
             }
-            Err(_) => return tracing::warn!("a request did not come to its end within {} s", REQUEST_TIME.as_secs()),
+            Err(_) => {
+                return tracing::warn!(
+                    "a request did not come to its end within {} s",
+                    REQUEST_TIME.as_secs()
+                );
+            }
         };
         if let Err(error) = stream.write_all(&reply.encode()).await {
             // The hook was killed meanwhile. What it asked for is stored or not, and not delivered; PostgreSQL will ask
@@ -200,7 +216,10 @@ impl Asker {
             }
             Err(_) => {
                 let error = anyhow!("there is no answer after {} s", self.longest.as_secs());
-                let text = render(&with_hint(error, "look at the service's log; PostgreSQL asks again"));
+                let text = render(&with_hint(
+                    error,
+                    "look at the service's log; PostgreSQL asks again",
+                ));
                 tracing::warn!("{}", text.trim_end().replace('\n', " "));
                 Reply::Failed(text.into_bytes())
             }
@@ -234,9 +253,14 @@ impl Asker {
     }
 
     async fn status(&self) -> Option<Reply> {
-        let mut status = self.about.status(&self.pushes, &self.fetches, &self.indexing).await?;
+        let mut status = self
+            .about
+            .status(&self.pushes, &self.fetches, &self.indexing)
+            .await?;
         // Cut, it could not be read.
-        while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT && status.archiving.backlogs.pop().is_some() {}
+        while serde_json::to_vec(&status).ok()?.len() > MAX_TEXT
+            && status.archiving.backlogs.pop().is_some()
+        {}
         Some(Reply::Status(serde_json::to_vec(&status).ok()?))
     }
 }
@@ -255,19 +279,29 @@ async fn receive(stream: &mut UnixStream) -> anyhow::Result<Received> {
     if stream.read(&mut header[..1]).await? == 0 {
         return Ok(Received::Nothing);
     }
-    stream.read_exact(&mut header[1..]).await.context("a request ended within its header")?;
+    stream
+        .read_exact(&mut header[1..])
+        .await
+        .context("a request ended within its header")?;
     peer_credentials::check(stream)?;
     let mut body = match HookRequest::body_len(&header) {
         Ok(length) => vec![0; length],
         Err(error) => return Ok(Received::Foreign(error)),
     };
-    stream.read_exact(&mut body).await.context("a request ended within its content")?;
+    stream
+        .read_exact(&mut body)
+        .await
+        .context("a request ended within its content")?;
     Ok(HookRequest::decode(&header, &body).map_or_else(Received::Foreign, Received::Request))
 }
 
 fn absolute(bytes: Vec<u8>) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(OsString::from_vec(bytes));
-    ensure!(path.is_absolute(), "a request names the path \"{}\", which is not absolute", path.display());
+    ensure!(
+        path.is_absolute(),
+        "a request names the path \"{}\", which is not absolute",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -276,7 +310,15 @@ fn fetch_request(name: &[u8], destination: Vec<u8>, end: &[u8]) -> anyhow::Resul
     let name = name.hint("PostgreSQL puts the name in the place of %f in restore_command")?;
     let end: Option<SegmentName> = match end {
         b"" => None,
-        end => Some(String::from_utf8_lossy(end).parse().hint("--end takes the name of a segment")?),
+        end => Some(
+            String::from_utf8_lossy(end)
+                .parse()
+                .hint("--end takes the name of a segment")?,
+        ),
     };
-    Ok(FetchRequest { name, destination: absolute(destination)?, end })
+    Ok(FetchRequest {
+        name,
+        destination: absolute(destination)?,
+        end,
+    })
 }

@@ -26,7 +26,12 @@ pub async fn obtain_into(
 }
 
 /// Looks for a file, without a proof when there is none.
-pub async fn retrieve(fetcher: &Fetcher, spool: &Spool, name: WalFileName, place: &Path) -> anyhow::Result<bool> {
+pub async fn retrieve(
+    fetcher: &Fetcher,
+    spool: &Spool,
+    name: WalFileName,
+    place: &Path,
+) -> anyhow::Result<bool> {
     make(spool).await?;
     fetcher.retrieve(&name, place).await
 }
@@ -46,6 +51,10 @@ pub async fn read_history(place: &Path, name: WalFileName) -> Option<TimelineHis
 
 /// A folder that has two names, by a link, is one server's: two spools would clear each other.
 pub async fn by_real_folder(destination: PathBuf) -> PathBuf {
-    let (Some(folder), Some(name)) = (destination.parent(), destination.file_name()) else { return destination };
-    tokio::fs::canonicalize(folder).await.map_or_else(|_| destination.clone(), |folder| folder.join(name))
+    let (Some(folder), Some(name)) = (destination.parent(), destination.file_name()) else {
+        return destination;
+    };
+    tokio::fs::canonicalize(folder)
+        .await
+        .map_or_else(|_| destination.clone(), |folder| folder.join(name))
 }

@@ -72,7 +72,12 @@ pub struct FetchActor {
 }
 
 /// The owner, which fetches `prefetch` segments ahead, and what asks it.
-pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Durations) -> (FetchHandle, FetchActor) {
+pub fn new(
+    fetcher: Fetcher,
+    prefetch: usize,
+    budget: Budget,
+    durations: Durations,
+) -> (FetchHandle, FetchActor) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let size = fetcher.cluster().description.segment_size;
     let system_identifier = fetcher.cluster().description.system_identifier;
@@ -89,21 +94,41 @@ pub fn new(fetcher: Fetcher, prefetch: usize, budget: Budget, durations: Duratio
         done: Fetching::default(),
         durations,
     };
-    (FetchHandle { requests: sender, system_identifier }, owner)
+    (
+        FetchHandle {
+            requests: sender,
+            system_identifier,
+        },
+        owner,
+    )
 }
 
 impl FetchHandle {
     /// Gets a file ready beside its destination, or says that there is none.
     pub async fn fetch(&self, mut request: FetchRequest) -> Result<FetchReply, FetchFailure> {
-        let whose = refuse_other_cluster(&request.destination, self.system_identifier, "restore-command").await;
+        let whose = refuse_other_cluster(
+            &request.destination,
+            self.system_identifier,
+            "restore-command",
+        )
+        .await;
         whose.map_err(|error| FetchFailure::of(&error))?;
         let named = request.destination.clone();
         request.destination = by_real_folder(request.destination).await;
         let (reply, answer) = oneshot::channel();
-        let gone =
-            || FetchFailure::of(&with_hint(anyhow!("the service is stopping"), "start `walden serve`, then recovery"));
+        let gone = || {
+            FetchFailure::of(&with_hint(
+                anyhow!("the service is stopping"),
+                "start `walden serve`, then recovery",
+            ))
+        };
         self.requests
-            .send(FetchMessage::Fetch(PendingFetch { request, named, at: Instant::now(), reply }))
+            .send(FetchMessage::Fetch(PendingFetch {
+                request,
+                named,
+                at: Instant::now(),
+                reply,
+            }))
             .await
             .map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -136,7 +161,11 @@ impl FetchActor {
                 () = async { sleep_until(wake.unwrap_or_else(Instant::now)).await }, if wake.is_some() => self.cool_down(),
             }
         }
-        let spools: Vec<Spool> = self.sessions.into_values().map(|session| session.spool).collect();
+        let spools: Vec<Spool> = self
+            .sessions
+            .into_values()
+            .map(|session| session.spool)
+            .collect();
         tokio::task::spawn_blocking(move || spools.iter().for_each(Spool::clear)).await?;
         Ok(())
     }
@@ -150,7 +179,12 @@ impl FetchActor {
         {
             return answer(asked, Ok(FetchReply::Absent));
         }
-        let folder = asked.request.destination.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let folder = asked
+            .request
+            .destination
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .to_path_buf();
         let session = match self.session(&folder) {
             Ok(session) => session,
             Err(error) => return answer(asked, Err(FetchFailure::of(&error.into()))),
@@ -179,12 +213,19 @@ impl FetchActor {
         let name = asked.request.name;
         self.done.delivered.note(name);
         answer(asked, Ok(FetchReply::Ready(place.clone())));
-        let Some(session) = self.sessions.get_mut(&folder) else { return };
+        let Some(session) = self.sessions.get_mut(&folder) else {
+            return;
+        };
         let left = session.hand_out(place);
         if !left.is_empty() {
-            self.tidy(move || left.iter().for_each(|place| drop(std::fs::remove_file(place))));
+            self.tidy(move || {
+                left.iter()
+                    .for_each(|place| drop(std::fs::remove_file(place)))
+            });
         }
-        if let (WalFileName::Segment(segment), Some(session)) = (name, self.sessions.get_mut(&folder)) {
+        if let (WalFileName::Segment(segment), Some(session)) =
+            (name, self.sessions.get_mut(&folder))
+        {
             session.last = Some(segment);
             session.halted = false;
             self.fetch_ahead(&folder);
@@ -206,9 +247,21 @@ impl FetchActor {
     fn obtain(&mut self, folder: PathBuf, asked: PendingFetch) {
         let FetchRequest { name, end, .. } = asked.request;
         let named = asked.named.clone();
-        let (fetcher, budget, bytes) = (self.fetcher.clone(), self.budget.clone(), self.memory_of(&name));
-        let Some(session) = self.sessions.get_mut(&folder) else { return };
-        session.entries.insert(name, SessionFile::Coming { waiting: vec![asked], ahead: false });
+        let (fetcher, budget, bytes) = (
+            self.fetcher.clone(),
+            self.budget.clone(),
+            self.memory_of(&name),
+        );
+        let Some(session) = self.sessions.get_mut(&folder) else {
+            return;
+        };
+        session.entries.insert(
+            name,
+            SessionFile::Coming {
+                waiting: vec![asked],
+                ahead: false,
+            },
+        );
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
         let next_proof = session.next_proof_at(&name);
@@ -238,26 +291,43 @@ impl FetchActor {
                 proof = Some(Instant::now());
                 obtain.await
             };
-            let result = durations.time(Phase::Fetch, work).await.map(|obtained| obtained.then_some(place));
+            let result = durations
+                .time(Phase::Fetch, work)
+                .await
+                .map(|obtained| obtained.then_some(place));
             let history = match (&result, name) {
                 (Ok(Some(place)), WalFileName::History(_)) => read_history(place, name).await,
                 _ => None,
             };
-            FetchEvent::Obtained { folder, name, result, proof, history }
+            FetchEvent::Obtained {
+                folder,
+                name,
+                result,
+                proof,
+                history,
+            }
         });
     }
 
     /// A compressed file is held in memory whole; it is hardly ever longer than the plain one.
     fn memory_of(&self, name: &WalFileName) -> u64 {
         match name {
-            WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::Aside { .. } => self.size.bytes(),
+            WalFileName::Segment(_) | WalFileName::Partial(_) | WalFileName::Aside { .. } => {
+                self.size.bytes()
+            }
             WalFileName::History(_) | WalFileName::Backup { .. } => 0,
         }
     }
 
     fn ended(&mut self, ended: Result<FetchEvent, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            FetchEvent::Obtained { folder, name, result, proof, history } => {
+            FetchEvent::Obtained {
+                folder,
+                name,
+                result,
+                proof,
+                history,
+            } => {
                 if let Some(session) = self.sessions.get_mut(&folder) {
                     session.history = history.or(session.history.take());
                 }
@@ -275,12 +345,23 @@ impl FetchActor {
         result: anyhow::Result<Option<PathBuf>>,
         proof: Option<Instant>,
     ) {
-        let Some(session) = self.sessions.get_mut(&folder) else { return };
-        let Some(SessionFile::Coming { waiting, ahead }) = session.entries.remove(&name) else { return };
+        let Some(session) = self.sessions.get_mut(&folder) else {
+            return;
+        };
+        let Some(SessionFile::Coming { waiting, ahead }) = session.entries.remove(&name) else {
+            return;
+        };
         match result {
             Ok(Some(place)) => {
                 let missed = (!waiting.is_empty()).then(Instant::now);
-                session.entries.insert(name, SessionFile::Here { place, ahead, missed });
+                session.entries.insert(
+                    name,
+                    SessionFile::Here {
+                        place,
+                        ahead,
+                        missed,
+                    },
+                );
                 session.reach = self.prefetch.min(session.reach.saturating_mul(2)).max(1);
                 // One gets the file; should there be more, they ask again. Who is gone asks later.
                 waiting.into_iter().for_each(|asked| self.ask(asked));
@@ -311,7 +392,9 @@ impl FetchActor {
             Err(error) => {
                 let failure = FetchFailure::of(&error);
                 self.done.failed.note(name, &failure.text());
-                waiting.into_iter().for_each(|asked| answer(asked, Err(failure.clone())));
+                waiting
+                    .into_iter()
+                    .for_each(|asked| answer(asked, Err(failure.clone())));
             }
         }
     }
@@ -327,7 +410,10 @@ impl FetchActor {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let resting = self.sessions.values().filter(|session| session.coming() == 0);
+        let resting = self
+            .sessions
+            .values()
+            .filter(|session| session.coming() == 0);
         let oldest = resting.map(|session| session.used + IDLE).min();
         let cool = (self.warm && self.jobs.is_empty()).then(|| Instant::now() + COOL);
         [oldest, cool].into_iter().flatten().min()
@@ -335,9 +421,14 @@ impl FetchActor {
 
     fn cool_down(&mut self) {
         let now = Instant::now();
-        let is_stale = |session: &RecoverySession| session.used + IDLE <= now && session.coming() == 0;
-        let stale: Vec<PathBuf> =
-            self.sessions.iter().filter(|(_, session)| is_stale(session)).map(|(folder, _)| folder.clone()).collect();
+        let is_stale =
+            |session: &RecoverySession| session.used + IDLE <= now && session.coming() == 0;
+        let stale: Vec<PathBuf> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_stale(session))
+            .map(|(folder, _)| folder.clone())
+            .collect();
         for folder in stale {
             if let Some(session) = self.sessions.remove(&folder) {
                 self.tidy(move || session.spool.clear());

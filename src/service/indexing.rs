@@ -47,8 +47,15 @@ pub struct IndexingOptions {
 
 impl std::fmt::Debug for IndexingOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cache, names_interval, .. } = self;
-        f.debug_struct("Options").field("cache", cache).field("names_interval", names_interval).finish_non_exhaustive()
+        let Self {
+            cache,
+            names_interval,
+            ..
+        } = self;
+        f.debug_struct("Options")
+            .field("cache", cache)
+            .field("names_interval", names_interval)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,8 +71,14 @@ pub struct IndexHandle {
 impl IndexHandle {
     /// A file was stored just now.
     pub fn stored(&self, prepared: &mut EncodedFile) {
-        if let (WalFileName::Segment(name), Some(summary)) = (prepared.name, prepared.description.summary.take()) {
-            let archived = Archived { name, bytes: prepared.memory(), stored_at: Utc::now() };
+        if let (WalFileName::Segment(name), Some(summary)) =
+            (prepared.name, prepared.description.summary.take())
+        {
+            let archived = Archived {
+                name,
+                bytes: prepared.memory(),
+                stored_at: Utc::now(),
+            };
             // Without room the next poll finds it.
             let _ = self.news.try_send((archived, summary));
         }
@@ -83,7 +96,10 @@ impl IndexHandle {
 
     /// How far the index is.
     pub fn report(&self) -> Indexing {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -94,7 +110,10 @@ enum Done {
     /// What is remembered, and how many names were new.
     Recorded(Box<NamesState>, anyhow::Result<u64>),
     /// What is remembered, and what is proven.
-    Asked(Option<idle::IdleMemory>, anyhow::Result<Option<idle::IdleProof>>),
+    Asked(
+        Option<idle::IdleMemory>,
+        anyhow::Result<Option<idle::IdleProof>>,
+    ),
 }
 
 /// What recording names remembers.
@@ -165,16 +184,30 @@ pub struct IndexActor {
 }
 
 /// The owner, and what tells it. Blocking. An index that cannot be kept is made anew with each start.
-pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexHandle, IndexActor)> {
+pub fn new(
+    cluster: Cluster,
+    options: IndexingOptions,
+) -> anyhow::Result<(IndexHandle, IndexActor)> {
     let index = Index::open(&options.cache, &cluster).or_else(|error| {
-        tracing::warn!("{}: it is made anew with each start of the service", one_line(&error));
+        tracing::warn!(
+            "{}: it is made anew with each start of the service",
+            one_line(&error)
+        );
         Index::temporary(&cluster)
     })?;
     let (sender, news) = mpsc::channel(QUEUE);
-    let indexing = Indexing { path: index.path().map(PathBuf::from), ..Indexing::default() };
+    let indexing = Indexing {
+        path: index.path().map(PathBuf::from),
+        ..Indexing::default()
+    };
     let status = Arc::new(Mutex::new(indexing));
     let ((changed, changes), poll) = (watch::channel(()), Arc::new(Notify::new()));
-    let handle = IndexHandle { news: sender, status: status.clone(), changed: changes, poll: poll.clone() };
+    let handle = IndexHandle {
+        news: sender,
+        status: status.clone(),
+        changed: changes,
+        poll: poll.clone(),
+    };
     let owner = IndexActor {
         cluster,
         index: Arc::new(index),
@@ -197,7 +230,11 @@ pub fn new(cluster: Cluster, options: IndexingOptions) -> anyhow::Result<(IndexH
 }
 
 /// Brings the index up to date. What answers are made of over HTTP is listed as often, so that is not listed twice.
-pub(crate) async fn poll(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
+pub(crate) async fn poll(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<()> {
     match scope == ListScope::New && index.was_listed_within(POLL_INTERVAL) {
         true => take_in(index, cluster, scope, &|_| ()).await,
         false => update(index, cluster, scope, &|_| ()).await,
@@ -212,7 +249,11 @@ impl IndexActor {
 
     /// The index, to be asked: by a connection of its own, which waits for no writing, unless only this one has it.
     pub async fn reader(&self) -> anyhow::Result<Arc<Index>> {
-        let (index, cache, cluster) = (self.index.clone(), self.options.cache.clone(), self.cluster.clone());
+        let (index, cache, cluster) = (
+            self.index.clone(),
+            self.options.cache.clone(),
+            self.cluster.clone(),
+        );
         let open = move || match index.path() {
             Some(_) => Index::open(&cache, &cluster).map(Arc::new),
             None => Ok(index),
@@ -241,27 +282,43 @@ impl IndexActor {
         let now = Instant::now();
         let (index, cluster) = (self.index.clone(), self.cluster.clone());
         if !self.polling && self.next_poll <= now {
-            let scope = if self.polls.is_multiple_of(POLLS_PER_WHOLE) { ListScope::All } else { ListScope::New };
+            let scope = if self.polls.is_multiple_of(POLLS_PER_WHOLE) {
+                ListScope::All
+            } else {
+                ListScope::New
+            };
             (self.polling, self.polls) = (true, self.polls.wrapping_add(1));
-            self.jobs.spawn(async move { Done::Polled(poll(&index, &cluster, scope).await) });
+            self.jobs
+                .spawn(async move { Done::Polled(poll(&index, &cluster, scope).await) });
         } else if !self.polling && self.behind {
             self.polling = true;
-            self.jobs.spawn(async move { Done::Decoded(decode(&index, &cluster, DECODED_AT_ONCE).await) });
+            self.jobs.spawn(async move {
+                Done::Decoded(decode(&index, &cluster, DECODED_AT_ONCE).await)
+            });
         }
         if self.next_names.is_some_and(|next| next <= now)
             && let Some(mut names) = self.names.take()
         {
-            let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
+            let (index, cluster, resolve) = (
+                self.index.clone(),
+                self.cluster.clone(),
+                self.options.resolve.clone(),
+            );
             self.jobs.spawn(async move {
                 let recorded = names.record(&cluster, &index, &*resolve).await;
                 Done::Recorded(names, recorded)
             });
         }
         if !self.idle.asking && self.idle.next.is_some_and(|next| next <= now) {
-            let (index, cluster, resolve) = (self.index.clone(), self.cluster.clone(), self.options.resolve.clone());
+            let (index, cluster, resolve) = (
+                self.index.clone(),
+                self.cluster.clone(),
+                self.options.resolve.clone(),
+            );
             let mut memory = self.idle.memory;
             self.idle.asking = true;
-            (self.idle.asked, self.idle.next) = (Some(now), Some(now + self.options.names_interval));
+            (self.idle.asked, self.idle.next) =
+                (Some(now), Some(now + self.options.names_interval));
             self.jobs.spawn(async move {
                 let asked = idle::observe(&cluster, &index, &*resolve, &mut memory).await;
                 Done::Asked(memory, asked)
@@ -274,7 +331,11 @@ impl IndexActor {
         let names = self.next_names.filter(|_| self.names.is_some());
         let idle = self.idle.next.filter(|_| !self.idle.asking);
         let poll = (!self.polling).then_some(self.next_poll);
-        [names, idle, poll].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + POLL_INTERVAL)
+        [names, idle, poll]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + POLL_INTERVAL)
     }
 
     async fn observe(&mut self, archived: Archived, summary: Box<Summary>) {
@@ -290,7 +351,10 @@ impl IndexActor {
             Done::Polled(polled) => {
                 self.polling = false;
                 self.next_poll = Instant::now() + POLL_INTERVAL;
-                if self.next_names.is_none() && self.names.is_some() && !self.options.names_interval.is_zero() {
+                if self.next_names.is_none()
+                    && self.names.is_some()
+                    && !self.options.names_interval.is_zero()
+                {
                     self.next_names = Some(Instant::now());
                     self.idle.next = Some(Instant::now());
                 }
@@ -326,7 +390,10 @@ impl IndexActor {
     fn recorded(&mut self, recorded: anyhow::Result<u64>) {
         let why = recorded.as_ref().err().map(one_line);
         // A server that is down is not told every minute.
-        if let Some(why) = why.as_ref().filter(|why| self.names_failed.as_ref() != Some(why)) {
+        if let Some(why) = why
+            .as_ref()
+            .filter(|why| self.names_failed.as_ref() != Some(why))
+        {
             tracing::info!("the names of relations cannot be recorded: {why}");
         }
         let mut status = self.status();
@@ -335,7 +402,9 @@ impl IndexActor {
                 status.names_read_at = Some(Utc::now());
                 status.names += names;
             }
-            (Err(_), why) => status.names_failed.note("names", why.as_deref().unwrap_or_default()),
+            (Err(_), why) => status
+                .names_failed
+                .note("names", why.as_deref().unwrap_or_default()),
         }
         drop(status);
         self.names_failed = why;
@@ -343,7 +412,10 @@ impl IndexActor {
 
     fn asked(&mut self, asked: anyhow::Result<Option<idle::IdleProof>>) {
         let why = asked.as_ref().err().map(one_line);
-        if let Some(why) = why.as_ref().filter(|why| self.idle.failed.as_ref() != Some(why)) {
+        if let Some(why) = why
+            .as_ref()
+            .filter(|why| self.idle.failed.as_ref() != Some(why))
+        {
             tracing::info!("whether the server is idle cannot be noted: {why}");
         }
         let mut status = self.status();
@@ -356,7 +428,9 @@ impl IndexActor {
                 self.changed.send_replace(());
             }
             (Ok(None), _) => (),
-            (Err(_), why) => status.idle_failed.note("idle", why.as_deref().unwrap_or_default()),
+            (Err(_), why) => status
+                .idle_failed
+                .note("idle", why.as_deref().unwrap_or_default()),
         }
         drop(status);
         self.idle.failed = why;

@@ -92,10 +92,25 @@ pub async fn run(
         None => None,
     };
     let about = about(&cluster, port.as_ref());
-    tracing::info!("serving cluster \"{}\" of {} on {}", about.cluster, about.repository, options.socket.display());
+    tracing::info!(
+        "serving cluster \"{}\" of {} on {}",
+        about.cluster,
+        about.repository,
+        options.socket.display()
+    );
     let (stopping, stopped) = tokio::sync::watch::channel(false);
-    let mut parts =
-        start(cluster, Door { socket, port, about, ours: ServedCluster::new(identity) }, &options, &stopped).await?;
+    let mut parts = start(
+        cluster,
+        Door {
+            socket,
+            port,
+            about,
+            ours: ServedCluster::new(identity),
+        },
+        &options,
+        &stopped,
+    )
+    .await?;
     let early = tokio::select! {
         () = stop => None,
         ended = parts.join_next() => ended,
@@ -127,19 +142,35 @@ async fn start(
     let (budget, durations) = (Budget::new(options.memory), Durations::default());
     let (indexing, index_owner) = open_index(cluster.clone(), options.index.clone()).await?;
     let pusher = Pusher::new(cluster.clone(), options.compression_level, options.timeout);
-    let (pushes, push_owner) = pushes::new(pusher, indexing.clone(), options, budget.clone(), durations.clone());
+    let (pushes, push_owner) = pushes::new(
+        pusher,
+        indexing.clone(),
+        options,
+        budget.clone(),
+        durations.clone(),
+    );
     let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
     let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
     let mut parts = Parts::new();
-    let Door { socket, port, about, ours } = door;
+    let Door {
+        socket,
+        port,
+        about,
+        ours,
+    } = door;
     if let (Some(http), Some(port)) = (options.http.clone(), port) {
-        let index = [index_owner.reader().await?, index_owner.reader().await?, index_owner.index()];
+        let index = [
+            index_owner.reader().await?,
+            index_owner.reader().await?,
+            index_owner.index(),
+        ];
         let asked = (pushes.clone(), fetches.clone(), indexing.clone());
         let service = http_service(cluster, about.clone(), asked, index, durations, options);
         let (server, stopped) = (http::HttpServer::new(port, http, service), stopped.clone());
         add(&mut parts, "HTTP", server.run(stopped));
     }
-    let connections = connections::HookConnections::new(socket, pushes, fetches, indexing, options, about, ours);
+    let connections =
+        connections::HookConnections::new(socket, pushes, fetches, indexing, options, about, ours);
     add(&mut parts, "connections", connections.run(stopped.clone()));
     add(&mut parts, "pushes", push_owner.run());
     add(&mut parts, "fetches", fetch_owner.run());
@@ -154,7 +185,11 @@ async fn open_index(
     tokio::task::spawn_blocking(move || indexing::new(cluster, options)).await?
 }
 
-fn add(parts: &mut Parts, name: &'static str, part: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+fn add(
+    parts: &mut Parts,
+    name: &'static str,
+    part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
     parts.spawn(async move { (name, part.await) });
 }
 
@@ -162,7 +197,11 @@ fn add(parts: &mut Parts, name: &'static str, part: impl Future<Output = anyhow:
 fn http_service(
     cluster: Cluster,
     about: connections::ServiceInfo,
-    (pushes, fetches, indexing): (pushes::PushHandle, fetches::FetchHandle, indexing::IndexHandle),
+    (pushes, fetches, indexing): (
+        pushes::PushHandle,
+        fetches::FetchHandle,
+        indexing::IndexHandle,
+    ),
     [index, search_index, kept_index]: [Arc<Index>; 3],
     durations: Durations,
     options: &ServiceOptions,
@@ -194,7 +233,11 @@ fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::ServiceIn
 }
 
 /// Waits until what is in flight has ended. Errors: those of `result`; a part failed; it took too long.
-async fn finish(mut parts: Parts, within: Duration, mut result: anyhow::Result<()>) -> anyhow::Result<()> {
+async fn finish(
+    mut parts: Parts,
+    within: Duration,
+    mut result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let finish = async {
         while let Some(ended) = parts.join_next().await {
             if let Ok((part, Err(error))) = ended {
@@ -203,12 +246,16 @@ async fn finish(mut parts: Parts, within: Duration, mut result: anyhow::Result<(
         }
     };
     if tokio::time::timeout(within, finish).await.is_err() {
-        bail!("some requests did not finish before shutdown; PostgreSQL repeats what was not answered");
+        bail!(
+            "some requests did not finish before shutdown; PostgreSQL repeats what was not answered"
+        );
     }
     result
 }
 
-fn unexpected(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+fn unexpected(
+    ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>,
+) -> anyhow::Error {
     match ended {
         Ok((part, Ok(()))) => anyhow!("the service's {part} ended unexpectedly"),
         Ok((part, Err(error))) => error.context(format!("the service's {part} failed")),
@@ -222,6 +269,8 @@ fn render(error: &anyhow::Error) -> String {
 }
 
 fn lines<'a>(what: &str, hints: impl IntoIterator<Item = &'a str>) -> String {
-    let hints = hints.into_iter().map(|hint| format!("\nHINT: {}", plain(hint)));
+    let hints = hints
+        .into_iter()
+        .map(|hint| format!("\nHINT: {}", plain(hint)));
     format!("ERROR: {}{}\n", plain(what), hints.collect::<String>())
 }

@@ -11,8 +11,12 @@ pub fn check(stream: &UnixStream) -> anyhow::Result<()> {
     match asker == own || asker == 0 {
         true => Ok(()),
         false => {
-            let error = anyhow!("the Walden service runs as user {own} and does not answer user {asker}");
-            Err(with_hint(error, "run `walden serve` as the user that PostgreSQL runs as"))
+            let error =
+                anyhow!("the Walden service runs as user {own} and does not answer user {asker}");
+            Err(with_hint(
+                error,
+                "run `walden serve` as the user that PostgreSQL runs as",
+            ))
         }
     }
 }

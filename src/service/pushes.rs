@@ -20,7 +20,9 @@ use super::{ServiceOptions, allocator, indexing, render};
 use crate::budget::{Budget, Share};
 use crate::metrics::{Durations, Phase};
 use crate::postgres::archive::push::{wal_file_name, worst_memory};
-use crate::postgres::archive::{EncodedFile, Fingerprint, PushOutcome, Pusher, refuse_other_cluster};
+use crate::postgres::archive::{
+    EncodedFile, Fingerprint, PushOutcome, Pusher, refuse_other_cluster,
+};
 use crate::postgres::types::{SystemIdentifier, WalFileName};
 
 /// Requests that wait to be looked at.
@@ -79,10 +81,7 @@ enum PushEvent {
         broken: Option<(WalFileName, String)>,
     },
     /// A file that was stored before is asked for: whether the repository still has it.
-    Confirmed {
-        asked: PendingPush,
-        there: bool,
-    },
+    Confirmed { asked: PendingPush, there: bool },
     Scanned {
         pg_wal: PathBuf,
         found: std::io::Result<(Vec<ReadyFile>, bool)>,
@@ -147,7 +146,11 @@ pub fn new(
     durations: Durations,
 ) -> (PushHandle, PushActor) {
     let (sender, requests) = mpsc::channel(QUEUE);
-    let watch::Watching { watcher, news, lost } = watch::new(options.look_ahead > 0);
+    let watch::Watching {
+        watcher,
+        news,
+        lost,
+    } = watch::new(options.look_ahead > 0);
     let system_identifier = pusher.cluster().description.system_identifier;
     let mut owner = PushActor {
         pusher,
@@ -177,7 +180,13 @@ pub fn new(
     if let Some(pg_wal) = options.pg_wal.as_deref() {
         owner.folder(pg_wal, FolderIdentity::of(pg_wal));
     }
-    (PushHandle { requests: sender, system_identifier }, owner)
+    (
+        PushHandle {
+            requests: sender,
+            system_identifier,
+        },
+        owner,
+    )
 }
 
 impl PushHandle {
@@ -188,12 +197,16 @@ impl PushHandle {
         whose.map_err(|error| render(&error))?;
         let (reply, answer) = oneshot::channel();
         let look = move || PendingPush {
-            fingerprint: std::fs::metadata(&path).ok().map(|meta| Fingerprint::of(&meta)),
+            fingerprint: std::fs::metadata(&path)
+                .ok()
+                .map(|meta| Fingerprint::of(&meta)),
             folder: path.parent().and_then(FolderIdentity::of),
             path,
             reply,
         };
-        let asked = tokio::task::spawn_blocking(look).await.map_err(|panicked| render(&panicked.into()))?;
+        let asked = tokio::task::spawn_blocking(look)
+            .await
+            .map_err(|panicked| render(&panicked.into()))?;
         let sent = self.requests.send(PushMessage::Push(asked)).await;
         let gone = || "ERROR: the service is stopping\nHINT: PostgreSQL asks again\n".to_string();
         sent.map_err(|_| gone())?;
@@ -204,10 +217,19 @@ impl PushHandle {
     pub async fn report(&self) -> Option<Archiving> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(PushMessage::Report(reply)).await.ok()?;
-        let PushReport { mut done, folders, stored } = answer.await.ok()?;
+        let PushReport {
+            mut done,
+            folders,
+            stored,
+        } = answer.await.ok()?;
         // What went well before says nothing while pushes fail.
         let speed = done.files_per_second.filter(|_| !done.resting);
-        let look = move || folders.iter().filter_map(|f| backlog(f, speed, |path| stored.contains(path))).collect();
+        let look = move || {
+            folders
+                .iter()
+                .filter_map(|f| backlog(f, speed, |path| stored.contains(path)))
+                .collect()
+        };
         done.backlogs = tokio::task::spawn_blocking(look).await.ok()?;
         Some(done)
     }
@@ -247,7 +269,12 @@ impl PushActor {
             Some(age) if age < self.fresh => answer(asked, Ok(())),
             Some(_) => {
                 let pusher = self.pusher.clone();
-                self.jobs.spawn(async move { PushEvent::Confirmed { there: pusher.holds(&asked.path).await, asked } });
+                self.jobs.spawn(async move {
+                    PushEvent::Confirmed {
+                        there: pusher.holds(&asked.path).await,
+                        asked,
+                    }
+                });
             }
             None => self.ask_anew(asked),
         }
@@ -278,7 +305,13 @@ impl PushActor {
         let durations = self.durations.clone();
         self.compressing += 1;
         self.warm = true;
-        self.running.insert(path.clone(), Running { asked, late: Vec::new() });
+        self.running.insert(
+            path.clone(),
+            Running {
+                asked,
+                late: Vec::new(),
+            },
+        );
         self.jobs.spawn(async move {
             let worst = wal_file_name(&path).map_or(0, |name| worst_memory(&name, size));
             let mut share = budget.share(worst).await;
@@ -288,50 +321,88 @@ impl PushActor {
             let prepared = work.unwrap_or_else(|panicked| Err(panicked.into()));
             let prepared = prepared.map(Box::new);
             share.shrink_to(prepared.as_ref().map_or(0, |prepared| prepared.memory()));
-            PushEvent::Compressed { path, prepared, share }
+            PushEvent::Compressed {
+                path,
+                prepared,
+                share,
+            }
         });
     }
 
     fn ended(&mut self, ended: Result<PushEvent, JoinError>) -> anyhow::Result<()> {
         match ended? {
-            PushEvent::Compressed { path, prepared, share } => {
+            PushEvent::Compressed {
+                path,
+                prepared,
+                share,
+            } => {
                 self.compressing -= 1;
                 match prepared {
                     Ok(prepared) => self.store(prepared, share),
                     Err(error) => self.finish(&path, None, Err(error)),
                 }
             }
-            PushEvent::Stored { path, fingerprint, stored, broken } => {
-                broken.iter().for_each(|(name, why)| self.done.broken.note(name, why));
+            PushEvent::Stored {
+                path,
+                fingerprint,
+                stored,
+                broken,
+            } => {
+                broken
+                    .iter()
+                    .for_each(|(name, why)| self.done.broken.note(name, why));
                 self.finish(&path, fingerprint, stored);
             }
             PushEvent::Confirmed { asked, there: true } => {
                 self.rest = None;
                 answer(asked, Ok(()));
             }
-            PushEvent::Confirmed { asked, there: false } => self.ask_anew(asked),
+            PushEvent::Confirmed {
+                asked,
+                there: false,
+            } => self.ask_anew(asked),
             PushEvent::Scanned { pg_wal, found } => self.scanned(&pg_wal, found),
         }
         Ok(())
     }
 
     fn store(&mut self, mut prepared: Box<EncodedFile>, share: Share) {
-        let (pusher, indexing, durations) = (self.pusher.clone(), self.indexing.clone(), self.durations.clone());
+        let (pusher, indexing, durations) = (
+            self.pusher.clone(),
+            self.indexing.clone(),
+            self.durations.clone(),
+        );
         self.jobs.spawn(async move {
-            let stored = durations.time(Phase::PushStore, pusher.store(&prepared)).await;
+            let stored = durations
+                .time(Phase::PushStore, pusher.store(&prepared))
+                .await;
             drop(share);
-            let broken = prepared.broken().filter(|_| matches!(stored, Ok(PushOutcome::Now)));
+            let broken = prepared
+                .broken()
+                .filter(|_| matches!(stored, Ok(PushOutcome::Now)));
             let broken = broken.map(|stop| (prepared.name, stop.to_string()));
             if matches!(stored, Ok(PushOutcome::Now | PushOutcome::Before)) {
                 indexing.stored(&mut prepared);
             }
-            PushEvent::Stored { path: prepared.path, fingerprint: prepared.fingerprint, stored, broken }
+            PushEvent::Stored {
+                path: prepared.path,
+                fingerprint: prepared.fingerprint,
+                stored,
+                broken,
+            }
         });
     }
 
     /// A push has ended, one way or the other.
-    fn finish(&mut self, path: &Path, fingerprint: Option<Fingerprint>, stored: anyhow::Result<PushOutcome>) {
-        let Some(Running { asked, late }) = self.running.remove(path) else { return };
+    fn finish(
+        &mut self,
+        path: &Path,
+        fingerprint: Option<Fingerprint>,
+        stored: anyhow::Result<PushOutcome>,
+    ) {
+        let Some(Running { asked, late }) = self.running.remove(path) else {
+            return;
+        };
         let was_asked = asked.is_some();
         match stored {
             Ok(stored) => {
@@ -360,7 +431,10 @@ impl PushActor {
             Err(error) => {
                 self.rest(path);
                 let text = render(&error);
-                self.done.failed.note(path.file_name().unwrap_or_default().to_string_lossy(), &text);
+                self.done.failed.note(
+                    path.file_name().unwrap_or_default().to_string_lossy(),
+                    &text,
+                );
                 if !was_asked && late.is_empty() {
                     tracing::debug!("not stored ahead: {}", text.trim_end());
                 }
@@ -374,7 +448,11 @@ impl PushActor {
     fn report(&self) -> PushReport {
         let files_per_second = self.speed.per_second(Instant::now());
         PushReport {
-            done: Archiving { files_per_second, resting: self.rest.is_some(), ..self.done.clone() },
+            done: Archiving {
+                files_per_second,
+                resting: self.rest.is_some(),
+                ..self.done.clone()
+            },
             folders: self.folders.keys().cloned().collect(),
             stored: self.recent.all().map(Path::to_path_buf).collect(),
         }
@@ -382,7 +460,11 @@ impl PushActor {
 
     /// When there is something to do without being told.
     fn wake_at(&self) -> Option<Instant> {
-        let next = self.folders.values().filter_map(|folder| folder.waiting.next_at()).min();
+        let next = self
+            .folders
+            .values()
+            .filter_map(|folder| folder.waiting.next_at())
+            .min();
         let ahead = match self.rest {
             _ if !self.has_room_ahead() => None,
             Some(rest) if self.running.is_empty() => next.map(|next| next.max(rest.until)),

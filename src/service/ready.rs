@@ -31,7 +31,10 @@ impl ReadyFile {
     /// The file to be archived of this name; `None` for a name that is no WAL file's.
     pub fn of(name: &str) -> Option<Self> {
         let parsed = wal_file_name(Path::new(name)).ok()?;
-        Some(Self { no_history: !matches!(parsed, WalFileName::History(_)), name: name.to_string() })
+        Some(Self {
+            no_history: !matches!(parsed, WalFileName::History(_)),
+            name: name.to_string(),
+        })
     }
 
     /// The file that a `.ready` file announces.
@@ -63,13 +66,19 @@ impl FolderIdentity {
     /// What is at `pg_wal` now; `None` when it is not a server's. Blocking.
     pub fn of(pg_wal: &Path) -> Option<Self> {
         let meta = fs::metadata(status_folder(pg_wal)).ok()?;
-        Some(Self { device: meta.dev(), inode: meta.ino(), born: meta.created().ok() })
+        Some(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            born: meta.created().ok(),
+        })
     }
 }
 
 /// Whether a file is still to be archived.
 pub fn is_waiting(pg_wal: &Path, ready: &ReadyFile) -> bool {
-    status_folder(pg_wal).join(format!("{}.ready", ready.name())).exists()
+    status_folder(pg_wal)
+        .join(format!("{}.ready", ready.name()))
+        .exists()
 }
 
 /// The first files that are ready, and whether there are more. Blocking.
@@ -124,7 +133,13 @@ impl ReadyFiles {
     }
 
     /// What a scan found; `is_known` are those that need nothing more.
-    pub fn found(&mut self, files: Vec<ReadyFile>, more: bool, now: Instant, is_known: impl Fn(&ReadyFile) -> bool) {
+    pub fn found(
+        &mut self,
+        files: Vec<ReadyFile>,
+        more: bool,
+        now: Instant,
+        is_known: impl Fn(&ReadyFile) -> bool,
+    ) {
         self.more = more;
         for ready in files.into_iter().filter(|ready| !is_known(ready)) {
             self.files.entry(ready).or_insert(now);
@@ -139,7 +154,11 @@ impl ReadyFiles {
 
     /// The next file that may be stored ahead now.
     pub fn take(&mut self, now: Instant) -> Option<ReadyFile> {
-        let ready = self.files.iter().find(|(_, from)| **from <= now).map(|(ready, _)| ready.clone())?;
+        let ready = self
+            .files
+            .iter()
+            .find(|(_, from)| **from <= now)
+            .map(|(ready, _)| ready.clone())?;
         self.files.remove(&ready);
         Some(ready)
     }
@@ -172,12 +191,24 @@ mod tests {
             "000000020000000000000005.00000028.backup",
             "000000020000000000000006",
         ];
-        for name in in_order.iter().rev().chain(&["nonsense", "000000020000000000000007.gz"]) {
+        for name in in_order
+            .iter()
+            .rev()
+            .chain(&["nonsense", "000000020000000000000007.gz"])
+        {
             wal.ready(name, b"");
         }
-        std::fs::write(wal.folder().join("archive_status/000000010000000000000001.done"), "").unwrap();
+        std::fs::write(
+            wal.folder()
+                .join("archive_status/000000010000000000000001.done"),
+            "",
+        )
+        .unwrap();
         let (files, more) = scan(&wal.folder()).unwrap();
-        assert_eq!(files.iter().map(ReadyFile::name).collect::<Vec<_>>(), in_order);
+        assert_eq!(
+            files.iter().map(ReadyFile::name).collect::<Vec<_>>(),
+            in_order
+        );
         assert!(!more);
         assert_eq!(scan(Path::new("/nowhere")).unwrap(), (Vec::new(), false));
     }
@@ -187,11 +218,21 @@ mod tests {
         let wal = PgWal::new();
         let name = |number: usize| format!("0000000100000000{number:08X}");
         for number in (0..3 * MOST).rev() {
-            std::fs::write(wal.folder().join(format!("archive_status/{}.ready", name(number))), "").unwrap();
+            std::fs::write(
+                wal.folder()
+                    .join(format!("archive_status/{}.ready", name(number))),
+                "",
+            )
+            .unwrap();
         }
         let (files, more) = scan(&wal.folder()).unwrap();
         assert!(more && files.len() == MOST);
-        assert!(files.iter().enumerate().all(|(number, ready)| ready.name == name(number)));
+        assert!(
+            files
+                .iter()
+                .enumerate()
+                .all(|(number, ready)| ready.name == name(number))
+        );
     }
 
     #[test]
@@ -199,8 +240,20 @@ mod tests {
         let ready = |name: &str| ReadyFile::of(name).unwrap();
         let now = Instant::now();
         let mut waiting = ReadyFiles::default();
-        let (second, third) = (ready("000000010000000000000002"), ready("000000010000000000000003"));
-        waiting.found(vec![ready("000000010000000000000001"), second.clone(), third.clone()], false, now, |_| false);
+        let (second, third) = (
+            ready("000000010000000000000002"),
+            ready("000000010000000000000003"),
+        );
+        waiting.found(
+            vec![
+                ready("000000010000000000000001"),
+                second.clone(),
+                third.clone(),
+            ],
+            false,
+            now,
+            |_| false,
+        );
         waiting.reached(&second);
         waiting.announce(ready("00000002.history"), now);
         assert_eq!(waiting.take(now), Some(third));

@@ -27,12 +27,27 @@ struct RecentPush {
 impl RecentPushes {
     /// At most `most` files.
     pub fn new(most: usize) -> Self {
-        Self { files: HashMap::new(), order: VecDeque::new(), most }
+        Self {
+            files: HashMap::new(),
+            order: VecDeque::new(),
+            most,
+        }
     }
 
     /// This file was stored, by a push that nobody (`asked` false) or somebody asked for.
     pub fn put(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, asked: bool) {
-        if self.files.insert(path.clone(), RecentPush { fingerprint, asked, stored: Instant::now() }).is_none() {
+        if self
+            .files
+            .insert(
+                path.clone(),
+                RecentPush {
+                    fingerprint,
+                    asked,
+                    stored: Instant::now(),
+                },
+            )
+            .is_none()
+        {
             self.order.push_back(path);
         }
         while self.order.len() > self.most {
@@ -76,7 +91,10 @@ impl RecentPushes {
     pub fn reached(&mut self, pg_wal: &Path, ready: &ReadyFile) {
         let passed = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
-            path.parent() == Some(pg_wal) && name.and_then(ReadyFile::of).is_some_and(|other| other < *ready)
+            path.parent() == Some(pg_wal)
+                && name
+                    .and_then(ReadyFile::of)
+                    .is_some_and(|other| other < *ready)
         };
         for (path, file) in &mut self.files {
             if passed(path) {
@@ -107,19 +125,28 @@ mod tests {
         assert_eq!(recent.proves(&path, None), None);
         std::fs::rename(wal.segment("000000010000000000000002", 1), &path).unwrap();
         let another = Some(fingerprint(&path));
-        assert_eq!(recent.proves(&path, another), None, "another file of the same content and size");
+        assert_eq!(
+            recent.proves(&path, another),
+            None,
+            "another file of the same content and size"
+        );
     }
 
     #[test]
     fn memory_is_bounded_and_what_was_passed_by_waits_for_nobody() {
         let wal = PgWal::new();
-        let paths: Vec<PathBuf> = (1..=3).map(|n| wal.segment(&format!("00000001000000000000000{n}"), 1)).collect();
+        let paths: Vec<PathBuf> = (1..=3)
+            .map(|n| wal.segment(&format!("00000001000000000000000{n}"), 1))
+            .collect();
         let mut recent = RecentPushes::new(2);
         for path in &paths {
             recent.put(path.clone(), Some(fingerprint(path)), false);
         }
         assert!(!recent.knows(&paths[0]) && recent.knows(&paths[2]));
-        recent.reached(&wal.folder(), &ReadyFile::of("000000010000000000000003").unwrap());
+        recent.reached(
+            &wal.folder(),
+            &ReadyFile::of("000000010000000000000003").unwrap(),
+        );
         assert_eq!(recent.not_asked(), 1);
     }
 }

@@ -57,12 +57,19 @@ impl FetchFailure {
         } else if find::<Untold>(error).is_some() {
             // Another file is damaged, not the one that was asked for.
             FetchFailureKind::Other
-        } else if matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. })) {
+        } else if matches!(
+            find::<ObjectError>(error),
+            Some(ObjectError::Damaged { .. })
+        ) {
             FetchFailureKind::Damaged
         } else {
             FetchFailureKind::Other
         };
-        Self { kind, what: one_line(error), hints: hints(error).into_iter().map(str::to_string).collect() }
+        Self {
+            kind,
+            what: one_line(error),
+            hints: hints(error).into_iter().map(str::to_string).collect(),
+        }
     }
 
     /// The lines that a hook program prints.

@@ -22,9 +22,16 @@ const MOST_ABSENT: usize = 8;
 /// A file on its way.
 pub enum SessionFile {
     /// Being fetched: for somebody, or ahead.
-    Coming { waiting: Vec<PendingFetch>, ahead: bool },
+    Coming {
+        waiting: Vec<PendingFetch>,
+        ahead: bool,
+    },
     /// In the spool, whole, at this place. Who asked for it, and left before it came at this time, asks again.
-    Here { place: PathBuf, ahead: bool, missed: Option<Instant> },
+    Here {
+        place: PathBuf,
+        ahead: bool,
+        missed: Option<Instant>,
+    },
 }
 
 /// One server in recovery: what it was given, and what lies ready for it.
@@ -66,18 +73,25 @@ impl RecoverySession {
 
     /// Files on their way.
     pub fn coming(&self) -> usize {
-        self.entries.values().filter(|entry| matches!(entry, SessionFile::Coming { .. })).count()
+        self.entries
+            .values()
+            .filter(|entry| matches!(entry, SessionFile::Coming { .. }))
+            .count()
     }
 
     /// When the next proof for a file that was proven absent just now may begin; `None` for any other.
     pub fn next_proof_at(&self, name: &WalFileName) -> Option<Instant> {
-        let (began, _) = self.absent.iter().find(|(began, absent)| absent == name && began.elapsed() < PROOF)?;
+        let (began, _) = self
+            .absent
+            .iter()
+            .find(|(began, absent)| absent == name && began.elapsed() < PROOF)?;
         Some(*began + PROOF)
     }
 
     /// The file was proven absent by a proof that began then.
     pub fn note_absent(&mut self, name: WalFileName, began: Instant) {
-        self.absent.retain(|(at, absent)| *absent != name && at.elapsed() < PROOF);
+        self.absent
+            .retain(|(at, absent)| *absent != name && at.elapsed() < PROOF);
         self.absent.push_back((began, name));
         if self.absent.len() > MOST_ABSENT {
             self.absent.pop_front();
@@ -88,14 +102,24 @@ impl RecoverySession {
     pub fn hand_out(&mut self, place: PathBuf) -> Vec<PathBuf> {
         let now = Instant::now();
         self.handed.push_back((now, place));
-        let old = self.handed.iter().take_while(|(at, _)| *at + IDLE <= now).count();
+        let old = self
+            .handed
+            .iter()
+            .take_while(|(at, _)| *at + IDLE <= now)
+            .count();
         self.handed.drain(..old).map(|(_, place)| place).collect()
     }
 
     /// What recovery will ask for next.
     pub fn wanted(&self, prefetch: usize, size: SegmentSize) -> Vec<SegmentName> {
-        let following = std::iter::successors(self.last, |last| Some(next_segment(*last, self.history.as_ref(), size)));
-        following.skip(1).take(prefetch).take_while(|segment| !is_beyond(self.end, *segment, size)).collect()
+        let following = std::iter::successors(self.last, |last| {
+            Some(next_segment(*last, self.history.as_ref(), size))
+        });
+        following
+            .skip(1)
+            .take(prefetch)
+            .take_while(|segment| !is_beyond(self.end, *segment, size))
+            .collect()
     }
 
     /// Forgets files in the spool that will not be asked for; their places.

@@ -40,11 +40,20 @@ impl Socket {
         // A name of its own first: the socket appears at its place closed to others, and replaces a stale one.
         let temporary = with_suffix(path, ".new");
         remove(&temporary).with_context(cannot).hint(hint)?;
-        let listener = UnixListener::bind(&temporary).with_context(cannot).hint(hint)?;
+        let listener = UnixListener::bind(&temporary)
+            .with_context(cannot)
+            .hint(hint)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)).with_context(cannot)?;
         let inode = fs::metadata(&temporary).with_context(cannot)?.ino();
-        fs::rename(&temporary, path).with_context(cannot).hint(hint)?;
-        Ok(Self { listener, path: path.to_path_buf(), inode, _lock: lock })
+        fs::rename(&temporary, path)
+            .with_context(cannot)
+            .hint(hint)?;
+        Ok(Self {
+            listener,
+            path: path.to_path_buf(),
+            inode,
+            _lock: lock,
+        })
     }
 }
 
@@ -63,7 +72,10 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         // One that was there stays whose it is; a link, or a pipe without a reader, is none.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-            OpenOptions::new().write(true).custom_flags(flags).open(&lock_path)
+            OpenOptions::new()
+                .write(true)
+                .custom_flags(flags)
+                .open(&lock_path)
         }
         made => made,
     };
@@ -71,13 +83,18 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(taken(path)),
-        Err(error) => Err(error).with_context(|| format!("cannot lock \"{}\"", lock_path.display())),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot lock \"{}\"", lock_path.display()))
+        }
     }
 }
 
 fn taken(path: &Path) -> anyhow::Error {
     let error = anyhow!("another service answers on \"{}\"", path.display());
-    with_hint(error, "one service is enough for a cluster; a second one needs another `service.socket`")
+    with_hint(
+        error,
+        "one service is enough for a cluster; a second one needs another `service.socket`",
+    )
 }
 
 fn is_answered(path: &Path) -> bool {
@@ -135,7 +152,10 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let (home, path) = (folder.path().join("home"), folder.path().join("home/hook.sock"));
+        let (home, path) = (
+            folder.path().join("home"),
+            folder.path().join("home/hook.sock"),
+        );
         let (victim, lock) = (folder.path().join("victim"), with_suffix(&path, ".lock"));
         fs::create_dir(&home).unwrap();
         std::os::unix::fs::chown(&home, Some(12345), Some(54321)).unwrap();
@@ -150,7 +170,11 @@ mod tests {
         assert_eq!(uid(&victim), 0);
         fs::remove_file(&lock).unwrap();
         drop(Socket::bind(&path).unwrap());
-        assert_eq!(uid(&lock), 12345, "one that root made is the folder's user's");
+        assert_eq!(
+            uid(&lock),
+            12345,
+            "one that root made is the folder's user's"
+        );
     }
 
     #[tokio::test]

@@ -24,13 +24,18 @@ impl Spool {
     /// For files that go into `folder`. Makes nothing yet.
     pub fn beside(folder: &Path) -> io::Result<Self> {
         let mark = format!("{:016x}-", getrandom::u64().map_err(io::Error::other)?);
-        Ok(Self { folder: folder.join(FOLDER), mark, places: 0 })
+        Ok(Self {
+            folder: folder.join(FOLDER),
+            mark,
+            places: 0,
+        })
     }
 
     /// A new place for a file to wait.
     pub fn place(&mut self, name: &WalFileName) -> PathBuf {
         self.places += 1;
-        self.folder.join(format!("{}{name}-{}", self.mark, self.places))
+        self.folder
+            .join(format!("{}{name}-{}", self.mark, self.places))
     }
 
     /// Makes the folder, 0700.
@@ -52,8 +57,13 @@ impl Spool {
     }
 
     fn remove_files(&self, of_name: impl Fn(&str) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten().filter(|entry| of_name(&entry.file_name().to_string_lossy())) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        for entry in entries
+            .flatten()
+            .filter(|entry| of_name(&entry.file_name().to_string_lossy()))
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -62,7 +72,10 @@ impl Spool {
     pub fn clear(&self) {
         self.remove_files(|name| name.starts_with(&self.mark));
         if let Err(error) = fs::remove_dir(&self.folder)
-            && !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty)
+            && !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty
+            )
         {
             tracing::warn!("cannot remove \"{}\": {error}", self.folder.display());
         }

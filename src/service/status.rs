@@ -95,7 +95,11 @@ pub struct Archiving {
 impl Archiving {
     /// What is known of archiving by now.
     pub fn at(&self, time: DateTime<Utc>) -> Now {
-        Now { time, waiting: waiting_files(&self.backlogs), waiting_since: waiting_since(&self.backlogs) }
+        Now {
+            time,
+            waiting: waiting_files(&self.backlogs),
+            waiting_since: waiting_since(&self.backlogs),
+        }
     }
 }
 
@@ -162,13 +166,25 @@ pub struct Backlog {
 
 /// Files that wait and are not stored yet. `None`: no server's `pg_wal` is known yet, or one cannot be read.
 pub fn waiting_files(backlogs: &[Backlog]) -> Option<u64> {
-    let waiting = |backlog: &Backlog| backlog.failed.is_none().then(|| backlog.files.saturating_sub(backlog.stored));
-    if backlogs.is_empty() { None } else { backlogs.iter().map(waiting).sum() }
+    let waiting = |backlog: &Backlog| {
+        backlog
+            .failed
+            .is_none()
+            .then(|| backlog.files.saturating_sub(backlog.stored))
+    };
+    if backlogs.is_empty() {
+        None
+    } else {
+        backlogs.iter().map(waiting).sum()
+    }
 }
 
 /// Since when the oldest one waits.
 pub fn waiting_since(backlogs: &[Backlog]) -> Option<DateTime<Utc>> {
-    backlogs.iter().filter_map(|backlog| backlog.oldest_since).min()
+    backlogs
+        .iter()
+        .filter_map(|backlog| backlog.oldest_since)
+        .min()
 }
 
 /// When files were stored, the latest ones.
@@ -186,7 +202,11 @@ impl Speed {
 
     /// Files a second; `None` with fewer than two in the last minute.
     pub fn per_second(&self, now: Instant) -> Option<f64> {
-        let recent = || self.0.iter().filter(|at| now.duration_since(**at) < SPEED_OVER);
+        let recent = || {
+            self.0
+                .iter()
+                .filter(|at| now.duration_since(**at) < SPEED_OVER)
+        };
         let (first, count) = (recent().next()?, recent().count());
         let span = now.duration_since(*first).as_secs_f64();
         (count > 1 && span > 0.0).then(|| count as f64 / span)
@@ -195,33 +215,55 @@ impl Speed {
 
 /// Looks at a server's backlog. Blocking. `is_stored` are files that the service has stored already. `None`: there is no
 /// such folder, and no server any more.
-pub fn backlog(pg_wal: &Path, speed: Option<f64>, is_stored: impl Fn(&Path) -> bool) -> Option<Backlog> {
+pub fn backlog(
+    pg_wal: &Path,
+    speed: Option<f64>,
+    is_stored: impl Fn(&Path) -> bool,
+) -> Option<Backlog> {
     match count(pg_wal, is_stored) {
         Ok(mut backlog) => {
             backlog.eta_seconds = eta(backlog.files - backlog.stored, speed);
             Some(backlog)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => Some(Backlog { failed: Some(error.to_string()), ..nothing_in(pg_wal) }),
+        Err(error) => Some(Backlog {
+            failed: Some(error.to_string()),
+            ..nothing_in(pg_wal)
+        }),
     }
 }
 
 fn nothing_in(pg_wal: &Path) -> Backlog {
     let pg_wal = pg_wal.to_path_buf();
-    Backlog { pg_wal, files: 0, stored: 0, oldest_since: None, eta_seconds: None, failed: None }
+    Backlog {
+        pg_wal,
+        files: 0,
+        stored: 0,
+        oldest_since: None,
+        eta_seconds: None,
+        failed: None,
+    }
 }
 
 fn count(pg_wal: &Path, is_stored: impl Fn(&Path) -> bool) -> io::Result<Backlog> {
     let mut backlog = nothing_in(pg_wal);
     for entry in fs::read_dir(status_folder(pg_wal))? {
         let entry = entry?;
-        let Some(ready) = ReadyFile::announced_by(&entry.path()) else { continue };
+        let Some(ready) = ReadyFile::announced_by(&entry.path()) else {
+            continue;
+        };
         // Gone when it was archived just now.
-        let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else { continue };
+        let Ok(since) = entry.metadata().and_then(|meta| meta.modified()) else {
+            continue;
+        };
         let since = DateTime::<Utc>::from(since);
         backlog.files += 1;
         backlog.stored += u64::from(is_stored(&pg_wal.join(ready.name())));
-        backlog.oldest_since = Some(backlog.oldest_since.map_or(since, |oldest| oldest.min(since)));
+        backlog.oldest_since = Some(
+            backlog
+                .oldest_since
+                .map_or(since, |oldest| oldest.min(since)),
+        );
     }
     Ok(backlog)
 }
@@ -243,18 +285,32 @@ mod tests {
     #[test]
     fn a_backlog_tells_how_much_waits_and_how_long_it_takes() {
         let wal = PgWal::new();
-        assert_eq!(backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds, Some(0.0), "nothing waits");
+        assert_eq!(
+            backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds,
+            Some(0.0),
+            "nothing waits"
+        );
         let first = wal.segment("000000010000000000000001", 1);
         wal.segment("000000010000000000000002", 1);
         wal.segment("000000010000000000000003", 1);
         let found = backlog(&wal.folder(), Some(4.0), |path| path == first).unwrap();
-        assert_eq!((found.files, found.stored, found.eta_seconds), (3, 1, Some(0.5)));
+        assert_eq!(
+            (found.files, found.stored, found.eta_seconds),
+            (3, 1, Some(0.5))
+        );
         assert!(found.oldest_since.is_some_and(|since| since <= Utc::now()));
-        assert_eq!(backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds, None, "the speed is not known");
+        assert_eq!(
+            backlog(&wal.folder(), None, |_| false).unwrap().eta_seconds,
+            None,
+            "the speed is not known"
+        );
         assert_eq!(backlog(Path::new("/nowhere"), None, |_| false), None);
         let no_folder = wal.folder().join("000000010000000000000001");
         let unknown = backlog(&no_folder, None, |_| false).unwrap();
-        assert!(unknown.failed.is_some() && unknown.eta_seconds.is_none(), "{unknown:?}");
+        assert!(
+            unknown.failed.is_some() && unknown.eta_seconds.is_none(),
+            "{unknown:?}"
+        );
     }
 
     #[test]

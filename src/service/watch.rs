@@ -41,7 +41,9 @@ pub fn new(wanted: bool) -> Watching {
     let note = lost.clone();
     let handle = move |event: notify::Result<notify::Event>| {
         let reported = match event {
-            Ok(event) if !event.need_rescan() => news_of(&event).is_none_or(|news| reports.try_send(news).is_ok()),
+            Ok(event) if !event.need_rescan() => {
+                news_of(&event).is_none_or(|news| reports.try_send(news).is_ok())
+            }
             _ => false,
         };
         if !reported {
@@ -56,7 +58,11 @@ pub fn new(wanted: bool) -> Watching {
         }
         None => None,
     };
-    Watching { watcher, news, lost }
+    Watching {
+        watcher,
+        news,
+        lost,
+    }
 }
 
 impl FolderWatcher {
@@ -82,7 +88,9 @@ impl FolderWatcher {
 fn news_of(event: &notify::Event) -> Option<News> {
     let path = event.paths.first()?.clone();
     match event.kind {
-        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(News::Appeared(path)),
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+            Some(News::Appeared(path))
+        }
         EventKind::Remove(_) if path.ends_with(STATUS_FOLDER) => Some(News::Gone(path)),
         _ => None,
     }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 
 use super::{
-    Body, Key, LIST_PAGE, ListEntry, PutMode, PutOutcome, Storage, StorageError, get_all, list_all, put_stream_by,
+    Body, Key, LIST_PAGE, ListEntry, PutMode, PutOutcome, Storage, StorageError, get_all, list_all,
+    put_stream_by,
 };
 
 /// Bytes of a part here, the fewest that S3 takes.
@@ -39,7 +40,10 @@ fn key(text: &str) -> Key {
 }
 
 async fn stored(storage: &dyn Storage, name: &str, body: impl Into<Body>) {
-    let outcome = storage.put(&key(name), body.into(), PutMode::CreateOnly).await.expect("put");
+    let outcome = storage
+        .put(&key(name), body.into(), PutMode::CreateOnly)
+        .await
+        .expect("put");
     assert_eq!(outcome, PutOutcome::Stored, "{name}");
 }
 
@@ -49,26 +53,58 @@ async fn content(storage: &dyn Storage, name: &str) -> Option<Bytes> {
 
 async fn absent_is_an_answer(storage: &dyn Storage) {
     assert_eq!(content(storage, "absent/object").await, None);
-    assert_eq!(storage.head(&key("absent/object")).await.expect("head"), None);
+    assert_eq!(
+        storage.head(&key("absent/object")).await.expect("head"),
+        None
+    );
     assert!(list_all(storage, "absent/").await.expect("list").is_empty());
     stored(storage, "absent/file", "x").await;
-    assert_eq!(content(storage, "absent").await, None, "a folder is no object");
-    assert_eq!(storage.head(&key("absent")).await.expect("head"), None, "a folder is no object");
-    assert_eq!(content(storage, "absent/file/below").await, None, "nothing lies below an object");
+    assert_eq!(
+        content(storage, "absent").await,
+        None,
+        "a folder is no object"
+    );
+    assert_eq!(
+        storage.head(&key("absent")).await.expect("head"),
+        None,
+        "a folder is no object"
+    );
+    assert_eq!(
+        content(storage, "absent/file/below").await,
+        None,
+        "nothing lies below an object"
+    );
 }
 
 async fn what_was_put_is_got(storage: &dyn Storage) {
-    let pieces = Body(vec![Bytes::from_static(b"head "), Bytes::new(), Bytes::from(vec![7u8; 3 << 20])]);
+    let pieces = Body(vec![
+        Bytes::from_static(b"head "),
+        Bytes::new(),
+        Bytes::from(vec![7u8; 3 << 20]),
+    ]);
     stored(storage, "put/pieces", pieces.clone()).await;
-    assert_eq!(content(storage, "put/pieces").await, Some(pieces.to_bytes()));
-    assert_eq!(storage.head(&key("put/pieces")).await.expect("head").map(|meta| meta.size), Some(pieces.len()));
+    assert_eq!(
+        content(storage, "put/pieces").await,
+        Some(pieces.to_bytes())
+    );
+    assert_eq!(
+        storage
+            .head(&key("put/pieces"))
+            .await
+            .expect("head")
+            .map(|meta| meta.size),
+        Some(pieces.len())
+    );
     stored(storage, "put/empty", "").await;
     assert_eq!(content(storage, "put/empty").await, Some(Bytes::new()));
 }
 
 /// Pieces of so many bytes in all, each MiB another.
 fn pieces(size: usize) -> Vec<Bytes> {
-    (0..size).step_by(1 << 20).map(|at| vec![(at >> 20) as u8; (size - at).min(1 << 20)].into()).collect()
+    (0..size)
+        .step_by(1 << 20)
+        .map(|at| vec![(at >> 20) as u8; (size - at).min(1 << 20)].into())
+        .collect()
 }
 
 async fn streamed(
@@ -85,20 +121,38 @@ async fn what_is_streamed_is_got(storage: &dyn Storage) {
     for size in [0, 3, PART, PART + 1, 2 * PART] {
         let (name, pieces) = (format!("stream/{size}"), pieces(size));
         let given = stream::iter(pieces.clone()).map(Ok);
-        assert_eq!(streamed(storage, &name, given, PutMode::CreateOnly).await.expect("put"), PutOutcome::Stored);
-        assert!(content(storage, &name).await == Some(Body(pieces).to_bytes()), "{size} bytes");
+        assert_eq!(
+            streamed(storage, &name, given, PutMode::CreateOnly)
+                .await
+                .expect("put"),
+            PutOutcome::Stored
+        );
+        assert!(
+            content(storage, &name).await == Some(Body(pieces).to_bytes()),
+            "{size} bytes"
+        );
     }
     let shorter = stream::iter(pieces(PART)).map(Ok);
     let name = format!("stream/{}", 2 * PART);
-    assert_eq!(streamed(storage, &name, shorter, PutMode::Overwrite).await.expect("put"), PutOutcome::Stored);
-    assert!(content(storage, &name).await == Some(Body(pieces(PART)).to_bytes()), "it is replaced whole");
+    assert_eq!(
+        streamed(storage, &name, shorter, PutMode::Overwrite)
+            .await
+            .expect("put"),
+        PutOutcome::Stored
+    );
+    assert!(
+        content(storage, &name).await == Some(Body(pieces(PART)).to_bytes()),
+        "it is replaced whole"
+    );
 }
 
 async fn a_stream_never_overwrites(storage: &dyn Storage) {
     stored(storage, "stream/taken", "first").await;
     for size in [0, PART + 1] {
         let given = stream::iter(pieces(size)).map(Ok);
-        let outcome = streamed(storage, "stream/taken", given, PutMode::CreateOnly).await.expect("put");
+        let outcome = streamed(storage, "stream/taken", given, PutMode::CreateOnly)
+            .await
+            .expect("put");
         assert_eq!(outcome, PutOutcome::AlreadyExists, "{size} bytes");
     }
     // Another writer comes when parts are on their way.
@@ -107,7 +161,9 @@ async fn a_stream_never_overwrites(storage: &dyn Storage) {
         Ok(Bytes::from("last"))
     });
     let given = stream::iter(pieces(PART)).map(Ok).chain(last);
-    let outcome = streamed(storage, "stream/meanwhile", given, PutMode::CreateOnly).await.expect("put");
+    let outcome = streamed(storage, "stream/meanwhile", given, PutMode::CreateOnly)
+        .await
+        .expect("put");
     assert_eq!(outcome, PutOutcome::AlreadyExists);
     for name in ["stream/taken", "stream/meanwhile"] {
         assert_eq!(content(storage, name).await, Some("first".into()));
@@ -123,11 +179,22 @@ async fn a_stream_that_ends_early_leaves_nothing(storage: &dyn Storage) {
         source: anyhow::anyhow!("the source broke"),
     };
     for size in [3, PART + 1] {
-        let given = stream::iter(pieces(size)).map(Ok).chain(stream::once(async { Err(broken()) }));
-        let error = streamed(storage, "ended/broken", given, PutMode::CreateOnly).await.expect_err("it broke");
+        let given = stream::iter(pieces(size))
+            .map(Ok)
+            .chain(stream::once(async { Err(broken()) }));
+        let error = streamed(storage, "ended/broken", given, PutMode::CreateOnly)
+            .await
+            .expect_err("it broke");
         assert_eq!(error.store, "source", "{size} bytes");
     }
-    assert_eq!(storage.sweep(Duration::ZERO, &|_| true).await.expect("sweep"), 0, "it was given up at once");
+    assert_eq!(
+        storage
+            .sweep(Duration::ZERO, &|_| true)
+            .await
+            .expect("sweep"),
+        0,
+        "it was given up at once"
+    );
     // Dropped when a part is on its way and the next does not come.
     let (asked, was_asked) = tokio::sync::oneshot::channel();
     let never = stream::once(async move {
@@ -140,34 +207,66 @@ async fn a_stream_that_ends_early_leaves_nothing(storage: &dyn Storage) {
         _ = was_asked => (),
     }
     for name in ["ended/broken", "ended/dropped"] {
-        assert_eq!(storage.head(&key(name)).await.expect("head"), None, "{name}");
+        assert_eq!(
+            storage.head(&key(name)).await.expect("head"),
+            None,
+            "{name}"
+        );
     }
     assert!(list_all(storage, "ended/").await.expect("list").is_empty());
-    storage.sweep(Duration::ZERO, &|_| true).await.expect("sweep");
+    storage
+        .sweep(Duration::ZERO, &|_| true)
+        .await
+        .expect("sweep");
     let given = stream::iter(pieces(PART)).map(Ok);
-    let outcome = streamed(storage, "ended/dropped", given, PutMode::CreateOnly).await.expect("put");
+    let outcome = streamed(storage, "ended/dropped", given, PutMode::CreateOnly)
+        .await
+        .expect("put");
     assert_eq!(outcome, PutOutcome::Stored);
 }
 
 async fn a_range_is_clipped(storage: &dyn Storage) {
     stored(storage, "range/ten", "0123456789").await;
-    for (range, expected) in [(0..4, "0123"), (4..10, "456789"), (8..100, "89"), (10..20, ""), (30..40, ""), (3..3, "")]
-    {
-        let found = storage.get(&key("range/ten"), range.clone()).await.expect("get");
+    for (range, expected) in [
+        (0..4, "0123"),
+        (4..10, "456789"),
+        (8..100, "89"),
+        (10..20, ""),
+        (30..40, ""),
+        (3..3, ""),
+    ] {
+        let found = storage
+            .get(&key("range/ten"), range.clone())
+            .await
+            .expect("get");
         assert_eq!(found, Some(Bytes::from(expected)), "{range:?}");
     }
-    assert_eq!(storage.get(&key("range/none"), 0..4).await.expect("get"), None);
+    assert_eq!(
+        storage.get(&key("range/none"), 0..4).await.expect("get"),
+        None
+    );
     let whole = get_all(storage, &key("range/ten"), 10).await.expect("get");
     assert_eq!(whole, Some(Bytes::from("0123456789")));
-    let error = get_all(storage, &key("range/ten"), 9).await.expect_err("it is longer");
-    assert!(error.lasting && error.source.to_string().contains("more than 9 bytes"), "{error:?}");
-    assert_eq!(get_all(storage, &key("range/none"), 9).await.expect("get"), None);
+    let error = get_all(storage, &key("range/ten"), 9)
+        .await
+        .expect_err("it is longer");
+    assert!(
+        error.lasting && error.source.to_string().contains("more than 9 bytes"),
+        "{error:?}"
+    );
+    assert_eq!(
+        get_all(storage, &key("range/none"), 9).await.expect("get"),
+        None
+    );
 }
 
 async fn create_only_never_overwrites(storage: &dyn Storage) {
     stored(storage, "once/name", "first").await;
     for body in ["first", "second", ""] {
-        let outcome = storage.put(&key("once/name"), body.into(), PutMode::CreateOnly).await.expect("put");
+        let outcome = storage
+            .put(&key("once/name"), body.into(), PutMode::CreateOnly)
+            .await
+            .expect("put");
         assert_eq!(outcome, PutOutcome::AlreadyExists);
     }
     assert_eq!(content(storage, "once/name").await, Some("first".into()));
@@ -175,7 +274,10 @@ async fn create_only_never_overwrites(storage: &dyn Storage) {
 
 async fn overwriting_replaces_whole(storage: &dyn Storage) {
     for body in ["a longer first content", "short"] {
-        let outcome = storage.put(&key("over/name"), body.into(), PutMode::Overwrite).await.expect("put");
+        let outcome = storage
+            .put(&key("over/name"), body.into(), PutMode::Overwrite)
+            .await
+            .expect("put");
         assert_eq!(outcome, PutOutcome::Stored);
     }
     assert_eq!(content(storage, "over/name").await, Some("short".into()));
@@ -189,23 +291,47 @@ async fn one_of_many_creators_wins(storage: Arc<dyn Storage>) {
             let (storage, key) = (storage.clone(), key(&name));
             tasks.spawn(async move {
                 let body = Bytes::from(vec![writer; 50_000]);
-                (writer, storage.put(&key, body.into(), PutMode::CreateOnly).await.expect("put"))
+                (
+                    writer,
+                    storage
+                        .put(&key, body.into(), PutMode::CreateOnly)
+                        .await
+                        .expect("put"),
+                )
             });
         }
         let results = tasks.join_all().await;
-        let winners: Vec<u8> = results.iter().filter(|(_, o)| *o == PutOutcome::Stored).map(|(w, _)| *w).collect();
+        let winners: Vec<u8> = results
+            .iter()
+            .filter(|(_, o)| *o == PutOutcome::Stored)
+            .map(|(w, _)| *w)
+            .collect();
         assert_eq!(winners.len(), 1, "one creator wins: {results:?}");
-        assert_eq!(content(&*storage, &name).await, Some(Bytes::from(vec![winners[0]; 50_000])));
+        assert_eq!(
+            content(&*storage, &name).await,
+            Some(Bytes::from(vec![winners[0]; 50_000]))
+        );
     }
 }
 
 async fn listings_are_sorted_and_one_level_deep(storage: &dyn Storage) {
-    for name in ["list/b", "list/a.x", "list/a/deep", "list/a/deeper/still", "list/a-1", "list/B", "listing/c"] {
+    for name in [
+        "list/b",
+        "list/a.x",
+        "list/a/deep",
+        "list/a/deeper/still",
+        "list/a-1",
+        "list/B",
+        "listing/c",
+    ] {
         stored(storage, name, name.to_string()).await;
     }
     let entries = list_all(storage, "list/").await.expect("list");
     let names: Vec<&str> = entries.iter().map(ListEntry::name).collect();
-    assert_eq!(names, ["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]);
+    assert_eq!(
+        names,
+        ["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]
+    );
     assert!(matches!(&entries[3], ListEntry::Folder(_)));
     assert!(matches!(&entries[4], ListEntry::Object(meta) if meta.size == 6));
     // Behind what is there and what is not.
@@ -214,13 +340,23 @@ async fn listings_are_sorted_and_one_level_deep(storage: &dyn Storage) {
         ("list/a.y", &["list/a/", "list/b"]),
         ("list/a/", &["list/b"]),
         ("list/a0", &["list/b"]),
-        ("list/0", &["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"]),
+        (
+            "list/0",
+            &["list/B", "list/a-1", "list/a.x", "list/a/", "list/b"],
+        ),
         ("list/b", &[]),
         ("list/c/", &[]),
     ] {
-        for rest in [storage.list("list/", Some(after)).await, storage.list_on("list/", after).await] {
+        for rest in [
+            storage.list("list/", Some(after)).await,
+            storage.list_on("list/", after).await,
+        ] {
             let rest = rest.expect("list");
-            assert_eq!(rest.iter().map(ListEntry::name).collect::<Vec<_>>(), expected, "behind {after}");
+            assert_eq!(
+                rest.iter().map(ListEntry::name).collect::<Vec<_>>(),
+                expected,
+                "behind {after}"
+            );
         }
     }
 }
@@ -240,7 +376,9 @@ async fn all_stored(storage: &Arc<dyn Storage>, names: &[String]) {
 }
 
 async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
-    let expected: Vec<String> = (0..LIST_PAGE + 5).map(|n| format!("pages/{n:06}")).collect();
+    let expected: Vec<String> = (0..LIST_PAGE + 5)
+        .map(|n| format!("pages/{n:06}"))
+        .collect();
     all_stored(&storage, &expected).await;
     let first = storage.list("pages/", None).await.expect("list");
     assert_eq!(first.len(), LIST_PAGE);
@@ -254,18 +392,45 @@ async fn listings_continue_page_by_page(storage: Arc<dyn Storage>) {
     stored(&*storage, "pages/000000-", "x").await;
     stored(&*storage, "pages/001003-", "x").await;
     let rest = storage.list_on("pages/", last).await.expect("list");
-    let rest: Vec<&str> = rest.iter().map(ListEntry::name).filter(|name| *name != "pages/001003-").collect();
-    assert_eq!(rest, ["pages/001000", "pages/001001", "pages/001003", "pages/001004"]);
+    let rest: Vec<&str> = rest
+        .iter()
+        .map(ListEntry::name)
+        .filter(|name| *name != "pages/001003-")
+        .collect();
+    assert_eq!(
+        rest,
+        [
+            "pages/001000",
+            "pages/001001",
+            "pages/001003",
+            "pages/001004"
+        ]
+    );
     // One that begins now shows all of it, and a page that is just full is not the last one.
-    let behind = storage.list("pages/", Some("pages/001001")).await.expect("list");
+    let behind = storage
+        .list("pages/", Some("pages/001001"))
+        .await
+        .expect("list");
     let behind: Vec<&str> = behind.iter().map(ListEntry::name).collect();
     assert_eq!(behind, ["pages/001003", "pages/001003-", "pages/001004"]);
-    for name in ["pages/001003", "pages/001003-", "pages/001004", "pages/001001", "pages/001000"] {
+    for name in [
+        "pages/001003",
+        "pages/001003-",
+        "pages/001004",
+        "pages/001001",
+        "pages/001000",
+    ] {
         storage.delete(&key(name)).await.expect("delete");
     }
     let all = storage.list("pages/", None).await.expect("list");
     assert_eq!(all.len(), LIST_PAGE);
-    assert!(storage.list_on("pages/", all[LIST_PAGE - 1].name()).await.expect("list").is_empty());
+    assert!(
+        storage
+            .list_on("pages/", all[LIST_PAGE - 1].name())
+            .await
+            .expect("list")
+            .is_empty()
+    );
 }
 
 async fn deleting_is_repeatable(storage: &dyn Storage) {

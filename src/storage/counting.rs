@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage, StorageError,
-    Upload,
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome,
+    Storage, StorageError, Upload,
 };
 
 /// Passes calls on and remembers their names: those of the trait's methods, `list` also for further pages.
@@ -22,7 +22,10 @@ pub struct CountingStorage {
 impl CountingStorage {
     /// `inner`, of which no call was made yet.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
-        Self { inner, calls: Mutex::default() }
+        Self {
+            inner,
+            calls: Mutex::default(),
+        }
     }
 
     /// The calls since [`forget`](Self::forget), sorted: several may be under way at once.
@@ -61,7 +64,11 @@ impl Storage for CountingStorage {
         self.inner.put(key, body, mode).await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         self.note("begin");
         self.inner.begin(key, mode).await
     }
@@ -76,7 +83,11 @@ impl Storage for CountingStorage {
         self.inner.head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.note("list");
         self.inner.list(folder, after).await
     }

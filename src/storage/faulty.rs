@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage, StorageError,
-    Upload,
+    Body, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage,
+    StorageError, Upload,
 };
 
 /// Whether the call at which the process stops still reaches the store.
@@ -34,7 +34,12 @@ pub struct FaultyStorage {
 impl FaultyStorage {
     /// `inner`, stopping at call `stop_at`.
     pub fn new(inner: Arc<dyn Storage>, stop_at: u64, point: CrashPoint) -> Self {
-        Self { inner, stop_at, point, calls: AtomicU64::new(0) }
+        Self {
+            inner,
+            stop_at,
+            point,
+            calls: AtomicU64::new(0),
+        }
     }
 
     /// Whether the stop was reached: when not, there are no more crash points to try.
@@ -76,29 +81,49 @@ impl Storage for FaultyStorage {
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        self.call("put", key.as_str(), self.inner.put(key, body, mode)).await
+        self.call("put", key.as_str(), self.inner.put(key, body, mode))
+            .await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
-        let begun = self.call("put", key.as_str(), self.inner.begin(key, mode)).await?;
-        let wrap = |inner| Box::new(FaultyUpload { storage: self, key: key.clone(), inner }) as Box<dyn Upload + '_>;
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let begun = self
+            .call("put", key.as_str(), self.inner.begin(key, mode))
+            .await?;
+        let wrap = |inner| {
+            Box::new(FaultyUpload {
+                storage: self,
+                key: key.clone(),
+                inner,
+            }) as Box<dyn Upload + '_>
+        };
         Ok(begun.map(wrap))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.call("get", key.as_str(), self.inner.get(key, range)).await
+        self.call("get", key.as_str(), self.inner.get(key, range))
+            .await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
         self.call("head", key.as_str(), self.inner.head(key)).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
-        self.call("list", folder, self.inner.list(folder, after)).await
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        self.call("list", folder, self.inner.list(folder, after))
+            .await
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.call("delete", key.as_str(), self.inner.delete(key)).await
+        self.call("delete", key.as_str(), self.inner.delete(key))
+            .await
     }
 
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
@@ -117,15 +142,21 @@ struct FaultyUpload<'a> {
 #[async_trait]
 impl Upload for FaultyUpload<'_> {
     async fn send(&self, part: Part) -> Result<Sent, StorageError> {
-        self.storage.call("put", self.key.as_str(), self.inner.send(part)).await
+        self.storage
+            .call("put", self.key.as_str(), self.inner.send(part))
+            .await
     }
 
     async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
-        self.storage.call("put", self.key.as_str(), self.inner.complete(parts)).await
+        self.storage
+            .call("put", self.key.as_str(), self.inner.complete(parts))
+            .await
     }
 
     async fn abort(&self) -> Result<(), StorageError> {
-        self.storage.call("put", self.key.as_str(), self.inner.abort()).await
+        self.storage
+            .call("put", self.key.as_str(), self.inner.abort())
+            .await
     }
 }
 
@@ -140,7 +171,11 @@ pub struct GarblingStorage {
 impl GarblingStorage {
     /// `inner`, damaging what its `get` number `at` gives.
     pub fn new(inner: Arc<dyn Storage>, at: u64) -> Self {
-        Self { inner, at, gets: AtomicU64::new(0) }
+        Self {
+            inner,
+            at,
+            gets: AtomicU64::new(0),
+        }
     }
 
     /// Whether that one came.
@@ -163,7 +198,11 @@ impl Storage for GarblingStorage {
         self.inner.put(key, body, mode).await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         self.inner.begin(key, mode).await
     }
 
@@ -180,7 +219,11 @@ impl Storage for GarblingStorage {
         self.inner.head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.inner.list(folder, after).await
     }
 
@@ -222,12 +265,30 @@ mod tests {
             // Only the last of the five calls shows it, and shows all.
             let is_there = point == CrashPoint::After && stop_at == 4;
             let found = get_all(&*inner, &key, 100).await.unwrap();
-            assert_eq!(found.as_deref(), is_there.then_some(WHOLE), "{point:?} {stop_at}");
-            assert_eq!(list_all(&*inner, "a/").await.unwrap().len(), usize::from(is_there));
-            let expected = if is_there { PutOutcome::AlreadyExists } else { PutOutcome::Stored };
-            assert_eq!(put(&*inner, &key).await.unwrap(), expected, "{point:?} {stop_at}");
+            assert_eq!(
+                found.as_deref(),
+                is_there.then_some(WHOLE),
+                "{point:?} {stop_at}"
+            );
+            assert_eq!(
+                list_all(&*inner, "a/").await.unwrap().len(),
+                usize::from(is_there)
+            );
+            let expected = if is_there {
+                PutOutcome::AlreadyExists
+            } else {
+                PutOutcome::Stored
+            };
+            assert_eq!(
+                put(&*inner, &key).await.unwrap(),
+                expected,
+                "{point:?} {stop_at}"
+            );
             inner.sweep(Duration::ZERO, &|_| true).await.unwrap();
-            assert_eq!(get_all(&*inner, &key, 100).await.unwrap().as_deref(), Some(WHOLE));
+            assert_eq!(
+                get_all(&*inner, &key, 100).await.unwrap().as_deref(),
+                Some(WHOLE)
+            );
         }
         unreachable!("the loop above ends by returning")
     }
@@ -237,12 +298,24 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let number = AtomicU64::new(0);
         let folder = || -> Arc<dyn Storage> {
-            Arc::new(LocalStorage::new(scratch.path().join(number.fetch_add(1, Ordering::SeqCst).to_string())))
+            Arc::new(LocalStorage::new(
+                scratch
+                    .path()
+                    .join(number.fetch_add(1, Ordering::SeqCst).to_string()),
+            ))
         };
         let memory = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::default()) };
         for point in [CrashPoint::Before, CrashPoint::After] {
-            assert_eq!(stop_everywhere(memory, point).await, 5, "it begins, sends three parts, completes");
-            assert_eq!(stop_everywhere(folder, point).await, 5, "it begins, sends three parts, completes");
+            assert_eq!(
+                stop_everywhere(memory, point).await,
+                5,
+                "it begins, sends three parts, completes"
+            );
+            assert_eq!(
+                stop_everywhere(folder, point).await,
+                5,
+                "it begins, sends three parts, completes"
+            );
         }
     }
 }

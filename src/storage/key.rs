@@ -7,7 +7,9 @@ pub struct Key(String);
 
 /// A text that is no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("object key \"{0}\" is not valid: expected parts of letters, digits, '.', '_' and '-' separated by '/'")]
+#[error(
+    "object key \"{0}\" is not valid: expected parts of letters, digits, '.', '_' and '-' separated by '/'"
+)]
 pub struct InvalidKey(pub String);
 
 impl Key {
@@ -20,7 +22,9 @@ impl Key {
         let valid = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('.')
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         match text.len() <= Self::MAX_LEN && text.split('/').all(valid) {
             true => Ok(Self(text)),
@@ -51,9 +55,16 @@ mod tests {
 
     #[test]
     fn a_key_never_leads_out_of_the_store() {
-        for text in ["", "/a", "a/", "a//b", "..", "a/../b", ".hidden", "a/.tmp", "a b", "a\\b", "ä", "a\0"] {
+        for text in [
+            "", "/a", "a/", "a//b", "..", "a/../b", ".hidden", "a/.tmp", "a b", "a\\b", "ä", "a\0",
+        ] {
             assert!(Key::new(text).is_err(), "{text:?}");
         }
-        assert_eq!(Key::new("main/wal/00000001.history.zst").unwrap().file_name(), "00000001.history.zst");
+        assert_eq!(
+            Key::new("main/wal/00000001.history.zst")
+                .unwrap()
+                .file_name(),
+            "00000001.history.zst"
+        );
     }
 }

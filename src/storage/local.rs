@@ -21,7 +21,8 @@ use tokio::sync::Semaphore;
 use self::listing::Listings;
 use self::upload::{LocalUpload, begin};
 use super::{
-    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage, StorageError, Upload,
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, PutMode, PutOutcome, Storage,
+    StorageError, Upload,
 };
 use crate::error::with_hint;
 use crate::fsync::{self, Made, TEMPORARY};
@@ -57,7 +58,11 @@ impl DurableFolders {
         if known().contains(&id) {
             return Ok(());
         }
-        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(root)) {
+        for above in folder
+            .ancestors()
+            .skip(1)
+            .take_while(|above| above.starts_with(root))
+        {
             fsync::sync_folder(above)?;
         }
         let mut known = known();
@@ -70,7 +75,8 @@ impl DurableFolders {
 
     /// The same for the folder of an object.
     fn ensure_above(&self, root: &Path, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), |folder| self.ensure(root, folder))
+        path.parent()
+            .map_or(Ok(()), |folder| self.ensure(root, folder))
     }
 }
 
@@ -78,7 +84,12 @@ impl LocalStorage {
     /// The folder need not exist yet; the first put makes it.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let (durable, listings) = (Arc::default(), Arc::default());
-        Self { root: root.into(), places: Arc::new(Semaphore::new(AT_ONCE)), durable, listings }
+        Self {
+            root: root.into(),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            durable,
+            listings,
+        }
     }
 
     /// Runs blocking file work off the async threads.
@@ -95,43 +106,56 @@ impl LocalStorage {
             work(&root)
         })
         .await;
-        result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))).map_err(|source| StorageError {
-            operation,
-            key: key.to_string(),
-            store: self.describe(),
-            lasting: is_lasting(source.kind()),
-            source: match next_step(&source) {
-                Some(hint) => with_hint(source.into(), hint),
-                None => source.into(),
-            },
-        })
+        result
+            .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+            .map_err(|source| StorageError {
+                operation,
+                key: key.to_string(),
+                store: self.describe(),
+                lasting: is_lasting(source.kind()),
+                source: match next_step(&source) {
+                    Some(hint) => with_hint(source.into(), hint),
+                    None => source.into(),
+                },
+            })
     }
 }
 
 /// What to do about an error of the file system; `None` for other errors.
 fn next_step(error: &io::Error) -> Option<String> {
-    let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<NotOwner>());
+    let refusal = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<NotOwner>());
     match refusal {
-        Some(NotOwner { owner, .. }) => Some(format!("run this as {owner}, to whom the repository belongs")),
+        Some(NotOwner { owner, .. }) => Some(format!(
+            "run this as {owner}, to whom the repository belongs"
+        )),
         None => step_of_kind(error).map(str::to_string),
     }
 }
 
 fn step_of_kind(error: &io::Error) -> Option<&'static str> {
     use ErrorKind::{
-        NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull,
+        NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle,
+        StorageFull,
     };
     match error.kind() {
         NotFound => Some("check what is mounted there, and `repository.url`"),
-        PermissionDenied => {
-            Some("check that the user who runs Walden owns the folder and all in it, and may write there")
+        PermissionDenied => Some(
+            "check that the user who runs Walden owns the folder and all in it, and may write there",
+        ),
+        StorageFull | QuotaExceeded => {
+            Some("make room there: a larger disk or quota, or fewer other files")
         }
-        StorageFull | QuotaExceeded => Some("make room there: a larger disk or quota, or fewer other files"),
-        ReadOnlyFilesystem => Some("mount it so that it can be written; a file system with errors turns read-only"),
-        StaleNetworkFileHandle => Some("the file server has another file system there than before: mount it again"),
-        _ => error
-            .raw_os_error()
-            .map(|_| "look into the kernel's log (`dmesg`) for what is wrong with that disk or mount"),
+        ReadOnlyFilesystem => {
+            Some("mount it so that it can be written; a file system with errors turns read-only")
+        }
+        StaleNetworkFileHandle => {
+            Some("the file server has another file system there than before: mount it again")
+        }
+        _ => error.raw_os_error().map(
+            |_| "look into the kernel's log (`dmesg`) for what is wrong with that disk or mount",
+        ),
     }
 }
 
@@ -152,7 +176,11 @@ impl Storage for LocalStorage {
         self.run("put", key.as_str(), work).await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         let path = self.root.join(key.as_str());
         let durable = self.durable.clone();
         let work = move |root: &Path| {
@@ -169,13 +197,17 @@ impl Storage for LocalStorage {
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         let path = self.root.join(key.as_str());
-        self.run("get", key.as_str(), move |_| absent_as_none(read_range(&path, range))).await
+        self.run("get", key.as_str(), move |_| {
+            absent_as_none(read_range(&path, range))
+        })
+        .await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
         let (path, owned) = (self.root.join(key.as_str()), key.clone());
         let work = move |_: &Path| {
-            let Some(meta) = absent_as_none(fs::metadata(&path))?.filter(fs::Metadata::is_file) else {
+            let Some(meta) = absent_as_none(fs::metadata(&path))?.filter(fs::Metadata::is_file)
+            else {
                 return Ok(None);
             };
             Ok(Some(describe(owned, &meta)?))
@@ -183,19 +215,38 @@ impl Storage for LocalStorage {
         self.run("head", key.as_str(), work).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
-        let (prefix, after, listings) = (folder.to_string(), after.map(str::to_string), self.listings.clone());
-        self.run("list", folder, move |root| listings.begin(root, &prefix, after.as_deref())).await
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        let (prefix, after, listings) = (
+            folder.to_string(),
+            after.map(str::to_string),
+            self.listings.clone(),
+        );
+        self.run("list", folder, move |root| {
+            listings.begin(root, &prefix, after.as_deref())
+        })
+        .await
     }
 
     async fn list_on(&self, folder: &str, after: &str) -> Result<Vec<ListEntry>, StorageError> {
-        let (prefix, after, listings) = (folder.to_string(), after.to_string(), self.listings.clone());
-        self.run("list", folder, move |root| listings.go_on(root, &prefix, &after)).await
+        let (prefix, after, listings) =
+            (folder.to_string(), after.to_string(), self.listings.clone());
+        self.run("list", folder, move |root| {
+            listings.go_on(root, &prefix, &after)
+        })
+        .await
     }
 
     async fn stamp(&self, folder: &str) -> Result<Option<FolderStamp>, StorageError> {
         let prefix = folder.to_string();
-        self.run("list", folder, move |root| listing::stamp(&root.join(prefix), SystemTime::now())).await.map(Some)
+        self.run("list", folder, move |root| {
+            listing::stamp(&root.join(prefix), SystemTime::now())
+        })
+        .await
+        .map(Some)
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
@@ -209,29 +260,45 @@ impl Storage for LocalStorage {
     }
 
     async fn sweep(&self, age: Duration, _ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
-        self.run("sweep", "", move |root| sweep(root, SystemTime::now() - age)).await
+        self.run("sweep", "", move |root| {
+            sweep(root, SystemTime::now() - age)
+        })
+        .await
     }
 }
 
 fn is_lasting(kind: ErrorKind) -> bool {
     use ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(kind, PermissionDenied | StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    matches!(
+        kind,
+        PermissionDenied | StorageFull | QuotaExceeded | ReadOnlyFilesystem
+    )
 }
 
 fn describe(key: Key, meta: &fs::Metadata) -> io::Result<ObjectMeta> {
-    Ok(ObjectMeta { key, size: meta.len(), modified: meta.modified()?, class: None, encryption: None })
+    Ok(ObjectMeta {
+        key,
+        size: meta.len(),
+        modified: meta.modified()?,
+        class: None,
+        encryption: None,
+    })
 }
 
 fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
 
 fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOutcome> {
-    let Some(temporary) = temporary_for(path, mode)? else { return Ok(PutOutcome::AlreadyExists) };
+    let Some(temporary) = temporary_for(path, mode)? else {
+        return Ok(PutOutcome::AlreadyExists);
+    };
     let result = create(root, &temporary).and_then(|mut file| {
         write_all(&mut file, body)?;
         give_name(&file, &temporary, path, mode)
@@ -245,7 +312,9 @@ fn put(root: &Path, path: &Path, body: &Body, mode: PutMode) -> io::Result<PutOu
 
 /// A name beside an object's place for what is to become it; `None` if the key is taken.
 fn temporary_for(path: &Path, mode: PutMode) -> io::Result<Option<PathBuf>> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
+    let folder = path
+        .parent()
+        .ok_or_else(|| io::Error::other("an object needs a folder"))?;
     if mode == PutMode::CreateOnly && path.exists() {
         // Whoever put it may not have come to this yet, and our caller takes the answer for durable.
         fsync::sync_folder(folder)?;
@@ -264,9 +333,14 @@ fn create(root: &Path, path: &Path) -> io::Result<File> {
     match create() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut below = folder.strip_prefix(root).unwrap_or(folder).components();
-            let top = below.next().map_or(root.to_path_buf(), |top| root.join(top));
+            let top = below
+                .next()
+                .map_or(root.to_path_buf(), |top| root.join(top));
             if below.next().is_some() && !top.is_dir() {
-                let what = format!("the folder \"{}\" is gone, which was there before", top.display());
+                let what = format!(
+                    "the folder \"{}\" is gone, which was there before",
+                    top.display()
+                );
                 return Err(io::Error::new(ErrorKind::NotFound, what));
             }
             fsync::create_folders_for(folder, &settle)?;
@@ -311,13 +385,17 @@ fn write_all(file: &mut File, body: &Body) -> io::Result<()> {
 /// Opens what may be an object. A foreign pipe in its place is not waited for.
 fn open_object(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
-        match error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
-            // A socket.
-            true => ErrorKind::NotFound.into(),
-            false => error,
-        }
-    })
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| {
+            match error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) {
+                // A socket.
+                true => ErrorKind::NotFound.into(),
+                false => error,
+            }
+        })
 }
 
 fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
@@ -335,7 +413,11 @@ fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
 
 /// Folders exist only because of objects, as in a bucket.
 fn remove_empty_parents(root: &Path, path: &Path) {
-    for folder in path.ancestors().skip(1).take_while(|folder| *folder != root) {
+    for folder in path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| *folder != root)
+    {
         if fs::remove_dir(folder).is_err() {
             break;
         }
@@ -343,7 +425,9 @@ fn remove_empty_parents(root: &Path, path: &Path) {
 }
 
 fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
-    let Some(entries) = absent_as_none(fs::read_dir(folder))? else { return Ok(0) };
+    let Some(entries) = absent_as_none(fs::read_dir(folder))? else {
+        return Ok(0);
+    };
     let mut swept = 0;
     for entry in entries {
         let entry = entry?;
@@ -354,7 +438,9 @@ fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             continue;
         }
-        let Some(meta) = absent_as_none(entry.metadata())? else { continue };
+        let Some(meta) = absent_as_none(entry.metadata())? else {
+            continue;
+        };
         if meta.modified()? < before {
             absent_as_none(fs::remove_file(entry.path()))?;
             swept += 1;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Body, IsOwnKey, Key, LIST_PAGE, ListEntry, ObjectMeta, Part, PutMode, PutOutcome, Sent, Storage, StorageError,
-    Upload,
+    Body, IsOwnKey, Key, LIST_PAGE, ListEntry, ObjectMeta, Part, PutMode, PutOutcome, Sent,
+    Storage, StorageError, Upload,
 };
 
 /// Objects in memory: the reference that the conformance suite is checked against, for tests.
@@ -38,11 +38,20 @@ impl Storage for MemoryStorage {
         Ok(PutOutcome::Stored)
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         if mode == PutMode::CreateOnly && self.objects().contains_key(key) {
             return Ok(None);
         }
-        Ok(Some(Box::new(MemoryUpload { storage: self, key: key.clone(), mode, parts: Mutex::default() })))
+        Ok(Some(Box::new(MemoryUpload {
+            storage: self,
+            key: key.clone(),
+            mode,
+            parts: Mutex::default(),
+        })))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
@@ -53,18 +62,28 @@ impl Storage for MemoryStorage {
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        Ok(self.objects().get(key).map(|(bytes, modified)| meta(key, bytes, *modified)))
+        Ok(self
+            .objects()
+            .get(key)
+            .map(|(bytes, modified)| meta(key, bytes, *modified)))
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         let mut page: Vec<ListEntry> = Vec::new();
         for (key, (bytes, modified)) in self.objects().iter() {
-            let Some(rest) = key.as_str().strip_prefix(folder) else { continue };
+            let Some(rest) = key.as_str().strip_prefix(folder) else {
+                continue;
+            };
             let entry = match rest.split_once('/') {
                 Some((child, _)) => ListEntry::Folder(format!("{folder}{child}/")),
                 None => ListEntry::Object(meta(key, bytes, *modified)),
             };
-            if after.is_none_or(|after| entry.name() > after) && page.last().map(ListEntry::name) != Some(entry.name())
+            if after.is_none_or(|after| entry.name() > after)
+                && page.last().map(ListEntry::name) != Some(entry.name())
             {
                 page.push(entry);
             }
@@ -108,7 +127,12 @@ impl Upload for MemoryUpload<'_> {
     }
 
     async fn complete(&self, _parts: &[Sent]) -> Result<PutOutcome, StorageError> {
-        let body = Body(self.parts().values().flat_map(|part| part.0.clone()).collect());
+        let body = Body(
+            self.parts()
+                .values()
+                .flat_map(|part| part.0.clone())
+                .collect(),
+        );
         self.storage.put(&self.key, body, self.mode).await
     }
 
@@ -119,5 +143,11 @@ impl Upload for MemoryUpload<'_> {
 }
 
 fn meta(key: &Key, bytes: &Bytes, modified: SystemTime) -> ObjectMeta {
-    ObjectMeta { key: key.clone(), size: bytes.len() as u64, modified, class: None, encryption: None }
+    ObjectMeta {
+        key: key.clone(),
+        size: bytes.len() as u64,
+        modified,
+        class: None,
+        encryption: None,
+    }
 }

@@ -175,7 +175,11 @@ pub struct StorageError {
 }
 
 fn quoted(key: &str) -> String {
-    if key.is_empty() { String::new() } else { format!(" \"{key}\"") }
+    if key.is_empty() {
+        String::new()
+    } else {
+        format!(" \"{key}\"")
+    }
 }
 
 /// Tells which keys are one's own.
@@ -197,9 +201,19 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Begins an object that comes in parts ([`put_stream`] sends them); `None` when the key is taken, with
     /// [`PutMode::CreateOnly`].
-    async fn begin(&self, key: &Key, _mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        _mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         let source = anyhow::anyhow!("this store takes no objects in parts");
-        Err(StorageError { operation: "put", key: key.to_string(), store: self.describe(), lasting: true, source })
+        Err(StorageError {
+            operation: "put",
+            key: key.to_string(),
+            store: self.describe(),
+            lasting: true,
+            source,
+        })
     }
 
     /// Bytes of an object, `None` when there is no such object. A range is clipped to the object's length.
@@ -211,7 +225,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// At most [`LIST_PAGE`] entries directly below `folder` (empty, or ending with `/`) whose names sort after `after`,
     /// in byte order. Deeper objects show as one [`ListEntry::Folder`]. A short page is the last one. `after` is the name of
     /// an entry, whether it is there or not.
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError>;
+    async fn list(&self, folder: &str, after: Option<&str>)
+    -> Result<Vec<ListEntry>, StorageError>;
 
     /// The next page of a listing whose last page ended with `after`. It may show the folder as it was when that listing
     /// began, which costs some stores less.
@@ -243,12 +258,24 @@ pub struct ObjectTooLarge {
 }
 
 /// The whole of an object that has at most so many bytes. Errors: also [`ObjectTooLarge`].
-pub async fn get_all(storage: &dyn Storage, key: &Key, most: u64) -> Result<Option<Bytes>, StorageError> {
+pub async fn get_all(
+    storage: &dyn Storage,
+    key: &Key,
+    most: u64,
+) -> Result<Option<Bytes>, StorageError> {
     let bytes = storage.get(key, 0..most.saturating_add(1)).await?;
-    let Some(_) = bytes.as_ref().filter(|bytes| bytes.len() as u64 > most) else { return Ok(bytes) };
+    let Some(_) = bytes.as_ref().filter(|bytes| bytes.len() as u64 > most) else {
+        return Ok(bytes);
+    };
     let hint = "bring the right one back from a copy: something else put this one there";
     let source = with_hint(ObjectTooLarge { most }.into(), hint);
-    Err(StorageError { operation: "get", key: key.to_string(), store: storage.describe(), lasting: true, source })
+    Err(StorageError {
+        operation: "get",
+        key: key.to_string(),
+        store: storage.describe(),
+        lasting: true,
+        source,
+    })
 }
 
 /// All entries directly below `folder`, page by page.
@@ -267,7 +294,13 @@ mod tests {
     #[test]
     fn a_slice_of_a_body_crosses_its_pieces() {
         let body = Body(vec!["01".into(), "".into(), "2345".into(), "6".into()]);
-        for (range, expected) in [(0..7, "0123456"), (1..3, "12"), (2..6, "2345"), (5..7, "56"), (3..3, "")] {
+        for (range, expected) in [
+            (0..7, "0123456"),
+            (1..3, "12"),
+            (2..6, "2345"),
+            (5..7, "56"),
+            (3..3, ""),
+        ] {
             assert_eq!(body.slice(range.clone()).to_bytes(), expected, "{range:?}");
         }
     }

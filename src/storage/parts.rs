@@ -48,7 +48,13 @@ pub struct Sent {
 impl Sent {
     /// Of a part, with the store's name of it.
     pub fn new(part: &Part, tag: Option<String>) -> Self {
-        Self { number: part.number, at: part.at, size: part.body.len(), digest: part.digest, tag }
+        Self {
+            number: part.number,
+            at: part.at,
+            size: part.body.len(),
+            digest: part.digest,
+            tag,
+        }
     }
 }
 
@@ -103,7 +109,9 @@ pub(super) async fn put_long(
     mode: PutMode,
 ) -> Result<PutOutcome, StorageError> {
     let starts = (0..body.len()).step_by(PART);
-    let parts: Vec<_> = starts.map(|at| Ok(body.slice(at..body.len().min(at + PART as u64)))).collect();
+    let parts: Vec<_> = starts
+        .map(|at| Ok(body.slice(at..body.len().min(at + PART as u64))))
+        .collect();
     put_parts(storage, key, stream::iter(parts), mode).await
 }
 
@@ -114,7 +122,9 @@ async fn put_parts<E: From<StorageError>>(
     mode: PutMode,
 ) -> Result<PutOutcome, E> {
     // Spares sending what is there already.
-    let Some(upload) = storage.begin(key, mode).await? else { return Ok(PutOutcome::AlreadyExists) };
+    let Some(upload) = storage.begin(key, mode).await? else {
+        return Ok(PutOutcome::AlreadyExists);
+    };
     let outcome = match send_all(&*upload, parts).await {
         Ok(sent) => upload.complete(&sent).await.map_err(E::from),
         Err(error) => Err(error),
@@ -139,9 +149,20 @@ async fn send_all<E: From<StorageError>>(
     pin!(sends).try_buffered(AT_ONCE).try_collect().await
 }
 
-async fn send<E: From<StorageError>>(upload: &dyn Upload, (number, at): (u32, u64), body: Body) -> Result<Sent, E> {
+async fn send<E: From<StorageError>>(
+    upload: &dyn Upload,
+    (number, at): (u32, u64),
+    body: Body,
+) -> Result<Sent, E> {
     let digest = digest(&body).await;
-    Ok(upload.send(Part { number, at, body, digest }).await?)
+    Ok(upload
+        .send(Part {
+            number,
+            at,
+            body,
+            digest,
+        })
+        .await?)
 }
 
 /// What comes in pieces of any length, in parts of one length; only the last is shorter, and none is empty. Pieces are
@@ -155,7 +176,9 @@ fn cut<E>(
         let mut filled = BytesMut::new();
         while filled.len() < part {
             if rest.is_empty() {
-                let Some(next) = content.try_next().await? else { break };
+                let Some(next) = content.try_next().await? else {
+                    break;
+                };
                 rest = next;
             }
             let piece = rest.split_to(rest.len().min(part - filled.len()));
@@ -176,7 +199,9 @@ pub(super) async fn digest(body: &Body) -> Sha256Digest {
         return make(body);
     }
     let owned = body.clone();
-    tokio::task::spawn_blocking(move || make(&owned)).await.unwrap_or_else(|_| make(body))
+    tokio::task::spawn_blocking(move || make(&owned))
+        .await
+        .unwrap_or_else(|_| make(body))
 }
 
 #[cfg(test)]
@@ -192,7 +217,10 @@ mod tests {
             (&["0", "", "123", "4567", "8"], &["0123", "4567", "8"]),
             (&["01234567"], &["0123", "4567"]),
         ] {
-            let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, StorageError>(Bytes::from(*piece))).collect();
+            let pieces: Vec<_> = pieces
+                .iter()
+                .map(|piece| Ok::<_, StorageError>(Bytes::from(*piece)))
+                .collect();
             let parts: Vec<Bytes> = cut(stream::iter(pieces), 4).try_collect().await.unwrap();
             assert_eq!(parts, expected);
         }

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::parts::{self, put_long};
 use super::{
-    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage,
-    StorageError, Upload,
+    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome,
+    Sent, Storage, StorageError, Upload,
 };
 use crate::error::with_hint;
 
@@ -73,10 +73,15 @@ impl RetryingStorage {
                 Err(error) => error,
             };
             let pause = pause(attempt);
-            if attempt == self.retry.retries || error.lasting || Instant::now() + pause >= deadline {
+            if attempt == self.retry.retries || error.lasting || Instant::now() + pause >= deadline
+            {
                 return Err(error);
             }
-            tracing::debug!("{error}: {:#}: again in {} ms", error.source, pause.as_millis());
+            tracing::debug!(
+                "{error}: {:#}: again in {} ms",
+                error.source,
+                pause.as_millis()
+            );
             sleep(pause).await;
         }
         unreachable!("the loop above ends by returning")
@@ -85,25 +90,45 @@ impl RetryingStorage {
     /// For a call that begins now.
     fn deadline(&self) -> Instant {
         let own = Instant::now() + self.retry.timeout;
-        DEADLINE.try_with(|deadline| own.min(*deadline)).unwrap_or(own)
+        DEADLINE
+            .try_with(|deadline| own.min(*deadline))
+            .unwrap_or(own)
     }
 
     fn timed_out(&self, operation: &'static str, key: &str, waited: Duration) -> StorageError {
-        let error = anyhow!("the repository did not answer within {:.1} s", waited.as_secs_f32());
-        let hint =
-            "check that the repository is reachable, or raise `repository.timeout` (for hooks also `wal.timeout`)";
+        let error = anyhow!(
+            "the repository did not answer within {:.1} s",
+            waited.as_secs_f32()
+        );
+        let hint = "check that the repository is reachable, or raise `repository.timeout` (for hooks also `wal.timeout`)";
         let source = with_hint(error, hint);
-        StorageError { operation, key: key.to_string(), store: self.describe(), lasting: false, source }
+        StorageError {
+            operation,
+            key: key.to_string(),
+            store: self.describe(),
+            lasting: false,
+            source,
+        }
     }
 
     /// Whether the object is exactly `body`.
     async fn holds(&self, key: &Key, body: &Body) -> Result<bool, StorageError> {
-        if self.inner.head(key).await?.is_none_or(|meta| meta.size != body.len()) {
+        if self
+            .inner
+            .head(key)
+            .await?
+            .is_none_or(|meta| meta.size != body.len())
+        {
             return Ok(false);
         }
         for at in (0..body.len()).step_by(COMPARED) {
             let range = at..body.len().min(at + COMPARED as u64);
-            if self.inner.get(key, range.clone()).await?.is_none_or(|found| found != body.slice(range).to_bytes()) {
+            if self
+                .inner
+                .get(key, range.clone())
+                .await?
+                .is_none_or(|found| found != body.slice(range).to_bytes())
+            {
                 return Ok(false);
             }
         }
@@ -113,11 +138,18 @@ impl RetryingStorage {
     /// Whether the object is made of exactly these parts.
     async fn holds_parts(&self, key: &Key, parts: &[Sent]) -> Result<bool, StorageError> {
         let size: u64 = parts.iter().map(|part| part.size).sum();
-        if self.inner.head(key).await?.is_none_or(|meta| meta.size != size) {
+        if self
+            .inner
+            .head(key)
+            .await?
+            .is_none_or(|meta| meta.size != size)
+        {
             return Ok(false);
         }
         for part in parts {
-            let Some(found) = self.inner.get(key, part.at..part.at + part.size).await? else { return Ok(false) };
+            let Some(found) = self.inner.get(key, part.at..part.at + part.size).await? else {
+                return Ok(false);
+            };
             if parts::digest(&found.into()).await != part.digest {
                 return Ok(false);
             }
@@ -137,7 +169,9 @@ struct RetryingUpload<'a> {
 #[async_trait]
 impl Upload for RetryingUpload<'_> {
     async fn send(&self, part: Part) -> Result<Sent, StorageError> {
-        self.storage.run("put", self.key.as_str(), |_| self.inner.send(part.clone())).await
+        self.storage
+            .run("put", self.key.as_str(), |_| self.inner.send(part.clone()))
+            .await
     }
 
     async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
@@ -157,14 +191,20 @@ impl Upload for RetryingUpload<'_> {
         // Once: what is left is swept, and nobody waits for it beyond the time that the object had.
         let (began, deadline) = (Instant::now(), self.storage.deadline());
         let aborted = timeout_at(deadline, self.inner.abort()).await;
-        aborted.unwrap_or_else(|_| Err(self.storage.timed_out("put", self.key.as_str(), began.elapsed())))
+        aborted.unwrap_or_else(|_| {
+            Err(self
+                .storage
+                .timed_out("put", self.key.as_str(), began.elapsed()))
+        })
     }
 }
 
 /// The time to wait after failure `attempt` (from 0). Half to all of the doubled pause: several processes that failed
 /// together do not come back together.
 pub fn pause(attempt: u32) -> Duration {
-    let full = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    let full = FIRST_PAUSE
+        .saturating_mul(1 << attempt.min(10))
+        .min(LONGEST_PAUSE);
     let random = getrandom::u32().unwrap_or(u32::MAX);
     full / 2 + (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
@@ -180,7 +220,11 @@ impl Storage for RetryingStorage {
     }
 
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
-        if self.promises().in_parts_from.is_some_and(|from| body.len() >= from) {
+        if self
+            .promises()
+            .in_parts_from
+            .is_some_and(|from| body.len() >= from)
+        {
             // The parts are repeated, not the whole, and all within the time for one object.
             return until(self.deadline(), put_long(self, key, &body, mode)).await;
         }
@@ -196,26 +240,46 @@ impl Storage for RetryingStorage {
         self.run("put", key.as_str(), put).await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
-        let begun = self.run("put", key.as_str(), |_| self.inner.begin(key, mode)).await?;
-        let wrap = |inner| Box::new(RetryingUpload { storage: self, key: key.clone(), inner }) as Box<dyn Upload + '_>;
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+        let begun = self
+            .run("put", key.as_str(), |_| self.inner.begin(key, mode))
+            .await?;
+        let wrap = |inner| {
+            Box::new(RetryingUpload {
+                storage: self,
+                key: key.clone(),
+                inner,
+            }) as Box<dyn Upload + '_>
+        };
         Ok(begun.map(wrap))
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
-        self.run("get", key.as_str(), |_| self.inner.get(key, range.clone())).await
+        self.run("get", key.as_str(), |_| self.inner.get(key, range.clone()))
+            .await
     }
 
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
-        self.run("head", key.as_str(), |_| self.inner.head(key)).await
+        self.run("head", key.as_str(), |_| self.inner.head(key))
+            .await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
-        self.run("list", folder, |_| self.inner.list(folder, after)).await
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
+        self.run("list", folder, |_| self.inner.list(folder, after))
+            .await
     }
 
     async fn list_on(&self, folder: &str, after: &str) -> Result<Vec<ListEntry>, StorageError> {
-        self.run("list", folder, |_| self.inner.list_on(folder, after)).await
+        self.run("list", folder, |_| self.inner.list_on(folder, after))
+            .await
     }
 
     async fn stamp(&self, folder: &str) -> Result<Option<FolderStamp>, StorageError> {
@@ -223,7 +287,8 @@ impl Storage for RetryingStorage {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        self.run("delete", key.as_str(), |_| self.inner.delete(key)).await
+        self.run("delete", key.as_str(), |_| self.inner.delete(key))
+            .await
     }
 
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {

@@ -5,7 +5,10 @@ use futures_util::{StreamExt, stream};
 use super::*;
 use crate::storage::{MemoryStorage, put_stream_by};
 
-const RETRY: Retry = Retry { retries: 2, timeout: Duration::from_secs(60) };
+const RETRY: Retry = Retry {
+    retries: 2,
+    timeout: Duration::from_secs(60),
+};
 
 fn key() -> Key {
     Key::new("k").unwrap()
@@ -25,18 +28,29 @@ struct Failing {
 }
 
 impl Failing {
-    async fn call<T>(&self, call: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        if !(self.first..self.first + self.failing).contains(&self.calls.fetch_add(1, Ordering::SeqCst)) {
+        if !(self.first..self.first + self.failing)
+            .contains(&self.calls.fetch_add(1, Ordering::SeqCst))
+        {
             return call.await;
         }
         if self.carried_out {
             call.await?;
         }
         let (store, source) = (self.describe(), anyhow!("it fails"));
-        Err(StorageError { operation: "test", key: "k".into(), store, lasting: self.lasting, source })
+        Err(StorageError {
+            operation: "test",
+            key: "k".into(),
+            store,
+            lasting: self.lasting,
+            source,
+        })
     }
 }
 
@@ -48,9 +62,18 @@ impl Storage for Failing {
     async fn put(&self, key: &Key, body: Body, mode: PutMode) -> Result<PutOutcome, StorageError> {
         self.call(self.inner.put(key, body, mode)).await
     }
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         let begun = self.call(self.inner.begin(key, mode)).await?;
-        Ok(begun.map(|inner| Box::new(FailingUpload { storage: self, inner }) as Box<dyn Upload + '_>))
+        Ok(begun.map(|inner| {
+            Box::new(FailingUpload {
+                storage: self,
+                inner,
+            }) as Box<dyn Upload + '_>
+        }))
     }
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, StorageError> {
         self.call(self.inner.get(key, range)).await
@@ -58,7 +81,11 @@ impl Storage for Failing {
     async fn head(&self, key: &Key) -> Result<Option<ObjectMeta>, StorageError> {
         self.call(self.inner.head(key)).await
     }
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.call(self.inner.list(folder, after)).await
     }
     async fn delete(&self, key: &Key) -> Result<(), StorageError> {
@@ -90,8 +117,14 @@ impl Upload for FailingUpload<'_> {
 
 /// Calls made until a head was answered, or that were made in vain.
 async fn calls(failing: u32, lasting: bool) -> Result<u32, u32> {
-    let failing = Arc::new(Failing { failing, lasting, ..Failing::default() });
-    let answered = RetryingStorage::new(failing.clone(), RETRY).head(&key()).await;
+    let failing = Arc::new(Failing {
+        failing,
+        lasting,
+        ..Failing::default()
+    });
+    let answered = RetryingStorage::new(failing.clone(), RETRY)
+        .head(&key())
+        .await;
     let calls = failing.calls.load(Ordering::SeqCst);
     answered.map(|_| calls).map_err(|_| calls)
 }
@@ -105,16 +138,37 @@ async fn a_passing_failure_is_overcome_and_a_lasting_one_told() {
 
 #[tokio::test]
 async fn no_answer_ends_at_the_timeout() {
-    let failing = Arc::new(Failing { hangs: true, ..Failing::default() });
-    let retry = Retry { timeout: Duration::from_millis(30), ..RETRY };
-    let error = RetryingStorage::new(failing, retry).head(&key()).await.unwrap_err();
-    assert!(format!("{:#}", error.source).contains("did not answer"), "{error}");
+    let failing = Arc::new(Failing {
+        hangs: true,
+        ..Failing::default()
+    });
+    let retry = Retry {
+        timeout: Duration::from_millis(30),
+        ..RETRY
+    };
+    let error = RetryingStorage::new(failing, retry)
+        .head(&key())
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{:#}", error.source).contains("did not answer"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn at_a_callers_deadline_the_failure_itself_is_told() {
-    let failing = Arc::new(Failing { failing: u32::MAX, ..Failing::default() });
-    let storage = RetryingStorage::new(failing, Retry { retries: 1000, ..RETRY });
+    let failing = Arc::new(Failing {
+        failing: u32::MAX,
+        ..Failing::default()
+    });
+    let storage = RetryingStorage::new(
+        failing,
+        Retry {
+            retries: 1000,
+            ..RETRY
+        },
+    );
     let deadline = Instant::now() + Duration::from_millis(300);
     let error = until(deadline, storage.head(&key())).await.unwrap_err();
     assert_eq!(error.source.to_string(), "it fails");
@@ -124,11 +178,27 @@ async fn at_a_callers_deadline_the_failure_itself_is_told() {
 #[tokio::test]
 async fn a_put_whose_answer_was_lost_is_found_to_be_stored() {
     let body = || Body(vec!["head".into(), vec![7u8; COMPARED + 5].into()]);
-    let failing = Arc::new(Failing { failing: 1, carried_out: true, ..Failing::default() });
+    let failing = Arc::new(Failing {
+        failing: 1,
+        carried_out: true,
+        ..Failing::default()
+    });
     let storage = RetryingStorage::new(failing, RETRY);
-    assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::Stored);
+    assert_eq!(
+        storage
+            .put(&key(), body(), PutMode::CreateOnly)
+            .await
+            .unwrap(),
+        PutOutcome::Stored
+    );
     // Called once, what is there is told as it is: the same content may be somebody else's.
-    assert_eq!(storage.put(&key(), body(), PutMode::CreateOnly).await.unwrap(), PutOutcome::AlreadyExists);
+    assert_eq!(
+        storage
+            .put(&key(), body(), PutMode::CreateOnly)
+            .await
+            .unwrap(),
+        PutOutcome::AlreadyExists
+    );
 }
 
 /// Three parts; before the last one comes, `meanwhile` is put.
@@ -136,23 +206,45 @@ async fn streamed(failing: &Arc<Failing>, meanwhile: Option<&'static str>) -> Pu
     let storage = RetryingStorage::new(failing.clone(), RETRY);
     let last = stream::once(async {
         if let Some(other) = meanwhile {
-            let _ = failing.inner.put(&key(), other.into(), PutMode::CreateOnly).await?;
+            let _ = failing
+                .inner
+                .put(&key(), other.into(), PutMode::CreateOnly)
+                .await?;
         }
         Ok::<_, StorageError>(Bytes::from("89"))
     });
     let content = stream::iter([Ok(Bytes::from("01234567"))]).chain(last);
-    put_stream_by(&storage, &key(), content, PutMode::CreateOnly, 4).await.unwrap()
+    put_stream_by(&storage, &key(), content, PutMode::CreateOnly, 4)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn each_step_of_a_stream_is_repeated_by_itself() {
     // It begins, sends three parts, completes.
     for (first, carried_out) in (0..5).flat_map(|first| [(first, false), (first, true)]) {
-        let failing = Arc::new(Failing { first, failing: 1, carried_out, ..Failing::default() });
-        assert_eq!(streamed(&failing, None).await, PutOutcome::Stored, "{first} {carried_out}");
+        let failing = Arc::new(Failing {
+            first,
+            failing: 1,
+            carried_out,
+            ..Failing::default()
+        });
+        assert_eq!(
+            streamed(&failing, None).await,
+            PutOutcome::Stored,
+            "{first} {carried_out}"
+        );
         // To see that what was completed is ours, it is looked at and its parts are read.
-        let looks = if (first, carried_out) == (4, true) { 4 } else { 0 };
-        assert_eq!(failing.calls.load(Ordering::SeqCst), 6 + looks, "{first} {carried_out}");
+        let looks = if (first, carried_out) == (4, true) {
+            4
+        } else {
+            0
+        };
+        assert_eq!(
+            failing.calls.load(Ordering::SeqCst),
+            6 + looks,
+            "{first} {carried_out}"
+        );
         let stored = failing.inner.get(&key(), 0..100).await.unwrap();
         assert_eq!(stored.unwrap(), "0123456789", "{first} {carried_out}");
     }
@@ -161,19 +253,39 @@ async fn each_step_of_a_stream_is_repeated_by_itself() {
 #[tokio::test]
 async fn somebody_elses_object_is_not_taken_for_a_stream() {
     for other in ["abcdefghij", "short"] {
-        let failing = Arc::new(Failing { first: 4, failing: 1, ..Failing::default() });
-        assert_eq!(streamed(&failing, Some(other)).await, PutOutcome::AlreadyExists);
-        assert_eq!(failing.inner.get(&key(), 0..100).await.unwrap().unwrap(), other);
+        let failing = Arc::new(Failing {
+            first: 4,
+            failing: 1,
+            ..Failing::default()
+        });
+        assert_eq!(
+            streamed(&failing, Some(other)).await,
+            PutOutcome::AlreadyExists
+        );
+        assert_eq!(
+            failing.inner.get(&key(), 0..100).await.unwrap().unwrap(),
+            other
+        );
     }
 }
 
 #[tokio::test]
 async fn somebody_elses_object_is_not_taken_for_ours() {
     for other in ["same length", "short"] {
-        let failing = Arc::new(Failing { failing: 1, ..Failing::default() });
-        let _ = failing.inner.put(&key(), other.into(), PutMode::CreateOnly).await.unwrap();
+        let failing = Arc::new(Failing {
+            failing: 1,
+            ..Failing::default()
+        });
+        let _ = failing
+            .inner
+            .put(&key(), other.into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
         let storage = RetryingStorage::new(failing, RETRY);
-        let outcome = storage.put(&key(), "ours length".into(), PutMode::CreateOnly).await.unwrap();
+        let outcome = storage
+            .put(&key(), "ours length".into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
         assert_eq!(outcome, PutOutcome::AlreadyExists);
     }
 }

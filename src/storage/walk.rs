@@ -14,11 +14,19 @@ pub struct Pages {
 impl Pages {
     /// Those behind an entry, or all; the folder is empty, or ends with `/`.
     pub fn new(folder: String, after: Option<String>) -> Self {
-        Self { folder, after, begun: false, ended: false }
+        Self {
+            folder,
+            after,
+            begun: false,
+            ended: false,
+        }
     }
 
     /// The next page. Errors: the store did not answer.
-    pub async fn next(&mut self, storage: &dyn Storage) -> Result<Option<Vec<ListEntry>>, StorageError> {
+    pub async fn next(
+        &mut self,
+        storage: &dyn Storage,
+    ) -> Result<Option<Vec<ListEntry>>, StorageError> {
         if self.ended {
             return Ok(None);
         }
@@ -28,7 +36,10 @@ impl Pages {
         };
         self.begun = true;
         self.ended = page.len() < LIST_PAGE;
-        self.after = page.last().map(|entry| entry.name().to_string()).or(self.after.take());
+        self.after = page
+            .last()
+            .map(|entry| entry.name().to_string())
+            .or(self.after.take());
         Ok(Some(page))
     }
 }
@@ -52,9 +63,14 @@ impl Walk {
     }
 
     /// The next object. Errors: the store did not give a folder; the walk goes on behind it.
-    pub async fn next(&mut self, storage: &dyn Storage) -> Result<Option<ObjectMeta>, StorageError> {
+    pub async fn next(
+        &mut self,
+        storage: &dyn Storage,
+    ) -> Result<Option<ObjectMeta>, StorageError> {
         loop {
-            let Some(level) = self.0.last_mut() else { return Ok(None) };
+            let Some(level) = self.0.last_mut() else {
+                return Ok(None);
+            };
             match level.page.pop_front() {
                 Some(ListEntry::Object(meta)) => return Ok(Some(meta)),
                 Some(ListEntry::Folder(folder)) => self.0.push(WalkLevel::new(folder)),
@@ -73,7 +89,10 @@ impl Walk {
 
 impl WalkLevel {
     fn new(folder: String) -> Self {
-        Self { pages: Pages::new(folder, None), page: VecDeque::new() }
+        Self {
+            pages: Pages::new(folder, None),
+            page: VecDeque::new(),
+        }
     }
 }
 
@@ -88,7 +107,14 @@ mod tests {
         let mut expected: Vec<String> = (0..LIST_PAGE + 5).map(|n| format!("a/b/{n:05}")).collect();
         expected.extend(["a/b.x", "a/b0", "a/c/d/e", "a/c/f", "ab"].map(String::from));
         for key in &expected {
-            let _ = storage.put(&Key::new(key.clone()).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+            let _ = storage
+                .put(
+                    &Key::new(key.clone()).unwrap(),
+                    "x".into(),
+                    PutMode::CreateOnly,
+                )
+                .await
+                .unwrap();
         }
         expected.retain(|key| key.starts_with("a/"));
         expected.sort();

@@ -27,7 +27,14 @@ pub struct Watched {
 impl Watched {
     /// Nothing is known of the folder yet.
     pub fn new(folder: String) -> Self {
-        Self { folder, names: BTreeSet::new(), stamp: None, next: None, whole_at: None, changes: 0 }
+        Self {
+            folder,
+            names: BTreeSet::new(),
+            stamp: None,
+            next: None,
+            whole_at: None,
+            changes: 0,
+        }
     }
 
     /// What is known to be in it, by name.
@@ -42,12 +49,21 @@ impl Watched {
 
     /// Looks for what came and went: everywhere if `all`, else where it may be; `behind`, ascending: where new entries are
     /// expected. Whether all was looked at. Errors: the store did not answer; what it told until then is known.
-    pub async fn poll(&mut self, storage: &dyn Storage, behind: &[String], all: bool) -> Result<bool, StorageError> {
+    pub async fn poll(
+        &mut self,
+        storage: &dyn Storage,
+        behind: &[String],
+        all: bool,
+    ) -> Result<bool, StorageError> {
         let stamp = storage.stamp(&self.folder).await?;
         let is_whole = self.whole_at.is_some_and(|at| at.elapsed() < WHOLE);
         match stamp {
-            Some(stamp) if !all && is_whole && stamp.is_unchanged_since(self.stamp.as_ref()) => return Ok(false),
-            None if !all && self.whole_at.is_some() => return self.look_around(storage, behind).await,
+            Some(stamp) if !all && is_whole && stamp.is_unchanged_since(self.stamp.as_ref()) => {
+                return Ok(false);
+            }
+            None if !all && self.whole_at.is_some() => {
+                return self.look_around(storage, behind).await;
+            }
             _ => (),
         }
         let entries = list_all(storage, &self.folder).await?;
@@ -58,7 +74,11 @@ impl Watched {
         Ok(true)
     }
 
-    async fn look_around(&mut self, storage: &dyn Storage, behind: &[String]) -> Result<bool, StorageError> {
+    async fn look_around(
+        &mut self,
+        storage: &dyn Storage,
+        behind: &[String],
+    ) -> Result<bool, StorageError> {
         let from = self.next.clone();
         let page = storage.list(&self.folder, from.as_deref()).await?;
         self.next = self.take_in(from.as_deref(), page);
@@ -71,7 +91,9 @@ impl Watched {
         while let Some(from) = after {
             let page = storage.list(&self.folder, Some(&from)).await?;
             // A page that is not full shows all that is behind the other places, too.
-            let Some(last) = self.take_in(Some(&from), page) else { break };
+            let Some(last) = self.take_in(Some(&from), page) else {
+                break;
+            };
             let is_passed = |place: &String| *place <= last;
             while behind.next_if(is_passed).is_some() {}
             after = behind.next().or(Some(last));
@@ -84,10 +106,16 @@ impl Watched {
         let is_last = page.len() < LIST_PAGE;
         let found: BTreeSet<String> = page.into_iter().map(name).collect();
         let last = found.last().filter(|_| !is_last).cloned();
-        let bounds =
-            (from.map_or(Bound::Unbounded, Bound::Excluded), last.as_deref().map_or(Bound::Unbounded, Bound::Included));
-        let gone: Vec<String> =
-            self.names.range::<str, _>(bounds).filter(|name| !found.contains(*name)).cloned().collect();
+        let bounds = (
+            from.map_or(Bound::Unbounded, Bound::Excluded),
+            last.as_deref().map_or(Bound::Unbounded, Bound::Included),
+        );
+        let gone: Vec<String> = self
+            .names
+            .range::<str, _>(bounds)
+            .filter(|name| !found.contains(*name))
+            .cloned()
+            .collect();
         for name in &gone {
             self.names.remove(name);
         }
@@ -114,7 +142,10 @@ mod tests {
     use crate::storage::{Key, LocalStorage, MemoryStorage, PutMode};
 
     async fn put(storage: &dyn Storage, name: &str) {
-        let _ = storage.put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly).await.unwrap();
+        let _ = storage
+            .put(&Key::new(name).unwrap(), "x".into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
     }
 
     async fn delete(storage: &dyn Storage, name: &str) {
@@ -147,7 +178,9 @@ mod tests {
             assert!(watched.names().contains(&numbered(5 * LIST_PAGE)));
             let shows = [
                 !watched.names().contains(&numbered(10)),
-                watched.names().contains(&format!("{}-", numbered(3 * LIST_PAGE))),
+                watched
+                    .names()
+                    .contains(&format!("{}-", numbered(3 * LIST_PAGE))),
                 !watched.names().contains(&numbered(4 * LIST_PAGE)),
             ];
             seen.push(shows.iter().filter(|shows| **shows).count());
@@ -165,10 +198,18 @@ mod tests {
         put(&storage, "f/b").await;
         let mut watched = Watched::new("f/".into());
         watched.poll(&storage, &[], false).await.unwrap();
-        for (name, expected) in [("f/a", &["f/a", "f/b"][..]), ("f/c/d", &["f/a", "f/b", "f/c/"])] {
+        for (name, expected) in [
+            ("f/a", &["f/a", "f/b"][..]),
+            ("f/c/d", &["f/a", "f/b", "f/c/"]),
+        ] {
             put(&storage, name).await;
             storage.forget();
-            assert!(watched.poll(&storage, &["f/b".into()], false).await.unwrap());
+            assert!(
+                watched
+                    .poll(&storage, &["f/b".into()], false)
+                    .await
+                    .unwrap()
+            );
             assert_eq!(storage.calls(), ["list"]);
             assert!(watched.names().iter().eq(expected), "{:?}", watched.names());
         }
@@ -184,7 +225,10 @@ mod tests {
         }
         let mut watched = Watched::new("f/".into());
         watched.poll(&storage, &[], false).await.unwrap();
-        let behind = [format!("f/a{:06}", LIST_PAGE + 4), format!("f/b{:06}", LIST_PAGE + 4)];
+        let behind = [
+            format!("f/a{:06}", LIST_PAGE + 4),
+            format!("f/b{:06}", LIST_PAGE + 4),
+        ];
         for new in ["f/a9", "f/b9", "f/c9", "f/d"] {
             put(&storage, new).await;
             watched.poll(&storage, &behind, false).await.unwrap();
@@ -199,7 +243,10 @@ mod tests {
         put(&storage, "f/a").await;
         let rest = |seconds| {
             let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
-            std::fs::File::open(root.path().join("f")).unwrap().set_modified(then).unwrap();
+            std::fs::File::open(root.path().join("f"))
+                .unwrap()
+                .set_modified(then)
+                .unwrap();
         };
         rest(60);
         let mut watched = Watched::new("f/".into());
@@ -212,7 +259,10 @@ mod tests {
         delete(&storage, "f/a").await;
         assert!(watched.poll(&storage, &[], false).await.unwrap());
         assert!(watched.names().iter().eq(["f/0"]));
-        assert!(watched.poll(&storage, &[], false).await.unwrap(), "it has not rested long enough to be sure");
+        assert!(
+            watched.poll(&storage, &[], false).await.unwrap(),
+            "it has not rested long enough to be sure"
+        );
         assert!(watched.poll(&storage, &[], true).await.unwrap());
     }
 }

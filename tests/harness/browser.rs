@@ -46,19 +46,48 @@ impl Browser {
             say_skipped("the page in a browser: skipped (tests/browser brings Chromium)");
             return None;
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|it| it.local_addr())
+            .expect("a port")
+            .port();
         let profile = tempfile::tempdir().expect("a folder for the browser");
         let mut command = Command::new("/usr/bin/chromedriver");
-        command.arg(format!("--port={port}")).env("HOME", profile.path()).env("TZ", "UTC").process_group(0);
-        let driver = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut browser = Self { driver: driver.expect("start chromedriver"), port, session: String::new(), profile };
-        wait_until("the browser's driver answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        command
+            .arg(format!("--port={port}"))
+            .env("HOME", profile.path())
+            .env("TZ", "UTC")
+            .process_group(0);
+        let driver = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut browser = Self {
+            driver: driver.expect("start chromedriver"),
+            port,
+            session: String::new(),
+            profile,
+        };
+        wait_until("the browser's driver answers", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         let mut arguments = ARGUMENTS.map(str::to_string).to_vec();
-        arguments.push(format!("--user-data-dir={}", browser.profile.path().join("profile").display()));
+        arguments.push(format!(
+            "--user-data-dir={}",
+            browser.profile.path().join("profile").display()
+        ));
         let options = json!({"binary": "/usr/bin/chromium", "args": arguments});
-        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
-        let session = browser.send("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
-        browser.session = session["sessionId"].as_str().expect("a session").to_string();
+        let wanted =
+            json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+        let session = browser.send(
+            "POST",
+            "/session",
+            &json!({"capabilities": {"alwaysMatch": wanted}}),
+        );
+        browser.session = session["sessionId"]
+            .as_str()
+            .expect("a session")
+            .to_string();
         Some(browser)
     }
 
@@ -75,18 +104,30 @@ impl Browser {
     }
 
     fn try_send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let body = if method == "POST" { body.to_string().into_bytes() } else { Vec::new() };
+        let body = if method == "POST" {
+            body.to_string().into_bytes()
+        } else {
+            Vec::new()
+        };
         let request = Message::request(format!("{method} {path} HTTP/1.1"), body);
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("reach the browser's driver");
-        stream.write_all(&request.bytes()).expect("ask the browser's driver");
-        let answer = Message::read_answer(&mut BufReader::new(stream), &request).expect("the driver's answer");
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.port)).expect("reach the browser's driver");
+        stream
+            .write_all(&request.bytes())
+            .expect("ask the browser's driver");
+        let answer = Message::read_answer(&mut BufReader::new(stream), &request)
+            .expect("the driver's answer");
         let document: Value = serde_json::from_slice(&answer.body).expect("JSON of the driver");
         (answer.status(), document["value"].clone())
     }
 
     /// A command of the DevTools protocol.
     fn devtools(&self, name: &str, params: Value) -> Value {
-        self.command("POST", "/goog/cdp/execute", &json!({"cmd": name, "params": params}))
+        self.command(
+            "POST",
+            "/goog/cdp/execute",
+            &json!({"cmd": name, "params": params}),
+        )
     }
 
     /// The window's size; below 600 as a telephone has it.
@@ -108,7 +149,10 @@ impl Browser {
 
     /// Whether pages may run scripts, from the next one on.
     pub fn allow_scripts(&self, allowed: bool) {
-        self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": !allowed}));
+        self.devtools(
+            "Emulation.setScriptExecutionDisabled",
+            json!({"value": !allowed}),
+        );
     }
 
     pub fn open(&self, url: &str) {
@@ -116,12 +160,16 @@ impl Browser {
     }
 
     pub fn address(&self) -> String {
-        self.command("GET", "/url", &Value::Null).as_str().expect("an address").to_string()
+        self.command("GET", "/url", &Value::Null)
+            .as_str()
+            .expect("an address")
+            .to_string()
     }
 
     fn try_find(&self, selector: &str) -> Option<String> {
         let body = json!({"using": "css selector", "value": selector});
-        let (status, found) = self.try_send("POST", &format!("/session/{}/element", self.session), &body);
+        let (status, found) =
+            self.try_send("POST", &format!("/session/{}/element", self.session), &body);
         (status == 200).then(|| found[ELEMENT].as_str().expect("an element").to_string())
     }
 
@@ -130,7 +178,8 @@ impl Browser {
     fn of_element(&self, selector: &str, method: &str, path: &str, body: &Value) -> Value {
         loop {
             let element = self.try_find(selector);
-            let element = element.unwrap_or_else(|| panic!("there is no {selector} at {}", self.address()));
+            let element =
+                element.unwrap_or_else(|| panic!("there is no {selector} at {}", self.address()));
             let path = format!("/session/{}/element/{element}{path}", self.session);
             match self.try_send(method, &path, body) {
                 (200, value) => return value,
@@ -186,7 +235,10 @@ impl Browser {
     pub fn press(&self, keys: &str) {
         let down_and_up = |key: char| {
             let key = key.to_string();
-            [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
+            [
+                json!({"type": "keyDown", "value": key}),
+                json!({"type": "keyUp", "value": key}),
+            ]
         };
         let actions: Vec<Value> = keys.chars().flat_map(down_and_up).collect();
         let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
@@ -196,13 +248,20 @@ impl Browser {
     /// Runs a script's body and gives what it returns.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
-        self.command("POST", "/execute/sync", &json!({"script": script, "args": []}))
+        self.command(
+            "POST",
+            "/execute/sync",
+            &json!({"script": script, "args": []}),
+        )
     }
 
     /// Lets pages read and write the clipboard, as a person would who is asked.
     pub fn allow_clipboard(&self, origin: &str) {
         let permissions = json!(["clipboardReadWrite", "clipboardSanitizedWrite"]);
-        self.devtools("Browser.grantPermissions", json!({"origin": origin, "permissions": permissions}));
+        self.devtools(
+            "Browser.grantPermissions",
+            json!({"origin": origin, "permissions": permissions}),
+        );
     }
 
     /// A picture of the whole page, below target/page.
@@ -218,7 +277,9 @@ impl Browser {
                 "height": self.run("return document.documentElement.scrollHeight"),
             }}),
         );
-        let bytes = STANDARD.decode(picture["data"].as_str().expect("a picture")).expect("base64");
+        let bytes = STANDARD
+            .decode(picture["data"].as_str().expect("a picture"))
+            .expect("base64");
         std::fs::write(&path, bytes).expect("keep the picture");
         path
     }
@@ -227,9 +288,16 @@ impl Browser {
     /// that answers had status codes of errors.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.command("POST", "/se/log", &json!({"type": "browser"}));
-        let messages = log.as_array().expect("a log").iter().filter(|entry| entry["level"] == "SEVERE");
-        let messages = messages.map(|entry| entry["message"].as_str().unwrap_or_default().to_string());
-        messages.filter(|message| !message.contains("the server responded with a status of 40")).collect()
+        let messages = log
+            .as_array()
+            .expect("a log")
+            .iter()
+            .filter(|entry| entry["level"] == "SEVERE");
+        let messages =
+            messages.map(|entry| entry["message"].as_str().unwrap_or_default().to_string());
+        messages
+            .filter(|message| !message.contains("the server responded with a status of 40"))
+            .collect()
     }
 }
 

@@ -94,20 +94,37 @@ pub struct Cluster {
 impl Cluster {
     /// A new cluster with 16 MiB segments and checksums off.
     pub fn builder(major: Major) -> Builder {
-        Builder { major, segment_mib: 16, checksums: false, settings: Vec::new(), listen: false }
+        Builder {
+            major,
+            segment_mib: 16,
+            checksums: false,
+            settings: Vec::new(),
+            listen: false,
+        }
     }
 
     /// A data directory that is there already, such as a restored one; not started yet.
     pub fn of(major: Major, data: PathBuf, socket_folder: PathBuf) -> Self {
         let port = next_port();
-        Self { major, data, socket_folder, port, listen: false, running: false }
+        Self {
+            major,
+            data,
+            socket_folder,
+            port,
+            listen: false,
+            running: false,
+        }
     }
 
     /// Adds lines to postgresql.conf; they count from the next start or reload on.
     pub fn append_conf(&self, lines: &str) {
         let path = self.data.join("postgresql.conf");
-        let mut file = fs::OpenOptions::new().append(true).open(path).expect("open postgresql.conf");
-        file.write_all(lines.as_bytes()).expect("write postgresql.conf");
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .expect("open postgresql.conf");
+        file.write_all(lines.as_bytes())
+            .expect("write postgresql.conf");
     }
 
     /// The path of the server's log.
@@ -123,7 +140,12 @@ impl Cluster {
     /// Starts the server; panics with its log when that fails.
     pub fn start(&mut self) {
         let output = self.try_start();
-        assert!(output.success(), "PostgreSQL {} does not start:\n{}", self.major.number, self.log());
+        assert!(
+            output.success(),
+            "PostgreSQL {} does not start:\n{}",
+            self.major.number,
+            self.log()
+        );
     }
 
     /// Starts the server and says how that went.
@@ -135,19 +157,37 @@ impl Cluster {
             if self.listen { "127.0.0.1" } else { "" }
         );
         let mut command = self.pg_ctl();
-        command.arg("-l").arg(self.log_path()).args(["-w", "-t", "60", "-o", &options, "start"]);
+        command
+            .arg("-l")
+            .arg(self.log_path())
+            .args(["-w", "-t", "60", "-o", &options, "start"]);
         // pg_ctl's server would hold our pipes open.
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         let status = command.status().expect("run pg_ctl");
         self.running = self.data.join("postmaster.pid").exists();
-        process::Output { code: status.code(), stdout: String::new(), stderr: String::new() }
+        process::Output {
+            code: status.code(),
+            stdout: String::new(),
+            stderr: String::new(),
+        }
     }
 
     /// Stops the server.
     pub fn stop(&mut self, how: Stop) {
-        let mode = if how == Stop::Fast { "fast" } else { "immediate" };
+        let mode = if how == Stop::Fast {
+            "fast"
+        } else {
+            "immediate"
+        };
         let output = process::finish(self.pg_ctl().args(["-m", mode, "-w", "-t", "60", "stop"]));
-        assert!(output.success(), "PostgreSQL does not stop: {}\n{}", output.stderr, self.log());
+        assert!(
+            output.success(),
+            "PostgreSQL does not stop: {}\n{}",
+            output.stderr,
+            self.log()
+        );
         self.running = false;
     }
 
@@ -182,7 +222,12 @@ impl Cluster {
     pub fn sql_each(&self, statements: &str) {
         let each: Vec<&str> = statements.split("; ").collect();
         let output = self.psql_each("postgres", &each);
-        assert!(output.success(), "{statements}\n{}\n{}", output.stderr, self.log());
+        assert!(
+            output.success(),
+            "{statements}\n{}\n{}",
+            output.stderr,
+            self.log()
+        );
     }
 
     /// Runs SQL and says how that went.
@@ -209,12 +254,19 @@ impl Cluster {
             &self.port.to_string(),
             "-h",
         ]);
-        process::finish(psql.arg(&self.socket_folder).args(texts.iter().flat_map(|text| ["-c", text])))
+        process::finish(
+            psql.arg(&self.socket_folder)
+                .args(texts.iter().flat_map(|text| ["-c", text])),
+        )
     }
 
     /// A libpq connection string.
     pub fn dsn(&self) -> String {
-        format!("host='{}' port={} user=walden dbname=postgres", self.socket_folder.display(), self.port)
+        format!(
+            "host='{}' port={} user=walden dbname=postgres",
+            self.socket_folder.display(),
+            self.port
+        )
     }
 
     /// Finishes the current segment and gives its name.
@@ -236,7 +288,9 @@ impl Cluster {
     /// Turns archiving on, through the real hook program; restarts the server.
     pub fn archive_with(&mut self, walden: &Walden) {
         let command = walden.archive_command().replace('\'', "''");
-        self.append_conf(&format!("archive_mode = on\narchive_command = '{command}'\n"));
+        self.append_conf(&format!(
+            "archive_mode = on\narchive_command = '{command}'\n"
+        ));
         self.restart();
     }
 
@@ -254,8 +308,15 @@ impl Cluster {
         self.pg_basebackup(&data, &[]);
         let standby = Cluster::of(self.major.clone(), data, scratch.path().to_path_buf());
         // Not by pg_basebackup -R: a newer client writes connection options that an older server does not know.
-        let primary = format!("host='{}' port={} user=walden", self.socket_folder.display(), self.port);
-        standby.append_conf(&format!("primary_conninfo = '{}'\n", primary.replace('\'', "''")));
+        let primary = format!(
+            "host='{}' port={} user=walden",
+            self.socket_folder.display(),
+            self.port
+        );
+        standby.append_conf(&format!(
+            "primary_conninfo = '{}'\n",
+            primary.replace('\'', "''")
+        ));
         fs::write(standby.data.join("standby.signal"), "").expect("write standby.signal");
         scratch.give(&standby.data.join("standby.signal"));
         standby
@@ -268,10 +329,16 @@ impl Cluster {
 
     fn pg_basebackup(&self, data: &Path, options: &[&str]) {
         // The newest client there is copies from every major.
-        let client =
-            (13..=18).rev().filter_map(Major::find).find(|major| major.has("pg_basebackup")).expect("pg_basebackup");
+        let client = (13..=18)
+            .rev()
+            .filter_map(Major::find)
+            .find(|major| major.has("pg_basebackup"))
+            .expect("pg_basebackup");
         let mut copy = process::command(client.program("pg_basebackup"));
-        copy.args(["-c", "fast", "--no-sync", "-D"]).arg(data).args(["-d", &self.dsn()]).args(options);
+        copy.args(["-c", "fast", "--no-sync", "-D"])
+            .arg(data)
+            .args(["-d", &self.dsn()])
+            .args(options);
         let output = process::finish(&mut copy);
         assert!(output.success(), "pg_basebackup failed: {}", output.stderr);
     }
@@ -279,20 +346,32 @@ impl Cluster {
     /// Makes a standby the primary.
     pub fn promote(&self) {
         self.sql("select pg_promote(true, 60)");
-        assert_eq!(self.sql("select pg_is_in_recovery()"), "f", "{}", self.log());
+        assert_eq!(
+            self.sql("select pg_is_in_recovery()"),
+            "f",
+            "{}",
+            self.log()
+        );
     }
 
     /// Waits until a standby has replayed up to `lsn`.
     pub fn wait_for_replay(&self, lsn: &str) {
         wait_until(&format!("{lsn} is replayed"), || {
-            self.sql(&format!("select coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)")) == "t"
+            self.sql(&format!(
+                "select coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)"
+            )) == "t"
         });
     }
 
     /// The server's process id.
     pub fn pid(&self) -> u32 {
-        let content = fs::read_to_string(self.data.join("postmaster.pid")).expect("a running server");
-        content.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
+        let content =
+            fs::read_to_string(self.data.join("postmaster.pid")).expect("a running server");
+        content
+            .lines()
+            .next()
+            .and_then(|line| line.parse().ok())
+            .expect("a process id")
     }
 
     /// Takes over a server that something else started in this data directory.

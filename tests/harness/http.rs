@@ -15,9 +15,21 @@ pub struct Message {
 impl Message {
     /// A request with a body, on a connection that ends with its answer.
     pub fn request(start: String, body: Vec<u8>) -> Self {
-        let lines = ["Host: 127.0.0.1", "Content-Type: application/json", "Connection: close"].map(str::to_string);
-        let headers = lines.into_iter().chain([format!("Content-Length: {}", body.len())]).collect();
-        Self { start, headers, body }
+        let lines = [
+            "Host: 127.0.0.1",
+            "Content-Type: application/json",
+            "Connection: close",
+        ]
+        .map(str::to_string);
+        let headers = lines
+            .into_iter()
+            .chain([format!("Content-Length: {}", body.len())])
+            .collect();
+        Self {
+            start,
+            headers,
+            body,
+        }
     }
 
     /// Reads up to the body; `None` when the connection ended before.
@@ -26,7 +38,11 @@ impl Message {
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
-                return if lines.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if lines.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
             match line.trim_end() {
                 "" => break,
@@ -37,7 +53,11 @@ impl Message {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let start = lines.remove(0);
-        Ok(Some(Self { start, headers: lines, body: Vec::new() }))
+        Ok(Some(Self {
+            start,
+            headers: lines,
+            body: Vec::new(),
+        }))
     }
 
     /// Reads the answer to a request, past those that only say to go on.
@@ -65,7 +85,11 @@ impl Message {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
-            let size = line.trim_end().split(';').next().and_then(|size| u64::from_str_radix(size, 16).ok());
+            let size = line
+                .trim_end()
+                .split(';')
+                .next()
+                .and_then(|size| u64::from_str_radix(size, 16).ok());
             let size = size.ok_or(io::ErrorKind::InvalidData)?;
             let mut chunk = Vec::new();
             reader.take(size + 2).read_to_end(&mut chunk)?;
@@ -88,27 +112,41 @@ impl Message {
 
     fn read_bytes(&mut self, reader: &mut impl BufRead, length: u64) -> io::Result<()> {
         let read = reader.take(length).read_to_end(&mut self.body)?;
-        if (read as u64) < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        if (read as u64) < length {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
-            .find_map(|line| line.split_once(':').filter(|(found, _)| found.eq_ignore_ascii_case(name)))
+            .find_map(|line| {
+                line.split_once(':')
+                    .filter(|(found, _)| found.eq_ignore_ascii_case(name))
+            })
             .map(|(_, value)| value.trim())
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.headers.retain(|line| !line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name)));
+        self.headers.retain(|line| {
+            !line
+                .split_once(':')
+                .is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+        });
     }
 
     fn length(&self) -> u64 {
-        self.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+        self.header("content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0)
     }
 
     fn is_chunked(&self) -> bool {
-        self.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        self.header("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
     }
 
     fn is_framed(&self) -> bool {
@@ -117,12 +155,17 @@ impl Message {
 
     /// An answer's status code.
     pub fn status(&self) -> u16 {
-        self.start.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+        self.start
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0)
     }
 
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{}\r\n{}\r\n\r\n", self.start, self.headers.join("\r\n")).into_bytes();
+        let mut bytes =
+            format!("{}\r\n{}\r\n\r\n", self.start, self.headers.join("\r\n")).into_bytes();
         bytes.extend(&self.body);
         bytes
     }
@@ -137,7 +180,9 @@ impl Message {
         } else {
             framed.remove("transfer-encoding");
             framed.remove("content-length");
-            framed.headers.push(format!("Content-Length: {}", self.body.len()));
+            framed
+                .headers
+                .push(format!("Content-Length: {}", self.body.len()));
         }
         framed.bytes()
     }
@@ -149,18 +194,35 @@ pub fn refusal(status: u16, code: &str) -> Message {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>The proxy says {code}.</Message>\
          <RequestId>PROXY0000001</RequestId></Error>"
     );
-    let headers = vec!["Content-Type: application/xml".to_string(), "x-amz-request-id: PROXY0000001".to_string()];
-    Message { start: format!("HTTP/1.1 {status} {code}"), headers, body: xml.into_bytes() }
+    let headers = vec![
+        "Content-Type: application/xml".to_string(),
+        "x-amz-request-id: PROXY0000001".to_string(),
+    ];
+    Message {
+        start: format!("HTTP/1.1 {status} {code}"),
+        headers,
+        body: xml.into_bytes(),
+    }
 }
 
 /// The S3 operation that a request line asks for, in short.
 pub fn kind(start: &str) -> &'static str {
     let mut words = start.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let has = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
     // With path style the bucket comes first.
-    let has_key = path.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
+    let has_key = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .is_some_and(|(_, key)| !key.is_empty());
     match method {
         "GET" if has("uploads") => "list-uploads",
         "GET" if has("list-type") => "list",

@@ -52,7 +52,11 @@ pub struct Burst {
 impl Burst {
     /// All rows with it.
     pub fn with(&self) -> Rows {
-        self.before.iter().chain(self.commits.iter().flat_map(|(_, rows)| rows)).copied().collect()
+        self.before
+            .iter()
+            .chain(self.commits.iter().flat_map(|(_, rows)| rows))
+            .copied()
+            .collect()
     }
 }
 
@@ -69,35 +73,60 @@ impl Cluster {
         if self.sql("select to_regclass('ledger') is null") == "t" {
             return Rows::new();
         }
-        self.sql("select id from ledger").lines().map(|id| id.parse().expect("an id")).collect()
+        self.sql("select id from ledger")
+            .lines()
+            .map(|id| id.parse().expect("an id"))
+            .collect()
     }
 
     /// Commits one row; its id.
     pub fn commit(&self, note: &str) -> i64 {
-        self.sql(&format!("insert into ledger(note) values ('{note}') returning id")).parse().expect("an id")
+        self.sql(&format!(
+            "insert into ledger(note) values ('{note}') returning id"
+        ))
+        .parse()
+        .expect("an id")
     }
 
     /// Commits one row in quiet, with everything known about it.
     pub fn mark(&self, note: &str) -> Marker {
         let before = self.rows();
-        let now = || self.sql(&format!("select to_char(clock_timestamp() at time zone 'utc', {UTC})"));
+        let now = || {
+            self.sql(&format!(
+                "select to_char(clock_timestamp() at time zone 'utc', {UTC})"
+            ))
+        };
         // Times before and after the quiet moment differ by more than a clock's tick.
         let pause = || std::thread::sleep(Duration::from_millis(3));
         pause();
         let quiet_time = now();
         pause();
         let restore_point = format!("before {note}");
-        self.sql(&format!("select pg_create_restore_point('{restore_point}')"));
+        self.sql(&format!(
+            "select pg_create_restore_point('{restore_point}')"
+        ));
         let lsn_before = self.sql("select pg_current_wal_insert_lsn()");
-        let inserted =
-            self.sql(&format!("insert into ledger(note) values ('{note}') returning id, pg_current_xact_id()::text"));
+        let inserted = self.sql(&format!(
+            "insert into ledger(note) values ('{note}') returning id, pg_current_xact_id()::text"
+        ));
         let lsn_after = self.sql("select pg_current_wal_insert_lsn()");
         let (id, xid) = inserted.split_once('|').expect("id and xid");
-        let time = format!("select to_char(pg_xact_commit_timestamp('{xid}'::xid) at time zone 'utc', {UTC})");
+        let time = format!(
+            "select to_char(pg_xact_commit_timestamp('{xid}'::xid) at time zone 'utc', {UTC})"
+        );
         let commit_time = self.sql(&time);
         pause();
         let (id, xid) = (id.parse().expect("an id"), xid.to_string());
-        Marker { id, xid, commit_time, lsn_before, lsn_after, quiet_time, restore_point, before }
+        Marker {
+            id,
+            xid,
+            commit_time,
+            lsn_before,
+            lsn_after,
+            quiet_time,
+            restore_point,
+            before,
+        }
     }
 
     /// Lets writers commit at the same time: each makes some transactions of one to three rows, and rolls some back.
@@ -115,18 +144,33 @@ impl Cluster {
         let threads: Vec<_> = (0..writers)
             .map(|writer| {
                 let mut config = tokio_postgres::Config::new();
-                config.host_path(&self.socket_folder).port(self.port as u16).user("walden").dbname("postgres");
+                config
+                    .host_path(&self.socket_folder)
+                    .port(self.port as u16)
+                    .user("walden")
+                    .dbname("postgres");
                 std::thread::spawn(move || write(config, writer, transactions, rollbacks))
             })
             .collect();
-        let commits = threads.into_iter().flat_map(|thread| thread.join().expect("a writer")).collect();
+        let commits = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a writer"))
+            .collect();
         Burst { before, commits }
     }
 }
 
 /// One writer: its commits.
-fn write(config: tokio_postgres::Config, writer: usize, transactions: usize, rollbacks: bool) -> Vec<(String, Rows)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+fn write(
+    config: tokio_postgres::Config,
+    writer: usize,
+    transactions: usize,
+    rollbacks: bool,
+) -> Vec<(String, Rows)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let (mut client, connection) = config.connect(tokio_postgres::NoTls).await.expect("connect");
         let connection = tokio::spawn(connection);

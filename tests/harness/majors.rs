@@ -17,8 +17,10 @@ pub struct Major {
 impl Major {
     /// The major, if it is there; says aloud when it is not.
     pub fn find(number: u32) -> Option<Self> {
-        let cache = std::env::var_os("WALDEN_POSTGRES_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres"), PathBuf::from);
+        let cache = std::env::var_os("WALDEN_POSTGRES_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgres"),
+            PathBuf::from,
+        );
         let folder = cache.join(number.to_string());
         if !folder.join("bin/postgres").exists() {
             say_skipped(&format!(
@@ -27,17 +29,25 @@ impl Major {
             ));
             return None;
         }
-        Some(Self { number, bin: reachable(&folder, number).join("bin") })
+        Some(Self {
+            number,
+            bin: reachable(&folder, number).join("bin"),
+        })
     }
 
     /// The newest major there is.
     pub fn newest() -> Self {
-        (13..=18).rev().find_map(Self::find).expect("a PostgreSQL (run tests/postgres-majors)")
+        (13..=18)
+            .rev()
+            .find_map(Self::find)
+            .expect("a PostgreSQL (run tests/postgres-majors)")
     }
 
     /// Whether this is the oldest or the newest major there is, which get more of what is sampled on the others.
     pub fn is_first_or_last(&self) -> bool {
-        let found: Vec<u32> = (13..=18).filter(|number| Self::find(*number).is_some()).collect();
+        let found: Vec<u32> = (13..=18)
+            .filter(|number| Self::find(*number).is_some())
+            .collect();
         found.first() == Some(&self.number) || found.last() == Some(&self.number)
     }
 
@@ -81,7 +91,11 @@ impl Major {
 /// Says once on the real standard error that something is left out: libtest shows nothing of tests that pass.
 pub fn say_skipped(words: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(words.to_string()) {
+    if SAID
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .insert(words.to_string())
+    {
         let _ = writeln!(std::io::stderr(), "{words}");
     }
 }
@@ -101,8 +115,18 @@ fn reachable(folder: &Path, number: u32) -> PathBuf {
             Some(wheel) => (wheel, real.strip_prefix(wheel).expect("below the wheel")),
             None => (real.as_path(), Path::new("")),
         };
-        let status = std::process::Command::new("cp").arg("-a").arg(from).arg(&copy).status().expect("run cp");
-        assert!(status.success(), "cannot copy {} to {}", from.display(), copy.display());
+        let status = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(from)
+            .arg(&copy)
+            .status()
+            .expect("run cp");
+        assert!(
+            status.success(),
+            "cannot copy {} to {}",
+            from.display(),
+            copy.display()
+        );
         return copy.join(inside);
     }
     match real.ancestors().find(|path| path.ends_with("wheel")) {

@@ -24,8 +24,14 @@ pub fn server_user() -> Option<ServerUser> {
         }
         let passwd = fs::read_to_string("/etc/passwd").expect("read /etc/passwd");
         let line = passwd.lines().find(|line| line.starts_with("postgres:"));
-        let fields: Vec<&str> = line.expect("user postgres exists (apt-get install postgresql)").split(':').collect();
-        Some(ServerUser { uid: fields[2].parse().expect("uid"), gid: fields[3].parse().expect("gid") })
+        let fields: Vec<&str> = line
+            .expect("user postgres exists (apt-get install postgresql)")
+            .split(':')
+            .collect();
+        Some(ServerUser {
+            uid: fields[2].parse().expect("uid"),
+            gid: fields[3].parse().expect("gid"),
+        })
     })
 }
 
@@ -40,7 +46,12 @@ pub fn command_of(user: Option<ServerUser>, program: impl AsRef<OsStr>) -> Comma
         // Not by Command::uid: then the standard library forks, which copies the page tables of a big test process.
         Some(ServerUser { uid, gid }) => {
             let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "--"]);
+            command.args([
+                &format!("--reuid={uid}"),
+                &format!("--regid={gid}"),
+                "--clear-groups",
+                "--",
+            ]);
             command.arg(program).env("HOME", "/nonexistent");
             command
         }
@@ -53,7 +64,11 @@ pub fn command_of(user: Option<ServerUser>, program: impl AsRef<OsStr>) -> Comma
             command.env_remove(&name);
         }
     }
-    command.env("LC_ALL", "C").env("TZ", "UTC").stdin(Stdio::null()).current_dir("/");
+    command
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .stdin(Stdio::null())
+        .current_dir("/");
     command
 }
 
@@ -73,7 +88,9 @@ impl Output {
 
 /// Runs to the end.
 pub fn finish(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -82,11 +99,19 @@ pub fn finish(command: &mut Command) -> Output {
 }
 
 /// Runs a program as the server's user; panics unless it succeeds.
-pub fn run_as_server<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> String {
+pub fn run_as_server<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = S>,
+) -> String {
     let mut command = command(program);
     command.args(arguments);
     let output = finish(&mut command);
-    assert!(output.success(), "{command:?} failed: {}\n{}", output.stdout, output.stderr);
+    assert!(
+        output.success(),
+        "{command:?} failed: {}\n{}",
+        output.stdout,
+        output.stderr
+    );
     output.stdout
 }
 
@@ -95,9 +120,14 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         let waited = began.elapsed();
-        assert!(waited < Duration::from_secs(60), "waited a minute in vain until {what}");
+        assert!(
+            waited < Duration::from_secs(60),
+            "waited a minute in vain until {what}"
+        );
         // Most ask through a program, which takes processor time from what is waited for: the longer, the less often.
-        std::thread::sleep((waited / 8).clamp(Duration::from_millis(10), Duration::from_millis(200)));
+        std::thread::sleep(
+            (waited / 8).clamp(Duration::from_millis(10), Duration::from_millis(200)),
+        );
     }
 }
 
@@ -108,7 +138,8 @@ pub fn shared_folder() -> &'static Path {
         use std::os::unix::fs::PermissionsExt;
         let path = std::env::temp_dir().join(format!("walden-test-{}", std::process::id()));
         fs::create_dir_all(&path).expect("make the folder for programs");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("open the folder for programs");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .expect("open the folder for programs");
         // Statics are not dropped: this shell waits until our end of its input closes, however we end.
         let cleaner = Command::new("sh")
             .args(["-c", "cat; rm -rf \"$0\""])

@@ -96,7 +96,11 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy without faults.
     pub fn before(store: &ObjectStore) -> Self {
-        let upstream = store.endpoint.strip_prefix("http://").expect("an http:// endpoint").to_string();
+        let upstream = store
+            .endpoint
+            .strip_prefix("http://")
+            .expect("an http:// endpoint")
+            .to_string();
         let state = State {
             rules: Vec::new(),
             latency: Duration::ZERO,
@@ -107,12 +111,22 @@ impl Proxy {
             random: Random::seeded("proxy"),
             connections: Vec::new(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), presence_changed: Condvar::new(), upstream });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            presence_changed: Condvar::new(),
+            upstream,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
         let address = listener.local_addr().expect("an address");
         let inside = shared.clone();
-        let acceptor = Some(std::thread::spawn(move || accept(listener, address, &inside)));
-        Self { address, shared, acceptor }
+        let acceptor = Some(std::thread::spawn(move || {
+            accept(listener, address, &inside)
+        }));
+        Self {
+            address,
+            shared,
+            acceptor,
+        }
     }
 
     /// Where Walden finds it.
@@ -182,7 +196,10 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.set(Presence::Over);
         let ended = self.acceptor.take().map(JoinHandle::join);
-        assert!(std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()), "the proxy panicked");
+        assert!(
+            std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()),
+            "the proxy panicked"
+        );
     }
 }
 
@@ -193,7 +210,9 @@ fn accept(listener: TcpListener, address: SocketAddr, shared: &Shared) {
             match shared.state().presence {
                 Presence::Over => return,
                 Presence::Gone(Vanished::Refuses) => listener = None,
-                _ if listener.is_none() => listener = Some(TcpListener::bind(address).expect("listen again")),
+                _ if listener.is_none() => {
+                    listener = Some(TcpListener::bind(address).expect("listen again"))
+                }
                 _ => {}
             }
             let Some(open) = &listener else {
@@ -211,20 +230,30 @@ fn accept(listener: TcpListener, address: SocketAddr, shared: &Shared) {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn wait_while(&self, waits: impl Fn(Presence) -> bool) {
         let state = self.state();
-        drop(self.presence_changed.wait_while(state, |state| waits(state.presence)));
+        drop(
+            self.presence_changed
+                .wait_while(state, |state| waits(state.presence)),
+        );
     }
 
     /// Keeps a connection to end it when the store vanishes; false when it is gone already.
     fn adopt(&self, client: &TcpStream) -> bool {
         let mut state = self.state();
-        let here = !matches!(state.presence, Presence::Over | Presence::Gone(Vanished::Refuses));
+        let here = !matches!(
+            state.presence,
+            Presence::Over | Presence::Gone(Vanished::Refuses)
+        );
         if here {
-            state.connections.push(client.try_clone().expect("a second handle"));
+            state
+                .connections
+                .push(client.try_clone().expect("a second handle"));
         }
         here
     }

@@ -7,7 +7,9 @@ pub struct Random(u64);
 impl Random {
     /// A source for the scenario `name`.
     pub fn seeded(name: &str) -> Self {
-        let given = std::env::var("WALDEN_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let given = std::env::var("WALDEN_TEST_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| getrandom::u64().expect("randomness"));
         eprintln!("{name}: repeat with WALDEN_TEST_SEED={seed}");
         Self(seed)

@@ -64,9 +64,17 @@ impl ObjectStore {
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         // Several test processes may share the server.
         let name = format!("walden-{}-{number}", std::process::id());
-        let bucket = Bucket { store: self, name, endpoint: self.endpoint.clone() };
+        let bucket = Bucket {
+            store: self,
+            name,
+            endpoint: self.endpoint.clone(),
+        };
         let answer = bucket.request("PUT", "", &[]);
-        assert_eq!(answer.status, 200, "make bucket {}: {answer:?}", bucket.name);
+        assert_eq!(
+            answer.status, 200,
+            "make bucket {}: {answer:?}",
+            bucket.name
+        );
         bucket
     }
 }
@@ -74,24 +82,42 @@ impl ObjectStore {
 /// What tests/s3-start says of a server, taken from the environment when that has it.
 fn started(server: &str, known_by: &str) -> Option<HashMap<String, String>> {
     if std::env::var_os(known_by).is_some() {
-        return Some(std::env::vars().filter(|(name, _)| name.starts_with("WALDEN_TEST_")).collect());
+        return Some(
+            std::env::vars()
+                .filter(|(name, _)| name.starts_with("WALDEN_TEST_"))
+                .collect(),
+        );
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/s3-start");
     let mut command = Command::new(script);
     // A signal from the terminal ends us; the server ends by the end of its input.
-    command.arg(server).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    command
+        .arg(server)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0);
     let mut child = command.spawn().expect("run tests/s3-start");
     let mut facts = String::new();
-    child.stdout.take().expect("its output").read_to_string(&mut facts).expect("read what tests/s3-start says");
+    child
+        .stdout
+        .take()
+        .expect("its output")
+        .read_to_string(&mut facts)
+        .expect("read what tests/s3-start says");
     if facts.is_empty() {
         let status = child.wait().expect("wait for tests/s3-start");
         assert_eq!(status.code(), Some(3), "tests/s3-start {server} failed");
-        say_skipped(&format!("S3 on {server}: skipped (not installed; run tests/s3-servers)"));
+        say_skipped(&format!(
+            "S3 on {server}: skipped (not installed; run tests/s3-servers)"
+        ));
         return None;
     }
     // Its input closes when this process ends, however that happens.
     std::mem::forget(child);
-    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
+    let pair = |line: &str| {
+        line.split_once('=')
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+    };
     Some(facts.lines().filter_map(pair).collect())
 }
 
@@ -116,7 +142,10 @@ pub struct Answer {
 impl Bucket {
     /// The same bucket, which Walden reaches through a proxy.
     pub fn through(&self, proxy: &Proxy) -> Self {
-        Self { endpoint: proxy.endpoint(), ..self.clone() }
+        Self {
+            endpoint: proxy.endpoint(),
+            ..self.clone()
+        }
     }
 
     /// `repository.url` for a repository in it.
@@ -126,7 +155,12 @@ impl Bucket {
 
     /// Settings of Walden that reach the bucket, as TOML.
     pub fn settings(&self) -> String {
-        let ObjectStore { region, access_key_id, secret_access_key, .. } = self.store;
+        let ObjectStore {
+            region,
+            access_key_id,
+            secret_access_key,
+            ..
+        } = self.store;
         format!(
             "s3.endpoint = \"{}\"\ns3.region = \"{region}\"\ns3.path_style = true\n\
              s3.access_key_id = \"{access_key_id}\"\ns3.secret_access_key = \"{secret_access_key}\"\n",
@@ -136,14 +170,25 @@ impl Bucket {
 
     /// Walden's storage in the bucket, below a prefix, with changed options.
     pub fn storage(&self, prefix: &str, change: impl FnOnce(&mut S3Options)) -> Arc<dyn Storage> {
-        let ObjectStore { region, access_key_id, secret_access_key, .. } = self.store;
+        let ObjectStore {
+            region,
+            access_key_id,
+            secret_access_key,
+            ..
+        } = self.store;
         let mut options = S3Options {
             bucket: self.name.clone(),
             prefix: format!("{prefix}/"),
             region: Some(region.clone()),
             endpoint: Some(self.endpoint.clone()),
             path_style: true,
-            credentials: Some(Credentials::new(access_key_id, secret_access_key, None, None, "test")),
+            credentials: Some(Credentials::new(
+                access_key_id,
+                secret_access_key,
+                None,
+                None,
+                "test",
+            )),
             profile: None,
             ca_file: None,
             bucket_owner: None,
@@ -163,7 +208,8 @@ impl Bucket {
     /// A request by an independent client. The key is below the repository's prefix and has only characters that URLs
     /// leave as they are; an empty one asks for the bucket.
     pub fn request(&self, method: &str, key: &str, body: &[u8]) -> Answer {
-        self.try_request(method, key, body).unwrap_or_else(|error| panic!("{method} {key}: {error}"))
+        self.try_request(method, key, body)
+            .unwrap_or_else(|error| panic!("{method} {key}: {error}"))
     }
 
     /// The same; what curl said when there was no whole answer.
@@ -186,8 +232,13 @@ impl Bucket {
             "-K",
             "-",
         ]);
-        let verb: &[&str] = if method == "HEAD" { &["--head"] } else { &["-X", method] };
-        curl.args(verb).args(["--aws-sigv4", &format!("aws:amz:{}:s3", self.store.region)]);
+        let verb: &[&str] = if method == "HEAD" {
+            &["--head"]
+        } else {
+            &["-X", method]
+        };
+        curl.args(verb)
+            .args(["--aws-sigv4", &format!("aws:amz:{}:s3", self.store.region)]);
         let folder = tempfile::tempdir().expect("a folder for the body");
         if !body.is_empty() {
             let file = folder.path().join("body");
@@ -201,8 +252,16 @@ impl Bucket {
             .stderr(Stdio::piped())
             .spawn()
             .expect("run curl (apt-get install curl)");
-        let user = format!("user = \"{}:{}\"\n", self.store.access_key_id, self.store.secret_access_key);
-        child.stdin.take().expect("its input").write_all(user.as_bytes()).expect("give curl the keys");
+        let user = format!(
+            "user = \"{}:{}\"\n",
+            self.store.access_key_id, self.store.secret_access_key
+        );
+        child
+            .stdin
+            .take()
+            .expect("its input")
+            .write_all(user.as_bytes())
+            .expect("give curl the keys");
         let output = child.wait_with_output().expect("wait for curl");
         if output.status.success() {
             Ok(parsed(&output.stdout))
@@ -231,13 +290,26 @@ impl Bucket {
 }
 
 fn parsed(output: &[u8]) -> Answer {
-    let end = output.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of the headers");
+    let end = output
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("the end of the headers");
     let head = String::from_utf8_lossy(&output[..end]).into_owned();
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
-    let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_string()));
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1)?.parse().ok())
+        .expect("a status");
+    let pair = |line: &str| {
+        line.split_once(": ")
+            .map(|(name, value)| (name.to_lowercase(), value.to_string()))
+    };
     if status == 100 {
         return parsed(&output[end + 4..]);
     }
-    Answer { status, headers: lines.filter_map(pair).collect(), body: output[end + 4..].to_vec() }
+    Answer {
+        status,
+        headers: lines.filter_map(pair).collect(),
+        body: output[end + 4..].to_vec(),
+    }
 }

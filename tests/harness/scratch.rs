@@ -23,10 +23,19 @@ fn root() -> PathBuf {
 
 /// Whether it may grow by [`ROOM`], also as memory, and programs in it can be run.
 fn has_room(folder: &Path) -> bool {
-    let Ok(found) = rustix::fs::statvfs(folder) else { return false };
+    let Ok(found) = rustix::fs::statvfs(folder) else {
+        return false;
+    };
     let said = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = said.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
-    let available = available.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10;
+    let available = said.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?
+            .trim()
+            .strip_suffix(" kB")
+    });
+    let available = available
+        .and_then(|number| number.parse::<u64>().ok())
+        .unwrap_or(0)
+        << 10;
     let runs_programs = !found.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC);
     runs_programs && available.min(found.f_bavail * found.f_frsize) >= ROOM
 }
@@ -65,7 +74,8 @@ impl Scratch {
 
     fn make(&self, path: &Path) {
         fs::create_dir_all(path).expect("make a scratch folder");
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("close the scratch folder");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .expect("close the scratch folder");
         self.give(path);
     }
 
@@ -80,7 +90,8 @@ impl Scratch {
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path.join(name);
         fs::write(&path, content).expect("write a scratch file");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("close the scratch file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .expect("close the scratch file");
         self.give(&path);
         path
     }

@@ -64,7 +64,12 @@ fn options() -> TakeOptions {
         max_rate_kib: None,
         verify_checksums: true,
         // Several packs, and more frames than any queue holds.
-        pack: PackOptions { compression_level: 1, workers: 2, pack_size: 600_000, longest_manifest: 1 << 20 },
+        pack: PackOptions {
+            compression_level: 1,
+            workers: 2,
+            pack_size: 600_000,
+            longest_manifest: 1 << 20,
+        },
         wal_timeout: Duration::ZERO,
     }
 }
@@ -73,22 +78,35 @@ pub async fn record(scratch: &Scratch) -> Recording {
     let archive = scratch.folder("archive");
     let command = format!("cp \"%p\" \"{}/%f\"", archive.display());
     let major = Major::newest();
-    let builder = Cluster::builder(major.clone()).segment_mib(1).setting("archive_mode", "on");
+    let builder = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .setting("archive_mode", "on");
     let cluster = builder.setting("archive_command", &command).start(scratch);
-    cluster.sql("create table filled as select n, repeat('x', 100) from generate_series(1, 5000) n");
+    cluster
+        .sql("create table filled as select n, repeat('x', 100) from generate_series(1, 5000) n");
     let info = ConnInfo::from_process(&cluster.dsn()).unwrap();
     let (registered, store) = register(&info).await;
-    let (server, mut physical) = start(&registered, &|| ConnInfo::from_process(&cluster.dsn())).await.unwrap();
+    let (server, mut physical) = start(&registered, &|| ConnInfo::from_process(&cluster.dsn()))
+        .await
+        .unwrap();
     let mut backup = physical.base_backup(&asked(&options())).await.unwrap();
     let mut events = Vec::new();
     while let Some(event) = backup.next().await.unwrap() {
         events.push(event);
     }
-    let after = After { clock: Utc::now(), homes: server.homes.clone() };
+    let after = After {
+        clock: Utc::now(),
+        homes: server.homes.clone(),
+    };
     let last = cluster.archive_now();
     wait_until("the WAL is there", || archive.join(&last).exists());
     push_all(&registered, &archive).await;
-    Recording { server, events, after, store }
+    Recording {
+        server,
+        events,
+        after,
+        store,
+    }
 }
 
 async fn register(info: &ConnInfo) -> (Registered, Arc<MemoryStorage>) {
@@ -96,10 +114,19 @@ async fn register(info: &ConnInfo) -> (Registered, Arc<MemoryStorage>) {
     let identity = physical.identify_system().await.unwrap();
     let size = physical.segment_size().await.unwrap();
     let major = MajorVersion::from_version_num(physical.version_num()).unwrap();
-    let found = describe_server("main".parse().unwrap(), identity.system_identifier, size, major, Utc::now());
+    let found = describe_server(
+        "main".parse().unwrap(),
+        identity.system_identifier,
+        size,
+        major,
+        Utc::now(),
+    );
     let store = Arc::new(MemoryStorage::default());
     let repository = Repository::init(store.clone(), Utc::now()).await.unwrap().0;
-    (Registered::register(repository, found).await.unwrap().0, store)
+    (
+        Registered::register(repository, found).await.unwrap().0,
+        store,
+    )
 }
 
 async fn push_all(registered: &Registered, archive: &PathBuf) {
@@ -125,7 +152,10 @@ async fn copy_into(store: &MemoryStorage, copy: &dyn Storage) {
                 ListEntry::Folder(inner) => folders.push(inner),
                 ListEntry::Object(meta) => {
                     let content = get_all(store, &meta.key, u64::MAX).await.unwrap().unwrap();
-                    let _ = copy.put(&meta.key, content.into(), PutMode::CreateOnly).await.unwrap();
+                    let _ = copy
+                        .put(&meta.key, content.into(), PutMode::CreateOnly)
+                        .await
+                        .unwrap();
                 }
             }
         }
@@ -133,13 +163,27 @@ async fn copy_into(store: &MemoryStorage, copy: &dyn Storage) {
 }
 
 pub async fn open(storage: Arc<dyn Storage>) -> Registered {
-    Registered::open(Repository::open(storage).await.unwrap(), "main".parse().unwrap()).await.unwrap()
+    Registered::open(
+        Repository::open(storage).await.unwrap(),
+        "main".parse().unwrap(),
+    )
+    .await
+    .unwrap()
 }
 
 async fn play(registered: &Registered, recording: &Recording) -> anyhow::Result<()> {
     let (_stopper, mut stop) = watch::channel(false);
     let mut player = Player { recording, next: 0 };
-    keep(registered, &recording.server, &mut player, &options(), &|_| {}, &mut stop).await.map(drop)
+    keep(
+        registered,
+        &recording.server,
+        &mut player,
+        &options(),
+        &|_| {},
+        &mut stop,
+    )
+    .await
+    .map(drop)
 }
 
 /// Every backup there is, is whole.
@@ -148,9 +192,14 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
     let loaded = load_backups(&registered).await.unwrap();
     assert!(loaded.damaged.is_empty(), "{what}: {:?}", loaded.damaged);
     for backup in loaded.complete.iter() {
-        let verified = verify(&registered, VerifyScope::Backup(backup.id.clone()), 1).await.unwrap();
+        let verified = verify(&registered, VerifyScope::Backup(backup.id.clone()), 1)
+            .await
+            .unwrap();
         assert!(verified.is_sound(), "{what}: {:?}", verified.findings);
-        assert!(verified.files > 500 && backup.pack_count > 2, "{what}: {backup:?}");
+        assert!(
+            verified.files > 500 && backup.pack_count > 2,
+            "{what}: {backup:?}"
+        );
     }
     loaded.complete.len()
 }
@@ -159,7 +208,12 @@ async fn assert_sound(store: Arc<dyn Storage>, what: &str) -> usize {
 const OPENING: u64 = 3;
 
 /// Stops at call `stop_at` to a store that is empty before; false when there were fewer calls.
-pub async fn crash_at(recording: &Recording, store: Arc<dyn Storage>, stop_at: u64, point: CrashPoint) -> bool {
+pub async fn crash_at(
+    recording: &Recording,
+    store: Arc<dyn Storage>,
+    stop_at: u64,
+    point: CrashPoint,
+) -> bool {
     let what = format!("call {stop_at}, {point:?}");
     copy_into(&recording.store, &*store).await;
     let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
@@ -171,7 +225,9 @@ pub async fn crash_at(recording: &Recording, store: Arc<dyn Storage>, stop_at: u
     }
     // Success may only be said of a backup that is there. One call can fail without harm: the reservation's removal.
     assert!(taken.is_err() || whole == 1, "{what}");
-    play(&open(store.clone()).await, recording).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    play(&open(store.clone()).await, recording)
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error:#}"));
     assert_eq!(assert_sound(store, &what).await, whole + 1);
     true
 }
@@ -209,20 +265,30 @@ async fn a_deletion_that_stops_at_any_call_leaves_other_backups_whole_and_can_be
     for _ in 0..2 {
         play(&registered, &recording).await.unwrap();
     }
-    let first = load_backups(&registered).await.unwrap().complete[0].id.clone();
+    let first = load_backups(&registered).await.unwrap().complete[0]
+        .id
+        .clone();
     let folder = format!("main/base/{first}/");
     for stop_at in 0.. {
         for point in [CrashPoint::Before, CrashPoint::After] {
             let store = copy(&recording.store).await;
-            let plan = plan_delete(&open(store.clone()).await, &first).await.unwrap();
+            let plan = plan_delete(&open(store.clone()).await, &first)
+                .await
+                .unwrap();
             let faulty = Arc::new(FaultyStorage::new(store.clone(), stop_at + OPENING, point));
             let deleted = delete(&open(faulty.clone()).await, &plan).await;
             let what = format!("call {stop_at}, {point:?}");
-            assert!((1..=2).contains(&assert_sound(store.clone(), &what).await), "{what}");
+            assert!(
+                (1..=2).contains(&assert_sound(store.clone(), &what).await),
+                "{what}"
+            );
             let registered = open(store.clone()).await;
             delete(&registered, &plan).await.unwrap();
             assert_eq!(assert_sound(store.clone(), &what).await, 1, "{what}");
-            assert!(list_all(&*store, &folder).await.unwrap().is_empty(), "{what}");
+            assert!(
+                list_all(&*store, &folder).await.unwrap().is_empty(),
+                "{what}"
+            );
             if !faulty.stopped() {
                 deleted.unwrap();
                 assert!(stop_at > 3);
@@ -238,15 +304,41 @@ async fn a_manifest_that_becomes_too_long_ends_the_backup_at_once_and_nothing_of
     let recording = record(&scratch).await;
     let registered = open(recording.store.clone()).await;
     let (_stopper, mut stop) = watch::channel(false);
-    let (mut player, mut options) = (Player { recording: &recording, next: 0 }, options());
+    let (mut player, mut options) = (
+        Player {
+            recording: &recording,
+            next: 0,
+        },
+        options(),
+    );
     options.pack.longest_manifest = 50_000;
-    let taken = keep(&registered, &recording.server, &mut player, &options, &|_| {}, &mut stop).await;
+    let taken = keep(
+        &registered,
+        &recording.server,
+        &mut player,
+        &options,
+        &|_| {},
+        &mut stop,
+    )
+    .await;
     let error = taken.unwrap_err();
     let (told, hints) = (format!("{error:#}"), hints(&error));
-    assert!(told.contains("the manifest has more than 50000 bytes"), "{told}");
+    assert!(
+        told.contains("the manifest has more than 50000 bytes"),
+        "{told}"
+    );
     assert!(hints.concat().contains("too many files"), "{hints:?}");
-    assert!(player.next < recording.events.len(), "the server sent {} events in vain", player.next);
-    assert!(list_all(&*recording.store, "main/base/").await.unwrap().is_empty());
+    assert!(
+        player.next < recording.events.len(),
+        "the server sent {} events in vain",
+        player.next
+    );
+    assert!(
+        list_all(&*recording.store, "main/base/")
+            .await
+            .unwrap()
+            .is_empty()
+    );
     // Of nothing else.
     play(&registered, &recording).await.unwrap();
 }
@@ -256,10 +348,22 @@ async fn a_backup_cleaned_up_under_the_hands_of_its_process_does_not_come_to_be(
     let scratch = Scratch::new("crashclean");
     let recording = record(&scratch).await;
     let registered = open(recording.store.clone()).await;
-    let cleaner = Cleaner { recording: &recording, next: 0, store: recording.store.clone() };
+    let cleaner = Cleaner {
+        recording: &recording,
+        next: 0,
+        store: recording.store.clone(),
+    };
     let (_stopper, mut stop) = watch::channel(false);
     let mut cleaner = cleaner;
-    let taken = keep(&registered, &recording.server, &mut cleaner, &options(), &|_| {}, &mut stop).await;
+    let taken = keep(
+        &registered,
+        &recording.server,
+        &mut cleaner,
+        &options(),
+        &|_| {},
+        &mut stop,
+    )
+    .await;
     assert!(format!("{:#}", taken.unwrap_err()).contains("cleaned up"));
     assert_eq!(assert_sound(recording.store.clone(), "after").await, 0);
 }

@@ -16,9 +16,13 @@ fn the_commands_of_the_documents_work_as_they_are_written() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/documents");
     let mut follow = Command::new("unshare");
     follow.args(["--mount", "--net"]).arg(script);
-    follow.arg(Walden::program("walden").parent().expect("a folder")).arg(scratch.path()).arg(&cluster.data);
+    follow
+        .arg(Walden::program("walden").parent().expect("a folder"))
+        .arg(scratch.path())
+        .arg(&cluster.data);
     // Some majors came without psql.
-    let programs = [cluster.major.bin(), Major::with_clients().bin()].map(|bin| bin.display().to_string());
+    let programs =
+        [cluster.major.bin(), Major::with_clients().bin()].map(|bin| bin.display().to_string());
     follow.arg(programs.join(":"));
     follow
         .env("PGHOST", scratch.path())
@@ -27,5 +31,9 @@ fn the_commands_of_the_documents_work_as_they_are_written() {
         .env("PGDATABASE", "postgres");
     let output = finish(&mut follow);
     assert!(output.success(), "{}\n{}", output.stdout, output.stderr);
-    assert!(output.stdout.contains("the documents work"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains("the documents work"),
+        "{}",
+        output.stdout
+    );
 }

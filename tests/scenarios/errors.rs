@@ -15,11 +15,17 @@ struct Ready {
 
 fn ready(name: &str) -> Ready {
     let scratch = Scratch::new(name);
-    let mut cluster = Cluster::builder(Major::with_clients()).on_loopback().start(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients())
+        .on_loopback()
+        .start(&scratch);
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.archive_with(&walden);
-    Ready { walden, cluster, scratch }
+    Ready {
+        walden,
+        cluster,
+        scratch,
+    }
 }
 
 /// The message has all parts, and a hint.
@@ -36,13 +42,18 @@ fn no_server_is_told_with_the_socket_tried() {
     let mut ready = ready("noserver");
     ready.cluster.stop(crate::harness::Stop::Fast);
     let port = ready.cluster.port.to_string();
-    says(&ready.walden.refused(1, ["backup", "take"]), &["cannot connect", &port]);
+    says(
+        &ready.walden.refused(1, ["backup", "take"]),
+        &["cannot connect", &port],
+    );
 }
 
 #[test]
 fn a_wrong_password_is_told_without_the_password() {
     let ready = ready("password");
-    ready.cluster.sql("create role archiver login replication password 'right'");
+    ready
+        .cluster
+        .sql("create role archiver login replication password 'right'");
     let hba = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
     fs::write(
         ready.cluster.data.join("pg_hba.conf"),
@@ -50,7 +61,10 @@ fn a_wrong_password_is_told_without_the_password() {
     )
     .expect("write pg_hba.conf");
     ready.cluster.reload();
-    let dsn = format!("host=127.0.0.1 port={} user=archiver password=s3cret-wrong dbname=postgres", ready.cluster.port);
+    let dsn = format!(
+        "host=127.0.0.1 port={} user=archiver password=s3cret-wrong dbname=postgres",
+        ready.cluster.port
+    );
     let mut command = ready.walden.command(["backup", "take"]);
     command.env("WALDEN_POSTGRESQL__DSN", dsn);
     let output = command.output().expect("run walden");
@@ -66,7 +80,10 @@ fn a_role_without_replication_is_told() {
     ready.cluster.sql("create role plain login");
     let dsn = ready.cluster.dsn().replace("user=walden", "user=plain");
     let mut command = ready.walden.command(["backup", "take"]);
-    let output = command.env("WALDEN_POSTGRESQL__DSN", dsn).output().expect("run walden");
+    let output = command
+        .env("WALDEN_POSTGRESQL__DSN", dsn)
+        .output()
+        .expect("run walden");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     says(&stderr, &["plain", "REPLICATION"]);
@@ -75,9 +92,14 @@ fn a_role_without_replication_is_told() {
 #[test]
 fn minimal_wal_is_told() {
     let mut ready = ready("minimal");
-    ready.cluster.append_conf("archive_mode = off\nwal_level = minimal\nmax_wal_senders = 0\n");
+    ready
+        .cluster
+        .append_conf("archive_mode = off\nwal_level = minimal\nmax_wal_senders = 0\n");
     ready.cluster.restart();
-    says(&ready.walden.refused(1, ["backup", "take"]), &["wal_level", "minimal"]);
+    says(
+        &ready.walden.refused(1, ["backup", "take"]),
+        &["wal_level", "minimal"],
+    );
 }
 
 #[test]
@@ -85,24 +107,37 @@ fn archiving_turned_off_is_told() {
     let mut ready = ready("archoff");
     ready.cluster.append_conf("archive_mode = off\n");
     ready.cluster.restart();
-    says(&ready.walden.refused(1, ["backup", "take"]), &["archive_mode", "off"]);
+    says(
+        &ready.walden.refused(1, ["backup", "take"]),
+        &["archive_mode", "off"],
+    );
 }
 
 #[test]
 fn another_cluster_under_the_same_name_is_refused() {
     let ready = ready("other");
     let archiving = Cluster::builder(Major::with_clients()).setting("archive_mode", "on");
-    let stranger = archiving.setting("archive_command", "/bin/false").start(&ready.scratch);
+    let stranger = archiving
+        .setting("archive_command", "/bin/false")
+        .start(&ready.scratch);
     for verb in [&["backup", "take"][..], &["init"]] {
         let mut command = ready.walden.command(verb);
-        let output = command.env("WALDEN_POSTGRESQL__DSN", stranger.dsn()).output().expect("run walden");
+        let output = command
+            .env("WALDEN_POSTGRESQL__DSN", stranger.dsn())
+            .output()
+            .expect("run walden");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         says(&stderr, &["system identifier", "main"]);
     }
     // And its WAL is refused, too: by the page header.
     let segment = stranger.data.join("pg_wal/000000010000000000000001");
-    says(&ready.walden.refused(1, ["wal".as_ref(), "push".as_ref(), segment.as_os_str()]), &["system identifier"]);
+    says(
+        &ready
+            .walden
+            .refused(1, ["wal".as_ref(), "push".as_ref(), segment.as_os_str()]),
+        &["system identifier"],
+    );
 }
 
 #[test]
@@ -110,11 +145,24 @@ fn a_folder_that_is_no_repository_is_told() {
     let ready = ready("norepo");
     let elsewhere = ready.scratch.folder("empty");
     let url = format!("file://{}", elsewhere.display());
-    for verb in [&["backup", "list"][..], &["backup", "take"], &["wal", "list"], &["restore", "--to-dir", "/nowhere"]] {
-        let output = ready.walden.command(verb).env("WALDEN_REPOSITORY__URL", &url).output().expect("run walden");
+    for verb in [
+        &["backup", "list"][..],
+        &["backup", "take"],
+        &["wal", "list"],
+        &["restore", "--to-dir", "/nowhere"],
+    ] {
+        let output = ready
+            .walden
+            .command(verb)
+            .env("WALDEN_REPOSITORY__URL", &url)
+            .output()
+            .expect("run walden");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{verb:?}: {stderr}");
-        says(&stderr, &["not a Walden repository", "empty", "walden init"]);
+        says(
+            &stderr,
+            &["not a Walden repository", "empty", "walden init"],
+        );
     }
 }
 
@@ -122,9 +170,14 @@ fn a_folder_that_is_no_repository_is_told() {
 fn a_newer_repository_is_refused() {
     let ready = ready("newer");
     let marker = ready.walden.repository.join("walden.json");
-    let newer = fs::read_to_string(&marker).expect("read the marker").replace("\"format\": 1", "\"format\": 2");
+    let newer = fs::read_to_string(&marker)
+        .expect("read the marker")
+        .replace("\"format\": 1", "\"format\": 2");
     fs::write(&marker, newer).expect("write the marker");
-    says(&ready.walden.refused(1, ["backup", "list"]), &["format version 2", "version 1"]);
+    says(
+        &ready.walden.refused(1, ["backup", "list"]),
+        &["format version 2", "version 1"],
+    );
 }
 
 #[test]
@@ -134,7 +187,8 @@ fn a_repository_that_cannot_be_written_is_told() {
     let main = ready.walden.repository.join("main");
     let close = |mode| {
         for folder in [&main, &main.join("base"), &main.join("wal")] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("change the folder's mode");
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+                .expect("change the folder's mode");
         }
     };
     close(0o500);
@@ -146,7 +200,12 @@ fn a_repository_that_cannot_be_written_is_told() {
 #[test]
 fn an_unregistered_cluster_is_told() {
     let ready = ready("unreg");
-    let output = ready.walden.command(["backup", "list"]).env("WALDEN_CLUSTER__NAME", "other").output().expect("run");
+    let output = ready
+        .walden
+        .command(["backup", "list"])
+        .env("WALDEN_CLUSTER__NAME", "other")
+        .output()
+        .expect("run");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     says(&stderr, &["\"other\" is not registered", "walden init"]);
@@ -155,14 +214,22 @@ fn an_unregistered_cluster_is_told() {
 /// Overwrites where all tables of an index begin but those that are read when it is opened.
 fn damage_index(path: &Path) {
     let db = rusqlite::Connection::open(path).expect("open the index");
-    let pages: u32 = db.pragma_query_value(None, "page_size", |row| row.get(0)).expect("the size of a page");
+    let pages: u32 = db
+        .pragma_query_value(None, "page_size", |row| row.get(0))
+        .expect("the size of a page");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE rootpage > 0 AND name <> 'identity'";
     let mut select = db.prepare(sql).expect("the tables");
-    let roots = select.query_map([], |row| row.get::<_, u32>(0)).expect("the tables");
+    let roots = select
+        .query_map([], |row| row.get::<_, u32>(0))
+        .expect("the tables");
     let roots: Vec<u32> = roots.collect::<Result<_, _>>().expect("the tables");
-    let file = fs::OpenOptions::new().write(true).open(path).expect("open the index");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("open the index");
     for root in roots {
-        file.write_all_at(&vec![0x5a; pages as usize], u64::from((root - 1) * pages)).expect("damage the index");
+        file.write_all_at(&vec![0x5a; pages as usize], u64::from((root - 1) * pages))
+            .expect("damage the index");
     }
 }
 
@@ -170,33 +237,74 @@ fn damage_index(path: &Path) {
 fn a_damaged_index_stops_no_plan_and_is_made_anew() {
     let ready = ready("index");
     ready.walden.ok(["backup", "take"]);
-    ready.cluster.sql("create table gone (id int); drop table gone");
+    ready
+        .cluster
+        .sql("create table gone (id int); drop table gone");
     ready.cluster.archive_now();
     let dir = ready.scratch.join("restored").display().to_string();
-    let expected = [ready.walden.ok(["find", "--all"]), ready.walden.ok(["target"])];
-    let mut files =
-        fs::read_dir(ready.scratch.join("cache")).expect("the cache").map(|file| file.expect("a file").path());
-    let index = files.find(|path| path.extension().is_some_and(|end| end == "index")).expect("an index");
+    let expected = [
+        ready.walden.ok(["find", "--all"]),
+        ready.walden.ok(["target"]),
+    ];
+    let mut files = fs::read_dir(ready.scratch.join("cache"))
+        .expect("the cache")
+        .map(|file| file.expect("a file").path());
+    let index = files
+        .find(|path| path.extension().is_some_and(|end| end == "index"))
+        .expect("an index");
     let path = index.display().to_string();
     let verbs: [(&[&str], Option<&String>); 4] = [
         (&["find", "--all"], Some(&expected[0])),
         (&["target"], Some(&expected[1])),
-        (&["restore", "--latest", "--dry-run", "--to-dir", &dir], None),
-        (&["restore", "--time", "2100-01-01 00:00:00", "--dry-run", "--to-dir", &dir], None),
+        (
+            &["restore", "--latest", "--dry-run", "--to-dir", &dir],
+            None,
+        ),
+        (
+            &[
+                "restore",
+                "--time",
+                "2100-01-01 00:00:00",
+                "--dry-run",
+                "--to-dir",
+                &dir,
+            ],
+            None,
+        ),
     ];
-    for part in ["was damaged and is made anew", "cannot be used: database disk image is malformed"] {
+    for part in [
+        "was damaged and is made anew",
+        "cannot be used: database disk image is malformed",
+    ] {
         ready.walden.expect_log(part);
     }
     for (arguments, expected) in verbs {
         damage_index(&index);
         let output = ready.walden.run(arguments);
-        says(&output.stderr, &["cannot be used", &path, "malformed", "delete"]);
+        says(
+            &output.stderr,
+            &["cannot be used", &path, "malformed", "delete"],
+        );
         match expected {
-            Some(expected) => assert_eq!((output.code, &output.stdout), (Some(0), expected), "{}", output.stderr),
+            Some(expected) => assert_eq!(
+                (output.code, &output.stdout),
+                (Some(0), expected),
+                "{}",
+                output.stderr
+            ),
             // A time beyond what is archived is refused, for that reason.
-            None => assert_eq!(output.code, Some(if arguments[1] == "--latest" { 0 } else { 4 }), "{}", output.stderr),
+            None => assert_eq!(
+                output.code,
+                Some(if arguments[1] == "--latest" { 0 } else { 4 }),
+                "{}",
+                output.stderr
+            ),
         }
         let again = ready.walden.run(["target"]);
-        assert!(again.code == Some(0) && !again.stderr.contains("index"), "{}", again.stderr);
+        assert!(
+            again.code == Some(0) && !again.stderr.contains("index"),
+            "{}",
+            again.stderr
+        );
     }
 }

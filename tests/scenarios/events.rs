@@ -15,22 +15,42 @@ use crate::harness::{Cluster, Major, Scratch, Stop, Walden, outer_majors, wait_u
 
 /// All events of an archive, from an index that is made for this.
 fn events(repository: &Path, all: bool) -> Vec<FoundEvent> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
-        let repository = Repository::open(Arc::new(LocalStorage::new(repository))).await.expect("the repository");
-        let cluster = Archived::open(repository, "main".parse().expect("a name")).await.expect("the cluster");
+        let repository = Repository::open(Arc::new(LocalStorage::new(repository)))
+            .await
+            .expect("the repository");
+        let cluster = Archived::open(repository, "main".parse().expect("a name"))
+            .await
+            .expect("the cluster");
         let index = Arc::new(Index::temporary(&cluster).expect("an index"));
-        complete(&index, &cluster, ListScope::All, &|_| ()).await.expect("an index of the archive");
-        index.events(&Filter { all, ..Filter::default() }).expect("events").events
+        complete(&index, &cluster, ListScope::All, &|_| ())
+            .await
+            .expect("an index of the archive");
+        index
+            .events(&Filter {
+                all,
+                ..Filter::default()
+            })
+            .expect("events")
+            .events
     })
 }
 
 fn told(events: &[FoundEvent]) -> Vec<(EventKind, String, Option<u64>)> {
     let name = |event: &FoundEvent| {
         let named = event.relation.clone().or(event.name.clone());
-        named.or(event.database.clone()).unwrap_or_else(|| format!("{:?}", event.file))
+        named
+            .or(event.database.clone())
+            .unwrap_or_else(|| format!("{:?}", event.file))
     };
-    events.iter().map(|event| (event.kind, name(event), event.rows)).collect()
+    events
+        .iter()
+        .map(|event| (event.kind, name(event), event.rows))
+        .collect()
 }
 
 fn indexing(walden: &Walden) -> Value {
@@ -39,7 +59,12 @@ fn indexing(walden: &Walden) -> Value {
 
 /// Waits until the service has read the names of what is there now.
 pub fn names_are_recorded(walden: &Walden) {
-    let read_at = |status: &Value| status["names_read_at"].as_str().unwrap_or_default().to_string();
+    let read_at = |status: &Value| {
+        status["names_read_at"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string()
+    };
     for _ in 0..2 {
         let before = read_at(&indexing(walden));
         wait_until("names are recorded", || read_at(&indexing(walden)) > before);
@@ -72,7 +97,8 @@ fn accidents(major: Major) {
     cluster.sql("reindex table kept");
     cluster.sql("refresh materialized view totals");
     cluster.sql("refresh materialized view concurrently totals");
-    cluster.sql("create temp table passing as select generate_series(1, 1000) x; drop table passing");
+    cluster
+        .sql("create temp table passing as select generate_series(1, 1000) x; drop table passing");
     cluster.sql("begin; create table never (id int); drop table never; commit");
     cluster.sql("begin; delete from kept; rollback");
     // Accidents.
@@ -96,14 +122,30 @@ fn accidents(major: Major) {
     // Its time is that of a commit near by.
     seen.retain(|(kind, name, _)| *kind != EventKind::DatabaseCreate && name != "archive_now");
     seen.sort_by_key(|(kind, ..)| *kind == EventKind::DatabaseDrop);
-    let expected: Vec<_> = expected.iter().map(|(kind, name, rows)| (*kind, name.to_string(), *rows)).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(kind, name, rows)| (*kind, name.to_string(), *rows))
+        .collect();
     assert_eq!(seen, expected, "{found:#?}");
     let all = told(&events(&walden.repository, true));
     // Files that were made since names were recorded have none.
-    assert!(all.contains(&(EventKind::Rewrite, "public.rewritten".to_string(), None)), "{all:#?}");
-    assert!(all.iter().filter(|(kind, ..)| *kind == EventKind::Rewrite).count() >= 5, "{all:#?}");
+    assert!(
+        all.contains(&(EventKind::Rewrite, "public.rewritten".to_string(), None)),
+        "{all:#?}"
+    );
+    assert!(
+        all.iter()
+            .filter(|(kind, ..)| *kind == EventKind::Rewrite)
+            .count()
+            >= 5,
+        "{all:#?}"
+    );
     let status = indexing(&walden);
-    assert_eq!((&status["not_indexed"], &status["failed"]["count"]), (&0.into(), &0.into()), "{status:#}");
+    assert_eq!(
+        (&status["not_indexed"], &status["failed"]["count"]),
+        (&0.into(), &0.into()),
+        "{status:#}"
+    );
     assert!(status["segments"].as_u64() > Some(0), "{status:#}");
     assert!(walden.ok(["status"]).contains("\nindex      "));
     cluster.stop(Stop::Fast);
@@ -120,15 +162,26 @@ fn backup_records_names(major: Major) {
     cluster.archive_with(&walden);
     cluster.sql("create table orders as select generate_series(1, 100) id");
     walden.ok(["backup", "take"]);
-    let objects = || std::fs::read_dir(walden.repository.join("main/names")).expect("names").count();
+    let objects = || {
+        std::fs::read_dir(walden.repository.join("main/names"))
+            .expect("names")
+            .count()
+    };
     assert_eq!(objects(), 1);
     walden.ok(["backup", "take"]);
     assert_eq!(objects(), 1, "nothing is new");
     cluster.sql("drop table orders");
     cluster.archive_now();
     let found = events(&walden.repository, false);
-    let seen: Vec<_> = told(&found).into_iter().filter(|(kind, ..)| *kind != EventKind::RestorePoint).collect();
-    assert_eq!(seen, [(EventKind::Drop, "public.orders".to_string(), None)], "{found:#?}");
+    let seen: Vec<_> = told(&found)
+        .into_iter()
+        .filter(|(kind, ..)| *kind != EventKind::RestorePoint)
+        .collect();
+    assert_eq!(
+        seen,
+        [(EventKind::Drop, "public.orders".to_string(), None)],
+        "{found:#?}"
+    );
     walden.ok(["repo", "verify"]);
 }
 
@@ -137,7 +190,9 @@ fn backup_records_names(major: Major) {
 #[test]
 fn names_of_every_kind_are_read_and_closed_databases_left_alone() {
     let scratch = Scratch::new("odd names");
-    let mut cluster = Cluster::builder(Major::newest()).segment_mib(1).start(&scratch);
+    let mut cluster = Cluster::builder(Major::newest())
+        .segment_mib(1)
+        .start(&scratch);
     let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"200ms\"");
     walden.ok(["init"]);
     cluster.archive_with(&walden);
@@ -149,33 +204,63 @@ fn names_of_every_kind_are_read_and_closed_databases_left_alone() {
          create database ascii encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0",
     );
     let odd = "convert_from('\\x62e9'::bytea, 'SQL_ASCII')";
-    cluster.sql_in("ascii", &format!("do $$ begin execute format('create table %I (a int)', {odd}); end $$"));
-    cluster.sql_in("ascii", &format!("update pg_database set datname = {odd}::name where datname = 'odd'"));
-    cluster.sql_in("ascii", "create table beside_odd as select generate_series(1, 100) id");
+    cluster.sql_in(
+        "ascii",
+        &format!("do $$ begin execute format('create table %I (a int)', {odd}); end $$"),
+    );
+    cluster.sql_in(
+        "ascii",
+        &format!("update pg_database set datname = {odd}::name where datname = 'odd'"),
+    );
+    cluster.sql_in(
+        "ascii",
+        "create table beside_odd as select generate_series(1, 100) id",
+    );
     // More than are asked for at once.
     cluster.sql("do $$ begin for i in 1..1200 loop execute format('create table many_%s (id int primary key)', i); end loop; end $$");
     cluster.sql("create schema old; create table old.moved as select generate_series(1, 100) id");
-    let service =
-        walden.serve_with(&[("WALDEN_POSTGRESQL__DSN", &cluster.dsn().replace("user=walden", "user=reader"))]);
+    let service = walden.serve_with(&[(
+        "WALDEN_POSTGRESQL__DSN",
+        &cluster.dsn().replace("user=walden", "user=reader"),
+    )]);
     names_are_recorded(&walden);
     let before = indexing(&walden)["names"].as_u64().expect("a number");
     assert!(before > 2400, "{before}");
-    cluster.sql("alter schema old rename to new; create table late as select generate_series(1, 100) id");
+    cluster.sql(
+        "alter schema old rename to new; create table late as select generate_series(1, 100) id",
+    );
     names_are_recorded(&walden);
     let after = indexing(&walden)["names"].as_u64().expect("a number");
-    assert_eq!(after - before, 2, "what has not changed is not recorded again");
+    assert_eq!(
+        after - before,
+        2,
+        "what has not changed is not recorded again"
+    );
     cluster.sql("drop table late, new.moved, many_1, many_1200");
     cluster.sql_in("ascii", "drop table beside_odd");
     cluster.archive_now();
     service.stop();
     let found = events(&walden.repository, true);
-    let dropped: Vec<String> =
-        told(&found).into_iter().filter(|(kind, ..)| *kind == EventKind::Drop).map(|(_, name, _)| name).collect();
-    for name in ["public.late", "new.moved", "public.many_1", "public.many_1200", "public.beside_odd"] {
-        assert!(dropped.iter().any(|found| found == name), "{name}: {dropped:?}");
+    let dropped: Vec<String> = told(&found)
+        .into_iter()
+        .filter(|(kind, ..)| *kind == EventKind::Drop)
+        .map(|(_, name, _)| name)
+        .collect();
+    for name in [
+        "public.late",
+        "new.moved",
+        "public.many_1",
+        "public.many_1200",
+        "public.beside_odd",
+    ] {
+        assert!(
+            dropped.iter().any(|found| found == name),
+            "{name}: {dropped:?}"
+        );
     }
     let log = cluster.log();
-    let is_refused =
-        |line: &&str| line.contains("FATAL") && line.contains("database \"") || line.contains("byte sequence");
+    let is_refused = |line: &&str| {
+        line.contains("FATAL") && line.contains("database \"") || line.contains("byte sequence")
+    };
     assert_eq!(log.lines().filter(is_refused).collect::<Vec<_>>(), [""; 0]);
 }

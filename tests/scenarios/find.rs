@@ -52,13 +52,18 @@ const HARMLESS: [&str; 9] = [
 fn found_and_undone(major: Major) {
     let scratch = Scratch::new("find");
     let mut random = Random::seeded("find");
-    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let mut cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(&scratch);
     let walden = Walden::with(&scratch, &cluster, "catalog.names_interval = \"200ms\"");
     register(&mut cluster, &walden);
     let service = walden.serve();
     cluster.open_ledger();
     SCHEMA.iter().for_each(|sql| drop(cluster.sql(sql)));
-    cluster.sql_in("shop", "create table stock(id int); insert into stock select generate_series(1, 77)");
+    cluster.sql_in(
+        "shop",
+        "create table stock(id int); insert into stock select generate_series(1, 77)",
+    );
     walden.ok(["backup", "take"]);
 
     let mut steps: Vec<usize> = (0..ACCIDENTS.len()).collect();
@@ -73,18 +78,26 @@ fn found_and_undone(major: Major) {
         cluster.burst(2, 1 + random.below(6));
         accidents.push(happens(&cluster, step));
     }
-    HARMLESS.iter().for_each(|sql| harmless(&cluster, &walden, sql));
+    HARMLESS
+        .iter()
+        .for_each(|sql| harmless(&cluster, &walden, sql));
     cluster.burst(2, 3);
     cluster.archive_now();
     service.stop();
 
     let found = walden.json(["find", "--limit", "1000"]);
     let events = found["events"].as_array().expect("events");
-    let is_wanted = |event: &&Value| event["kind"] != "restore-point" && event["kind"] != "database-create";
+    let is_wanted =
+        |event: &&Value| event["kind"] != "restore-point" && event["kind"] != "database-create";
     let mut others: Vec<&Value> = events.iter().filter(is_wanted).collect();
     for (number, accident) in accidents.iter().enumerate() {
         let at = others.iter().position(|event| accident.is(event));
-        let at = at.unwrap_or_else(|| panic!("{} of {} is not in {found}", accident.kind, accident.subject));
+        let at = at.unwrap_or_else(|| {
+            panic!(
+                "{} of {} is not in {found}",
+                accident.kind, accident.subject
+            )
+        });
         let event = others.remove(at);
         let id = event["id"].as_str().expect("an id");
         assert!(walden.ok(["find"]).contains(id));
@@ -92,11 +105,17 @@ fn found_and_undone(major: Major) {
         assert!(narrow.contains(id), "{narrow}");
         undo(&walden, &major, &scratch, accident, id, number);
     }
-    assert!(others.is_empty(), "what did not happen was found: {others:?}");
+    assert!(
+        others.is_empty(),
+        "what did not happen was found: {others:?}"
+    );
     // Said aloud when asked for, as what it is.
     let all = walden.json(["find", "--all", "--limit", "10000"]);
     let mut told = all["events"].as_array().expect("events").iter();
-    assert!(told.any(|event| event["kind"] == "rewrite" && event["relation"] == "public.churn"), "{all}");
+    assert!(
+        told.any(|event| event["kind"] == "rewrite" && event["relation"] == "public.churn"),
+        "{all}"
+    );
 }
 
 /// What gets new files is told apart only by those who know their names.
@@ -106,7 +125,13 @@ fn harmless(cluster: &Cluster, walden: &Walden, sql: &str) {
 }
 
 /// Kind, subject, rows, how; then where, what and which answer shows that it did not happen.
-type Step = (&'static str, &'static str, Option<u64>, &'static str, (&'static str, &'static str, &'static str));
+type Step = (
+    &'static str,
+    &'static str,
+    Option<u64>,
+    &'static str,
+    (&'static str, &'static str, &'static str),
+);
 
 const ACCIDENTS: [Step; 5] = [
     (
@@ -114,10 +139,26 @@ const ACCIDENTS: [Step; 5] = [
         "sales.orders",
         None,
         "drop table sales.orders",
-        ("postgres", "select count(*), count(distinct id) from sales.orders", "500|500"),
+        (
+            "postgres",
+            "select count(*), count(distinct id) from sales.orders",
+            "500|500",
+        ),
     ),
-    ("truncate", "public.customers", None, "truncate customers", ("postgres", "select count(*) from customers", "700")),
-    ("delete", "public.items", Some(1234), "delete from items", ("postgres", "select sum(id) from items", "761995")),
+    (
+        "truncate",
+        "public.customers",
+        None,
+        "truncate customers",
+        ("postgres", "select count(*) from customers", "700"),
+    ),
+    (
+        "delete",
+        "public.items",
+        Some(1234),
+        "delete from items",
+        ("postgres", "select sum(id) from items", "761995"),
+    ),
     (
         "update",
         "public.prices",
@@ -125,7 +166,13 @@ const ACCIDENTS: [Step; 5] = [
         "update prices set price = 0",
         ("postgres", "select sum(price) from prices", "51681"),
     ),
-    ("database-drop", "shop", None, "drop database shop", ("shop", "select count(*) from stock", "77")),
+    (
+        "database-drop",
+        "shop",
+        None,
+        "drop database shop",
+        ("shop", "select count(*) from stock", "77"),
+    ),
 ];
 
 fn happens(cluster: &Cluster, step: usize) -> Accident {
@@ -133,18 +180,38 @@ fn happens(cluster: &Cluster, step: usize) -> Accident {
     let before = cluster.rows();
     if kind == "database-drop" {
         cluster.sql(sql);
-        return Accident { kind, subject, xid: None, time: None, rows, before, intact };
+        return Accident {
+            kind,
+            subject,
+            xid: None,
+            time: None,
+            rows,
+            before,
+            intact,
+        };
     }
     let xid = cluster.sql(&format!("{sql}; select pg_current_xact_id()"));
     let time = cluster.sql(&format!(
         "select to_char(pg_xact_commit_timestamp('{xid}'::xid) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
     ));
-    Accident { kind, subject, xid: Some(xid), time: Some(time), rows, before, intact }
+    Accident {
+        kind,
+        subject,
+        xid: Some(xid),
+        time: Some(time),
+        rows,
+        before,
+        intact,
+    }
 }
 
 impl Accident {
     fn is(&self, event: &Value) -> bool {
-        let subject = if self.kind == "database-drop" { &event["database"] } else { &event["relation"] };
+        let subject = if self.kind == "database-drop" {
+            &event["database"]
+        } else {
+            &event["relation"]
+        };
         let xid = event["xid"].to_string();
         let time = event["time"].as_str().unwrap_or_default();
         event["kind"] == self.kind
@@ -160,15 +227,34 @@ fn moment(text: &str) -> chrono::DateTime<chrono::FixedOffset> {
     chrono::DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("\"{text}\": {error}"))
 }
 
-fn undo(walden: &Walden, major: &Major, scratch: &Scratch, accident: &Accident, id: &str, number: usize) {
-    let restored = restore(walden, major, scratch.join(&format!("r {number}")), &["--before", id]);
-    let what = format!("before {} of {}: {}", accident.kind, accident.subject, restored.said);
+fn undo(
+    walden: &Walden,
+    major: &Major,
+    scratch: &Scratch,
+    accident: &Accident,
+    id: &str,
+    number: usize,
+) {
+    let restored = restore(
+        walden,
+        major,
+        scratch.join(&format!("r {number}")),
+        &["--before", id],
+    );
+    let what = format!(
+        "before {} of {}: {}",
+        accident.kind, accident.subject, restored.said
+    );
     assert_eq!(restored.cluster.rows(), accident.before, "{what}");
     let (database, sql, answer) = accident.intact;
     assert_eq!(restored.cluster.sql_in(database, sql), answer, "{what}");
     assert!(restored.said["recovered"].get("doubts").is_none(), "{what}");
     if let Some(xid) = &accident.xid {
-        assert_eq!(restored.said["plan"]["first_excluded"]["xid"].to_string(), *xid, "{what}");
+        assert_eq!(
+            restored.said["plan"]["first_excluded"]["xid"].to_string(),
+            *xid,
+            "{what}"
+        );
     }
     // Just after it, it has happened.
     let plan = &walden.json(["target", "--after", id])["plan"];

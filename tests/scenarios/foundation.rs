@@ -2,7 +2,10 @@
 
 use crate::harness::{Cluster, Major, Scratch, outer_majors};
 
-outer_majors!(a_cluster_commits_and_its_standby_takes_over, standby_takes_over);
+outer_majors!(
+    a_cluster_commits_and_its_standby_takes_over,
+    standby_takes_over
+);
 
 fn standby_takes_over(major: Major) {
     let scratch = Scratch::new("base");

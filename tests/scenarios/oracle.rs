@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use crate::harness::{Cluster, Major, Random, Scratch, Target, is_long, outer_majors, run_as_server, wait_until};
+use crate::harness::{
+    Cluster, Major, Random, Scratch, Target, is_long, outer_majors, run_as_server, wait_until,
+};
 
 outer_majors!(the_oracle_knows_what_postgresql_recovers, recovers_as_told);
 
@@ -15,7 +17,10 @@ fn recovers_as_told(major: Major) {
         .segment_mib(1)
         .with_history()
         .setting("archive_mode", "on")
-        .setting("archive_command", &format!("cp %p \"{}/%f\"", archive.display()))
+        .setting(
+            "archive_command",
+            &format!("cp %p \"{}/%f\"", archive.display()),
+        )
         .start(&scratch);
     cluster.open_ledger_with_history();
     cluster.burst(3, 10);
@@ -46,8 +51,18 @@ fn recovers_as_told(major: Major) {
     }
 }
 
-fn recover(major: &Major, data: &Path, scratch: &Scratch, archive: &Path, target: &Target) -> Cluster {
-    let mut restored = Cluster::of(major.clone(), data.to_path_buf(), scratch.path().to_path_buf());
+fn recover(
+    major: &Major,
+    data: &Path,
+    scratch: &Scratch,
+    archive: &Path,
+    target: &Target,
+) -> Cluster {
+    let mut restored = Cluster::of(
+        major.clone(),
+        data.to_path_buf(),
+        scratch.path().to_path_buf(),
+    );
     run_as_server("touch", [data.join("recovery.signal")]);
     restored.append_conf(&format!(
         "archive_mode = off\nrestore_command = 'cp \"{}/%f\" \"%p\"'\nrecovery_target_action = promote\n{}",
@@ -55,6 +70,8 @@ fn recover(major: &Major, data: &Path, scratch: &Scratch, archive: &Path, target
         target.settings()
     ));
     restored.start();
-    wait_until("recovery ends", || restored.sql("select pg_is_in_recovery()") == "f");
+    wait_until("recovery ends", || {
+        restored.sql("select pg_is_in_recovery()") == "f"
+    });
     restored
 }

@@ -14,12 +14,19 @@ struct Ready {
 
 fn ready(name: &str, major: Major) -> Ready {
     let scratch = Scratch::new(name);
-    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let mut cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(&scratch);
     cluster.open_ledger();
     let walden = Walden::beside(&scratch, &cluster);
     walden.ok(["init"]);
     cluster.archive_with(&walden);
-    Ready { walden, cluster, scratch, major }
+    Ready {
+        walden,
+        cluster,
+        scratch,
+        major,
+    }
 }
 
 impl Ready {
@@ -34,12 +41,20 @@ impl Ready {
     /// The arguments of a restore to [`Self::to`] that starts the server.
     fn restore(&self, more: &[&str]) -> Vec<String> {
         let mut all = self.restore_only(more);
-        all.extend(["--start".into(), "--pg-bin".into(), self.major.bin().to_string_lossy().into_owned()]);
+        all.extend([
+            "--start".into(),
+            "--pg-bin".into(),
+            self.major.bin().to_string_lossy().into_owned(),
+        ]);
         all
     }
 
     fn restore_only(&self, more: &[&str]) -> Vec<String> {
-        let mut all = vec!["restore".to_string(), "--to-dir".into(), self.to().to_string_lossy().into_owned()];
+        let mut all = vec![
+            "restore".to_string(),
+            "--to-dir".into(),
+            self.to().to_string_lossy().into_owned(),
+        ];
         all.extend(more.iter().map(|word| word.to_string()));
         all
     }
@@ -47,23 +62,40 @@ impl Ready {
     /// Restores, starts, and takes the server over.
     fn restored(&self, more: &[&str]) -> (Cluster, serde_json::Value) {
         let told = self.walden.json(self.restore(more));
-        let mut restored = Cluster::of(self.major.clone(), self.to(), self.scratch.path().to_path_buf());
-        let folder = told["recovered"]["socket_directory"].as_str().expect("a folder");
-        restored.adopt(told["recovered"]["port"].as_u64().expect("a port") as u32, folder.as_ref());
+        let mut restored = Cluster::of(
+            self.major.clone(),
+            self.to(),
+            self.scratch.path().to_path_buf(),
+        );
+        let folder = told["recovered"]["socket_directory"]
+            .as_str()
+            .expect("a folder");
+        restored.adopt(
+            told["recovered"]["port"].as_u64().expect("a port") as u32,
+            folder.as_ref(),
+        );
         (restored, told)
     }
 
     /// The restored cluster, not started yet.
     fn dormant(&self) -> Cluster {
-        Cluster::of(self.major.clone(), self.to(), self.scratch.path().to_path_buf())
+        Cluster::of(
+            self.major.clone(),
+            self.to(),
+            self.scratch.path().to_path_buf(),
+        )
     }
 
     fn auto_conf(&self) -> String {
-        std::fs::read_to_string(self.to().join("postgresql.auto.conf")).expect("read postgresql.auto.conf")
+        std::fs::read_to_string(self.to().join("postgresql.auto.conf"))
+            .expect("read postgresql.auto.conf")
     }
 }
 
-each_major!(a_setting_raised_after_the_backup_does_not_end_replay_early, raised_setting);
+each_major!(
+    a_setting_raised_after_the_backup_does_not_end_replay_early,
+    raised_setting
+);
 
 fn raised_setting(major: Major) {
     let number = major.number;
@@ -75,9 +107,18 @@ fn raised_setting(major: Major) {
     let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
     ready.cluster.commit("behind the target");
     ready.cluster.archive_now();
-    let paused = ready.walden.refused(1, ready.restore(&["--lsn", &lsn, "--exclusive", "--target-action", "pause"]));
-    assert!(paused.contains("max_connections = 60"), "{number}: {paused}");
-    assert!(!ready.to().join("postmaster.pid").exists(), "a server that failed is left running");
+    let paused = ready.walden.refused(
+        1,
+        ready.restore(&["--lsn", &lsn, "--exclusive", "--target-action", "pause"]),
+    );
+    assert!(
+        paused.contains("max_connections = 60"),
+        "{number}: {paused}"
+    );
+    assert!(
+        !ready.to().join("postmaster.pid").exists(),
+        "a server that failed is left running"
+    );
     std::fs::remove_dir_all(ready.to()).expect("remove the first try");
     let (restored, _) = ready.restored(&["--latest"]);
     assert_eq!(restored.rows(), ready.cluster.rows());
@@ -87,12 +128,22 @@ fn raised_setting(major: Major) {
 fn a_transaction_id_with_an_epoch_is_refused() {
     let ready = ready("epoch", Major::with_clients());
     ready.back_up();
-    for wrong in [&["--time", "soon"][..], &["--xid", "x"], &["--lsn", "x"], &["--exclusive"]] {
+    for wrong in [
+        &["--time", "soon"][..],
+        &["--xid", "x"],
+        &["--lsn", "x"],
+        &["--exclusive"],
+    ] {
         ready.walden.refused(2, ready.restore_only(wrong));
     }
     ready.walden.refused(2, ["find", "--since", "soon"]);
-    let told = ready.walden.refused(2, ready.restore_only(&["--xid", "30064771817"]));
-    assert!(told.contains("epoch") && told.contains("HINT: ") && told.contains("low 32 bits, 745"), "{told}");
+    let told = ready
+        .walden
+        .refused(2, ready.restore_only(&["--xid", "30064771817"]));
+    assert!(
+        told.contains("epoch") && told.contains("HINT: ") && told.contains("low 32 bits, 745"),
+        "{told}"
+    );
     assert!(!ready.to().exists(), "nothing is written");
 }
 
@@ -100,7 +151,9 @@ fn a_transaction_id_with_an_epoch_is_refused() {
 fn the_nearest_moment_is_a_command_that_can_be_run() {
     let ready = ready("nearest", Major::with_clients());
     ready.back_up();
-    let told = ready.walden.refused(4, ready.restore_only(&["--time", "2001-01-01 00:00:00"]));
+    let told = ready
+        .walden
+        .refused(4, ready.restore_only(&["--time", "2001-01-01 00:00:00"]));
     let command = format!("--to-dir '{}'", ready.to().display());
     assert!(told.contains(&command), "{told}");
 }
@@ -111,27 +164,50 @@ fn a_socket_elsewhere_and_a_server_that_does_not_let_the_role_in_are_told() {
     ready.back_up();
     ready.cluster.archive_now();
     let (to, bin) = (ready.scratch.join("it's here"), ready.major.bin());
-    let mut command = ready.walden.command(["--format", "json", "restore", "--latest", "--start", "--to-dir"]);
+    let mut command = ready.walden.command([
+        "--format", "json", "restore", "--latest", "--start", "--to-dir",
+    ]);
     command.arg(&to).arg("--pg-bin").arg(bin);
     let dsn = ready.cluster.dsn().replace("user=walden", "user=stranger");
-    let output = command.env("WALDEN_POSTGRESQL__DSN", dsn).output().expect("run walden");
+    let output = command
+        .env("WALDEN_POSTGRESQL__DSN", dsn)
+        .output()
+        .expect("run walden");
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
     let recovered = &told["recovered"];
     let mut restored = Cluster::of(ready.major.clone(), to, ready.scratch.path().to_path_buf());
-    restored.adopt(recovered["port"].as_u64().expect("a port") as u32, "/tmp".as_ref());
+    restored.adopt(
+        recovered["port"].as_u64().expect("a port") as u32,
+        "/tmp".as_ref(),
+    );
     assert_eq!(recovered["socket_directory"], "/tmp");
-    let notes: Vec<&str> =
-        recovered["notes"].as_array().expect("notes").iter().filter_map(|note| note.as_str()).collect();
+    let notes: Vec<&str> = recovered["notes"]
+        .as_array()
+        .expect("notes")
+        .iter()
+        .filter_map(|note| note.as_str())
+        .collect();
     assert!(notes[0].contains("it's here\" has a quote"), "{notes:?}");
-    assert!(notes[1].contains("role \"stranger\" does not exist"), "{notes:?}");
-    assert!(recovered["left_settings"].to_string().contains("restore_command"), "{told}");
+    assert!(
+        notes[1].contains("role \"stranger\" does not exist"),
+        "{notes:?}"
+    );
+    assert!(
+        recovered["left_settings"]
+            .to_string()
+            .contains("restore_command"),
+        "{told}"
+    );
 }
 
 #[test]
 fn the_source_s_places_and_targets_do_not_come_along() {
     let ready = ready("places", Major::with_clients());
     let pid_file = ready.scratch.join("source.pid");
-    ready.cluster.sql(&format!("alter system set external_pid_file = '{}'", pid_file.display()));
+    ready.cluster.sql(&format!(
+        "alter system set external_pid_file = '{}'",
+        pid_file.display()
+    ));
     ready.cluster.append_conf("include_dir 'conf.d'\n");
     std::fs::create_dir(ready.cluster.data.join("conf.d")).expect("make conf.d");
     ready.scratch.give(&ready.cluster.data.join("conf.d"));
@@ -145,7 +221,10 @@ fn the_source_s_places_and_targets_do_not_come_along() {
     ready.scratch.give(&pid_file);
     let (restored, _) = ready.restored(&["--latest"]);
     assert_eq!(restored.rows(), ready.cluster.rows());
-    assert_eq!(std::fs::read_to_string(&pid_file).expect("read the source's file"), "the source's");
+    assert_eq!(
+        std::fs::read_to_string(&pid_file).expect("read the source's file"),
+        "the source's"
+    );
 }
 
 #[test]
@@ -155,8 +234,13 @@ fn a_replacement_that_would_not_archive_is_not_started() {
     ready.cluster.sql("alter system set archive_mode = off");
     ready.back_up();
     ready.cluster.archive_now();
-    let told = ready.walden.refused(1, ready.restore(&["--latest", "--keep-archiving"]));
-    assert!(told.contains("archive_mode is off") && told.contains("HINT: "), "{told}");
+    let told = ready
+        .walden
+        .refused(1, ready.restore(&["--latest", "--keep-archiving"]));
+    assert!(
+        told.contains("archive_mode is off") && told.contains("HINT: "),
+        "{told}"
+    );
     assert!(!ready.to().join("postmaster.pid").exists(), "it is started");
 }
 
@@ -170,7 +254,9 @@ fn resets(major: Major) {
     ready.cluster.archive_now();
     let (restored, told) = ready.restored(&["--lsn", &lsn, "--exclusive"]);
     let conf = ready.auto_conf();
-    let left = conf.lines().find(|line| line.contains("recovery") || line.contains("restore_command ="));
+    let left = conf
+        .lines()
+        .find(|line| line.contains("recovery") || line.contains("restore_command ="));
     assert_eq!(left, None, "{told}");
     assert!(!conf.contains("hot_standby"), "{conf}");
     assert!(conf.contains("archive_mode = 'off'"), "{conf}");
@@ -185,15 +271,33 @@ fn a_cluster_that_shut_down_at_its_target_is_opened_as_told() {
     let lsn = ready.cluster.sql("select pg_current_wal_lsn()");
     let left_out = ready.cluster.commit("behind the target");
     ready.cluster.archive_now();
-    let told = ready.walden.ok(ready.restore(&["--lsn", &lsn, "--exclusive", "--target-action", "shutdown"]));
-    assert!(told.contains("recovery_target_action = 'promote'"), "{told}");
+    let told = ready.walden.ok(ready.restore(&[
+        "--lsn",
+        &lsn,
+        "--exclusive",
+        "--target-action",
+        "shutdown",
+    ]));
+    assert!(
+        told.contains("recovery_target_action = 'promote'"),
+        "{told}"
+    );
     let conf = ready.auto_conf();
-    let changed = conf.replace("recovery_target_action = 'shutdown'", "recovery_target_action = 'promote'");
+    let changed = conf.replace(
+        "recovery_target_action = 'shutdown'",
+        "recovery_target_action = 'promote'",
+    );
     assert_ne!(conf, changed);
-    std::fs::write(ready.to().join("postgresql.auto.conf"), changed).expect("write postgresql.auto.conf");
+    std::fs::write(ready.to().join("postgresql.auto.conf"), changed)
+        .expect("write postgresql.auto.conf");
     let mut restored = ready.dormant();
     restored.start();
-    wait_until("it is open for writing", || restored.try_sql("select pg_is_in_recovery()").stdout.trim() == "f");
+    wait_until("it is open for writing", || {
+        restored.try_sql("select pg_is_in_recovery()").stdout.trim() == "f"
+    });
     let rows = restored.rows();
-    assert!(rows.contains(&kept) && !rows.contains(&left_out), "{rows:?}");
+    assert!(
+        rows.contains(&kept) && !rows.contains(&left_out),
+        "{rows:?}"
+    );
 }

@@ -14,13 +14,29 @@ pub struct Modules(pub BTreeMap<String, Facts>);
 impl Modules {
     /// The file in which `path` is defined, as far as imports tell: a re-export leads on.
     fn defines(&self, path: &str, steps: usize) -> Option<&str> {
-        let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
+        let ends = path
+            .match_indices("::")
+            .map(|(at, _)| at)
+            .chain([path.len()]);
         let prefixes: Vec<&str> = ends.map(|end| &path[..end]).collect();
-        let (module, facts) = prefixes.iter().rev().find_map(|prefix| self.0.get_key_value(*prefix))?;
-        let name = path[module.len()..].trim_start_matches("::").split("::").next().filter(|name| !name.is_empty());
-        let (Some(name), true) = (name, steps > 0) else { return Some(module) };
-        let imported = facts.named.iter().filter(|named| named.path.rsplit("::").next() == Some(name));
-        let mut origins = imported.filter_map(|named| self.defines(&self.absolute(module, &named.path)?, steps - 1));
+        let (module, facts) = prefixes
+            .iter()
+            .rev()
+            .find_map(|prefix| self.0.get_key_value(*prefix))?;
+        let name = path[module.len()..]
+            .trim_start_matches("::")
+            .split("::")
+            .next()
+            .filter(|name| !name.is_empty());
+        let (Some(name), true) = (name, steps > 0) else {
+            return Some(module);
+        };
+        let imported = facts
+            .named
+            .iter()
+            .filter(|named| named.path.rsplit("::").next() == Some(name));
+        let mut origins = imported
+            .filter_map(|named| self.defines(&self.absolute(module, &named.path)?, steps - 1));
         Some(origins.find(|origin| origin != module).unwrap_or(module))
     }
 
@@ -29,19 +45,35 @@ impl Modules {
         if let Some(inside) = path.strip_prefix("crate::") {
             return Some(inside.to_string());
         }
-        let below = if module.is_empty() { path.to_string() } else { format!("{module}::{path}") };
-        let child = below.split("::").take(module.split("::").filter(|part| !part.is_empty()).count() + 1);
-        self.0.contains_key(&child.collect::<Vec<_>>().join("::")).then_some(below)
+        let below = if module.is_empty() {
+            path.to_string()
+        } else {
+            format!("{module}::{path}")
+        };
+        let child = below
+            .split("::")
+            .take(module.split("::").filter(|part| !part.is_empty()).count() + 1);
+        self.0
+            .contains_key(&child.collect::<Vec<_>>().join("::"))
+            .then_some(below)
     }
 
     /// Which file imports which. A module and what lies below it may see each other.
     fn imports(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let of = |(module, facts): (&'_ String, &'_ Facts)| -> BTreeSet<&str> {
-            let paths = facts.named.iter().filter_map(|named| self.absolute(module, &named.path));
+            let paths = facts
+                .named
+                .iter()
+                .filter_map(|named| self.absolute(module, &named.path));
             let files = paths.filter_map(|path| self.defines(&path, MOST_STEPS));
-            files.filter(|other| !below(other, module) && !below(module, other)).collect()
+            files
+                .filter(|other| !below(other, module) && !below(module, other))
+                .collect()
         };
-        self.0.iter().map(|(module, facts)| (&**module, of((module, facts)))).collect()
+        self.0
+            .iter()
+            .map(|(module, facts)| (&**module, of((module, facts))))
+            .collect()
     }
 
     /// One way back for each circle: `a -> b -> a`.
@@ -57,7 +89,10 @@ impl Modules {
 }
 
 /// The shortest way from a file over its imports back to it.
-fn way_back<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &'a str) -> Option<Vec<&'a str>> {
+fn way_back<'a>(
+    imports: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    start: &'a str,
+) -> Option<Vec<&'a str>> {
     let mut waiting = VecDeque::from([vec![start]]);
     let mut seen = BTreeSet::new();
     while let Some(way) = waiting.pop_front() {

@@ -40,9 +40,15 @@ type Tokens = Peekable<proc_macro2::token_stream::IntoIter>;
 impl Facts {
     /// Reads `text`, which is the module `module` (such as `postgres::layout`; empty for the root).
     pub fn read(text: &str, module: &str) -> Self {
-        let stream: TokenStream = text.parse().unwrap_or_else(|error| panic!("module \"{module}\": {error}"));
+        let stream: TokenStream = text
+            .parse()
+            .unwrap_or_else(|error| panic!("module \"{module}\": {error}"));
         let mut facts = Self::default();
-        let module: Vec<String> = module.split("::").filter(|part| !part.is_empty()).map(str::to_string).collect();
+        let module: Vec<String> = module
+            .split("::")
+            .filter(|part| !part.is_empty())
+            .map(str::to_string)
+            .collect();
         facts.walk(stream, &module, false);
         facts
     }
@@ -55,7 +61,9 @@ impl Facts {
         while let Some(token) = tokens.next() {
             match token {
                 TokenTree::Punct(punct) if punct.as_char() == '#' => {
-                    let Some(attribute) = next_group(&mut tokens, Delimiter::Bracket) else { continue };
+                    let Some(attribute) = next_group(&mut tokens, Delimiter::Bracket) else {
+                        continue;
+                    };
                     let text = attribute.stream().to_string().replace(' ', "");
                     test_item |= text == "cfg(test)";
                     if text == "ignore" || text.starts_with("ignore=") {
@@ -65,7 +73,9 @@ impl Facts {
                         path_attribute = Some(path.trim_matches('"').to_string());
                     }
                 }
-                TokenTree::Punct(punct) if punct.as_char() == ';' => (test_item, path_attribute) = (false, None),
+                TokenTree::Punct(punct) if punct.as_char() == ';' => {
+                    (test_item, path_attribute) = (false, None)
+                }
                 TokenTree::Group(group) => {
                     // `pub(in crate::x)` names the module's own ancestors, which is no import.
                     if !group.stream().to_string().starts_with("in crate") {
@@ -76,17 +86,25 @@ impl Facts {
                     }
                 }
                 TokenTree::Ident(ident) if ident == "mod" => {
-                    let Some(TokenTree::Ident(name)) = tokens.next() else { continue };
+                    let Some(TokenTree::Ident(name)) = tokens.next() else {
+                        continue;
+                    };
                     if let Some(body) = next_group(&mut tokens, Delimiter::Brace) {
-                        let inner: Vec<String> = module.iter().cloned().chain([name.to_string()]).collect();
+                        let inner: Vec<String> =
+                            module.iter().cloned().chain([name.to_string()]).collect();
                         self.walk(body.stream(), &inner, in_test || test_item);
                         (test_item, path_attribute) = (false, None);
                     } else if test_item {
-                        self.test_modules.push(path_attribute.take().unwrap_or_else(|| name.to_string()));
+                        self.test_modules
+                            .push(path_attribute.take().unwrap_or_else(|| name.to_string()));
                     }
                 }
-                TokenTree::Ident(ident) if ident == "fn" => self.function(&ident, tokens.clone(), in_test || test_item),
-                TokenTree::Ident(ident) => self.ident(ident, &mut tokens, module, in_test || test_item),
+                TokenTree::Ident(ident) if ident == "fn" => {
+                    self.function(&ident, tokens.clone(), in_test || test_item)
+                }
+                TokenTree::Ident(ident) => {
+                    self.ident(ident, &mut tokens, module, in_test || test_item)
+                }
                 _ => {}
             }
         }
@@ -94,7 +112,9 @@ impl Facts {
 
     /// A function's length, from `fn` to its closing brace; types such as `fn(u8)` and declarations have none.
     fn function(&mut self, start: &proc_macro2::Ident, mut rest: Tokens, in_test: bool) {
-        let Some(TokenTree::Ident(name)) = rest.peek().cloned() else { return };
+        let Some(TokenTree::Ident(name)) = rest.peek().cloned() else {
+            return;
+        };
         let mut tokens = 1;
         for token in rest {
             tokens += weight(&token);
@@ -103,7 +123,13 @@ impl Facts {
                 TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
                     let line = start.span().start().line;
                     let lines = group.span_close().end().line - line + 1;
-                    self.functions.push(Function { name: name.to_string(), line, lines, tokens, in_test });
+                    self.functions.push(Function {
+                        name: name.to_string(),
+                        line,
+                        lines,
+                        tokens,
+                        in_test,
+                    });
                     return;
                 }
                 _ => {}
@@ -111,7 +137,13 @@ impl Facts {
         }
     }
 
-    fn ident(&mut self, ident: proc_macro2::Ident, tokens: &mut Tokens, module: &[String], in_test: bool) {
+    fn ident(
+        &mut self,
+        ident: proc_macro2::Ident,
+        tokens: &mut Tokens,
+        module: &[String],
+        in_test: bool,
+    ) {
         let line = ident.span().start().line;
         let text = ident.to_string();
         if is_punct(tokens, '!') {
@@ -128,7 +160,13 @@ impl Facts {
     }
 
     /// Follows `a::b::{c, d::e}` to its ends.
-    fn path(&mut self, mut parts: Vec<String>, line: usize, tokens: &mut Tokens, module: &[String]) {
+    fn path(
+        &mut self,
+        mut parts: Vec<String>,
+        line: usize,
+        tokens: &mut Tokens,
+        module: &[String],
+    ) {
         while is_path_separator(tokens) {
             tokens.nth(1);
             match tokens.peek() {
@@ -144,7 +182,8 @@ impl Facts {
                             let mut longer = parts.clone();
                             longer.push(ident.to_string());
                             self.path(longer, ident.span().start().line, &mut inner, module);
-                            if matches!(inner.peek(), Some(TokenTree::Ident(word)) if word == "as") {
+                            if matches!(inner.peek(), Some(TokenTree::Ident(word)) if word == "as")
+                            {
                                 inner.nth(1);
                             }
                         }
@@ -155,7 +194,10 @@ impl Facts {
                 _ => break,
             }
         }
-        self.named.push(Named { line, path: resolve(&parts, module) });
+        self.named.push(Named {
+            line,
+            path: resolve(&parts, module),
+        });
     }
 
     /// Statements that begin with a spawn and end with it.
@@ -163,15 +205,22 @@ impl Facts {
         let mut statement: Vec<TokenTree> = Vec::new();
         for token in stream.clone() {
             let ends = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ';');
-            let block = matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+            let block =
+                matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
             statement.push(token);
             if ends {
                 let text: String = statement.iter().take(12).map(ToString::to_string).collect();
                 let call = text.trim_start_matches("let_=");
-                let spawns = ["tokio::spawn(", "tokio::task::spawn(", "tokio::task::spawn_blocking(", "task::spawn("];
+                let spawns = [
+                    "tokio::spawn(",
+                    "tokio::task::spawn(",
+                    "tokio::task::spawn_blocking(",
+                    "task::spawn(",
+                ];
                 let plain = !statement.iter().any(|token| token.to_string() == "await");
                 if plain && spawns.iter().any(|spawn| call.starts_with(spawn)) {
-                    self.detached.push((statement[0].span().start().line, call.to_string()));
+                    self.detached
+                        .push((statement[0].span().start().line, call.to_string()));
                 }
             }
             if ends || block {
@@ -186,7 +235,12 @@ fn weight(token: &TokenTree) -> usize {
     match token {
         TokenTree::Group(group) => {
             let inside: usize = group.stream().into_iter().map(|token| weight(&token)).sum();
-            inside + if group.delimiter() == Delimiter::None { 0 } else { 2 }
+            inside
+                + if group.delimiter() == Delimiter::None {
+                    0
+                } else {
+                    2
+                }
         }
         TokenTree::Punct(punct) => usize::from(punct.spacing() == Spacing::Alone),
         TokenTree::Ident(_) | TokenTree::Literal(_) => 1,
@@ -222,10 +276,16 @@ fn resolve(parts: &[String], module: &[String]) -> String {
     let mut resolved: Vec<&str> = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         match part.as_str() {
-            "self" if index == 0 => resolved = std::iter::once("crate").chain(module.iter().map(|m| &**m)).collect(),
+            "self" if index == 0 => {
+                resolved = std::iter::once("crate")
+                    .chain(module.iter().map(|m| &**m))
+                    .collect()
+            }
             "super" if index == 0 => {
                 let above = module.len().saturating_sub(1);
-                resolved = std::iter::once("crate").chain(module[..above].iter().map(|m| &**m)).collect();
+                resolved = std::iter::once("crate")
+                    .chain(module[..above].iter().map(|m| &**m))
+                    .collect();
             }
             "super" => drop(resolved.pop()),
             "self" => {}

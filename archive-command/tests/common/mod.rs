@@ -22,7 +22,8 @@ impl Scratch {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!("walden hook {}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("walden hook {}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -45,8 +46,10 @@ impl Scratch {
     /// A program that notes its arguments and exits with `code`.
     pub fn walden(&self, code: i32) -> PathBuf {
         let path = self.0.join("fake walden");
-        let script =
-            format!("#!/bin/sh\nfor each; do echo \"$each\"; done > '{}/arguments'\nexit {code}\n", self.0.display());
+        let script = format!(
+            "#!/bin/sh\nfor each; do echo \"$each\"; done > '{}/arguments'\nexit {code}\n",
+            self.0.display()
+        );
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
@@ -64,7 +67,12 @@ impl Scratch {
     }
 
     /// Says this again and again, until nobody listens or for so many seconds; then gives the answer.
-    pub fn service_that_works_on(&self, sign: Reply, seconds: u64, answer: Reply) -> JoinHandle<()> {
+    pub fn service_that_works_on(
+        &self,
+        sign: Reply,
+        seconds: u64,
+        answer: Reply,
+    ) -> JoinHandle<()> {
         let listener = UnixListener::bind(self.socket()).unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -101,7 +109,11 @@ impl Drop for Scratch {
 /// The program to test, with an environment that names no socket, configuration or cluster.
 pub fn hook(program: &str, scratch: &Scratch) -> Command {
     let mut command = Command::new(program);
-    let named = [&[wire::SOCKET_VARIABLE, wire::CONFIG_VARIABLE][..], &wire::IDENTITY_VARIABLES].concat();
+    let named = [
+        &[wire::SOCKET_VARIABLE, wire::CONFIG_VARIABLE][..],
+        &wire::IDENTITY_VARIABLES,
+    ]
+    .concat();
     for name in named {
         command.env_remove(name);
     }
@@ -119,5 +131,10 @@ pub fn stderr(output: &Output) -> String {
 
 /// What the service says while it works, then its answer.
 pub fn after_working(answer: Reply) -> Vec<u8> {
-    [Reply::Working.encode(), Reply::Working.encode(), answer.encode()].concat()
+    [
+        Reply::Working.encode(),
+        Reply::Working.encode(),
+        answer.encode(),
+    ]
+    .concat()
 }

@@ -37,7 +37,9 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         print_text("nothing was deleted\n")?;
         return Ok(Exit::Failed);
     }
-    delete(&cluster, &plan).await.hint("run the same again: what is gone already is passed over")?;
+    delete(&cluster, &plan)
+        .await
+        .hint("run the same again: what is gone already is passed over")?;
     if context.format == Format::Table {
         print_text(&format!("deleted backup {}\n", plan.id))?;
     }
@@ -45,8 +47,19 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn in_words(plan: &DeletePlan) -> String {
-    let DeletePlan { id, objects, stored_bytes, lost, lost_unknown, .. } = plan;
-    let mut text = format!("backup {id}: {}, {} would be deleted\n", counted(*objects, "object"), bytes(*stored_bytes));
+    let DeletePlan {
+        id,
+        objects,
+        stored_bytes,
+        lost,
+        lost_unknown,
+        ..
+    } = plan;
+    let mut text = format!(
+        "backup {id}: {}, {} would be deleted\n",
+        counted(*objects, "object"),
+        bytes(*stored_bytes)
+    );
     for why in lost_unknown {
         text += &format!("what can no longer be restored is not known: {why}\n");
     }
@@ -63,21 +76,40 @@ fn in_words(plan: &DeletePlan) -> String {
 }
 
 async fn check(cluster: &Cluster, plan: &DeletePlan, force: bool) -> anyhow::Result<()> {
-    let list = |ids: &[BackupId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list = |ids: &[BackupId]| {
+        ids.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     if !plan.needed_by.is_empty() {
-        let error = anyhow!("backup \"{}\" cannot be deleted: {} hold frames in it", plan.id, list(&plan.needed_by));
+        let error = anyhow!(
+            "backup \"{}\" cannot be deleted: {} hold frames in it",
+            plan.id,
+            list(&plan.needed_by)
+        );
         return Err(with_hint(error, "delete those first"));
     }
     if force {
         return Ok(());
     }
     if !plan.unknown.is_empty() {
-        let error = anyhow!("whether {} hold frames in backup \"{}\" is not known", list(&plan.unknown), plan.id);
-        return Err(with_hint(error, "their manifests are damaged: delete them first, or use --force"));
+        let error = anyhow!(
+            "whether {} hold frames in backup \"{}\" is not known",
+            list(&plan.unknown),
+            plan.id
+        );
+        return Err(with_hint(
+            error,
+            "their manifests are damaged: delete them first, or use --force",
+        ));
     }
     if !plan.lost_unknown.is_empty() {
         let error = anyhow!("what is lost with backup \"{}\" is not known", plan.id);
-        return Err(with_hint(error, "repair what is damaged from a copy of the repository, or use --force"));
+        return Err(with_hint(
+            error,
+            "repair what is damaged from a copy of the repository, or use --force",
+        ));
     }
     if plan.only_usable {
         let error = anyhow!("backup \"{}\" is the only one that can be used", plan.id);
@@ -85,11 +117,19 @@ async fn check(cluster: &Cluster, plan: &DeletePlan, force: bool) -> anyhow::Res
     }
     if let Some(Reservation::By(started)) = started::read(cluster, &plan.id).await?
         && !started.process.is_gone()
-        && cluster.repository.storage().head(&cluster.layout.manifest(&plan.id)).await?.is_none()
+        && cluster
+            .repository
+            .storage()
+            .head(&cluster.layout.manifest(&plan.id))
+            .await?
+            .is_none()
     {
         let process = &started.process;
         let error = anyhow!("backup \"{}\" may still be being taken", plan.id);
-        let hint = format!("see whether process {} on \"{}\" runs; if not, use --force", process.pid, process.host);
+        let hint = format!(
+            "see whether process {} on \"{}\" runs; if not, use --force",
+            process.pid, process.host
+        );
         return Err(with_hint(error, hint));
     }
     Ok(())
@@ -103,7 +143,9 @@ fn confirmed(plan: &DeletePlan) -> anyhow::Result<bool> {
     print_text(&format!("Delete backup {}? Type yes: ", plan.id))?;
     std::io::stdout().flush()?;
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
     Ok(answer.trim() == "yes")
 }
 
@@ -122,14 +164,33 @@ mod tests {
         let (keys, lost, needed_by, unknown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let lost_unknown = Vec::new();
         let (objects, stored_bytes, only_usable) = (1, 1, false);
-        let mut plan =
-            DeletePlan { id, keys, objects, stored_bytes, lost, lost_unknown, only_usable, needed_by, unknown };
+        let mut plan = DeletePlan {
+            id,
+            keys,
+            objects,
+            stored_bytes,
+            lost,
+            lost_unknown,
+            only_usable,
+            needed_by,
+            unknown,
+        };
         assert!(in_words(&plan).contains("nothing can be restored with it"));
         check(&cluster, &plan, false).await.unwrap();
-        plan.lost_unknown.push("\"00000002.history\" cannot be used: cut".into());
+        plan.lost_unknown
+            .push("\"00000002.history\" cannot be used: cut".into());
         let text = in_words(&plan);
-        assert!(text.contains("not known: \"00000002.history\"") && !text.contains("nothing"), "{text}");
-        assert!(check(&cluster, &plan, false).await.unwrap_err().to_string().contains("not known"));
+        assert!(
+            text.contains("not known: \"00000002.history\"") && !text.contains("nothing"),
+            "{text}"
+        );
+        assert!(
+            check(&cluster, &plan, false)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("not known")
+        );
         check(&cluster, &plan, true).await.unwrap();
     }
 }

@@ -21,7 +21,10 @@ struct BackupListOutput {
     unfinished: Vec<Unfinished>,
 }
 
-fn as_answers<S: Serializer>(backups: &[BackupDescription], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_answers<S: Serializer>(
+    backups: &[BackupDescription],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(backups.iter().map(Backup::from))
 }
 
@@ -45,24 +48,49 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     for id in &loaded.unfinished {
         unfinished.push(look_at(&cluster, id).await?);
     }
-    let of = |all: Vec<(BackupId, String)>| all.into_iter().map(|(id, why)| UnusableBackup { id, why }).collect();
+    let of = |all: Vec<(BackupId, String)>| {
+        all.into_iter()
+            .map(|(id, why)| UnusableBackup { id, why })
+            .collect()
+    };
     let (damaged, unread) = (of(loaded.damaged), of(loaded.unread));
-    let listed = BackupListOutput { backups: loaded.complete, damaged, unread, unfinished };
+    let listed = BackupListOutput {
+        backups: loaded.complete,
+        damaged,
+        unread,
+        unfinished,
+    };
     match context.format {
         Format::Json => print_json(&listed)?,
         Format::Table => print_text(&table(&listed))?,
     }
-    Ok(if listed.damaged.is_empty() && listed.unread.is_empty() { Exit::Success } else { Exit::Unsound })
+    Ok(if listed.damaged.is_empty() && listed.unread.is_empty() {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
 }
 
 async fn look_at(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Unfinished> {
-    let stored_bytes = cluster.objects_of(id).await?.iter().map(|meta| meta.size).sum();
+    let stored_bytes = cluster
+        .objects_of(id)
+        .await?
+        .iter()
+        .map(|meta| meta.size)
+        .sum();
     let started = match started::read(cluster, id).await? {
         Some(Reservation::By(started)) => Some(started),
         Some(Reservation::Unreadable) | None => None,
     };
-    let interrupted = started.as_ref().is_some_and(|started| started.process.is_gone());
-    Ok(Unfinished { id: id.clone(), stored_bytes, started, interrupted })
+    let interrupted = started
+        .as_ref()
+        .is_some_and(|started| started.process.is_gone());
+    Ok(Unfinished {
+        id: id.clone(),
+        stored_bytes,
+        started,
+        interrupted,
+    })
 }
 
 fn table(listed: &BackupListOutput) -> String {
@@ -90,14 +118,21 @@ fn table(listed: &BackupListOutput) -> String {
     };
     for (word, unusable) in [("DAMAGED", &listed.damaged), ("UNREAD", &listed.unread)] {
         for one in unusable {
-            table.row(state(&one.id, String::new(), format!("{word}: {}", one.why)));
+            table.row(state(
+                &one.id,
+                String::new(),
+                format!("{word}: {}", one.why),
+            ));
         }
     }
     for one in &listed.unfinished {
         let words = match (one.interrupted, &one.started) {
             (true, _) => "interrupted".to_string(),
             (false, Some(started)) => {
-                format!("unfinished: process {} on \"{}\"", started.process.pid, started.process.host)
+                format!(
+                    "unfinished: process {} on \"{}\"",
+                    started.process.pid, started.process.host
+                )
             }
             (false, None) => "unfinished".to_string(),
         };
@@ -112,7 +147,12 @@ fn row(backup: &BackupDescription) -> [String; 12] {
         backup.id.to_string(),
         backup.started_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
         duration(backup),
-        if backup.from_standby { "standby" } else { "primary" }.to_string(),
+        if backup.from_standby {
+            "standby"
+        } else {
+            "primary"
+        }
+        .to_string(),
         bytes(backup.plain_bytes),
         bytes(backup.stored_bytes),
         format!("{ratio:.1}"),
@@ -129,7 +169,10 @@ fn row(backup: &BackupDescription) -> [String; 12] {
 
 /// How long the server took, in seconds.
 pub fn duration(backup: &BackupDescription) -> String {
-    format!("{:.1} s", (backup.stopped_at - backup.started_at).as_seconds_f64())
+    format!(
+        "{:.1} s",
+        (backup.stopped_at - backup.started_at).as_seconds_f64()
+    )
 }
 
 /// What is known of the pages' checksums.

@@ -31,14 +31,27 @@ impl BackupProgress {
             false => ProgressDrawTarget::hidden(),
         };
         let now = Instant::now();
-        let log = (!terminal).then(|| Mutex::new(ProgressLog { begun: now, last: now, phase: None }));
-        Self { bar: ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner()), log }
+        let log = (!terminal).then(|| {
+            Mutex::new(ProgressLog {
+                begun: now,
+                last: now,
+                phase: None,
+            })
+        });
+        Self {
+            bar: ProgressBar::with_draw_target(None, target)
+                .with_style(ProgressStyle::default_spinner()),
+            log,
+        }
     }
 
     /// Moves the bar, or prints a line where there is no terminal.
     pub fn show(&self, event: BackupStep) {
         match &self.log {
-            Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).show(event),
+            Some(log) => log
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .show(event),
             None => self.draw(event),
         }
     }
@@ -52,7 +65,9 @@ impl BackupProgress {
         match event {
             BackupStep::Checkpoint => self.bar.set_message("waiting for the server's checkpoint"),
             BackupStep::Streaming { done, total } => {
-                if let Some(total) = total.filter(|total| self.bar.length() != Some((*total).max(done))) {
+                if let Some(total) =
+                    total.filter(|total| self.bar.length() != Some((*total).max(done)))
+                {
                     // The server's estimate does not count the padding of the archives.
                     self.bar.set_length(total.max(done));
                     self.bar.set_style(bar_style());
@@ -62,7 +77,8 @@ impl BackupProgress {
             }
             BackupStep::WaitingForWal { missing } => {
                 self.bar.set_style(ProgressStyle::default_spinner());
-                self.bar.set_message(format!("waiting for the WAL file {missing} to be archived"));
+                self.bar
+                    .set_message(format!("waiting for the WAL file {missing} to be archived"));
                 self.bar.tick();
             }
         }
@@ -70,8 +86,7 @@ impl BackupProgress {
 }
 
 fn bar_style() -> ProgressStyle {
-    let template =
-        "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+    let template = "{bar:30} {percent:>3} %  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -84,7 +99,9 @@ impl ProgressLog {
             (self.begun, self.last) = (Instant::now(), Instant::now());
         }
         self.phase = Some(phase);
-        if (!new || matches!(event, BackupStep::Streaming { .. })) && self.last.elapsed() < LOG_EVERY {
+        if (!new || matches!(event, BackupStep::Streaming { .. }))
+            && self.last.elapsed() < LOG_EVERY
+        {
             return;
         }
         self.last = Instant::now();
@@ -95,10 +112,18 @@ impl ProgressLog {
             }
             BackupStep::Streaming { done, total } => {
                 let rate = done as f64 / self.begun.elapsed().as_secs_f64();
-                let of = total.map(|total| format!(" of {}", BinaryBytes(total))).unwrap_or_default();
+                let of = total
+                    .map(|total| format!(" of {}", BinaryBytes(total)))
+                    .unwrap_or_default();
                 let left = total.map(|total| total.saturating_sub(done) as f64 / rate.max(1.0));
-                let left = left.map(|left| format!(", {left:.0} s left")).unwrap_or_default();
-                tracing::info!("{}{of} transferred, {}/s{left}", BinaryBytes(done), BinaryBytes(rate as u64));
+                let left = left
+                    .map(|left| format!(", {left:.0} s left"))
+                    .unwrap_or_default();
+                tracing::info!(
+                    "{}{of} transferred, {}/s{left}",
+                    BinaryBytes(done),
+                    BinaryBytes(rate as u64)
+                );
             }
         }
     }

@@ -37,11 +37,17 @@ enum Pace {
 /// Takes a backup. Exit code 3 when the server found bad pages in it, or not all came.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    refuse_inside(&context.settings.repository.url, &ServerFolders::gather(&context.settings).await.0)?;
+    refuse_inside(
+        &context.settings.repository.url,
+        &ServerFolders::gather(&context.settings).await.0,
+    )?;
     let options = options(&context.settings.backup, args);
     let resolve = || ConnInfo::from_process(context.settings.postgresql.dsn.expose());
     let (request, mut stop) = watch::channel(false);
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let progress = BackupProgress::new();
     let observer = |event| progress.show(event);
     let taking = take(&cluster, &resolve, &options, &observer, &mut stop);
@@ -65,7 +71,10 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
 async fn record_names(context: &Context, cluster: &Cluster, resolve: ResolveConnInfo<'_>) {
     let folder = &context.settings.catalog.cache;
     if let Err(error) = names::record_alone(cluster, folder, resolve).await {
-        tracing::warn!("the names of relations are not recorded with this backup: {}", one_line(&error));
+        tracing::warn!(
+            "the names of relations are not recorded with this backup: {}",
+            one_line(&error)
+        );
     }
 }
 
@@ -77,7 +86,9 @@ fn options(settings: &config::Backup, args: Args) -> TakeOptions {
     TakeOptions {
         label: args.label,
         checkpoint,
-        max_rate_kib: settings.max_rate.map(|rate| u32::try_from(rate / 1024).unwrap_or(u32::MAX)),
+        max_rate_kib: settings
+            .max_rate
+            .map(|rate| u32::try_from(rate / 1024).unwrap_or(u32::MAX)),
         verify_checksums: settings.verify_checksums,
         pack: PackOptions {
             compression_level: settings.compression_level,
@@ -99,8 +110,12 @@ fn report(context: &Context, backup: &BackupDescription) -> anyhow::Result<Exit>
     }
     if !backup.left_out.is_empty() {
         let parts = backup.left_out.join(", ");
-        let error = anyhow!("backup {} cannot be used: the server did not send {parts}", backup.id);
-        let hint = "see whether a disk is not mounted there; then take another backup and delete this one";
+        let error = anyhow!(
+            "backup {} cannot be used: the server did not send {parts}",
+            backup.id
+        );
+        let hint =
+            "see whether a disk is not mounted there; then take another backup and delete this one";
         print_error(&with_hint(error, hint));
         return Ok(Exit::Unsound);
     }

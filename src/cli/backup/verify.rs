@@ -30,9 +30,22 @@ struct BackupVerifyOutput<'a> {
 
 impl<'a> BackupVerifyOutput<'a> {
     fn new(id: &'a BackupId, found: &'a VerifyResult) -> Self {
-        let VerifyResult { files, plain_bytes, looked_up: wal_files, ref findings, .. } = *found;
+        let VerifyResult {
+            files,
+            plain_bytes,
+            looked_up: wal_files,
+            ref findings,
+            ..
+        } = *found;
         let (damages, more_damages) = (findings.damages().collect(), findings.more_damages);
-        Self { id, files, plain_bytes, wal_files, damages, more_damages }
+        Self {
+            id,
+            files,
+            plain_bytes,
+            wal_files,
+            damages,
+            more_damages,
+        }
     }
 }
 
@@ -41,16 +54,29 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
     let mut all = Vec::new();
     for id in chosen(&cluster, args).await? {
-        let found = verify(&cluster, VerifyScope::Backup(id.clone()), context.settings.restore.workers).await?;
+        let found = verify(
+            &cluster,
+            VerifyScope::Backup(id.clone()),
+            context.settings.restore.workers,
+        )
+        .await?;
         if context.format == Format::Table {
             print_text(&in_words(&BackupVerifyOutput::new(&id, &found)))?;
         }
         all.push((id, found));
     }
     if context.format == Format::Json {
-        print_json(&all.iter().map(|(id, found)| BackupVerifyOutput::new(id, found)).collect::<Vec<_>>())?;
+        print_json(
+            &all.iter()
+                .map(|(id, found)| BackupVerifyOutput::new(id, found))
+                .collect::<Vec<_>>(),
+        )?;
     }
-    Ok(if all.iter().all(|(_, found)| found.is_sound()) { Exit::Success } else { Exit::Unsound })
+    Ok(if all.iter().all(|(_, found)| found.is_sound()) {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
 }
 
 async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>> {
@@ -65,12 +91,28 @@ async fn chosen(cluster: &Cluster, args: &Args) -> anyhow::Result<Vec<BackupId>>
         }
         return Ok(ids);
     }
-    Ok(args.ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?)
+    Ok(args
+        .ids
+        .iter()
+        .map(|id| id.parse())
+        .collect::<Result<_, _>>()?)
 }
 
 fn in_words(verified: &BackupVerifyOutput) -> String {
-    let BackupVerifyOutput { id, files, plain_bytes, wal_files, damages, more_damages } = verified;
-    let read = format!("{}, {}, {}", counted(*files, "file"), bytes(*plain_bytes), counted(*wal_files, "WAL file"));
+    let BackupVerifyOutput {
+        id,
+        files,
+        plain_bytes,
+        wal_files,
+        damages,
+        more_damages,
+    } = verified;
+    let read = format!(
+        "{}, {}, {}",
+        counted(*files, "file"),
+        bytes(*plain_bytes),
+        counted(*wal_files, "WAL file")
+    );
     if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");
     }
@@ -84,7 +126,11 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
     };
     let mut text = format!("backup {id}: {named} ({read})\n");
     for damage in damages {
-        let file = damage.file.as_ref().map(|file| format!(", file \"{file}\"")).unwrap_or_default();
+        let file = damage
+            .file
+            .as_ref()
+            .map(|file| format!(", file \"{file}\""))
+            .unwrap_or_default();
         text += &format!("  object \"{}\"{file}: {}\n", damage.object, damage.why);
     }
     if *more_damages > 0 {

@@ -34,9 +34,14 @@ pub struct Args {
 
 /// The names of checks, each with what it asks.
 fn names() -> impl TypedValueParser<Value = Check> {
-    let names = Check::ALL.iter().map(|(_, name, about)| PossibleValue::new(*name).help(*about));
+    let names = Check::ALL
+        .iter()
+        .map(|(_, name, about)| PossibleValue::new(*name).help(*about));
     PossibleValuesParser::new(names).try_map(|name: String| {
-        let check = Check::ALL.iter().find(|(_, known, _)| *known == name).map(|(check, ..)| *check);
+        let check = Check::ALL
+            .iter()
+            .find(|(_, known, _)| *known == name)
+            .map(|(check, ..)| *check);
         check.ok_or_else(|| format!("no check is called \"{name}\""))
     })
 }
@@ -59,7 +64,11 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
     let status = overall(&verdicts);
     match format {
         Format::Json => print_json(&render::CheckOutput::new(status, &verdicts))?,
-        Format::Table => print_text(&render::text(status, &verdicts, render::width_of_terminal()))?,
+        Format::Table => print_text(&render::text(
+            status,
+            &verdicts,
+            render::width_of_terminal(),
+        ))?,
     }
     Ok(exit(status))
 }

@@ -22,7 +22,11 @@ pub struct CheckOutput<'a> {
 
 impl<'a> CheckOutput<'a> {
     pub fn new(status: CheckStatus, checks: &'a [Verdict]) -> Self {
-        Self { status, summary: summary(status, checks), checks }
+        Self {
+            status,
+            summary: summary(status, checks),
+            checks,
+        }
     }
 }
 
@@ -39,7 +43,13 @@ pub fn text(status: CheckStatus, verdicts: &[Verdict], width: Option<usize>) -> 
     let first = longest(|verdict| word(verdict.status).len());
     let second = longest(|verdict| verdict.check.name().len());
     for verdict in verdicts {
-        let lead = format!("{:first$}{:GAP$}{:second$}{:GAP$}", word(verdict.status), "", verdict.check.name(), "");
+        let lead = format!(
+            "{:first$}{:GAP$}{:second$}{:GAP$}",
+            word(verdict.status),
+            "",
+            verdict.check.name(),
+            ""
+        );
         let indent = " ".repeat(lead.len());
         text += &wrapped(&verdict.message, &lead, &indent, width);
         if let Some(hint) = &verdict.hint {
@@ -51,24 +61,44 @@ pub fn text(status: CheckStatus, verdicts: &[Verdict], width: Option<usize>) -> 
 
 /// Such as `WALDEN OK - 18 checks passed, 1 skipped`.
 fn summary(status: CheckStatus, verdicts: &[Verdict]) -> String {
-    let count = |status| verdicts.iter().filter(|verdict| verdict.status == status).count();
+    let count = |status| {
+        verdicts
+            .iter()
+            .filter(|verdict| verdict.status == status)
+            .count()
+    };
     let skipped = match count(CheckStatus::Skipped) {
         0 => String::new(),
         skipped => format!(", {skipped} skipped"),
     };
     let name = word(status).to_uppercase();
     let passed = count(CheckStatus::Ok);
-    let Some(worst) = verdicts.iter().find(|verdict| verdict.status == status && status > CheckStatus::Ok) else {
-        return format!("WALDEN {name} - {passed} {} passed{skipped}", if passed == 1 { "check" } else { "checks" });
+    let Some(worst) = verdicts
+        .iter()
+        .find(|verdict| verdict.status == status && status > CheckStatus::Ok)
+    else {
+        return format!(
+            "WALDEN {name} - {passed} {} passed{skipped}",
+            if passed == 1 { "check" } else { "checks" }
+        );
     };
-    let others =
-        [(CheckStatus::Critical, "critical"), (CheckStatus::Unknown, "unknown"), (CheckStatus::Warning, "warning")]
-            .map(|(other, word)| (count(other) - usize::from(other == status), word));
-    let others: String =
-        others.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} more {word}, ")).collect();
+    let others = [
+        (CheckStatus::Critical, "critical"),
+        (CheckStatus::Unknown, "unknown"),
+        (CheckStatus::Warning, "warning"),
+    ]
+    .map(|(other, word)| (count(other) - usize::from(other == status), word));
+    let others: String = others
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} more {word}, "))
+        .collect();
     // Behind a "|" monitoring systems expect numbers.
     let message = worst.message.replace('|', "/");
-    format!("WALDEN {name} - {}: {message} ({others}{passed} passed{skipped})", worst.check.name())
+    format!(
+        "WALDEN {name} - {}: {message} ({others}{passed} passed{skipped})",
+        worst.check.name()
+    )
 }
 
 /// What is well stands back.
@@ -111,13 +141,29 @@ mod tests {
     use crate::postgres::check::Check;
 
     fn verdict(check: Check, status: CheckStatus, message: &str, hint: Option<&str>) -> Verdict {
-        Verdict { check, status, message: message.into(), hint: hint.map(str::to_string), because: None }
+        Verdict {
+            check,
+            status,
+            message: message.into(),
+            hint: hint.map(str::to_string),
+            because: None,
+        }
     }
 
     fn mixed() -> Vec<Verdict> {
         vec![
-            verdict(Check::Repository, CheckStatus::Ok, "file:///srv/walden, format 1", None),
-            verdict(Check::ArchiveCommand, CheckStatus::Warning, "is \"a | b\"", Some("set it")),
+            verdict(
+                Check::Repository,
+                CheckStatus::Ok,
+                "file:///srv/walden, format 1",
+                None,
+            ),
+            verdict(
+                Check::ArchiveCommand,
+                CheckStatus::Warning,
+                "is \"a | b\"",
+                Some("set it"),
+            ),
             verdict(Check::EndToEnd, CheckStatus::Skipped, "left out", None),
         ]
     }
@@ -138,7 +184,10 @@ mod tests {
             summary(CheckStatus::Critical, &worse),
             "WALDEN CRITICAL - server: down (1 more unknown, 1 more warning, 1 passed, 1 skipped)"
         );
-        assert_eq!(summary(CheckStatus::Ok, &all[2..]), "WALDEN OK - 0 checks passed, 1 skipped");
+        assert_eq!(
+            summary(CheckStatus::Ok, &all[2..]),
+            "WALDEN OK - 0 checks passed, 1 skipped"
+        );
     }
 
     #[test]
@@ -152,8 +201,14 @@ mod tests {
 
     #[test]
     fn long_lines_are_broken_between_words_and_stay_in_their_column() {
-        assert_eq!(wrapped("one two three four", "a: ", "   ", Some(10)), "a: one two\n   three\n   four\n");
-        assert_eq!(wrapped("unbreakable-word x", "a: ", "   ", Some(10)), "a: unbreakable-word\n   x\n");
+        assert_eq!(
+            wrapped("one two three four", "a: ", "   ", Some(10)),
+            "a: one two\n   three\n   four\n"
+        );
+        assert_eq!(
+            wrapped("unbreakable-word x", "a: ", "   ", Some(10)),
+            "a: unbreakable-word\n   x\n"
+        );
         assert_eq!(wrapped("one two", "a: ", "", None), "a: one two\n");
     }
 }

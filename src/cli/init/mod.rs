@@ -56,14 +56,21 @@ impl Args {
             ("postgresql.dsn", &self.dsn),
             ("service.socket", &self.socket),
         ];
-        arguments.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
+        arguments
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.as_deref()?)))
+            .collect()
     }
 }
 
 /// Runs the verb. `file` is `--config`.
 pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<Exit> {
     let target = target_file(file, args);
-    let draft = target.as_deref().filter(|path| !path.exists()).map(|path| Draft::write(path, args)).transpose()?;
+    let draft = target
+        .as_deref()
+        .filter(|path| !path.exists())
+        .map(|path| Draft::write(path, args))
+        .transpose()?;
     let context = match (&draft, &target) {
         (Some(draft), _) => Context::load(Some(&draft.path), format)?,
         (None, Some(path)) => {
@@ -104,8 +111,11 @@ pub fn run(file: Option<&Path>, format: Format, args: &Args) -> anyhow::Result<E
 
 /// The file to write or read; none when the environment gives the repository and nobody names a file.
 fn target_file(file: Option<&Path>, args: &Args) -> Option<PathBuf> {
-    let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("WALDEN_CONFIG").map(PathBuf::from));
-    let by_environment = args.given().is_empty() && std::env::var_os("WALDEN_REPOSITORY__URL").is_some();
+    let named = file
+        .map(Path::to_path_buf)
+        .or_else(|| std::env::var_os("WALDEN_CONFIG").map(PathBuf::from));
+    let by_environment =
+        args.given().is_empty() && std::env::var_os("WALDEN_REPOSITORY__URL").is_some();
     named.or_else(|| (!by_environment).then(|| PathBuf::from(config::DEFAULT_FILE)))
 }
 
@@ -117,14 +127,24 @@ fn ensure_same(settings: &Settings, path: &Path, args: &Args) -> anyhow::Result<
         if key == "postgresql.dsn" {
             // It may hold a password.
             if settings.postgresql.dsn.expose() != value {
-                return Err(anyhow!("\"{}\" exists and has another {key}", path.display())).hint(hint);
+                return Err(anyhow!(
+                    "\"{}\" exists and has another {key}",
+                    path.display()
+                ))
+                .hint(hint);
             }
             continue;
         }
-        let kept = shown.iter().find(|shown| shown.key == key).and_then(|shown| shown.value.clone());
+        let kept = shown
+            .iter()
+            .find(|shown| shown.key == key)
+            .and_then(|shown| shown.value.clone());
         if kept.as_deref() != Some(value) {
             let kept = kept.unwrap_or_default();
-            let error = anyhow!("\"{}\" exists and has {key} = \"{kept}\", not \"{value}\"", path.display());
+            let error = anyhow!(
+                "\"{}\" exists and has {key} = \"{kept}\", not \"{value}\"",
+                path.display()
+            );
             return Err(with_hint(error, hint));
         }
     }
@@ -138,13 +158,17 @@ fn roots(settings: &Settings, file: Option<&Path>) -> Vec<PathBuf> {
     }
     let of_root = |_: &&Path| heir_of_cluster(settings).is_ok_and(|user| user.is_none());
     let file = file.filter(|file| Owner::of(file).is_ok_and(|owner| owner.uid == 0));
-    file.into_iter().chain(settings.repository.url.folder().filter(of_root)).map(Path::to_path_buf).collect()
+    file.into_iter()
+        .chain(settings.repository.url.folder().filter(of_root))
+        .map(Path::to_path_buf)
+        .collect()
 }
 
 /// As root, makes the repository's folder for the server's user. Errors: it is root's and has something in it.
 fn make_folder(folder: &Path, user: Owner) -> anyhow::Result<()> {
     let shown = folder.display();
-    owner::make_for(folder, user).with_context(|| format!("cannot make folder \"{shown}\" for {user}"))?;
+    owner::make_for(folder, user)
+        .with_context(|| format!("cannot make folder \"{shown}\" for {user}"))?;
     let owner = Owner::of(folder).with_context(|| format!("cannot look at folder \"{shown}\""))?;
     match owner.uid == 0 && owner::heir(folder, folder)?.is_none() && !folder.join("walden.json").exists() {
         true => {
@@ -156,17 +180,24 @@ fn make_folder(folder: &Path, user: Owner) -> anyhow::Result<()> {
 }
 
 /// Refuses to begin an archive where the server has one already, which is only away: such as on a disk that is not mounted.
-async fn refuse_second(settings: &Settings, storage: &dyn Storage, folders: &ServerFolders) -> anyhow::Result<()> {
+async fn refuse_second(
+    settings: &Settings,
+    storage: &dyn Storage,
+    folders: &ServerFolders,
+) -> anyhow::Result<()> {
     if Repository::is_there(storage).await? {
         return Ok(());
     }
     let hint = "is its disk mounted, and is `repository.url` right? To begin a new archive use --new-repository";
     let shown = storage.describe();
     let asked = archived_before(settings, folders).await;
-    let unknown = || format!("\"{shown}\" is no repository, and whether the server has one is not known");
+    let unknown =
+        || format!("\"{shown}\" is no repository, and whether the server has one is not known");
     match asked.with_context(unknown).hint(hint)? {
         Some(file) => {
-            let told = format!("\"{shown}\" is no repository, but the server has archived before, such as \"{file}\"");
+            let told = format!(
+                "\"{shown}\" is no repository, but the server has archived before, such as \"{file}\""
+            );
             Err(anyhow!("{told}: a new archive would leave a gap")).hint(hint)
         }
         None => Ok(()),
@@ -174,7 +205,10 @@ async fn refuse_second(settings: &Settings, storage: &dyn Storage, folders: &Ser
 }
 
 /// The server's timeline, if the archive lacks its history: then the server may be a copy of the one that archives.
-async fn unknown_timeline(cluster: &Cluster, timeline: TimelineId) -> anyhow::Result<Option<TimelineId>> {
+async fn unknown_timeline(
+    cluster: &Cluster,
+    timeline: TimelineId,
+) -> anyhow::Result<Option<TimelineId>> {
     let key = cluster.layout.wal(&WalFileName::History(timeline));
     let is_known = timeline.0 == 1 || cluster.repository.storage().head(&key).await?.is_some();
     Ok((!is_known).then_some(timeline))
@@ -200,7 +234,9 @@ async fn make_repository(
 }
 
 /// What the server says of itself: also its timeline, and that one's history if it has one.
-async fn ask_server(settings: &Settings) -> anyhow::Result<(ClusterDescription, TimelineId, Option<Bytes>)> {
+async fn ask_server(
+    settings: &Settings,
+) -> anyhow::Result<(ClusterDescription, TimelineId, Option<Bytes>)> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut connection = Connection::connect(&info, Mode::Physical).await?;
     let identity = connection.identify_system().await?;
@@ -208,7 +244,10 @@ async fn ask_server(settings: &Settings) -> anyhow::Result<(ClusterDescription, 
     let major = connection.major_version()?;
     let history = match identity.timeline.0 {
         1 => None,
-        _ => connection.timeline_history(identity.timeline).await?.map(|(_, content)| content),
+        _ => connection
+            .timeline_history(identity.timeline)
+            .await?
+            .map(|(_, content)| content),
     };
     connection.close().await?;
     let (name, now) = (settings.cluster.name.parse()?, chrono::Utc::now());
@@ -218,14 +257,20 @@ async fn ask_server(settings: &Settings) -> anyhow::Result<(ClusterDescription, 
 
 /// Registers the server; also the user it runs as, if root works for it. `is_new`: whoever asks means a new repository, if
 /// there is none.
-async fn register(settings: &Settings, is_new: bool) -> anyhow::Result<(InitOutput, Option<Owner>)> {
+async fn register(
+    settings: &Settings,
+    is_new: bool,
+) -> anyhow::Result<(InitOutput, Option<Owner>)> {
     let (found, timeline, history) = ask_server(settings).await?;
     let url = &settings.repository.url;
     let folders = ServerFolders::gather(settings).await;
     refuse_inside(url, &folders.0)?;
-    let user = folders.user().filter(|user| owner::is_root() && user.uid != 0);
+    let user = folders
+        .user()
+        .filter(|user| owner::is_root() && user.uid != 0);
     let layout = Layout::new(found.name.clone());
-    let (repository, repository_created) = make_repository(settings, is_new, &folders, user, &layout).await?;
+    let (repository, repository_created) =
+        make_repository(settings, is_new, &folders, user, &layout).await?;
     let (cluster, cluster_registered) = Cluster::register(repository, found).await?;
     if let Some(content) = history.filter(|_| cluster_registered) {
         store_first_history(&cluster, timeline, &content, chrono::Utc::now()).await?;

@@ -37,15 +37,31 @@ impl InitOutput {
     /// For people.
     pub fn in_words(&self) -> String {
         let cluster = &self.cluster;
-        let majors: Vec<String> = cluster.versions.iter().map(|version| version.major.to_string()).collect();
+        let majors: Vec<String> = cluster
+            .versions
+            .iter()
+            .map(|version| version.major.to_string())
+            .collect();
         let mut text = String::new();
         if let Some(path) = &self.configuration {
-            let done = if self.configuration_written { "written" } else { "exists, unchanged" };
+            let done = if self.configuration_written {
+                "written"
+            } else {
+                "exists, unchanged"
+            };
             text += &format!("configuration  {}  {done}\n", path.display());
         }
-        let done = if self.repository_created { "created" } else { "exists" };
+        let done = if self.repository_created {
+            "created"
+        } else {
+            "exists"
+        };
         text += &format!("repository     {}  {done}\n", self.repository);
-        let done = if self.cluster_registered { "registered" } else { "was registered before" };
+        let done = if self.cluster_registered {
+            "registered"
+        } else {
+            "was registered before"
+        };
         text += &format!(
             "cluster        {}  {done}: system identifier {}, PostgreSQL {}, segments of {} MiB\n",
             cluster.name,
@@ -64,11 +80,14 @@ impl InitOutput {
         text += &connection(self);
         let set = assignment("archive_command", &self.archive_command);
         if self.configuration.is_none() {
-            text +=
-                "\nThe environment alone tells the settings: give the server the WALDEN_ variables of this process.\n";
+            text += "\nThe environment alone tells the settings: give the server the WALDEN_ variables of this process.\n";
         }
         if !self.belong_to_root.is_empty() {
-            let paths: Vec<String> = self.belong_to_root.iter().map(|path| format!("'{}'", path.display())).collect();
+            let paths: Vec<String> = self
+                .belong_to_root
+                .iter()
+                .map(|path| format!("'{}'", path.display()))
+                .collect();
             text += &format!(
                 "\nRoot owns what PostgreSQL's user must use. Give it to that user, such as postgres:\n  chown -R postgres {}\n",
                 paths.join(" ")
@@ -89,7 +108,10 @@ impl InitOutput {
 fn connection(report: &InitOutput) -> String {
     let mut text = String::new();
     if !report.connection_kept.is_empty() {
-        text += &format!("\nThe file keeps how to connect: {}\n", report.connection_kept.join(", "));
+        text += &format!(
+            "\nThe file keeps how to connect: {}\n",
+            report.connection_kept.join(", ")
+        );
     }
     if !report.connection_not_kept.is_empty() {
         let names = report.connection_not_kept.join(", ");

@@ -17,7 +17,8 @@ use crate::owner;
 use crate::postgres::check::{ServerFolder, ServerFolders, refuse_inside, refuse_unsafe};
 use crate::postgres::layout::BackupId;
 use crate::postgres::repository::copy::{
-    Copied, CopyCount, CopyOptions, CopyProgress, CopySide, ProofVerdict, RecoverabilityProof, copy, open_destination,
+    Copied, CopyCount, CopyOptions, CopyProgress, CopySide, ProofVerdict, RecoverabilityProof,
+    copy, open_destination,
 };
 use crate::storage::Storage;
 
@@ -57,9 +58,15 @@ struct CopyOutput<'a> {
 async fn make_folder(settings: &Settings, to: &RepositoryUrl) -> anyhow::Result<()> {
     let mut folders = ServerFolders::gather(settings).await.0;
     // That it is the same one is told by its id.
-    let is_other = |path: &&Path| to.folder().is_some_and(|to| FolderPlace::of(to) != FolderPlace::of(path));
+    let is_other = |path: &&Path| {
+        to.folder()
+            .is_some_and(|to| FolderPlace::of(to) != FolderPlace::of(path))
+    };
     let own = settings.repository.url.folder().filter(is_other);
-    folders.extend(own.map(|path| ServerFolder { what: "repository to copy", path: path.to_path_buf() }));
+    folders.extend(own.map(|path| ServerFolder {
+        what: "repository to copy",
+        path: path.to_path_buf(),
+    }));
     refuse_inside(to, &folders)?;
     if let Some(path) = to.folder()
         && let Some(user) = heir_of_cluster(settings)?
@@ -77,13 +84,20 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     refuse_unsafe(&storage, &source.layout.folder()).await?;
     let (destination, repository_created) = open_destination(&source, storage, Utc::now()).await?;
     let settings = &context.settings.wal;
-    let options =
-        CopyOptions { backup: args.backup.clone(), workers: settings.workers, memory: settings.memory as u64 };
+    let options = CopyOptions {
+        backup: args.backup.clone(),
+        workers: settings.workers,
+        memory: settings.memory as u64,
+    };
     let progress = Arc::new(CopyProgress::default());
     let step = || ProgressStep {
         done: progress.done.load(Ordering::Relaxed),
         total: progress.total.load(Ordering::Relaxed),
-        phase: progress.phase.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        phase: progress
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
     };
     let copied = tokio::select! {
         copied = show(copy(&source, &destination, &options, progress.clone()), "copied", step) => copied?,
@@ -93,10 +107,18 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
     };
     match context.format {
-        Format::Json => print_json(&CopyOutput { repository_created, sound: copied.is_sound(), copied: &copied })?,
+        Format::Json => print_json(&CopyOutput {
+            repository_created,
+            sound: copied.is_sound(),
+            copied: &copied,
+        })?,
         Format::Table => print_text(&in_words(&copied, repository_created))?,
     }
-    Ok(if copied.is_sound() { Exit::Success } else { Exit::Unsound })
+    Ok(if copied.is_sound() {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
 }
 
 /// The settings of the destination, and its store.
@@ -104,13 +126,17 @@ fn destination(present: &Settings, to: &To) -> anyhow::Result<(Settings, Arc<dyn
     let settings = match (&to.to, &to.to_config) {
         (Some(url), _) => {
             let mut settings = present.clone();
-            settings.repository.url = RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
+            settings.repository.url =
+                RepositoryUrl::parse(url).map_err(|why| anyhow!("--to \"{url}\": {why}"))?;
             settings
         }
         (None, file) => {
             let file = file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
             let settings = config::load(Some(file), std::iter::empty::<(String, String)>())?;
-            settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            settings
+                .warnings
+                .iter()
+                .for_each(|warning| tracing::warn!("{warning}"));
             settings
         }
     };
@@ -119,8 +145,18 @@ fn destination(present: &Settings, to: &To) -> anyhow::Result<(Settings, Arc<dyn
 }
 
 fn in_words(copied: &Copied, created: bool) -> String {
-    let Copied { cluster, source, destination, counts, .. } = copied;
-    let made = if created { ", made a repository now" } else { "" };
+    let Copied {
+        cluster,
+        source,
+        destination,
+        counts,
+        ..
+    } = copied;
+    let made = if created {
+        ", made a repository now"
+    } else {
+        ""
+    };
     let mut text = format!("cluster \"{cluster}\"\nfrom {source}\nto   {destination}{made}\n\n");
     let mut table = Table::new(&["", ">COPIED", ">STORED", ">PRESENT", ">OF THESE NOT READ"]);
     let groups = [
@@ -130,8 +166,23 @@ fn in_words(copied: &Copied, created: bool) -> String {
         ("names", counts.names),
         ("idle markers", counts.idle),
     ];
-    for (name, CopyCount { copied, copied_bytes, present, not_read }) in groups {
-        table.row([name.into(), copied.to_string(), bytes(copied_bytes), present.to_string(), not_read.to_string()]);
+    for (
+        name,
+        CopyCount {
+            copied,
+            copied_bytes,
+            present,
+            not_read,
+        },
+    ) in groups
+    {
+        table.row([
+            name.into(),
+            copied.to_string(),
+            bytes(copied_bytes),
+            present.to_string(),
+            not_read.to_string(),
+        ]);
     }
     text += &table.render();
     if groups.iter().any(|(_, count)| count.not_read > 0) {
@@ -141,8 +192,12 @@ fn in_words(copied: &Copied, created: bool) -> String {
     text += &proofs(&copied.continuity.proofs);
     text += &problems(copied);
     text += match (copied.complete, copied.is_sound()) {
-        (true, true) => "copy complete; every backup can be restored to the same points as at the source\n",
-        (true, false) => "all that the source had is there, but NOT every backup can be restored: see above\n",
+        (true, true) => {
+            "copy complete; every backup can be restored to the same points as at the source\n"
+        }
+        (true, false) => {
+            "all that the source had is there, but NOT every backup can be restored: see above\n"
+        }
         (false, _) => "NOT complete: see above\n",
     };
     text
@@ -153,9 +208,18 @@ fn proofs(proofs: &[RecoverabilityProof]) -> String {
     if proofs.is_empty() {
         return "\n".into();
     }
-    let mut table = Table::new(&["BACKUP", ">TLI", "RESTORES FROM", "TO, AT THE SOURCE", "TO, FROM THE COPY", ""]);
+    let mut table = Table::new(&[
+        "BACKUP",
+        ">TLI",
+        "RESTORES FROM",
+        "TO, AT THE SOURCE",
+        "TO, FROM THE COPY",
+        "",
+    ]);
     for proof in proofs {
-        let end = |end: Option<crate::postgres::types::Lsn>| end.map_or("nowhere".into(), |end| end.to_string());
+        let end = |end: Option<crate::postgres::types::Lsn>| {
+            end.map_or("nowhere".into(), |end| end.to_string())
+        };
         table.row([
             proof.backup.to_string(),
             proof.timeline.to_string(),
@@ -175,8 +239,15 @@ fn proofs(proofs: &[RecoverabilityProof]) -> String {
 fn problems(copied: &Copied) -> String {
     let mut text = String::new();
     for failure in &copied.failures {
-        let at = if failure.at == CopySide::Source { "source" } else { "destination" };
-        text += &format!("{}: object \"{}\" at the {at}: {}\n", failure.problem, failure.object, failure.why);
+        let at = if failure.at == CopySide::Source {
+            "source"
+        } else {
+            "destination"
+        };
+        text += &format!(
+            "{}: object \"{}\" at the {at}: {}\n",
+            failure.problem, failure.object, failure.why
+        );
     }
     if copied.more_failures > 0 {
         text += &format!("and {} more\n", copied.more_failures);
@@ -188,7 +259,9 @@ fn problems(copied: &Copied) -> String {
         text += &format!("NOT COPIED: object \"{object}\"\n");
     }
     for id in &copied.continuity.not_restorable {
-        text += &format!("NOT RESTORABLE: backup {id}: the source lacks WAL between its start and its stop\n");
+        text += &format!(
+            "NOT RESTORABLE: backup {id}: the source lacks WAL between its start and its stop\n"
+        );
     }
     text += &gap_lines("GAP of the source", &copied.source_gaps);
     for id in &copied.unfinished {

@@ -42,7 +42,10 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
 /// Completes when the process is asked to end.
 async fn asked_to_end() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -1,6 +1,8 @@
 use super::super::{Context, Exit, Format, Table, bytes, print_json, print_text};
 use crate::postgres::catalog::postgresql_time;
-use crate::postgres::repository::stats::{BackupState, BackupStats, Stats, StatsKind, TimelineStats, stats};
+use crate::postgres::repository::stats::{
+    BackupState, BackupStats, Stats, StatsKind, TimelineStats, stats,
+};
 
 /// Shows what the cluster takes in the repository.
 pub async fn run(context: &Context) -> anyhow::Result<Exit> {
@@ -39,11 +41,23 @@ fn in_words(stats: &Stats) -> String {
 fn kinds(stats: &Stats) -> String {
     let mut table = Table::new(&["KIND", ">OBJECTS", ">STORED"]);
     for (kind, size) in &stats.kinds {
-        table.row([name(*kind).into(), size.objects.to_string(), bytes(size.stored_bytes)]);
+        table.row([
+            name(*kind).into(),
+            size.objects.to_string(),
+            bytes(size.stored_bytes),
+        ]);
     }
-    table.row(["total".into(), stats.total.objects.to_string(), bytes(stats.total.stored_bytes)]);
+    table.row([
+        "total".into(),
+        stats.total.objects.to_string(),
+        bytes(stats.total.stored_bytes),
+    ]);
     for (class, size) in &stats.classes {
-        table.row([format!("  of class {class}"), size.objects.to_string(), bytes(size.stored_bytes)]);
+        table.row([
+            format!("  of class {class}"),
+            size.objects.to_string(),
+            bytes(size.stored_bytes),
+        ]);
     }
     table.render()
 }
@@ -65,7 +79,16 @@ fn name(kind: StatsKind) -> &'static str {
 }
 
 fn timelines(timelines: &[TimelineStats]) -> String {
-    let mut table = Table::new(&[">TLI", ">SEGMENTS", ">SIZE", ">STORED", ">RATIO", "FIRST", "LAST", ">GAPS"]);
+    let mut table = Table::new(&[
+        ">TLI",
+        ">SEGMENTS",
+        ">SIZE",
+        ">STORED",
+        ">RATIO",
+        "FIRST",
+        "LAST",
+        ">GAPS",
+    ]);
     for line in timelines {
         table.row([
             line.timeline.to_string(),
@@ -95,7 +118,10 @@ fn backups(backups: &[BackupStats]) -> String {
             backup.packs.to_string(),
             backup.plain_bytes.map(bytes).unwrap_or_default(),
             bytes(backup.stored_bytes),
-            backup.plain_bytes.map(|plain| ratio(plain, backup.stored_bytes)).unwrap_or_default(),
+            backup
+                .plain_bytes
+                .map(|plain| ratio(plain, backup.stored_bytes))
+                .unwrap_or_default(),
             state.into(),
         ]);
     }

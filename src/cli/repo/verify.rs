@@ -37,15 +37,25 @@ impl FromStr for SampleArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected a number of objects from 1 to {MAX_SAMPLE}, or more than 0% to 100%");
+        let wrong = || {
+            format!("expected a number of objects from 1 to {MAX_SAMPLE}, or more than 0% to 100%")
+        };
         match text.strip_suffix('%') {
             Some(percent) => {
                 let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-                if percent > 0.0 && percent <= 100.0 { Ok(Self(SampleExtent::Percent(percent))) } else { Err(wrong()) }
+                if percent > 0.0 && percent <= 100.0 {
+                    Ok(Self(SampleExtent::Percent(percent)))
+                } else {
+                    Err(wrong())
+                }
             }
             None => {
                 let count: u32 = text.parse().map_err(|_| wrong())?;
-                if (1..=MAX_SAMPLE).contains(&count) { Ok(Self(SampleExtent::Objects(count))) } else { Err(wrong()) }
+                if (1..=MAX_SAMPLE).contains(&count) {
+                    Ok(Self(SampleExtent::Objects(count)))
+                } else {
+                    Err(wrong())
+                }
             }
         }
     }
@@ -59,7 +69,10 @@ fn key(text: &str) -> Result<Key, String> {
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     if args.sample.is_some() && args.after.is_some() && args.seed.is_none() {
         let error = anyhow!("--after goes on with a sample, and which one is not said");
-        return Err(with_hint(error, "add the --seed that the interrupted verification printed"));
+        return Err(with_hint(
+            error,
+            "add the --seed that the interrupted verification printed",
+        ));
     }
     let cluster = context.cluster().await?;
     let settings = &context.settings;
@@ -67,7 +80,9 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         scope: VerifyScope::All,
         extent: args.sample.map_or(SampleExtent::All, |sample| sample.0),
         // Short enough to be typed again.
-        seed: args.seed.map_or_else(|| getrandom::u32().map(u64::from), Ok)?,
+        seed: args
+            .seed
+            .map_or_else(|| getrandom::u32().map(u64::from), Ok)?,
         after: args.after.clone(),
         workers: settings.restore.workers,
         memory: settings.wal.memory as u64,
@@ -89,18 +104,31 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Format::Table => print_text(&in_words(&report))?,
     }
     ended.map_err(|error| go_on(error, &report, args))?;
-    Ok(if report.sound { Exit::Success } else { Exit::Unsound })
+    Ok(if report.sound {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
 }
 
 /// The error with the arguments that go on where it ended.
 fn go_on(error: anyhow::Error, report: &VerifyReport, args: &Args) -> anyhow::Error {
-    let Some(done) = &report.done else { return error };
+    let Some(done) = &report.done else {
+        return error;
+    };
     let sample = match (args.sample, report.seed) {
-        (Some(SampleArg(SampleExtent::Percent(percent))), Some(seed)) => format!(" --sample {percent}% --seed {seed}"),
-        (Some(SampleArg(SampleExtent::Objects(count))), Some(seed)) => format!(" --sample {count} --seed {seed}"),
+        (Some(SampleArg(SampleExtent::Percent(percent))), Some(seed)) => {
+            format!(" --sample {percent}% --seed {seed}")
+        }
+        (Some(SampleArg(SampleExtent::Objects(count))), Some(seed)) => {
+            format!(" --sample {count} --seed {seed}")
+        }
         _ => String::new(),
     };
-    with_hint(error, format!("`walden repo verify --after {done}{sample}` goes on where this one ended"))
+    with_hint(
+        error,
+        format!("`walden repo verify --after {done}{sample}` goes on where this one ended"),
+    )
 }
 
 fn in_words(report: &VerifyReport) -> String {
@@ -111,13 +139,19 @@ fn in_words(report: &VerifyReport) -> String {
             0 => String::new(),
             files => format!(" ({})", counted(files, "file")),
         };
-        text += &format!("{}: object \"{}\": {}{files}\n", finding.problem, finding.object, finding.why);
+        text += &format!(
+            "{}: object \"{}\": {}{files}\n",
+            finding.problem, finding.object, finding.why
+        );
     }
     if found.findings.more > 0 {
         text += &format!("and {} more\n", found.findings.more);
     }
     if found.findings.more_files > 0 {
-        text += &format!("and {} of backups cannot be restored\n", counted(found.findings.more_files, "more file"));
+        text += &format!(
+            "and {} of backups cannot be restored\n",
+            counted(found.findings.more_files, "more file")
+        );
     }
     text += &gap_lines("GAP", &found.gaps);
     for timeline in &found.missing_histories {
@@ -134,11 +168,23 @@ fn in_words(report: &VerifyReport) -> String {
         (true, false) => "sound so far",
         (false, _) => "NOT sound",
     };
-    let drawn = found.drawn.map(|drawn| format!(", {} drawn", counted(drawn, "object"))).unwrap_or_default();
-    let sample =
-        |seed| format!(", {} (sample with --seed {seed}{drawn}, {} read)", counted(found.packs, "pack"), found.sampled);
+    let drawn = found
+        .drawn
+        .map(|drawn| format!(", {} drawn", counted(drawn, "object")))
+        .unwrap_or_default();
+    let sample = |seed| {
+        format!(
+            ", {} (sample with --seed {seed}{drawn}, {} read)",
+            counted(found.packs, "pack"),
+            found.sampled
+        )
+    };
     let packs = report.seed.map(sample).unwrap_or_default();
-    let after = report.began_after.as_ref().map(|key| format!(", from behind {key} on")).unwrap_or_default();
+    let after = report
+        .began_after
+        .as_ref()
+        .map(|key| format!(", from behind {key} on"))
+        .unwrap_or_default();
     text + &format!(
         "cluster \"{}\" in {} is {verdict}: read {}{packs}, {}, {}{after}\n",
         report.cluster,

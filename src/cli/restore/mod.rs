@@ -92,7 +92,10 @@ impl Args {
             action: self.target_action,
             keep_archiving: self.keep_archiving,
             check_space: !self.ignore_free_space,
-            start: self.start.then(|| StartOptions { programs: self.pg_bin.clone(), port: self.port }),
+            start: self.start.then(|| StartOptions {
+                programs: self.pg_bin.clone(),
+                port: self.port,
+            }),
         }
     }
 }
@@ -107,19 +110,37 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     let request = target::request(asked, &planner).await?;
     let plan = match planner.decide(&request).await? {
         Ok(plan) => plan,
-        Err(unreachable) => return render::refusal(context.format, &unreachable, args.to_dir.as_deref()),
+        Err(unreachable) => {
+            return render::refusal(context.format, &unreachable, args.to_dir.as_deref());
+        }
     };
     let job = RestoreJob::new(&context.settings, planner.cluster(), plan, args.order())?;
     if args.dry_run {
         let settings = job.rehearse().await?;
-        return render::dry_run(context.format, &job.plan, job.destination.as_ref(), &settings);
+        return render::dry_run(
+            context.format,
+            &job.plan,
+            job.destination.as_ref(),
+            &settings,
+        );
     }
     carry_out(context.format, &job, args.target_action).await
 }
 
-async fn carry_out(format: Format, job: &RestoreJob<'_>, action: TargetAction) -> anyhow::Result<Exit> {
-    let (shared, total) = (Arc::<RestoreProgress>::default(), job.plan.backup.plain_bytes);
-    let step = || ProgressStep { done: shared.bytes.load(Ordering::Relaxed), total, phase: String::new() };
+async fn carry_out(
+    format: Format,
+    job: &RestoreJob<'_>,
+    action: TargetAction,
+) -> anyhow::Result<Exit> {
+    let (shared, total) = (
+        Arc::<RestoreProgress>::default(),
+        job.plan.backup.plain_bytes,
+    );
+    let step = || ProgressStep {
+        done: shared.bytes.load(Ordering::Relaxed),
+        total,
+        phase: String::new(),
+    };
     let restored = show(job.restore(shared.clone()), "restored", step).await?;
     let data_directory = job.data_directory()?;
     if format == Format::Table {
@@ -130,10 +151,18 @@ async fn carry_out(format: Format, job: &RestoreJob<'_>, action: TargetAction) -
     let recovered = job.start(&restored, &|log| replay.show(log)).await;
     replay.end();
     let recovered = recovered?;
-    let is_doubtful = recovered.as_ref().is_some_and(|recovered| !recovered.doubts.is_empty());
+    let is_doubtful = recovered
+        .as_ref()
+        .is_some_and(|recovered| !recovered.doubts.is_empty());
     if format == Format::Json {
         let archiving = restored.archiving.on;
-        print_json(&RestoreOutput { target: (&job.plan).into(), data_directory, archiving, restored, recovered })?;
+        print_json(&RestoreOutput {
+            target: (&job.plan).into(),
+            data_directory,
+            archiving,
+            restored,
+            recovered,
+        })?;
     } else {
         print_text(&match recovered {
             Some(recovered) => render::recovered(&recovered, data_directory),
@@ -143,13 +172,19 @@ async fn carry_out(format: Format, job: &RestoreJob<'_>, action: TargetAction) -
             }
         })?;
     }
-    Ok(if is_doubtful { Exit::Unsound } else { Exit::Success })
+    Ok(if is_doubtful {
+        Exit::Unsound
+    } else {
+        Exit::Success
+    })
 }
 
 fn refuse_root() -> anyhow::Result<()> {
     match rustix::process::geteuid().is_root() {
-        true => Err(anyhow!("a restore as root would make files that PostgreSQL cannot use: it does not run as root"))
-            .hint("run this as the server's user, such as `sudo -u postgres walden restore …`"),
+        true => Err(anyhow!(
+            "a restore as root would make files that PostgreSQL cannot use: it does not run as root"
+        ))
+        .hint("run this as the server's user, such as `sudo -u postgres walden restore …`"),
         false => Ok(()),
     }
 }

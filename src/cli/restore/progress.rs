@@ -20,8 +20,14 @@ pub struct Replay {
 impl Replay {
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(None, target(terminal)).with_style(ProgressStyle::default_spinner());
-        Self { bar, terminal, begun: Instant::now(), lines: AtomicU64::new(0) }
+        let bar = ProgressBar::with_draw_target(None, target(terminal))
+            .with_style(ProgressStyle::default_spinner());
+        Self {
+            bar,
+            terminal,
+            begun: Instant::now(),
+            lines: AtomicU64::new(0),
+        }
     }
 
     /// Shows what the server's log tells.
@@ -30,7 +36,9 @@ impl Replay {
         if self.terminal {
             self.bar.set_message(message());
             self.bar.tick();
-        } else if self.begun.elapsed() >= LOG_EVERY * (self.lines.load(Ordering::Relaxed) as u32 + 1) {
+        } else if self.begun.elapsed()
+            >= LOG_EVERY * (self.lines.load(Ordering::Relaxed) as u32 + 1)
+        {
             self.lines.fetch_add(1, Ordering::Relaxed);
             tracing::info!("{}", message());
         }

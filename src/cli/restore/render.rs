@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::super::{Exit, Format, Table, bytes, print_json, print_text};
 use crate::api::{RecoveryTarget, Setting};
 use crate::plain::{counted, plain};
-use crate::postgres::catalog::{Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time};
+use crate::postgres::catalog::{
+    Neighbours, RecoveryPlan, Transaction, Unreachable, postgresql_time,
+};
 use crate::postgres::command_line::{for_people, shell_word};
 use crate::postgres::restore::Restored;
 use crate::postgres::restore::configuration::ArchivingConfig;
@@ -26,7 +28,11 @@ struct PlanOutput {
 }
 
 /// Prints why a target cannot be reached, and what can, as commands that restore to the same folder.
-pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> anyhow::Result<Exit> {
+pub fn refusal(
+    format: Format,
+    refused: &Unreachable,
+    to_dir: Option<&Path>,
+) -> anyhow::Result<Exit> {
     if format == Format::Json {
         print_json(&RecoveryTarget::from(refused))?;
     }
@@ -37,12 +43,21 @@ pub fn refusal(format: Format, refused: &Unreachable, to_dir: Option<&Path>) -> 
     for note in &refused.notes {
         eprintln!("NOTE: {}", plain(note));
     }
-    let to_dir = to_dir.map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy()))).unwrap_or_default();
-    for (when, nearest) in [("before", &refused.nearest_before), ("after", &refused.nearest_after)] {
+    let to_dir = to_dir
+        .map(|path| format!(" --to-dir {}", shell_word(&path.to_string_lossy())))
+        .unwrap_or_default();
+    for (when, nearest) in [
+        ("before", &refused.nearest_before),
+        ("after", &refused.nearest_after),
+    ] {
         if let Some(nearest) = nearest {
             let (words, arguments) = (&nearest.words, nearest.request.arguments());
             let command = format!("walden restore {arguments}{to_dir}");
-            eprintln!("HINT: nearest reachable moment {when}: {}: {}", plain(words), plain(&command));
+            eprintln!(
+                "HINT: nearest reachable moment {when}: {}: {}",
+                plain(words),
+                plain(&command)
+            );
         }
     }
     eprintln!("HINT: {}", plain(&refused.hint()));
@@ -58,7 +73,10 @@ pub fn dry_run(
 ) -> anyhow::Result<Exit> {
     match format {
         Format::Json => {
-            print_json(&PlanOutput { target: plan.into(), all_settings: settings.iter().map(Into::into).collect() })?;
+            print_json(&PlanOutput {
+                target: plan.into(),
+                all_settings: settings.iter().map(Into::into).collect(),
+            })?;
         }
         Format::Table => print_text(&in_words(plan, destination, settings))?,
     }
@@ -68,22 +86,49 @@ pub fn dry_run(
 /// A name, or none for what goes on with the row before, and a value.
 type Row = (&'static str, String);
 
-fn in_words(plan: &RecoveryPlan, destination: Option<&Destination>, settings: &[(String, String)]) -> String {
-    let settings = settings.iter().map(|(name, value)| ("setting", format!("{name} = '{value}'")));
-    let warnings = plan.warnings.iter().map(|warning| ("warning", warning.clone()));
+fn in_words(
+    plan: &RecoveryPlan,
+    destination: Option<&Destination>,
+    settings: &[(String, String)],
+) -> String {
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ("setting", format!("{name} = '{value}'")));
+    let warnings = plan
+        .warnings
+        .iter()
+        .map(|warning| ("warning", warning.clone()));
     let mut table = Table::new(&["", ""]);
     let rows = of_target(plan).into_iter().chain(of_replay(plan));
-    let rows = rows.chain(destination.map(of_destination).unwrap_or_default()).chain(settings).chain(warnings);
+    let rows = rows
+        .chain(destination.map(of_destination).unwrap_or_default())
+        .chain(settings)
+        .chain(warnings);
     rows.for_each(|(name, value)| table.row([name.to_string(), value]));
     table.render().trim_start_matches('\n').to_string()
 }
 
 fn of_target(plan: &RecoveryPlan) -> Vec<Row> {
-    let mut rows = vec![("target", plan.target.clone()), ("stops", plan.stop.words())];
-    if let Some(Neighbours { last_included, first_excluded }) = plan.transactions {
-        let or = |found: Option<Transaction>, why: &str| found.map_or_else(|| why.to_string(), transaction);
-        rows.push(("last included", or(last_included, "none since the backup began")));
-        rows.push(("first excluded", or(first_excluded, "none that is archived")));
+    let mut rows = vec![
+        ("target", plan.target.clone()),
+        ("stops", plan.stop.words()),
+    ];
+    if let Some(Neighbours {
+        last_included,
+        first_excluded,
+    }) = plan.transactions
+    {
+        let or = |found: Option<Transaction>, why: &str| {
+            found.map_or_else(|| why.to_string(), transaction)
+        };
+        rows.push((
+            "last included",
+            or(last_included, "none since the backup began"),
+        ));
+        rows.push((
+            "first excluded",
+            or(first_excluded, "none that is archived"),
+        ));
     }
     rows.extend(plan.notes.iter().map(|note| ("", note.clone())));
     rows
@@ -91,37 +136,85 @@ fn of_target(plan: &RecoveryPlan) -> Vec<Row> {
 
 fn of_replay(plan: &RecoveryPlan) -> Vec<Row> {
     let backup = &plan.backup;
-    let (size, ended) = (bytes(backup.plain_bytes), postgresql_time(backup.stopped_at));
+    let (size, ended) = (
+        bytes(backup.plain_bytes),
+        postgresql_time(backup.stopped_at),
+    );
     let mut rows = vec![
         ("backup", format!("{} ({})", backup.id, plan.reason)),
-        ("", format!("PostgreSQL {}, {size}, ended {ended}", backup.major)),
+        (
+            "",
+            format!("PostgreSQL {}, {size}, ended {ended}", backup.major),
+        ),
     ];
     rows.extend(plan.path.iter().map(|step| {
-        let to = step.to.map_or("the target".to_string(), |to| to.to_string());
-        ("timeline", format!("{} from {} to {to}", step.timeline, step.from.max(backup.start_lsn)))
+        let to = step
+            .to
+            .map_or("the target".to_string(), |to| to.to_string());
+        (
+            "timeline",
+            format!(
+                "{} from {} to {to}",
+                step.timeline,
+                step.from.max(backup.start_lsn)
+            ),
+        )
     }));
-    rows.extend(plan.other_timelines.iter().map(|other| ("", other.to_string())));
+    rows.extend(
+        plan.other_timelines
+            .iter()
+            .map(|other| ("", other.to_string())),
+    );
     rows.extend(plan.wal.iter().map(|piece| {
-        let (segments, stored) = (counted(piece.segments, "segment"), bytes(piece.stored_bytes));
-        ("WAL", format!("{} to {}, {segments}, about {stored}", piece.first, piece.last))
+        let (segments, stored) = (
+            counted(piece.segments, "segment"),
+            bytes(piece.stored_bytes),
+        );
+        (
+            "WAL",
+            format!(
+                "{} to {}, {segments}, about {stored}",
+                piece.first, piece.last
+            ),
+        )
     }));
-    let end = plan.wal_end.map(|end| format!("before {end}: from there on restore_command delivers nothing"));
+    let end = plan
+        .wal_end
+        .map(|end| format!("before {end}: from there on restore_command delivers nothing"));
     rows.extend(end.map(|end| ("WAL ends", end)));
     let expected = plan.expected_seconds.map(duration);
-    rows.extend(expected.map(|expected| ("expected", format!("about {expected}, judging by past restores"))));
+    rows.extend(expected.map(|expected| {
+        (
+            "expected",
+            format!("about {expected}, judging by past restores"),
+        )
+    }));
     rows
 }
 
 fn of_destination(destination: &Destination) -> Vec<Row> {
-    let moved = destination.tablespaces.iter().map(|(oid, place)| format!("{oid} to {}", place.display()));
-    let made = destination.made.iter().map(|place| format!("made by replay at {}", place.display()));
-    let tablespaces = moved.chain(made).map(|tablespace| ("tablespace", tablespace));
-    std::iter::once(("to", destination.data_directory.display().to_string())).chain(tablespaces).collect()
+    let moved = destination
+        .tablespaces
+        .iter()
+        .map(|(oid, place)| format!("{oid} to {}", place.display()));
+    let made = destination
+        .made
+        .iter()
+        .map(|place| format!("made by replay at {}", place.display()));
+    let tablespaces = moved
+        .chain(made)
+        .map(|tablespace| ("tablespace", tablespace));
+    std::iter::once(("to", destination.data_directory.display().to_string()))
+        .chain(tablespaces)
+        .collect()
 }
 
 fn transaction(transaction: Transaction) -> String {
     let Transaction { xid, lsn, time } = transaction;
-    format!("transaction {xid}, committed {} at {lsn}", postgresql_time(time))
+    format!(
+        "transaction {xid}, committed {} at {lsn}",
+        postgresql_time(time)
+    )
 }
 
 /// So many seconds, as precise as an estimate is.
@@ -144,8 +237,15 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
         restored.seconds_for_files,
         restored.seconds_for_fsync,
     );
-    let _ = writeln!(text, "target: {}, on timeline {}", plan.target, plan.timeline);
-    if let Some(included) = plan.transactions.and_then(|transactions| transactions.last_included) {
+    let _ = writeln!(
+        text,
+        "target: {}, on timeline {}",
+        plan.target, plan.timeline
+    );
+    if let Some(included) = plan
+        .transactions
+        .and_then(|transactions| transactions.last_included)
+    {
         let _ = writeln!(text, "  up to and including {}", transaction(included));
     }
     for other in &plan.other_timelines {
@@ -158,7 +258,12 @@ pub fn restored(plan: &RecoveryPlan, data_directory: &Path, restored: &Restored)
              SYSTEM RESET listen_addresses, then restart it; to let subscriptions run: max_logical_replication_workers\n",
         );
     }
-    for warning in plan.notes.iter().chain(&plan.warnings).chain(&restored.notes) {
+    for warning in plan
+        .notes
+        .iter()
+        .chain(&plan.warnings)
+        .chain(&restored.notes)
+    {
         let _ = writeln!(text, "note: {}", plain(warning));
     }
     text
@@ -179,8 +284,17 @@ fn archiving(archiving: &ArchivingConfig) -> String {
 }
 
 /// Without `--start`.
-pub fn how_to_start(data_directory: &Path, action: TargetAction, only_for_recovery: &[String]) -> String {
-    let start = for_people([Path::new("pg_ctl"), Path::new("-D"), data_directory, Path::new("start")]);
+pub fn how_to_start(
+    data_directory: &Path,
+    action: TargetAction,
+    only_for_recovery: &[String],
+) -> String {
+    let start = for_people([
+        Path::new("pg_ctl"),
+        Path::new("-D"),
+        data_directory,
+        Path::new("start"),
+    ]);
     let mut text = format!("next: start it, `{start}`; it replays to the target by itself\n");
     if action == TargetAction::Shutdown {
         text.push_str(&after_shutdown(data_directory));
@@ -206,7 +320,9 @@ fn resets(only_for_recovery: &[String]) -> String {
     let mut text = "once it is open for writing, remove this recovery's settings, or a standby made from it inherits \
          them:\n"
         .to_string();
-    only_for_recovery.iter().for_each(|name| text.push_str(&format!("  ALTER SYSTEM RESET {name};\n")));
+    only_for_recovery
+        .iter()
+        .for_each(|name| text.push_str(&format!("  ALTER SYSTEM RESET {name};\n")));
     text
 }
 
@@ -214,7 +330,9 @@ fn resets(only_for_recovery: &[String]) -> String {
 pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     let state = match recovered.phase {
         StartPhase::Promoted => "at the target and open for writing",
-        StartPhase::Paused => "paused at the target, read-only; SELECT pg_wal_replay_resume() opens it for writing",
+        StartPhase::Paused => {
+            "paused at the target, read-only; SELECT pg_wal_replay_resume() opens it for writing"
+        }
         StartPhase::ShutDown => "at the target and shut down",
         StartPhase::Recovering => "recovering",
     };
@@ -229,18 +347,41 @@ pub fn recovered(recovered: &Recovered, data_directory: &Path) -> String {
     for doubt in &recovered.doubts {
         let _ = writeln!(text, "  WARNING: {doubt}");
     }
-    let _ = writeln!(text, "  LSN {}", recovered.lsn.map_or_else(unknown, |lsn| lsn.to_string()));
-    let last = recovered.last_transaction.clone().unwrap_or_else(|| "none was replayed".into());
+    let _ = writeln!(
+        text,
+        "  LSN {}",
+        recovered.lsn.map_or_else(unknown, |lsn| lsn.to_string())
+    );
+    let last = recovered
+        .last_transaction
+        .clone()
+        .unwrap_or_else(|| "none was replayed".into());
     let _ = writeln!(text, "  last transaction at {last}");
-    let _ = writeln!(text, "  timeline {}", recovered.timeline.map_or_else(unknown, |timeline| timeline.to_string()));
+    let _ = writeln!(
+        text,
+        "  timeline {}",
+        recovered
+            .timeline
+            .map_or_else(unknown, |timeline| timeline.to_string())
+    );
     let control = recovered.programs.join("pg_ctl");
-    let control = |verb: &str| for_people([&control, Path::new("-D"), data_directory, Path::new(verb)]);
+    let control =
+        |verb: &str| for_people([&control, Path::new("-D"), data_directory, Path::new(verb)]);
     let log = recovered.log.display();
     match recovered.pid {
         Some(pid) => {
             let port = recovered.port.to_string();
-            let connect = [Path::new("psql"), Path::new("-h"), &recovered.socket_directory, Path::new("-p")];
-            let connect = for_people(connect.into_iter().chain([Path::new(&port), Path::new("postgres")]));
+            let connect = [
+                Path::new("psql"),
+                Path::new("-h"),
+                &recovered.socket_directory,
+                Path::new("-p"),
+            ];
+            let connect = for_people(
+                connect
+                    .into_iter()
+                    .chain([Path::new(&port), Path::new("postgres")]),
+            );
             let _ = writeln!(text, "connect: {connect}   (process {pid}, log {log})");
             let _ = writeln!(text, "stop: {}", control("stop"));
         }

@@ -21,7 +21,8 @@ Times, LSNs, transactions and restore points mean exactly what they mean to Post
 A time after the last archived transaction restores everything archived, where it is proven that none ended since.
 A target that cannot be reached exactly is refused with exit code 4, the reason and the nearest moments that can.";
 
-const EPOCHS: &str = "name the moment by --time or --lsn, or by --backup and --xid with the low 32 bits";
+const EPOCHS: &str =
+    "name the moment by --time or --lsn, or by --backup and --xid with the low 32 bits";
 
 /// The target, and the choices around it.
 #[derive(Debug, clap::Args)]
@@ -83,23 +84,34 @@ impl TargetArgs {
 
     /// What is asked for. Errors: [`WrongUsage`](crate::cli::exit::WrongUsage), whatever the repository holds.
     pub fn asked(&self) -> anyhow::Result<ParsedRequest> {
-        let words =
-            RequestText { exclusive: self.exclusive, timeline: Some(&self.timeline), backup: self.backup.as_deref() };
+        let words = RequestText {
+            exclusive: self.exclusive,
+            timeline: Some(&self.timeline),
+            backup: self.backup.as_deref(),
+        };
         let now = Utc::now();
         let asked = ParsedRequest::read(&self.targets(), words, now).map_err(|error| {
             wrong_usage(match (&self.xid, self.names_one()) {
                 (Some(_), _) => with_hint(error, EPOCHS),
-                (None, false) if self.exclusive => with_hint(error, "without a target all WAL is replayed"),
+                (None, false) if self.exclusive => {
+                    with_hint(error, "without a target all WAL is replayed")
+                }
                 _ => error,
             })
         })?;
-        self.time.as_deref().map(|text| moment(text, now)).transpose()?;
+        self.time
+            .as_deref()
+            .map(|text| moment(text, now))
+            .transpose()?;
         Ok(asked)
     }
 }
 
 /// The request, with what the index says of an event.
-pub async fn request(asked: ParsedRequest, planner: &FreshPlanner) -> anyhow::Result<RestoreRequest> {
+pub async fn request(
+    asked: ParsedRequest,
+    planner: &FreshPlanner,
+) -> anyhow::Result<RestoreRequest> {
     let target = match &asked.named {
         NamedTarget::Target(target) => target.clone(),
         NamedTarget::Event(id) => Target::Event(planner.event(*id).await?),

@@ -47,8 +47,14 @@ async fn server_stops(file: &Path) -> anyhow::Error {
     while !gives_up(file, began.elapsed()) {
         sleep(STOP_CHECK).await;
     }
-    let error = anyhow!("PostgreSQL is stopping, and the repository has not stored \"{}\" yet", file.display());
-    with_hint(error, "nothing is lost: PostgreSQL keeps the file and hands it over again once it runs")
+    let error = anyhow!(
+        "PostgreSQL is stopping, and the repository has not stored \"{}\" yet",
+        file.display()
+    );
+    with_hint(
+        error,
+        "nothing is lost: PostgreSQL keeps the file and hands it over again once it runs",
+    )
 }
 
 async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
@@ -56,7 +62,12 @@ async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
     wal_file_name(&args.path)?;
     let wal = &context.settings.wal;
     let cluster = context.cluster().await?;
-    refuse_other_cluster(&args.path, cluster.description.system_identifier, "archive-command").await?;
+    refuse_other_cluster(
+        &args.path,
+        cluster.description.system_identifier,
+        "archive-command",
+    )
+    .await?;
     let pusher = Pusher::new(cluster, wal.compression_level, wal.timeout);
     let stored = pusher.push(&args.path).await?;
     tracing::debug!("\"{}\": {stored:?}", args.path.display());
@@ -67,7 +78,12 @@ async fn store(context: &Context, args: &PushArgs) -> anyhow::Result<Exit> {
 /// that come may take as long as they always may. A history file, on which its timeline may hang, is worth repetitions.
 fn bounded_for_standby(context: &Context, history: bool) -> Context {
     let mut context = context.clone();
-    let Settings { repository, s3, wal, .. } = &mut context.settings;
+    let Settings {
+        repository,
+        s3,
+        wal,
+        ..
+    } = &mut context.settings;
     match history {
         true => wal.timeout = wal.timeout.min(STANDBY_PATIENCE),
         false => repository.retries = 0,
@@ -80,7 +96,10 @@ fn bounded_for_standby(context: &Context, history: bool) -> Context {
 /// Gets a file. An error leaves open whether there is such a file, whatever it is: `cli::main` turns it into
 /// [`Exit::Unknown`].
 pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> {
-    let name: WalFileName = args.name.parse().hint("PostgreSQL puts the name in the place of %f in restore_command")?;
+    let name: WalFileName = args
+        .name
+        .parse()
+        .hint("PostgreSQL puts the name in the place of %f in restore_command")?;
     let history = matches!(name, WalFileName::History(_));
     let attempt = || async {
         let haste = is_in_haste(Some(&args.destination), history);
@@ -90,14 +109,20 @@ pub async fn fetch(context: &Context, args: &FetchArgs) -> anyhow::Result<Exit> 
                 let fetching = fetch_once(&context, args, &name, Some(STANDBY_PATIENCE));
                 match history {
                     true => until(Instant::now() + STANDBY_PATIENCE, fetching).await,
-                    false => {
-                        fetching.await.map_err(|error| with_hint(error, "a promotion now would end before this file"))
-                    }
+                    false => fetching.await.map_err(|error| {
+                        with_hint(error, "a promotion now would end before this file")
+                    }),
                 }
             }
         }
     };
-    retry_for_standby(context.settings.wal.timeout, &args.destination, &name, attempt).await
+    retry_for_standby(
+        context.settings.wal.timeout,
+        &args.destination,
+        &name,
+        attempt,
+    )
+    .await
 }
 
 async fn fetch_once(
@@ -107,7 +132,12 @@ async fn fetch_once(
     grace: Option<Duration>,
 ) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    refuse_other_cluster(&args.destination, cluster.description.system_identifier, "restore-command").await?;
+    refuse_other_cluster(
+        &args.destination,
+        cluster.description.system_identifier,
+        "restore-command",
+    )
+    .await?;
     let mut fetcher = Fetcher::new(cluster, context.settings.wal.timeout, 1);
     if let Some(grace) = grace {
         fetcher = fetcher.watching_gaps(grace);

@@ -29,8 +29,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     let histories = load_histories(&cluster, &wal.histories).await?;
     let paths = TimelinePath::all(histories.known.values().cloned(), &[], &wal.ranges);
     let gaps = TimelinePath::all_gaps(&paths, &wal.ranges);
-    let timelines: BTreeSet<TimelineId> =
-        wal.ranges.iter().map(WalRange::timeline).chain(wal.histories.iter().copied()).collect();
+    let timelines: BTreeSet<TimelineId> = wal
+        .ranges
+        .iter()
+        .map(WalRange::timeline)
+        .chain(wal.histories.iter().copied())
+        .collect();
     let report = WalListOutput {
         wal: Wal::of(&wal.ranges, &gaps),
         timelines: Timelines::of(timelines, &histories.known, &histories.damaged),
@@ -41,7 +45,10 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
     match context.format {
         Format::Json => print_json(&report)?,
         Format::Table if report.timelines.timelines.is_empty() => {
-            print_text(&format!("no WAL of cluster \"{}\" is archived\n", cluster.description.name))?;
+            print_text(&format!(
+                "no WAL of cluster \"{}\" is archived\n",
+                cluster.description.name
+            ))?;
         }
         Format::Table => print_text(&in_words(&report, &gaps))?,
     }
@@ -49,7 +56,16 @@ pub async fn run(context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn in_words(report: &WalListOutput, gaps: &[Gap]) -> String {
-    let mut table = Table::new(&[">TLI", "FIRST", "LAST", "FROM LSN", "TO LSN", ">SEGMENTS", ">STORED", "LAST STORED"]);
+    let mut table = Table::new(&[
+        ">TLI",
+        "FIRST",
+        "LAST",
+        "FROM LSN",
+        "TO LSN",
+        ">SEGMENTS",
+        ">STORED",
+        "LAST STORED",
+    ]);
     for range in &report.wal.ranges {
         table.row([
             range.timeline.to_string(),
@@ -64,12 +80,17 @@ fn in_words(report: &WalListOutput, gaps: &[Gap]) -> String {
     }
     let mut rest: String = report.timelines.timelines.iter().map(origin).collect();
     rest += &gap_lines("GAP", gaps);
-    let aside = report
-        .aside
-        .iter()
-        .map(|file| format!("kept aside: \"{file}\" was handed over as \"{}\"\n", file.handed_over()));
+    let aside = report.aside.iter().map(|file| {
+        format!(
+            "kept aside: \"{file}\" was handed over as \"{}\"\n",
+            file.handed_over()
+        )
+    });
     rest.extend(aside);
-    let not_wal = report.foreign.iter().map(|object| format!("foreign: object \"{object}\"\n"));
+    let not_wal = report
+        .foreign
+        .iter()
+        .map(|object| format!("foreign: object \"{object}\"\n"));
     table.render() + &rest + &not_wal.collect::<String>()
 }
 
@@ -78,7 +99,10 @@ fn origin(timeline: &Timeline) -> String {
     match (&timeline.parent, &timeline.damage) {
         (_, Some(why)) => format!("timeline {number}: its history file is DAMAGED: {why}\n"),
         (Some(from), _) => {
-            format!("timeline {number} left timeline {} at {}: {}\n", from.timeline, from.switch_lsn, from.reason)
+            format!(
+                "timeline {number} left timeline {} at {}: {}\n",
+                from.timeline, from.switch_lsn, from.reason
+            )
         }
         (None, None) if number.0 > 1 => format!("timeline {number}: its history file is MISSING\n"),
         (None, None) => String::new(),

@@ -29,7 +29,9 @@ struct WalVerifyOutput<'a> {
 /// Verifies archived WAL. Exit code 3 when anything is damaged or missing.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let cluster = context.cluster().await?;
-    let scope = VerifyScope::Wal { every: args.every.unwrap_or(1) };
+    let scope = VerifyScope::Wal {
+        every: args.every.unwrap_or(1),
+    };
     let found = verify(&cluster, scope, context.settings.wal.workers).await?;
     let verified = WalVerifyOutput {
         segments: found.segments,
@@ -45,13 +47,20 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         Format::Json => print_json(&verified)?,
         Format::Table => print_text(&in_words(&found, &verified))?,
     }
-    Ok(if found.is_sound() { Exit::Success } else { Exit::Unsound })
+    Ok(if found.is_sound() {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
 }
 
 fn in_words(found: &VerifyResult, verified: &WalVerifyOutput) -> String {
     let mut text = String::new();
     for damage in &verified.damages {
-        text += &format!("{}: object \"{}\": {}\n", damage.problem, damage.object, damage.why);
+        text += &format!(
+            "{}: object \"{}\": {}\n",
+            damage.problem, damage.object, damage.why
+        );
     }
     if verified.more_damages > 0 {
         text += &format!("and {} more\n", verified.more_damages);
@@ -63,8 +72,17 @@ fn in_words(found: &VerifyResult, verified: &WalVerifyOutput) -> String {
     for object in verified.foreign {
         text += &format!("foreign: object \"{object}\"\n");
     }
-    let verdict = if found.is_sound() { "sound" } else { "NOT sound" };
-    let WalVerifyOutput { segments, read, plain_bytes, .. } = verified;
+    let verdict = if found.is_sound() {
+        "sound"
+    } else {
+        "NOT sound"
+    };
+    let WalVerifyOutput {
+        segments,
+        read,
+        plain_bytes,
+        ..
+    } = verified;
     text + &format!(
         "archive {verdict}: {} there, {} read, {}\n",
         counted(*segments, "segment"),

@@ -20,7 +20,11 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        Machine { folder: tempfile::tempdir().unwrap(), env: Vec::new(), named: None }
+        Machine {
+            folder: tempfile::tempdir().unwrap(),
+            env: Vec::new(),
+            named: None,
+        }
     }
 
     /// A machine whose default file holds `text`.
@@ -58,11 +62,16 @@ impl Machine {
     }
 
     fn load(&self) -> anyhow::Result<Settings> {
-        load_with_default(self.named.as_deref(), self.env.iter().map(|(k, v)| (k, v)), &self.path("walden.toml"))
+        load_with_default(
+            self.named.as_deref(),
+            self.env.iter().map(|(k, v)| (k, v)),
+            &self.path("walden.toml"),
+        )
     }
 
     fn settings(&self) -> Settings {
-        self.load().unwrap_or_else(|error| panic!("{}", one_line(&error)))
+        self.load()
+            .unwrap_or_else(|error| panic!("{}", one_line(&error)))
     }
 
     /// The error's chain and its hints.
@@ -89,19 +98,30 @@ fn other_value(key: &SettingKey) -> (String, String) {
         SettingType::Listen => "[::1]:9000",
         SettingType::Word => "other/word",
         SettingType::Secret => "host=other",
-        SettingType::Integer { .. } | SettingType::Workers { .. } => return ("7".into(), "7".into()),
+        SettingType::Integer { .. } | SettingType::Workers { .. } => {
+            return ("7".into(), "7".into());
+        }
         SettingType::Size { .. } => "32MiB",
         SettingType::Duration { .. } => "90s",
-        SettingType::Bool if key.default == Fallback::Value("true") => return ("false".into(), "false".into()),
+        SettingType::Bool if key.default == Fallback::Value("true") => {
+            return ("false".into(), "false".into());
+        }
         SettingType::Bool => return ("true".into(), "true".into()),
         SettingType::Choice(choices) => choices[1],
     };
-    let text = if key.path() == "log.level" { "trace" } else { text };
+    let text = if key.path() == "log.level" {
+        "trace"
+    } else {
+        text
+    };
     (text.into(), format!("\"{text}\""))
 }
 
 fn shown(settings: &Settings, key: &SettingKey) -> DisplayedSetting {
-    effective(settings).into_iter().find(|one| one.key == key.path()).unwrap()
+    effective(settings)
+        .into_iter()
+        .find(|one| one.key == key.path())
+        .unwrap()
 }
 
 #[test]
@@ -115,12 +135,24 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
             section => format!("{URL}[{section}]\n{} = {toml}\n", key.name),
         };
         let by_file = Machine::with(&file).settings();
-        let by_variable = Machine::with(URL).variable(&key.variable(), text).settings();
+        let by_variable = Machine::with(URL)
+            .variable(&key.variable(), text)
+            .settings();
         assert_ne!(shown(&default, key).origin, Origin::Environment);
         assert_eq!(shown(&by_file, key).origin, Origin::File, "{}", key.path());
-        assert_eq!(shown(&by_variable, key).origin, Origin::Environment, "{}", key.path());
+        assert_eq!(
+            shown(&by_variable, key).origin,
+            Origin::Environment,
+            "{}",
+            key.path()
+        );
         assert_eq!(shown(&by_file, key).value, shown(&by_variable, key).value);
-        assert_ne!(shown(&by_file, key).value, shown(&default, key).value, "{}", key.path());
+        assert_ne!(
+            shown(&by_file, key).value,
+            shown(&default, key).value,
+            "{}",
+            key.path()
+        );
         let typed = |settings: &Settings| {
             let s = settings;
             format!(
@@ -143,7 +175,12 @@ fn every_key_can_be_set_by_the_file_and_by_the_environment() {
             )
         };
         assert_eq!(typed(&by_file), typed(&by_variable));
-        assert_ne!(typed(&by_file), typed(&default), "{} does not reach its field", key.path());
+        assert_ne!(
+            typed(&by_file),
+            typed(&default),
+            "{} does not reach its field",
+            key.path()
+        );
     }
 }
 
@@ -164,25 +201,67 @@ fn keys_and_variables_are_unique_and_the_keys_of_a_section_stand_together() {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let settings = Machine::with(URL).settings();
-    assert_eq!(settings.repository.url, RepositoryUrl::File("/srv/archive".into()));
-    assert_eq!((settings.cluster.name.as_str(), &settings.cluster.data_directory), ("main", &None));
+    assert_eq!(
+        settings.repository.url,
+        RepositoryUrl::File("/srv/archive".into())
+    );
+    assert_eq!(
+        (
+            settings.cluster.name.as_str(),
+            &settings.cluster.data_directory
+        ),
+        ("main", &None)
+    );
     assert!(settings.postgresql.dsn.is_empty());
     let wal = &settings.wal;
-    assert_eq!((wal.compression_level, wal.look_ahead, wal.prefetch, settings.repository.retries), (1, 8, 8, 8));
-    assert_eq!((wal.memory, wal.timeout), (64 << 20, Duration::from_secs(60)));
+    assert_eq!(
+        (
+            wal.compression_level,
+            wal.look_ahead,
+            wal.prefetch,
+            settings.repository.retries
+        ),
+        (1, 8, 8, 8)
+    );
+    assert_eq!(
+        (wal.memory, wal.timeout),
+        (64 << 20, Duration::from_secs(60))
+    );
     let cpus = std::thread::available_parallelism().unwrap().get().min(64);
-    assert_eq!((wal.workers, settings.backup.workers, settings.restore.workers), (cpus, cpus, cpus));
+    assert_eq!(
+        (
+            wal.workers,
+            settings.backup.workers,
+            settings.restore.workers
+        ),
+        (cpus, cpus, cpus)
+    );
     let backup = &settings.backup;
-    assert_eq!((backup.compression_level, backup.pack_size, backup.max_rate), (3, 16 << 20, None));
-    assert_eq!((backup.checkpoint, backup.wal_timeout), (Checkpoint::Fast, Duration::from_secs(300)));
+    assert_eq!(
+        (backup.compression_level, backup.pack_size, backup.max_rate),
+        (3, 16 << 20, None)
+    );
+    assert_eq!(
+        (backup.checkpoint, backup.wal_timeout),
+        (Checkpoint::Fast, Duration::from_secs(300))
+    );
     assert!(backup.verify_checksums);
     assert_eq!(settings.service.socket, Path::new("/run/walden/hook.sock"));
     assert_eq!(settings.service.max_connections, 32);
     let http = &settings.http;
-    assert_eq!((http.listen, http.max_connections), ("127.0.0.1:8432".parse().ok(), 64));
-    assert_eq!((http.refresh_interval, http.wal_memory), (Duration::from_secs(60), 48 << 20));
+    assert_eq!(
+        (http.listen, http.max_connections),
+        ("127.0.0.1:8432".parse().ok(), 64)
+    );
+    assert_eq!(
+        (http.refresh_interval, http.wal_memory),
+        (Duration::from_secs(60), 48 << 20)
+    );
     assert!(http.token.is_empty() && http.token_file.is_none() && http.tls_certificate.is_none());
-    assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
+    assert_eq!(
+        (settings.log.level.as_str(), settings.log.format),
+        ("info", LogFormat::Text)
+    );
     assert!(settings.warnings.is_empty());
 }
 
@@ -194,78 +273,131 @@ fn the_environment_alone_is_enough() {
 
 #[test]
 fn the_environment_beats_the_file() {
-    let machine =
-        Machine::with_url_and("[wal]\ncompression_level = 4\n").variable("WALDEN_WAL__COMPRESSION_LEVEL", "-3");
+    let machine = Machine::with_url_and("[wal]\ncompression_level = 4\n")
+        .variable("WALDEN_WAL__COMPRESSION_LEVEL", "-3");
     assert_eq!(machine.settings().wal.compression_level, -3);
 }
 
 #[test]
 fn the_argument_beats_walden_config_which_beats_the_default_file() {
     let named = |name: &str| format!("{URL}[cluster]\nname = \"{name}\"\n");
-    let machine = Machine::with(&named("default")).file("a.toml", &named("a")).file("b.toml", &named("b"));
+    let machine = Machine::with(&named("default"))
+        .file("a.toml", &named("a"))
+        .file("b.toml", &named("b"));
     assert_eq!(machine.settings().cluster.name, "default");
     let by_variable = machine.path("b.toml").display().to_string();
     let machine = machine.variable("WALDEN_CONFIG", by_variable);
     assert_eq!(machine.settings().cluster.name, "b");
     let machine = machine.named("a.toml");
     assert_eq!(machine.settings().cluster.name, "a");
-    assert_eq!(machine.settings().source, SettingsSource::File(machine.path("a.toml")));
+    assert_eq!(
+        machine.settings().source,
+        SettingsSource::File(machine.path("a.toml"))
+    );
 }
 
 #[test]
 fn an_empty_walden_config_names_no_file() {
     let machine = Machine::with(URL).variable("WALDEN_CONFIG", "");
-    assert_eq!(machine.settings().source, SettingsSource::File(machine.path("walden.toml")));
+    assert_eq!(
+        machine.settings().source,
+        SettingsSource::File(machine.path("walden.toml"))
+    );
 }
 
 #[test]
 fn a_file_that_is_named_must_exist() {
     let (error, hint) = Machine::with(URL).named("gone.toml").error();
-    assert_says(&error, &["gone.toml\"", "named by --config", "does not exist"]);
+    assert_says(
+        &error,
+        &["gone.toml\"", "named by --config", "does not exist"],
+    );
     assert_says(&hint, &["walden init"]);
-    let (error, _) = Machine::with(URL).variable("WALDEN_CONFIG", "/nowhere/walden.toml").error();
-    assert_says(&error, &["\"/nowhere/walden.toml\"", "named by WALDEN_CONFIG", "does not exist"]);
+    let (error, _) = Machine::with(URL)
+        .variable("WALDEN_CONFIG", "/nowhere/walden.toml")
+        .error();
+    assert_says(
+        &error,
+        &[
+            "\"/nowhere/walden.toml\"",
+            "named by WALDEN_CONFIG",
+            "does not exist",
+        ],
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_not_taken_for_an_absent_one() {
     let machine = Machine::new().variable("WALDEN_REPOSITORY__URL", "file:///srv/archive");
     std::fs::create_dir(machine.path("walden.toml")).unwrap();
-    assert_says(&machine.error().0, &["cannot read configuration file", "walden.toml\""]);
+    assert_says(
+        &machine.error().0,
+        &["cannot read configuration file", "walden.toml\""],
+    );
 }
 
 #[test]
 fn only_a_file_of_some_length_is_read_and_nothing_is_waited_for() {
     let machine = Machine::new().file("long", &"#".repeat(LONGEST_FILE as usize + 1));
-    let pipe = std::process::Command::new("mkfifo").arg(machine.path("pipe")).status().unwrap();
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(machine.path("pipe"))
+        .status()
+        .unwrap();
     assert!(pipe.success());
     for name in ["/dev/zero", "long", "pipe"] {
-        let machine = Machine { named: Some(machine.path(name)), ..Machine::new() };
-        assert_says(&machine.error().0, &["cannot read configuration file", name]);
+        let machine = Machine {
+            named: Some(machine.path(name)),
+            ..Machine::new()
+        };
+        assert_says(
+            &machine.error().0,
+            &["cannot read configuration file", name],
+        );
     }
-    let none = Machine::with("cluster.name = \"other\"\n").variable("WALDEN_REPOSITORY__URL", "file:///srv/archive");
-    assert_eq!(none.named("/dev/null").settings().cluster.name, "main", "nothing is read");
+    let none = Machine::with("cluster.name = \"other\"\n")
+        .variable("WALDEN_REPOSITORY__URL", "file:///srv/archive");
+    assert_eq!(
+        none.named("/dev/null").settings().cluster.name,
+        "main",
+        "nothing is read"
+    );
 }
 
 #[test]
 fn a_relative_file_name_is_kept_absolute_for_commands_that_run_elsewhere() {
     let read = read(Path::new("Cargo.toml")).unwrap().unwrap();
-    assert_eq!(read.path, std::env::current_dir().unwrap().join("Cargo.toml"));
+    assert_eq!(
+        read.path,
+        std::env::current_dir().unwrap().join("Cargo.toml")
+    );
 }
 
 #[test]
 fn a_missing_repository_says_where_to_set_it() {
     let (error, hint) = Machine::new().error();
     assert_says(&error, &["\"repository.url\" is not set"]);
-    assert_says(&hint, &[DEFAULT_FILE, "walden init", "WALDEN_REPOSITORY__URL"]);
+    assert_says(
+        &hint,
+        &[DEFAULT_FILE, "walden init", "WALDEN_REPOSITORY__URL"],
+    );
     let machine = Machine::with("[log]\n");
-    assert_says(&machine.error().1, &[&machine.path("walden.toml").display().to_string()]);
+    assert_says(
+        &machine.error().1,
+        &[&machine.path("walden.toml").display().to_string()],
+    );
 }
 
 #[test]
 fn an_unknown_key_names_file_line_and_the_nearest_key() {
     let (error, hint) = Machine::with_url_and("\n[wal]\ncompresion_level = 3\n").error();
-    assert_says(&error, &["walden.toml\" line 5", "\"wal.compresion_level\"", "\"wal.compression_level\""]);
+    assert_says(
+        &error,
+        &[
+            "walden.toml\" line 5",
+            "\"wal.compresion_level\"",
+            "\"wal.compression_level\"",
+        ],
+    );
     assert_says(&hint, &["walden config example"]);
 }
 
@@ -274,13 +406,23 @@ fn a_key_of_another_section_is_found() {
     let (error, _) = Machine::with_url_and("[wal]\nmax_rate = \"1MiB\"\n").error();
     assert_says(&error, &["\"wal.max_rate\"", "\"backup.max_rate\""]);
     let (error, _) = Machine::with("url = \"file:///srv/archive\"\n").error();
-    assert_says(&error, &["line 1", "\"url\" outside of any section", "\"repository.url\""]);
+    assert_says(
+        &error,
+        &[
+            "line 1",
+            "\"url\" outside of any section",
+            "\"repository.url\"",
+        ],
+    );
 }
 
 #[test]
 fn an_unknown_section_names_the_nearest_section() {
     let (error, _) = Machine::with_url_and("[postgres]\ndsn = \"\"\n").error();
-    assert_says(&error, &["line 3", "unknown section \"postgres\"", "\"postgresql\""]);
+    assert_says(
+        &error,
+        &["line 3", "unknown section \"postgres\"", "\"postgresql\""],
+    );
 }
 
 #[test]
@@ -294,24 +436,49 @@ fn a_section_is_not_a_value_and_a_value_is_not_a_section() {
 
 #[test]
 fn an_unknown_variable_names_the_nearest_variable() {
-    let (error, _) = Machine::with(URL).variable("WALDEN_WAL__LOOKAHEAD", "3").error();
-    assert_says(&error, &["WALDEN_WAL__LOOKAHEAD", "\"WALDEN_WAL__LOOK_AHEAD\""]);
+    let (error, _) = Machine::with(URL)
+        .variable("WALDEN_WAL__LOOKAHEAD", "3")
+        .error();
+    assert_says(
+        &error,
+        &["WALDEN_WAL__LOOKAHEAD", "\"WALDEN_WAL__LOOK_AHEAD\""],
+    );
     let (error, _) = Machine::with(URL).variable("WALDEN_REPO__URL", "x").error();
     assert_says(&error, &["\"WALDEN_REPOSITORY__URL\""]);
 }
 
 #[test]
 fn variables_that_set_nothing_are_left_alone() {
-    let names =
-        ["WALDEN_LOG", "WALDEN_SOCKET", "WALDEN_TEST_A__B", "WALDEN_HOME", "PGHOST", "OTHER_WAL__X", "walden_a__b"];
-    let machine = names.iter().fold(Machine::with(URL), |machine, name| machine.variable(name, "x"));
-    assert!(effective(&machine.settings()).iter().all(|one| one.origin != Origin::Environment));
+    let names = [
+        "WALDEN_LOG",
+        "WALDEN_SOCKET",
+        "WALDEN_TEST_A__B",
+        "WALDEN_HOME",
+        "PGHOST",
+        "OTHER_WAL__X",
+        "walden_a__b",
+    ];
+    let machine = names.iter().fold(Machine::with(URL), |machine, name| {
+        machine.variable(name, "x")
+    });
+    assert!(
+        effective(&machine.settings())
+            .iter()
+            .all(|one| one.origin != Origin::Environment)
+    );
 }
 
 #[test]
 fn a_variable_that_is_not_utf8_is_refused_only_if_it_is_a_setting() {
     let bad = || std::ffi::OsString::from_vec(vec![0xff]);
-    let load = |name: &str| load_with_default(None, [(name, bad())], Path::new("/nowhere/walden.toml"));
-    assert_says(&one_line(&load("WALDEN_REPOSITORY__URL").unwrap_err()), &["WALDEN_REPOSITORY__URL is not UTF-8"]);
-    assert_says(&one_line(&load("LS_COLORS").unwrap_err()), &["\"repository.url\" is not set"]);
+    let load =
+        |name: &str| load_with_default(None, [(name, bad())], Path::new("/nowhere/walden.toml"));
+    assert_says(
+        &one_line(&load("WALDEN_REPOSITORY__URL").unwrap_err()),
+        &["WALDEN_REPOSITORY__URL is not UTF-8"],
+    );
+    assert_says(
+        &one_line(&load("LS_COLORS").unwrap_err()),
+        &["\"repository.url\" is not set"],
+    );
 }

@@ -52,17 +52,26 @@ pub struct EventQuery {
 impl EventQuery {
     fn filter(self) -> Result<Filter, Problem> {
         let time = |text: Option<String>| {
-            text.map(|text| parse_time(&text, Utc::now()).map(|(time, _)| Timestamp::from(time))).transpose()
+            text.map(|text| parse_time(&text, Utc::now()).map(|(time, _)| Timestamp::from(time)))
+                .transpose()
         };
-        let kinds = self.kind.as_deref().map(|kinds| kinds.split(',').map(str::parse::<EventKind>).collect());
+        let kinds = self
+            .kind
+            .as_deref()
+            .map(|kinds| kinds.split(',').map(str::parse::<EventKind>).collect());
         let limit = self.limit.unwrap_or(USUAL);
         if limit == 0 || limit > MOST {
-            return Err(Problem::wrong_value(format!("limit is {limit}, allowed is 1 to {MOST}")));
+            return Err(Problem::wrong_value(format!(
+                "limit is {limit}, allowed is 1 to {MOST}"
+            )));
         }
         let min_rows = self.min_rows.map(u64::try_from).transpose();
         Ok(Filter {
             relation: self.relation,
-            kinds: kinds.transpose().map_err(Problem::wrong_value)?.unwrap_or_default(),
+            kinds: kinds
+                .transpose()
+                .map_err(Problem::wrong_value)?
+                .unwrap_or_default(),
             min_rows: min_rows.map_err(|_| Problem::wrong_value("min_rows is below 0"))?,
             since: time(self.since).map_err(Problem::wrong_value)?,
             until: time(self.until).map_err(Problem::wrong_value)?,
@@ -84,6 +93,10 @@ pub async fn events(
     Query(query): Query<EventQuery>,
 ) -> Result<Json<Events>, Problem> {
     let found = app.events(query.filter()?).await?;
-    let looked_at = app.status.borrow().as_ref().and_then(|seen| seen.status.indexing.looked_at);
+    let looked_at = app
+        .status
+        .borrow()
+        .as_ref()
+        .and_then(|seen| seen.status.indexing.looked_at);
     Ok(Json(Events::of(&found, looked_at)))
 }

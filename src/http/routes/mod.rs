@@ -38,8 +38,11 @@ pub fn router(app: Arc<App>) -> Router {
     // A document made of our own descriptions always makes JSON.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
-    let no_such_path = || async { Problem::new(ProblemType::NoSuchPath, "there is no such path").hint(WHERE) };
-    let wrong_method = || async { Problem::new(ProblemType::MethodNotAllowed, "paths are asked by GET").hint(WHERE) };
+    let no_such_path =
+        || async { Problem::new(ProblemType::NoSuchPath, "there is no such path").hint(WHERE) };
+    let wrong_method = || async {
+        Problem::new(ProblemType::MethodNotAllowed, "paths are asked by GET").hint(WHERE)
+    };
     router
         .merge(web::router())
         .route(DOCUMENT_PATH, get(answer))
@@ -79,37 +82,59 @@ struct Security;
 
 impl Modify for Security {
     fn modify(&self, document: &mut OpenApi) {
-        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        document.components.get_or_insert_default().add_security_scheme("token", scheme);
+        let scheme =
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", scheme);
     }
 }
 
 /// What anybody may be answered, whatever the path.
 const ANYWHERE: [(&str, &str); 4] = [
     ("413", "The request has a body"),
-    ("421", "The service has no token, and the request is for another host than this machine"),
+    (
+        "421",
+        "The service has no token, and the request is for another host than this machine",
+    ),
     ("503", "It is not known yet, or could not be found out"),
     ("504", "It took too long"),
 ];
 /// And where there is something to be read in the path or the query.
-const OF_A_CLUSTER: [(&str, &str); 2] =
-    [("400", "A name or a value cannot be read"), ("404", "There is no such cluster here, or no such file")];
+const OF_A_CLUSTER: [(&str, &str); 2] = [
+    ("400", "A name or a value cannot be read"),
+    ("404", "There is no such cluster here, or no such file"),
+];
 const OF_A_FILE: [(&str, &str); 3] = [
     ("403", "The service has no token, and gives WAL to nobody"),
-    ("409", "The file was lost, or the server that asks is another cluster's"),
+    (
+        "409",
+        "The file was lost, or the server that asks is another cluster's",
+    ),
     ("500", "The file is damaged"),
 ];
 
 /// Describes the problem documents, which are the same everywhere.
 fn add_problems(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
-        let Some(operation) = &mut item.get else { continue };
+        let Some(operation) = &mut item.get else {
+            continue;
+        };
         let needs_token = operation.security.is_some();
         let mut add = |problems: &[(&str, &str)]| {
             for (status, description) in problems {
-                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-                let response = ResponseBuilder::new().description(*description).content(MEDIA_TYPE, content).build();
-                operation.responses.responses.insert(status.to_string(), response.into());
+                let content = ContentBuilder::new()
+                    .schema(Some(Ref::from_schema_name("Problem")))
+                    .build();
+                let response = ResponseBuilder::new()
+                    .description(*description)
+                    .content(MEDIA_TYPE, content)
+                    .build();
+                operation
+                    .responses
+                    .responses
+                    .insert(status.to_string(), response.into());
             }
         };
         add(&ANYWHERE);
@@ -136,8 +161,12 @@ impl FromRequestParts<Arc<App>> for OfCluster {
         if name == app.cluster.name {
             return Ok(Self);
         }
-        let detail = format!("this service serves cluster \"{}\", not \"{name}\"", app.cluster.name);
-        Err(Problem::new(ProblemType::UnknownCluster, detail).hint("/v1/clusters lists what it serves"))
+        let detail = format!(
+            "this service serves cluster \"{}\", not \"{name}\"",
+            app.cluster.name
+        );
+        Err(Problem::new(ProblemType::UnknownCluster, detail)
+            .hint("/v1/clusters lists what it serves"))
     }
 }
 
@@ -147,9 +176,14 @@ pub async fn path_value<T: std::str::FromStr<Err: std::fmt::Display>>(
     app: &Arc<App>,
     name: &str,
 ) -> Result<T, Problem> {
-    let Path(values) =
-        Path::<HashMap<String, String>>::from_request_parts(parts, app).await.map_err(Problem::wrong_value)?;
-    values.get(name).map_or("", String::as_str).parse().map_err(Problem::wrong_value)
+    let Path(values) = Path::<HashMap<String, String>>::from_request_parts(parts, app)
+        .await
+        .map_err(Problem::wrong_value)?;
+    values
+        .get(name)
+        .map_or("", String::as_str)
+        .parse()
+        .map_err(Problem::wrong_value)
 }
 
 /// The query, read into what its values stand for. Unknown names and repeated ones are refused.
@@ -161,7 +195,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let read = axum::extract::Query::<T>::try_from_uri(&parts.uri);
         read.map(|query| Self(query.0)).map_err(|error| {
-            let inner = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let inner = std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), ToString::to_string);
             Problem::wrong_value(format!("the query cannot be read: {inner}"))
         })
     }

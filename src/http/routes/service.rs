@@ -21,7 +21,9 @@ pub struct Liveness {
 }
 
 fn ok() -> Json<Liveness> {
-    Json(Liveness { status: "ok".into() })
+    Json(Liveness {
+        status: "ok".into(),
+    })
 }
 
 /// Whether the service answers.
@@ -49,7 +51,11 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Liveness>, Probl
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let text = metrics_page(&app)
-        .map_err(|error| Problem::new(ProblemType::Unknown, format!("metrics cannot be shown: {error}")))?;
+    let text = metrics_page(&app).map_err(|error| {
+        Problem::new(
+            ProblemType::Unknown,
+            format!("metrics cannot be shown: {error}"),
+        )
+    })?;
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }

@@ -70,7 +70,11 @@ impl TargetQuery {
             ("latest", self.latest.filter(|is| *is).map(|_| "")),
         ];
         let (exclusive, timeline) = (self.exclusive == Some(true), self.timeline.as_deref());
-        let words = RequestText { exclusive, timeline, backup: self.backup.as_deref() };
+        let words = RequestText {
+            exclusive,
+            timeline,
+            backup: self.backup.as_deref(),
+        };
         ParsedRequest::read(&targets, words, Utc::now()).map_err(Problem::wrong_value)
     }
 }
@@ -90,8 +94,11 @@ pub async fn recovery_target(
     let target = match &asked.named {
         NamedTarget::Target(target) => target.clone(),
         NamedTarget::Event(id) => {
-            let unknown = || Problem::wrong_value(format!("there is no event {id} in the archived WAL"));
-            Target::Event(EventTarget::from(&app.event(*id).await?.ok_or_else(unknown)?))
+            let unknown =
+                || Problem::wrong_value(format!("there is no event {id} in the archived WAL"));
+            Target::Event(EventTarget::from(
+                &app.event(*id).await?.ok_or_else(unknown)?,
+            ))
         }
     };
     let request = asked.request(target);

@@ -36,7 +36,9 @@ impl FromRequestParts<Arc<App>> for OfFile {
         match name {
             WalFileName::Segment(segment) if !segment.fits(app.cluster.segment_size) => {
                 let bytes = app.cluster.segment_size.bytes();
-                Err(Problem::wrong_value(format!("no cluster with segments of {bytes} bytes has a \"{segment}\"")))
+                Err(Problem::wrong_value(format!(
+                    "no cluster with segments of {bytes} bytes has a \"{segment}\""
+                )))
             }
             name => Ok(Self(name)),
         }
@@ -83,30 +85,41 @@ pub async fn file(
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Problem> {
     if app.tokens.is_empty() {
-        let detail = "WAL holds all the data, and without a token everybody on this machine could read it";
+        let detail =
+            "WAL holds all the data, and without a token everybody on this machine could read it";
         return Err(Problem::new(ProblemType::TokenNeeded, detail)
             .hint("set http.token_file, and give the token to restore-command"));
     }
     check_system(&app, query.system_identifier)?;
     let session = match query.session.as_deref() {
         None => 0,
-        Some(text) => session(text).ok_or_else(|| Problem::wrong_value("session has 1 to 16 hexadecimal digits"))?,
+        Some(text) => session(text)
+            .ok_or_else(|| Problem::wrong_value("session has 1 to 16 hexadecimal digits"))?,
     };
-    let restorer = Restorer { address: peer.ip(), session };
+    let restorer = Restorer {
+        address: peer.ip(),
+        session,
+    };
     match app.restores.fetch(name, query.end, restorer).await? {
         Some(fetched) => Ok(deliver(name, fetched)),
         None => {
             let detail = format!("the repository proves that there is no WAL file \"{name}\"");
             let mut response = Problem::new(ProblemType::WalAbsent, detail).into_response();
-            response.headers_mut().insert(ANSWER_HEADER, header_value(format!("absent {name}")));
+            response
+                .headers_mut()
+                .insert(ANSWER_HEADER, header_value(format!("absent {name}")));
             Ok(response)
         }
     }
 }
 
 fn session(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    (digits && text.len() <= 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
+    let digits = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    (digits && text.len() <= 16)
+        .then(|| u64::from_str_radix(text, 16).ok())
+        .flatten()
 }
 
 /// "Absent" from the wrong cluster's archive would end a recovery early.
@@ -127,17 +140,26 @@ fn check_system(app: &App, asked: Option<u64>) -> Result<(), Problem> {
 fn deliver(name: WalFileName, fetched: SpooledFile) -> Response {
     let digest = format!("crc32c=:{}:", STANDARD.encode(fetched.crc32c.to_be_bytes()));
     let headers = [
-        (header::CONTENT_TYPE.as_str(), HeaderValue::from_static("application/octet-stream")),
-        (header::CONTENT_LENGTH.as_str(), HeaderValue::from(fetched.bytes)),
+        (
+            header::CONTENT_TYPE.as_str(),
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+        (
+            header::CONTENT_LENGTH.as_str(),
+            HeaderValue::from(fetched.bytes),
+        ),
         ("repr-digest", header_value(digest)),
         (ANSWER_HEADER, header_value(format!("delivered {name}"))),
     ];
-    let pieces = stream::try_unfold((fetched.file, fetched.place), |(mut file, place)| async move {
-        let mut piece = vec![0; PIECE];
-        let read = file.read(&mut piece).await?;
-        piece.truncate(read);
-        Ok::<_, std::io::Error>((read > 0).then_some((piece, (file, place))))
-    });
+    let pieces = stream::try_unfold(
+        (fetched.file, fetched.place),
+        |(mut file, place)| async move {
+            let mut piece = vec![0; PIECE];
+            let read = file.read(&mut piece).await?;
+            piece.truncate(read);
+            Ok::<_, std::io::Error>((read > 0).then_some((piece, (file, place))))
+        },
+    );
     (headers, Body::from_stream(pieces)).into_response()
 }
 

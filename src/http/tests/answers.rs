@@ -4,18 +4,30 @@ use crate::postgres::catalog::{self, Target};
 use crate::postgres::index::update::{ListScope, list};
 use crate::postgres::types::WalFileName;
 
-const ARCHIVED: [&str; 4] =
-    ["000000010000000000000001", "000000010000000000000002", "000000010000000000000004", "00000002.history"];
+const ARCHIVED: [&str; 4] = [
+    "000000010000000000000001",
+    "000000010000000000000002",
+    "000000010000000000000004",
+    "00000002.history",
+];
 
 #[tokio::test]
 async fn every_answer_tells_its_age() {
     let door = Door::with("", &ARCHIVED).await;
-    assert_eq!(door.get("/v1/clusters").await.json()["clusters"][0]["name"], "main");
+    assert_eq!(
+        door.get("/v1/clusters").await.json()["clusters"][0]["name"],
+        "main"
+    );
     for path in ["", "/backups", "/wal", "/timelines", "/recovery-target"] {
         let answer = door.get(&format!("/v1/clusters/main{path}")).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         let as_of = &answer.json()["as_of"];
-        assert!(as_of["age_seconds"].as_f64().is_some_and(|age| age < 3600.0), "{as_of}");
+        assert!(
+            as_of["age_seconds"]
+                .as_f64()
+                .is_some_and(|age| age < 3600.0),
+            "{as_of}"
+        );
         assert!(as_of["read_at"].is_string() && as_of["failed"].is_null());
         assert_eq!(answer.header("cache-control"), "no-store");
     }
@@ -27,18 +39,36 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
     let wal = door.get("/v1/clusters/main/wal").await.json();
     assert_eq!(wal["segment_bytes"], 1 << 20);
     assert_eq!(
-        (wal["ranges"][0]["start_lsn"].as_str(), wal["ranges"][0]["segments"].as_u64()),
+        (
+            wal["ranges"][0]["start_lsn"].as_str(),
+            wal["ranges"][0]["segments"].as_u64()
+        ),
         (Some("0/100000"), Some(2))
     );
     assert_eq!(wal["gaps"][0]["first_missing"], "000000010000000000000003");
     let state = door.get("/v1/clusters/main").await.json();
-    assert_eq!((state["gaps"].as_u64(), state["system_identifier"].as_str()), (Some(1), Some("7")));
-    assert_eq!(state["rpo"], serde_json::json!({"level": "warning"}), "on the first day a backup may be to come");
+    assert_eq!(
+        (state["gaps"].as_u64(), state["system_identifier"].as_str()),
+        (Some(1), Some("7"))
+    );
+    assert_eq!(
+        state["rpo"],
+        serde_json::json!({"level": "warning"}),
+        "on the first day a backup may be to come"
+    );
     assert_eq!(state["health"]["level"], "warning", "{state}");
     let metrics = door.get("/metrics").await.text();
-    let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.rsplit(' ').next()).unwrap_or("");
+    let value = |name: &str| {
+        metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.rsplit(' ').next())
+            .unwrap_or("")
+    };
     assert_eq!(value("walden_recovery_gaps_seconds"), "0.0", "{metrics}");
-    assert!(state["windows"].as_array().is_some_and(Vec::is_empty) && state["last_backup"].is_null(), "{state}");
+    assert!(
+        state["windows"].as_array().is_some_and(Vec::is_empty) && state["last_backup"].is_null(),
+        "{state}"
+    );
     // Timeline 1 goes on, but has no transaction of its own: known once its WAL is indexed.
     for _ in 0..1000 {
         if door.get("/v1/clusters/main").await.json()["other_timelines"] == serde_json::json!([]) {
@@ -46,47 +76,107 @@ async fn a_cluster_tells_what_is_archived_and_what_is_missing() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(door.get("/v1/clusters/main").await.json()["other_timelines"], serde_json::json!([]));
+    assert_eq!(
+        door.get("/v1/clusters/main").await.json()["other_timelines"],
+        serde_json::json!([])
+    );
     let timelines = door.get("/v1/clusters/main/timelines").await.json();
     assert_eq!(timelines["timelines"][0]["history"], "none");
-    assert_eq!(timelines["timelines"][1]["parent"]["switch_lsn"], "0/300000");
+    assert_eq!(
+        timelines["timelines"][1]["parent"]["switch_lsn"],
+        "0/300000"
+    );
 }
 
 #[tokio::test]
 async fn a_timeline_whose_history_is_damaged_or_missing_is_told_as_not_known() {
-    let mut door = Door::unread("", &["000000010000000000000001", "000000020000000000000002"]).await;
-    let key = door.app.planner.cluster.layout.wal(&"00000003.history".parse::<WalFileName>().unwrap());
+    let mut door = Door::unread(
+        "",
+        &["000000010000000000000001", "000000020000000000000002"],
+    )
+    .await;
+    let key = door
+        .app
+        .planner
+        .cluster
+        .layout
+        .wal(&"00000003.history".parse::<WalFileName>().unwrap());
     let storage = door.app.planner.cluster.repository.storage();
-    let _ = storage.put(&key, "no envelope".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
+    let _ = storage
+        .put(
+            &key,
+            "no envelope".into(),
+            crate::storage::PutMode::CreateOnly,
+        )
+        .await
+        .unwrap();
     door.read().await;
     let state = door.get("/v1/clusters/main").await.json();
-    let timelines: Vec<_> = state["unknown"].as_array().unwrap().iter().map(|one| one["timeline"].as_u64()).collect();
+    let timelines: Vec<_> = state["unknown"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["timeline"].as_u64())
+        .collect();
     assert_eq!(timelines, [Some(2), Some(3)], "{state}");
     assert!(
-        state["unknown"][1]["why"].as_str().unwrap().contains("history file of timeline 3 cannot be read"),
+        state["unknown"][1]["why"]
+            .as_str()
+            .unwrap()
+            .contains("history file of timeline 3 cannot be read"),
         "{state}"
     );
     let page = door.get("/").await.text();
-    assert!(page.contains("the history file of timeline 2 is not archived"), "{page}");
+    assert!(
+        page.contains("the history file of timeline 2 is not archived"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
 async fn a_target_that_cannot_be_reached_is_an_answer_and_no_error() {
     let door = Door::with("", &ARCHIVED).await;
-    let answer = door.get("/v1/clusters/main/recovery-target?lsn=0/200000&exclusive=true").await.json();
+    let answer = door
+        .get("/v1/clusters/main/recovery-target?lsn=0/200000&exclusive=true")
+        .await
+        .json();
     assert_eq!(answer["kind"], "no-data");
-    assert!(answer["unreachable"]["reason"].as_str().is_some_and(|why| why.contains("no complete base backup")));
+    assert!(
+        answer["unreachable"]["reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("no complete base backup"))
+    );
     assert!(answer["plan"].is_null() && answer["unreachable"]["hint"].is_string());
 }
 
 #[tokio::test]
 async fn events_are_found_by_what_is_asked() {
     let door = Door::with("", &ARCHIVED).await;
-    let query = "kind=drop,truncate&min_rows=1&since=2026-01-01T00:00:00Z&relation=o*&all=true&limit=7";
-    let answer = door.get(&format!("/v1/clusters/main/events?{query}")).await.json();
-    assert_eq!((answer["events"].as_array().map(Vec::len), answer["more"].as_bool()), (Some(0), Some(false)));
-    for query in ["kind=drops", "kind=", "limit=0", "limit=1001", "since=now", "min_rows=-1", "all=7"] {
-        door.get(&format!("/v1/clusters/main/events?{query}")).await.is_problem(400, "wrong-value");
+    let query =
+        "kind=drop,truncate&min_rows=1&since=2026-01-01T00:00:00Z&relation=o*&all=true&limit=7";
+    let answer = door
+        .get(&format!("/v1/clusters/main/events?{query}"))
+        .await
+        .json();
+    assert_eq!(
+        (
+            answer["events"].as_array().map(Vec::len),
+            answer["more"].as_bool()
+        ),
+        (Some(0), Some(false))
+    );
+    for query in [
+        "kind=drops",
+        "kind=",
+        "limit=0",
+        "limit=1001",
+        "since=now",
+        "min_rows=-1",
+        "all=7",
+    ] {
+        door.get(&format!("/v1/clusters/main/events?{query}"))
+            .await
+            .is_problem(400, "wrong-value");
     }
 }
 
@@ -97,13 +187,21 @@ async fn searches_for_events_hold_nothing_else_up() {
     // As by one that takes long, while more wait than are computed at once.
     let busy = door.app.search_index.hold();
     let others = async move {
-        let plan = door.get("/v1/clusters/main/recovery-target?lsn=0/200000").await;
-        let before = door.get("/v1/clusters/main/recovery-target?before=1-0-80B728-d16384").await;
+        let plan = door
+            .get("/v1/clusters/main/recovery-target?lsn=0/200000")
+            .await;
+        let before = door
+            .get("/v1/clusters/main/recovery-target?before=1-0-80B728-d16384")
+            .await;
         drop(busy);
         (plan.status, before.status)
     };
     let answers = tokio::join!(search(), search(), search(), search(), search(), others);
-    assert_eq!(answers.5, (StatusCode::OK, StatusCode::BAD_REQUEST), "there is no such event");
+    assert_eq!(
+        answers.5,
+        (StatusCode::OK, StatusCode::BAD_REQUEST),
+        "there is no such event"
+    );
     for answer in [answers.0, answers.1, answers.2, answers.3, answers.4] {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
@@ -113,11 +211,20 @@ async fn searches_for_events_hold_nothing_else_up() {
 async fn what_the_service_stores_shows_before_the_repository_is_read_again() {
     let door = Door::with("", &ARCHIVED).await;
     let read_at = door.get("/v1/clusters/main/wal").await.json()["as_of"]["read_at"].clone();
-    door.pushes.push(door.wal.segment("000000010000000000000003", 3)).await.unwrap();
+    door.pushes
+        .push(door.wal.segment("000000010000000000000003", 3))
+        .await
+        .unwrap();
     for _ in 0..3000 {
         let wal = door.get("/v1/clusters/main/wal").await.json();
         if wal["ranges"][0]["segments"] == 4 {
-            assert_eq!((wal["gaps"].as_array().map(Vec::len), &wal["as_of"]["read_at"]), (Some(0), &read_at));
+            assert_eq!(
+                (
+                    wal["gaps"].as_array().map(Vec::len),
+                    &wal["as_of"]["read_at"]
+                ),
+                (Some(0), &read_at)
+            );
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -128,23 +235,43 @@ async fn what_the_service_stores_shows_before_the_repository_is_read_again() {
 #[tokio::test]
 async fn what_was_not_read_yet_is_not_told_as_empty() {
     let door = Door::unread("", &ARCHIVED).await;
-    for path in ["/v1/clusters/main", "/v1/clusters/main/wal", "/readyz", "/v1/clusters/main/recovery-target"] {
+    for path in [
+        "/v1/clusters/main",
+        "/v1/clusters/main/wal",
+        "/readyz",
+        "/v1/clusters/main/recovery-target",
+    ] {
         door.get(path).await.is_problem(503, "not-read-yet");
     }
     assert_eq!(door.get("/healthz").await.json()["status"], "ok");
     let metrics = door.get("/metrics").await.text();
-    assert!(!metrics.contains("walden_wal_gaps") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(
+        !metrics.contains("walden_wal_gaps") && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
 async fn whatever_is_wrong_is_a_problem_document() {
     let door = Door::with("", &ARCHIVED).await;
-    door.get("/assets/nonsense").await.is_problem(404, "no-such-path");
-    door.get("/v1/clusters/main/nonsense").await.is_problem(404, "no-such-path");
-    door.get("/v1/clusters/other/wal").await.is_problem(404, "unknown-cluster");
-    door.get("/v1/clusters/Main/wal").await.is_problem(400, "wrong-value");
-    door.get("/v1/clusters/..%2F..%2Fetc/wal").await.is_problem(400, "wrong-value");
-    door.get("/v1/clusters/%FF/wal").await.is_problem(400, "wrong-value");
+    door.get("/assets/nonsense")
+        .await
+        .is_problem(404, "no-such-path");
+    door.get("/v1/clusters/main/nonsense")
+        .await
+        .is_problem(404, "no-such-path");
+    door.get("/v1/clusters/other/wal")
+        .await
+        .is_problem(404, "unknown-cluster");
+    door.get("/v1/clusters/Main/wal")
+        .await
+        .is_problem(400, "wrong-value");
+    door.get("/v1/clusters/..%2F..%2Fetc/wal")
+        .await
+        .is_problem(400, "wrong-value");
+    door.get("/v1/clusters/%FF/wal")
+        .await
+        .is_problem(400, "wrong-value");
     for query in [
         "time=yesterday",
         "time=2026-01-31%2003:00:00+01",
@@ -162,13 +289,17 @@ async fn whatever_is_wrong_is_a_problem_document() {
         "unknown=1",
         "%FF=1",
     ] {
-        let answer = door.get(&format!("/v1/clusters/main/recovery-target?{query}")).await;
+        let answer = door
+            .get(&format!("/v1/clusters/main/recovery-target?{query}"))
+            .await;
         answer.is_problem(400, "wrong-value");
     }
     let post = door.ask(Request::post("/v1/clusters")).await;
     post.is_problem(405, "method-not-allowed");
     assert_eq!(post.header("allow"), "GET,HEAD");
-    door.ask(Request::get("/v1/clusters").header("content-length", "7")).await.is_problem(413, "body-not-allowed");
+    door.ask(Request::get("/v1/clusters").header("content-length", "7"))
+        .await
+        .is_problem(413, "body-not-allowed");
     door.ask(Request::get("/v1/clusters").header("transfer-encoding", "chunked"))
         .await
         .is_problem(413, "body-not-allowed");
@@ -177,7 +308,13 @@ async fn whatever_is_wrong_is_a_problem_document() {
 #[tokio::test]
 async fn without_the_token_nothing_is_told_but_that_the_service_lives() {
     let door = Door::with(TOKEN, &ARCHIVED).await;
-    for path in ["/v1/clusters", "/v1/clusters/main", "/metrics", "/nonsense", "/v1/clusters/main/wal/x"] {
+    for path in [
+        "/v1/clusters",
+        "/v1/clusters/main",
+        "/metrics",
+        "/nonsense",
+        "/v1/clusters/main/wal/x",
+    ] {
         let answer = door.get(path).await;
         answer.is_problem(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
@@ -189,16 +326,26 @@ async fn without_the_token_nothing_is_told_but_that_the_service_lives() {
     for path in ["/healthz", "/readyz", "/v1/openapi.json"] {
         assert_eq!(door.get(path).await.status, StatusCode::OK, "{path}");
     }
-    assert_eq!(door.get_with_token("/v1/clusters/main").await.status, StatusCode::OK);
-    door.get_with_token("/nonsense").await.is_problem(404, "no-such-path");
+    assert_eq!(
+        door.get_with_token("/v1/clusters/main").await.status,
+        StatusCode::OK
+    );
+    door.get_with_token("/nonsense")
+        .await
+        .is_problem(404, "no-such-path");
 }
 
 #[tokio::test]
 async fn without_a_token_only_this_machine_is_served() {
     let door = Door::with("", &ARCHIVED).await;
     let host = |host: &str| Request::get("/v1/clusters").header("host", host);
-    door.ask(host("evil.example:8432")).await.is_problem(421, "foreign-host");
-    assert_eq!(door.ask(host("localhost:8432")).await.status, StatusCode::OK);
+    door.ask(host("evil.example:8432"))
+        .await
+        .is_problem(421, "foreign-host");
+    assert_eq!(
+        door.ask(host("localhost:8432")).await.status,
+        StatusCode::OK
+    );
     let door = Door::with(TOKEN, &ARCHIVED).await;
     let with_token = host("walden.example").header("authorization", format!("Bearer {TOKEN}"));
     assert_eq!(door.ask(with_token).await.status, StatusCode::OK);
@@ -211,11 +358,23 @@ async fn what_is_archived_and_not_in_the_index_is_unknown_and_not_empty() {
     let facts = facts(&["000000010000000000000002", "000000010000000000000003"]);
     let target = Target::Time(facts.backups[0].stopped_at + chrono::TimeDelta::hours(1));
     let facts = Arc::new(facts);
-    let problem = door.app.decide(&facts, &catalog::RestoreRequest::new(target)).await.unwrap_err();
+    let problem = door
+        .app
+        .decide(&facts, &catalog::RestoreRequest::new(target))
+        .await
+        .unwrap_err();
     assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(problem.detail().contains("not known yet") && problem.next().contains("try again"), "{problem:?}");
+    assert!(
+        problem.detail().contains("not known yet") && problem.next().contains("try again"),
+        "{problem:?}"
+    );
     // What needs no index is planned nevertheless, as far as that.
-    let latest = door.app.decide(&facts, &catalog::RestoreRequest::new(Target::Latest)).await.unwrap().unwrap();
+    let latest = door
+        .app
+        .decide(&facts, &catalog::RestoreRequest::new(Target::Latest))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((latest.segments, latest.transactions), (2, None));
 }
 
@@ -226,27 +385,45 @@ async fn no_event_is_told_apart_from_none_that_is_known() {
     let ask = async |segment: u64| {
         let before = format!("before=1-0-{:X}-d16384", (segment << 20) + 0x728);
         (
-            door.get(&format!("/v1/clusters/main/recovery-target?{before}")).await,
+            door.get(&format!("/v1/clusters/main/recovery-target?{before}"))
+                .await,
             format!("/?by=before&value={}", &before[7..]),
         )
     };
     ask(2).await.0.is_problem(400, "wrong-value");
     ask(3).await.0.is_problem(400, "wrong-value");
-    assert!(door.get(&ask(2).await.1).await.text().contains("there is no event"));
+    assert!(
+        door.get(&ask(2).await.1)
+            .await
+            .text()
+            .contains("there is no event")
+    );
     // As another host stored it since, and it came damaged.
     let name: WalFileName = "000000010000000000000005".parse().unwrap();
     let key = door.app.planner.cluster.layout.wal(&name);
     let storage = door.app.planner.cluster.repository.storage();
-    let _ = storage.put(&key, "no WAL".into(), crate::storage::PutMode::CreateOnly).await.unwrap();
-    list(door.index(), &door.app.planner.cluster, ListScope::New).await.unwrap();
+    let _ = storage
+        .put(&key, "no WAL".into(), crate::storage::PutMode::CreateOnly)
+        .await
+        .unwrap();
+    list(door.index(), &door.app.planner.cluster, ListScope::New)
+        .await
+        .unwrap();
     let (answer, page) = ask(5).await;
     answer.is_problem(503, "unknown");
     let detail = answer.json()["detail"].as_str().unwrap().to_string();
-    assert!(detail.contains("what WAL segment 000000010000000000000005 holds is not known yet"), "{detail}");
-    let page = door.get(&page).await.text();
-    assert!(page.contains("is not known yet") && !page.contains("there is no event"), "{page}");
     assert!(
-        page.contains("1 segment of WAL still to be read") && page.contains("WAL that was searched so far"),
+        detail.contains("what WAL segment 000000010000000000000005 holds is not known yet"),
+        "{detail}"
+    );
+    let page = door.get(&page).await.text();
+    assert!(
+        page.contains("is not known yet") && !page.contains("there is no event"),
+        "{page}"
+    );
+    assert!(
+        page.contains("1 segment of WAL still to be read")
+            && page.contains("WAL that was searched so far"),
         "{page}"
     );
     let events = door.get("/v1/clusters/main/events").await.json();
@@ -271,7 +448,11 @@ async fn metrics_tell_what_is_known() {
     let door = Door::with("", &ARCHIVED).await;
     door.get("/v1/clusters/main/nonsense").await;
     let answer = door.get("/metrics").await;
-    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    assert!(
+        answer
+            .header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
     let text = answer.text();
     for line in [
         "walden_wal_gaps{cluster=\"main\"} 1.0",
@@ -281,10 +462,19 @@ async fn metrics_tell_what_is_known() {
         "walden_http_requests_total{cluster=\"main\",route=\"none\",status=\"404\"} 1",
         "# EOF",
     ] {
-        assert!(text.lines().any(|each| each == line), "{line:?} is missing in\n{text}");
+        assert!(
+            text.lines().any(|each| each == line),
+            "{line:?} is missing in\n{text}"
+        );
     }
-    assert!(!text.contains("recovery_first"), "nothing can be restored without a backup");
-    assert!(text.contains("walden_recovery_gaps{cluster=\"main\"} 0.0"), "{text}");
+    assert!(
+        !text.contains("recovery_first"),
+        "nothing can be restored without a backup"
+    );
+    assert!(
+        text.contains("walden_recovery_gaps{cluster=\"main\"} 0.0"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -294,17 +484,36 @@ async fn the_document_describes_every_route_and_its_problems() {
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 11, "{:?}", paths.keys());
     let plan = &document["components"]["schemas"]["Plan"];
-    assert_eq!(plan["properties"]["wal_end"]["$ref"], "#/components/schemas/SegmentName", "absent, never null: {plan}");
+    assert_eq!(
+        plan["properties"]["wal_end"]["$ref"], "#/components/schemas/SegmentName",
+        "absent, never null: {plan}"
+    );
     let required = plan["required"].as_array().unwrap();
-    assert!(required.contains(&"segments".into()) && !required.contains(&"wal_end".into()), "{plan}");
+    assert!(
+        required.contains(&"segments".into()) && !required.contains(&"wal_end".into()),
+        "{plan}"
+    );
     for (path, item) in paths {
         let responses = &item["get"]["responses"];
         let asks_for_token = item["get"]["security"].is_array();
-        assert_eq!(asks_for_token, !["/healthz", "/readyz"].contains(&path.as_str()), "{path}");
+        assert_eq!(
+            asks_for_token,
+            !["/healthz", "/readyz"].contains(&path.as_str()),
+            "{path}"
+        );
         assert_eq!(responses["401"].is_object(), asks_for_token, "{path}");
-        assert!(responses["503"]["content"]["application/problem+json"].is_object(), "{path}");
-        let asked = path.replace("{cluster}", "main").replace("{name}", "000000010000000000000001");
+        assert!(
+            responses["503"]["content"]["application/problem+json"].is_object(),
+            "{path}"
+        );
+        let asked = path
+            .replace("{cluster}", "main")
+            .replace("{name}", "000000010000000000000001");
         let answer = door.get_with_token(&asked).await;
-        assert!(responses[answer.status.as_str()].is_object(), "{path} answers {}", answer.status);
+        assert!(
+            responses[answer.status.as_str()].is_object(),
+            "{path} answers {}",
+            answer.status
+        );
     }
 }

@@ -15,11 +15,18 @@ struct Open {
 impl Open {
     async fn new() -> Self {
         let door = Door::with("", &[]).await;
-        let connections = HttpConnections::bind("127.0.0.1:0".parse().unwrap(), None, 4).await.unwrap();
+        let connections = HttpConnections::bind("127.0.0.1:0".parse().unwrap(), None, 4)
+            .await
+            .unwrap();
         let address = connections.address().unwrap();
         let stopping = watch::Sender::new(false);
         let serving = tokio::spawn(connections.run(door.router.clone(), stopping.subscribe()));
-        Self { address, door, stopping, serving }
+        Self {
+            address,
+            door,
+            stopping,
+            serving,
+        }
     }
 
     /// Says these bytes on a connection of its own; what is answered until it is closed.
@@ -62,20 +69,42 @@ async fn garbage_is_survived() {
         let answer = open.say(garbage).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
-    let long_path = open.say(request(&format!("/{}", "a".repeat(1 << 20)))).await;
-    assert!(long_path.is_empty() || long_path.starts_with("HTTP/1.1 4"), "{long_path}");
+    let long_path = open
+        .say(request(&format!("/{}", "a".repeat(1 << 20))))
+        .await;
+    assert!(
+        long_path.is_empty() || long_path.starts_with("HTTP/1.1 4"),
+        "{long_path}"
+    );
     let headers = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(1000));
-    assert!(open.say(headers.into_bytes()).await.starts_with("HTTP/1.1 431"));
-    assert!(open.say(request("/healthz")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        open.say(headers.into_bytes())
+            .await
+            .starts_with("HTTP/1.1 431")
+    );
+    assert!(
+        open.say(request("/healthz"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     open.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_all_places_and_says_nothing_is_given_up() {
     let open = Open::new().await;
-    let silent: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(open.address).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..4)
+        .map(|_| TcpStream::connect(open.address).unwrap())
+        .collect();
     // Half a request is none.
-    (&silent[0]).write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-    assert!(open.say(request("/healthz")).await.starts_with("HTTP/1.1 200"), "it waits its turn");
+    (&silent[0])
+        .write_all(b"GET /healthz HTTP/1.1\r\n")
+        .unwrap();
+    assert!(
+        open.say(request("/healthz"))
+            .await
+            .starts_with("HTTP/1.1 200"),
+        "it waits its turn"
+    );
     open.stop().await;
 }

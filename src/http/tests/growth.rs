@@ -59,21 +59,38 @@ fn count(storage: &CountingStorage) -> Calls {
 }
 
 async fn put(cluster: &Cluster, key: &Key, kind: &str, about: &impl serde::Serialize, body: &str) {
-    store(cluster, key, seal(kind, about, &mut body.as_bytes(), body.len() as u64, 1).unwrap()).await;
+    store(
+        cluster,
+        key,
+        seal(kind, about, &mut body.as_bytes(), body.len() as u64, 1).unwrap(),
+    )
+    .await;
 }
 
 async fn store(cluster: &Cluster, key: &Key, sealed: Sealed) {
     let object = [sealed.envelope, sealed.body].concat();
-    let _ = cluster.repository.storage().put(key, object.into(), PutMode::CreateOnly).await.unwrap();
+    let _ = cluster
+        .repository
+        .storage()
+        .put(key, object.into(), PutMode::CreateOnly)
+        .await
+        .unwrap();
 }
 
 fn name(cluster: &Cluster, number: usize) -> SegmentName {
-    SegmentName::from_number(TimelineId(1), 1 + number as u64, cluster.description.segment_size)
+    SegmentName::from_number(
+        TimelineId(1),
+        1 + number as u64,
+        cluster.description.segment_size,
+    )
 }
 
 /// Of WAL in which nothing happens.
 fn summary() -> Summary {
-    Summary { major: Some(MajorVersion::new(15).unwrap()), ..Summary::default() }
+    Summary {
+        major: Some(MajorVersion::new(15).unwrap()),
+        ..Summary::default()
+    }
 }
 
 async fn archive(cluster: &Cluster, number: usize) {
@@ -88,7 +105,10 @@ async fn archive(cluster: &Cluster, number: usize) {
         summary: Some(Box::new(summary())),
     };
     // Only the header is read.
-    let plain = SizedDigest { size: SEGMENT as u64, ..SizedDigest::of(b"") };
+    let plain = SizedDigest {
+        size: SEGMENT as u64,
+        ..SizedDigest::of(b"")
+    };
     let sealed = Compressed::new(plain, Bytes::from_static(b"a segment")).seal(WAL_KIND, &about);
     store(cluster, &cluster.layout.wal(&name), sealed).await;
 }
@@ -105,17 +125,35 @@ async fn make(cluster: &Cluster, kept: Kept) {
             segment: name(cluster, number * kept.segments / kept.backups),
             offset: 0x28 + 8 * number as u32,
         };
-        put(cluster, &cluster.layout.wal(&file), WAL_KIND, &serde_json::json!({}), "").await;
+        put(
+            cluster,
+            &cluster.layout.wal(&file),
+            WAL_KIND,
+            &serde_json::json!({}),
+            "",
+        )
+        .await;
     }
     for number in 0..kept.names {
         let time = now - TimeDelta::minutes(number as i64);
-        let about =
-            NamesDescription { system_identifier, timeline: TimelineId(1), lsn: Lsn(number as u64), recorded_at: time };
+        let about = NamesDescription {
+            system_identifier,
+            timeline: TimelineId(1),
+            lsn: Lsn(number as u64),
+            recorded_at: time,
+        };
         let file = 16384 + number % kept.relations;
         let line = format!(
             r#"{{"file":[1663,5,{file}],"relation":{{"oid":{file},"relkind":"r","schema":"public","name":"table_{file}"}}}}"#
         );
-        put(cluster, &cluster.layout.names(&NamesId::new(time, 0)), recordings::KIND, &about, &line).await;
+        put(
+            cluster,
+            &cluster.layout.names(&NamesId::new(time, 0)),
+            recordings::KIND,
+            &about,
+            &line,
+        )
+        .await;
     }
 }
 
@@ -123,12 +161,21 @@ async fn make(cluster: &Cluster, kept: Kept) {
 fn processor_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+    fields[11..13]
+        .iter()
+        .map(|ticks| ticks.parse::<f64>().unwrap())
+        .sum::<f64>()
+        / 100.0
 }
 
 fn resident() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_string()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .to_string()
 }
 
 /// What the service does each minute.
@@ -152,21 +199,40 @@ impl Service {
         };
         let (handle, owner) = indexing::new(cluster.clone(), options).unwrap();
         let (index, interval) = (owner.index(), Duration::from_secs(60));
-        let (reader, known) = FactsReader::new(cluster.clone(), index.clone(), handle, interval, Durations::default());
-        Self { cluster: cluster.clone(), index, reader, known, cache, _owner: owner }
+        let (reader, known) = FactsReader::new(
+            cluster.clone(),
+            index.clone(),
+            handle,
+            interval,
+            Durations::default(),
+        );
+        Self {
+            cluster: cluster.clone(),
+            index,
+            reader,
+            known,
+            cache,
+            _owner: owner,
+        }
     }
 
     /// A minute passes: what is known then.
     async fn minute(&mut self) -> FactsSnapshot {
         self.reader.read().await;
-        indexing::poll(&self.index, &self.cluster, ListScope::New).await.unwrap();
+        indexing::poll(&self.index, &self.cluster, ListScope::New)
+            .await
+            .unwrap();
         let known = self.known.borrow();
         assert_eq!(known.failed, None);
         known.read.clone().unwrap()
     }
 
     /// What some minutes cost, and what is known then. `from`: in each a segment comes, from this number on.
-    async fn pass(&mut self, counting: &CountingStorage, from: Option<usize>) -> (Calls, FactsSnapshot) {
+    async fn pass(
+        &mut self,
+        counting: &CountingStorage,
+        from: Option<usize>,
+    ) -> (Calls, FactsSnapshot) {
         counting.forget();
         let (begun, processor, mut read) = (Instant::now(), processor_time(), None);
         for minute in 0..MINUTES {
@@ -175,10 +241,19 @@ impl Service {
             }
             read = Some(self.minute().await);
         }
-        let (calls, each) = (count(counting), (processor_time() - processor) / MINUTES as f64);
-        let what = if from.is_some() { "with a segment each" } else { "in which nothing came" };
+        let (calls, each) = (
+            count(counting),
+            (processor_time() - processor) / MINUTES as f64,
+        );
+        let what = if from.is_some() {
+            "with a segment each"
+        } else {
+            "in which nothing came"
+        };
         let elapsed = begun.elapsed();
-        eprintln!("  {MINUTES} minutes {what}: {calls:?}, {each:.3} s of processor time each, {elapsed:.2?} in all");
+        eprintln!(
+            "  {MINUTES} minutes {what}: {calls:?}, {each:.3} s of processor time each, {elapsed:.2?} in all"
+        );
         (calls, read.unwrap())
     }
 
@@ -200,13 +275,27 @@ async fn measure(storage: Arc<dyn Storage>, kept: Kept, rest: Duration) -> Cost 
     let cluster = cluster_in(counting.clone()).await;
     let begun = Instant::now();
     make(&cluster, kept).await;
-    eprintln!("{kept:?} in {}: made in {:.0?}", counting.describe(), begun.elapsed());
+    eprintln!(
+        "{kept:?} in {}: made in {:.0?}",
+        counting.describe(),
+        begun.elapsed()
+    );
     let (begun, mut service) = (Instant::now(), Service::new(&cluster));
     let read = service.settle().await;
     let state = service.index.state().unwrap();
-    assert_eq!((state.segments, state.not_indexed), (kept.segments as u64, 0));
-    assert_eq!((read.facts.backups.len(), read.windows.windows.len()), (kept.backups, 1));
-    eprintln!("  indexed in {:.0?}, {} resident", begun.elapsed(), resident());
+    assert_eq!(
+        (state.segments, state.not_indexed),
+        (kept.segments as u64, 0)
+    );
+    assert_eq!(
+        (read.facts.backups.len(), read.windows.windows.len()),
+        (kept.backups, 1)
+    );
+    eprintln!(
+        "  indexed in {:.0?}, {} resident",
+        begun.elapsed(),
+        resident()
+    );
     tokio::time::sleep(rest).await;
     let before = service.minute().await;
     let (minutes, idle) = service.pass(&counting, None).await;
@@ -214,29 +303,60 @@ async fn measure(storage: Arc<dyn Storage>, kept: Kept, rest: Duration) -> Cost 
     let (busy, after) = service.pass(&counting, Some(kept.segments)).await;
     let segments: u64 = after.facts.ranges.iter().map(|range| range.segments).sum();
     assert_eq!(segments, (kept.segments + MINUTES) as u64);
-    assert!(Arc::ptr_eq(&before.facts.backups, &after.facts.backups), "no backup came");
+    assert!(
+        Arc::ptr_eq(&before.facts.backups, &after.facts.backups),
+        "no backup came"
+    );
     counting.forget();
-    let (begun, missing) = (Instant::now(), WalFileName::Segment(name(&cluster, kept.segments + MINUTES)));
+    let (begun, missing) = (
+        Instant::now(),
+        WalFileName::Segment(name(&cluster, kept.segments + MINUTES)),
+    );
     let fetcher = Fetcher::new(cluster.clone(), Duration::from_secs(60), 1);
-    assert!(!fetcher.obtain(&missing, &service.cache.path().join("missing"), None).await.unwrap());
+    assert!(
+        !fetcher
+            .obtain(&missing, &service.cache.path().join("missing"), None)
+            .await
+            .unwrap()
+    );
     let absent = count(&counting);
-    eprintln!("  a file that is not there: {absent:?}, {:.0?}", begun.elapsed());
-    Cost { minutes, busy, absent }
+    eprintln!(
+        "  a file that is not there: {absent:?}, {:.0?}",
+        begun.elapsed()
+    );
+    Cost {
+        minutes,
+        busy,
+        absent,
+    }
 }
 
 /// No call is made more often than a small repository takes, but for so many.
 fn assert_as_small(small: &Calls, large: &Calls, more: usize) {
     for (call, count) in large {
         let least = small.get(call).copied().unwrap_or_default();
-        assert!(*count <= least + more, "{call}: {count}, {least} in a small repository");
+        assert!(
+            *count <= least + more,
+            "{call}: {count}, {least} in a small repository"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_costs_the_same_however_much_is_kept() {
     assert_eq!(SEGMENT, 1 << 20);
-    let small = Kept { backups: 20, names: 300, relations: 300, segments: 40 };
-    let large = Kept { backups: 1100, names: 1300, relations: 1300, segments: 400 };
+    let small = Kept {
+        backups: 20,
+        names: 300,
+        relations: 300,
+        segments: 40,
+    };
+    let large = Kept {
+        backups: 1100,
+        names: 1300,
+        relations: 1300,
+        segments: 400,
+    };
     let of = async |kept| measure(Arc::new(MemoryStorage::default()), kept, Duration::ZERO).await;
     let (small, large) = (of(small).await, of(large).await);
     // Where there are more entries than a page has, a few more pages each time: of backups, and of what lies beside WAL.
@@ -253,12 +373,33 @@ async fn a_minute_costs_the_same_in_a_large_folder() {
     let of = async |kept| {
         // In memory, if there is such a place: a million files are made.
         let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
         let folder = folder.unwrap();
-        measure(Arc::new(LocalStorage::new(folder.path())), kept, Duration::from_secs(3)).await
+        measure(
+            Arc::new(LocalStorage::new(folder.path())),
+            kept,
+            Duration::from_secs(3),
+        )
+        .await
     };
-    let small = of(Kept { backups: 20, names: 300, relations: 300, segments: 1000 }).await;
-    let large = of(Kept { backups: 10_000, names: 300_000, relations: 160_000, segments: 100_000 }).await;
+    let small = of(Kept {
+        backups: 20,
+        names: 300,
+        relations: 300,
+        segments: 1000,
+    })
+    .await;
+    let large = of(Kept {
+        backups: 10_000,
+        names: 300_000,
+        relations: 160_000,
+        segments: 100_000,
+    })
+    .await;
     // Of folders of WAL, some are looked at again in turn.
     assert_as_small(&small.minutes, &large.minutes, 9 * MINUTES);
     assert_as_small(&small.busy, &large.busy, 9 * MINUTES);
@@ -268,31 +409,86 @@ async fn a_minute_costs_the_same_in_a_large_folder() {
 #[tokio::test]
 async fn what_came_is_worked_out_once_and_nothing_else() {
     let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
-    make(&cluster, Kept { backups: 6, names: 1, relations: 1, segments: 4 }).await;
+    make(
+        &cluster,
+        Kept {
+            backups: 6,
+            names: 1,
+            relations: 1,
+            segments: 4,
+        },
+    )
+    .await;
     let (mut service, storage) = (Service::new(&cluster), cluster.repository.storage());
     let mut before = service.settle().await;
     let other = Index::open(service.cache.path(), &cluster).unwrap();
-    let archived = |number| Archived { name: name(&cluster, number), bytes: 9, stored_at: Utc::now() };
-    for came in ["nothing", "segment", "another process's segment", "backup", "mark", "history", "damage", "gone"] {
+    let archived = |number| Archived {
+        name: name(&cluster, number),
+        bytes: 9,
+        stored_at: Utc::now(),
+    };
+    for came in [
+        "nothing",
+        "segment",
+        "another process's segment",
+        "backup",
+        "mark",
+        "history",
+        "damage",
+        "gone",
+    ] {
         match came {
             "segment" => archive(&cluster, 4).await,
             "another process's segment" => other.observe(archived(5), &summary()).unwrap(),
             "backup" => {
-                back_up_as(storage, &cluster, &BackupId::at(Utc::now() + TimeDelta::hours(1)).to_string()).await
+                back_up_as(
+                    storage,
+                    &cluster,
+                    &BackupId::at(Utc::now() + TimeDelta::hours(1)).to_string(),
+                )
+                .await
             }
             "mark" => {
-                let mark = IdleMarker { timeline: TimelineId(1), lsn: Lsn(SEGMENT as u64), time: DateTime::UNIX_EPOCH };
-                put(&cluster, &cluster.layout.idle(&mark), "quiet", &serde_json::json!({}), "").await;
+                let mark = IdleMarker {
+                    timeline: TimelineId(1),
+                    lsn: Lsn(SEGMENT as u64),
+                    time: DateTime::UNIX_EPOCH,
+                };
+                put(
+                    &cluster,
+                    &cluster.layout.idle(&mark),
+                    "quiet",
+                    &serde_json::json!({}),
+                    "",
+                )
+                .await;
             }
             "history" => {
                 let key = cluster.layout.wal(&WalFileName::History(TimelineId(2)));
-                put(&cluster, &key, WAL_KIND, &serde_json::json!({}), "1\t0/300000\tpromoted\n").await;
+                put(
+                    &cluster,
+                    &key,
+                    WAL_KIND,
+                    &serde_json::json!({}),
+                    "1\t0/300000\tpromoted\n",
+                )
+                .await;
             }
             "damage" => {
                 let id = BackupId::at(Utc::now() + TimeDelta::hours(2));
-                let _ = storage.put(&cluster.layout.manifest(&id), "x".into(), PutMode::CreateOnly).await.unwrap();
+                let _ = storage
+                    .put(
+                        &cluster.layout.manifest(&id),
+                        "x".into(),
+                        PutMode::CreateOnly,
+                    )
+                    .await
+                    .unwrap();
             }
-            "gone" => storage.delete(&cluster.layout.manifest(&before.facts.backups[0].id)).await.unwrap(),
+            "gone" => storage
+                .delete(&cluster.layout.manifest(&before.facts.backups[0].id))
+                .await
+                .unwrap(),
             _ => (),
         }
         let after = service.settle().await;
@@ -301,5 +497,12 @@ async fn what_came_is_worked_out_once_and_nothing_else() {
         before = after;
     }
     let facts = &before.facts;
-    assert_eq!((facts.backups.len(), facts.damaged_backups.len(), facts.histories.len()), (6, 1, 1));
+    assert_eq!(
+        (
+            facts.backups.len(),
+            facts.damaged_backups.len(),
+            facts.histories.len()
+        ),
+        (6, 1, 1)
+    );
 }

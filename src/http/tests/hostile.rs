@@ -61,9 +61,16 @@ fn query() -> impl Strategy<Value = String> {
         "%FF",
         "20260101-000000Z",
     ]);
-    let pair = (name, prop_oneof![3 => value.prop_map(str::to_string), 1 => "[ -~]{0,30}"]);
+    let pair = (
+        name,
+        prop_oneof![3 => value.prop_map(str::to_string), 1 => "[ -~]{0,30}"],
+    );
     prop::collection::vec(pair, 0..4).prop_map(|pairs| {
-        pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+        pairs
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("&")
     })
 }
 
@@ -73,18 +80,38 @@ async fn nothing_that_is_asked_breaks_an_answer() {
     let handle = tokio::runtime::Handle::current();
     let check = |(pieces, query): (Vec<String>, String)| {
         let uri = format!("/{}?{query}", pieces.join("/")).replace(' ', "%20");
-        let Ok(uri) = uri.parse::<axum::http::Uri>() else { return Ok(()) };
-        let answer = tokio::task::block_in_place(|| handle.block_on(door.get_with_token(&uri.to_string())));
+        let Ok(uri) = uri.parse::<axum::http::Uri>() else {
+            return Ok(());
+        };
+        let answer =
+            tokio::task::block_in_place(|| handle.block_on(door.get_with_token(&uri.to_string())));
         let status = answer.status.as_u16();
-        prop_assert!(matches!(status, 200 | 400 | 404 | 409), "{uri}: {status} {}", answer.text());
+        prop_assert!(
+            matches!(status, 200 | 400 | 404 | 409),
+            "{uri}: {status} {}",
+            answer.text()
+        );
         if status != 200 && uri.path() != "/" {
             prop_assert_eq!(answer.json()["status"].as_u64(), Some(u64::from(status)));
         }
         Ok(())
     };
     let strategy = (prop::collection::vec(piece(), 0..6), query());
-    TestRunner::new(Config::with_cases(400)).run(&strategy, check).unwrap();
-    let targets = query()
-        .prop_map(|query| (vec!["v1".into(), "clusters".into(), "main".into(), "recovery-target".into()], query));
-    TestRunner::new(Config::with_cases(400)).run(&targets, check).unwrap();
+    TestRunner::new(Config::with_cases(400))
+        .run(&strategy, check)
+        .unwrap();
+    let targets = query().prop_map(|query| {
+        (
+            vec![
+                "v1".into(),
+                "clusters".into(),
+                "main".into(),
+                "recovery-target".into(),
+            ],
+            query,
+        )
+    });
+    TestRunner::new(Config::with_cases(400))
+        .run(&targets, check)
+        .unwrap();
 }

@@ -61,18 +61,27 @@ impl Answered {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// It is a problem document of this kind and says so everywhere.
     #[track_caller]
     pub fn is_problem(&self, status: u16, kind: &str) {
         let document = self.json();
-        assert_eq!((self.status.as_u16(), document["kind"].as_str()), (status, Some(kind)), "{document}");
+        assert_eq!(
+            (self.status.as_u16(), document["kind"].as_str()),
+            (status, Some(kind)),
+            "{document}"
+        );
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(document["status"], status);
         assert_eq!(document["type"], format!("urn:walden:problem:{kind}"));
-        assert!(document["title"].is_string() && document["detail"].is_string(), "{document}");
+        assert!(
+            document["title"].is_string() && document["detail"].is_string(),
+            "{document}"
+        );
     }
 }
 
@@ -141,11 +150,20 @@ impl Door {
             },
             http: None,
         };
-        let (indexing, index_owner) = indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
-        let (index, search_index) = (index_owner.reader().await.unwrap(), index_owner.reader().await.unwrap());
+        let (indexing, index_owner) =
+            indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
+        let (index, search_index) = (
+            index_owner.reader().await.unwrap(),
+            index_owner.reader().await.unwrap(),
+        );
         let kept_index = index_owner.index();
-        let (pushes, push_owner) =
-            pushes::new(pusher(&cluster), indexing.clone(), &service_options, budget.clone(), durations.clone());
+        let (pushes, push_owner) = pushes::new(
+            pusher(&cluster),
+            indexing.clone(),
+            &service_options,
+            budget.clone(),
+            durations.clone(),
+        );
         tasks.spawn(index_owner.run());
         let (fetches, fetch_owner) = fetches::new(fetcher(&cluster), 2, budget, durations.clone());
         tasks.spawn(push_owner.run());
@@ -176,7 +194,15 @@ impl Door {
         tasks.spawn(watcher.run(stopping.subscribe()));
         let app = Arc::new(app);
         let router = routes::router(app.clone());
-        Self { router, app, wal, pushes, tasks, stopping, refresh: Some(reader) }
+        Self {
+            router,
+            app,
+            wal,
+            pushes,
+            tasks,
+            stopping,
+            refresh: Some(reader),
+        }
     }
 
     pub fn index(&self) -> &Arc<Index> {
@@ -200,7 +226,12 @@ impl Door {
 
     /// With the token.
     pub async fn get_with_token(&self, uri: &str) -> Answered {
-        self.ask(Request::builder().uri(uri).header("authorization", format!("Bearer {TOKEN}"))).await
+        self.ask(
+            Request::builder()
+                .uri(uri)
+                .header("authorization", format!("Bearer {TOKEN}")),
+        )
+        .await
     }
 
     pub async fn ask(&self, request: axum::http::request::Builder) -> Answered {
@@ -210,10 +241,16 @@ impl Door {
     /// With a body.
     pub async fn send(&self, request: axum::http::request::Builder, body: &str) -> Answered {
         let mut request = request.body(Body::from(body.to_string())).unwrap();
-        request.extensions_mut().insert(Peer("127.0.0.1:1".parse().unwrap()));
+        request
+            .extensions_mut()
+            .insert(Peer("127.0.0.1:1".parse().unwrap()));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 64 << 20).await.unwrap().to_vec();
-        Answered { status: parts.status, headers: parts.headers, body }
+        Answered {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 }

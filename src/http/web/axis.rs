@@ -5,8 +5,27 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 /// Marks on the axis, at most so many.
 const MARKS: i64 = 8;
 /// Distances between marks, in seconds.
-const STEPS: [i64; 19] =
-    [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY, 14 * DAY];
+const STEPS: [i64; 19] = [
+    1,
+    2,
+    5,
+    10,
+    30,
+    60,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    10800,
+    21600,
+    43200,
+    DAY,
+    2 * DAY,
+    7 * DAY,
+    14 * DAY,
+];
 const DAY: i64 = 86400;
 /// Distances between marks of a long range, in months.
 const MONTHS: [u32; 9] = [1, 3, 6, 12, 24, 60, 120, 240, 600];
@@ -32,12 +51,21 @@ impl Span {
     pub fn between(one: DateTime<Utc>, other: DateTime<Utc>) -> Self {
         let earliest = DateTime::UNIX_EPOCH;
         let latest = earliest + TimeDelta::days(230 * 365);
-        let (from, until) = (one.min(other).clamp(earliest, latest), one.max(other).clamp(earliest, latest));
-        Self { from, until: until.max(from + TimeDelta::seconds(1)) }
+        let (from, until) = (
+            one.min(other).clamp(earliest, latest),
+            one.max(other).clamp(earliest, latest),
+        );
+        Self {
+            from,
+            until: until.max(from + TimeDelta::seconds(1)),
+        }
     }
 
     /// All these moments, with room on both sides.
-    pub fn around(moments: impl Iterator<Item = DateTime<Utc>> + Clone, now: DateTime<Utc>) -> Self {
+    pub fn around(
+        moments: impl Iterator<Item = DateTime<Utc>> + Clone,
+        now: DateTime<Utc>,
+    ) -> Self {
         let first = moments.clone().min().unwrap_or(now - TimeDelta::hours(1));
         let last = moments.max().unwrap_or(now).max(now);
         let room = (last - first) / 40;
@@ -56,7 +84,9 @@ impl Span {
     /// Half of it, around its middle or around a moment in it.
     pub fn closer(&self, moment: Option<DateTime<Utc>>) -> Self {
         let quarter = self.length() / 4;
-        let middle = moment.filter(|moment| self.holds(*moment)).unwrap_or(self.from + quarter * 2);
+        let middle = moment
+            .filter(|moment| self.holds(*moment))
+            .unwrap_or(self.from + quarter * 2);
         Self::between(middle - quarter, middle + quarter)
     }
 
@@ -64,7 +94,11 @@ impl Span {
     pub fn wider(&self, all: &Self) -> Self {
         let half = self.length() / 2;
         let twice = Self::between(self.from - half, self.until + half);
-        if twice.length() >= all.length() { *all } else { twice }
+        if twice.length() >= all.length() {
+            *all
+        } else {
+            twice
+        }
     }
 
     /// The range before.
@@ -97,27 +131,40 @@ impl Span {
                 Some(_) => (at.format("%b %-d").to_string(), false),
                 None => (at.format("%b %Y").to_string(), false),
             };
-            let new_day = (shows_day && day != Some(at.date_naive())).then(|| at.format("%b %-d").to_string());
+            let new_day = (shows_day && day != Some(at.date_naive()))
+                .then(|| at.format("%b %-d").to_string());
             day = Some(at.date_naive());
-            ticks.push(Tick { at, label, day: new_day });
+            ticks.push(Tick {
+                at,
+                label,
+                day: new_day,
+            });
         }
         ticks
     }
 
     fn every(&self, step: i64) -> Vec<DateTime<Utc>> {
         let first = self.from.timestamp().div_euclid(step) * step;
-        let moments = (0..MARKS + 2).filter_map(|number| DateTime::from_timestamp(first + number * step, 0));
+        let moments =
+            (0..MARKS + 2).filter_map(|number| DateTime::from_timestamp(first + number * step, 0));
         moments.filter(|moment| self.holds(*moment)).collect()
     }
 
     fn months(&self) -> Vec<DateTime<Utc>> {
         let months = self.length().num_days() / 30;
-        let step =
-            MONTHS.into_iter().find(|step| months / i64::from(*step) < MARKS).unwrap_or(MONTHS[MONTHS.len() - 1]);
+        let step = MONTHS
+            .into_iter()
+            .find(|step| months / i64::from(*step) < MARKS)
+            .unwrap_or(MONTHS[MONTHS.len() - 1]);
         let first = NaiveDate::from_ymd_opt(self.from.year(), 1, 1).unwrap_or_default();
         let month = |number: u32| first.checked_add_months(Months::new(number * step));
-        let moments = (0..).map_while(month).map(|date| date.and_time(chrono::NaiveTime::MIN).and_utc());
-        moments.take_while(|moment| *moment <= self.until).filter(|moment| self.holds(*moment)).collect()
+        let moments = (0..)
+            .map_while(month)
+            .map(|date| date.and_time(chrono::NaiveTime::MIN).and_utc());
+        moments
+            .take_while(|moment| *moment <= self.until)
+            .filter(|moment| self.holds(*moment))
+            .collect()
     }
 }
 
@@ -136,13 +183,20 @@ mod tests {
     #[test]
     fn marks_are_round_and_not_too_many() {
         let labels = |from: &str, until: &str| -> Vec<String> {
-            span(from, until).ticks().into_iter().map(|tick| tick.label).collect()
+            span(from, until)
+                .ticks()
+                .into_iter()
+                .map(|tick| tick.label)
+                .collect()
         };
         assert_eq!(
             labels("2026-01-31T03:00:00Z", "2026-01-31T03:00:03Z"),
             ["03:00:00", "03:00:01", "03:00:02", "03:00:03"]
         );
-        assert_eq!(labels("2026-01-31T22:10:00Z", "2026-02-01T02:10:00Z"), ["23:00", "00:00", "01:00", "02:00"]);
+        assert_eq!(
+            labels("2026-01-31T22:10:00Z", "2026-02-01T02:10:00Z"),
+            ["23:00", "00:00", "01:00", "02:00"]
+        );
         assert_eq!(
             labels("2026-01-29T12:00:00Z", "2026-02-04T12:00:00Z"),
             ["Jan 30", "Jan 31", "Feb 1", "Feb 2", "Feb 3", "Feb 4"]
@@ -153,16 +207,23 @@ mod tests {
         );
         for days in (1..9000).chain([20_000, 40_000, 80_000]) {
             let from = at("2020-02-29T01:02:03Z");
-            let count = Span::between(from, from + TimeDelta::days(days)).ticks().len();
+            let count = Span::between(from, from + TimeDelta::days(days))
+                .ticks()
+                .len();
             assert!((2..=9).contains(&count), "{count} marks for {days} days");
         }
     }
 
     #[test]
     fn a_new_day_is_named_at_its_first_mark() {
-        let days = |ticks: Vec<Tick>| -> Vec<Option<String>> { ticks.into_iter().map(|tick| tick.day).collect() };
+        let days = |ticks: Vec<Tick>| -> Vec<Option<String>> {
+            ticks.into_iter().map(|tick| tick.day).collect()
+        };
         let of_night = span("2026-01-31T22:10:00Z", "2026-02-01T02:10:00Z").ticks();
-        assert_eq!(days(of_night), [Some("Jan 31".into()), Some("Feb 1".into()), None, None]);
+        assert_eq!(
+            days(of_night),
+            [Some("Jan 31".into()), Some("Feb 1".into()), None, None]
+        );
     }
 
     #[test]
@@ -172,7 +233,10 @@ mod tests {
         assert_eq!(closer, span("2026-01-03T00:00:00Z", "2026-01-07T00:00:00Z"));
         assert_eq!(closer.wider(&all), all);
         assert_eq!(closer.earlier().later(), closer);
-        assert_eq!(all.closer(Some(at("2026-01-02T00:00:00Z"))), span("2025-12-31T00:00:00Z", "2026-01-04T00:00:00Z"));
+        assert_eq!(
+            all.closer(Some(at("2026-01-02T00:00:00Z"))),
+            span("2025-12-31T00:00:00Z", "2026-01-04T00:00:00Z")
+        );
         let mut least = all;
         (0..60).for_each(|_| least = least.closer(None));
         assert_eq!(least.length(), TimeDelta::seconds(1));
@@ -184,6 +248,8 @@ mod tests {
         assert_eq!(all.from, DateTime::UNIX_EPOCH);
         assert!(!all.ticks().is_empty() && all.later().until > all.from && all.wider(&all) == all);
         let none = Span::around(std::iter::empty(), at("2026-01-31T03:00:00Z"));
-        assert!(none.holds(at("2026-01-31T03:00:00Z")) && (none.place(none.until) - 100.0).abs() < 1e-9);
+        assert!(
+            none.holds(at("2026-01-31T03:00:00Z")) && (none.place(none.until) - 100.0).abs() < 1e-9
+        );
     }
 }

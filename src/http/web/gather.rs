@@ -12,7 +12,9 @@ use super::cards::{cards, notices};
 use super::line::{self, Line};
 use super::query::PageQuery;
 use super::signs::Content;
-use super::view::{BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges};
+use super::view::{
+    BackupView, Choose, EventsView, Page, PlanView, RefusedView, TargetOutcome, ranges,
+};
 use super::words::When;
 use crate::postgres::catalog::{EventTarget, Filter, NamedTarget, Target};
 use crate::postgres::index::FoundEvents;
@@ -36,7 +38,10 @@ struct Gathered {
 }
 
 /// The page, and whether its address could be read. Errors: the repository was not read yet.
-pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(Page, bool), Problem> {
+pub async fn page(
+    app: &Arc<App>,
+    query: Result<PageQuery, String>,
+) -> Result<(Page, bool), Problem> {
     let (read, known) = app.read()?;
     let mut wrong = query.as_ref().err().cloned();
     let query = query.unwrap_or_default();
@@ -47,17 +52,44 @@ pub async fn page(app: &Arc<App>, query: Result<PageQuery, String>) -> Result<(P
     let (events, problem) = events(app, query.filter(span.as_ref()), &mut wrong).await;
     let (mut outcome, chosen) = planned(app, &read, &query, &mut wrong).await?;
     if let (None, Some(what)) = (&outcome, &wrong) {
-        outcome = Some(TargetOutcome::Problem { what: what.clone(), hint: String::new() });
+        outcome = Some(TargetOutcome::Problem {
+            what: what.clone(),
+            hint: String::new(),
+        });
     }
-    let gathered = Gathered { read, failed: known.failed, query, span, events, problem, outcome, chosen };
+    let gathered = Gathered {
+        read,
+        failed: known.failed,
+        query,
+        span,
+        events,
+        problem,
+        outcome,
+        chosen,
+    };
     Ok((compose(app, gathered), wrong.is_none()))
 }
 
 fn compose(app: &App, gathered: Gathered) -> Page {
-    let Gathered { read, failed, query, span, events, problem, outcome, chosen } = gathered;
+    let Gathered {
+        read,
+        failed,
+        query,
+        span,
+        events,
+        problem,
+        outcome,
+        chosen,
+    } = gathered;
     let now = Utc::now();
-    let content =
-        Content { facts: &read.facts, windows: &read.windows, events: &events.events, query: &query, chosen, now };
+    let content = Content {
+        facts: &read.facts,
+        windows: &read.windows,
+        events: &events.events,
+        query: &query,
+        chosen,
+        now,
+    };
     let all = line::all(&content);
     let line = Line::draw(&content, &span.unwrap_or(all), &all);
     let seen = app.status.borrow().clone();
@@ -69,31 +101,63 @@ fn compose(app: &App, gathered: Gathered) -> Page {
         version: env!("CARGO_PKG_VERSION"),
         signed_in: !app.tokens.is_empty(),
         read_at: When::of(read.at),
-        notices: notices(failed.as_deref(), read.at, problem.is_none().then_some(&events.state)),
-        cards: cards(&read.facts, &read.windows, &read.health(&app.limits, status, now), status, now),
-        choose: Choose::new(&query, line.lanes.iter().map(|lane| lane.timeline).collect()),
+        notices: notices(
+            failed.as_deref(),
+            read.at,
+            problem.is_none().then_some(&events.state),
+        ),
+        cards: cards(
+            &read.facts,
+            &read.windows,
+            &read.health(&app.limits, status, now),
+            status,
+            now,
+        ),
+        choose: Choose::new(
+            &query,
+            line.lanes.iter().map(|lane| lane.timeline).collect(),
+        ),
         line,
         outcome,
         events: EventsView::new(&events, &query, problem),
         ranges: ranges(&read.windows),
-        unknown_timelines: read.windows.unknown.iter().map(|unknown| unknown.why.clone()).collect(),
+        unknown_timelines: read
+            .windows
+            .unknown
+            .iter()
+            .map(|unknown| unknown.why.clone())
+            .collect(),
         backups: backups(&read, &query),
         not_backups: not_backups(&read),
     }
 }
 
 fn newest_version(app: &App) -> String {
-    app.cluster.versions.last().map(|version| version.major.to_string()).unwrap_or_default()
+    app.cluster
+        .versions
+        .last()
+        .map(|version| version.major.to_string())
+        .unwrap_or_default()
 }
 
 fn backups(read: &FactsSnapshot, query: &PageQuery) -> Vec<BackupView> {
-    read.facts.backups.iter().rev().map(|backup| BackupView::new(backup, query)).collect()
+    read.facts
+        .backups
+        .iter()
+        .rev()
+        .map(|backup| BackupView::new(backup, query))
+        .collect()
 }
 
 fn not_backups(read: &FactsSnapshot) -> Vec<(String, String)> {
-    let damaged = read.facts.damaged_backups.iter().map(|(id, why)| (id.to_string(), why.clone()));
+    let damaged = read
+        .facts
+        .damaged_backups
+        .iter()
+        .map(|(id, why)| (id.to_string(), why.clone()));
     let unfinished = read.facts.unfinished_backups.iter();
-    let unfinished = unfinished.map(|id| (id.to_string(), "being taken, or interrupted".to_string()));
+    let unfinished =
+        unfinished.map(|id| (id.to_string(), "being taken, or interrupted".to_string()));
     damaged.chain(unfinished).collect()
 }
 
@@ -112,13 +176,19 @@ async fn events(
     };
     match app.events(filter).await {
         Ok(found) => (found, None),
-        Err(problem) => (FoundEvents::default(), Some(format!("{}: {}", problem.detail(), problem.next()))),
+        Err(problem) => (
+            FoundEvents::default(),
+            Some(format!("{}: {}", problem.detail(), problem.next())),
+        ),
     }
 }
 
 impl From<Problem> for TargetOutcome {
     fn from(problem: Problem) -> Self {
-        Self::Problem { what: problem.detail().into(), hint: problem.next().into() }
+        Self::Problem {
+            what: problem.detail().into(),
+            hint: problem.next().into(),
+        }
     }
 }
 
@@ -133,7 +203,13 @@ async fn planned(
         Ok(Some(asked)) => asked,
         Err(error) => {
             *wrong = Some(error.clone());
-            return Ok((Some(TargetOutcome::Problem { what: error, hint: String::new() }), None));
+            return Ok((
+                Some(TargetOutcome::Problem {
+                    what: error,
+                    hint: String::new(),
+                }),
+                None,
+            ));
         }
     };
     let (target, at) = match target_of(app, &asked.named).await {
@@ -147,23 +223,42 @@ async fn planned(
             let chosen = at.or(match &plan.request.target {
                 Target::Time(time) => Some(*time),
                 Target::Immediate => Some(plan.backup.stopped_at),
-                _ => plan.transactions.and_then(|sides| sides.last_included).map(|last| last.time),
+                _ => plan
+                    .transactions
+                    .and_then(|sides| sides.last_included)
+                    .map(|last| last.time),
             });
-            (Some(TargetOutcome::Plan(Box::new(PlanView::from(&plan)))), chosen)
+            (
+                Some(TargetOutcome::Plan(Box::new(PlanView::from(&plan)))),
+                chosen,
+            )
         }
         Ok(Err(refused)) => {
-            let time = if let Target::Time(time) = request.target { Some(time) } else { at };
-            (Some(TargetOutcome::Refused(RefusedView::new(&refused, query))), time)
+            let time = if let Target::Time(time) = request.target {
+                Some(time)
+            } else {
+                at
+            };
+            (
+                Some(TargetOutcome::Refused(RefusedView::new(&refused, query))),
+                time,
+            )
         }
     })
 }
 
 /// The target that is named, and the moment that an event tells. Errors: there is no such event, or that is not known.
-async fn target_of(app: &App, named: &NamedTarget) -> Result<(Target, Option<DateTime<Utc>>), TargetOutcome> {
+async fn target_of(
+    app: &App,
+    named: &NamedTarget,
+) -> Result<(Target, Option<DateTime<Utc>>), TargetOutcome> {
     match named {
         NamedTarget::Target(target) => Ok((target.clone(), None)),
         NamedTarget::Event(id) => match app.event(*id).await? {
-            Some(event) => Ok((Target::Event(EventTarget::from(&event)), event.time.to_utc())),
+            Some(event) => Ok((
+                Target::Event(EventTarget::from(&event)),
+                event.time.to_utc(),
+            )),
             None => Err(TargetOutcome::Problem {
                 what: format!("there is no event {id} in the archived WAL"),
                 hint: "choose one of those below".into(),

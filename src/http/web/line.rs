@@ -82,8 +82,17 @@ pub struct Line {
 /// The range in which there is anything to show.
 pub fn all(content: &Content<'_>) -> Span {
     let backups = content.facts.backups.iter().map(|backup| backup.started_at);
-    let windows = content.windows.windows.iter().flat_map(|window| [window.from.time, window.to.time]).flatten();
-    let stored = content.facts.ranges.iter().flat_map(|range| [range.first_stored, range.last_stored]);
+    let windows = content
+        .windows
+        .windows
+        .iter()
+        .flat_map(|window| [window.from.time, window.to.time])
+        .flatten();
+    let stored = content
+        .facts
+        .ranges
+        .iter()
+        .flat_map(|range| [range.first_stored, range.last_stored]);
     let moments: Vec<DateTime<Utc>> = backups.chain(windows).chain(stored).collect();
     Span::around(moments.into_iter(), content.now)
 }
@@ -111,7 +120,8 @@ impl Line {
                 _ => "",
             },
         });
-        let shown = |moment: DateTime<Utc>| (percent(span.place(moment)), moment.timestamp_millis());
+        let shown =
+            |moment: DateTime<Utc>| (percent(span.place(moment)), moment.timestamp_millis());
         Self {
             from: When::of(span.from),
             until: When::of(span.until),
@@ -122,7 +132,10 @@ impl Line {
             marks: marks.collect(),
             lanes,
             now: span.holds(content.now).then(|| shown(content.now)),
-            chosen: content.chosen.filter(|moment| span.holds(*moment)).map(shown),
+            chosen: content
+                .chosen
+                .filter(|moment| span.holds(*moment))
+                .map(shown),
             ways: ways(content, span, all),
             is_all: span == all,
         }
@@ -134,7 +147,11 @@ fn timelines(content: &Content<'_>) -> Vec<TimelineId> {
     let of_backups = content.facts.backups.iter().map(|backup| backup.timeline);
     let of_wal = content.facts.ranges.iter().map(|range| range.timeline());
     let of_events = content.events.iter().map(|event| event.timeline);
-    let mut all: Vec<TimelineId> = of_windows.chain(of_backups).chain(of_wal).chain(of_events).collect();
+    let mut all: Vec<TimelineId> = of_windows
+        .chain(of_backups)
+        .chain(of_wal)
+        .chain(of_events)
+        .collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -145,21 +162,41 @@ fn lane(content: &Content<'_>, span: &Span, timeline: TimelineId, top: u32) -> L
     let rows = name_rows(&mut events, top);
     let signs_y = top + rows * NAMES + SIGNS / 2 + 4;
     let band_y = signs_y + SIGNS / 2 + 2;
-    let windows = content.windows.windows.iter().filter(|window| window.timeline == timeline);
+    let windows = content
+        .windows
+        .windows
+        .iter()
+        .filter(|window| window.timeline == timeline);
     let bands = windows.filter_map(|window| {
         let from = window.from.time?;
         let until = window.until().unwrap_or(from);
-        let words = format!("can be restored: {} to {}", When::of(from).text(), When::of(until).text());
+        let words = format!(
+            "can be restored: {} to {}",
+            When::of(from).text(),
+            When::of(until).text()
+        );
         bar(span, from, until, words)
     });
-    let gaps = content.windows.gaps.iter().filter(|gap| gap.timeline == timeline);
+    let gaps = content
+        .windows
+        .gaps
+        .iter()
+        .filter(|gap| gap.timeline == timeline);
     let gaps = gaps.filter_map(|gap| {
         let (from, until) = (gap.from.time?, gap.to.time?);
         let lasts = words::between(from, until);
-        let words = format!("cannot be restored: {} to {}, {lasts}", When::of(from).text(), When::of(until).text());
+        let words = format!(
+            "cannot be restored: {} to {}, {lasts}",
+            When::of(from).text(),
+            When::of(until).text()
+        );
         bar(span, from, until, words)
     });
-    let backups = content.facts.backups.iter().filter(|backup| backup.timeline == timeline);
+    let backups = content
+        .facts
+        .backups
+        .iter()
+        .filter(|backup| backup.timeline == timeline);
     let backups = backups.filter(|backup| span.holds(backup.stopped_at));
     let backups = backups.map(|backup| backup_sign(content, span, backup));
     Lane {
@@ -191,17 +228,66 @@ fn bar(span: &Span, from: DateTime<Utc>, until: DateTime<Utc>, words: String) ->
 
 fn ways(content: &Content<'_>, span: &Span, all: &Span) -> Vec<Way> {
     let to = |span: Span| content.query.at(&span).address();
-    let last = |hours: i64| to(Span::between(content.now - TimeDelta::hours(hours), content.now));
-    let everything = PageQuery { from: String::new(), until: String::new(), ..content.query.clone() };
+    let last = |hours: i64| {
+        to(Span::between(
+            content.now - TimeDelta::hours(hours),
+            content.now,
+        ))
+    };
+    let everything = PageQuery {
+        from: String::new(),
+        until: String::new(),
+        ..content.query.clone()
+    };
     vec![
-        Way { sign: "←", words: "Earlier", key: "ArrowLeft", href: to(span.earlier()) },
-        Way { sign: "−", words: "Zoom out", key: "-", href: to(span.wider(all)) },
-        Way { sign: "+", words: "Zoom in", key: "+", href: to(span.closer(content.chosen)) },
-        Way { sign: "→", words: "Later", key: "ArrowRight", href: to(span.later()) },
-        Way { sign: "1 h", words: "The last hour", key: "h", href: last(1) },
-        Way { sign: "1 d", words: "The last day", key: "d", href: last(24) },
-        Way { sign: "7 d", words: "The last week", key: "w", href: last(7 * 24) },
-        Way { sign: "All", words: "All of it", key: "0", href: everything.address() },
+        Way {
+            sign: "←",
+            words: "Earlier",
+            key: "ArrowLeft",
+            href: to(span.earlier()),
+        },
+        Way {
+            sign: "−",
+            words: "Zoom out",
+            key: "-",
+            href: to(span.wider(all)),
+        },
+        Way {
+            sign: "+",
+            words: "Zoom in",
+            key: "+",
+            href: to(span.closer(content.chosen)),
+        },
+        Way {
+            sign: "→",
+            words: "Later",
+            key: "ArrowRight",
+            href: to(span.later()),
+        },
+        Way {
+            sign: "1 h",
+            words: "The last hour",
+            key: "h",
+            href: last(1),
+        },
+        Way {
+            sign: "1 d",
+            words: "The last day",
+            key: "d",
+            href: last(24),
+        },
+        Way {
+            sign: "7 d",
+            words: "The last week",
+            key: "w",
+            href: last(7 * 24),
+        },
+        Way {
+            sign: "All",
+            words: "All of it",
+            key: "0",
+            href: everything.address(),
+        },
     ]
 }
 

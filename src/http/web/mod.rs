@@ -39,10 +39,21 @@ pub const SIGN_IN_PATH: &str = "/sign-in";
 /// Bytes of that body.
 const LONGEST_FORM: usize = 4 << 10;
 
-const STYLE: (&str, &str, &str) = ("/assets/walden.css", "text/css; charset=utf-8", include_str!("assets/walden.css"));
-const SCRIPT: (&str, &str, &str) =
-    ("/assets/walden.js", "text/javascript; charset=utf-8", include_str!("assets/walden.js"));
-const ICON: (&str, &str, &str) = ("/assets/walden.svg", "image/svg+xml", include_str!("assets/walden.svg"));
+const STYLE: (&str, &str, &str) = (
+    "/assets/walden.css",
+    "text/css; charset=utf-8",
+    include_str!("assets/walden.css"),
+);
+const SCRIPT: (&str, &str, &str) = (
+    "/assets/walden.js",
+    "text/javascript; charset=utf-8",
+    include_str!("assets/walden.js"),
+);
+const ICON: (&str, &str, &str) = (
+    "/assets/walden.svg",
+    "image/svg+xml",
+    include_str!("assets/walden.svg"),
+);
 
 /// Nothing from elsewhere, nothing inline, in nobody's frame.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -67,18 +78,32 @@ pub fn router() -> Router<Arc<App>> {
         .route(ICON.0, asset(ICON))
 }
 
-async fn page(State(app): State<Arc<App>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn page(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let query = PageQuery::read(query.as_deref().unwrap_or_default());
     let cluster = app.cluster.name.to_string();
     if !is_signed_in(&app, &headers) {
         let query = query.unwrap_or_default().address();
-        let form = SignIn { cluster, query: in_address(&query).into(), refused: false };
+        let form = SignIn {
+            cluster,
+            query: in_address(&query).into(),
+            refused: false,
+        };
         return unauthorized(&form);
     }
     match gather::page(&app, query).await {
         Ok((page, true)) => html(StatusCode::OK, &page),
         Ok((page, false)) => html(StatusCode::BAD_REQUEST, &page),
-        Err(problem) => html(problem.status(), &WaitingPage { cluster, what: problem.detail().to_string() }),
+        Err(problem) => html(
+            problem.status(),
+            &WaitingPage {
+                cluster,
+                what: problem.detail().to_string(),
+            },
+        ),
     }
 }
 
@@ -93,8 +118,11 @@ struct Form {
 /// A good token begins a session, so that no token lies in the browser and none is ever in an address.
 async fn sign_in(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let Ok(body) = axum::body::to_bytes(request.into_body(), LONGEST_FORM).await else {
-        return Problem::new(ProblemType::BodyNotAllowed, "the form is too long, or was not sent whole")
-            .into_response();
+        return Problem::new(
+            ProblemType::BodyNotAllowed,
+            "the form is too long, or was not sent whole",
+        )
+        .into_response();
     };
     let Ok(form) = serde_urlencoded::from_bytes::<Form>(&body) else {
         return Problem::new(ProblemType::WrongValue, "the form cannot be read").into_response();
@@ -102,7 +130,11 @@ async fn sign_in(State(app): State<Arc<App>>, request: Request<Body>) -> Respons
     let address = PageQuery::read(&form.query).unwrap_or_default().address();
     if !app.tokens.admit(form.token.trim().as_bytes()) {
         let cluster = app.cluster.name.to_string();
-        return unauthorized(&SignIn { cluster, query: in_address(&address).into(), refused: true });
+        return unauthorized(&SignIn {
+            cluster,
+            query: in_address(&address).into(),
+            refused: true,
+        });
     }
     match app.sessions.begin(Instant::now()) {
         Ok(session) => leave(&app, &address, &session, LASTS.as_secs()),
@@ -122,9 +154,14 @@ async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
 fn leave(app: &App, address: &str, session: &str, seconds: u64) -> Response {
     let secure = if app.has_tls { "; Secure" } else { "" };
     let name = cookie_name(app);
-    let cookie = format!("{name}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
-    let value = |text: &str| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"));
-    let headers = [(header::LOCATION, value(address)), (header::SET_COOKIE, value(&cookie))];
+    let cookie =
+        format!("{name}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    let value =
+        |text: &str| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    let headers = [
+        (header::LOCATION, value(address)),
+        (header::SET_COOKIE, value(&cookie)),
+    ];
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
@@ -134,7 +171,10 @@ fn cookie_name(app: &App) -> String {
 }
 
 fn is_signed_in(app: &App, headers: &HeaderMap) -> bool {
-    let session = || cookie(headers, &cookie_name(app)).is_some_and(|name| app.sessions.admit(name, Instant::now()));
+    let session = || {
+        cookie(headers, &cookie_name(app))
+            .is_some_and(|name| app.sessions.admit(name, Instant::now()))
+    };
     app.tokens.is_empty() || app.tokens.admit_request(headers) || session()
 }
 
@@ -145,7 +185,9 @@ fn in_address(address: &str) -> &str {
 
 fn unauthorized(form: &SignIn) -> Response {
     let mut response = html(StatusCode::UNAUTHORIZED, form);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
@@ -157,6 +199,10 @@ fn html(status: StatusCode, template: &impl Template) -> Response {
     ];
     match template.render() {
         Ok(text) => (status, headers, text).into_response(),
-        Err(error) => Problem::new(ProblemType::Unknown, format!("the page cannot be made: {error}")).into_response(),
+        Err(error) => Problem::new(
+            ProblemType::Unknown,
+            format!("the page cannot be made: {error}"),
+        )
+        .into_response(),
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::axis::Span;
 use crate::postgres::catalog::{
-    EventKind, Filter, ParsedRequest, RequestText, RestoreRequest, Target, TimelineChoice, parse_time,
+    EventKind, Filter, ParsedRequest, RequestText, RestoreRequest, Target, TimelineChoice,
+    parse_time,
 };
 use crate::postgres::wal::Timestamp;
 
@@ -59,7 +60,8 @@ pub const BY: [(&str, &str); 8] = [
 impl PageQuery {
     /// Reads it. Errors: it cannot be decoded, in words.
     pub fn read(text: &str) -> Result<Self, String> {
-        serde_urlencoded::from_str(text).map_err(|error| format!("the address cannot be read: {error}"))
+        serde_urlencoded::from_str(text)
+            .map_err(|error| format!("the address cannot be read: {error}"))
     }
 
     /// The address that shows this.
@@ -74,7 +76,11 @@ impl PageQuery {
     /// The same with another range of the time line.
     pub fn at(&self, span: &Span) -> Self {
         let text = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        Self { from: text(span.from), until: text(span.until), ..self.clone() }
+        Self {
+            from: text(span.from),
+            until: text(span.until),
+            ..self.clone()
+        }
     }
 
     /// The same with another target.
@@ -94,21 +100,47 @@ impl PageQuery {
             TimelineChoice::Latest => String::new(),
             other => other.to_string(),
         };
-        let backup = request.backup.as_ref().map(ToString::to_string).unwrap_or_default();
-        let exclusive = if exclusive { "on".into() } else { String::new() };
-        Self { by: by.into(), value, exclusive, timeline, backup, ..self.clone() }
+        let backup = request
+            .backup
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let exclusive = if exclusive {
+            "on".into()
+        } else {
+            String::new()
+        };
+        Self {
+            by: by.into(),
+            value,
+            exclusive,
+            timeline,
+            backup,
+            ..self.clone()
+        }
     }
 
     /// The same with a target by its words alone.
     pub fn to_words(&self, by: &str, value: &str) -> Self {
         let (by, value) = (by.to_string(), value.to_string());
         let (exclusive, timeline, backup) = Default::default();
-        Self { by, value, exclusive, timeline, backup, ..self.clone() }
+        Self {
+            by,
+            value,
+            exclusive,
+            timeline,
+            backup,
+            ..self.clone()
+        }
     }
 
     /// The range of the time line; `None`: all of it. Errors: a moment that is none, in words.
     pub fn span(&self) -> Result<Option<Span>, String> {
-        let moment = |text: &str| parse_time(text, Utc::now()).map(|(time, _)| time).map_err(|error| error.to_string());
+        let moment = |text: &str| {
+            parse_time(text, Utc::now())
+                .map(|(time, _)| time)
+                .map_err(|error| error.to_string())
+        };
         match (self.from.as_str(), self.until.as_str()) {
             ("", "") => Ok(None),
             (from, until) if !from.is_empty() && !until.is_empty() => {
@@ -120,14 +152,24 @@ impl PageQuery {
 
     /// Which events are shown. Errors: a kind or number that is none, in words.
     pub fn filter(&self, span: Option<&Span>) -> Result<Filter, String> {
-        let kinds = self.kind.split(',').filter(|kind| !kind.is_empty()).map(str::parse::<EventKind>);
+        let kinds = self
+            .kind
+            .split(',')
+            .filter(|kind| !kind.is_empty())
+            .map(str::parse::<EventKind>);
         let min_rows = match self.min_rows.trim() {
             "" => None,
-            number => Some(number.parse().map_err(|_| format!("\"{number}\" is not a number of rows"))?),
+            number => Some(
+                number
+                    .parse()
+                    .map_err(|_| format!("\"{number}\" is not a number of rows"))?,
+            ),
         };
         Ok(Filter {
             relation: Some(self.relation.trim().to_string()).filter(|name| !name.is_empty()),
-            kinds: kinds.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+            kinds: kinds
+                .collect::<Result<_, _>>()
+                .map_err(|error| error.to_string())?,
             min_rows,
             since: span.map(|span| Timestamp::from(span.from)),
             until: span.map(|span| Timestamp::from(span.until)),
@@ -138,7 +180,9 @@ impl PageQuery {
 
     /// Whether only some events are shown.
     pub fn is_filtered(&self) -> bool {
-        [&self.relation, &self.kind, &self.min_rows].iter().any(|value| !value.is_empty())
+        [&self.relation, &self.kind, &self.min_rows]
+            .iter()
+            .any(|value| !value.is_empty())
     }
 
     /// The target; `None`: there is none. Errors: it cannot be read, in words.
@@ -151,7 +195,11 @@ impl PageQuery {
         let (timeline, backup) = (given(&self.timeline), given(&self.backup));
         // The box stays ticked when another target is chosen.
         let exclusive = !self.exclusive.is_empty() && matches!(by, "time" | "lsn" | "xid");
-        let words = RequestText { exclusive, timeline: timeline.as_deref(), backup: backup.as_deref() };
+        let words = RequestText {
+            exclusive,
+            timeline: timeline.as_deref(),
+            backup: backup.as_deref(),
+        };
         let asked = ParsedRequest::read(&[(by, Some(self.value.trim()))], words, Utc::now());
         asked.map(Some).map_err(|error| error.to_string())
     }
@@ -169,12 +217,18 @@ mod tests {
 
     #[test]
     fn an_address_reads_back() {
-        for text in
-            ["", "by=time&value=2026-01-31+03%3A00%3A00&exclusive=on", "relation=a%26b%3C%2F%3E%C3%A4&kind=drop"]
-        {
+        for text in [
+            "",
+            "by=time&value=2026-01-31+03%3A00%3A00&exclusive=on",
+            "relation=a%26b%3C%2F%3E%C3%A4&kind=drop",
+        ] {
             let shown = query(text);
             let address = shown.address();
-            assert_eq!(query(address.trim_start_matches("/").trim_start_matches('?')), shown, "{address}");
+            assert_eq!(
+                query(address.trim_start_matches("/").trim_start_matches('?')),
+                shown,
+                "{address}"
+            );
         }
         assert_eq!(query("by=&value=&from=&unknown=1").address(), "/");
         assert!(PageQuery::read("by=time&by=lsn").is_err());
@@ -191,14 +245,24 @@ mod tests {
             Target::Latest,
         ];
         for target in requests {
-            let takes_exclusive = matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
+            let takes_exclusive =
+                matches!(target, Target::Time(_) | Target::Lsn(_) | Target::Xid(_));
             for inclusive in [true, !takes_exclusive] {
                 let timeline = TimelineChoice::Number(TimelineId(2));
                 let backup = Some("20260101-000000Z".parse().unwrap());
-                let request = RestoreRequest { target: target.clone(), inclusive, timeline, backup };
+                let request = RestoreRequest {
+                    target: target.clone(),
+                    inclusive,
+                    timeline,
+                    backup,
+                };
                 let shown = query("kind=drop").to(&request);
                 let asked = shown.asked().unwrap().unwrap();
-                assert_eq!(asked.named, NamedTarget::Target(target.clone()), "{shown:?}");
+                assert_eq!(
+                    asked.named,
+                    NamedTarget::Target(target.clone()),
+                    "{shown:?}"
+                );
                 assert_eq!(asked.request(target.clone()), request, "{shown:?}");
                 assert_eq!(shown.kind, "drop");
             }

@@ -58,13 +58,23 @@ pub struct Name {
 /// The sign of a backup, where it ended.
 pub fn backup_sign(content: &Content<'_>, span: &Span, backup: &BackupDescription) -> Sign {
     let id = backup.id.to_string();
-    let query = PageQuery { backup: id.clone(), ..content.query.to_words("immediate", "") };
+    let query = PageQuery {
+        backup: id.clone(),
+        ..content.query.to_words("immediate", "")
+    };
     Sign {
         x: percent(span.place(backup.stopped_at)),
         ms: backup.stopped_at.timestamp_millis(),
         href: format!("{}#plan", query.address()),
-        words: format!("base backup {id}, ended {}", When::of(backup.stopped_at).text()),
-        class: if backup.is_sound() { "backup" } else { "backup damaged" },
+        words: format!(
+            "base backup {id}, ended {}",
+            When::of(backup.stopped_at).text()
+        ),
+        class: if backup.is_sound() {
+            "backup"
+        } else {
+            "backup damaged"
+        },
         inside: String::new(),
         chosen: content.query.backup == id,
         name: None,
@@ -73,40 +83,68 @@ pub fn backup_sign(content: &Content<'_>, span: &Span, backup: &BackupDescriptio
 
 /// The signs of a timeline's events; those that lie near to each other are one, which leads closer.
 pub fn signs(content: &Content<'_>, span: &Span, timeline: TimelineId) -> Vec<Sign> {
-    let placed = content.events.iter().filter(|event| event.timeline == timeline);
+    let placed = content
+        .events
+        .iter()
+        .filter(|event| event.timeline == timeline);
     let placed = placed.filter_map(|event| Some((event, event.time.to_utc()?)));
     let mut groups: Vec<Vec<(&FoundEvent, DateTime<Utc>)>> = Vec::new();
     for (event, at) in placed.filter(|(_, at)| span.holds(*at)) {
         let near = |group: &&mut Vec<(&FoundEvent, DateTime<Utc>)>| {
-            group.first().is_some_and(|(_, first)| span.place(at) - span.place(*first) < NEAR)
+            group
+                .first()
+                .is_some_and(|(_, first)| span.place(at) - span.place(*first) < NEAR)
         };
         match groups.last_mut().filter(near) {
             Some(group) => group.push((event, at)),
             None => groups.push(vec![(event, at)]),
         }
     }
-    groups.iter().filter_map(|group| sign(content, span, group)).collect()
+    groups
+        .iter()
+        .filter_map(|group| sign(content, span, group))
+        .collect()
 }
 
-fn sign(content: &Content<'_>, span: &Span, group: &[(&FoundEvent, DateTime<Utc>)]) -> Option<Sign> {
+fn sign(
+    content: &Content<'_>,
+    span: &Span,
+    group: &[(&FoundEvent, DateTime<Utc>)],
+) -> Option<Sign> {
     let ((first, from), (_, until)) = (group.first()?, group.last()?);
-    let chosen = group.iter().any(|(event, _)| is_chosen(content.query, event));
+    let chosen = group
+        .iter()
+        .any(|(event, _)| is_chosen(content.query, event));
     let (x, ms) = (percent(span.place(*from)), from.timestamp_millis());
     if let [(event, at)] = group {
         return Some(Sign {
             x,
             ms,
-            href: format!("{}#plan", content.query.to_words("before", &event.id.to_string()).address()),
+            href: format!(
+                "{}#plan",
+                content
+                    .query
+                    .to_words("before", &event.id.to_string())
+                    .address()
+            ),
             words: format!("{}, {}", event.words(), When::of(*at).text()),
             class: class(event.kind),
             inside: event.kind.row().sign.into(),
             chosen,
-            name: Some(Name { text: shortened(&event.subject()), y: 0, is_before: span.place(*at) > 80.0 }),
+            name: Some(Name {
+                text: shortened(&event.subject()),
+                y: 0,
+                is_before: span.place(*at) > 80.0,
+            }),
         });
     }
     let room = ((*until - *from) / 8).max(TimeDelta::milliseconds(500));
     let closer = Span::between(*from - room, *until + room);
-    let worst = group.iter().map(|(event, _)| event.kind).min().unwrap_or(first.kind);
+    let worst = group
+        .iter()
+        .map(|(event, _)| event.kind)
+        .min()
+        .unwrap_or(first.kind);
     Some(Sign {
         x,
         ms,
@@ -118,7 +156,11 @@ fn sign(content: &Content<'_>, span: &Span, group: &[(&FoundEvent, DateTime<Utc>
             When::of(*until).text()
         ),
         class: class(worst),
-        inside: if group.len() > 99 { "99+".into() } else { group.len().to_string() },
+        inside: if group.len() > 99 {
+            "99+".into()
+        } else {
+            group.len().to_string()
+        },
         chosen,
         name: None,
     })
@@ -137,7 +179,11 @@ pub fn name_rows(signs: &mut [Sign], top: u32) -> u32 {
         let Some(name) = &mut sign.name else { continue };
         let at: f64 = sign.x.trim_end_matches('%').parse().unwrap_or(0.0);
         let width = BEFORE_NAME + name.text.chars().count() as f64 * LETTER;
-        let (from, until) = if name.is_before { (at - width, at + 1.0) } else { (at - 1.0, at + width) };
+        let (from, until) = if name.is_before {
+            (at - width, at + 1.0)
+        } else {
+            (at - 1.0, at + width)
+        };
         match ends.iter().position(|end| *end <= from) {
             Some(row) => {
                 (ends[row], name.y) = (until, row as u32);

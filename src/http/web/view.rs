@@ -9,8 +9,8 @@ use super::query::{BY, PageQuery};
 use super::signs;
 use super::words::{When, between, bytes, count, duration};
 use crate::postgres::catalog::{
-    BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan, StopAt, Transaction,
-    Unreachable, WalPiece, WindowEdge, Windows,
+    BackupDescription, EventKind, FoundEvent, Nearest, OtherTimeline, PathStep, RecoveryPlan,
+    StopAt, Transaction, Unreachable, WalPiece, WindowEdge, Windows,
 };
 use crate::postgres::index::FoundEvents;
 use crate::postgres::types::TimelineId;
@@ -69,9 +69,21 @@ pub struct Choose {
 impl Choose {
     /// As the address says.
     pub fn new(query: &PageQuery, timelines: Vec<u32>) -> Self {
-        let chosen = if query.by.is_empty() { "time" } else { &query.by };
-        let by = BY.iter().map(|(word, label)| (*word, *label, *word == chosen)).collect();
-        Self { query: query.clone(), by, timelines, latest: query.to_words("latest", "").address() }
+        let chosen = if query.by.is_empty() {
+            "time"
+        } else {
+            &query.by
+        };
+        let by = BY
+            .iter()
+            .map(|(word, label)| (*word, *label, *word == chosen))
+            .collect();
+        Self {
+            query: query.clone(),
+            by,
+            timelines,
+            latest: query.to_words("latest", "").address(),
+        }
     }
 }
 
@@ -118,19 +130,32 @@ pub struct NeighbourCommit {
 impl From<Transaction> for NeighbourCommit {
     fn from(transaction: Transaction) -> Self {
         let Transaction { xid, lsn, time } = transaction;
-        Self { xid, at: When::exactly(time), lsn: lsn.to_string() }
+        Self {
+            xid,
+            at: When::exactly(time),
+            lsn: lsn.to_string(),
+        }
     }
 }
 
 impl From<&RecoveryPlan> for PlanView {
     fn from(plan: &RecoveryPlan) -> Self {
         let step = |step: &PathStep| {
-            let to = step.to.map_or_else(|| "the target".into(), |lsn| lsn.to_string());
-            format!("timeline {} from {} to {to}", step.timeline, step.from.max(plan.backup.start_lsn))
+            let to = step
+                .to
+                .map_or_else(|| "the target".into(), |lsn| lsn.to_string());
+            format!(
+                "timeline {} from {} to {to}",
+                step.timeline,
+                step.from.max(plan.backup.start_lsn)
+            )
         };
         let piece = |piece: &WalPiece| {
             let (segments, stored) = (count(piece.segments, "segment"), bytes(piece.stored_bytes));
-            format!("{} to {}, {segments}, about {stored}", piece.first, piece.last)
+            format!(
+                "{} to {}, {segments}, about {stored}",
+                piece.first, piece.last
+            )
         };
         let sides = plan.transactions.unwrap_or_default();
         Self {
@@ -145,11 +170,17 @@ impl From<&RecoveryPlan> for PlanView {
             backup_why: plan.reason.clone(),
             backup_size: bytes(plan.backup.plain_bytes),
             path: plan.path.iter().map(step).collect(),
-            wal: format!("{}, about {}", count(plan.segments, "segment"), bytes(plan.wal_bytes)),
+            wal: format!(
+                "{}, about {}",
+                count(plan.segments, "segment"),
+                bytes(plan.wal_bytes)
+            ),
             pieces: plan.wal.iter().map(piece).collect(),
             expected: plan.expected_seconds.map(duration),
             settings: plan.settings.clone(),
-            notes: words(&plan.other_timelines).chain(plan.notes.iter().cloned()).collect(),
+            notes: words(&plan.other_timelines)
+                .chain(plan.notes.iter().cloned())
+                .collect(),
             warnings: plan.warnings.clone(),
         }
     }
@@ -169,14 +200,25 @@ impl RefusedView {
     /// With ways to what can be restored.
     pub fn new(refused: &Unreachable, query: &PageQuery) -> Self {
         let way = |when: &'static str, nearest: &Option<Nearest>| {
-            nearest.as_ref().map(|nearest| (when, nearest.words.clone(), query.to(&nearest.request).address()))
+            nearest.as_ref().map(|nearest| {
+                (
+                    when,
+                    nearest.words.clone(),
+                    query.to(&nearest.request).address(),
+                )
+            })
         };
-        let nearest = [way("before", &refused.nearest_before), way("after", &refused.nearest_after)];
+        let nearest = [
+            way("before", &refused.nearest_before),
+            way("after", &refused.nearest_after),
+        ];
         Self {
             target: refused.target.clone(),
             reason: refused.reason.to_string(),
             hint: refused.hint(),
-            notes: words(&refused.other_timelines).chain(refused.notes.iter().cloned()).collect(),
+            notes: words(&refused.other_timelines)
+                .chain(refused.notes.iter().cloned())
+                .collect(),
             nearest: nearest.into_iter().flatten().collect(),
         }
     }
@@ -227,10 +269,17 @@ impl EventsView {
             all: String::new(),
             ..query.clone()
         };
-        let kinds =
-            EventKind::ALL.iter().map(|kind| kind.row()).map(|kind| (kind.name, kind.words, kind.name == query.kind));
+        let kinds = EventKind::ALL
+            .iter()
+            .map(|kind| kind.row())
+            .map(|kind| (kind.name, kind.words, kind.name == query.kind));
         Self {
-            rows: found.events.iter().rev().filter_map(|event| row(event, query)).collect(),
+            rows: found
+                .events
+                .iter()
+                .rev()
+                .filter_map(|event| row(event, query))
+                .collect(),
             more: found.more,
             overfull_segments: found.overfull_segments,
             complete: found.state.is_complete(),
@@ -253,7 +302,10 @@ fn row(event: &FoundEvent, query: &PageQuery) -> Option<Row> {
         guess: !event.exact && event.rows.is_none(),
         subject: event.subject(),
         database: event.database.clone().unwrap_or_default(),
-        rows: event.rows.map(|rows| format!("{at_least}{rows}")).unwrap_or_default(),
+        rows: event
+            .rows
+            .map(|rows| format!("{at_least}{rows}"))
+            .unwrap_or_default(),
         xid: event.xid.map(|xid| xid.to_string()).unwrap_or_default(),
         words: event.words(),
         before: query.to_words("before", &id).address(),
@@ -276,7 +328,10 @@ pub struct RecoveryRange {
 /// Both kinds, by timeline and place.
 pub fn ranges(windows: &Windows) -> Vec<RecoveryRange> {
     let range = |timeline: TimelineId, can, from: WindowEdge, until: Option<DateTime<Utc>>, end| {
-        let lasts = from.time.zip(until).map(|(from, until)| between(from, until));
+        let lasts = from
+            .time
+            .zip(until)
+            .map(|(from, until)| between(from, until));
         let range = RecoveryRange {
             timeline: timeline.0,
             can,
@@ -287,9 +342,19 @@ pub fn ranges(windows: &Windows) -> Vec<RecoveryRange> {
         };
         ((timeline, from.lsn), range)
     };
-    let can =
-        windows.windows.iter().map(|window| range(window.timeline, true, window.from, window.until(), window.to.lsn));
-    let cannot = windows.gaps.iter().map(|gap| range(gap.timeline, false, gap.from, gap.to.time, gap.to.lsn));
+    let can = windows.windows.iter().map(|window| {
+        range(
+            window.timeline,
+            true,
+            window.from,
+            window.until(),
+            window.to.lsn,
+        )
+    });
+    let cannot = windows
+        .gaps
+        .iter()
+        .map(|gap| range(gap.timeline, false, gap.from, gap.to.time, gap.to.lsn));
     let mut all: Vec<_> = can.chain(cannot).collect();
     all.sort_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, range)| range).collect()
@@ -323,10 +388,19 @@ impl BackupView {
             lsn: backup.stop_lsn.to_string(),
             size: bytes(backup.plain_bytes),
             stored: bytes(backup.stored_bytes),
-            server: backup.server_version.split(' ').next().unwrap_or_default().to_string(),
+            server: backup
+                .server_version
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_string(),
             damaged_pages: backup.checksum_failures.len(),
             lacks: backup.left_out.clone(),
-            href: PageQuery { backup: id.clone(), ..query.to_words("immediate", "") }.address(),
+            href: PageQuery {
+                backup: id.clone(),
+                ..query.to_words("immediate", "")
+            }
+            .address(),
             chosen: query.backup == id,
             id,
         }

@@ -16,24 +16,39 @@ pub struct When {
 impl When {
     /// To the second.
     pub fn of(at: DateTime<Utc>) -> Self {
-        Self { at, to_microseconds: false }
+        Self {
+            at,
+            to_microseconds: false,
+        }
     }
 
     /// To the microsecond, as PostgreSQL counts.
     pub fn exactly(at: DateTime<Utc>) -> Self {
-        Self { at, to_microseconds: true }
+        Self {
+            at,
+            to_microseconds: true,
+        }
     }
 
     /// What it shows.
     pub fn text(&self) -> String {
-        let form = if self.to_microseconds { "%Y-%m-%d %H:%M:%S%.6f UTC" } else { "%Y-%m-%d %H:%M:%S UTC" };
+        let form = if self.to_microseconds {
+            "%Y-%m-%d %H:%M:%S%.6f UTC"
+        } else {
+            "%Y-%m-%d %H:%M:%S UTC"
+        };
         self.at.format(form).to_string()
     }
 }
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<time datetime=\"{}\">{}</time>", self.at.format("%Y-%m-%dT%H:%M:%S%.6fZ"), self.text())
+        write!(
+            f,
+            "<time datetime=\"{}\">{}</time>",
+            self.at.format("%Y-%m-%dT%H:%M:%S%.6fZ"),
+            self.text()
+        )
     }
 }
 
@@ -87,7 +102,10 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), expected);
         }
-        assert_eq!((count(1, "file"), count(0, "file")), ("1 file".into(), "0 files".into()));
+        assert_eq!(
+            (count(1, "file"), count(0, "file")),
+            ("1 file".into(), "0 files".into())
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::postgres::layout::BackupId;
-use crate::postgres::types::{AsideKind, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
+use crate::postgres::types::{
+    AsideKind, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+};
 
 /// A WAL file that the repository has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +76,27 @@ pub fn judge(missing: SegmentName, size: SegmentSize, facts: &ArchiveEvidence) -
         let (segment, from) = match kept.name {
             // It is listed and was not found: it came meanwhile, or the store shows it late. Looking again tells.
             WalFileName::Segment(segment) if segment == missing => return Some(kept.just_now()),
-            WalFileName::Segment(segment) | WalFileName::Partial(segment) => (segment, missing.number(size) + 1),
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+                (segment, missing.number(size) + 1)
+            }
             // Named after the segment in which the backup began; a server archives it after that.
             WalFileName::Backup { segment, .. } => (segment, missing.number(size)),
-            WalFileName::Aside { segment, kind: AsideKind::Partial, .. } => (segment, missing.number(size) + 1),
-            WalFileName::Aside { segment, kind: AsideKind::Backup(_), .. } => (segment, missing.number(size)),
+            WalFileName::Aside {
+                segment,
+                kind: AsideKind::Partial,
+                ..
+            } => (segment, missing.number(size) + 1),
+            WalFileName::Aside {
+                segment,
+                kind: AsideKind::Backup(_),
+                ..
+            } => (segment, missing.number(size)),
             // Nothing of it may be written.
-            WalFileName::History(_) | WalFileName::Aside { kind: AsideKind::Segment, .. } => return None,
+            WalFileName::History(_)
+            | WalFileName::Aside {
+                kind: AsideKind::Segment,
+                ..
+            } => return None,
         };
         let later = segment.timeline == missing.timeline && segment.number(size) >= from;
         later.then_some(kept.proof())
@@ -90,9 +106,23 @@ pub fn judge(missing: SegmentName, size: SegmentSize, facts: &ArchiveEvidence) -
         let left = history.end_of(missing.timeline)??;
         (left >= missing.end(size)).then(|| shown_by_history(history, *age))
     };
-    let later_backup = |backup: &&BackedUp| backup.timeline == missing.timeline && backup.up_to > missing.start(size);
-    let proofs = facts.kept.iter().filter_map(later_file).chain(facts.histories.iter().filter_map(later_child));
-    oldest(proofs.chain(facts.backups.iter().filter(later_backup).map(BackedUp::proof)))
+    let later_backup = |backup: &&BackedUp| {
+        backup.timeline == missing.timeline && backup.up_to > missing.start(size)
+    };
+    let proofs = facts
+        .kept
+        .iter()
+        .filter_map(later_file)
+        .chain(facts.histories.iter().filter_map(later_child));
+    oldest(
+        proofs.chain(
+            facts
+                .backups
+                .iter()
+                .filter(later_backup)
+                .map(BackedUp::proof),
+        ),
+    )
 }
 
 /// What it means that the history file of `timeline` is not there. A server archives it before any other file of the
@@ -105,37 +135,61 @@ pub fn judge_history(timeline: TimelineId, facts: &ArchiveEvidence) -> Absence {
         WalFileName::History(found) => (found == timeline).then(|| kept.just_now()),
         _ => (kept.name.timeline() == timeline).then(|| kept.proof()),
     };
-    let child = |(history, _): &&(TimelineHistory, Duration)| matches!(history.end_of(timeline), Some(Some(_)));
+    let child = |(history, _): &&(TimelineHistory, Duration)| {
+        matches!(history.end_of(timeline), Some(Some(_)))
+    };
     let files = facts.kept.iter().filter_map(own_file);
-    let children = facts.histories.iter().filter(child).map(|(history, age)| shown_by_history(history, *age));
-    let backups = facts.backups.iter().filter(|backup| backup.timeline == timeline).map(BackedUp::proof);
+    let children = facts
+        .histories
+        .iter()
+        .filter(child)
+        .map(|(history, age)| shown_by_history(history, *age));
+    let backups = facts
+        .backups
+        .iter()
+        .filter(|backup| backup.timeline == timeline)
+        .map(BackedUp::proof);
     oldest(files.chain(children).chain(backups))
 }
 
 impl StoredFile {
     fn proof(&self) -> GapEvidence {
-        GapEvidence { shown_by: Witness::File(self.name), age: self.age }
+        GapEvidence {
+            shown_by: Witness::File(self.name),
+            age: self.age,
+        }
     }
 
     /// Whatever its age: the missing file may well be there.
     fn just_now(&self) -> GapEvidence {
-        GapEvidence { age: Duration::ZERO, ..self.proof() }
+        GapEvidence {
+            age: Duration::ZERO,
+            ..self.proof()
+        }
     }
 }
 
 impl BackedUp {
     /// However young: it was complete only after its WAL was there.
     fn proof(&self) -> GapEvidence {
-        GapEvidence { shown_by: Witness::Backup(self.id.clone()), age: Duration::MAX }
+        GapEvidence {
+            shown_by: Witness::Backup(self.id.clone()),
+            age: Duration::MAX,
+        }
     }
 }
 
 fn shown_by_history(history: &TimelineHistory, age: Duration) -> GapEvidence {
-    GapEvidence { shown_by: Witness::File(WalFileName::History(history.timeline)), age }
+    GapEvidence {
+        shown_by: Witness::File(WalFileName::History(history.timeline)),
+        age,
+    }
 }
 
 fn oldest(proofs: impl Iterator<Item = GapEvidence>) -> Absence {
-    proofs.max_by_key(|proof| proof.age).map_or(Absence::End, Absence::Gap)
+    proofs
+        .max_by_key(|proof| proof.age)
+        .map_or(Absence::End, Absence::Gap)
 }
 
 /// Backups that tell the same of a missing file until older ones are not asked.
@@ -146,14 +200,23 @@ pub const SETTLED_BY: usize = 16;
 /// on: one that is older than all of those and reaches further would be of another server on the same timeline.
 pub fn settle(missing: &WalFileName, size: SegmentSize, newest: &[[BackedUp; 2]]) -> bool {
     let is_before = |backup: &BackedUp| match missing {
-        WalFileName::Segment(segment) => backup.timeline <= segment.timeline && backup.up_to <= segment.start(size),
+        WalFileName::Segment(segment) => {
+            backup.timeline <= segment.timeline && backup.up_to <= segment.start(size)
+        }
         other => backup.timeline < other.timeline(),
     };
     let shows = |backup: &BackedUp| match missing {
-        WalFileName::Segment(segment) => backup.timeline == segment.timeline && backup.up_to > segment.start(size),
+        WalFileName::Segment(segment) => {
+            backup.timeline == segment.timeline && backup.up_to > segment.start(size)
+        }
         other => backup.timeline == other.timeline(),
     };
-    newest.iter().flatten().any(shows) || newest.iter().filter(|ends| ends.iter().all(is_before)).count() >= SETTLED_BY
+    newest.iter().flatten().any(shows)
+        || newest
+            .iter()
+            .filter(|ends| ends.iter().all(is_before))
+            .count()
+            >= SETTLED_BY
 }
 
 /// Whether recovery was told to end before this segment: `end` and what comes after it count as absent, on whatever
@@ -174,10 +237,21 @@ mod tests {
     fn facts(files: &[&str], histories: &[(u32, &str)]) -> ArchiveEvidence {
         let age = Duration::from_secs(9);
         ArchiveEvidence {
-            kept: files.iter().map(|file| StoredFile { name: file.parse().unwrap(), age }).collect(),
+            kept: files
+                .iter()
+                .map(|file| StoredFile {
+                    name: file.parse().unwrap(),
+                    age,
+                })
+                .collect(),
             histories: histories
                 .iter()
-                .map(|(timeline, content)| (TimelineHistory::parse(TimelineId(*timeline), content).unwrap(), age))
+                .map(|(timeline, content)| {
+                    (
+                        TimelineHistory::parse(TimelineId(*timeline), content).unwrap(),
+                        age,
+                    )
+                })
                 .collect(),
             backups: Vec::new(),
         }
@@ -185,11 +259,19 @@ mod tests {
 
     fn backup(timeline: u32, up_to: &str) -> BackedUp {
         let id = "20260101-000000Z".parse().unwrap();
-        BackedUp { id, timeline: TimelineId(timeline), up_to: up_to.parse().unwrap() }
+        BackedUp {
+            id,
+            timeline: TimelineId(timeline),
+            up_to: up_to.parse().unwrap(),
+        }
     }
 
     fn verdict(files: &[&str], histories: &[(u32, &str)]) -> Option<String> {
-        match judge(name("000000010000000000000005"), size(), &facts(files, histories)) {
+        match judge(
+            name("000000010000000000000005"),
+            size(),
+            &facts(files, histories),
+        ) {
             Absence::End => None,
             Absence::Gap(proof) => Some(proof.shown_by.to_string()),
         }
@@ -202,9 +284,18 @@ mod tests {
     #[test]
     fn nothing_after_the_segment_means_the_end() {
         assert_eq!(verdict(&[], &[]), None);
-        assert_eq!(verdict(&["000000010000000000000003", "000000010000000000000004"], &[]), None);
+        assert_eq!(
+            verdict(
+                &["000000010000000000000003", "000000010000000000000004"],
+                &[]
+            ),
+            None
+        );
         assert_eq!(verdict(&["000000010000000000000005.partial"], &[]), None);
-        assert_eq!(verdict(&["000000010000000000000004.00000028.backup"], &[]), None);
+        assert_eq!(
+            verdict(&["000000010000000000000004.00000028.backup"], &[]),
+            None
+        );
     }
 
     #[test]
@@ -227,15 +318,24 @@ mod tests {
             Absence::End => None,
         };
         let listed = facts(&["000000010000000000000005"], &[]);
-        assert_eq!(age(judge(name("000000010000000000000005"), size(), &listed)), Some(Duration::ZERO));
+        assert_eq!(
+            age(judge(name("000000010000000000000005"), size(), &listed)),
+            Some(Duration::ZERO)
+        );
         let listed = facts(&["00000002.history"], &[]);
-        assert_eq!(age(judge_history(TimelineId(2), &listed)), Some(Duration::ZERO));
+        assert_eq!(
+            age(judge_history(TimelineId(2), &listed)),
+            Some(Duration::ZERO)
+        );
         assert_eq!(age(judge_history(TimelineId(3), &listed)), None);
     }
 
     #[test]
     fn other_timelines_files_show_nothing() {
-        assert_eq!(verdict(&["000000020000000000000006", "00000002.history"], &[]), None);
+        assert_eq!(
+            verdict(&["000000020000000000000006", "00000002.history"], &[]),
+            None
+        );
     }
 
     #[test]
@@ -244,7 +344,10 @@ mod tests {
         // On the boundary behind the segment: all of the segment was there when the child left.
         assert_eq!(gap(&[], &[(2, "1\t0/600000\tx\n")]), "00000002.history");
         // A grandchild too.
-        assert_eq!(gap(&[], &[(3, "1\t0/700000\tx\n2\t0/800000\tx\n")]), "00000003.history");
+        assert_eq!(
+            gap(&[], &[(3, "1\t0/700000\tx\n2\t0/800000\tx\n")]),
+            "00000003.history"
+        );
     }
 
     #[test]
@@ -252,17 +355,27 @@ mod tests {
         assert_eq!(verdict(&[], &[(2, "1\t0/500100\tx\n")]), None);
         assert_eq!(verdict(&[], &[(2, "1\t0/5FFFFF\tx\n")]), None);
         assert_eq!(verdict(&[], &[(2, "1\t0/300000\tx\n")]), None);
-        assert_eq!(verdict(&[], &[(4, "3\t0/900000\tx\n")]), None, "not a descendant");
+        assert_eq!(
+            verdict(&[], &[(4, "3\t0/900000\tx\n")]),
+            None,
+            "not a descendant"
+        );
     }
 
     #[test]
     fn a_backup_shows_the_wal_up_to_its_end() {
         let judged = |backup| {
-            let facts = ArchiveEvidence { backups: vec![backup], ..ArchiveEvidence::default() };
+            let facts = ArchiveEvidence {
+                backups: vec![backup],
+                ..ArchiveEvidence::default()
+            };
             judge(name("000000010000000000000005"), size(), &facts) != Absence::End
         };
         assert!(judged(backup(1, "0/500100")) && judged(backup(1, "0/900100")));
-        assert!(!judged(backup(1, "0/500000")), "it ends with the segment before");
+        assert!(
+            !judged(backup(1, "0/500000")),
+            "it ends with the segment before"
+        );
         assert!(!judged(backup(2, "0/900100")));
     }
 
@@ -272,7 +385,11 @@ mod tests {
             let ends = |(timeline, up_to, count): &(u32, &str, usize)| {
                 vec![[backup(*timeline, "0/100028"), backup(*timeline, up_to)]; *count]
             };
-            settle(&missing.parse().unwrap(), size(), &newest.iter().flat_map(ends).collect::<Vec<_>>())
+            settle(
+                &missing.parse().unwrap(),
+                size(),
+                &newest.iter().flat_map(ends).collect::<Vec<_>>(),
+            )
         };
         let on_second = "000000020000000000000005";
         assert!(!settled(on_second, &[]));
@@ -283,8 +400,14 @@ mod tests {
         assert!(settled(on_second, &[(1, "0/400000", SETTLED_BY)]));
         assert!(!settled(on_second, &[(1, "0/500100", SETTLED_BY)]));
         // Another line of WAL, restored to before it, tells nothing.
-        assert!(!settled(on_second, &[(3, "0/400000", 99), (1, "0/600000", 99)]));
-        assert!(settled(on_second, &[(3, "0/400000", 99), (1, "0/400000", SETTLED_BY)]));
+        assert!(!settled(
+            on_second,
+            &[(3, "0/400000", 99), (1, "0/600000", 99)]
+        ));
+        assert!(settled(
+            on_second,
+            &[(3, "0/400000", 99), (1, "0/400000", SETTLED_BY)]
+        ));
         assert!(settled("00000002.history", &[(1, "0/900000", SETTLED_BY)]));
         assert!(settled("00000002.history", &[(2, "0/900000", 1)]));
         assert!(!settled("00000002.history", &[(3, "0/900000", 99)]));
@@ -293,23 +416,50 @@ mod tests {
     #[test]
     fn whatever_there_is_of_a_timeline_shows_that_it_had_a_history_file() {
         let lost = |facts: ArchiveEvidence| judge_history(TimelineId(2), &facts) != Absence::End;
-        for file in ["000000020000000000000003", "000000020000000000000003.partial"] {
+        for file in [
+            "000000020000000000000003",
+            "000000020000000000000003.partial",
+        ] {
             assert!(lost(facts(&[file], &[])), "{file}");
         }
-        assert!(lost(facts(&["000000020000000000000003.00000028.backup"], &[])));
-        assert!(lost(facts(&[], &[(3, "1\t0/300000\tx\n2\t0/400000\tx\n")])), "an ancestor");
-        assert!(lost(ArchiveEvidence { backups: vec![backup(2, "0/500100")], ..ArchiveEvidence::default() }));
-        assert!(!lost(facts(&["000000010000000000000003", "000000030000000000000003"], &[(3, "1\t0/300000\tx\n")])));
-        assert!(!lost(ArchiveEvidence { backups: vec![backup(1, "0/500100")], ..ArchiveEvidence::default() }));
+        assert!(lost(facts(
+            &["000000020000000000000003.00000028.backup"],
+            &[]
+        )));
+        assert!(
+            lost(facts(&[], &[(3, "1\t0/300000\tx\n2\t0/400000\tx\n")])),
+            "an ancestor"
+        );
+        assert!(lost(ArchiveEvidence {
+            backups: vec![backup(2, "0/500100")],
+            ..ArchiveEvidence::default()
+        }));
+        assert!(!lost(facts(
+            &["000000010000000000000003", "000000030000000000000003"],
+            &[(3, "1\t0/300000\tx\n")]
+        )));
+        assert!(!lost(ArchiveEvidence {
+            backups: vec![backup(1, "0/500100")],
+            ..ArchiveEvidence::default()
+        }));
         let facts = facts(&["000000010000000000000003"], &[(2, "1\t0/300000\tx\n")]);
-        assert_eq!(judge_history(TimelineId(1), &facts), Absence::End, "timeline 1 has none");
+        assert_eq!(
+            judge_history(TimelineId(1), &facts),
+            Absence::End,
+            "timeline 1 has none"
+        );
     }
 
     #[test]
     fn the_oldest_proof_counts() {
-        let mut facts = facts(&["000000010000000000000006", "000000010000000000000007"], &[]);
+        let mut facts = facts(
+            &["000000010000000000000006", "000000010000000000000007"],
+            &[],
+        );
         facts.kept[0].age = Duration::from_secs(1);
-        let Absence::Gap(proof) = judge(name("000000010000000000000005"), size(), &facts) else { panic!("no gap") };
+        let Absence::Gap(proof) = judge(name("000000010000000000000005"), size(), &facts) else {
+            panic!("no gap")
+        };
         assert_eq!(proof.age, Duration::from_secs(9));
     }
 

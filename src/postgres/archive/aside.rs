@@ -10,7 +10,8 @@ use crate::codec::{Digest, EnvelopeHeader, VerifyLevel};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{
-    LONGEST_SMALL_FILE, LongPageHeader, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName,
+    LONGEST_SMALL_FILE, LongPageHeader, Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId,
+    WalFileName,
 };
 use crate::postgres::wal::{PAGE, Summary};
 
@@ -34,7 +35,10 @@ impl fmt::Display for AsideReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("the name is taken by other content"),
-            Self::Left { to, at } => write!(f, "timeline {to} left its timeline in it, at {at}, so it ends there"),
+            Self::Left { to, at } => write!(
+                f,
+                "timeline {to} left its timeline in it, at {at}, so it ends there"
+            ),
             Self::NotWritten => f.write_str("its first page is empty, or another segment's"),
         }
     }
@@ -48,10 +52,15 @@ pub fn name(file: &WalFileName, content: &Digest) -> Option<WalFileName> {
 
 /// Whether a segment's file shows that none of the segment was written yet: it begins with zeros, or with a page of another
 /// segment of this cluster, and no page of it is the segment's own.
-pub fn is_not_written(cluster: &ClusterDescription, segment: &SegmentName, file: &File) -> io::Result<bool> {
+pub fn is_not_written(
+    cluster: &ClusterDescription,
+    segment: &SegmentName,
+    file: &File,
+) -> io::Result<bool> {
     let start = segment.start(cluster.segment_size);
     let recycled = |header: LongPageHeader| {
-        header.segment_size == cluster.segment_size && header.system_identifier == cluster.system_identifier
+        header.segment_size == cluster.segment_size
+            && header.system_identifier == cluster.system_identifier
     };
     let mut first = [0; LongPageHeader::LEN];
     file.read_exact_at(&mut first, 0)?;
@@ -73,14 +82,19 @@ pub fn left(path: &Path, segment: &SegmentName, end: Lsn) -> Option<AsideReason>
     let entries = fs::read_dir(path.parent()?).ok()?.flatten();
     let histories = entries.filter_map(|entry| match entry.file_name().to_str()?.parse() {
         Ok(WalFileName::History(timeline)) if timeline > segment.timeline => {
-            let short = entry.metadata().is_ok_and(|meta| meta.len() <= LONGEST_SMALL_FILE);
+            let short = entry
+                .metadata()
+                .is_ok_and(|meta| meta.len() <= LONGEST_SMALL_FILE);
             let content = short.then(|| fs::read(entry.path()).ok()).flatten()?;
             TimelineHistory::parse(timeline, &String::from_utf8_lossy(&content)).ok()
         }
         _ => None,
     });
     let leaves = |history: &TimelineHistory| history.end_of(segment.timeline) == Some(Some(end));
-    let to = histories.filter(leaves).map(|history| history.timeline).min()?;
+    let to = histories
+        .filter(leaves)
+        .map(|history| history.timeline)
+        .min()?;
     Some(AsideReason::Left { to, at: end })
 }
 
@@ -98,17 +112,36 @@ pub async fn may_differ(
         WalFileName::Segment(segment) => segment,
     };
     let size = cluster.description.segment_size;
-    let kept = kept.about.read::<WalDescription>().ok().and_then(|about| about.summary);
+    let kept = kept
+        .about
+        .read::<WalDescription>()
+        .ok()
+        .and_then(|about| about.summary);
     let ends = [kept.as_deref(), found.summary.as_deref()];
-    let ends = ends.map(|summary| summary.and_then(|summary| end_of_records(summary, segment, size)));
-    let [Some(kept_end), Some(found_end)] = ends else { return Ok(false) };
+    let ends =
+        ends.map(|summary| summary.and_then(|summary| end_of_records(summary, segment, size)));
+    let [Some(kept_end), Some(found_end)] = ends else {
+        return Ok(false);
+    };
     let same = kept_end.min(found_end).0 - segment.start(size).0;
     let key = cluster.layout.wal(&found.name);
-    let Some(object) = cluster.repository.get_sealed(&key, WAL_KIND, size.bytes()).await? else { return Ok(false) };
-    let mut compared = CompareWriter { file: File::open(path)?, at: 0, until: same, is_same: true };
+    let Some(object) = cluster
+        .repository
+        .get_sealed(&key, WAL_KIND, size.bytes())
+        .await?
+    else {
+        return Ok(false);
+    };
+    let mut compared = CompareWriter {
+        file: File::open(path)?,
+        at: 0,
+        until: same,
+        is_same: true,
+    };
     let compare = move || {
         let unsealed = object.unseal(VerifyLevel::Stored, &mut compared);
-        unsealed.map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
+        unsealed
+            .map(|unsealed| unsealed.is_ok() && compared.is_same && compared.at >= compared.until)
     };
     Ok(tokio::task::spawn_blocking(compare).await??)
 }
@@ -116,12 +149,19 @@ pub async fn may_differ(
 /// Whether of a segment more WAL is kept aside than under its name. Errors: the store did not answer, or an object is
 /// damaged.
 pub async fn has_more(cluster: &Cluster, aside: &WalFileName) -> anyhow::Result<bool> {
-    let WalFileName::Segment(segment) = aside.handed_over() else { return Ok(false) };
+    let WalFileName::Segment(segment) = aside.handed_over() else {
+        return Ok(false);
+    };
     let end = async |name: &WalFileName| {
-        let header = cluster.repository.header(&cluster.layout.wal(name), WAL_KIND).await?;
+        let header = cluster
+            .repository
+            .header(&cluster.layout.wal(name), WAL_KIND)
+            .await?;
         let about = header.and_then(|header| header.about.read::<WalDescription>().ok());
         let summary = about.and_then(|about| about.summary);
-        anyhow::Ok(summary.and_then(|summary| end_of_records(&summary, segment, cluster.description.segment_size)))
+        anyhow::Ok(summary.and_then(|summary| {
+            end_of_records(&summary, segment, cluster.description.segment_size)
+        }))
     };
     // Without records under the name nothing is known to be shorter.
     let kept = end(&WalFileName::Segment(segment)).await?;

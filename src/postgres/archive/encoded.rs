@@ -54,7 +54,9 @@ impl EncodedFile {
         if let Some(stop) = self.broken() {
             let what_to_do = match stop.why {
                 StopReason::Minimal => "take a base backup",
-                _ => "check the disk that holds pg_wal, and take a base backup, which does not need this WAL",
+                _ => {
+                    "check the disk that holds pg_wal, and take a base backup, which does not need this WAL"
+                }
             };
             tracing::warn!(
                 "WAL segment \"{}\" is archived as it is, but its records break off: {stop}. Recovery ends there; \
@@ -69,7 +71,9 @@ impl EncodedFile {
                 self.name
             ),
             (Some(Odd::Unreadable(why)), name) => {
-                tracing::info!("\"{name}\" is archived as it is, but not as PostgreSQL writes it: {why}");
+                tracing::info!(
+                    "\"{name}\" is archived as it is, but not as PostgreSQL writes it: {why}"
+                );
             }
             _ => (),
         }
@@ -100,8 +104,15 @@ impl Fingerprint {
 
     /// Whether any change from now on would show: the last one is longer ago than the clock of files is coarse.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
-        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = Duration::new(self.changed.0.max(0) as u64, self.changed.1.clamp(0, 999_999_999) as u32);
-        since_epoch.checked_sub(changed).is_some_and(|age| age > TICK)
+        let since_epoch = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let changed = Duration::new(
+            self.changed.0.max(0) as u64,
+            self.changed.1.clamp(0, 999_999_999) as u32,
+        );
+        since_epoch
+            .checked_sub(changed)
+            .is_some_and(|age| age > TICK)
     }
 }

@@ -85,7 +85,13 @@ impl Fetcher {
     /// For a cluster; waits for the repository no longer than `limit`, decompresses `workers` files at once.
     pub fn new(cluster: Cluster, limit: Duration, workers: usize) -> Self {
         let workers = Arc::new(Semaphore::new(workers.max(1)));
-        Self { cluster, limit, grace: GAP_GRACE, workers, backups: Arc::default() }
+        Self {
+            cluster,
+            limit,
+            grace: GAP_GRACE,
+            workers,
+            backups: Arc::default(),
+        }
     }
 
     /// Watches a gap no longer than this, for who asks again anyway.
@@ -125,15 +131,23 @@ impl Fetcher {
         match self.obtain(name, &beside, end).await? {
             false => Ok(Fetched::Absent),
             true => {
-                let renamed = fs::rename(&beside, destination).inspect_err(|_| drop(fs::remove_file(&beside)));
-                renamed.with_context(|| format!("cannot put \"{name}\" at \"{}\"", destination.display()))?;
+                let renamed = fs::rename(&beside, destination)
+                    .inspect_err(|_| drop(fs::remove_file(&beside)));
+                renamed.with_context(|| {
+                    format!("cannot put \"{name}\" at \"{}\"", destination.display())
+                })?;
                 Ok(Fetched::Delivered)
             }
         }
     }
 
     /// Makes the file `path` of the content of `name`, or says (`false`) that the repository proves there is none.
-    pub async fn obtain(&self, name: &WalFileName, path: &Path, end: Option<SegmentName>) -> anyhow::Result<bool> {
+    pub async fn obtain(
+        &self,
+        name: &WalFileName,
+        path: &Path,
+        end: Option<SegmentName>,
+    ) -> anyhow::Result<bool> {
         let size = self.cluster.description.segment_size;
         if let WalFileName::Segment(segment) = name
             && is_beyond(end, *segment, size)
@@ -146,9 +160,13 @@ impl Fetcher {
                 return Ok(true);
             }
             let what = format!("cannot tell whether there is a \"{name}\"");
-            let Some(lost) = within(self.limit, &what, self.explain(name)).await? else { return Ok(false) };
+            let Some(lost) = within(self.limit, &what, self.explain(name)).await? else {
+                return Ok(false);
+            };
             let pause = pause(attempt);
-            if lost.age > self.limit + GAP_GRACE || begin.elapsed() + pause > self.grace.min(self.limit) {
+            if lost.age > self.limit + GAP_GRACE
+                || begin.elapsed() + pause > self.grace.min(self.limit)
+            {
                 return Err(lost.error);
             }
             sleep(pause).await;
@@ -167,8 +185,12 @@ impl Fetcher {
         let what = format!("cannot fetch \"{name}\"");
         let longest = name.longest(self.cluster.description.segment_size);
         let get = self.cluster.repository.get_sealed(&key, WAL_KIND, longest);
-        let object = within(self.limit, &what, get).await.map_err(|error| with_repair_hint(error, &key))?;
-        let Some(object) = object else { return Ok(false) };
+        let object = within(self.limit, &what, get)
+            .await
+            .map_err(|error| with_repair_hint(error, &key))?;
+        let Some(object) = object else {
+            return Ok(false);
+        };
         let _place = self.workers.acquire().await?;
         let (this, name, path) = (self.clone(), *name, path.to_path_buf());
         let write = move || this.write_out(&name, &key, &object, &path);
@@ -180,27 +202,40 @@ impl Fetcher {
     async fn explain(&self, name: &WalFileName) -> anyhow::Result<Option<Lost>> {
         // On both sides: a disk that was mounted or unmounted meanwhile had nothing to show.
         gap_evidence::confirm(&self.cluster).await?;
-        let facts = gap_evidence::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
+        let facts =
+            gap_evidence::gather(&self.cluster, name, &mut *self.backups.lock().await).await?;
         gap_evidence::confirm(&self.cluster).await?;
         let store = self.cluster.repository.describe();
         let lost = match *name {
-            WalFileName::Segment(missing) => match judge(missing, self.cluster.description.segment_size, &facts) {
-                Absence::End => return Ok(None),
-                Absence::Gap(proof) => Lost {
-                    age: proof.age,
-                    error: with_hint(
-                        GapError { missing, store, proof }.into(),
-                        "bring the segment from the server's pg_wal or a copy with `walden wal push`, or \
+            WalFileName::Segment(missing) => {
+                match judge(missing, self.cluster.description.segment_size, &facts) {
+                    Absence::End => return Ok(None),
+                    Absence::Gap(proof) => Lost {
+                        age: proof.age,
+                        error: with_hint(
+                            GapError {
+                                missing,
+                                store,
+                                proof,
+                            }
+                            .into(),
+                            "bring the segment from the server's pg_wal or a copy with `walden wal push`, or \
                          restore to before the gap",
-                    ),
-                },
-            },
+                        ),
+                    },
+                }
+            }
             WalFileName::History(timeline) => match judge_history(timeline, &facts) {
                 Absence::End => return Ok(None),
                 Absence::Gap(proof) => Lost {
                     age: proof.age,
                     error: with_hint(
-                        HistoryLost { timeline, store, proof }.into(),
+                        HistoryLost {
+                            timeline,
+                            store,
+                            proof,
+                        }
+                        .into(),
                         format!(
                             "store it again with `walden wal push <data directory>/pg_wal/{name}`; every \
                              server on that timeline has it"
@@ -208,19 +243,28 @@ impl Fetcher {
                     ),
                 },
             },
-            WalFileName::Partial(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => return Ok(None),
+            WalFileName::Partial(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => {
+                return Ok(None);
+            }
         };
         Ok(Some(lost))
     }
 
-    fn write_out(&self, name: &WalFileName, key: &Key, object: &SealedObject, path: &Path) -> anyhow::Result<()> {
+    fn write_out(
+        &self,
+        name: &WalFileName,
+        key: &Key,
+        object: &SealedObject,
+        path: &Path,
+    ) -> anyhow::Result<()> {
         let damaged = |error: ObjectError| with_repair_hint(error.into(), key);
         let described = check_description(&self.cluster.description, name, object.header());
         described.map_err(|source| damaged(object.damaged(source)))?;
         let mut file = create(path)?;
         // PostgreSQL syncs what it is given before it replays on: little is left to do then, where it was fetched ahead.
-        let written =
-            object.unseal(VerifyLevel::Stored, &mut file).and_then(|opened| file.sync_data().map(|()| opened));
+        let written = object
+            .unseal(VerifyLevel::Stored, &mut file)
+            .and_then(|opened| file.sync_data().map(|()| opened));
         let result = match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(damaged(error)),
@@ -242,9 +286,12 @@ pub(super) fn check_description(
     name: &WalFileName,
     header: &EnvelopeHeader,
 ) -> Result<WalDescription, Damaged> {
-    let described: WalDescription =
-        header.about.read().map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
-    if described.name != name.handed_over() || described.system_identifier != ours.system_identifier {
+    let described: WalDescription = header
+        .about
+        .read()
+        .map_err(|error| Damaged(format!("its header does not describe a WAL file: {error}")))?;
+    if described.name != name.handed_over() || described.system_identifier != ours.system_identifier
+    {
         return Err(Damaged(format!(
             "it holds \"{}\" of the server with system identifier {}",
             described.name, described.system_identifier
@@ -252,25 +299,35 @@ pub(super) fn check_description(
     }
     let expected = ours.segment_size.bytes();
     match name {
-        WalFileName::Segment(_) if header.plain.size != expected => {
-            Err(Damaged(format!("it holds {} bytes, a segment has {expected}", header.plain.size)))
-        }
+        WalFileName::Segment(_) if header.plain.size != expected => Err(Damaged(format!(
+            "it holds {} bytes, a segment has {expected}",
+            header.plain.size
+        ))),
         _ => Ok(described),
     }
 }
 
 fn is_damaged(error: &anyhow::Error) -> bool {
-    matches!(find::<ObjectError>(error), Some(ObjectError::Damaged { .. }))
+    matches!(
+        find::<ObjectError>(error),
+        Some(ObjectError::Damaged { .. })
+    )
 }
 
 pub(super) fn with_repair_hint(error: anyhow::Error, key: &Key) -> anyhow::Error {
     let repair = "repair the repository: bring back object";
-    repair_or_wait(error, format!("{repair} \"{key}\" from a copy of it, or restore to a target before it"))
+    repair_or_wait(
+        error,
+        format!("{repair} \"{key}\" from a copy of it, or restore to a target before it"),
+    )
 }
 
 /// A name beside `path`, on the same file system; always the same, so that at most one is ever left there.
 fn beside(path: &Path) -> anyhow::Result<PathBuf> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let Some(name) = path.file_name() else {
         return Err(anyhow!("\"{}\" cannot name a file", path.display()));
     };
@@ -281,7 +338,9 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
 
 fn create(path: &Path) -> anyhow::Result<File> {
     // Root also fetches by hand, into the server's folder.
-    let file = owner::create(path, |made| owner::inherit(made, path.parent().unwrap_or(path)));
+    let file = owner::create(path, |made| {
+        owner::inherit(made, path.parent().unwrap_or(path))
+    });
     file.with_context(|| format!("cannot make \"{}\"", path.display()))
         .hint("make the folder, and let the user who runs Walden write to it")
 }

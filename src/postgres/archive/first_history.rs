@@ -32,8 +32,17 @@ pub async fn store_first_history(
         frames: Vec::new(),
         summary: None,
     };
-    let sealed = seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, LEVEL)?;
-    let put = cluster.repository.put_sealed(&cluster.layout.wal(&name), &sealed).await?;
+    let sealed = seal(
+        WAL_KIND,
+        &about,
+        &mut &content[..],
+        content.len() as u64,
+        LEVEL,
+    )?;
+    let put = cluster
+        .repository
+        .put_sealed(&cluster.layout.wal(&name), &sealed)
+        .await?;
     anyhow::ensure!(
         !matches!(put, PutSealed::OtherContent(_)),
         "the archive has another history of timeline {timeline}"

@@ -35,7 +35,10 @@ pub struct Untold {
 /// Makes sure that what answers is still the cluster's repository: the empty folder below an unmounted disk has no
 /// segments either.
 pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.confirm().await.context("the file is missing, and what must be there beside it cannot be read")
+    cluster
+        .confirm()
+        .await
+        .context("the file is missing, and what must be there beside it cannot be read")
 }
 
 /// Makes sure that WAL is missing for no other reason than that there is none; whether there is any. Errors: the store did
@@ -43,7 +46,10 @@ pub async fn confirm(cluster: &Cluster) -> anyhow::Result<()> {
 pub async fn confirm_wal(cluster: &Cluster) -> anyhow::Result<bool> {
     // Backups first: the WAL of one that was complete by then is there when it is looked for.
     let none = BTreeMap::new();
-    let has_backups = NewestBackups::new(cluster, &none, Utc::now()).await?.any().await?;
+    let has_backups = NewestBackups::new(cluster, &none, Utc::now())
+        .await?
+        .any()
+        .await?;
     match any_wal(cluster, SystemTime::now()).await? {
         false if has_backups => Err(no_wal(cluster)),
         is_there => Ok(is_there),
@@ -60,8 +66,10 @@ pub async fn gather(
 ) -> anyhow::Result<ArchiveEvidence> {
     let now = SystemTime::now();
     let backups = telling_backups(cluster, missing, known).await?;
-    let mut facts =
-        ArchiveEvidence { backups: backups.values().flat_map(backed_up).collect(), ..ArchiveEvidence::default() };
+    let mut facts = ArchiveEvidence {
+        backups: backups.values().flat_map(backed_up).collect(),
+        ..ArchiveEvidence::default()
+    };
     for entry in bearing(cluster, missing).await? {
         match entry {
             ListEntry::Folder(folder) => {
@@ -71,16 +79,23 @@ pub async fn gather(
             }
             ListEntry::Object(meta) => match cluster.layout.parse_wal(&meta.key) {
                 Some(WalFileName::History(timeline)) if timeline > missing.timeline() => {
-                    facts.histories.push((history(cluster, timeline, missing).await?, age(&meta, now)));
+                    facts
+                        .histories
+                        .push((history(cluster, timeline, missing).await?, age(&meta, now)));
                 }
-                Some(name) => facts.kept.push(StoredFile { name, age: age(&meta, now) }),
+                Some(name) => facts.kept.push(StoredFile {
+                    name,
+                    age: age(&meta, now),
+                }),
                 None => (),
             },
         }
     }
     // Last: what came meanwhile shows here, and a file server brings its view of a folder up to date when it is listed.
     if let WalFileName::Segment(segment) = missing {
-        facts.kept.extend(later_in_group(cluster, *segment, now).await?);
+        facts
+            .kept
+            .extend(later_in_group(cluster, *segment, now).await?);
     }
     let nothing = facts.kept.is_empty() && facts.histories.is_empty();
     if nothing && !(known.is_empty() && backups.is_empty()) && !any_wal(cluster, now).await? {
@@ -99,7 +114,11 @@ async fn telling_backups(
     let mut newest = NewestBackups::new(cluster, known, Utc::now()).await?;
     let mut telling = BTreeMap::new();
     while let Some(backups) = newest.next().await? {
-        telling.extend(backups.into_iter().map(|backup| (backup.id.clone(), backup)));
+        telling.extend(
+            backups
+                .into_iter()
+                .map(|backup| (backup.id.clone(), backup)),
+        );
         let told: Vec<_> = telling.values().map(backed_up).collect();
         if settle(missing, cluster.description.segment_size, &told) {
             break;
@@ -109,8 +128,15 @@ async fn telling_backups(
 }
 
 fn backed_up(backup: &BackupDescription) -> [BackedUp; 2] {
-    let until = |timeline, up_to| BackedUp { id: backup.id.clone(), timeline, up_to };
-    [until(backup.timeline, backup.start_lsn), until(backup.stop_timeline, backup.stop_lsn)]
+    let until = |timeline, up_to| BackedUp {
+        id: backup.id.clone(),
+        timeline,
+        up_to,
+    };
+    [
+        until(backup.timeline, backup.start_lsn),
+        until(backup.stop_timeline, backup.stop_lsn),
+    ]
 }
 
 /// Whether there is any WAL file at all.
@@ -133,22 +159,46 @@ async fn any_wal(cluster: &Cluster, now: SystemTime) -> anyhow::Result<bool> {
 /// Backups are complete only once their WAL is stored: what shows none of it does not show what there is.
 fn no_wal(cluster: &Cluster) -> anyhow::Error {
     let folder = cluster.layout.wal_folder();
-    let error = anyhow!("{} has base backups, but no WAL at all in \"{folder}\"", cluster.repository.describe());
-    with_hint(error, "is its disk mounted? Bring the folder back, and recovery goes on")
+    let error = anyhow!(
+        "{} has base backups, but no WAL at all in \"{folder}\"",
+        cluster.repository.describe()
+    );
+    with_hint(
+        error,
+        "is its disk mounted? Bring the folder back, and recovery goes on",
+    )
 }
 
-async fn later_in_group(cluster: &Cluster, missing: SegmentName, now: SystemTime) -> anyhow::Result<Vec<StoredFile>> {
-    let entries = list_all(cluster.repository.storage(), &cluster.layout.wal_group_folder(&missing)).await?;
-    Ok(entries.iter().filter_map(|entry| kept(cluster, entry, now)).collect())
+async fn later_in_group(
+    cluster: &Cluster,
+    missing: SegmentName,
+    now: SystemTime,
+) -> anyhow::Result<Vec<StoredFile>> {
+    let entries = list_all(
+        cluster.repository.storage(),
+        &cluster.layout.wal_group_folder(&missing),
+    )
+    .await?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| kept(cluster, entry, now))
+        .collect())
 }
 
 /// Whether what lies in a folder of segments tells about the missing file: for a segment, those after it on its
 /// timeline; for a history file, all of its timeline.
 fn may_tell(cluster: &Cluster, folder: &str, missing: &WalFileName) -> bool {
-    let name = |folder: &str| folder.strip_prefix(&cluster.layout.wal_folder()).map(str::to_string);
+    let name = |folder: &str| {
+        folder
+            .strip_prefix(&cluster.layout.wal_folder())
+            .map(str::to_string)
+    };
     match missing {
         WalFileName::Segment(segment) => {
-            let (Some(found), Some(own)) = (name(folder), name(&cluster.layout.wal_group_folder(segment))) else {
+            let (Some(found), Some(own)) = (
+                name(folder),
+                name(&cluster.layout.wal_group_folder(segment)),
+            ) else {
                 return false;
             };
             found.len() == own.len() && found.get(..8) == own.get(..8) && found > own
@@ -161,14 +211,23 @@ fn may_tell(cluster: &Cluster, folder: &str, missing: &WalFileName) -> bool {
 }
 
 /// The first segment in a folder, which can also be empty.
-async fn first_in(cluster: &Cluster, folder: &str, now: SystemTime) -> anyhow::Result<Option<StoredFile>> {
+async fn first_in(
+    cluster: &Cluster,
+    folder: &str,
+    now: SystemTime,
+) -> anyhow::Result<Option<StoredFile>> {
     let page = cluster.repository.storage().list(folder, None).await?;
     Ok(page.iter().find_map(|entry| kept(cluster, entry, now)))
 }
 
 fn kept(cluster: &Cluster, entry: &ListEntry, now: SystemTime) -> Option<StoredFile> {
-    let ListEntry::Object(meta) = entry else { return None };
-    Some(StoredFile { name: cluster.layout.parse_wal(&meta.key)?, age: age(meta, now) })
+    let ListEntry::Object(meta) = entry else {
+        return None;
+    };
+    Some(StoredFile {
+        name: cluster.layout.parse_wal(&meta.key)?,
+        age: age(meta, now),
+    })
 }
 
 fn age(meta: &ObjectMeta, now: SystemTime) -> Duration {
@@ -188,23 +247,46 @@ async fn bearing(cluster: &Cluster, missing: &WalFileName) -> anyhow::Result<Vec
         },
     );
     for _ in 0..MOST_PAGES {
-        let page = cluster.repository.storage().list(&folder, Some(&after)).await?;
-        let last = page.last().filter(|_| page.len() == LIST_PAGE).map(|entry| entry.name().to_string());
+        let page = cluster
+            .repository
+            .storage()
+            .list(&folder, Some(&after))
+            .await?;
+        let last = page
+            .last()
+            .filter(|_| page.len() == LIST_PAGE)
+            .map(|entry| entry.name().to_string());
         found.extend(page);
         let Some(last) = last else { return Ok(found) };
         // The history file comes first of all that a timeline has.
-        let number = last.get(folder.len()..folder.len() + 8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let newer = number.map(TimelineId).filter(|timeline| *timeline > missing.timeline());
-        after = newer.map_or(last, |timeline| format!("{}{BEHIND}", of_timeline(timeline)));
+        let number = last
+            .get(folder.len()..folder.len() + 8)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let newer = number
+            .map(TimelineId)
+            .filter(|timeline| *timeline > missing.timeline());
+        after = newer.map_or(last, |timeline| {
+            format!("{}{BEHIND}", of_timeline(timeline))
+        });
     }
     let most = MOST_PAGES * LIST_PAGE;
-    let error = anyhow!("\"{folder}\" in {} has more than {most} entries", cluster.repository.describe());
-    Err(with_hint(error, "look with `walden wal list`, and move away what is no WAL file"))
+    let error = anyhow!(
+        "\"{folder}\" in {} has more than {most} entries",
+        cluster.repository.describe()
+    );
+    Err(with_hint(
+        error,
+        "look with `walden wal list`, and move away what is no WAL file",
+    ))
 }
 
 /// A history file that is damaged tells nothing, so nothing may be concluded. One that no server can read is no other
 /// tomorrow: it tells what its good lines say.
-async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName) -> anyhow::Result<TimelineHistory> {
+async fn history(
+    cluster: &Cluster,
+    timeline: TimelineId,
+    missing: &WalFileName,
+) -> anyhow::Result<TimelineHistory> {
     let hint = "repair the repository from a copy: this file decides whether the archive ends here";
     let vanished = || anyhow!("it vanished while it was read");
     let read = read_history(cluster, timeline).await;
@@ -212,5 +294,9 @@ async fn history(cluster: &Cluster, timeline: TimelineId, missing: &WalFileName)
         return Ok(unreadable.rest.clone());
     }
     let read = read.and_then(|history| history.ok_or_else(vanished));
-    read.map_err(|error| repair_or_wait(error, hint)).context(Untold { missing: *missing, timeline })
+    read.map_err(|error| repair_or_wait(error, hint))
+        .context(Untold {
+            missing: *missing,
+            timeline,
+        })
 }

@@ -17,8 +17,14 @@ pub async fn within<T, E: Into<anyhow::Error>>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(error.into().context(what.to_string())),
         Err(_) => {
-            let error = anyhow!("{what}: the repository did not answer within {} s", limit.as_secs_f32());
-            Err(with_hint(error, "check that the repository is reachable, or raise `wal.timeout`"))
+            let error = anyhow!(
+                "{what}: the repository did not answer within {} s",
+                limit.as_secs_f32()
+            );
+            Err(with_hint(
+                error,
+                "check that the repository is reachable, or raise `wal.timeout`",
+            ))
         }
     }
 }
@@ -30,7 +36,9 @@ mod tests {
     #[tokio::test]
     async fn no_answer_ends_at_the_limit() {
         let never = std::future::pending::<anyhow::Result<()>>();
-        let error = within(Duration::from_millis(30), "storing", never).await.unwrap_err();
+        let error = within(Duration::from_millis(30), "storing", never)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("did not answer"));
     }
 }

@@ -12,7 +12,8 @@ use super::summarize::{Described, described, read, summary_of};
 use crate::codec::{Damaged, sealed_bound};
 use crate::error::{find, with_hint};
 use crate::postgres::catalog::{
-    Before, Headers, PartialRead, Probe, ProbeQuery, ProbeResult, ProbeTarget, ReadPlan, WalDescription, reading,
+    Before, Headers, PartialRead, Probe, ProbeQuery, ProbeResult, ProbeTarget, ReadPlan,
+    WalDescription, reading,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
@@ -29,23 +30,46 @@ pub async fn probe(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<Prob
 }
 
 /// Answers from headers and a few parts; `None` where that does not do.
-pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<Option<ProbeResult>> {
+pub(super) async fn probe_parts(
+    cluster: &Cluster,
+    query: &ProbeQuery,
+) -> anyhow::Result<Option<ProbeResult>> {
     let segment = query.segment;
     // The one before is nearly always needed, too; what takes long is to parse them.
     let mut reading_before = JoinSet::new();
     let shared = cluster.clone();
     reading_before.spawn(async move { summary_before(&shared, segment, segment.timeline).await });
-    let Some(Described { about, body }) = described(cluster, segment).await? else { return Ok(None) };
-    let WalDescription { summary: Some(summary), frames, .. } = about else { return Ok(None) };
-    let stored = frames.iter().try_fold(0u64, |sum, frame| sum.checked_add(*frame));
-    if stored != Some(body.end - body.start) || stored > Some(sealed_bound(cluster.description.segment_size.bytes())) {
+    let Some(Described { about, body }) = described(cluster, segment).await? else {
+        return Ok(None);
+    };
+    let WalDescription {
+        summary: Some(summary),
+        frames,
+        ..
+    } = about
+    else {
+        return Ok(None);
+    };
+    let stored = frames
+        .iter()
+        .try_fold(0u64, |sum, frame| sum.checked_add(*frame));
+    if stored != Some(body.end - body.start)
+        || stored > Some(sealed_bound(cluster.description.segment_size.bytes()))
+    {
         return Ok(None);
     }
     let before = match summary.first_timeline {
-        Some(timeline) if timeline != segment.timeline => summary_before(cluster, segment, timeline).await,
-        _ => reading_before.join_next().await.context("one is being read")??,
+        Some(timeline) if timeline != segment.timeline => {
+            summary_before(cluster, segment, timeline).await
+        }
+        _ => reading_before
+            .join_next()
+            .await
+            .context("one is being read")??,
     };
-    let Some(crossed) = crossed(&summary, before) else { return Ok(None) };
+    let Some(crossed) = crossed(&summary, before) else {
+        return Ok(None);
+    };
     let description = &cluster.description;
     let headers = Headers {
         summary: &summary,
@@ -53,7 +77,12 @@ pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow
         system_identifier: description.system_identifier,
         size: description.segment_size,
     };
-    let parts = Parts { cluster, segment, body: body.start, frames: &frames };
+    let parts = Parts {
+        cluster,
+        segment,
+        body: body.start,
+        frames: &frames,
+    };
     let read = match reading(query, &headers, frames.len()) {
         ReadPlan::Nothing(result) => return Ok(Some(result)),
         ReadPlan::Parts(partial) => read_partly(&parts, &partial).await,
@@ -70,7 +99,10 @@ pub(super) async fn probe_parts(cluster: &Cluster, query: &ProbeQuery) -> anyhow
 
 /// What the record tells that crosses into a segment, as far as there is one; `None` where all must be read to know.
 #[allow(clippy::option_option)]
-fn crossed(summary: &Summary, before: anyhow::Result<Option<Box<Summary>>>) -> Option<Option<Box<Summary>>> {
+fn crossed(
+    summary: &Summary,
+    before: anyhow::Result<Option<Box<Summary>>>,
+) -> Option<Option<Box<Summary>>> {
     match (&summary.head, before) {
         (None, _) | (_, Ok(None)) => Some(None),
         (_, Ok(Some(before))) => match join(&before, before.tail.as_ref(), summary) {
@@ -85,13 +117,18 @@ fn crossed(summary: &Summary, before: anyhow::Result<Option<Box<Summary>>>) -> O
 /// How many parts are read one behind the other: an answer that needs more is rare.
 const MOST_PARTS: usize = 4;
 
-async fn read_partly(parts: &Parts<'_>, partial: &PartialRead<'_>) -> anyhow::Result<Option<ProbeResult>> {
+async fn read_partly(
+    parts: &Parts<'_>,
+    partial: &PartialRead<'_>,
+) -> anyhow::Result<Option<ProbeResult>> {
     let (mut probe, mut behind) = (partial.probe(), partial.wanted);
     let (found, after) = loop {
         if behind == parts.frames.len() || behind == partial.wanted + MOST_PARTS {
             return Ok(None);
         }
-        let Some(read) = parts.push(behind, probe, partial.part).await? else { return Ok(None) };
+        let Some(read) = parts.push(behind, probe, partial.part).await? else {
+            return Ok(None);
+        };
         (probe, behind) = (read, behind + 1);
         if let Some(found) = partial.found(&probe) {
             break found;
@@ -106,18 +143,27 @@ async fn read_partly(parts: &Parts<'_>, partial: &PartialRead<'_>) -> anyhow::Re
                 if number == parts.frames.len() || number == part + MOST_PARTS {
                     return Ok(None);
                 }
-                let Some(read) = parts.push(number, probe, partial.part).await? else { return Ok(None) };
+                let Some(read) = parts.push(number, probe, partial.part).await? else {
+                    return Ok(None);
+                };
                 probe = read;
                 if partial.is_beyond(&probe, part) {
                     break;
                 }
             }
             // Else they were rollbacks.
-            let Some(commit) = probe.so_far().and_then(|result| result.before) else { return Ok(None) };
+            let Some(commit) = probe.so_far().and_then(|result| result.before) else {
+                return Ok(None);
+            };
             Some(commit)
         }
     };
-    Ok(Some(ProbeResult { found: Some(found), before, after, ..ProbeResult::default() }))
+    Ok(Some(ProbeResult {
+        found: Some(found),
+        before,
+        after,
+        ..ProbeResult::default()
+    }))
 }
 
 /// The parts of a segment as it is stored.
@@ -137,14 +183,19 @@ impl Parts<'_> {
         let repository = self.cluster.repository.clone();
         let key = self.cluster.layout.wal(&WalFileName::Segment(self.segment));
         let offset = self.body + self.frames[..number].iter().sum::<u64>();
-        let place = FramePlace { key: key.clone(), offset, length: self.frames[number] };
+        let place = FramePlace {
+            key: key.clone(),
+            offset,
+            length: self.frames[number],
+        };
         let (runtime, length) = (Handle::current(), plain as usize);
         let push = move || {
             let mut probe = Some(probe);
             let take = |_: &[()], opened: Result<&[u8], ObjectError>| {
                 match opened {
                     Ok(plain) if plain.len() < length => {
-                        let why = format!("a frame holds {} bytes, {length} are expected", plain.len());
+                        let why =
+                            format!("a frame holds {} bytes, {length} are expected", plain.len());
                         return Err(repository.damaged(&place.key, Damaged(why)).into());
                     }
                     Ok(plain) => probe.iter_mut().for_each(|probe| push(probe, plain)),
@@ -153,10 +204,16 @@ impl Parts<'_> {
                 }
                 Ok(())
             };
-            Frames::new(repository.clone(), length).each(&runtime, once((place.clone(), ())), take)?;
+            Frames::new(repository.clone(), length).each(
+                &runtime,
+                once((place.clone(), ())),
+                take,
+            )?;
             Ok(probe)
         };
-        spawn_blocking(push).await?.map_err(|error| with_repair_hint(error, &key))
+        spawn_blocking(push)
+            .await?
+            .map_err(|error| with_repair_hint(error, &key))
     }
 }
 
@@ -168,10 +225,16 @@ async fn summary_before(
     timeline: TimelineId,
 ) -> anyhow::Result<Option<Box<Summary>>> {
     let size = cluster.description.segment_size;
-    let Some(number) = segment.number(size).checked_sub(1) else { return Ok(None) };
+    let Some(number) = segment.number(size).checked_sub(1) else {
+        return Ok(None);
+    };
     let name = SegmentName::from_number(timeline, number, size);
-    let Some(Described { about, .. }) = described(cluster, name).await? else { return Ok(None) };
-    let summary = about.summary.with_context(|| format!("WAL segment \"{name}\" has no summary in its header"))?;
+    let Some(Described { about, .. }) = described(cluster, name).await? else {
+        return Ok(None);
+    };
+    let summary = about
+        .summary
+        .with_context(|| format!("WAL segment \"{name}\" has no summary in its header"))?;
     Ok(Some(summary).filter(|summary| summary.stop.is_none()))
 }
 
@@ -189,19 +252,31 @@ fn push(probe: &mut Probe, plain: &[u8]) {
 }
 
 /// Answers from all of the segment.
-pub(super) async fn probe_whole(cluster: &Cluster, query: &ProbeQuery) -> anyhow::Result<ProbeResult> {
+pub(super) async fn probe_whole(
+    cluster: &Cluster,
+    query: &ProbeQuery,
+) -> anyhow::Result<ProbeResult> {
     let segment = query.segment;
-    let Some(summary) = summary_of(cluster, segment).await? else { return Err(vanished(segment)) };
+    let Some(summary) = summary_of(cluster, segment).await? else {
+        return Err(vanished(segment));
+    };
     let matters = |earlier: &Summary, later: &Summary| match query.target {
         ProbeTarget::Record | ProbeTarget::Change(_) | ProbeTarget::InPlace { .. } => true,
-        ProbeTarget::Later { .. } | ProbeTarget::End(_) | ProbeTarget::RestorePoint(_) => may_end(earlier, later),
+        ProbeTarget::Later { .. } | ProbeTarget::End(_) | ProbeTarget::RestorePoint(_) => {
+            may_end(earlier, later)
+        }
     };
     let segments = reading_for(cluster, segment, summary, matters).await?;
-    let begin = segments.first().unwrap_or(&segment).start(cluster.description.segment_size);
+    let begin = segments
+        .first()
+        .unwrap_or(&segment)
+        .start(cluster.description.segment_size);
     let read_all = async || {
         let mut probe = Probe::new(query.clone(), begin);
         for name in &segments {
-            probe = read(cluster, *name, probe, Probe::push).await?.ok_or_else(|| vanished(*name))?;
+            probe = read(cluster, *name, probe, Probe::push)
+                .await?
+                .ok_or_else(|| vanished(*name))?;
         }
         Ok(probe.finish())
     };
@@ -245,10 +320,21 @@ async fn earlier(
     summary: &Summary,
 ) -> anyhow::Result<Option<(SegmentName, Summary)>> {
     let size = cluster.description.segment_size;
-    let number = summary.head.as_ref().and_then(|_| segment.number(size).checked_sub(1));
-    let Some(number) = number else { return Ok(None) };
-    let name = SegmentName::from_number(summary.first_timeline.unwrap_or(segment.timeline), number, size);
-    let summary = summary_of(cluster, name).await?.filter(|summary| summary.stop.is_none());
+    let number = summary
+        .head
+        .as_ref()
+        .and_then(|_| segment.number(size).checked_sub(1));
+    let Some(number) = number else {
+        return Ok(None);
+    };
+    let name = SegmentName::from_number(
+        summary.first_timeline.unwrap_or(segment.timeline),
+        number,
+        size,
+    );
+    let summary = summary_of(cluster, name)
+        .await?
+        .filter(|summary| summary.stop.is_none());
     Ok(summary.map(|summary| (name, summary)))
 }
 

@@ -19,7 +19,9 @@ use crate::codec::{Compressed, Digest, EnvelopeHeader, Sealer, sealed_bound};
 use crate::error::{Hint, find, with_hint};
 use crate::postgres::catalog::{ClusterDescription, WAL_KIND, WalDescription};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::types::{LONGEST_SMALL_FILE, LongPageHeader, SegmentName, SegmentSize, WalFileName};
+use crate::postgres::types::{
+    LONGEST_SMALL_FILE, LongPageHeader, SegmentName, SegmentSize, WalFileName,
+};
 use crate::repo::{ObjectError, PutSealed, UPGRADE};
 use crate::storage::Key;
 
@@ -71,7 +73,12 @@ const CONFLICT_HINT: &str = "does a second server or a restored copy archive und
 impl Pusher {
     /// Compresses at zstd level `level`, waits for the repository no longer than `limit`.
     pub fn new(cluster: Cluster, level: i32, limit: Duration) -> Self {
-        Self { cluster, level, limit, sealers: Arc::default() }
+        Self {
+            cluster,
+            level,
+            limit,
+            sealers: Arc::default(),
+        }
     }
 
     /// The cluster that the WAL must belong to.
@@ -89,15 +96,21 @@ impl Pusher {
 
     /// Whether the repository has an object of this file's name. An answer that does not come counts as no.
     pub async fn holds(&self, path: &Path) -> bool {
-        let Ok(name) = wal_file_name(path) else { return false };
+        let Ok(name) = wal_file_name(path) else {
+            return false;
+        };
         let key = self.cluster.layout.wal(&name);
         let head = self.cluster.repository.storage().head(&key);
-        matches!(tokio::time::timeout(self.limit, head).await, Ok(Ok(Some(_))))
+        matches!(
+            tokio::time::timeout(self.limit, head).await,
+            Ok(Ok(Some(_)))
+        )
     }
 
     /// Checks, reads and compresses the file at `path`. Blocking: takes a core for a while.
     pub fn prepare(&self, path: &Path) -> anyhow::Result<EncodedFile> {
-        self.prepare_at(path, Utc::now()).with_context(|| format!("cannot archive \"{}\"", path.display()))
+        self.prepare_at(path, Utc::now())
+            .with_context(|| format!("cannot archive \"{}\"", path.display()))
     }
 
     /// Stores what was prepared; durable when this returns.
@@ -112,7 +125,10 @@ impl Pusher {
                 Ok(PushOutcome::Now)
             }
             PutSealed::SameContent => Ok(PushOutcome::Before),
-            PutSealed::OtherContent(kept) => self.store_aside(prepared, &AsideReason::Taken, Some(&kept)).await,
+            PutSealed::OtherContent(kept) => {
+                self.store_aside(prepared, &AsideReason::Taken, Some(&kept))
+                    .await
+            }
         }
     }
 
@@ -125,8 +141,15 @@ impl Pusher {
     ) -> anyhow::Result<PushOutcome> {
         let own = self.cluster.layout.wal(&prepared.name);
         if let Some(kept) = kept {
-            let compare = aside::may_differ(&self.cluster, &prepared.description, &prepared.path, kept);
-            if !within(self.limit, &format!("cannot archive \"{}\"", prepared.name), compare).await? {
+            let compare =
+                aside::may_differ(&self.cluster, &prepared.description, &prepared.path, kept);
+            if !within(
+                self.limit,
+                &format!("cannot archive \"{}\"", prepared.name),
+                compare,
+            )
+            .await?
+            {
                 return Err(self.conflict(prepared, &own.to_string(), kept));
             }
         }
@@ -135,9 +158,14 @@ impl Pusher {
         let key = self.cluster.layout.wal(&name);
         match self.put(prepared, &key).await? {
             PutSealed::Stored => {
-                let told = format!("\"{}\" is archived aside, as \"{name}\": {why}", prepared.name);
+                let told = format!(
+                    "\"{}\" is archived aside, as \"{name}\": {why}",
+                    prepared.name
+                );
                 match prepared.name {
-                    WalFileName::Segment(_) if !matches!(why, AsideReason::Left { .. }) => tracing::warn!("{told}"),
+                    WalFileName::Segment(_) if !matches!(why, AsideReason::Left { .. }) => {
+                        tracing::warn!("{told}")
+                    }
                     _ => tracing::info!("{told}"),
                 }
                 Ok(PushOutcome::Aside)
@@ -149,14 +177,21 @@ impl Pusher {
 
     async fn put(&self, prepared: &EncodedFile, key: &Key) -> anyhow::Result<PutSealed> {
         let put = self.cluster.repository.put_sealed(key, &prepared.sealed);
-        let error = match within(self.limit, &format!("cannot archive \"{}\"", prepared.name), put).await {
+        let error = match within(
+            self.limit,
+            &format!("cannot archive \"{}\"", prepared.name),
+            put,
+        )
+        .await
+        {
             Ok(put) => return Ok(put),
             Err(error) => error,
         };
         Err(match find::<ObjectError>(&error) {
-            Some(ObjectError::Damaged { .. }) => {
-                with_hint(error, "repair the object from a copy, or move it away so that it can be stored again")
-            }
+            Some(ObjectError::Damaged { .. }) => with_hint(
+                error,
+                "repair the object from a copy, or move it away so that it can be stored again",
+            ),
             Some(ObjectError::Newer { .. }) => with_hint(error, UPGRADE),
             Some(ObjectError::Storage(_) | ObjectError::Unchecked { .. }) => with_hint(
                 error,
@@ -202,7 +237,14 @@ impl Pusher {
         }
         let fingerprint = after.is_settled(SystemTime::now()).then_some(after);
         let sealed = compressed.seal(WAL_KIND, &description);
-        Ok(EncodedFile { name, path: path.to_path_buf(), description, sealed, odd, fingerprint })
+        Ok(EncodedFile {
+            name,
+            path: path.to_path_buf(),
+            description,
+            sealed,
+            odd,
+            fingerprint,
+        })
     }
 
     fn prepare_segment(
@@ -249,10 +291,15 @@ impl Pusher {
         let content = read_small(file, length)?;
         let unreadable = match name {
             WalFileName::History(timeline) => file_identity::check_history(*timeline, &content),
-            WalFileName::Backup { segment, offset } => file_identity::check_backup(cluster, segment, *offset, &content),
+            WalFileName::Backup { segment, offset } => {
+                file_identity::check_backup(cluster, segment, *offset, &content)
+            }
             _ => Ok(None),
         };
-        Ok((self.compress_small(&content)?, unreadable.map_err(refused)?.map(Odd::Unreadable)))
+        Ok((
+            self.compress_small(&content)?,
+            unreadable.map_err(refused)?.map(Odd::Unreadable),
+        ))
     }
 
     fn compress_small(&self, content: &[u8]) -> anyhow::Result<Compressed> {
@@ -275,7 +322,10 @@ impl Pusher {
     fn conflict(&self, prepared: &EncodedFile, key: &str, kept: &EnvelopeHeader) -> anyhow::Error {
         let archived_at = |header: &EnvelopeHeader| {
             let about = header.about.read::<serde_json::Value>().unwrap_or_default();
-            about["archived_at"].as_str().unwrap_or("an unknown time").to_string()
+            about["archived_at"]
+                .as_str()
+                .unwrap_or("an unknown time")
+                .to_string()
         };
         let found = &prepared.sealed.header;
         let conflict = Conflict {
@@ -304,7 +354,9 @@ pub fn wal_file_name(path: &Path) -> anyhow::Result<WalFileName> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let hint = "give the path of a WAL file: %p in archive_command";
     match name.parse().hint(hint)? {
-        WalFileName::Aside { .. } => Err(anyhow!("\"{name}\" is no name that PostgreSQL gives")).hint(hint),
+        WalFileName::Aside { .. } => {
+            Err(anyhow!("\"{name}\" is no name that PostgreSQL gives")).hint(hint)
+        }
         name => Ok(name),
     }
 }
@@ -313,13 +365,18 @@ pub fn wal_file_name(path: &Path) -> anyhow::Result<WalFileName> {
 pub fn worst_memory(name: &WalFileName, segment_size: SegmentSize) -> u64 {
     match name {
         WalFileName::Segment(_) | WalFileName::Partial(_) => sealed_bound(segment_size.bytes()),
-        WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => 2 * LONGEST_SMALL_FILE,
+        WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Aside { .. } => {
+            2 * LONGEST_SMALL_FILE
+        }
     }
 }
 
 /// Refuses a file beside another cluster's `global/pg_control`.
 fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(), ForeignFile> {
-    let control = path.parent().and_then(Path::parent).map(|data| std::fs::read(data.join("global/pg_control")));
+    let control = path
+        .parent()
+        .and_then(Path::parent)
+        .map(|data| std::fs::read(data.join("global/pg_control")));
     match control {
         Some(Ok(bytes)) => file_identity::check_control(cluster, &bytes),
         _ => Ok(()),
@@ -328,8 +385,13 @@ fn check_data_directory(cluster: &ClusterDescription, path: &Path) -> Result<(),
 
 fn read_small(file: &mut File, size: u64) -> anyhow::Result<Vec<u8>> {
     if size > LONGEST_SMALL_FILE {
-        let error = anyhow!("the file has {size} bytes, files of its kind have at most {LONGEST_SMALL_FILE}");
-        return Err(with_hint(error, "look at the file: PostgreSQL writes only a few lines to such a one"));
+        let error = anyhow!(
+            "the file has {size} bytes, files of its kind have at most {LONGEST_SMALL_FILE}"
+        );
+        return Err(with_hint(
+            error,
+            "look at the file: PostgreSQL writes only a few lines to such a one",
+        ));
     }
     let mut content = Vec::new();
     file.take(LONGEST_SMALL_FILE).read_to_end(&mut content)?;

@@ -14,13 +14,18 @@ use crate::storage::Key;
 
 /// The summary of a segment: the one in its header, else one made from its content. `None`: the repository has no such
 /// segment. Errors: it is damaged or another's, also when it is read once more; or the store did not answer.
-pub async fn summary_of(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
+pub async fn summary_of(
+    cluster: &Cluster,
+    segment: SegmentName,
+) -> anyhow::Result<Option<Summary>> {
     reread(is_damage, || summary_once(cluster, segment)).await
 }
 
 async fn summary_once(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
     let key = cluster.layout.wal(&WalFileName::Segment(segment));
-    let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
+    let Some(meta) = cluster.repository.storage().head(&key).await? else {
+        return Ok(None);
+    };
     match stored_summary(cluster, segment, meta.size).await? {
         Some(summary) => Ok(Some(*summary)),
         None => summarize(cluster, segment).await,
@@ -35,14 +40,22 @@ pub(super) struct Described {
 }
 
 /// `None` and errors: as of [`summary_of`].
-pub(super) async fn described(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Described>> {
+pub(super) async fn described(
+    cluster: &Cluster,
+    segment: SegmentName,
+) -> anyhow::Result<Option<Described>> {
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
     let envelope = cluster.repository.envelope(&key, WAL_KIND).await;
-    let Some(envelope) = envelope.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+    let Some(envelope) = envelope.map_err(|error| with_repair_hint(error.into(), &key))? else {
+        return Ok(None);
+    };
     let body = envelope.len..envelope.len.saturating_add(envelope.header.stored.size);
     let about = check_description(&cluster.description, &name, &envelope.header);
-    Ok(Some(Described { about: about.map_err(|source| damaged(cluster, &key, source))?, body }))
+    Ok(Some(Described {
+        about: about.map_err(|source| damaged(cluster, &key, source))?,
+        body,
+    }))
 }
 
 /// The summary that an object of this size has in its header; `None`: it has none, or there is no such object. Errors:
@@ -55,14 +68,21 @@ pub async fn stored_summary(
     let name = WalFileName::Segment(segment);
     let key = cluster.layout.wal(&name);
     let header = cluster.repository.header_once(&key, size, WAL_KIND).await;
-    let Some(header) = header.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+    let Some(header) = header.map_err(|error| with_repair_hint(error.into(), &key))? else {
+        return Ok(None);
+    };
     let described = check_description(&cluster.description, &name, &header);
-    Ok(described.map_err(|source| damaged(cluster, &key, source))?.summary)
+    Ok(described
+        .map_err(|source| damaged(cluster, &key, source))?
+        .summary)
 }
 
 /// The summary of a segment, made from its content; the same as the one in its header. `None` and errors: as of
 /// [`summary_of`], but read only once.
-pub(super) async fn summarize(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Option<Summary>> {
+pub(super) async fn summarize(
+    cluster: &Cluster,
+    segment: SegmentName,
+) -> anyhow::Result<Option<Summary>> {
     let size = cluster.description.segment_size;
     let summarizer = Summarizer::new(segment.start(size), size);
     let read = read(cluster, segment, summarizer, Summarizer::push).await?;
@@ -81,13 +101,17 @@ pub(super) async fn read<S: Send + 'static>(
     let key = cluster.layout.wal(&name);
     let longest = cluster.description.segment_size.bytes();
     let object = cluster.repository.get_sealed(&key, WAL_KIND, longest).await;
-    let Some(object) = object.map_err(|error| with_repair_hint(error.into(), &key))? else { return Ok(None) };
+    let Some(object) = object.map_err(|error| with_repair_hint(error.into(), &key))? else {
+        return Ok(None);
+    };
     let cluster = cluster.clone();
     let work = move || {
         let described = check_description(&cluster.description, &name, object.header());
         described.map_err(|source| damaged(&cluster, &key, source))?;
         let mut pieces = ChunkWriter { state, push };
-        object.unseal(VerifyLevel::Stored, &mut pieces)?.map_err(|error| with_repair_hint(error.into(), &key))?;
+        object
+            .unseal(VerifyLevel::Stored, &mut pieces)?
+            .map_err(|error| with_repair_hint(error.into(), &key))?;
         Ok(Some(pieces.state))
     };
     tokio::task::spawn_blocking(work).await?
@@ -123,7 +147,10 @@ pub struct Summarized<R> {
 impl<R: Read> Summarized<R> {
     /// `start` is the segment's first LSN.
     pub fn new(source: R, start: Lsn, size: SegmentSize) -> Self {
-        Self { source, summarizer: Summarizer::new(start, size) }
+        Self {
+            source,
+            summarizer: Summarizer::new(start, size),
+        }
     }
 
     /// The summary of what was read, as it is stored.

@@ -34,7 +34,9 @@ pub fn name(text: &str) -> SegmentName {
 /// The content of a segment: a true page header, then bytes that depend on `seed`.
 pub fn segment(text: &str, seed: u64) -> Vec<u8> {
     let name = name(text.split('.').next().unwrap());
-    let mut bytes: Vec<u8> = (0..SEGMENT as u64 / 8).flat_map(|n| (n / 9 * seed).to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = (0..SEGMENT as u64 / 8)
+        .flat_map(|n| (n / 9 * seed).to_le_bytes())
+        .collect();
     bytes[..40].fill(0);
     bytes[0..2].copy_from_slice(&0xD110u16.to_le_bytes());
     bytes[2] = 2;
@@ -54,8 +56,13 @@ pub fn with_bytes(mut content: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 
 /// The cluster, registered in `storage`.
 pub async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
-    let (repository, _) = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap();
-    Cluster::register(repository, cluster_description()).await.unwrap().0
+    let (repository, _) = Repository::init(storage, DateTime::UNIX_EPOCH)
+        .await
+        .unwrap();
+    Cluster::register(repository, cluster_description())
+        .await
+        .unwrap()
+        .0
 }
 
 pub fn pusher(cluster: &Cluster) -> Pusher {
@@ -79,7 +86,11 @@ impl PgWal {
     /// Says whose data directory it is.
     pub fn belongs_to(&self, system_identifier: u64) {
         std::fs::create_dir_all(self.0.path().join("global")).unwrap();
-        std::fs::write(self.0.path().join("global/pg_control"), control_file(system_identifier)).unwrap();
+        std::fs::write(
+            self.0.path().join("global/pg_control"),
+            control_file(system_identifier),
+        )
+        .unwrap();
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -90,7 +101,11 @@ impl PgWal {
     pub fn ready(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.folder().join(name);
         std::fs::write(&path, content).unwrap();
-        std::fs::write(self.folder().join(format!("archive_status/{name}.ready")), "").unwrap();
+        std::fs::write(
+            self.folder().join(format!("archive_status/{name}.ready")),
+            "",
+        )
+        .unwrap();
         path
     }
 
@@ -133,5 +148,12 @@ pub async fn back_up_as(storage: &dyn Storage, cluster: &Cluster, id: &str) {
     let kind = crate::postgres::backup::manifest::KIND;
     let sealed = crate::codec::seal(kind, &backup, &mut &b""[..], 0, 1).unwrap();
     let object = [sealed.envelope, sealed.body].concat();
-    let _ = storage.put(&cluster.layout.manifest(&backup.id), object.into(), PutMode::CreateOnly).await.unwrap();
+    let _ = storage
+        .put(
+            &cluster.layout.manifest(&backup.id),
+            object.into(),
+            PutMode::CreateOnly,
+        )
+        .await
+        .unwrap();
 }

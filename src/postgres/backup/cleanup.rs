@@ -33,12 +33,21 @@ pub async fn remove_abandoned(
     let mut removed = Vec::new();
     for id in unfinished {
         let objects = cluster.objects_of(id).await?;
-        if !is_abandoned(cluster, id, &objects, now).await? || !remove(cluster, id, &objects).await? {
+        if !is_abandoned(cluster, id, &objects, now).await?
+            || !remove(cluster, id, &objects).await?
+        {
             continue;
         }
         let bytes = objects.iter().map(|meta| meta.size).sum();
-        tracing::info!("removed the unfinished backup {id}: {} objects, {bytes} bytes", objects.len());
-        removed.push(RemovedBackup { id: id.clone(), objects: objects.len() as u64, bytes });
+        tracing::info!(
+            "removed the unfinished backup {id}: {} objects, {bytes} bytes",
+            objects.len()
+        );
+        removed.push(RemovedBackup {
+            id: id.clone(),
+            objects: objects.len() as u64,
+            bytes,
+        });
     }
     Ok(removed)
 }
@@ -46,10 +55,18 @@ pub async fn remove_abandoned(
 /// Removes what puts that were interrupted long ago left in the store, such as uploads in parts. Nothing depends on it.
 pub async fn sweep(cluster: &Cluster) {
     let ours = |key: &Key| cluster.layout.parse(key).is_some();
-    match cluster.repository.storage().sweep(ABANDONED_AFTER, &ours).await {
+    match cluster
+        .repository
+        .storage()
+        .sweep(ABANDONED_AFTER, &ours)
+        .await
+    {
         Ok(0) => (),
         Ok(count) => tracing::info!("removed {count} leftovers of interrupted puts"),
-        Err(error) => tracing::warn!("cannot look for leftovers of interrupted puts: {error}: {:#}", error.source),
+        Err(error) => tracing::warn!(
+            "cannot look for leftovers of interrupted puts: {error}: {:#}",
+            error.source
+        ),
     }
 }
 
@@ -80,7 +97,10 @@ async fn is_abandoned(
     {
         return Ok(true);
     }
-    let is_old = |meta: &ObjectMeta| now.duration_since(meta.modified).is_ok_and(|age| age > ABANDONED_AFTER);
+    let is_old = |meta: &ObjectMeta| {
+        now.duration_since(meta.modified)
+            .is_ok_and(|age| age > ABANDONED_AFTER)
+    };
     Ok(objects.iter().all(is_old))
 }
 
@@ -97,10 +117,16 @@ async fn remove(cluster: &Cluster, id: &BackupId, objects: &[ObjectMeta]) -> any
 }
 
 /// Deletes objects, several at once. Errors: the first one's; those under way then are not waited for.
-pub async fn delete_all<'a>(cluster: &'a Cluster, keys: impl Iterator<Item = &'a Key>) -> Result<(), StorageError> {
+pub async fn delete_all<'a>(
+    cluster: &'a Cluster,
+    keys: impl Iterator<Item = &'a Key>,
+) -> Result<(), StorageError> {
     let storage = cluster.repository.storage();
     let deletes: Vec<_> = keys.map(|key| storage.delete(key)).collect();
-    stream::iter(deletes).buffer_unordered(PARALLEL_DELETES).try_collect().await
+    stream::iter(deletes)
+        .buffer_unordered(PARALLEL_DELETES)
+        .try_collect()
+        .await
 }
 
 pub fn keys(objects: &[ObjectMeta]) -> Vec<Key> {
@@ -123,34 +149,61 @@ mod tests {
 
     async fn cluster() -> (Cluster, BackupId) {
         let storage = Arc::new(MemoryStorage::default());
-        let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap().0;
-        let cluster = Cluster::register(repository, testing::cluster_description()).await.unwrap().0;
+        let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0;
+        let cluster = Cluster::register(repository, testing::cluster_description())
+            .await
+            .unwrap()
+            .0;
         (cluster, ID.parse().unwrap())
     }
 
     async fn put(cluster: &Cluster, key: &Key, content: Vec<u8>) {
-        let outcome = cluster.repository.storage().put(key, content.into(), PutMode::CreateOnly).await.unwrap();
+        let outcome = cluster
+            .repository
+            .storage()
+            .put(key, content.into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
         assert_eq!(outcome, PutOutcome::Stored);
     }
 
     /// An unfinished backup of a process, with one pack.
     async fn unfinished_by(process: ProcessIdentity) -> (Cluster, BackupId) {
         let (cluster, id) = cluster().await;
-        let started = Started { started_at: DateTime::UNIX_EPOCH, process };
-        put(&cluster, &cluster.layout.started(&id), serde_json::to_vec(&started).unwrap()).await;
+        let started = Started {
+            started_at: DateTime::UNIX_EPOCH,
+            process,
+        };
+        put(
+            &cluster,
+            &cluster.layout.started(&id),
+            serde_json::to_vec(&started).unwrap(),
+        )
+        .await;
         let pack = format!("{ID}/pack-000001").parse().unwrap();
         put(&cluster, &cluster.layout.pack(&pack), b"frames".to_vec()).await;
         (cluster, id)
     }
 
     async fn removes(cluster: &Cluster, id: &BackupId, now: SystemTime) -> bool {
-        let removed = remove_abandoned(cluster, std::slice::from_ref(id), now).await.unwrap();
-        assert_eq!(cluster.objects_of(id).await.unwrap().is_empty(), !removed.is_empty());
+        let removed = remove_abandoned(cluster, std::slice::from_ref(id), now)
+            .await
+            .unwrap();
+        assert_eq!(
+            cluster.objects_of(id).await.unwrap().is_empty(),
+            !removed.is_empty()
+        );
         !removed.is_empty()
     }
 
     fn gone() -> ProcessIdentity {
-        ProcessIdentity { pid_start: "0".into(), ..ProcessIdentity::own() }
+        ProcessIdentity {
+            pid_start: "0".into(),
+            ..ProcessIdentity::own()
+        }
     }
 
     #[tokio::test]
@@ -161,22 +214,49 @@ mod tests {
 
     #[tokio::test]
     async fn what_may_still_be_written_stays_for_a_day() {
-        let elsewhere = ProcessIdentity { host: "elsewhere".into(), ..gone() };
+        let elsewhere = ProcessIdentity {
+            host: "elsewhere".into(),
+            ..gone()
+        };
         for process in [ProcessIdentity::own(), elsewhere] {
             let (cluster, id) = unfinished_by(process).await;
             let now = SystemTime::now();
             assert!(!removes(&cluster, &id, now).await);
-            assert!(!removes(&cluster, &id, now + ABANDONED_AFTER - Duration::from_secs(60)).await);
-            assert!(removes(&cluster, &id, now + ABANDONED_AFTER + Duration::from_secs(60)).await);
+            assert!(
+                !removes(
+                    &cluster,
+                    &id,
+                    now + ABANDONED_AFTER - Duration::from_secs(60)
+                )
+                .await
+            );
+            assert!(
+                removes(
+                    &cluster,
+                    &id,
+                    now + ABANDONED_AFTER + Duration::from_secs(60)
+                )
+                .await
+            );
         }
     }
 
     #[tokio::test]
     async fn a_backup_with_a_manifest_is_never_touched() {
         let (cluster, id) = unfinished_by(gone()).await;
-        put(&cluster, &cluster.layout.manifest(&id), b"whatever it holds".to_vec()).await;
+        put(
+            &cluster,
+            &cluster.layout.manifest(&id),
+            b"whatever it holds".to_vec(),
+        )
+        .await;
         let late = SystemTime::now() + 2 * ABANDONED_AFTER;
-        assert!(remove_abandoned(&cluster, std::slice::from_ref(&id), late).await.unwrap().is_empty());
+        assert!(
+            remove_abandoned(&cluster, std::slice::from_ref(&id), late)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         assert!(!discard(&cluster, &id).await.unwrap());
         let left = keys(&cluster.objects_of(&id).await.unwrap());
         assert_eq!(left.len(), 2, "all but the reservation: {left:?}");

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::inventory::Inventory;
-use super::manifest::{FRAME_SIZE, FolderEntry, OUTSIDE_CONFIGURATION, RESTORE_CONFIGURATION, check_path};
+use super::manifest::{
+    FRAME_SIZE, FolderEntry, OUTSIDE_CONFIGURATION, RESTORE_CONFIGURATION, check_path,
+};
 use super::tar::{Item, MemberKind, Parser, TarError, TarHeader};
 
 /// Files that share one frame, at most: bounds what is remembered until the frame is stored.
@@ -57,7 +59,10 @@ impl FramePool {
     /// Gives a buffer back.
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
     }
 }
 
@@ -93,7 +98,9 @@ pub struct Captured {
 impl Captured {
     fn note_unnamed(&mut self, path: &str) {
         if self.not_kept.len() < MOST_NOT_KEPT {
-            self.not_kept.push(format!("\"{path}\" is not in the backup: its name is not UTF-8"));
+            self.not_kept.push(format!(
+                "\"{path}\" is not in the backup: its name is not UTF-8"
+            ));
             tracing::warn!("\"{path}\" is not in the backup: its name is not UTF-8");
         }
     }
@@ -143,7 +150,10 @@ impl Cutter {
     /// Adds a small file of the data directory that is not in the stream.
     pub fn add_file(&mut self, facts: FileMetadata, content: &[u8]) -> Result<(), TarError> {
         check_path(&facts.path).map_err(|error| TarError(error.to_string()))?;
-        let facts = FileMetadata { size: content.len() as u64, ..facts };
+        let facts = FileMetadata {
+            size: content.len() as u64,
+            ..facts
+        };
         self.added.insert(folder_of(&facts.path).to_string());
         self.begin_file(facts);
         self.add(content);
@@ -167,7 +177,14 @@ impl Cutter {
     }
 
     fn begin_member(&mut self, header: TarHeader) {
-        let TarHeader { path, utf8, kind, size, mode, mtime } = header;
+        let TarHeader {
+            path,
+            utf8,
+            kind,
+            size,
+            mode,
+            mtime,
+        } = header;
         let tablespace = self.tablespace;
         if !utf8 {
             // The cluster's own names are ASCII.
@@ -175,11 +192,23 @@ impl Cutter {
             return;
         }
         match kind {
-            MemberKind::File if tablespace.is_none() && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => (),
-            MemberKind::File => self.begin_file(FileMetadata { path, tablespace, mode, mtime, size }),
+            MemberKind::File
+                if tablespace.is_none()
+                    && (path == RESTORE_CONFIGURATION || self.is_stale(&path)) => {}
+            MemberKind::File => self.begin_file(FileMetadata {
+                path,
+                tablespace,
+                mode,
+                mtime,
+                size,
+            }),
             MemberKind::Folder => {
                 self.captured.inventory.folder(tablespace, &path);
-                self.cuts.push_back(Cut::Folder(FolderEntry { path, tablespace, mode }));
+                self.cuts.push_back(Cut::Folder(FolderEntry {
+                    path,
+                    tablespace,
+                    mode,
+                }));
             }
             // The server sends links only for tablespaces, and those are known by the tablespace list.
             MemberKind::Symlink => tracing::warn!("the symbolic link \"{path}\" is not kept"),
@@ -194,7 +223,8 @@ impl Cutter {
 
     fn begin_file(&mut self, facts: FileMetadata) {
         if is_small(&facts) {
-            let full = self.bundle.len() + facts.size as usize > FRAME_SIZE || self.files.len() == BUNDLE_FILES;
+            let full = self.bundle.len() + facts.size as usize > FRAME_SIZE
+                || self.files.len() == BUNDLE_FILES;
             if full {
                 self.flush_bundle();
             }
@@ -218,13 +248,18 @@ impl Cutter {
             bytes = &bytes[count..];
             if self.frame.len() == FRAME_SIZE {
                 let plain = std::mem::replace(&mut self.frame, self.pool.take());
-                self.cuts.push_back(Cut::Frame { plain, files: Vec::new() });
+                self.cuts.push_back(Cut::Frame {
+                    plain,
+                    files: Vec::new(),
+                });
             }
         }
     }
 
     fn end_file(&mut self) {
-        let Some(facts) = self.current.take() else { return };
+        let Some(facts) = self.current.take() else {
+            return;
+        };
         self.captured.inventory.file(facts.tablespace, &facts.path);
         if is_small(&facts) {
             let skip = self.bundle.len() - facts.size as usize;
@@ -234,7 +269,10 @@ impl Cutter {
         }
         let rest = std::mem::take(&mut self.frame);
         match rest.is_empty() {
-            false => self.cuts.push_back(Cut::Frame { plain: rest, files: Vec::new() }),
+            false => self.cuts.push_back(Cut::Frame {
+                plain: rest,
+                files: Vec::new(),
+            }),
             true if rest.capacity() > 0 => self.pool.give_back(rest),
             true => {}
         }
@@ -255,7 +293,10 @@ impl Cutter {
     fn flush_bundle(&mut self) {
         if !self.files.is_empty() {
             let plain = std::mem::replace(&mut self.bundle, self.pool.take());
-            self.cuts.push_back(Cut::Frame { plain, files: std::mem::take(&mut self.files) });
+            self.cuts.push_back(Cut::Frame {
+                plain,
+                files: std::mem::take(&mut self.files),
+            });
         }
     }
 }
@@ -274,7 +315,13 @@ mod tests {
     use super::*;
 
     fn facts(path: &str) -> FileMetadata {
-        FileMetadata { path: path.into(), tablespace: None, mode: 0o600, mtime: 1, size: 0 }
+        FileMetadata {
+            path: path.into(),
+            tablespace: None,
+            mode: 0o600,
+            mtime: 1,
+            size: 0,
+        }
     }
 
     fn cuts(files: &[(&str, usize)]) -> Vec<Cut> {
@@ -291,7 +338,10 @@ mod tests {
             Cut::Folder(folder) => format!("folder {}", folder.path),
             Cut::Frame { plain, files } if files.is_empty() => format!("frame {}", plain.len()),
             Cut::Frame { plain, files } => {
-                let files: Vec<String> = files.iter().map(|(file, skip)| format!("{}@{skip}", file.path)).collect();
+                let files: Vec<String> = files
+                    .iter()
+                    .map(|(file, skip)| format!("{}@{skip}", file.path))
+                    .collect();
                 format!("bundle {} {}", plain.len(), files.join(" "))
             }
             Cut::FileEnd(file) => format!("end {}", file.path),
@@ -301,15 +351,36 @@ mod tests {
 
     #[test]
     fn large_files_are_cut_at_multiples_of_the_frame_size() {
-        let cuts = cuts(&[("exact", FRAME_SIZE), ("more", 2 * FRAME_SIZE + 5), ("two", 2 * FRAME_SIZE)]);
+        let cuts = cuts(&[
+            ("exact", FRAME_SIZE),
+            ("more", 2 * FRAME_SIZE + 5),
+            ("two", 2 * FRAME_SIZE),
+        ]);
         let frame = format!("frame {FRAME_SIZE}");
-        let expected = [&frame, "end exact", &frame, &frame, "frame 5", "end more", &frame, &frame, "end two"];
+        let expected = [
+            &frame,
+            "end exact",
+            &frame,
+            &frame,
+            "frame 5",
+            "end more",
+            &frame,
+            &frame,
+            "end two",
+        ];
         assert_eq!(shown(&cuts), expected);
     }
 
     #[test]
     fn small_files_share_frames_and_are_never_split() {
-        let cuts = cuts(&[("a", 10), ("empty", 0), ("b", FRAME_SIZE - 11), ("c", 2), ("large", FRAME_SIZE), ("d", 3)]);
+        let cuts = cuts(&[
+            ("a", 10),
+            ("empty", 0),
+            ("b", FRAME_SIZE - 11),
+            ("c", 2),
+            ("large", FRAME_SIZE),
+            ("d", 3),
+        ]);
         let expected = [
             "end empty".to_string(),
             format!("bundle {} a@0 b@10", FRAME_SIZE - 1),
@@ -334,7 +405,9 @@ mod tests {
     #[test]
     fn what_an_earlier_restore_left_gives_way_to_what_lies_outside_now() {
         let mut cutter = Cutter::new(FramePool::default());
-        cutter.add_file(facts("walden-configuration/etc/pg/a.conf"), b"new").unwrap();
+        cutter
+            .add_file(facts("walden-configuration/etc/pg/a.conf"), b"new")
+            .unwrap();
         cutter.begin_archive(None);
         let in_stream = |path: &str| TarHeader {
             path: path.into(),
@@ -344,15 +417,21 @@ mod tests {
             mode: 0,
             mtime: 0,
         };
-        let names = ["etc/pg/a.conf", "etc/pg/gone.conf", "etc/other/in_force.conf"];
+        let names = [
+            "etc/pg/a.conf",
+            "etc/pg/gone.conf",
+            "etc/other/in_force.conf",
+        ];
         for name in names {
             cutter.begin_member(in_stream(&format!("walden-configuration/{name}")));
             cutter.end_file();
         }
         cutter.finish();
         let cuts: Vec<Cut> = std::iter::from_fn(|| cutter.next_cut()).collect();
-        let expected =
-            ["end walden-configuration/etc/other/in_force.conf", "bundle 3 walden-configuration/etc/pg/a.conf@0"];
+        let expected = [
+            "end walden-configuration/etc/other/in_force.conf",
+            "bundle 3 walden-configuration/etc/pg/a.conf@0",
+        ];
         assert_eq!(shown(&cuts), expected);
     }
 
@@ -361,8 +440,18 @@ mod tests {
         let mut cutter = Cutter::new(FramePool::default());
         cutter.add_file(facts("base/1/1"), b"other").unwrap();
         cutter.add_file(facts("backup_label"), b"label").unwrap();
-        cutter.add_file(FileMetadata { tablespace: Some(5), ..facts("global/pg_control") }, b"wrong").unwrap();
-        cutter.add_file(facts("global/pg_control"), b"control").unwrap();
+        cutter
+            .add_file(
+                FileMetadata {
+                    tablespace: Some(5),
+                    ..facts("global/pg_control")
+                },
+                b"wrong",
+            )
+            .unwrap();
+        cutter
+            .add_file(facts("global/pg_control"), b"control")
+            .unwrap();
         let captured = cutter.into_captured();
         assert_eq!(captured.backup_label.as_deref(), Some(&b"label"[..]));
         assert_eq!(captured.control_file.as_deref(), Some(&b"control"[..]));

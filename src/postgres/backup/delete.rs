@@ -9,7 +9,9 @@ use crate::error::{Hint, one_line, with_hint};
 use crate::postgres::catalog::{BackupDescription, TimelinePath, WalRanges};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
-use crate::postgres::load::{LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal};
+use crate::postgres::load::{
+    LoadedBackups, LoadedHistories, load_backups, load_histories, load_wal,
+};
 use crate::postgres::types::{Lsn, SegmentName, TimelineId, WalFileName};
 use crate::repo::SealedObject;
 use crate::storage::Key;
@@ -55,8 +57,11 @@ pub struct NoSuchBackup {
 impl NoSuchBackup {
     /// The error with its hint.
     pub fn error<T>(cluster: &Cluster, id: &BackupId) -> anyhow::Result<T> {
-        Err(Self { id: id.clone(), cluster: cluster.layout.cluster().to_string() })
-            .hint("`walden backup list` shows all backups")
+        Err(Self {
+            id: id.clone(),
+            cluster: cluster.layout.cluster().to_string(),
+        })
+        .hint("`walden backup list` shows all backups")
     }
 }
 
@@ -76,8 +81,17 @@ pub async fn plan_delete(cluster: &Cluster, id: &BackupId) -> anyhow::Result<Del
         let has_history = backup.timeline.0 <= 1 || wal.histories.contains(&backup.timeline);
         backup.is_sound() && has_history && has_own_wal(backup, &wal.ranges)
     };
-    let others = loaded.complete.iter().filter(usable).filter(|backup| backup.id != *id).count();
-    let own = loaded.complete.iter().filter(usable).any(|backup| backup.id == *id);
+    let others = loaded
+        .complete
+        .iter()
+        .filter(usable)
+        .filter(|backup| backup.id != *id)
+        .count();
+    let own = loaded
+        .complete
+        .iter()
+        .filter(usable)
+        .any(|backup| backup.id == *id);
     let manifest = cluster.layout.manifest(id);
     let reservation = cluster.layout.started(id);
     let mut keys = keys(&objects);
@@ -104,7 +118,10 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
     if !plan.keys.contains(&manifest) {
         storage.delete(&cluster.layout.started(&plan.id)).await?;
         if storage.head(&manifest).await?.is_some() {
-            let error = anyhow!("backup {} was completed just now: what it holds was not deleted", plan.id);
+            let error = anyhow!(
+                "backup {} was completed just now: what it holds was not deleted",
+                plan.id
+            );
             return Err(with_hint(
                 error,
                 "look at it with `walden backup show`, and delete it again if it is not wanted",
@@ -121,7 +138,11 @@ pub async fn delete(cluster: &Cluster, plan: &DeletePlan) -> anyhow::Result<()> 
 fn has_own_wal(backup: &BackupDescription, ranges: &WalRanges) -> bool {
     let size = ranges.segment_size();
     let last = SegmentName::ending_at(backup.timeline, backup.stop_lsn, size);
-    let first = ranges.holding(SegmentName::containing(backup.timeline, backup.start_lsn, size));
+    let first = ranges.holding(SegmentName::containing(
+        backup.timeline,
+        backup.start_lsn,
+        size,
+    ));
     first.is_some_and(|range| range.holds(last.number(size), size))
 }
 
@@ -132,7 +153,12 @@ async fn users(
     id: &BackupId,
 ) -> anyhow::Result<(Vec<BackupId>, Vec<BackupId>)> {
     let (mut users, mut unknown) = (Vec::new(), Vec::new());
-    unknown.extend(loaded.unusable().map(|(unusable, _)| unusable.clone()).filter(|unusable| unusable != id));
+    unknown.extend(
+        loaded
+            .unusable()
+            .map(|(unusable, _)| unusable.clone())
+            .filter(|unusable| unusable != id),
+    );
     // A backup takes frames of earlier ones only.
     for backup in loaded.complete.iter().filter(|backup| backup.id > *id) {
         if let Some(earlier) = &backup.earlier_backups {
@@ -142,7 +168,11 @@ async fn users(
             continue;
         }
         let key = cluster.layout.manifest(&backup.id);
-        let object = match cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
+        let object = match cluster
+            .repository
+            .get_verified(&key, manifest::KIND, manifest::LONGEST)
+            .await
+        {
             Ok(Some(object)) => object,
             Ok(None) => continue,
             Err(error) if error.is_damage() => {
@@ -153,11 +183,18 @@ async fn users(
         };
         let wanted = id.clone();
         let scan = tokio::task::spawn_blocking(move || uses(&object, &wanted));
-        match scan.await.context("the thread that reads a manifest failed")? {
+        match scan
+            .await
+            .context("the thread that reads a manifest failed")?
+        {
             Ok(true) => users.push(backup.id.clone()),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!("the manifest of backup {} cannot be read: {}", backup.id, one_line(&error));
+                tracing::warn!(
+                    "the manifest of backup {} cannot be read: {}",
+                    backup.id,
+                    one_line(&error)
+                );
                 unknown.push(backup.id.clone());
             }
         }
@@ -187,30 +224,52 @@ fn doubts(loaded: &LoadedBackups, histories: &LoadedHistories, id: &BackupId) ->
     let own = own.map(|(_, why)| format!("the manifest of the backup cannot be used: {why}"));
     let others = histories.damaged.iter();
     let others = others.map(|(timeline, unusable)| {
-        format!("\"{}\" cannot be used: {}", WalFileName::History(*timeline), unusable.why)
+        format!(
+            "\"{}\" cannot be used: {}",
+            WalFileName::History(*timeline),
+            unusable.why
+        )
     });
     own.chain(others).collect()
 }
 
 /// What only backup `id` can restore, on each timeline.
-fn lost(backups: &[BackupDescription], ranges: &WalRanges, paths: &[TimelinePath], id: &BackupId) -> Vec<Moments> {
+fn lost(
+    backups: &[BackupDescription],
+    ranges: &WalRanges,
+    paths: &[TimelinePath],
+    id: &BackupId,
+) -> Vec<Moments> {
     let mut lost = Vec::new();
     for path in paths {
         let reaches = |backup: &BackupDescription| {
             let (from, to) = path.moments(ranges, backup)?;
             Some((backup.id == *id, from, to))
         };
-        let usable = backups.iter().filter(|backup| backup.is_sound() && path.carries(backup));
-        let (own, others): (Vec<_>, Vec<_>) = usable.filter_map(reaches).partition(|(own, ..)| *own);
+        let usable = backups
+            .iter()
+            .filter(|backup| backup.is_sound() && path.carries(backup));
+        let (own, others): (Vec<_>, Vec<_>) =
+            usable.filter_map(reaches).partition(|(own, ..)| *own);
         let mut left: Vec<(Lsn, Lsn)> = own.into_iter().map(|(_, from, to)| (from, to)).collect();
         for (_, from, to) in others {
-            left =
-                left.into_iter().flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)]).filter(|(a, b)| a < b).collect();
+            left = left
+                .into_iter()
+                .flat_map(|(a, b)| [(a, b.min(from)), (a.max(to), b)])
+                .filter(|(a, b)| a < b)
+                .collect();
         }
         // What lies before the path's last timeline is told with the timeline that it belongs to.
         let timeline = path.timeline();
-        let begin = path.steps(timeline).first().map_or(Lsn(0), |step| step.from);
-        let clipped = left.into_iter().map(|(from, to)| Moments { timeline, from: from.max(begin), to });
+        let begin = path
+            .steps(timeline)
+            .first()
+            .map_or(Lsn(0), |step| step.from);
+        let clipped = left.into_iter().map(|(from, to)| Moments {
+            timeline,
+            from: from.max(begin),
+            to,
+        });
         lost.extend(clipped.filter(|moments| moments.from < moments.to));
     }
     lost
@@ -255,35 +314,71 @@ mod tests {
         }
         let history = ancestor.map(|segment| {
             let switch_lsn = Lsn(segment * SEGMENT);
-            let parent = HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() };
-            TimelineHistory { timeline: TimelineId(2), ancestors: vec![parent] }
+            let parent = HistoryEntry {
+                timeline: TimelineId(1),
+                switch_lsn,
+                reason: String::new(),
+            };
+            TimelineHistory {
+                timeline: TimelineId(2),
+                ancestors: vec![parent],
+            }
         });
         let paths = TimelinePath::all(history, backups, &ranges);
-        let show = |m: &Moments| format!("{}: {}..{}", m.timeline, m.from.0 / SEGMENT, m.to.0 / SEGMENT);
-        lost(backups, &ranges, &paths, &backups[0].id).iter().map(show).collect()
+        let show = |m: &Moments| {
+            format!(
+                "{}: {}..{}",
+                m.timeline,
+                m.from.0 / SEGMENT,
+                m.to.0 / SEGMENT
+            )
+        };
+        lost(backups, &ranges, &paths, &backups[0].id)
+            .iter()
+            .map(show)
+            .collect()
     }
 
     #[test]
     fn the_oldest_backup_takes_with_it_what_lies_before_the_next() {
-        assert_eq!(lost_with(&[backup(1, 1, 2), backup(2, 1, 5)], &[(1, 2..9)], None), ["1: 2..5"]);
+        assert_eq!(
+            lost_with(&[backup(1, 1, 2), backup(2, 1, 5)], &[(1, 2..9)], None),
+            ["1: 2..5"]
+        );
     }
 
     #[test]
     fn a_later_backup_takes_nothing_with_it_unless_wal_is_missing_before() {
         assert!(lost_with(&[backup(2, 1, 5), backup(1, 1, 2)], &[(1, 2..9)], None).is_empty());
-        assert_eq!(lost_with(&[backup(2, 1, 5), backup(1, 1, 2)], &[(1, 2..4), (1, 5..9)], None), ["1: 5..9"]);
+        assert_eq!(
+            lost_with(
+                &[backup(2, 1, 5), backup(1, 1, 2)],
+                &[(1, 2..4), (1, 5..9)],
+                None
+            ),
+            ["1: 5..9"]
+        );
     }
 
     #[test]
     fn the_only_backup_takes_all_timelines_with_it() {
         let kept = [(1, 2..6), (2, 5..8)];
-        assert_eq!(lost_with(&[backup(1, 1, 2)], &kept, Some(5)), ["2: 5..8", "1: 2..6"]);
+        assert_eq!(
+            lost_with(&[backup(1, 1, 2)], &kept, Some(5)),
+            ["2: 5..8", "1: 2..6"]
+        );
     }
 
     #[test]
     fn a_backup_with_bad_pages_stands_in_for_none_and_is_no_loss() {
-        let bad = |backup| BackupDescription { checksum_failures: vec!["bad page".into()], ..backup };
-        assert_eq!(lost_with(&[backup(2, 1, 5), bad(backup(1, 1, 2))], &[(1, 2..9)], None), ["1: 5..9"]);
+        let bad = |backup| BackupDescription {
+            checksum_failures: vec!["bad page".into()],
+            ..backup
+        };
+        assert_eq!(
+            lost_with(&[backup(2, 1, 5), bad(backup(1, 1, 2))], &[(1, 2..9)], None),
+            ["1: 5..9"]
+        );
         assert!(lost_with(&[bad(backup(1, 1, 2)), backup(2, 1, 5)], &[(1, 2..9)], None).is_empty());
     }
 }

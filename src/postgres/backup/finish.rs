@@ -44,12 +44,33 @@ fn check_label(content: &[u8], start: BackupPosition) -> anyhow::Result<BackupLa
 
 /// The backup's description, after checking that the stream was what the server announced.
 pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<BackupDescription> {
-    let Gathered { id, label, server, transferred, captured, totals, after, checksums_verified } = gathered;
-    let Transferred { start, end, tablespaces, checksum_failures, warnings } = transferred;
-    let left_out = captured.inventory.missing(&server.homes.throughout(&after.homes));
-    let backup_label = captured.backup_label.context("the server's stream has no backup_label")?;
+    let Gathered {
+        id,
+        label,
+        server,
+        transferred,
+        captured,
+        totals,
+        after,
+        checksums_verified,
+    } = gathered;
+    let Transferred {
+        start,
+        end,
+        tablespaces,
+        checksum_failures,
+        warnings,
+    } = transferred;
+    let left_out = captured
+        .inventory
+        .missing(&server.homes.throughout(&after.homes));
+    let backup_label = captured
+        .backup_label
+        .context("the server's stream has no backup_label")?;
     let backup_label = check_label(&backup_label, start)?;
-    let control = captured.control_file.context("the server's stream has no global/pg_control")?;
+    let control = captured
+        .control_file
+        .context("the server's stream has no global/pg_control")?;
     let control = read_control(&control, cluster)?;
     Ok(BackupDescription {
         id: id.clone(),
@@ -68,7 +89,12 @@ pub fn describe(cluster: &Cluster, gathered: Gathered<'_>) -> anyhow::Result<Bac
         stopped_at: after.clock,
         recovery_settings: control.settings,
         tablespaces,
-        configuration_files: server.outside.files.iter().map(|file| file.description.clone()).collect(),
+        configuration_files: server
+            .outside
+            .files
+            .iter()
+            .map(|file| file.description.clone())
+            .collect(),
         configuration_places: server.outside.places.clone(),
         checksum_failures,
         checksums_verified: Some(checksums_verified),
@@ -99,23 +125,37 @@ fn read_control(content: &[u8], cluster: &Cluster) -> anyhow::Result<ControlFile
 
 /// Writes the manifest: from then on the backup exists. The reservation is looked at before and after: whoever takes
 /// this process for dead removes it first, and then looks for a manifest.
-pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest: SealedWriter) -> anyhow::Result<()> {
+pub async fn commit(
+    cluster: &Cluster,
+    description: &BackupDescription,
+    manifest: SealedWriter,
+) -> anyhow::Result<()> {
     let (storage, layout) = (cluster.repository.storage(), &cluster.layout);
-    let (key, reservation) = (layout.manifest(&description.id), layout.started(&description.id));
+    let (key, reservation) = (
+        layout.manifest(&description.id),
+        layout.started(&description.id),
+    );
     let reserved = async || anyhow::Ok(storage.head(&reservation).await?.is_some());
     let taken_away = || {
-        let error = anyhow!("object \"{reservation}\" is gone: this backup was cleaned up while it was being taken");
+        let error = anyhow!(
+            "object \"{reservation}\" is gone: this backup was cleaned up while it was being taken"
+        );
         with_hint(error, "find out who deleted it, and take the backup again")
     };
     if !reserved().await? {
         return Err(taken_away());
     }
-    let sealed = manifest.finish(KIND, description).context("cannot compress the manifest")?;
+    let sealed = manifest
+        .finish(KIND, description)
+        .context("cannot compress the manifest")?;
     match cluster.repository.put_sealed(&key, &sealed).await? {
         PutSealed::Stored | PutSealed::SameContent => {}
         PutSealed::OtherContent(_) => {
             let error = anyhow!("object \"{key}\" is there already, with other content");
-            return Err(with_hint(error, "look at it with `walden backup show`, and take the backup again"));
+            return Err(with_hint(
+                error,
+                "look at it with `walden backup show`, and take the backup again",
+            ));
         }
     }
     if !reserved().await? {
@@ -123,7 +163,9 @@ pub async fn commit(cluster: &Cluster, description: &BackupDescription, manifest
         return Err(taken_away());
     }
     if let Err(error) = storage.delete(&reservation).await {
-        tracing::warn!("the backup is complete, only its reservation could not be removed: {error}");
+        tracing::warn!(
+            "the backup is complete, only its reservation could not be removed: {error}"
+        );
     }
     Ok(())
 }

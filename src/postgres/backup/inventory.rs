@@ -13,7 +13,14 @@ const FILES: [&str; 3] = ["PG_VERSION", "global/pg_control", "global/pg_filenode
 /// Folders that hold at least one file in every cluster.
 const FILLED: [&str; 3] = ["pg_xact", "pg_multixact/offsets", "pg_multixact/members"];
 /// Folders that may be empty.
-const FOLDERS: [&str; 6] = ["base", "global", "pg_commit_ts", "pg_logical", "pg_tblspc", "pg_twophase"];
+const FOLDERS: [&str; 6] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_tblspc",
+    "pg_twophase",
+];
 /// What each database's folder holds beside relations.
 const OF_DATABASE: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
 
@@ -33,7 +40,10 @@ impl Homes {
         let answer = ask(sql, question).await?;
         let mut homes = Self::default();
         for row in 0..answer.rows.len() {
-            let home: (u32, u32) = (answer.parse(row, "database")?, answer.parse(row, "tablespace")?);
+            let home: (u32, u32) = (
+                answer.parse(row, "database")?,
+                answer.parse(row, "tablespace")?,
+            );
             match home {
                 (0, tablespace) => drop(homes.tablespaces.insert(tablespace)),
                 home => drop(homes.databases.insert(home)),
@@ -46,8 +56,16 @@ impl Homes {
     /// the WAL.
     pub fn throughout(&self, after: &Self) -> Self {
         Self {
-            databases: self.databases.intersection(&after.databases).copied().collect(),
-            tablespaces: self.tablespaces.intersection(&after.tablespaces).copied().collect(),
+            databases: self
+                .databases
+                .intersection(&after.databases)
+                .copied()
+                .collect(),
+            tablespaces: self
+                .tablespaces
+                .intersection(&after.tablespaces)
+                .copied()
+                .collect(),
         }
     }
 }
@@ -65,7 +83,9 @@ impl Inventory {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         if FILLED.contains(&folder) {
             self.seen.insert(folder.to_string());
-        } else if FILES.contains(&path.as_str()) || OF_DATABASE.contains(&name) && is_database(folder) {
+        } else if FILES.contains(&path.as_str())
+            || OF_DATABASE.contains(&name) && is_database(folder)
+        {
             self.seen.insert(path);
         }
     }
@@ -81,8 +101,15 @@ impl Inventory {
 
     /// What did not come and must be there, as paths from the data directory.
     pub fn missing(&self, homes: &Homes) -> Vec<String> {
-        let fixed = FILES.iter().chain(&FILLED).chain(&FOLDERS).map(ToString::to_string);
-        let tablespaces = homes.tablespaces.iter().map(|oid| format!("pg_tblspc/{oid}"));
+        let fixed = FILES
+            .iter()
+            .chain(&FILLED)
+            .chain(&FOLDERS)
+            .map(ToString::to_string);
+        let tablespaces = homes
+            .tablespaces
+            .iter()
+            .map(|oid| format!("pg_tblspc/{oid}"));
         let databases = homes.databases.iter().flat_map(|(database, tablespace)| {
             let folder = match *tablespace {
                 DEFAULT_TABLESPACE => format!("base/{database}"),
@@ -97,7 +124,9 @@ impl Inventory {
 
 /// A path from the data directory; in tablespaces without the version's folder (`PG_15_202209061`).
 fn of_cluster(tablespace: Option<u32>, path: &str) -> String {
-    let Some(oid) = tablespace else { return path.to_string() };
+    let Some(oid) = tablespace else {
+        return path.to_string();
+    };
     match path.split_once('/') {
         Some((_, inner)) => format!("pg_tblspc/{oid}/{inner}"),
         None => format!("pg_tblspc/{oid}"),
@@ -106,7 +135,8 @@ fn of_cluster(tablespace: Option<u32>, path: &str) -> String {
 
 fn is_database(folder: &str) -> bool {
     let (place, oid) = folder.rsplit_once('/').unwrap_or_default();
-    (place == "base" || place.starts_with("pg_tblspc/")) && oid.bytes().all(|byte| byte.is_ascii_digit())
+    (place == "base" || place.starts_with("pg_tblspc/"))
+        && oid.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -122,7 +152,12 @@ mod tests {
         for file in FILES {
             came.file(None, file);
         }
-        for file in ["pg_xact/0000", "pg_multixact/offsets/0000", "pg_multixact/members/0000", "base/5/1259"] {
+        for file in [
+            "pg_xact/0000",
+            "pg_multixact/offsets/0000",
+            "pg_multixact/members/0000",
+            "base/5/1259",
+        ] {
             came.file(None, file);
         }
         came.folder(Some(70), "PG_15_202209061");
@@ -132,19 +167,33 @@ mod tests {
             came.file(Some(70), &format!("PG_15_202209061/6/{name}"));
         }
         let databases = [(1, DEFAULT_TABLESPACE), (5, DEFAULT_TABLESPACE), (6, 70)].into();
-        (came, Homes { databases, tablespaces: [70].into() })
+        (
+            came,
+            Homes {
+                databases,
+                tablespaces: [70].into(),
+            },
+        )
     }
 
     #[test]
     fn a_whole_cluster_lacks_nothing_and_each_part_is_missed() {
         let (came, homes) = whole();
-        assert!(came.missing(&homes).is_empty(), "{:?}", came.missing(&homes));
+        assert!(
+            came.missing(&homes).is_empty(),
+            "{:?}",
+            came.missing(&homes)
+        );
         for part in &came.seen {
             let mut less = came.clone();
             less.seen.remove(part);
             assert_eq!(less.missing(&homes), [part.as_str()]);
         }
-        assert_eq!(came.seen.len(), 3 + 3 + 6 + 1 + 6, "files and relations are not remembered");
+        assert_eq!(
+            came.seen.len(),
+            3 + 3 + 6 + 1 + 6,
+            "files and relations are not remembered"
+        );
     }
 
     #[test]

@@ -78,7 +78,11 @@ pub struct Paths {
 impl Paths {
     /// Whether a file's path did not come before; it has come from now on.
     pub fn is_new(&mut self, tablespace: Option<u32>, path: &str) -> bool {
-        self.seen.insert(self.states.each_ref().map(|state| state.hash_one((tablespace, path))))
+        self.seen.insert(
+            self.states
+                .each_ref()
+                .map(|state| state.hash_one((tablespace, path))),
+        )
     }
 }
 
@@ -109,11 +113,18 @@ impl Extent {
 
 impl FileEntry {
     /// Where its frames lie, in order, each with where the file's bytes begin in its content.
-    pub fn places<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = (FramePlace, u32)> + 'a {
+    pub fn places<'a>(
+        &'a self,
+        layout: &'a Layout,
+    ) -> impl Iterator<Item = (FramePlace, u32)> + 'a {
         self.extents.iter().flat_map(|extent| {
             let (key, mut offset) = (layout.pack(&extent.pack), extent.offset);
             extent.frames.iter().map(move |length| {
-                let place = FramePlace { key: key.clone(), offset, length: u64::from(*length) };
+                let place = FramePlace {
+                    key: key.clone(),
+                    offset,
+                    length: u64::from(*length),
+                };
                 offset = offset.saturating_add(place.length);
                 (place, extent.skip)
             })
@@ -128,15 +139,21 @@ pub fn write_entry(sink: &mut dyn Write, entry: &ManifestEntry) -> anyhow::Resul
 }
 
 /// The entries of a whole manifest. Blocks.
-pub fn entries(object: &SealedObject) -> anyhow::Result<impl Iterator<Item = anyhow::Result<ManifestEntry>> + '_> {
-    Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(object.body())?)))
+pub fn entries(
+    object: &SealedObject,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<ManifestEntry>> + '_> {
+    Ok(read_entries(BufReader::new(zstd::Decoder::with_buffer(
+        object.body(),
+    )?)))
 }
 
 /// The packs that a manifest names, and how many bytes each must have at least. Blocks.
 pub fn needed_packs(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, u64>> {
     let mut packs: BTreeMap<PackName, u64> = BTreeMap::new();
     for entry in entries(object)? {
-        let ManifestEntry::File(file) = entry? else { continue };
+        let ManifestEntry::File(file) = entry? else {
+            continue;
+        };
         for extent in &file.extents {
             let end = extent.offset.saturating_add(extent.stored_len());
             match packs.get_mut(&extent.pack) {
@@ -149,7 +166,9 @@ pub fn needed_packs(object: &SealedObject) -> anyhow::Result<BTreeMap<PackName, 
 }
 
 /// Reads lines until the end; each is checked: paths stay inside, extents cover the size.
-pub fn read_entries(mut source: impl BufRead) -> impl Iterator<Item = anyhow::Result<ManifestEntry>> {
+pub fn read_entries(
+    mut source: impl BufRead,
+) -> impl Iterator<Item = anyhow::Result<ManifestEntry>> {
     let mut number = 0u64;
     std::iter::from_fn(move || {
         number += 1;
@@ -157,7 +176,9 @@ pub fn read_entries(mut source: impl BufRead) -> impl Iterator<Item = anyhow::Re
         let read = std::io::Read::take(&mut source, MAX_LINE).read_until(b'\n', &mut line);
         match read {
             Ok(0) => None,
-            Ok(_) => Some(parse_line(&line).with_context(|| format!("line {number} of the manifest"))),
+            Ok(_) => {
+                Some(parse_line(&line).with_context(|| format!("line {number} of the manifest")))
+            }
             Err(error) => Some(Err(error).context("cannot read the manifest")),
         }
     })
@@ -178,7 +199,8 @@ fn parse_line(line: &[u8]) -> anyhow::Result<ManifestEntry> {
 
 /// Refuses a path that would lead out of its folder.
 pub fn check_path(path: &str) -> anyhow::Result<()> {
-    let inside = !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let inside =
+        !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     ensure!(inside, "path \"{path}\" is not a path inside a cluster");
     Ok(())
 }
@@ -191,7 +213,12 @@ fn check_extents(file: &FileEntry) -> anyhow::Result<()> {
         size if shared => frames == 1 && file.extents[0].skip as u64 + size <= FRAME_SIZE as u64,
         size => frames as u64 == size.div_ceil(FRAME_SIZE as u64),
     };
-    ensure!(covered, "file \"{}\" of {} bytes has {frames} frames", file.path, file.size);
+    ensure!(
+        covered,
+        "file \"{}\" of {} bytes has {frames} frames",
+        file.path,
+        file.size
+    );
     Ok(())
 }
 
@@ -201,7 +228,12 @@ mod tests {
 
     fn file(size: u64, frames: usize, skip: u32) -> ManifestEntry {
         let pack = "20260101-000000Z/pack-000001".parse().unwrap();
-        let extent = Extent { pack, offset: 10, frames: vec![100; frames], skip };
+        let extent = Extent {
+            pack,
+            offset: 10,
+            frames: vec![100; frames],
+            skip,
+        };
         let extents = if frames > 0 { vec![extent] } else { vec![] };
         let digest = Digest::of(b"");
         ManifestEntry::File(FileEntry {
@@ -223,22 +255,44 @@ mod tests {
 
     #[test]
     fn entries_read_back() {
-        let folder = ManifestEntry::Folder(FolderEntry { path: "pg_wal".into(), tablespace: Some(7), mode: 0o700 });
-        for entry in [folder, file(0, 0, 0), file(1, 1, 5), file(FRAME_SIZE as u64 + 1, 2, 0)] {
+        let folder = ManifestEntry::Folder(FolderEntry {
+            path: "pg_wal".into(),
+            tablespace: Some(7),
+            mode: 0o700,
+        });
+        for entry in [
+            folder,
+            file(0, 0, 0),
+            file(1, 1, 5),
+            file(FRAME_SIZE as u64 + 1, 2, 0),
+        ] {
             assert_eq!(read_back(&entry).unwrap(), entry);
         }
     }
 
     #[test]
     fn extents_that_do_not_cover_the_file_are_refused() {
-        for entry in [file(1, 0, 0), file(0, 1, 0), file(FRAME_SIZE as u64 + 1, 1, 0), file(FRAME_SIZE as u64, 1, 1)] {
+        for entry in [
+            file(1, 0, 0),
+            file(0, 1, 0),
+            file(FRAME_SIZE as u64 + 1, 1, 0),
+            file(FRAME_SIZE as u64, 1, 1),
+        ] {
             assert!(read_back(&entry).is_err());
         }
     }
 
     #[test]
     fn paths_that_lead_outside_are_refused() {
-        for path in ["", "/etc/passwd", "../x", "base/../../x", "base//1", "./x", "a\0b"] {
+        for path in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "base/../../x",
+            "base//1",
+            "./x",
+            "a\0b",
+        ] {
             assert!(check_path(path).is_err(), "{path:?}");
         }
     }

@@ -52,11 +52,24 @@ impl OutsideFile {
 /// no reason to have no backup. Errors: the connection broke.
 pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow::Result<Outside> {
     let names = "('data_directory', 'config_file', 'hba_file', 'ident_file')";
-    let settings = ask(sql, &format!("SELECT name, setting FROM pg_settings WHERE name IN {names}")).await?;
-    let place = |row| Ok((settings.parse(row, "name")?, settings.parse(row, "setting")?));
-    let places = (0..settings.rows.len()).map(place).collect::<anyhow::Result<BTreeMap<String, String>>>()?;
+    let settings = ask(
+        sql,
+        &format!("SELECT name, setting FROM pg_settings WHERE name IN {names}"),
+    )
+    .await?;
+    let place = |row| {
+        Ok((
+            settings.parse(row, "name")?,
+            settings.parse(row, "setting")?,
+        ))
+    };
+    let places = (0..settings.rows.len())
+        .map(place)
+        .collect::<anyhow::Result<BTreeMap<String, String>>>()?;
     let Some(data_directory) = places.get("data_directory").filter(|_| places.len() == 4) else {
-        let role: String = ask(sql, "SELECT current_user AS role").await?.parse(0, "role")?;
+        let role: String = ask(sql, "SELECT current_user AS role")
+            .await?
+            .parse(0, "role")?;
         tracing::warn!(
             "the role may not see where configuration files lie: those outside the data directory are not in the backup\n\
              HINT: as a superuser run {} if there are some",
@@ -75,7 +88,9 @@ pub async fn outside_files(sql: &mut Connection, major: MajorVersion) -> anyhow:
         }
     }
     if !refused.is_empty() {
-        let role: String = ask(sql, "SELECT current_user AS role").await?.parse(0, "role")?;
+        let role: String = ask(sql, "SELECT current_user AS role")
+            .await?
+            .parse(0, "role")?;
         tracing::warn!("{}", unread(&refused, &role));
     }
     Ok(Outside { files, places })
@@ -93,11 +108,21 @@ pub fn grants(role: &str, unseen: bool) -> String {
 
 /// A line on the files that are left out, and what to do where the role is why.
 fn unread(refused: &[(String, anyhow::Error)], role: &str) -> String {
-    let names: Vec<String> = refused.iter().map(|(path, _)| format!("\"{path}\"")).collect();
-    let why = refused.first().map(|(_, error)| one_line(error)).unwrap_or_default();
-    let told = format!("not in the backup: the configuration files {}: {why}", names.join(", "));
-    let forbidden =
-        |(_, error): &(String, anyhow::Error)| find::<ServerError>(error).is_some_and(|e| e.code == FORBIDDEN);
+    let names: Vec<String> = refused
+        .iter()
+        .map(|(path, _)| format!("\"{path}\""))
+        .collect();
+    let why = refused
+        .first()
+        .map(|(_, error)| one_line(error))
+        .unwrap_or_default();
+    let told = format!(
+        "not in the backup: the configuration files {}: {why}",
+        names.join(", ")
+    );
+    let forbidden = |(_, error): &(String, anyhow::Error)| {
+        find::<ServerError>(error).is_some_and(|e| e.code == FORBIDDEN)
+    };
     match refused.iter().any(forbidden) {
         true => format!("{told}\nHINT: as a superuser run {}", grants(role, false)),
         false => told,
@@ -118,9 +143,13 @@ async fn paths(sql: &mut Connection, major: MajorVersion) -> Vec<String> {
     let mut paths = Vec::new();
     for question in questions {
         match ask(sql, question).await {
-            Ok(answer) => paths.extend((0..answer.rows.len()).filter_map(|row| answer.parse(row, "path").ok())),
+            Ok(answer) => paths
+                .extend((0..answer.rows.len()).filter_map(|row| answer.parse(row, "path").ok())),
             // Some views are for superusers only.
-            Err(error) => tracing::debug!("included configuration files are not known: {}", one_line(&error)),
+            Err(error) => tracing::debug!(
+                "included configuration files are not known: {}",
+                one_line(&error)
+            ),
         }
     }
     paths.sort_unstable();
@@ -130,7 +159,8 @@ async fn paths(sql: &mut Connection, major: MajorVersion) -> Vec<String> {
 
 fn is_inside(path: &str, data_directory: &str) -> bool {
     let folder = data_directory.trim_end_matches('/');
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(folder)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 async fn read(sql: &mut Connection, path: &str) -> anyhow::Result<OutsideFile> {
@@ -143,10 +173,21 @@ async fn read(sql: &mut Connection, path: &str) -> anyhow::Result<OutsideFile> {
     let facts = ask(sql, &question).await?;
     let (size, mtime): (u64, i64) = (facts.parse(0, "size")?, facts.parse(0, "mtime")?);
     anyhow::ensure!(size <= MAX_FILE, "it has {size} bytes");
-    let answer = ask(sql, &format!("SELECT encode(pg_read_binary_file({name}), 'hex') AS content")).await?;
+    let answer = ask(
+        sql,
+        &format!("SELECT encode(pg_read_binary_file({name}), 'hex') AS content"),
+    )
+    .await?;
     let hex: String = answer.parse(0, "content")?;
-    let description = ConfigurationFile { original: path.to_string(), path: inner };
-    Ok(OutsideFile { description, content: from_hex(&hex)?, mtime })
+    let description = ConfigurationFile {
+        original: path.to_string(),
+        path: inner,
+    };
+    Ok(OutsideFile {
+        description,
+        content: from_hex(&hex)?,
+        mtime,
+    })
 }
 
 /// A text as an SQL literal, whatever standard_conforming_strings is.
@@ -155,8 +196,13 @@ fn literal(text: &str) -> String {
 }
 
 fn from_hex(text: &str) -> anyhow::Result<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).map_err(anyhow::Error::from));
-    pairs.map(|pair| Ok(u8::from_str_radix(pair?, 16)?)).collect()
+    let pairs = text
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).map_err(anyhow::Error::from));
+    pairs
+        .map(|pair| Ok(u8::from_str_radix(pair?, 16)?))
+        .collect()
 }
 
 #[cfg(test)]
@@ -179,16 +225,24 @@ mod tests {
     #[test]
     fn files_that_the_role_may_not_read_are_one_line_with_the_grants() {
         let refused = |code: &str| {
-            let error = ServerError { code: code.into(), message: "no".into(), ..ServerError::default() };
+            let error = ServerError {
+                code: code.into(),
+                message: "no".into(),
+                ..ServerError::default()
+            };
             ["/etc/a", "/etc/b"].map(|path| (path.to_string(), anyhow::Error::from(error.clone())))
         };
         let told = unread(&refused(FORBIDDEN), "a\"b");
         assert_eq!(told.lines().count(), 2, "{told}");
         assert!(
-            told.contains("\"/etc/a\", \"/etc/b\"") && told.contains("pg_read_server_files TO \"a\"\"b\""),
+            told.contains("\"/etc/a\", \"/etc/b\"")
+                && told.contains("pg_read_server_files TO \"a\"\"b\""),
             "{told}"
         );
-        assert!(!unread(&refused("58P01"), "a").contains("HINT"), "a file that is gone");
+        assert!(
+            !unread(&refused("58P01"), "a").contains("HINT"),
+            "a file that is gone"
+        );
     }
 
     #[test]

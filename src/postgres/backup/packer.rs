@@ -88,7 +88,12 @@ impl Packer {
         let (pack, offset) = self.place(frame).await?;
         match self.extents.last_mut() {
             Some(last) if last.pack == pack => last.frames.push(length),
-            _ => self.extents.push(Extent { pack, offset, frames: vec![length], skip: 0 }),
+            _ => self.extents.push(Extent {
+                pack,
+                offset,
+                frames: vec![length],
+                skip: 0,
+            }),
         }
         Ok(())
     }
@@ -100,11 +105,20 @@ impl Packer {
     }
 
     /// Adds a frame that small files share.
-    pub async fn bundle(&mut self, frame: Bytes, files: Vec<(FileMetadata, u32, Digest)>) -> anyhow::Result<()> {
+    pub async fn bundle(
+        &mut self,
+        frame: Bytes,
+        files: Vec<(FileMetadata, u32, Digest)>,
+    ) -> anyhow::Result<()> {
         let frames = vec![frame.len() as u32];
         let (pack, offset) = self.place(frame).await?;
         for (facts, skip, digest) in files {
-            let extent = Extent { pack: pack.clone(), offset, frames: frames.clone(), skip };
+            let extent = Extent {
+                pack: pack.clone(),
+                offset,
+                frames: frames.clone(),
+                skip,
+            };
             self.file(facts, digest, vec![extent])?;
         }
         Ok(())
@@ -112,10 +126,17 @@ impl Packer {
 
     /// Stores what is left and waits until all packs are durable.
     pub async fn finish(mut self) -> anyhow::Result<(SealedWriter, Totals)> {
-        let mut stored = if self.pieces.is_empty() { Ok(()) } else { self.store_pack().await };
+        let mut stored = if self.pieces.is_empty() {
+            Ok(())
+        } else {
+            self.store_pack().await
+        };
         // All are waited for, also after an error: no pack may appear after the backup was given up.
         while let Some(put) = self.puts.join_next().await {
-            stored = stored.and(put.context("a task that stores packs failed").and_then(|put| put));
+            stored = stored.and(
+                put.context("a task that stores packs failed")
+                    .and_then(|put| put),
+            );
         }
         stored.map(|()| (self.manifest, self.totals))
     }
@@ -125,12 +146,34 @@ impl Packer {
         while self.puts.join_next().await.is_some() {}
     }
 
-    fn file(&mut self, facts: FileMetadata, digest: Digest, extents: Vec<Extent>) -> anyhow::Result<()> {
-        let FileMetadata { path, tablespace, mode, mtime, size } = facts;
-        ensure!(self.paths.is_new(tablespace, &path), "the file \"{path}\" came twice: it could not be restored");
+    fn file(
+        &mut self,
+        facts: FileMetadata,
+        digest: Digest,
+        extents: Vec<Extent>,
+    ) -> anyhow::Result<()> {
+        let FileMetadata {
+            path,
+            tablespace,
+            mode,
+            mtime,
+            size,
+        } = facts;
+        ensure!(
+            self.paths.is_new(tablespace, &path),
+            "the file \"{path}\" came twice: it could not be restored"
+        );
         self.totals.file_count += 1;
         self.totals.plain_bytes += size;
-        self.note(&ManifestEntry::File(FileEntry { path, tablespace, mode, mtime, size, digest, extents }))
+        self.note(&ManifestEntry::File(FileEntry {
+            path,
+            tablespace,
+            mode,
+            mtime,
+            size,
+            digest,
+            extents,
+        }))
     }
 
     /// Adds a line to the manifest. Errors: it becomes too long to be read again, which is better known now than once all
@@ -141,9 +184,13 @@ impl Packer {
         if self.manifest.size() <= longest {
             return Ok(());
         }
-        let error =
-            anyhow!("after {files} files the manifest has more than {longest} bytes, the most that can be read");
-        Err(with_hint(error, "the cluster is too large, or has too many files, for one base backup"))
+        let error = anyhow!(
+            "after {files} files the manifest has more than {longest} bytes, the most that can be read"
+        );
+        Err(with_hint(
+            error,
+            "the cluster is too large, or has too many files, for one base backup",
+        ))
     }
 
     /// Puts a frame into the pack; which, and where in it.
@@ -152,7 +199,10 @@ impl Packer {
         if self.pack_len > 0 && self.pack_len + length > self.pack_size {
             self.store_pack().await?;
         }
-        let pack = PackName { backup: self.id.clone(), number: self.totals.pack_count + 1 };
+        let pack = PackName {
+            backup: self.id.clone(),
+            number: self.totals.pack_count + 1,
+        };
         let offset = self.pack_len;
         self.pieces.push(frame);
         self.pack_len += length;
@@ -167,11 +217,15 @@ impl Packer {
         }
         self.totals.pack_count += 1;
         self.totals.stored_bytes += self.pack_len;
-        let pack = PackName { backup: self.id.clone(), number: self.totals.pack_count };
+        let pack = PackName {
+            backup: self.id.clone(),
+            number: self.totals.pack_count,
+        };
         let body = Body(std::mem::take(&mut self.pieces));
         self.pack_len = 0;
         let cluster = self.cluster.clone();
-        self.puts.spawn(async move { put_pack(&cluster, &pack, body).await });
+        self.puts
+            .spawn(async move { put_pack(&cluster, &pack, body).await });
         Ok(())
     }
 }
@@ -180,13 +234,19 @@ impl Packer {
 async fn put_pack(cluster: &Cluster, pack: &PackName, body: Body) -> anyhow::Result<()> {
     let (storage, key) = (cluster.repository.storage(), cluster.layout.pack(pack));
     let hint = "check that the repository has free space and can be written to";
-    match storage.put(&key, body.clone(), PutMode::CreateOnly).await.hint(hint)? {
+    match storage
+        .put(&key, body.clone(), PutMode::CreateOnly)
+        .await
+        .hint(hint)?
+    {
         PutOutcome::Stored => Ok(()),
         PutOutcome::AlreadyExists => {
             let found = storage.get(&key, 0..body.len() + 1).await?;
             let found = found.with_context(|| format!("object \"{key}\" vanished"))?;
             if found != body.to_bytes() {
-                bail!("object \"{key}\" is there already, with other content: two backups use one name");
+                bail!(
+                    "object \"{key}\" is there already, with other content: two backups use one name"
+                );
             }
             Ok(())
         }

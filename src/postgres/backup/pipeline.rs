@@ -124,7 +124,11 @@ impl Pipeline {
             (Err(error), _) => return Err(error),
         };
         let (manifest, totals) = packer.finish().await?;
-        Ok(Packed { manifest, totals, captured })
+        Ok(Packed {
+            manifest,
+            totals,
+            captured,
+        })
     }
 
     /// Gives the backup up and waits until nothing is under way. The reason, when a stage had failed.
@@ -151,7 +155,10 @@ impl Pipeline {
         let digested = self.digester.await.context("the digesting thread failed");
         let mut compressed = Ok(());
         for compressor in self.compressors {
-            let result = compressor.await.context("a compressing thread failed").and_then(|result| result);
+            let result = compressor
+                .await
+                .context("a compressing thread failed")
+                .and_then(|result| result);
             compressed = compressed.and(result);
         }
         let (packer, packed) = self.packer.await.context("the packing task failed")?;
@@ -166,7 +173,11 @@ impl Pipeline {
 }
 
 /// Digests files, and hands frames to the compressors. Ends when either neighbour does.
-fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<FrameJob>, pieces: &mpsc::Sender<PackInput>) {
+fn digest(
+    mut cuts: mpsc::Receiver<Cut>,
+    jobs: &SyncSender<FrameJob>,
+    pieces: &mpsc::Sender<PackInput>,
+) {
     let mut hasher = Hasher::default();
     while let Some(cut) = cuts.blocking_recv() {
         let piece = match cut {
@@ -187,7 +198,11 @@ fn digest(mut cuts: mpsc::Receiver<Cut>, jobs: &SyncSender<FrameJob>, pieces: &m
                 if jobs.send(FrameJob { plain, reply }).is_err() {
                     return;
                 }
-                if files.is_empty() { PackInput::Frame(compressed) } else { PackInput::Bundle(compressed, files) }
+                if files.is_empty() {
+                    PackInput::Frame(compressed)
+                } else {
+                    PackInput::Bundle(compressed, files)
+                }
             }
         };
         if pieces.blocking_send(piece).is_err() {
@@ -202,8 +217,12 @@ fn compress(jobs: &Mutex<Receiver<FrameJob>>, pool: &FramePool, level: i32) -> a
     loop {
         // The lock is held while waiting: one worker waits for a job, the others for the lock.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(FrameJob { plain, reply }) = job else { return Ok(()) };
-        let frame = compressor.compress(&plain).context("cannot compress a frame")?;
+        let Ok(FrameJob { plain, reply }) = job else {
+            return Ok(());
+        };
+        let frame = compressor
+            .compress(&plain)
+            .context("cannot compress a frame")?;
         pool.give_back(plain);
         // A packer that ended needs no frames.
         let _ = reply.send(frame);
@@ -211,7 +230,10 @@ fn compress(jobs: &Mutex<Receiver<FrameJob>>, pool: &FramePool, level: i32) -> a
 }
 
 /// Packs until there are no more pieces. The packer comes back in any case: it knows what is under way.
-async fn pack(mut packer: Packer, mut pieces: mpsc::Receiver<PackInput>) -> (Packer, anyhow::Result<()>) {
+async fn pack(
+    mut packer: Packer,
+    mut pieces: mpsc::Receiver<PackInput>,
+) -> (Packer, anyhow::Result<()>) {
     while let Some(piece) = pieces.recv().await {
         if let Err(error) = pack_one(&mut packer, piece).await {
             return (packer, Err(error));

@@ -20,10 +20,16 @@ pub fn verification_trips(error: &anyhow::Error) -> Option<String> {
 
 /// The error with a hint that gets past it, where a file in the server's folder is in the way.
 pub fn with_way_out(error: anyhow::Error) -> anyhow::Error {
-    let Some(refused) = find::<ServerError>(&error) else { return error };
+    let Some(refused) = find::<ServerError>(&error) else {
+        return error;
+    };
     let hint = match (refused.routine.as_deref(), refused.code.as_str()) {
-        (Some("_tarWriteHeader"), _) => "move that file out of the data directory, or shorten its name",
-        (_, NO_ACCESS) => "let the server's operating-system user read that file, or move it out of the data directory",
+        (Some("_tarWriteHeader"), _) => {
+            "move that file out of the data directory, or shorten its name"
+        }
+        (_, NO_ACCESS) => {
+            "let the server's operating-system user read that file, or move it out of the data directory"
+        }
         (_, IO_ERROR) => "see the server's log and its disk, then take the backup again",
         _ => return error,
     };
@@ -37,7 +43,12 @@ mod tests {
 
     fn refused(routine: &str, code: &str) -> anyhow::Error {
         let (code, routine) = (code.to_string(), Some(routine.to_string()));
-        anyhow::Error::new(ServerError { code, routine, ..ServerError::default() }).context("the base backup failed")
+        anyhow::Error::new(ServerError {
+            code,
+            routine,
+            ..ServerError::default()
+        })
+        .context("the base backup failed")
     }
 
     #[test]
@@ -49,9 +60,15 @@ mod tests {
 
     #[test]
     fn a_file_in_the_way_is_told_with_a_way_out() {
-        for (routine, code) in [("_tarWriteHeader", INTERNAL), ("sendFile", NO_ACCESS), ("ReadDirExtended", NO_ACCESS)]
-        {
-            assert!(hints(&with_way_out(refused(routine, code)))[0].contains("data directory"), "{routine} {code}");
+        for (routine, code) in [
+            ("_tarWriteHeader", INTERNAL),
+            ("sendFile", NO_ACCESS),
+            ("ReadDirExtended", NO_ACCESS),
+        ] {
+            assert!(
+                hints(&with_way_out(refused(routine, code)))[0].contains("data directory"),
+                "{routine} {code}"
+            );
         }
         assert!(hints(&with_way_out(refused("sendDir", "55000"))).is_empty());
     }

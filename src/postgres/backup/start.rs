@@ -41,12 +41,18 @@ impl After {
     /// Asks the server.
     pub async fn read(sql: &mut Connection) -> anyhow::Result<Self> {
         let homes = Homes::read(sql).await?;
-        Ok(Self { clock: clock(sql).await?, homes })
+        Ok(Self {
+            clock: clock(sql).await?,
+            homes,
+        })
     }
 }
 
 /// Connects and checks everything that can be checked before. The connection is ready for BASE_BACKUP.
-pub async fn start(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> anyhow::Result<(BackupServer, Connection)> {
+pub async fn start(
+    cluster: &Cluster,
+    resolve: ResolveConnInfo<'_>,
+) -> anyhow::Result<(BackupServer, Connection)> {
     // SQL first: with wal_level = minimal a server takes no replication connection and does not say why.
     let mut sql = Connection::connect(&resolve()?, Mode::Sql).await?;
     let info = pinned(resolve()?, sql.server());
@@ -59,8 +65,21 @@ pub async fn start(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> anyhow::R
     let homes = Homes::read(&mut sql).await?;
     let started_at = clock(&mut sql).await?;
     sql.close().await?;
-    let ServerSettings { version, standby, .. } = settings;
-    Ok((BackupServer { info, major, version, standby, started_at, outside, homes }, physical))
+    let ServerSettings {
+        version, standby, ..
+    } = settings;
+    Ok((
+        BackupServer {
+            info,
+            major,
+            version,
+            standby,
+            started_at,
+            outside,
+            homes,
+        },
+        physical,
+    ))
 }
 
 /// The server's clock. A standby's may be behind the primary's, whose clock commit times are of: never earlier than the
@@ -70,12 +89,18 @@ pub async fn clock(sql: &mut Connection) -> anyhow::Result<DateTime<Utc>> {
                     'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS now";
     let answer = ask(sql, question).await?;
     let text: String = answer.parse(0, "now")?;
-    text.parse().with_context(|| format!("the server's clock says \"{text}\""))
+    text.parse()
+        .with_context(|| format!("the server's clock says \"{text}\""))
 }
 
 /// The settings narrowed to the one host that answered: another of the list could be another server.
 fn pinned(mut info: ConnInfo, server: &str) -> ConnInfo {
-    if let Some(host) = info.hosts.iter().find(|host| host.to_string() == server).cloned() {
+    if let Some(host) = info
+        .hosts
+        .iter()
+        .find(|host| host.to_string() == server)
+        .cloned()
+    {
         info.hosts = vec![host];
     }
     info
@@ -85,11 +110,28 @@ async fn check_identity(cluster: &Cluster, physical: &mut Connection) -> anyhow:
     let identity = physical.identify_system().await?;
     let segment_size = physical.segment_size().await?;
     let (name, major) = (cluster.layout.cluster().clone(), physical.major_version()?);
-    let found = describe_server(name, identity.system_identifier, segment_size, major, Utc::now());
+    let found = describe_server(
+        name,
+        identity.system_identifier,
+        segment_size,
+        major,
+        Utc::now(),
+    );
     cluster.check_identity(&found)?;
-    if !cluster.description.versions.iter().any(|known| known.major == major) {
-        let error = anyhow!("PostgreSQL {major} was not seen before in cluster \"{}\"", cluster.description.name);
-        return Err(with_hint(error, "run `walden init` again to register the new version"));
+    if !cluster
+        .description
+        .versions
+        .iter()
+        .any(|known| known.major == major)
+    {
+        let error = anyhow!(
+            "PostgreSQL {major} was not seen before in cluster \"{}\"",
+            cluster.description.name
+        );
+        return Err(with_hint(
+            error,
+            "run `walden init` again to register the new version",
+        ));
     }
     Ok(())
 }
@@ -121,7 +163,11 @@ impl ServerSettings {
             max_wal_senders: answer.parse(0, "max_wal_senders")?,
             archive_mode: text("archive_mode")?,
             // With archive_mode off the server shows this in place of the command.
-            archiver: if archiver == "(disabled)" { String::new() } else { archiver },
+            archiver: if archiver == "(disabled)" {
+                String::new()
+            } else {
+                archiver
+            },
         })
     }
 
@@ -140,8 +186,10 @@ impl ServerSettings {
                 .hint("set wal_level = replica and max_wal_senders = 10 in postgresql.conf and restart the server");
         }
         if self.max_wal_senders == 0 {
-            return Err(anyhow!("PostgreSQL at {server} has max_wal_senders = \"0\": it sends no backups"))
-                .hint("set max_wal_senders = 10 in postgresql.conf and restart the server");
+            return Err(anyhow!(
+                "PostgreSQL at {server} has max_wal_senders = \"0\": it sends no backups"
+            ))
+            .hint("set max_wal_senders = 10 in postgresql.conf and restart the server");
         }
         if self.archive_mode == "off" {
             return Err(anyhow!(

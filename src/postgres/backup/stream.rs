@@ -37,7 +37,11 @@ async fn begin(
         Some(BackupEvent::Start(position)) => position,
         other => bail!("the server began a base backup with {other:?}"),
     };
-    tracing::info!("the backup starts at {} on timeline {}", start.lsn, start.timeline);
+    tracing::info!(
+        "the backup starts at {} on timeline {}",
+        start.lsn,
+        start.timeline
+    );
     match after_warnings(events, warnings).await? {
         Some(BackupEvent::Tablespaces(list)) => Ok((start, list)),
         other => bail!("the server sent {other:?} in place of the tablespace list"),
@@ -55,7 +59,10 @@ pub async fn transfer(
     observer(BackupStep::Checkpoint);
     let mut warnings = Warnings::default();
     let (start, tablespaces) = begin(events, &mut warnings).await?;
-    let total = tablespaces.iter().map(|one| one.size_kib.map(|kib| kib * 1024)).sum::<Option<u64>>();
+    let total = tablespaces
+        .iter()
+        .map(|one| one.size_kib.map(|kib| kib * 1024))
+        .sum::<Option<u64>>();
     for file in outside {
         pipeline.add_file(file.facts(), &file.content).await?;
     }
@@ -67,7 +74,9 @@ pub async fn transfer(
                 pipeline.feed(bytes).await?;
                 observer(BackupStep::Streaming { done, total });
             }
-            Ok(Some(BackupEvent::ArchiveStart { tablespace_oid, .. })) => pipeline.begin_archive(tablespace_oid),
+            Ok(Some(BackupEvent::ArchiveStart { tablespace_oid, .. })) => {
+                pipeline.begin_archive(tablespace_oid)
+            }
             Ok(Some(BackupEvent::ArchiveEnd)) => pipeline.end_archive()?,
             Ok(Some(BackupEvent::Progress(_))) => {}
             Ok(Some(BackupEvent::End(position))) => break (position, Vec::new()),
@@ -76,7 +85,10 @@ pub async fn transfer(
             Err(error) => break bad_pages(error, &warnings)?,
         }
     };
-    let described = tablespaces.iter().filter_map(describe).collect::<anyhow::Result<_>>()?;
+    let described = tablespaces
+        .iter()
+        .filter_map(describe)
+        .collect::<anyhow::Result<_>>()?;
     ensure!(
         start.timeline == end.timeline && start.lsn < end.lsn,
         "the server says that the backup from {} on timeline {} ends at {} on timeline {}",
@@ -86,7 +98,13 @@ pub async fn transfer(
         end.timeline
     );
     let warnings = warnings.into_lines();
-    Ok(Transferred { start, end, tablespaces: described, checksum_failures, warnings })
+    Ok(Transferred {
+        start,
+        end,
+        tablespaces: described,
+        checksum_failures,
+        warnings,
+    })
 }
 
 /// The next event that is no warning.
@@ -103,13 +121,21 @@ async fn after_warnings(
 }
 
 /// A backup that is complete but for bad pages; any other error stays one.
-fn bad_pages(error: anyhow::Error, warnings: &Warnings) -> anyhow::Result<(BackupPosition, Vec<String>)> {
-    let Some(ChecksumFailures { end }) = find(&error) else { return Err(error) };
+fn bad_pages(
+    error: anyhow::Error,
+    warnings: &Warnings,
+) -> anyhow::Result<(BackupPosition, Vec<String>)> {
+    let Some(ChecksumFailures { end }) = find(&error) else {
+        return Err(error);
+    };
     Ok((*end, warnings.bad_pages(one_line(&error))))
 }
 
 fn describe(tablespace: &Tablespace) -> Option<anyhow::Result<TablespaceDescription>> {
     let oid = tablespace.oid?;
-    let location = tablespace.location.clone().with_context(|| format!("tablespace {oid} has no location"));
+    let location = tablespace
+        .location
+        .clone()
+        .with_context(|| format!("tablespace {oid} has no location"));
     Some(location.map(|location| TablespaceDescription { oid, location }))
 }

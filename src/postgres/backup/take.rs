@@ -19,7 +19,9 @@ use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::BackupId;
 use crate::postgres::load::load_backups;
 use crate::postgres::replication::conninfo::{ConnInfo, ResolveConnInfo};
-use crate::postgres::replication::{BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode};
+use crate::postgres::replication::{
+    BackupEvent, BackupOptions, BaseBackup, Checkpoint, Connection, Mode,
+};
 use crate::postgres::types::WalFileName;
 
 /// Tries to ask the server after the backup's end, and the pause between them.
@@ -58,12 +60,25 @@ pub async fn take(
 ) -> anyhow::Result<BackupDescription> {
     // Before there is a session that would wait.
     let unfinished = or_stop(stop, async { Ok(load_backups(cluster).await?.unfinished) }).await?;
-    or_stop(stop, cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now())).await?;
+    or_stop(
+        stop,
+        cleanup::remove_abandoned(cluster, &unfinished, SystemTime::now()),
+    )
+    .await?;
     cleanup::sweep(cluster).await;
     let (server, physical) = or_stop(stop, start(cluster, resolve)).await?;
-    tracing::info!("taking a backup of PostgreSQL {} at {}", server.version, physical.server());
+    tracing::info!(
+        "taking a backup of PostgreSQL {} at {}",
+        server.version,
+        physical.server()
+    );
     let taken = from_live(cluster, &server, physical, options, observer, stop).await;
-    let Some(said) = taken.as_ref().err().filter(|_| options.verify_checksums).and_then(verification_trips) else {
+    let Some(said) = taken
+        .as_ref()
+        .err()
+        .filter(|_| options.verify_checksums)
+        .and_then(verification_trips)
+    else {
         return taken.map_err(with_way_out);
     };
     tracing::warn!(
@@ -71,8 +86,13 @@ pub async fn take(
          out of the data directory"
     );
     let physical = Connection::connect(&server.info, Mode::Physical).await?;
-    let unverified = TakeOptions { verify_checksums: false, ..options.clone() };
-    from_live(cluster, &server, physical, &unverified, observer, stop).await.map_err(with_way_out)
+    let unverified = TakeOptions {
+        verify_checksums: false,
+        ..options.clone()
+    };
+    from_live(cluster, &server, physical, &unverified, observer, stop)
+        .await
+        .map_err(with_way_out)
 }
 
 async fn from_live(
@@ -85,7 +105,10 @@ async fn from_live(
 ) -> anyhow::Result<BackupDescription> {
     let backup = physical.base_backup(&asked(options)).await?;
     let id = reserve(cluster).await?;
-    let mut source = Live { backup, info: &server.info };
+    let mut source = Live {
+        backup,
+        info: &server.info,
+    };
     let taken = execute(cluster, &id, server, &mut source, options, observer, stop).await;
     // Else the server would go on with a backup that nobody wants while what was stored is removed.
     drop(source);
@@ -168,7 +191,10 @@ impl BackupSource for Live<'_> {
         loop {
             match read().await {
                 Err(error) if tries < AFTER_TRIES => {
-                    tracing::warn!("cannot ask the server after the backup's end: {}", one_line(&error))
+                    tracing::warn!(
+                        "cannot ask the server after the backup's end: {}",
+                        one_line(&error)
+                    )
                 }
                 result => return result,
             }
@@ -196,16 +222,40 @@ async fn execute(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<BackupDescription> {
     let (transferred, packed) = store(cluster, id, server, source, options, observer, stop).await?;
-    let Packed { manifest, totals, captured } = packed;
+    let Packed {
+        manifest,
+        totals,
+        captured,
+    } = packed;
     let after = or_stop(stop, source.after()).await?;
-    tracing::info!("the backup ends at {}; its {} packs are stored", transferred.end.lsn, totals.pack_count);
-    let needed =
-        NeededWal { timeline: transferred.start.timeline, start: transferred.start.lsn, stop: transferred.end.lsn };
+    tracing::info!(
+        "the backup ends at {}; its {} packs are stored",
+        transferred.end.lsn,
+        totals.pack_count
+    );
+    let needed = NeededWal {
+        timeline: transferred.start.timeline,
+        start: transferred.start.lsn,
+        stop: transferred.end.lsn,
+    };
     let label = options.label.as_str();
     let checksums_verified = options.verify_checksums;
-    let gathered = Gathered { id, label, server, transferred, captured, totals, after, checksums_verified };
+    let gathered = Gathered {
+        id,
+        label,
+        server,
+        transferred,
+        captured,
+        totals,
+        after,
+        checksums_verified,
+    };
     let description = describe(cluster, gathered)?;
-    let waited = or_stop(stop, wait_for_wal(cluster, &needed, options.wal_timeout, observer)).await;
+    let waited = or_stop(
+        stop,
+        wait_for_wal(cluster, &needed, options.wal_timeout, observer),
+    )
+    .await;
     if let Err(error) = waited {
         return Err(explain(error, server, source).await);
     }
@@ -223,23 +273,38 @@ async fn store(
     stop: &mut watch::Receiver<bool>,
 ) -> anyhow::Result<(Transferred, Packed)> {
     let mut pipeline = Pipeline::start(cluster, id, options.pack)?;
-    match or_stop(stop, transfer(source, &mut pipeline, &server.outside.files, observer)).await {
+    match or_stop(
+        stop,
+        transfer(source, &mut pipeline, &server.outside.files, observer),
+    )
+    .await
+    {
         Ok(transferred) => Ok((transferred, pipeline.finish().await?)),
         Err(error) => {
             let cause = pipeline.abandon().await;
             // That a queue was closed is only the consequence.
-            Err(cause.filter(|_| find::<Closed>(&error).is_some()).unwrap_or(error))
+            Err(cause
+                .filter(|_| find::<Closed>(&error).is_some())
+                .unwrap_or(error))
         }
     }
 }
 
 /// Adds what helps to the error that WAL is missing.
-async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl BackupSource) -> anyhow::Error {
-    let Some(missing) = find::<WalMissing>(&error).map(|error| error.missing) else { return error };
+async fn explain(
+    error: anyhow::Error,
+    server: &BackupServer,
+    source: &mut impl BackupSource,
+) -> anyhow::Error {
+    let Some(missing) = find::<WalMissing>(&error).map(|error| error.missing) else {
+        return error;
+    };
     let error = match missing {
         WalFileName::History(_) => with_hint(
             error,
-            format!("store it with `walden wal push <data directory>/pg_wal/{missing}`, and take the backup again"),
+            format!(
+                "store it with `walden wal push <data directory>/pg_wal/{missing}`, and take the backup again"
+            ),
         ),
         _ => error,
     };
@@ -249,8 +314,15 @@ async fn explain(error: anyhow::Error, server: &BackupServer, source: &mut impl 
         return with_hint(error, hint);
     }
     let failure = source.archiver_failure().await;
-    let failure = failure.map(|said| format!(" (pg_stat_archiver: {said})")).unwrap_or_default();
-    with_hint(error, format!("does archive_command fail{failure}? See the server's log, or raise backup.wal_timeout"))
+    let failure = failure
+        .map(|said| format!(" (pg_stat_archiver: {said})"))
+        .unwrap_or_default();
+    with_hint(
+        error,
+        format!(
+            "does archive_command fail{failure}? See the server's log, or raise backup.wal_timeout"
+        ),
+    )
 }
 
 /// Removes what a failed backup has stored, as far as possible.
@@ -259,7 +331,10 @@ async fn give_up(cluster: &Cluster, id: &BackupId, error: anyhow::Error) -> anyh
         Ok(true) => error.context(format!("backup {id} failed; nothing of it is kept")),
         Ok(false) => error.context(format!("backup {id} was stored, yet ended with an error")),
         Err(second) => {
-            tracing::warn!("what backup {id} stored is left for the next backup to remove: {}", one_line(&second));
+            tracing::warn!(
+                "what backup {id} stored is left for the next backup to remove: {}",
+                one_line(&second)
+            );
             error.context(format!("backup {id} failed"))
         }
     }
@@ -291,9 +366,21 @@ mod tests {
     #[test]
     fn a_backup_can_be_taken_in_a_task() {
         fn is_send<T: Send>(
-            _: impl FnOnce(&'static Cluster, &'static TakeOptions, &'static mut watch::Receiver<bool>) -> T,
+            _: impl FnOnce(
+                &'static Cluster,
+                &'static TakeOptions,
+                &'static mut watch::Receiver<bool>,
+            ) -> T,
         ) {
         }
-        is_send(|cluster, options, stop| take(cluster, &|| ConnInfo::from_process(""), options, &|_| {}, stop));
+        is_send(|cluster, options, stop| {
+            take(
+                cluster,
+                &|| ConnInfo::from_process(""),
+                options,
+                &|_| {},
+                stop,
+            )
+        });
     }
 }

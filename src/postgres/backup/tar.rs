@@ -77,7 +77,11 @@ pub struct Parser {
 
 impl Default for Parser {
     fn default() -> Self {
-        Self { state: TarState::Header, chunks: VecDeque::new(), header: Vec::with_capacity(BLOCK) }
+        Self {
+            state: TarState::Header,
+            chunks: VecDeque::new(),
+            header: Vec::with_capacity(BLOCK),
+        }
     }
 }
 
@@ -125,17 +129,26 @@ impl Parser {
                 }
                 TarState::Content { left, padding } => {
                     let most = usize::try_from(left).unwrap_or(usize::MAX);
-                    let Some(data) = self.take(most) else { return Ok(None) };
-                    self.state = TarState::Content { left: left - data.len() as u64, padding };
+                    let Some(data) = self.take(most) else {
+                        return Ok(None);
+                    };
+                    self.state = TarState::Content {
+                        left: left - data.len() as u64,
+                        padding,
+                    };
                     return Ok(Some(Item::Data(data)));
                 }
                 TarState::Padding(0) => self.state = TarState::Header,
                 TarState::Padding(left) => {
-                    let Some(skipped) = self.take(left) else { return Ok(None) };
+                    let Some(skipped) = self.take(left) else {
+                        return Ok(None);
+                    };
                     self.state = TarState::Padding(left - skipped.len());
                 }
                 TarState::Trailer => {
-                    let Some(rest) = self.take(usize::MAX) else { return Ok(None) };
+                    let Some(rest) = self.take(usize::MAX) else {
+                        return Ok(None);
+                    };
                     if rest.iter().any(|byte| *byte != 0) {
                         return Err(TarError("something follows its end".into()));
                     }
@@ -157,7 +170,9 @@ impl Parser {
     /// Whether a whole header block is collected.
     fn collect_header(&mut self) -> bool {
         while self.header.len() < BLOCK {
-            let Some(first) = self.chunks.front_mut() else { return false };
+            let Some(first) = self.chunks.front_mut() else {
+                return false;
+            };
             let count = first.len().min(BLOCK - self.header.len());
             self.header.extend_from_slice(&first[..count]);
             first.advance(count);
@@ -177,7 +192,10 @@ impl Parser {
         let header = parse_header(&block)?;
         if header.kind == MemberKind::File {
             let padding = (BLOCK - (header.size % BLOCK as u64) as usize) % BLOCK;
-            self.state = TarState::Content { left: header.size, padding };
+            self.state = TarState::Content {
+                left: header.size,
+                padding,
+            };
         }
         Ok(Some(Item::Entry(header)))
     }
@@ -196,7 +214,12 @@ fn parse_header(block: &[u8]) -> Result<TarHeader, TarError> {
         b'0' | 0 => MemberKind::File,
         b'2' => MemberKind::Symlink,
         b'5' => MemberKind::Folder,
-        other => return Err(wrong(&format!("the unknown type '{}'", other.escape_ascii()))),
+        other => {
+            return Err(wrong(&format!(
+                "the unknown type '{}'",
+                other.escape_ascii()
+            )));
+        }
     };
     let size = number(&block[124..136]).filter(|size| *size <= i64::MAX as u64);
     let size = size.ok_or_else(|| wrong("a size that is no number"))?;
@@ -204,19 +227,37 @@ fn parse_header(block: &[u8]) -> Result<TarHeader, TarError> {
     let mtime = number(&block[136..148]).ok_or_else(|| wrong("a time that is no number"))?;
     check_path(&path).map_err(|error| TarError(error.to_string()))?;
     let size = if kind == MemberKind::File { size } else { 0 };
-    Ok(TarHeader { path, utf8, kind, size, mode: (mode & 0o7777) as u32, mtime: mtime as i64 })
+    Ok(TarHeader {
+        path,
+        utf8,
+        kind,
+        size,
+        mode: (mode & 0o7777) as u32,
+        mtime: mtime as i64,
+    })
 }
 
 /// Prefix and name joined, without the leading `./` and trailing `/` that some members have, and whether it is UTF-8.
 fn path(block: &[u8]) -> (String, bool) {
     let bytes = |field: &[u8]| {
-        let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+        let end = field
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(field.len());
         field[..end].to_vec()
     };
     let name = bytes(&block[..100]);
     // GNU tar uses the prefix's place for other things; only the POSIX magic has a NUL after "ustar".
-    let prefix = if &block[257..263] == b"ustar\0" { bytes(&block[345..500]) } else { Vec::new() };
-    let joined = if prefix.is_empty() { name } else { [&prefix[..], b"/", &name[..]].concat() };
+    let prefix = if &block[257..263] == b"ustar\0" {
+        bytes(&block[345..500])
+    } else {
+        Vec::new()
+    };
+    let joined = if prefix.is_empty() {
+        name
+    } else {
+        [&prefix[..], b"/", &name[..]].concat()
+    };
     let (joined, utf8) = match String::from_utf8(joined) {
         Ok(joined) => (joined, true),
         Err(error) => (error.as_bytes().escape_ascii().to_string(), false),
@@ -230,14 +271,20 @@ fn number(field: &[u8]) -> Option<u64> {
     match field.split_first()? {
         (0x80, rest) => {
             let (high, low) = rest.split_at(rest.len().saturating_sub(8));
-            let value = low.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+            let value = low
+                .iter()
+                .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
             high.iter().all(|byte| *byte == 0).then_some(value)
         }
         _ => {
             let text = std::str::from_utf8(field).ok()?;
             let digits = text.trim_matches(['\0', ' ']);
             let valid = digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-            if digits.is_empty() { Some(0) } else { u64::from_str_radix(digits, 8).ok().filter(|_| valid) }
+            if digits.is_empty() {
+                Some(0)
+            } else {
+                u64::from_str_radix(digits, 8).ok().filter(|_| valid)
+            }
         }
     }
 }

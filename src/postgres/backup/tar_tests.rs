@@ -82,7 +82,10 @@ fn members_come_out_as_the_server_sent_them() {
     ]
     .concat();
     let found = parse(&stream, 333).unwrap();
-    let shown: Vec<_> = found.iter().map(|(h, content)| (h.path.as_str(), h.kind, content.len())).collect();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|(h, content)| (h.path.as_str(), h.kind, content.len()))
+        .collect();
     let expected = [
         ("backup_label", MemberKind::File, 5),
         ("base/1", MemberKind::Folder, 0),
@@ -101,7 +104,12 @@ fn a_trailer_may_be_there_or_not() {
     let bare = member("a", b"x");
     assert_eq!(parse(&bare, 512).unwrap().len(), 1);
     for blocks in [1, 2, 20] {
-        assert_eq!(parse(&[bare.clone(), vec![0; blocks * BLOCK]].concat(), 700).unwrap().len(), 1);
+        assert_eq!(
+            parse(&[bare.clone(), vec![0; blocks * BLOCK]].concat(), 700)
+                .unwrap()
+                .len(),
+            1
+        );
     }
     assert!(error_of(&[bare.clone(), vec![0; BLOCK], bare].concat()).contains("follows its end"));
 }
@@ -121,8 +129,21 @@ fn sizes_beyond_eight_gibibytes_are_in_base_256() {
 
 #[test]
 fn paths_that_lead_outside_are_refused() {
-    for name in ["../x", "/etc/passwd", "base/../../x", "./../x", "", ".", "./", "a//b", ".//etc"] {
-        assert!(error_of(&block(name, b'5', &octal(0), "")).contains("is not a path"), "{name:?}");
+    for name in [
+        "../x",
+        "/etc/passwd",
+        "base/../../x",
+        "./../x",
+        "",
+        ".",
+        "./",
+        "a//b",
+        ".//etc",
+    ] {
+        assert!(
+            error_of(&block(name, b'5', &octal(0), "")).contains("is not a path"),
+            "{name:?}"
+        );
     }
     assert!(error_of(&block("x", b'5', &octal(0), "/etc")).contains("is not a path"));
 }
@@ -138,11 +159,16 @@ fn damage_and_surprises_are_told() {
     latin[1] = 0xE4;
     let mut parser = Parser::default();
     parser.feed(checked(latin).into());
-    let Some(Item::Entry(header)) = parser.next().unwrap() else { panic!("no member") };
+    let Some(Item::Entry(header)) = parser.next().unwrap() else {
+        panic!("no member")
+    };
     assert_eq!((header.path.as_str(), header.utf8), ("a\\xe4", false));
     let whole = member("a", &[1; 600]);
     for length in [1, 511, 513, 1100, 1112, 1535] {
-        assert!(error_of(&whole[..length]).contains("ends within"), "{length}");
+        assert!(
+            error_of(&whole[..length]).contains("ends within"),
+            "{length}"
+        );
     }
 }
 

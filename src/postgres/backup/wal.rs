@@ -30,7 +30,9 @@ impl NeededWal {
         let last = SegmentName::ending_at(self.timeline, self.stop, size);
         let history = (self.timeline.0 > 1).then_some(WalFileName::History(self.timeline));
         let next = move |segment: &SegmentName| (*segment < last).then(|| segment.next(size));
-        history.into_iter().chain(std::iter::successors(Some(first), next).map(WalFileName::Segment))
+        history
+            .into_iter()
+            .chain(std::iter::successors(Some(first), next).map(WalFileName::Segment))
     }
 }
 
@@ -38,11 +40,16 @@ impl NeededWal {
 /// False: it is absent. Errors: it is damaged or another's, also when it is read once more; or the store did not answer.
 pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<bool> {
     let key = cluster.layout.wal(name);
-    let Some(header) = cluster.repository.header(&key, WAL_KIND).await? else { return Ok(false) };
-    let found: WalDescription =
-        header.about.read().with_context(|| format!("object \"{key}\" does not describe a WAL file"))?;
+    let Some(header) = cluster.repository.header(&key, WAL_KIND).await? else {
+        return Ok(false);
+    };
+    let found: WalDescription = header
+        .about
+        .read()
+        .with_context(|| format!("object \"{key}\" does not describe a WAL file"))?;
     let ours = &cluster.description;
-    let whole = !matches!(name, WalFileName::Segment(_)) || header.plain.size == ours.segment_size.bytes();
+    let whole =
+        !matches!(name, WalFileName::Segment(_)) || header.plain.size == ours.segment_size.bytes();
     if found.name != *name || found.system_identifier != ours.system_identifier || !whole {
         let error = anyhow!(
             "object \"{key}\" holds \"{}\" of the cluster with system identifier {}, {} bytes",
@@ -50,7 +57,10 @@ pub async fn is_proven(cluster: &Cluster, name: &WalFileName) -> anyhow::Result<
             found.system_identifier,
             header.plain.size
         );
-        return Err(with_hint(error, "find out with `walden wal verify` what else is wrong in the archive"));
+        return Err(with_hint(
+            error,
+            "find out with `walden wal verify` what else is wrong in the archive",
+        ));
     }
     Ok(true)
 }
@@ -74,10 +84,17 @@ pub async fn wait_for_wal(
     let mut pause = FIRST_PAUSE;
     for name in needed.files(cluster.description.segment_size) {
         let hint = "repair that object: without it the backup cannot be restored";
-        while !is_proven(cluster, &name).await.map_err(|error| repair_or_wait(error, hint))? {
+        while !is_proven(cluster, &name)
+            .await
+            .map_err(|error| repair_or_wait(error, hint))?
+        {
             let waited = begun.elapsed();
             if waited >= timeout {
-                return Err(WalMissing { missing: name, waited }.into());
+                return Err(WalMissing {
+                    missing: name,
+                    waited,
+                }
+                .into());
             }
             observer(BackupStep::WaitingForWal { missing: name });
             tokio::time::sleep(pause.min(timeout - waited)).await;
@@ -100,11 +117,26 @@ mod tests {
                 start: start.parse().unwrap(),
                 stop: stop.parse().unwrap(),
             };
-            needed.files(size).map(|name| name.to_string()).collect::<Vec<_>>()
+            needed
+                .files(size)
+                .map(|name| name.to_string())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(names(1, "0/2000028", "0/2000100"), ["000000010000000000000002"]);
-        assert_eq!(names(1, "0/2000028", "0/3000000"), ["000000010000000000000002"]);
-        assert_eq!(names(1, "0/2000028", "0/3000001"), ["000000010000000000000002", "000000010000000000000003"]);
-        assert_eq!(names(2, "0/2000028", "0/2000100"), ["00000002.history", "000000020000000000000002"]);
+        assert_eq!(
+            names(1, "0/2000028", "0/2000100"),
+            ["000000010000000000000002"]
+        );
+        assert_eq!(
+            names(1, "0/2000028", "0/3000000"),
+            ["000000010000000000000002"]
+        );
+        assert_eq!(
+            names(1, "0/2000028", "0/3000001"),
+            ["000000010000000000000002", "000000010000000000000003"]
+        );
+        assert_eq!(
+            names(2, "0/2000028", "0/2000100"),
+            ["00000002.history", "000000020000000000000002"]
+        );
     }
 }

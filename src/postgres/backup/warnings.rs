@@ -10,10 +10,24 @@ const MOST: usize = 100;
 /// Messages on bad pages that are kept.
 const MOST_PAGES: usize = 1000;
 /// Folders of the data directory that are PostgreSQL's own in whole.
-const OWN_FOLDERS: [&str; 6] = ["pg_xact", "pg_multixact", "pg_commit_ts", "pg_twophase", "pg_logical", "pg_tblspc"];
+const OWN_FOLDERS: [&str; 6] = [
+    "pg_xact",
+    "pg_multixact",
+    "pg_commit_ts",
+    "pg_twophase",
+    "pg_logical",
+    "pg_tblspc",
+];
 /// What opens and closes a quotation in the server's languages.
-const QUOTES: [(char, char); 7] =
-    [('"', '"'), ('«', '»'), ('»', '«'), ('„', '“'), ('“', '”'), ('‘', '’'), ('「', '」')];
+const QUOTES: [(char, char); 7] = [
+    ('"', '"'),
+    ('«', '»'),
+    ('»', '«'),
+    ('„', '“'),
+    ('“', '”'),
+    ('‘', '’'),
+    ('「', '」'),
+];
 /// Where a path may begin in a message.
 const BEGINS: [&str; 3] = ["./", "/", "pg_tblspc/"];
 
@@ -70,16 +84,20 @@ impl Warnings {
                 false => self.more += 1,
             }
         }
-        let left_out = |path: &str| SkippedPath { path: path.to_string(), said: warning.message.clone() };
+        let left_out = |path: &str| SkippedPath {
+            path: path.to_string(),
+            said: warning.message.clone(),
+        };
         match meaning(warning) {
             Meaning::Skipped(path) if is_own(path) => Err(with_hint(
                 left_out(path.trim_start_matches("./")).into(),
                 "put it back in the place of the link: PostgreSQL follows links for pg_wal and tablespaces only",
             )),
             Meaning::Skipped(_) => Ok(()),
-            Meaning::Tablespace(link) => {
-                Err(with_hint(left_out(link).into(), "fix that link, or remove it if the tablespace is gone"))
-            }
+            Meaning::Tablespace(link) => Err(with_hint(
+                left_out(link).into(),
+                "fix that link, or remove it if the tablespace is gone",
+            )),
             Meaning::Page(Some(path)) if !is_relation(path) => {
                 self.foreign = true;
                 Ok(())
@@ -122,7 +140,10 @@ fn meaning(warning: &ServerError) -> Meaning<'_> {
 /// The quoted path in a message, which begins with `./` or `/`, or lies in `pg_tblspc`. `None`: what is quoted is not
 /// known for sure.
 fn quoted_path(message: &str) -> Option<&str> {
-    let start = BEGINS.iter().filter_map(|begin| message.find(begin)).min()?;
+    let start = BEGINS
+        .iter()
+        .filter_map(|begin| message.find(begin))
+        .min()?;
     let (before, rest) = message.split_at(start);
     let opening = before.trim_end().chars().next_back()?;
     let (_, closing) = QUOTES.iter().find(|(open, _)| *open == opening)?;
@@ -131,8 +152,13 @@ fn quoted_path(message: &str) -> Option<&str> {
 
 /// The first word that looks like a path: enough to know the cluster's own files, which have no blanks.
 fn bare_path(message: &str) -> Option<&str> {
-    let start = BEGINS.iter().filter_map(|begin| message.find(begin)).min()?;
-    message[start..].split(|c: char| c.is_whitespace() || "\"'»«“”’」".contains(c)).next()
+    let start = BEGINS
+        .iter()
+        .filter_map(|begin| message.find(begin))
+        .min()?;
+    message[start..]
+        .split(|c: char| c.is_whitespace() || "\"'»«“”’」".contains(c))
+        .next()
 }
 
 /// Whether it is what a server listens on, in the data directory: `./.s.PGSQL.5432`.
@@ -151,7 +177,9 @@ fn is_own(path: &str) -> bool {
 }
 
 fn is_own_inside(path: &str) -> bool {
-    let (first, rest) = path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let (first, rest) = path
+        .split_once('/')
+        .map_or((path, None), |(first, rest)| (first, Some(rest)));
     match (first, rest) {
         ("base" | "global" | "PG_VERSION" | "pg_stat", None) => true,
         ("base", Some(rest)) => is_own_database(rest),
@@ -162,9 +190,18 @@ fn is_own_inside(path: &str) -> bool {
 
 /// What follows a tablespace's version folder in a path.
 fn version_folder(path: &str) -> Option<&str> {
-    let parts = path.match_indices("/PG_").filter_map(|(at, _)| path[at + 1..].split_once('/'));
-    let is_version = |name: &str| name[3..].bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
-    parts.filter(|(name, _)| is_version(name)).map(|(_, rest)| rest).last()
+    let parts = path
+        .match_indices("/PG_")
+        .filter_map(|(at, _)| path[at + 1..].split_once('/'));
+    let is_version = |name: &str| {
+        name[3..]
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
+    parts
+        .filter(|(name, _)| is_version(name))
+        .map(|(_, rest)| rest)
+        .last()
 }
 
 fn is_own_database(path: &str) -> bool {
@@ -181,9 +218,15 @@ fn is_own_file(name: &str) -> bool {
 /// Whether the last part of a path is the name of a relation's file: `16384`, `16384.1`, `16384_vm`, `16384_fsm.2`.
 fn is_relation(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let (name, segment) = name.split_once('.').map_or((name, None), |(name, segment)| (name, Some(segment)));
-    let (number, fork) = name.split_once('_').map_or((name, None), |(number, fork)| (number, Some(fork)));
-    is_number(number) && segment.is_none_or(is_number) && matches!(fork, None | Some("fsm" | "vm" | "init"))
+    let (name, segment) = name
+        .split_once('.')
+        .map_or((name, None), |(name, segment)| (name, Some(segment)));
+    let (number, fork) = name
+        .split_once('_')
+        .map_or((name, None), |(number, fork)| (number, Some(fork)));
+    is_number(number)
+        && segment.is_none_or(is_number)
+        && matches!(fork, None | Some("fsm" | "vm" | "init"))
 }
 
 /// Digits that PostgreSQL would write: no leading zero.
@@ -199,7 +242,13 @@ mod tests {
     fn warning(routine: &str, message: &str) -> ServerError {
         let (severity, code) = ("WARNING".to_string(), "01000".to_string());
         let routine = Some(routine.to_string());
-        ServerError { severity, code, message: message.into(), routine, ..ServerError::default() }
+        ServerError {
+            severity,
+            code,
+            message: message.into(),
+            routine,
+            ..ServerError::default()
+        }
     }
 
     fn left_out(routine: &str, message: &str) -> Option<String> {
@@ -261,55 +310,101 @@ mod tests {
             "pomijanie pliku specjalnego „./pg_xact”",
             "skipping './pg_xact'",
         ] {
-            assert_eq!(left_out("sendDir", message).as_deref(), Some("pg_xact"), "{message}");
+            assert_eq!(
+                left_out("sendDir", message).as_deref(),
+                Some("pg_xact"),
+                "{message}"
+            );
         }
-        assert_eq!(left_out("sendDir", "skipping special file \"./two words\""), None);
-        assert_eq!(left_out("sendDir", "skipping special file \"./base/5 \"quoted\"\""), None);
+        assert_eq!(
+            left_out("sendDir", "skipping special file \"./two words\""),
+            None
+        );
+        assert_eq!(
+            left_out("sendDir", "skipping special file \"./base/5 \"quoted\"\""),
+            None
+        );
     }
 
     #[test]
     fn a_tablespace_whose_link_cannot_be_read_is_left_out_in_whole() {
         let message = "could not read symbolic link \"pg_tblspc/16384\": Permission denied";
         for routine in ["do_pg_start_backup", "do_pg_backup_start"] {
-            assert_eq!(left_out(routine, message).as_deref(), Some("pg_tblspc/16384"));
+            assert_eq!(
+                left_out(routine, message).as_deref(),
+                Some("pg_tblspc/16384")
+            );
         }
     }
 
     #[test]
     fn pages_of_files_that_are_no_relations_are_not_bad() {
-        let failed = |path: &str| format!("checksum verification failed in file \"{path}\", block 0: calculated 1");
+        let failed = |path: &str| {
+            format!("checksum verification failed in file \"{path}\", block 0: calculated 1")
+        };
         let noted = |paths: &[&str]| {
             let mut warnings = Warnings::default();
             for path in paths {
                 warnings.note(&warning("sendFile", &failed(path))).unwrap();
             }
-            warnings.note(&warning("perform_base_backup", "1 total checksum verification failures")).unwrap();
+            warnings
+                .note(&warning(
+                    "perform_base_backup",
+                    "1 total checksum verification failures",
+                ))
+                .unwrap();
             warnings.bad_pages("bad".into())
         };
         assert!(noted(&["./base/5/junk", "/srv/ts/PG_15_1/5/16390_old"]).is_empty());
-        assert_eq!(noted(&["./base/5/junk", "./base/5/16390.1"]), [failed("./base/5/16390.1")]);
+        assert_eq!(
+            noted(&["./base/5/junk", "./base/5/16390.1"]),
+            [failed("./base/5/16390.1")]
+        );
         assert_eq!(noted(&[]), ["bad"], "the server's word counts");
     }
 
     #[test]
     fn a_servers_own_socket_is_nothing_to_be_told() {
         let mut warnings = Warnings::default();
-        for path in ["./.s.PGSQL.5432", "./.s.PGSQL.5432.sock", "./log/.s.PGSQL.5432", "./.s.PGSQL.x"] {
-            warnings.note(&warning("sendDir", &format!("skipping special file \"{path}\""))).unwrap();
+        for path in [
+            "./.s.PGSQL.5432",
+            "./.s.PGSQL.5432.sock",
+            "./log/.s.PGSQL.5432",
+            "./.s.PGSQL.x",
+        ] {
+            warnings
+                .note(&warning(
+                    "sendDir",
+                    &format!("skipping special file \"{path}\""),
+                ))
+                .unwrap();
         }
         let lines = warnings.into_lines();
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(!lines.iter().any(|line| line.ends_with(".5432\"") && !line.contains("log")), "{lines:?}");
+        assert!(
+            !lines
+                .iter()
+                .any(|line| line.ends_with(".5432\"") && !line.contains("log")),
+            "{lines:?}"
+        );
     }
 
     #[test]
     fn each_warning_is_kept_once_and_their_number_is_bounded() {
         let mut warnings = Warnings::default();
         for number in (0..MOST + 5).chain(0..3) {
-            warnings.note(&warning("sendDir", &format!("skipping special file \"./s{number}\""))).unwrap();
+            warnings
+                .note(&warning(
+                    "sendDir",
+                    &format!("skipping special file \"./s{number}\""),
+                ))
+                .unwrap();
         }
         let lines = warnings.into_lines();
         assert_eq!(lines.len(), MOST + 1);
-        assert!(lines[0].contains("./s0") && lines[MOST] == "and 5 more warnings", "{lines:?}");
+        assert!(
+            lines[0].contains("./s0") && lines[MOST] == "and 5 more warnings",
+            "{lines:?}"
+        );
     }
 }

@@ -18,17 +18,27 @@ use crate::postgres::types::{Lsn, SegmentName};
 pub(super) type Notes = Vec<(BackupId, String)>;
 
 pub(super) fn note_damaged(facts: &Facts, notes: &mut Notes) {
-    notes.extend(facts.damaged_backups.iter().map(|(id, why)| (id.clone(), format!("cannot be used: {why}"))));
+    notes.extend(
+        facts
+            .damaged_backups
+            .iter()
+            .map(|(id, why)| (id.clone(), format!("cannot be used: {why}"))),
+    );
 }
 
 /// The backup that is asked for by name.
 pub(super) fn named_backup<'a>(facts: &'a Facts, id: &BackupId) -> Searched<&'a BackupDescription> {
-    let unusable = |why: String| UnreachableReason::BackupUnusable { id: id.clone(), why };
+    let unusable = |why: String| UnreachableReason::BackupUnusable {
+        id: id.clone(),
+        why,
+    };
     if let Some(why) = facts.damaged_backups.get(id) {
         return Err(unusable(format!("cannot be used: {why}")).into());
     }
     if facts.unfinished_backups.contains(id) {
-        return Err(unusable("is not complete: it is being taken, or was interrupted".into()).into());
+        return Err(
+            unusable("is not complete: it is being taken, or was interrupted".into()).into(),
+        );
     }
     let found = facts.backups.iter().find(|backup| backup.id == *id);
     found.ok_or_else(|| unusable("does not exist".into()).into())
@@ -63,11 +73,17 @@ impl<'a> Chooser<'a> {
 
     /// How far WAL goes from a backup on.
     fn coverage(&self, backup: &BackupDescription) -> Coverage {
-        self.path.coverage(&self.known.facts.ranges, self.start(backup), u64::MAX)
+        self.path
+            .coverage(&self.known.facts.ranges, self.start(backup), u64::MAX)
     }
 
     fn search<'s>(&'s self, from: Lsn, coverage: &'s Coverage) -> Search<'s> {
-        Search { known: self.known, path: &self.path, coverage, from }
+        Search {
+            known: self.known,
+            path: &self.path,
+            coverage,
+            from,
+        }
     }
 
     /// Why a backup cannot be used for any target on the path; `None` when it can.
@@ -86,16 +102,25 @@ impl<'a> Chooser<'a> {
                 1 => String::new(),
                 parts => format!(" and {} more parts of the cluster", parts - 1),
             };
-            return Some(format!("lacks \"{part}\"{more}, which the server did not send"));
+            return Some(format!(
+                "lacks \"{part}\"{more}, which the server did not send"
+            ));
         }
         if !named && !backup.checksum_failures.is_empty() {
             let count = backup.checksum_failures.len();
-            return Some(format!("has {count} page checksum failures: it is only restored when named with --backup"));
+            return Some(format!(
+                "has {count} page checksum failures: it is only restored when named with --backup"
+            ));
         }
-        let coverage = self.path.coverage(&self.known.facts.ranges, self.start(backup), self.stop(backup));
+        let coverage = self.path.coverage(
+            &self.known.facts.ranges,
+            self.start(backup),
+            self.stop(backup),
+        );
         let missing = coverage.first_missing;
-        (missing.number(self.known.facts.ranges.segment_size()) < self.stop(backup))
-            .then(|| format!("lacks WAL segment {missing}, without which it does not become consistent"))
+        (missing.number(self.known.facts.ranges.segment_size()) < self.stop(backup)).then(|| {
+            format!("lacks WAL segment {missing}, without which it does not become consistent")
+        })
     }
 
     /// The backups that can be used, by their ends; at least one.
@@ -104,8 +129,11 @@ impl<'a> Chooser<'a> {
         if let Some(id) = &self.request.backup {
             let backup = named_backup(facts, id)?;
             let refuse = |why: String, after| {
-                Refusal::from(UnreachableReason::BackupUnusable { id: id.clone(), why })
-                    .after(Some(end_of(backup, after)))
+                Refusal::from(UnreachableReason::BackupUnusable {
+                    id: id.clone(),
+                    why,
+                })
+                .after(Some(end_of(backup, after)))
             };
             if let Some(why) = self.unusable(backup, true) {
                 return Err(refuse(why, backup.stop_timeline).into());
@@ -127,9 +155,17 @@ impl<'a> Chooser<'a> {
         usable.sort_by_key(|backup| (backup.stop_lsn, backup.stopped_at));
         if usable.is_empty() {
             let timeline = self.path.timeline();
-            let newest = facts.backups.iter().rev().find(|backup| backup.stop_timeline != timeline);
+            let newest = facts
+                .backups
+                .iter()
+                .rev()
+                .find(|backup| backup.stop_timeline != timeline);
             let before = newest.map(|backup| end_of(backup, backup.stop_timeline));
-            return Err(Refusal::from(UnreachableReason::NoBackupOnPath { timeline }).before(before).into());
+            return Err(
+                Refusal::from(UnreachableReason::NoBackupOnPath { timeline })
+                    .before(before)
+                    .into(),
+            );
         }
         Ok(usable)
     }
@@ -142,24 +178,40 @@ impl<'a> Chooser<'a> {
             place.lsn().is_none_or(|lsn| backup.stop_lsn <= lsn)
                 && self.coverage(backup).first_missing == coverage.first_missing
         };
-        let backup = *usable.iter().rev().find(fits).ok_or_else(|| self.too_early(&usable))?;
-        let whole = self.search(backup.stop_lsn, &coverage).check_whole(backup.start_lsn, &mut place);
+        let backup = *usable
+            .iter()
+            .rev()
+            .find(fits)
+            .ok_or_else(|| self.too_early(&usable))?;
+        let whole = self
+            .search(backup.stop_lsn, &coverage)
+            .check_whole(backup.start_lsn, &mut place);
         whole.map_err(|stuck| self.with_what_follows(stuck, &coverage))?;
         let why = match (&self.request.backup, place.stop) {
             (Some(_), _) => "named with --backup",
             (None, StopAt::Consistent | StopAt::End) => "the newest usable backup",
             (None, _) => "the newest usable backup that ends before the target",
         };
-        Ok(Choice { backup, why, coverage, place })
+        Ok(Choice {
+            backup,
+            why,
+            coverage,
+            place,
+        })
     }
 
     /// The backups behind whose ends the target is looked for, in their order. Mostly the newest one that surely ends
     /// before it. Where a transaction or restore point lies is not known before: then all.
-    fn anchors<'u>(&self, usable: &'u [&'a BackupDescription]) -> Searched<&'u [&'a BackupDescription]> {
+    fn anchors<'u>(
+        &self,
+        usable: &'u [&'a BackupDescription],
+    ) -> Searched<&'u [&'a BackupDescription]> {
         if matches!(self.request.target, Target::Xid(_) | Target::Name(_)) {
             return Ok(usable);
         }
-        let newest = usable.iter().rposition(|backup| ends_before(backup, self.request));
+        let newest = usable
+            .iter()
+            .rposition(|backup| ends_before(backup, self.request));
         let newest = newest.ok_or_else(|| self.too_early(usable))?;
         Ok(&usable[newest..=newest])
     }
@@ -175,12 +227,16 @@ impl<'a> Chooser<'a> {
                 Ok(place) => return Ok((coverage, place)),
                 Err(stuck) => self.with_what_follows(stuck, &coverage),
             };
-            let NoPlan::Refused(refusal) = &mut refused else { return Err(refused) };
+            let NoPlan::Refused(refusal) = &mut refused else {
+                return Err(refused);
+            };
             let next = match &mut refusal.reason {
                 UnreachableReason::NotFound { searched, .. } => {
                     searched_before.append(searched);
                     searched.clone_from(&searched_before);
-                    later.iter().position(|backup| self.coverage(backup).first_missing != coverage.first_missing)
+                    later.iter().position(|backup| {
+                        self.coverage(backup).first_missing != coverage.first_missing
+                    })
                 }
                 UnreachableReason::Broken { segment, lsn } => {
                     searched_before.push((anchor.stop_lsn, *lsn));
@@ -201,13 +257,19 @@ impl<'a> Chooser<'a> {
         let oldest = usable[0];
         let (id, stopped_at, stop_lsn) = (oldest.id.clone(), oldest.stopped_at, oldest.stop_lsn);
         let reason = match &self.request.backup {
-            None => UnreachableReason::BeforeOldestBackup { id, stopped_at, stop_lsn },
+            None => UnreachableReason::BeforeOldestBackup {
+                id,
+                stopped_at,
+                stop_lsn,
+            },
             Some(_) => UnreachableReason::BackupUnusable {
                 id,
                 why: format!("ends after the target, at {}", end_words(oldest)),
             },
         };
-        Refusal::from(reason).after(Some(end_of(oldest, self.path.timeline()))).into()
+        Refusal::from(reason)
+            .after(Some(end_of(oldest, self.path.timeline())))
+            .into()
     }
 
     /// The place of a target that is behind the end of `backup`.
@@ -216,7 +278,13 @@ impl<'a> Chooser<'a> {
         let end = self.path.start(coverage.first_missing);
         let inclusive = self.request.inclusive;
         let (timeline, searched) = (self.path.timeline(), vec![(backup.stop_lsn, end)]);
-        let not_found = |what: String| NoPlan::from(UnreachableReason::NotFound { what, timeline, searched });
+        let not_found = |what: String| {
+            NoPlan::from(UnreachableReason::NotFound {
+                what,
+                timeline,
+                searched,
+            })
+        };
         match &self.request.target {
             Target::Immediate => search.consistent(self.stop(backup)),
             Target::Latest if coverage.resumes.is_none() => Ok(search.wal_end()),
@@ -225,7 +293,9 @@ impl<'a> Chooser<'a> {
                 Some(place) => Ok(place),
                 None => self.behind_all(&search, *time),
             },
-            Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => Err(self.refuse_end(coverage)),
+            Target::Lsn(lsn) if *lsn > end || inclusive && *lsn == end => {
+                Err(self.refuse_end(coverage))
+            }
             Target::Lsn(lsn) => match search.lsn(*lsn, inclusive)? {
                 Some(place) => Ok(place),
                 // Everything before it is there, also when a gap follows.
@@ -239,24 +309,31 @@ impl<'a> Chooser<'a> {
                 }
                 search.event(event, inclusive)
             }
-            Target::Xid(xid) => {
-                search.xid(*xid, inclusive)?.ok_or_else(|| not_found(format!("no transaction {xid} ended")))
-            }
-            Target::Name(name) => {
-                search.restore_point(name)?.ok_or_else(|| not_found(format!("no restore point \"{name}\" was made")))
-            }
+            Target::Xid(xid) => search
+                .xid(*xid, inclusive)?
+                .ok_or_else(|| not_found(format!("no transaction {xid} ended"))),
+            Target::Name(name) => search
+                .restore_point(name)?
+                .ok_or_else(|| not_found(format!("no restore point \"{name}\" was made"))),
         }
     }
 
     /// The place of a time that nothing archived is later than: the end of it all, if no transaction that is not archived
     /// can have ended by then.
     fn behind_all(&self, search: &Search<'_>, time: DateTime<Utc>) -> Searched<StopPoint> {
-        let idle_until = if search.coverage.resumes.is_none() { search.idle_until()? } else { None };
+        let idle_until = if search.coverage.resumes.is_none() {
+            search.idle_until()?
+        } else {
+            None
+        };
         let Some(until) = idle_until.filter(|until| time <= *until) else {
             return Err(self.refuse_behind(search.coverage, idle_until));
         };
         let mut place = search.wal_end();
-        let (end, until) = (self.path.start(search.coverage.first_missing), postgresql_time(until));
+        let (end, until) = (
+            self.path.start(search.coverage.first_missing),
+            postgresql_time(until),
+        );
         place.notes.push(format!(
             "everything archived is replayed, up to {end}: the server proved that no other transaction ended until {until}"
         ));
@@ -267,14 +344,32 @@ impl<'a> Chooser<'a> {
         self.refuse_behind(coverage, None)
     }
 
-    fn refuse_behind(&self, coverage: &Coverage, idle_until: Option<DateTime<Utc>>) -> NoPlan<Refusal> {
-        let (end, last) = (self.path.start(coverage.first_missing), coverage.pieces.last());
-        let last_stored = last.and_then(|piece| self.known.facts.ranges.holding(piece.last)).map(|it| it.last_stored);
+    fn refuse_behind(
+        &self,
+        coverage: &Coverage,
+        idle_until: Option<DateTime<Utc>>,
+    ) -> NoPlan<Refusal> {
+        let (end, last) = (
+            self.path.start(coverage.first_missing),
+            coverage.pieces.last(),
+        );
+        let last_stored = last
+            .and_then(|piece| self.known.facts.ranges.holding(piece.last))
+            .map(|it| it.last_stored);
         let reason = match coverage.resumes {
-            Some(resumes) => UnreachableReason::Gap { first_missing: coverage.first_missing, resumes },
+            Some(resumes) => UnreachableReason::Gap {
+                first_missing: coverage.first_missing,
+                resumes,
+            },
             None => {
-                let timeline = last.map_or(coverage.first_missing.timeline, |piece| piece.last.timeline);
-                UnreachableReason::BeyondArchive { end, timeline, last_stored, idle_until }
+                let timeline =
+                    last.map_or(coverage.first_missing.timeline, |piece| piece.last.timeline);
+                UnreachableReason::BeyondArchive {
+                    end,
+                    timeline,
+                    last_stored,
+                    idle_until,
+                }
             }
         };
         Refusal::end(&self.path, coverage, reason).into()
@@ -282,17 +377,30 @@ impl<'a> Chooser<'a> {
 
     /// A refusal suggests the backup that was asked for, and behind a gap the first moment there.
     fn with_what_follows(&self, stuck: NoPlan<Refusal>, coverage: &Coverage) -> NoPlan<Refusal> {
-        let NoPlan::Refused(mut refusal) = stuck else { return stuck };
+        let NoPlan::Refused(mut refusal) = stuck else {
+            return stuck;
+        };
         if let (Some(before), Some(id)) = (&refusal.before, &self.request.backup) {
-            let request = RestoreRequest { backup: Some(id.clone()), ..before.request.clone() };
+            let request = RestoreRequest {
+                backup: Some(id.clone()),
+                ..before.request.clone()
+            };
             refusal.before = Some(super::Nearest::new(before.words.clone(), request));
         }
         if coverage.resumes.is_some() && refusal.after.is_none() {
-            let first_missing = coverage.first_missing.number(self.known.facts.ranges.segment_size());
+            let first_missing = coverage
+                .first_missing
+                .number(self.known.facts.ranges.segment_size());
             let behind = |backup: &&BackupDescription| {
                 self.start(backup) > first_missing && self.unusable(backup, false).is_none()
             };
-            let after = self.known.facts.backups.iter().filter(behind).min_by_key(|backup| backup.stop_lsn);
+            let after = self
+                .known
+                .facts
+                .backups
+                .iter()
+                .filter(behind)
+                .min_by_key(|backup| backup.stop_lsn);
             refusal.after = after.map(|backup| end_of(backup, self.path.timeline()));
         }
         NoPlan::Refused(refusal)
@@ -300,6 +408,7 @@ impl<'a> Chooser<'a> {
 
     /// The commits around the place. Errors: the index does not know them.
     pub fn neighbours(&self, choice: &Choice<'_>) -> Result<super::Neighbours, Unknown> {
-        self.search(choice.backup.stop_lsn, &choice.coverage).neighbours(&choice.place)
+        self.search(choice.backup.stop_lsn, &choice.coverage)
+            .neighbours(&choice.place)
     }
 }

@@ -38,21 +38,35 @@ impl Search<'_> {
     }
 
     /// The refusal of what lies behind broken WAL.
-    pub(super) fn refuse_broken(&self, segment: SegmentName, lsn: Lsn, result: ProbeResult) -> NoPlan<Refusal> {
+    pub(super) fn refuse_broken(
+        &self,
+        segment: SegmentName,
+        lsn: Lsn,
+        result: ProbeResult,
+    ) -> NoPlan<Refusal> {
         let number = segment.number(self.size());
-        let last = result.before.or_else(|| self.commit_before(number).ok().flatten());
+        let last = result
+            .before
+            .or_else(|| self.commit_before(number).ok().flatten());
         Refusal::broken(segment, lsn, self.path.timeline(), last).into()
     }
 
     /// Refuses WAL that is known to be broken between where replay starts and a place; notes what ends there, or may. What
     /// is not known is left to replay, as ever without an index.
     pub(super) fn check_whole(&self, start: Lsn, place: &mut StopPoint) -> Searched<()> {
-        let until = if place.stop == StopAt::End { place.until } else { place.until - 1 };
+        let until = if place.stop == StopAt::End {
+            place.until
+        } else {
+            place.until - 1
+        };
         for (timeline, first, end) in self.segment_ranges(self.number(start)) {
-            let whole = self.wholeness(timeline, first.min(until), end.min(until)).map_err(NoPlan::Unknown)?;
+            let whole = self
+                .wholeness(timeline, first.min(until), end.min(until))
+                .map_err(NoPlan::Unknown)?;
             if let Some(segment) = whole.unknown {
-                let note =
-                    format!("what segment {segment} holds is not known: if its WAL is broken, recovery ends there");
+                let note = format!(
+                    "what segment {segment} holds is not known: if its WAL is broken, recovery ends there"
+                );
                 place.notes.push(note);
             }
             if let Some((segment, lsn)) = whole.broken {
@@ -64,7 +78,8 @@ impl Search<'_> {
             // Replay gets into the segment of the place, too.
             if first < until
                 && (first..end).contains(&until)
-                && let Err(Unknown::Broken { segment, lsn }) = self.known.index.check_boundary(timeline, until)
+                && let Err(Unknown::Broken { segment, lsn }) =
+                    self.known.index.check_boundary(timeline, until)
                 && place.stop != StopAt::End
             {
                 return Err(self.refuse_broken(segment, lsn, ProbeResult::default()));
@@ -75,11 +90,20 @@ impl Search<'_> {
 
     /// What is known of whether replay gets through these segments. What lies before them does not matter. Errors: the index
     /// cannot be read.
-    pub(super) fn wholeness(&self, timeline: TimelineId, first: u64, until: u64) -> Result<ReplayContinuity, Unknown> {
+    pub(super) fn wholeness(
+        &self,
+        timeline: TimelineId,
+        first: u64,
+        until: u64,
+    ) -> Result<ReplayContinuity, Unknown> {
         let (mut first, mut whole) = (first, ReplayContinuity::default());
         // Behind what is not known there may be what is; an index that is being made knows little.
         for _ in 0..UNKNOWN {
-            match self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false) {
+            match self
+                .known
+                .index
+                .first_later(timeline, first, until, Timestamp(i64::MAX), false)
+            {
                 Err(Unknown::Broken { segment, lsn }) => {
                     whole.broken = Some((segment, lsn));
                     break;
@@ -116,7 +140,9 @@ impl Search<'_> {
     /// as is known.
     pub(super) fn torn_fork(&self, timeline: TimelineId, first: u64) -> Option<(SegmentName, Lsn)> {
         match self.known.index.check_boundary(timeline, first) {
-            Err(Unknown::Broken { segment, lsn }) => Some((segment, lsn.min(segment.start(self.size())))),
+            Err(Unknown::Broken { segment, lsn }) => {
+                Some((segment, lsn.min(segment.start(self.size()))))
+            }
             _ => None,
         }
     }

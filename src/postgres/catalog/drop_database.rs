@@ -14,9 +14,18 @@ const DROP_DATABASE_SEGMENTS: u64 = 256;
 impl Search<'_> {
     /// The change in place of the row that is changed then, in that segment or the one before. It belongs to no transaction
     /// yet, unless there were others before.
-    fn changed_in_place(&self, lowest: u64, number: u64, begin: &ProbeResult) -> Searched<Option<(u64, ProbeResult)>> {
-        let changed = begin.found.and_then(|found| Some((found.tuple?, found.lsn)));
-        let Some((row, before)) = changed else { return Ok(None) };
+    fn changed_in_place(
+        &self,
+        lowest: u64,
+        number: u64,
+        begin: &ProbeResult,
+    ) -> Searched<Option<(u64, ProbeResult)>> {
+        let changed = begin
+            .found
+            .and_then(|found| Some((found.tuple?, found.lsn)));
+        let Some((row, before)) = changed else {
+            return Ok(None);
+        };
         for earlier in (lowest.max(number.saturating_sub(1))..=number).rev() {
             let from = Lsn(earlier.saturating_sub(1) * self.size().bytes());
             let marked = self.probe(earlier, from, ProbeTarget::InPlace { row, before })?;
@@ -38,7 +47,11 @@ impl Search<'_> {
         xid: Xid,
         result: ProbeResult,
     ) -> Searched<StopPoint> {
-        let lowest = self.coverage.pieces.first().map_or(dropped, |piece| piece.first.number(self.size()));
+        let lowest = self
+            .coverage
+            .pieces
+            .first()
+            .map_or(dropped, |piece| piece.first.number(self.size()));
         let mut begin: Option<(u64, ProbeResult)> = None;
         for number in (lowest.max(dropped.saturating_sub(DROP_DATABASE_SEGMENTS))..=dropped).rev() {
             let from = Lsn(number.saturating_sub(1) * self.size().bytes());
@@ -59,29 +72,39 @@ impl Search<'_> {
                 false => may_be_invalid = true,
             }
         }
-        let mut place =
-            StopPoint::before(number, begin).ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
+        let mut place = StopPoint::before(number, begin)
+            .ok_or(Refusal::from(UnreachableReason::EventNotFound { id, lsn }))?;
         let unsure = match (begin == result, may_be_invalid) {
             (true, _) => Some("where DROP DATABASE began was not found"),
             (false, true) => Some("DROP DATABASE changed the database's row before"),
             (false, false) => None,
         };
-        place.notes.extend(unsure.map(|why| format!("{why}: the database may be there but marked as invalid")));
+        place.notes.extend(
+            unsure.map(|why| format!("{why}: the database may be there but marked as invalid")),
+        );
         Ok(place)
     }
 
     /// Whether the server that wrote this place does so, as the last backup before tells. In older ones such a change
     /// could only be another's.
     fn marks_invalid(&self, lsn: Lsn) -> bool {
-        let before = self.known.facts.backups.iter().filter(|backup| backup.stop_lsn <= lsn);
-        before.max_by_key(|backup| backup.stop_lsn).is_none_or(|backup| marks_invalid(&backup.server_version))
+        let before = self
+            .known
+            .facts
+            .backups
+            .iter()
+            .filter(|backup| backup.stop_lsn <= lsn);
+        before
+            .max_by_key(|backup| backup.stop_lsn)
+            .is_none_or(|backup| marks_invalid(&backup.server_version))
     }
 }
 
 /// Whether DROP DATABASE marks the database first; the version as in `15.18 (Debian 15.18-0+deb12u1)`.
 fn marks_invalid(server_version: &str) -> bool {
-    let mut numbers =
-        server_version.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
+    let mut numbers = server_version
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|digits| digits.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(13), Some(minor)) => minor >= 12,
         (Some(14), Some(minor)) => minor >= 9,
@@ -96,9 +119,20 @@ mod tests {
 
     #[test]
     fn which_servers_mark_a_database_before_they_drop_it() {
-        for version in ["15.18 (Debian 15.18-0+deb12u1)", "13.12", "14.9", "16.0", "18beta1", "18.4"] {
+        for version in [
+            "15.18 (Debian 15.18-0+deb12u1)",
+            "13.12",
+            "14.9",
+            "16.0",
+            "18beta1",
+            "18.4",
+        ] {
             assert!(marks_invalid(version), "{version}");
         }
-        assert!(["13.11", "14.8", "15.3 (Debian 15.3-1)", "15.0"].iter().all(|version| !marks_invalid(version)));
+        assert!(
+            ["13.11", "14.8", "15.3 (Debian 15.3-1)", "15.0"]
+                .iter()
+                .all(|version| !marks_invalid(version))
+        );
     }
 }

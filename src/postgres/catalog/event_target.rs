@@ -25,7 +25,10 @@ pub struct EventTarget {
 
 impl From<&FoundEvent> for EventTarget {
     fn from(event: &FoundEvent) -> Self {
-        let xid = event.xid.map(|xid| format!("transaction {xid}, ")).unwrap_or_default();
+        let xid = event
+            .xid
+            .map(|xid| format!("transaction {xid}, "))
+            .unwrap_or_default();
         let of_database = event.kind.row().scope == Scope::Database;
         Self {
             id: event.id.to_string(),
@@ -33,7 +36,9 @@ impl From<&FoundEvent> for EventTarget {
             timeline: event.timeline,
             before: event.lsn,
             after: event.commit_lsn.unwrap_or(event.lsn).max(event.lsn),
-            commits: event.xid.filter(|_| of_database && event.commit_lsn.is_none()),
+            commits: event
+                .xid
+                .filter(|_| of_database && event.commit_lsn.is_none()),
             drops_database: event.xid.filter(|_| event.kind == EventKind::DatabaseDrop),
         }
     }
@@ -55,9 +60,15 @@ impl FoundEvent {
         match self.kind.row().scope {
             Scope::RestorePoint => self.name.clone().unwrap_or_default(),
             Scope::Timeline => self.id.number.to_string(),
-            Scope::Database => self.database.clone().or_else(unnamed_database).unwrap_or_default(),
+            Scope::Database => self
+                .database
+                .clone()
+                .or_else(unnamed_database)
+                .unwrap_or_default(),
             Scope::File | Scope::Rows => self.relation.clone().unwrap_or_else(|| {
-                self.file.map_or_else(String::new, |file| format!("the unnamed relation with file {file}"))
+                self.file.map_or_else(String::new, |file| {
+                    format!("the unnamed relation with file {file}")
+                })
             }),
         }
     }
@@ -69,9 +80,15 @@ impl FoundEvent {
             Some(name) => format!("database {}", plain(name)),
             None => format!("the database {subject}"),
         };
-        let (noun, at_least) = (self.kind.row().noun, if self.exact { "" } else { "at least " });
+        let (noun, at_least) = (
+            self.kind.row().noun,
+            if self.exact { "" } else { "at least " },
+        );
         match (self.kind.row().scope, self.rows) {
-            (Scope::Rows, Some(rows)) => format!("the {noun} of {at_least}{} in {subject}", counted(rows, "row")),
+            (Scope::Rows, Some(rows)) => format!(
+                "the {noun} of {at_least}{} in {subject}",
+                counted(rows, "row")
+            ),
             (Scope::Rows, None) => format!("the {noun} of rows in {subject}"),
             (Scope::File, _) => format!("the {noun} of {subject}"),
             (Scope::Database, _) => format!("the {noun} of {database}"),
@@ -118,25 +135,46 @@ mod tests {
             (EventKind::Drop, "the drop of public.orders"),
             (EventKind::Delete, "the deletion of 3 rows in public.orders"),
             (EventKind::RestorePoint, "restore point \"x\""),
-            (EventKind::DatabaseDrop, "the drop of the database with OID 5"),
+            (
+                EventKind::DatabaseDrop,
+                "the drop of the database with OID 5",
+            ),
             (EventKind::Timeline, "the beginning of timeline 16384"),
         ] {
             assert_eq!(event(kind).words(), expected);
         }
-        let unsure = FoundEvent { exact: false, ..event(EventKind::Update) };
-        assert_eq!(unsure.words(), "the update of at least 3 rows in public.orders");
+        let unsure = FoundEvent {
+            exact: false,
+            ..event(EventKind::Update)
+        };
+        assert_eq!(
+            unsure.words(),
+            "the update of at least 3 rows in public.orders"
+        );
         let target = EventTarget::from(&event(EventKind::Drop));
-        assert_eq!(target.words, "the drop of public.orders (transaction 745, 2000-01-01 00:00:00.000000+00)");
+        assert_eq!(
+            target.words,
+            "the drop of public.orders (transaction 745, 2000-01-01 00:00:00.000000+00)"
+        );
     }
 
     #[test]
     fn a_dropped_database_counts_from_its_record_to_its_commit_and_the_rest_at_the_commit() {
         let commit = Lsn(0x3000200);
-        let dropped = FoundEvent { commit_lsn: Some(commit), ..event(EventKind::DatabaseDrop) };
+        let dropped = FoundEvent {
+            commit_lsn: Some(commit),
+            ..event(EventKind::DatabaseDrop)
+        };
         let target = EventTarget::from(&dropped);
-        assert_eq!((target.before, target.after, target.drops_database), (dropped.lsn, commit, Some(745)));
+        assert_eq!(
+            (target.before, target.after, target.drops_database),
+            (dropped.lsn, commit, Some(745))
+        );
         let target = EventTarget::from(&event(EventKind::Drop));
-        assert_eq!((target.before, target.after, target.drops_database), (Lsn(0x3000158), Lsn(0x3000158), None));
+        assert_eq!(
+            (target.before, target.after, target.drops_database),
+            (Lsn(0x3000158), Lsn(0x3000158), None)
+        );
         for (event, commits) in [
             (dropped, None),
             (event(EventKind::DatabaseDrop), Some(745)),
@@ -144,7 +182,12 @@ mod tests {
             (event(EventKind::Drop), None),
             (event(EventKind::RestorePoint), None),
         ] {
-            assert_eq!(EventTarget::from(&event).commits, commits, "{:?}", event.kind);
+            assert_eq!(
+                EventTarget::from(&event).commits,
+                commits,
+                "{:?}",
+                event.kind
+            );
         }
     }
 }

@@ -113,12 +113,22 @@ impl FromStr for EventKind {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let names = || Self::ALL.iter().map(|kind| kind.row().name).collect::<Vec<_>>().join(", ");
-        Self::ALL.iter().copied().find(|kind| kind.row().name == text).ok_or_else(|| ParseError {
-            what: "kind of event",
-            value: text.to_string(),
-            why: format!("expected one of {}", names()),
-        })
+        let names = || {
+            Self::ALL
+                .iter()
+                .map(|kind| kind.row().name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.row().name == text)
+            .ok_or_else(|| ParseError {
+                what: "kind of event",
+                value: text.to_string(),
+                why: format!("expected one of {}", names()),
+            })
     }
 }
 
@@ -138,7 +148,13 @@ pub struct EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (high, low) = (self.lsn.0 >> 32, self.lsn.0 as u32);
-        write!(f, "{}-{high:X}-{low:X}-{}{}", self.timeline, self.kind.row().letter, self.number)
+        write!(
+            f,
+            "{}-{high:X}-{low:X}-{}{}",
+            self.timeline,
+            self.kind.row().letter,
+            self.number
+        )
     }
 }
 
@@ -148,13 +164,27 @@ impl FromStr for EventId {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let parse = || {
             let mut parts = text.split('-');
-            let timeline = parts.next()?.parse().ok().filter(|timeline| *timeline > 0)?;
-            let lsn = format!("{}/{}", parts.next()?, parts.next()?).parse().ok()?;
+            let timeline = parts
+                .next()?
+                .parse()
+                .ok()
+                .filter(|timeline| *timeline > 0)?;
+            let lsn = format!("{}/{}", parts.next()?, parts.next()?)
+                .parse()
+                .ok()?;
             let last = parts.next().filter(|_| parts.next().is_none())?;
             let letter = last.chars().next()?;
-            let kind = EventKind::ALL.iter().copied().find(|kind| kind.row().letter == letter)?;
+            let kind = EventKind::ALL
+                .iter()
+                .copied()
+                .find(|kind| kind.row().letter == letter)?;
             let number = last[letter.len_utf8()..].parse().ok()?;
-            Some(Self { timeline: TimelineId(timeline), lsn, kind, number })
+            Some(Self {
+                timeline: TimelineId(timeline),
+                lsn,
+                kind,
+                number,
+            })
         };
         parse().ok_or_else(|| ParseError {
             what: "event",
@@ -239,17 +269,24 @@ pub struct Filter {
 impl Filter {
     /// Rows that a delete or update has at least.
     pub fn least_rows(&self) -> u64 {
-        self.min_rows.unwrap_or(if self.all { 0 } else { LEAST_ROWS })
+        self.min_rows
+            .unwrap_or(if self.all { 0 } else { LEAST_ROWS })
     }
 
     /// Whether an event is wanted; time and number are not looked at.
     pub fn wants(&self, event: &FoundEvent) -> bool {
         let named = |pattern: &String| {
-            let Some(relation) = &event.relation else { return false };
-            let bare = relation.split_once('.').map_or(relation.as_str(), |(_, name)| name);
+            let Some(relation) = &event.relation else {
+                return false;
+            };
+            let bare = relation
+                .split_once('.')
+                .map_or(relation.as_str(), |(_, name)| name);
             matches(pattern, relation) || matches(pattern, bare)
         };
-        (self.all || !event.minor || self.kinds.contains(&event.kind) && event.kind == EventKind::Rewrite)
+        (self.all
+            || !event.minor
+            || self.kinds.contains(&event.kind) && event.kind == EventKind::Rewrite)
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && event.rows.is_none_or(|rows| rows >= self.least_rows())
             && self.relation.as_ref().is_none_or(named)
@@ -258,7 +295,8 @@ impl Filter {
 
 /// Whether a text is as a pattern with `*` and `?` says.
 fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut place) = (0, 0);
     // The last `*` and how far it reaches: on a mismatch it takes one more.
     let mut star: Option<(usize, usize)> = None;
@@ -268,7 +306,9 @@ fn matches(pattern: &str, text: &str) -> bool {
                 star = Some((at, place));
                 at += 1;
             }
-            Some(wanted) if *wanted == '?' || *wanted == text[place] => (at, place) = (at + 1, place + 1),
+            Some(wanted) if *wanted == '?' || *wanted == text[place] => {
+                (at, place) = (at + 1, place + 1)
+            }
             _ => match star {
                 Some((star_at, reached)) => {
                     star = Some((star_at, reached + 1));
@@ -299,21 +339,39 @@ mod tests {
             assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
             assert_eq!(kind.to_string().parse::<EventKind>().unwrap(), kind);
         }
-        for text in ["", "1", "1-0-1", "0-0-1-d1", "1-0-1-z1", "1-0-1-d", "1-0-1-d1-1", "1-0-G-d1", "1-0-1-é1"] {
+        for text in [
+            "",
+            "1",
+            "1-0-1",
+            "0-0-1-d1",
+            "1-0-1-z1",
+            "1-0-1-d",
+            "1-0-1-d1-1",
+            "1-0-G-d1",
+            "1-0-1-é1",
+        ] {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn a_pattern_is_as_in_a_shell() {
-        for (pattern, text) in
-            [("orders", "orders"), ("*", ""), ("o*s", "orders"), ("*r*r*", "orders"), ("?rders", "orders")]
-        {
+        for (pattern, text) in [
+            ("orders", "orders"),
+            ("*", ""),
+            ("o*s", "orders"),
+            ("*r*r*", "orders"),
+            ("?rders", "orders"),
+        ] {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in
-            [("order", "orders"), ("orders?", "orders"), ("", "x"), ("*x", "orders"), ("o*e", "orders")]
-        {
+        for (pattern, text) in [
+            ("order", "orders"),
+            ("orders?", "orders"),
+            ("", "x"),
+            ("*x", "orders"),
+            ("o*e", "orders"),
+        ] {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
     }

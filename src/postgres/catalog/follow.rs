@@ -16,7 +16,11 @@ pub(super) fn has_path(facts: &Facts, timeline: TimelineId) -> bool {
 /// The paths of timelines by number. Where one without its history file comes from is not known: nothing leads there
 /// for sure.
 pub(super) fn paths(facts: &Facts) -> Vec<TimelinePath> {
-    let mut paths = TimelinePath::all(facts.histories.values().cloned(), &facts.backups, &facts.ranges);
+    let mut paths = TimelinePath::all(
+        facts.histories.values().cloned(),
+        &facts.backups,
+        &facts.ranges,
+    );
     paths.retain(|path| has_path(facts, path.timeline()));
     paths.sort_by_key(TimelinePath::timeline);
     paths
@@ -30,16 +34,27 @@ pub fn missing_wal(facts: &Facts) -> Vec<Gap> {
 /// The path to follow.
 pub(super) fn chosen_path(facts: &Facts, request: &RestoreRequest) -> Searched<TimelinePath> {
     let path = path_to(facts, chosen_timeline(facts, request));
-    let Target::Event(event) = &request.target else { return path };
+    let Target::Event(event) = &request.target else {
+        return path;
+    };
     // An event is where the path of its timeline has it: other paths have it only if they did not leave that one before.
-    let lsn = if request.inclusive { event.after } else { event.before };
+    let lsn = if request.inclusive {
+        event.after
+    } else {
+        event.before
+    };
     let own = path_to(facts, event.timeline)?;
     match path {
         Ok(path) if path.timeline_at(lsn) == own.timeline_at(lsn) => Ok(path),
         _ if request.timeline == TimelineChoice::Latest => Ok(own),
         Ok(path) => {
             let (id, timeline) = (event.id.clone(), path.timeline());
-            Err(UnreachableReason::EventElsewhere { id, timeline, event_timeline: own.timeline_at(lsn) }.into())
+            Err(UnreachableReason::EventElsewhere {
+                id,
+                timeline,
+                event_timeline: own.timeline_at(lsn),
+            }
+            .into())
         }
         refused => refused,
     }
@@ -49,10 +64,18 @@ fn chosen_timeline(facts: &Facts, request: &RestoreRequest) -> TimelineId {
     match (request.timeline, &request.target) {
         (TimelineChoice::Number(number), _) => number,
         (TimelineChoice::Latest, _) => {
-            let known = facts.histories.keys().chain(facts.damaged_histories.keys()).copied();
+            let known = facts
+                .histories
+                .keys()
+                .chain(facts.damaged_histories.keys())
+                .copied();
             let of_wal = facts.ranges.iter().map(|range| range.timeline());
             let of_backups = facts.backups.iter().map(|backup| backup.stop_timeline);
-            known.chain(of_wal).chain(of_backups).max().unwrap_or(TimelineId(1))
+            known
+                .chain(of_wal)
+                .chain(of_backups)
+                .max()
+                .unwrap_or(TimelineId(1))
         }
         (TimelineChoice::Current, Target::Event(event)) => event.timeline,
         (TimelineChoice::Current, _) => {
@@ -61,7 +84,12 @@ fn chosen_timeline(facts: &Facts, request: &RestoreRequest) -> TimelineId {
                 Some(id) => backup.id == *id,
                 None => backup.is_sound() && ends_before(backup, request),
             };
-            let newest = facts.backups.iter().rev().find(candidate).or(facts.backups.last());
+            let newest = facts
+                .backups
+                .iter()
+                .rev()
+                .find(candidate)
+                .or(facts.backups.last());
             newest.map_or(TimelineId(1), |backup| backup.stop_timeline)
         }
     }
@@ -71,14 +99,18 @@ fn chosen_timeline(facts: &Facts, request: &RestoreRequest) -> TimelineId {
 fn path_to(facts: &Facts, timeline: TimelineId) -> Searched<TimelinePath> {
     let size = facts.ranges.segment_size();
     if let Some(why) = facts.damaged_histories.get(&timeline) {
-        return Err(
-            UnreachableReason::HistoryDamaged { timeline, why: why.why.clone(), newer_walden: why.newer }.into()
-        );
+        return Err(UnreachableReason::HistoryDamaged {
+            timeline,
+            why: why.why.clone(),
+            newer_walden: why.newer,
+        }
+        .into());
     }
     if let Some(history) = facts.histories.get(&timeline) {
         return Ok(TimelinePath::new(history.clone(), size));
     }
-    let seen = !facts.ranges.of(timeline).is_empty() || facts.backups.iter().any(|b| b.stop_timeline == timeline);
+    let seen = !facts.ranges.of(timeline).is_empty()
+        || facts.backups.iter().any(|b| b.stop_timeline == timeline);
     match (timeline, seen) {
         (TimelineId(1), _) => Ok(TimelinePath::new(TimelineHistory::root(timeline), size)),
         (_, true) => Err(UnreachableReason::HistoryMissing { timeline }.into()),
@@ -91,11 +123,21 @@ fn path_to(facts: &Facts, timeline: TimelineId) -> Searched<TimelinePath> {
 /// says does not matter.
 pub(super) fn check_promotion(facts: &Facts, path: &TimelinePath) -> Searched<()> {
     let newer = (path.timeline().0 + 1..).map(TimelineId);
-    let is_whole = |timeline: &TimelineId| facts.damaged_histories.get(timeline).is_some_and(|unusable| unusable.whole);
-    let is_there = |timeline: &TimelineId| facts.histories.contains_key(timeline) || is_whole(timeline);
-    let Some(next) = newer.into_iter().find(|next| !is_there(next)) else { return Ok(()) };
-    let is_parent = |history: &TimelineHistory| history.ancestors.iter().any(|entry| entry.timeline == next);
-    let backed_up = |backup: &BackupDescription| [backup.timeline, backup.stop_timeline].contains(&next);
+    let is_whole = |timeline: &TimelineId| {
+        facts
+            .damaged_histories
+            .get(timeline)
+            .is_some_and(|unusable| unusable.whole)
+    };
+    let is_there =
+        |timeline: &TimelineId| facts.histories.contains_key(timeline) || is_whole(timeline);
+    let Some(next) = newer.into_iter().find(|next| !is_there(next)) else {
+        return Ok(());
+    };
+    let is_parent =
+        |history: &TimelineHistory| history.ancestors.iter().any(|entry| entry.timeline == next);
+    let backed_up =
+        |backup: &BackupDescription| [backup.timeline, backup.stop_timeline].contains(&next);
     let shown = !facts.ranges.of(next).is_empty()
         || facts.histories.values().any(is_parent)
         || facts.backups.iter().any(backed_up);

@@ -23,10 +23,18 @@ impl IdleTimes {
     ///
     /// Where the last commit before `end` begins is `last`: a mark before it is not needed if that commit is later than its
     /// time, and is proven wrong if it is not, for the server's clock was set back.
-    pub fn until(&self, timeline: TimelineId, last: Option<Lsn>, end: Lsn) -> Option<DateTime<Utc>> {
+    pub fn until(
+        &self,
+        timeline: TimelineId,
+        last: Option<Lsn>,
+        end: Lsn,
+    ) -> Option<DateTime<Utc>> {
         let counts = |lsn: Lsn| last.is_none_or(|last| lsn > last);
         let marks = self.0.range((timeline, Lsn(0))..=(timeline, end));
-        marks.filter(|((_, lsn), _)| counts(*lsn)).map(|(_, time)| *time).max()
+        marks
+            .filter(|((_, lsn), _)| counts(*lsn))
+            .map(|(_, time)| *time)
+            .max()
     }
 }
 
@@ -55,13 +63,30 @@ mod tests {
             lsn: Lsn(lsn),
             time: DateTime::from_timestamp(second, 0).unwrap(),
         };
-        let times: IdleTimes = [mark(1, 10, 7), mark(1, 10, 5), mark(1, 20, 6), mark(2, 5, 9)].into_iter().collect();
+        let times: IdleTimes = [
+            mark(1, 10, 7),
+            mark(1, 10, 5),
+            mark(1, 20, 6),
+            mark(2, 5, 9),
+        ]
+        .into_iter()
+        .collect();
         let until = |timeline, last: Option<u64>, end| {
-            times.until(TimelineId(timeline), last.map(Lsn), Lsn(end)).map(|time| time.timestamp())
+            times
+                .until(TimelineId(timeline), last.map(Lsn), Lsn(end))
+                .map(|time| time.timestamp())
         };
         let on_first = [until(1, None, 9), until(1, None, 10), until(1, Some(9), 30)];
-        assert_eq!(on_first, [None, Some(7), Some(7)], "an older mark may prove more");
-        assert_eq!([until(1, Some(10), 30), until(1, Some(20), 30)], [Some(6), None], "unless a commit followed it");
+        assert_eq!(
+            on_first,
+            [None, Some(7), Some(7)],
+            "an older mark may prove more"
+        );
+        assert_eq!(
+            [until(1, Some(10), 30), until(1, Some(20), 30)],
+            [Some(6), None],
+            "unless a commit followed it"
+        );
         assert_eq!([until(2, None, 30), until(3, None, 30)], [Some(9), None]);
     }
 }

@@ -40,13 +40,16 @@ mod windows;
 
 pub use estimate::{PAST_RESTORES, PastRestore, expected_seconds};
 pub use event_target::EventTarget;
-pub use events::{Effect, EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT, Scope};
+pub use events::{
+    Effect, EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, LEAST_ROWS, OWN_RESTORE_POINT,
+    Scope,
+};
 pub use facts::{Facts, PlanInput, ProbeSegment, Unusable};
 pub use follow::missing_wal;
 pub use idle::IdleTimes;
 pub use model::{
-    BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince, TablespaceDescription, WAL_KIND,
-    WalDescription,
+    BACKUP_KIND, BackupDescription, ClusterDescription, ConfigurationFile, MajorSince,
+    TablespaceDescription, WAL_KIND, WalDescription,
 };
 pub use moment::parse_time;
 pub use other_timelines::{OtherTimeline, WindowEdge};

@@ -50,7 +50,11 @@ pub struct WalDescription {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<u64>,
     /// Of a segment. Absent where none was made, or one that this Walden does not read: the content says the same.
-    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "readable",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub summary: Option<Box<Summary>>,
 }
 

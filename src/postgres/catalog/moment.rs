@@ -10,27 +10,46 @@ const FORM: &str = "expected YYYY-MM-DD HH:MM[:SS[.ffffff]][offset], such as '20
 /// Reads a moment: RFC 3339, `YYYY-MM-DD HH:MM[:SS[.ffffff]][±HH[:MM]]`, the same with `today` or `yesterday` or without a
 /// date, or `20 min ago`. The flag says whether it was said in full; else days and clocks are those of UTC.
 pub fn parse_time(text: &str, now: DateTime<Utc>) -> Result<(DateTime<Utc>, bool), ParseError> {
-    let refuse = |why: &str| ParseError { what: "time", value: text.into(), why: why.into() };
+    let refuse = |why: &str| ParseError {
+        what: "time",
+        value: text.into(),
+        why: why.into(),
+    };
     let trimmed = text.trim();
     if let Some(spans) = trimmed.strip_suffix("ago") {
-        let ago =
-            ago(spans).ok_or_else(|| refuse("expected numbers with s, min, h, days or weeks, such as '20 min ago'"))?;
-        let time = now.checked_sub_signed(ago).ok_or_else(|| refuse("it is out of range"))?;
+        let ago = ago(spans).ok_or_else(|| {
+            refuse("expected numbers with s, min, h, days or weeks, such as '20 min ago'")
+        })?;
+        let time = now
+            .checked_sub_signed(ago)
+            .ok_or_else(|| refuse("it is out of range"))?;
         return Ok((time, false));
     }
     let (day, rest, dated) = day(trimmed, now).ok_or_else(|| refuse(FORM))?;
-    let at = rest.find(['Z', 'z', 'U', '+', '-', ' ']).unwrap_or(rest.len());
+    let at = rest
+        .find(['Z', 'z', 'U', '+', '-', ' '])
+        .unwrap_or(rest.len());
     let (clock, zone) = rest.split_at(at);
-    if clock.split_once('.').is_some_and(|(_, fraction)| fraction.len() > 6) {
-        return Err(refuse("PostgreSQL counts microseconds: at most six digits of a second"));
+    if clock
+        .split_once('.')
+        .is_some_and(|(_, fraction)| fraction.len() > 6)
+    {
+        return Err(refuse(
+            "PostgreSQL counts microseconds: at most six digits of a second",
+        ));
     }
     let (clock, leap) = of_day(clock).ok_or_else(|| refuse(FORM))?;
     let zone = zone.trim();
-    let offset = offset_seconds(zone).ok_or_else(|| refuse("its offset from UTC is none such as Z, +01 or -05:30"))?;
-    let utc = day.and_time(clock).checked_add_signed(leap - TimeDelta::seconds(offset));
+    let offset = offset_seconds(zone)
+        .ok_or_else(|| refuse("its offset from UTC is none such as Z, +01 or -05:30"))?;
+    let utc = day
+        .and_time(clock)
+        .checked_add_signed(leap - TimeDelta::seconds(offset));
     let utc = utc.ok_or_else(|| refuse("it is out of range"))?.and_utc();
     if !dated && utc > now {
-        return Err(refuse("it is still to come today, by UTC: say which day, such as 'yesterday 23:10'"));
+        return Err(refuse(
+            "it is still to come today, by UTC: say which day, such as 'yesterday 23:10'",
+        ));
     }
     Ok((utc, dated && !zone.is_empty()))
 }
@@ -49,7 +68,11 @@ fn day(text: &str, now: DateTime<Utc>) -> Option<(NaiveDate, &str, bool)> {
     }
     let (date, rest) = text.split_at_checked(11)?;
     let date = date.strip_suffix(['T', 't', ' '])?;
-    Some((NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?, rest, true))
+    Some((
+        NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?,
+        rest,
+        true,
+    ))
 }
 
 /// A clock, and what to add: PostgreSQL takes second 60 for the next minute.
@@ -77,7 +100,9 @@ fn ago(spans: &str) -> Option<TimeDelta> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: i64 = rest[..digits].parse().ok()?;
         rest = rest[digits..].trim_start();
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
         // Minutes or months: what an "m" is nobody knows.
         let unit = match &rest[..letters] {
             "s" | "sec" | "secs" | "second" | "seconds" => 1,
@@ -108,7 +133,11 @@ fn offset_seconds(zone: &str) -> Option<i64> {
     if !digits.bytes().all(|b| b.is_ascii_digit()) || !matches!(digits.len(), 2 | 4) {
         return None;
     }
-    let minutes = if digits.len() == 4 { number(&digits[2..], 60)? } else { 0 };
+    let minutes = if digits.len() == 4 {
+        number(&digits[2..], 60)?
+    } else {
+        0
+    };
     Some(sign * (number(&digits[..2], 16)? * 3600 + minutes * 60))
 }
 
@@ -125,16 +154,48 @@ mod tests {
     #[test]
     fn a_moment_reads_in_all_forms_and_is_written_with_its_offset() {
         for (text, expected, in_full) in [
-            ("2026-01-31 03:00:00", "2026-01-31 03:00:00.000000+00", false),
+            (
+                "2026-01-31 03:00:00",
+                "2026-01-31 03:00:00.000000+00",
+                false,
+            ),
             ("2026-01-31 03:00", "2026-01-31 03:00:00.000000+00", false),
             ("2026-01-31T03:00+01", "2026-01-31 02:00:00.000000+00", true),
-            ("2026-01-31 03:00:00.25+01", "2026-01-31 02:00:00.250000+00", true),
-            ("2026-01-31T03:00:00.123456-05:30", "2026-01-31 08:30:00.123456+00", true),
-            ("2026-01-31T03:00:00Z", "2026-01-31 03:00:00.000000+00", true),
-            ("2026-01-31 03:00:00 +0100", "2026-01-31 02:00:00.000000+00", true),
-            ("2026-01-31 03:00:00 UTC", "2026-01-31 03:00:00.000000+00", true),
-            ("2026-01-31 23:59:60", "2026-02-01 00:00:00.000000+00", false),
-            ("2026-01-31 23:59:60.25Z", "2026-02-01 00:00:00.250000+00", true),
+            (
+                "2026-01-31 03:00:00.25+01",
+                "2026-01-31 02:00:00.250000+00",
+                true,
+            ),
+            (
+                "2026-01-31T03:00:00.123456-05:30",
+                "2026-01-31 08:30:00.123456+00",
+                true,
+            ),
+            (
+                "2026-01-31T03:00:00Z",
+                "2026-01-31 03:00:00.000000+00",
+                true,
+            ),
+            (
+                "2026-01-31 03:00:00 +0100",
+                "2026-01-31 02:00:00.000000+00",
+                true,
+            ),
+            (
+                "2026-01-31 03:00:00 UTC",
+                "2026-01-31 03:00:00.000000+00",
+                true,
+            ),
+            (
+                "2026-01-31 23:59:60",
+                "2026-02-01 00:00:00.000000+00",
+                false,
+            ),
+            (
+                "2026-01-31 23:59:60.25Z",
+                "2026-02-01 00:00:00.250000+00",
+                true,
+            ),
             ("today 14:05", "2026-03-01 14:05:00.000000+00", false),
             ("today 14:05:07+01", "2026-03-01 13:05:07.000000+00", true),
             ("yesterday 23:10", "2026-02-28 23:10:00.000000+00", false),
@@ -146,7 +207,11 @@ mod tests {
             ("1 day ago", "2026-02-28 15:00:00.000000+00", false),
             ("2 weeks ago", "2026-02-15 15:00:00.000000+00", false),
         ] {
-            assert_eq!(parse(text).unwrap(), (expected.to_string(), in_full), "{text}");
+            assert_eq!(
+                parse(text).unwrap(),
+                (expected.to_string(), in_full),
+                "{text}"
+            );
         }
     }
 

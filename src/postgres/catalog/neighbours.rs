@@ -16,7 +16,11 @@ impl Search<'_> {
             StopAt::Before { .. } | StopAt::Consistent => (result.before, this.or(result.after)),
             StopAt::End => (None, None),
         };
-        let probed = if place.stop == StopAt::End { *until } else { until - 1 };
+        let probed = if place.stop == StopAt::End {
+            *until
+        } else {
+            until - 1
+        };
         let last_included = match inside_before {
             Some(commit) => Some(commit),
             None => self.commit_before(probed)?,
@@ -26,7 +30,10 @@ impl Search<'_> {
             None if place.stop == StopAt::End => None,
             None => self.commit_from(*until)?,
         };
-        Ok(Neighbours { last_included: last_included.map(Into::into), first_excluded: first_excluded.map(Into::into) })
+        Ok(Neighbours {
+            last_included: last_included.map(Into::into),
+            first_excluded: first_excluded.map(Into::into),
+        })
     }
 
     /// The last commit of the segments before a number; also of those before the backup that are archived without a gap,
@@ -35,8 +42,12 @@ impl Search<'_> {
         let mut segment_ranges: Vec<_> = self.segment_ranges(0).collect();
         if let Some((timeline, first, _)) = segment_ranges.first_mut() {
             let name = SegmentName::from_number(*timeline, *first, self.size());
-            let archived =
-                self.known.facts.ranges.holding(name).map_or(*first, |range| range.first.number(self.size()));
+            let archived = self
+                .known
+                .facts
+                .ranges
+                .holding(name)
+                .map_or(*first, |range| range.first.number(self.size()));
             *first = archived.max(self.path.first_number(*timeline));
         }
         for (timeline, first, until) in segment_ranges.into_iter().rev() {
@@ -53,7 +64,9 @@ impl Search<'_> {
     /// The first commit of the segments from a number on. Replay gets to none behind broken WAL.
     fn commit_from(&self, number: u64) -> Result<Option<Commit>, Unknown> {
         for (timeline, first, until) in self.segment_ranges(number) {
-            if first == self.path.first_number(timeline) && self.torn_fork(timeline, first).is_some() {
+            if first == self.path.first_number(timeline)
+                && self.torn_fork(timeline, first).is_some()
+            {
                 return Ok(None);
             }
             match self.known.index.first_commit(timeline, first, until) {

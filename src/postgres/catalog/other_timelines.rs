@@ -34,8 +34,17 @@ pub struct OtherTimeline {
 
 impl fmt::Display for OtherTimeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeline, left_at, to, .. } = self;
-        write!(f, "timeline {timeline} goes on beside it from {left_at} to {}", to.lsn)?;
+        let Self {
+            timeline,
+            left_at,
+            to,
+            ..
+        } = self;
+        write!(
+            f,
+            "timeline {timeline} goes on beside it from {left_at} to {}",
+            to.lsn
+        )?;
         if let Some(time) = to.time {
             write!(f, ", its last transaction at {}", postgresql_time(time))?;
         }
@@ -65,17 +74,37 @@ impl OtherTimeline {
 }
 
 /// Those that could be meant by a request that a path is followed for.
-pub(super) fn meant(known: &PlanInput<'_>, path: &TimelinePath, request: &RestoreRequest) -> Vec<OtherTimeline> {
-    let others = other_timelines(known, path).into_iter().filter(|other| other.concerns(request));
-    others.map(|other| OtherTimeline { reaches: other.reaches(request), ..other }).collect()
+pub(super) fn meant(
+    known: &PlanInput<'_>,
+    path: &TimelinePath,
+    request: &RestoreRequest,
+) -> Vec<OtherTimeline> {
+    let others = other_timelines(known, path)
+        .into_iter()
+        .filter(|other| other.concerns(request));
+    others
+        .map(|other| OtherTimeline {
+            reaches: other.reaches(request),
+            ..other
+        })
+        .collect()
 }
 
 /// All timelines that go on beside a path, by number.
 pub(super) fn other_timelines(known: &PlanInput<'_>, path: &TimelinePath) -> Vec<OtherTimeline> {
-    let mut timelines: Vec<TimelineId> = known.facts.ranges.iter().map(|range| range.timeline()).collect();
+    let mut timelines: Vec<TimelineId> = known
+        .facts
+        .ranges
+        .iter()
+        .map(|range| range.timeline())
+        .collect();
     timelines.dedup();
-    let others = timelines.into_iter().filter(|timeline| *timeline != path.timeline());
-    others.filter_map(|timeline| other(known, path.history(), &history(known.facts, timeline)?)).collect()
+    let others = timelines
+        .into_iter()
+        .filter(|timeline| *timeline != path.timeline());
+    others
+        .filter_map(|timeline| other(known, path.history(), &history(known.facts, timeline)?))
+        .collect()
 }
 
 fn history(facts: &Facts, timeline: TimelineId) -> Option<TimelineHistory> {
@@ -83,7 +112,11 @@ fn history(facts: &Facts, timeline: TimelineId) -> Option<TimelineHistory> {
     facts.histories.get(&timeline).cloned().or_else(root)
 }
 
-fn other(known: &PlanInput<'_>, path: &TimelineHistory, history: &TimelineHistory) -> Option<OtherTimeline> {
+fn other(
+    known: &PlanInput<'_>,
+    path: &TimelineHistory,
+    history: &TimelineHistory,
+) -> Option<OtherTimeline> {
     let (ranges, timeline) = (&known.facts.ranges, history.timeline);
     let size = ranges.segment_size();
     let left_at = path.parts_from(history)?;
@@ -99,9 +132,25 @@ fn other(known: &PlanInput<'_>, path: &TimelineHistory, history: &TimelineHistor
         // All that it has of its own is no transaction.
         Ok(None) => return None,
         Ok(Some(last)) if last.lsn < left_at => return None,
-        Ok(Some(last)) => (known.index.first_commit(timeline, from, until).ok().flatten(), Some(last)),
+        Ok(Some(last)) => (
+            known
+                .index
+                .first_commit(timeline, from, until)
+                .ok()
+                .flatten(),
+            Some(last),
+        ),
         Err(_) => (None, None),
     };
-    let to = WindowEdge { lsn: end, time: to.map(time) };
-    Some(OtherTimeline { timeline, left_at, to, first: first.map(time), reaches: true })
+    let to = WindowEdge {
+        lsn: end,
+        time: to.map(time),
+    };
+    Some(OtherTimeline {
+        timeline,
+        left_at,
+        to,
+        first: first.map(time),
+        reaches: true,
+    })
 }

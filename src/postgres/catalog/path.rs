@@ -62,11 +62,19 @@ impl TimelinePath {
         ranges: &WalRanges,
     ) -> Vec<Self> {
         let mut histories: Vec<TimelineHistory> = histories.into_iter().collect();
-        let known: BTreeSet<TimelineId> = histories.iter().map(|history| history.timeline).collect();
-        let seen = backups.iter().map(|backup| backup.timeline).chain(ranges.iter().map(|range| range.timeline()));
-        let bare: BTreeSet<TimelineId> = seen.filter(|timeline| !known.contains(timeline)).collect();
+        let known: BTreeSet<TimelineId> =
+            histories.iter().map(|history| history.timeline).collect();
+        let seen = backups
+            .iter()
+            .map(|backup| backup.timeline)
+            .chain(ranges.iter().map(|range| range.timeline()));
+        let bare: BTreeSet<TimelineId> =
+            seen.filter(|timeline| !known.contains(timeline)).collect();
         histories.extend(bare.into_iter().map(TimelineHistory::root));
-        histories.into_iter().map(|history| Self::new(history, ranges.segment_size())).collect()
+        histories
+            .into_iter()
+            .map(|history| Self::new(history, ranges.segment_size()))
+            .collect()
     }
 
     /// The history that tells it.
@@ -81,7 +89,9 @@ impl TimelinePath {
 
     /// Where the path enters the timeline that it leads to.
     pub fn begin(&self) -> Lsn {
-        self.history.begin_of(self.history.timeline).unwrap_or_default()
+        self.history
+            .begin_of(self.history.timeline)
+            .unwrap_or_default()
     }
 
     /// The timeline that the byte at `lsn` belongs to on the path.
@@ -102,16 +112,27 @@ impl TimelinePath {
             from: self.history.begin_of(timeline).unwrap_or_default(),
             to: self.history.end_of(timeline).flatten(),
         };
-        let steps = path.into_iter().filter(|timeline| *timeline >= from).map(step);
-        steps.filter(|step| step.to.is_none_or(|to| step.from < to)).collect()
+        let steps = path
+            .into_iter()
+            .filter(|timeline| *timeline >= from)
+            .map(step);
+        steps
+            .filter(|step| step.to.is_none_or(|to| step.from < to))
+            .collect()
     }
 
     /// Whether a backup lies on the path wholly: its start, and its stop before the path leaves its timeline. Servers
     /// before 15 do not check that.
     pub fn carries(&self, backup: &BackupDescription) -> bool {
         let within = |timeline: TimelineId, lsn: Lsn| {
-            let begins = self.history.begin_of(timeline).is_some_and(|begin| begin <= lsn);
-            let ends = self.history.end_of(timeline).is_some_and(|end| end.is_none_or(|end| lsn <= end));
+            let begins = self
+                .history
+                .begin_of(timeline)
+                .is_some_and(|begin| begin <= lsn);
+            let ends = self
+                .history
+                .end_of(timeline)
+                .is_some_and(|end| end.is_none_or(|end| lsn <= end));
             begins && ends
         };
         within(backup.timeline, backup.start_lsn) && within(backup.stop_timeline, backup.stop_lsn)
@@ -126,15 +147,24 @@ impl TimelinePath {
     /// The ranges of segment numbers that are read of each timeline: from the first to before the second number.
     fn segment_ranges(&self) -> Vec<(TimelineId, u64, u64)> {
         let path: Vec<TimelineId> = self.history.path().collect();
-        let end = |at: usize| path.get(at + 1).map_or(u64::MAX, |next| self.first_number(*next));
-        let segment_ranges = path.iter().enumerate().map(|(at, each)| (*each, self.first_number(*each), end(at)));
+        let end = |at: usize| {
+            path.get(at + 1)
+                .map_or(u64::MAX, |next| self.first_number(*next))
+        };
+        let segment_ranges = path
+            .iter()
+            .enumerate()
+            .map(|(at, each)| (*each, self.first_number(*each), end(at)));
         segment_ranges.filter(|(_, from, to)| from < to).collect()
     }
 
     /// The segment that a recovery along the path reads for this number.
     pub fn segment(&self, number: u64) -> SegmentName {
         let segment_ranges = self.segment_ranges();
-        let timeline = segment_ranges.iter().find(|(_, _, to)| number < *to).map_or(self.timeline(), |range| range.0);
+        let timeline = segment_ranges
+            .iter()
+            .find(|(_, _, to)| number < *to)
+            .map_or(self.timeline(), |range| range.0);
         SegmentName::from_number(timeline, number, self.size)
     }
 
@@ -142,13 +172,21 @@ impl TimelinePath {
     /// hold what the path left behind.
     pub fn stale_segments(&self, wanted: SegmentName) -> Vec<SegmentName> {
         let number = wanted.number(self.size);
-        let older = self.history.path().filter(|timeline| *timeline < wanted.timeline);
-        older.map(|timeline| SegmentName::from_number(timeline, number, self.size)).collect()
+        let older = self
+            .history
+            .path()
+            .filter(|timeline| *timeline < wanted.timeline);
+        older
+            .map(|timeline| SegmentName::from_number(timeline, number, self.size))
+            .collect()
     }
 
     /// Whether a segment is the first that is read of its timeline, and older timelines have one of that number.
     pub fn is_first_of_fork(&self, segment: SegmentName) -> bool {
-        let begins = self.history.begin_of(segment.timeline).is_some_and(|begin| begin > Lsn(0));
+        let begins = self
+            .history
+            .begin_of(segment.timeline)
+            .is_some_and(|begin| begin > Lsn(0));
         begins && segment.number(self.size) == self.first_number(segment.timeline)
     }
 
@@ -159,23 +197,38 @@ impl TimelinePath {
         for (timeline, first, end) in self.segment_ranges() {
             while number >= first && number < end.min(until) {
                 let name = SegmentName::from_number(timeline, number, self.size);
-                let Some(range) = ranges.holding(name) else { break };
+                let Some(range) = ranges.holding(name) else {
+                    break;
+                };
                 let last = range.last.number(self.size).min(end.min(until) - 1);
                 let segments = last - number + 1;
-                let stored_bytes =
-                    (u128::from(range.stored_bytes) * u128::from(segments) / u128::from(range.segments)) as u64;
+                let stored_bytes = (u128::from(range.stored_bytes) * u128::from(segments)
+                    / u128::from(range.segments)) as u64;
                 let last = SegmentName::from_number(timeline, last, self.size);
-                pieces.push(WalPiece { first: name, last, segments, stored_bytes });
+                pieces.push(WalPiece {
+                    first: name,
+                    last,
+                    segments,
+                    stored_bytes,
+                });
                 number += segments;
             }
         }
-        Coverage { pieces, first_missing: self.segment(number), resumes: self.resumes(ranges, number) }
+        Coverage {
+            pieces,
+            first_missing: self.segment(number),
+            resumes: self.resumes(ranges, number),
+        }
     }
 
     /// From where to where a backup on the path can be recovered along it; `None` when its own WAL is not all kept.
     pub fn moments(&self, ranges: &WalRanges, backup: &BackupDescription) -> Option<(Lsn, Lsn)> {
-        let first = SegmentName::containing(backup.timeline, backup.start_lsn, self.size).number(self.size);
-        let end = self.coverage(ranges, first, u64::MAX).first_missing.start(self.size);
+        let first =
+            SegmentName::containing(backup.timeline, backup.start_lsn, self.size).number(self.size);
+        let end = self
+            .coverage(ranges, first, u64::MAX)
+            .first_missing
+            .start(self.size);
         (backup.stop_lsn <= end).then_some((backup.stop_lsn, end))
     }
 
@@ -193,12 +246,19 @@ impl TimelinePath {
             let coverage = self.coverage(ranges, kept.number(self.size), u64::MAX);
             next = coverage.resumes;
             let Some(resumes) = next else { break };
-            let missing = (coverage.first_missing.number(self.size), resumes.number(self.size));
+            let missing = (
+                coverage.first_missing.number(self.size),
+                resumes.number(self.size),
+            );
             for (timeline, from, to) in self.segment_ranges() {
                 let (from, to) = (from.max(missing.0), to.min(missing.1));
                 if from < to {
                     let name = |number| SegmentName::from_number(timeline, number, self.size);
-                    gaps.push(Gap { first_missing: name(from), last_missing: name(to - 1), segments: to - from });
+                    gaps.push(Gap {
+                        first_missing: name(from),
+                        last_missing: name(to - 1),
+                        segments: to - from,
+                    });
                 }
             }
         }
@@ -207,9 +267,14 @@ impl TimelinePath {
 
     /// The first segment of the path that is kept, at or after a number.
     fn resumes(&self, ranges: &WalRanges, number: u64) -> Option<SegmentName> {
-        self.segment_ranges().into_iter().filter(|(_, _, end)| number < *end).find_map(|(timeline, first, end)| {
-            ranges.first_from(timeline, number.max(first)).filter(|name| name.number(self.size) < end)
-        })
+        self.segment_ranges()
+            .into_iter()
+            .filter(|(_, _, end)| number < *end)
+            .find_map(|(timeline, first, end)| {
+                ranges
+                    .first_from(timeline, number.max(first))
+                    .filter(|name| name.number(self.size) < end)
+            })
     }
 }
 
@@ -220,7 +285,9 @@ mod tests {
     use super::super::testing::SEGMENT;
     use super::*;
     use crate::postgres::types::HistoryEntry;
-    use crate::postgres::types::history_model::{histories, timelines_asked, tli_of_point_in_history};
+    use crate::postgres::types::history_model::{
+        histories, timelines_asked, tli_of_point_in_history,
+    };
 
     proptest::proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(64))]
@@ -269,15 +336,29 @@ mod tests {
             switch_lsn: Lsn(segment * SEGMENT + 100),
             reason: String::new(),
         };
-        let second = TimelineHistory { timeline: TimelineId(2), ancestors: vec![entry(1, 7)] };
-        let third = TimelineHistory { timeline: TimelineId(3), ancestors: vec![entry(1, 7), entry(2, 9)] };
+        let second = TimelineHistory {
+            timeline: TimelineId(2),
+            ancestors: vec![entry(1, 7)],
+        };
+        let third = TimelineHistory {
+            timeline: TimelineId(3),
+            ancestors: vec![entry(1, 7), entry(2, 9)],
+        };
         let paths = TimelinePath::all([second, third], &[], &ranges);
         let number = |name: SegmentName| name.number(size);
         let gaps = TimelinePath::all_gaps(&paths, &ranges).into_iter();
         gaps.map(|gap| {
-            assert_eq!(gap.segments, number(gap.last_missing) - number(gap.first_missing) + 1);
+            assert_eq!(
+                gap.segments,
+                number(gap.last_missing) - number(gap.first_missing) + 1
+            );
             assert_eq!(gap.first_missing.timeline, gap.last_missing.timeline);
-            format!("{}:{}-{}", gap.first_missing.timeline, number(gap.first_missing), number(gap.last_missing))
+            format!(
+                "{}:{}-{}",
+                gap.first_missing.timeline,
+                number(gap.first_missing),
+                number(gap.last_missing)
+            )
         })
         .collect()
     }
@@ -286,8 +367,15 @@ mod tests {
     fn a_hole_where_a_path_leaves_a_timeline_is_a_gap() {
         assert_eq!(gaps([&[1, 2, 3, 4], &[7, 8, 9], &[]]), ["1:5-6"]);
         assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[8, 9], &[]]), ["2:7-7"]);
-        assert_eq!(gaps([&[1, 2, 3, 4, 5, 6, 7], &[8], &[]]), ["2:7-7"], "the older one's segment is not enough");
-        assert_eq!(gaps([&[1, 2, 3, 4], &[8], &[10]]), ["1:5-6", "2:7-7", "3:9-9"]);
+        assert_eq!(
+            gaps([&[1, 2, 3, 4, 5, 6, 7], &[8], &[]]),
+            ["2:7-7"],
+            "the older one's segment is not enough"
+        );
+        assert_eq!(
+            gaps([&[1, 2, 3, 4], &[8], &[10]]),
+            ["1:5-6", "2:7-7", "3:9-9"]
+        );
         assert_eq!(gaps([&[1, 2, 3, 4], &[], &[9]]), ["1:5-6", "2:7-8"]);
     }
 
@@ -300,8 +388,16 @@ mod tests {
     #[test]
     fn what_no_path_reads_is_no_gap() {
         assert_eq!(gaps([&[1, 2, 3, 4, 5, 6], &[7, 8, 9], &[9, 10]]), [""; 0]);
-        assert_eq!(gaps([&[], &[8, 9], &[]]), [""; 0], "what lies before was let go");
-        assert_eq!(gaps([&[8, 9], &[7, 8], &[]]), [""; 0], "the old timeline went on by itself");
+        assert_eq!(
+            gaps([&[], &[8, 9], &[]]),
+            [""; 0],
+            "what lies before was let go"
+        );
+        assert_eq!(
+            gaps([&[8, 9], &[7, 8], &[]]),
+            [""; 0],
+            "the old timeline went on by itself"
+        );
         assert_eq!(gaps([&[1, 2, 3, 4], &[], &[]]), [""; 0]);
     }
 }

@@ -72,7 +72,10 @@ pub fn plan(known: &PlanInput<'_>, request: &RestoreRequest) -> Result<RecoveryP
     decide(known, request, &mut notes).map_err(|stuck| {
         map_refusal(stuck, |refusal: Refusal| {
             let refused = |nearest: &Nearest| {
-                matches!(decide(known, &nearest.request, &mut Notes::new()), Err(NoPlan::Refused(_)))
+                matches!(
+                    decide(known, &nearest.request, &mut Notes::new()),
+                    Err(NoPlan::Refused(_))
+                )
             };
             Unreachable {
                 target: request.words(),
@@ -81,7 +84,10 @@ pub fn plan(known: &PlanInput<'_>, request: &RestoreRequest) -> Result<RecoveryP
                 nearest_before: refusal.before.filter(|nearest| !refused(nearest)),
                 nearest_after: refusal.after.filter(|nearest| !refused(nearest)),
                 other_timelines: others(known, request),
-                notes: notes.into_iter().map(|(id, why)| format!("backup \"{id}\" {why}")).collect(),
+                notes: notes
+                    .into_iter()
+                    .map(|(id, why)| format!("backup \"{id}\" {why}"))
+                    .collect(),
             }
         })
     })
@@ -89,19 +95,29 @@ pub fn plan(known: &PlanInput<'_>, request: &RestoreRequest) -> Result<RecoveryP
 
 /// Timelines that go on beside the one that was chosen. Without a path there is none to follow beside it.
 fn others(known: &PlanInput<'_>, request: &RestoreRequest) -> Vec<OtherTimeline> {
-    chosen_path(known.facts, request).map(|path| meant(known, &path, request)).unwrap_or_default()
+    chosen_path(known.facts, request)
+        .map(|path| meant(known, &path, request))
+        .unwrap_or_default()
 }
 
 impl Facts {
     /// Whether a refusal names a gap that may close by itself: segments are stored several at a time, so that a later one
     /// can be there before an earlier one. True when what lies behind the gap was stored less than `grace` before `now`.
     pub fn may_close(&self, refused: &Unreachable, now: DateTime<Utc>, grace: TimeDelta) -> bool {
-        let UnreachableReason::Gap { resumes, .. } = &refused.reason else { return false };
-        self.ranges.holding(*resumes).is_some_and(|range| now - range.first_stored < grace)
+        let UnreachableReason::Gap { resumes, .. } = &refused.reason else {
+            return false;
+        };
+        self.ranges
+            .holding(*resumes)
+            .is_some_and(|range| now - range.first_stored < grace)
     }
 }
 
-fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) -> Result<RecoveryPlan, NoPlan<Refusal>> {
+fn decide(
+    known: &PlanInput<'_>,
+    request: &RestoreRequest,
+    notes: &mut Notes,
+) -> Result<RecoveryPlan, NoPlan<Refusal>> {
     if let Some(id) = &request.backup {
         named_backup(known.facts, id)?;
     }
@@ -111,7 +127,11 @@ fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) ->
     }
     let path = chosen_path(known.facts, request)?;
     check_promotion(known.facts, &path)?;
-    let chooser = Chooser { known, request, path };
+    let chooser = Chooser {
+        known,
+        request,
+        path,
+    };
     let choice = chooser.choose(notes)?;
     let transactions = chooser.neighbours(&choice);
     let made = chooser.made(&choice).map_err(NoPlan::Unknown)?;
@@ -120,24 +140,45 @@ fn decide(known: &PlanInput<'_>, request: &RestoreRequest, notes: &mut Notes) ->
         Ok(transactions) => plan.transactions = Some(transactions),
         Err(Unknown::NoIndex) => (),
         // An index of no more than the WAL that is replayed; there was no commit since the backup.
-        Err(Unknown::Segment(segment)) if plan.wal.first().is_some_and(|wal| segment < wal.first) => (),
-        Err(unknown) => plan.warnings.push(format!("which transactions lie around the target is not known: {unknown}")),
+        Err(Unknown::Segment(segment))
+            if plan.wal.first().is_some_and(|wal| segment < wal.first) => {}
+        Err(unknown) => plan.warnings.push(format!(
+            "which transactions lie around the target is not known: {unknown}"
+        )),
     }
     Ok(plan)
 }
 
 /// Makes the plan of what was chosen.
-fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces, notes: &Notes) -> RecoveryPlan {
-    let Choice { backup, why, coverage, place } = choice;
+fn conclude(
+    chooser: &Chooser<'_>,
+    choice: Choice<'_>,
+    made: ReplayedTablespaces,
+    notes: &Notes,
+) -> RecoveryPlan {
+    let Choice {
+        backup,
+        why,
+        coverage,
+        place,
+    } = choice;
     let (facts, path, request) = (chooser.known.facts, &chooser.path, chooser.request);
     // Older ones would not have been chosen anyway.
-    let newer = notes.iter().filter(|(id, _)| *id > backup.id).map(|(id, why)| format!("backup \"{id}\" {why}"));
+    let newer = notes
+        .iter()
+        .filter(|(id, _)| *id > backup.id)
+        .map(|(id, why)| format!("backup \"{id}\" {why}"));
     // What is archived from now on may lie behind the target.
     let ends_here = place.stop == StopAt::End && request.target != Target::Latest;
-    let end = Some(coverage.first_missing).filter(|_| ends_here && matches!(request.target, Target::Lsn(_)));
-    let end = end.map(|end| format!("the target is where the archived WAL ends: recovery ends before {end}"));
+    let end = Some(coverage.first_missing)
+        .filter(|_| ends_here && matches!(request.target, Target::Lsn(_)));
+    let end = end.map(|end| {
+        format!("the target is where the archived WAL ends: recovery ends before {end}")
+    });
     let warnings = newer.chain(made.warnings()).chain(end).collect();
-    let wal = path.coverage(&facts.ranges, chooser.start(backup), place.until).pieces;
+    let wal = path
+        .coverage(&facts.ranges, chooser.start(backup), place.until)
+        .pieces;
     let other_timelines = meant(chooser.known, path, request);
     RecoveryPlan {
         cluster: facts.cluster.clone(),
@@ -155,7 +196,11 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces
         wal_bytes: wal.iter().map(|piece| piece.stored_bytes).sum(),
         wal,
         wal_reaches: path.start(coverage.first_missing),
-        wal_end: if ends_here { Some(coverage.first_missing) } else { guard_end(facts, path, &coverage) },
+        wal_end: if ends_here {
+            Some(coverage.first_missing)
+        } else {
+            guard_end(facts, path, &coverage)
+        },
         other_timelines,
         made,
         expected_seconds: None,
@@ -167,7 +212,9 @@ fn conclude(chooser: &Chooser<'_>, choice: Choice<'_>, made: ReplayedTablespaces
 /// The target in words. The newest moment is one of a timeline, where there are others.
 fn target_words(request: &RestoreRequest, path: &TimelinePath, others: &[OtherTimeline]) -> String {
     match &request.target {
-        Target::Latest if !others.is_empty() => format!("{} on timeline {}", request.words(), path.timeline()),
+        Target::Latest if !others.is_empty() => {
+            format!("{} on timeline {}", request.words(), path.timeline())
+        }
         _ => request.words(),
     }
 }
@@ -185,7 +232,10 @@ fn settings(
         // ReadPlan ahead would meet the gap before replay meets the target.
         settings.push(("recovery_prefetch", "off".into()));
     }
-    settings.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+    settings
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), value))
+        .collect()
 }
 
 /// When the next segment of the path is not archived yet but an older timeline has one of that number, the server would

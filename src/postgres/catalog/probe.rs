@@ -84,7 +84,11 @@ impl FoundRecord {
     /// The found record as a commit; `None` for others.
     pub fn commit(&self) -> Option<Commit> {
         let outcome = self.outcome.filter(|outcome| outcome.committed)?;
-        Some(Commit { lsn: self.lsn, xid: outcome.xid, time: outcome.time })
+        Some(Commit {
+            lsn: self.lsn,
+            xid: outcome.xid,
+            time: outcome.time,
+        })
     }
 }
 
@@ -101,17 +105,30 @@ pub struct Probe {
 impl Probe {
     /// Reads from `start` on, where the segment begins or one before it.
     pub fn new(query: ProbeQuery, start: Lsn) -> Self {
-        Self { decoder: Decoder::new(start), query, result: ProbeResult::default(), latest: None }
+        Self {
+            decoder: Decoder::new(start),
+            query,
+            result: ProbeResult::default(),
+            latest: None,
+        }
     }
 
     /// Reads from a page within a segment on.
     pub(super) fn within(query: ProbeQuery, segment: LongPageHeader, start: Lsn) -> Self {
-        Self { decoder: Decoder::within(segment, start), ..Self::new(query, start) }
+        Self {
+            decoder: Decoder::within(segment, start),
+            ..Self::new(query, start)
+        }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, query, result, latest } = self;
+        let Self {
+            decoder,
+            query,
+            result,
+            latest,
+        } = self;
         decoder.push(bytes, |record| {
             if record.end > query.begin {
                 result.add(record, query, latest);
@@ -141,23 +158,46 @@ impl Probe {
         self.decoder.finish();
         let stopped = self.decoder.stopped();
         let is_minimal = stopped.is_some_and(|stop| stop.why == StopReason::Minimal);
-        ProbeResult { broken: stopped.map(|stop| stop.lsn), is_minimal, ..self.result }
+        ProbeResult {
+            broken: stopped.map(|stop| stop.lsn),
+            is_minimal,
+            ..self.result
+        }
     }
 }
 
 impl ProbeResult {
     fn add(&mut self, record: &Record<'_>, query: &ProbeQuery, latest: &mut Option<Commit>) {
         let says = [rmgr::TRANSACTION, rmgr::XLOG].contains(&record.header.rmgr);
-        let fact = if says { read_fact(record).ok().flatten() } else { None };
+        let fact = if says {
+            read_fact(record).ok().flatten()
+        } else {
+            None
+        };
         let outcome = match &fact {
-            Some(Fact::End(end)) => Some(FoundEnd { xid: end.xid, time: end.time, committed: end.committed }),
+            Some(Fact::End(end)) => Some(FoundEnd {
+                xid: end.xid,
+                time: end.time,
+                committed: end.committed,
+            }),
             _ => None,
         };
-        let made = if let Some(Fact::RestorePoint { time, .. }) = &fact { Some(*time) } else { None };
+        let made = if let Some(Fact::RestorePoint { time, .. }) = &fact {
+            Some(*time)
+        } else {
+            None
+        };
         let target = &query.target;
-        let tuple =
-            matches!(target, ProbeTarget::Change(_) | ProbeTarget::InPlace { .. }).then(|| tuple(record)).flatten();
-        let this = FoundRecord { lsn: record.lsn, end: record.end, outcome, tuple, made };
+        let tuple = matches!(target, ProbeTarget::Change(_) | ProbeTarget::InPlace { .. })
+            .then(|| tuple(record))
+            .flatten();
+        let this = FoundRecord {
+            lsn: record.lsn,
+            end: record.end,
+            outcome,
+            tuple,
+            made,
+        };
         let open = self.found.is_none() || matches!(target, ProbeTarget::InPlace { .. });
         if open && record.lsn >= query.from && target.wants(record, fact.as_ref(), tuple) {
             (self.found, self.before, self.after) = (Some(this), *latest, None);
@@ -182,7 +222,11 @@ fn tuple(record: &Record<'_>) -> Option<Tuple> {
         _ => return None,
     };
     let (block, offset) = (record.block?, record.main.get(at..at + 2)?);
-    Some(Tuple { file: block.file, block: block.block, offset: u16::from_le_bytes([offset[0], offset[1]]) })
+    Some(Tuple {
+        file: block.file,
+        block: block.block,
+        offset: u16::from_le_bytes([offset[0], offset[1]]),
+    })
 }
 
 impl ProbeTarget {
@@ -195,7 +239,9 @@ impl ProbeTarget {
         match (self, fact) {
             (Self::Record, _) => true,
             (Self::Later { .. }, Some(Fact::End(end))) => self.is_later(end.time),
-            (Self::End(xid), Some(Fact::End(end))) => end.xid == *xid || end.subxids.iter().any(|sub| sub == *xid),
+            (Self::End(xid), Some(Fact::End(end))) => {
+                end.xid == *xid || end.subxids.iter().any(|sub| sub == *xid)
+            }
             (Self::RestorePoint(name), Some(Fact::RestorePoint { name: found, .. })) => {
                 String::from_utf8_lossy(found) == *name
             }
@@ -226,23 +272,44 @@ mod tests {
         let mut main = time.to_le_bytes().to_vec();
         let has = if subxids.is_empty() { 0 } else { 0x80 };
         if has != 0 {
-            main.extend([HAS_SUBXACTS, subxids.len() as u32].iter().flat_map(|part| part.to_le_bytes()));
+            main.extend(
+                [HAS_SUBXACTS, subxids.len() as u32]
+                    .iter()
+                    .flat_map(|part| part.to_le_bytes()),
+            );
             main.extend(subxids.iter().flat_map(|xid| xid.to_le_bytes()));
         }
-        Draft { xid, rmgr: rmgr::TRANSACTION, info: info | has, main, ..Draft::default() }
+        Draft {
+            xid,
+            rmgr: rmgr::TRANSACTION,
+            info: info | has,
+            main,
+            ..Draft::default()
+        }
     }
 
     fn restore_point(name: &[u8]) -> Draft {
         let mut main = 50i64.to_le_bytes().to_vec();
         main.extend_from_slice(name);
         main.resize(8 + 64, 0);
-        Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
+        Draft {
+            rmgr: rmgr::XLOG,
+            info: 0x70,
+            main,
+            ..Draft::default()
+        }
     }
 
     /// A change in place of a row of block 7.
     fn in_place(offset: u8) -> Draft {
         let (block, main) = (Some((1262, Vec::new())), vec![offset, 0]);
-        Draft { rmgr: rmgr::HEAP, info: IN_PLACE, block, main, ..Draft::default() }
+        Draft {
+            rmgr: rmgr::HEAP,
+            info: IN_PLACE,
+            block,
+            main,
+            ..Draft::default()
+        }
     }
 
     fn drafts() -> Vec<Draft> {
@@ -262,7 +329,12 @@ mod tests {
             in_place(3),
             in_place(4),
             in_place(3),
-            Draft { xid: 706, info: DELETE, main: vec![0, 0, 0, 0, 3, 0, 0, 0], ..in_place(3) },
+            Draft {
+                xid: 706,
+                info: DELETE,
+                main: vec![0, 0, 0, 0, 3, 0, 0, 0],
+                ..in_place(3)
+            },
             restore_point(b"caf\xe9"),
             // After vacuum another row has the place.
             in_place(3),
@@ -285,22 +357,40 @@ mod tests {
             let mut writer = Writer::new(0xD110, SEGMENT, start.0);
             let lsns = drafts().iter().map(|draft| writer.write(draft)).collect();
             writer.fill();
-            Self { segment, start, bytes: writer.bytes, lsns }
+            Self {
+                segment,
+                start,
+                bytes: writer.bytes,
+                lsns,
+            }
         }
 
         fn result(&self, target: ProbeTarget, from: Lsn) -> ProbeResult {
-            let query = ProbeQuery { segment: self.segment, begin: self.start, from, target };
+            let query = ProbeQuery {
+                segment: self.segment,
+                begin: self.start,
+                from,
+                target,
+            };
             let mut probe = Probe::new(query, self.start);
             self.bytes.chunks(1000).for_each(|piece| probe.push(piece));
             probe.finish()
         }
 
         /// The number of the record that is found, and the commits around it.
-        fn probe(&self, target: ProbeTarget, from: Lsn) -> (Option<usize>, Option<Xid>, Option<Xid>) {
+        fn probe(
+            &self,
+            target: ProbeTarget,
+            from: Lsn,
+        ) -> (Option<usize>, Option<Xid>, Option<Xid>) {
             let result = self.result(target, from);
             let at = |lsn: Lsn| self.lsns.iter().position(|each| *each == lsn.0).unwrap();
             let commit = |commit: Option<Commit>| commit.map(|commit| commit.xid);
-            (result.found.map(|found| at(found.lsn)), commit(result.before), commit(result.after))
+            (
+                result.found.map(|found| at(found.lsn)),
+                commit(result.before),
+                commit(result.after),
+            )
         }
     }
 
@@ -309,9 +399,16 @@ mod tests {
         let written = Written::new();
         let (lsns, start) = (&written.lsns, written.start);
         let probe = |target, from| written.probe(target, from);
-        let later = |time, or_at| ProbeTarget::Later { time: Timestamp(time), or_at };
+        let later = |time, or_at| ProbeTarget::Later {
+            time: Timestamp(time),
+            or_at,
+        };
         assert_eq!(probe(later(9, false), start), (Some(0), None, Some(702)));
-        assert_eq!(probe(later(10, false), start), (Some(1), Some(700), Some(702)), "an abort counts");
+        assert_eq!(
+            probe(later(10, false), start),
+            (Some(1), Some(700), Some(702)),
+            "an abort counts"
+        );
         assert_eq!(probe(later(10, true), start), (Some(0), None, Some(702)));
         assert_eq!(
             probe(later(10, true), Lsn(lsns[2])),
@@ -324,8 +421,14 @@ mod tests {
             (Some(4), Some(700), Some(705)),
             "a subtransaction ends with its own"
         );
-        assert_eq!(probe(ProbeTarget::End(701), start), (Some(1), Some(700), Some(702)));
-        assert_eq!(probe(ProbeTarget::RestorePoint("x".into()), start), (Some(2), Some(700), Some(702)));
+        assert_eq!(
+            probe(ProbeTarget::End(701), start),
+            (Some(1), Some(700), Some(702))
+        );
+        assert_eq!(
+            probe(ProbeTarget::RestorePoint("x".into()), start),
+            (Some(2), Some(700), Some(702))
+        );
         assert_eq!(probe(ProbeTarget::RestorePoint("y".into()), start).0, None);
         assert_eq!(probe(ProbeTarget::Change(702), start).0, Some(3));
         assert_eq!(probe(ProbeTarget::Record, Lsn(lsns[2] + 1)).0, Some(3));
@@ -342,10 +445,27 @@ mod tests {
         let written = Written::new();
         let (lsns, start) = (&written.lsns, written.start);
         assert_eq!(written.probe(ProbeTarget::Change(706), start).0, Some(9));
-        let row = written.result(ProbeTarget::Change(706), start).found.unwrap().tuple.unwrap();
+        let row = written
+            .result(ProbeTarget::Change(706), start)
+            .found
+            .unwrap()
+            .tuple
+            .unwrap();
         assert_eq!((row.block, row.offset), (7, 3));
-        let in_place = |before: u64| written.probe(ProbeTarget::InPlace { row, before: Lsn(before) }, start);
-        assert_eq!(in_place(lsns[9]), (Some(8), Some(705), None), "the last one of that row");
+        let in_place = |before: u64| {
+            written.probe(
+                ProbeTarget::InPlace {
+                    row,
+                    before: Lsn(before),
+                },
+                start,
+            )
+        };
+        assert_eq!(
+            in_place(lsns[9]),
+            (Some(8), Some(705), None),
+            "the last one of that row"
+        );
         assert_eq!(in_place(lsns[8]).0, Some(6));
         assert_eq!(in_place(lsns[6]).0, None);
     }

@@ -45,7 +45,11 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.segments {
             1 => write!(f, "{} is missing", self.first_missing),
-            more => write!(f, "{} to {} are missing ({more} segments)", self.first_missing, self.last_missing),
+            more => write!(
+                f,
+                "{} to {} are missing ({more} segments)",
+                self.first_missing, self.last_missing
+            ),
         }
     }
 }
@@ -63,7 +67,9 @@ impl Gap {
 
     /// Gaps in order, without those that another one covers.
     pub fn distinct(mut gaps: Vec<Self>) -> Vec<Self> {
-        gaps.sort_by(|a, b| (a.first_missing, b.last_missing).cmp(&(b.first_missing, a.last_missing)));
+        gaps.sort_by(|a, b| {
+            (a.first_missing, b.last_missing).cmp(&(b.first_missing, a.last_missing))
+        });
         gaps.dedup_by(|later, kept| kept.covers(later));
         gaps
     }
@@ -79,7 +85,10 @@ pub struct WalRanges {
 impl WalRanges {
     /// No segment yet, of a cluster with segments of this size.
     pub fn new(size: SegmentSize) -> Self {
-        Self { size, ranges: Vec::new() }
+        Self {
+            size,
+            ranges: Vec::new(),
+        }
     }
 
     /// Bytes in a segment.
@@ -105,23 +114,38 @@ impl WalRanges {
             }
         }
         let (first_stored, last_stored) = (stored, stored);
-        let range = WalRange { first: name, last: name, segments: 1, stored_bytes, first_stored, last_stored };
+        let range = WalRange {
+            first: name,
+            last: name,
+            segments: 1,
+            stored_bytes,
+            first_stored,
+            last_stored,
+        };
         self.ranges.insert(after, range);
         self.join(after);
     }
 
     /// Adds segments that lie behind all that are there.
     pub fn append(&mut self, range: WalRange) {
-        debug_assert!(self.ranges.last().is_none_or(|last| last.last < range.first));
+        debug_assert!(
+            self.ranges
+                .last()
+                .is_none_or(|last| last.last < range.first)
+        );
         self.ranges.push(range);
         self.join(self.ranges.len().saturating_sub(2));
     }
 
     /// Joins a range with the next when they touch.
     fn join(&mut self, at: usize) {
-        let Some(next) = self.ranges.get(at + 1) else { return };
+        let Some(next) = self.ranges.get(at + 1) else {
+            return;
+        };
         let range = &self.ranges[at];
-        if next.timeline() == range.timeline() && range.last.number(self.size) + 1 == next.first.number(self.size) {
+        if next.timeline() == range.timeline()
+            && range.last.number(self.size) + 1 == next.first.number(self.size)
+        {
             let next = self.ranges.remove(at + 1);
             let range = &mut self.ranges[at];
             range.last = next.last;
@@ -138,15 +162,21 @@ impl WalRanges {
 
     /// The ranges of one timeline, in order.
     pub fn of(&self, timeline: TimelineId) -> &[WalRange] {
-        let from = self.ranges.partition_point(|range| range.timeline() < timeline);
-        let to = self.ranges.partition_point(|range| range.timeline() <= timeline);
+        let from = self
+            .ranges
+            .partition_point(|range| range.timeline() < timeline);
+        let to = self
+            .ranges
+            .partition_point(|range| range.timeline() <= timeline);
         &self.ranges[from..to]
     }
 
     /// The range with this segment; `None` in a gap and outside.
     pub fn holding(&self, name: SegmentName) -> Option<&WalRange> {
         let number = name.number(self.size);
-        self.of(name.timeline).iter().find(|range| range.holds(number, self.size))
+        self.of(name.timeline)
+            .iter()
+            .find(|range| range.holds(number, self.size))
     }
 
     /// Whether a segment is kept.
@@ -156,20 +186,37 @@ impl WalRanges {
 
     /// The first segment kept of this timeline at or after a number.
     pub fn first_from(&self, timeline: TimelineId, number: u64) -> Option<SegmentName> {
-        let range = self.of(timeline).iter().find(|range| range.last.number(self.size) >= number)?;
-        Some(SegmentName::from_number(timeline, number.max(range.first.number(self.size)), self.size))
+        let range = self
+            .of(timeline)
+            .iter()
+            .find(|range| range.last.number(self.size) >= number)?;
+        Some(SegmentName::from_number(
+            timeline,
+            number.max(range.first.number(self.size)),
+            self.size,
+        ))
     }
 
     /// What is missing between the ranges of each timeline.
     pub fn gaps(&self) -> Vec<Gap> {
-        let pairs = self.ranges.windows(2).filter(|pair| pair[0].timeline() == pair[1].timeline());
+        let pairs = self
+            .ranges
+            .windows(2)
+            .filter(|pair| pair[0].timeline() == pair[1].timeline());
         pairs.map(|pair| self.gap(&pair[0], &pair[1])).collect()
     }
 
     fn gap(&self, before: &WalRange, after: &WalRange) -> Gap {
-        let (first, next) = (before.last.number(self.size) + 1, after.first.number(self.size));
+        let (first, next) = (
+            before.last.number(self.size) + 1,
+            after.first.number(self.size),
+        );
         let name = |number| SegmentName::from_number(before.timeline(), number, self.size);
-        Gap { first_missing: name(first), last_missing: name(next - 1), segments: next - first }
+        Gap {
+            first_missing: name(first),
+            last_missing: name(next - 1),
+            segments: next - first,
+        }
     }
 
     /// The segments kept here that `other` does not keep, as ranges.
@@ -178,15 +225,26 @@ impl WalRanges {
         for range in &self.ranges {
             let (mut number, last) = (range.first.number(self.size), range.last.number(self.size));
             while number <= last {
-                let theirs = other.of(range.timeline()).iter().find(|range| range.last.number(self.size) >= number);
+                let theirs = other
+                    .of(range.timeline())
+                    .iter()
+                    .find(|range| range.last.number(self.size) >= number);
                 let (from, to) = theirs.map_or((u64::MAX, u64::MAX), |theirs| {
-                    (theirs.first.number(self.size), theirs.last.number(self.size))
+                    (
+                        theirs.first.number(self.size),
+                        theirs.last.number(self.size),
+                    )
                 });
                 if from > number {
                     let until = last.min(from - 1);
-                    let name = |number| SegmentName::from_number(range.timeline(), number, self.size);
+                    let name =
+                        |number| SegmentName::from_number(range.timeline(), number, self.size);
                     let segments = until - number + 1;
-                    missing.push(Gap { first_missing: name(number), last_missing: name(until), segments });
+                    missing.push(Gap {
+                        first_missing: name(number),
+                        last_missing: name(until),
+                        segments,
+                    });
                 }
                 number = to.saturating_add(1);
             }
@@ -277,6 +335,9 @@ mod tests {
             ranges.add(name(1, number), 1, DateTime::UNIX_EPOCH);
         }
         assert_eq!(ranges.iter().count(), 1);
-        assert_eq!(ranges.iter().next().unwrap().last.to_string(), "000000010000000100000002");
+        assert_eq!(
+            ranges.iter().next().unwrap().last.to_string(),
+            "000000010000000100000002"
+        );
     }
 }

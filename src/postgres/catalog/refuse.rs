@@ -52,7 +52,11 @@ pub struct Refusal {
 
 impl From<UnreachableReason> for Refusal {
     fn from(reason: UnreachableReason) -> Self {
-        Self { reason, before: None, after: None }
+        Self {
+            reason,
+            before: None,
+            after: None,
+        }
     }
 }
 
@@ -68,11 +72,25 @@ impl Refusal {
     }
 
     /// Replay ends at a place in the midst of the WAL.
-    pub fn broken(segment: SegmentName, lsn: Lsn, timeline: TimelineId, last: Option<Commit>) -> Self {
+    pub fn broken(
+        segment: SegmentName,
+        lsn: Lsn,
+        timeline: TimelineId,
+        last: Option<Commit>,
+    ) -> Self {
         let before = last.map(|last| {
-            let words = format!("everything up to the last transaction before that, committed at {}", last.time);
+            let words = format!(
+                "everything up to the last transaction before that, committed at {}",
+                last.time
+            );
             let timeline = TimelineChoice::Number(timeline);
-            Nearest::new(words, RestoreRequest { timeline, ..RestoreRequest::new(Target::Lsn(last.lsn)) })
+            Nearest::new(
+                words,
+                RestoreRequest {
+                    timeline,
+                    ..RestoreRequest::new(Target::Lsn(last.lsn))
+                },
+            )
         });
         Self::from(UnreachableReason::Broken { segment, lsn }).before(before)
     }
@@ -81,7 +99,11 @@ impl Refusal {
     pub fn end(path: &TimelinePath, coverage: &Coverage, reason: UnreachableReason) -> Self {
         let (timeline, end) = (path.timeline(), path.start(coverage.first_missing));
         let before = match coverage.resumes {
-            Some(_) => before_lsn(format!("everything before the gap, up to {end}"), end, timeline),
+            Some(_) => before_lsn(
+                format!("everything before the gap, up to {end}"),
+                end,
+                timeline,
+            ),
             None => {
                 let request = RestoreRequest {
                     timeline: TimelineChoice::Number(timeline),
@@ -96,7 +118,14 @@ impl Refusal {
 
 fn before_lsn(words: String, lsn: Lsn, timeline: TimelineId) -> Nearest {
     let timeline = TimelineChoice::Number(timeline);
-    Nearest::new(words, RestoreRequest { timeline, inclusive: false, ..RestoreRequest::new(Target::Lsn(lsn)) })
+    Nearest::new(
+        words,
+        RestoreRequest {
+            timeline,
+            inclusive: false,
+            ..RestoreRequest::new(Target::Lsn(lsn))
+        },
+    )
 }
 
 /// The end of a backup as a moment to restore to.
@@ -106,10 +135,17 @@ pub fn end_of(backup: &BackupDescription, timeline: TimelineId) -> Nearest {
         backup: Some(backup.id.clone()),
         ..RestoreRequest::new(Target::Immediate)
     };
-    Nearest::new(format!("the end of backup \"{}\", {}", backup.id, end_words(backup)), request)
+    Nearest::new(
+        format!("the end of backup \"{}\", {}", backup.id, end_words(backup)),
+        request,
+    )
 }
 
 /// When and where a backup ended.
 pub fn end_words(backup: &BackupDescription) -> String {
-    format!("{} ({})", postgresql_time(backup.stopped_at), backup.stop_lsn)
+    format!(
+        "{} ({})",
+        postgresql_time(backup.stopped_at),
+        backup.stop_lsn
+    )
 }

@@ -51,17 +51,31 @@ impl Chooser<'_> {
     /// Those that replay from the chosen backup to the place makes. Without an index nothing is known of them.
     pub fn made(&self, choice: &Choice<'_>) -> Result<ReplayedTablespaces, Unknown> {
         let (size, backup) = (self.known.facts.ranges.segment_size(), choice.backup);
-        let pieces = self.path.coverage(&self.known.facts.ranges, self.start(backup), choice.place.until).pieces;
+        let pieces = self
+            .path
+            .coverage(
+                &self.known.facts.ranges,
+                self.start(backup),
+                choice.place.until,
+            )
+            .pieces;
         let mut all = ReplayedTablespaces::default();
         for WalPiece { first, last, .. } in pieces {
-            let told = self.known.index.tablespaces(first.timeline, first.number(size), last.number(size) + 1);
+            let told = self.known.index.tablespaces(
+                first.timeline,
+                first.number(size),
+                last.number(size) + 1,
+            );
             let told = match told {
                 Err(Unknown::NoIndex) => return Ok(all),
                 told => told?,
             };
             let counts = |made: &TablespaceMade| is_replayed(made, backup, choice.place.stop);
             let made = told.found.into_iter().filter(counts);
-            all.made.extend(made.map(|made| ReplayedTablespace { in_backup: self.first_with(&made), made }));
+            all.made.extend(made.map(|made| ReplayedTablespace {
+                in_backup: self.first_with(&made),
+                made,
+            }));
             match told.more {
                 // Replay ends there.
                 None | Some(Unknown::Broken { .. }) => (),
@@ -75,7 +89,10 @@ impl Chooser<'_> {
     fn first_with(&self, made: &TablespaceMade) -> Option<BackupId> {
         let has = |backup: &&BackupDescription| {
             backup.start_lsn > made.lsn
-                && backup.tablespaces.iter().any(|tablespace| tablespace.oid == made.oid)
+                && backup
+                    .tablespaces
+                    .iter()
+                    .any(|tablespace| tablespace.oid == made.oid)
                 && self.path.carries(backup)
         };
         self.known

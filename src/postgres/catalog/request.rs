@@ -35,11 +35,19 @@ impl ParsedRequest {
     /// Reads the one target that has a value, and the choices around it; without a target everything archived is asked for.
     /// `immediate` and `latest` have any value. Errors: more than one target, a value that is none, `exclusive` where
     /// nothing can lie at the target.
-    pub fn read(targets: &[(&str, Option<&str>)], words: RequestText<'_>, now: DateTime<Utc>) -> anyhow::Result<Self> {
-        let mut given = targets.iter().filter_map(|(by, value)| Some((*by, (*value)?)));
+    pub fn read(
+        targets: &[(&str, Option<&str>)],
+        words: RequestText<'_>,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<Self> {
+        let mut given = targets
+            .iter()
+            .filter_map(|(by, value)| Some((*by, (*value)?)));
         let (by, value) = given.next().unwrap_or(("latest", ""));
         if given.next().is_some() {
-            bail!("there is more than one target: give one of time, lsn, xid, name, before, after, immediate, latest");
+            bail!(
+                "there is more than one target: give one of time, lsn, xid, name, before, after, immediate, latest"
+            );
         }
         let named = match by {
             "time" => NamedTarget::Target(Target::Time(parse_time(value, now)?.0)),
@@ -51,25 +59,37 @@ impl ParsedRequest {
             "latest" => NamedTarget::Target(Target::Latest),
             other => bail!("\"{other}\" is not a kind of target"),
         };
-        if words.exclusive && !matches!(&named, NamedTarget::Target(target) if target.can_be_exclusive()) {
+        if words.exclusive
+            && !matches!(&named, NamedTarget::Target(target) if target.can_be_exclusive())
+        {
             bail!("exclusive needs one of time, lsn and xid");
         }
         Ok(Self {
             named,
             inclusive: !words.exclusive && by != "before",
-            timeline: words.timeline.map_or(Ok(TimelineChoice::Latest), str::parse)?,
+            timeline: words
+                .timeline
+                .map_or(Ok(TimelineChoice::Latest), str::parse)?,
             backup: words.backup.map(str::parse).transpose()?,
         })
     }
 
     /// Whether planning for it needs to know what WAL holds.
     pub fn needs_index(&self) -> bool {
-        !matches!(self.named, NamedTarget::Target(Target::Immediate | Target::Latest))
+        !matches!(
+            self.named,
+            NamedTarget::Target(Target::Immediate | Target::Latest)
+        )
     }
 
     /// The request, with the target that was named.
     pub fn request(self, target: Target) -> RestoreRequest {
-        RestoreRequest { target, inclusive: self.inclusive, timeline: self.timeline, backup: self.backup }
+        RestoreRequest {
+            target,
+            inclusive: self.inclusive,
+            timeline: self.timeline,
+            backup: self.backup,
+        }
     }
 }
 
@@ -80,7 +100,10 @@ mod tests {
     fn read(targets: &[(&str, Option<&str>)], exclusive: bool) -> anyhow::Result<ParsedRequest> {
         ParsedRequest::read(
             targets,
-            RequestText { exclusive, ..RequestText::default() },
+            RequestText {
+                exclusive,
+                ..RequestText::default()
+            },
             "2026-03-01T15:00:00Z".parse().unwrap(),
         )
     }
@@ -90,11 +113,20 @@ mod tests {
         let one = |by, value| read(&[("time", None), (by, Some(value))], false).unwrap();
         assert_eq!(one("xid", "7").named, NamedTarget::Target(Target::Xid(7)));
         assert_eq!(read(&[("time", None)], false).unwrap(), one("latest", ""));
-        let (before, after) = (one("before", "1-0-3000158-d16384"), one("after", "1-0-3000158-d16384"));
+        let (before, after) = (
+            one("before", "1-0-3000158-d16384"),
+            one("after", "1-0-3000158-d16384"),
+        );
         assert!(before.named == after.named && !before.inclusive && after.inclusive);
-        for twice in [[("time", Some("14:05")), ("lsn", Some("0/1"))], [("before", Some("1")), ("after", Some("1"))]] {
+        for twice in [
+            [("time", Some("14:05")), ("lsn", Some("0/1"))],
+            [("before", Some("1")), ("after", Some("1"))],
+        ] {
             let error = read(&twice, false).unwrap_err().to_string();
-            assert!(error.starts_with("there is more than one target"), "{error}");
+            assert!(
+                error.starts_with("there is more than one target"),
+                "{error}"
+            );
         }
     }
 
@@ -103,7 +135,12 @@ mod tests {
         for (by, value) in [("time", "14:05"), ("lsn", "0/1"), ("xid", "7")] {
             assert!(!read(&[(by, Some(value))], true).unwrap().inclusive, "{by}");
         }
-        for (by, value) in [("name", "x"), ("before", "1-0-3000158-d16384"), ("immediate", ""), ("latest", "")] {
+        for (by, value) in [
+            ("name", "x"),
+            ("before", "1-0-3000158-d16384"),
+            ("immediate", ""),
+            ("latest", ""),
+        ] {
             assert!(read(&[(by, Some(value))], true).is_err(), "{by}");
         }
     }

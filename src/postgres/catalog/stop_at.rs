@@ -27,7 +27,10 @@ impl StopAt {
             Self::Consistent => return vec![("recovery_target", "immediate".into())],
             Self::End => return Vec::new(),
         };
-        vec![("recovery_target_lsn", lsn.to_string()), ("recovery_target_inclusive", inclusive.into())]
+        vec![
+            ("recovery_target_lsn", lsn.to_string()),
+            ("recovery_target_inclusive", inclusive.into()),
+        ]
     }
 
     /// The place as plans and logs print it.
@@ -68,7 +71,11 @@ pub struct Transaction {
 impl From<Commit> for Transaction {
     fn from(commit: Commit) -> Self {
         let time = commit.time.to_utc().unwrap_or(DateTime::<Utc>::MAX_UTC);
-        Self { xid: commit.xid, lsn: commit.lsn, time }
+        Self {
+            xid: commit.xid,
+            lsn: commit.lsn,
+            time,
+        }
     }
 }
 
@@ -89,12 +96,22 @@ mod tests {
     fn at_most_one_target_is_set_and_what_stops_after_a_record_needs_none_behind_it() {
         let (lsn, end) = (Lsn(0x1000028), Lsn(0x1000060));
         for (stop, expected) in [
-            (StopAt::Before { lsn }, "recovery_target_lsn=0/1000028 recovery_target_inclusive=off"),
-            (StopAt::After { lsn, end }, "recovery_target_lsn=0/1000028 recovery_target_inclusive=on"),
+            (
+                StopAt::Before { lsn },
+                "recovery_target_lsn=0/1000028 recovery_target_inclusive=off",
+            ),
+            (
+                StopAt::After { lsn, end },
+                "recovery_target_lsn=0/1000028 recovery_target_inclusive=on",
+            ),
             (StopAt::Consistent, "recovery_target=immediate"),
             (StopAt::End, ""),
         ] {
-            let shown: Vec<String> = stop.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let shown: Vec<String> = stop
+                .settings()
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             assert_eq!(shown.join(" "), expected);
         }
     }

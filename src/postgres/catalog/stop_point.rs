@@ -36,13 +36,26 @@ impl StopPoint {
     /// Before the record that was found in the segment of that number.
     pub fn before(number: u64, result: ProbeResult) -> Option<Self> {
         let lsn = result.found?.lsn;
-        Some(Self { stop: StopAt::Before { lsn }, until: number + 1, result, notes: Vec::new() })
+        Some(Self {
+            stop: StopAt::Before { lsn },
+            until: number + 1,
+            result,
+            notes: Vec::new(),
+        })
     }
 
     fn after(number: u64, result: ProbeResult) -> Option<Self> {
         let found = result.found?;
-        let stop = StopAt::After { lsn: found.lsn, end: found.end };
-        Some(Self { stop, until: number + 1, result, notes: Vec::new() })
+        let stop = StopAt::After {
+            lsn: found.lsn,
+            end: found.end,
+        };
+        Some(Self {
+            stop,
+            until: number + 1,
+            result,
+            notes: Vec::new(),
+        })
     }
 
     /// Where the record begins at which replay stops.
@@ -78,18 +91,39 @@ impl<'a> Search<'a> {
     }
 
     /// The ranges of segments from a number on: timeline, first number, number behind the last.
-    pub fn segment_ranges(&self, from: u64) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
+    pub fn segment_ranges(
+        &self,
+        from: u64,
+    ) -> impl DoubleEndedIterator<Item = (TimelineId, u64, u64)> + use<'a> {
         let size = self.size();
         let range = move |piece: &super::path::WalPiece| {
-            (piece.first.timeline, piece.first.number(size).max(from), piece.last.number(size) + 1)
+            (
+                piece.first.timeline,
+                piece.first.number(size).max(from),
+                piece.last.number(size) + 1,
+            )
         };
-        self.coverage.pieces.iter().map(range).filter(|(_, first, until)| first < until)
+        self.coverage
+            .pieces
+            .iter()
+            .map(range)
+            .filter(|(_, first, until)| first < until)
     }
 
     /// Looks into a segment for what begins at `from` or later.
-    pub(super) fn probe(&self, number: u64, from: Lsn, target: ProbeTarget) -> Searched<ProbeResult> {
+    pub(super) fn probe(
+        &self,
+        number: u64,
+        from: Lsn,
+        target: ProbeTarget,
+    ) -> Searched<ProbeResult> {
         let segment = self.path.segment(number);
-        let query = ProbeQuery { segment, begin: self.path.start(segment), from, target };
+        let query = ProbeQuery {
+            segment,
+            begin: self.path.start(segment),
+            from,
+            target,
+        };
         (self.known.probe)(&query).map_err(NoPlan::Unread)
     }
 
@@ -108,9 +142,11 @@ impl<'a> Search<'a> {
         let time = Timestamp::from(time);
         for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
             let mut number = first;
-            while let Some(Some(hit)) =
-                self.answer(self.known.index.first_later(timeline, number, until, time, or_at))?
-            {
+            while let Some(Some(hit)) = self.answer(
+                self.known
+                    .index
+                    .first_later(timeline, number, until, time, or_at),
+            )? {
                 let result = self.probe(hit, self.from, ProbeTarget::Later { time, or_at })?;
                 if let Some(place) = StopPoint::before(hit, result) {
                     return Ok(Some(place));
@@ -128,14 +164,18 @@ impl<'a> Search<'a> {
         let archived = self.path.start(self.coverage.first_missing);
         let last = self.segment_ranges(self.number(self.from)).next_back();
         let whole = last.map(|(timeline, first, until)| {
-            self.known.index.first_later(timeline, first, until, Timestamp(i64::MAX), false)
+            self.known
+                .index
+                .first_later(timeline, first, until, Timestamp(i64::MAX), false)
         });
         let end = match whole.transpose() {
             Ok(_) => archived,
             Err(Unknown::Broken { lsn, .. }) => lsn,
             Err(unknown) => return Err(NoPlan::Unknown(unknown)),
         };
-        let Some(until) = self.marked_until(end).map_err(NoPlan::Unknown)? else { return Ok(None) };
+        let Some(until) = self.marked_until(end).map_err(NoPlan::Unknown)? else {
+            return Ok(None);
+        };
         Ok(self.time(until, false)?.is_none().then_some(until))
     }
 
@@ -146,7 +186,11 @@ impl<'a> Search<'a> {
             Err(Unknown::Broken { .. }) => None,
             answer => answer?,
         };
-        Ok(self.known.facts.idle.until(self.path.timeline(), last.map(|commit| commit.lsn), end))
+        Ok(self
+            .known
+            .facts
+            .idle
+            .until(self.path.timeline(), last.map(|commit| commit.lsn), end))
     }
 
     /// The first record that begins at `from` or later, and the number of its segment.
@@ -169,22 +213,38 @@ impl<'a> Search<'a> {
 
     /// The place of an LSN. `None` when no record begins there or later.
     pub fn lsn(&self, lsn: Lsn, inclusive: bool) -> Searched<Option<StopPoint>> {
-        let Some((number, result)) = self.record(lsn)? else { return Ok(None) };
-        Ok(if inclusive { StopPoint::after(number, result) } else { StopPoint::before(number, result) })
+        let Some((number, result)) = self.record(lsn)? else {
+            return Ok(None);
+        };
+        Ok(if inclusive {
+            StopPoint::after(number, result)
+        } else {
+            StopPoint::before(number, result)
+        })
     }
 
     /// The first end of a transaction.
     pub fn xid(&self, xid: Xid, inclusive: bool) -> Searched<Option<StopPoint>> {
         for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
-            let KnownPrefix { found, more } =
-                self.known.index.ending(xid, timeline, first, until).map_err(NoPlan::Unknown)?;
+            let KnownPrefix { found, more } = self
+                .known
+                .index
+                .ending(xid, timeline, first, until)
+                .map_err(NoPlan::Unknown)?;
             for number in found {
                 let result = self.probe(number, self.from, ProbeTarget::End(xid))?;
                 let Some(found) = result.found else { continue };
-                let place =
-                    if inclusive { StopPoint::after(number, result) } else { StopPoint::before(number, result) };
+                let place = if inclusive {
+                    StopPoint::after(number, result)
+                } else {
+                    StopPoint::before(number, result)
+                };
                 let Some(mut place) = place else { continue };
-                place.notes.extend(found.outcome.and_then(|outcome| outcome_note(xid, &outcome)));
+                place.notes.extend(
+                    found
+                        .outcome
+                        .and_then(|outcome| outcome_note(xid, &outcome)),
+                );
                 place.notes.extend(self.reuse_note(xid, number)?);
                 return Ok(Some(place));
             }
@@ -196,14 +256,22 @@ impl<'a> Search<'a> {
     /// Another transaction of the same number, which ended so far behind a segment that numbers may have gone round.
     fn reuse_note(&self, xid: Xid, number: u64) -> Searched<Option<String>> {
         let mut candidates = Vec::new();
-        for (timeline, first, until) in self.segment_ranges(number + XID_REUSE / self.size().bytes()) {
+        for (timeline, first, until) in
+            self.segment_ranges(number + XID_REUSE / self.size().bytes())
+        {
             // It is only a note: what is not known there does not keep the first one from being restored.
             let told = self.known.index.ending(xid, timeline, first, until);
             candidates.extend(told.map(|told| told.found).unwrap_or_default());
         }
         for candidate in candidates.into_iter().take(REUSE_PROBES) {
-            if let Some(found) = self.probe(candidate, self.from, ProbeTarget::End(xid))?.found {
-                let time = found.outcome.map(|outcome| format!(" at {}", outcome.time)).unwrap_or_default();
+            if let Some(found) = self
+                .probe(candidate, self.from, ProbeTarget::End(xid))?
+                .found
+            {
+                let time = found
+                    .outcome
+                    .map(|outcome| format!(" at {}", outcome.time))
+                    .unwrap_or_default();
                 return Ok(Some(format!(
                     "this is the first transaction {xid}: numbers go round, and another one ended{time}; name it by --lsn {}",
                     found.lsn
@@ -217,8 +285,13 @@ impl<'a> Search<'a> {
     pub fn restore_point(&self, name: &str) -> Searched<Option<StopPoint>> {
         let (mut points, mut more) = (Vec::new(), None);
         for (timeline, first, until) in self.segment_ranges(self.number(self.from)) {
-            let told = self.known.index.restore_points(name, timeline, first, until).map_err(NoPlan::Unknown)?;
-            let is_before = |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
+            let told = self
+                .known
+                .index
+                .restore_points(name, timeline, first, until)
+                .map_err(NoPlan::Unknown)?;
+            let is_before =
+                |point: &Point| matches!(point, Point::Named { lsn, .. } if *lsn < self.from);
             points.extend(told.found.into_iter().filter(|point| !is_before(point)));
             more = told.more;
             if more.is_some() {
@@ -228,11 +301,20 @@ impl<'a> Search<'a> {
         let mut segments: Vec<u64> = points.iter().map(Point::segment).collect();
         segments.dedup();
         for number in segments {
-            let result = self.probe(number, self.from, ProbeTarget::RestorePoint(name.to_string()))?;
-            if let (Some(found), Some(mut place)) = (result.found, StopPoint::after(number, result)) {
+            let result = self.probe(
+                number,
+                self.from,
+                ProbeTarget::RestorePoint(name.to_string()),
+            )?;
+            if let (Some(found), Some(mut place)) = (result.found, StopPoint::after(number, result))
+            {
                 let time = found.made.map(|time| time.to_string()).unwrap_or_default();
-                place.notes.push(format!("restore point \"{name}\" was made at {time}"));
-                place.notes.extend(later_points(&points, number, found.lsn, more.is_some()));
+                place
+                    .notes
+                    .push(format!("restore point \"{name}\" was made at {time}"));
+                place
+                    .notes
+                    .extend(later_points(&points, number, found.lsn, more.is_some()));
                 return Ok(Some(place));
             }
         }
@@ -242,31 +324,59 @@ impl<'a> Search<'a> {
     /// Just before or after an event.
     pub fn event(&self, event: &EventTarget, after: bool) -> Searched<StopPoint> {
         let lsn = if after { event.after } else { event.before };
-        let gone = || Refusal::from(UnreachableReason::EventNotFound { id: event.id.clone(), lsn });
-        let Some((number, result)) =
-            self.record(lsn)?.filter(|(_, result)| result.found.is_some_and(|it| it.lsn == lsn))
+        let gone = || {
+            Refusal::from(UnreachableReason::EventNotFound {
+                id: event.id.clone(),
+                lsn,
+            })
+        };
+        let Some((number, result)) = self
+            .record(lsn)?
+            .filter(|(_, result)| result.found.is_some_and(|it| it.lsn == lsn))
         else {
             return Err(gone().into());
         };
         match (event.commits, event.drops_database) {
             (Some(xid), _) if after => return self.commit_of(event, xid),
-            (_, Some(xid)) if !after => return self.begin_of_drop(event.id.clone(), number, lsn, xid, result),
+            (_, Some(xid)) if !after => {
+                return self.begin_of_drop(event.id.clone(), number, lsn, xid, result);
+            }
             _ => (),
         }
-        let place = if after { StopPoint::after(number, result) } else { StopPoint::before(number, result) };
+        let place = if after {
+            StopPoint::after(number, result)
+        } else {
+            StopPoint::before(number, result)
+        };
         place.ok_or_else(|| gone().into())
     }
 
     /// After the commit that an event counts from, which lies behind its record.
     fn commit_of(&self, event: &EventTarget, xid: Xid) -> Searched<StopPoint> {
-        let reason = |why: String| UnreachableReason::EventNotCommitted { id: event.id.clone(), xid, why };
-        let Some(place) = Search { from: event.after, ..*self }.xid(xid, true)? else {
-            return Err(Refusal::end(self.path, self.coverage, reason("its end is not archived".into())).into());
+        let reason = |why: String| UnreachableReason::EventNotCommitted {
+            id: event.id.clone(),
+            xid,
+            why,
+        };
+        let Some(place) = Search {
+            from: event.after,
+            ..*self
+        }
+        .xid(xid, true)?
+        else {
+            return Err(Refusal::end(
+                self.path,
+                self.coverage,
+                reason("its end is not archived".into()),
+            )
+            .into());
         };
         match place.result.found.and_then(|found| found.outcome) {
-            Some(FoundEnd { committed: false, time, .. }) => {
-                Err(reason(format!("it was rolled back at {time}")).into())
-            }
+            Some(FoundEnd {
+                committed: false,
+                time,
+                ..
+            }) => Err(reason(format!("it was rolled back at {time}")).into()),
             _ => Ok(place),
         }
     }
@@ -277,12 +387,22 @@ impl<'a> Search<'a> {
         if let Some(lsn) = result.broken.filter(|lsn| *lsn < self.from) {
             self.broken(self.path.segment(until - 1), lsn)?;
         }
-        Ok(StopPoint { stop: StopAt::Consistent, until, result, notes: Vec::new() })
+        Ok(StopPoint {
+            stop: StopAt::Consistent,
+            until,
+            result,
+            notes: Vec::new(),
+        })
     }
 
     /// Everything archived, without a target for PostgreSQL.
     pub fn wal_end(&self) -> StopPoint {
-        StopPoint { stop: StopAt::End, until: self.end(), result: ProbeResult::default(), notes: Vec::new() }
+        StopPoint {
+            stop: StopAt::End,
+            until: self.end(),
+            result: ProbeResult::default(),
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -290,7 +410,9 @@ impl<'a> Search<'a> {
 /// not all WAL behind it is known.
 fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<String> {
     let later = points.iter().filter_map(|point| match point {
-        Point::Named { lsn: other, time, .. } if *other > lsn => Some((*other, *time)),
+        Point::Named {
+            lsn: other, time, ..
+        } if *other > lsn => Some((*other, *time)),
         _ => None,
     });
     let mut notes = Vec::new();
@@ -300,7 +422,9 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
             "{at_least}{count} later restore points have the same name, the last one made at {time}: name it by --lsn {last}"
         ));
     }
-    let unnamed = points.iter().filter(|point| matches!(point, Point::Unnamed { segment } if *segment >= number));
+    let unnamed = points
+        .iter()
+        .filter(|point| matches!(point, Point::Unnamed { segment } if *segment >= number));
     if let count @ 1.. = unnamed.count() {
         notes.push(format!(
             "from there on {} had more restore points than are indexed: there may be others of this name",
@@ -312,10 +436,17 @@ fn later_points(points: &[Point], number: u64, lsn: Lsn, more: bool) -> Vec<Stri
 
 /// What a reader of the plan would not expect of a transaction's end.
 fn outcome_note(xid: Xid, outcome: &FoundEnd) -> Option<String> {
-    let how = if outcome.committed { "committed" } else { "was rolled back" };
+    let how = if outcome.committed {
+        "committed"
+    } else {
+        "was rolled back"
+    };
     let time = outcome.time;
     match (outcome.xid == xid, outcome.committed) {
-        (false, _) => Some(format!("transaction {xid} is a subtransaction of {}, which {how} at {time}", outcome.xid)),
+        (false, _) => Some(format!(
+            "transaction {xid} is a subtransaction of {}, which {how} at {time}",
+            outcome.xid
+        )),
         (true, false) => Some(format!("transaction {xid} was rolled back at {time}")),
         (true, true) => None,
     }

@@ -40,11 +40,18 @@ impl Target {
         match text.parse::<u64>() {
             Ok(xid) if xid > Xid::MAX.into() => {
                 // The same low bits come again with each epoch, and which of them is meant WAL does not tell.
-                let why = format!("it has an epoch, and WAL has only the low 32 bits, {}", xid as Xid);
+                let why = format!(
+                    "it has an epoch, and WAL has only the low 32 bits, {}",
+                    xid as Xid
+                );
                 Err(wrong("transaction id", text, &why))
             }
             Ok(xid) if xid >= FIRST_XID.into() => Ok(Self::Xid(xid as Xid)),
-            _ => Err(wrong("transaction id", text, &format!("expected a number from {FIRST_XID}"))),
+            _ => Err(wrong(
+                "transaction id",
+                text,
+                &format!("expected a number from {FIRST_XID}"),
+            )),
         }
     }
 
@@ -52,7 +59,11 @@ impl Target {
     pub fn restore_point(name: &str) -> Result<Self, ParseError> {
         match name.len() {
             1..=LONGEST_NAME if !name.contains('\0') => Ok(Self::Name(name.into())),
-            _ => Err(wrong("name of a restore point", name, &format!("expected 1 to {LONGEST_NAME} bytes"))),
+            _ => Err(wrong(
+                "name of a restore point",
+                name,
+                &format!("expected 1 to {LONGEST_NAME} bytes"),
+            )),
         }
     }
 
@@ -86,7 +97,12 @@ pub struct RestoreRequest {
 impl RestoreRequest {
     /// The target on the latest timeline, inclusive, from the backup that fits best.
     pub fn new(target: Target) -> Self {
-        Self { target, inclusive: true, timeline: TimelineChoice::Latest, backup: None }
+        Self {
+            target,
+            inclusive: true,
+            timeline: TimelineChoice::Latest,
+            backup: None,
+        }
     }
 
     /// The arguments of `walden restore` that ask for this.
@@ -123,9 +139,15 @@ impl RestoreRequest {
     pub fn words(&self) -> String {
         match (&self.target, self.inclusive) {
             (Target::Time(time), true) => {
-                format!("all transactions that ended at or before {}", postgresql_time(*time))
+                format!(
+                    "all transactions that ended at or before {}",
+                    postgresql_time(*time)
+                )
             }
-            (Target::Time(time), false) => format!("all transactions that ended before {}", postgresql_time(*time)),
+            (Target::Time(time), false) => format!(
+                "all transactions that ended before {}",
+                postgresql_time(*time)
+            ),
             (Target::Lsn(lsn), true) => {
                 format!("up to and including the first WAL record that begins at or after {lsn}")
             }
@@ -135,7 +157,9 @@ impl RestoreRequest {
             (Target::Name(name), _) => format!("up to the first restore point \"{}\"", plain(name)),
             (Target::Event(event), true) => format!("up to and including {}", event.words),
             (Target::Event(event), false) => format!("up to just before {}", event.words),
-            (Target::Immediate, _) => "as soon as the cluster is consistent: the end of the backup".into(),
+            (Target::Immediate, _) => {
+                "as soon as the cluster is consistent: the end of the backup".into()
+            }
             (Target::Latest, _) => "everything that is archived".into(),
         }
     }
@@ -147,7 +171,9 @@ impl fmt::Display for TimelineChoice {
             Self::Latest => f.write_str("latest"),
             Self::Current => f.write_str("current"),
             // Eight digits are read as a file name's.
-            Self::Number(number) if (10_000_000..100_000_000).contains(&number.0) => write!(f, "{:08X}", number.0),
+            Self::Number(number) if (10_000_000..100_000_000).contains(&number.0) => {
+                write!(f, "{:08X}", number.0)
+            }
             Self::Number(number) => write!(f, "{number}"),
         }
     }
@@ -162,8 +188,14 @@ impl std::str::FromStr for TimelineChoice {
             "current" => Ok(Self::Current),
             // As in names of files; decimal numbers are shorter.
             name if name.len() == 8 => match u32::from_str_radix(name, 16) {
-                Ok(number) if number > 0 && !name.starts_with('+') => Ok(Self::Number(TimelineId(number))),
-                _ => Err(wrong("timeline", text, "expected eight hexadecimal digits that are not all 0")),
+                Ok(number) if number > 0 && !name.starts_with('+') => {
+                    Ok(Self::Number(TimelineId(number)))
+                }
+                _ => Err(wrong(
+                    "timeline",
+                    text,
+                    "expected eight hexadecimal digits that are not all 0",
+                )),
             },
             number => match number.parse::<u32>() {
                 Ok(number) if number > 0 => Ok(Self::Number(TimelineId(number))),
@@ -178,7 +210,11 @@ impl std::str::FromStr for TimelineChoice {
 }
 
 fn wrong(what: &'static str, value: &str, why: &str) -> ParseError {
-    ParseError { what, value: value.into(), why: why.into() }
+    ParseError {
+        what,
+        value: value.into(),
+        why: why.into(),
+    }
 }
 
 /// An instant as PostgreSQL reads it whatever its time zone is.
@@ -201,11 +237,28 @@ mod tests {
             ("00989680", 10_000_000),
             ("4294967295", u32::MAX),
         ] {
-            assert_eq!(text.parse(), Ok(TimelineChoice::Number(TimelineId(number))), "{text}");
+            assert_eq!(
+                text.parse(),
+                Ok(TimelineChoice::Number(TimelineId(number))),
+                "{text}"
+            );
             let shown = TimelineChoice::Number(TimelineId(number)).to_string();
-            assert_eq!(shown.parse(), Ok(TimelineChoice::Number(TimelineId(number))), "{shown}");
+            assert_eq!(
+                shown.parse(),
+                Ok(TimelineChoice::Number(TimelineId(number))),
+                "{shown}"
+            );
         }
-        for text in ["0", "00000000", "A", "0x0000000A", "0000000G", "+000000A", "4294967296", ""] {
+        for text in [
+            "0",
+            "00000000",
+            "A",
+            "0x0000000A",
+            "0000000G",
+            "+000000A",
+            "4294967296",
+            "",
+        ] {
             assert!(text.parse::<TimelineChoice>().is_err(), "{text:?}");
         }
     }
@@ -213,7 +266,12 @@ mod tests {
     #[test]
     fn a_transaction_is_named_by_the_low_bits_of_its_id_alone() {
         assert_eq!(Target::xid("745"), Ok(Target::Xid(745)));
-        for (text, why) in [("2", "from 3"), ("", "from 3"), ("-7", "from 3"), ("4294968041", "low 32 bits, 745")] {
+        for (text, why) in [
+            ("2", "from 3"),
+            ("", "from 3"),
+            ("-7", "from 3"),
+            ("4294968041", "low 32 bits, 745"),
+        ] {
             let told = Target::xid(text).unwrap_err().to_string();
             assert!(told.contains(why), "{told}");
         }
@@ -222,7 +280,10 @@ mod tests {
     #[test]
     fn a_restore_point_has_a_name_that_postgresql_keeps_whole() {
         let longest = "x".repeat(63);
-        assert_eq!(Target::restore_point(&longest), Ok(Target::Name(longest.clone())));
+        assert_eq!(
+            Target::restore_point(&longest),
+            Ok(Target::Name(longest.clone()))
+        );
         for name in [String::new(), longest + "x", "a\0b".into()] {
             assert!(Target::restore_point(&name).is_err(), "{name:?}");
         }
@@ -236,7 +297,8 @@ mod tests {
             timeline: TimelineChoice::Number(TimelineId(3)),
             backup: Some("20260101-000000Z".parse().unwrap()),
         };
-        let expected = r"--name 'before it'\''s gone' --exclusive --timeline 3 --backup 20260101-000000Z";
+        let expected =
+            r"--name 'before it'\''s gone' --exclusive --timeline 3 --backup 20260101-000000Z";
         assert_eq!(request.arguments(), expected);
     }
 }

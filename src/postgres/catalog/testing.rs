@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 
 use super::{BackupDescription, ClusterDescription, Facts, MajorSince, WalRanges};
-use crate::postgres::types::{Lsn, MajorVersion, RecoverySettings, SegmentSize, SystemIdentifier, TimelineId};
+use crate::postgres::types::{
+    Lsn, MajorVersion, RecoverySettings, SegmentSize, SystemIdentifier, TimelineId,
+};
 
 /// Bytes in a segment of the cluster that all these facts are about.
 pub const SEGMENT: u64 = 16 << 20;
@@ -14,7 +16,10 @@ pub fn cluster_description() -> ClusterDescription {
         name: "main".parse().unwrap(),
         system_identifier: SystemIdentifier(7),
         segment_size: SegmentSize::new(SEGMENT as u32).unwrap(),
-        versions: vec![MajorSince { major: major(), since: DateTime::UNIX_EPOCH }],
+        versions: vec![MajorSince {
+            major: major(),
+            since: DateTime::UNIX_EPOCH,
+        }],
     }
 }
 
@@ -47,7 +52,9 @@ pub fn facts_in(ranges: WalRanges) -> Facts {
 
 /// A backup of it on timeline 1, from 0/2000028 to 0/2000100, that took one second.
 pub fn backup(id: &str) -> BackupDescription {
-    let started_at: DateTime<Utc> = chrono::NaiveDateTime::parse_from_str(id, "%Y%m%d-%H%M%SZ").unwrap().and_utc();
+    let started_at: DateTime<Utc> = chrono::NaiveDateTime::parse_from_str(id, "%Y%m%d-%H%M%SZ")
+        .unwrap()
+        .and_utc();
     BackupDescription {
         id: id.parse().unwrap(),
         label: "test".into(),

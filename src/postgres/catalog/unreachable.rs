@@ -18,9 +18,13 @@ pub enum UnreachableReason {
     NoBackup,
     #[error("backup \"{id}\" {why}")]
     BackupUnusable { id: BackupId, why: String },
-    #[error("timeline {timeline} is not known: neither its history file nor WAL nor a backup of it is archived")]
+    #[error(
+        "timeline {timeline} is not known: neither its history file nor WAL nor a backup of it is archived"
+    )]
     TimelineUnknown { timeline: TimelineId },
-    #[error("the history file of timeline {timeline} is not archived, so where it comes from is not known")]
+    #[error(
+        "the history file of timeline {timeline} is not archived, so where it comes from is not known"
+    )]
     HistoryMissing { timeline: TimelineId },
     #[error("the history file of timeline {timeline} cannot be read: {why}")]
     HistoryDamaged {
@@ -44,7 +48,11 @@ pub enum UnreachableReason {
     #[error("no usable base backup leads to timeline {timeline}")]
     NoBackupOnPath { timeline: TimelineId },
     #[error("the target is before the end of the oldest usable base backup, \"{id}\", which ended at {} ({stop_lsn})", postgresql_time(*.stopped_at))]
-    BeforeOldestBackup { id: BackupId, stopped_at: DateTime<Utc>, stop_lsn: Lsn },
+    BeforeOldestBackup {
+        id: BackupId,
+        stopped_at: DateTime<Utc>,
+        stop_lsn: Lsn,
+    },
     #[error("the target is after the end of the archived WAL, {end} on timeline {timeline}{}{}", stored_text(.last_stored), idle_text(.idle_until))]
     BeyondArchive {
         end: Lsn,
@@ -54,13 +62,26 @@ pub enum UnreachableReason {
         idle_until: Option<DateTime<Utc>>,
     },
     #[error("WAL segment {first_missing} is missing, archived WAL goes on with {resumes}")]
-    Gap { first_missing: SegmentName, resumes: SegmentName },
+    Gap {
+        first_missing: SegmentName,
+        resumes: SegmentName,
+    },
     #[error("WAL segment {segment} cannot be replayed beyond {lsn}")]
     Broken { segment: SegmentName, lsn: Lsn },
     #[error("{what} in the archived WAL of timeline {timeline} that follows a backup, {}", searched_text(.searched))]
-    NotFound { what: String, timeline: TimelineId, searched: Vec<(Lsn, Lsn)> },
-    #[error("event {id} is on timeline {event_timeline}, which timeline {timeline} had left before")]
-    EventElsewhere { id: String, timeline: TimelineId, event_timeline: TimelineId },
+    NotFound {
+        what: String,
+        timeline: TimelineId,
+        searched: Vec<(Lsn, Lsn)>,
+    },
+    #[error(
+        "event {id} is on timeline {event_timeline}, which timeline {timeline} had left before"
+    )]
+    EventElsewhere {
+        id: String,
+        timeline: TimelineId,
+        event_timeline: TimelineId,
+    },
     #[error("the archived WAL has no record at {lsn}, where event {id} should be")]
     EventNotFound { id: String, lsn: Lsn },
     #[error("event {id} counts from the commit of transaction {xid} on, and {why}")]
@@ -79,20 +100,38 @@ impl UnreachableReason {
 }
 
 fn unusable_text(why: &Option<String>) -> String {
-    why.as_ref().map_or("is not archived, although the timeline exists".into(), |why| format!("cannot be read: {why}"))
+    why.as_ref().map_or(
+        "is not archived, although the timeline exists".into(),
+        |why| format!("cannot be read: {why}"),
+    )
 }
 
 fn searched_text(searched: &[(Lsn, Lsn)]) -> String {
-    let ranges: Vec<String> = searched.iter().map(|(from, to)| format!("from {from} to {to}")).collect();
+    let ranges: Vec<String> = searched
+        .iter()
+        .map(|(from, to)| format!("from {from} to {to}"))
+        .collect();
     ranges.join(" and ")
 }
 
 fn stored_text(stored: &Option<DateTime<Utc>>) -> String {
-    stored.map(|time| format!("; its last segment was archived at {}", postgresql_time(time))).unwrap_or_default()
+    stored
+        .map(|time| {
+            format!(
+                "; its last segment was archived at {}",
+                postgresql_time(time)
+            )
+        })
+        .unwrap_or_default()
 }
 
 fn idle_text(until: &Option<DateTime<Utc>>) -> String {
-    let text = |time| format!("; it is proven until {} that no other transaction ended", postgresql_time(time));
+    let text = |time| {
+        format!(
+            "; it is proven until {} that no other transaction ended",
+            postgresql_time(time)
+        )
+    };
     until.map(text).unwrap_or_default()
 }
 
@@ -108,7 +147,11 @@ pub struct Nearest {
 impl Nearest {
     /// The moment that a request restores to.
     pub fn new(words: String, request: RestoreRequest) -> Self {
-        Self { words, arguments: request.arguments(), request }
+        Self {
+            words,
+            arguments: request.arguments(),
+            request,
+        }
     }
 }
 

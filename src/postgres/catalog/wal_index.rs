@@ -24,7 +24,13 @@ pub trait WalIndex {
     ) -> Result<Option<u64>, Unknown>;
 
     /// The segments that may hold the commit or abort of a transaction; the id is without its epoch.
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<u64>, Unknown>;
+    fn ending(
+        &self,
+        xid: Xid,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<KnownPrefix<u64>, Unknown>;
 
     /// Where restore points of a name are, or may be.
     fn restore_points(
@@ -36,14 +42,29 @@ pub trait WalIndex {
     ) -> Result<KnownPrefix<Point>, Unknown>;
 
     /// The first commit of the segments `from..until`; `None`: there is none.
-    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+    fn first_commit(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<Option<Commit>, Unknown>;
 
     /// The last commit that replay of all of these segments gets to. WAL may be broken in the last one: what lies before
     /// that counts.
-    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> Result<Option<Commit>, Unknown>;
+    fn last_commit(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<Option<Commit>, Unknown>;
 
     /// The tablespaces that replay of these segments makes outside the data directory. OID 0: more than are named.
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> Result<KnownPrefix<TablespaceMade>, Unknown>;
+    fn tablespaces(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> Result<KnownPrefix<TablespaceMade>, Unknown>;
 
     /// Whether replay gets into a segment from the one before, which for the first of a timeline is the parent's:
     /// [`Unknown::Broken`] if it is known that it does not. The other questions leave out what lies before their first
@@ -57,7 +78,11 @@ pub enum Point {
     /// The segment has more restore points than are named: only the segment itself tells which.
     Unnamed { segment: u64 },
     /// Where its record begins, and when it was made.
-    Named { segment: u64, lsn: Lsn, time: Timestamp },
+    Named {
+        segment: u64,
+        lsn: Lsn,
+        time: Timestamp,
+    },
 }
 
 impl Point {
@@ -99,7 +124,14 @@ pub enum Unknown {
 pub struct NoIndex;
 
 impl WalIndex for NoIndex {
-    fn first_later(&self, _: TimelineId, _: u64, _: u64, _: Timestamp, _: bool) -> Result<Option<u64>, Unknown> {
+    fn first_later(
+        &self,
+        _: TimelineId,
+        _: u64,
+        _: u64,
+        _: Timestamp,
+        _: bool,
+    ) -> Result<Option<u64>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
@@ -107,7 +139,13 @@ impl WalIndex for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn restore_points(&self, _: &str, _: TimelineId, _: u64, _: u64) -> Result<KnownPrefix<Point>, Unknown> {
+    fn restore_points(
+        &self,
+        _: &str,
+        _: TimelineId,
+        _: u64,
+        _: u64,
+    ) -> Result<KnownPrefix<Point>, Unknown> {
         Err(Unknown::NoIndex)
     }
 
@@ -119,7 +157,12 @@ impl WalIndex for NoIndex {
         Err(Unknown::NoIndex)
     }
 
-    fn tablespaces(&self, _: TimelineId, _: u64, _: u64) -> Result<KnownPrefix<TablespaceMade>, Unknown> {
+    fn tablespaces(
+        &self,
+        _: TimelineId,
+        _: u64,
+        _: u64,
+    ) -> Result<KnownPrefix<TablespaceMade>, Unknown> {
         Err(Unknown::NoIndex)
     }
 

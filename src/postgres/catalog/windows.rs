@@ -72,23 +72,45 @@ impl Windows {
     /// The newest timeline of which it is known what can be restored, and that no newer one is there.
     pub fn newest(&self) -> Option<&Window> {
         let newest = self.windows.last();
-        newest.filter(|newest| self.unknown.iter().all(|unknown| unknown.timeline < newest.timeline))
+        newest.filter(|newest| {
+            self.unknown
+                .iter()
+                .all(|unknown| unknown.timeline < newest.timeline)
+        })
     }
 }
 
 /// Finds what can be restored. Of a timeline that another one was left for, what it has itself.
 pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
-    let mut found = Windows { unknown: unknown(facts), ..Windows::default() };
+    let mut found = Windows {
+        unknown: unknown(facts),
+        ..Windows::default()
+    };
     let paths = paths(facts);
     if let Some(newest) = paths.last() {
-        found.other_timelines = other_timelines(&PlanInput { facts, index, probe: &unread }, newest);
+        found.other_timelines = other_timelines(
+            &PlanInput {
+                facts,
+                index,
+                probe: &unread,
+            },
+            newest,
+        );
     }
     for path in &paths {
         let on_path = of_path(facts, index, path);
         for pair in on_path.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
-            let seconds = from.time.zip(to.time).map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
-            found.gaps.push(Unrestorable { timeline: path.timeline(), from, to, seconds });
+            let seconds = from
+                .time
+                .zip(to.time)
+                .map(|(from, to)| (to - from).num_milliseconds() as f64 / 1000.0);
+            found.gaps.push(Unrestorable {
+                timeline: path.timeline(),
+                from,
+                to,
+                seconds,
+            });
         }
         found.windows.extend(on_path);
     }
@@ -97,15 +119,30 @@ pub fn windows(facts: &Facts, index: &dyn WalIndex) -> Windows {
 
 fn unknown(facts: &Facts) -> Vec<UnknownTimeline> {
     let of_wal = facts.ranges.iter().map(|range| range.timeline());
-    let of_backups = facts.backups.iter().flat_map(|backup| [backup.timeline, backup.stop_timeline]);
-    let all: BTreeSet<TimelineId> = of_wal.chain(of_backups).chain(facts.damaged_histories.keys().copied()).collect();
-    let without = all.into_iter().filter(|timeline| !has_path(facts, *timeline));
+    let of_backups = facts
+        .backups
+        .iter()
+        .flat_map(|backup| [backup.timeline, backup.stop_timeline]);
+    let all: BTreeSet<TimelineId> = of_wal
+        .chain(of_backups)
+        .chain(facts.damaged_histories.keys().copied())
+        .collect();
+    let without = all
+        .into_iter()
+        .filter(|timeline| !has_path(facts, *timeline));
     let told = |timeline| {
         let reason = match facts.damaged_histories.get(&timeline) {
-            Some(why) => UnreachableReason::HistoryDamaged { timeline, why: why.why.clone(), newer_walden: why.newer },
+            Some(why) => UnreachableReason::HistoryDamaged {
+                timeline,
+                why: why.why.clone(),
+                newer_walden: why.newer,
+            },
             None => UnreachableReason::HistoryMissing { timeline },
         };
-        UnknownTimeline { timeline, why: reason.to_string() }
+        UnknownTimeline {
+            timeline,
+            why: reason.to_string(),
+        }
     };
     without.map(told).collect()
 }
@@ -133,8 +170,18 @@ struct OnPath<'a> {
 }
 
 fn of_path(facts: &Facts, index: &dyn WalIndex, path: &TimelinePath) -> Vec<Window> {
-    let known = PlanInput { facts, index, probe: &unread };
-    let mut on_path = OnPath { known, path, windows: Vec::new(), reached: Lsn(0), broken: 0..0 };
+    let known = PlanInput {
+        facts,
+        index,
+        probe: &unread,
+    };
+    let mut on_path = OnPath {
+        known,
+        path,
+        windows: Vec::new(),
+        reached: Lsn(0),
+        broken: 0..0,
+    };
     let mut backups: Vec<&BackupDescription> = facts.backups.iter().collect();
     backups.sort_by_key(|backup| backup.stop_lsn);
     for backup in backups {
@@ -156,42 +203,78 @@ impl OnPath<'_> {
         }
         let (stop, archived) = path.moments(ranges, backup)?;
         let coverage = path.coverage(ranges, start, u64::MAX);
-        let search = Search { known: &self.known, path, coverage: &coverage, from: backup.start_lsn };
+        let search = Search {
+            known: &self.known,
+            path,
+            coverage: &coverage,
+            from: backup.start_lsn,
+        };
         let torn = torn(&search);
-        self.broken = torn.map_or(0..0, |(_, until)| start..until.saturating_sub(1).max(start + 1));
+        self.broken = torn.map_or(0..0, |(_, until)| {
+            start..until.saturating_sub(1).max(start + 1)
+        });
         let (end, until) = torn.unwrap_or((archived, number(archived)));
         self.reached = self.reached.max(end);
         if end < stop || end <= begin {
             return None;
         }
         let from = match stop >= begin {
-            true => WindowEdge { lsn: stop, time: Some(backup.stopped_at) },
-            false => WindowEdge { lsn: begin, time: commit_before(&search, number(begin)).flatten() },
+            true => WindowEdge {
+                lsn: stop,
+                time: Some(backup.stopped_at),
+            },
+            false => WindowEdge {
+                lsn: begin,
+                time: commit_before(&search, number(begin)).flatten(),
+            },
         };
         // Without a commit since the backup its end is the last moment.
-        let to = WindowEdge { lsn: end, time: commit_before(&search, until).and_then(|last| from.time.max(last)) };
+        let to = WindowEdge {
+            lsn: end,
+            time: commit_before(&search, until).and_then(|last| from.time.max(last)),
+        };
         let archive_ends = until == number(archived) && ends_at(&search, archived);
-        let idle_until = if archive_ends { search.marked_until(end).ok().flatten() } else { None };
-        Some(Window { timeline: path.timeline(), from, to, idle_until, backup: backup.id.clone() })
+        let idle_until = if archive_ends {
+            search.marked_until(end).ok().flatten()
+        } else {
+            None
+        };
+        Some(Window {
+            timeline: path.timeline(),
+            from,
+            to,
+            idle_until,
+            backup: backup.id.clone(),
+        })
     }
 }
 
 /// Whether all archived WAL of the timeline ends there.
 fn ends_at(search: &Search<'_>, end: Lsn) -> bool {
     let ranges = &search.known.facts.ranges;
-    ranges.of(search.path.timeline()).last().is_some_and(|last| ranges.end(last) == end)
+    ranges
+        .of(search.path.timeline())
+        .last()
+        .is_some_and(|last| ranges.end(last) == end)
 }
 
 /// Where replay is known to end before the WAL does, and the number of the first segment that it does not get to.
 fn torn(search: &Search<'_>) -> Option<(Lsn, u64)> {
     let size = search.known.facts.ranges.segment_size();
-    for (at, (timeline, first, until)) in search.segment_ranges(search.from.0 / size.bytes()).enumerate() {
+    for (at, (timeline, first, until)) in search
+        .segment_ranges(search.from.0 / size.bytes())
+        .enumerate()
+    {
         if at > 0
             && let Some((_, lsn)) = search.torn_fork(timeline, first)
         {
             return Some((lsn, first));
         }
-        if let Ok(ReplayContinuity { broken: Some((segment, lsn)), .. }) = search.wholeness(timeline, first, until) {
+        if let Ok(ReplayContinuity {
+            broken: Some((segment, lsn)),
+            ..
+        }) = search.wholeness(timeline, first, until)
+        {
             return Some((lsn, segment.number(size) + 1));
         }
     }

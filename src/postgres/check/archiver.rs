@@ -50,7 +50,10 @@ impl Archiver {
                 }
                 None => None,
             };
-            Ok(Last { count: answer.parse(0, count)?, file })
+            Ok(Last {
+                count: answer.parse(0, count)?,
+                file,
+            })
         };
         Ok(Self {
             archived: last("archived_count", "last_archived_wal", "archived_age")?,
@@ -62,7 +65,11 @@ impl Archiver {
     /// The file at which the archiver is stuck, and how long ago it last failed.
     fn stuck(&self) -> Option<(&str, Duration)> {
         let (file, failed_age) = self.failed.file.as_ref()?;
-        let since = self.archived.file.as_ref().is_none_or(|(_, archived_age)| failed_age < archived_age);
+        let since = self
+            .archived
+            .file
+            .as_ref()
+            .is_none_or(|(_, archived_age)| failed_age < archived_age);
         since.then_some((file.as_str(), *failed_age))
     }
 
@@ -73,11 +80,15 @@ impl Archiver {
 
     /// Finished segments after the last archived one; `None` when that is not known, as after a switch of timelines.
     fn backlog(&self, size: SegmentSize) -> Option<u64> {
-        let WalFileName::Segment(current) = self.current? else { return None };
+        let WalFileName::Segment(current) = self.current? else {
+            return None;
+        };
         let (last, _) = self.archived.file.as_ref()?;
         let last = match last.parse().ok()? {
             WalFileName::Segment(segment) | WalFileName::Backup { segment, .. } => segment,
-            WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Aside { .. } => return None,
+            WalFileName::Partial(_) | WalFileName::History(_) | WalFileName::Aside { .. } => {
+                return None;
+            }
         };
         // At a segment's begin the server names the one before it (pg_walfile_name), which is archived by now.
         let behind = || current.number(size).saturating_sub(last.number(size) + 1);
@@ -87,7 +98,10 @@ impl Archiver {
 
 /// A file that a server has archived, by its statistics or, since a crash resets these, by its marks in `pg_wal`; `None`: it
 /// has archived none, as far as can be seen. Errors: the server does not answer.
-pub async fn archived_before(settings: &Settings, folders: &ServerFolders) -> anyhow::Result<Option<String>> {
+pub async fn archived_before(
+    settings: &Settings,
+    folders: &ServerFolders,
+) -> anyhow::Result<Option<String>> {
     let info = ConnInfo::from_process(settings.postgresql.dsn.expose())?;
     let mut sql = Connection::connect(&info, Mode::Sql).await?;
     let archiver = Archiver::ask(&mut sql).await?;
@@ -100,23 +114,33 @@ pub async fn archived_before(settings: &Settings, folders: &ServerFolders) -> an
 fn marked(pg_wal: &Path) -> Option<String> {
     let entries = fs::read_dir(pg_wal.join("archive_status")).ok()?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| name.strip_suffix(".done").map(str::to_string)).max()
+    names
+        .filter_map(|name| name.strip_suffix(".done").map(str::to_string))
+        .max()
 }
 
 /// Decides whether the archiver keeps up.
-pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFacts, limits: &Health) -> Verdict {
+pub(super) fn decide(
+    archiver: &Result<Archiver, CheckError>,
+    server: &ServerFacts,
+    limits: &Health,
+) -> Verdict {
     let archiver = match archiver {
         Ok(archiver) => archiver,
         Err(error) => {
             let unknown = Check::Archiver.unknown(&*error.what);
-            return Verdict { hint: error.hint.clone(), ..unknown };
+            return Verdict {
+                hint: error.hint.clone(),
+                ..unknown
+            };
         }
     };
     if server.settings.archive_mode == "off" {
         return Check::Archiver.because(Check::ArchiveMode);
     }
     if server.standby && server.settings.archive_mode != "always" {
-        return Check::Archiver.skipped("a standby with archive_mode = on archives once it is promoted");
+        return Check::Archiver
+            .skipped("a standby with archive_mode = on archives once it is promoted");
     }
     let backlog = archiver.backlog(server.segment_size);
     if let Some((file, age)) = archiver.stuck() {
@@ -126,30 +150,58 @@ pub(super) fn decide(archiver: &Result<Archiver, CheckError>, server: &ServerFac
         return Check::Archiver.ok("nothing was archived yet, and nothing failed");
     };
     let Some(backlog) = backlog else {
-        return Check::Archiver.ok(format!("last archived {file}, {} ago; how many wait is not known", ago(*age)));
+        return Check::Archiver.ok(format!(
+            "last archived {file}, {} ago; how many wait is not known",
+            ago(*age)
+        ));
     };
     match backlog {
         count if count > limits.backlog => Check::Archiver
-            .warning(format!("{} to be archived, the last success was {} ago", waiting(count), ago(*age)))
+            .warning(format!(
+                "{} to be archived, the last success was {} ago",
+                waiting(count),
+                ago(*age)
+            ))
             .hint(BEHIND),
         count if count > 0 && *age > limits.wal_wait => Check::Archiver
-            .warning(format!("{} and none was archived for {}", waiting(count), ago(*age)))
+            .warning(format!(
+                "{} and none was archived for {}",
+                waiting(count),
+                ago(*age)
+            ))
             .hint("does archive_command hang? Look at the server's log and its processes"),
-        0 => Check::Archiver.ok(format!("last archived {file}, {} ago; none waits", ago(*age))),
-        count => Check::Archiver.ok(format!("last archived {file}, {} ago; {}", ago(*age), waiting(count))),
+        0 => Check::Archiver.ok(format!(
+            "last archived {file}, {} ago; none waits",
+            ago(*age)
+        )),
+        count => Check::Archiver.ok(format!(
+            "last archived {file}, {} ago; {}",
+            ago(*age),
+            waiting(count)
+        )),
     }
 }
 
 /// The archiver fails with one file.
 fn stuck(file: &str, age: Duration, failures: u64, backlog: Option<u64>) -> Verdict {
-    let waiting = backlog.filter(|count| *count > 0).map(|count| format!(", {}", waiting(count))).unwrap_or_default();
+    let waiting = backlog
+        .filter(|count| *count > 0)
+        .map(|count| format!(", {}", waiting(count)))
+        .unwrap_or_default();
     Check::Archiver
-        .critical(format!("\"{file}\" cannot be archived: last failure {} ago, {failures} in all{waiting}", ago(age)))
+        .critical(format!(
+            "\"{file}\" cannot be archived: last failure {} ago, {failures} in all{waiting}",
+            ago(age)
+        ))
         .hint("search the server's log for \"archive command failed\"; the server goes on trying")
 }
 
 fn waiting(segments: u64) -> String {
-    format!("{} {}", counted(segments, "segment"), if segments == 1 { "waits" } else { "wait" })
+    format!(
+        "{} {}",
+        counted(segments, "segment"),
+        if segments == 1 { "waits" } else { "wait" }
+    )
 }
 
 /// An age in words.
@@ -173,23 +225,43 @@ mod tests {
     }
 
     fn last(count: u64, file: &str, seconds: u64) -> Last {
-        Last { count, file: Some((file.into(), Duration::from_secs(seconds))) }
+        Last {
+            count,
+            file: Some((file.into(), Duration::from_secs(seconds))),
+        }
     }
 
     fn archiver(archived: Last, failed: Last) -> Archiver {
-        Archiver { archived, failed, current: Some("000000010000000000000009".parse().unwrap()) }
+        Archiver {
+            archived,
+            failed,
+            current: Some("000000010000000000000009".parse().unwrap()),
+        }
     }
 
     const EIGHTH: &str = "000000010000000000000008";
 
     #[test]
     fn a_failure_after_the_last_success_is_critical_and_names_the_file() {
-        let verdict = decide(&Ok(archiver(last(4, "000000010000000000000004", 60), last(9, EIGHTH, 5))), &server());
+        let verdict = decide(
+            &Ok(archiver(
+                last(4, "000000010000000000000004", 60),
+                last(9, EIGHTH, 5),
+            )),
+            &server(),
+        );
         assert_eq!(verdict.status, CheckStatus::Critical);
         for part in [EIGHTH, "5 s ago", "9 in all", "4 segments wait"] {
-            assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
+            assert!(
+                verdict.message.contains(part),
+                "{part}: {}",
+                verdict.message
+            );
         }
-        let never = decide(&Ok(archiver(Last::default(), last(1, EIGHTH, 5))), &server());
+        let never = decide(
+            &Ok(archiver(Last::default(), last(1, EIGHTH, 5))),
+            &server(),
+        );
         assert_eq!(never.status, CheckStatus::Critical);
     }
 
@@ -198,38 +270,76 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(marked(folder.path()), None);
         fs::create_dir(folder.path().join("archive_status")).unwrap();
-        let mark = |name: &str| fs::write(folder.path().join("archive_status").join(name), "").unwrap();
+        let mark =
+            |name: &str| fs::write(folder.path().join("archive_status").join(name), "").unwrap();
         mark(&format!("{EIGHTH}.ready"));
         assert_eq!(marked(folder.path()), None);
         mark("000000010000000000000007.done");
-        assert_eq!(marked(folder.path()).as_deref(), Some("000000010000000000000007"));
+        assert_eq!(
+            marked(folder.path()).as_deref(),
+            Some("000000010000000000000007")
+        );
     }
 
     #[test]
     fn a_failure_that_was_overcome_is_history() {
-        let verdict = decide(&Ok(archiver(last(5, EIGHTH, 4), last(9, EIGHTH, 5))), &server());
+        let verdict = decide(
+            &Ok(archiver(last(5, EIGHTH, 4), last(9, EIGHTH, 5))),
+            &server(),
+        );
         assert_eq!(
             (verdict.status, verdict.message.contains("none waits")),
             (CheckStatus::Ok, true),
             "{}",
             verdict.message
         );
-        assert_eq!(decide(&Ok(archiver(Last::default(), Last::default())), &server()).status, CheckStatus::Ok);
+        assert_eq!(
+            decide(&Ok(archiver(Last::default(), Last::default())), &server()).status,
+            CheckStatus::Ok
+        );
     }
 
     #[test]
     fn what_waits_is_told_when_it_is_much_or_waits_long() {
         let with = |file: &str, current: &str, seconds| {
             let current = Some(current.parse().unwrap());
-            let archiver = Archiver { current, ..archiver(last(5, file, seconds), Last::default()) };
+            let archiver = Archiver {
+                current,
+                ..archiver(last(5, file, seconds), Last::default())
+            };
             decide(&Ok(archiver), &server()).status
         };
-        assert_eq!(with("000000010000000000000001", "000000010000000000000042", 1), CheckStatus::Ok, "64 wait");
-        assert_eq!(with("000000010000000000000001", "000000010000000000000043", 1), CheckStatus::Warning);
-        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 599), CheckStatus::Ok);
-        assert_eq!(with("000000010000000000000001", "000000010000000000000003", 601), CheckStatus::Warning);
-        assert_eq!(with("000000010000000000000002", "000000010000000000000003", 90_000), CheckStatus::Ok, "none waits");
-        assert_eq!(with("00000002.history", "000000020000000000000003", 1), CheckStatus::Ok, "not known");
+        assert_eq!(
+            with("000000010000000000000001", "000000010000000000000042", 1),
+            CheckStatus::Ok,
+            "64 wait"
+        );
+        assert_eq!(
+            with("000000010000000000000001", "000000010000000000000043", 1),
+            CheckStatus::Warning
+        );
+        assert_eq!(
+            with("000000010000000000000001", "000000010000000000000003", 599),
+            CheckStatus::Ok
+        );
+        assert_eq!(
+            with("000000010000000000000001", "000000010000000000000003", 601),
+            CheckStatus::Warning
+        );
+        assert_eq!(
+            with(
+                "000000010000000000000002",
+                "000000010000000000000003",
+                90_000
+            ),
+            CheckStatus::Ok,
+            "none waits"
+        );
+        assert_eq!(
+            with("00000002.history", "000000020000000000000003", 1),
+            CheckStatus::Ok,
+            "not known"
+        );
     }
 
     #[test]

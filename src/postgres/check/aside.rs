@@ -15,8 +15,15 @@ struct Aside {
 }
 
 /// Adds it to what was said.
-pub(super) async fn add(request: &CheckRequest<'_>, cluster: &Cluster, verdict: Verdict) -> Verdict {
-    decide(request.within("the repository", gather(cluster)).await, verdict)
+pub(super) async fn add(
+    request: &CheckRequest<'_>,
+    cluster: &Cluster,
+    verdict: Verdict,
+) -> Verdict {
+    decide(
+        request.within("the repository", gather(cluster)).await,
+        verdict,
+    )
 }
 
 async fn gather(cluster: &Cluster) -> anyhow::Result<Aside> {
@@ -27,26 +34,47 @@ async fn gather(cluster: &Cluster) -> anyhow::Result<Aside> {
             longer = Some(*name);
         }
     }
-    Ok(Aside { files: found.len(), longer })
+    Ok(Aside {
+        files: found.len(),
+        longer,
+    })
 }
 
 fn decide(aside: Result<Aside, CheckError>, verdict: Verdict) -> Verdict {
     let message = &verdict.message;
     match aside {
         Ok(Aside { files: 0, .. }) => verdict,
-        Ok(Aside { files, longer: None }) => Verdict {
-            message: format!("{message}; {} kept aside, see `walden wal list`", counted(files as u64, "file")),
+        Ok(Aside {
+            files,
+            longer: None,
+        }) => Verdict {
+            message: format!(
+                "{message}; {} kept aside, see `walden wal list`",
+                counted(files as u64, "file")
+            ),
             ..verdict
         },
-        Ok(Aside { longer: Some(name), .. }) => {
-            let message = format!("{message}; \"{name}\", kept aside, has more WAL than \"{}\"", name.handed_over());
-            let hint =
-                verdict.hint.unwrap_or_else(|| "take a base backup: recovery ends where the shorter one ends".into());
-            Verdict { message, hint: Some(hint), status: verdict.status.max(CheckStatus::Warning), ..verdict }
+        Ok(Aside {
+            longer: Some(name), ..
+        }) => {
+            let message = format!(
+                "{message}; \"{name}\", kept aside, has more WAL than \"{}\"",
+                name.handed_over()
+            );
+            let hint = verdict.hint.unwrap_or_else(|| {
+                "take a base backup: recovery ends where the shorter one ends".into()
+            });
+            Verdict {
+                message,
+                hint: Some(hint),
+                status: verdict.status.max(CheckStatus::Warning),
+                ..verdict
+            }
         }
-        Err(CheckError { what, .. }) => {
-            Verdict { message: format!("{message}; what is kept aside is not known: {what}"), ..verdict }
-        }
+        Err(CheckError { what, .. }) => Verdict {
+            message: format!("{message}; what is kept aside is not known: {what}"),
+            ..verdict
+        },
     }
 }
 
@@ -63,12 +91,36 @@ mod tests {
             let verdict = decide(aside, Check::Archiver.ok("none waits"));
             (verdict.status, verdict.message)
         };
-        assert_eq!(told(Ok(Aside { files: 0, longer: None })), (CheckStatus::Ok, "none waits".into()));
-        let (status, message) = told(Ok(Aside { files: 2, longer: None }));
-        assert!(status == CheckStatus::Ok && message.contains("2 files kept aside"), "{message}");
-        let (status, message) = told(Ok(Aside { files: 1, longer: Some(name) }));
-        assert!(status == CheckStatus::Warning && message.contains(&name.to_string()), "{message}");
-        let (status, message) = told(Err(CheckError { what: "it is silent".into(), hint: None }));
-        assert!(status == CheckStatus::Ok && message.contains("not known: it is silent"), "{message}");
+        assert_eq!(
+            told(Ok(Aside {
+                files: 0,
+                longer: None
+            })),
+            (CheckStatus::Ok, "none waits".into())
+        );
+        let (status, message) = told(Ok(Aside {
+            files: 2,
+            longer: None,
+        }));
+        assert!(
+            status == CheckStatus::Ok && message.contains("2 files kept aside"),
+            "{message}"
+        );
+        let (status, message) = told(Ok(Aside {
+            files: 1,
+            longer: Some(name),
+        }));
+        assert!(
+            status == CheckStatus::Warning && message.contains(&name.to_string()),
+            "{message}"
+        );
+        let (status, message) = told(Err(CheckError {
+            what: "it is silent".into(),
+            hint: None,
+        }));
+        assert!(
+            status == CheckStatus::Ok && message.contains("not known: it is silent"),
+            "{message}"
+        );
     }
 }

@@ -36,31 +36,50 @@ pub(super) fn program(command: &str) -> Program {
 
 /// The first word of a command line.
 pub(super) fn first_word(command: &str) -> Option<String> {
-    commands(&command.replace("%%", "%")).into_iter().next()?.into_iter().next()
+    commands(&command.replace("%%", "%"))
+        .into_iter()
+        .next()?
+        .into_iter()
+        .next()
 }
 
 fn ours(words: &[String], depth: u32) -> Option<WaldenCommand> {
-    let name = |word: &String| Path::new(word).file_name().and_then(|name| name.to_str()).map(str::to_string);
+    let name = |word: &String| {
+        Path::new(word)
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_string)
+    };
     for (at, word) in words.iter().enumerate() {
         let is_hook = match name(word).as_deref() {
             Some("archive-command" | "restore-command") => true,
             Some("walden") => false,
             _ => {
                 let holds_commands = depth > 0 && word.contains(char::is_whitespace);
-                match holds_commands.then(|| commands(word).iter().find_map(|words| ours(words, depth - 1))).flatten() {
+                match holds_commands
+                    .then(|| {
+                        commands(word)
+                            .iter()
+                            .find_map(|words| ours(words, depth - 1))
+                    })
+                    .flatten()
+                {
                     Some(found) => return Some(found),
                     None => continue,
                 }
             }
         };
         let variables = words[..at].iter().filter_map(|word| word.split_once('='));
-        let variables = variables.filter(|(name, _)| !name.is_empty() && !name.starts_with('-') && !name.contains('/'));
+        let variables = variables
+            .filter(|(name, _)| !name.is_empty() && !name.starts_with('-') && !name.contains('/'));
         return Some(WaldenCommand {
             program: word.clone(),
             is_hook,
             socket: option(&words[at..], "--socket"),
             config: option(&words[at..], "--config"),
-            variables: variables.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            variables: variables
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
         });
     }
     None
@@ -83,24 +102,39 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     while let Some(c) = rest.next() {
         match (c, quote) {
             (c, Some(open)) if c == open => quote = None,
-            ('\\', quote) if quote != Some('\'') => word.get_or_insert_default().extend(rest.next()),
+            ('\\', quote) if quote != Some('\'') => {
+                word.get_or_insert_default().extend(rest.next())
+            }
             ('\'' | '"', None) => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
             // `2>&1` is one word.
-            ('&', None) if word.as_deref().is_some_and(|word| word.ends_with(['>', '<'])) => {
+            ('&', None)
+                if word
+                    .as_deref()
+                    .is_some_and(|word| word.ends_with(['>', '<'])) =>
+            {
                 word.get_or_insert_default().push(c);
             }
             ('&' | '|' | ';' | '(' | ')' | '{' | '}' | '\n', None) => {
-                commands.last_mut().expect("there is one").extend(word.take());
+                commands
+                    .last_mut()
+                    .expect("there is one")
+                    .extend(word.take());
                 commands.push(Vec::new());
             }
-            (c, None) if c.is_ascii_whitespace() => commands.last_mut().expect("there is one").extend(word.take()),
+            (c, None) if c.is_ascii_whitespace() => commands
+                .last_mut()
+                .expect("there is one")
+                .extend(word.take()),
             (c, _) => word.get_or_insert_default().push(c),
         }
     }
-    commands.last_mut().expect("there is one").extend(word.take());
+    commands
+        .last_mut()
+        .expect("there is one")
+        .extend(word.take());
     commands.retain(|words| !words.is_empty());
     commands
 }
@@ -113,7 +147,10 @@ mod tests {
     fn words_are_split_as_the_shell_does() {
         let one = |line: &str| commands(line).concat();
         assert_eq!(one("a  b\tc"), ["a", "b", "c"]);
-        assert_eq!(one("\"/a b/c\" 'd \"e' f\\ g h''i \"\""), ["/a b/c", "d \"e", "f g", "hi", ""]);
+        assert_eq!(
+            one("\"/a b/c\" 'd \"e' f\\ g h''i \"\""),
+            ["/a b/c", "d \"e", "f g", "hi", ""]
+        );
         assert_eq!(one("\"a\\\"b\""), ["a\"b"]);
         assert!(one("  ").is_empty());
         assert_eq!(commands("test -f x&&(a b 2>&1); 'c;d' | e").len(), 4);
@@ -131,13 +168,23 @@ mod tests {
 
     #[test]
     fn the_hook_is_known_by_its_name_and_tells_whom_it_asks() {
-        let bare = WaldenCommand { program: "archive-command".into(), is_hook: true, ..WaldenCommand::default() };
+        let bare = WaldenCommand {
+            program: "archive-command".into(),
+            is_hook: true,
+            ..WaldenCommand::default()
+        };
         assert_eq!(program("archive-command %p"), Program::Ours(bare));
         let told = program("\"/opt/x y/archive-command\" --config c --socket \"/run/a b.sock\" %p");
         assert_eq!(told, Program::Ours(hook("/opt/x y/archive-command")));
-        let walden =
-            WaldenCommand { program: "/usr/bin/walden".into(), config: Some("/x".into()), ..WaldenCommand::default() };
-        assert_eq!(program("/usr/bin/walden --config=/x wal push %p"), Program::Ours(walden));
+        let walden = WaldenCommand {
+            program: "/usr/bin/walden".into(),
+            config: Some("/x".into()),
+            ..WaldenCommand::default()
+        };
+        assert_eq!(
+            program("/usr/bin/walden --config=/x wal push %p"),
+            Program::Ours(walden)
+        );
         assert_eq!(program("cp %p /archive-command/%f"), Program::Other);
         assert_eq!(program(""), Program::Other);
     }
@@ -153,10 +200,20 @@ mod tests {
             format!("sh -c \"exec {line}\""),
             format!("(cd / ; {line})"),
         ] {
-            assert_eq!(program(&wrapped), Program::Ours(hook("/x/archive-command")), "{wrapped}");
+            assert_eq!(
+                program(&wrapped),
+                Program::Ours(hook("/x/archive-command")),
+                "{wrapped}"
+            );
         }
-        let expected = WaldenCommand { variables: vec![("A".into(), "b c".into())], ..hook("/x/archive-command") };
-        assert_eq!(program(&format!("env A='b c' {line}")), Program::Ours(expected));
+        let expected = WaldenCommand {
+            variables: vec![("A".into(), "b c".into())],
+            ..hook("/x/archive-command")
+        };
+        assert_eq!(
+            program(&format!("env A='b c' {line}")),
+            Program::Ours(expected)
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use crate::config::{Settings, SettingsSource};
 
 pub(super) fn check(settings: &Settings) -> Verdict {
     let mode = match &settings.source {
-        SettingsSource::File(path) => fs::metadata(path).ok().map(|meta| meta.permissions().mode() & 0o7777),
+        SettingsSource::File(path) => fs::metadata(path)
+            .ok()
+            .map(|meta| meta.permissions().mode() & 0o7777),
         SettingsSource::Environment => None,
     };
     decide(&settings.source, mode, &settings.warnings)
@@ -20,13 +22,22 @@ pub fn unreadable(error: &anyhow::Error) -> Verdict {
 }
 
 fn decide(source: &SettingsSource, mode: Option<u32>, warnings: &[String]) -> Verdict {
-    if let Some((message, hint)) = warnings.first().map(|first| first.split_once(": ").unwrap_or((first, ""))) {
+    if let Some((message, hint)) = warnings
+        .first()
+        .map(|first| first.split_once(": ").unwrap_or((first, "")))
+    {
         let verdict = Check::Configuration.warning(message);
-        return if hint.is_empty() { verdict } else { verdict.hint(hint) };
+        return if hint.is_empty() {
+            verdict
+        } else {
+            verdict.hint(hint)
+        };
     }
     match mode {
         Some(mode) if mode & 0o022 != 0 => Check::Configuration
-            .warning(format!("other users can change \"{source}\" (mode {mode:04o})"))
+            .warning(format!(
+                "other users can change \"{source}\" (mode {mode:04o})"
+            ))
             .hint(format!("chmod go-w \"{source}\"")),
         _ => Check::Configuration.ok(source.to_string()),
     }
@@ -45,7 +56,11 @@ mod tests {
         for mode in [0o620, 0o602, 0o666] {
             let verdict = decide(&source, Some(mode), &[]);
             assert_eq!(verdict.status, CheckStatus::Warning);
-            assert!(verdict.message.contains(&format!("{mode:04o}")), "{}", verdict.message);
+            assert!(
+                verdict.message.contains(&format!("{mode:04o}")),
+                "{}",
+                verdict.message
+            );
         }
     }
 

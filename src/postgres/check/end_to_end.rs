@@ -44,7 +44,9 @@ pub(super) fn hindrance(asked: bool, server: &ServerFacts, causes: &[&Verdict]) 
     if !server.role.may_probe() {
         return skipped("the role may not switch WAL (see \"privileges\")");
     }
-    let cause = causes.iter().find(|verdict| verdict.status > CheckStatus::Warning)?;
+    let cause = causes
+        .iter()
+        .find(|verdict| verdict.status > CheckStatus::Warning)?;
     Some(Check::EndToEnd.because(cause.because.unwrap_or(cause.check)))
 }
 
@@ -79,7 +81,9 @@ pub(super) async fn check(
 ) -> Verdict {
     // The switch, the wait and the fetch have their time each.
     match tokio::time::timeout(request.timeout * 3, probe(request, sql, server, cluster)).await {
-        Ok(Ok((segment, outcome, compared))) => decide(&segment, &outcome, compared, request.timeout),
+        Ok(Ok((segment, outcome, compared))) => {
+            decide(&segment, &outcome, compared, request.timeout)
+        }
         Ok(Err(error)) => Check::EndToEnd.failed(&CheckError::from(&error)),
         Err(_) => Check::EndToEnd
             .critical("the server or the repository hangs")
@@ -96,12 +100,24 @@ async fn probe(
     let before = Archiver::ask(sql).await?;
     let segment = switch(sql).await?;
     let outcome = wait(request.timeout, sql, cluster, segment, &before).await?;
-    let SegmentOutcome::Arrived(_) = outcome else { return Ok((segment, outcome, Comparison::NotThere)) };
+    let SegmentOutcome::Arrived(_) = outcome else {
+        return Ok((segment, outcome, Comparison::NotThere));
+    };
     let folder = Scratch::new()?;
-    let (name, fetched) = (WalFileName::Segment(segment), folder.0.join(segment.to_string()));
+    let (name, fetched) = (
+        WalFileName::Segment(segment),
+        folder.0.join(segment.to_string()),
+    );
     let delivered = fetch(&request.fetcher(cluster.clone()), &name, &fetched).await;
-    ensure!(delivered? == Fetched::Delivered, "\"{segment}\" vanished from the repository after it had arrived");
-    let data_directory = server.data_directory.as_ref().or(request.settings.cluster.data_directory.as_ref());
+    ensure!(
+        delivered? == Fetched::Delivered,
+        "\"{segment}\" vanished from the repository after it had arrived"
+    );
+    let data_directory = server.data_directory.as_ref().or(request
+        .settings
+        .cluster
+        .data_directory
+        .as_ref());
     let compared = match data_directory.filter(|_| server.here) {
         Some(data) => {
             let own = data.join("pg_wal").join(segment.to_string());
@@ -113,14 +129,24 @@ async fn probe(
 }
 
 async fn fetch(fetcher: &Fetcher, name: &WalFileName, place: &Path) -> anyhow::Result<Fetched> {
-    fetcher.fetch(name, place, None).await.context("what was archived cannot be fetched back")
+    fetcher
+        .fetch(name, place, None)
+        .await
+        .context("what was archived cannot be fetched back")
 }
 
 /// Marks a place in WAL and finishes its segment.
 async fn switch(sql: &mut Connection) -> anyhow::Result<SegmentName> {
-    let point = format!("{OWN_RESTORE_POINT}{}", Utc::now().format("%Y%m%dT%H%M%S%.3fZ"));
+    let point = format!(
+        "{OWN_RESTORE_POINT}{}",
+        Utc::now().format("%Y%m%dT%H%M%S%.3fZ")
+    );
     // Two statements: the switch must come after the point.
-    let marked = ask(sql, &format!("SELECT pg_walfile_name(pg_create_restore_point('{point}')) AS segment")).await?;
+    let marked = ask(
+        sql,
+        &format!("SELECT pg_walfile_name(pg_create_restore_point('{point}')) AS segment"),
+    )
+    .await?;
     ask(sql, "SELECT pg_switch_wal()").await?;
     Ok(marked.parse(0, "segment")?)
 }
@@ -140,7 +166,9 @@ async fn wait(
         let name = WalFileName::Segment(segment);
         let proven = is_proven(cluster, &name);
         let left = limit.saturating_sub(begun.elapsed()).max(FIRST_PAUSE);
-        let Ok(proven) = tokio::time::timeout(left, proven).await else { return Ok(SegmentOutcome::Late) };
+        let Ok(proven) = tokio::time::timeout(left, proven).await else {
+            return Ok(SegmentOutcome::Late);
+        };
         if proven.hint("repair that object: restores cannot use it")? {
             let after = begun.elapsed();
             until_told(sql, before).await?;
@@ -160,7 +188,10 @@ async fn wait(
 /// After failures, waits a little until the server's own counters show the success, too: they lag behind.
 async fn until_told(sql: &mut Connection, before: &Archiver) -> anyhow::Result<()> {
     let begun = Instant::now();
-    while before.is_stuck() && begun.elapsed() < COUNTERS_LAG && Archiver::ask(sql).await?.is_stuck() {
+    while before.is_stuck()
+        && begun.elapsed() < COUNTERS_LAG
+        && Archiver::ask(sql).await?.is_stuck()
+    {
         tokio::time::sleep(FIRST_PAUSE).await;
     }
     Ok(())
@@ -169,16 +200,26 @@ async fn until_told(sql: &mut Connection, before: &Archiver) -> anyhow::Result<(
 /// What the archiver's counters show while the repository does not have the segment.
 fn given_up(before: &Archiver, now: &Archiver, segment: SegmentName) -> Option<SegmentOutcome> {
     if now.archived.count > before.archived.count
-        && now.archived.file.as_ref().is_some_and(|(file, _)| *file == segment.to_string())
+        && now
+            .archived
+            .file
+            .as_ref()
+            .is_some_and(|(file, _)| *file == segment.to_string())
     {
         return Some(SegmentOutcome::Elsewhere);
     }
-    let failing = now.failed.count >= before.failed.count + FAILURES && now.archived.count == before.archived.count;
+    let failing = now.failed.count >= before.failed.count + FAILURES
+        && now.archived.count == before.archived.count;
     let (file, _) = now.failed.file.as_ref().filter(|_| failing)?;
     Some(SegmentOutcome::Failing(file.clone()))
 }
 
-fn decide(segment: &SegmentName, outcome: &SegmentOutcome, compared: Comparison, limit: Duration) -> Verdict {
+fn decide(
+    segment: &SegmentName,
+    outcome: &SegmentOutcome,
+    compared: Comparison,
+    limit: Duration,
+) -> Verdict {
     let critical = |message: String, hint: &str| Check::EndToEnd.critical(message).hint(hint);
     match (outcome, compared) {
         (SegmentOutcome::Arrived(_), Comparison::Different) => critical(
@@ -189,7 +230,9 @@ fn decide(segment: &SegmentName, outcome: &SegmentOutcome, compared: Comparison,
             let arrived = format!("{segment} arrived after {:.1} s", after.as_secs_f32());
             Check::EndToEnd.ok(match compared {
                 Comparison::Same => format!("{arrived} and came back the same"),
-                _ => format!("{arrived} and came back whole (not compared: it cannot be read in pg_wal)"),
+                _ => format!(
+                    "{arrived} and came back whole (not compared: it cannot be read in pg_wal)"
+                ),
             })
         }
         (SegmentOutcome::Failing(file), _) => critical(
@@ -197,7 +240,9 @@ fn decide(segment: &SegmentName, outcome: &SegmentOutcome, compared: Comparison,
             "search the server's log for \"archive command failed\"",
         ),
         (SegmentOutcome::Elsewhere, _) => critical(
-            format!("the server says that {segment} is archived, but the repository does not have it"),
+            format!(
+                "the server says that {segment} is archived, but the repository does not have it"
+            ),
             "does archive_command store elsewhere, or nothing? Compare it with the line that `walden init` \
              prints",
         ),
@@ -228,8 +273,13 @@ fn same_content(one: &mut impl Read, other: &mut impl Read) -> io::Result<bool> 
     let mut pieces = [Vec::with_capacity(PIECE), Vec::with_capacity(PIECE)];
     loop {
         pieces.iter_mut().for_each(Vec::clear);
-        one.by_ref().take(PIECE as u64).read_to_end(&mut pieces[0])?;
-        other.by_ref().take(PIECE as u64).read_to_end(&mut pieces[1])?;
+        one.by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut pieces[0])?;
+        other
+            .by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut pieces[1])?;
         if pieces[0] != pieces[1] || pieces[0].is_empty() {
             return Ok(pieces[0] == pieces[1]);
         }
@@ -269,8 +319,15 @@ mod tests {
     }
 
     fn archiver(archived: (u64, &str), failed: (u64, &str)) -> Archiver {
-        let last = |(count, file): (u64, &str)| Last { count, file: Some((file.into(), Duration::ZERO)) };
-        Archiver { archived: last(archived), failed: last(failed), current: None }
+        let last = |(count, file): (u64, &str)| Last {
+            count,
+            file: Some((file.into(), Duration::ZERO)),
+        };
+        Archiver {
+            archived: last(archived),
+            failed: last(failed),
+            current: None,
+        }
     }
 
     #[test]
@@ -279,42 +336,77 @@ mod tests {
         let told = |asked, change: fn(&mut ServerFacts), cause: Option<&Verdict>| {
             let mut server = server();
             change(&mut server);
-            hindrance(asked, &server, cause.as_slice()).map(|verdict| (verdict.status, verdict.because))
+            hindrance(asked, &server, cause.as_slice())
+                .map(|verdict| (verdict.status, verdict.because))
         };
         assert_eq!(told(true, |_| (), None), None);
         assert_eq!(told(true, |_| (), Some(&Check::Hook.warning("x"))), None);
-        assert_eq!(told(false, |_| (), None), Some((CheckStatus::Skipped, None)));
-        assert_eq!(told(true, |server| server.standby = true, Some(&bad)), Some((CheckStatus::Skipped, None)));
-        assert_eq!(told(true, |server| server.role.switch_wal = false, None), Some((CheckStatus::Skipped, None)));
-        assert_eq!(told(true, |_| (), Some(&bad)), Some((CheckStatus::Unknown, Some(Check::Identity))));
+        assert_eq!(
+            told(false, |_| (), None),
+            Some((CheckStatus::Skipped, None))
+        );
+        assert_eq!(
+            told(true, |server| server.standby = true, Some(&bad)),
+            Some((CheckStatus::Skipped, None))
+        );
+        assert_eq!(
+            told(true, |server| server.role.switch_wal = false, None),
+            Some((CheckStatus::Skipped, None))
+        );
+        assert_eq!(
+            told(true, |_| (), Some(&bad)),
+            Some((CheckStatus::Unknown, Some(Check::Identity)))
+        );
         let second = Check::ArchiveCommand.because(Check::ArchiveMode);
-        assert_eq!(told(true, |_| (), Some(&second)), Some((CheckStatus::Unknown, Some(Check::ArchiveMode))));
+        assert_eq!(
+            told(true, |_| (), Some(&second)),
+            Some((CheckStatus::Unknown, Some(Check::ArchiveMode)))
+        );
     }
 
     #[test]
     fn the_wait_ends_when_the_archiver_failed_as_often_as_it_tries() {
         let before = archiver((4, "x"), (7, "y"));
-        let after = |archived, failures| given_up(&before, &archiver(archived, (failures, "f")), segment());
+        let after =
+            |archived, failures| given_up(&before, &archiver(archived, (failures, "f")), segment());
         assert_eq!(after((4, "x"), 9), None);
-        assert_eq!(after((4, "x"), 10), Some(SegmentOutcome::Failing("f".into())));
+        assert_eq!(
+            after((4, "x"), 10),
+            Some(SegmentOutcome::Failing("f".into()))
+        );
         assert_eq!(after((5, "z"), 10), None, "it goes on");
     }
 
     #[test]
     fn the_wait_ends_when_the_segment_was_archived_elsewhere() {
         let before = archiver((4, "x"), (0, "y"));
-        assert_eq!(given_up(&before, &archiver((5, SEGMENT), (0, "y")), segment()), Some(SegmentOutcome::Elsewhere));
-        assert_eq!(given_up(&before, &archiver((5, "other"), (0, "y")), segment()), None);
+        assert_eq!(
+            given_up(&before, &archiver((5, SEGMENT), (0, "y")), segment()),
+            Some(SegmentOutcome::Elsewhere)
+        );
+        assert_eq!(
+            given_up(&before, &archiver((5, "other"), (0, "y")), segment()),
+            None
+        );
     }
 
     #[test]
     fn only_what_arrives_and_is_not_different_is_ok() {
-        let status = |outcome, compared| decide(&segment(), &outcome, compared, Duration::from_secs(60)).status;
+        let status = |outcome, compared| {
+            decide(&segment(), &outcome, compared, Duration::from_secs(60)).status
+        };
         let arrived = || SegmentOutcome::Arrived(Duration::from_secs(1));
         assert_eq!(status(arrived(), Comparison::Same), CheckStatus::Ok);
         assert_eq!(status(arrived(), Comparison::NotThere), CheckStatus::Ok);
-        assert_eq!(status(arrived(), Comparison::Different), CheckStatus::Critical);
-        for outcome in [SegmentOutcome::Failing("f".into()), SegmentOutcome::Elsewhere, SegmentOutcome::Late] {
+        assert_eq!(
+            status(arrived(), Comparison::Different),
+            CheckStatus::Critical
+        );
+        for outcome in [
+            SegmentOutcome::Failing("f".into()),
+            SegmentOutcome::Elsewhere,
+            SegmentOutcome::Late,
+        ] {
             assert_eq!(status(outcome, Comparison::NotThere), CheckStatus::Critical);
         }
     }
@@ -332,8 +424,17 @@ mod tests {
         assert_eq!(compare(&one, &file("same", &long)), Comparison::Same);
         let mut flipped = long.clone();
         flipped[3 * PIECE - 1] = 8;
-        assert_eq!(compare(&one, &file("flipped", &flipped)), Comparison::Different);
-        assert_eq!(compare(&one, &file("shorter", &long[1..])), Comparison::Different);
-        assert_eq!(compare(&one, &folder.path().join("none")), Comparison::NotThere);
+        assert_eq!(
+            compare(&one, &file("flipped", &flipped)),
+            Comparison::Different
+        );
+        assert_eq!(
+            compare(&one, &file("shorter", &long[1..])),
+            Comparison::Different
+        );
+        assert_eq!(
+            compare(&one, &folder.path().join("none")),
+            Comparison::NotThere
+        );
     }
 }

@@ -24,7 +24,12 @@ use crate::wire::{self, For, IDENTITY_VARIABLES, Reply, SILENCE_SECONDS};
 /// Where the server's data lies, if it runs here and that can be seen.
 fn data_directory<'a>(request: &'a CheckRequest<'_>, server: &'a ServerFacts) -> Option<&'a Path> {
     let configured = request.settings.cluster.data_directory.as_ref();
-    server.data_directory.as_ref().or(configured).filter(|_| server.here).map(PathBuf::as_path)
+    server
+        .data_directory
+        .as_ref()
+        .or(configured)
+        .filter(|_| server.here)
+        .map(PathBuf::as_path)
 }
 
 /// The user whose data directory it is: the server runs as that user. `None`: it does not run here, or that cannot be seen.
@@ -64,7 +69,8 @@ pub(super) fn check_hook(
     if server.settings.archive_mode == "off" {
         return Check::Hook.because(Check::ArchiveMode);
     }
-    let Some(first) = first_word(command).filter(|_| server.settings.archive_library.is_empty()) else {
+    let Some(first) = first_word(command).filter(|_| server.settings.archive_library.is_empty())
+    else {
         return Check::Hook.because(Check::ArchiveCommand);
     };
     if !server.here {
@@ -73,11 +79,18 @@ pub(super) fn check_hook(
     let Program::Ours(ours) = program(command) else {
         return decide_hook(&first, &find(Path::new(&first), user), user, proven);
     };
-    let verdict = decide_hook(&ours.program, &find(Path::new(&ours.program), user), user, proven);
+    let verdict = decide_hook(
+        &ours.program,
+        &find(Path::new(&ours.program), user),
+        user,
+        proven,
+    );
     if verdict.status != CheckStatus::Ok {
         return verdict;
     }
-    let asks = ours.is_hook.then(|| ours.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()));
+    let asks = ours
+        .is_hook
+        .then(|| ours.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()));
     let elsewhere = asks.filter(|socket| *socket != request.settings.service.socket);
     elsewhere.map_or(verdict, |socket| decide_socket(&socket, line))
 }
@@ -89,10 +102,17 @@ pub(super) fn check_whose(
     user: Option<Owner>,
     line: &str,
 ) -> Option<Verdict> {
-    let ArchivingSettings { archive_mode, archive_command, archive_library, .. } = &server.settings;
+    let ArchivingSettings {
+        archive_mode,
+        archive_command,
+        archive_library,
+        ..
+    } = &server.settings;
     let counts = server.here && archive_mode != "off" && archive_library.is_empty();
     match program(archive_command) {
-        Program::Ours(ours) if counts => own_work(request, server, user, ("archive_command", &ours), line),
+        Program::Ours(ours) if counts => {
+            own_work(request, server, user, ("archive_command", &ours), line)
+        }
         _ => None,
     }
 }
@@ -107,9 +127,11 @@ fn own_work(
 ) -> Option<Verdict> {
     let wanted = ClusterIdentity::of(request.settings, |name| std::env::var_os(name));
     let found = match hook_target(ours, data_directory(request, server), &wanted) {
-        HookTarget::Same => {
-            ours.config.as_deref().and_then(|file| hidden(file, user)).map_or(HookTarget::Same, HookTarget::Unreadable)
-        }
+        HookTarget::Same => ours
+            .config
+            .as_deref()
+            .and_then(|file| hidden(file, user))
+            .map_or(HookTarget::Same, HookTarget::Unreadable),
         other => other,
     };
     decide_target(setting, &found, &wanted, line)
@@ -119,7 +141,11 @@ fn own_work(
 fn hidden(file: &Path, user: Option<Owner>) -> Option<String> {
     let user = user.filter(|user| user.uid != rustix::process::geteuid().as_raw())?;
     let told = |path: &Path, mode| {
-        format!("the server's user (uid {}) may not read \"{}\" (mode {mode:04o})", user.uid, path.display())
+        format!(
+            "the server's user (uid {}) may not read \"{}\" (mode {mode:04o})",
+            user.uid,
+            path.display()
+        )
     };
     let meta = fs::metadata(file).ok()?;
     if let Some((folder, mode)) = closed_by(file.parent()?, Some(user)) {
@@ -131,13 +157,15 @@ fn hidden(file: &Path, user: Option<Owner>) -> Option<String> {
 /// Looks for the program. Without a slash in its name the shell looks along PATH, of which ours is the best guess.
 fn find(name: &Path, user: Option<Owner>) -> ProgramState {
     let candidates: Vec<PathBuf> = match name.components().count() {
-        1 => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join(name)).collect(),
+        1 => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|dir| dir.join(name))
+            .collect(),
         _ => vec![name.to_path_buf()],
     };
     match candidates.iter().find(|path| path.is_file()) {
-        Some(path) => {
-            closed_by(path, user).map_or(ProgramState::Executable, |(by, mode)| ProgramState::Closed { by, mode })
-        }
+        Some(path) => closed_by(path, user).map_or(ProgramState::Executable, |(by, mode)| {
+            ProgramState::Closed { by, mode }
+        }),
         None => ProgramState::Absent,
     }
 }
@@ -153,7 +181,10 @@ fn closed_by(path: &Path, user: Option<Owner>) -> Option<(PathBuf, u32)> {
     };
     let parts: Vec<&Path> = path.ancestors().collect();
     let by = parts.into_iter().rev().find(closed)?;
-    Some((by.to_path_buf(), fs::metadata(by).map_or(0, |meta| meta.permissions().mode() & 0o7777)))
+    Some((
+        by.to_path_buf(),
+        fs::metadata(by).map_or(0, |meta| meta.permissions().mode() & 0o7777),
+    ))
 }
 
 /// Whether the mode lets the user read (4) or execute (1).
@@ -167,7 +198,9 @@ fn permits(user: Owner, meta: &Metadata, what: u32) -> bool {
 }
 
 fn decide_hook(name: &str, found: &ProgramState, user: Option<Owner>, proven: bool) -> Verdict {
-    let who = user.map_or("this user".to_string(), |user| format!("the server's user (uid {})", user.uid));
+    let who = user.map_or("this user".to_string(), |user| {
+        format!("the server's user (uid {})", user.uid)
+    });
     match found {
         ProgramState::Absent if name.contains('/') => Check::Hook
             .critical(format!("archive_command runs \"{name}\", which is not there"))
@@ -186,8 +219,17 @@ fn decide_hook(name: &str, found: &ProgramState, user: Option<Owner>, proven: bo
 }
 
 /// What is wrong with whom the hook's own work is for; `None`: nothing.
-fn decide_target(setting: &str, target: &HookTarget, wanted: &ClusterIdentity, line: &str) -> Option<Verdict> {
-    let check = if setting == "archive_command" { Check::ArchiveCommand } else { Check::Hook };
+fn decide_target(
+    setting: &str,
+    target: &HookTarget,
+    wanted: &ClusterIdentity,
+    line: &str,
+) -> Option<Verdict> {
+    let check = if setting == "archive_command" {
+        Check::ArchiveCommand
+    } else {
+        Check::Hook
+    };
     let verdict = match target {
         HookTarget::Same => return None,
         HookTarget::Other(other) => {
@@ -204,14 +246,21 @@ fn decide_target(setting: &str, target: &HookTarget, wanted: &ClusterIdentity, l
     };
     Some(verdict.hint(match setting {
         "archive_command" => format!("set {line} in postgresql.conf and reload the server"),
-        setting => format!("name in {setting} the --config and the --socket of this cluster, as in {line}"),
+        setting => {
+            format!("name in {setting} the --config and the --socket of this cluster, as in {line}")
+        }
     }))
 }
 
 fn decide_socket(socket: &Path, line: &str) -> Verdict {
     Check::Hook
-        .warning(format!("archive_command asks the service at \"{}\", which is not `service.socket`", socket.display()))
-        .hint(format!("set {line} in postgresql.conf and reload the server"))
+        .warning(format!(
+            "archive_command asks the service at \"{}\", which is not `service.socket`",
+            socket.display()
+        ))
+        .hint(format!(
+            "set {line} in postgresql.conf and reload the server"
+        ))
 }
 
 /// Who answers on the hook socket.
@@ -242,29 +291,43 @@ pub(super) async fn check_service(request: &CheckRequest<'_>, user: Option<Owner
         SettingsSource::File(file) => file.as_os_str().as_bytes().to_vec(),
         SettingsSource::Environment => Vec::new(),
     };
-    let set = |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
-    let whose = For::Configuration { file, variables: IDENTITY_VARIABLES.iter().filter_map(set).collect() };
+    let set =
+        |name: &&str| Some([name.as_bytes(), b"=", std::env::var_os(name)?.as_bytes()].concat());
+    let whose = For::Configuration {
+        file,
+        variables: IDENTITY_VARIABLES.iter().filter_map(set).collect(),
+    };
     decide_service(socket, &ask_service(socket, whose, limit).await, user)
 }
 
 async fn ask_service(socket: &Path, whose: For, limit: Duration) -> io::Result<Answers> {
     let mut stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Ok(Answers::Nobody);
         }
         Err(error) => return Err(error),
     };
     let uid = stream.peer_cred()?.uid();
     let exchange = async {
-        let question = wire::HookRequest::Serves { whose }.encode().map_err(|error| io::Error::other(error.text()))?;
+        let question = wire::HookRequest::Serves { whose }
+            .encode()
+            .map_err(|error| io::Error::other(error.text()))?;
         stream.write_all(&question).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
     match timeout(limit, exchange).await {
-        Ok(answer) => Ok(Answers::User { uid, serves: answer.map_or(Serves::Untold, |answer| serves(&answer)) }),
+        Ok(answer) => Ok(Answers::User {
+            uid,
+            serves: answer.map_or(Serves::Untold, |answer| serves(&answer)),
+        }),
         Err(_) => Ok(Answers::Silent),
     }
 }
@@ -274,7 +337,9 @@ fn serves(mut answer: &[u8]) -> Serves {
         match Reply::read_from(&mut answer) {
             Ok(Reply::Working) => (),
             Ok(Reply::Done) => return Serves::Us,
-            Ok(Reply::NotMine(text)) => return Serves::Another(String::from_utf8_lossy(&text).into_owned()),
+            Ok(Reply::NotMine(text)) => {
+                return Serves::Another(String::from_utf8_lossy(&text).into_owned());
+            }
             _ => return Serves::Untold,
         }
     }
@@ -302,7 +367,10 @@ fn decide_service(socket: &Path, answers: &io::Result<Answers>, user: Option<Own
     };
     if let Some(user) = user.filter(|user| user.uid != *uid) {
         return Check::Service
-            .critical(format!("the service runs as uid {uid} and refuses the server's user (uid {})", user.uid))
+            .critical(format!(
+                "the service runs as uid {uid} and refuses the server's user (uid {})",
+                user.uid
+            ))
             .hint("run `walden serve` as the user that PostgreSQL runs as");
     }
     match serves {

@@ -26,7 +26,11 @@ pub(super) enum HookTarget {
 }
 
 /// Whom it serves, compared with `wanted`. The server runs its commands in its data directory.
-pub(super) fn hook_target(ours: &WaldenCommand, data_directory: Option<&Path>, wanted: &ClusterIdentity) -> HookTarget {
+pub(super) fn hook_target(
+    ours: &WaldenCommand,
+    data_directory: Option<&Path>,
+    wanted: &ClusterIdentity,
+) -> HookTarget {
     if ours.is_hook && ours.socket.is_some() && ours.config.is_none() {
         return HookTarget::Nobody;
     }
@@ -34,12 +38,25 @@ pub(super) fn hook_target(ours: &WaldenCommand, data_directory: Option<&Path>, w
     if environment.is_none() && ours.config.is_none() {
         return HookTarget::Unseen;
     }
-    let told = ours.variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let told = ours
+        .variables
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let all: Vec<(OsString, OsString)> = told.chain(environment.unwrap_or_default()).collect();
-    let value = |name: &str| all.iter().find(|(each, _)| each == name).map(|(_, value)| value.clone());
-    let named = ours.config.clone().or_else(|| value(CONFIG_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
+    let value = |name: &str| {
+        all.iter()
+            .find(|(each, _)| each == name)
+            .map(|(_, value)| value.clone())
+    };
+    let named = ours.config.clone().or_else(|| {
+        value(CONFIG_VARIABLE)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    });
     let file = named.map(|file| data_directory.map_or(file.clone(), |folder| folder.join(&file)));
-    let variables = IDENTITY_VARIABLES.iter().filter_map(|name| Some((*name, value(name)?)));
+    let variables = IDENTITY_VARIABLES
+        .iter()
+        .filter_map(|name| Some((*name, value(name)?)));
     match config::load(file.as_deref(), variables) {
         Ok(settings) => match ClusterIdentity::of(&settings, value) {
             meant if meant.is(wanted) => HookTarget::Same,
@@ -56,7 +73,10 @@ fn environment(data_directory: &Path) -> Option<Vec<(OsString, OsString)>> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let variables = bytes.split(|byte| *byte == 0).filter_map(|variable| {
         let at = variable.iter().position(|byte| *byte == b'=')?;
-        Some((OsStr::from_bytes(&variable[..at]).to_os_string(), OsStr::from_bytes(&variable[at + 1..]).to_os_string()))
+        Some((
+            OsStr::from_bytes(&variable[..at]).to_os_string(),
+            OsStr::from_bytes(&variable[at + 1..]).to_os_string(),
+        ))
     });
     Some(variables.collect())
 }
@@ -70,7 +90,8 @@ mod tests {
     fn a_hook_is_for_whom_its_configuration_names() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, cluster: &str| {
-            let text = format!("repository.url = \"file:///srv/x\"\ncluster.name = \"{cluster}\"\n");
+            let text =
+                format!("repository.url = \"file:///srv/x\"\ncluster.name = \"{cluster}\"\n");
             fs::write(folder.path().join(name), text).unwrap();
         };
         file("main.toml", "main");
@@ -78,20 +99,40 @@ mod tests {
         let settings = config::load(Some(&folder.path().join("main.toml")), [("", ""); 0]).unwrap();
         let wanted = ClusterIdentity::of(&settings, |_| None);
         let asked = |line: &str| {
-            let Program::Ours(ours) = program(line) else { panic!("{line}") };
+            let Program::Ours(ours) = program(line) else {
+                panic!("{line}")
+            };
             hook_target(&ours, Some(folder.path()), &wanted)
         };
-        assert_eq!(asked("archive-command --config main.toml --socket /s %p"), HookTarget::Same);
-        assert_eq!(asked("walden --config main.toml wal push %p"), HookTarget::Same);
-        let HookTarget::Other(other) = asked("archive-command --config=copy.toml %p") else { panic!("no other") };
+        assert_eq!(
+            asked("archive-command --config main.toml --socket /s %p"),
+            HookTarget::Same
+        );
+        assert_eq!(
+            asked("walden --config main.toml wal push %p"),
+            HookTarget::Same
+        );
+        let HookTarget::Other(other) = asked("archive-command --config=copy.toml %p") else {
+            panic!("no other")
+        };
         assert!(other.contains("\"copy\""), "{other}");
         assert!(matches!(
             asked("env WALDEN_CLUSTER__NAME=b archive-command --config main.toml %p"),
             HookTarget::Other(_)
         ));
-        assert_eq!(asked("WALDEN_CLUSTER__NAME=main archive-command --config copy.toml %p"), HookTarget::Same);
+        assert_eq!(
+            asked("WALDEN_CLUSTER__NAME=main archive-command --config copy.toml %p"),
+            HookTarget::Same
+        );
         assert_eq!(asked("archive-command --socket /s %p"), HookTarget::Nobody);
-        assert!(matches!(asked("archive-command --config none.toml --socket /s %p"), HookTarget::Unreadable(_)));
-        assert_eq!(asked("archive-command %p"), HookTarget::Unseen, "no server runs in that data directory");
+        assert!(matches!(
+            asked("archive-command --config none.toml --socket /s %p"),
+            HookTarget::Unreadable(_)
+        ));
+        assert_eq!(
+            asked("archive-command %p"),
+            HookTarget::Unseen,
+            "no server runs in that data directory"
+        );
     }
 }

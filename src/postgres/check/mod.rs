@@ -81,8 +81,14 @@ impl CheckRequest<'_> {
         match tokio::time::timeout(self.timeout, until(Instant::now() + self.timeout, work)).await {
             Ok(result) => result.map_err(|error| CheckError::from(&error.into())),
             Err(_) => {
-                let error = anyhow!("{what} did not answer within {} s", self.timeout.as_secs_f32());
-                Err(CheckError::from(&with_hint(error, "find out what it waits for, or raise --timeout")))
+                let error = anyhow!(
+                    "{what} did not answer within {} s",
+                    self.timeout.as_secs_f32()
+                );
+                Err(CheckError::from(&with_hint(
+                    error,
+                    "find out what it waits for, or raise --timeout",
+                )))
             }
         }
     }
@@ -109,7 +115,12 @@ const SERVER: &[Check] = &[
 /// [`Check::ALL`].
 pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![configuration::check(request.settings)];
-    let wanted = [store::CHECKS, recovery::CHECKS, &[Check::Identity, Check::EndToEnd, Check::Archiver]].concat();
+    let wanted = [
+        store::CHECKS,
+        recovery::CHECKS,
+        &[Check::Identity, Check::EndToEnd, Check::Archiver],
+    ]
+    .concat();
     let repository = match request.wants(&wanted) {
         true => store::check(request, &mut verdicts).await,
         false => None,
@@ -126,7 +137,8 @@ pub async fn run(request: &CheckRequest<'_>) -> Vec<Verdict> {
     }
     if request.wants(recovery::CHECKS) {
         // Last: what was just archived counts.
-        let is_down = |verdict: &Verdict| verdict.check == Check::Server && verdict.status > CheckStatus::Ok;
+        let is_down =
+            |verdict: &Verdict| verdict.check == Check::Server && verdict.status > CheckStatus::Ok;
         let asks = !verdicts.iter().any(is_down);
         verdicts.extend(recovery::check(request, repository, asks).await);
     }
@@ -146,9 +158,15 @@ struct Doubtful<'a> {
 
 impl Doubtful<'_> {
     fn settings(&self, proven: bool) -> Vec<Verdict> {
-        let known = settings::SettingsFacts { standby: self.server.standby, line: self.line, proven };
+        let known = settings::SettingsFacts {
+            standby: self.server.standby,
+            line: self.line,
+            proven,
+        };
         let mut verdicts = settings::decide(&self.server.settings, &known);
-        let good = verdicts.iter_mut().find(|one| one.check == Check::ArchiveCommand && one.status == CheckStatus::Ok);
+        let good = verdicts
+            .iter_mut()
+            .find(|one| one.check == Check::ArchiveCommand && one.status == CheckStatus::Ok);
         if let (Some(verdict), Some(whose)) = (good, &self.whose) {
             verdict.clone_from(whose);
         }
@@ -168,12 +186,21 @@ async fn check_server(
 ) -> Option<Owner> {
     let gathered = server::gather(request).await.map_err(|error| {
         verdicts.push(Check::Server.failed(&error));
-        verdicts.extend(SERVER.iter().skip(1).map(|check| check.because(Check::Server)));
+        verdicts.extend(
+            SERVER
+                .iter()
+                .skip(1)
+                .map(|check| check.because(Check::Server)),
+        );
     });
     let (mut sql, server) = gathered.ok()?;
     verdicts.push(server::decide_server(&server));
     let cluster = match repository {
-        Some(repository) => Some(request.within("the repository", open_cluster(request, repository)).await),
+        Some(repository) => Some(
+            request
+                .within("the repository", open_cluster(request, repository))
+                .await,
+        ),
         None => None,
     };
     let user = hook::server_user(request, &server);
@@ -195,8 +222,17 @@ async fn check_running(
     };
     let line = assignment("archive_command", &archive_command_of(request.settings));
     let line = line.trim_end();
-    let doubtful = Doubtful { request, server, user, line, whose: hook::check_whose(request, server, user, line) };
-    let mut verdicts = vec![server::decide_privileges(&server.role, request.probe && !server.standby)];
+    let doubtful = Doubtful {
+        request,
+        server,
+        user,
+        line,
+        whose: hook::check_whose(request, server, user, line),
+    };
+    let mut verdicts = vec![server::decide_privileges(
+        &server.role,
+        request.probe && !server.standby,
+    )];
     if request.wants(&[Check::Place]) {
         verdicts.push(location::check(request, sql).await);
     }
@@ -205,7 +241,11 @@ async fn check_running(
     }
     let (mut settings, mut hook) = (doubtful.settings(false), doubtful.hook(false));
     if request.wants(&[Check::EndToEnd]) {
-        let causes: Vec<&Verdict> = [&identity].into_iter().chain(&settings).chain([&hook]).collect();
+        let causes: Vec<&Verdict> = [&identity]
+            .into_iter()
+            .chain(&settings)
+            .chain([&hook])
+            .collect();
         let hindrance = end_to_end::hindrance(request.probe, server, &causes);
         let verdict = check_end_to_end(request, sql, server, cluster.as_ref(), hindrance).await;
         if verdict.status == CheckStatus::Ok {
@@ -242,11 +282,16 @@ async fn check_archiver(
     let archiver = request.within("PostgreSQL", Archiver::ask(sql)).await;
     let verdict = archiver::decide(&archiver, server, &request.settings.health);
     match cluster {
-        Some(Ok(cluster)) if request.wants(&[Check::Archiver]) => aside::add(request, cluster, verdict).await,
+        Some(Ok(cluster)) if request.wants(&[Check::Archiver]) => {
+            aside::add(request, cluster, verdict).await
+        }
         _ => verdict,
     }
 }
 
-async fn open_cluster(request: &CheckRequest<'_>, repository: Repository) -> anyhow::Result<Cluster> {
+async fn open_cluster(
+    request: &CheckRequest<'_>,
+    repository: Repository,
+) -> anyhow::Result<Cluster> {
     Cluster::open(repository, request.settings.cluster.name.parse()?).await
 }

@@ -23,17 +23,35 @@ const STILL_WRITTEN: chrono::Duration = chrono::Duration::days(1);
 const FRESH_GAP_POLLS: usize = 12;
 
 /// Checks what is archived; `asks` whether the server can prove that nothing followed.
-pub(super) async fn check(request: &CheckRequest<'_>, repository: Option<Repository>, asks: bool) -> Vec<Verdict> {
+pub(super) async fn check(
+    request: &CheckRequest<'_>,
+    repository: Option<Repository>,
+    asks: bool,
+) -> Vec<Verdict> {
     let Some(repository) = repository else {
-        return CHECKS.iter().map(|check| check.because(Check::Repository)).collect();
+        return CHECKS
+            .iter()
+            .map(|check| check.because(Check::Repository))
+            .collect();
     };
-    match request.within("the repository", gather(request, repository, asks)).await {
-        Ok((kept, health)) => vec![backup(&kept, &health), recovery(&kept, &health), rpo(&health)],
+    match request
+        .within("the repository", gather(request, repository, asks))
+        .await
+    {
+        Ok((kept, health)) => vec![
+            backup(&kept, &health),
+            recovery(&kept, &health),
+            rpo(&health),
+        ],
         Err(error) => unknown(&error),
     }
 }
 
-async fn gather(request: &CheckRequest<'_>, repository: Repository, asks: bool) -> anyhow::Result<(Overview, Health)> {
+async fn gather(
+    request: &CheckRequest<'_>,
+    repository: Repository,
+    asks: bool,
+) -> anyhow::Result<(Overview, Health)> {
     let cluster = open_cluster(request, repository).await?;
     let resolve = || ConnInfo::from_process(request.settings.postgresql.dsn.expose());
     let mut polls = 0;
@@ -59,26 +77,42 @@ async fn gather(request: &CheckRequest<'_>, repository: Repository, asks: bool) 
 }
 
 fn unknown(error: &CheckError) -> Vec<Verdict> {
-    let told = |check: &Check| Verdict { hint: error.hint.clone(), ..check.unknown(&*error.what) };
+    let told = |check: &Check| Verdict {
+        hint: error.hint.clone(),
+        ..check.unknown(&*error.what)
+    };
     CHECKS.iter().map(told).collect()
 }
 
 /// What is not good, the worst first; else that it is.
 fn decide(check: Check, health: &Health, about: Subject, good: String) -> Verdict {
-    let Some(worst) = health.about(about).next() else { return check.ok(good) };
+    let Some(worst) = health.about(about).next() else {
+        return check.ok(good);
+    };
     let status = match worst.level {
         Level::Good => CheckStatus::Ok,
         Level::Warning => CheckStatus::Warning,
         Level::Unknown => CheckStatus::Unknown,
         Level::Critical => CheckStatus::Critical,
     };
-    let all: Vec<&str> = health.about(about).map(|reason| reason.what.as_str()).collect();
-    Verdict { status, ..check.ok(all.join("; ")) }.hint(&*worst.next)
+    let all: Vec<&str> = health
+        .about(about)
+        .map(|reason| reason.what.as_str())
+        .collect();
+    Verdict {
+        status,
+        ..check.ok(all.join("; "))
+    }
+    .hint(&*worst.next)
 }
 
 fn backup(kept: &Overview, health: &Health) -> Verdict {
     let age = health.backup.map(|ended| words(Utc::now() - ended));
-    let good = format!("{} complete, the newest is {} old", kept.facts.backups.len(), age.unwrap_or_default());
+    let good = format!(
+        "{} complete, the newest is {} old",
+        kept.facts.backups.len(),
+        age.unwrap_or_default()
+    );
     decide(Check::Backup, health, Subject::Backup, good)
 }
 
@@ -97,11 +131,22 @@ fn recovery(kept: &Overview, health: &Health) -> Verdict {
 /// Tells of timelines that go on beside the newest; a warning while one is still written, as by a clone that archives here.
 fn with_others(verdict: Verdict, others: &[OtherTimeline], now: DateTime<Utc>) -> Verdict {
     let told: String = others.iter().map(|other| format!("; {other}")).collect();
-    let verdict = Verdict { message: verdict.message.clone() + &told, ..verdict };
-    let is_written = |other: &OtherTimeline| other.to.time.is_some_and(|last| now - last <= STILL_WRITTEN);
+    let verdict = Verdict {
+        message: verdict.message.clone() + &told,
+        ..verdict
+    };
+    let is_written = |other: &OtherTimeline| {
+        other
+            .to
+            .time
+            .is_some_and(|last| now - last <= STILL_WRITTEN)
+    };
     match verdict.status {
-        CheckStatus::Ok if others.iter().any(is_written) => Verdict { status: CheckStatus::Warning, ..verdict }
-            .hint("does a clone archive here? give it a cluster.name of its own"),
+        CheckStatus::Ok if others.iter().any(is_written) => Verdict {
+            status: CheckStatus::Warning,
+            ..verdict
+        }
+        .hint("does a clone archive here? give it a cluster.name of its own"),
         _ => verdict,
     }
 }
@@ -113,7 +158,11 @@ fn rpo(health: &Health) -> Verdict {
     };
     let good = match (health.loss, health.protected) {
         (Loss::AtMost(_), Some(protected)) => {
-            format!("what was committed since {}, {}{why}", moment(protected.until), health.loss)
+            format!(
+                "what was committed since {}, {}{why}",
+                moment(protected.until),
+                health.loss
+            )
         }
         (loss, _) => loss.to_string(),
     };
@@ -131,7 +180,11 @@ mod tests {
     /// Timeline 1 goes on behind the place where timeline 2 left it.
     fn others() -> Vec<OtherTimeline> {
         let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
-        for segment in ["000000010000000000000002", "000000010000000000000003", "000000020000000000000003"] {
+        for segment in [
+            "000000010000000000000002",
+            "000000010000000000000003",
+            "000000020000000000000003",
+        ] {
             ranges.add(segment.parse().unwrap(), 10, DateTime::UNIX_EPOCH);
         }
         let history = TimelineHistory::parse(TimelineId(2), "1\t0/3800000\tpromoted\n").unwrap();
@@ -162,16 +215,37 @@ mod tests {
         ] {
             others[0].to.time = last.map(|last| last.parse().unwrap());
             let verdict = told(&others, good());
-            assert!(verdict.message.starts_with("every moment; timeline 1 goes on beside it"), "{verdict:?}");
+            assert!(
+                verdict
+                    .message
+                    .starts_with("every moment; timeline 1 goes on beside it"),
+                "{verdict:?}"
+            );
             let hint = (status == CheckStatus::Warning).then_some("does a clone archive here");
             assert_eq!(
-                (verdict.status, verdict.hint.as_deref().and_then(|hint| hint.split('?').next())),
+                (
+                    verdict.status,
+                    verdict
+                        .hint
+                        .as_deref()
+                        .and_then(|hint| hint.split('?').next())
+                ),
                 (status, hint)
             );
         }
-        let bad = || Verdict { status: CheckStatus::Critical, ..good() }.hint("take a base backup");
+        let bad = || {
+            Verdict {
+                status: CheckStatus::Critical,
+                ..good()
+            }
+            .hint("take a base backup")
+        };
         let verdict = told(&others, bad());
-        assert_eq!((verdict.status, &verdict.hint), (CheckStatus::Critical, &bad().hint), "the worse comes first");
+        assert_eq!(
+            (verdict.status, &verdict.hint),
+            (CheckStatus::Critical, &bad().hint),
+            "the worse comes first"
+        );
         assert!(verdict.message.contains("--timeline 1"), "{verdict:?}");
     }
 }

@@ -93,7 +93,9 @@ const QUESTION: &str = "SELECT current_setting('server_version') AS version, \
     (SELECT count(*) FROM pg_stat_replication) AS wal_senders";
 
 /// Connects and asks.
-pub(super) async fn gather(request: &CheckRequest<'_>) -> Result<(Connection, ServerFacts), CheckError> {
+pub(super) async fn gather(
+    request: &CheckRequest<'_>,
+) -> Result<(Connection, ServerFacts), CheckError> {
     let work = async {
         let mut sql = Connection::connect(&info(request)?, Mode::Sql).await?;
         let major = sql.major_version()?;
@@ -142,7 +144,9 @@ fn read(
         standby: flag("standby")?,
         here: flag("here")?,
         // SQL has no unsigned numbers.
-        system_identifier: SystemIdentifier(answer.parse::<i64>(0, "system_identifier")?.cast_unsigned()),
+        system_identifier: SystemIdentifier(
+            answer.parse::<i64>(0, "system_identifier")?.cast_unsigned(),
+        ),
         segment_size,
         data_directory: answer.text(0, "data_directory")?.map(PathBuf::from),
         settings,
@@ -160,21 +164,44 @@ pub(super) fn decide_server(server: &ServerFacts) -> Verdict {
 }
 
 /// Whether the server is the repository's cluster; `cluster` is why there is none.
-pub(super) fn decide_identity(server: &ServerFacts, cluster: &Result<Cluster, CheckError>) -> Verdict {
+pub(super) fn decide_identity(
+    server: &ServerFacts,
+    cluster: &Result<Cluster, CheckError>,
+) -> Verdict {
     let cluster = match cluster {
         Ok(cluster) => cluster,
         Err(error) => return Check::Identity.failed(error),
     };
     let name = cluster.layout.cluster().clone();
-    let ServerFacts { system_identifier, segment_size, major, .. } = *server;
-    let found = describe_server(name.clone(), system_identifier, segment_size, major, chrono::Utc::now());
+    let ServerFacts {
+        system_identifier,
+        segment_size,
+        major,
+        ..
+    } = *server;
+    let found = describe_server(
+        name.clone(),
+        system_identifier,
+        segment_size,
+        major,
+        chrono::Utc::now(),
+    );
     if let Err(error) = cluster.check_identity(&found) {
         return Check::Identity.failed(&CheckError::from(&error));
     }
-    match cluster.description.versions.iter().any(|known| known.major == major) {
-        true => Check::Identity.ok(format!("cluster \"{name}\", system identifier {system_identifier}")),
+    match cluster
+        .description
+        .versions
+        .iter()
+        .any(|known| known.major == major)
+    {
+        true => Check::Identity.ok(format!(
+            "cluster \"{name}\", system identifier {system_identifier}"
+        )),
         false => Check::Identity
-            .critical(format!("PostgreSQL {major} was not seen before in cluster \"{name}\": backups are refused"))
+            .critical(format!(
+                "PostgreSQL {major} was not seen before in cluster \"{name}\": backups are refused"
+            ))
             .hint("run `walden init` again to register the new version"),
     }
 }
@@ -184,21 +211,33 @@ pub(super) fn decide_privileges(role: &Role, probing: bool) -> Verdict {
     let name = &role.name;
     if !role.replication {
         return Check::Privileges
-            .critical(format!("role \"{name}\" lacks REPLICATION: it can take no base backup"))
-            .hint(format!("as a superuser run ALTER ROLE \"{name}\" REPLICATION"));
+            .critical(format!(
+                "role \"{name}\" lacks REPLICATION: it can take no base backup"
+            ))
+            .hint(format!(
+                "as a superuser run ALTER ROLE \"{name}\" REPLICATION"
+            ));
     }
     let mut missing: Vec<(String, String)> = Vec::new();
     if probing && !role.may_probe() {
         let grant = "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal()";
-        missing.push(("switch WAL for the end-to-end check".into(), format!("{grant} TO \"{name}\"")));
+        missing.push((
+            "switch WAL for the end-to-end check".into(),
+            format!("{grant} TO \"{name}\""),
+        ));
     }
     if !role.read_all_settings {
         let what = "see where configuration files lie (backups leave those outside the data directory out)";
-        missing.push((what.into(), format!("GRANT pg_read_all_settings TO \"{name}\"")));
+        missing.push((
+            what.into(),
+            format!("GRANT pg_read_all_settings TO \"{name}\""),
+        ));
     }
     if role.unread_files > 0 {
         let files = counted(role.unread_files.into(), "configuration file");
-        let what = format!("read {files} outside the data directory (backups leave out what the role cannot read)");
+        let what = format!(
+            "read {files} outside the data directory (backups leave out what the role cannot read)"
+        );
         missing.push((what, outside::grants(name, false)));
     }
     if missing.is_empty() {
@@ -212,7 +251,12 @@ pub(super) fn decide_privileges(role: &Role, probing: bool) -> Verdict {
 
 /// Opens the kind of connection that base backups use: only that proves role, pg_hba.conf and a free WAL sender.
 pub(super) async fn check_replication(request: &CheckRequest<'_>, server: &ServerFacts) -> Verdict {
-    let work = async { Connection::connect(&info(request)?, Mode::Physical).await?.close().await };
+    let work = async {
+        Connection::connect(&info(request)?, Mode::Physical)
+            .await?
+            .close()
+            .await
+    };
     let connected = request.within("PostgreSQL", work).await;
     decide_replication(&connected, server.wal_senders, server.max_wal_senders)
 }
@@ -225,7 +269,9 @@ fn decide_replication(connected: &Result<(), CheckError>, used: u32, most: u32) 
     }
     match connected {
         Err(error) => Check::Replication.failed(error),
-        Ok(()) => Check::Replication.ok(format!("connected; {used} of {most} WAL senders are in use")),
+        Ok(()) => Check::Replication.ok(format!(
+            "connected; {used} of {most} WAL senders are in use"
+        )),
     }
 }
 
@@ -257,34 +303,77 @@ mod tests {
         );
         let upgraded = decide(|server| server.major = MajorVersion::new(16).unwrap());
         assert!(upgraded.hint.unwrap().contains("walden init"));
-        let error = CheckError { what: "not registered".into(), hint: Some("init".into()) };
-        assert_eq!(decide_identity(&server(), &Err(error)).status, CheckStatus::Critical);
+        let error = CheckError {
+            what: "not registered".into(),
+            hint: Some("init".into()),
+        };
+        assert_eq!(
+            decide_identity(&server(), &Err(error)).status,
+            CheckStatus::Critical
+        );
     }
 
     #[test]
     fn a_role_needs_replication_and_what_it_is_used_for() {
         let decide = |replication, switch_wal, read_all_settings, probing| {
-            let role = Role { replication, switch_wal, read_all_settings, ..server().role };
+            let role = Role {
+                replication,
+                switch_wal,
+                read_all_settings,
+                ..server().role
+            };
             decide_privileges(&role, probing)
         };
         assert_eq!(decide(true, true, true, true).status, CheckStatus::Ok);
-        assert_eq!(decide(false, true, true, true).status, CheckStatus::Critical);
-        assert_eq!(decide(true, false, true, false).status, CheckStatus::Ok, "nothing is switched");
+        assert_eq!(
+            decide(false, true, true, true).status,
+            CheckStatus::Critical
+        );
+        assert_eq!(
+            decide(true, false, true, false).status,
+            CheckStatus::Ok,
+            "nothing is switched"
+        );
         let less = decide(true, false, false, true);
         assert_eq!(less.status, CheckStatus::Warning);
         let hint = less.hint.unwrap();
-        assert!(hint.contains("pg_switch_wal()") && hint.contains("pg_read_all_settings"), "{hint}");
-        let unread = decide_privileges(&Role { unread_files: 1, ..server().role }, true);
+        assert!(
+            hint.contains("pg_switch_wal()") && hint.contains("pg_read_all_settings"),
+            "{hint}"
+        );
+        let unread = decide_privileges(
+            &Role {
+                unread_files: 1,
+                ..server().role
+            },
+            true,
+        );
         assert_eq!(unread.status, CheckStatus::Warning);
-        assert!(unread.message.contains("read 1 configuration file outside"), "{}", unread.message);
-        assert!(unread.hint.unwrap().contains("GRANT pg_read_server_files TO \"walden\""));
+        assert!(
+            unread.message.contains("read 1 configuration file outside"),
+            "{}",
+            unread.message
+        );
+        assert!(
+            unread
+                .hint
+                .unwrap()
+                .contains("GRANT pg_read_server_files TO \"walden\"")
+        );
     }
 
     #[test]
     fn base_backups_need_a_wal_sender_and_a_way_in() {
-        let error = Err(CheckError { what: "refused".into(), hint: None });
+        let error = Err(CheckError {
+            what: "refused".into(),
+            hint: None,
+        });
         assert_eq!(decide_replication(&Ok(()), 1, 10).status, CheckStatus::Ok);
         assert_eq!(decide_replication(&error, 1, 10).message, "refused");
-        assert!(decide_replication(&error, 0, 0).message.contains("max_wal_senders"));
+        assert!(
+            decide_replication(&error, 0, 0)
+                .message
+                .contains("max_wal_senders")
+        );
     }
 }

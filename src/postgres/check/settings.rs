@@ -43,14 +43,23 @@ fn archive_mode(mode: &str, standby: bool) -> Verdict {
         ("off", _) => Check::ArchiveMode
             .critical("archive_mode = off: no WAL is archived")
             .hint("set archive_mode = on in postgresql.conf and restart the server"),
-        ("on", true) => Check::ArchiveMode.ok("archive_mode = on: this standby archives once it is promoted"),
+        ("on", true) => {
+            Check::ArchiveMode.ok("archive_mode = on: this standby archives once it is promoted")
+        }
         (mode, _) => Check::ArchiveMode.ok(format!("archive_mode = {mode}")),
     }
 }
 
 fn archive_command(settings: &ArchivingSettings, known: &SettingsFacts) -> Verdict {
-    let set = format!("set {} in postgresql.conf (`walden init` prints it, too) and reload the server", known.line);
-    let ArchivingSettings { archive_command: command, archive_library: library, .. } = settings;
+    let set = format!(
+        "set {} in postgresql.conf (`walden init` prints it, too) and reload the server",
+        known.line
+    );
+    let ArchivingSettings {
+        archive_command: command,
+        archive_library: library,
+        ..
+    } = settings;
     if !library.is_empty() {
         return Check::ArchiveCommand
             .critical(format!("archive_library = \"{library}\" takes the place of archive_command: Walden gets no WAL"))
@@ -63,15 +72,21 @@ fn archive_command(settings: &ArchivingSettings, known: &SettingsFacts) -> Verdi
     }
     match program(command) {
         Program::Ours(_) if !command.contains("%p") => Check::ArchiveCommand
-            .critical(format!("archive_command is given no file: \"{command}\" lacks %p"))
+            .critical(format!(
+                "archive_command is given no file: \"{command}\" lacks %p"
+            ))
             .hint(set),
         Program::Ours(_) => Check::ArchiveCommand.ok(command.clone()),
-        Program::Other if known.proven => {
-            Check::ArchiveCommand.ok(format!("{command}: not a program of Walden, but what it archives arrives"))
-        }
+        Program::Other if known.proven => Check::ArchiveCommand.ok(format!(
+            "{command}: not a program of Walden, but what it archives arrives"
+        )),
         Program::Other => Check::ArchiveCommand
-            .warning(format!("archive_command does not name archive-command or walden: \"{command}\""))
-            .hint(format!("{set}; if this is a script of yours that does, the end-to-end check proves it")),
+            .warning(format!(
+                "archive_command does not name archive-command or walden: \"{command}\""
+            ))
+            .hint(format!(
+                "{set}; if this is a script of yours that does, the end-to-end check proves it"
+            )),
     }
 }
 
@@ -99,30 +114,58 @@ mod tests {
     use crate::postgres::check::CheckStatus;
     use crate::postgres::check::testing::server;
 
-    const KNOWN: SettingsFacts = SettingsFacts { standby: false, line: "archive_command = 'x'", proven: false };
+    const KNOWN: SettingsFacts = SettingsFacts {
+        standby: false,
+        line: "archive_command = 'x'",
+        proven: false,
+    };
 
     /// The status of one check after one change to settings that are right.
     fn status(check: Check, change: fn(&mut ArchivingSettings)) -> CheckStatus {
         let mut settings = server().settings;
         change(&mut settings);
         let verdicts = decide(&settings, &KNOWN);
-        verdicts.iter().find(|verdict| verdict.check == check).unwrap().status
+        verdicts
+            .iter()
+            .find(|verdict| verdict.check == check)
+            .unwrap()
+            .status
     }
 
     #[test]
     fn right_settings_pass() {
-        assert!(decide(&server().settings, &KNOWN).iter().all(|verdict| verdict.status == CheckStatus::Ok));
+        assert!(
+            decide(&server().settings, &KNOWN)
+                .iter()
+                .all(|verdict| verdict.status == CheckStatus::Ok)
+        );
     }
 
     #[test]
     fn what_makes_restores_impossible_is_critical() {
-        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "minimal".into()), CheckStatus::Critical);
-        assert_eq!(status(Check::WalLevel, |s| s.wal_level = "logical".into()), CheckStatus::Ok);
-        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "off".into()), CheckStatus::Critical);
-        assert_eq!(status(Check::ArchiveMode, |s| s.archive_mode = "always".into()), CheckStatus::Ok);
-        assert_eq!(status(Check::ArchiveCommand, |s| s.archive_mode = "off".into()), CheckStatus::Unknown);
         assert_eq!(
-            status(Check::ArchiveCommand, |s| s.archive_library = "basic_archive".into()),
+            status(Check::WalLevel, |s| s.wal_level = "minimal".into()),
+            CheckStatus::Critical
+        );
+        assert_eq!(
+            status(Check::WalLevel, |s| s.wal_level = "logical".into()),
+            CheckStatus::Ok
+        );
+        assert_eq!(
+            status(Check::ArchiveMode, |s| s.archive_mode = "off".into()),
+            CheckStatus::Critical
+        );
+        assert_eq!(
+            status(Check::ArchiveMode, |s| s.archive_mode = "always".into()),
+            CheckStatus::Ok
+        );
+        assert_eq!(
+            status(Check::ArchiveCommand, |s| s.archive_mode = "off".into()),
+            CheckStatus::Unknown
+        );
+        assert_eq!(
+            status(Check::ArchiveCommand, |s| s.archive_library =
+                "basic_archive".into()),
             CheckStatus::Critical
         );
     }
@@ -134,22 +177,52 @@ mod tests {
             ("  ", CheckStatus::Critical),
             ("/usr/local/bin/archive-command", CheckStatus::Critical),
             ("/usr/local/bin/archive-command %p", CheckStatus::Ok),
-            ("\"/opt/my tools/archive-command\" --config \"x y\" %p", CheckStatus::Ok),
+            (
+                "\"/opt/my tools/archive-command\" --config \"x y\" %p",
+                CheckStatus::Ok,
+            ),
             ("walden wal push %p", CheckStatus::Ok),
-            ("test -f %p && timeout 600 /usr/local/bin/archive-command --config=x %p", CheckStatus::Ok),
+            (
+                "test -f %p && timeout 600 /usr/local/bin/archive-command --config=x %p",
+                CheckStatus::Ok,
+            ),
             ("cp %p /mnt/%f", CheckStatus::Warning),
             ("/usr/local/bin/archive-wal.sh %p", CheckStatus::Warning),
         ] {
-            let settings = ArchivingSettings { archive_command: command.into(), ..server().settings };
-            assert_eq!(archive_command(&settings, &KNOWN).status, expected, "{command}");
-            let proven = archive_command(&settings, &SettingsFacts { proven: true, ..KNOWN }).status;
-            assert_eq!(proven == CheckStatus::Ok, expected < CheckStatus::Critical, "{command}");
+            let settings = ArchivingSettings {
+                archive_command: command.into(),
+                ..server().settings
+            };
+            assert_eq!(
+                archive_command(&settings, &KNOWN).status,
+                expected,
+                "{command}"
+            );
+            let proven = archive_command(
+                &settings,
+                &SettingsFacts {
+                    proven: true,
+                    ..KNOWN
+                },
+            )
+            .status;
+            assert_eq!(
+                proven == CheckStatus::Ok,
+                expected < CheckStatus::Critical,
+                "{command}"
+            );
         }
     }
 
     #[test]
     fn advice_is_no_warning_and_torn_pages_are() {
-        assert_eq!(status(Check::ArchiveTimeout, |s| s.archive_timeout = 0), CheckStatus::Ok);
-        assert_eq!(status(Check::FullPageWrites, |s| s.full_page_writes = false), CheckStatus::Warning);
+        assert_eq!(
+            status(Check::ArchiveTimeout, |s| s.archive_timeout = 0),
+            CheckStatus::Ok
+        );
+        assert_eq!(
+            status(Check::FullPageWrites, |s| s.full_page_writes = false),
+            CheckStatus::Warning
+        );
     }
 }

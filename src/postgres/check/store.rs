@@ -12,8 +12,14 @@ use crate::repo::store_check::{self, CreateOnlyEffect, WriteEffect};
 use crate::storage::{AtRest, Promise, Promises, Storage};
 
 /// The checks of this file.
-pub(super) const CHECKS: &[Check] =
-    &[Check::Repository, Check::Writable, Check::CreateOnly, Check::CreateOnlyLarge, Check::Clock, Check::Encryption];
+pub(super) const CHECKS: &[Check] = &[
+    Check::Repository,
+    Check::Writable,
+    Check::CreateOnly,
+    Check::CreateOnlyLarge,
+    Check::Clock,
+    Check::Encryption,
+];
 /// Those that one written object answers.
 const BY_WRITING: &[Check] = &[Check::Writable, Check::Clock, Check::Encryption];
 
@@ -28,7 +34,10 @@ const LARGEST: usize = 64 << 20;
 const WRITE_HINT: &str = "check that the user who runs Walden may write to the repository";
 
 /// Checks the store; the repository, if it can be opened.
-pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict>) -> Option<Repository> {
+pub(super) async fn check(
+    request: &CheckRequest<'_>,
+    verdicts: &mut Vec<Verdict>,
+) -> Option<Repository> {
     let open = async {
         let repository = Repository::open(request.storage.clone()).await?;
         Ok::<_, anyhow::Error>((repository, request.layout()?.folder()))
@@ -37,31 +46,49 @@ pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict
         Ok(opened) => opened,
         Err(error) => {
             verdicts.push(Check::Repository.failed(&error));
-            verdicts.extend(CHECKS.iter().skip(1).map(|check| check.because(Check::Repository)));
+            verdicts.extend(
+                CHECKS
+                    .iter()
+                    .skip(1)
+                    .map(|check| check.because(Check::Repository)),
+            );
             return None;
         }
     };
     let (format, promises) = (repository.marker().format, request.storage.promises());
     verdicts.push(Check::Repository.ok(format!("{}, format {format}", repository.describe())));
     if request.wants(BY_WRITING) {
-        let written = request.within("the store", store_check::write(&*request.storage, &folder)).await;
+        let written = request
+            .within("the store", store_check::write(&*request.storage, &folder))
+            .await;
         verdicts.extend(decide_written(&written, &promises));
     }
     if request.wants(&[Check::CreateOnly]) {
-        let effect = request.within("the store", store_check::create_only(&request.storage, &folder)).await;
+        let effect = request
+            .within(
+                "the store",
+                store_check::create_only(&request.storage, &folder),
+            )
+            .await;
         verdicts.push(decide_create_only(Check::CreateOnly, &effect, &promises));
     }
     if request.wants(&[Check::CreateOnlyLarge]) {
         verdicts.push(match in_parts_from(&promises) {
             // Sent several times: not what one wants every hour.
-            Some(size) if !request.checks.contains(&Check::CreateOnlyLarge) => Check::CreateOnlyLarge.skipped(format!(
-                "sends objects of {} MiB: ask for it by --check {}",
-                size >> 20,
-                Check::CreateOnlyLarge.name()
-            )),
+            Some(size) if !request.checks.contains(&Check::CreateOnlyLarge) => {
+                Check::CreateOnlyLarge.skipped(format!(
+                    "sends objects of {} MiB: ask for it by --check {}",
+                    size >> 20,
+                    Check::CreateOnlyLarge.name()
+                ))
+            }
             Some(size) => {
-                let effect =
-                    request.within("the store", store_check::create_only_large(&request.storage, &folder, size)).await;
+                let effect = request
+                    .within(
+                        "the store",
+                        store_check::create_only_large(&request.storage, &folder, size),
+                    )
+                    .await;
                 decide_create_only(Check::CreateOnlyLarge, &effect, &promises)
             }
             None => Check::CreateOnlyLarge.skipped("no object of Walden's is stored in parts here"),
@@ -73,36 +100,58 @@ pub(super) async fn check(request: &CheckRequest<'_>, verdicts: &mut Vec<Verdict
 fn decide_written(written: &Result<WriteEffect, CheckError>, promises: &Promises) -> Vec<Verdict> {
     match written {
         Ok(written) => {
-            let told = written.meta.as_ref().and_then(|meta| meta.encryption.as_deref());
+            let told = written
+                .meta
+                .as_ref()
+                .and_then(|meta| meta.encryption.as_deref());
             let encryption = decide_encryption(promises.encryption.as_ref(), told);
-            vec![decide_writable(written), decide_clock(written.clock_skew()), encryption]
+            vec![
+                decide_writable(written),
+                decide_clock(written.clock_skew()),
+                encryption,
+            ]
         }
         Err(error) => {
-            let others = BY_WRITING.iter().skip(1).map(|check| check.because(Check::Writable));
-            std::iter::once(not_written(Check::Writable, error)).chain(others).collect()
+            let others = BY_WRITING
+                .iter()
+                .skip(1)
+                .map(|check| check.because(Check::Writable));
+            std::iter::once(not_written(Check::Writable, error))
+                .chain(others)
+                .collect()
         }
     }
 }
 
 fn not_written(check: Check, error: &CheckError) -> Verdict {
-    check.failed(error).hint(error.hint.as_deref().unwrap_or(WRITE_HINT))
+    check
+        .failed(error)
+        .hint(error.hint.as_deref().unwrap_or(WRITE_HINT))
 }
 
 fn decide_writable(written: &WriteEffect) -> Verdict {
     let key = &written.key;
     if !written.read_back {
         return Check::Writable
-            .critical(format!("object \"{key}\" did not come back as it was stored"))
+            .critical(format!(
+                "object \"{key}\" did not come back as it was stored"
+            ))
             .hint("do not trust this store: what it answers is not what it keeps");
     }
     if !written.listed {
         return Check::Writable
-            .critical(format!("object \"{key}\" is there, but a listing does not show it"))
-            .hint("use a store whose listings are up to date: Walden finds backups and gaps by them");
+            .critical(format!(
+                "object \"{key}\" is there, but a listing does not show it"
+            ))
+            .hint(
+                "use a store whose listings are up to date: Walden finds backups and gaps by them",
+            );
     }
     let stays = |why: String| {
         Check::Writable
-            .warning(format!("objects can be stored and read, but object \"{key}\" could not be deleted{why}"))
+            .warning(format!(
+                "objects can be stored and read, but object \"{key}\" could not be deleted{why}"
+            ))
             .hint("grant that right if `walden backup delete` should work")
     };
     match &written.deleted {
@@ -113,7 +162,9 @@ fn decide_writable(written: &WriteEffect) -> Verdict {
 }
 
 fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
-    let Some((skew, ahead)) = skew else { return Check::Clock.unknown("the store does not tell when it stored") };
+    let Some((skew, ahead)) = skew else {
+        return Check::Clock.unknown("the store does not tell when it stored");
+    };
     let by = format!(
         "the store's clock is {} s {} this machine's",
         skew.as_secs(),
@@ -123,14 +174,22 @@ fn decide_clock(skew: Option<(Duration, bool)>) -> Verdict {
     match skew {
         skew if skew > SKEW_CRITICAL => Check::Clock.critical(by).hint(hint),
         skew if skew > SKEW_WARNING => Check::Clock.warning(by).hint(hint),
-        skew if skew < Duration::from_secs(2) => Check::Clock.ok("the store and this machine agree"),
+        skew if skew < Duration::from_secs(2) => {
+            Check::Clock.ok("the store and this machine agree")
+        }
         _ => Check::Clock.ok(by),
     }
 }
 
 fn decide_encryption(by_store: Option<&AtRest>, told: Option<&str>) -> Verdict {
-    let Some(AtRest { asked, setting, unasked }) = by_store else {
-        return Check::Encryption.ok("not known: a folder is encrypted if the file system below it is");
+    let Some(AtRest {
+        asked,
+        setting,
+        unasked,
+    }) = by_store
+    else {
+        return Check::Encryption
+            .ok("not known: a folder is encrypted if the file system below it is");
     };
     match (asked.as_deref(), told) {
         (Some(asked), told) if told != Some(asked) => Check::Encryption
@@ -148,15 +207,26 @@ fn decide_encryption(by_store: Option<&AtRest>, told: Option<&str>) -> Verdict {
 
 /// Bytes from which on the store takes objects in parts; `None`: it does not, or none of ours is as large.
 fn in_parts_from(promises: &Promises) -> Option<usize> {
-    promises.in_parts_from.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= LARGEST)
+    promises
+        .in_parts_from
+        .and_then(|size| usize::try_from(size).ok())
+        .filter(|size| *size <= LARGEST)
 }
 
-fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, CheckError>, promises: &Promises) -> Verdict {
+fn decide_create_only(
+    check: Check,
+    effect: &Result<CreateOnlyEffect, CheckError>,
+    promises: &Promises,
+) -> Verdict {
     let effect = match effect {
         Ok(effect) => effect,
         Err(error) => return not_written(check, error),
     };
-    let relied_on = if check == Check::CreateOnlyLarge { Promise::OneByOne } else { promises.create_only };
+    let relied_on = if check == Check::CreateOnlyLarge {
+        Promise::OneByOne
+    } else {
+        promises.create_only
+    };
     match (effect.promise(), relied_on) {
         (Promise::Atomic, _) => check.ok("what is stored stays, also when several store at once"),
         (Promise::OneByOne, Promise::Atomic) => check
@@ -176,14 +246,22 @@ fn decide_create_only(check: Check, effect: &Result<CreateOnlyEffect, CheckError
 
 /// For whoever makes a repository: refuses a store that does not keep what create-only promises.
 pub async fn refuse_unsafe(storage: &Arc<dyn Storage>, folder: &str) -> anyhow::Result<()> {
-    let effect = store_check::create_only(storage, folder).await.hint(WRITE_HINT)?;
-    refuse(&storage.describe(), decide_create_only(Check::CreateOnly, &Ok(effect), &storage.promises()))
+    let effect = store_check::create_only(storage, folder)
+        .await
+        .hint(WRITE_HINT)?;
+    refuse(
+        &storage.describe(),
+        decide_create_only(Check::CreateOnly, &Ok(effect), &storage.promises()),
+    )
 }
 
 fn refuse(store: &str, verdict: Verdict) -> anyhow::Result<()> {
     match verdict.status {
-        CheckStatus::Critical => Err(anyhow!("\"{store}\" cannot hold a repository: {}", verdict.message))
-            .hint(verdict.hint.unwrap_or_default()),
+        CheckStatus::Critical => Err(anyhow!(
+            "\"{store}\" cannot hold a repository: {}",
+            verdict.message
+        ))
+        .hint(verdict.hint.unwrap_or_default()),
         CheckStatus::Warning => {
             tracing::warn!("{store}: {}", verdict.message);
             Ok(())
@@ -206,27 +284,58 @@ mod tests {
     #[test]
     fn a_buckets_encryption_is_what_was_asked_for() {
         let status = |asked: Option<&str>, told| {
-            let by_store = AtRest { asked: asked.map(str::to_string), setting: "s3.encryption", unasked: "bucket" };
+            let by_store = AtRest {
+                asked: asked.map(str::to_string),
+                setting: "s3.encryption",
+                unasked: "bucket",
+            };
             decide_encryption(Some(&by_store), told).status
         };
         assert_eq!(status(None, Some("AES256")), CheckStatus::Ok);
-        assert_eq!(status(None, None), CheckStatus::Ok, "it may be encrypted below");
+        assert_eq!(
+            status(None, None),
+            CheckStatus::Ok,
+            "it may be encrypted below"
+        );
         assert_eq!(status(Some("aws:kms"), Some("aws:kms")), CheckStatus::Ok);
-        assert_eq!(status(Some("aws:kms"), Some("AES256")), CheckStatus::Warning);
+        assert_eq!(
+            status(Some("aws:kms"), Some("AES256")),
+            CheckStatus::Warning
+        );
         assert_eq!(status(Some("AES256"), None), CheckStatus::Warning);
-        assert!(decide_encryption(None, None).message.starts_with("not known"));
+        assert!(
+            decide_encryption(None, None)
+                .message
+                .starts_with("not known")
+        );
     }
 
     #[test]
     fn parts_are_only_tried_where_a_pack_can_have_them() {
-        let from = |size| in_parts_from(&Promises { in_parts_from: size, ..Promises::default() });
-        assert_eq!((from(None), from(Some(8 << 20)), from(Some(65 << 20))), (None, Some(8 << 20), None));
+        let from = |size| {
+            in_parts_from(&Promises {
+                in_parts_from: size,
+                ..Promises::default()
+            })
+        };
+        assert_eq!(
+            (from(None), from(Some(8 << 20)), from(Some(65 << 20))),
+            (None, Some(8 << 20), None)
+        );
     }
 
     fn written(read_back: bool, listed: bool, gone: bool) -> CheckStatus {
         let put_between = (SystemTime::now(), SystemTime::now());
         let key = Key::new("main/probe-1").unwrap();
-        decide_writable(&WriteEffect { read_back, listed, meta: None, put_between, deleted: Ok(gone), key }).status
+        decide_writable(&WriteEffect {
+            read_back,
+            listed,
+            meta: None,
+            put_between,
+            deleted: Ok(gone),
+            key,
+        })
+        .status
     }
 
     #[test]
@@ -239,17 +348,28 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_answer_leaves_the_rest_unknown() {
-        let error = CheckError { what: "cannot put".into(), hint: None };
+        let error = CheckError {
+            what: "cannot put".into(),
+            hint: None,
+        };
         let verdicts = decide_written(&Err(error), &Promises::default());
         assert_eq!(verdicts[0].status, CheckStatus::Critical);
         assert!(verdicts[0].hint.as_ref().unwrap().contains("may write"));
-        assert!(verdicts[1..].iter().all(|v| v.status == CheckStatus::Unknown && v.because == Some(Check::Writable)));
-        assert_eq!(verdicts.iter().map(|v| v.check).collect::<Vec<_>>(), BY_WRITING);
+        assert!(
+            verdicts[1..]
+                .iter()
+                .all(|v| v.status == CheckStatus::Unknown && v.because == Some(Check::Writable))
+        );
+        assert_eq!(
+            verdicts.iter().map(|v| v.check).collect::<Vec<_>>(),
+            BY_WRITING
+        );
     }
 
     #[test]
     fn clocks_may_differ_by_30_seconds_and_must_not_by_5_minutes() {
-        let status = |seconds, ahead| decide_clock(Some((Duration::from_secs(seconds), ahead))).status;
+        let status =
+            |seconds, ahead| decide_clock(Some((Duration::from_secs(seconds), ahead))).status;
         for ahead in [false, true] {
             assert_eq!(status(0, ahead), CheckStatus::Ok);
             assert_eq!(status(30, ahead), CheckStatus::Ok);
@@ -260,8 +380,19 @@ mod tests {
         assert_eq!(decide_clock(None).status, CheckStatus::Unknown);
     }
 
-    fn effect(second: PutOutcome, kept: bool, winners: usize) -> Result<CreateOnlyEffect, CheckError> {
-        Ok(CreateOnlyEffect { second, kept, races: vec![Race { winners, kept: true }] })
+    fn effect(
+        second: PutOutcome,
+        kept: bool,
+        winners: usize,
+    ) -> Result<CreateOnlyEffect, CheckError> {
+        Ok(CreateOnlyEffect {
+            second,
+            kept,
+            races: vec![Race {
+                winners,
+                kept: true,
+            }],
+        })
     }
 
     fn decide(effect: Result<CreateOnlyEffect, CheckError>, create_only: CreateOnly) -> Verdict {
@@ -271,11 +402,24 @@ mod tests {
     #[test]
     fn answers_that_do_not_say_what_happened_are_critical() {
         for relied_on in [CreateOnly::Conditional, CreateOnly::HeadThenPut] {
-            assert_eq!(decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status, CheckStatus::Ok);
-            assert_eq!(decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status, CheckStatus::Critical);
-            assert_eq!(decide(effect(PutOutcome::Stored, false, 1), relied_on).status, CheckStatus::Critical);
+            assert_eq!(
+                decide(effect(PutOutcome::AlreadyExists, true, 1), relied_on).status,
+                CheckStatus::Ok
+            );
+            assert_eq!(
+                decide(effect(PutOutcome::AlreadyExists, false, 1), relied_on).status,
+                CheckStatus::Critical
+            );
+            assert_eq!(
+                decide(effect(PutOutcome::Stored, false, 1), relied_on).status,
+                CheckStatus::Critical
+            );
             let lied = decide(effect(PutOutcome::Stored, true, 1), relied_on);
-            assert!(lied.message.contains("answered \"stored\""), "{}", lied.message);
+            assert!(
+                lied.message.contains("answered \"stored\""),
+                "{}",
+                lied.message
+            );
         }
     }
 
@@ -285,9 +429,20 @@ mod tests {
             let raced = || effect(PutOutcome::AlreadyExists, true, winners);
             let told = decide(raced(), CreateOnly::Conditional);
             assert_eq!(told.status, CheckStatus::Critical);
-            assert!(told.hint.unwrap().contains("s3.create_only = \"head-then-put\""));
-            assert_eq!(decide(raced(), CreateOnly::HeadThenPut).status, CheckStatus::Warning);
-            let large = decide_create_only(Check::CreateOnlyLarge, &raced(), &CreateOnly::Conditional.promises());
+            assert!(
+                told.hint
+                    .unwrap()
+                    .contains("s3.create_only = \"head-then-put\"")
+            );
+            assert_eq!(
+                decide(raced(), CreateOnly::HeadThenPut).status,
+                CheckStatus::Warning
+            );
+            let large = decide_create_only(
+                Check::CreateOnlyLarge,
+                &raced(),
+                &CreateOnly::Conditional.promises(),
+            );
             assert_eq!(large.status, CheckStatus::Warning);
         }
     }
@@ -295,11 +450,20 @@ mod tests {
     #[tokio::test]
     async fn a_repository_in_a_store_that_ignores_the_condition_is_critical() {
         let storage: Arc<dyn Storage> = Arc::new(Lenient::new(Conditional::Ignored));
-        let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH).await.unwrap();
-        let settings = crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
+        let _ = Repository::init(storage.clone(), chrono::DateTime::UNIX_EPOCH)
+            .await
+            .unwrap();
+        let settings =
+            crate::config::load(None, [("WALDEN_REPOSITORY__URL", "file:///srv/x")]).unwrap();
         let (checks, timeout) = (CHECKS.iter().copied().collect(), Duration::from_secs(9));
         let mut verdicts = Vec::new();
-        let request = CheckRequest { settings: &settings, storage, checks, probe: true, timeout };
+        let request = CheckRequest {
+            settings: &settings,
+            storage,
+            checks,
+            probe: true,
+            timeout,
+        };
         assert!(check(&request, &mut verdicts).await.is_some());
         let critical: Vec<Check> = verdicts
             .iter()
@@ -311,11 +475,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_overwrites_cannot_hold_a_repository() {
-        for conditional in [Conditional::Ignored, Conditional::RefusedButDone, Conditional::LookedAtFirst] {
+        for conditional in [
+            Conditional::Ignored,
+            Conditional::RefusedButDone,
+            Conditional::LookedAtFirst,
+        ] {
             let storage: Arc<dyn Storage> = Arc::new(Lenient::new(conditional));
             let effect = store_check::create_only(&storage, "main/").await.unwrap();
-            let error = refuse("lenient:", decide(Ok(effect), CreateOnly::Conditional)).unwrap_err();
-            assert!(one_line(&error).contains("\"lenient:\" cannot hold a repository"), "{error:#}");
+            let error =
+                refuse("lenient:", decide(Ok(effect), CreateOnly::Conditional)).unwrap_err();
+            assert!(
+                one_line(&error).contains("\"lenient:\" cannot hold a repository"),
+                "{error:#}"
+            );
             assert!(hints(&error)[0].contains("If-None-Match"));
         }
     }

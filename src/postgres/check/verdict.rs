@@ -39,36 +39,139 @@ pub enum Check {
 impl Check {
     /// All of them with their names and what they ask.
     pub const ALL: &[(Self, &'static str, &'static str)] = &[
-        (Self::Configuration, "configuration", "Are the settings understood, and safe from other users?"),
-        (Self::Repository, "repository", "Can the repository be reached, and is it one?"),
-        (Self::Writable, "writable", "Can objects be stored, read back, listed and deleted?"),
-        (Self::CreateOnly, "create-only", "Does what is stored stay, whoever else stores under its name?"),
-        (Self::CreateOnlyLarge, "create-only-large", "The same for objects that the store takes in parts?"),
-        (Self::Clock, "clock", "Do the store and this machine agree on the time?"),
-        (Self::Encryption, "encryption", "Does the store encrypt what it keeps?"),
-        (Self::Owner, "owner", "Does all in the repository belong to one user, the server's?"),
-        (Self::Place, "place", "Does the repository lie apart from what it protects?"),
-        (Self::Server, "server", "Does PostgreSQL answer, in a version that is supported?"),
-        (Self::Identity, "identity", "Is it the cluster that is registered in the repository?"),
-        (Self::WalLevel, "wal-level", "Does the WAL hold what a restore needs?"),
-        (Self::ArchiveMode, "archive-mode", "Does the server archive?"),
-        (Self::ArchiveCommand, "archive-command", "Does it archive with Walden?"),
-        (Self::ArchiveTimeout, "archive-timeout", "How old can what is not archived become?"),
-        (Self::FullPageWrites, "full-page-writes", "Can torn pages be repaired from WAL?"),
-        (Self::Privileges, "privileges", "May the role do what Walden does?"),
-        (Self::Replication, "replication", "Is there a way in, and a free WAL sender, for base backups?"),
-        (Self::Hook, "hook", "Can the server's user run the program of archive_command?"),
-        (Self::Service, "service", "Does `walden serve` answer the hooks?"),
-        (Self::EndToEnd, "end-to-end", "Does a WAL file that is written now arrive, and come back the same?"),
-        (Self::Archiver, "archiver", "Does the server's archiver keep up?"),
-        (Self::Backup, "backup", "Is there a base backup that can be used, and is it new?"),
-        (Self::Recovery, "recovery", "Can all WAL be restored that is archived?"),
-        (Self::Rpo, "rpo", "How much would be lost if the server were lost now?"),
+        (
+            Self::Configuration,
+            "configuration",
+            "Are the settings understood, and safe from other users?",
+        ),
+        (
+            Self::Repository,
+            "repository",
+            "Can the repository be reached, and is it one?",
+        ),
+        (
+            Self::Writable,
+            "writable",
+            "Can objects be stored, read back, listed and deleted?",
+        ),
+        (
+            Self::CreateOnly,
+            "create-only",
+            "Does what is stored stay, whoever else stores under its name?",
+        ),
+        (
+            Self::CreateOnlyLarge,
+            "create-only-large",
+            "The same for objects that the store takes in parts?",
+        ),
+        (
+            Self::Clock,
+            "clock",
+            "Do the store and this machine agree on the time?",
+        ),
+        (
+            Self::Encryption,
+            "encryption",
+            "Does the store encrypt what it keeps?",
+        ),
+        (
+            Self::Owner,
+            "owner",
+            "Does all in the repository belong to one user, the server's?",
+        ),
+        (
+            Self::Place,
+            "place",
+            "Does the repository lie apart from what it protects?",
+        ),
+        (
+            Self::Server,
+            "server",
+            "Does PostgreSQL answer, in a version that is supported?",
+        ),
+        (
+            Self::Identity,
+            "identity",
+            "Is it the cluster that is registered in the repository?",
+        ),
+        (
+            Self::WalLevel,
+            "wal-level",
+            "Does the WAL hold what a restore needs?",
+        ),
+        (
+            Self::ArchiveMode,
+            "archive-mode",
+            "Does the server archive?",
+        ),
+        (
+            Self::ArchiveCommand,
+            "archive-command",
+            "Does it archive with Walden?",
+        ),
+        (
+            Self::ArchiveTimeout,
+            "archive-timeout",
+            "How old can what is not archived become?",
+        ),
+        (
+            Self::FullPageWrites,
+            "full-page-writes",
+            "Can torn pages be repaired from WAL?",
+        ),
+        (
+            Self::Privileges,
+            "privileges",
+            "May the role do what Walden does?",
+        ),
+        (
+            Self::Replication,
+            "replication",
+            "Is there a way in, and a free WAL sender, for base backups?",
+        ),
+        (
+            Self::Hook,
+            "hook",
+            "Can the server's user run the program of archive_command?",
+        ),
+        (
+            Self::Service,
+            "service",
+            "Does `walden serve` answer the hooks?",
+        ),
+        (
+            Self::EndToEnd,
+            "end-to-end",
+            "Does a WAL file that is written now arrive, and come back the same?",
+        ),
+        (
+            Self::Archiver,
+            "archiver",
+            "Does the server's archiver keep up?",
+        ),
+        (
+            Self::Backup,
+            "backup",
+            "Is there a base backup that can be used, and is it new?",
+        ),
+        (
+            Self::Recovery,
+            "recovery",
+            "Can all WAL be restored that is archived?",
+        ),
+        (
+            Self::Rpo,
+            "rpo",
+            "How much would be lost if the server were lost now?",
+        ),
     ];
 
     /// Its name, for `--check` and for documents.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(check, ..)| *check == self).map_or("", |(_, name, _)| name)
+        Self::ALL
+            .iter()
+            .find(|(check, ..)| *check == self)
+            .map_or("", |(_, name, _)| name)
     }
 
     pub(super) fn ok(self, message: impl Into<String>) -> Verdict {
@@ -94,16 +197,28 @@ impl Check {
     /// Cannot be decided because another check failed.
     pub(super) fn because(self, other: Self) -> Verdict {
         let message = format!("not known, because of \"{}\"", other.name());
-        Verdict { because: Some(other), ..self.verdict(CheckStatus::Unknown, message) }
+        Verdict {
+            because: Some(other),
+            ..self.verdict(CheckStatus::Unknown, message)
+        }
     }
 
     /// Looking at it failed, and what was looked at must work.
     pub(super) fn failed(self, error: &CheckError) -> Verdict {
-        Verdict { hint: error.hint.clone(), ..self.verdict(CheckStatus::Critical, &*error.what) }
+        Verdict {
+            hint: error.hint.clone(),
+            ..self.verdict(CheckStatus::Critical, &*error.what)
+        }
     }
 
     fn verdict(self, status: CheckStatus, message: impl Into<String>) -> Verdict {
-        Verdict { check: self, status, message: message.into(), hint: None, because: None }
+        Verdict {
+            check: self,
+            status,
+            message: message.into(),
+            hint: None,
+            because: None,
+        }
     }
 }
 
@@ -142,13 +257,21 @@ pub struct Verdict {
 
 impl Verdict {
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
     }
 }
 
 /// The worst of all. What does not apply is no failure, so that servers that change roles are watched in the same way.
 pub fn overall(verdicts: &[Verdict]) -> CheckStatus {
-    verdicts.iter().map(|verdict| verdict.status).max().unwrap_or(CheckStatus::Ok).max(CheckStatus::Ok)
+    verdicts
+        .iter()
+        .map(|verdict| verdict.status)
+        .max()
+        .unwrap_or(CheckStatus::Ok)
+        .max(CheckStatus::Ok)
 }
 
 /// The verdicts asked for, and those because of which they could not be decided, in order.
@@ -161,8 +284,10 @@ pub(super) fn chosen(verdicts: Vec<Verdict>, asked: &BTreeSet<Check>) -> Vec<Ver
     {
         wanted.insert(cause);
     }
-    let mut chosen: Vec<Verdict> =
-        verdicts.into_iter().filter(|verdict| asked.is_empty() || wanted.contains(&verdict.check)).collect();
+    let mut chosen: Vec<Verdict> = verdicts
+        .into_iter()
+        .filter(|verdict| asked.is_empty() || wanted.contains(&verdict.check))
+        .collect();
     chosen.sort_by_key(|verdict| verdict.check);
     chosen
 }
@@ -177,8 +302,15 @@ pub struct CheckError {
 impl From<&anyhow::Error> for CheckError {
     fn from(error: &anyhow::Error) -> Self {
         // The innermost knows most.
-        let hint = hints(error).into_iter().rev().collect::<Vec<_>>().join("; ");
-        Self { what: one_line(error), hint: (!hint.is_empty()).then_some(hint) }
+        let hint = hints(error)
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join("; ");
+        Self {
+            what: one_line(error),
+            hint: (!hint.is_empty()).then_some(hint),
+        }
     }
 }
 
@@ -197,7 +329,12 @@ mod tests {
     #[test]
     fn the_worst_wins_and_what_is_not_known_may_be_worse_than_a_warning() {
         let all = |statuses: &[CheckStatus]| {
-            overall(&statuses.iter().map(|status| Check::Clock.verdict(*status, "")).collect::<Vec<_>>())
+            overall(
+                &statuses
+                    .iter()
+                    .map(|status| Check::Clock.verdict(*status, ""))
+                    .collect::<Vec<_>>(),
+            )
         };
         use CheckStatus::*;
         assert_eq!(all(&[Ok, Skipped]), Ok);
@@ -209,14 +346,23 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_comes_with_its_causes() {
-        let verdicts =
-            vec![Check::Archiver.because(Check::Server), Check::Server.critical("down"), Check::Repository.ok("there")];
+        let verdicts = vec![
+            Check::Archiver.because(Check::Server),
+            Check::Server.critical("down"),
+            Check::Repository.ok("there"),
+        ];
         let names = |asked: &[Check]| {
             let chosen = chosen(verdicts.clone(), &asked.iter().copied().collect());
-            chosen.iter().map(|verdict| verdict.check).collect::<Vec<_>>()
+            chosen
+                .iter()
+                .map(|verdict| verdict.check)
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&[Check::Archiver]), [Check::Server, Check::Archiver]);
         assert_eq!(names(&[Check::Repository]), [Check::Repository]);
-        assert_eq!(names(&[]), [Check::Repository, Check::Server, Check::Archiver]);
+        assert_eq!(
+            names(&[]),
+            [Check::Repository, Check::Server, Check::Archiver]
+        );
     }
 }

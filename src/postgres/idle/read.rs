@@ -13,11 +13,10 @@ use crate::postgres::types::{LongPageHeader, Lsn, SegmentSize, TimelineId};
 const CLOCK: &str = "SELECT pg_is_in_recovery() AS standby, \
     (SELECT system_identifier FROM pg_control_system()) AS system_identifier, \
     floor(extract(epoch FROM clock_timestamp()))::bigint AS time";
-const LOCKS: &str =
-    "SELECT count(*) AS count FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock'";
-const SNAPSHOT: &str =
-    "SELECT pg_snapshot_xmin(now) AS xmin, pg_snapshot_xmax(now) AS xmax FROM pg_current_snapshot() now";
-const BACKENDS: &str = "SELECT count(*) AS count FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
+const LOCKS: &str = "SELECT count(*) AS count FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock'";
+const SNAPSHOT: &str = "SELECT pg_snapshot_xmin(now) AS xmin, pg_snapshot_xmax(now) AS xmax FROM pg_current_snapshot() now";
+const BACKENDS: &str =
+    "SELECT count(*) AS count FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
 const PLACE: &str = "SELECT pg_current_wal_insert_lsn() AS lsn, pg_current_wal_flush_lsn() AS flushed, \
     substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) AS timeline";
 
@@ -70,13 +69,23 @@ pub async fn read(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> Result<Opt
     let time = DateTime::from_timestamp(clock.parse(0, "time")?, 0).unwrap_or_default();
     let lsn = before_header(place.parse(0, "lsn")?, cluster.description.segment_size);
     let flushed = place.parse::<Lsn>(0, "flushed")? >= lsn;
-    Ok(Some(Reading { time, timeline: read_timeline(&place, 16)?, lsn, xmax, flushed }))
+    Ok(Some(Reading {
+        time,
+        timeline: read_timeline(&place, 16)?,
+        lsn,
+        xmax,
+        flushed,
+    }))
 }
 
 /// Where a segment begins of which there is no more than its header yet: no record begins within.
 fn before_header(lsn: Lsn, size: SegmentSize) -> Lsn {
     let in_segment = lsn.0 % size.bytes();
-    if in_segment <= LongPageHeader::LEN as u64 { Lsn(lsn.0 - in_segment) } else { lsn }
+    if in_segment <= LongPageHeader::LEN as u64 {
+        Lsn(lsn.0 - in_segment)
+    } else {
+        lsn
+    }
 }
 
 #[cfg(test)]
@@ -86,8 +95,12 @@ mod tests {
     #[test]
     fn a_segments_header_that_nothing_follows_does_not_count() {
         let size = SegmentSize::new(1 << 20).unwrap();
-        for (lsn, expected) in [(0x500000, 0x500000), (0x500028, 0x500000), (0x500030, 0x500030), (0x502018, 0x502018)]
-        {
+        for (lsn, expected) in [
+            (0x500000, 0x500000),
+            (0x500028, 0x500000),
+            (0x500030, 0x500030),
+            (0x502018, 0x502018),
+        ] {
             assert_eq!(before_header(Lsn(lsn), size), Lsn(expected), "{lsn:X}");
         }
     }

@@ -23,12 +23,23 @@ pub(super) struct Carried {
 impl Carried {
     /// Behind a segment; `tail` is that of its last record, `newest` the newest transaction up to there.
     pub fn of(summary: &Summary, tail: Option<Tail>, newest: Option<Xid>) -> Self {
-        Self { last: summary.last, end: summary.end, stop: summary.stop.clone(), tail, newest }
+        Self {
+            last: summary.last,
+            end: summary.end,
+            stop: summary.stop.clone(),
+            tail,
+            newest,
+        }
     }
 
     /// What lies between all this and the next segment. Errors: where the WAL breaks.
     pub fn join(&self, later: &Summary) -> std::result::Result<Boundary, WalStop> {
-        let earlier = Summary { last: self.last, end: self.end, stop: self.stop.clone(), ..Summary::default() };
+        let earlier = Summary {
+            last: self.last,
+            end: self.end,
+            stop: self.stop.clone(),
+            ..Summary::default()
+        };
         join(&earlier, self.tail.as_ref(), later)
     }
 }
@@ -37,7 +48,10 @@ impl Carried {
 pub(super) fn of(db: &Connection, segment: SegmentKey) -> Result<Option<Carried>> {
     let sql = "SELECT held FROM carried JOIN segment USING (timeline, number) \
                WHERE timeline = ?1 AND number = ?2 AND state = 1";
-    let held = db.prepare_cached(sql)?.query_row(segment.columns(), |row| row.get::<_, String>(0)).optional()?;
+    let held = db
+        .prepare_cached(sql)?
+        .query_row(segment.columns(), |row| row.get::<_, String>(0))
+        .optional()?;
     held.map(|held| from_json(&held)).transpose()
 }
 
@@ -50,5 +64,8 @@ pub(super) fn put(db: &Connection, segment: SegmentKey, carried: Option<&Carried
     };
     let sql = "INSERT INTO carried VALUES (?1, ?2, ?3) \
                ON CONFLICT DO UPDATE SET held = excluded.held WHERE held <> excluded.held";
-    Ok(db.prepare_cached(sql)?.execute(params![timeline, number, json(carried)?])? > 0)
+    Ok(db
+        .prepare_cached(sql)?
+        .execute(params![timeline, number, json(carried)?])?
+        > 0)
 }

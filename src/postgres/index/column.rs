@@ -33,12 +33,18 @@ pub(super) fn uint(row: &Row<'_>, column: usize) -> Result<u64> {
 
 /// The same, where it may be NULL.
 pub(super) fn nullable(row: &Row<'_>, column: usize) -> Result<Option<u64>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(|number| number as u64))
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(|number| number as u64))
 }
 
 /// The columns `tablespace`, `database` and `file`, from one on.
 pub(super) fn file(row: &Row<'_>, first: usize) -> Result<RelFileLocator> {
-    Ok(RelFileLocator { tablespace: row.get(first)?, database: row.get(first + 1)?, number: row.get(first + 2)? })
+    Ok(RelFileLocator {
+        tablespace: row.get(first)?,
+        database: row.get(first + 1)?,
+        number: row.get(first + 2)?,
+    })
 }
 
 /// When a segment was stored: microseconds since 1970-01-01.
@@ -53,5 +59,6 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 
 /// Reads what [`json`] wrote.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
+    serde_json::from_str(text)
+        .map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
 }

@@ -23,13 +23,29 @@ struct Following {
 }
 
 /// Puts in what a segment holds, and what crosses into it.
-pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {
+pub(super) fn derive(
+    index: &Index,
+    db: &Connection,
+    segment: SegmentKey,
+    summary: &Summary,
+) -> Result<()> {
     let previous = summary.first_timeline.unwrap_or(segment.timeline);
     let before = match segment.number.checked_sub(1) {
-        Some(number) => carried::of(db, SegmentKey { timeline: previous, number })?,
+        Some(number) => carried::of(
+            db,
+            SegmentKey {
+                timeline: previous,
+                number,
+            },
+        )?,
         None => None,
     };
-    let mut following = Following { previous, joined: before.is_some(), boundary_stop: None, crossing: None };
+    let mut following = Following {
+        previous,
+        joined: before.is_some(),
+        boundary_stop: None,
+        crossing: None,
+    };
     let mut tail = summary.tail.clone();
     match before.as_ref().map(|before| before.join(summary)) {
         Some(Ok(Boundary::Crossed(crossing))) => following.crossing = Some(crossing),
@@ -38,10 +54,16 @@ pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey, summar
         Some(Ok(Boundary::Clean)) | None => {}
     }
     let before = before.and_then(|before| before.newest);
-    let newest = [before, facts::newest(summary)].into_iter().flatten().reduce(newer);
+    let newest = [before, facts::newest(summary)]
+        .into_iter()
+        .flatten()
+        .reduce(newer);
     let mut fresh = facts::add(db, segment, summary, before, newest)?;
     if let Some(crossing) = &following.crossing {
-        let seen = [newest, facts::newest(crossing)].into_iter().flatten().reduce(newer);
+        let seen = [newest, facts::newest(crossing)]
+            .into_iter()
+            .flatten()
+            .reduce(newer);
         let crossed = facts::add(db, segment, crossing, None, seen)?;
         fresh = [fresh, crossed].into_iter().flatten().reduce(span);
     }
@@ -49,11 +71,21 @@ pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey, summar
     rows::derive_all(index, db, segment)?;
     // What the middle of a record ends with is known only by its beginning.
     let is_known = following.joined || !is_middle(summary);
-    hand_on(index, db, segment, is_known.then(|| Carried::of(summary, tail, newest)))
+    hand_on(
+        index,
+        db,
+        segment,
+        is_known.then(|| Carried::of(summary, tail, newest)),
+    )
 }
 
 /// Notes what a segment hands on, `None`: nothing that is known. What was worked in with something else is reset.
-pub(super) fn hand_on(index: &Index, db: &Connection, segment: SegmentKey, carried: Option<Carried>) -> Result<()> {
+pub(super) fn hand_on(
+    index: &Index,
+    db: &Connection,
+    segment: SegmentKey,
+    carried: Option<Carried>,
+) -> Result<()> {
     let changed = carried::put(db, segment, carried.as_ref())?;
     let mut stale = BTreeSet::new();
     for follower in followers(db, segment)? {
@@ -77,12 +109,24 @@ fn put(
     following: &Following,
     fresh: Option<XidRange>,
 ) -> Result<()> {
-    let Following { previous, joined, boundary_stop, crossing } = following;
+    let Following {
+        previous,
+        joined,
+        boundary_stop,
+        crossing,
+    } = following;
     let (timeline, number) = segment.columns();
     let nothing = Summary::default();
     let crossing = crossing.as_deref().unwrap_or(&nothing);
-    let latest = own.ends.max_time.max(crossing.ends.max_time).map(|time| time.0);
-    let earliest = [own, crossing].iter().filter_map(|part| part.ends.min_time).min();
+    let latest = own
+        .ends
+        .max_time
+        .max(crossing.ends.max_time)
+        .map(|time| time.0);
+    let earliest = [own, crossing]
+        .iter()
+        .filter_map(|part| part.ends.min_time)
+        .min();
     let sql = "UPDATE segment SET state = 1, why = NULL, ok = ?3, previous = ?4, joined = ?5, boundary_stop = ?6, stop = ?7, \
                middle = ?8, commits = ?9, min_time = ?10, max_time = ?11, newest = ?12, fresh_from = ?13, fresh_to = ?14, \
                rows_left_out = ?15, created_left_out = ?16, points_left_out = ?17, events_left_out = ?18 \
@@ -107,18 +151,36 @@ fn put(
         int(own.events_left_out.restore_points),
         int(facts::events_left_out(own) + facts::events_left_out(crossing)),
     ])?;
-    put_commit(db, segment, "first_commit", crossing.commits.first.or(own.commits.first))?;
-    put_commit(db, segment, "last_commit", own.commits.last.or(crossing.commits.last))?;
+    put_commit(
+        db,
+        segment,
+        "first_commit",
+        crossing.commits.first.or(own.commits.first),
+    )?;
+    put_commit(
+        db,
+        segment,
+        "last_commit",
+        own.commits.last.or(crossing.commits.last),
+    )?;
     block::widen(db, segment, latest, fresh)
 }
 
-fn put_commit(db: &Connection, segment: SegmentKey, column: &str, commit: Option<Commit>) -> Result<()> {
-    let Some(Commit { lsn, xid, time }) = commit else { return Ok(()) };
+fn put_commit(
+    db: &Connection,
+    segment: SegmentKey,
+    column: &str,
+    commit: Option<Commit>,
+) -> Result<()> {
+    let Some(Commit { lsn, xid, time }) = commit else {
+        return Ok(());
+    };
     let (timeline, number) = segment.columns();
     let sql = format!(
         "UPDATE segment SET {column}_lsn = ?3, {column}_xid = ?4, {column}_time = ?5 WHERE timeline = ?1 AND number = ?2"
     );
-    db.prepare_cached(&sql)?.execute(params![timeline, number, int(lsn.0), xid, time.0])?;
+    db.prepare_cached(&sql)?
+        .execute(params![timeline, number, int(lsn.0), xid, time.0])?;
     Ok(())
 }
 
@@ -135,18 +197,36 @@ fn followers(db: &Connection, segment: SegmentKey) -> Result<Vec<Follower>> {
          UNION ALL SELECT timeline, number, joined, middle FROM segment INDEXED BY segment_fork \
          WHERE number = ?2 AND previous = ?1 AND previous <> timeline",
     )?;
-    let found = select.query_map(params![segment.timeline.0, int(segment.number + 1)], |row| {
-        let segment = SegmentKey { timeline: TimelineId(row.get(0)?), number: uint(row, 1)? };
-        Ok(Follower { segment, joined: row.get(2)?, is_middle: row.get(3)? })
-    })?;
+    let found = select.query_map(
+        params![segment.timeline.0, int(segment.number + 1)],
+        |row| {
+            let segment = SegmentKey {
+                timeline: TimelineId(row.get(0)?),
+                number: uint(row, 1)?,
+            };
+            Ok(Follower {
+                segment,
+                joined: row.get(2)?,
+                is_middle: row.get(3)?,
+            })
+        },
+    )?;
     found.collect()
 }
 
 /// Adds a segment, and if it hands on another record's beginning than it did, or none, those into which that led.
-fn add(db: &Connection, segment: SegmentKey, hands_on: bool, concerned: &mut BTreeSet<SegmentKey>) -> Result<()> {
+fn add(
+    db: &Connection,
+    segment: SegmentKey,
+    hands_on: bool,
+    concerned: &mut BTreeSet<SegmentKey>,
+) -> Result<()> {
     concerned.insert(segment);
     if hands_on {
-        for Follower { segment, is_middle, .. } in followers(db, segment)?.into_iter().filter(|one| one.joined) {
+        for Follower {
+            segment, is_middle, ..
+        } in followers(db, segment)?.into_iter().filter(|one| one.joined)
+        {
             add(db, segment, is_middle, concerned)?;
         }
     }
@@ -156,7 +236,9 @@ fn add(db: &Connection, segment: SegmentKey, hands_on: bool, concerned: &mut BTr
 /// Forgets what segments hold whose objects were replaced or are gone, and what crosses from them into others.
 pub(super) fn forget(index: &Index, db: &Connection, replaced: &[SegmentKey]) -> Result<()> {
     let mut concerned = BTreeSet::new();
-    replaced.iter().try_for_each(|segment| add(db, *segment, true, &mut concerned))?;
+    replaced
+        .iter()
+        .try_for_each(|segment| add(db, *segment, true, &mut concerned))?;
     reset(index, db, &concerned)
 }
 
@@ -177,8 +259,12 @@ fn reset(index: &Index, db: &Connection, concerned: &BTreeSet<SegmentKey>) -> Re
                    SELECT timeline, number, bytes, stored_at, listed FROM segment WHERE timeline = ?1 AND number = ?2";
         db.prepare_cached(sql)?.execute(segment.columns())?;
     }
-    blocks.into_iter().try_for_each(|(timeline, block)| block::sum_up(db, timeline, block))?;
-    later.difference(concerned).try_for_each(|segment| rows::derive(index, db, *segment))
+    blocks
+        .into_iter()
+        .try_for_each(|(timeline, block)| block::sum_up(db, timeline, block))?;
+    later
+        .difference(concerned)
+        .try_for_each(|segment| rows::derive(index, db, *segment))
 }
 
 /// Forgets segments altogether.
@@ -189,12 +275,15 @@ pub(super) fn remove(index: &Index, db: &Connection, gone: &[SegmentKey]) -> Res
         carried::put(db, *segment, None)?;
         let sql = "DELETE FROM segment WHERE timeline = ?1 AND number = ?2 RETURNING bytes";
         let mut delete = db.prepare_cached(sql)?;
-        let bytes = delete.query_row((timeline, number), |row| row.get::<_, i64>(0)).optional()?;
+        let bytes = delete
+            .query_row((timeline, number), |row| row.get::<_, i64>(0))
+            .optional()?;
         let Some(bytes) = bytes else { continue };
         let block = params![timeline, int(segment.number / BLOCK), bytes];
         let sql = "UPDATE block SET segments = segments - 1, bytes = bytes - ?3 WHERE timeline = ?1 AND block = ?2";
         db.prepare_cached(sql)?.execute(block)?;
     }
-    db.prepare_cached("DELETE FROM block WHERE segments = 0")?.execute([])?;
+    db.prepare_cached("DELETE FROM block WHERE segments = 0")?
+        .execute([])?;
     Ok(())
 }

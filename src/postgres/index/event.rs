@@ -16,7 +16,8 @@ use super::name::{self, RecordedName};
 use super::{Index, IndexState};
 use crate::error::{DeadlineExceeded, with_hint};
 use crate::postgres::catalog::{
-    EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal, Scope, Unknown,
+    EventId, EventKind, FIRST_NORMAL, Filter, FoundEvent, OWN_RESTORE_POINT, Relation, Removal,
+    Scope, Unknown,
 };
 use crate::postgres::types::{Lsn, TimelineHistory, TimelineId};
 use crate::postgres::wal::{Created, RelFileLocator};
@@ -47,13 +48,14 @@ impl Index {
     pub fn events_until(&self, filter: &Filter, deadline: Instant) -> anyhow::Result<FoundEvents> {
         let db = self.connection();
         let bound = Bound::new(&db, deadline)?;
-        self.search(bound.0, filter).map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => with_hint(
-                DeadlineExceeded("the search for events").into(),
-                "narrow it by time or kind, or ask for fewer events",
-            ),
-            _ => error.into(),
-        })
+        self.search(bound.0, filter)
+            .map_err(|error| match error.sqlite_error_code() {
+                Some(ErrorCode::OperationInterrupted) => with_hint(
+                    DeadlineExceeded("the search for events").into(),
+                    "narrow it by time or kind, or ask for fewer events",
+                ),
+                _ => error.into(),
+            })
     }
 
     fn search(&self, db: &Connection, filter: &Filter) -> Result<FoundEvents> {
@@ -62,14 +64,23 @@ impl Index {
         let reader = EventReader::new(self, db)?;
         let most = filter.latest.unwrap_or(usize::MAX);
         let overfull_segments = exact::overfull_segments(db, filter)?;
-        let mut found = FoundEvents { overfull_segments, state: self.state_in(db)?, ..FoundEvents::default() };
+        let mut found = FoundEvents {
+            overfull_segments,
+            state: self.state_in(db)?,
+            ..FoundEvents::default()
+        };
         let mut select = db.prepare_cached(&format!(
             "{SELECT} WHERE time BETWEEN ?1 AND ?2 AND (?3 >> kind) & 1 AND (rows IS NULL OR rows >= ?4) \
              ORDER BY time DESC, lsn DESC, timeline DESC"
         ))?;
         let since = filter.since.map_or(i64::MIN, |time| time.0);
         let until = filter.until.map_or(i64::MAX, |time| time.0);
-        let mut rows = select.query(params![since, until, kinds(filter), int(filter.least_rows())])?;
+        let mut rows = select.query(params![
+            since,
+            until,
+            kinds(filter),
+            int(filter.least_rows())
+        ])?;
         'rows: while let Some(row) = rows.next()? {
             for event in reader.events(&EventRow::read(row)?, &|event| filter.wants(event))? {
                 if found.events.len() >= most {
@@ -91,10 +102,16 @@ impl Index {
         let reader = EventReader::new(self, db)?;
         let at = id.lsn.0 / self.size.bytes();
         // A record belongs to the segment that it ends in.
-        let mut select =
-            db.prepare_cached(&format!("{SELECT} WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn = ?4"))?;
+        let mut select = db.prepare_cached(&format!(
+            "{SELECT} WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn = ?4"
+        ))?;
         for timeline in reader.timelines_from(id.timeline) {
-            let mut rows = select.query(params![timeline.0, int(at), int(at + super::WINDOW), int(id.lsn.0)])?;
+            let mut rows = select.query(params![
+                timeline.0,
+                int(at),
+                int(at + super::WINDOW),
+                int(id.lsn.0)
+            ])?;
             while let Some(row) = rows.next()? {
                 let events = reader.events(&EventRow::read(row)?, &|event| event.id == id)?;
                 if let Some(event) = events.into_iter().next() {
@@ -106,7 +123,9 @@ impl Index {
             return Err(Unknown::Segment(self.name(id.timeline, at)).into());
         }
         for timeline in reader.timelines_from(id.timeline) {
-            if timeline != id.timeline && reader.history(timeline).timeline_at(id.lsn) != id.timeline {
+            if timeline != id.timeline
+                && reader.history(timeline).timeline_at(id.lsn) != id.timeline
+            {
                 continue;
             }
             if let Some((timeline, number)) = exact::unknown_around(db, timeline, at)? {
@@ -140,12 +159,20 @@ impl Drop for Bound<'_> {
 /// Of which kinds there may be a row, as bits: what removed files is told apart later.
 fn kinds(filter: &Filter) -> i64 {
     let wanted = |kind: &EventKind| {
-        (filter.kinds.is_empty() || filter.kinds.contains(kind)) && (filter.relation.is_none() || kind.is_of_relation())
+        (filter.kinds.is_empty() || filter.kinds.contains(kind))
+            && (filter.relation.is_none() || kind.is_of_relation())
     };
-    EventKind::ALL.iter().filter(|kind| wanted(kind)).fold(0, |bits, kind| {
-        let stored = if kind.row().scope == Scope::File { EventKind::Drop } else { *kind };
-        bits | 1 << stored as i64
-    })
+    EventKind::ALL
+        .iter()
+        .filter(|kind| wanted(kind))
+        .fold(0, |bits, kind| {
+            let stored = if kind.row().scope == Scope::File {
+                EventKind::Drop
+            } else {
+                *kind
+            };
+            bits | 1 << stored as i64
+        })
 }
 
 /// Which events are wanted. How exact an event is, and the name of its database, come later.
@@ -162,17 +189,29 @@ struct EventReader<'a> {
 
 impl<'a> EventReader<'a> {
     fn new(index: &'a Index, db: &'a Connection) -> Result<Self> {
-        Ok(Self { index, db, histories: name::histories(db)?, names: RefCell::default() })
+        Ok(Self {
+            index,
+            db,
+            histories: name::histories(db)?,
+            names: RefCell::default(),
+        })
     }
 
     /// A timeline and those that may begin with a copy of it.
     fn timelines_from(&self, timeline: TimelineId) -> impl Iterator<Item = TimelineId> {
-        let later = self.histories.range(timeline..).map(|(later, _)| *later).filter(move |later| *later != timeline);
+        let later = self
+            .histories
+            .range(timeline..)
+            .map(|(later, _)| *later)
+            .filter(move |later| *later != timeline);
         std::iter::once(timeline).chain(later)
     }
 
     fn history(&self, timeline: TimelineId) -> TimelineHistory {
-        self.histories.get(&timeline).cloned().unwrap_or_else(|| TimelineHistory::root(timeline))
+        self.histories
+            .get(&timeline)
+            .cloned()
+            .unwrap_or_else(|| TimelineHistory::root(timeline))
     }
 
     /// The events of a row that are wanted; none for the copy of another timeline's that is there itself. What they are
@@ -198,7 +237,10 @@ impl<'a> EventReader<'a> {
             }
             Scope::RestorePoint => {
                 event.id.number = 1;
-                event.minor = event.name.as_deref().is_some_and(|name| name.starts_with(OWN_RESTORE_POINT));
+                event.minor = event
+                    .name
+                    .as_deref()
+                    .is_some_and(|name| name.starts_with(OWN_RESTORE_POINT));
             }
             _ => {}
         }
@@ -220,9 +262,20 @@ impl<'a> EventReader<'a> {
         Ok(vec![event])
     }
 
-    fn base(&self, stored: &EventRow, owner: TimelineId, kind: EventKind, number: u32) -> FoundEvent {
+    fn base(
+        &self,
+        stored: &EventRow,
+        owner: TimelineId,
+        kind: EventKind,
+        number: u32,
+    ) -> FoundEvent {
         FoundEvent {
-            id: EventId { timeline: owner, lsn: stored.lsn, kind, number },
+            id: EventId {
+                timeline: owner,
+                lsn: stored.lsn,
+                kind,
+                number,
+            },
             kind,
             cluster: self.index.cluster.clone(),
             timeline: owner,
@@ -244,9 +297,17 @@ impl<'a> EventReader<'a> {
         }
     }
 
-    fn removals(&self, stored: &EventRow, owner: TimelineId, wanted: Wanted<'_>) -> Result<Vec<FoundEvent>> {
+    fn removals(
+        &self,
+        stored: &EventRow,
+        owner: TimelineId,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<FoundEvent>> {
         let removed: RemovedFiles = from_json(stored.detail.as_deref().unwrap_or_default())?;
-        let named = removed.files.iter().map(|file| Ok((*file, self.relation(*file, owner, stored.lsn)?)));
+        let named = removed
+            .files
+            .iter()
+            .map(|file| Ok((*file, self.relation(*file, owner, stored.lsn)?)));
         let names = named.collect::<Result<HashMap<_, _>>>()?;
         let name_of = |file: RelFileLocator| names.get(&file).cloned().flatten();
         let event_of = |kind: EventKind, file: RelFileLocator, relation: Option<&Relation>| {
@@ -257,10 +318,16 @@ impl<'a> EventReader<'a> {
         let created = self.created(stored)?;
         // Without a new file nothing was emptied or rewritten.
         let removing = [EventKind::Drop, EventKind::Truncate, EventKind::Rewrite];
-        let kinds = if created.is_empty() { &removing[..1] } else { &removing[..] };
+        let kinds = if created.is_empty() {
+            &removing[..1]
+        } else {
+            &removing[..]
+        };
         let may_be_wanted = |file: &RelFileLocator| {
             let relation = name_of(*file);
-            kinds.iter().any(|kind| wanted(&event_of(*kind, *file, relation.as_ref())))
+            kinds
+                .iter()
+                .any(|kind| wanted(&event_of(*kind, *file, relation.as_ref())))
         };
         if !removed.files.iter().any(may_be_wanted) {
             return Ok(Vec::new());
@@ -279,11 +346,29 @@ impl<'a> EventReader<'a> {
     }
 
     /// What the transaction did to the files that it removed, and to those that it made.
-    fn removal(&self, stored: &EventRow, removed: RemovedFiles, created: Vec<Created>) -> Result<Removal> {
-        let RemovedFiles { files, relations, cut, major } = removed;
+    fn removal(
+        &self,
+        stored: &EventRow,
+        removed: RemovedFiles,
+        created: Vec<Created>,
+    ) -> Result<Removal> {
+        let RemovedFiles {
+            files,
+            relations,
+            cut,
+            major,
+        } = removed;
         let trace = exact::trace(self.index, self.db, stored, stored.number)?;
         let class_deletes = self.class_deletes(stored, files.first(), &trace)?;
-        Ok(Removal { files, relations, cut, major, created, whole: trace.has_all_files(), class_deletes })
+        Ok(Removal {
+            files,
+            relations,
+            cut,
+            major,
+            created,
+            whole: trace.has_all_files(),
+            class_deletes,
+        })
     }
 
     /// Files that the transaction made, in its segment or before.
@@ -295,9 +380,17 @@ impl<'a> EventReader<'a> {
              GROUP BY c.xid, c.tablespace, c.database, c.file",
         )?;
         let first = int(stored.number.saturating_sub(self.index.reach()));
-        let created = select.query_map(params![stored.timeline.0, int(stored.number), first, stored.xid], |row| {
-            Ok(Created { xid: row.get(0)?, file: file(row, 1)?, filled: row.get(4)?, pages: row.get(5)? })
-        })?;
+        let created = select.query_map(
+            params![stored.timeline.0, int(stored.number), first, stored.xid],
+            |row| {
+                Ok(Created {
+                    xid: row.get(0)?,
+                    file: file(row, 1)?,
+                    filled: row.get(4)?,
+                    pages: row.get(5)?,
+                })
+            },
+        )?;
         created.collect()
     }
 
@@ -312,11 +405,24 @@ impl<'a> EventReader<'a> {
         let sql = "SELECT sum(r.deleted) FROM ended AS e JOIN rows AS r ON r.xid = e.xid AND r.number BETWEEN ?3 AND ?2 \
                    WHERE e.timeline = ?1 AND e.number = ?2 AND e.top = ?4 AND r.file = ?5 AND r.timeline <= ?1";
         let first = int(stored.number.saturating_sub(self.index.reach()));
-        let bounds = params![stored.timeline.0, int(stored.number), first, stored.xid, PG_CLASS];
-        match self.db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0))? {
+        let bounds = params![
+            stored.timeline.0,
+            int(stored.number),
+            first,
+            stored.xid,
+            PG_CLASS
+        ];
+        match self
+            .db
+            .prepare_cached(sql)?
+            .query_row(bounds, |row| nullable(row, 0))?
+        {
             None | Some(0) => {
                 let database = file.map_or(0, |file| file.database);
-                Ok(exact::lists_rows(self.db, stored, trace, (None, database, PG_CLASS))?.then_some(0))
+                Ok(
+                    exact::lists_rows(self.db, stored, trace, (None, database, PG_CLASS))?
+                        .then_some(0),
+                )
             }
             deleted => Ok(deleted),
         }
@@ -324,10 +430,17 @@ impl<'a> EventReader<'a> {
 
     fn is_indexed(&self, timeline: TimelineId, number: u64) -> Result<bool> {
         let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND state = 1";
-        self.db.prepare_cached(sql)?.exists(params![timeline.0, int(number)])
+        self.db
+            .prepare_cached(sql)?
+            .exists(params![timeline.0, int(number)])
     }
 
-    fn relation(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<Relation>> {
+    fn relation(
+        &self,
+        file: RelFileLocator,
+        timeline: TimelineId,
+        at: Lsn,
+    ) -> Result<Option<Relation>> {
         Ok(match self.name(file, timeline, at)? {
             Some(RecordedName::Relation(relation)) => Some(relation),
             _ => None,
@@ -337,7 +450,11 @@ impl<'a> EventReader<'a> {
     fn name_database(&self, event: &mut FoundEvent, timeline: TimelineId, oid: u32) -> Result<()> {
         if oid != 0 {
             event.database_oid = Some(oid);
-            let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
+            let key = RelFileLocator {
+                tablespace: 0,
+                database: oid,
+                number: 0,
+            };
             if let Some(RecordedName::Database(name)) = self.name(key, timeline, event.lsn)? {
                 event.database = Some(name);
             }
@@ -346,7 +463,12 @@ impl<'a> EventReader<'a> {
     }
 
     /// What a file or database was called at a place.
-    fn name(&self, file: RelFileLocator, timeline: TimelineId, at: Lsn) -> Result<Option<RecordedName>> {
+    fn name(
+        &self,
+        file: RelFileLocator,
+        timeline: TimelineId,
+        at: Lsn,
+    ) -> Result<Option<RecordedName>> {
         let mut names = self.names.borrow_mut();
         if names.len() >= NAMES {
             names.clear();

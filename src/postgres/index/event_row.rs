@@ -43,7 +43,10 @@ pub(super) struct RemovedFiles {
 impl EventRow {
     pub fn read(row: &Row<'_>) -> Result<Self> {
         let kind: i64 = row.get(5)?;
-        let known = EventKind::ALL.iter().copied().find(|known| *known as i64 == kind);
+        let known = EventKind::ALL
+            .iter()
+            .copied()
+            .find(|known| *known as i64 == kind);
         Ok(Self {
             timeline: TimelineId(row.get(0)?),
             number: uint(row, 1)?,

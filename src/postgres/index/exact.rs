@@ -31,17 +31,34 @@ impl Trace {
 
 /// Goes back from a commit to where its transaction began, at `least` or earlier: to a segment that mentions other
 /// transactions and none as new. An idle one may be open for long; segments up to [`WINDOW`] before count too.
-pub(super) fn trace(index: &Index, db: &Connection, stored: &EventRow, least: u64) -> Result<Trace> {
+pub(super) fn trace(
+    index: &Index,
+    db: &Connection,
+    stored: &EventRow,
+    least: u64,
+) -> Result<Trace> {
     let sql = "SELECT newest, previous, rows_left_out > 0, created_left_out > 0 FROM segment \
                WHERE timeline = ?1 AND number = ?2 AND state = 1";
     let mut select = db.prepare_cached(sql)?;
-    let mut trace = Trace { known: true, short: Vec::new(), created_left_out: false };
+    let mut trace = Trace {
+        known: true,
+        short: Vec::new(),
+        created_left_out: false,
+    };
     let (mut timeline, mut quiet, mut began) = (stored.timeline, 0, false);
     let first = stored.number.saturating_sub(index.reach());
     for number in (first..=stored.number).rev() {
-        let read = |row: &Row<'_>| Ok((row.get::<_, Option<Xid>>(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-        let found: Option<(Option<Xid>, u32, bool, bool)> =
-            select.query_row(params![timeline.0, int(number)], read).optional()?;
+        let read = |row: &Row<'_>| {
+            Ok((
+                row.get::<_, Option<Xid>>(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+            ))
+        };
+        let found: Option<(Option<Xid>, u32, bool, bool)> = select
+            .query_row(params![timeline.0, int(number)], read)
+            .optional()?;
         let Some((newest, previous, rows_left_out, created_left_out)) = found else {
             // No WAL has a segment 0.
             trace.known = began || number == 0;
@@ -50,7 +67,9 @@ pub(super) fn trace(index: &Index, db: &Connection, stored: &EventRow, least: u6
         if newest.is_some_and(|newest| !is_newer(stored.xid, newest)) {
             quiet = 0;
             trace.created_left_out |= created_left_out;
-            trace.short.extend(rows_left_out.then_some((timeline, number)));
+            trace
+                .short
+                .extend(rows_left_out.then_some((timeline, number)));
         } else {
             quiet += 1;
             began |= newest.is_some() && number < least;
@@ -66,7 +85,11 @@ pub(super) fn trace(index: &Index, db: &Connection, stored: &EventRow, least: u6
 /// Whether the rows of a delete or update are all counted.
 pub(super) fn has_all_rows(index: &Index, db: &Connection, stored: &EventRow) -> Result<bool> {
     let trace = trace(index, db, stored, stored.rows_from.unwrap_or(stored.number))?;
-    let RelFileLocator { tablespace, database, number } = stored.file;
+    let RelFileLocator {
+        tablespace,
+        database,
+        number,
+    } = stored.file;
     lists_rows(db, stored, &trace, (Some(tablespace), database, number))
 }
 
@@ -82,14 +105,26 @@ pub(super) fn lists_rows(
     }
     let sql = "SELECT count(*) FROM ended WHERE timeline = ?1 AND number = ?2 AND top = ?3";
     let ended = params![stored.timeline.0, int(stored.number), stored.xid];
-    let alone = db.prepare_cached(sql)?.query_row(ended, |row| uint(row, 0))? <= 1;
+    let alone = db
+        .prepare_cached(sql)?
+        .query_row(ended, |row| uint(row, 0))?
+        <= 1;
     let sql = "SELECT 1 FROM rows WHERE timeline = ?1 AND number = ?2 AND xid = ?3 \
                AND tablespace = coalesce(?4, tablespace) AND database = ?5 AND file = ?6";
     let mut select = db.prepare_cached(sql)?;
     for (timeline, number) in &trace.short {
         // Elsewhere than where it ends, each of its subtransactions has rows of its own.
         let whole = alone || *number == stored.number;
-        if !whole || !select.exists(params![timeline.0, int(*number), stored.xid, tablespace, database, file])? {
+        if !whole
+            || !select.exists(params![
+                timeline.0,
+                int(*number),
+                stored.xid,
+                tablespace,
+                database,
+                file
+            ])?
+        {
             return Ok(false);
         }
     }
@@ -127,9 +162,20 @@ pub(super) fn of_database(index: &Index, db: &Connection, stored: &EventRow) -> 
 fn is_made_before(index: &Index, db: &Connection, stored: &EventRow) -> Result<bool> {
     let sql = "SELECT 1 FROM event WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND lsn < ?4 AND kind = ?5 \
                AND database = ?6 AND xid = ?7";
-    let (first, kind) = (stored.number.saturating_sub(index.reach()), EventKind::DatabaseCreate as i64);
+    let (first, kind) = (
+        stored.number.saturating_sub(index.reach()),
+        EventKind::DatabaseCreate as i64,
+    );
     let (database, xid) = (stored.file.database, stored.xid);
-    let bounds = params![stored.timeline.0, int(first), int(stored.number), int(stored.lsn.0), kind, database, xid];
+    let bounds = params![
+        stored.timeline.0,
+        int(first),
+        int(stored.number),
+        int(stored.lsn.0),
+        kind,
+        database,
+        xid
+    ];
     db.prepare_cached(sql)?.exists(bounds)
 }
 
@@ -151,19 +197,25 @@ fn may_have_ended(index: &Index, db: &Connection, stored: &EventRow) -> Result<b
     }
     let sql = "SELECT 1 FROM segment INDEXED BY segment_broken \
                WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 AND ok = 0 AND state <> 1";
-    db.prepare_cached(sql)?.exists(params![stored.timeline.0, int(first), int(last)])
+    db.prepare_cached(sql)?
+        .exists(params![stored.timeline.0, int(first), int(last)])
 }
 
 /// The segment of a timeline that may hold a record which begins in segment `at`, and is archived but not known. What
 /// makes a record an event may also lie in the segments before.
-pub(super) fn unknown_around(db: &Connection, timeline: TimelineId, at: u64) -> Result<Option<(TimelineId, u64)>> {
+pub(super) fn unknown_around(
+    db: &Connection,
+    timeline: TimelineId,
+    at: u64,
+) -> Result<Option<(TimelineId, u64)>> {
     let sql = "SELECT number, state = 1 AND (joined OR number = ?2), middle FROM segment \
                WHERE timeline = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number";
     let mut select = db.prepare_cached(sql)?;
     let mut rows = select.query(params![timeline.0, int(at), int(at + WINDOW)])?;
     let mut next = at;
     while let Some(row) = rows.next()? {
-        let (number, is_known, is_middle): (u64, bool, bool) = (uint(row, 0)?, row.get(1)?, row.get(2)?);
+        let (number, is_known, is_middle): (u64, bool, bool) =
+            (uint(row, 0)?, row.get(1)?, row.get(2)?);
         if number != next {
             break;
         }
@@ -180,7 +232,11 @@ pub(super) fn unknown_around(db: &Connection, timeline: TimelineId, at: u64) -> 
     }
     let sql = "SELECT timeline, number FROM segment INDEXED BY segment_broken \
                WHERE timeline <= ?1 AND number BETWEEN ?2 AND ?3 AND ok = 0 AND state <> 1 ORDER BY number LIMIT 1";
-    let bounds = params![timeline.0, int(at.saturating_sub(WINDOW)), int(at.saturating_sub(1))];
+    let bounds = params![
+        timeline.0,
+        int(at.saturating_sub(WINDOW)),
+        int(at.saturating_sub(1))
+    ];
     let read = |row: &Row<'_>| Ok((TimelineId(row.get(0)?), uint(row, 1)?));
     db.prepare_cached(sql)?.query_row(bounds, read).optional()
 }
@@ -191,5 +247,6 @@ pub(super) fn overfull_segments(db: &Connection, filter: &Filter) -> Result<u64>
                AND coalesce(max_time >= ?1, TRUE) AND coalesce(min_time <= ?2, TRUE)";
     let since = filter.since.map_or(i64::MIN, |time| time.0);
     let until = filter.until.map_or(i64::MAX, |time| time.0);
-    db.prepare_cached(sql)?.query_row(params![since, until], |row| uint(row, 0))
+    db.prepare_cached(sql)?
+        .query_row(params![since, until], |row| uint(row, 0))
 }

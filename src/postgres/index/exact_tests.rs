@@ -20,28 +20,59 @@ fn words(parts: &[u32]) -> Vec<u8> {
 }
 
 fn ends(xid: u32, info: u8) -> Draft {
-    Draft { xid, rmgr: rmgr::TRANSACTION, info, main: 5_000_000i64.to_le_bytes().to_vec(), ..Draft::default() }
+    Draft {
+        xid,
+        rmgr: rmgr::TRANSACTION,
+        info,
+        main: 5_000_000i64.to_le_bytes().to_vec(),
+        ..Draft::default()
+    }
 }
 
 /// A commit that drops one file.
 fn drops(xid: u32, file: u32) -> Draft {
-    let main = [5_000_000i64.to_le_bytes().to_vec(), words(&[1 << 2, 1, 1663, 5, file])].concat();
-    Draft { main, info: 0x80, ..ends(xid, 0) }
+    let main = [
+        5_000_000i64.to_le_bytes().to_vec(),
+        words(&[1 << 2, 1, 1663, 5, file]),
+    ]
+    .concat();
+    Draft {
+        main,
+        info: 0x80,
+        ..ends(xid, 0)
+    }
 }
 
 fn deletes(xid: u32, file: u32) -> Draft {
-    Draft { xid, rmgr: rmgr::HEAP, info: DELETE, main: vec![0; 8], block: Some((file, Vec::new())) }
+    Draft {
+        xid,
+        rmgr: rmgr::HEAP,
+        info: DELETE,
+        main: vec![0; 8],
+        block: Some((file, Vec::new())),
+    }
 }
 
 fn of_database(xid: u32, info: u8, parts: &[u32]) -> Draft {
-    Draft { xid, rmgr: rmgr::DATABASE, info, main: words(parts), ..Draft::default() }
+    Draft {
+        xid,
+        rmgr: rmgr::DATABASE,
+        info,
+        main: words(parts),
+        ..Draft::default()
+    }
 }
 
 fn point(name: &str) -> Draft {
     let mut main = 5_000_000i64.to_le_bytes().to_vec();
     main.extend_from_slice(name.as_bytes());
     main.resize(72, 0);
-    Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
+    Draft {
+        rmgr: rmgr::XLOG,
+        info: 0x70,
+        main,
+        ..Draft::default()
+    }
 }
 
 /// Segments with these records, and where the records begin.
@@ -50,42 +81,84 @@ fn written(segments: &[Vec<Draft>]) -> (Vec<(SegmentName, Summary)>, Vec<Vec<u64
     let mut lsns = Vec::new();
     for (at, drafts) in segments.iter().enumerate() {
         lsns.push(drafts.iter().map(|draft| wal.write(draft)).collect());
-        let last = Draft { rmgr: rmgr::XLOG, info: 0x40, ..Draft::default() };
+        let last = Draft {
+            rmgr: rmgr::XLOG,
+            info: 0x40,
+            ..Draft::default()
+        };
         wal.write(&last);
         wal.bytes.resize((at + 1) * SIZE as usize, 0);
     }
     let whole = wal.bytes.chunks_exact(SIZE as usize).zip(FIRST..);
-    (whole.map(|(bytes, number)| (segment(1, number), summarize(bytes, number))).collect(), lsns)
+    (
+        whole
+            .map(|(bytes, number)| (segment(1, number), summarize(bytes, number)))
+            .collect(),
+        lsns,
+    )
 }
 
 fn all() -> Filter {
-    Filter { all: true, ..Filter::default() }
+    Filter {
+        all: true,
+        ..Filter::default()
+    }
 }
 
 fn kinds(events: &[FoundEvent]) -> Vec<(EventKind, u32, bool)> {
-    events.iter().map(|event| (event.kind, event.id.number, event.exact)).collect()
+    events
+        .iter()
+        .map(|event| (event.kind, event.id.number, event.exact))
+        .collect()
 }
 
 #[tokio::test]
 async fn restore_points_that_a_summary_left_out_are_told_by_their_segment() {
-    let (mut segments, lsns) = written(&[vec![point("a"), point("b")], vec![point("a")], vec![point("a")]]);
+    let (mut segments, lsns) = written(&[
+        vec![point("a"), point("b")],
+        vec![point("a")],
+        vec![point("a")],
+    ]);
     assert_eq!(segments[0].1.stop, None);
     segments[0].1.events.truncate(1);
     segments[0].1.events_left_out.restore_points = 1;
     let (cluster, _) = cluster().await;
     let index = indexed(&cluster, &segments, 2);
-    let asked = |name: &str| index.restore_points(name, TIMELINE, FIRST, FIRST + 3).unwrap().found;
-    let told: Vec<(u64, bool)> =
-        asked("a").iter().map(|point| (point.segment(), matches!(point, Point::Named { .. }))).collect();
+    let asked = |name: &str| {
+        index
+            .restore_points(name, TIMELINE, FIRST, FIRST + 3)
+            .unwrap()
+            .found
+    };
+    let told: Vec<(u64, bool)> = asked("a")
+        .iter()
+        .map(|point| (point.segment(), matches!(point, Point::Named { .. })))
+        .collect();
     assert_eq!(told.len(), 4);
-    assert!(told.contains(&(FIRST, false)) && told[2..] == [(FIRST + 1, true), (FIRST + 2, true)], "{told:?}");
+    assert!(
+        told.contains(&(FIRST, false)) && told[2..] == [(FIRST + 1, true), (FIRST + 2, true)],
+        "{told:?}"
+    );
     assert_eq!(asked("b"), [Point::Unnamed { segment: FIRST }]);
-    assert_eq!(index.restore_points("b", TIMELINE, FIRST + 1, FIRST + 3).unwrap().found, []);
+    assert_eq!(
+        index
+            .restore_points("b", TIMELINE, FIRST + 1, FIRST + 3)
+            .unwrap()
+            .found,
+        []
+    );
     let found = index.events(&Filter::default()).unwrap();
     assert_eq!((found.events.len(), found.overfull_segments), (3, 1));
     assert_eq!(found.events[0].lsn, Lsn(lsns[0][0]));
-    let later = Filter { since: Some(crate::postgres::wal::Timestamp(i64::MAX)), ..Filter::default() };
-    assert_eq!(index.events(&later).unwrap().overfull_segments, 1, "without a time it may be of any");
+    let later = Filter {
+        since: Some(crate::postgres::wal::Timestamp(i64::MAX)),
+        ..Filter::default()
+    };
+    assert_eq!(
+        index.events(&later).unwrap().overfull_segments,
+        1,
+        "without a time it may be of any"
+    );
 }
 
 /// Segments that each end some transactions; into the one `at` there crosses the commit of transaction 1000 with
@@ -99,21 +172,47 @@ fn crossed_by_many(count: u64, at: u64) -> Vec<(SegmentName, Summary)> {
         }
         let end = (number + 1) * SIZE;
         while wal.position() + 400 < end {
-            let image = if wal.position() + 8400 < end { 7000 } else { 40 };
+            let image = if wal.position() + 8400 < end {
+                7000
+            } else {
+                40
+            };
             let block = Some((1, vec![1; image]));
-            wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, block, ..Draft::default() });
+            wal.write(&Draft {
+                rmgr: rmgr::XLOG,
+                info: 0xB0,
+                block,
+                ..Draft::default()
+            });
         }
         if number + 1 == FIRST + at {
             let subxids: Vec<u32> = (1001..=1200).collect();
-            let main = [5_000_000i64.to_le_bytes().to_vec(), words(&[1 << 1, 200]), words(&subxids)].concat();
-            wal.write(&Draft { main, info: 0x80, ..ends(1000, 0) });
+            let main = [
+                5_000_000i64.to_le_bytes().to_vec(),
+                words(&[1 << 1, 200]),
+                words(&subxids),
+            ]
+            .concat();
+            wal.write(&Draft {
+                main,
+                info: 0x80,
+                ..ends(1000, 0)
+            });
         }
         while wal.position() < end {
-            wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, block: Some((1, vec![1; 40])), ..Draft::default() });
+            wal.write(&Draft {
+                rmgr: rmgr::XLOG,
+                info: 0xB0,
+                block: Some((1, vec![1; 40])),
+                ..Draft::default()
+            });
         }
     }
     let whole = wal.bytes.chunks_exact(SIZE as usize).zip(FIRST..);
-    whole.take(count as usize).map(|(bytes, n)| (segment(1, n), summarize(bytes, n))).collect()
+    whole
+        .take(count as usize)
+        .map(|(bytes, n)| (segment(1, n), summarize(bytes, n)))
+        .collect()
 }
 
 #[tokio::test]
@@ -128,7 +227,10 @@ async fn a_segment_into_which_a_commit_of_many_subtransactions_crosses_is_looked
         let index = indexed(&cluster, &segments, batch);
         assert_same(&expected, &index.dump());
         for xid in 1000..=1200 {
-            let found = index.ending(xid, TIMELINE, FIRST, FIRST + count).unwrap().found;
+            let found = index
+                .ending(xid, TIMELINE, FIRST, FIRST + count)
+                .unwrap()
+                .found;
             assert_eq!(found, [FIRST + at], "transaction {xid}");
         }
         random.shuffle(&mut segments);
@@ -137,24 +239,46 @@ async fn a_segment_into_which_a_commit_of_many_subtransactions_crosses_is_looked
 
 #[tokio::test]
 async fn a_drop_is_a_guess_where_files_that_its_transaction_made_may_be_left_out() {
-    let segments =
-        [vec![ends(700, 0)], vec![deletes(710, 20000), ends(701, 0)], vec![drops(710, 20000)], vec![drops(720, 20001)]];
+    let segments = [
+        vec![ends(700, 0)],
+        vec![deletes(710, 20000), ends(701, 0)],
+        vec![drops(710, 20000)],
+        vec![drops(720, 20001)],
+    ];
     let (whole, _) = written(&segments);
     let (cluster, _) = cluster().await;
     let told = |segments: &[(SegmentName, Summary)]| {
-        let drops = Filter { kinds: vec![EventKind::Drop], ..all() };
-        let events = indexed(&cluster, segments, 3).events(&drops).unwrap().events;
-        events.iter().map(|event| event.exact).collect::<Vec<bool>>()
+        let drops = Filter {
+            kinds: vec![EventKind::Drop],
+            ..all()
+        };
+        let events = indexed(&cluster, segments, 3)
+            .events(&drops)
+            .unwrap()
+            .events;
+        events
+            .iter()
+            .map(|event| event.exact)
+            .collect::<Vec<bool>>()
     };
     assert_eq!(told(&whole), [true, true]);
-    for (at, expected) in [(0, [true, true]), (1, [false, true]), (2, [false, true]), (3, [true, false])] {
+    for (at, expected) in [
+        (0, [true, true]),
+        (1, [false, true]),
+        (2, [false, true]),
+        (3, [true, false]),
+    ] {
         let mut short = whole.clone();
         short[at].1.created_left_out = 1;
         assert_eq!(told(&short), expected, "in segment {at}");
     }
     let mut missing = whole.clone();
     missing.remove(1);
-    assert_eq!(told(&missing), [false, true], "a file may be made in a segment that is not there");
+    assert_eq!(
+        told(&missing),
+        [false, true],
+        "a file may be made in a segment that is not there"
+    );
 }
 
 #[tokio::test]
@@ -194,27 +318,53 @@ async fn databases_that_were_not_made_or_dropped_are_no_events() {
     let mut events = index.events(&all()).unwrap().events;
     events.sort_by_key(|event| event.lsn);
     let (made, dropped) = (EventKind::DatabaseCreate, EventKind::DatabaseDrop);
-    let expected = [(made, 20000, true), (made, 20004, true), (dropped, 20000, true), (dropped, 20004, false)];
+    let expected = [
+        (made, 20000, true),
+        (made, 20004, true),
+        (dropped, 20000, true),
+        (dropped, 20004, false),
+    ];
     assert_eq!(kinds(&events), expected);
-    let commits: Vec<Option<u64>> = events.iter().map(|event| event.commit_lsn.map(|lsn| lsn.0)).collect();
-    assert_eq!(commits, [Some(lsns[2][0]), Some(lsns[2][11]), Some(lsns[3][1]), None]);
+    let commits: Vec<Option<u64>> = events
+        .iter()
+        .map(|event| event.commit_lsn.map(|lsn| lsn.0))
+        .collect();
+    assert_eq!(
+        commits,
+        [Some(lsns[2][0]), Some(lsns[2][11]), Some(lsns[3][1]), None]
+    );
     // Where a segment does not name all that ended in it, the open one may have.
     let mut short = segments.clone();
     short[3].1.ended_left_out = 1;
     short[3].1.ends.newest = Some(708);
     let events = indexed(&cluster, &short, 2).events(&all()).unwrap().events;
-    assert!(kinds(&events).contains(&(made, 20007, false)), "{:?}", kinds(&events));
+    assert!(
+        kinds(&events).contains(&(made, 20007, false)),
+        "{:?}",
+        kinds(&events)
+    );
 }
 
 #[tokio::test]
 async fn rows_are_all_counted_only_if_each_segment_that_left_some_out_lists_the_transaction() {
     let many = |xid: u32| vec![deletes(xid, 20000); 20];
     let last = [many(710), vec![ends(710, 0)]].concat();
-    let (mut segments, _) = written(&[vec![ends(700, 0)], many(710), vec![deletes(710, 20000)], last]);
+    let (mut segments, _) = written(&[
+        vec![ends(700, 0)],
+        many(710),
+        vec![deletes(710, 20000)],
+        last,
+    ]);
     let (cluster, _) = cluster().await;
     let told = |segments: &[(SegmentName, Summary)]| {
-        let events = indexed(&cluster, segments, 3).events(&Filter::default()).unwrap().events;
-        events.iter().map(|event| (event.rows, event.exact)).collect::<Vec<_>>()
+        let events = indexed(&cluster, segments, 3)
+            .events(&Filter::default())
+            .unwrap()
+            .events;
+        events
+            .iter()
+            .map(|event| (event.rows, event.exact))
+            .collect::<Vec<_>>()
     };
     assert_eq!(told(&segments), [(Some(41), true)]);
     // Two segments left something out and list the transaction.
@@ -235,18 +385,41 @@ async fn rows_are_all_counted_only_if_each_segment_that_left_some_out_lists_the_
 
 #[tokio::test]
 async fn small_changes_are_found_where_the_summary_lists_all() {
-    let five = [vec![deletes(710, 20000); 5], vec![deletes(710, 1259); 5], vec![ends(710, 0)]].concat();
+    let five = [
+        vec![deletes(710, 20000); 5],
+        vec![deletes(710, 1259); 5],
+        vec![ends(710, 0)],
+    ]
+    .concat();
     let (mut segments, _) = written(&[vec![ends(700, 0)], five]);
     let (cluster, _) = cluster().await;
     let told = |segments: &[(SegmentName, Summary)], filter: &Filter| {
-        let events = indexed(&cluster, segments, 1).events(filter).unwrap().events;
-        events.iter().map(|event| (event.file.unwrap().number, event.rows)).collect::<Vec<_>>()
+        let events = indexed(&cluster, segments, 1)
+            .events(filter)
+            .unwrap()
+            .events;
+        events
+            .iter()
+            .map(|event| (event.file.unwrap().number, event.rows))
+            .collect::<Vec<_>>()
     };
-    let few = Filter { min_rows: Some(1), ..Filter::default() };
+    let few = Filter {
+        min_rows: Some(1),
+        ..Filter::default()
+    };
     assert_eq!(told(&segments, &Filter::default()), []);
     assert_eq!(told(&segments, &few), [(20000, Some(5))]);
     assert_eq!(told(&segments, &all()), [(20000, Some(5))]);
-    assert_eq!(told(&segments, &Filter { min_rows: Some(6), ..all() }), []);
+    assert_eq!(
+        told(
+            &segments,
+            &Filter {
+                min_rows: Some(6),
+                ..all()
+            }
+        ),
+        []
+    );
     segments[1].1.rows.left_out = 1;
     assert_eq!(told(&segments, &few), []);
 }

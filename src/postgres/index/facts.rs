@@ -61,7 +61,13 @@ fn add_wanted(
         }
         add_rows(db, segment, of)?;
         if let (Some((lsn, time)), true) = (of.commit, interesting) {
-            let ended = Ended { xid: of.xid, top: of.xid, lsn, time, committed: true };
+            let ended = Ended {
+                xid: of.xid,
+                top: of.xid,
+                lsn,
+                time,
+                committed: true,
+            };
             add_ended(db, segment, &ended)?;
             wanted.insert(of.xid);
         }
@@ -70,7 +76,13 @@ fn add_wanted(
         wanted.insert(event.xid);
         if let EventDetail::FilesRemoved { time, subxids, .. } = &event.what {
             for xid in std::iter::once(&event.xid).chain(subxids) {
-                let ended = Ended { xid: *xid, top: event.xid, lsn: event.lsn, time: *time, committed: true };
+                let ended = Ended {
+                    xid: *xid,
+                    top: event.xid,
+                    lsn: event.lsn,
+                    time: *time,
+                    committed: true,
+                };
                 add_ended(db, segment, &ended)?;
             }
         }
@@ -82,9 +94,13 @@ fn add_wanted(
 fn maybe_ended(summary: &Summary, passed_over: Option<Xid>, seen: Option<Xid>) -> Option<XidRange> {
     let (listed, left_out) = (&summary.oldest_ended, summary.ended_left_out > 0);
     // A prepared one says its number at the end of a record that was not read to there.
-    let has_no_number = left_out && (listed.is_empty() || listed.iter().any(|ended| ended.top == 0));
+    let has_no_number =
+        left_out && (listed.is_empty() || listed.iter().any(|ended| ended.top == 0));
     if !summary.ends.cut && !has_no_number {
-        let not_listed = listed.last().filter(|_| left_out).map(|last| last.xid.wrapping_add(1));
+        let not_listed = listed
+            .last()
+            .filter(|_| left_out)
+            .map(|last| last.xid.wrapping_add(1));
         return passed_over.or(not_listed).zip(summary.ends.newest);
     }
     let seen = seen?;
@@ -98,9 +114,24 @@ fn maybe_ended(summary: &Summary, passed_over: Option<Xid>, seen: Option<Xid>) -
 
 fn add_created(db: &Connection, segment: SegmentKey, created: &Created) -> Result<()> {
     let (timeline, number) = segment.columns();
-    let Created { xid, file, filled, pages } = *created;
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO created VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-    put.execute(params![timeline, number, xid, file.tablespace, file.database, file.number, filled, pages])?;
+    let Created {
+        xid,
+        file,
+        filled,
+        pages,
+    } = *created;
+    let mut put = db
+        .prepare_cached("INSERT OR REPLACE INTO created VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    put.execute(params![
+        timeline,
+        number,
+        xid,
+        file.tablespace,
+        file.database,
+        file.number,
+        filled,
+        pages
+    ])?;
     Ok(())
 }
 
@@ -127,9 +158,24 @@ fn add_rows(db: &Connection, segment: SegmentKey, of: &RowsOf) -> Result<()> {
 
 fn add_ended(db: &Connection, segment: SegmentKey, ended: &Ended) -> Result<()> {
     let (timeline, number) = segment.columns();
-    let mut put = db.prepare_cached("INSERT OR IGNORE INTO ended VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-    let Ended { xid, top, lsn, time, committed } = *ended;
-    put.execute(params![timeline, number, xid, top, int(lsn.0), time.0, committed])?;
+    let mut put =
+        db.prepare_cached("INSERT OR IGNORE INTO ended VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let Ended {
+        xid,
+        top,
+        lsn,
+        time,
+        committed,
+    } = *ended;
+    put.execute(params![
+        timeline,
+        number,
+        xid,
+        top,
+        int(lsn.0),
+        time.0,
+        committed
+    ])?;
     Ok(())
 }
 
@@ -144,7 +190,10 @@ fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     for event in &summary.events {
-        let commit = summary.oldest_ended.iter().find(|ended| ended.xid == event.xid && event.xid != 0);
+        let commit = summary
+            .oldest_ended
+            .iter()
+            .find(|ended| ended.xid == event.xid && event.xid != 0);
         let (mut commit_lsn, mut time) = (None, commit.map_or(about, |ended| ended.time));
         let (mut database, mut file, mut label, mut detail) = (0, 0, None, None);
         let kind = match &event.what {
@@ -152,10 +201,21 @@ fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result
                 (time, label) = (*made, Some(name));
                 EventKind::RestorePoint
             }
-            EventDetail::FilesRemoved { time: ended, files, relations, cut, .. } => {
+            EventDetail::FilesRemoved {
+                time: ended,
+                files,
+                relations,
+                cut,
+                ..
+            } => {
                 (time, commit_lsn) = (*ended, Some(event.lsn));
                 let (files, relations) = (files.clone(), relations.clone());
-                let removed = RemovedFiles { files, relations, cut: *cut, major: summary.major };
+                let removed = RemovedFiles {
+                    files,
+                    relations,
+                    cut: *cut,
+                    major: summary.major,
+                };
                 detail = Some(json(&removed)?);
                 EventKind::Drop
             }
@@ -195,14 +255,25 @@ fn add_events(db: &Connection, segment: SegmentKey, summary: &Summary) -> Result
 pub(super) fn newest(summary: &Summary) -> Option<Xid> {
     let rows = summary.rows.largest.iter().map(|rows| rows.xid);
     let created = summary.created.iter().map(|created| created.xid);
-    let events = summary.events.iter().map(|event| event.xid).chain(summary.rows.newest_open);
+    let events = summary
+        .events
+        .iter()
+        .map(|event| event.xid)
+        .chain(summary.rows.newest_open);
     let crossing = summary.tail.as_ref().and_then(Tail::xid);
-    let all = rows.chain(created).chain(events).chain(summary.ends.newest).chain(crossing);
+    let all = rows
+        .chain(created)
+        .chain(events)
+        .chain(summary.ends.newest)
+        .chain(crossing);
     all.filter(|xid| *xid != 0).reduce(newer)
 }
 
 /// Events other than restore points that a summary does not tell, at least: a commit whose lists are cut has more.
 pub(super) fn events_left_out(summary: &Summary) -> u64 {
-    let cut = summary.events.iter().filter(|event| matches!(event.what, EventDetail::FilesRemoved { cut: true, .. }));
+    let cut = summary
+        .events
+        .iter()
+        .filter(|event| matches!(event.what, EventDetail::FilesRemoved { cut: true, .. }));
     summary.events_left_out.removals + summary.events_left_out.cluster + cut.count() as u64
 }

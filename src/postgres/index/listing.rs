@@ -65,7 +65,11 @@ pub(super) struct Gone {
 }
 
 /// Notes what came. Errors: the store did not answer.
-pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<Listing> {
+pub(super) async fn list(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<Listing> {
     let cleared = on_index(index, |index| index.cleared()).await?;
     // Before the listing: others list, too, and what they note meanwhile may have come after it.
     let known = on_index(index, |index| index.folders()).await?;
@@ -79,13 +83,21 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope
     for folder in folders {
         let is_again = scope == ListScope::All || again.contains(folder) || !there.contains(folder);
         let after = match known.get(folder).filter(|_| !is_again) {
-            Some(ListedFolder { gap: false, open: false, .. }) => continue,
+            Some(ListedFolder {
+                gap: false,
+                open: false,
+                ..
+            }) => continue,
             Some(ListedFolder { listed, .. }) => Some(listed.clone()),
             None => None,
         };
         let is_known = known.contains_key(folder);
         let stamp = cluster.repository.storage().stamp(folder).await?;
-        if scope == ListScope::New && is_known && there.contains(folder) && index.rests(folder, stamp) {
+        if scope == ListScope::New
+            && is_known
+            && there.contains(folder)
+            && index.rests(folder, stamp)
+        {
             let folder = folder.clone();
             on_index(index, move |index| index.touch(&folder)).await?;
             continue;
@@ -94,20 +106,41 @@ pub(super) async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope
         if segments.is_empty() {
             index.note_stamp(folder, stamp);
         } else {
-            gone.push(Gone { folder: folder.clone(), segments });
+            gone.push(Gone {
+                folder: folder.clone(),
+                segments,
+            });
         }
     }
-    Ok(Listing { histories, whole, gone, cleared })
+    Ok(Listing {
+        histories,
+        whole,
+        gone,
+        cleared,
+    })
 }
 
 /// The folders of WAL and the history files, and whether all that lies beside them was looked at, too: new folders are
 /// expected behind the last ones of the newest timelines.
-async fn poll(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<(BTreeSet<String>, bool)> {
+async fn poll(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<(BTreeSet<String>, bool)> {
     let mut top = index.top.lock().await;
     let behind = newest_folders(cluster, top.names());
-    let whole = top.poll(cluster.repository.storage(), &behind, scope == ListScope::All).await?;
+    let whole = top
+        .poll(
+            cluster.repository.storage(),
+            &behind,
+            scope == ListScope::All,
+        )
+        .await?;
     // Of backups there are as many history files.
-    let wanted = top.names().iter().filter(|name| name.ends_with('/') || name.contains(".history"));
+    let wanted = top
+        .names()
+        .iter()
+        .filter(|name| name.ends_with('/') || name.contains(".history"));
     Ok((wanted.cloned().collect(), whole))
 }
 
@@ -115,7 +148,9 @@ async fn poll(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow
 fn newest_folders(cluster: &Cluster, names: &BTreeSet<String>) -> Vec<String> {
     let mut last: Vec<(TimelineId, String)> = Vec::new();
     for name in names.iter().rev() {
-        let Some((timeline, _)) = cluster.layout.parse_wal_group(name) else { continue };
+        let Some((timeline, _)) = cluster.layout.parse_wal_group(name) else {
+            continue;
+        };
         if last.last().is_none_or(|(found, _)| *found != timeline) {
             last.push((timeline, name.clone()));
         }
@@ -132,7 +167,11 @@ fn histories(cluster: &Cluster, names: &BTreeSet<String>) -> Vec<TimelineId> {
         WalFileName::History(timeline) => Some(timeline),
         _ => None,
     };
-    names.iter().filter(|name| name.contains(".history")).filter_map(history).collect()
+    names
+        .iter()
+        .filter(|name| name.contains(".history"))
+        .filter_map(history)
+        .collect()
 }
 
 /// The folders that are listed again from their beginning.
@@ -140,7 +179,9 @@ fn again(known: &BTreeMap<String, ListedFolder>) -> BTreeSet<String> {
     let gaps = known.iter().filter(|(_, folder)| folder.gap).take(GAPS);
     let mut oldest: Vec<_> = known.iter().collect();
     oldest.sort_by_key(|(_, folder)| folder.whole_at);
-    gaps.chain(oldest.into_iter().take(AGAIN)).map(|(name, _)| name.clone()).collect()
+    gaps.chain(oldest.into_iter().take(AGAIN))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Lists a folder of segments after an entry; those that are gone from it. `is_known`: it had some.
@@ -151,11 +192,18 @@ async fn list_folder(
     after: Option<String>,
     is_known: bool,
 ) -> anyhow::Result<Vec<SegmentName>> {
-    let Some((timeline, log)) = cluster.layout.parse_wal_group(folder) else { return Ok(Vec::new()) };
+    let Some((timeline, log)) = cluster.layout.parse_wal_group(folder) else {
+        return Ok(Vec::new());
+    };
     let whole = after.is_none();
     let found = segments_in(cluster, folder.to_string(), after).await?;
     // Not a foreign object: its name may sort behind all segments that are to come.
-    let last = found.last().map(|last| cluster.layout.wal(&WalFileName::Segment(last.name)).to_string());
+    let last = found.last().map(|last| {
+        cluster
+            .layout
+            .wal(&WalFileName::Segment(last.name))
+            .to_string()
+    });
     let name = folder.to_string();
     let others = on_index(index, move |index| {
         let segments = index.segments_of(log);
@@ -163,7 +211,11 @@ async fn list_folder(
         if let Some(last) = last {
             index.note_folder(&name, &last, (timeline, segments.clone()), whole)?;
         }
-        if whole && is_known { index.others(timeline, segments, &found) } else { Ok(Vec::new()) }
+        if whole && is_known {
+            index.others(timeline, segments, &found)
+        } else {
+            Ok(Vec::new())
+        }
     });
     let mut gone = others.await?;
     if !gone.is_empty() {
@@ -176,13 +228,23 @@ async fn list_folder(
 }
 
 /// The segments in a folder after an entry.
-async fn segments_in(cluster: &Cluster, folder: String, after: Option<String>) -> anyhow::Result<Vec<Archived>> {
+async fn segments_in(
+    cluster: &Cluster,
+    folder: String,
+    after: Option<String>,
+) -> anyhow::Result<Vec<Archived>> {
     let (mut pages, mut found) = (Pages::new(folder, after), Vec::new());
     while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
-            let ListEntry::Object(meta) = entry else { continue };
+            let ListEntry::Object(meta) = entry else {
+                continue;
+            };
             if let Some(WalFileName::Segment(name)) = cluster.wal_file(&meta.key) {
-                found.push(Archived { name, bytes: meta.size, stored_at: meta.modified.into() });
+                found.push(Archived {
+                    name,
+                    bytes: meta.size,
+                    stored_at: meta.modified.into(),
+                });
             }
         }
     }
@@ -190,18 +252,32 @@ async fn segments_in(cluster: &Cluster, folder: String, after: Option<String>) -
 }
 
 /// Reads history files that are new. One that cannot be read is passed over: planning tells of it.
-async fn read_histories(index: &Arc<Index>, cluster: &Cluster, timelines: &[TimelineId]) -> anyhow::Result<()> {
+async fn read_histories(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    timelines: &[TimelineId],
+) -> anyhow::Result<()> {
     let known = on_index(index, |index| index.histories()).await?;
-    for timeline in timelines.iter().filter(|timeline| !known.contains_key(timeline)).copied() {
+    for timeline in timelines
+        .iter()
+        .filter(|timeline| !known.contains_key(timeline))
+        .copied()
+    {
         let key = cluster.layout.wal(&WalFileName::History(timeline));
-        match cluster.repository.read_small(&key, WAL_KIND, LONGEST_SMALL_FILE).await {
+        match cluster
+            .repository
+            .read_small(&key, WAL_KIND, LONGEST_SMALL_FILE)
+            .await
+        {
             Ok(Some((_, content))) => {
                 let content = String::from_utf8_lossy(&content).into_owned();
                 on_index(index, move |index| index.add_history(timeline, &content)).await?;
             }
             Ok(None) => (),
             Err(ObjectError::Storage(error)) => return Err(error.into()),
-            Err(error) => tracing::info!("a history file is passed over: {}", one_line(&error.into())),
+            Err(error) => {
+                tracing::info!("a history file is passed over: {}", one_line(&error.into()))
+            }
         }
     }
     Ok(())
@@ -215,12 +291,17 @@ pub(super) fn is_whole(db: &Connection) -> Result<bool> {
 impl Index {
     /// How often all was forgotten.
     fn cleared(&self) -> anyhow::Result<i64> {
-        Ok(self.connection().query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
+        Ok(self
+            .connection()
+            .query_row("SELECT cleared FROM listing", [], |row| row.get(0))?)
     }
 
     /// Whether it knows of no segment.
     pub(super) fn is_empty(&self) -> anyhow::Result<bool> {
-        Ok(!self.connection().prepare_cached("SELECT 1 FROM block")?.exists([])?)
+        Ok(!self
+            .connection()
+            .prepare_cached("SELECT 1 FROM block")?
+            .exists([])?)
     }
 
     /// Whether nothing came into a folder or went from it since this process listed it.
@@ -231,24 +312,38 @@ impl Index {
 
     pub(super) fn note_stamp(&self, folder: &str, stamp: Option<FolderStamp>) {
         let Some(stamp) = stamp else { return };
-        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_string(), stamp);
+        self.stamps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(folder.to_string(), stamp);
     }
 
     /// Notes that a folder is as it was when it was listed.
     fn touch(&self, folder: &str) -> anyhow::Result<()> {
         let sql = "UPDATE folder SET whole_at = ?2 WHERE name = ?1";
         let now = Utc::now().timestamp_micros();
-        self.change_untold(|db| Ok(db.prepare_cached(sql)?.execute(params![folder, now]).map(drop)?))
+        self.change_untold(|db| {
+            Ok(db
+                .prepare_cached(sql)?
+                .execute(params![folder, now])
+                .map(drop)?)
+        })
     }
 
     /// Notes that this process has listed the repository.
     pub(super) fn note_listed(&self) {
-        *self.listed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self
+            .listed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Whether this process listed the repository so short ago.
     pub fn was_listed_within(&self, time: Duration) -> bool {
-        self.listed_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < time)
+        self.listed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|at| at.elapsed() < time)
     }
 
     /// Whether everything was listed since then.
@@ -265,10 +360,20 @@ impl Index {
     /// The folders that were listed.
     fn folders(&self) -> anyhow::Result<BTreeMap<String, ListedFolder>> {
         let db = self.connection();
-        let mut select = db.prepare_cached("SELECT name, listed, gap, open, whole_at FROM folder")?;
+        let mut select =
+            db.prepare_cached("SELECT name, listed, gap, open, whole_at FROM folder")?;
         let folders = select.query_map([], |row| {
-            let (listed, gap, open, whole_at) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-            Ok((row.get(0)?, ListedFolder { listed, gap, open, whole_at }))
+            let (listed, gap, open, whole_at) =
+                (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok((
+                row.get(0)?,
+                ListedFolder {
+                    listed,
+                    gap,
+                    open,
+                    whole_at,
+                },
+            ))
         })?;
         Ok(folders.collect::<Result<_>>()?)
     }
@@ -292,8 +397,9 @@ impl Index {
         self.change_untold(|db| {
             let within = "SELECT count(*), min(number), max(number) FROM segment \
                           WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
-            let (count, first, last) =
-                db.prepare_cached(within)?.query_row(params![timeline, int(begin), int(end)], |row| {
+            let (count, first, last) = db
+                .prepare_cached(within)?
+                .query_row(params![timeline, int(begin), int(end)], |row| {
                     Ok((uint(row, 0)?, uint(row, 1)?, uint(row, 2)?))
                 })?;
             let gap = count != last - first + 1 || first != begin;
@@ -301,7 +407,14 @@ impl Index {
                        listed = excluded.listed, gap = excluded.gap, open = excluded.open, \
                        whole_at = iif(?6, excluded.whole_at, whole_at)";
             let now = Utc::now().timestamp_micros();
-            db.prepare_cached(sql)?.execute(params![folder, listed, gap, last + 1 != end, now, whole])?;
+            db.prepare_cached(sql)?.execute(params![
+                folder,
+                listed,
+                gap,
+                last + 1 != end,
+                now,
+                whole
+            ])?;
             Ok(())
         })
     }
@@ -315,12 +428,16 @@ impl Index {
     ) -> anyhow::Result<Vec<SegmentName>> {
         let names: BTreeSet<SegmentName> = found.iter().map(|archived| archived.name).collect();
         let db = self.connection();
-        let mut select =
-            db.prepare_cached("SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3")?;
+        let mut select = db.prepare_cached(
+            "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3",
+        )?;
         let bounds = params![timeline.0, int(segments.start), int(segments.end)];
         let known = select.query_map(bounds, |row| Ok(self.name(timeline, uint(row, 0)?)))?;
         let known = known.collect::<Result<Vec<SegmentName>>>()?;
-        Ok(known.into_iter().filter(|name| !names.contains(name)).collect())
+        Ok(known
+            .into_iter()
+            .filter(|name| !names.contains(name))
+            .collect())
     }
 
     /// Forgets segments that are gone, with all that was concluded from them. What follows them is to be read again.
@@ -330,11 +447,18 @@ impl Index {
                 let keys: Vec<SegmentKey> = segments.iter().map(|name| self.key(*name)).collect();
                 derive::remove(self, db, &keys)?;
                 // Where nothing is left, nothing has to be looked for again.
-                let Some(SegmentKey { timeline, number }) = keys.first().copied() else { continue };
+                let Some(SegmentKey { timeline, number }) = keys.first().copied() else {
+                    continue;
+                };
                 let log = (number / self.size.per_log()) as u32;
                 let Range { start, end } = self.segments_of(log);
-                let left = "SELECT 1 FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
-                let sql = match db.prepare_cached(left)?.exists(params![timeline.0, int(start), int(end)])? {
+                let left =
+                    "SELECT 1 FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
+                let sql = match db.prepare_cached(left)?.exists(params![
+                    timeline.0,
+                    int(start),
+                    int(end)
+                ])? {
                     true => "UPDATE folder SET gap = 1 WHERE name = ?1",
                     false => "DELETE FROM folder WHERE name = ?1",
                 };

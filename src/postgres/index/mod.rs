@@ -118,8 +118,10 @@ impl Index {
     /// Errors: the file cannot be made or used.
     pub fn open(folder: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
         let path = &file(folder, cluster);
-        let opened = prepare(path, cluster).with_context(|| format!("cannot use the index \"{}\"", path.display()));
-        let connection = opened.hint("let the user who runs Walden write to the folder of `catalog.cache`")?;
+        let opened = prepare(path, cluster)
+            .with_context(|| format!("cannot use the index \"{}\"", path.display()));
+        let connection =
+            opened.hint("let the user who runs Walden write to the folder of `catalog.cache`")?;
         Ok(Self::of(connection, cluster, Some(path.to_path_buf())))
     }
 
@@ -166,7 +168,9 @@ impl Index {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the index as a whole or not at all.
@@ -174,19 +178,30 @@ impl Index {
         let mut connection = self.connection();
         let before = connection.total_changes();
         let done = transact(&mut connection, work)?;
-        self.changes.fetch_add(u64::from(connection.total_changes() != before), Ordering::Relaxed);
+        self.changes.fetch_add(
+            u64::from(connection.total_changes() != before),
+            Ordering::Relaxed,
+        );
         Ok(done)
     }
 
     /// Changes what nobody is told: how the repository was listed.
-    fn change_untold<T>(&self, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn change_untold<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         transact(&mut self.connection(), work)
     }
 
     /// Another one than before if what is told may have changed, by this process or another. Errors: it cannot be read.
     pub fn version(&self) -> anyhow::Result<IndexVersion> {
-        let others = self.connection().pragma_query_value(None, "data_version", |row| row.get(0))?;
-        Ok(IndexVersion { own: self.changes.load(Ordering::Relaxed), others })
+        let others = self
+            .connection()
+            .pragma_query_value(None, "data_version", |row| row.get(0))?;
+        Ok(IndexVersion {
+            own: self.changes.load(Ordering::Relaxed),
+            others,
+        })
     }
 
     fn name(&self, timeline: TimelineId, number: u64) -> SegmentName {
@@ -199,7 +214,10 @@ impl Index {
     }
 }
 
-fn transact<T>(db: &mut Connection, work: impl FnOnce(&Connection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn transact<T>(
+    db: &mut Connection,
+    work: impl FnOnce(&Connection) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = work(&transaction)?;
     transaction.commit()?;
@@ -215,7 +233,10 @@ fn file(folder: &Path, cluster: &Cluster) -> PathBuf {
 /// Opens or makes the file.
 fn prepare(path: &Path, cluster: &Cluster) -> anyhow::Result<Connection> {
     if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
     }
     for attempt in 0.. {
         // SQLite would make it readable for others; what it puts beside it gets the same mode.
@@ -248,8 +269,13 @@ fn prepare(path: &Path, cluster: &Cluster) -> anyhow::Result<Connection> {
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
-    let damage = [rusqlite::ErrorCode::NotADatabase, rusqlite::ErrorCode::DatabaseCorrupt];
-    error.sqlite_error_code().is_some_and(|code| damage.contains(&code))
+    let damage = [
+        rusqlite::ErrorCode::NotADatabase,
+        rusqlite::ErrorCode::DatabaseCorrupt,
+    ];
+    error
+        .sqlite_error_code()
+        .is_some_and(|code| damage.contains(&code))
 }
 
 /// Makes the tables of a new index; false for one that is not this cluster's or has another form.
@@ -260,12 +286,16 @@ fn set_up(connection: &Connection, cluster: &Cluster) -> Result<bool, rusqlite::
     // What a crash of the machine takes away is read from the repository again.
     connection.pragma_update(None, "synchronous", "normal")?;
     let identity = identity(cluster);
-    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let transaction =
+        rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 {
         let same = version == VERSION
-            && connection.query_row("SELECT text FROM identity", [], |row| row.get::<_, String>(0))? == identity;
+            && connection.query_row("SELECT text FROM identity", [], |row| {
+                row.get::<_, String>(0)
+            })? == identity;
         return Ok(same);
     }
     create(connection, &identity)?;
@@ -285,5 +315,8 @@ fn identity(cluster: &Cluster) -> String {
     let description = &cluster.description;
     let marker = cluster.repository.marker();
     let size = description.segment_size.bytes();
-    format!("{} {} {} {size}", marker.id, description.name, description.system_identifier)
+    format!(
+        "{} {} {} {size}",
+        marker.id, description.name, description.system_identifier
+    )
 }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
+use super::testing::{
+    FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize,
+};
 use super::tests::{Made, assert_same, seed};
 use super::trust_tests::{remove, stored};
 use super::update::{ListScope, complete, decode, list, update};
@@ -47,7 +49,11 @@ impl Archive {
         match self.random.below(10) {
             0 => {
                 let key = self.cluster.layout.wal(&WalFileName::Segment(name));
-                let _ = self.storage.put(&key, "damaged".into(), PutMode::CreateOnly).await.unwrap();
+                let _ = self
+                    .storage
+                    .put(&key, "damaged".into(), PutMode::CreateOnly)
+                    .await
+                    .unwrap();
                 return;
             }
             1 => {
@@ -59,7 +65,9 @@ impl Archive {
         }
         store(&self.cluster, name, &bytes, Some(&summary)).await;
         if self.random.below(3) == 0 {
-            index.observe(stored(&self.cluster, name).await, &summary).unwrap();
+            index
+                .observe(stored(&self.cluster, name).await, &summary)
+                .unwrap();
         }
     }
 
@@ -71,9 +79,15 @@ impl Archive {
 
     /// A segment that is there or not.
     fn any(&mut self, there: bool) -> Option<usize> {
-        let all: Vec<usize> = (0..self.all.len()).filter(|at| self.there[*at] == there).collect();
+        let all: Vec<usize> = (0..self.all.len())
+            .filter(|at| self.there[*at] == there)
+            .collect();
         // What comes comes nearly in order, and what goes is mostly old.
-        let most = if self.random.below(4) == 0 { all.len() } else { all.len().min(4) };
+        let most = if self.random.below(4) == 0 {
+            all.len()
+        } else {
+            all.len().min(4)
+        };
         (most > 0).then(|| all[self.random.below(most as u64) as usize])
     }
 
@@ -91,11 +105,16 @@ impl Archive {
             }
             8 | 9 => {
                 // Of each timeline one stays, so that its folder is known.
-                if let Some(at) = self.any(true).filter(|at| ![0, self.all.len() - 1].contains(at)) {
+                if let Some(at) = self
+                    .any(true)
+                    .filter(|at| ![0, self.all.len() - 1].contains(at))
+                {
                     self.remove(at).await;
                 }
             }
-            10 => update(index, &self.cluster, ListScope::New, &|_| ()).await.unwrap(),
+            10 => update(index, &self.cluster, ListScope::New, &|_| ())
+                .await
+                .unwrap(),
             _ => drop(decode(index, &self.cluster, 1).await.unwrap()),
         }
     }
@@ -116,9 +135,20 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
     let mut random = Random(seed);
     let (all, fork) = all(seed, &mut random);
     let (cluster, storage) = cluster().await;
-    store_history(&cluster, 2, &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8))).await;
+    store_history(
+        &cluster,
+        2,
+        &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8)),
+    )
+    .await;
     let there = vec![false; all.len()];
-    let mut archive = Archive { cluster: cluster.clone(), storage, random, all, there };
+    let mut archive = Archive {
+        cluster: cluster.clone(),
+        storage,
+        random,
+        all,
+        there,
+    };
     let index = Arc::new(Index::temporary(&cluster).unwrap());
     let last = archive.all.len() - 1;
     for at in 0..=last {
@@ -140,22 +170,34 @@ async fn an_index_is_that_of_what_is_there_whatever_became_of_it() {
             let until = from + 1 + archive.random.below(5);
             let timeline = TimelineId(1 + archive.random.below(2) as u32);
             // What crosses into the first one is asked for from the one before.
-            if !pending.iter().any(|one| one.name.number(index.size) + 1 == from) {
+            if !pending
+                .iter()
+                .any(|one| one.name.number(index.size) + 1 == from)
+            {
                 ranges.push((timeline, from, until));
             }
         }
         let before: Vec<_> = ranges.iter().map(|asked| ask(&index, *asked)).collect();
-        complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
+        complete(&index, &cluster, ListScope::All, &|_| ())
+            .await
+            .unwrap();
         for (asked, before) in ranges.into_iter().zip(before) {
             let after = ask(&index, asked);
-            assert!(matches!(before, Err(Unknown::Segment(_))) || before == after, "{asked:?}: {before:?} {after:?}");
+            assert!(
+                matches!(before, Err(Unknown::Segment(_))) || before == after,
+                "{asked:?}: {before:?} {after:?}"
+            );
             told += usize::from(before.is_ok());
         }
         // One by one, in their order.
         let anew = Arc::new(Index::temporary(&cluster).unwrap());
         list(&anew, &cluster, ListScope::All).await.unwrap();
         decode(&anew, &cluster, usize::MAX).await.unwrap();
-        assert_eq!(anew.count_not_indexed().unwrap(), 0, "in their order nothing has to be read again");
+        assert_eq!(
+            anew.count_not_indexed().unwrap(),
+            0,
+            "in their order nothing has to be read again"
+        );
         assert_same(&anew.dump(), &index.dump());
         assert_eq!(index.ranges().unwrap(), anew.ranges().unwrap());
     }
@@ -173,7 +215,9 @@ async fn what_was_stored_before_the_one_ahead_of_it_need_not_be_read() {
     for at in [0, 3, 2, 1, 7, 5, 6, 4] {
         let (name, bytes, summary) = &made[at];
         store(&cluster, *name, bytes, Some(summary)).await;
-        index.observe(stored(&cluster, *name).await, summary).unwrap();
+        index
+            .observe(stored(&cluster, *name).await, summary)
+            .unwrap();
     }
     assert_eq!(index.count_not_indexed().unwrap(), 0);
 }

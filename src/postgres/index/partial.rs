@@ -17,7 +17,11 @@ const BATCH: usize = 1000;
 
 /// What this WAL holds, from an index that is gone afterwards. Errors: as of [`update`](super::update::update), or not all
 /// of it is there.
-pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: IndexObserver<'_>) -> anyhow::Result<Arc<Index>> {
+pub async fn index_of(
+    cluster: &Cluster,
+    wal: &[WalPiece],
+    progress: IndexObserver<'_>,
+) -> anyhow::Result<Arc<Index>> {
     let index = Arc::new(Index::temporary(cluster)?);
     let is_wanted = |name| wal.iter().any(|piece| piece.contains(name));
     let (mut listing, mut found, mut count) = (load::list_wal(cluster), Vec::new(), 0);
@@ -27,7 +31,11 @@ pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: IndexObserv
             && is_wanted(*name)
         {
             count += 1;
-            found.push(Archived { name: *name, bytes: meta.size, stored_at: meta.modified.into() });
+            found.push(Archived {
+                name: *name,
+                bytes: meta.size,
+                stored_at: meta.modified.into(),
+            });
         }
         if found.len() == BATCH || next.is_none() {
             let found = std::mem::take(&mut found);
@@ -39,9 +47,14 @@ pub async fn index_of(cluster: &Cluster, wal: &[WalPiece], progress: IndexObserv
     }
     let expected: u64 = wal.iter().map(|piece| piece.segments).sum();
     if count < expected {
-        let gone =
-            anyhow!("{} of {expected} WAL segments went from the repository while it was read", expected - count);
-        return Err(with_hint(gone, "find out with `walden wal list` what is missing, then try again"));
+        let gone = anyhow!(
+            "{} of {expected} WAL segments went from the repository while it was read",
+            expected - count
+        );
+        return Err(with_hint(
+            gone,
+            "find out with `walden wal list` what is missing, then try again",
+        ));
     }
     read_listed(&index, cluster, progress).await?;
     Ok(index)

@@ -27,11 +27,17 @@ impl Index {
             return Ok(None);
         }
         let mut ranges = WalRanges::new(self.size);
-        let mut select =
-            db.prepare_cached("SELECT timeline, block, segments, bytes FROM block ORDER BY timeline, block")?;
+        let mut select = db.prepare_cached(
+            "SELECT timeline, block, segments, bytes FROM block ORDER BY timeline, block",
+        )?;
         let blocks = select.query_map([], |row| {
             let (timeline, begin) = (TimelineId(row.get(0)?), uint(row, 1)? * BLOCK);
-            Ok(Block { timeline, begin, segments: uint(row, 2)?, bytes: uint(row, 3)? })
+            Ok(Block {
+                timeline,
+                begin,
+                segments: uint(row, 2)?,
+                bytes: uint(row, 3)?,
+            })
         })?;
         for block in blocks {
             let block = block?;
@@ -45,12 +51,27 @@ impl Index {
 
     /// The range that a block is in which nothing is missing.
     fn whole(&self, db: &Connection, block: &Block) -> Result<WalRange> {
-        let mut select = db.prepare_cached("SELECT stored_at FROM segment WHERE timeline = ?1 AND number = ?2")?;
-        let mut stored = |number| select.query_row(params![block.timeline.0, int(number)], |row| stored_at(row, 0));
+        let mut select =
+            db.prepare_cached("SELECT stored_at FROM segment WHERE timeline = ?1 AND number = ?2")?;
+        let mut stored = |number| {
+            select.query_row(params![block.timeline.0, int(number)], |row| {
+                stored_at(row, 0)
+            })
+        };
         let last = block.begin + BLOCK - 1;
         let (first_stored, last_stored) = (stored(block.begin)?, stored(last)?);
-        let (first, last) = (self.name(block.timeline, block.begin), self.name(block.timeline, last));
-        Ok(WalRange { first, last, segments: BLOCK, stored_bytes: block.bytes, first_stored, last_stored })
+        let (first, last) = (
+            self.name(block.timeline, block.begin),
+            self.name(block.timeline, last),
+        );
+        Ok(WalRange {
+            first,
+            last,
+            segments: BLOCK,
+            stored_bytes: block.bytes,
+            first_stored,
+            last_stored,
+        })
     }
 
     fn add_each(&self, db: &Connection, block: &Block, ranges: &mut WalRanges) -> Result<()> {
@@ -59,7 +80,9 @@ impl Index {
              ORDER BY number",
         )?;
         let bounds = params![block.timeline.0, int(block.begin), int(block.begin + BLOCK)];
-        let segments = select.query_map(bounds, |row| Ok((uint(row, 0)?, uint(row, 1)?, stored_at(row, 2)?)))?;
+        let segments = select.query_map(bounds, |row| {
+            Ok((uint(row, 0)?, uint(row, 1)?, stored_at(row, 2)?))
+        })?;
         for segment in segments {
             let (number, bytes, stored) = segment?;
             ranges.add(self.name(block.timeline, number), bytes, stored);

@@ -63,24 +63,49 @@ pub async fn store(
         body.push(b'\n');
         Ok(())
     };
-    for (at, Recording { timeline, lsn, names }) in recordings.iter().enumerate() {
+    for (
+        at,
+        Recording {
+            timeline,
+            lsn,
+            names,
+        },
+    ) in recordings.iter().enumerate()
+    {
         if at > 0 {
-            put(RecordingLine::Place { timeline: *timeline, lsn: *lsn })?;
+            put(RecordingLine::Place {
+                timeline: *timeline,
+                lsn: *lsn,
+            })?;
         }
-        names.iter().try_for_each(|(file, name)| put(RecordingLine::Name { file: *file, name: name.clone() }))?;
+        names.iter().try_for_each(|(file, name)| {
+            put(RecordingLine::Name {
+                file: *file,
+                name: name.clone(),
+            })
+        })?;
     }
     let sealed = seal(KIND, &about, &mut &body[..], body.len() as u64, LEVEL)?;
     let key = cluster.layout.names(&id);
     let body = Body(vec![sealed.envelope, sealed.body]);
-    match cluster.repository.storage().put(&key, body, PutMode::CreateOnly).await? {
+    match cluster
+        .repository
+        .storage()
+        .put(&key, body, PutMode::CreateOnly)
+        .await?
+    {
         PutOutcome::Stored => Ok(key),
-        PutOutcome::AlreadyExists => anyhow::bail!("object \"{key}\" is there already, under a random name"),
+        PutOutcome::AlreadyExists => {
+            anyhow::bail!("object \"{key}\" is there already, under a random name")
+        }
     }
 }
 
 /// The names in an object; `None` when there is none. Errors: it is damaged, or the store did not answer.
 pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Recording>>> {
-    let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else { return Ok(None) };
+    let Some((header, body)) = cluster.repository.read_small(key, KIND, LONGEST).await? else {
+        return Ok(None);
+    };
     let wrong = || format!("object \"{key}\" does not hold names");
     let about: NamesDescription = header.about.read().with_context(wrong)?;
     anyhow::ensure!(
@@ -88,13 +113,27 @@ pub async fn load(cluster: &Cluster, key: &Key) -> anyhow::Result<Option<Vec<Rec
         "object \"{key}\" holds names of the server with system identifier {}",
         about.system_identifier
     );
-    let mut now = Recording { timeline: about.timeline, lsn: about.lsn, names: Vec::new() };
+    let mut now = Recording {
+        timeline: about.timeline,
+        lsn: about.lsn,
+        names: Vec::new(),
+    };
     let mut recordings = Vec::new();
-    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         match serde_json::from_slice(line).with_context(wrong)? {
             RecordingLine::Name { file, name } => now.names.push((file, name)),
             RecordingLine::Place { timeline, lsn } => {
-                recordings.push(std::mem::replace(&mut now, Recording { timeline, lsn, names: Vec::new() }));
+                recordings.push(std::mem::replace(
+                    &mut now,
+                    Recording {
+                        timeline,
+                        lsn,
+                        names: Vec::new(),
+                    },
+                ));
             }
         }
     }

@@ -21,7 +21,9 @@ async fn of_what_follows_on_what_is_gone_only_what_that_concerns_is_read_again()
         store(&cluster, *name, bytes, Some(summary)).await;
     }
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ())
+        .await
+        .unwrap();
     for (name, ..) in &made[..5] {
         remove(&storage, &cluster, *name).await;
     }
@@ -30,8 +32,13 @@ async fn of_what_follows_on_what_is_gone_only_what_that_concerns_is_read_again()
     assert_eq!((state.segments, state.not_indexed), (35, 1));
     let total = AtomicU64::new(0);
     let count = |progress: IndexProgress| total.store(progress.total, Ordering::Relaxed);
-    update(&index, &cluster, ListScope::New, &count).await.unwrap();
-    assert_eq!((total.into_inner(), index.state().unwrap().not_indexed), (1, 0));
+    update(&index, &cluster, ListScope::New, &count)
+        .await
+        .unwrap();
+    assert_eq!(
+        (total.into_inner(), index.state().unwrap().not_indexed),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -40,10 +47,21 @@ async fn a_folder_that_is_gone_is_forgotten_and_its_neighbours_stay() {
     let index = Arc::new(Index::temporary(&cluster).unwrap());
     let per_log = index.size.per_log();
     let put = async |number: u64| {
-        let key = cluster.layout.wal(&WalFileName::Segment(segment(1, number)));
-        let _ = storage.put(&key, "not read here".into(), PutMode::CreateOnly).await.unwrap();
+        let key = cluster
+            .layout
+            .wal(&WalFileName::Segment(segment(1, number)));
+        let _ = storage
+            .put(&key, "not read here".into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
     };
-    let numbers = [per_log - 1, per_log, per_log + 1, 2 * per_log - 1, 2 * per_log];
+    let numbers = [
+        per_log - 1,
+        per_log,
+        per_log + 1,
+        2 * per_log - 1,
+        2 * per_log,
+    ];
     for number in numbers {
         put(number).await;
     }
@@ -53,9 +71,15 @@ async fn a_folder_that_is_gone_is_forgotten_and_its_neighbours_stay() {
     }
     assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     let ranges = index.ranges().unwrap().unwrap();
-    let kept: Vec<u64> = ranges.iter().map(|range| range.first.number(index.size)).collect();
+    let kept: Vec<u64> = ranges
+        .iter()
+        .map(|range| range.first.number(index.size))
+        .collect();
     assert_eq!(kept, [numbers[0], numbers[4]]);
-    assert!(!list(&index, &cluster, ListScope::New).await.unwrap().gone, "once");
+    assert!(
+        !list(&index, &cluster, ListScope::New).await.unwrap().gone,
+        "once"
+    );
     put(numbers[2]).await;
     list(&index, &cluster, ListScope::New).await.unwrap();
     assert_eq!(index.state().unwrap().segments, 3);
@@ -64,12 +88,21 @@ async fn a_folder_that_is_gone_is_forgotten_and_its_neighbours_stay() {
 #[tokio::test]
 async fn folders_that_rest_are_not_listed_again() {
     let root = tempfile::tempdir().unwrap();
-    let storage = Arc::new(CountingStorage::new(Arc::new(LocalStorage::new(root.path()))));
+    let storage = Arc::new(CountingStorage::new(Arc::new(LocalStorage::new(
+        root.path(),
+    ))));
     let cluster = cluster_in(storage.clone()).await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    let key = |number| cluster.layout.wal(&WalFileName::Segment(segment(1, number)));
+    let key = |number| {
+        cluster
+            .layout
+            .wal(&WalFileName::Segment(segment(1, number)))
+    };
     let put = async |number| {
-        let _ = storage.put(&key(number), "not read here".into(), PutMode::CreateOnly).await.unwrap();
+        let _ = storage
+            .put(&key(number), "not read here".into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
     };
     let per_log = index.size.per_log();
     let rest = || {
@@ -91,8 +124,21 @@ async fn folders_that_rest_are_not_listed_again() {
     storage.delete(&key(7)).await.unwrap();
     assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     let ranges = index.ranges().unwrap().unwrap();
-    assert_eq!(ranges.iter().map(|range| range.first.number(index.size)).collect::<Vec<_>>(), [8, per_log]);
+    assert_eq!(
+        ranges
+            .iter()
+            .map(|range| range.first.number(index.size))
+            .collect::<Vec<_>>(),
+        [8, per_log]
+    );
     storage.forget();
     list(&index, &cluster, ListScope::All).await.unwrap();
-    assert_eq!(storage.calls().iter().filter(|call| **call == "list").count(), 3);
+    assert_eq!(
+        storage
+            .calls()
+            .iter()
+            .filter(|call| **call == "list")
+            .count(),
+        3
+    );
 }

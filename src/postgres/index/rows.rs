@@ -25,17 +25,27 @@ struct Sum {
 /// Rows that a change in a segment must have to become an event. Small ones count where the summary lists them all: a
 /// busy segment has thousands, and lists some. In the system's catalogues nobody looks for them.
 pub(super) fn least_rows(left_out: u64, file: RelFileLocator) -> u64 {
-    if left_out == 0 && file.number >= FIRST_NORMAL { 1 } else { LEAST_ROWS }
+    if left_out == 0 && file.number >= FIRST_NORMAL {
+        1
+    } else {
+        LEAST_ROWS
+    }
 }
 
 /// Makes the events of transactions that end in a segment that is new, and of those that end later and went through it.
 pub(super) fn derive_all(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
     derive(index, db, segment)?;
-    later(index, db, segment)?.into_iter().try_for_each(|later| derive(index, db, later))
+    later(index, db, segment)?
+        .into_iter()
+        .try_for_each(|later| derive(index, db, later))
 }
 
 /// The segments in which transactions end that went through a segment.
-pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Result<BTreeSet<SegmentKey>> {
+pub(super) fn later(
+    index: &Index,
+    db: &Connection,
+    segment: SegmentKey,
+) -> Result<BTreeSet<SegmentKey>> {
     let (timeline, number) = segment.columns();
     let last = int(segment.number + index.reach());
     let mut select = db.prepare_cached(
@@ -43,7 +53,10 @@ pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Resu
          WHERE r.timeline = ?1 AND r.number = ?2 AND r.commit_lsn IS NULL",
     )?;
     let later = select.query_map(params![timeline, number, last], |row| {
-        Ok(SegmentKey { timeline: TimelineId(row.get(0)?), number: uint(row, 1)? })
+        Ok(SegmentKey {
+            timeline: TimelineId(row.get(0)?),
+            number: uint(row, 1)?,
+        })
     })?;
     later.collect()
 }
@@ -51,13 +64,20 @@ pub(super) fn later(index: &Index, db: &Connection, segment: SegmentKey) -> Resu
 /// Makes the events of transactions that end in a segment.
 pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey) -> Result<()> {
     let (timeline, number) = segment.columns();
-    db.prepare_cached("DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL")?
-        .execute(segment.columns())?;
+    db.prepare_cached(
+        "DELETE FROM event WHERE timeline = ?1 AND number = ?2 AND rows IS NOT NULL",
+    )?
+    .execute(segment.columns())?;
     let least = "SELECT rows_left_out FROM segment WHERE timeline = ?1 AND number = ?2";
-    let left_out = db.prepare_cached(least)?.query_row(segment.columns(), |row| uint(row, 0))?;
+    let left_out = db
+        .prepare_cached(least)?
+        .query_row(segment.columns(), |row| uint(row, 0))?;
     for sum in sums(index, db, segment)? {
         let least = least_rows(left_out, sum.file);
-        for (kind, rows) in [(EventKind::Delete, sum.deleted), (EventKind::Update, sum.updated)] {
+        for (kind, rows) in [
+            (EventKind::Delete, sum.deleted),
+            (EventKind::Update, sum.updated),
+        ] {
             if rows == 0 || rows < least {
                 continue;
             }
@@ -66,7 +86,11 @@ pub(super) fn derive(index: &Index, db: &Connection, segment: SegmentKey) -> Res
                  (timeline, number, lsn, commit_lsn, kind, tablespace, database, file, time, xid, rows, rows_from) \
                  VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?;
-            let RelFileLocator { tablespace, database, number: file } = sum.file;
+            let RelFileLocator {
+                tablespace,
+                database,
+                number: file,
+            } = sum.file;
             put.execute(params![
                 timeline,
                 number,

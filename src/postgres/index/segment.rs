@@ -45,10 +45,21 @@ impl Index {
              ON CONFLICT DO UPDATE SET segments = segments + excluded.segments, bytes = bytes + excluded.bytes",
         )?;
         let mut replaced = Vec::new();
-        for Archived { name, bytes, stored_at } in segments {
+        for Archived {
+            name,
+            bytes,
+            stored_at,
+        } in segments
+        {
             let segment = self.key(*name);
             let ((timeline, number), block) = (segment.columns(), int(segment.number / BLOCK));
-            let row = params![timeline, number, int(*bytes), stored_at.timestamp_micros(), listed];
+            let row = params![
+                timeline,
+                number,
+                int(*bytes),
+                stored_at.timestamp_micros(),
+                listed
+            ];
             let key = params![timeline, number, int(*bytes), stored_at.timestamp_micros()];
             let found = known.query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
             let Some(found) = found.optional()? else {
@@ -123,18 +134,30 @@ impl Index {
     fn is_still(&self, db: &Connection, read: &Archived) -> Result<bool> {
         let (timeline, number) = self.key(read.name).columns();
         let sql = "SELECT 1 FROM segment WHERE timeline = ?1 AND number = ?2 AND bytes = ?3 AND stored_at = ?4";
-        let key = params![timeline, number, int(read.bytes), read.stored_at.timestamp_micros()];
+        let key = params![
+            timeline,
+            number,
+            int(read.bytes),
+            read.stored_at.timestamp_micros()
+        ];
         db.prepare_cached(sql)?.exists(key)
     }
 
     /// A segment from a row of its timeline, number, bytes and time.
     pub(super) fn archived(&self, row: &rusqlite::Row<'_>) -> Result<Archived> {
         let name = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
-        Ok(Archived { name, bytes: uint(row, 2)?, stored_at: stored_at(row, 3)? })
+        Ok(Archived {
+            name,
+            bytes: uint(row, 2)?,
+            stored_at: stored_at(row, 3)?,
+        })
     }
 
     pub(super) fn key(&self, name: SegmentName) -> SegmentKey {
-        SegmentKey { timeline: name.timeline, number: name.number(self.size) }
+        SegmentKey {
+            timeline: name.timeline,
+            number: name.number(self.size),
+        }
     }
 
     fn add(&self, db: &Connection, segment: SegmentKey, summary: &Summary) -> Result<()> {

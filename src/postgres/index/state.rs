@@ -59,46 +59,71 @@ impl Index {
 
     /// The same within a transaction.
     pub(super) fn state_in(&self, db: &Connection) -> Result<IndexState> {
-        let mut state = IndexState { whole: is_whole(db)?, ..IndexState::default() };
-        let mut select = db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
+        let mut state = IndexState {
+            whole: is_whole(db)?,
+            ..IndexState::default()
+        };
+        let mut select =
+            db.prepare_cached("SELECT timeline, sum(segments) FROM block GROUP BY timeline")?;
         let timelines = select.query_map([], |row| Ok((TimelineId(row.get(0)?), uint(row, 1)?)))?;
         for timeline in timelines {
             let (timeline, segments) = timeline?;
             state.segments += segments;
-            let last = |least| last(db, timeline, least).map(|last| last.map(|number| self.name(timeline, number)));
+            let last = |least| {
+                last(db, timeline, least).map(|last| last.map(|number| self.name(timeline, number)))
+            };
             if let Some(archived) = last(0)? {
-                state.positions.push(Position { timeline, archived, indexed: last(1)? });
+                state.positions.push(Position {
+                    timeline,
+                    archived,
+                    indexed: last(1)?,
+                });
             }
         }
-        let sql = "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
-        (state.not_indexed, state.unreadable) =
-            db.prepare_cached(sql)?.query_row([], |row| Ok((uint(row, 0)?, uint(row, 1)?)))?;
         let sql =
-            "SELECT timeline, number, why FROM segment WHERE ok = 0 AND state = 2 ORDER BY timeline, number LIMIT 1";
+            "SELECT count(*), coalesce(sum(state = 2), 0) FROM segment WHERE ok = 0 AND state <> 1";
+        (state.not_indexed, state.unreadable) = db
+            .prepare_cached(sql)?
+            .query_row([], |row| Ok((uint(row, 0)?, uint(row, 1)?)))?;
+        let sql = "SELECT timeline, number, why FROM segment WHERE ok = 0 AND state = 2 ORDER BY timeline, number LIMIT 1";
         let first = db.prepare_cached(sql)?.query_row([], |row| {
             let segment = self.name(TimelineId(row.get(0)?), uint(row, 1)?);
-            Ok(UnreadableSegment { segment, why: row.get(2)? })
+            Ok(UnreadableSegment {
+                segment,
+                why: row.get(2)?,
+            })
         });
         state.first_unreadable = first.optional()?;
         Ok(state)
     }
 
     /// Segments that are listed and not indexed, ascending, at most so many, after one.
-    pub(super) fn not_indexed(&self, after: Option<SegmentName>, most: usize) -> anyhow::Result<Vec<Archived>> {
+    pub(super) fn not_indexed(
+        &self,
+        after: Option<SegmentName>,
+        most: usize,
+    ) -> anyhow::Result<Vec<Archived>> {
         let db = self.connection();
         let mut select = db.prepare_cached(
             "SELECT timeline, number, bytes, stored_at FROM segment WHERE state = 0 AND (timeline, number) > (?1, ?2) \
              ORDER BY timeline, number LIMIT ?3",
         )?;
-        let after = after.map_or((0, -1), |name| (name.timeline.0, int(name.number(self.size))));
-        let found = select.query_map(params![after.0, after.1, most as i64], |row| self.archived(row))?;
+        let after = after.map_or((0, -1), |name| {
+            (name.timeline.0, int(name.number(self.size)))
+        });
+        let found = select.query_map(params![after.0, after.1, most as i64], |row| {
+            self.archived(row)
+        })?;
         Ok(found.collect::<Result<_>>()?)
     }
 
     /// How many segments are listed and not indexed.
     pub(super) fn count_not_indexed(&self) -> anyhow::Result<u64> {
         let sql = "SELECT count(*) FROM segment WHERE state = 0";
-        Ok(self.connection().prepare_cached(sql)?.query_row([], |row| uint(row, 0))?)
+        Ok(self
+            .connection()
+            .prepare_cached(sql)?
+            .query_row([], |row| uint(row, 0))?)
     }
 
     /// Forgets everything.
@@ -135,7 +160,14 @@ impl Index {
 
     /// What failed is tried again.
     pub(super) fn retry_unreadable(&self) -> anyhow::Result<()> {
-        self.change(|db| Ok(db.execute("UPDATE segment SET state = 0, why = NULL WHERE state = 2", []).map(drop)?))
+        self.change(|db| {
+            Ok(db
+                .execute(
+                    "UPDATE segment SET state = 0, why = NULL WHERE state = 2",
+                    [],
+                )
+                .map(drop)?)
+        })
     }
 
     /// All rows of all tables but `folder`, as text: two indexes of the same archive are the same.
@@ -143,18 +175,30 @@ impl Index {
     pub(crate) fn dump(&self) -> Vec<String> {
         let db = self.connection();
         let mut lines = Vec::new();
-        for table in
-            ["segment", "block", "carried", "event", "rows", "ended", "created", "name", "recording", "history"]
-        {
+        for table in [
+            "segment",
+            "block",
+            "carried",
+            "event",
+            "rows",
+            "ended",
+            "created",
+            "name",
+            "recording",
+            "history",
+        ] {
             let mut select = db
-                .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7"))
+                .prepare(&format!(
+                    "SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7"
+                ))
                 .or_else(|_| db.prepare(&format!("SELECT * FROM {table} ORDER BY 1")))
                 .unwrap();
             let columns = select.column_count();
             let mut rows = select.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let values: Vec<String> =
-                    (0..columns).map(|column| format!("{:?}", row.get_ref(column).unwrap())).collect();
+                let values: Vec<String> = (0..columns)
+                    .map(|column| format!("{:?}", row.get_ref(column).unwrap()))
+                    .collect();
                 lines.push(format!("{table} {}", values.join(" ")));
             }
         }

@@ -15,7 +15,8 @@ pub(super) const TABLESPACES: &str = "SELECT number, lsn, oid, location FROM tab
 /// Puts in what a summary tells.
 pub(super) fn add(db: &Connection, segment: SegmentKey, tablespaces: &Tablespaces) -> Result<()> {
     let (timeline, number) = segment.columns();
-    let mut put = db.prepare_cached("INSERT OR REPLACE INTO tablespace VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut put =
+        db.prepare_cached("INSERT OR REPLACE INTO tablespace VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for TablespaceMade { lsn, oid, location } in &tablespaces.made {
         put.execute(params![timeline, number, int(lsn.0), oid, location])?;
     }
@@ -34,7 +35,11 @@ pub(super) fn within(
     let mut select = db.prepare_cached(TABLESPACES)?;
     let bounds = params![timeline.0, int(segments.start), int(segments.end)];
     let made = select.query_map(bounds, |row| {
-        let made = TablespaceMade { lsn: Lsn(uint(row, 1)?), oid: row.get(2)?, location: row.get(3)? };
+        let made = TablespaceMade {
+            lsn: Lsn(uint(row, 1)?),
+            oid: row.get(2)?,
+            location: row.get(3)?,
+        };
         Ok((uint(row, 0)?, made))
     })?;
     made.collect()
@@ -52,17 +57,35 @@ mod tests {
     async fn they_are_told_by_segment_and_forgotten_with_it() {
         let (cluster, _) = cluster().await;
         let index = Index::temporary(&cluster).unwrap();
-        let archived = |name, bytes| Archived { name, bytes, stored_at: chrono::DateTime::UNIX_EPOCH };
+        let archived = |name, bytes| Archived {
+            name,
+            bytes,
+            stored_at: chrono::DateTime::UNIX_EPOCH,
+        };
         let mut segments = MadeUp::new(seed("tablespaces"), 4).segments();
         let lsn = Lsn(7);
-        let made = TablespaceMade { lsn, oid: 16390, location: "/srv/fast".into() };
-        segments[1].2.tablespaces = Tablespaces { made: vec![made.clone()], left_out: 1 };
+        let made = TablespaceMade {
+            lsn,
+            oid: 16390,
+            location: "/srv/fast".into(),
+        };
+        segments[1].2.tablespaces = Tablespaces {
+            made: vec![made.clone()],
+            left_out: 1,
+        };
         for (name, _, summary) in &segments {
             index.observe(archived(*name, 1), summary).unwrap();
         }
         let told = |from, until| index.tablespaces(TIMELINE, from, until).unwrap();
-        let more = TablespaceMade { lsn: Lsn(8), oid: 0, location: String::new() };
-        assert_eq!((told(FIRST, FIRST + 4).found, told(FIRST, FIRST + 4).more), (vec![made, more], None));
+        let more = TablespaceMade {
+            lsn: Lsn(8),
+            oid: 0,
+            location: String::new(),
+        };
+        assert_eq!(
+            (told(FIRST, FIRST + 4).found, told(FIRST, FIRST + 4).more),
+            (vec![made, more], None)
+        );
         assert_eq!(told(FIRST + 2, FIRST + 4).found, []);
         // Another object is listed under that name: what it makes is not known.
         index.list(&[archived(segments[1].0, 2)]).unwrap();

@@ -18,7 +18,8 @@ use crate::postgres::types::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileN
 use crate::postgres::wal::testing::{Draft, Writer};
 use crate::postgres::wal::{Summarizer, Summary, rmgr};
 use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
+    StorageError,
 };
 
 /// PostgreSQL 15.
@@ -107,11 +108,20 @@ impl MadeUp {
 
     /// A record of so many bytes.
     pub fn write_long(&mut self, bytes: usize) {
-        self.wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, main: vec![7; bytes], ..Draft::default() });
+        self.wal.write(&Draft {
+            rmgr: rmgr::XLOG,
+            info: 0xB0,
+            main: vec![7; bytes],
+            ..Draft::default()
+        });
     }
 
     fn new_xid(&mut self) -> u32 {
-        self.xid = if self.xid == u32::MAX { 3 } else { self.xid + 1 };
+        self.xid = if self.xid == u32::MAX {
+            3
+        } else {
+            self.xid + 1
+        };
         self.xid
     }
 
@@ -134,7 +144,10 @@ impl MadeUp {
             }
             3..=7 if !self.open.is_empty() => {
                 let which = self.random.below(self.open.len() as u64) as usize;
-                let (file, count) = (20000 + self.random.below(3) as u32, 1 + self.random.below(60));
+                let (file, count) = (
+                    20000 + self.random.below(3) as u32,
+                    1 + self.random.below(60),
+                );
                 let xid = self.open[which].0;
                 for _ in 0..count {
                     let image = self.random.below(8) * 1000;
@@ -148,7 +161,8 @@ impl MadeUp {
                 let committed = self.random.below(5) > 0;
                 let lsn = self.end(xid, committed, &[]);
                 if committed {
-                    self.deletes.extend(deleted.into_iter().map(|(file, rows)| ((lsn, file), rows)));
+                    self.deletes
+                        .extend(deleted.into_iter().map(|(file, rows)| ((lsn, file), rows)));
                 }
             }
             9 => {
@@ -162,13 +176,23 @@ impl MadeUp {
                 let mut main = self.time.to_le_bytes().to_vec();
                 main.extend_from_slice(name.as_bytes());
                 main.resize(72, 0);
-                let lsn = self.wal.write(&Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() });
+                let lsn = self.wal.write(&Draft {
+                    rmgr: rmgr::XLOG,
+                    info: 0x70,
+                    main,
+                    ..Draft::default()
+                });
                 self.points.push((name, lsn, self.segment()));
             }
             _ => {
                 for _ in 0..self.random.below(40) {
                     let block = Some((1, vec![1; 7000]));
-                    self.wal.write(&Draft { rmgr: rmgr::XLOG, info: 0xB0, block, ..Draft::default() });
+                    self.wal.write(&Draft {
+                        rmgr: rmgr::XLOG,
+                        info: 0xB0,
+                        block,
+                        ..Draft::default()
+                    });
                 }
             }
         }
@@ -176,7 +200,13 @@ impl MadeUp {
 
     fn change(&mut self, xid: u32, info: u8, file: u32, image: usize) {
         let block = Some((file, vec![7; image]));
-        self.wal.write(&Draft { xid, rmgr: rmgr::HEAP, info, main: vec![0; 8], block });
+        self.wal.write(&Draft {
+            xid,
+            rmgr: rmgr::HEAP,
+            info,
+            main: vec![0; 8],
+            block,
+        });
     }
 
     /// Ends a transaction, by a commit that drops files or not.
@@ -190,11 +220,25 @@ impl MadeUp {
             main.extend_from_slice(&(1u32 << 2).to_le_bytes());
             main.extend_from_slice(&(dropped.len() as u32).to_le_bytes());
             for file in dropped {
-                [1663, 5, *file].iter().for_each(|part: &u32| main.extend_from_slice(&part.to_le_bytes()));
+                [1663, 5, *file]
+                    .iter()
+                    .for_each(|part: &u32| main.extend_from_slice(&part.to_le_bytes()));
             }
         }
-        let lsn = self.wal.write(&Draft { xid, rmgr: rmgr::TRANSACTION, info, main, ..Draft::default() });
-        self.ends.push(End { xid, lsn, segment: self.segment(), time: self.time, committed });
+        let lsn = self.wal.write(&Draft {
+            xid,
+            rmgr: rmgr::TRANSACTION,
+            info,
+            main,
+            ..Draft::default()
+        });
+        self.ends.push(End {
+            xid,
+            lsn,
+            segment: self.segment(),
+            time: self.time,
+            committed,
+        });
         lsn
     }
 
@@ -247,13 +291,30 @@ pub async fn store(cluster: &Cluster, name: SegmentName, bytes: &[u8], summary: 
 /// Stores a history file.
 pub async fn store_history(cluster: &Cluster, timeline: u32, content: &str) {
     let bytes = content.as_bytes();
-    let sealed = seal(WAL_KIND, &serde_json::json!({}), &mut &bytes[..], bytes.len() as u64, 1).unwrap();
-    put(cluster, &WalFileName::History(TimelineId(timeline)), [sealed.envelope, sealed.body].concat()).await;
+    let sealed = seal(
+        WAL_KIND,
+        &serde_json::json!({}),
+        &mut &bytes[..],
+        bytes.len() as u64,
+        1,
+    )
+    .unwrap();
+    put(
+        cluster,
+        &WalFileName::History(TimelineId(timeline)),
+        [sealed.envelope, sealed.body].concat(),
+    )
+    .await;
 }
 
 async fn put(cluster: &Cluster, name: &WalFileName, object: Vec<u8>) {
     let key = cluster.layout.wal(name);
-    let _ = cluster.repository.storage().put(&key, object.into(), PutMode::CreateOnly).await.unwrap();
+    let _ = cluster
+        .repository
+        .storage()
+        .put(&key, object.into(), PutMode::CreateOnly)
+        .await
+        .unwrap();
 }
 
 /// A store that waits when it has listed a folder.
@@ -284,9 +345,19 @@ impl Storage for Waiting {
         self.inner.head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         let page = self.inner.list(folder, after).await;
-        if self.folder.lock().unwrap().take_if(|wanted| wanted == folder).is_some() {
+        if self
+            .folder
+            .lock()
+            .unwrap()
+            .take_if(|wanted| wanted == folder)
+            .is_some()
+        {
             self.listed.notify_one();
             self.go_on.notified().await;
         }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 
-use super::testing::{FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize};
+use super::testing::{
+    FIRST, MadeUp, Random, SIZE, cluster, segment, store, store_history, summarize,
+};
 use super::update::{ListScope, complete, list, read_names, update};
 use super::*;
 use crate::codec::seal;
@@ -21,15 +23,33 @@ pub(super) const TIMELINE: TimelineId = TimelineId(1);
 pub(super) type Made = Vec<(SegmentName, Vec<u8>, Summary)>;
 
 pub(super) fn archived(name: SegmentName) -> Archived {
-    Archived { name, bytes: 100, stored_at: DateTime::UNIX_EPOCH }
+    Archived {
+        name,
+        bytes: 100,
+        stored_at: DateTime::UNIX_EPOCH,
+    }
 }
 
 /// Indexed in the order in which they are given, in batches.
-pub(super) fn indexed(cluster: &Cluster, segments: &[(SegmentName, Summary)], batch: usize) -> Index {
+pub(super) fn indexed(
+    cluster: &Cluster,
+    segments: &[(SegmentName, Summary)],
+    batch: usize,
+) -> Index {
     let index = Index::temporary(cluster).unwrap();
-    let all: Vec<_> = segments.iter().map(|(name, summary)| (archived(*name), Box::new(summary.clone()))).collect();
+    let all: Vec<_> = segments
+        .iter()
+        .map(|(name, summary)| (archived(*name), Box::new(summary.clone())))
+        .collect();
     for batch in all.chunks(batch) {
-        index.list(&batch.iter().map(|(segment, _)| *segment).collect::<Vec<_>>()).unwrap();
+        index
+            .list(
+                &batch
+                    .iter()
+                    .map(|(segment, _)| *segment)
+                    .collect::<Vec<_>>(),
+            )
+            .unwrap();
         index.learn(batch).unwrap();
     }
     learn(&index, &all);
@@ -47,7 +67,9 @@ pub(super) fn learn(index: &Index, segments: &[(Archived, Box<Summary>)]) {
 }
 
 pub(super) fn summaries(made: &Made) -> Vec<(SegmentName, Summary)> {
-    made.iter().map(|(name, _, summary)| (*name, summary.clone())).collect()
+    made.iter()
+        .map(|(name, _, summary)| (*name, summary.clone()))
+        .collect()
 }
 
 pub(super) fn seed(name: &str) -> u64 {
@@ -72,7 +94,11 @@ async fn deletes_are_summed_over_segments_and_told_where_they_commit() {
     let (cluster, _) = cluster().await;
     let index = indexed(&cluster, &summaries(&made.segments()), 16);
     let end = (FIRST + 40) * SIZE;
-    let whole = |lsn: u64| made.ends.iter().any(|one| one.lsn == lsn && (one.segment + 1) * SIZE <= end);
+    let whole = |lsn: u64| {
+        made.ends
+            .iter()
+            .any(|one| one.lsn == lsn && (one.segment + 1) * SIZE <= end)
+    };
     let mut expected: Vec<(u64, u32, u64)> = made
         .deletes
         .iter()
@@ -80,10 +106,15 @@ async fn deletes_are_summed_over_segments_and_told_where_they_commit() {
         .map(|((lsn, file), rows)| (*lsn, *file, *rows))
         .collect();
     expected.sort();
-    let filter = Filter { kinds: vec![EventKind::Delete], ..Filter::default() };
+    let filter = Filter {
+        kinds: vec![EventKind::Delete],
+        ..Filter::default()
+    };
     let events = index.events(&filter).unwrap().events;
-    let mut found: Vec<(u64, u32, u64)> =
-        events.iter().map(|event| (event.lsn.0, event.file.unwrap().number, event.rows.unwrap())).collect();
+    let mut found: Vec<(u64, u32, u64)> = events
+        .iter()
+        .map(|event| (event.lsn.0, event.file.unwrap().number, event.rows.unwrap()))
+        .collect();
     found.sort();
     assert_eq!(found, expected);
     assert!(expected.len() > 3, "{expected:?}");
@@ -91,9 +122,23 @@ async fn deletes_are_summed_over_segments_and_told_where_they_commit() {
         assert_eq!(index.event(event.id).unwrap().as_ref(), Some(&event));
         assert_eq!(event.commit_lsn, Some(event.lsn));
     }
-    let drops = Filter { kinds: vec![EventKind::Drop], ..Filter::default() };
-    let found: Vec<u64> = index.events(&drops).unwrap().events.iter().map(|event| event.lsn.0).collect();
-    let mut dropped: Vec<u64> = made.drops.iter().map(|(lsn, _)| *lsn).filter(|lsn| whole(*lsn)).collect();
+    let drops = Filter {
+        kinds: vec![EventKind::Drop],
+        ..Filter::default()
+    };
+    let found: Vec<u64> = index
+        .events(&drops)
+        .unwrap()
+        .events
+        .iter()
+        .map(|event| event.lsn.0)
+        .collect();
+    let mut dropped: Vec<u64> = made
+        .drops
+        .iter()
+        .map(|(lsn, _)| *lsn)
+        .filter(|lsn| whole(*lsn))
+        .collect();
     let mut sorted = found.clone();
     sorted.sort();
     dropped.sort();
@@ -114,13 +159,26 @@ async fn moments_are_as_a_look_at_all_records_tells() {
         let end = made.ends[random.below(made.ends.len() as u64) as usize];
         let (time, or_at) = (end.time + random.below(3) as i64 - 1, random.below(2) == 0);
         // What crosses into the first segment is not lost: it was asked for from there.
-        let later =
-            made.ends.iter().filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
+        let later = made
+            .ends
+            .iter()
+            .filter(|one| within(one.segment) && (one.time > time || or_at && one.time == time));
         let expected = later.map(|one| one.segment).min();
-        assert_eq!(index.first_later(TIMELINE, from, until, Timestamp(time), or_at).unwrap(), expected);
-        let KnownPrefix { found: candidates, more } = index.ending(end.xid, TIMELINE, from, until).unwrap();
+        assert_eq!(
+            index
+                .first_later(TIMELINE, from, until, Timestamp(time), or_at)
+                .unwrap(),
+            expected
+        );
+        let KnownPrefix {
+            found: candidates,
+            more,
+        } = index.ending(end.xid, TIMELINE, from, until).unwrap();
         assert_eq!(more, None);
-        assert!(!within(end.segment) || candidates.contains(&end.segment), "{end:?} {candidates:?}");
+        assert!(
+            !within(end.segment) || candidates.contains(&end.segment),
+            "{end:?} {candidates:?}"
+        );
         assert!(candidates.iter().all(|number| within(*number)));
         assert!(candidates.len() <= 4, "{end:?} {candidates:?}");
         let (name, ..) = &made.points[random.below(made.points.len() as u64) as usize];
@@ -128,14 +186,32 @@ async fn moments_are_as_a_look_at_all_records_tells() {
             Point::Named { segment, lsn, .. } => Some((segment, lsn.0)),
             Point::Unnamed { .. } => None,
         };
-        let found = index.restore_points(name, TIMELINE, from, until).unwrap().found.into_iter().filter_map(named);
-        let points = made.points.iter().filter(|(one, _, segment)| one == name && within(*segment));
+        let found = index
+            .restore_points(name, TIMELINE, from, until)
+            .unwrap()
+            .found
+            .into_iter()
+            .filter_map(named);
+        let points = made
+            .points
+            .iter()
+            .filter(|(one, _, segment)| one == name && within(*segment));
         let expected: Vec<(u64, u64)> = points.map(|(_, lsn, segment)| (*segment, *lsn)).collect();
         assert_eq!(found.collect::<Vec<_>>(), expected);
-        let mut commits = made.ends.iter().filter(|one| one.committed && within(one.segment)).map(|one| one.lsn);
+        let mut commits = made
+            .ends
+            .iter()
+            .filter(|one| one.committed && within(one.segment))
+            .map(|one| one.lsn);
         let found = |commit: Option<Commit>| commit.map(|commit| commit.lsn.0);
-        assert_eq!(found(index.first_commit(TIMELINE, from, until).unwrap()), commits.clone().next());
-        assert_eq!(found(index.last_commit(TIMELINE, from, until).unwrap()), commits.next_back());
+        assert_eq!(
+            found(index.first_commit(TIMELINE, from, until).unwrap()),
+            commits.clone().next()
+        );
+        assert_eq!(
+            found(index.last_commit(TIMELINE, from, until).unwrap()),
+            commits.next_back()
+        );
     }
 }
 
@@ -146,21 +222,36 @@ async fn what_is_not_indexed_is_unknown_and_what_is_broken_ends_replay() {
     let mut segments = summaries(&made);
     let (name, bytes, _) = &made[4];
     let mut broken = bytes.clone();
-    broken[SIZE as usize / 2..].iter_mut().for_each(|byte| *byte ^= 0x55);
+    broken[SIZE as usize / 2..]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x55);
     segments[4].1 = summarize(&broken, FIRST + 4);
     assert!(segments[4].1.stop.is_some());
     let (hidden, _) = segments.remove(7);
     let index = indexed(&cluster, &segments, 3);
     index.list(&[archived(hidden)]).unwrap();
     let never = Timestamp(i64::MAX - 1);
-    let ask = |from: u64, until: u64| index.first_later(TIMELINE, FIRST + from, FIRST + until, never, true);
+    let ask = |from: u64, until: u64| {
+        index.first_later(TIMELINE, FIRST + from, FIRST + until, never, true)
+    };
     assert_eq!(ask(0, 4), Ok(None));
     let stop = segments[4].1.stop.clone().unwrap().lsn;
-    assert_eq!(ask(0, 5), Err(Unknown::Broken { segment: *name, lsn: stop }));
+    assert_eq!(
+        ask(0, 5),
+        Err(Unknown::Broken {
+            segment: *name,
+            lsn: stop
+        })
+    );
     assert!(matches!(ask(5, 10), Err(Unknown::Segment(segment)) if segment == hidden));
     let first = Timestamp(i64::MIN);
-    let found = index.first_later(TIMELINE, FIRST, FIRST + 10, first, true).unwrap();
-    assert!(found.is_some_and(|number| number <= FIRST + 4), "what lies before the answer counts: {found:?}");
+    let found = index
+        .first_later(TIMELINE, FIRST, FIRST + 10, first, true)
+        .unwrap();
+    assert!(
+        found.is_some_and(|number| number <= FIRST + 4),
+        "what lies before the answer counts: {found:?}"
+    );
     let state = index.state().unwrap();
     assert_eq!((state.segments, state.not_indexed), (10, 1));
 }
@@ -170,25 +261,50 @@ async fn a_gap_is_seen_when_it_is_filled_and_what_is_gone_is_forgotten() {
     let made = MadeUp::new(seed("gap"), 6).segments();
     let (cluster, storage) = cluster().await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    for (name, bytes, summary) in made.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, one)| one) {
+    for (name, bytes, summary) in made
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != 2)
+        .map(|(_, one)| one)
+    {
         store(&cluster, *name, bytes, Some(summary)).await;
     }
-    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ())
+        .await
+        .unwrap();
     assert_eq!(index.state().unwrap().segments, 5);
     let (name, bytes, summary) = &made[2];
     store(&cluster, *name, bytes, Some(summary)).await;
-    update(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
+    update(&index, &cluster, ListScope::New, &|_| ())
+        .await
+        .unwrap();
     assert_eq!(index.state().unwrap().segments, 6);
-    let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
-    crate::storage::Storage::delete(&*storage, &key).await.unwrap();
+    let key = cluster
+        .layout
+        .wal(&crate::postgres::types::WalFileName::Segment(*name));
+    crate::storage::Storage::delete(&*storage, &key)
+        .await
+        .unwrap();
     let listed = list(&index, &cluster, ListScope::New).await.unwrap();
     let state = index.state().unwrap();
     assert_eq!((listed.gone, state.segments), (true, 5));
-    assert!(state.not_indexed < 5, "what it did not tell of stays: {state:?}");
+    assert!(
+        state.not_indexed < 5,
+        "what it did not tell of stays: {state:?}"
+    );
     assert_eq!(index.ranges().unwrap().unwrap().gaps().len(), 1);
-    for (name, ..) in made.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, one)| one) {
-        let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
-        crate::storage::Storage::delete(&*storage, &key).await.unwrap();
+    for (name, ..) in made
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != 2)
+        .map(|(_, one)| one)
+    {
+        let key = cluster
+            .layout
+            .wal(&crate::postgres::types::WalFileName::Segment(*name));
+        crate::storage::Storage::delete(&*storage, &key)
+            .await
+            .unwrap();
     }
     assert!(list(&index, &cluster, ListScope::New).await.unwrap().gone);
     assert_eq!(index.ranges().unwrap().unwrap().iter().count(), 0);
@@ -202,7 +318,9 @@ async fn ranges_are_those_of_all_segments_that_were_listed() {
     let mut random = Random(seed);
     // On the first timeline three whole blocks in a row, on the second none.
     let holes: Vec<u64> = (0..5).map(|_| 4 * BLOCK + random.below(BLOCK)).collect();
-    let first = (BLOCK / 2..5 * BLOCK).filter(|number| !holes.contains(number)).map(|number| (1, number));
+    let first = (BLOCK / 2..5 * BLOCK)
+        .filter(|number| !holes.contains(number))
+        .map(|number| (1, number));
     let second = (2 * BLOCK - 10..2 * BLOCK + 10).map(|number| (2, number));
     let listed = |(timeline, number): (u32, u64), bytes| Archived {
         name: segment(timeline, number),
@@ -212,14 +330,25 @@ async fn ranges_are_those_of_all_segments_that_were_listed() {
     let all: Vec<(u32, u64)> = first.chain(second).collect();
     let mut expected = WalRanges::new(cluster.description.segment_size);
     for one in &all {
-        let Archived { name, bytes, stored_at } = listed(*one, 7);
+        let Archived {
+            name,
+            bytes,
+            stored_at,
+        } = listed(*one, 7);
         expected.add(name, bytes, stored_at);
     }
     let mut shuffled = all;
     random.shuffle(&mut shuffled);
     for (bytes, part) in [(5, &shuffled[..2000]), (7, &shuffled[..])] {
         for batch in part.chunks(700) {
-            index.list(&batch.iter().map(|one| listed(*one, bytes)).collect::<Vec<_>>()).unwrap();
+            index
+                .list(
+                    &batch
+                        .iter()
+                        .map(|one| listed(*one, bytes))
+                        .collect::<Vec<_>>(),
+                )
+                .unwrap();
         }
     }
     assert_eq!(index.ranges().unwrap(), None, "there may be more");
@@ -227,7 +356,11 @@ async fn ranges_are_those_of_all_segments_that_were_listed() {
     assert_eq!(index.ranges().unwrap(), Some(expected));
     index.clear().unwrap();
     index.listed_since(0).unwrap();
-    assert_eq!(index.ranges().unwrap(), None, "what was listed is forgotten");
+    assert_eq!(
+        index.ranges().unwrap(),
+        None,
+        "what was listed is forgotten"
+    );
 }
 
 #[tokio::test]
@@ -236,14 +369,30 @@ async fn an_unreadable_object_is_told_and_tried_again() {
     let (cluster, storage) = cluster().await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
     let (name, bytes, summary) = &made[1];
-    let key = cluster.layout.wal(&crate::postgres::types::WalFileName::Segment(*name));
-    let _ = storage.put(&key, "no envelope at all, just some text".into(), PutMode::CreateOnly).await.unwrap();
-    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
+    let key = cluster
+        .layout
+        .wal(&crate::postgres::types::WalFileName::Segment(*name));
+    let _ = storage
+        .put(
+            &key,
+            "no envelope at all, just some text".into(),
+            PutMode::CreateOnly,
+        )
+        .await
+        .unwrap();
+    complete(&index, &cluster, ListScope::New, &|_| ())
+        .await
+        .unwrap();
     let state = index.state().unwrap();
-    assert_eq!((state.segments, state.not_indexed, state.unreadable), (1, 1, 1));
+    assert_eq!(
+        (state.segments, state.not_indexed, state.unreadable),
+        (1, 1, 1)
+    );
     storage.delete(&key).await.unwrap();
     store(&cluster, *name, bytes, Some(summary)).await;
-    complete(&index, &cluster, ListScope::All, &|_| ()).await.unwrap();
+    complete(&index, &cluster, ListScope::All, &|_| ())
+        .await
+        .unwrap();
     assert_eq!(index.state().unwrap().unreadable, 0);
 }
 
@@ -259,10 +408,23 @@ async fn the_copy_at_a_timelines_begin_tells_nothing_twice() {
         store(&cluster, *name, bytes, Some(summary)).await;
     }
     store(&cluster, segment(2, fork), &copy.1, Some(&copy.2)).await;
-    store_history(&cluster, 2, &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8))).await;
+    store_history(
+        &cluster,
+        2,
+        &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8)),
+    )
+    .await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    complete(&index, &cluster, ListScope::New, &|_| ()).await.unwrap();
-    let all = index.events(&Filter { all: true, ..Filter::default() }).unwrap().events;
+    complete(&index, &cluster, ListScope::New, &|_| ())
+        .await
+        .unwrap();
+    let all = index
+        .events(&Filter {
+            all: true,
+            ..Filter::default()
+        })
+        .unwrap()
+        .events;
     assert!(all.iter().all(|event| event.timeline == TIMELINE));
     let mut ids: Vec<_> = all.iter().map(|event| event.id).collect();
     ids.dedup();
@@ -273,16 +435,35 @@ async fn the_copy_at_a_timelines_begin_tells_nothing_twice() {
         store(&alone, *name, bytes, Some(summary)).await;
     }
     store(&alone, segment(2, fork), &copy.1, Some(&copy.2)).await;
-    store_history(&alone, 2, &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8))).await;
+    store_history(
+        &alone,
+        2,
+        &format!("1\t{}\tpromoted\n", Lsn((fork + 1) * SIZE - 8)),
+    )
+    .await;
     let index = Arc::new(Index::temporary(&alone).unwrap());
-    complete(&index, &alone, ListScope::New, &|_| ()).await.unwrap();
-    let mut from_copy = index.events(&Filter { all: true, ..Filter::default() }).unwrap().events;
+    complete(&index, &alone, ListScope::New, &|_| ())
+        .await
+        .unwrap();
+    let mut from_copy = index
+        .events(&Filter {
+            all: true,
+            ..Filter::default()
+        })
+        .unwrap()
+        .events;
     let mut expected = all;
     // How exact a count is depends on the segments there are.
-    from_copy.iter_mut().chain(&mut expected).for_each(|event| event.exact = true);
+    from_copy
+        .iter_mut()
+        .chain(&mut expected)
+        .for_each(|event| event.exact = true);
     assert_eq!(from_copy, expected);
     for event in &expected {
-        assert_eq!(index.event(event.id).unwrap().map(|found| found.id), Some(event.id));
+        assert_eq!(
+            index.event(event.id).unwrap().map(|found| found.id),
+            Some(event.id)
+        );
     }
 }
 
@@ -291,41 +472,86 @@ async fn events_carry_the_names_that_held_then() {
     let made = MadeUp::new(seed("names"), 20);
     let (cluster, _) = cluster().await;
     let index = indexed(&cluster, &summaries(&made.segments()), 16);
-    let file = |number| RelFileLocator { tablespace: 1663, database: 5, number };
+    let file = |number| RelFileLocator {
+        tablespace: 1663,
+        database: 5,
+        number,
+    };
     let relation = |name: &str| {
         let (schema, name) = ("public".to_string(), name.to_string());
-        RecordedName::Relation(Relation { oid: 20000, relkind: 'r', schema, name, table: None })
+        RecordedName::Relation(Relation {
+            oid: 20000,
+            relkind: 'r',
+            schema,
+            name,
+            table: None,
+        })
     };
     let half = Lsn((FIRST + 10) * SIZE);
-    let database = (RelFileLocator { tablespace: 0, database: 5, number: 0 }, RecordedName::Database("shop".into()));
-    let mut first =
-        Recording { timeline: TIMELINE, lsn: Lsn(0), names: vec![(file(20000), relation("orders")), database] };
+    let database = (
+        RelFileLocator {
+            tablespace: 0,
+            database: 5,
+            number: 0,
+        },
+        RecordedName::Database("shop".into()),
+    );
+    let mut first = Recording {
+        timeline: TIMELINE,
+        lsn: Lsn(0),
+        names: vec![(file(20000), relation("orders")), database],
+    };
     index.keep_new_names(&mut first).unwrap();
     assert_eq!(first.names.len(), 2);
-    index.add_names("first", std::slice::from_ref(&first)).unwrap();
-    let mut second = Recording { lsn: half, ..first.clone() };
+    index
+        .add_names("first", std::slice::from_ref(&first))
+        .unwrap();
+    let mut second = Recording {
+        lsn: half,
+        ..first.clone()
+    };
     index.keep_new_names(&mut second).unwrap();
     assert_eq!(second.names, [], "nothing is new");
     second.names = vec![(file(20000), relation("old_orders"))];
     index.add_names("second", &[second]).unwrap();
-    let filter = Filter { kinds: vec![EventKind::Delete], ..Filter::default() };
+    let filter = Filter {
+        kinds: vec![EventKind::Delete],
+        ..Filter::default()
+    };
     let events = index.events(&filter).unwrap().events;
-    let of_file = events.iter().filter(|event| event.file == Some(file(20000)));
+    let of_file = events
+        .iter()
+        .filter(|event| event.file == Some(file(20000)));
     for event in of_file {
-        let expected = if event.lsn < half { "public.orders" } else { "public.old_orders" };
+        let expected = if event.lsn < half {
+            "public.orders"
+        } else {
+            "public.old_orders"
+        };
         assert_eq!(event.relation.as_deref(), Some(expected));
         assert_eq!(event.database.as_deref(), Some("shop"));
     }
-    let named = Filter { relation: Some("orders".into()), ..filter };
+    let named = Filter {
+        relation: Some("orders".into()),
+        ..filter
+    };
     let found = index.events(&named).unwrap().events;
-    assert!(found.iter().all(|event| event.relation.as_deref() == Some("public.orders")));
+    assert!(
+        found
+            .iter()
+            .all(|event| event.relation.as_deref() == Some("public.orders"))
+    );
 }
 
 #[tokio::test]
 async fn names_that_came_damaged_are_read_again_however_many_came_since() {
     let (cluster, storage) = cluster().await;
     let index = Arc::new(Index::temporary(&cluster).unwrap());
-    let file = |number| RelFileLocator { tablespace: 0, database: number, number: 0 };
+    let file = |number| RelFileLocator {
+        tablespace: 0,
+        database: number,
+        number: 0,
+    };
     let recording = |number: u32| {
         let about = NamesDescription {
             system_identifier: cluster.description.system_identifier,
@@ -333,22 +559,51 @@ async fn names_that_came_damaged_are_read_again_however_many_came_since() {
             lsn: Lsn(u64::from(number)),
             recorded_at: DateTime::UNIX_EPOCH,
         };
-        let line =
-            format!("{{\"file\":{},\"database\":\"db{number}\"}}", serde_json::to_string(&file(number)).unwrap());
-        let sealed = seal(recordings::KIND, &about, &mut line.as_bytes(), line.len() as u64, 1).unwrap();
+        let line = format!(
+            "{{\"file\":{},\"database\":\"db{number}\"}}",
+            serde_json::to_string(&file(number)).unwrap()
+        );
+        let sealed = seal(
+            recordings::KIND,
+            &about,
+            &mut line.as_bytes(),
+            line.len() as u64,
+            1,
+        )
+        .unwrap();
         let time = DateTime::from_timestamp(i64::from(number), 0).unwrap();
-        (cluster.layout.names(&NamesId::new(time, 0)), [sealed.envelope, sealed.body].concat())
+        (
+            cluster.layout.names(&NamesId::new(time, 0)),
+            [sealed.envelope, sealed.body].concat(),
+        )
     };
-    let named = |number| !name::names_of(&index.connection(), file(number)).unwrap().is_empty();
+    let named = |number| {
+        !name::names_of(&index.connection(), file(number))
+            .unwrap()
+            .is_empty()
+    };
     let (damaged, whole) = recording(1);
-    let _ = storage.put(&damaged, whole[..whole.len() - 1].to_vec().into(), PutMode::CreateOnly).await.unwrap();
+    let _ = storage
+        .put(
+            &damaged,
+            whole[..whole.len() - 1].to_vec().into(),
+            PutMode::CreateOnly,
+        )
+        .await
+        .unwrap();
     for number in 2..300 {
         let (key, object) = recording(number);
-        let _ = storage.put(&key, object.into(), PutMode::CreateOnly).await.unwrap();
+        let _ = storage
+            .put(&key, object.into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
     }
     read_names(&index, &cluster, ListScope::New).await.unwrap();
     assert!(named(2) && named(299) && !named(1));
-    let _ = storage.put(&damaged, whole.into(), PutMode::Overwrite).await.unwrap();
+    let _ = storage
+        .put(&damaged, whole.into(), PutMode::Overwrite)
+        .await
+        .unwrap();
     read_names(&index, &cluster, ListScope::New).await.unwrap();
     assert!(named(1));
 }
@@ -360,15 +615,42 @@ async fn the_latest_events_are_found_within_bounds() {
     let index = indexed(&cluster, &summaries(&made.segments()), 16);
     let all = index.events(&Filter::default()).unwrap();
     assert!(!all.more && all.events.is_sorted_by_key(|event| (event.time, event.id)));
-    let latest = index.events(&Filter { latest: Some(5), ..Filter::default() }).unwrap();
+    let latest = index
+        .events(&Filter {
+            latest: Some(5),
+            ..Filter::default()
+        })
+        .unwrap();
     assert!(latest.more);
     assert_eq!(latest.events, all.events[all.events.len() - 5..]);
     let (since, until) = (all.events[2].time, all.events[9].time);
-    let between = index.events(&Filter { since: Some(since), until: Some(until), ..Filter::default() }).unwrap().events;
-    let expected: Vec<_> = all.events.iter().filter(|event| (since..=until).contains(&event.time)).cloned().collect();
+    let between = index
+        .events(&Filter {
+            since: Some(since),
+            until: Some(until),
+            ..Filter::default()
+        })
+        .unwrap()
+        .events;
+    let expected: Vec<_> = all
+        .events
+        .iter()
+        .filter(|event| (since..=until).contains(&event.time))
+        .cloned()
+        .collect();
     assert_eq!(between, expected);
-    let large = index.events(&Filter { min_rows: Some(50), ..Filter::default() }).unwrap().events;
-    assert!(large.iter().all(|event| event.rows.is_none_or(|rows| rows >= 50)));
+    let large = index
+        .events(&Filter {
+            min_rows: Some(50),
+            ..Filter::default()
+        })
+        .unwrap()
+        .events;
+    assert!(
+        large
+            .iter()
+            .all(|event| event.rows.is_none_or(|rows| rows >= 50))
+    );
 }
 
 #[tokio::test]
@@ -385,14 +667,43 @@ async fn a_file_of_another_form_or_none_at_all_is_made_anew() {
     let second = Index::open(&folder, &cluster).unwrap();
     assert_eq!(second.state().unwrap().segments, 1);
     drop((index, second));
-    assert_eq!(Index::open(&folder, &cluster).unwrap().state().unwrap().segments, 1, "it is kept");
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+    assert_eq!(
+        Index::open(&folder, &cluster)
+            .unwrap()
+            .state()
+            .unwrap()
+            .segments,
+        1,
+        "it is kept"
+    );
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", VERSION + 1)
+        .unwrap();
     let index = Index::open(&folder, &cluster).unwrap();
     assert_eq!(index.state().unwrap().segments, 0);
     index.list(&[archived(segment(1, 7))]).unwrap();
     drop(index);
-    std::fs::write(&path, "this is no database, but it is long enough to be looked at as one".repeat(100)).unwrap();
-    assert_eq!(Index::open(&folder, &cluster).unwrap().state().unwrap().segments, 0);
+    std::fs::write(
+        &path,
+        "this is no database, but it is long enough to be looked at as one".repeat(100),
+    )
+    .unwrap();
+    assert_eq!(
+        Index::open(&folder, &cluster)
+            .unwrap()
+            .state()
+            .unwrap()
+            .segments,
+        0
+    );
     std::fs::write(&path, "").unwrap();
-    assert_eq!(Index::open(&folder, &cluster).unwrap().state().unwrap().segments, 0);
+    assert_eq!(
+        Index::open(&folder, &cluster)
+            .unwrap()
+            .state()
+            .unwrap()
+            .segments,
+        0
+    );
 }

@@ -48,7 +48,11 @@ pub struct ListingResult {
 
 /// Notes which segments are archived, not what they hold. Errors: as of [`update`]; there is no WAL at all where there are
 /// backups; or something went while it was listed anew.
-pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<ListingResult> {
+pub async fn list(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<ListingResult> {
     let _alone = match on_index(index, |index| index.is_whole()).await? {
         true => None,
         // This takes long: who waits for it finds little new.
@@ -60,9 +64,18 @@ pub async fn list(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> an
 }
 
 /// That everything was listed, and what is gone, counts only when it is certain that it was the repository.
-async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<ListingResult> {
+async fn list_confirmed(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<ListingResult> {
     for _ in 0..2 {
-        let Listing { histories, whole, gone, cleared } = listing::list(index, cluster, scope).await?;
+        let Listing {
+            histories,
+            whole,
+            gone,
+            cleared,
+        } = listing::list(index, cluster, scope).await?;
         // The empty folder below an unmounted disk has no segments either.
         cluster.confirm().await?;
         let some_gone = !gone.is_empty();
@@ -70,7 +83,9 @@ async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope)
             // WAL can also lie on a disk of its own.
             confirm_wal(cluster).await?;
             let count: usize = gone.iter().map(|gone| gone.segments.len()).sum();
-            tracing::info!("{count} WAL segments that were indexed are gone from the repository: they are forgotten");
+            tracing::info!(
+                "{count} WAL segments that were indexed are gone from the repository: they are forgotten"
+            );
             on_index(index, move |index| index.remove(&gone)).await?;
         }
         if whole {
@@ -80,11 +95,17 @@ async fn list_confirmed(index: &Arc<Index>, cluster: &Cluster, scope: ListScope)
         let is_empty = on_index(index, |index| index.is_empty()).await?;
         if !is_empty || !confirm_wal(cluster).await? {
             on_index(index, move |index| index.listed_since(cleared)).await?;
-            return Ok(ListingResult { histories, gone: some_gone });
+            return Ok(ListingResult {
+                histories,
+                gone: some_gone,
+            });
         }
         // It came meanwhile, or the disk that it is on.
     }
-    Err(with_hint(anyhow!("no WAL is listed where there is some"), "look at the repository with `walden wal list`"))
+    Err(with_hint(
+        anyhow!("no WAL is listed where there is some"),
+        "look at the repository with `walden wal list`",
+    ))
 }
 
 /// Brings the index up to date, but for segments without a summary: for those there is [`decode`]. Errors: the
@@ -152,7 +173,8 @@ pub async fn complete(
 type SummaryRead = anyhow::Result<Option<Box<Summary>>>;
 
 fn missing(name: SegmentName, read: anyhow::Result<Option<Summary>>) -> SummaryRead {
-    let summary = read?.with_context(|| format!("segment \"{name}\" vanished while the archive was read"))?;
+    let summary =
+        read?.with_context(|| format!("segment \"{name}\" vanished while the archive was read"))?;
     Ok(Some(Box::new(summary)))
 }
 
@@ -170,7 +192,9 @@ async fn put(index: &Arc<Index>, reads: Vec<(Archived, SummaryRead)>) -> anyhow:
     summaries.sort_by_key(|(segment, _)| segment.name);
     on_index(index, move |index| {
         index.learn(&summaries)?;
-        damaged.iter().try_for_each(|(segment, why)| index.give_up(segment, why))?;
+        damaged
+            .iter()
+            .try_for_each(|(segment, why)| index.give_up(segment, why))?;
         Ok(without)
     })
     .await
@@ -182,7 +206,9 @@ async fn read_header(cluster: &Cluster, Archived { name, bytes, .. }: Archived) 
     match stored_summary(cluster, name, bytes).await {
         Err(error) if is_damage(&error) => {
             let key = cluster.layout.wal(&WalFileName::Segment(name));
-            let Some(meta) = cluster.repository.storage().head(&key).await? else { return Ok(None) };
+            let Some(meta) = cluster.repository.storage().head(&key).await? else {
+                return Ok(None);
+            };
             stored_summary(cluster, name, meta.size).await
         }
         read => read,
@@ -248,13 +274,20 @@ fn is_recording(cluster: &Cluster, key: &Key) -> bool {
 
 /// Puts in names that were recorded since. A recording that cannot be read is passed over, and read again later: a
 /// name is missing until then. Errors: the store did not answer.
-pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: ListScope) -> anyhow::Result<()> {
+pub async fn read_names(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    scope: ListScope,
+) -> anyhow::Result<()> {
     let after = match scope {
         ListScope::New => on_index(index, |index| index.recording_before(NAMES_AGAIN)).await?,
         ListScope::All => None,
     };
     let passed_over = on_index(index, |index| index.passed_over()).await?;
-    let mut again = passed_over.iter().map(Key::new).collect::<Result<Vec<Key>, _>>()?;
+    let mut again = passed_over
+        .iter()
+        .map(Key::new)
+        .collect::<Result<Vec<Key>, _>>()?;
     again.retain(|key| is_recording(cluster, key));
     if scope == ListScope::New {
         again.truncate(DAMAGED_AGAIN);
@@ -274,7 +307,11 @@ pub async fn read_names(index: &Arc<Index>, cluster: &Cluster, scope: ListScope)
 }
 
 /// Puts in the names behind a recording; true if some were gone that had been listed.
-async fn read_names_after(index: &Arc<Index>, cluster: &Cluster, after: Option<String>) -> anyhow::Result<bool> {
+async fn read_names_after(
+    index: &Arc<Index>,
+    cluster: &Cluster,
+    after: Option<String>,
+) -> anyhow::Result<bool> {
     let mut gone = false;
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
     while let Some(page) = pages.next(cluster.repository.storage()).await? {
@@ -298,7 +335,9 @@ async fn load_names(index: &Arc<Index>, cluster: &Cluster, keys: Vec<Key>) -> an
     });
     for (read, key) in reads.await? {
         match read {
-            Ok(Some(names)) => on_index(index, move |index| index.add_names(key.as_str(), &names)).await?,
+            Ok(Some(names)) => {
+                on_index(index, move |index| index.add_names(key.as_str(), &names)).await?
+            }
             Ok(None) => {
                 gone = true;
                 on_index(index, move |index| index.forget_recording(key.as_str())).await?;

@@ -39,17 +39,29 @@ impl WalIndex for Index {
         time: Timestamp,
         or_at: bool,
     ) -> IndexAnswer<Option<u64>> {
-        let least = if or_at { time.0 } else { time.0.saturating_add(1) };
+        let least = if or_at {
+            time.0
+        } else {
+            time.0.saturating_add(1)
+        };
         self.ask(|db| {
             let found = first_later(db, timeline, from, until, least)?;
             match self.limit(db, timeline, from..found.map_or(until, |hit| hit + 1))? {
-                Some(Limit { behind, why }) if found.is_none_or(|hit| hit >= behind) => Err(why.into()),
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit >= behind) => {
+                    Err(why.into())
+                }
                 _ => Ok(found),
             }
         })
     }
 
-    fn ending(&self, xid: Xid, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<KnownPrefix<u64>> {
+    fn ending(
+        &self,
+        xid: Xid,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> IndexAnswer<KnownPrefix<u64>> {
         self.ask(|db| {
             let sql = "SELECT number FROM ended WHERE xid = ?1 AND number >= ?3 AND number < ?4 AND timeline = ?2";
             let mut select = db.prepare_cached(sql)?;
@@ -100,43 +112,73 @@ impl WalIndex for Index {
         })
     }
 
-    fn first_commit(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<Option<Commit>> {
+    fn first_commit(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> IndexAnswer<Option<Commit>> {
         self.ask(|db| {
             let found = commit(db, FIRST_COMMIT, timeline, from..until)?;
-            match self.limit(db, timeline, from..found.map_or(until, |hit| hit.number + 1))? {
-                Some(Limit { behind, why }) if found.is_none_or(|hit| hit.number >= behind) => Err(why.into()),
+            match self.limit(
+                db,
+                timeline,
+                from..found.map_or(until, |hit| hit.number + 1),
+            )? {
+                Some(Limit { behind, why }) if found.is_none_or(|hit| hit.number >= behind) => {
+                    Err(why.into())
+                }
                 _ => Ok(found.map(|hit| hit.commit)),
             }
         })
     }
 
-    fn last_commit(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<Option<Commit>> {
+    fn last_commit(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> IndexAnswer<Option<Commit>> {
         self.ask(|db| {
             let mut found = commit(db, LAST_COMMIT, timeline, from..until)?;
             if let Some(hit) = found
                 && let Some(lsn) = hit.boundary_stop.filter(|_| hit.number > from)
             {
                 if hit.number + 1 < until {
-                    return Err(Unknown::Broken { segment: self.name(timeline, hit.number), lsn }.into());
+                    return Err(Unknown::Broken {
+                        segment: self.name(timeline, hit.number),
+                        lsn,
+                    }
+                    .into());
                 }
                 // Replay ends before the last segment.
                 found = commit(db, LAST_COMMIT, timeline, from..hit.number)?;
             }
             match self.limit(db, timeline, found.map_or(from, |hit| hit.number)..until)? {
-                Some(Limit { why: Unknown::Broken { segment, .. }, .. }) if segment.number(self.size) + 1 == until => {
-                    Ok(found.map(|hit| hit.commit))
-                }
+                Some(Limit {
+                    why: Unknown::Broken { segment, .. },
+                    ..
+                }) if segment.number(self.size) + 1 == until => Ok(found.map(|hit| hit.commit)),
                 Some(Limit { why, .. }) => Err(why.into()),
                 None => Ok(found.map(|hit| hit.commit)),
             }
         })
     }
 
-    fn tablespaces(&self, timeline: TimelineId, from: u64, until: u64) -> IndexAnswer<KnownPrefix<TablespaceMade>> {
+    fn tablespaces(
+        &self,
+        timeline: TimelineId,
+        from: u64,
+        until: u64,
+    ) -> IndexAnswer<KnownPrefix<TablespaceMade>> {
         self.ask(|db| {
             let made = tablespace::within(db, timeline, from..until.min(LAST))?;
-            let KnownPrefix { found, more } = self.told(db, timeline, from..until, made, |(number, _)| *number)?;
-            Ok(KnownPrefix { found: found.into_iter().map(|(_, made)| made).collect(), more })
+            let KnownPrefix { found, more } =
+                self.told(db, timeline, from..until, made, |(number, _)| *number)?;
+            Ok(KnownPrefix {
+                found: found.into_iter().map(|(_, made)| made).collect(),
+                more,
+            })
         })
     }
 
@@ -144,9 +186,16 @@ impl WalIndex for Index {
         self.ask(|db| {
             let sql = "SELECT boundary_stop FROM segment WHERE timeline = ?1 AND number = ?2";
             let bounds = params![timeline.0, int(number)];
-            let stop = db.prepare_cached(sql)?.query_row(bounds, |row| nullable(row, 0)).optional()?;
+            let stop = db
+                .prepare_cached(sql)?
+                .query_row(bounds, |row| nullable(row, 0))
+                .optional()?;
             match stop.flatten() {
-                Some(lsn) => Err(Unknown::Broken { segment: self.name(timeline, number), lsn: Lsn(lsn) }.into()),
+                Some(lsn) => Err(Unknown::Broken {
+                    segment: self.name(timeline, number),
+                    lsn: Lsn(lsn),
+                }
+                .into()),
                 None => Ok(()),
             }
         })
@@ -166,9 +215,9 @@ pub(super) const NAMED_POINTS: &str = "SELECT number, lsn, time FROM event INDEX
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND label = ?4 ORDER BY number, lsn";
 pub(super) const BROKEN: &str = "SELECT number, state, boundary_stop, stop, joined FROM segment INDEXED BY segment_broken \
      WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND (ok = 0 OR joined = 0) ORDER BY number";
-pub(super) const LISTED: &str = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
-pub(super) const FULL_BLOCKS: &str =
-    "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 AND segments = 1024";
+pub(super) const LISTED: &str =
+    "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3";
+pub(super) const FULL_BLOCKS: &str = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 AND segments = 1024";
 /// And the transaction. Numbers go round; a segment's range whose end is older than its begin is empty.
 pub(super) const BLOCKS_MAYBE_ENDING: &str = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND block < ?3 \
      AND ((?4 - fresh_from) & 4294967295) <= ((fresh_to - fresh_from) & 4294967295) ORDER BY block";
@@ -185,7 +234,10 @@ struct Limit {
 
 impl Index {
     /// Answers from one state of the index, whatever others do to it meanwhile.
-    fn ask<T>(&self, answer: impl FnOnce(&Transaction<'_>) -> Result<T, Unanswered>) -> IndexAnswer<T> {
+    fn ask<T>(
+        &self,
+        answer: impl FnOnce(&Transaction<'_>) -> Result<T, Unanswered>,
+    ) -> IndexAnswer<T> {
         let asked = || answer(&self.connection().unchecked_transaction()?);
         asked().map_err(|why| match why {
             Unanswered::Unknown(unknown) => unknown,
@@ -198,12 +250,20 @@ impl Index {
 
     /// Up to where all that is asked for is known, and replay gets; `None`: to the end. What lies before the first segment
     /// does not matter, but for what crosses into it.
-    fn limit(&self, db: &Connection, timeline: TimelineId, asked: Range<u64>) -> rusqlite::Result<Option<Limit>> {
+    fn limit(
+        &self,
+        db: &Connection,
+        timeline: TimelineId,
+        asked: Range<u64>,
+    ) -> rusqlite::Result<Option<Limit>> {
         let absent = first_absent(db, timeline, asked.clone())?;
         let mut select = db.prepare_cached(BROKEN)?;
         let end = absent.unwrap_or(asked.end).min(LAST);
         let mut found = select.query(params![timeline.0, int(asked.start), int(end)])?;
-        let unknown = |number| Limit { behind: number, why: Unknown::Segment(self.name(timeline, number)) };
+        let unknown = |number| Limit {
+            behind: number,
+            why: Unknown::Segment(self.name(timeline, number)),
+        };
         while let Some(row) = found.next()? {
             let number = uint(row, 0)?;
             if row.get::<_, i64>(1)? != 1 {
@@ -211,7 +271,10 @@ impl Index {
             }
             let (segment, is_first) = (self.name(timeline, number), number == asked.start);
             if let Some(lsn) = nullable(row, 2)?.map(Lsn).filter(|_| !is_first) {
-                return Ok(Some(Limit { behind: number, why: Unknown::Broken { segment, lsn } }));
+                return Ok(Some(Limit {
+                    behind: number,
+                    why: Unknown::Broken { segment, lsn },
+                }));
             }
             // What the one before hands on was not known: to be read again, or never to be known.
             let joined: bool = row.get(4)?;
@@ -219,7 +282,10 @@ impl Index {
                 return Ok(Some(unknown(number)));
             }
             if let Some(lsn) = nullable(row, 3)?.map(Lsn) {
-                return Ok(Some(Limit { behind: number + 1, why: Unknown::Broken { segment, lsn } }));
+                return Ok(Some(Limit {
+                    behind: number + 1,
+                    why: Unknown::Broken { segment, lsn },
+                }));
             }
         }
         Ok(absent.map(unknown))
@@ -235,13 +301,24 @@ impl Index {
         number: impl Fn(&T) -> u64,
     ) -> rusqlite::Result<KnownPrefix<T>> {
         let limit = self.limit(db, timeline, asked)?;
-        found.retain(|one| limit.as_ref().is_none_or(|limit| number(one) < limit.behind));
-        Ok(KnownPrefix { found, more: limit.map(|limit| limit.why) })
+        found.retain(|one| {
+            limit
+                .as_ref()
+                .is_none_or(|limit| number(one) < limit.behind)
+        });
+        Ok(KnownPrefix {
+            found,
+            more: limit.map(|limit| limit.why),
+        })
     }
 }
 
 /// The first of these segments that was not listed. Blocks that have all of theirs are passed over.
-pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u64>) -> rusqlite::Result<Option<u64>> {
+pub(super) fn first_absent(
+    db: &Connection,
+    timeline: TimelineId,
+    asked: Range<u64>,
+) -> rusqlite::Result<Option<u64>> {
     let hole = |sql: &str, wanted: Range<u64>| -> rusqlite::Result<Option<u64>> {
         let bounds = params![timeline.0, int(wanted.start), int(wanted.end)];
         // SQLite counts ten times as fast as it tells.
@@ -263,7 +340,9 @@ pub(super) fn first_absent(db: &Connection, timeline: TimelineId, asked: Range<u
     let end = asked.end.min(LAST);
     let mut at = asked.start;
     while at < end {
-        let Some(block) = hole(FULL_BLOCKS, at / BLOCK..end.div_ceil(BLOCK))? else { return Ok(None) };
+        let Some(block) = hole(FULL_BLOCKS, at / BLOCK..end.div_ceil(BLOCK))? else {
+            return Ok(None);
+        };
         let behind = end.min((block + 1) * BLOCK);
         if let Some(absent) = hole(LISTED, at.max(block * BLOCK)..behind)? {
             return Ok(Some(absent));
@@ -281,10 +360,23 @@ struct Hit {
     boundary_stop: Option<Lsn>,
 }
 
-fn commit(db: &Connection, sql: &str, timeline: TimelineId, within: Range<u64>) -> rusqlite::Result<Option<Hit>> {
+fn commit(
+    db: &Connection,
+    sql: &str,
+    timeline: TimelineId,
+    within: Range<u64>,
+) -> rusqlite::Result<Option<Hit>> {
     let read = |row: &Row<'_>| {
-        let commit = Commit { lsn: Lsn(uint(row, 1)?), xid: row.get(2)?, time: Timestamp(row.get(3)?) };
-        Ok(Hit { number: uint(row, 0)?, commit, boundary_stop: nullable(row, 4)?.map(Lsn) })
+        let commit = Commit {
+            lsn: Lsn(uint(row, 1)?),
+            xid: row.get(2)?,
+            time: Timestamp(row.get(3)?),
+        };
+        Ok(Hit {
+            number: uint(row, 0)?,
+            commit,
+            boundary_stop: nullable(row, 4)?.map(Lsn),
+        })
     };
     let bounds = params![timeline.0, int(within.start), int(within.end.min(LAST))];
     db.prepare_cached(sql)?.query_row(bounds, read).optional()
@@ -302,14 +394,19 @@ fn first_later(
         let sql = "SELECT number FROM segment WHERE timeline = ?1 AND number >= ?2 AND number < ?3 AND max_time >= ?4 \
                    ORDER BY number LIMIT 1";
         let bounds = params![timeline.0, int(from.min(LAST)), int(until.min(LAST)), least];
-        db.prepare_cached(sql)?.query_row(bounds, |row| uint(row, 0)).optional()
+        db.prepare_cached(sql)?
+            .query_row(bounds, |row| uint(row, 0))
+            .optional()
     };
     let mut block = from / BLOCK;
     loop {
-        let sql =
-            "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND max_time >= ?3 ORDER BY block LIMIT 1";
-        let next = db.prepare_cached(sql)?.query_row(params![timeline.0, int(block), least], |row| uint(row, 0));
-        let Some(next) = next.optional()?.filter(|next| next * BLOCK < until) else { return Ok(None) };
+        let sql = "SELECT block FROM block WHERE timeline = ?1 AND block >= ?2 AND max_time >= ?3 ORDER BY block LIMIT 1";
+        let next = db
+            .prepare_cached(sql)?
+            .query_row(params![timeline.0, int(block), least], |row| uint(row, 0));
+        let Some(next) = next.optional()?.filter(|next| next * BLOCK < until) else {
+            return Ok(None);
+        };
         if let Some(found) = within(from.max(next * BLOCK), until.min((next + 1) * BLOCK))? {
             return Ok(Some(found));
         }
@@ -325,12 +422,25 @@ pub(super) fn maybe_ending(
     until: u64,
     xid: Xid,
 ) -> rusqlite::Result<Vec<u64>> {
-    let (mut blocks, mut segments) = (db.prepare_cached(BLOCKS_MAYBE_ENDING)?, db.prepare_cached(MAYBE_ENDING)?);
+    let (mut blocks, mut segments) = (
+        db.prepare_cached(BLOCKS_MAYBE_ENDING)?,
+        db.prepare_cached(MAYBE_ENDING)?,
+    );
     let (mut found, until) = (Vec::new(), until.min(LAST));
-    let mut rows = blocks.query(params![timeline.0, int(from / BLOCK), int(until.div_ceil(BLOCK)), xid])?;
+    let mut rows = blocks.query(params![
+        timeline.0,
+        int(from / BLOCK),
+        int(until.div_ceil(BLOCK)),
+        xid
+    ])?;
     while let Some(row) = rows.next()? {
         let begin = uint(row, 0)? * BLOCK;
-        let bounds = params![timeline.0, int(begin.max(from)), int(until.min(begin + BLOCK)), xid];
+        let bounds = params![
+            timeline.0,
+            int(begin.max(from)),
+            int(until.min(begin + BLOCK)),
+            xid
+        ];
         let within = segments.query_map(bounds, |row| uint(row, 0))?;
         found.extend(within.collect::<Result<Vec<_>, _>>()?);
     }

@@ -43,7 +43,17 @@ mod tests {
         assert_eq!(of_both((10, 20), (15, 40)), (10, 40));
         assert_eq!(of_both((u32::MAX - 5, 3), (1, 9)), (u32::MAX - 5, 9));
         let all = (0, u32::MAX);
-        assert_eq!(of_both((0, (1 << 31) - 1), ((1 << 31) + 10, (1 << 31) + 20)), all);
-        assert_eq!([of_both((5, 9), (1 << 30, 1 << 31)), of_both(all, (5, 9)), of_both((5, 9), all)], [all; 3]);
+        assert_eq!(
+            of_both((0, (1 << 31) - 1), ((1 << 31) + 10, (1 << 31) + 20)),
+            all
+        );
+        assert_eq!(
+            [
+                of_both((5, 9), (1 << 30, 1 << 31)),
+                of_both(all, (5, 9)),
+                of_both((5, 9), all)
+            ],
+            [all; 3]
+        );
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Loaded, LoadedBackups, PARALLEL_READS, begun, is_lasting, list_backups, read_descriptions};
+use super::{
+    Loaded, LoadedBackups, PARALLEL_READS, begun, is_lasting, list_backups, read_descriptions,
+};
 use crate::error::one_line;
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
@@ -40,7 +42,11 @@ pub struct KeptBackups {
 }
 
 /// Those behind the last one that it was the turn of, so many, then from the beginning. `all` ascends.
-fn turn<'a>(all: impl Iterator<Item = &'a BackupId>, last: &mut Option<BackupId>, most: usize) -> BTreeSet<BackupId> {
+fn turn<'a>(
+    all: impl Iterator<Item = &'a BackupId>,
+    last: &mut Option<BackupId>,
+    most: usize,
+) -> BTreeSet<BackupId> {
     let behind = all.skip_while(|id| last.as_ref().is_some_and(|last| *id <= last));
     let next: BTreeSet<BackupId> = behind.take(most).cloned().collect();
     *last = next.last().cloned().filter(|_| next.len() == most);
@@ -67,7 +73,9 @@ impl KeptBackups {
     /// thousands of backups. Errors: the store did not answer.
     pub async fn refresh(&mut self, cluster: &Cluster) -> anyhow::Result<LoadedBackups> {
         let late = self.folder.names().iter().rev().nth(LATE).cloned();
-        self.folder.poll(cluster.repository.storage(), late.as_slice(), false).await?;
+        self.folder
+            .poll(cluster.repository.storage(), late.as_slice(), false)
+            .await?;
         self.take_in_names(cluster);
         self.miss_manifests(cluster).await?;
         let [damaged, unread] = &mut self.read_again;
@@ -101,14 +109,28 @@ impl KeptBackups {
         if self.seen == self.folder.changes() {
             return;
         }
-        let there = self.folder.names().iter().filter_map(|name| cluster.layout.parse_backup_folder(name));
+        let there = self
+            .folder
+            .names()
+            .iter()
+            .filter_map(|name| cluster.layout.parse_backup_folder(name));
         let mut there: BTreeSet<BackupId> = there.collect();
-        if self.complete.iter().any(|backup| !there.contains(&backup.id)) {
+        if self
+            .complete
+            .iter()
+            .any(|backup| !there.contains(&backup.id))
+        {
             Arc::make_mut(&mut self.complete).retain(|backup| there.contains(&backup.id));
         }
         self.damaged.retain(|id, _| there.contains(id));
         self.unread.retain(|id, _| there.contains(id));
-        for id in self.complete.iter().map(|backup| &backup.id).chain(self.damaged.keys()).chain(self.unread.keys()) {
+        for id in self
+            .complete
+            .iter()
+            .map(|backup| &backup.id)
+            .chain(self.damaged.keys())
+            .chain(self.unread.keys())
+        {
             there.remove(id);
         }
         (self.unfinished, self.seen) = (there, self.folder.changes());
@@ -137,9 +159,21 @@ impl KeptBackups {
     /// Of the complete backups that it is the turn of, those whose manifests are not there any more are complete no more.
     async fn miss_manifests(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
         let asked = self.asked.as_ref();
-        let behind = self.complete.partition_point(|backup| asked.is_some_and(|asked| backup.id <= *asked));
-        for id in turn(self.complete[behind..].iter().map(|backup| &backup.id), &mut self.asked, AGAIN) {
-            if cluster.repository.storage().head(&cluster.layout.manifest(&id)).await?.is_none() {
+        let behind = self
+            .complete
+            .partition_point(|backup| asked.is_some_and(|asked| backup.id <= *asked));
+        for id in turn(
+            self.complete[behind..].iter().map(|backup| &backup.id),
+            &mut self.asked,
+            AGAIN,
+        ) {
+            if cluster
+                .repository
+                .storage()
+                .head(&cluster.layout.manifest(&id))
+                .await?
+                .is_none()
+            {
                 Arc::make_mut(&mut self.complete).retain(|backup| backup.id != id);
                 self.unfinished.insert(id);
             }
@@ -167,7 +201,12 @@ impl<'a> NewestBackups<'a> {
         now: DateTime<Utc>,
     ) -> anyhow::Result<Self> {
         let since = Some(now - RECENT);
-        Ok(Self { cluster, known, left: list_backups(cluster, since).await?, since })
+        Ok(Self {
+            cluster,
+            known,
+            left: list_backups(cluster, since).await?,
+            since,
+        })
     }
 
     /// The next ones, in no order; `None` when there are no more. Damaged and unfinished ones are left out, and those that
@@ -189,8 +228,12 @@ impl<'a> NewestBackups<'a> {
         if next.is_empty() {
             return Ok(None);
         }
-        let (known, unknown): (Vec<_>, Vec<_>) = next.into_iter().partition(|id| self.known.contains_key(id));
-        let mut found: Vec<BackupDescription> = known.iter().filter_map(|id| self.known.get(id).cloned()).collect();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            next.into_iter().partition(|id| self.known.contains_key(id));
+        let mut found: Vec<BackupDescription> = known
+            .iter()
+            .filter_map(|id| self.known.get(id).cloned())
+            .collect();
         read_descriptions(self.cluster, unknown, |_, read| {
             match read {
                 Loaded::Whole(description) => found.push(description),
@@ -227,8 +270,14 @@ mod tests {
     use crate::storage::{LocalStorage, MemoryStorage, PutMode, Storage};
 
     async fn cluster_in(storage: Arc<dyn Storage>) -> Cluster {
-        let repository = Repository::init(storage, DateTime::UNIX_EPOCH).await.unwrap().0;
-        Cluster::register(repository, testing::cluster_description()).await.unwrap().0
+        let repository = Repository::init(storage, DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0;
+        Cluster::register(repository, testing::cluster_description())
+            .await
+            .unwrap()
+            .0
     }
 
     fn id(number: usize) -> BackupId {
@@ -238,19 +287,38 @@ mod tests {
     async fn take(cluster: &Cluster, number: usize) {
         let backup = testing::backup(&id(number).to_string());
         let sealed = seal(manifest::KIND, &backup, &mut &b""[..], 0, 1).unwrap();
-        put(cluster, &cluster.layout.manifest(&backup.id), [sealed.envelope, sealed.body].concat()).await;
+        put(
+            cluster,
+            &cluster.layout.manifest(&backup.id),
+            [sealed.envelope, sealed.body].concat(),
+        )
+        .await;
     }
 
     async fn put(cluster: &Cluster, key: &crate::storage::Key, object: Vec<u8>) {
-        let _ = cluster.repository.storage().put(key, object.into(), PutMode::Overwrite).await.unwrap();
+        let _ = cluster
+            .repository
+            .storage()
+            .put(key, object.into(), PutMode::Overwrite)
+            .await
+            .unwrap();
     }
 
     async fn delete(cluster: &Cluster, number: usize) {
-        cluster.repository.storage().delete(&cluster.layout.manifest(&id(number))).await.unwrap();
+        cluster
+            .repository
+            .storage()
+            .delete(&cluster.layout.manifest(&id(number)))
+            .await
+            .unwrap();
     }
 
     fn ids(loaded: &LoadedBackups) -> Vec<BackupId> {
-        loaded.complete.iter().map(|backup| backup.id.clone()).collect()
+        loaded
+            .complete
+            .iter()
+            .map(|backup| backup.id.clone())
+            .collect()
     }
 
     #[tokio::test]
@@ -268,10 +336,21 @@ mod tests {
             take(&cluster, count).await;
             let loaded = kept.refresh(&cluster).await.unwrap();
             assert_eq!(loaded.complete.len(), count + 1);
-            costs.push(storage.calls().iter().filter(|call| **call != "put").copied().collect::<Vec<_>>().join(" "));
+            costs.push(
+                storage
+                    .calls()
+                    .iter()
+                    .filter(|call| **call != "put")
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
         }
         // Beyond a thousand one page is not all.
-        assert_eq!(costs, ["get head head head list", "get head head head list list"]);
+        assert_eq!(
+            costs,
+            ["get head head head list", "get head head head list list"]
+        );
     }
 
     #[tokio::test]
@@ -289,15 +368,33 @@ mod tests {
                     0 | 1 | 4 => take(&cluster, step).await,
                     // Copied in, older than all there are.
                     2 => take(&cluster, 0).await,
-                    3 => put(&cluster, &cluster.layout.started(&id(100 + step)), b"{}".to_vec()).await,
+                    3 => {
+                        put(
+                            &cluster,
+                            &cluster.layout.started(&id(100 + step)),
+                            b"{}".to_vec(),
+                        )
+                        .await
+                    }
                     _ => {
                         delete(&cluster, step - 5).await;
-                        put(&cluster, &cluster.layout.manifest(&id(200 + step)), b"damaged".to_vec()).await;
+                        put(
+                            &cluster,
+                            &cluster.layout.manifest(&id(200 + step)),
+                            b"damaged".to_vec(),
+                        )
+                        .await;
                     }
                 }
-                let (found, expected) = (kept.refresh(&cluster).await.unwrap(), load_backups(&cluster).await.unwrap());
+                let (found, expected) = (
+                    kept.refresh(&cluster).await.unwrap(),
+                    load_backups(&cluster).await.unwrap(),
+                );
                 assert_eq!(ids(&found), ids(&expected), "step {step}");
-                assert_eq!((found.damaged, found.unfinished), (expected.damaged, expected.unfinished));
+                assert_eq!(
+                    (found.damaged, found.unfinished),
+                    (expected.damaged, expected.unfinished)
+                );
             }
             // What was damaged is repaired.
             take(&cluster, 205).await;
@@ -313,7 +410,12 @@ mod tests {
         let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
         for number in 0..7 {
             take(&cluster, number).await;
-            put(&cluster, &cluster.layout.started(&id(number)), b"{}".to_vec()).await;
+            put(
+                &cluster,
+                &cluster.layout.started(&id(number)),
+                b"{}".to_vec(),
+            )
+            .await;
         }
         let mut kept = KeptBackups::new(&cluster);
         assert_eq!(kept.refresh(&cluster).await.unwrap().complete.len(), 7);
@@ -340,11 +442,29 @@ mod tests {
             found.sort_by(|a, b| b.id.cmp(&a.id));
             all.extend(found.into_iter().map(|backup| backup.id));
         }
-        assert!(all.iter().eq((0..500).rev().map(id).collect::<Vec<_>>().iter()));
+        assert!(
+            all.iter()
+                .eq((0..500).rev().map(id).collect::<Vec<_>>().iter())
+        );
         for (now, expected) in [(now, true), (now + TimeDelta::days(9999), true)] {
-            assert_eq!(NewestBackups::new(&cluster, &known, now).await.unwrap().any().await.unwrap(), expected);
+            assert_eq!(
+                NewestBackups::new(&cluster, &known, now)
+                    .await
+                    .unwrap()
+                    .any()
+                    .await
+                    .unwrap(),
+                expected
+            );
         }
         let empty = cluster_in(Arc::new(MemoryStorage::default())).await;
-        assert!(!NewestBackups::new(&empty, &known, now).await.unwrap().any().await.unwrap());
+        assert!(
+            !NewestBackups::new(&empty, &known, now)
+                .await
+                .unwrap()
+                .any()
+                .await
+                .unwrap()
+        );
     }
 }

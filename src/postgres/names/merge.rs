@@ -62,14 +62,24 @@ pub async fn merge_a_day(
     }
 }
 
-async fn merge(cluster: &Cluster, index: &Arc<Index>, day: Day, now: DateTime<Utc>) -> anyhow::Result<()> {
+async fn merge(
+    cluster: &Cluster,
+    index: &Arc<Index>,
+    day: Day,
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
     // Whether anything can be removed is asked before anything is stored.
     let nobody = cluster.layout.names(&NamesId::new(now, getrandom::u32()?));
     cluster.repository.storage().delete(&nobody).await?;
     let mut together = Together::default();
     for (key, id) in day {
-        let Some(recordings) = readable(cluster, &key).await? else { continue };
-        let lines: usize = recordings.iter().map(|recording| recording.names.len() + 1).sum();
+        let Some(recordings) = readable(cluster, &key).await? else {
+            continue;
+        };
+        let lines: usize = recordings
+            .iter()
+            .map(|recording| recording.names.len() + 1)
+            .sum();
         if together.lines + lines > MOST {
             std::mem::take(&mut together).merge(cluster, index).await?;
         }
@@ -81,15 +91,26 @@ async fn merge(cluster: &Cluster, index: &Arc<Index>, day: Day, now: DateTime<Ut
 }
 
 /// The first day behind what is done and not behind `last` with more than one recording.
-async fn next_day(cluster: &Cluster, merging: &mut Merging, last: &str) -> anyhow::Result<Option<Day>> {
+async fn next_day(
+    cluster: &Cluster,
+    merging: &mut Merging,
+    last: &str,
+) -> anyhow::Result<Option<Day>> {
     let after = merging.after.as_ref().map(|key| key.as_str().to_string());
     let mut pages = Pages::new(cluster.layout.names_folder(), after);
     let mut day = Day::new();
     while let Some(page) = pages.next(cluster.repository.storage()).await? {
         for entry in page {
-            let ListEntry::Object(meta) = entry else { continue };
-            let Some(ObjectKind::Names(id)) = cluster.object_kind(&meta.key) else { continue };
-            if day.first().is_some_and(|(_, first)| first.day() != id.day()) {
+            let ListEntry::Object(meta) = entry else {
+                continue;
+            };
+            let Some(ObjectKind::Names(id)) = cluster.object_kind(&meta.key) else {
+                continue;
+            };
+            if day
+                .first()
+                .is_some_and(|(_, first)| first.day() != id.day())
+            {
                 if day.len() > 1 {
                     return Ok(Some(day));
                 }
@@ -125,14 +146,29 @@ struct Together {
 
 impl Together {
     async fn merge(self, cluster: &Cluster, index: &Arc<Index>) -> anyhow::Result<()> {
-        let Some((_, last)) = self.parts.last().filter(|_| self.parts.len() > 1) else { return Ok(()) };
+        let Some((_, last)) = self.parts.last().filter(|_| self.parts.len() > 1) else {
+            return Ok(());
+        };
         let id = last.beside(getrandom::u32()?);
         let key = store(cluster, &self.recordings, id, Utc::now()).await?;
         let there = load(cluster, &key).await?;
-        anyhow::ensure!(there.as_ref() == Some(&self.recordings), "object \"{key}\" reads back as something else");
+        anyhow::ensure!(
+            there.as_ref() == Some(&self.recordings),
+            "object \"{key}\" reads back as something else"
+        );
         delete_all(cluster, self.parts.iter().map(|(key, _)| key)).await?;
-        tracing::debug!("{} recordings of names are merged into \"{key}\"", self.parts.len());
-        let parts: Vec<String> = self.parts.iter().map(|(key, _)| key.as_str().to_string()).collect();
-        on_index(index, move |index| index.replace_recordings(&parts, key.as_str())).await
+        tracing::debug!(
+            "{} recordings of names are merged into \"{key}\"",
+            self.parts.len()
+        );
+        let parts: Vec<String> = self
+            .parts
+            .iter()
+            .map(|(key, _)| key.as_str().to_string())
+            .collect();
+        on_index(index, move |index| {
+            index.replace_recordings(&parts, key.as_str())
+        })
+        .await
     }
 }

@@ -7,7 +7,9 @@ use crate::error::{Hint, find};
 use crate::postgres::catalog::Relation;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{RecordedName, Recording};
-use crate::postgres::replication::{ConnInfo, Connection, Mode, ResolveConnInfo, ResultSet, ServerError};
+use crate::postgres::replication::{
+    ConnInfo, Connection, Mode, ResolveConnInfo, ResultSet, ServerError,
+};
 use crate::postgres::types::TimelineId;
 use crate::postgres::wal::RelFileLocator;
 
@@ -63,15 +65,37 @@ pub async fn read_databases(cluster: &Cluster, resolve: ResolveConnInfo<'_>) -> 
     let server = ask(&mut sql, SERVER).await?;
     check_identity(cluster, &server, sql.server())?;
     let (lsn, horizon) = (server.parse(0, "lsn")?, server.parse(0, "horizon")?);
-    let timeline = read_timeline(&server, if server.text(0, "standby")? == Some("t") { 10 } else { 16 })?;
+    let timeline = read_timeline(
+        &server,
+        if server.text(0, "standby")? == Some("t") {
+            10
+        } else {
+            16
+        },
+    )?;
     let found = ask_names(&mut sql, DATABASES).await?;
     sql.close().await?;
-    let recording = Recording { timeline, lsn, names: Vec::new() };
-    let mut databases = Databases { recording, open: Vec::new(), horizon };
+    let recording = Recording {
+        timeline,
+        lsn,
+        names: Vec::new(),
+    };
+    let mut databases = Databases {
+        recording,
+        open: Vec::new(),
+        horizon,
+    };
     for row in 0..found.rows.len() {
         let (oid, name) = (found.parse(row, "oid")?, lossy(&found, row, "datname")?);
-        let key = RelFileLocator { tablespace: 0, database: oid, number: 0 };
-        databases.recording.names.push((key, RecordedName::Database(name.clone())));
+        let key = RelFileLocator {
+            tablespace: 0,
+            database: oid,
+            number: 0,
+        };
+        databases
+            .recording
+            .names
+            .push((key, RecordedName::Database(name.clone())));
         // A name that is not UTF-8 cannot be asked for.
         if found.text(row, "open")? == Some("t") && !name.contains(char::REPLACEMENT_CHARACTER) {
             databases.open.push((oid, name));
@@ -90,13 +114,21 @@ pub struct Relations {
 
 impl Relations {
     /// Connects to the database. `None`: it was dropped meanwhile.
-    pub async fn open(resolve: ResolveConnInfo<'_>, database: &str, since: Option<u32>) -> Result<Option<Self>> {
+    pub async fn open(
+        resolve: ResolveConnInfo<'_>,
+        database: &str,
+        since: Option<u32>,
+    ) -> Result<Option<Self>> {
         let mut info: ConnInfo = resolve()?;
         info.database = database.to_string();
         match Connection::connect(&info, Mode::Sql).await {
             Ok(mut sql) => {
                 ask(&mut sql, ENCODING).await?;
-                Ok(Some(Self { sql, since, after: 0 }))
+                Ok(Some(Self {
+                    sql,
+                    since,
+                    after: 0,
+                }))
             }
             Err(error) if has_code(&error, &["3D000"]) => Ok(None),
             Err(error) => Err(error),
@@ -119,7 +151,9 @@ impl Relations {
         if let Some(last) = found.rows.len().checked_sub(1) {
             self.after = found.parse(last, "oid")?;
         }
-        (0..found.rows.len()).map(|row| relation(&found, row)).collect()
+        (0..found.rows.len())
+            .map(|row| relation(&found, row))
+            .collect()
     }
 
     /// Ends the session.
@@ -131,19 +165,25 @@ impl Relations {
 /// The column `timeline`, in digits of that radix.
 pub fn read_timeline(server: &ResultSet, radix: u32) -> Result<TimelineId> {
     let text = server.text(0, "timeline")?.unwrap_or_default();
-    let number = u32::from_str_radix(text, radix).with_context(|| format!("\"{text}\" is no timeline"))?;
+    let number =
+        u32::from_str_radix(text, radix).with_context(|| format!("\"{text}\" is no timeline"))?;
     Ok(TimelineId(number))
 }
 
 /// Refuses the server of another cluster, by the column `system_identifier`.
 pub fn check_identity(cluster: &Cluster, server: &ResultSet, address: &str) -> Result<()> {
-    let (found, ours) = (server.parse::<String>(0, "system_identifier")?, &cluster.description);
+    let (found, ours) = (
+        server.parse::<String>(0, "system_identifier")?,
+        &cluster.description,
+    );
     if found == ours.system_identifier.to_string() {
         return Ok(());
     }
     let (name, kept) = (&ours.name, ours.system_identifier);
-    Err(anyhow!("PostgreSQL at {address} has system identifier {found}, cluster \"{name}\" has {kept}"))
-        .hint("`postgresql.dsn` must lead to the server that archives under this `cluster.name`")
+    Err(anyhow!(
+        "PostgreSQL at {address} has system identifier {found}, cluster \"{name}\" has {kept}"
+    ))
+    .hint("`postgresql.dsn` must lead to the server that archives under this `cluster.name`")
 }
 
 fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, RecordedName)> {
@@ -152,7 +192,11 @@ fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, RecordedNa
         database: found.parse(row, "database")?,
         number: found.parse(row, "file")?,
     };
-    let table = found.text(row, "part_of")?.map(str::parse).transpose().context("an OID that is no number")?;
+    let table = found
+        .text(row, "part_of")?
+        .map(str::parse)
+        .transpose()
+        .context("an OID that is no number")?;
     let relation = Relation {
         oid: found.parse(row, "oid")?,
         relkind: found.parse(row, "relkind")?,
@@ -165,16 +209,21 @@ fn relation(found: &ResultSet, row: usize) -> Result<(RelFileLocator, RecordedNa
 
 /// Names in a database with the encoding SQL_ASCII may be anything.
 fn lossy(found: &ResultSet, row: usize, column: &str) -> Result<String> {
-    Ok(String::from_utf8_lossy(found.bytes(row, column)?.map_or(&[][..], |bytes| bytes)).into_owned())
+    Ok(
+        String::from_utf8_lossy(found.bytes(row, column)?.map_or(&[][..], |bytes| bytes))
+            .into_owned(),
+    )
 }
 
 /// One question and its answer. Errors: also that there is none within a minute.
 pub async fn ask(sql: &mut Connection, question: &str) -> Result<ResultSet> {
     let answers = sql.question(&format!("{SETTINGS}; {question}")).await?;
-    answers
-        .into_iter()
-        .next_back()
-        .with_context(|| format!("PostgreSQL at {} gave no result to a question", sql.server()))
+    answers.into_iter().next_back().with_context(|| {
+        format!(
+            "PostgreSQL at {} gave no result to a question",
+            sql.server()
+        )
+    })
 }
 
 /// [`ask`] for names. Where one of them cannot be had in UTF-8 all come as the server keeps them: names of databases may
@@ -183,7 +232,11 @@ async fn ask_names(sql: &mut Connection, question: &str) -> Result<ResultSet> {
     match ask(sql, question).await {
         // character_not_in_repertoire, untranslatable_character
         Err(error) if has_code(&error, &["22021", "22P05"]) => {
-            ask(sql, &format!("SET client_encoding = 'SQL_ASCII'; {question}")).await
+            ask(
+                sql,
+                &format!("SET client_encoding = 'SQL_ASCII'; {question}"),
+            )
+            .await
         }
         answer => answer,
     }

@@ -37,11 +37,14 @@ impl NamesMemory {
     /// A reading begins.
     fn begin(&mut self, timeline: TimelineId) {
         self.readings = self.readings.wrapping_add(1);
-        if self.timeline.replace(timeline) != Some(timeline) || self.readings.is_multiple_of(READINGS_PER_WHOLE) {
+        if self.timeline.replace(timeline) != Some(timeline)
+            || self.readings.is_multiple_of(READINGS_PER_WHOLE)
+        {
             self.read.clear();
         }
         let readings = self.readings;
-        self.refused.retain(|_, at| readings.wrapping_sub(*at) < READINGS_AT_REST);
+        self.refused
+            .retain(|_, at| readings.wrapping_sub(*at) < READINGS_AT_REST);
     }
 }
 
@@ -53,26 +56,45 @@ pub async fn record(
     resolve: ResolveConnInfo<'_>,
     memory: &mut NamesMemory,
 ) -> anyhow::Result<u64> {
-    let Databases { recording, open, horizon } = read_databases(cluster, resolve).await?;
+    let Databases {
+        recording,
+        open,
+        horizon,
+    } = read_databases(cluster, resolve).await?;
     memory.begin(recording.timeline);
-    let mut recorder = Recorder { cluster, index, new: only_new(index, recording).await?, count: 0 };
+    let mut recorder = Recorder {
+        cluster,
+        index,
+        new: only_new(index, recording).await?,
+        count: 0,
+    };
     let mut read = Vec::new();
     for (oid, database) in &open {
         if memory.refused.contains_key(oid) {
             continue;
         }
-        match recorder.database(resolve, database, memory.read.get(oid).copied()).await? {
+        match recorder
+            .database(resolve, database, memory.read.get(oid).copied())
+            .await?
+        {
             Ok(()) => read.push(*oid),
             // Told once: it stays in `refused` while it is refused.
             Err(error) => {
-                tracing::info!("the names in database \"{database}\" cannot be read: {}", one_line(&error));
+                tracing::info!(
+                    "the names in database \"{database}\" cannot be read: {}",
+                    one_line(&error)
+                );
                 memory.refused.insert(*oid, memory.readings);
             }
         }
     }
     recorder.keep().await?;
-    memory.read.retain(|oid, _| open.iter().any(|(known, _)| known == oid));
-    memory.read.extend(read.into_iter().map(|oid| (oid, horizon)));
+    memory
+        .read
+        .retain(|oid, _| open.iter().any(|(known, _)| known == oid));
+    memory
+        .read
+        .extend(read.into_iter().map(|oid| (oid, horizon)));
     Ok(recorder.count)
 }
 
@@ -105,7 +127,9 @@ impl Recorder<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             let portion = Recording { names, ..self.new };
-            self.new.names.append(&mut only_new(self.index, portion).await?.names);
+            self.new
+                .names
+                .append(&mut only_new(self.index, portion).await?.names);
             if self.new.names.len() + MOST / 4 > MOST {
                 self.keep().await?;
             }
@@ -115,25 +139,48 @@ impl Recorder<'_> {
     /// Stores names, if there are any, and puts them into the index.
     async fn keep(&mut self) -> anyhow::Result<()> {
         let (timeline, lsn) = (self.new.timeline, self.new.lsn);
-        let names = std::mem::replace(&mut self.new, Recording { timeline, lsn, names: Vec::new() });
+        let names = std::mem::replace(
+            &mut self.new,
+            Recording {
+                timeline,
+                lsn,
+                names: Vec::new(),
+            },
+        );
         if names.names.is_empty() {
             return Ok(());
         }
         let now = Utc::now();
         let names = [names];
-        let key = store(self.cluster, &names, NamesId::new(now, getrandom::u32()?), now).await?;
+        let key = store(
+            self.cluster,
+            &names,
+            NamesId::new(now, getrandom::u32()?),
+            now,
+        )
+        .await?;
         self.count += names[0].names.len() as u64;
-        on_index(self.index, move |index| index.add_names(key.as_str(), &names)).await
+        on_index(self.index, move |index| {
+            index.add_names(key.as_str(), &names)
+        })
+        .await
     }
 }
 
 async fn only_new(index: &Arc<Index>, mut recording: Recording) -> anyhow::Result<Recording> {
-    on_index(index, move |index| index.keep_new_names(&mut recording).map(|()| recording)).await
+    on_index(index, move |index| {
+        index.keep_new_names(&mut recording).map(|()| recording)
+    })
+    .await
 }
 
 /// [`record`] where no index is at hand: with the one in `folder` if that can be used, else after reading all names that
 /// the repository has.
-pub async fn record_alone(cluster: &Cluster, folder: &Path, resolve: ResolveConnInfo<'_>) -> anyhow::Result<u64> {
+pub async fn record_alone(
+    cluster: &Cluster,
+    folder: &Path,
+    resolve: ResolveConnInfo<'_>,
+) -> anyhow::Result<u64> {
     let (folder, of) = (folder.to_path_buf(), cluster.clone());
     let open = move || Index::open(&folder, &of).or_else(|_| Index::temporary(&of));
     let index = Arc::new(tokio::task::spawn_blocking(open).await??);

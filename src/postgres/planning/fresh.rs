@@ -11,7 +11,8 @@ use super::{Decided, Planner};
 use crate::error::{Hint, find, hints, one_line, with_hint};
 use crate::health::FRESH_GAP;
 use crate::postgres::catalog::{
-    EventId, EventTarget, Facts, RecoveryPlan, RestoreRequest, Unknown, UnreachableReason, WalIndex, WalPiece,
+    EventId, EventTarget, Facts, RecoveryPlan, RestoreRequest, Unknown, UnreachableReason,
+    WalIndex, WalPiece,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::partial::index_of;
@@ -36,17 +37,33 @@ pub struct FreshPlanner {
 impl FreshPlanner {
     /// With the index in `folder`. Targets that need no index use one only if there is one already: to make it takes as long
     /// as there is WAL. For the end of it all the headers of what is replayed are enough.
-    pub fn open(cluster: Cluster, folder: &Path, needs_index: bool, observe: Observe) -> anyhow::Result<Self> {
+    pub fn open(
+        cluster: Cluster,
+        folder: &Path,
+        needs_index: bool,
+        observe: Observe,
+    ) -> anyhow::Result<Self> {
         let index = match needs_index || Index::is_in(folder, &cluster) {
             true => Some(Arc::new(open_index(folder, &cluster)?)),
             false => None,
         };
-        let planner = Mutex::new(Planner { cluster, index, folder: Some(folder.to_path_buf()) });
-        Ok(Self { planner, needs_index, observe })
+        let planner = Mutex::new(Planner {
+            cluster,
+            index,
+            folder: Some(folder.to_path_buf()),
+        });
+        Ok(Self {
+            planner,
+            needs_index,
+            observe,
+        })
     }
 
     fn planner(&self) -> Planner {
-        self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.planner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The cluster that is planned for.
@@ -61,7 +78,8 @@ impl FreshPlanner {
 
     /// The facts as they are now; what they name the index knows, too.
     pub async fn facts(&self) -> anyhow::Result<Arc<Facts>> {
-        let unknown = "check that the repository is reachable and that this user may read all of it";
+        let unknown =
+            "check that the repository is reachable and that this user may read all of it";
         let facts = load::load(&self.cluster()).await.hint(unknown)?;
         self.update_index(ListScope::New).await?;
         Ok(Arc::new(facts))
@@ -73,7 +91,10 @@ impl FreshPlanner {
     }
 
     /// What an index that knows the WAL that is archived now says; `None`: there is no index.
-    pub async fn ask_index<T>(&self, ask: impl AsyncFn(&Arc<Index>) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    pub async fn ask_index<T>(
+        &self,
+        ask: impl AsyncFn(&Arc<Index>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
         self.with_index(ListScope::New, ask).await
     }
 
@@ -85,7 +106,14 @@ impl FreshPlanner {
     ) -> anyhow::Result<Option<T>> {
         let observe = |progress| (self.observe)("indexed", progress);
         loop {
-            let Planner { cluster, index: Some(index), .. } = self.planner() else { return Ok(None) };
+            let Planner {
+                cluster,
+                index: Some(index),
+                ..
+            } = self.planner()
+            else {
+                return Ok(None);
+            };
             let done = async {
                 update::complete(&index, &cluster, scope, &observe).await?;
                 work(&index).await
@@ -103,13 +131,22 @@ impl FreshPlanner {
         if index.is_none_or(|index| index.path().is_none()) {
             return Err(error);
         }
-        let hints: String = hints(&error).into_iter().map(|hint| format!("\nHINT: {hint}")).collect();
+        let hints: String = hints(&error)
+            .into_iter()
+            .map(|hint| format!("\nHINT: {hint}"))
+            .collect();
         let (instead, what) = match self.needs_index {
-            true => (Some(Arc::new(Index::temporary(&cluster)?)), "WAL is indexed for this run only"),
+            true => (
+                Some(Arc::new(Index::temporary(&cluster)?)),
+                "WAL is indexed for this run only",
+            ),
             false => (None, "going on without it"),
         };
         tracing::warn!("{}: {what}{hints}", one_line(&error));
-        self.planner.lock().unwrap_or_else(PoisonError::into_inner).index = instead;
+        self.planner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .index = instead;
         Ok(())
     }
 
@@ -134,7 +171,10 @@ impl FreshPlanner {
                 Some(Again::Later) if polls < FRESH_GAP_POLLS => {
                     polls += 1;
                     if let Ok(Err(refused)) = &decided {
-                        tracing::info!("{}: looking again, for segments are being archived", refused.reason);
+                        tracing::info!(
+                            "{}: looking again, for segments are being archived",
+                            refused.reason
+                        );
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -161,15 +201,22 @@ impl FreshPlanner {
     ) -> anyhow::Result<Decided> {
         let observe = |progress| (self.observe)("checked", progress);
         let index = Some(index_of(&planner.cluster, wal, &observe).await?);
-        Planner { index, ..planner }.decide(facts, request, None).await
+        Planner { index, ..planner }
+            .decide(facts, request, None)
+            .await
     }
 
     /// The event's place in the WAL. Errors: no such event.
     pub async fn event(&self, id: EventId) -> anyhow::Result<EventTarget> {
-        let found = self.ask_index(async |_| self.planner().event(id).await).await?;
+        let found = self
+            .ask_index(async |_| self.planner().event(id).await)
+            .await?;
         let found = found.flatten().ok_or_else(|| {
             let error = anyhow!("there is no event {id} in the archived WAL");
-            with_hint(error, "`walden find` lists the events there are; `--all` also those of less interest")
+            with_hint(
+                error,
+                "`walden find` lists the events there are; `--all` also those of less interest",
+            )
         })?;
         Ok(EventTarget::from(&found))
     }
@@ -188,8 +235,12 @@ enum Again {
 fn again(decided: &anyhow::Result<Decided>, facts: &Facts, now: DateTime<Utc>) -> Option<Again> {
     match decided {
         Err(error) => matches!(find(error), Some(Unknown::Segment(_))).then_some(Again::Compared),
-        Ok(Err(refused)) if matches!(refused.reason, UnreachableReason::Broken { .. }) => Some(Again::Compared),
-        Ok(Err(refused)) => facts.may_close(refused, now, FRESH_GAP).then_some(Again::Later),
+        Ok(Err(refused)) if matches!(refused.reason, UnreachableReason::Broken { .. }) => {
+            Some(Again::Compared)
+        }
+        Ok(Err(refused)) => facts
+            .may_close(refused, now, FRESH_GAP)
+            .then_some(Again::Later),
         Ok(Ok(RecoveryPlan { made, .. })) => made.unknown.is_some().then_some(Again::Compared),
     }
 }
@@ -221,7 +272,10 @@ mod tests {
         let segment: SegmentName = "000000010000000000000005".parse().unwrap();
         let mut ranges = WalRanges::new(testing::cluster_description().segment_size);
         ranges.add(segment, 10, now);
-        let facts = Facts { backups: Default::default(), ..testing::facts_in(ranges) };
+        let facts = Facts {
+            backups: Default::default(),
+            ..testing::facts_in(ranges)
+        };
         let refused = |reason: UnreachableReason| {
             Ok(Err(Box::new(Unreachable {
                 target: RestoreRequest::new(Target::Latest).words(),
@@ -233,15 +287,31 @@ mod tests {
                 notes: Vec::new(),
             })))
         };
-        let failed = |unknown: Unknown| Err(anyhow::Error::new(unknown).context("where the target lies"));
-        let gap =
-            || UnreachableReason::Gap { first_missing: "000000010000000000000004".parse().unwrap(), resumes: segment };
-        let broken = UnreachableReason::Broken { segment, lsn: segment.start(facts.ranges.segment_size()) };
-        assert_eq!(again(&failed(Unknown::Segment(segment)), &facts, now), Some(Again::Compared));
+        let failed =
+            |unknown: Unknown| Err(anyhow::Error::new(unknown).context("where the target lies"));
+        let gap = || UnreachableReason::Gap {
+            first_missing: "000000010000000000000004".parse().unwrap(),
+            resumes: segment,
+        };
+        let broken = UnreachableReason::Broken {
+            segment,
+            lsn: segment.start(facts.ranges.segment_size()),
+        };
+        assert_eq!(
+            again(&failed(Unknown::Segment(segment)), &facts, now),
+            Some(Again::Compared)
+        );
         assert_eq!(again(&refused(broken), &facts, now), Some(Again::Compared));
         assert_eq!(again(&refused(gap()), &facts, now), Some(Again::Later));
-        assert_eq!(again(&refused(gap()), &facts, now + TimeDelta::days(1)), None, "nothing closes it any more");
-        assert_eq!(again(&refused(UnreachableReason::NoBackup), &facts, now), None);
+        assert_eq!(
+            again(&refused(gap()), &facts, now + TimeDelta::days(1)),
+            None,
+            "nothing closes it any more"
+        );
+        assert_eq!(
+            again(&refused(UnreachableReason::NoBackup), &facts, now),
+            None
+        );
         assert_eq!(again(&failed(Unknown::NoIndex), &facts, now), None);
     }
 }

@@ -11,8 +11,8 @@ use crate::error::{DeadlineExceeded, find, with_hint};
 use crate::postgres::archive::probe::probe;
 use crate::postgres::archive::summarize::summary_of;
 use crate::postgres::catalog::{
-    EventId, Facts, FoundEvent, NoPlan, PlanInput, ProbeQuery, ProbeResult, RecoveryPlan, RestoreRequest, Unknown,
-    Unreachable, WalIndex, plan,
+    EventId, Facts, FoundEvent, NoPlan, PlanInput, ProbeQuery, ProbeResult, RecoveryPlan,
+    RestoreRequest, Unknown, Unreachable, WalIndex, plan,
 };
 use crate::postgres::cluster::Cluster;
 use crate::postgres::index::{Index, on_index};
@@ -27,15 +27,27 @@ pub async fn locate(
     deadline: Option<Instant>,
 ) -> anyhow::Result<Result<RecoveryPlan, Box<Unreachable>>> {
     let (index, facts, request) = (index.clone(), facts.clone(), request.clone());
-    let (asks, mut asked) = mpsc::channel::<(ProbeQuery, oneshot::Sender<anyhow::Result<ProbeResult>>)>(1);
+    let (asks, mut asked) =
+        mpsc::channel::<(ProbeQuery, oneshot::Sender<anyhow::Result<ProbeResult>>)>(1);
     // The index is a file. Who no longer waits for the plan takes the answers away, and with them the work.
     let planning = spawn_blocking(move || {
         let probe = |query: &ProbeQuery| {
             let (answer, answered) = oneshot::channel();
-            asks.blocking_send((query.clone(), answer)).ok().context("nobody waits for the plan")?;
-            answered.blocking_recv().context("nobody waits for the plan")?
+            asks.blocking_send((query.clone(), answer))
+                .ok()
+                .context("nobody waits for the plan")?;
+            answered
+                .blocking_recv()
+                .context("nobody waits for the plan")?
         };
-        plan(&PlanInput { facts: &facts, index: &*index, probe: &probe }, &request)
+        plan(
+            &PlanInput {
+                facts: &facts,
+                index: &*index,
+                probe: &probe,
+            },
+            &request,
+        )
     });
     // A refusal, and the moments that it names instead, may ask the same.
     let mut answers: Vec<(ProbeQuery, ProbeResult)> = Vec::new();
@@ -66,14 +78,21 @@ async fn probe_in_time(
 ) -> anyhow::Result<ProbeResult> {
     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
         let error = DeadlineExceeded("finding the place of the target in the WAL");
-        return Err(with_hint(error.into(), "`walden target` takes the time that it needs"));
+        return Err(with_hint(
+            error.into(),
+            "`walden target` takes the time that it needs",
+        ));
     }
     probe(cluster, query).await
 }
 
 /// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is
 /// [`Unknown`]; the index cannot be read, or the store did not answer.
-pub async fn find_event(cluster: &Cluster, index: &Arc<Index>, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
+pub async fn find_event(
+    cluster: &Cluster,
+    index: &Arc<Index>,
+    id: EventId,
+) -> anyhow::Result<Option<FoundEvent>> {
     let found = on_index(index, move |index| index.event(id)).await;
     match found.as_ref().err().and_then(find) {
         Some(unknown) => {
@@ -96,7 +115,9 @@ async fn not_known(cluster: &Cluster, unknown: Unknown, what: String) -> anyhow:
             "free disk space, or delete the index: it is a cache and will be rebuilt (`--immediate` needs \
              none)"
         }
-        _ => "try again, for the index catches up with the repository; `--immediate` needs no index",
+        _ => {
+            "try again, for the index catches up with the repository; `--immediate` needs no index"
+        }
     };
     with_hint(anyhow::Error::new(unknown).context(what), hint)
 }
@@ -114,14 +135,26 @@ mod tests {
         let cluster = cluster_in(Arc::new(MemoryStorage::default())).await;
         let wal = PgWal::new();
         let segment = "000000010000000000000002";
-        pusher(&cluster).push(&wal.segment(segment, 3)).await.unwrap();
+        pusher(&cluster)
+            .push(&wal.segment(segment, 3))
+            .await
+            .unwrap();
         let mut ranges = WalRanges::new(cluster.description.segment_size);
         ranges.add(segment.parse().unwrap(), 10, chrono::DateTime::UNIX_EPOCH);
         let begin = 2 * SEGMENT as u64;
         let (start_lsn, stop_lsn) = (Lsn(begin + 0x28), Lsn(begin + 0x100));
-        let backups = vec![BackupDescription { start_lsn, stop_lsn, ..testing::backup("20260101-000000Z") }].into();
-        let facts = Facts { backups, ..testing::facts_in(ranges) };
-        let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) = (Arc::new(facts), Arc::new(NoIndex));
+        let backups = vec![BackupDescription {
+            start_lsn,
+            stop_lsn,
+            ..testing::backup("20260101-000000Z")
+        }]
+        .into();
+        let facts = Facts {
+            backups,
+            ..testing::facts_in(ranges)
+        };
+        let (facts, index): (_, Arc<dyn WalIndex + Send + Sync>) =
+            (Arc::new(facts), Arc::new(NoIndex));
         let request = RestoreRequest::new(Target::Lsn(Lsn(begin + 0x200)));
         let ask = async |deadline| locate(&cluster, &index, &facts, &request, deadline).await;
         let error = ask(Some(Instant::now())).await.unwrap_err();

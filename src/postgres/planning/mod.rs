@@ -13,7 +13,8 @@ pub use fresh::{FreshPlanner, Observe};
 use locate::{find_event, locate};
 
 use super::catalog::{
-    EventId, Facts, FoundEvent, NoIndex, RecoveryPlan, RestoreRequest, Unknown, Unreachable, WalIndex, expected_seconds,
+    EventId, Facts, FoundEvent, NoIndex, RecoveryPlan, RestoreRequest, Unknown, Unreachable,
+    WalIndex, expected_seconds,
 };
 use super::cluster::Cluster;
 use super::index::{Index, on_index};
@@ -50,7 +51,9 @@ impl Planner {
     /// An event by its name; `None`: there is none in the archived WAL. Errors: it may lie where what the WAL holds is
     /// [`Unknown`]; the index cannot be read, or the store did not answer.
     pub async fn event(&self, id: EventId) -> anyhow::Result<Option<FoundEvent>> {
-        let Some(index) = &self.index else { return Err(Unknown::NoIndex.into()) };
+        let Some(index) = &self.index else {
+            return Err(Unknown::NoIndex.into());
+        };
         let found = find_event(&self.cluster, index, id).await;
         self.read_again(found.as_ref().err()).await;
         found
@@ -67,7 +70,8 @@ impl Planner {
     /// A segment that an answer wants, and could not be read, is read again before the next look into all of the
     /// repository.
     async fn read_again(&self, error: Option<&anyhow::Error>) {
-        if let (Some(index), Some(Unknown::Segment(segment))) = (&self.index, error.and_then(find)) {
+        if let (Some(index), Some(Unknown::Segment(segment))) = (&self.index, error.and_then(find))
+        {
             let segment = *segment;
             drop(on_index(index, move |index| index.try_again(segment)).await);
         }
@@ -75,8 +79,15 @@ impl Planner {
 
     /// With what past restores let expect. Only an estimate depends on them.
     fn with_estimate(&self, plan: RecoveryPlan) -> RecoveryPlan {
-        let past = self.folder.as_deref().and_then(|folder| restore_history::read(folder).ok()).unwrap_or_default();
+        let past = self
+            .folder
+            .as_deref()
+            .and_then(|folder| restore_history::read(folder).ok())
+            .unwrap_or_default();
         let expected_seconds = expected_seconds(&past, plan.backup.plain_bytes, plan.segments);
-        RecoveryPlan { expected_seconds, ..plan }
+        RecoveryPlan {
+            expected_seconds,
+            ..plan
+        }
     }
 }

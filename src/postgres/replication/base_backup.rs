@@ -142,11 +142,15 @@ impl Connection {
         let tagged = major.number() >= 15;
         let command = command(options, major)?;
         if !tagged && options.verify_checksums && self.checksums_unverified {
-            return Err(anyhow!("PostgreSQL {major} verifies no checksums in a session that once asked for that"))
-                .hint("open a new connection for this backup");
+            return Err(anyhow!(
+                "PostgreSQL {major} verifies no checksums in a session that once asked for that"
+            ))
+            .hint("open a new connection for this backup");
         }
         self.checksums_unverified |= !options.verify_checksums;
-        self.send_query(&command).await.context("cannot start a base backup")?;
+        self.send_query(&command)
+            .await
+            .context("cannot start a base backup")?;
         self.takes_warnings = true;
         Ok(BaseBackup {
             connection: self,
@@ -168,23 +172,42 @@ impl Connection {
 
 /// The command in the grammar of the server's version.
 fn command(options: &BackupOptions, major: MajorVersion) -> Result<String> {
-    let BackupOptions { label, checkpoint, progress, max_rate_kib, verify_checksums, tablespace_map } = options;
+    let BackupOptions {
+        label,
+        checkpoint,
+        progress,
+        max_rate_kib,
+        verify_checksums,
+        tablespace_map,
+    } = options;
     if label.len() > MAX_LABEL || label.chars().any(char::is_control) {
-        bail!("the backup label {label:?} is longer than {MAX_LABEL} bytes or has control characters");
+        bail!(
+            "the backup label {label:?} is longer than {MAX_LABEL} bytes or has control characters"
+        );
     }
     if let Some(rate) = max_rate_kib
         && !(32..=1_048_576).contains(rate)
     {
-        bail!("a transfer rate of {rate} KiB per second is not possible: PostgreSQL takes 32 to 1048576");
+        bail!(
+            "a transfer rate of {rate} KiB per second is not possible: PostgreSQL takes 32 to 1048576"
+        );
     }
     let label = format!("LABEL '{}'", label.replace('\'', "''"));
     let rate = max_rate_kib.map(|rate| format!("MAX_RATE {rate}"));
     let optional = |wanted: bool, text: &str| wanted.then(|| text.to_owned());
     let fast = *checkpoint == Checkpoint::Fast;
-    let shared = [optional(*progress, "PROGRESS"), optional(*tablespace_map, "TABLESPACE_MAP"), rate];
+    let shared = [
+        optional(*progress, "PROGRESS"),
+        optional(*tablespace_map, "TABLESPACE_MAP"),
+        rate,
+    ];
     let shared = std::iter::once(label).chain(shared.into_iter().flatten());
     if major.number() < 15 {
-        let own = [optional(fast, "FAST"), optional(!verify_checksums, "NOVERIFY_CHECKSUMS"), optional(true, "NOWAIT")];
+        let own = [
+            optional(fast, "FAST"),
+            optional(!verify_checksums, "NOVERIFY_CHECKSUMS"),
+            optional(true, "NOWAIT"),
+        ];
         let all: Vec<String> = shared.chain(own.into_iter().flatten()).collect();
         return Ok(format!("BASE_BACKUP {}", all.join(" ")));
     }
@@ -234,7 +257,10 @@ impl BaseBackup<'_> {
         loop {
             let wire = &mut self.connection.wire;
             if self.remaining > 0 && !wire.input.is_empty() {
-                let piece = wire.input.split_to(self.remaining.min(wire.input.len())).freeze();
+                let piece = wire
+                    .input
+                    .split_to(self.remaining.min(wire.input.len()))
+                    .freeze();
                 self.remaining -= piece.len();
                 self.total += piece.len() as u64;
                 return Ok(Some(piece));
@@ -266,21 +292,29 @@ impl BaseBackup<'_> {
                 self.connection.state = ConnectionState::Broken;
                 self.phase = AnswerPart::Done;
                 let server = self.connection.server();
-                return Err(error).with_context(|| format!("lost the connection to {server} during the base backup"));
+                return Err(error).with_context(|| {
+                    format!("lost the connection to {server} during the base backup")
+                });
             }
         }
     }
 
     fn take(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::RowDescription(columns) => self.result = ResultSet { columns, ..ResultSet::default() },
+            Message::RowDescription(columns) => {
+                self.result = ResultSet {
+                    columns,
+                    ..ResultSet::default()
+                }
+            }
             Message::DataRow(row) => self.result.rows.push(row),
             Message::CommandComplete(_) => self.take_result()?,
             Message::CopyOut if self.phase == AnswerPart::Archives && !self.in_copy => {
                 self.in_copy = true;
                 if !self.tagged {
                     let next = self.tablespaces.get(self.archives_begun).cloned();
-                    let next = next.ok_or_else(|| Malformed("more archives than tablespaces".into()))?;
+                    let next =
+                        next.ok_or_else(|| Malformed("more archives than tablespaces".into()))?;
                     self.begin_archive(next.oid, next.location);
                 }
             }
@@ -293,7 +327,9 @@ impl BaseBackup<'_> {
                 }
             }
             Message::Notice(warning) => self.pending.push_back(BackupEvent::Warning(warning)),
-            Message::Error(error) if error.is_fatal() => return Err(self.connection.query_error(error)),
+            Message::Error(error) if error.is_fatal() => {
+                return Err(self.connection.query_error(error));
+            }
             Message::Error(error) => {
                 self.in_copy = false;
                 self.failure = self.failure.take().or(Some(error));
@@ -309,25 +345,31 @@ impl BaseBackup<'_> {
         let result = std::mem::take(&mut self.result);
         self.phase = match self.phase {
             AnswerPart::Start => {
-                self.pending.push_back(BackupEvent::Start(position(&result)?));
+                self.pending
+                    .push_back(BackupEvent::Start(position(&result)?));
                 AnswerPart::Tablespaces
             }
             AnswerPart::Tablespaces => {
                 self.tablespaces = tablespaces(&result)?;
-                self.pending.push_back(BackupEvent::Tablespaces(self.tablespaces.clone()));
+                self.pending
+                    .push_back(BackupEvent::Tablespaces(self.tablespaces.clone()));
                 AnswerPart::Archives
             }
             AnswerPart::Archives if !self.in_copy => {
                 if self.archives_begun != self.tablespaces.len() {
                     let (came, expected) = (self.archives_begun, self.tablespaces.len());
-                    return Err(Malformed(format!("{came} archives for {expected} tablespaces")).into());
+                    return Err(
+                        Malformed(format!("{came} archives for {expected} tablespaces")).into(),
+                    );
                 }
                 self.end = Some(position(&result)?);
                 AnswerPart::Complete
             }
             AnswerPart::Complete => AnswerPart::Ready,
             AnswerPart::Archives | AnswerPart::Ready | AnswerPart::Done => {
-                return Err(Malformed("a result that does not belong to BASE_BACKUP".into()).into());
+                return Err(
+                    Malformed("a result that does not belong to BASE_BACKUP".into()).into(),
+                );
             }
         };
         Ok(())
@@ -346,13 +388,22 @@ impl BaseBackup<'_> {
             BackupMessage::Archive(name, location) => {
                 self.end_archive();
                 let oid = archive_oid(&name)?;
-                if !self.tablespaces.iter().any(|tablespace| tablespace.oid == oid) {
-                    return Err(Malformed(format!("an archive \"{name}\" of no listed tablespace")).into());
+                if !self
+                    .tablespaces
+                    .iter()
+                    .any(|tablespace| tablespace.oid == oid)
+                {
+                    return Err(Malformed(format!(
+                        "an archive \"{name}\" of no listed tablespace"
+                    ))
+                    .into());
                 }
                 self.begin_archive(oid, Some(location).filter(|location| !location.is_empty()));
             }
             BackupMessage::Progress(bytes) => self.pending.push_back(BackupEvent::Progress(bytes)),
-            BackupMessage::Manifest => return Err(Malformed("a manifest that was not asked for".into()).into()),
+            BackupMessage::Manifest => {
+                return Err(Malformed("a manifest that was not asked for".into()).into());
+            }
         }
         Ok(())
     }
@@ -360,7 +411,10 @@ impl BaseBackup<'_> {
     fn begin_archive(&mut self, tablespace_oid: Option<u32>, location: Option<String>) {
         self.in_archive = true;
         self.archives_begun += 1;
-        self.pending.push_back(BackupEvent::ArchiveStart { tablespace_oid, location });
+        self.pending.push_back(BackupEvent::ArchiveStart {
+            tablespace_oid,
+            location,
+        });
     }
 
     fn end_archive(&mut self) {
@@ -394,7 +448,10 @@ impl Drop for BaseBackup<'_> {
 }
 
 fn position(result: &ResultSet) -> Result<BackupPosition, Malformed> {
-    Ok(BackupPosition { lsn: result.parse(0, "recptr")?, timeline: TimelineId(result.parse(0, "tli")?) })
+    Ok(BackupPosition {
+        lsn: result.parse(0, "recptr")?,
+        timeline: TimelineId(result.parse(0, "tli")?),
+    })
 }
 
 fn tablespaces(result: &ResultSet) -> Result<Vec<Tablespace>, Malformed> {
@@ -402,9 +459,13 @@ fn tablespaces(result: &ResultSet) -> Result<Vec<Tablespace>, Malformed> {
     let wrong = |text: &str| Malformed(format!("\"{text}\" in the tablespace list"));
     let one = |row| {
         Ok(Tablespace {
-            oid: optional(row, "spcoid")?.map(|text| text.parse().map_err(|_| wrong(text))).transpose()?,
+            oid: optional(row, "spcoid")?
+                .map(|text| text.parse().map_err(|_| wrong(text)))
+                .transpose()?,
             location: optional(row, "spclocation")?.map(str::to_owned),
-            size_kib: optional(row, "size")?.map(|text| text.parse().map_err(|_| wrong(text))).transpose()?,
+            size_kib: optional(row, "size")?
+                .map(|text| text.parse().map_err(|_| wrong(text)))
+                .transpose()?,
         })
     };
     (0..result.rows.len()).map(one).collect()
@@ -414,9 +475,10 @@ fn tablespaces(result: &ResultSet) -> Result<Vec<Tablespace>, Malformed> {
 fn archive_oid(name: &str) -> Result<Option<u32>, Malformed> {
     match name.strip_suffix(".tar") {
         Some("base") => Ok(None),
-        Some(oid) if oid.bytes().all(|b| b.is_ascii_digit()) => {
-            oid.parse().map(Some).map_err(|_| Malformed(format!("an archive named \"{name}\"")))
-        }
+        Some(oid) if oid.bytes().all(|b| b.is_ascii_digit()) => oid
+            .parse()
+            .map(Some)
+            .map_err(|_| Malformed(format!("an archive named \"{name}\""))),
         _ => Err(Malformed(format!("an archive named \"{name}\""))),
     }
 }

@@ -51,14 +51,31 @@ fn what_the_server_would_choke_on_is_refused_before() {
     let major = MajorVersion::new(15).unwrap();
     assert!(command(&options(&"x".repeat(1025)), major).is_err());
     assert!(command(&options("two\nlines"), major).is_err());
-    assert!(command(&BackupOptions { max_rate_kib: Some(31), ..options("a") }, major).is_err());
+    assert!(
+        command(
+            &BackupOptions {
+                max_rate_kib: Some(31),
+                ..options("a")
+            },
+            major
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn archives_are_known_by_their_names() {
     assert_eq!(archive_oid("base.tar"), Ok(None));
     assert_eq!(archive_oid("16384.tar"), Ok(Some(16384)));
-    for wrong in ["base", ".tar", "x.tar", "-1.tar", "99999999999.tar", "base.tar.gz", "../base.tar"] {
+    for wrong in [
+        "base",
+        ".tar",
+        "x.tar",
+        "-1.tar",
+        "99999999999.tar",
+        "base.tar.gz",
+        "../base.tar",
+    ] {
         assert!(archive_oid(wrong).is_err(), "{wrong}");
     }
 }
@@ -88,18 +105,32 @@ fn result(columns: &[&str], rows: &[&[Option<&str>]]) -> Vec<u8> {
         description.extend([0; 19]);
     }
     let rows = rows.iter().flat_map(|values| row(values));
-    message(b'T', &description).into_iter().chain(rows).chain(message(b'C', b"SELECT\0")).collect()
+    message(b'T', &description)
+        .into_iter()
+        .chain(rows)
+        .chain(message(b'C', b"SELECT\0"))
+        .collect()
 }
 
 fn report(tag: u8, severity: &str, code: &str, text: &str) -> Vec<u8> {
-    message(tag, format!("S{severity}\0V{severity}\0C{code}\0M{text}\0\0").as_bytes())
+    message(
+        tag,
+        format!("S{severity}\0V{severity}\0C{code}\0M{text}\0\0").as_bytes(),
+    )
 }
 
 const LIST: [&str; 3] = ["spcoid", "spclocation", "size"];
 
 fn beginning() -> Vec<u8> {
-    let spaces: [&[Option<&str>]; 2] = [&[Some("16384"), Some("/srv/ts"), Some("12")], &[None, None, Some("34")]];
-    [result(&["recptr", "tli"], &[&[Some("0/2000028"), Some("1")]]), result(&LIST, &spaces)].concat()
+    let spaces: [&[Option<&str>]; 2] = [
+        &[Some("16384"), Some("/srv/ts"), Some("12")],
+        &[None, None, Some("34")],
+    ];
+    [
+        result(&["recptr", "tli"], &[&[Some("0/2000028"), Some("1")]]),
+        result(&LIST, &spaces),
+    ]
+    .concat()
 }
 
 fn ending() -> Vec<u8> {
@@ -134,13 +165,27 @@ fn tagged() -> Vec<u8> {
 fn untagged() -> Vec<u8> {
     let copy = |pieces: &[&[u8]]| -> Vec<u8> {
         let data = pieces.iter().flat_map(|piece| message(b'd', piece));
-        message(b'H', b"\0\0\0").into_iter().chain(data).chain(message(b'c', b"")).collect()
+        message(b'H', b"\0\0\0")
+            .into_iter()
+            .chain(data)
+            .chain(message(b'c', b""))
+            .collect()
     };
-    [beginning(), copy(&[b"table", b"space"]), copy(&[b"main"]), ending()].concat()
+    [
+        beginning(),
+        copy(&[b"table", b"space"]),
+        copy(&[b"main"]),
+        ending(),
+    ]
+    .concat()
 }
 
 /// Plays `answer` in pieces of `piece` bytes; the events, data joined and warnings last, and the error that ended them.
-async fn play(version: u32, answer: Vec<u8>, piece: usize) -> (Vec<BackupEvent>, Option<anyhow::Error>, Connection) {
+async fn play(
+    version: u32,
+    answer: Vec<u8>,
+    piece: usize,
+) -> (Vec<BackupEvent>, Option<anyhow::Error>, Connection) {
     let (mut connection, mut peer) = Connection::with_peer(version);
     let server = tokio::spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,7 +195,9 @@ async fn play(version: u32, answer: Vec<u8>, piece: usize) -> (Vec<BackupEvent>,
             tokio::task::yield_now().await;
         }
         // A whole answer leaves the session alive for one question more; after a cut one the socket closes.
-        if answer.ends_with(&message(b'Z', b"I")) && peer.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {
+        if answer.ends_with(&message(b'Z', b"I"))
+            && peer.read(&mut [0; 1024]).await.unwrap_or(0) > 0
+        {
             let answer = [result(&["a"], &[&[Some("alive")]]), message(b'Z', b"I")].concat();
             peer.write_all(&answer).await.unwrap();
         }
@@ -160,7 +207,9 @@ async fn play(version: u32, answer: Vec<u8>, piece: usize) -> (Vec<BackupEvent>,
     let failure = loop {
         match backup.next().await {
             Ok(Some(BackupEvent::Data(data))) => match events.last_mut() {
-                Some(BackupEvent::Data(before)) => *before = [&before[..], &data[..]].concat().into(),
+                Some(BackupEvent::Data(before)) => {
+                    *before = [&before[..], &data[..]].concat().into()
+                }
                 _ => events.push(BackupEvent::Data(data)),
             },
             Ok(Some(warning @ BackupEvent::Warning(_))) => warnings.push(warning),
@@ -176,19 +225,35 @@ async fn play(version: u32, answer: Vec<u8>, piece: usize) -> (Vec<BackupEvent>,
 }
 
 fn expected(progress: Vec<(usize, u64)>) -> Vec<BackupEvent> {
-    let at = |lsn| BackupPosition { lsn: Lsn(lsn), timeline: TimelineId(1) };
+    let at = |lsn| BackupPosition {
+        lsn: Lsn(lsn),
+        timeline: TimelineId(1),
+    };
     let data = |text: &'static str| BackupEvent::Data(Bytes::from_static(text.as_bytes()));
     let space = |oid, location: Option<&str>, size_kib| {
         let location = location.map(str::to_owned);
-        Tablespace { oid, location, size_kib }
+        Tablespace {
+            oid,
+            location,
+            size_kib,
+        }
     };
     let mut events = vec![
         BackupEvent::Start(at(0x2000028)),
-        BackupEvent::Tablespaces(vec![space(Some(16384), Some("/srv/ts"), Some(12)), space(None, None, Some(34))]),
-        BackupEvent::ArchiveStart { tablespace_oid: Some(16384), location: Some("/srv/ts".to_owned()) },
+        BackupEvent::Tablespaces(vec![
+            space(Some(16384), Some("/srv/ts"), Some(12)),
+            space(None, None, Some(34)),
+        ]),
+        BackupEvent::ArchiveStart {
+            tablespace_oid: Some(16384),
+            location: Some("/srv/ts".to_owned()),
+        },
         data("tablespace"),
         BackupEvent::ArchiveEnd,
-        BackupEvent::ArchiveStart { tablespace_oid: None, location: None },
+        BackupEvent::ArchiveStart {
+            tablespace_oid: None,
+            location: None,
+        },
         data("main"),
         BackupEvent::ArchiveEnd,
         BackupEvent::End(at(0x2000100)),
@@ -206,7 +271,9 @@ async fn both_protocols_give_the_same_events_however_the_bytes_arrive() {
         assert!(failure.is_none(), "{failure:?}");
         let (warnings, others) = events.split_last().unwrap();
         assert_eq!(others, expected(vec![(4, 10)]), "{piece}");
-        assert!(matches!(warnings, BackupEvent::Warning(warning) if warning.message == "page is bad"));
+        assert!(
+            matches!(warnings, BackupEvent::Warning(warning) if warning.message == "page is bad")
+        );
         let (events, failure, _) = play(140000, [untagged(), complete()].concat(), piece).await;
         assert!(failure.is_none(), "{failure:?}");
         assert_eq!(events, expected(vec![(5, 10), (9, 14)]), "{piece}");
@@ -215,9 +282,17 @@ async fn both_protocols_give_the_same_events_however_the_bytes_arrive() {
 
 #[tokio::test]
 async fn bad_pages_end_a_complete_backup() {
-    let error = [report(b'E', "ERROR", "XX001", "checksum failure"), message(b'Z', b"I")].concat();
+    let error = [
+        report(b'E', "ERROR", "XX001", "checksum failure"),
+        message(b'Z', b"I"),
+    ]
+    .concat();
     let (events, failure, mut connection) = play(150000, [tagged(), error].concat(), 100_000).await;
-    assert!(!events.iter().any(|event| matches!(event, BackupEvent::End(_))));
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, BackupEvent::End(_)))
+    );
     let failure = failure.unwrap();
     let bad: &ChecksumFailures = crate::error::find(&failure).unwrap();
     assert_eq!(bad.end.lsn, Lsn(0x2000100));
@@ -229,34 +304,62 @@ async fn bad_pages_end_a_complete_backup() {
 async fn an_error_inside_the_copy_is_the_servers_and_the_session_goes_on() {
     let mut answer = tagged();
     answer.truncate(answer.len() - ending().len() - 5);
-    let error = [report(b'E', "ERROR", "XX001", "file is damaged"), message(b'Z', b"I")].concat();
+    let error = [
+        report(b'E', "ERROR", "XX001", "file is damaged"),
+        message(b'Z', b"I"),
+    ]
+    .concat();
     let (_, failure, mut connection) = play(150000, [answer, error].concat(), 9).await;
     let failure = failure.unwrap();
     assert!(crate::error::find::<ChecksumFailures>(&failure).is_none());
-    assert_eq!(crate::error::find::<ServerError>(&failure).unwrap().message, "file is damaged");
+    assert_eq!(
+        crate::error::find::<ServerError>(&failure).unwrap().message,
+        "file is damaged"
+    );
     connection.simple_query("SELECT 1").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_cut_answer_is_never_a_complete_backup() {
     for version in [140000, 150000] {
-        let answer = if version < 150000 { untagged() } else { tagged() };
+        let answer = if version < 150000 {
+            untagged()
+        } else {
+            tagged()
+        };
         let whole = [answer, complete()].concat();
         for cut in 0..whole.len() {
             let (events, failure, _) = play(version, whole[..cut].to_vec(), 100_000).await;
             // Everything but the last message, ReadyForQuery, may have come.
             assert!(failure.is_some(), "{cut}");
-            assert!(!events.iter().any(|event| matches!(event, BackupEvent::End(_))), "{cut}");
+            assert!(
+                !events
+                    .iter()
+                    .any(|event| matches!(event, BackupEvent::End(_))),
+                "{cut}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn answers_that_break_the_protocol_break_the_connection() {
-    let none_of_main = [beginning(), message(b'H', b"\0\0\0"), message(b'c', b""), ending(), complete()].concat();
+    let none_of_main = [
+        beginning(),
+        message(b'H', b"\0\0\0"),
+        message(b'c', b""),
+        ending(),
+        complete(),
+    ]
+    .concat();
     let manifest = [beginning(), message(b'H', b"\0\0\0"), message(b'd', b"m")].concat();
     let data_first = [beginning(), message(b'H', b"\0\0\0"), message(b'd', b"dx")].concat();
-    let stranger = [beginning(), message(b'H', b"\0\0\0"), message(b'd', b"n999.tar\0/x\0")].concat();
+    let stranger = [
+        beginning(),
+        message(b'H', b"\0\0\0"),
+        message(b'd', b"n999.tar\0/x\0"),
+    ]
+    .concat();
     let empty = [beginning(), message(b'H', b"\0\0\0"), message(b'd', b"")].concat();
     for answer in [none_of_main, manifest, data_first, stranger, empty] {
         let (_, failure, mut connection) = play(160000, answer, 100_000).await;

@@ -35,7 +35,11 @@ impl Connection {
 
     /// The value of a setting as `SHOW` prints it, with its unit (`16MB`). An unknown name is a [`ServerError`] 42704.
     pub async fn show(&mut self, name: &str) -> Result<String> {
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.') {
+        if name.is_empty()
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
+        {
             return Err(anyhow!("\"{name}\" is not the name of a setting"));
         }
         let result = self.command(&format!("SHOW {name}")).await?;
@@ -50,11 +54,15 @@ impl Connection {
 
     /// A timeline's history file: its name and content. `None` when the server has none, as for timeline 1. Needs
     /// [`super::Mode::Physical`].
-    pub async fn timeline_history(&mut self, timeline: TimelineId) -> Result<Option<(String, Bytes)>> {
+    pub async fn timeline_history(
+        &mut self,
+        timeline: TimelineId,
+    ) -> Result<Option<(String, Bytes)>> {
         match self.command(&format!("TIMELINE_HISTORY {timeline}")).await {
             Ok(result) => {
                 let content = result.bytes(0, "content")?.cloned();
-                let content = content.ok_or_else(|| Malformed("a history file without content".into()))?;
+                let content =
+                    content.ok_or_else(|| Malformed("a history file without content".into()))?;
                 Ok(Some((result.parse(0, "filename")?, content)))
             }
             Err(failure) => match error::find::<ServerError>(&failure) {
@@ -68,7 +76,11 @@ impl Connection {
     async fn command(&mut self, command: &str) -> Result<ResultSet> {
         let context = || format!("{} failed", command.split(' ').next().unwrap_or(command));
         let results = self.simple_query(command).await.with_context(context)?;
-        results.into_iter().next().ok_or_else(|| Malformed("no result".into())).with_context(context)
+        results
+            .into_iter()
+            .next()
+            .ok_or_else(|| Malformed("no result".into()))
+            .with_context(context)
     }
 }
 
@@ -80,7 +92,9 @@ fn segment_size(text: &str) -> Result<SegmentSize> {
         "GB" => 1 << 30,
         _ => bail!("the server's wal_segment_size \"{text}\" has no unit of MB or GB"),
     };
-    let number: u32 = digits.parse().with_context(|| format!("wal_segment_size \"{text}\" is not a number"))?;
+    let number: u32 = digits
+        .parse()
+        .with_context(|| format!("wal_segment_size \"{text}\" is not a number"))?;
     ensure!(number <= 1024, "wal_segment_size \"{text}\" is too large");
     Ok(SegmentSize::new(number.saturating_mul(unit))?)
 }

@@ -49,7 +49,10 @@ pub(super) enum ConnectionState {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("server", &self.server).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,12 +84,29 @@ impl Connection {
         Err(summary(failures))
     }
 
-    async fn connect_to(info: &ConnInfo, host: &Host, mode: Mode, wanted: TargetSession) -> Result<Self, ConnectError> {
-        let StartedSession { wire, parameters, attempt } = startup::open(info, host, mode).await?;
-        let refused = |reason| ConnectError { attempt: attempt.clone(), reason };
-        let version = parameters.get("server_version").and_then(|text| version_number(text));
-        let version =
-            version.ok_or_else(|| refused(ConnectErrorKind::Broken("the server does not tell its version".into())))?;
+    async fn connect_to(
+        info: &ConnInfo,
+        host: &Host,
+        mode: Mode,
+        wanted: TargetSession,
+    ) -> Result<Self, ConnectError> {
+        let StartedSession {
+            wire,
+            parameters,
+            attempt,
+        } = startup::open(info, host, mode).await?;
+        let refused = |reason| ConnectError {
+            attempt: attempt.clone(),
+            reason,
+        };
+        let version = parameters
+            .get("server_version")
+            .and_then(|text| version_number(text));
+        let version = version.ok_or_else(|| {
+            refused(ConnectErrorKind::Broken(
+                "the server does not tell its version".into(),
+            ))
+        })?;
         let mut connection = Self {
             wire,
             state: ConnectionState::Idle,
@@ -112,7 +132,8 @@ impl Connection {
             17.. => "SET idle_session_timeout = 0; SET transaction_timeout = 0",
         };
         let set = self.question(statement).await;
-        set.map(drop).map_err(|error| ConnectErrorKind::Broken(error.to_string()))
+        set.map(drop)
+            .map_err(|error| ConnectErrorKind::Broken(error.to_string()))
     }
 
     /// Checks that the server is of the wanted kind.
@@ -121,16 +142,27 @@ impl Connection {
             return Ok(());
         }
         let shown = timeout(QUESTION, self.show("transaction_read_only")).await;
-        let shown = shown.map_err(|_| ConnectErrorKind::Broken("the server does not answer".into()))?;
+        let shown =
+            shown.map_err(|_| ConnectErrorKind::Broken("the server does not answer".into()))?;
         let read_only = shown.map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
         let read_only = read_only == "on";
         // 13 does not tell whether it is a standby; there all transactions are read-only.
-        let standby = self.parameter("in_hot_standby").map_or(read_only, |value| value == "on");
+        let standby = self
+            .parameter("in_hot_standby")
+            .map_or(read_only, |value| value == "on");
         match wanted {
-            TargetSession::ReadWrite if read_only => Err(ConnectErrorKind::WrongKindOfServer("read-only")),
-            TargetSession::ReadOnly if !read_only => Err(ConnectErrorKind::WrongKindOfServer("read-write")),
-            TargetSession::Primary if standby => Err(ConnectErrorKind::WrongKindOfServer("a standby")),
-            TargetSession::Standby if !standby => Err(ConnectErrorKind::WrongKindOfServer("a primary")),
+            TargetSession::ReadWrite if read_only => {
+                Err(ConnectErrorKind::WrongKindOfServer("read-only"))
+            }
+            TargetSession::ReadOnly if !read_only => {
+                Err(ConnectErrorKind::WrongKindOfServer("read-write"))
+            }
+            TargetSession::Primary if standby => {
+                Err(ConnectErrorKind::WrongKindOfServer("a standby"))
+            }
+            TargetSession::Standby if !standby => {
+                Err(ConnectErrorKind::WrongKindOfServer("a primary"))
+            }
             _ => Ok(()),
         }
     }
@@ -181,7 +213,10 @@ impl Connection {
                     current.rows.push(row);
                 }
                 Message::CommandComplete(tag) => {
-                    results.push(ResultSet { tag, ..std::mem::take(&mut current) });
+                    results.push(ResultSet {
+                        tag,
+                        ..std::mem::take(&mut current)
+                    });
                 }
                 Message::EmptyQuery => results.push(std::mem::take(&mut current)),
                 Message::Error(error) if error.is_fatal() => return Err(self.query_error(error)),
@@ -208,8 +243,11 @@ impl Connection {
             Err(_) => {
                 self.state = ConnectionState::Broken;
                 let seconds = limit.as_secs_f32();
-                Err(anyhow!("PostgreSQL at {} did not answer a question within {seconds} s", self.server))
-                    .hint("see whether the server, its host and the network between are well")
+                Err(anyhow!(
+                    "PostgreSQL at {} did not answer a question within {seconds} s",
+                    self.server
+                ))
+                .hint("see whether the server, its host and the network between are well")
             }
         }
     }
@@ -222,7 +260,9 @@ impl Connection {
             self.wire.send(&message).await?;
             self.wire.shut_down().await
         };
-        ended.await.with_context(|| format!("cannot end the session on {} properly", self.server))
+        ended
+            .await
+            .with_context(|| format!("cannot end the session on {} properly", self.server))
     }
 
     /// Starts a command; its answers come by [`Self::next`] up to [`Message::Ready`].
@@ -230,11 +270,15 @@ impl Connection {
         match self.state {
             ConnectionState::Idle => {}
             ConnectionState::Busy => {
-                return Err(anyhow!("an earlier command on the connection to {} was not finished", self.server))
-                    .hint("open a new connection");
+                return Err(anyhow!(
+                    "an earlier command on the connection to {} was not finished",
+                    self.server
+                ))
+                .hint("open a new connection");
             }
             ConnectionState::Broken => {
-                return Err(anyhow!("the connection to {} is broken", self.server)).hint("open a new connection");
+                return Err(anyhow!("the connection to {} is broken", self.server))
+                    .hint("open a new connection");
             }
         }
         let mut message = BytesMut::new();
@@ -254,7 +298,8 @@ impl Connection {
                 Ok(message) => message,
                 Err(error) => {
                     self.state = ConnectionState::Broken;
-                    return Err(error).with_context(|| format!("lost the connection to {}", self.server));
+                    return Err(error)
+                        .with_context(|| format!("lost the connection to {}", self.server));
                 }
             };
             match message {
@@ -271,7 +316,9 @@ impl Connection {
                 }
                 Message::Other => continue,
                 Message::Ready => self.state = ConnectionState::Idle,
-                Message::Error(ref error) if error.is_fatal() => self.state = ConnectionState::Broken,
+                Message::Error(ref error) if error.is_fatal() => {
+                    self.state = ConnectionState::Broken
+                }
                 _ => {}
             }
             return Ok(message);
@@ -281,7 +328,8 @@ impl Connection {
     /// A server's error with its hint, for a context chain.
     pub(super) fn query_error(&self, error: ServerError) -> anyhow::Error {
         let hint = error.hint.clone();
-        let error = anyhow::Error::new(error).context(format!("PostgreSQL at {} refused a command", self.server));
+        let error = anyhow::Error::new(error)
+            .context(format!("PostgreSQL at {} refused a command", self.server));
         match hint {
             Some(hint) => with_hint(error, hint),
             None => error,
@@ -291,25 +339,36 @@ impl Connection {
     /// Gives the connection up: the server's answers do not follow the protocol as Walden knows it.
     pub(super) fn unexpected(&mut self) -> anyhow::Error {
         self.state = ConnectionState::Broken;
-        anyhow!("PostgreSQL at {} sent a message that does not belong to the command", self.server)
+        anyhow!(
+            "PostgreSQL at {} sent a message that does not belong to the command",
+            self.server
+        )
     }
 }
 
 /// `15.20 (Debian …)` as 150020, `18beta1` as 180000.
 fn version_number(text: &str) -> Option<u32> {
     let number = |text: &str| {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         text[..digits].parse::<u32>().ok()
     };
     let major = number(text).filter(|major| *major < 10_000)?;
-    let minor = text.split_once('.').and_then(|(_, rest)| number(rest)).filter(|minor| *minor < 10_000);
+    let minor = text
+        .split_once('.')
+        .and_then(|(_, rest)| number(rest))
+        .filter(|minor| *minor < 10_000);
     Some(major * 10_000 + minor.unwrap_or(0))
 }
 
 /// One error for several servers: the one that says most, naming the others.
 fn summary(mut failures: Vec<ConnectError>) -> anyhow::Error {
     let telling = |failure: &ConnectError| {
-        !matches!(failure.reason, ConnectErrorKind::NoServer(_) | ConnectErrorKind::TimedOut(_))
+        !matches!(
+            failure.reason,
+            ConnectErrorKind::NoServer(_) | ConnectErrorKind::TimedOut(_)
+        )
     };
     let index = failures.iter().position(telling).unwrap_or(0);
     if failures.is_empty() {
@@ -320,7 +379,10 @@ fn summary(mut failures: Vec<ConnectError>) -> anyhow::Error {
         return first.into_anyhow();
     }
     let others: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    first.into_anyhow().context(format!("none of the servers can be used (also: {})", others.join("; ")))
+    first.into_anyhow().context(format!(
+        "none of the servers can be used (also: {})",
+        others.join("; ")
+    ))
 }
 
 #[cfg(test)]
@@ -350,8 +412,14 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_falls_silent_within_a_question_is_given_up() {
         let (mut connection, _silent) = Connection::with_peer(150_000);
-        let error = connection.question_within(Duration::from_millis(20), "SELECT 1").await.unwrap_err();
-        assert_eq!(error.to_string(), "PostgreSQL at socket pair did not answer a question within 0.02 s");
+        let error = connection
+            .question_within(Duration::from_millis(20), "SELECT 1")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "PostgreSQL at socket pair did not answer a question within 0.02 s"
+        );
         assert_eq!(hints(&error).len(), 1);
         let error = connection.question("SELECT 1").await.unwrap_err();
         assert!(error.to_string().contains("is broken"), "{error}");

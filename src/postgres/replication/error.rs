@@ -87,7 +87,13 @@ pub enum ConnectErrorKind {
 impl ConnectError {
     /// The next step, where there is one to tell.
     pub fn hint(&self) -> Option<String> {
-        let Attempt { server, user, database, encrypted, local } = &self.attempt;
+        let Attempt {
+            server,
+            user,
+            database,
+            encrypted,
+            local,
+        } = &self.attempt;
         let hint = match &self.reason {
             ConnectErrorKind::NoServer(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 format!("this process may not use {server}; run it as a user who may")

@@ -88,9 +88,14 @@ pub fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Malformed> {
 
 /// Takes a whole message off the start of `bytes`; `None` if it is not all there.
 pub fn take(bytes: &mut BytesMut) -> Result<Option<Message>, Malformed> {
-    let Some((tag, length)) = header(bytes)? else { return Ok(None) };
+    let Some((tag, length)) = header(bytes)? else {
+        return Ok(None);
+    };
     if length > MAX_MESSAGE {
-        return Err(Malformed(format!("a message \"{}\" of {length} bytes", tag.escape_ascii())));
+        return Err(Malformed(format!(
+            "a message \"{}\" of {length} bytes",
+            tag.escape_ascii()
+        )));
     }
     if bytes.len() < length {
         return Ok(None);
@@ -116,9 +121,11 @@ fn decode(message: wire::Message) -> std::io::Result<Message> {
         wire::Message::ParameterStatus(body) => {
             Message::ParameterStatus(body.name()?.to_owned(), body.value()?.to_owned())
         }
-        wire::Message::RowDescription(body) => {
-            Message::RowDescription(body.fields().map(|field| Ok(field.name().to_owned())).collect()?)
-        }
+        wire::Message::RowDescription(body) => Message::RowDescription(
+            body.fields()
+                .map(|field| Ok(field.name().to_owned()))
+                .collect()?,
+        ),
         wire::Message::DataRow(body) => Message::DataRow(columns(&body)?),
         wire::Message::CommandComplete(body) => Message::CommandComplete(body.tag()?.to_owned()),
         wire::Message::EmptyQueryResponse => Message::EmptyQuery,
@@ -138,13 +145,17 @@ fn decode_authentication(message: wire::Message) -> std::io::Result<Message> {
         wire::Message::AuthenticationOk => Authentication::Ok,
         wire::Message::AuthenticationCleartextPassword => Authentication::Cleartext,
         wire::Message::AuthenticationMd5Password(body) => Authentication::Md5(body.salt()),
-        wire::Message::AuthenticationSasl(body) => {
-            Authentication::Sasl(body.mechanisms().map(|name| Ok(name.to_owned())).collect()?)
-        }
+        wire::Message::AuthenticationSasl(body) => Authentication::Sasl(
+            body.mechanisms()
+                .map(|name| Ok(name.to_owned()))
+                .collect()?,
+        ),
         wire::Message::AuthenticationSaslContinue(body) => {
             Authentication::SaslContinue(Bytes::copy_from_slice(body.data()))
         }
-        wire::Message::AuthenticationSaslFinal(body) => Authentication::SaslFinal(Bytes::copy_from_slice(body.data())),
+        wire::Message::AuthenticationSaslFinal(body) => {
+            Authentication::SaslFinal(Bytes::copy_from_slice(body.data()))
+        }
         wire::Message::AuthenticationGss | wire::Message::AuthenticationGssContinue(_) => {
             return Ok(unsupported("GSSAPI"));
         }
@@ -162,7 +173,9 @@ fn unsupported(method: &'static str) -> Message {
 
 fn columns(body: &wire::DataRowBody) -> std::io::Result<Vec<Option<Bytes>>> {
     let buffer = body.buffer_bytes();
-    body.ranges().map(|range| Ok(range.map(|range| buffer.slice(range)))).collect()
+    body.ranges()
+        .map(|range| Ok(range.map(|range| buffer.slice(range))))
+        .collect()
 }
 
 /// An error, warning or notice of the server.
@@ -213,7 +226,11 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (SQLSTATE {})", self.severity, self.message, self.code)?;
+        write!(
+            f,
+            "{}: {} (SQLSTATE {})",
+            self.severity, self.message, self.code
+        )?;
         match &self.detail {
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
@@ -236,22 +253,34 @@ impl ResultSet {
     /// A value's bytes; `None` is NULL. A row or column that is not there is an error.
     pub fn bytes(&self, row: usize, column: &str) -> Result<Option<&Bytes>, Malformed> {
         let at = self.columns.iter().position(|name| name == column);
-        let at = at.ok_or_else(|| Malformed(format!("a result without the column \"{column}\"")))?;
-        let row = self.rows.get(row).ok_or_else(|| Malformed(format!("a result without row {}", row + 1)))?;
-        row.get(at).map(Option::as_ref).ok_or_else(|| Malformed(format!("a row without the column \"{column}\"")))
+        let at =
+            at.ok_or_else(|| Malformed(format!("a result without the column \"{column}\"")))?;
+        let row = self
+            .rows
+            .get(row)
+            .ok_or_else(|| Malformed(format!("a result without row {}", row + 1)))?;
+        row.get(at)
+            .map(Option::as_ref)
+            .ok_or_else(|| Malformed(format!("a row without the column \"{column}\"")))
     }
 
     /// A value as text; `None` is NULL.
     pub fn text(&self, row: usize, column: &str) -> Result<Option<&str>, Malformed> {
-        let Some(bytes) = self.bytes(row, column)? else { return Ok(None) };
+        let Some(bytes) = self.bytes(row, column)? else {
+            return Ok(None);
+        };
         let text = std::str::from_utf8(bytes);
-        text.map(Some).map_err(|_| Malformed(format!("text that is not UTF-8 in the column \"{column}\"")))
+        text.map(Some)
+            .map_err(|_| Malformed(format!("text that is not UTF-8 in the column \"{column}\"")))
     }
 
     /// A value that cannot be NULL, parsed.
     pub fn parse<T: std::str::FromStr>(&self, row: usize, column: &str) -> Result<T, Malformed> {
-        let text = self.text(row, column)?.ok_or_else(|| Malformed(format!("NULL in the column \"{column}\"")))?;
-        text.parse().map_err(|_| Malformed(format!("\"{text}\" in the column \"{column}\"")))
+        let text = self
+            .text(row, column)?
+            .ok_or_else(|| Malformed(format!("NULL in the column \"{column}\"")))?;
+        text.parse()
+            .map_err(|_| Malformed(format!("\"{text}\" in the column \"{column}\"")))
     }
 }
 
@@ -279,12 +308,22 @@ impl BackupMessage {
         let message = match content.get_u8() {
             b'n' => {
                 let name = c_string(&mut content).ok_or_else(|| wrong("a broken archive name"))?;
-                let location = c_string(&mut content).ok_or_else(|| wrong("a broken tablespace path"))?;
+                let location =
+                    c_string(&mut content).ok_or_else(|| wrong("a broken tablespace path"))?;
                 Self::Archive(name, location)
             }
-            b'p' => Self::Progress(content.try_get_u64().map_err(|_| wrong("a cut progress report"))?),
+            b'p' => Self::Progress(
+                content
+                    .try_get_u64()
+                    .map_err(|_| wrong("a cut progress report"))?,
+            ),
             b'm' => Self::Manifest,
-            other => return Err(wrong(&format!("the unknown kind \"{}\"", other.escape_ascii()))),
+            other => {
+                return Err(wrong(&format!(
+                    "the unknown kind \"{}\"",
+                    other.escape_ascii()
+                )));
+            }
         };
         match content.has_remaining() {
             true => Err(wrong("excess bytes")),

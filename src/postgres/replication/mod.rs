@@ -16,7 +16,8 @@ mod tls_failure;
 mod wire;
 
 pub use base_backup::{
-    BackupEvent, BackupOptions, BackupPosition, BaseBackup, Checkpoint, ChecksumFailures, Tablespace,
+    BackupEvent, BackupOptions, BackupPosition, BaseBackup, Checkpoint, ChecksumFailures,
+    Tablespace,
 };
 pub use commands::SystemIdentity;
 pub use connection::Connection;

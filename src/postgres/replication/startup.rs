@@ -80,9 +80,16 @@ struct Startup<'a> {
 }
 
 /// Opens a session on one host of the list, trying each of its addresses.
-pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<StartedSession, ConnectError> {
+pub(super) async fn open(
+    info: &ConnInfo,
+    host: &Host,
+    mode: Mode,
+) -> Result<StartedSession, ConnectError> {
     let start = Startup { info, host, mode };
-    let places = start.within(start.places()).await.map_err(|reason| start.error(reason, false))?;
+    let places = start
+        .within(start.places())
+        .await
+        .map_err(|reason| start.error(reason, false))?;
     let mut failure = None;
     for place in places {
         match start.open(&place).await {
@@ -92,7 +99,10 @@ pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<Sta
     }
     let none = || {
         start.error(
-            ConnectErrorKind::NoServer(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            ConnectErrorKind::NoServer(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the name has no address",
+            )),
             false,
         )
     };
@@ -101,7 +111,10 @@ pub(super) async fn open(info: &ConnInfo, host: &Host, mode: Mode) -> Result<Sta
 
 impl Startup<'_> {
     fn error(&self, reason: ConnectErrorKind, encrypted: bool) -> ConnectError {
-        ConnectError { attempt: self.attempt(encrypted), reason }
+        ConnectError {
+            attempt: self.attempt(encrypted),
+            reason,
+        }
     }
 
     fn attempt(&self, encrypted: bool) -> Attempt {
@@ -122,9 +135,14 @@ impl Startup<'_> {
         }
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, ConnectErrorKind>>) -> Result<T, ConnectErrorKind> {
+    async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, ConnectErrorKind>>,
+    ) -> Result<T, ConnectErrorKind> {
         match self.info.connect_timeout {
-            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or(Err(ConnectErrorKind::TimedOut(limit))),
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .unwrap_or(Err(ConnectErrorKind::TimedOut(limit))),
             None => work.await,
         }
     }
@@ -135,7 +153,9 @@ impl Startup<'_> {
             Address::Unix(folder) => Ok(vec![Endpoint::Unix(Host::socket(folder, port))]),
             Address::Ip(address, _) => Ok(vec![Endpoint::Tcp(SocketAddr::new(*address, port))]),
             Address::Name(name) => {
-                let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(ConnectErrorKind::NoServer)?;
+                let found = tokio::net::lookup_host((name.as_str(), port))
+                    .await
+                    .map_err(ConnectErrorKind::NoServer)?;
                 Ok(found.map(Endpoint::Tcp).collect())
             }
         }
@@ -159,17 +179,25 @@ impl Startup<'_> {
             ConnectErrorKind::Tls(_) => true,
             _ => false,
         };
-        let Some(second) = second.filter(|_| other_way_may_do) else { return Err(failure) };
+        let Some(second) = second.filter(|_| other_way_may_do) else {
+            return Err(failure);
+        };
         tracing::debug!(server = %self.host, error = %failure, "trying again in the other way that sslmode allows");
-        self.open_once(place, second).await.map_err(|other| match (&failure.reason, &other.reason) {
-            // Of two refusals the encrypted one says more, unless TLS itself was the trouble.
-            (ConnectErrorKind::NoHbaEntry(_), _) if failure.attempt.encrypted => failure,
-            (_, ConnectErrorKind::Tls(_) | ConnectErrorKind::TlsNotOffered) => failure,
-            _ => other,
+        self.open_once(place, second).await.map_err(|other| {
+            match (&failure.reason, &other.reason) {
+                // Of two refusals the encrypted one says more, unless TLS itself was the trouble.
+                (ConnectErrorKind::NoHbaEntry(_), _) if failure.attempt.encrypted => failure,
+                (_, ConnectErrorKind::Tls(_) | ConnectErrorKind::TlsNotOffered) => failure,
+                _ => other,
+            }
         })
     }
 
-    async fn open_once(&self, place: &Endpoint, encryption: Encryption) -> Result<StartedSession, ConnectError> {
+    async fn open_once(
+        &self,
+        place: &Endpoint,
+        encryption: Encryption,
+    ) -> Result<StartedSession, ConnectError> {
         let mut encrypted = false;
         let work = async {
             let stream = self.connect(place, encryption).await?;
@@ -179,17 +207,30 @@ impl Startup<'_> {
             Ok((wire, parameters))
         };
         match self.within(work).await {
-            Ok((wire, parameters)) => Ok(StartedSession { wire, parameters, attempt: self.attempt(encrypted) }),
+            Ok((wire, parameters)) => Ok(StartedSession {
+                wire,
+                parameters,
+                attempt: self.attempt(encrypted),
+            }),
             Err(reason) => Err(self.error(reason, encrypted)),
         }
     }
 
-    async fn connect(&self, place: &Endpoint, encryption: Encryption) -> Result<Stream, ConnectErrorKind> {
+    async fn connect(
+        &self,
+        place: &Endpoint,
+        encryption: Encryption,
+    ) -> Result<Stream, ConnectErrorKind> {
         let mut socket = match place {
             Endpoint::Unix(path) => {
-                return UnixStream::connect(path).await.map(Stream::Unix).map_err(ConnectErrorKind::NoServer);
+                return UnixStream::connect(path)
+                    .await
+                    .map(Stream::Unix)
+                    .map_err(ConnectErrorKind::NoServer);
             }
-            Endpoint::Tcp(address) => TcpStream::connect(address).await.map_err(ConnectErrorKind::NoServer)?,
+            Endpoint::Tcp(address) => TcpStream::connect(address)
+                .await
+                .map_err(ConnectErrorKind::NoServer)?,
         };
         set_socket_options(&socket, &self.info.keepalive)
             .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
@@ -198,8 +239,9 @@ impl Startup<'_> {
         }
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
-        let broken =
-            |error: io::Error| ConnectErrorKind::Broken(format!("the connection broke when asking for TLS: {error}"));
+        let broken = |error: io::Error| {
+            ConnectErrorKind::Broken(format!("the connection broke when asking for TLS: {error}"))
+        };
         socket.write_all(&request).await.map_err(broken)?;
         // One byte and no more: what follows belongs to TLS, and anything sent in the clear must not be believed.
         match (socket.read_u8().await.map_err(broken)?, encryption) {
@@ -208,30 +250,42 @@ impl Startup<'_> {
                     Address::Name(name) | Address::Ip(_, Some(name)) => Some(name.as_str()),
                     _ => None,
                 };
-                let stream = tls::start(socket, &self.info.tls, name).await.map_err(ConnectErrorKind::Tls)?;
+                let stream = tls::start(socket, &self.info.tls, name)
+                    .await
+                    .map_err(ConnectErrorKind::Tls)?;
                 Ok(Stream::Tls(Box::new(stream)))
             }
             (b'N', Encryption::IfOffered) => Ok(Stream::Tcp(socket)),
             (b'N', _) => Err(ConnectErrorKind::TlsNotOffered),
-            (other, _) => {
-                Err(ConnectErrorKind::Broken(format!("\"{}\" is no answer to a request for TLS", other.escape_ascii())))
-            }
+            (other, _) => Err(ConnectErrorKind::Broken(format!(
+                "\"{}\" is no answer to a request for TLS",
+                other.escape_ascii()
+            ))),
         }
     }
 
     async fn log_in(&self, wire: &mut Wire) -> Result<BTreeMap<String, String>, ConnectErrorKind> {
-        let mut parameters =
-            vec![("user", self.info.user.as_str()), ("application_name", self.info.application_name.as_str())];
+        let mut parameters = vec![
+            ("user", self.info.user.as_str()),
+            ("application_name", self.info.application_name.as_str()),
+        ];
         match self.mode {
             Mode::Sql => parameters.push(("database", self.info.database.as_str())),
             Mode::Physical => parameters.push(("replication", "true")),
         }
         parameters.extend(SETTINGS);
-        parameters.extend(self.info.options.as_ref().map(|options| ("options", options.as_str())));
+        parameters.extend(
+            self.info
+                .options
+                .as_ref()
+                .map(|options| ("options", options.as_str())),
+        );
         let mut start = BytesMut::new();
         frontend::startup_message(parameters, &mut start)
             .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
-        wire.send(&start).await.map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))?;
+        wire.send(&start)
+            .await
+            .map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))?;
         self.authenticate(wire).await?;
         let mut parameters = BTreeMap::new();
         loop {
@@ -250,7 +304,12 @@ impl Startup<'_> {
     async fn next(&self, wire: &mut Wire) -> Result<Message, ConnectErrorKind> {
         loop {
             match wire.message().await.map_err(broken)? {
-                Message::Error(error) => return Err(ConnectErrorKind::from_server(error, self.mode == Mode::Physical)),
+                Message::Error(error) => {
+                    return Err(ConnectErrorKind::from_server(
+                        error,
+                        self.mode == Mode::Physical,
+                    ));
+                }
                 Message::Notice(notice) => log(&notice),
                 Message::NegotiateProtocolVersion => {}
                 message => return Ok(message),
@@ -260,7 +319,11 @@ impl Startup<'_> {
 
     async fn authenticate(&self, wire: &mut Wire) -> Result<(), ConnectErrorKind> {
         let password = self.info.password_for(self.host, self.database());
-        let password = || password.map(str::as_bytes).ok_or(ConnectErrorKind::NoPassword);
+        let password = || {
+            password
+                .map(str::as_bytes)
+                .ok_or(ConnectErrorKind::NoPassword)
+        };
         loop {
             let step = match self.next(wire).await? {
                 Message::Authentication(step) => step,
@@ -273,15 +336,25 @@ impl Startup<'_> {
                     let hash = md5_hash(self.info.user.as_bytes(), password()?, salt);
                     send_password(wire, hash.as_bytes()).await?;
                 }
-                Authentication::Sasl(mechanisms) => match mechanisms.iter().any(|name| name == SCRAM) {
-                    true => self.scram(wire, password()?).await?,
-                    false => return Err(ConnectErrorKind::UnsupportedAuthentication(mechanisms.join(", "))),
-                },
+                Authentication::Sasl(mechanisms) => {
+                    match mechanisms.iter().any(|name| name == SCRAM) {
+                        true => self.scram(wire, password()?).await?,
+                        false => {
+                            return Err(ConnectErrorKind::UnsupportedAuthentication(
+                                mechanisms.join(", "),
+                            ));
+                        }
+                    }
+                }
                 Authentication::Unsupported(method) => {
-                    return Err(ConnectErrorKind::UnsupportedAuthentication(method.to_owned()));
+                    return Err(ConnectErrorKind::UnsupportedAuthentication(
+                        method.to_owned(),
+                    ));
                 }
                 Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
-                    return Err(ConnectErrorKind::Broken("SASL data without a SASL exchange".to_owned()));
+                    return Err(ConnectErrorKind::Broken(
+                        "SASL data without a SASL exchange".to_owned(),
+                    ));
                 }
             }
         }
@@ -289,20 +362,26 @@ impl Startup<'_> {
 
     /// SCRAM-SHA-256 without channel binding, to the end: the server must prove that it knows the password, too.
     async fn scram(&self, wire: &mut Wire, password: &[u8]) -> Result<(), ConnectErrorKind> {
-        let wrong = |error: io::Error| ConnectErrorKind::Broken(format!("SCRAM authentication failed: {error}"));
+        let wrong = |error: io::Error| {
+            ConnectErrorKind::Broken(format!("SCRAM authentication failed: {error}"))
+        };
         let mut scram = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
         let mut message = BytesMut::new();
         frontend::sasl_initial_response(SCRAM, scram.message(), &mut message).map_err(wrong)?;
         wire.send(&message).await.map_err(wrong)?;
         match self.next(wire).await? {
-            Message::Authentication(Authentication::SaslContinue(data)) => scram.update(&data).map_err(wrong)?,
+            Message::Authentication(Authentication::SaslContinue(data)) => {
+                scram.update(&data).map_err(wrong)?
+            }
             other => return Err(unexpected(&other)),
         }
         message.clear();
         frontend::sasl_response(scram.message(), &mut message).map_err(wrong)?;
         wire.send(&message).await.map_err(wrong)?;
         match self.next(wire).await? {
-            Message::Authentication(Authentication::SaslFinal(data)) => scram.finish(&data).map_err(wrong),
+            Message::Authentication(Authentication::SaslFinal(data)) => {
+                scram.finish(&data).map_err(wrong)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -310,8 +389,11 @@ impl Startup<'_> {
 
 async fn send_password(wire: &mut Wire, password: &[u8]) -> Result<(), ConnectErrorKind> {
     let mut message = BytesMut::new();
-    frontend::password_message(password, &mut message).map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
-    wire.send(&message).await.map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))
+    frontend::password_message(password, &mut message)
+        .map_err(|error| ConnectErrorKind::Broken(error.to_string()))?;
+    wire.send(&message)
+        .await
+        .map_err(|error| ConnectErrorKind::Broken(format!("the connection broke: {error}")))
 }
 
 fn broken(error: ReadError) -> ConnectErrorKind {
@@ -324,7 +406,9 @@ fn unexpected(message: &Message) -> ConnectErrorKind {
         Message::Ready => "readiness",
         _ => "a message",
     };
-    ConnectErrorKind::Broken(format!("the server sent {what} where the start of a session has none"))
+    ConnectErrorKind::Broken(format!(
+        "the server sent {what} where the start of a session has none"
+    ))
 }
 
 fn set_socket_options(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
@@ -341,7 +425,10 @@ fn set_socket_options(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<(
         sockopt::set_tcp_keepcnt(socket, count)?;
     }
     if let Some(limit) = keepalive.user_timeout {
-        sockopt::set_tcp_user_timeout(socket, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
+        sockopt::set_tcp_user_timeout(
+            socket,
+            u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        )?;
     }
     Ok(())
 }

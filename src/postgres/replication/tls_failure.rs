@@ -13,20 +13,28 @@ pub struct TlsFailure {
     pub hint: &'static str,
 }
 
-const SETTINGS: &str = "check sslmode, sslrootcert, sslcert and sslkey, and the server's certificate";
+const SETTINGS: &str =
+    "check sslmode, sslrootcert, sslcert and sslkey, and the server's certificate";
 const ANEW: &str = "make the server's certificate anew with the extension subjectAltName=DNS:<host>, such as by openssl \
                     x509 -req -extfile";
-const ISSUER: &str = "put the certificate of the authority that signed the server's into sslrootcert";
+const ISSUER: &str =
+    "put the certificate of the authority that signed the server's into sslrootcert";
 const CLOCKS: &str = "renew the server's certificate, or set the clock of this machine right";
 const PURPOSE: &str = "make the server's certificate anew with extendedKeyUsage=serverAuth, or without that extension";
-const LEAF: &str = "put that certificate itself into sslrootcert, or make one with basicConstraints=CA:FALSE";
-const STRONGER: &str = "make the server's certificate anew with SHA-256 and a key of RSA 2048 or P-256";
+const LEAF: &str =
+    "put that certificate itself into sslrootcert, or make one with basicConstraints=CA:FALSE";
+const STRONGER: &str =
+    "make the server's certificate anew with SHA-256 and a key of RSA 2048 or P-256";
 const CLIENT: &str = "set sslcert and sslkey to a certificate that the server's ssl_ca_file trusts";
-const VERSIONS: &str = "let the server offer TLS 1.2 or 1.3 (ssl_max_protocol_version, ssl_ciphers)";
+const VERSIONS: &str =
+    "let the server offer TLS 1.2 or 1.3 (ssl_max_protocol_version, ssl_ciphers)";
 
 impl From<String> for TlsFailure {
     fn from(said: String) -> Self {
-        Self { said, hint: SETTINGS }
+        Self {
+            said,
+            hint: SETTINGS,
+        }
     }
 }
 
@@ -35,9 +43,10 @@ impl From<&Error> for TlsFailure {
         match error {
             Error::InvalidCertificate(why) => certificate(why),
             Error::AlertReceived(alert) => received(*alert),
-            Error::PeerIncompatible(_) => {
-                Self { said: "the server and Walden have no version or cipher in common".into(), hint: VERSIONS }
-            }
+            Error::PeerIncompatible(_) => Self {
+                said: "the server and Walden have no version or cipher in common".into(),
+                hint: VERSIONS,
+            },
             other => other.to_string().into(),
         }
     }
@@ -57,7 +66,10 @@ fn received(alert: AlertDescription) -> TlsFailure {
         | Alert::UnknownCA => CLIENT,
         _ => SETTINGS,
     };
-    TlsFailure { said: format!("the server ends it with the alert \"{alert:?}\""), hint }
+    TlsFailure {
+        said: format!("the server ends it with the alert \"{alert:?}\""),
+        hint,
+    }
 }
 
 /// What is wrong with a server's certificate.
@@ -65,48 +77,87 @@ fn received(alert: AlertDescription) -> TlsFailure {
 fn certificate(why: &CertificateError) -> TlsFailure {
     use CertificateError as Why;
     let (what, hint) = match why {
-        Why::UnknownIssuer => ("is not signed by an authority in sslrootcert".to_string(), ISSUER),
-        Why::BadSignature => ("is not signed by the authority that it names".to_string(), ISSUER),
-        Why::NotValidForNameContext { expected, presented } if presented.is_empty() => {
+        Why::UnknownIssuer => (
+            "is not signed by an authority in sslrootcert".to_string(),
+            ISSUER,
+        ),
+        Why::BadSignature => (
+            "is not signed by the authority that it names".to_string(),
+            ISSUER,
+        ),
+        Why::NotValidForNameContext {
+            expected,
+            presented,
+        } if presented.is_empty() => {
             let host = expected.to_str();
-            (format!("has no subjectAltName for \"{host}\": its common name alone does not count"), ANEW)
+            (
+                format!(
+                    "has no subjectAltName for \"{host}\": its common name alone does not count"
+                ),
+                ANEW,
+            )
         }
-        Why::NotValidForNameContext { expected, presented } => {
+        Why::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
             let (host, names) = (expected.to_str(), presented.join(", "));
-            (format!("is for another host than \"{host}\": its subjectAltName has {names}"), ANEW)
+            (
+                format!("is for another host than \"{host}\": its subjectAltName has {names}"),
+                ANEW,
+            )
         }
         Why::NotValidForName => ("is for another host".to_string(), ANEW),
         Why::Expired => ("is expired".to_string(), CLOCKS),
-        Why::ExpiredContext { not_after, .. } => (format!("expired at {}", shown(*not_after)), CLOCKS),
+        Why::ExpiredContext { not_after, .. } => {
+            (format!("expired at {}", shown(*not_after)), CLOCKS)
+        }
         Why::NotValidYet => ("is not valid yet".to_string(), CLOCKS),
-        Why::NotValidYetContext { not_before, .. } => (format!("is not valid before {}", shown(*not_before)), CLOCKS),
-        Why::InvalidPurpose | Why::InvalidPurposeContext { .. } => ("is not made for a server".to_string(), PURPOSE),
+        Why::NotValidYetContext { not_before, .. } => (
+            format!("is not valid before {}", shown(*not_before)),
+            CLOCKS,
+        ),
+        Why::InvalidPurpose | Why::InvalidPurposeContext { .. } => {
+            ("is not made for a server".to_string(), PURPOSE)
+        }
         Why::UnsupportedSignatureAlgorithm
         | Why::UnsupportedSignatureAlgorithmContext { .. }
-        | Why::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            ("is signed in a way that is too old or not known".to_string(), STRONGER)
-        }
+        | Why::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => (
+            "is signed in a way that is too old or not known".to_string(),
+            STRONGER,
+        ),
         Why::BadEncoding => ("cannot be read".to_string(), ANEW),
-        Why::UnhandledCriticalExtension => ("has a critical extension that is not known".to_string(), ANEW),
+        Why::UnhandledCriticalExtension => (
+            "has a critical extension that is not known".to_string(),
+            ANEW,
+        ),
         Why::Revoked => ("is revoked".to_string(), CLOCKS),
         Why::Other(other) => broken_rule(&other.to_string()),
         other => (format!("is not acceptable: {other}"), ANEW),
     };
-    TlsFailure { said: format!("the server's certificate {what}"), hint }
+    TlsFailure {
+        said: format!("the server's certificate {what}"),
+        hint,
+    }
 }
 
 /// What webpki says is one word for each rule of X.509.
 fn broken_rule(word: &str) -> (String, &'static str) {
     match word {
-        "UnsupportedCertVersion" => ("is of X.509 version 1, which has no extensions".to_string(), ANEW),
+        "UnsupportedCertVersion" => (
+            "is of X.509 version 1, which has no extensions".to_string(),
+            ANEW,
+        ),
         "CaUsedAsEndEntity" => ("is an authority's own".to_string(), LEAF),
         rule => (format!("breaks a rule of X.509 (\"{rule}\")"), ANEW),
     }
 }
 
 fn shown(time: UnixTime) -> String {
-    let time = DateTime::<Utc>::from_timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), 0);
-    time.map(|time| time.format("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default()
+    let time =
+        DateTime::<Utc>::from_timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), 0);
+    time.map(|time| time.format("%Y-%m-%d %H:%M:%SZ").to_string())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -137,18 +188,50 @@ mod tests {
             (other("CaUsedAsEndEntity"), "authority's own", LEAF),
             (other("NameConstraintViolation"), "rule of X.509", ANEW),
             (bad(Why::NotValidForName), "another host", ANEW),
-            (bad(Why::ExpiredContext { time, not_after: time }), "expired at 2026-01-01 00:00:00Z", CLOCKS),
-            (bad(Why::NotValidYetContext { time, not_before: time }), "before 2026-01-01", CLOCKS),
+            (
+                bad(Why::ExpiredContext {
+                    time,
+                    not_after: time,
+                }),
+                "expired at 2026-01-01 00:00:00Z",
+                CLOCKS,
+            ),
+            (
+                bad(Why::NotValidYetContext {
+                    time,
+                    not_before: time,
+                }),
+                "before 2026-01-01",
+                CLOCKS,
+            ),
             (bad(Why::UnsupportedSignatureAlgorithm), "too old", STRONGER),
             (bad(Why::BadEncoding), "cannot be read", ANEW),
             (bad(Why::InvalidPurpose), "for a server", PURPOSE),
-            (Error::AlertReceived(AlertDescription::UnknownCA), "alert", CLIENT),
-            (Error::AlertReceived(AlertDescription::ProtocolVersion), "alert", VERSIONS),
-            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), "in common", VERSIONS),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                "alert",
+                CLIENT,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::ProtocolVersion),
+                "alert",
+                VERSIONS,
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13),
+                "in common",
+                VERSIONS,
+            ),
         ] {
             let failure = TlsFailure::from(&error);
-            assert!(failure.said.contains(word) && failure.hint == hint, "{error:?}: {failure:?}");
-            assert!(!failure.said.contains("Other(") && !failure.said.contains("{"), "{failure}");
+            assert!(
+                failure.said.contains(word) && failure.hint == hint,
+                "{error:?}: {failure:?}"
+            );
+            assert!(
+                !failure.said.contains("Other(") && !failure.said.contains("{"),
+                "{failure}"
+            );
         }
     }
 }

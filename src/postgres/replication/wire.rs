@@ -38,7 +38,10 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new() }
+        Self {
+            stream,
+            input: BytesMut::new(),
+        }
     }
 
     /// Reads what is there, at least one byte. Cancel safe.
@@ -52,7 +55,10 @@ impl Wire {
             Stream::Tls(stream) => stream.read_buf(&mut self.input).await?,
         };
         match count {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it")),
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed it",
+            )),
             _ => Ok(()),
         }
     }

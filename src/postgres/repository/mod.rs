@@ -40,6 +40,8 @@ async fn whole_pack(cluster: &Cluster, key: &Key) -> Result<(Bytes, u64), Object
 /// Stored bytes of a backup's packs.
 async fn pack_sizes(cluster: &Cluster, id: &BackupId) -> anyhow::Result<BTreeMap<Key, u64>> {
     let found = cluster.objects_of(id).await?;
-    let packs = found.into_iter().filter(|meta| matches!(cluster.layout.parse(&meta.key), Some(ObjectKind::Pack(_))));
+    let packs = found
+        .into_iter()
+        .filter(|meta| matches!(cluster.layout.parse(&meta.key), Some(ObjectKind::Pack(_))));
     Ok(packs.map(|meta| (meta.key, meta.size)).collect())
 }

@@ -29,12 +29,18 @@ impl Sample {
     /// So many of a hundred.
     pub fn percent(seed: u64, percent: f64) -> Self {
         // The conversion saturates: 100 takes all.
-        Self { seed, up_to: (percent / 100.0 * u64::MAX as f64) as u64 }
+        Self {
+            seed,
+            up_to: (percent / 100.0 * u64::MAX as f64) as u64,
+        }
     }
 
     /// The objects with the `count` lowest numbers of all that were [counted](Lowest::add).
     pub fn lowest(seed: u64, lowest: Lowest) -> Self {
-        Self { seed, up_to: lowest.numbers.peek().copied().unwrap_or(u64::MAX) }
+        Self {
+            seed,
+            up_to: lowest.numbers.peek().copied().unwrap_or(u64::MAX),
+        }
     }
 
     /// Whether an object is in it.
@@ -63,7 +69,11 @@ pub struct Lowest {
 impl Lowest {
     /// Of no object yet.
     pub fn new(seed: u64, count: u32) -> Self {
-        Self { seed, count: count as usize, numbers: BinaryHeap::new() }
+        Self {
+            seed,
+            count: count as usize,
+            numbers: BinaryHeap::new(),
+        }
     }
 
     /// How many objects are drawn so far.
@@ -105,7 +115,11 @@ impl Watermark {
             return;
         }
         self.ended.insert(key.clone());
-        while self.begun.front().is_some_and(|first| self.ended.remove(first)) {
+        while self
+            .begun
+            .front()
+            .is_some_and(|first| self.ended.remove(first))
+        {
             self.done = self.begun.pop_front();
         }
     }
@@ -125,12 +139,19 @@ mod tests {
     use super::*;
 
     fn keys() -> Vec<Key> {
-        (0..1000).map(|n| Key::new(format!("main/wal/{n:04}")).unwrap()).collect()
+        (0..1000)
+            .map(|n| Key::new(format!("main/wal/{n:04}")).unwrap())
+            .collect()
     }
 
     #[test]
     fn a_sample_has_its_size_and_is_the_same_again_with_its_seed() {
-        let chosen = |sample: Sample| keys().into_iter().filter(|key| sample.holds(key)).collect::<Vec<_>>();
+        let chosen = |sample: Sample| {
+            keys()
+                .into_iter()
+                .filter(|key| sample.holds(key))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(chosen(Sample::percent(1, 100.0)).len(), 1000);
         assert_eq!(chosen(Sample::percent(1, 0.0)).len(), 0);
         let tenth = chosen(Sample::percent(1, 10.0));
@@ -140,7 +161,10 @@ mod tests {
         for count in [1, 17, 1000, 2000] {
             let mut lowest = Lowest::new(3, count);
             keys().iter().for_each(|key| lowest.add(key));
-            assert_eq!(chosen(Sample::lowest(3, lowest)).len(), 1000.min(count as usize));
+            assert_eq!(
+                chosen(Sample::lowest(3, lowest)).len(),
+                1000.min(count as usize)
+            );
         }
     }
 
@@ -163,7 +187,14 @@ mod tests {
         keys[4..6].iter().for_each(|key| mark.end(key));
         mark.begin(keys[9].clone());
         mark.end(&keys[9]);
-        assert_eq!(mark.done.as_ref(), Some(&keys[5]), "never past what could not be done");
-        assert!(mark.begun.is_empty() && mark.ended.is_empty(), "and nothing behind it is remembered");
+        assert_eq!(
+            mark.done.as_ref(),
+            Some(&keys[5]),
+            "never past what could not be done"
+        );
+        assert!(
+            mark.begun.is_empty() && mark.ended.is_empty(),
+            "and nothing behind it is remembered"
+        );
     }
 }

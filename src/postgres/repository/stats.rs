@@ -151,7 +151,11 @@ pub async fn stats(cluster: &Cluster) -> anyhow::Result<Stats> {
         }
     }
     let loaded = load_backups(cluster).await?;
-    Ok(tally.finish(cluster.description.name.clone(), cluster.repository.describe(), &loaded))
+    Ok(tally.finish(
+        cluster.description.name.clone(),
+        cluster.repository.describe(),
+        &loaded,
+    ))
 }
 
 /// The count so far.
@@ -185,22 +189,38 @@ impl StatsTally {
 
     fn add(&mut self, kind: Option<ObjectKind>, meta: &ObjectMeta) {
         self.total.add(meta.size);
-        self.kinds.entry(StatsKind::of(kind.as_ref())).or_default().add(meta.size);
+        self.kinds
+            .entry(StatsKind::of(kind.as_ref()))
+            .or_default()
+            .add(meta.size);
         if let Some(class) = &meta.class {
-            self.classes.entry(class.clone()).or_default().add(meta.size);
+            self.classes
+                .entry(class.clone())
+                .or_default()
+                .add(meta.size);
         }
         let at = DateTime::from(meta.modified);
         if self.oldest.as_ref().is_none_or(|oldest| at < oldest.at) {
-            self.oldest = Some(StoredObject { at, object: meta.key.to_string() });
+            self.oldest = Some(StoredObject {
+                at,
+                object: meta.key.to_string(),
+            });
         }
         if self.newest.as_ref().is_none_or(|newest| at > newest.at) {
-            self.newest = Some(StoredObject { at, object: meta.key.to_string() });
+            self.newest = Some(StoredObject {
+                at,
+                object: meta.key.to_string(),
+            });
         }
         let (id, pack) = match kind {
-            Some(ObjectKind::Wal(WalFileName::Segment(name))) => return self.ranges.add(name, meta.size, at),
+            Some(ObjectKind::Wal(WalFileName::Segment(name))) => {
+                return self.ranges.add(name, meta.size, at);
+            }
             Some(ObjectKind::Pack(pack)) => (pack.backup, 1),
             Some(ObjectKind::Manifest(id) | ObjectKind::Started(id)) => (id, 0),
-            None if self.foreign.len() < MAX_TOLD => return self.foreign.push(meta.key.to_string()),
+            None if self.foreign.len() < MAX_TOLD => {
+                return self.foreign.push(meta.key.to_string());
+            }
             _ => return,
         };
         let (packs, bytes) = self.backups.entry(id).or_default();
@@ -211,14 +231,21 @@ impl StatsTally {
         let timelines = timelines(&self.ranges);
         let backup = |(id, (packs, stored_bytes)): (BackupId, (u64, u64))| {
             let complete = loaded.complete.iter().find(|backup| backup.id == id);
-            let is_among = |others: &[(BackupId, String)]| others.iter().any(|(other, _)| *other == id);
+            let is_among =
+                |others: &[(BackupId, String)]| others.iter().any(|(other, _)| *other == id);
             let state = match complete {
                 Some(_) => BackupState::Complete,
                 None if is_among(&loaded.damaged) => BackupState::Damaged,
                 None if is_among(&loaded.unread) => BackupState::Unread,
                 None => BackupState::Unfinished,
             };
-            BackupStats { id, state, packs, stored_bytes, plain_bytes: complete.map(|backup| backup.plain_bytes) }
+            BackupStats {
+                id,
+                state,
+                packs,
+                stored_bytes,
+                plain_bytes: complete.map(|backup| backup.plain_bytes),
+            }
         };
         Stats {
             cluster,
@@ -240,7 +267,10 @@ fn timelines(ranges: &WalRanges) -> Vec<TimelineStats> {
     let mut timelines: Vec<TimelineStats> = Vec::new();
     for range in ranges.iter() {
         let plain_bytes = range.segments * ranges.segment_size().bytes();
-        match timelines.last_mut().filter(|last| last.timeline == range.timeline()) {
+        match timelines
+            .last_mut()
+            .filter(|last| last.timeline == range.timeline())
+        {
             Some(last) => {
                 last.segments += range.segments;
                 last.stored_bytes += range.stored_bytes;
@@ -274,20 +304,47 @@ mod tests {
     #[test]
     fn classes_are_counted_where_the_store_has_them() {
         let mut tally = StatsTally::new(SegmentSize::new(1 << 24).unwrap());
-        for (size, class) in [(1, None), (10, Some("STANDARD")), (20, Some("GLACIER_IR")), (30, Some("STANDARD"))] {
-            let (key, modified) = (Key::new("main/x").unwrap(), std::time::SystemTime::UNIX_EPOCH);
+        for (size, class) in [
+            (1, None),
+            (10, Some("STANDARD")),
+            (20, Some("GLACIER_IR")),
+            (30, Some("STANDARD")),
+        ] {
+            let (key, modified) = (
+                Key::new("main/x").unwrap(),
+                std::time::SystemTime::UNIX_EPOCH,
+            );
             let class = class.map(String::from);
-            tally.add(None, &ObjectMeta { key, size, modified, class, encryption: None });
+            tally.add(
+                None,
+                &ObjectMeta {
+                    key,
+                    size,
+                    modified,
+                    class,
+                    encryption: None,
+                },
+            );
         }
-        let classes: Vec<_> = tally.classes.iter().map(|(class, size)| (class.as_str(), size.stored_bytes)).collect();
+        let classes: Vec<_> = tally
+            .classes
+            .iter()
+            .map(|(class, size)| (class.as_str(), size.stored_bytes))
+            .collect();
         assert_eq!(classes, [("GLACIER_IR", 20), ("STANDARD", 40)]);
     }
 
     #[tokio::test]
     async fn every_object_is_counted_once_by_what_it_is() {
         let storage = Arc::new(MemoryStorage::default());
-        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
-        let cluster = Cluster::register(repository, testing::cluster_description()).await.unwrap().0;
+        let repository = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .0;
+        let cluster = Cluster::register(repository, testing::cluster_description())
+            .await
+            .unwrap()
+            .0;
         for (key, size) in [
             ("wal/0000000100000000/000000010000000000000002.zst", 100),
             ("wal/0000000100000000/000000010000000000000003.zst", 50),
@@ -304,30 +361,63 @@ mod tests {
             ("base/20260101-000000Z/started.json", 30),
             ("base/20260102-000000Z/manifest.zst", 10),
             ("names/20260101T000000Z-0123abcd.zst", 19),
-            ("quiet/0000000100000000/0000000008000000-20260101T000000Z.zst", 21),
+            (
+                "quiet/0000000100000000/0000000008000000-20260101T000000Z.zst",
+                21,
+            ),
             ("dumps/postgres/x", 17),
         ] {
             let key = Key::new(format!("main/{key}")).unwrap();
-            let _ = storage.put(&key, vec![0; size].into(), PutMode::CreateOnly).await.unwrap();
+            let _ = storage
+                .put(&key, vec![0; size].into(), PutMode::CreateOnly)
+                .await
+                .unwrap();
         }
         let other = Key::new("mainframe/wal/00000002.history.zst").unwrap();
-        let _ = storage.put(&other, "not ours".into(), PutMode::CreateOnly).await.unwrap();
+        let _ = storage
+            .put(&other, "not ours".into(), PutMode::CreateOnly)
+            .await
+            .unwrap();
         let stats = stats(&cluster).await.unwrap();
-        let kind = |kind: StatsKind| stats.kinds.get(&kind).map(|size| (size.objects, size.stored_bytes));
+        let kind = |kind: StatsKind| {
+            stats
+                .kinds
+                .get(&kind)
+                .map(|size| (size.objects, size.stored_bytes))
+        };
         assert_eq!(kind(StatsKind::Segments), Some((4, 166)));
         assert_eq!(kind(StatsKind::Histories), Some((1, 11)));
         assert_eq!(kind(StatsKind::Partials), Some((1, 12)));
         assert_eq!(kind(StatsKind::BackupHistories), Some((1, 13)));
         assert_eq!(kind(StatsKind::Packs), Some((2, 1500)));
         assert_eq!(kind(StatsKind::Manifests), Some((1, 10)));
-        assert_eq!((kind(StatsKind::Names), kind(StatsKind::Idle)), (Some((1, 19)), Some((1, 21))));
+        assert_eq!(
+            (kind(StatsKind::Names), kind(StatsKind::Idle)),
+            (Some((1, 19)), Some((1, 21)))
+        );
         assert_eq!(kind(StatsKind::Foreign), Some((3, 25)));
         assert_eq!(stats.foreign.len(), 3, "{:?}", stats.foreign);
-        assert_eq!(stats.kinds.values().map(|size| size.objects).sum::<u64>(), stats.total.objects);
-        let lines: Vec<_> =
-            stats.timelines.iter().map(|t| (t.timeline.0, t.segments, t.stored_bytes, t.gaps)).collect();
+        assert_eq!(
+            stats.kinds.values().map(|size| size.objects).sum::<u64>(),
+            stats.total.objects
+        );
+        let lines: Vec<_> = stats
+            .timelines
+            .iter()
+            .map(|t| (t.timeline.0, t.segments, t.stored_bytes, t.gaps))
+            .collect();
         assert_eq!(lines, [(1, 3, 157, 1), (2, 1, 9, 0)]);
-        let backups: Vec<_> = stats.backups.iter().map(|b| (b.state, b.packs, b.stored_bytes)).collect();
-        assert_eq!(backups, [(BackupState::Unfinished, 2, 1530), (BackupState::Damaged, 0, 10)]);
+        let backups: Vec<_> = stats
+            .backups
+            .iter()
+            .map(|b| (b.state, b.packs, b.stored_bytes))
+            .collect();
+        assert_eq!(
+            backups,
+            [
+                (BackupState::Unfinished, 2, 1530),
+                (BackupState::Damaged, 0, 10)
+            ]
+        );
     }
 }

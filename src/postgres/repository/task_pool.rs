@@ -13,7 +13,11 @@ pub struct TaskPool {
 impl TaskPool {
     /// So many at once.
     pub fn new(workers: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(workers.max(1))), tasks: JoinSet::new(), all: true }
+        Self {
+            slots: Arc::new(Semaphore::new(workers.max(1))),
+            tasks: JoinSet::new(),
+            all: true,
+        }
     }
 
     /// Begins work as soon as there is room. Errors: of work that was begun before.

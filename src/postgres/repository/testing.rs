@@ -6,7 +6,9 @@ use chrono::DateTime;
 
 use crate::codec::{Digest, FrameCompressor, seal};
 use crate::postgres::archive::testing::{SEGMENT, cluster_in, segment};
-use crate::postgres::backup::manifest::{self, Extent, FileEntry, FolderEntry, ManifestEntry, write_entry};
+use crate::postgres::backup::manifest::{
+    self, Extent, FileEntry, FolderEntry, ManifestEntry, write_entry,
+};
 use crate::postgres::catalog::{BackupDescription, WAL_KIND, WalDescription, testing};
 use crate::postgres::cluster::Cluster;
 use crate::postgres::idle;
@@ -29,7 +31,14 @@ const FILES: [&str; 8] = [
     "pg_multixact/offsets/0000",
     "pg_multixact/members/0000",
 ];
-const FOLDERS: [&str; 6] = ["base", "global", "pg_commit_ts", "pg_logical", "pg_tblspc", "pg_twophase"];
+const FOLDERS: [&str; 6] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_tblspc",
+    "pg_twophase",
+];
 
 /// Timeline 1 from segment 2 to 5, timeline 2 from 4 to 6; a backup in segment 2 and one in segment 5 of timeline 2,
 /// which holds a file in a pack of the first.
@@ -42,11 +51,31 @@ pub async fn example() -> (Cluster, Arc<MemoryStorage>) {
             wal(&cluster, &name, &segment(&name, number)).await;
         }
     }
-    wal(&cluster, "00000002.history", b"1\t0/400100\tno recovery target specified\n").await;
-    wal(&cluster, "000000010000000000000004.partial", &segment("000000010000000000000004.partial", 7)).await;
+    wal(
+        &cluster,
+        "00000002.history",
+        b"1\t0/400100\tno recovery target specified\n",
+    )
+    .await;
+    wal(
+        &cluster,
+        "000000010000000000000004.partial",
+        &segment("000000010000000000000004.partial", 7),
+    )
+    .await;
     let mark: IdleMarker = MARK.parse().unwrap();
-    let IdleMarker { timeline, lsn, time: since } = mark;
-    let first = idle::IdleMemory { timeline, lsn, xmax: 700, since, marked: None };
+    let IdleMarker {
+        timeline,
+        lsn,
+        time: since,
+    } = mark;
+    let first = idle::IdleMemory {
+        timeline,
+        lsn,
+        xmax: 700,
+        since,
+        marked: None,
+    };
     idle::store(&cluster, &mark, &first).await.unwrap();
     let packs = [pack(FIRST, 1), pack(FIRST, 2)];
     backup(&cluster, FIRST, (1, 2), &packs, &packs[1].0).await;
@@ -67,35 +96,75 @@ pub async fn wal(cluster: &Cluster, name: &str, content: &[u8]) {
         summary: None,
     };
     let sealed = seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, 1).unwrap();
-    let put = cluster.repository.put_sealed(&cluster.layout.wal(&name), &sealed).await.unwrap();
+    let put = cluster
+        .repository
+        .put_sealed(&cluster.layout.wal(&name), &sealed)
+        .await
+        .unwrap();
     assert!(matches!(put, PutSealed::Stored | PutSealed::SameContent));
 }
 
 /// A pack of one frame, and the frame's content.
 fn pack(id: &str, number: u32) -> (PackName, Vec<u8>) {
     let seed = u64::from(number) + id.as_bytes()[7] as u64;
-    (format!("{id}/pack-{number:06}").parse().unwrap(), (0..9000).flat_map(|n: u64| (n * seed).to_le_bytes()).collect())
+    (
+        format!("{id}/pack-{number:06}").parse().unwrap(),
+        (0..9000)
+            .flat_map(|n: u64| (n * seed).to_le_bytes())
+            .collect(),
+    )
 }
 
 /// Its own packs hold all files but the last, which lies in `shared`.
-async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName, Vec<u8>)], shared: &PackName) {
+async fn backup(
+    cluster: &Cluster,
+    id: &str,
+    at: (u32, u64),
+    packs: &[(PackName, Vec<u8>)],
+    shared: &PackName,
+) {
     let storage = cluster.repository.storage();
     let mut body = Vec::new();
     for (name, plain) in packs {
         let frame = FrameCompressor::new(1).unwrap().compress(plain).unwrap();
-        let put = storage.put(&cluster.layout.pack(name), frame.into(), PutMode::CreateOnly).await.unwrap();
+        let put = storage
+            .put(
+                &cluster.layout.pack(name),
+                frame.into(),
+                PutMode::CreateOnly,
+            )
+            .await
+            .unwrap();
         assert_eq!(put, PutOutcome::Stored);
     }
     let mut size = 0;
     for path in FOLDERS {
-        let folder = FolderEntry { path: path.into(), tablespace: None, mode: 0o700 };
+        let folder = FolderEntry {
+            path: path.into(),
+            tablespace: None,
+            mode: 0o700,
+        };
         write_entry(&mut body, &ManifestEntry::Folder(folder)).unwrap();
     }
     for path in FILES {
-        let name = if path == FILES[2] { shared } else { &packs[0].0 };
+        let name = if path == FILES[2] {
+            shared
+        } else {
+            &packs[0].0
+        };
         let plain = pack(&name.backup.to_string(), name.number).1;
-        let stored = storage.head(&cluster.layout.pack(name)).await.unwrap().unwrap().size;
-        let extents = vec![Extent { pack: name.clone(), offset: 0, frames: vec![stored as u32], skip: 0 }];
+        let stored = storage
+            .head(&cluster.layout.pack(name))
+            .await
+            .unwrap()
+            .unwrap()
+            .size;
+        let extents = vec![Extent {
+            pack: name.clone(),
+            offset: 0,
+            frames: vec![stored as u32],
+            skip: 0,
+        }];
         size += plain.len() as u64;
         let file = FileEntry {
             path: path.into(),
@@ -120,9 +189,20 @@ async fn backup(cluster: &Cluster, id: &str, at: (u32, u64), packs: &[(PackName,
         pack_count: packs.len() as u32,
         ..testing::backup(id)
     };
-    let sealed = seal(manifest::KIND, &description, &mut &body[..], body.len() as u64, 1).unwrap();
+    let sealed = seal(
+        manifest::KIND,
+        &description,
+        &mut &body[..],
+        body.len() as u64,
+        1,
+    )
+    .unwrap();
     let id: BackupId = id.parse().unwrap();
-    let _ = cluster.repository.put_sealed(&cluster.layout.manifest(&id), &sealed).await.unwrap();
+    let _ = cluster
+        .repository
+        .put_sealed(&cluster.layout.manifest(&id), &sealed)
+        .await
+        .unwrap();
 }
 
 /// All objects of the cluster with their content.
@@ -130,7 +210,10 @@ pub async fn content(storage: &dyn Storage) -> Vec<(Key, bytes::Bytes)> {
     let mut walk = Walk::new("main/".into());
     let mut content = Vec::new();
     while let Some(meta) = walk.next(storage).await.unwrap() {
-        let object = get_all(storage, &meta.key, u64::MAX).await.unwrap().unwrap();
+        let object = get_all(storage, &meta.key, u64::MAX)
+            .await
+            .unwrap()
+            .unwrap();
         content.push((meta.key, object));
     }
     content
@@ -139,8 +222,17 @@ pub async fn content(storage: &dyn Storage) -> Vec<(Key, bytes::Bytes)> {
 /// Flips bits in the middle of an object.
 pub async fn damage(storage: &dyn Storage, key: &str) {
     let key = Key::new(key).unwrap();
-    let mut object = get_all(storage, &key, u64::MAX).await.unwrap().unwrap().to_vec();
+    let mut object = get_all(storage, &key, u64::MAX)
+        .await
+        .unwrap()
+        .unwrap()
+        .to_vec();
     let middle = object.len() / 2;
-    object[middle..middle + 8].iter_mut().for_each(|byte| *byte ^= 0x5A);
-    let _ = storage.put(&key, object.into(), PutMode::Overwrite).await.unwrap();
+    object[middle..middle + 8]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0x5A);
+    let _ = storage
+        .put(&key, object.into(), PutMode::Overwrite)
+        .await
+        .unwrap();
 }

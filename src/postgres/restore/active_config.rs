@@ -11,8 +11,11 @@ use super::text::{read, write, write_new};
 use crate::postgres::catalog::BackupDescription;
 
 /// The setting that names a file, and the file that is taken without it.
-const FILES: [(&str, &str); 3] =
-    [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
+const FILES: [(&str, &str); 3] = [
+    ("config_file", "postgresql.conf"),
+    ("hba_file", "pg_hba.conf"),
+    ("ident_file", "pg_ident.conf"),
+];
 /// Where files go that were not in force, below the data directory.
 const ASIDE: &str = "walden-configuration/not-in-force";
 
@@ -27,11 +30,20 @@ enum ConfigPlace {
 }
 
 /// Puts files aside that were not in force, and writes what is missing then. Says whether postgresql.conf lay outside.
-pub fn settle(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>) -> anyhow::Result<bool> {
+pub fn settle(
+    folder: &Path,
+    backup: &BackupDescription,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<bool> {
     let mut aside = Vec::new();
     let mut lay_outside = !folder.join("postgresql.conf").exists();
     for (setting, name) in FILES {
-        let place = place(backup, setting, name, CurrentConfig::of(folder)?.value(setting).is_some());
+        let place = place(
+            backup,
+            setting,
+            name,
+            CurrentConfig::of(folder)?.value(setting).is_some(),
+        );
         lay_outside |= setting == "config_file" && place == ConfigPlace::Outside;
         if place == ConfigPlace::Usual {
             continue;
@@ -44,11 +56,16 @@ pub fn settle(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>
             && let Some(text) = read(&folder.join(&inner))?
         {
             write(&folder.join(name), &text)?;
-            notes.push(format!("{name} is what was in force in the source, \"{inner}\""));
+            notes.push(format!(
+                "{name} is what was in force in the source, \"{inner}\""
+            ));
         }
     }
     if !aside.is_empty() {
-        notes.push(format!("{} lay in the data directory without being in force: moved to {ASIDE}", aside.join(", ")));
+        notes.push(format!(
+            "{} lay in the data directory without being in force: moved to {ASIDE}",
+            aside.join(", ")
+        ));
     }
     write_missing(folder, backup, notes)?;
     Ok(lay_outside)
@@ -59,15 +76,24 @@ pub fn settle(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>
 fn place(backup: &BackupDescription, setting: &str, name: &str, configured: bool) -> ConfigPlace {
     let places = &backup.configuration_places;
     if let Some((data_directory, path)) = places.get("data_directory").zip(places.get(setting)) {
-        let inner = path.strip_prefix(data_directory.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
+        let inner = path
+            .strip_prefix(data_directory.trim_end_matches('/'))
+            .and_then(|rest| rest.strip_prefix('/'));
         return match inner {
             Some(inner) if inner == name => ConfigPlace::Usual,
             Some(inner) => ConfigPlace::Inside(inner.to_string()),
             None => ConfigPlace::Outside,
         };
     }
-    let is_there = backup.configuration_files.iter().any(|file| file.original.ends_with(&format!("/{name}")));
-    if configured || is_there { ConfigPlace::Outside } else { ConfigPlace::Usual }
+    let is_there = backup
+        .configuration_files
+        .iter()
+        .any(|file| file.original.ends_with(&format!("/{name}")));
+    if configured || is_there {
+        ConfigPlace::Outside
+    } else {
+        ConfigPlace::Usual
+    }
 }
 
 fn put_aside(folder: &Path, name: &str) -> anyhow::Result<()> {
@@ -78,11 +104,16 @@ fn put_aside(folder: &Path, name: &str) -> anyhow::Result<()> {
         .mode(0o700)
         .create(&aside)
         .with_context(|| format!("cannot make folder \"{}\"", aside.display()))?;
-    fs::rename(folder.join(name), aside.join(name)).with_context(|| format!("cannot move {name} to {ASIDE}"))
+    fs::rename(folder.join(name), aside.join(name))
+        .with_context(|| format!("cannot move {name} to {ASIDE}"))
 }
 
 /// Writes minimal files: the folder must start, and let nobody in who was not.
-fn write_missing(folder: &Path, backup: &BackupDescription, notes: &mut Vec<String>) -> anyhow::Result<()> {
+fn write_missing(
+    folder: &Path,
+    backup: &BackupDescription,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let content = |name: &str| match name {
         "postgresql.conf" => "listen_addresses = 'localhost'\n",
         // `all` is no replication connection, by which backups are taken.
@@ -103,7 +134,11 @@ fn write_missing(folder: &Path, backup: &BackupDescription, notes: &mut Vec<Stri
         }
     }
     if !written.is_empty() {
-        let originals: Vec<&str> = backup.configuration_files.iter().map(|file| file.path.as_str()).collect();
+        let originals: Vec<&str> = backup
+            .configuration_files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
         let originals = match originals.is_empty() {
             true => "the backup does not have the source's own".to_string(),
             false => format!("the source's own are beside: {}", originals.join(", ")),
@@ -125,22 +160,32 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        files.iter().for_each(|(name, content)| fs::write(folder.path().join(name), content).unwrap());
+        files
+            .iter()
+            .for_each(|(name, content)| fs::write(folder.path().join(name), content).unwrap());
         folder
     }
 
     fn backup(places: &[(&str, &str)]) -> BackupDescription {
-        let places = places.iter().map(|(name, path)| (name.to_string(), path.to_string()));
+        let places = places
+            .iter()
+            .map(|(name, path)| (name.to_string(), path.to_string()));
         BackupDescription {
             configuration_places: places.collect::<BTreeMap<_, _>>(),
             ..testing::backup("20260101-000000Z")
         }
     }
 
-    const TRUST: &[(&str, &str)] =
-        &[("postgresql.conf", "port = 1\n"), ("pg_hba.conf", "local all all trust\n"), ("pg_ident.conf", "\n")];
+    const TRUST: &[(&str, &str)] = &[
+        ("postgresql.conf", "port = 1\n"),
+        ("pg_hba.conf", "local all all trust\n"),
+        ("pg_ident.conf", "\n"),
+    ];
 
-    fn settled(files: &[(&str, &str)], backup: &BackupDescription) -> (tempfile::TempDir, bool, Vec<String>) {
+    fn settled(
+        files: &[(&str, &str)],
+        backup: &BackupDescription,
+    ) -> (tempfile::TempDir, bool, Vec<String>) {
         let folder = folder(files);
         let mut notes = Vec::new();
         let outside = settle(folder.path(), backup, &mut notes).unwrap();
@@ -157,12 +202,25 @@ mod tests {
         ]);
         let (folder, outside, notes) = settled(TRUST, &told);
         let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-        assert!(outside && !text("pg_hba.conf").contains("trust"), "{}", text("pg_hba.conf"));
-        assert!(text("pg_hba.conf").contains("\nlocal replication all peer\n"), "a backup of it can be taken");
+        assert!(
+            outside && !text("pg_hba.conf").contains("trust"),
+            "{}",
+            text("pg_hba.conf")
+        );
+        assert!(
+            text("pg_hba.conf").contains("\nlocal replication all peer\n"),
+            "a backup of it can be taken"
+        );
         assert!(!text("postgresql.conf").contains("port"));
-        assert_eq!(text("walden-configuration/not-in-force/pg_hba.conf"), "local all all trust\n");
+        assert_eq!(
+            text("walden-configuration/not-in-force/pg_hba.conf"),
+            "local all all trust\n"
+        );
         assert_eq!(text("pg_ident.conf"), "\n", "this one was in force");
-        assert!(notes[0].starts_with("postgresql.conf, pg_hba.conf lay in the data directory"), "{notes:?}");
+        assert!(
+            notes[0].starts_with("postgresql.conf, pg_hba.conf lay in the data directory"),
+            "{notes:?}"
+        );
     }
 
     #[test]
@@ -177,23 +235,46 @@ mod tests {
             ("ident_file", "/data/pg_ident.conf"),
         ]);
         let (folder, outside, _) = settled(&files, &told);
-        assert_eq!(fs::read_to_string(folder.path().join("pg_hba.conf")).unwrap(), "local all all reject\n");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("pg_hba.conf")).unwrap(),
+            "local all all reject\n"
+        );
         assert!(!outside);
     }
 
     #[test]
     fn an_older_backup_tells_by_its_configuration_and_its_files_from_outside() {
-        let (folder, ..) =
-            settled(&[("postgresql.conf", "hba_file = '/etc/pg/x'\n"), TRUST[1], TRUST[2]], &backup(&[]));
-        assert!(!fs::read_to_string(folder.path().join("pg_hba.conf")).unwrap().contains("trust"));
+        let (folder, ..) = settled(
+            &[
+                ("postgresql.conf", "hba_file = '/etc/pg/x'\n"),
+                TRUST[1],
+                TRUST[2],
+            ],
+            &backup(&[]),
+        );
+        assert!(
+            !fs::read_to_string(folder.path().join("pg_hba.conf"))
+                .unwrap()
+                .contains("trust")
+        );
         let original = "/etc/pg/pg_hba.conf".to_string();
         let path = "walden-configuration/etc/pg/pg_hba.conf".to_string();
-        let taken =
-            BackupDescription { configuration_files: vec![ConfigurationFile { original, path }], ..backup(&[]) };
+        let taken = BackupDescription {
+            configuration_files: vec![ConfigurationFile { original, path }],
+            ..backup(&[])
+        };
         let (folder, ..) = settled(TRUST, &taken);
-        assert!(!fs::read_to_string(folder.path().join("pg_hba.conf")).unwrap().contains("trust"));
+        assert!(
+            !fs::read_to_string(folder.path().join("pg_hba.conf"))
+                .unwrap()
+                .contains("trust")
+        );
         let (folder, outside, notes) = settled(TRUST, &backup(&[]));
-        assert!(fs::read_to_string(folder.path().join("pg_hba.conf")).unwrap().contains("trust"));
+        assert!(
+            fs::read_to_string(folder.path().join("pg_hba.conf"))
+                .unwrap()
+                .contains("trust")
+        );
         assert!(!outside && notes.is_empty(), "{notes:?}");
     }
 }

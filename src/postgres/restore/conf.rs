@@ -3,7 +3,9 @@
 /// The name that a line sets, in lower case; `None` for comments, blank lines and directives such as `include`.
 pub fn setting_of(line: &str) -> Option<String> {
     let line = line.trim_start();
-    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$'))).unwrap_or(line.len());
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$')))
+        .unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let separated = rest.starts_with([' ', '\t', '=', '\'']);
@@ -16,7 +18,13 @@ pub fn value_of(line: &str) -> Option<String> {
     let rest = line.trim_start()[name.len()..].trim_start();
     let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
     let Some(quoted) = rest.strip_prefix('\'') else {
-        return Some(rest.split(['#', ' ', '\t']).next().unwrap_or_default().trim_end().to_string());
+        return Some(
+            rest.split(['#', ' ', '\t'])
+                .next()
+                .unwrap_or_default()
+                .trim_end()
+                .to_string(),
+        );
     };
     let mut value = String::new();
     let mut characters = quoted.chars().peekable();
@@ -33,7 +41,9 @@ pub fn value_of(line: &str) -> Option<String> {
 
 /// The text without the lines that set one of the settings.
 pub fn without(text: &str, is_meant: impl Fn(&str) -> bool) -> String {
-    let kept = text.lines().filter(|line| !setting_of(line).is_some_and(|name| is_meant(&name)));
+    let kept = text
+        .lines()
+        .filter(|line| !setting_of(line).is_some_and(|name| is_meant(&name)));
     kept.map(|line| format!("{line}\n")).collect()
 }
 
@@ -78,8 +88,16 @@ mod tests {
         for (line, name, value) in [
             ("port = 5432", "port", "5432"),
             ("  PORT 5432 # the usual", "port", "5432"),
-            ("restore_command='cp \"/a''b\" %p'  # x", "restore_command", "cp \"/a'b\" %p"),
-            ("recovery_target_name\t=\t'x # y'", "recovery_target_name", "x # y"),
+            (
+                "restore_command='cp \"/a''b\" %p'  # x",
+                "restore_command",
+                "cp \"/a'b\" %p",
+            ),
+            (
+                "recovery_target_name\t=\t'x # y'",
+                "recovery_target_name",
+                "x # y",
+            ),
             ("my.extension = on", "my.extension", "on"),
             (r"x = 'a\\b'", "x", r"a\b"),
         ] {
@@ -94,9 +112,15 @@ mod tests {
     #[test]
     fn settings_are_removed_or_made_comments_and_nothing_else_changes() {
         let text = "a = 1\n# b = 2\nB = '3'\nbb = 4\n";
-        assert_eq!(without(text, |name| name == "b"), "a = 1\n# b = 2\nbb = 4\n");
+        assert_eq!(
+            without(text, |name| name == "b"),
+            "a = 1\n# b = 2\nbb = 4\n"
+        );
         let (changed, found) = commented_out(text, |name| name == "b");
-        assert_eq!(changed, "a = 1\n# b = 2\n# walden restore: B = '3'\nbb = 4\n");
+        assert_eq!(
+            changed,
+            "a = 1\n# b = 2\n# walden restore: B = '3'\nbb = 4\n"
+        );
         assert_eq!(found, ["b"]);
     }
 

@@ -42,7 +42,10 @@ fn must_go(name: &str) -> bool {
 
 /// Settings that would lead the restored server to the source's files.
 fn is_place(name: &str) -> bool {
-    matches!(name, "data_directory" | "config_file" | "hba_file" | "ident_file" | "external_pid_file")
+    matches!(
+        name,
+        "data_directory" | "config_file" | "hba_file" | "ident_file" | "external_pid_file"
+    )
 }
 
 /// Whether the restored server archives, measured in the files that it will read.
@@ -75,12 +78,18 @@ impl Lines {
     }
 
     fn add(&mut self, path: &Path, root: &Path, depth: usize) -> anyhow::Result<bool> {
-        let Some(text) = (if depth > MAX_DEPTH { None } else { read(path)? }) else { return Ok(false) };
+        let Some(text) = (if depth > MAX_DEPTH { None } else { read(path)? }) else {
+            return Ok(false);
+        };
         let folder = path.parent().unwrap_or(Path::new("/"));
         for line in text.lines() {
             self.lines.push((path.to_path_buf(), line.to_string()));
-            let Some((directive, named)) = included(line) else { continue };
-            let named = named.strip_prefix("/").map_or_else(|_| folder.join(&named), |inner| root.join(inner));
+            let Some((directive, named)) = included(line) else {
+                continue;
+            };
+            let named = named
+                .strip_prefix("/")
+                .map_or_else(|_| folder.join(&named), |inner| root.join(inner));
             match &*directive {
                 "include_dir" => {
                     for file in conf_files(&named)? {
@@ -96,7 +105,11 @@ impl Lines {
 
     /// The value that takes effect.
     fn last(&self, name: &str) -> Option<String> {
-        let set = self.lines.iter().rev().find(|(_, line)| conf::setting_of(line).as_deref() == Some(name));
+        let set = self
+            .lines
+            .iter()
+            .rev()
+            .find(|(_, line)| conf::setting_of(line).as_deref() == Some(name));
         set.and_then(|(_, line)| conf::value_of(line))
     }
 }
@@ -108,16 +121,24 @@ pub(super) fn included(line: &str) -> Option<(String, PathBuf)> {
         return None;
     }
     // One character is one byte of the file.
-    let bytes = conf::value_of(line).unwrap_or_default().chars().map(|c| c as u8).collect();
+    let bytes = conf::value_of(line)
+        .unwrap_or_default()
+        .chars()
+        .map(|c| c as u8)
+        .collect();
     Some((directive, PathBuf::from(OsString::from_vec(bytes))))
 }
 
 /// The files that include_dir reads, in its order.
 pub(super) fn conf_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(Vec::new());
+    };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.with_context(|| format!("cannot list \"{}\"", folder.display()))?.path();
+        let path = entry
+            .with_context(|| format!("cannot list \"{}\"", folder.display()))?
+            .path();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         if name.ends_with(b".conf") && !name.starts_with(b".") && path.is_file() {
             files.push(path);
@@ -141,7 +162,10 @@ pub struct CurrentConfig {
 impl CurrentConfig {
     /// Reads it.
     pub fn of(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self { own: own_lines(folder)?, auto: auto_lines(folder)? })
+        Ok(Self {
+            own: own_lines(folder)?,
+            auto: auto_lines(folder)?,
+        })
     }
 
     /// The value that takes effect.
@@ -162,7 +186,9 @@ fn auto_lines(folder: &Path) -> anyhow::Result<Lines> {
 /// source. Errors: such a setting stands in a file outside the data directory, which is not this restore's to change.
 pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
     let is_meant = |name: &str| is_place(name) || is_recovery_setting(name);
-    let real = folder.canonicalize().with_context(|| format!("cannot find \"{}\"", folder.display()))?;
+    let real = folder
+        .canonicalize()
+        .with_context(|| format!("cannot find \"{}\"", folder.display()))?;
     let lines = own_lines(folder)?;
     let files: BTreeSet<&PathBuf> = lines.lines.iter().map(|(file, _)| file).collect();
     for file in files {
@@ -171,7 +197,9 @@ pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
         if found.is_empty() {
             continue;
         }
-        let place = file.canonicalize().with_context(|| format!("cannot find \"{}\"", file.display()))?;
+        let place = file
+            .canonicalize()
+            .with_context(|| format!("cannot find \"{}\"", file.display()))?;
         if !place.starts_with(&real) {
             let found: Vec<String> = found.into_iter().filter(|name| must_go(name)).collect();
             if found.is_empty() {
@@ -183,7 +211,10 @@ pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
                 place.display(),
                 found.join(", ")
             );
-            return Err(with_hint(error, "make comments of these lines in that file, then restore anew"));
+            return Err(with_hint(
+                error,
+                "make comments of these lines in that file, then restore anew",
+            ));
         }
         write(file, &changed)?;
         let name = place.strip_prefix(&real).unwrap_or(&place).display();
@@ -198,8 +229,15 @@ pub fn clean(folder: &Path, notes: &mut Vec<String>) -> anyhow::Result<()> {
 }
 
 /// The settings of archiving that the source had in a postgresql.conf outside its data directory.
-pub fn outside_archiving(folder: &Path, backup: &BackupDescription) -> anyhow::Result<Vec<(String, String)>> {
-    let Some(file) = backup.configuration_files.iter().find(|file| file.original.ends_with("/postgresql.conf")) else {
+pub fn outside_archiving(
+    folder: &Path,
+    backup: &BackupDescription,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let Some(file) = backup
+        .configuration_files
+        .iter()
+        .find(|file| file.original.ends_with("/postgresql.conf"))
+    else {
         return Ok(Vec::new());
     };
     // They lie in the backup below a folder as they lay below the root.
@@ -208,7 +246,9 @@ pub fn outside_archiving(folder: &Path, backup: &BackupDescription) -> anyhow::R
     let root = main.ancestors().nth(below).unwrap_or(folder);
     let (lines, auto) = (Lines::of(&main, root)?, auto_lines(folder)?);
     let found = ARCHIVING.iter().filter(|name| auto.last(name).is_none());
-    Ok(found.filter_map(|name| Some((name.to_string(), lines.last(name)?))).collect())
+    Ok(found
+        .filter_map(|name| Some((name.to_string(), lines.last(name)?)))
+        .collect())
 }
 
 /// What the files as they are now make the server do.
@@ -216,7 +256,9 @@ pub fn archiving(folder: &Path) -> anyhow::Result<ArchivingConfig> {
     let standing = CurrentConfig::of(folder)?;
     let value = |name: &str| standing.value(name).unwrap_or_default();
     let mode = value("archive_mode").to_ascii_lowercase();
-    let command = [value("archive_library"), value("archive_command")].into_iter().find(|text| !text.trim().is_empty());
+    let command = [value("archive_library"), value("archive_command")]
+        .into_iter()
+        .find(|text| !text.trim().is_empty());
     let off_because = match (&*mode, &command) {
         ("on" | "always" | "true" | "yes" | "1", Some(_)) => None,
         ("on" | "always" | "true" | "yes" | "1", None) => {
@@ -226,18 +268,28 @@ pub fn archiving(folder: &Path) -> anyhow::Result<ArchivingConfig> {
         (mode, _) => Some(format!("archive_mode is {mode}")),
     };
     let by = command.filter(|_| off_because.is_none());
-    Ok(ArchivingConfig { on: off_because.is_none(), by, off_because })
+    Ok(ArchivingConfig {
+        on: off_because.is_none(),
+        by,
+        off_because,
+    })
 }
 
 /// Keeps a higher value that the restored configuration already has: WAL after the backup may need it.
-pub fn raise(folder: &Path, backup: &BackupDescription, settings: &mut [(String, String)]) -> anyhow::Result<()> {
+pub fn raise(
+    folder: &Path,
+    backup: &BackupDescription,
+    settings: &mut [(String, String)],
+) -> anyhow::Result<()> {
     let files = [own_lines(folder)?, auto_lines(folder)?];
     let raised: BTreeMap<&str, i32> = backup
         .recovery_settings
         .named()
         .into_iter()
         .map(|(name, least)| {
-            let configured = files.iter().filter_map(|lines| lines.last(name)?.parse::<i32>().ok());
+            let configured = files
+                .iter()
+                .filter_map(|lines| lines.last(name)?.parse::<i32>().ok());
             (name, configured.max().unwrap_or(least).max(least))
         })
         .collect();
@@ -250,18 +302,34 @@ pub fn raise(folder: &Path, backup: &BackupDescription, settings: &mut [(String,
 }
 
 /// Writes the settings to postgresql.auto.conf in place of those that must not stay.
-pub fn write_settings(folder: &Path, settings: &[(String, String)], notes: &mut Vec<String>) -> anyhow::Result<()> {
+pub fn write_settings(
+    folder: &Path,
+    settings: &[(String, String)],
+    notes: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let path = folder.join("postgresql.auto.conf");
     let before = read(&path)?.unwrap_or_default();
-    let places: Vec<String> = before.lines().filter_map(conf::setting_of).filter(|name| is_place(name)).collect();
+    let places: Vec<String> = before
+        .lines()
+        .filter_map(conf::setting_of)
+        .filter(|name| is_place(name))
+        .collect();
     if !places.is_empty() {
-        notes.push(format!("removed from postgresql.auto.conf: {}", places.join(", ")));
+        notes.push(format!(
+            "removed from postgresql.auto.conf: {}",
+            places.join(", ")
+        ));
     }
-    let goes =
-        |name: &str| is_place(name) || is_recovery_setting(name) || settings.iter().any(|(each, _)| each == name);
+    let goes = |name: &str| {
+        is_place(name) || is_recovery_setting(name) || settings.iter().any(|(each, _)| each == name)
+    };
     let mut text = conf::without(&before, goes);
     text.push_str("# Written by walden restore.\n");
-    text.extend(settings.iter().map(|(name, value)| as_characters(conf::assignment(name, value).as_bytes())));
+    text.extend(
+        settings
+            .iter()
+            .map(|(name, value)| as_characters(conf::assignment(name, value).as_bytes())),
+    );
     write(&path, &text)
 }
 
@@ -283,16 +351,31 @@ mod tests {
     #[test]
     fn targets_in_included_files_become_comments_too() {
         let data = folder(&[
-            ("postgresql.conf", "include 'a.conf'\ninclude_if_exists = 'none.conf'\ninclude_dir 'conf.d'\n"),
+            (
+                "postgresql.conf",
+                "include 'a.conf'\ninclude_if_exists = 'none.conf'\ninclude_dir 'conf.d'\n",
+            ),
             ("a.conf", "recovery_target_xid = 7\nport = 1\n"),
-            ("conf.d/b.conf", "Recovery_Target_Time '2001-01-01'\nexternal_pid_file = '/run/x'\n"),
+            (
+                "conf.d/b.conf",
+                "Recovery_Target_Time '2001-01-01'\nexternal_pid_file = '/run/x'\n",
+            ),
             ("conf.d/b.off", "recovery_target_xid = 8\n"),
         ]);
         let mut notes = Vec::new();
         clean(data.path(), &mut notes).unwrap();
         let text = |name: &str| fs::read_to_string(data.path().join(name)).unwrap();
-        assert_eq!(text("a.conf"), "# walden restore: recovery_target_xid = 7\nport = 1\n");
-        assert!(text("conf.d/b.conf").lines().all(|line| line.starts_with('#')), "{}", text("conf.d/b.conf"));
+        assert_eq!(
+            text("a.conf"),
+            "# walden restore: recovery_target_xid = 7\nport = 1\n"
+        );
+        assert!(
+            text("conf.d/b.conf")
+                .lines()
+                .all(|line| line.starts_with('#')),
+            "{}",
+            text("conf.d/b.conf")
+        );
         assert_eq!(text("conf.d/b.off"), "recovery_target_xid = 8\n");
         assert_eq!(notes.len(), 2, "{notes:?}");
     }
@@ -301,44 +384,82 @@ mod tests {
     fn a_target_in_a_file_outside_is_refused_and_left_alone() {
         let outside = folder(&[("x.conf", "recovery_target_xid = 7\n")]);
         let file = outside.path().join("x.conf");
-        let data = folder(&[("postgresql.conf", &format!("include '{}'\n", file.display()))]);
+        let data = folder(&[(
+            "postgresql.conf",
+            &format!("include '{}'\n", file.display()),
+        )]);
         let error = clean(data.path(), &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("recovery_target_xid"), "{error}");
-        assert_eq!(fs::read_to_string(file).unwrap(), "recovery_target_xid = 7\n");
+        assert_eq!(
+            fs::read_to_string(file).unwrap(),
+            "recovery_target_xid = 7\n"
+        );
         let mut notes = Vec::new();
         let absent = folder(&[("postgresql.conf", "include '/nowhere/x.conf'\n")]);
         clean(absent.path(), &mut notes).unwrap();
         assert!(notes[0].contains("/nowhere/x.conf"), "{notes:?}");
         // A file that includes itself is PostgreSQL's to refuse.
-        clean(folder(&[("postgresql.conf", "include 'postgresql.conf'\n")]).path(), &mut Vec::new()).unwrap();
+        clean(
+            folder(&[("postgresql.conf", "include 'postgresql.conf'\n")]).path(),
+            &mut Vec::new(),
+        )
+        .unwrap();
     }
 
     #[test]
     fn places_go_from_the_settings_made_by_sql() {
-        let data = folder(&[("postgresql.auto.conf", "external_pid_file = '/run/x'\nhba_file = 'x'\nport = 1\n")]);
+        let data = folder(&[(
+            "postgresql.auto.conf",
+            "external_pid_file = '/run/x'\nhba_file = 'x'\nport = 1\n",
+        )]);
         let mut notes = Vec::new();
         write_settings(data.path(), &[("a".into(), "b".into())], &mut notes).unwrap();
         let text = fs::read_to_string(data.path().join("postgresql.auto.conf")).unwrap();
         assert_eq!(text, "port = 1\n# Written by walden restore.\na = 'b'\n");
-        assert_eq!(notes, ["removed from postgresql.auto.conf: external_pid_file, hba_file"]);
+        assert_eq!(
+            notes,
+            ["removed from postgresql.auto.conf: external_pid_file, hba_file"]
+        );
     }
 
     #[test]
     fn archiving_is_found_in_the_configuration_from_outside() {
         let data = folder(&[
-            ("walden-configuration/etc/pg/postgresql.conf", "archive_mode = on\ninclude_dir '/etc/pg/conf.d'\n"),
-            ("walden-configuration/etc/pg/conf.d/a.conf", "archive_command = 'push %p'\n"),
+            (
+                "walden-configuration/etc/pg/postgresql.conf",
+                "archive_mode = on\ninclude_dir '/etc/pg/conf.d'\n",
+            ),
+            (
+                "walden-configuration/etc/pg/conf.d/a.conf",
+                "archive_command = 'push %p'\n",
+            ),
             ("postgresql.conf", "\n"),
         ]);
         let path = "walden-configuration/etc/pg/postgresql.conf".to_string();
         let mut backup = testing::backup("20260101-000000Z");
-        backup.configuration_files.push(ConfigurationFile { original: "/etc/pg/postgresql.conf".into(), path });
-        assert_eq!(archiving(data.path()).unwrap().off_because.as_deref(), Some("archive_mode is not set"));
+        backup.configuration_files.push(ConfigurationFile {
+            original: "/etc/pg/postgresql.conf".into(),
+            path,
+        });
+        assert_eq!(
+            archiving(data.path()).unwrap().off_because.as_deref(),
+            Some("archive_mode is not set")
+        );
         let found = outside_archiving(data.path(), &backup).unwrap();
         write_settings(data.path(), &found, &mut Vec::new()).unwrap();
         let measured = archiving(data.path()).unwrap();
-        assert_eq!((measured.on, measured.by.as_deref()), (true, Some("push %p")));
-        fs::write(data.path().join("postgresql.auto.conf"), "archive_mode = off\n").unwrap();
-        assert_eq!(archiving(data.path()).unwrap().off_because.as_deref(), Some("archive_mode is off"));
+        assert_eq!(
+            (measured.on, measured.by.as_deref()),
+            (true, Some("push %p"))
+        );
+        fs::write(
+            data.path().join("postgresql.auto.conf"),
+            "archive_mode = off\n",
+        )
+        .unwrap();
+        assert_eq!(
+            archiving(data.path()).unwrap().off_because.as_deref(),
+            Some("archive_mode is off")
+        );
     }
 }

@@ -55,15 +55,24 @@ const QUIET: [&str; 16] = [
 
 /// The settings of every copy.
 pub fn settings(major: MajorVersion) -> impl Iterator<Item = (String, String)> {
-    let has = move |(_, _, first, last): &&(&str, &str, u32, u32)| (*first..=*last).contains(&major.number());
-    APART.iter().filter(has).map(|(name, value, ..)| (name.to_string(), value.to_string()))
+    let has = move |(_, _, first, last): &&(&str, &str, u32, u32)| {
+        (*first..=*last).contains(&major.number())
+    };
+    APART
+        .iter()
+        .filter(has)
+        .map(|(name, value, ..)| (name.to_string(), value.to_string()))
 }
 
 /// Where a copy listens: in its folder, by its whole path, which clients find in `postmaster.pid`. Of a path that cannot be
 /// a socket's the "." of [`APART`] stays, which the server understands from its data directory.
 pub fn sockets(data_directory: &Path) -> Option<(String, String)> {
-    let path = data_directory.to_str().filter(|path| unfit_for_sockets(path, u16::MAX).is_none())?;
-    data_directory.is_absolute().then(|| ("unix_socket_directories".into(), path.into()))
+    let path = data_directory
+        .to_str()
+        .filter(|path| unfit_for_sockets(path, u16::MAX).is_none())?;
+    data_directory
+        .is_absolute()
+        .then(|| ("unix_socket_directories".into(), path.into()))
 }
 
 /// Why no socket of a server can lie at a path; `None`: it can (unix(7), `sun_path`; guc.c splits the list).
@@ -78,11 +87,19 @@ pub fn unfit_for_sockets(folder: &str, port: u16) -> Option<&'static str> {
 }
 
 /// What a copy needs because of the configuration that it came with; and what the operator must know.
-pub fn because_of(standing: &CurrentConfig, action: TargetAction, notes: &mut Vec<String>) -> Vec<(String, String)> {
+pub fn because_of(
+    standing: &CurrentConfig,
+    action: TargetAction,
+    notes: &mut Vec<String>,
+) -> Vec<(String, String)> {
     let value = |name: &str| standing.value(name).unwrap_or_default();
     let mut settings = Vec::new();
     let mut set = |name: &str, value: &str| settings.push((name.to_string(), value.to_string()));
-    if ["syslog", "eventlog"].iter().any(|shared| value("log_destination").to_ascii_lowercase().contains(shared)) {
+    if ["syslog", "eventlog"].iter().any(|shared| {
+        value("log_destination")
+            .to_ascii_lowercase()
+            .contains(shared)
+    }) {
         set("log_destination", "stderr");
     }
     if value("log_filename").contains('/') {
@@ -110,12 +127,24 @@ pub fn because_of(standing: &CurrentConfig, action: TargetAction, notes: &mut Ve
 
 /// Those of the libraries that may run jobs, as `shared_preload_libraries` names them.
 fn with_jobs(list: &str) -> Vec<String> {
-    let names = list.split(',').map(|name| name.trim().trim_matches('"')).filter(|name| !name.is_empty());
+    let names = list
+        .split(',')
+        .map(|name| name.trim().trim_matches('"'))
+        .filter(|name| !name.is_empty());
     let is_quiet = |name: &&str| {
         let file = name.rsplit('/').next().unwrap_or(name);
-        QUIET.contains(&file.strip_suffix(".so").unwrap_or(file).to_ascii_lowercase().as_str())
+        QUIET.contains(
+            &file
+                .strip_suffix(".so")
+                .unwrap_or(file)
+                .to_ascii_lowercase()
+                .as_str(),
+        )
     };
-    names.filter(|name| !is_quiet(name)).map(str::to_string).collect()
+    names
+        .filter(|name| !is_quiet(name))
+        .map(str::to_string)
+        .collect()
 }
 
 #[cfg(test)]
@@ -145,31 +174,50 @@ mod tests {
     fn a_copy_listens_in_its_folder_by_the_whole_path_where_that_can_be() {
         let at = |folder: &str| sockets(Path::new(folder)).map(|(_, value)| value);
         assert_eq!(at("/srv/copy of main"), Some("/srv/copy of main".into()));
-        for unfit in ["relative", "/srv/it's", "/srv/a,b", &format!("/{}", "x".repeat(95))] {
+        for unfit in [
+            "relative",
+            "/srv/it's",
+            "/srv/a,b",
+            &format!("/{}", "x".repeat(95)),
+        ] {
             assert_eq!(at(unfit), None, "{unfit}");
         }
     }
 
     #[test]
     fn logs_that_would_go_elsewhere_stay_inside() {
-        let (_folder, source) = standing("log_destination = 'csvlog, SysLog'\nlog_filename = '../x.log'\n");
+        let (_folder, source) =
+            standing("log_destination = 'csvlog, SysLog'\nlog_filename = '../x.log'\n");
         let found = because_of(&source, TargetAction::Promote, &mut Vec::new());
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["log_destination", "log_filename"]);
         let (_folder, harmless) = standing("log_destination = 'jsonlog'\nlog_filename = 'x.log'\n");
-        assert_eq!(because_of(&harmless, TargetAction::Promote, &mut Vec::new()), []);
+        assert_eq!(
+            because_of(&harmless, TargetAction::Promote, &mut Vec::new()),
+            []
+        );
     }
 
     #[test]
     fn libraries_that_may_run_jobs_get_no_workers_and_are_told() {
-        let (_folder, source) = standing("shared_preload_libraries = 'pg_stat_statements, \"$libdir/pg_cron\"'\n");
+        let (_folder, source) =
+            standing("shared_preload_libraries = 'pg_stat_statements, \"$libdir/pg_cron\"'\n");
         let mut notes = Vec::new();
         let found = because_of(&source, TargetAction::Promote, &mut notes);
-        assert_eq!(found, [("max_worker_processes".to_string(), "0".to_string())]);
-        assert!(notes[0].contains("$libdir/pg_cron") && !notes[0].contains("statements"), "{notes:?}");
+        assert_eq!(
+            found,
+            [("max_worker_processes".to_string(), "0".to_string())]
+        );
+        assert!(
+            notes[0].contains("$libdir/pg_cron") && !notes[0].contains("statements"),
+            "{notes:?}"
+        );
         let mut notes = Vec::new();
         assert_eq!(because_of(&source, TargetAction::Pause, &mut notes), []);
         assert!(notes[0].contains("max_worker_processes = 0"), "{notes:?}");
-        assert_eq!(with_jobs("auto_explain , pgaudit.so, /usr/lib/PG_Prewarm"), Vec::<String>::new());
+        assert_eq!(
+            with_jobs("auto_explain , pgaudit.so, /usr/lib/PG_Prewarm"),
+            Vec::<String>::new()
+        );
     }
 }

@@ -32,8 +32,11 @@ impl Destination {
             None => Ok(&self.data_directory),
             Some(oid) => {
                 let root = self.tablespaces.get(&oid);
-                root.map(PathBuf::as_path)
-                    .with_context(|| format!("the manifest has files of tablespace {oid}, which it does not describe"))
+                root.map(PathBuf::as_path).with_context(|| {
+                    format!(
+                        "the manifest has files of tablespace {oid}, which it does not describe"
+                    )
+                })
             }
         }
     }
@@ -53,21 +56,40 @@ pub fn destination(
     repository: Option<&Path>,
 ) -> anyhow::Result<Destination> {
     let made = replayed_tablespaces::folders(&plan.made.made, relocations, is_replacement)?;
-    let later: Vec<TablespaceDescription> = plan.made.made.iter().map(replayed_tablespaces::described).collect();
+    let later: Vec<TablespaceDescription> = plan
+        .made
+        .made
+        .iter()
+        .map(replayed_tablespaces::described)
+        .collect();
     let placed = place(to_dir, &plan.backup, &later, relocations, repository)?;
-    let own = placed.tablespaces.values().chain([&placed.data_directory]).collect::<Vec<_>>();
+    let own = placed
+        .tablespaces
+        .values()
+        .chain([&placed.data_directory])
+        .collect::<Vec<_>>();
     for folder in &made {
         check_apart_from_repository(folder, repository)?;
         // One of the backup may lie there until it is dropped.
-        if let Some(other) = own.iter().find(|other| *other != &folder && !are_apart(folder, other)) {
-            bail!("tablespace folder \"{}\" is not apart from \"{}\"", folder.display(), other.display());
+        if let Some(other) = own
+            .iter()
+            .find(|other| *other != &folder && !are_apart(folder, other))
+        {
+            bail!(
+                "tablespace folder \"{}\" is not apart from \"{}\"",
+                folder.display(),
+                other.display()
+            );
         }
     }
     Ok(Destination { made, ..placed })
 }
 
 fn are_apart(one: &Path, other: &Path) -> bool {
-    !matches!(FolderPlace::of(one).to(&FolderPlace::of(other)), FolderRelation::Within | FolderRelation::Around)
+    !matches!(
+        FolderPlace::of(one).to(&FolderPlace::of(other)),
+        FolderRelation::Within | FolderRelation::Around
+    )
 }
 
 /// Where the backup goes; tablespaces made `later` may be relocated, too.
@@ -83,7 +105,10 @@ fn place(
     check_known(relocations, backup, later)?;
     let mut tablespaces: BTreeMap<u32, PathBuf> = BTreeMap::new();
     for tablespace in &backup.tablespaces {
-        let relocation = relocations.iter().rev().find(|relocation| is_meant(relocation, tablespace));
+        let relocation = relocations
+            .iter()
+            .rev()
+            .find(|relocation| is_meant(relocation, tablespace));
         let place = match relocation {
             Some(relocation) => absolute(&relocation.new)?,
             // An absolute location stays as it is; one in the data directory itself is relative to it.
@@ -91,8 +116,10 @@ fn place(
         };
         let is_inside = relocation.is_none() && !tablespace.location.starts_with('/');
         check_apart_from_repository(&place, repository)?;
-        let others =
-            tablespaces.values().chain([&data_directory]).filter(|other| !is_inside || *other != &data_directory);
+        let others = tablespaces
+            .values()
+            .chain([&data_directory])
+            .filter(|other| !is_inside || *other != &data_directory);
         if let Some(other) = others.into_iter().find(|other| !are_apart(&place, other)) {
             let error = anyhow!(
                 "tablespace {} would lie at \"{}\", which is not apart from \"{}\"",
@@ -100,11 +127,18 @@ fn place(
                 place.display(),
                 other.display()
             );
-            return Err(with_hint(error, "give it a folder of its own with --tablespace OLD=NEW"));
+            return Err(with_hint(
+                error,
+                "give it a folder of its own with --tablespace OLD=NEW",
+            ));
         }
         tablespaces.insert(tablespace.oid, place);
     }
-    Ok(Destination { data_directory, tablespaces, made: BTreeSet::new() })
+    Ok(Destination {
+        data_directory,
+        tablespaces,
+        made: BTreeSet::new(),
+    })
 }
 
 /// Refuses to move a tablespace that there is not.
@@ -114,34 +148,67 @@ fn check_known(
     later: &[TablespaceDescription],
 ) -> anyhow::Result<()> {
     let is_known = |relocation: &&Relocation| {
-        backup.tablespaces.iter().chain(later).any(|tablespace| is_meant(relocation, tablespace))
+        backup
+            .tablespaces
+            .iter()
+            .chain(later)
+            .any(|tablespace| is_meant(relocation, tablespace))
     };
-    let Some(unknown) = relocations.iter().find(|relocation| !is_known(relocation)) else { return Ok(()) };
-    let known: Vec<String> = backup.tablespaces.iter().map(|t| format!("{} at \"{}\"", t.oid, t.location)).collect();
-    let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-    Err(anyhow!("backup \"{}\" has no tablespace \"{}\"", backup.id, unknown.old))
-        .hint(format!("its tablespaces: {known}"))
+    let Some(unknown) = relocations.iter().find(|relocation| !is_known(relocation)) else {
+        return Ok(());
+    };
+    let known: Vec<String> = backup
+        .tablespaces
+        .iter()
+        .map(|t| format!("{} at \"{}\"", t.oid, t.location))
+        .collect();
+    let known = if known.is_empty() {
+        "none".to_string()
+    } else {
+        known.join(", ")
+    };
+    Err(anyhow!(
+        "backup \"{}\" has no tablespace \"{}\"",
+        backup.id,
+        unknown.old
+    ))
+    .hint(format!("its tablespaces: {known}"))
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    let path = std::path::absolute(path).with_context(|| format!("cannot make \"{}\" absolute", path.display()))?;
-    if path.parent().is_none() || path.components().any(|part| part == std::path::Component::ParentDir) {
-        bail!("\"{}\" cannot be restored to: name a folder without \"..\" in its path", path.display());
+    let path = std::path::absolute(path)
+        .with_context(|| format!("cannot make \"{}\" absolute", path.display()))?;
+    if path.parent().is_none()
+        || path
+            .components()
+            .any(|part| part == std::path::Component::ParentDir)
+    {
+        bail!(
+            "\"{}\" cannot be restored to: name a folder without \"..\" in its path",
+            path.display()
+        );
     }
     if path.to_str().is_none_or(|text| text.contains(['\n', '\r'])) {
-        return Err(anyhow!("the path \"{}\" is not UTF-8 or has a line break", path.display()))
-            .hint("choose another folder: PostgreSQL's configuration cannot name this one");
+        return Err(anyhow!(
+            "the path \"{}\" is not UTF-8 or has a line break",
+            path.display()
+        ))
+        .hint("choose another folder: PostgreSQL's configuration cannot name this one");
     }
     Ok(path.components().collect())
 }
 
 fn check_apart_from_repository(place: &Path, repository: Option<&Path>) -> anyhow::Result<()> {
-    let Some(repository) = repository else { return Ok(()) };
+    let Some(repository) = repository else {
+        return Ok(());
+    };
     let relation = FolderPlace::of(place).to(&FolderPlace::of(repository));
     if matches!(relation, FolderRelation::Within | FolderRelation::Around) {
         let (place, repository) = (place.display(), repository.display());
-        return Err(anyhow!("folder \"{place}\" is not apart from the repository \"{repository}\""))
-            .hint("choose another folder: a cluster and its archive must not lie in each other");
+        return Err(anyhow!(
+            "folder \"{place}\" is not apart from the repository \"{repository}\""
+        ))
+        .hint("choose another folder: a cluster and its archive must not lie in each other");
     }
     Ok(())
 }
@@ -158,10 +225,15 @@ pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
         check_folder(place)
             .with_context(|| format!("replay cannot make a tablespace at \"{}\"", place.display()))
             .hint("empty the folder, or restore to before the tablespace was made")?;
-        if let Some(cluster) = place.ancestors().find(|folder| folder.join("PG_VERSION").exists()) {
+        if let Some(cluster) = place
+            .ancestors()
+            .find(|folder| folder.join("PG_VERSION").exists())
+        {
             let (place, cluster) = (place.display(), cluster.display());
-            return Err(anyhow!("replay would make a tablespace at \"{place}\", inside the cluster \"{cluster}\""))
-                .hint("restore to before the tablespace was made");
+            return Err(anyhow!(
+                "replay would make a tablespace at \"{place}\", inside the cluster \"{cluster}\""
+            ))
+            .hint("restore to before the tablespace was made");
         }
     }
     Ok(())
@@ -170,7 +242,11 @@ pub fn check_free(destination: &Destination) -> anyhow::Result<()> {
 fn check_folder(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let meta = match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => return Ok(()),
+        Err(error)
+            if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
+        {
+            return Ok(());
+        }
         other => other.with_context(|| format!("cannot look at \"{shown}\""))?,
     };
     if !meta.is_dir() {
@@ -178,11 +254,18 @@ fn check_folder(path: &Path) -> anyhow::Result<()> {
     }
     let user = rustix::process::geteuid().as_raw();
     if meta.uid() != user {
-        return Err(anyhow!("folder \"{shown}\" belongs to user {}, this is user {user}", meta.uid()))
-            .hint("restore as the user that will run the server");
+        return Err(anyhow!(
+            "folder \"{shown}\" belongs to user {}, this is user {user}",
+            meta.uid()
+        ))
+        .hint("restore as the user that will run the server");
     }
     let mut entries = fs::read_dir(path).with_context(|| format!("cannot list \"{shown}\""))?;
-    match entries.next().transpose().with_context(|| format!("cannot list \"{shown}\""))? {
+    match entries
+        .next()
+        .transpose()
+        .with_context(|| format!("cannot list \"{shown}\""))?
+    {
         None => Ok(()),
         Some(entry) => Err(in_the_way(path, &entry.file_name().to_string_lossy())),
     }
@@ -199,11 +282,19 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
         );
     }
     if let Ok(text) = fs::read_to_string(path.join(MARKER)) {
-        let error = anyhow!("\"{shown}\" holds a restore that is under way or was interrupted: {}", text.trim());
+        let error = anyhow!(
+            "\"{shown}\" holds a restore that is under way or was interrupted: {}",
+            text.trim()
+        );
         let next = match path.join(PG_CONTROL).exists() {
-            true => "its files are complete; to restore anew choose another folder or remove this one".to_string(),
+            true => {
+                "its files are complete; to restore anew choose another folder or remove this one"
+                    .to_string()
+            }
             false => {
-                format!("no server starts from it; if no restore runs, remove it (rm -r '{shown}') and restore again")
+                format!(
+                    "no server starts from it; if no restore runs, remove it (rm -r '{shown}') and restore again"
+                )
             }
         };
         return with_hint(error, next);
@@ -214,8 +305,14 @@ fn in_the_way(path: &Path, example: &str) -> anyhow::Error {
     };
     let error = anyhow!("folder \"{shown}\" {what}");
     match example {
-        "lost+found" => with_hint(error, "restore into a folder below it: a disk is mounted here"),
-        _ => with_hint(error, "name a folder that does not exist or is empty: nothing is ever overwritten"),
+        "lost+found" => with_hint(
+            error,
+            "restore into a folder below it: a disk is mounted here",
+        ),
+        _ => with_hint(
+            error,
+            "name a folder that does not exist or is empty: nothing is ever overwritten",
+        ),
     }
 }
 

@@ -3,9 +3,18 @@ use crate::error::{hints, one_line};
 use crate::postgres::catalog::testing;
 
 fn backup() -> BackupDescription {
-    let tablespace = |oid, location: &str| TablespaceDescription { oid, location: location.into() };
-    let tablespaces = vec![tablespace(16384, "/srv/fast"), tablespace(16385, "/srv/slow=1")];
-    BackupDescription { tablespaces, ..testing::backup("20260101-000000Z") }
+    let tablespace = |oid, location: &str| TablespaceDescription {
+        oid,
+        location: location.into(),
+    };
+    let tablespaces = vec![
+        tablespace(16384, "/srv/fast"),
+        tablespace(16385, "/srv/slow=1"),
+    ];
+    BackupDescription {
+        tablespaces,
+        ..testing::backup("20260101-000000Z")
+    }
 }
 
 fn relocations(texts: &[&str]) -> Vec<Relocation> {
@@ -13,7 +22,13 @@ fn relocations(texts: &[&str]) -> Vec<Relocation> {
 }
 
 fn place(relocated: &[&str]) -> anyhow::Result<Destination> {
-    super::place(Path::new("/restored/data"), &backup(), &[], &relocations(relocated), Some(Path::new("/archive")))
+    super::place(
+        Path::new("/restored/data"),
+        &backup(),
+        &[],
+        &relocations(relocated),
+        Some(Path::new("/archive")),
+    )
 }
 
 #[test]
@@ -41,29 +56,51 @@ fn places_that_lie_in_each_other_are_refused() {
     ] {
         assert!(place(&[moved]).is_err(), "{moved}");
     }
-    let inside = super::place(Path::new("/archive/main"), &backup(), &[], &[], Some(Path::new("/archive")));
+    let inside = super::place(
+        Path::new("/archive/main"),
+        &backup(),
+        &[],
+        &[],
+        Some(Path::new("/archive")),
+    );
     assert!(one_line(&inside.unwrap_err()).contains("repository"));
 }
 
 #[test]
 fn a_tablespace_within_the_data_directory_stays_there() {
-    let inside = TablespaceDescription { oid: 17000, location: "pg_tblspc/17000".into() };
-    let backup = BackupDescription { tablespaces: vec![inside], ..testing::backup("20260101-000000Z") };
+    let inside = TablespaceDescription {
+        oid: 17000,
+        location: "pg_tblspc/17000".into(),
+    };
+    let backup = BackupDescription {
+        tablespaces: vec![inside],
+        ..testing::backup("20260101-000000Z")
+    };
     let placed = super::place(Path::new("/restored/data"), &backup, &[], &[], None).unwrap();
-    assert_eq!(placed.tablespaces[&17000], Path::new("/restored/data/pg_tblspc/17000"));
+    assert_eq!(
+        placed.tablespaces[&17000],
+        Path::new("/restored/data/pg_tblspc/17000")
+    );
 }
 
 #[test]
 fn an_unknown_tablespace_is_answered_with_those_there_are() {
     let error = place(&["/srv/other=/x"]).unwrap_err();
-    assert_eq!(hints(&error), ["its tablespaces: 16384 at \"/srv/fast\", 16385 at \"/srv/slow=1\""]);
+    assert_eq!(
+        hints(&error),
+        ["its tablespaces: 16384 at \"/srv/fast\", 16385 at \"/srv/slow=1\""]
+    );
 }
 
 fn check(prepare: impl FnOnce(&Path)) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let to_dir = folder.path().join("a b");
     prepare(&to_dir);
-    check_free(&Destination { data_directory: to_dir, tablespaces: BTreeMap::new(), made: BTreeSet::new() })
+    check_free(&Destination {
+        data_directory: to_dir,
+        tablespaces: BTreeMap::new(),
+        made: BTreeSet::new(),
+    })
 }
 
 fn refused(prepare: impl FnOnce(&Path)) -> String {
@@ -84,14 +121,30 @@ fn a_new_or_empty_folder_is_free() {
 #[test]
 fn what_is_in_the_way_is_named() {
     assert!(refused(|dir| fs::write(dir.join("notes"), "x").unwrap()).contains("notes"));
-    assert!(refused(|dir| fs::write(dir.join("PG_VERSION"), "15").unwrap()).contains("PostgreSQL cluster"));
+    assert!(
+        refused(|dir| fs::write(dir.join("PG_VERSION"), "15").unwrap())
+            .contains("PostgreSQL cluster")
+    );
     assert!(refused(|dir| fs::create_dir(dir.join("lost+found")).unwrap()).contains("mounted"));
-    let running = refused(|dir| fs::write(dir.join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap());
-    assert!(running.contains(&format!("process {}", std::process::id())), "{running}");
+    let running = refused(|dir| {
+        fs::write(
+            dir.join("postmaster.pid"),
+            format!("{}\n", std::process::id()),
+        )
+        .unwrap()
+    });
+    assert!(
+        running.contains(&format!("process {}", std::process::id())),
+        "{running}"
+    );
     let stale = refused(|dir| fs::write(dir.join("postmaster.pid"), "4999999\n").unwrap());
     assert!(stale.contains("not empty"), "{stale}");
-    let interrupted = refused(|dir| fs::write(dir.join(MARKER), "backup x by process 1\n").unwrap());
-    assert!(interrupted.contains("backup x") && interrupted.contains("rm -r"), "{interrupted}");
+    let interrupted =
+        refused(|dir| fs::write(dir.join(MARKER), "backup x by process 1\n").unwrap());
+    assert!(
+        interrupted.contains("backup x") && interrupted.contains("rm -r"),
+        "{interrupted}"
+    );
     let file = check(|to_dir| fs::write(to_dir, "x").unwrap()).unwrap_err();
     assert!(one_line(&file).contains("not a folder"));
 }
@@ -101,10 +154,17 @@ fn folders_are_made_private_and_marked() {
     let folder = tempfile::tempdir().unwrap();
     let data_directory = folder.path().join("x/y");
     let tablespaces = BTreeMap::from([(16384, folder.path().join("t/s"))]);
-    let destination = Destination { data_directory: data_directory.clone(), tablespaces, made: BTreeSet::new() };
+    let destination = Destination {
+        data_directory: data_directory.clone(),
+        tablespaces,
+        made: BTreeSet::new(),
+    };
     prepare(&destination, &backup()).unwrap();
     for path in [&data_directory, &destination.tablespaces[&16384]] {
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
     }
     assert!(check_free(&destination).is_err() && prepare(&destination, &backup()).is_err());
 }

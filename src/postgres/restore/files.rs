@@ -18,7 +18,9 @@ use super::queue::{Queue, Unit};
 use crate::codec::{Digest, Hasher};
 use crate::error::{Hint, find, with_hint};
 use crate::fsync;
-use crate::postgres::backup::manifest::{self, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, Paths, read_entries};
+use crate::postgres::backup::manifest::{
+    self, FRAME_SIZE, FileEntry, FolderEntry, ManifestEntry, Paths, read_entries,
+};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::cluster::Cluster;
 use crate::postgres::layout::Layout;
@@ -78,15 +80,28 @@ pub async fn restore_files(
     progress: Arc<RestoreProgress>,
 ) -> anyhow::Result<RestoredFiles> {
     let key = cluster.layout.manifest(&backup.id);
-    let manifest = reread(is_damaged, || verified_manifest(cluster, &key, &destination.data_directory)).await;
-    let manifest = manifest.map_err(|error| if is_damaged(&error) { with_hint(error, DAMAGED) } else { error })?;
+    let manifest = reread(is_damaged, || {
+        verified_manifest(cluster, &key, &destination.data_directory)
+    })
+    .await;
+    let manifest = manifest.map_err(|error| {
+        if is_damaged(&error) {
+            with_hint(error, DAMAGED)
+        } else {
+            error
+        }
+    })?;
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         frames: Frames::new(cluster.repository.clone(), FRAME_SIZE),
         layout: cluster.layout.clone(),
         runtime: Handle::current(),
         destination,
-        tablespaces: backup.tablespaces.iter().map(|tablespace| tablespace.oid).collect(),
+        tablespaces: backup
+            .tablespaces
+            .iter()
+            .map(|tablespace| tablespace.oid)
+            .collect(),
         control_file: Mutex::new(None),
         progress,
     });
@@ -99,7 +114,10 @@ pub async fn restore_files(
     threads.spawn_blocking(move || feeder.feed(BufReader::with_capacity(FRAME_SIZE, manifest)));
     let mut first_error = None;
     while let Some(ended) = threads.join_next().await {
-        if let Err(error) = ended.context("a restoring thread failed").and_then(|result| result) {
+        if let Err(error) = ended
+            .context("a restoring thread failed")
+            .and_then(|result| result)
+        {
             shared.queue.abort();
             first_error.get_or_insert(error);
         }
@@ -107,9 +125,14 @@ pub async fn restore_files(
     if let Some(error) = first_error {
         return Err(error);
     }
-    let control_file = shared.control_file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let control_file = shared
+        .control_file
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     Ok(RestoredFiles {
-        control_file: control_file.with_context(|| format!("backup \"{}\" has no {PG_CONTROL}", backup.id))?,
+        control_file: control_file
+            .with_context(|| format!("backup \"{}\" has no {PG_CONTROL}", backup.id))?,
         files: shared.progress.files.load(Ordering::Relaxed),
         bytes: shared.progress.bytes.load(Ordering::Relaxed),
     })
@@ -117,27 +140,47 @@ pub async fn restore_files(
 
 /// The content of a manifest, all of it verified before anything is made of it, in a file without a name in `folder`:
 /// memory does not grow with it.
-async fn verified_manifest(cluster: &Cluster, key: &Key, folder: &Path) -> anyhow::Result<fs::File> {
+async fn verified_manifest(
+    cluster: &Cluster,
+    key: &Key,
+    folder: &Path,
+) -> anyhow::Result<fs::File> {
     let opened = cluster.repository.open_stream(key, manifest::KIND).await?;
-    let (_, mut stream) = opened.ok_or_else(|| cluster.repository.absent(key)).hint(DAMAGED)?;
+    let (_, mut stream) = opened
+        .ok_or_else(|| cluster.repository.absent(key))
+        .hint(DAMAGED)?;
     let path = folder.join(MANIFEST);
     let write = move || {
         let open = || {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
             fs::remove_file(&path)?;
             Ok::<_, std::io::Error>(file)
         };
         let mut file = open().with_context(|| cannot_write(&path)).hint(DISK)?;
-        std::io::copy(&mut stream, &mut file)
-            .with_context(|| format!("cannot copy the backup's manifest to \"{}\"", path.display()))?;
-        file.rewind().with_context(|| cannot_write(&path)).hint(DISK)?;
+        std::io::copy(&mut stream, &mut file).with_context(|| {
+            format!(
+                "cannot copy the backup's manifest to \"{}\"",
+                path.display()
+            )
+        })?;
+        file.rewind()
+            .with_context(|| cannot_write(&path))
+            .hint(DISK)?;
         Ok(file)
     };
-    tokio::task::spawn_blocking(write).await.context("the thread that reads the manifest failed")?
+    tokio::task::spawn_blocking(write)
+        .await
+        .context("the thread that reads the manifest failed")?
 }
 
 fn is_damaged(error: &anyhow::Error) -> bool {
-    let in_stream = find::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData);
+    let in_stream =
+        find::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData);
     in_stream || find::<ObjectError>(error).is_some_and(ObjectError::is_damage)
 }
 
@@ -173,7 +216,9 @@ impl Shared {
                     let bytes: u64 = small.iter().map(|file| file.size).sum();
                     let full = small.len() >= MAX_UNIT_FILES || bytes + file.size > MAX_UNIT_BYTES;
                     // Files that share a frame stay together, so that it is fetched and opened once.
-                    let apart = small.last().is_some_and(|last| !self.share_a_frame(last, &file));
+                    let apart = small
+                        .last()
+                        .is_some_and(|last| !self.share_a_frame(last, &file));
                     if full && apart && !self.queue.push(Unit::new(std::mem::take(&mut small))) {
                         return Ok(());
                     }
@@ -189,12 +234,18 @@ impl Shared {
     }
 
     fn make_folder(&self, folder: &FolderEntry) -> anyhow::Result<()> {
-        let link = folder.path.strip_prefix("pg_tblspc/").and_then(|name| name.parse().ok());
-        if folder.tablespace.is_none() && link.is_some_and(|oid: u32| self.tablespaces.contains(&oid)) {
+        let link = folder
+            .path
+            .strip_prefix("pg_tblspc/")
+            .and_then(|name| name.parse().ok());
+        if folder.tablespace.is_none()
+            && link.is_some_and(|oid: u32| self.tablespaces.contains(&oid))
+        {
             return Ok(());
         }
         let path = self.destination.path(folder.tablespace, &folder.path)?;
-        create_folder(&path, folder.mode).with_context(|| format!("cannot make folder \"{}\"", path.display()))
+        create_folder(&path, folder.mode)
+            .with_context(|| format!("cannot make folder \"{}\"", path.display()))
     }
 
     /// Takes units until there are none.
@@ -220,17 +271,23 @@ impl Shared {
         let take = |_: &[()], opened: Result<&[u8], ObjectError>| {
             let plain = usable(opened)?;
             hasher.update(plain);
-            target.write_all_at(plain, at).with_context(|| cannot_write(&path))?;
+            target
+                .write_all_at(plain, at)
+                .with_context(|| cannot_write(&path))?;
             at += plain.len() as u64;
             if at - begun >= WRITE_BEHIND {
                 fsync::start_writing(&target, begun, at - begun);
                 begun = at;
             }
-            self.progress.bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            self.progress
+                .bytes
+                .fetch_add(plain.len() as u64, Ordering::Relaxed);
             Ok(())
         };
         let places = file.places(&self.layout).map(|(place, _)| (place, ()));
-        self.frames.each(&self.runtime, places, take).with_context(|| restoring(file))?;
+        self.frames
+            .each(&self.runtime, places, take)
+            .with_context(|| restoring(file))?;
         check(file, at, hasher.finish())?;
         fsync::start_writing(&target, begun, at - begun);
         self.finish(file, &target)
@@ -254,27 +311,43 @@ impl Shared {
         let take = |sharing: &[(&FileEntry, usize)], opened: Result<&[u8], ObjectError>| {
             let plain = usable(opened)?;
             sharing.iter().try_for_each(|(file, skip)| {
-                let content = plain.get(*skip..).and_then(|rest| rest.get(..file.size as usize));
-                let content =
-                    content.ok_or_else(|| anyhow!("its frame is too short")).with_context(|| restoring(file))?;
+                let content = plain
+                    .get(*skip..)
+                    .and_then(|rest| rest.get(..file.size as usize));
+                let content = content
+                    .ok_or_else(|| anyhow!("its frame is too short"))
+                    .with_context(|| restoring(file))?;
                 self.write_whole(file, content)
             })
         };
-        self.frames.each(&self.runtime, places, take).with_context(|| match files {
-            [file] => restoring(file),
-            _ => format!("restoring {} small files from \"{}\" on", files.len(), files[0].path),
-        })
+        self.frames
+            .each(&self.runtime, places, take)
+            .with_context(|| match files {
+                [file] => restoring(file),
+                _ => format!(
+                    "restoring {} small files from \"{}\" on",
+                    files.len(),
+                    files[0].path
+                ),
+            })
     }
 
     fn write_whole(&self, file: &FileEntry, content: &[u8]) -> anyhow::Result<()> {
         check(file, content.len() as u64, Digest::of(content))?;
-        self.progress.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+        self.progress
+            .bytes
+            .fetch_add(content.len() as u64, Ordering::Relaxed);
         if file.tablespace.is_none() && file.path == PG_CONTROL {
-            *self.control_file.lock().unwrap_or_else(PoisonError::into_inner) = Some(content.to_vec());
+            *self
+                .control_file
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(content.to_vec());
             return Ok(());
         }
         let (path, target) = self.create(file)?;
-        target.write_all_at(content, 0).with_context(|| cannot_write(&path))?;
+        target
+            .write_all_at(content, 0)
+            .with_context(|| cannot_write(&path))?;
         fsync::start_writing(&target, 0, content.len() as u64);
         self.finish(file, &target)
     }
@@ -283,7 +356,13 @@ impl Shared {
         let path = self.destination.path(file.tablespace, &file.path)?;
         // Whatever the source allowed others: PostgreSQL knows 0600 and 0640.
         let mode = 0o600 | (file.mode & 0o040);
-        let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
+        let open = || {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&path)
+        };
         let opened = match (open(), path.parent()) {
             (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
                 create_folder(parent, 0o700).with_context(|| cannot_write(&path))?;
@@ -297,7 +376,9 @@ impl Shared {
 
     fn finish(&self, file: &FileEntry, target: &fs::File) -> anyhow::Result<()> {
         let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(file.mtime).unwrap_or(0));
-        target.set_modified(modified).with_context(|| format!("cannot set the time of \"{}\"", file.path))?;
+        target
+            .set_modified(modified)
+            .with_context(|| format!("cannot set the time of \"{}\"", file.path))?;
         self.progress.files.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -314,23 +395,36 @@ fn left_out(file: &FileEntry) -> bool {
 
 /// The content of a frame, or what to do without.
 fn usable(opened: Result<&[u8], ObjectError>) -> anyhow::Result<&[u8]> {
-    opened.map_err(|error| repair_or_wait(error.into(), DAMAGED)).context("the backup is not whole")
+    opened
+        .map_err(|error| repair_or_wait(error.into(), DAMAGED))
+        .context("the backup is not whole")
 }
 
 fn create_folder(path: &Path, mode: u32) -> std::io::Result<()> {
     let mode = 0o700 | (mode & 0o050);
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(mode).create(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(mode).create(path)
+        }
         result => result,
     }
 }
 
 fn check(file: &FileEntry, size: u64, found: Digest) -> anyhow::Result<()> {
     if size != file.size {
-        bail!("file \"{}\" has {size} bytes, its manifest says {}", file.path, file.size);
+        bail!(
+            "file \"{}\" has {size} bytes, its manifest says {}",
+            file.path,
+            file.size
+        );
     }
-    ensure!(found == file.digest, "file \"{}\" has digest {found}, its manifest says {}", file.path, file.digest);
+    ensure!(
+        found == file.digest,
+        "file \"{}\" has digest {found}, its manifest says {}",
+        file.path,
+        file.digest
+    );
     Ok(())
 }
 

@@ -31,7 +31,8 @@ pub fn finish(destination: &Destination, control_file: &[u8]) -> anyhow::Result<
         sync_folder(parent).with_context(|| format!("cannot fsync \"{}\"", parent.display()))?;
     }
     let place = destination.data_directory.join(PG_CONTROL);
-    put_in_place(&place, control_file).with_context(|| format!("cannot write \"{}\"", place.display()))?;
+    put_in_place(&place, control_file)
+        .with_context(|| format!("cannot write \"{}\"", place.display()))?;
     let marker = destination.data_directory.join(MARKER);
     fs::remove_file(&marker).with_context(|| format!("cannot remove \"{}\"", marker.display()))?;
     sync_folder(&destination.data_directory).context("cannot fsync the data directory")
@@ -39,7 +40,11 @@ pub fn finish(destination: &Destination, control_file: &[u8]) -> anyhow::Result<
 
 fn put_in_place(place: &Path, content: &[u8]) -> std::io::Result<()> {
     let temporary = place.with_extension("walden");
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, place)?;
@@ -51,12 +56,16 @@ fn sync_tree(root: &Path) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::sync_channel::<PathBuf>(WAITING);
     let receiver = Mutex::new(receiver);
     let folders = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..SYNCING).map(|_| scope.spawn(|| sync_files(&receiver))).collect();
+        let workers: Vec<_> = (0..SYNCING)
+            .map(|_| scope.spawn(|| sync_files(&receiver)))
+            .collect();
         let mut folders = Vec::new();
         let walked = walk(root, &sender, &mut folders);
         drop(sender);
         for worker in workers {
-            worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a syncing thread failed")))?;
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("a syncing thread failed")))?;
         }
         walked.with_context(|| format!("cannot list \"{}\"", root.display()))?;
         anyhow::Ok(folders)
@@ -81,7 +90,11 @@ fn sync_files(queue: &Mutex<mpsc::Receiver<PathBuf>>) -> anyhow::Result<()> {
     result
 }
 
-fn walk(root: &Path, files: &mpsc::SyncSender<PathBuf>, folders: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn walk(
+    root: &Path,
+    files: &mpsc::SyncSender<PathBuf>,
+    folders: &mut Vec<PathBuf>,
+) -> std::io::Result<()> {
     folders.push(root.to_path_buf());
     let mut at = folders.len() - 1;
     while let Some(folder) = folders.get(at).cloned() {
@@ -121,12 +134,18 @@ mod tests {
             made: Default::default(),
         };
         finish(&destination, b"control").unwrap();
-        assert_eq!(fs::read(data_directory.join(PG_CONTROL)).unwrap(), b"control");
+        assert_eq!(
+            fs::read(data_directory.join(PG_CONTROL)).unwrap(),
+            b"control"
+        );
         assert!(!data_directory.join(MARKER).exists());
         // Nothing is put over a pg_control's half that is there: the folder was not ours.
         fs::write(data_directory.join("global/pg_control.walden"), "x").unwrap();
         fs::write(data_directory.join(MARKER), "x").unwrap();
         assert!(finish(&destination, b"other").is_err());
-        assert_eq!(fs::read(data_directory.join(PG_CONTROL)).unwrap(), b"control");
+        assert_eq!(
+            fs::read(data_directory.join(PG_CONTROL)).unwrap(),
+            b"control"
+        );
     }
 }

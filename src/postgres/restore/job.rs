@@ -58,20 +58,49 @@ pub struct RestoreJob<'a> {
 
 impl<'a> RestoreJob<'a> {
     /// Decides how a plan is carried out. Errors: what is asked for does not go together, or with the plan.
-    pub fn new(settings: &'a Settings, cluster: Cluster, plan: RecoveryPlan, order: Order) -> anyhow::Result<Self> {
-        let Order { to_dir, relocations, action, keep_archiving, check_space, start } = order;
+    pub fn new(
+        settings: &'a Settings,
+        cluster: Cluster,
+        plan: RecoveryPlan,
+        order: Order,
+    ) -> anyhow::Result<Self> {
+        let Order {
+            to_dir,
+            relocations,
+            action,
+            keep_archiving,
+            check_space,
+            start,
+        } = order;
         check_action(&plan, action)?;
         let (fetch, configuration) = fetch_command(settings)?;
-        let choices = Choices { action, keep_archiving, check_space, fetch, configuration };
+        let choices = Choices {
+            action,
+            keep_archiving,
+            check_space,
+            fetch,
+            configuration,
+        };
         let repository = settings.repository.url.folder();
-        let place =
-            |to_dir: &PathBuf| destination::destination(to_dir, &plan, &relocations, keep_archiving, repository);
+        let place = |to_dir: &PathBuf| {
+            destination::destination(to_dir, &plan, &relocations, keep_archiving, repository)
+        };
         let destination = to_dir.as_ref().map(place).transpose()?;
         let server = |StartOptions { programs, port }: StartOptions| {
-            anyhow::Ok((programs::find(plan.backup.major, programs.as_deref())?, port))
+            anyhow::Ok((
+                programs::find(plan.backup.major, programs.as_deref())?,
+                port,
+            ))
         };
         let server = start.map(server).transpose()?;
-        Ok(Self { settings, cluster, plan, choices, destination, server })
+        Ok(Self {
+            settings,
+            cluster,
+            plan,
+            choices,
+            destination,
+            server,
+        })
     }
 
     fn destination(&self) -> anyhow::Result<&Destination> {
@@ -94,27 +123,52 @@ impl<'a> RestoreJob<'a> {
     /// Restores the files; `progress` tells how far that is.
     pub async fn restore(&self, progress: Arc<RestoreProgress>) -> anyhow::Result<Restored> {
         let workers = self.settings.restore.workers;
-        restore(&self.cluster, &self.plan, self.destination()?, &self.choices, workers, progress).await
+        restore(
+            &self.cluster,
+            &self.plan,
+            self.destination()?,
+            &self.choices,
+            workers,
+            progress,
+        )
+        .await
     }
 
     /// A replacement that does not archive must not go into use unnoticed.
     pub fn check_archiving(&self, restored: &Restored) -> anyhow::Result<()> {
-        let why = restored.archiving.off_because.as_ref().filter(|_| self.choices.keep_archiving);
+        let why = restored
+            .archiving
+            .off_because
+            .as_ref()
+            .filter(|_| self.choices.keep_archiving);
         let Some(why) = why else { return Ok(()) };
-        let error = anyhow!("the files are restored, but with their configuration the server would not archive: {why}");
+        let error = anyhow!(
+            "the files are restored, but with their configuration the server would not archive: {why}"
+        );
         let file = self.data_directory()?.join("postgresql.auto.conf");
         Err(with_hint(
             error,
-            format!("set archive_mode = on and archive_command in \"{}\", then start the server", file.display()),
+            format!(
+                "set archive_mode = on and archive_command in \"{}\", then start the server",
+                file.display()
+            ),
         ))
     }
 
     /// Starts the server, compares where it stopped with the plan, and notes what it took; `None`: that is not asked for.
-    pub async fn start(&self, restored: &Restored, watch: Watch<'_>) -> anyhow::Result<Option<Recovered>> {
-        let Some((programs, port)) = &self.server else { return Ok(None) };
+    pub async fn start(
+        &self,
+        restored: &Restored,
+        watch: Watch<'_>,
+    ) -> anyhow::Result<Option<Recovered>> {
+        let Some((programs, port)) = &self.server else {
+            return Ok(None);
+        };
         let begun = Instant::now();
         // The role that reaches the source reaches the restored server, too.
-        let user = ConnInfo::from_process(self.settings.postgresql.dsn.expose()).ok().map(|info| info.user);
+        let user = ConnInfo::from_process(self.settings.postgresql.dsn.expose())
+            .ok()
+            .map(|info| info.user);
         let how = ServerStart {
             programs,
             data_directory: self.data_directory()?,
@@ -143,9 +197,13 @@ impl<'a> RestoreJob<'a> {
 
 fn check_action(plan: &RecoveryPlan, action: TargetAction) -> anyhow::Result<()> {
     if action != TargetAction::Promote && !plan.has_target() {
-        let error =
-            anyhow!("--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes");
-        return Err(with_hint(error, "name a target, such as --time, or leave out --target-action"));
+        let error = anyhow!(
+            "--target-action other than promote needs a target: at the end of all WAL PostgreSQL promotes"
+        );
+        return Err(with_hint(
+            error,
+            "name a target, such as --time, or leave out --target-action",
+        ));
     }
     Ok(())
 }

@@ -21,15 +21,23 @@ pub struct LogTail {
 impl LogTail {
     /// From its beginning.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
-        Ok(Self { reader: BufReader::new(file), begun: Vec::new() })
+        let file =
+            File::open(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
+        Ok(Self {
+            reader: BufReader::new(file),
+            begun: Vec::new(),
+        })
     }
 
     /// Reads what was written since.
     pub fn read_into(&mut self, log: &mut ServerLog) -> anyhow::Result<()> {
         loop {
             let room = MAX_LINE.saturating_sub(self.begun.len() as u64).max(1);
-            let read = self.reader.by_ref().take(room).read_until(b'\n', &mut self.begun);
+            let read = self
+                .reader
+                .by_ref()
+                .take(room)
+                .read_until(b'\n', &mut self.begun);
             if read.context("cannot read the server's log")? == 0 {
                 return Ok(());
             }

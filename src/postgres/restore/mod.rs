@@ -92,9 +92,19 @@ pub async fn restore(
     check(cluster, plan, destination, choices).await?;
     destination::prepare(destination, &plan.backup)?;
     let begun = Instant::now();
-    let written = files::restore_files(cluster, &plan.backup, destination.clone(), workers, progress).await;
+    let written = files::restore_files(
+        cluster,
+        &plan.backup,
+        destination.clone(),
+        workers,
+        progress,
+    )
+    .await;
     let written = written.with_context(|| {
-        format!("the restore is not complete and no server starts from \"{}\"", destination.data_directory.display())
+        format!(
+            "the restore is not complete and no server starts from \"{}\"",
+            destination.data_directory.display()
+        )
     });
     let written = written.hint("fix the error above, delete the folder and restore again")?;
     let files_took = begun.elapsed();
@@ -106,7 +116,8 @@ pub async fn restore(
         finish::finish(&destination, &written.control_file)?;
         anyhow::Ok((configured, begun.elapsed(), written.files, written.bytes))
     });
-    let (configured, fsync_took, files, bytes): (Configured, Duration, u64, u64) = finishing.await??;
+    let (configured, fsync_took, files, bytes): (Configured, Duration, u64, u64) =
+        finishing.await??;
     Ok(Restored {
         files,
         bytes,

@@ -13,8 +13,11 @@ use crate::postgres::types::MajorVersion;
 /// `named` holds another major.
 pub fn find(major: MajorVersion, named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(folder) = named {
-        let found = version(folder).with_context(|| format!("cannot run \"{}\"", folder.join("postgres").display()));
-        return match found.hint("--pg-bin names the folder that holds postgres, initdb and pg_ctl")? {
+        let found = version(folder)
+            .with_context(|| format!("cannot run \"{}\"", folder.join("postgres").display()));
+        return match found
+            .hint("--pg-bin names the folder that holds postgres, initdb and pg_ctl")?
+        {
             found if found == major.number() => Ok(folder.to_path_buf()),
             found => Err(wrong_major(major, folder, found)),
         };
@@ -29,15 +32,24 @@ pub fn find(major: MajorVersion, named: Option<&Path>) -> anyhow::Result<PathBuf
     }
     match others.first() {
         Some((folder, found)) => Err(wrong_major(major, folder, *found)),
-        None => Err(anyhow!("no program \"postgres\" of version {major} is found"))
-            .hint(format!("install PostgreSQL {major}, or name its folder of programs with --pg-bin")),
+        None => Err(anyhow!(
+            "no program \"postgres\" of version {major} is found"
+        ))
+        .hint(format!(
+            "install PostgreSQL {major}, or name its folder of programs with --pg-bin"
+        )),
     }
 }
 
 fn wrong_major(major: MajorVersion, folder: &Path, found: u32) -> anyhow::Error {
-    let error =
-        anyhow!("the backup is of PostgreSQL {major}, \"{}\" is of version {found}", folder.join("postgres").display());
-    with_hint(error, format!("name the folder of PostgreSQL {major}'s programs with --pg-bin"))
+    let error = anyhow!(
+        "the backup is of PostgreSQL {major}, \"{}\" is of version {found}",
+        folder.join("postgres").display()
+    );
+    with_hint(
+        error,
+        format!("name the folder of PostgreSQL {major}'s programs with --pg-bin"),
+    )
 }
 
 fn usual_places(major: MajorVersion) -> Vec<PathBuf> {
@@ -48,27 +60,39 @@ fn usual_places(major: MajorVersion) -> Vec<PathBuf> {
         format!("/usr/local/pgsql-{major}/bin"),
         "/usr/local/pgsql/bin".into(),
     ];
-    std::env::split_paths(&path).chain(usual.into_iter().map(PathBuf::from)).collect()
+    std::env::split_paths(&path)
+        .chain(usual.into_iter().map(PathBuf::from))
+        .collect()
 }
 
 /// The major of a folder's `postgres`.
 fn version(folder: &Path) -> anyhow::Result<u32> {
-    let output = Command::new(folder.join("postgres")).arg("--version").output()?;
+    let output = Command::new(folder.join("postgres"))
+        .arg("--version")
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    parse_version(&text).with_context(|| format!("it says \"{}\" when asked for its version", text.trim()))
+    parse_version(&text)
+        .with_context(|| format!("it says \"{}\" when asked for its version", text.trim()))
 }
 
 /// From `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; also `18beta1`.
 fn parse_version(text: &str) -> Option<u32> {
     let number = text.split("(PostgreSQL)").nth(1)?.trim_start();
-    let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    let end = number
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(number.len());
     number[..end].parse().ok()
 }
 
 /// The value that a setting has in a data directory, as the server itself reads its configuration.
 pub fn configured(programs: &Path, data_directory: &Path, setting: &str) -> anyhow::Result<String> {
     let postgres = programs.join("postgres");
-    let arguments = [OsStr::new("-D"), data_directory.as_os_str(), OsStr::new("-C"), OsStr::new(setting)];
+    let arguments = [
+        OsStr::new("-D"),
+        data_directory.as_os_str(),
+        OsStr::new("-C"),
+        OsStr::new(setting),
+    ];
     let output = Command::new(&postgres)
         .args(arguments)
         .output()
@@ -77,8 +101,13 @@ pub fn configured(programs: &Path, data_directory: &Path, setting: &str) -> anyh
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_string()),
         false => {
             let why = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            Err(anyhow!("PostgreSQL does not read the restored configuration: {why}"))
-                .hint(format!("mend postgresql.conf in \"{}\" and start the server by hand", data_directory.display()))
+            Err(anyhow!(
+                "PostgreSQL does not read the restored configuration: {why}"
+            ))
+            .hint(format!(
+                "mend postgresql.conf in \"{}\" and start the server by hand",
+                data_directory.display()
+            ))
         }
     }
 }
@@ -90,7 +119,10 @@ mod tests {
     #[test]
     fn the_major_is_read_from_what_the_program_says() {
         for (text, major) in [
-            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15)),
+            (
+                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
+                Some(15),
+            ),
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
             ("postgres (PostgreSQL) devel", None),
             ("", None),

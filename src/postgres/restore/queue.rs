@@ -20,13 +20,24 @@ pub struct Unit {
 impl Unit {
     /// The files of one unit.
     pub fn new(files: Vec<FileEntry>) -> Self {
-        Self { size: files.iter().map(|file| file.size).sum(), files }
+        Self {
+            size: files.iter().map(|file| file.size).sum(),
+            files,
+        }
     }
 
     /// Memory it takes, roughly.
     fn weight(&self) -> usize {
-        let extents = |file: &FileEntry| file.extents.iter().map(|extent| 64 + 4 * extent.frames.len()).sum::<usize>();
-        self.files.iter().map(|file| 200 + file.path.len() + extents(file)).sum()
+        let extents = |file: &FileEntry| {
+            file.extents
+                .iter()
+                .map(|extent| 64 + 4 * extent.frames.len())
+                .sum::<usize>()
+        };
+        self.files
+            .iter()
+            .map(|file| 200 + file.path.len() + extents(file))
+            .sum()
     }
 }
 
@@ -70,7 +81,10 @@ impl Queue {
         while state.weight >= MAX_WAITING && !state.ended {
             state.open = true;
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.ended {
             return false;
@@ -97,7 +111,10 @@ impl Queue {
                     return None;
                 }
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -125,15 +142,27 @@ mod tests {
 
     fn unit(size: u64, path_length: usize) -> Unit {
         let (path, digest) = ("x".repeat(path_length), Digest::of(b""));
-        Unit::new(vec![FileEntry { path, tablespace: None, mode: 0o600, mtime: 0, size, digest, extents: Vec::new() }])
+        Unit::new(vec![FileEntry {
+            path,
+            tablespace: None,
+            mode: 0o600,
+            mtime: 0,
+            size,
+            digest,
+            extents: Vec::new(),
+        }])
     }
 
     #[test]
     fn the_largest_comes_first() {
         let queue = Queue::default();
-        [3, 9, 1, 7].into_iter().for_each(|size| assert!(queue.push(unit(size, 1))));
+        [3, 9, 1, 7]
+            .into_iter()
+            .for_each(|size| assert!(queue.push(unit(size, 1))));
         queue.end();
-        let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|unit| unit.size).collect();
+        let order: Vec<u64> = std::iter::from_fn(|| queue.pop())
+            .map(|unit| unit.size)
+            .collect();
         assert_eq!(order, [9, 7, 3, 1]);
     }
 

@@ -34,16 +34,30 @@ impl FetchCommand {
     /// The value of `restore_command`.
     pub fn render(&self, end: Option<SegmentName>) -> anyhow::Result<String> {
         let end = end.map(|segment| segment.to_string());
-        let end: Vec<&Path> = end.iter().flat_map(|segment| [Path::new("--end"), Path::new(segment)]).collect();
+        let end: Vec<&Path> = end
+            .iter()
+            .flat_map(|segment| [Path::new("--end"), Path::new(segment)])
+            .collect();
         let config = [Path::new("--config"), &self.config];
         match &self.restore_command {
             Some(program) => {
-                let asked = [Path::new("--socket"), &self.socket, Path::new("--walden"), &self.walden];
-                for_postgresql([&[program.as_path()], &asked[..], &config, &end].concat(), "%f %p")
+                let asked = [
+                    Path::new("--socket"),
+                    &self.socket,
+                    Path::new("--walden"),
+                    &self.walden,
+                ];
+                for_postgresql(
+                    [&[program.as_path()], &asked[..], &config, &end].concat(),
+                    "%f %p",
+                )
             }
             None => {
                 let fetch = [Path::new("wal"), Path::new("fetch")];
-                for_postgresql([&[self.walden.as_path()], &config[..], &fetch, &end].concat(), "-- %f %p")
+                for_postgresql(
+                    [&[self.walden.as_path()], &config[..], &fetch, &end].concat(),
+                    "-- %f %p",
+                )
             }
         }
     }
@@ -77,7 +91,14 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
     // Only a pause needs queries during recovery. Without them replay does not depend on this server's settings being
     // as high as the source's were later than the backup. The price: of WAL written at wal_level=minimal 13 then only
     // warns.
-    set("hot_standby", if choices.action == TargetAction::Pause { "on" } else { "off" });
+    set(
+        "hot_standby",
+        if choices.action == TargetAction::Pause {
+            "on"
+        } else {
+            "off"
+        },
+    );
     if !choices.keep_archiving {
         copy_settings::settings(plan.backup.major).for_each(|(name, value)| set(&name, &value));
     }
@@ -95,7 +116,11 @@ pub fn settings(plan: &RecoveryPlan, choices: &Choices) -> anyhow::Result<Vec<(S
 /// from it would take them over.
 pub fn only_for_recovery(settings: &[(String, String)]) -> Vec<String> {
     let is_meant = |name: &str| configuration::is_recovery_setting(name) || name == "hot_standby";
-    settings.iter().map(|(name, _)| name.clone()).filter(|name| is_meant(name)).collect()
+    settings
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|name| is_meant(name))
+        .collect()
 }
 
 /// What was written beside the files of the backup.
@@ -121,23 +146,36 @@ pub fn configure(
     link_tablespaces(destination)?;
     let mut configured = Configured::default();
     let lay_outside = active_config::settle(folder, &plan.backup, &mut configured.notes)?;
-    includes::bring_in(folder, &plan.backup, !choices.keep_archiving, &mut configured.notes)?;
+    includes::bring_in(
+        folder,
+        &plan.backup,
+        !choices.keep_archiving,
+        &mut configured.notes,
+    )?;
     configuration::clean(folder, &mut configured.notes)?;
     if let Some(content) = &choices.configuration {
         write_new(&folder.join(CONFIGURATION), content)?;
     }
     configured.settings = settings(plan, choices)?;
     if choices.keep_archiving && lay_outside {
-        configured.settings.extend(configuration::outside_archiving(folder, &plan.backup)?);
+        configured
+            .settings
+            .extend(configuration::outside_archiving(folder, &plan.backup)?);
     }
     configuration::raise(folder, &plan.backup, &mut configured.settings)?;
     let standing = CurrentConfig::of(folder)?;
     let mut more = wal_sizes(&standing, plan.backup.segment_size);
     if !choices.keep_archiving {
-        more.extend(copy_settings::because_of(&standing, choices.action, &mut configured.notes));
+        more.extend(copy_settings::because_of(
+            &standing,
+            choices.action,
+            &mut configured.notes,
+        ));
         more.extend(copy_settings::sockets(folder));
     }
-    configured.settings.retain(|(name, _)| !more.iter().any(|(each, _)| each == name));
+    configured
+        .settings
+        .retain(|(name, _)| !more.iter().any(|(each, _)| each == name));
     configured.settings.extend(more);
     configuration::write_settings(folder, &configured.settings, &mut configured.notes)?;
     configured.archiving = configuration::archiving(folder)?;
@@ -149,14 +187,29 @@ pub fn configure(
 fn wal_sizes(standing: &CurrentConfig, size: SegmentSize) -> Vec<(String, String)> {
     const USUAL: u64 = 16 << 20;
     let missing = |(name, _): &(&str, u64)| size.bytes() > USUAL && standing.value(name).is_none();
-    let sizes = [("min_wal_size", 5), ("max_wal_size", 64)].into_iter().filter(missing);
-    sizes.map(|(name, segments)| (name.to_string(), format!("{}MB", segments * (size.bytes() >> 20)))).collect()
+    let sizes = [("min_wal_size", 5), ("max_wal_size", 64)]
+        .into_iter()
+        .filter(missing);
+    sizes
+        .map(|(name, segments)| {
+            (
+                name.to_string(),
+                format!("{}MB", segments * (size.bytes() >> 20)),
+            )
+        })
+        .collect()
 }
 
-fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription) -> anyhow::Result<()> {
-    let control = ControlFile::parse(control_file).with_context(|| format!("the backup's {PG_CONTROL}"))?;
+fn check_identity(
+    folder: &Path,
+    control_file: &[u8],
+    backup: &BackupDescription,
+) -> anyhow::Result<()> {
+    let control =
+        ControlFile::parse(control_file).with_context(|| format!("the backup's {PG_CONTROL}"))?;
     ensure!(
-        control.system_identifier == backup.system_identifier && control.segment_size == backup.segment_size,
+        control.system_identifier == backup.system_identifier
+            && control.segment_size == backup.segment_size,
         "{PG_CONTROL} is of the cluster with system identifier {}, the manifest of that with {}",
         control.system_identifier,
         backup.system_identifier
@@ -170,7 +223,10 @@ fn check_identity(folder: &Path, control_file: &[u8], backup: &BackupDescription
     );
     let label = read(&folder.join("backup_label"))?.context("the backup has no backup_label")?;
     let label = BackupLabel::parse(&label)?;
-    ensure!(!label.incremental, "the backup's backup_label is an incremental one's: no server starts from it");
+    ensure!(
+        !label.incremental,
+        "the backup's backup_label is an incremental one's: no server starts from it"
+    );
     ensure!(
         label.start_lsn == backup.start_lsn && label.start_timeline == backup.timeline,
         "backup_label begins at {} on timeline {}, the manifest at {} on timeline {}",
@@ -224,14 +280,24 @@ fn link_tablespaces(destination: &Destination) -> anyhow::Result<()> {
     let folder = &destination.data_directory;
     let mut entries = Vec::new();
     // Those within the data directory are plain folders.
-    for (oid, place) in destination.tablespaces.iter().filter(|(_, place)| !place.starts_with(folder)) {
+    for (oid, place) in destination
+        .tablespaces
+        .iter()
+        .filter(|(_, place)| !place.starts_with(folder))
+    {
         let link = folder.join("pg_tblspc").join(oid.to_string());
-        symlink(place, &link).with_context(|| format!("cannot make link \"{}\"", link.display()))?;
-        let place = place.to_str().with_context(|| format!("the path \"{}\" is not UTF-8", place.display()))?;
+        symlink(place, &link)
+            .with_context(|| format!("cannot make link \"{}\"", link.display()))?;
+        let place = place
+            .to_str()
+            .with_context(|| format!("the path \"{}\" is not UTF-8", place.display()))?;
         entries.push((*oid, place.to_string()));
     }
     match entries.is_empty() {
         true => Ok(()),
-        false => write_new(&folder.join("tablespace_map"), &TablespaceMap(entries).render()),
+        false => write_new(
+            &folder.join("tablespace_map"),
+            &TablespaceMap(entries).render(),
+        ),
     }
 }

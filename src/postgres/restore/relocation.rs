@@ -20,9 +20,14 @@ impl std::str::FromStr for Relocation {
         let mut characters = text.char_indices();
         while let Some((at, character)) = characters.next() {
             match character {
-                '\\' if text[at + 1..].starts_with('=') => old.extend(characters.next().map(|(_, c)| c)),
+                '\\' if text[at + 1..].starts_with('=') => {
+                    old.extend(characters.next().map(|(_, c)| c))
+                }
                 '=' if !old.is_empty() && text.len() > at + 1 => {
-                    return Ok(Self { old, new: PathBuf::from(text[at + 1..].replace("\\=", "=")) });
+                    return Ok(Self {
+                        old,
+                        new: PathBuf::from(text[at + 1..].replace("\\=", "=")),
+                    });
                 }
                 other => old.push(other),
             }

@@ -21,12 +21,17 @@ pub fn folders(
     let mut folders = BTreeSet::new();
     for one in all {
         let place = PathBuf::from(&one.made.location);
-        let relocation = relocations.iter().rev().find(|relocation| is_meant(relocation, &described(one)));
+        let relocation = relocations
+            .iter()
+            .rev()
+            .find(|relocation| is_meant(relocation, &described(one)));
         match relocation {
             // One that the summary of its segment has no room for has no OID.
             _ if one.made.oid == 0 => return Err(refused(one)),
             None if !is_replacement => return Err(refused(one)),
-            Some(relocation) if !is_same(&relocation.new, &place) => return Err(elsewhere(one, &relocation.new)),
+            Some(relocation) if !is_same(&relocation.new, &place) => {
+                return Err(elsewhere(one, &relocation.new));
+            }
             _ => folders.insert(place),
         };
     }
@@ -35,7 +40,10 @@ pub fn folders(
 
 /// As a backup would describe it.
 pub fn described(one: &ReplayedTablespace) -> TablespaceDescription {
-    TablespaceDescription { oid: one.made.oid, location: one.made.location.clone() }
+    TablespaceDescription {
+        oid: one.made.oid,
+        location: one.made.location.clone(),
+    }
 }
 
 fn is_same(named: &Path, place: &Path) -> bool {
@@ -45,14 +53,18 @@ fn is_same(named: &Path, place: &Path) -> bool {
 fn refused(one: &ReplayedTablespace) -> anyhow::Error {
     let TablespaceMade { lsn, oid, location } = &one.made;
     if *oid == 0 {
-        let error = anyhow!("replay makes more tablespaces than are known, from {lsn} on: a copy must not write there");
+        let error = anyhow!(
+            "replay makes more tablespaces than are known, from {lsn} on: a copy must not write there"
+        );
         return with_hint(error, instead(one));
     }
     let error = anyhow!(
         "replay makes tablespace {oid} at \"{location}\", where the source has it, at {lsn}: a copy must not write there"
     );
     let place = shell_word(location);
-    let own = format!("if \"{location}\" is free on this machine, give it to the copy: --tablespace {oid}={place}");
+    let own = format!(
+        "if \"{location}\" is free on this machine, give it to the copy: --tablespace {oid}={place}"
+    );
     with_hint(with_hint(error, own), instead(one))
 }
 
@@ -67,10 +79,17 @@ fn elsewhere(one: &ReplayedTablespace, new: &Path) -> anyhow::Error {
 }
 
 fn instead(one: &ReplayedTablespace) -> String {
-    let before = format!("restore to before it was made: --lsn {} --exclusive", one.made.lsn);
+    let before = format!(
+        "restore to before it was made: --lsn {} --exclusive",
+        one.made.lsn
+    );
     match &one.in_backup {
-        Some(id) => format!("backup \"{id}\" has it: restore to that one's end or later; or {before}"),
-        None => format!("take a backup: --tablespace can move it for moments behind that one's end; or {before}"),
+        Some(id) => {
+            format!("backup \"{id}\" has it: restore to that one's end or later; or {before}")
+        }
+        None => format!(
+            "take a backup: --tablespace can move it for moments behind that one's end; or {before}"
+        ),
     }
 }
 
@@ -81,8 +100,15 @@ mod tests {
     use crate::postgres::types::Lsn;
 
     fn made(oid: u32, in_backup: Option<&str>) -> ReplayedTablespace {
-        let made = TablespaceMade { lsn: Lsn(0x3000028), oid, location: "/srv/fast".into() };
-        ReplayedTablespace { made, in_backup: in_backup.map(|id| id.parse().unwrap()) }
+        let made = TablespaceMade {
+            lsn: Lsn(0x3000028),
+            oid,
+            location: "/srv/fast".into(),
+        };
+        ReplayedTablespace {
+            made,
+            in_backup: in_backup.map(|id| id.parse().unwrap()),
+        }
     }
 
     fn decided(
@@ -90,31 +116,56 @@ mod tests {
         relocation: Option<&str>,
         is_replacement: bool,
     ) -> Result<Vec<PathBuf>, String> {
-        let relocations: Vec<Relocation> = relocation.iter().map(|text| text.parse().unwrap()).collect();
+        let relocations: Vec<Relocation> = relocation
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         let found = folders(&[one], &relocations, is_replacement);
-        found.map(|found| found.into_iter().collect()).map_err(|error| format!("{error} {}", hints(&error).join(" ")))
+        found
+            .map(|found| found.into_iter().collect())
+            .map_err(|error| format!("{error} {}", hints(&error).join(" ")))
     }
 
     #[test]
     fn a_copy_gets_it_only_in_a_folder_that_is_given_to_it() {
         let told = decided(made(16390, None), None, false).unwrap_err();
-        for word in ["16390", "/srv/fast", "0/3000028", "take a backup", "--tablespace 16390=/srv/fast"] {
+        for word in [
+            "16390",
+            "/srv/fast",
+            "0/3000028",
+            "take a backup",
+            "--tablespace 16390=/srv/fast",
+        ] {
             assert!(told.contains(word), "{told}");
         }
         let told = decided(made(16390, Some("20260101-000000Z")), None, false).unwrap_err();
-        assert!(told.contains("backup \"20260101-000000Z\" has it"), "{told}");
+        assert!(
+            told.contains("backup \"20260101-000000Z\" has it"),
+            "{told}"
+        );
         let own = vec![PathBuf::from("/srv/fast")];
-        assert_eq!(decided(made(16390, None), Some("16390=/srv/fast/"), false), Ok(own.clone()));
-        assert_eq!(decided(made(16390, None), Some("/srv/fast=/srv/fast"), false), Ok(own.clone()));
+        assert_eq!(
+            decided(made(16390, None), Some("16390=/srv/fast/"), false),
+            Ok(own.clone())
+        );
+        assert_eq!(
+            decided(made(16390, None), Some("/srv/fast=/srv/fast"), false),
+            Ok(own.clone())
+        );
         assert_eq!(decided(made(16390, None), None, true), Ok(own));
     }
 
     #[test]
     fn none_can_be_led_elsewhere_and_one_that_is_not_known_is_refused() {
         for is_replacement in [true, false] {
-            let told = decided(made(16390, None), Some("16390=/srv/other"), is_replacement).unwrap_err();
+            let told =
+                decided(made(16390, None), Some("16390=/srv/other"), is_replacement).unwrap_err();
             assert!(told.contains("cannot go to \"/srv/other\""), "{told}");
-            assert!(decided(made(0, None), None, is_replacement).unwrap_err().contains("more tablespaces"));
+            assert!(
+                decided(made(0, None), None, is_replacement)
+                    .unwrap_err()
+                    .contains("more tablespaces")
+            );
         }
     }
 }

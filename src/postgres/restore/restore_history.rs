@@ -17,7 +17,10 @@ pub const FILE: &str = "restores.jsonl";
 pub fn read(folder: &Path) -> anyhow::Result<Vec<PastRestore>> {
     let path = folder.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+        Ok(text) => Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("cannot read \"{}\"", path.display())),
     }
@@ -28,12 +31,20 @@ pub fn add(folder: &Path, restore: PastRestore) -> anyhow::Result<()> {
     let mut past = read(folder)?;
     past.push(restore);
     let kept = &past[past.len().saturating_sub(PAST_RESTORES)..];
-    let lines = kept.iter().map(|one| Ok(serde_json::to_string(one)? + "\n")).collect::<anyhow::Result<String>>()?;
+    let lines = kept
+        .iter()
+        .map(|one| Ok(serde_json::to_string(one)? + "\n"))
+        .collect::<anyhow::Result<String>>()?;
     let path = folder.join(FILE);
     // Renamed into place: who reads it meanwhile sees the old one or the new one.
     let new = folder.join(format!("{FILE}.{}", std::process::id()));
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(|mut file| {
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .and_then(|mut file| {
             file.write_all(lines.as_bytes())?;
             fs::rename(&new, &path)
         });
@@ -57,8 +68,15 @@ mod tests {
         };
         let count = PAST_RESTORES as u64;
         (0..count + 3).for_each(|segments| add(folder.path(), one(segments)).unwrap());
-        fs::write(folder.path().join(FILE), fs::read_to_string(folder.path().join(FILE)).unwrap() + "cut{").unwrap();
-        assert_eq!(read(folder.path()).unwrap(), (3..count + 3).map(one).collect::<Vec<_>>());
+        fs::write(
+            folder.path().join(FILE),
+            fs::read_to_string(folder.path().join(FILE)).unwrap() + "cut{",
+        )
+        .unwrap();
+        assert_eq!(
+            read(folder.path()).unwrap(),
+            (3..count + 3).map(one).collect::<Vec<_>>()
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

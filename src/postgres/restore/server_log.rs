@@ -117,7 +117,16 @@ fn keep(lines: &mut Vec<String>, line: String) {
 
 /// Level and message of a line that begins with any log_line_prefix.
 fn split(line: &str) -> Option<(&str, &str)> {
-    const LEVELS: [&str; 8] = ["LOG", "FATAL", "PANIC", "HINT", "DETAIL", "WARNING", "ERROR", "STATEMENT"];
+    const LEVELS: [&str; 8] = [
+        "LOG",
+        "FATAL",
+        "PANIC",
+        "HINT",
+        "DETAIL",
+        "WARNING",
+        "ERROR",
+        "STATEMENT",
+    ];
     let (at, level) = LEVELS
         .iter()
         .filter_map(|level| line.find(&format!("{level}:  ")).map(|at| (at, *level)))
@@ -147,10 +156,20 @@ mod tests {
              2026-01-01 00:00:00.000 UTC [7] LOG:  selected new timeline ID: 2\n\
              2026-01-01 00:00:00.000 UTC [5] LOG:  database system is ready to accept connections\n",
         );
-        assert_eq!((log.phase, log.fetched, log.new_timeline), (StartPhase::Promoted, 1, Some(TimelineId(2))));
+        assert_eq!(
+            (log.phase, log.fetched, log.new_timeline),
+            (StartPhase::Promoted, 1, Some(TimelineId(2)))
+        );
         assert_eq!(log.redo_done, Some(Lsn(0x3000A28)));
-        assert_eq!(log.last_transaction.as_deref(), Some("2026-01-01 00:00:00.5+00"));
-        assert!(log.stopped.unwrap().starts_with("recovery stopping before commit of transaction 740"));
+        assert_eq!(
+            log.last_transaction.as_deref(),
+            Some("2026-01-01 00:00:00.5+00")
+        );
+        assert!(
+            log.stopped
+                .unwrap()
+                .starts_with("recovery stopping before commit of transaction 740")
+        );
     }
 
     #[test]
@@ -161,13 +180,23 @@ mod tests {
              x FATAL:  could not create any TCP/IP sockets\n",
         );
         assert_eq!((log.errors.len(), log.fatal.len()), (2, 1));
-        assert!(log.errors.iter().all(|line| line.contains("10.9.8.7")), "{:?}", log.errors);
+        assert!(
+            log.errors.iter().all(|line| line.contains("10.9.8.7")),
+            "{:?}",
+            log.errors
+        );
     }
 
     #[test]
     fn pause_and_shutdown_are_told_apart() {
-        assert_eq!(read("x LOG:  pausing at the end of recovery\n").phase, StartPhase::Paused);
-        assert_eq!(read("x LOG:  shutdown at recovery target\n").phase, StartPhase::ShutDown);
+        assert_eq!(
+            read("x LOG:  pausing at the end of recovery\n").phase,
+            StartPhase::Paused
+        );
+        assert_eq!(
+            read("x LOG:  shutdown at recovery target\n").phase,
+            StartPhase::ShutDown
+        );
     }
 
     #[test]
@@ -178,7 +207,11 @@ mod tests {
              x LOG:  recovery has paused\nx DETAIL:  If recovery is unpaused, the server will shut down.\n",
         );
         assert_eq!((log.phase, log.stuck), (StartPhase::Recovering, true));
-        assert!(log.fatal[1].contains("max_connections = 30"), "{:?}", log.fatal);
+        assert!(
+            log.fatal[1].contains("max_connections = 30"),
+            "{:?}",
+            log.fatal
+        );
         assert_eq!(log.fatal.len(), 2);
     }
 

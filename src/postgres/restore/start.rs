@@ -66,23 +66,41 @@ impl Recovered {
     /// for the end.
     pub fn check(&mut self, plan: &RecoveryPlan) {
         let Some(found) = self.lsn else { return };
-        let last = plan.transactions.and_then(|transactions| transactions.last_included);
-        let last_segment = plan.wal.last().map(|piece| piece.last.start(plan.backup.segment_size));
+        let last = plan
+            .transactions
+            .and_then(|transactions| transactions.last_included);
+        let last_segment = plan
+            .wal
+            .last()
+            .map(|piece| piece.last.start(plan.backup.segment_size));
         let kept = match (self.phase, plan.stop) {
             // "redo done at" tells the record that was read last, whether it was replayed or not.
-            (StartPhase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => found == lsn,
+            (StartPhase::Promoted, StopAt::Before { lsn } | StopAt::After { lsn, .. }) => {
+                found == lsn
+            }
             (StartPhase::Paused, StopAt::After { end, .. }) => found == end,
             (StartPhase::Paused, StopAt::Before { lsn }) => found <= lsn,
-            (_, StopAt::End) => last.map(|last| last.lsn).or(last_segment).is_none_or(|least| found >= least),
+            (_, StopAt::End) => last
+                .map(|last| last.lsn)
+                .or(last_segment)
+                .is_none_or(|least| found >= least),
             _ => true,
         };
         let planned = match (plan.stop, last) {
-            (StopAt::End, Some(last)) => format!("behind the commit of transaction {} at {}", last.xid, last.lsn),
-            (StopAt::End, None) => format!("in the last WAL segment, from {} on,", last_segment.unwrap_or_default()),
+            (StopAt::End, Some(last)) => format!(
+                "behind the commit of transaction {} at {}",
+                last.xid, last.lsn
+            ),
+            (StopAt::End, None) => format!(
+                "in the last WAL segment, from {} on,",
+                last_segment.unwrap_or_default()
+            ),
             (stop, _) => stop.words(),
         };
         if !kept {
-            self.doubts.push(format!("replay stopped at {found}, which is not {planned} as planned"));
+            self.doubts.push(format!(
+                "replay stopped at {found}, which is not {planned} as planned"
+            ));
         }
     }
 }
@@ -110,7 +128,15 @@ pub struct ServerStart<'a> {
 /// Starts the server and waits until it is at its target. Errors: it does not start or ends before; its own words are in
 /// the error.
 pub async fn start(how: ServerStart<'_>, watch: Watch<'_>) -> anyhow::Result<Recovered> {
-    let ServerStart { programs, data_directory, major, port, user, only_for_recovery, patience } = how;
+    let ServerStart {
+        programs,
+        data_directory,
+        major,
+        port,
+        user,
+        only_for_recovery,
+        patience,
+    } = how;
     let port = choose_port(programs, data_directory, port)?;
     let (socket_directory, elsewhere) = choose_socket_directory(programs, data_directory, port)?;
     let log_path = data_directory.join(LOG);
@@ -134,16 +160,26 @@ pub async fn start(how: ServerStart<'_>, watch: Watch<'_>) -> anyhow::Result<Rec
     if recovered.phase != StartPhase::ShutDown {
         // The server's pg_hba.conf may not let this user in: then the log has to do.
         if let Err(error) = ask(&mut recovered, user, major).await {
-            recovered.notes.push(format!("not asked by SQL, so only its log tells: {}", one_line(&error)));
+            recovered.notes.push(format!(
+                "not asked by SQL, so only its log tells: {}",
+                one_line(&error)
+            ));
         }
     }
     if recovered.timeline.is_none() {
-        recovered.timeline = control_file(data_directory).map(|control| control.checkpoint_timeline);
+        recovered.timeline =
+            control_file(data_directory).map(|control| control.checkpoint_timeline);
     }
     Ok(recovered)
 }
 
-fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: &Path) -> anyhow::Result<Child> {
+fn spawn(
+    programs: &Path,
+    data_directory: &Path,
+    port: u16,
+    socket: &Path,
+    log: &Path,
+) -> anyhow::Result<Child> {
     let file = fs::OpenOptions::new().create(true).append(true).open(log);
     let file = file.with_context(|| format!("cannot open \"{}\"", log.display()))?;
     let clone = file.try_clone().context("cannot share the log")?;
@@ -166,8 +202,15 @@ fn spawn(programs: &Path, data_directory: &Path, port: u16, socket: &Path, log: 
     let mut sockets = std::ffi::OsString::from("unix_socket_directories=");
     sockets.push(socket);
     // A process group of its own: it must outlive this one and its terminal.
-    command.arg(sockets).stdin(Stdio::null()).stdout(clone).stderr(file).process_group(0);
-    command.spawn().with_context(|| format!("cannot run \"{}\"", postgres.display()))
+    command
+        .arg(sockets)
+        .stdin(Stdio::null())
+        .stdout(clone)
+        .stderr(file)
+        .process_group(0);
+    command
+        .spawn()
+        .with_context(|| format!("cannot run \"{}\"", postgres.display()))
 }
 
 async fn wait(
@@ -225,7 +268,11 @@ async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
     let pid = Pid::from_child(child);
     kill_process(pid, Signal::INT).context("cannot stop the server")?;
     let (begun, mut is_immediate) = (Instant::now(), false);
-    while child.try_wait().context("cannot wait for the server")?.is_none() {
+    while child
+        .try_wait()
+        .context("cannot wait for the server")?
+        .is_none()
+    {
         if !is_immediate && begun.elapsed() >= patience.min(FAST_SHUTDOWN) {
             kill_process(pid, Signal::QUIT).context("cannot stop the server")?;
             is_immediate = true;
@@ -236,14 +283,23 @@ async fn stop(child: &mut Child, patience: Duration) -> anyhow::Result<()> {
 }
 
 fn failed(log: &ServerLog, path: &Path, status: &str) -> anyhow::Error {
-    let words: Vec<&str> = log.command.iter().chain(&log.errors).chain(&log.fatal).map(String::as_str).collect();
+    let words: Vec<&str> = log
+        .command
+        .iter()
+        .chain(&log.errors)
+        .chain(&log.fatal)
+        .map(String::as_str)
+        .collect();
     let words = match words.is_empty() {
         true if status.starts_with(STALLED) => status.to_string(),
         true => format!("it ended ({status}) without a word"),
         false if log.stuck || status.starts_with("exit") => words.join(" | "),
         false => format!("{} ({status})", words.join(" | ")),
     };
-    with_hint(anyhow!("the restored server did not reach the target: {words}"), next_step(&words, path))
+    with_hint(
+        anyhow!("the restored server did not reach the target: {words}"),
+        next_step(&words, path),
+    )
 }
 
 /// What to do about the failures that restores meet.
@@ -253,9 +309,13 @@ fn next_step(words: &str, path: &Path) -> String {
         "choose an earlier target, or --latest (for a time: no later transaction is archived)"
     } else if words.contains("before consistent recovery point") {
         "choose a later target, or an older backup with --backup"
-    } else if words.contains("lower setting than") || words.contains("insufficient parameter settings") {
+    } else if words.contains("lower setting than")
+        || words.contains("insufficient parameter settings")
+    {
         let setting = wanted_setting(words).unwrap_or_else(|| "the setting that is too low".into());
-        return format!("set {setting} in postgresql.auto.conf, then start the server again: it goes on; {log}");
+        return format!(
+            "set {setting} in postgresql.auto.conf, then start the server again: it goes on; {log}"
+        );
     } else if words.contains("could not create any TCP/IP sockets") {
         "set listen_addresses in postgresql.auto.conf to addresses of this machine, then start the server again"
     } else if words.contains("could not access file") || words.contains("could not load library") {
@@ -277,15 +337,24 @@ fn wanted_setting(words: &str) -> Option<String> {
     let (before, after) = words.split_once(" is a lower setting than")?;
     let name = before.rsplit_once(" = ")?.0.rsplit(' ').next()?;
     let value = after.split_once("its value was ")?.1;
-    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let end = value
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(value.len());
     (end > 0).then(|| format!("{name} = {}", &value[..end]))
 }
 
 /// Asks the server itself where it is.
-async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion) -> anyhow::Result<()> {
+async fn ask(
+    recovered: &mut Recovered,
+    user: Option<&str>,
+    major: MajorVersion,
+) -> anyhow::Result<()> {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let host = quoted(&recovered.socket_directory.to_string_lossy());
-    let mut dsn = format!("host='{host}' port={} dbname=postgres connect_timeout=5 sslmode=disable", recovered.port);
+    let mut dsn = format!(
+        "host='{host}' port={} dbname=postgres connect_timeout=5 sslmode=disable",
+        recovered.port
+    );
     if major.number() >= 17 {
         // Triggers on login could reach for what is the source's.
         dsn.push_str(" options='-c event_triggers=off'");
@@ -296,19 +365,25 @@ async fn ask(recovered: &mut Recovered, user: Option<&str>, major: MajorVersion)
     let info = ConnInfo::from_process(&dsn)?;
     let mut connection = Connection::connect(&info, Mode::Sql).await?;
     let query = match recovered.phase {
-        StartPhase::Paused => "SELECT pg_last_wal_replay_lsn() AS lsn, pg_last_xact_replay_timestamp() AS time",
+        StartPhase::Paused => {
+            "SELECT pg_last_wal_replay_lsn() AS lsn, pg_last_xact_replay_timestamp() AS time"
+        }
         _ => "SELECT NULL AS lsn, pg_last_xact_replay_timestamp() AS time",
     };
     let answer = connection.simple_query(query).await?;
     if let Some(result) = answer.first() {
         let text = |name: &str| result.text(0, name).ok().flatten().map(str::to_string);
-        recovered.lsn = text("lsn").and_then(|lsn| lsn.parse().ok()).or(recovered.lsn);
+        recovered.lsn = text("lsn")
+            .and_then(|lsn| lsn.parse().ok())
+            .or(recovered.lsn);
         recovered.last_transaction = text("time").or(recovered.last_transaction.take());
     }
     if recovered.phase == StartPhase::Promoted {
         // One statement each: together they would be a transaction, in which ALTER SYSTEM is not allowed.
         while let Some(name) = recovered.left_settings.first() {
-            connection.simple_query(&format!("ALTER SYSTEM RESET {name}")).await?;
+            connection
+                .simple_query(&format!("ALTER SYSTEM RESET {name}"))
+                .await?;
             recovered.left_settings.remove(0);
         }
     }

@@ -24,7 +24,10 @@ fn the_setting_to_raise_is_named_with_its_value() {
         "WARNING:  x | DETAIL:  max_connections = 30 is a lower setting than on the primary server, where its \
          value was 60.",
     ] {
-        assert_eq!(wanted_setting(words).as_deref(), Some("max_connections = 60"));
+        assert_eq!(
+            wanted_setting(words).as_deref(),
+            Some("max_connections = 60")
+        );
     }
     assert_eq!(wanted_setting("nothing of the kind"), None);
 }

@@ -16,11 +16,17 @@ pub enum TargetAction {
 
 impl TargetAction {
     /// All, by the names that recovery_target_action has for them.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("promote", Self::Promote), ("pause", Self::Pause), ("shutdown", Self::Shutdown)];
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("promote", Self::Promote),
+        ("pause", Self::Pause),
+        ("shutdown", Self::Shutdown),
+    ];
 
     /// The value of recovery_target_action.
     pub fn value(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, each)| *each == self).map_or("promote", |(name, _)| name)
+        Self::NAMES
+            .iter()
+            .find(|(_, each)| *each == self)
+            .map_or("promote", |(name, _)| name)
     }
 }

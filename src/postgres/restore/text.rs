@@ -28,10 +28,16 @@ pub fn write(path: &Path, content: &str) -> anyhow::Result<()> {
 }
 
 pub fn write_new(path: &Path, content: &str) -> anyhow::Result<()> {
-    put(OpenOptions::new().create_new(true), path, content.as_bytes())
+    put(
+        OpenOptions::new().create_new(true),
+        path,
+        content.as_bytes(),
+    )
 }
 
 fn put(options: &mut OpenOptions, path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let opened = options.write(true).mode(0o600).open(path);
-    opened.and_then(|mut file| file.write_all(content)).with_context(|| format!("cannot write \"{}\"", path.display()))
+    opened
+        .and_then(|mut file| file.write_all(content))
+        .with_context(|| format!("cannot write \"{}\"", path.display()))
 }

@@ -19,18 +19,26 @@ impl BackupLabel {
     pub fn parse(content: &str) -> Result<Self, ParseError> {
         let wrong = |line: &str, why: &str| ParseError::new("backup_label", line, why);
         let item = |name: &str| {
-            let found = content.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let found = content
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             found.ok_or_else(|| wrong(name, "the line is missing"))
         };
         let lsn = |text: &str| {
             let digits = text.split(' ').next().unwrap_or_default();
-            digits.parse().map_err(|_| wrong(text, "no LSN in the line"))
+            digits
+                .parse()
+                .map_err(|_| wrong(text, "no LSN in the line"))
         };
         let timeline = item("START TIMELINE")?;
         Ok(Self {
             start_lsn: lsn(item("START WAL LOCATION")?)?,
             checkpoint_lsn: lsn(item("CHECKPOINT LOCATION")?)?,
-            start_timeline: TimelineId(timeline.parse().map_err(|_| wrong(timeline, "not a timeline's number"))?),
+            start_timeline: TimelineId(
+                timeline
+                    .parse()
+                    .map_err(|_| wrong(timeline, "not a timeline's number"))?,
+            ),
             from_standby: item("BACKUP FROM")? == "standby",
             label: item("LABEL")?.to_string(),
             incremental: item("INCREMENTAL FROM LSN").is_ok(),
@@ -64,15 +72,26 @@ impl TablespaceMap {
         if line.is_empty() {
             return Ok(());
         }
-        let parsed = line.split_once(' ').and_then(|(oid, path)| Some((oid.parse().ok()?, path.to_string())));
-        entries.push(parsed.ok_or_else(|| ParseError::new("tablespace_map line", line, "expected an OID and a path"))?);
+        let parsed = line
+            .split_once(' ')
+            .and_then(|(oid, path)| Some((oid.parse().ok()?, path.to_string())));
+        entries.push(parsed.ok_or_else(|| {
+            ParseError::new("tablespace_map line", line, "expected an OID and a path")
+        })?);
         Ok(())
     }
 
     /// The file's content.
     pub fn render(&self) -> String {
-        let escape = |path: &str| path.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
-        self.0.iter().map(|(oid, path)| format!("{oid} {}\n", escape(path))).collect()
+        let escape = |path: &str| {
+            path.replace('\\', "\\\\")
+                .replace('\n', "\\\n")
+                .replace('\r', "\\\r")
+        };
+        self.0
+            .iter()
+            .map(|(oid, path)| format!("{oid} {}\n", escape(path)))
+            .collect()
     }
 }
 
@@ -86,7 +105,14 @@ mod tests {
     #[test]
     fn the_label_gives_start_and_timeline() {
         let label = BackupLabel::parse(LABEL).unwrap();
-        assert_eq!((label.start_lsn.0, label.start_timeline.0, label.from_standby), (0x2000028, 1, false));
+        assert_eq!(
+            (
+                label.start_lsn.0,
+                label.start_timeline.0,
+                label.from_standby
+            ),
+            (0x2000028, 1, false)
+        );
         assert_eq!((label.label.as_str(), label.incremental), ("a: b", false));
         assert!(BackupLabel::parse(&LABEL.replace("START TIMELINE", "X")).is_err());
     }

@@ -46,7 +46,10 @@ impl ControlFile {
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let wrong = |value: String, why: &str| ParseError::new("pg_control", value, why);
         if bytes.len() < 296 {
-            return Err(wrong(format!("{} bytes", bytes.len()), "it is shorter than the control data"));
+            return Err(wrong(
+                format!("{} bytes", bytes.len()),
+                "it is shorter than the control data",
+            ));
         }
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let i32_at = |at: usize| u32_at(at) as i32;
@@ -54,13 +57,25 @@ impl ControlFile {
         let crc_at = match u32_at(8) {
             1300 | 1700 => 288,
             1800 => 292,
-            other => return Err(wrong(format!("version {other}"), "1300, 1700 and 1800 are known")),
+            other => {
+                return Err(wrong(
+                    format!("version {other}"),
+                    "1300, 1700 and 1800 are known",
+                ));
+            }
         };
         if crc32c::crc32c(&bytes[..crc_at]) != u32_at(crc_at) {
-            return Err(wrong(format!("CRC {:08X}", u32_at(crc_at)), "its content does not have this checksum"));
+            return Err(wrong(
+                format!("CRC {:08X}", u32_at(crc_at)),
+                "its content does not have this checksum",
+            ));
         }
-        let major = MajorVersion::from_catalog_version(u32_at(12))
-            .ok_or_else(|| wrong(format!("catalog version {}", u32_at(12)), "not one of PostgreSQL 13 to 18"))?;
+        let major = MajorVersion::from_catalog_version(u32_at(12)).ok_or_else(|| {
+            wrong(
+                format!("catalog version {}", u32_at(12)),
+                "not one of PostgreSQL 13 to 18",
+            )
+        })?;
         Ok(Self {
             system_identifier: SystemIdentifier(u64_at(0)),
             major,
@@ -96,7 +111,12 @@ mod tests {
         bytes[288..292].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(ControlFile::parse(&bytes).unwrap().major.number(), 15);
         bytes[40] ^= 1;
-        assert!(ControlFile::parse(&bytes).unwrap_err().why.contains("checksum"));
+        assert!(
+            ControlFile::parse(&bytes)
+                .unwrap_err()
+                .why
+                .contains("checksum")
+        );
         assert!(ControlFile::parse(&bytes[..100]).is_err());
     }
 }

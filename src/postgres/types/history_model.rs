@@ -16,25 +16,53 @@ struct ModelEntry {
 fn read_time_line_history(history: &TimelineHistory) -> Vec<ModelEntry> {
     let (mut entries, mut previous_end) = (Vec::new(), 0);
     for entry in &history.ancestors {
-        entries.insert(0, ModelEntry { tli: entry.timeline.0, begin: previous_end, end: entry.switch_lsn.0 });
+        entries.insert(
+            0,
+            ModelEntry {
+                tli: entry.timeline.0,
+                begin: previous_end,
+                end: entry.switch_lsn.0,
+            },
+        );
         previous_end = entry.switch_lsn.0;
     }
-    entries.insert(0, ModelEntry { tli: history.timeline.0, begin: previous_end, end: 0 });
+    entries.insert(
+        0,
+        ModelEntry {
+            tli: history.timeline.0,
+            begin: previous_end,
+            end: 0,
+        },
+    );
     entries
 }
 
 /// `tliOfPointInHistory`.
 pub fn tli_of_point_in_history(history: &TimelineHistory, lsn: u64) -> u32 {
-    let holds = |entry: &&ModelEntry| (entry.begin == 0 || entry.begin <= lsn) && (entry.end == 0 || lsn < entry.end);
-    read_time_line_history(history).iter().find(holds).expect("timeline history was not contiguous").tli
+    let holds = |entry: &&ModelEntry| {
+        (entry.begin == 0 || entry.begin <= lsn) && (entry.end == 0 || lsn < entry.end)
+    };
+    read_time_line_history(history)
+        .iter()
+        .find(holds)
+        .expect("timeline history was not contiguous")
+        .tli
 }
 
 /// `XLogFileReadAnyTLI`: the timelines whose segment of that number is asked for, in order, when the one before was of
 /// `current`.
-pub fn timelines_asked(history: &TimelineHistory, segment: u64, segment_size: u64, current: u32) -> Vec<u32> {
+pub fn timelines_asked(
+    history: &TimelineHistory,
+    segment: u64,
+    segment_size: u64,
+    current: u32,
+) -> Vec<u32> {
     let entries = read_time_line_history(history);
     let young = entries.iter().take_while(|entry| entry.tli >= current);
-    young.filter(|entry| entry.begin == 0 || segment >= entry.begin / segment_size).map(|entry| entry.tli).collect()
+    young
+        .filter(|entry| entry.begin == 0 || segment >= entry.begin / segment_size)
+        .map(|entry| entry.tli)
+        .collect()
 }
 
 /// Histories as a server writes them: a new timeline's file is its parent's with one line more, and where recovery
@@ -51,7 +79,10 @@ pub fn histories() -> impl Strategy<Value = TimelineHistory> {
             });
             timeline += step;
         }
-        TimelineHistory { timeline: TimelineId(timeline), ancestors }
+        TimelineHistory {
+            timeline: TimelineId(timeline),
+            ancestors,
+        }
     })
 }
 

@@ -17,20 +17,32 @@ impl FromStr for Lsn {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || ParseError::new("LSN", text, "expected two hexadecimal numbers, such as 16/B374D848");
+        let wrong = || {
+            ParseError::new(
+                "LSN",
+                text,
+                "expected two hexadecimal numbers, such as 16/B374D848",
+            )
+        };
         let (high, low) = text.split_once('/').ok_or_else(wrong)?;
         let part = |digits: &str| match digits.len() {
-            1..=8 if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
+            1..=8 if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                u64::from_str_radix(digits, 16).ok()
+            }
             _ => None,
         };
-        Ok(Lsn(part(high).ok_or_else(wrong)? << 32 | part(low).ok_or_else(wrong)?))
+        Ok(Lsn(
+            part(high).ok_or_else(wrong)? << 32 | part(low).ok_or_else(wrong)?
+        ))
     }
 }
 
 serde_as_text!(Lsn);
 
 /// A timeline's number, from 1. Files write it as eight hexadecimal digits, people and settings in decimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct TimelineId(pub u32);
 
@@ -56,7 +68,11 @@ impl SegmentSize {
     pub fn new(bytes: u32) -> Result<Self, ParseError> {
         match bytes {
             0x10_0000..=0x4000_0000 if bytes.is_power_of_two() => Ok(Self(bytes)),
-            _ => Err(ParseError::new("WAL segment size", bytes, "expected a power of two from 1 MiB to 1 GiB")),
+            _ => Err(ParseError::new(
+                "WAL segment size",
+                bytes,
+                "expected a power of two from 1 MiB to 1 GiB",
+            )),
         }
     }
 
@@ -104,7 +120,18 @@ mod tests {
 
     #[test]
     fn what_is_no_lsn_is_refused() {
-        for text in ["", "/", "1", "1/", "/1", "1/G", "1/123456789", "+1/1", "1/1/1", " 1/1"] {
+        for text in [
+            "",
+            "/",
+            "1",
+            "1/",
+            "/1",
+            "1/G",
+            "1/123456789",
+            "+1/1",
+            "1/1/1",
+            " 1/1",
+        ] {
             assert!(text.parse::<Lsn>().is_err(), "{text:?}");
         }
     }

@@ -35,7 +35,11 @@ pub struct ParseError {
 
 impl ParseError {
     fn new(what: &'static str, value: impl ToString, why: impl ToString) -> Self {
-        Self { what, value: value.to_string(), why: why.to_string() }
+        Self {
+            what,
+            value: value.to_string(),
+            why: why.to_string(),
+        }
     }
 }
 

@@ -20,16 +20,26 @@ impl LongPageHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let wrong = |value: String, why: &str| ParseError::new("WAL page header", value, why);
         if bytes.len() < Self::LEN {
-            return Err(wrong(format!("{} bytes", bytes.len()), "a segment begins with a header of 40 bytes"));
+            return Err(wrong(
+                format!("{} bytes", bytes.len()),
+                "a segment begins with a header of 40 bytes",
+            ));
         }
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let magic = u16_at(0);
-        let major = MajorVersion::from_wal_magic(magic)
-            .ok_or_else(|| wrong(format!("magic {magic:04X}"), "not the magic of PostgreSQL 13 to 18"))?;
+        let major = MajorVersion::from_wal_magic(magic).ok_or_else(|| {
+            wrong(
+                format!("magic {magic:04X}"),
+                "not the magic of PostgreSQL 13 to 18",
+            )
+        })?;
         if u16_at(2) & 0x0002 == 0 {
-            return Err(wrong(format!("flags {:04X}", u16_at(2)), "the first page of a segment has a long header"));
+            return Err(wrong(
+                format!("flags {:04X}", u16_at(2)),
+                "the first page of a segment has a long header",
+            ));
         }
         Ok(Self {
             major,
@@ -59,8 +69,14 @@ mod tests {
     #[test]
     fn the_long_header_gives_the_identity_of_a_segment() {
         let parsed = LongPageHeader::parse(&header()).unwrap();
-        assert_eq!((parsed.major.number(), parsed.timeline.0, parsed.address), (15, 1, Lsn(0x1000000)));
-        assert_eq!((parsed.system_identifier.0, parsed.segment_size.bytes()), (7, 16 << 20));
+        assert_eq!(
+            (parsed.major.number(), parsed.timeline.0, parsed.address),
+            (15, 1, Lsn(0x1000000))
+        );
+        assert_eq!(
+            (parsed.system_identifier.0, parsed.segment_size.bytes()),
+            (7, 16 << 20)
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::str::FromStr;
 use super::{ParseError, serde_as_text};
 
 /// A PostgreSQL major version that Walden knows: 13 to 18.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct MajorVersion(u32);
 
@@ -16,7 +18,11 @@ impl MajorVersion {
     pub fn new(major: u32) -> Result<Self, ParseError> {
         match Self::SUPPORTED.contains(&major) {
             true => Ok(Self(major)),
-            false => Err(ParseError::new("PostgreSQL major version", major, "13 to 18 are supported")),
+            false => Err(ParseError::new(
+                "PostgreSQL major version",
+                major,
+                "13 to 18 are supported",
+            )),
         }
     }
 
@@ -92,7 +98,9 @@ impl FromStr for SystemIdentifier {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        text.parse().map(Self).map_err(|_| ParseError::new("system identifier", text, "expected a decimal number"))
+        text.parse()
+            .map(Self)
+            .map_err(|_| ParseError::new("system identifier", text, "expected a decimal number"))
     }
 }
 

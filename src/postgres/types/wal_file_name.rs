@@ -25,7 +25,11 @@ impl SegmentName {
     /// Segment `number` of a timeline, counted from LSN 0.
     pub fn from_number(timeline: TimelineId, number: u64, size: SegmentSize) -> Self {
         let log = (number / size.per_log()) as u32;
-        Self { timeline, log, seg: (number % size.per_log()) as u32 }
+        Self {
+            timeline,
+            log,
+            seg: (number % size.per_log()) as u32,
+        }
     }
 
     /// The segment's number, counted from LSN 0.
@@ -71,7 +75,11 @@ impl FromStr for SegmentName {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.parse()? {
             WalFileName::Segment(name) => Ok(name),
-            _ => Err(ParseError::new("WAL segment name", text, "expected 24 hexadecimal digits")),
+            _ => Err(ParseError::new(
+                "WAL segment name",
+                text,
+                "expected 24 hexadecimal digits",
+            )),
         }
     }
 }
@@ -90,7 +98,11 @@ pub enum WalFileName {
     /// `<timeline>.history`: a timeline's ancestors.
     History(TimelineId),
     /// What PostgreSQL handed over under a name that it cannot be kept under: the archive's own name for it.
-    Aside { segment: SegmentName, kind: AsideKind, digest: u64 },
+    Aside {
+        segment: SegmentName,
+        kind: AsideKind,
+        digest: u64,
+    },
 }
 
 /// What PostgreSQL called a file that is kept aside.
@@ -118,9 +130,21 @@ impl WalFileName {
     /// The name that PostgreSQL gave the file.
     pub fn handed_over(&self) -> Self {
         match *self {
-            Self::Aside { segment, kind: AsideKind::Segment, .. } => Self::Segment(segment),
-            Self::Aside { segment, kind: AsideKind::Partial, .. } => Self::Partial(segment),
-            Self::Aside { segment, kind: AsideKind::Backup(offset), .. } => Self::Backup { segment, offset },
+            Self::Aside {
+                segment,
+                kind: AsideKind::Segment,
+                ..
+            } => Self::Segment(segment),
+            Self::Aside {
+                segment,
+                kind: AsideKind::Partial,
+                ..
+            } => Self::Partial(segment),
+            Self::Aside {
+                segment,
+                kind: AsideKind::Backup(offset),
+                ..
+            } => Self::Backup { segment, offset },
             other => other,
         }
     }
@@ -134,7 +158,11 @@ impl WalFileName {
             Self::Backup { segment, offset } => (segment, AsideKind::Backup(offset)),
             Self::History(_) | Self::Aside { .. } => return None,
         };
-        Some(Self::Aside { segment, kind, digest })
+        Some(Self::Aside {
+            segment,
+            kind,
+            digest,
+        })
     }
 
     /// The timeline it belongs to.
@@ -174,19 +202,31 @@ impl FromStr for WalFileName {
         }
         let (stem, suffix) = text.split_once('.').unwrap_or((text, ""));
         if stem.len() == 8 && suffix == "history" {
-            return Ok(Self::History(timeline(hex8(stem).ok_or_else(wrong)?).ok_or_else(wrong)?));
+            return Ok(Self::History(
+                timeline(hex8(stem).ok_or_else(wrong)?).ok_or_else(wrong)?,
+            ));
         }
         if stem.len() != 24 || !stem.is_ascii() {
             return Err(wrong());
         }
         let part = |at: usize| hex8(&stem[at..at + 8]).ok_or_else(wrong);
-        let name = SegmentName { timeline: timeline(part(0)?).ok_or_else(wrong)?, log: part(8)?, seg: part(16)? };
+        let name = SegmentName {
+            timeline: timeline(part(0)?).ok_or_else(wrong)?,
+            log: part(8)?,
+            seg: part(16)?,
+        };
         match suffix {
             "" if text.len() == 24 => Ok(Self::Segment(name)),
             "partial" => Ok(Self::Partial(name)),
             _ => {
-                let offset = suffix.strip_suffix(".backup").filter(|digits| digits.len() == 8).ok_or_else(wrong)?;
-                Ok(Self::Backup { segment: name, offset: hex8(offset).ok_or_else(wrong)? })
+                let offset = suffix
+                    .strip_suffix(".backup")
+                    .filter(|digits| digits.len() == 8)
+                    .ok_or_else(wrong)?;
+                Ok(Self::Backup {
+                    segment: name,
+                    offset: hex8(offset).ok_or_else(wrong)?,
+                })
             }
         }
     }
@@ -200,14 +240,23 @@ fn timeline(number: u32) -> Option<TimelineId> {
 
 /// Eight upper case hexadecimal digits, as PostgreSQL writes them.
 fn hex8(digits: &str) -> Option<u32> {
-    let valid = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
-    valid.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+    let valid = digits
+        .bytes()
+        .all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
+    valid
+        .then(|| u32::from_str_radix(digits, 16).ok())
+        .flatten()
 }
 
 /// Sixteen lower case hexadecimal digits, as digests are written.
 fn hex16(digits: &str) -> Option<u64> {
-    let valid = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    valid.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let valid = digits.len() == 16
+        && digits
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    valid
+        .then(|| u64::from_str_radix(digits, 16).ok())
+        .flatten()
 }
 
 #[cfg(test)]

@@ -26,12 +26,23 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<B
     if let Some(stop) = &earlier.stop {
         return Err(stop.clone());
     }
-    let unknown = || WalStop { lsn: later.first.map_or(Lsn(0), |first| first.lsn), why: StopReason::LongHeader };
-    let major = later.major.ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
+    let unknown = || WalStop {
+        lsn: later.first.map_or(Lsn(0), |first| first.lsn),
+        why: StopReason::LongHeader,
+    };
+    let major = later
+        .major
+        .ok_or_else(|| later.stop.clone().unwrap_or_else(unknown))?;
     let Some(tail) = tail else {
         if let Some(Head { remaining, .. }) = later.head {
             let lsn = earlier.end.unwrap_or_default();
-            return Err(WalStop { lsn, why: StopReason::Continuation { missing: 0, found: remaining } });
+            return Err(WalStop {
+                lsn,
+                why: StopReason::Continuation {
+                    missing: 0,
+                    found: remaining,
+                },
+            });
         }
         return follows(earlier.last, later.first).map(|()| Boundary::Clean);
     };
@@ -54,8 +65,14 @@ pub fn join(earlier: &Summary, tail: Option<&Tail>, later: &Summary) -> Result<B
 fn follows(last: Option<Lsn>, first: Option<FirstRecord>) -> Result<(), WalStop> {
     match (last, first) {
         (Some(last), Some(first)) if first.prev != last => {
-            let why = StopReason::Previous { expected: Some(last), found: first.prev };
-            Err(WalStop { lsn: first.lsn, why })
+            let why = StopReason::Previous {
+                expected: Some(last),
+                found: first.prev,
+            };
+            Err(WalStop {
+                lsn: first.lsn,
+                why,
+            })
         }
         _ => Ok(()),
     }

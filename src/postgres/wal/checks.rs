@@ -7,7 +7,14 @@ use super::stop::StopReason;
 
 /// Whether the CRC is the one that the record has.
 pub(super) fn verify(header: &RecordHeader, computed: u32) -> Result<(), StopReason> {
-    if computed == header.crc { Ok(()) } else { Err(StopReason::Checksum { stored: header.crc, computed }) }
+    if computed == header.crc {
+        Ok(())
+    } else {
+        Err(StopReason::Checksum {
+            stored: header.crc,
+            computed,
+        })
+    }
 }
 
 const SWITCH: u8 = 0x40;
@@ -23,7 +30,9 @@ pub(super) fn recoverable(record: &Record<'_>) -> Result<(), StopReason> {
         return Ok(());
     }
     match read_fact(record) {
-        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => Err(StopReason::Minimal),
+        Ok(Some(Fact::ParameterChange(Parameters { wal_level: 0, .. }))) => {
+            Err(StopReason::Minimal)
+        }
         _ => Ok(()),
     }
 }

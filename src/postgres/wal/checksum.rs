@@ -25,7 +25,10 @@ pub(super) fn of_record(bytes: &[u8]) -> u32 {
         // SAFETY: the processor has the instruction.
         return unsafe { of_short_record(bytes) };
     }
-    after_body(crc32c::crc32c(bytes.get(HEADER..).unwrap_or_default()), bytes)
+    after_body(
+        crc32c::crc32c(bytes.get(HEADER..).unwrap_or_default()),
+        bytes,
+    )
 }
 
 /// The same: eight bytes at a time, the rest of the body without a branch for each length.
@@ -34,7 +37,9 @@ pub(super) fn of_record(bytes: &[u8]) -> u32 {
 fn of_short_record(bytes: &[u8]) -> u32 {
     use std::arch::x86_64::{_mm_crc32_u32, _mm_crc32_u64};
 
-    let (Some((header, body)), Some(last)) = (bytes.split_first_chunk::<HEADER>(), bytes.last_chunk()) else {
+    let (Some((header, body)), Some(last)) =
+        (bytes.split_first_chunk::<HEADER>(), bytes.last_chunk())
+    else {
         return after_body(0, bytes);
     };
     let mut crc = u64::from(!0_u32);

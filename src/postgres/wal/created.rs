@@ -46,7 +46,12 @@ impl Creations {
             self.open.insert(file, self.created.len());
             self.made_by.entry(xid).or_default().push(file);
         }
-        self.created.push(Created { xid, file, filled: false, pages: false });
+        self.created.push(Created {
+            xid,
+            file,
+            filled: false,
+            pages: false,
+        });
     }
 
     /// A row came into a file.

@@ -102,7 +102,10 @@ impl Decoder {
 
     /// Begins at a page within the segment of that header, or at its first.
     pub fn within(segment: LongPageHeader, start: Lsn) -> Self {
-        Self { origin: Some(segment), ..Self::new(start) }
+        Self {
+            origin: Some(segment),
+            ..Self::new(start)
+        }
     }
 
     /// Reads on, and hands over each valid record that ends in these bytes.
@@ -120,14 +123,21 @@ impl Decoder {
             self.page.clear();
         }
         let mut pages = bytes.chunks_exact(PAGE);
-        pages.by_ref().for_each(|page| self.next_page(page, &mut each));
+        pages
+            .by_ref()
+            .for_each(|page| self.next_page(page, &mut each));
         self.page.extend_from_slice(pages.remainder());
     }
 
     /// Says that no more bytes follow, and gives the record that they cut off, if any.
     pub fn finish(&mut self) -> Option<Tail> {
         if !self.page.is_empty() && !self.skips(self.position) {
-            self.stop(self.position, StopReason::PageCut { bytes: self.page.len() as u32 });
+            self.stop(
+                self.position,
+                StopReason::PageCut {
+                    bytes: self.page.len() as u32,
+                },
+            );
         }
         (self.state == DecoderState::Within).then(|| Tail {
             lsn: self.assembly.lsn,
@@ -138,7 +148,11 @@ impl Decoder {
 
     /// The first position that is no valid WAL, if it was met.
     pub fn stopped(&self) -> Option<&WalStop> {
-        if let DecoderState::Stopped(stop) = &self.state { Some(stop) } else { None }
+        if let DecoderState::Stopped(stop) = &self.state {
+            Some(stop)
+        } else {
+            None
+        }
     }
 
     /// The first page's header.
@@ -184,7 +198,14 @@ impl Decoder {
             Ok(header) => header,
             // A record that does not go on is where the chain breaks.
             Err(why) => {
-                return self.stop(if self.state == DecoderState::Within { self.assembly.lsn } else { address }, why);
+                return self.stop(
+                    if self.state == DecoderState::Within {
+                        self.assembly.lsn
+                    } else {
+                        address
+                    },
+                    why,
+                );
             }
         };
         let content = header.length();
@@ -199,7 +220,9 @@ impl Decoder {
     fn skips(&self, address: Lsn) -> bool {
         match (&self.state, &self.origin) {
             (DecoderState::Stopped(_), _) => true,
-            (DecoderState::Switched, Some(origin)) => !address.0.is_multiple_of(origin.segment_size.bytes()),
+            (DecoderState::Switched, Some(origin)) => {
+                !address.0.is_multiple_of(origin.segment_size.bytes())
+            }
             _ => false,
         }
     }
@@ -209,7 +232,10 @@ impl Decoder {
         if let Some(before) = self.timeline
             && header.timeline < before
         {
-            return Err(StopReason::Timeline { found: header.timeline, before });
+            return Err(StopReason::Timeline {
+                found: header.timeline,
+                before,
+            });
         }
         self.timeline = Some(header.timeline);
         self.origin = self.origin.or(header.long);
@@ -231,19 +257,39 @@ impl Decoder {
                 return Ok(None);
             }
             (DecoderState::Start, First::Continuation(remaining)) => {
-                self.head = Some(Head { remaining, piece: RecordPart::default(), end: None });
+                self.head = Some(Head {
+                    remaining,
+                    piece: RecordPart::default(),
+                    end: None,
+                });
                 self.state = DecoderState::Head;
                 u64::from(remaining)
             }
             (DecoderState::Head, _) => self.head.as_ref().map_or(0, Head::missing),
             (DecoderState::Within, _) => self.assembly.total - self.assembly.got,
-            (_, First::Continuation(found)) => return Err(at(address, StopReason::Continuation { missing: 0, found })),
+            (_, First::Continuation(found)) => {
+                return Err(at(address, StopReason::Continuation { missing: 0, found }));
+            }
             (DecoderState::Stopped(stop), _) => return Err(stop.clone()),
         };
-        let found = if let First::Continuation(found) = first { found } else { 0 };
+        let found = if let First::Continuation(found) = first {
+            found
+        } else {
+            0
+        };
         if u64::from(found) != remaining {
-            let lsn = if self.state == DecoderState::Within { self.assembly.lsn } else { address };
-            return Err(at(lsn, StopReason::Continuation { missing: remaining, found }));
+            let lsn = if self.state == DecoderState::Within {
+                self.assembly.lsn
+            } else {
+                address
+            };
+            return Err(at(
+                lsn,
+                StopReason::Continuation {
+                    missing: remaining,
+                    found,
+                },
+            ));
         }
         Ok(Some(remaining))
     }
@@ -257,7 +303,9 @@ impl Decoder {
         header_length: usize,
         each: &mut impl FnMut(&Record<'_>),
     ) -> Result<Option<usize>, WalStop> {
-        let Some(remaining) = self.remaining(first, address)? else { return Ok(Some(0)) };
+        let Some(remaining) = self.remaining(first, address)? else {
+            return Ok(Some(0));
+        };
         let taken = content.len().min(remaining as usize);
         if let (DecoderState::Head, Some(head)) = (&self.state, &mut self.head) {
             head.piece.add(&content[..taken]);
@@ -279,17 +327,26 @@ impl Decoder {
     }
 
     /// The records that begin on a page, from `cursor` on.
-    fn records(&mut self, page: &[u8], address: Lsn, mut cursor: usize, each: &mut impl FnMut(&Record<'_>)) {
-        while let Some((length, _)) = page.get(cursor..).and_then(|rest| rest.split_first_chunk::<4>()) {
+    fn records(
+        &mut self,
+        page: &[u8],
+        address: Lsn,
+        mut cursor: usize,
+        each: &mut impl FnMut(&Record<'_>),
+    ) {
+        while let Some((length, _)) = page
+            .get(cursor..)
+            .and_then(|rest| rest.split_first_chunk::<4>())
+        {
             let lsn = plus(address, cursor as u64);
             let rest = &page[cursor..];
             let total = u32::from_le_bytes(*length);
             let checked = match total {
                 0 => Err(StopReason::ZeroLength),
                 _ if !(HEADER as u32..=LONGEST).contains(&total) => Err(StopReason::Length(total)),
-                _ => {
-                    RecordHeader::read(rest).map_or(Ok(None), |header| self.header(lsn, &header).map(|()| Some(header)))
-                }
+                _ => RecordHeader::read(rest).map_or(Ok(None), |header| {
+                    self.header(lsn, &header).map(|()| Some(header))
+                }),
             };
             let header = match checked {
                 Ok(header) => header,
@@ -301,7 +358,9 @@ impl Decoder {
             };
             cursor += align8(u64::from(total)) as usize;
             let end = plus(address, cursor as u64);
-            if let Err(stop) = self.record(lsn, end, header, bytes, checksum::of_record(bytes), each) {
+            if let Err(stop) =
+                self.record(lsn, end, header, bytes, checksum::of_record(bytes), each)
+            {
                 self.state = DecoderState::Stopped(stop);
             }
             if self.state != DecoderState::Between {
@@ -312,9 +371,14 @@ impl Decoder {
 
     /// What can be said of a record before its body is there.
     fn header(&self, lsn: Lsn, header: &RecordHeader) -> Result<(), StopReason> {
-        let follows = self.last.map_or(header.prev < lsn, |last| header.prev == last);
+        let follows = self
+            .last
+            .map_or(header.prev < lsn, |last| header.prev == last);
         if !follows {
-            return Err(StopReason::Previous { expected: self.last, found: header.prev });
+            return Err(StopReason::Previous {
+                expected: self.last,
+                found: header.prev,
+            });
         }
         let custom = header.rmgr >= rmgr::FIRST_CUSTOM;
         if rmgr::name(header.rmgr).is_none() && !custom {
@@ -328,10 +392,17 @@ impl Decoder {
     fn assembled(&mut self, end: Lsn, each: &mut impl FnMut(&Record<'_>)) -> Result<(), WalStop> {
         let lsn = self.assembly.lsn;
         let kept = std::mem::take(&mut self.assembly.kept);
-        let header = RecordHeader::read(&kept).ok_or(WalStop { lsn, why: StopReason::Parts })?;
-        self.header(lsn, &header).map_err(|why| WalStop { lsn, why })?;
+        let header = RecordHeader::read(&kept).ok_or(WalStop {
+            lsn,
+            why: StopReason::Parts,
+        })?;
+        self.header(lsn, &header)
+            .map_err(|why| WalStop { lsn, why })?;
         let of_body = self.assembly.crc;
-        let crc = of_body.map_or_else(|| checksum::of_record(&kept), |crc| checksum::after_body(crc, &kept));
+        let crc = of_body.map_or_else(
+            || checksum::of_record(&kept),
+            |crc| checksum::after_body(crc, &kept),
+        );
         self.state = DecoderState::Between;
         let read = self.record(lsn, end, header, &kept, crc, each);
         self.assembly.kept = kept;
@@ -349,7 +420,9 @@ impl Decoder {
         each: &mut impl FnMut(&Record<'_>),
     ) -> Result<(), WalStop> {
         let wrong = |why| WalStop { lsn, why };
-        let Some(origin) = &self.origin else { return Err(wrong(StopReason::LongHeader)) };
+        let Some(origin) = &self.origin else {
+            return Err(wrong(StopReason::LongHeader));
+        };
         verify(&header, crc).map_err(wrong)?;
         let mut record = Record::read(origin.major, lsn, end, header, bytes).map_err(wrong)?;
         if let Some(lost) = self.lost.take()
@@ -366,7 +439,10 @@ impl Decoder {
             self.state = DecoderState::Switched;
         }
         if self.first.is_none() {
-            self.first = Some(FirstRecord { lsn, prev: header.prev });
+            self.first = Some(FirstRecord {
+                lsn,
+                prev: header.prev,
+            });
         }
         (self.last, self.end) = (Some(lsn), Some(record.end));
         each(&record);

@@ -51,7 +51,13 @@ impl From<Ended> for ListedEnd {
 
 impl From<ListedEnd> for Ended {
     fn from((xid, top, lsn, time, committed): ListedEnd) -> Self {
-        Self { xid, top, lsn, time, committed }
+        Self {
+            xid,
+            top,
+            lsn,
+            time,
+            committed,
+        }
     }
 }
 
@@ -71,11 +77,21 @@ pub(super) struct EndCounter {
 impl EndCounter {
     pub fn add(&mut self, end: &TransactionEnd<'_>, lsn: Lsn) {
         self.ends.count += 1;
-        self.ends.min_time = Some(self.ends.min_time.map_or(end.time, |time| time.min(end.time)));
+        self.ends.min_time = Some(
+            self.ends
+                .min_time
+                .map_or(end.time, |time| time.min(end.time)),
+        );
         self.ends.max_time = self.ends.max_time.max(Some(end.time));
         self.ends.cut |= end.subxids_cut;
         for xid in std::iter::once(end.xid).chain(end.subxids.iter()) {
-            self.consider(Ended { xid, top: end.xid, lsn, time: end.time, committed: end.committed });
+            self.consider(Ended {
+                xid,
+                top: end.xid,
+                lsn,
+                time: end.time,
+                committed: end.committed,
+            });
         }
     }
 
@@ -100,8 +116,22 @@ impl EndCounter {
 
     /// What was counted, those of the oldest transactions, and how many more there were.
     pub fn finish(self) -> (Ends, Vec<Ended>, u64) {
-        let newest = self.base.zip(self.newest).map(|(base, newer)| base.wrapping_add(newer as u32));
-        let oldest = self.oldest.into_sorted_vec().into_iter().map(|(_, ended)| ended);
-        (Ends { newest, ..self.ends }, oldest.collect(), self.left_out)
+        let newest = self
+            .base
+            .zip(self.newest)
+            .map(|(base, newer)| base.wrapping_add(newer as u32));
+        let oldest = self
+            .oldest
+            .into_sorted_vec()
+            .into_iter()
+            .map(|(_, ended)| ended);
+        (
+            Ends {
+                newest,
+                ..self.ends
+            },
+            oldest.collect(),
+            self.left_out,
+        )
     }
 }

@@ -92,19 +92,43 @@ impl EventDetail {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Some(match *fact {
             Fact::End(ref end) if end.committed && !end.dropped.is_empty() => Self::dropped(end),
-            Fact::RestorePoint { time, name } => Self::RestorePoint { name: text(name), time },
+            Fact::RestorePoint { time, name } => Self::RestorePoint {
+                name: text(name),
+                time,
+            },
             Fact::FileTruncated { file, blocks } => Self::FileTruncated { file, blocks },
             Fact::TablesTruncated { database, tables } => {
                 let (tables, cut) = named(tables.iter());
-                Self::TablesTruncated { database, tables, cut }
+                Self::TablesTruncated {
+                    database,
+                    tables,
+                    cut,
+                }
             }
-            Fact::DatabaseCreated { database, tablespace, source } if source == Some(database) => {
-                Self::DatabaseMoved { database, tablespace }
-            }
-            Fact::DatabaseCreated { database, tablespace, .. } => Self::DatabaseCreated { database, tablespace },
+            Fact::DatabaseCreated {
+                database,
+                tablespace,
+                source,
+            } if source == Some(database) => Self::DatabaseMoved {
+                database,
+                tablespace,
+            },
+            Fact::DatabaseCreated {
+                database,
+                tablespace,
+                ..
+            } => Self::DatabaseCreated {
+                database,
+                tablespace,
+            },
             Fact::DatabaseDropped { database } => Self::DatabaseDropped { database },
-            Fact::Prepare { gid, time, .. } => Self::Prepared { gid: text(gid), time },
-            Fact::EndOfRecovery { timeline, previous } => Self::TimelineBegan { timeline, previous },
+            Fact::Prepare { gid, time, .. } => Self::Prepared {
+                gid: text(gid),
+                time,
+            },
+            Fact::EndOfRecovery { timeline, previous } => {
+                Self::TimelineBegan { timeline, previous }
+            }
             Fact::Checkpoint { timeline, previous } if timeline != previous => {
                 Self::TimelineBegan { timeline, previous }
             }
@@ -112,18 +136,29 @@ impl EventDetail {
             Fact::FullPageWrites(on) => Self::FullPageWrites { on },
             Fact::Overwritten { lsn } => Self::Overwritten { lost: lsn },
             Fact::End(_) | Fact::FileCreated { .. } | Fact::Checkpoint { .. } => return None,
-            Fact::Rows { .. } | Fact::TablespaceMade { .. } | Fact::PageWritten { .. } => return None,
+            Fact::Rows { .. } | Fact::TablespaceMade { .. } | Fact::PageWritten { .. } => {
+                return None;
+            }
         })
     }
 
     /// EventDetail a commit says that removes files.
     fn dropped(end: &TransactionEnd<'_>) -> Self {
-        let relations = end.dropped_statistics.iter().filter(|item| item.kind == STATISTICS_OF_RELATION);
+        let relations = end
+            .dropped_statistics
+            .iter()
+            .filter(|item| item.kind == STATISTICS_OF_RELATION);
         let (subxids, cut_subxids) = named(end.subxids.iter());
         let (files, cut_files) = named(end.dropped.iter());
         let (relations, cut_relations) = named(relations.map(|item| item.object as u32));
         let cut = cut_subxids || cut_files || cut_relations || !end.whole;
-        Self::FilesRemoved { time: end.time, subxids, files, relations, cut }
+        Self::FilesRemoved {
+            time: end.time,
+            subxids,
+            files,
+            relations,
+            cut,
+        }
     }
 }
 

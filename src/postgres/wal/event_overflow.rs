@@ -26,7 +26,12 @@ pub(super) enum EventGroup {
 }
 
 impl EventGroup {
-    pub const ALL: [Self; 4] = [Self::RestorePoints, Self::Removals, Self::Cluster, Self::Others];
+    pub const ALL: [Self; 4] = [
+        Self::RestorePoints,
+        Self::Removals,
+        Self::Cluster,
+        Self::Others,
+    ];
 
     pub fn of(what: &EventDetail) -> Self {
         match what {
@@ -47,7 +52,11 @@ impl EventGroup {
 
     /// Events of the group that a summary holds at most.
     fn room(self) -> usize {
-        if self == Self::Others { EVENTS / 4 } else { EVENTS }
+        if self == Self::Others {
+            EVENTS / 4
+        } else {
+            EVENTS
+        }
     }
 }
 

@@ -14,7 +14,11 @@ use crate::postgres::types::{Lsn, TimelineId};
 /// If the record is of a kind that says something, but not readable.
 #[inline]
 pub fn read_fact<'a>(record: &Record<'a>) -> Result<Option<Fact<'a>>, UnknownRecord> {
-    let unreadable = || UnknownRecord { lsn: record.lsn, rmgr: record.header.rmgr, info: record.header.info };
+    let unreadable = || UnknownRecord {
+        lsn: record.lsn,
+        rmgr: record.header.rmgr,
+        info: record.header.info,
+    };
     let read = match record.header.rmgr {
         rmgr::HEAP | rmgr::HEAP2 => heap::read(record),
         rmgr::TRANSACTION => transactions::read(record),
@@ -49,15 +53,28 @@ fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
         }),
         0x70 => {
             let (time, name) = (Timestamp(fields.i64()?), fields.take(64)?);
-            let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-            Fact::RestorePoint { time, name: &name[..length] }
+            let length = name
+                .iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(name.len());
+            Fact::RestorePoint {
+                time,
+                name: &name[..length],
+            }
         }
         0x80 => Fact::FullPageWrites(fields.u8()? != 0),
         0xB0 => match record.block? {
-            BlockRef { file, fork: 0, block, .. } => Fact::PageWritten { file, block },
+            BlockRef {
+                file,
+                fork: 0,
+                block,
+                ..
+            } => Fact::PageWritten { file, block },
             _ => return Some(None),
         },
-        0xD0 => Fact::Overwritten { lsn: overwritten(record)? },
+        0xD0 => Fact::Overwritten {
+            lsn: overwritten(record)?,
+        },
         _ => return Some(None),
     };
     Some(Some(fact))
@@ -67,7 +84,10 @@ fn xlog<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
 fn storage<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let mut fields = Reader(record.main);
     let fact = match record.operation() {
-        0x10 => Fact::FileCreated { file: RelFileLocator::read(&mut fields)?, fork: fields.u32()? },
+        0x10 => Fact::FileCreated {
+            file: RelFileLocator::read(&mut fields)?,
+            fork: fields.u32()?,
+        },
         0x20 => {
             let (blocks, file) = (fields.u32()?, RelFileLocator::read(&mut fields)?);
             Fact::FileTruncated { file, blocks }
@@ -83,10 +103,20 @@ fn database<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     let fact = match (record.operation(), record.major.number()) {
         (0x00, _) => {
             let (database, tablespace) = (fields.u32()?, fields.u32()?);
-            Fact::DatabaseCreated { database, tablespace, source: Some(fields.u32()?) }
+            Fact::DatabaseCreated {
+                database,
+                tablespace,
+                source: Some(fields.u32()?),
+            }
         }
-        (0x10, 15..) => Fact::DatabaseCreated { database: fields.u32()?, tablespace: fields.u32()?, source: None },
-        (0x10, _) | (0x20, 15..) => Fact::DatabaseDropped { database: fields.u32()? },
+        (0x10, 15..) => Fact::DatabaseCreated {
+            database: fields.u32()?,
+            tablespace: fields.u32()?,
+            source: None,
+        },
+        (0x10, _) | (0x20, 15..) => Fact::DatabaseDropped {
+            database: fields.u32()?,
+        },
         _ => return Some(None),
     };
     Some(Some(fact))
@@ -98,8 +128,14 @@ fn tablespace<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     Some(match record.operation() {
         0x00 => {
             let (oid, path) = (fields.u32()?, fields.0);
-            let length = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
-            Some(Fact::TablespaceMade { oid, location: &path[..length] })
+            let length = path
+                .iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(path.len());
+            Some(Fact::TablespaceMade {
+                oid,
+                location: &path[..length],
+            })
         }
         _ => None,
     })

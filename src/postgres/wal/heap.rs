@@ -50,6 +50,12 @@ pub(super) fn read<'a>(record: &Record<'a>) -> Option<Option<Fact<'a>>> {
     }
     let mut fields = Reader(record.main);
     let (database, count) = (fields.u32()?, fields.u32()?);
-    let tables = record.main.get(12..)?.get(..(count as usize).checked_mul(4)?)?;
-    Some(Some(Fact::TablesTruncated { database, tables: List::new(tables, read_xid) }))
+    let tables = record
+        .main
+        .get(12..)?
+        .get(..(count as usize).checked_mul(4)?)?;
+    Some(Some(Fact::TablesTruncated {
+        database,
+        tables: List::new(tables, read_xid),
+    }))
 }

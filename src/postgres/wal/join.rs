@@ -62,17 +62,23 @@ impl RecordPart {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let room = if self.length == self.first.len() as u64 { EDGE.saturating_sub(self.first.len()) } else { 0 };
+        let room = if self.length == self.first.len() as u64 {
+            EDGE.saturating_sub(self.first.len())
+        } else {
+            0
+        };
         let (first, rest) = bytes.split_at(bytes.len().min(room));
         self.first.extend_from_slice(first);
-        self.last.extend_from_slice(&rest[rest.len().saturating_sub(EDGE)..]);
+        self.last
+            .extend_from_slice(&rest[rest.len().saturating_sub(EDGE)..]);
         self.last.drain(..self.last.len().saturating_sub(EDGE));
         self.length += bytes.len() as u64;
     }
 
     /// Bytes in the middle that are not kept.
     fn hole(&self) -> u64 {
-        self.length.saturating_sub((self.first.len() + self.last.len()) as u64)
+        self.length
+            .saturating_sub((self.first.len() + self.last.len()) as u64)
     }
 
     /// The bytes, zeros where they are not kept; only the first ones of a piece that is too long.
@@ -136,19 +142,25 @@ impl JoinedRecord {
     /// The record. Its blocks' content is not there, and its main data only if it lies within what was kept.
     pub fn record(&self) -> Result<Record<'_>, WalStop> {
         let read = Record::read(self.major, self.lsn, self.end, self.header, &self.bytes);
-        read.and_then(|record| recoverable(&record).map(|()| record)).map_err(|why| WalStop { lsn: self.lsn, why })
+        read.and_then(|record| recoverable(&record).map(|()| record))
+            .map_err(|why| WalStop { lsn: self.lsn, why })
     }
 }
 
 impl Tail {
     /// The record and its link, if its header is there.
     pub(super) fn first(&self) -> Option<FirstRecord> {
-        Some(FirstRecord { lsn: self.lsn, prev: RecordHeader::read(&self.piece.first)?.prev })
+        Some(FirstRecord {
+            lsn: self.lsn,
+            prev: RecordHeader::read(&self.piece.first)?.prev,
+        })
     }
 
     /// The transaction that wrote the record; 0 without one. A record's first eight bytes are never torn.
     pub fn xid(&self) -> Option<Xid> {
-        Some(Xid::from_le_bytes(self.piece.first.get(4..8)?.try_into().ok()?))
+        Some(Xid::from_le_bytes(
+            self.piece.first.get(4..8)?.try_into().ok()?,
+        ))
     }
 
     /// Joins it with the head of the next segment.
@@ -167,14 +179,23 @@ impl Tail {
         };
         let mut tail = self.clone();
         tail.piece.append(&next.piece);
-        let Some(end) = next.end else { return Ok(Joined::GoesOn(tail)) };
-        let header = RecordHeader::read(&tail.piece.first).ok_or_else(|| wrong(StopReason::Parts))?;
+        let Some(end) = next.end else {
+            return Ok(Joined::GoesOn(tail));
+        };
+        let header =
+            RecordHeader::read(&tail.piece.first).ok_or_else(|| wrong(StopReason::Parts))?;
         let of_header = crc32c::crc32c(&tail.piece.first[..HEADER]);
         let after = (tail.piece.length as usize).saturating_sub(HEADER);
         // crc(header, body) is that of the header, shifted by the body's length, xor that of the body.
         let of_body = tail.piece.crc ^ crc32c::crc32c_combine(of_header, 0, after);
         verify(&header, checksum::after_body(of_body, &tail.piece.first)).map_err(wrong)?;
-        let mut joined = JoinedRecord { major, lsn: self.lsn, end, header, bytes: tail.piece.bytes() };
+        let mut joined = JoinedRecord {
+            major,
+            lsn: self.lsn,
+            end,
+            header,
+            bytes: tail.piece.bytes(),
+        };
         let (hole, first) = (tail.piece.hole(), tail.piece.first.len());
         let (content, main) = joined.record()?.content();
         if hole > 0 && (content > first || main < first + hole as usize) {
@@ -196,7 +217,9 @@ mod hex {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let digits = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         let pair = |pair: &[u8]| match pair {
-            [high, low] => Some(((*high as char).to_digit(16)? << 4 | (*low as char).to_digit(16)?) as u8),
+            [high, low] => {
+                Some(((*high as char).to_digit(16)? << 4 | (*low as char).to_digit(16)?) as u8)
+            }
             _ => None,
         };
         let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(pair).collect();

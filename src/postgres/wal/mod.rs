@@ -39,7 +39,9 @@ pub use decoder::Decoder;
 pub use ends::{ENDED, Ended, Ends};
 pub use event::{EVENTS, EventDetail, NAMED, WalEvent};
 pub use event_overflow::EventOverflow;
-pub use fact::{DroppedStatistics, Fact, List, Parameters, RowChange, TransactionEnd, UnknownRecord};
+pub use fact::{
+    DroppedStatistics, Fact, List, Parameters, RowChange, TransactionEnd, UnknownRecord,
+};
 pub use facts::read_fact;
 pub use join::{Head, Joined, JoinedRecord, RecordPart, Tail};
 pub use pages::PAGE;

@@ -38,7 +38,11 @@ impl PartCounter {
     /// Of the segment that begins at `start`.
     pub fn new(start: Lsn, size: SegmentSize) -> Self {
         let part = size.part();
-        Self { start, part, parts: vec![None; (size.bytes() / part) as usize] }
+        Self {
+            start,
+            part,
+            parts: vec![None; (size.bytes() / part) as usize],
+        }
     }
 
     /// Adds the end whose record begins at `lsn`.

@@ -78,7 +78,14 @@ impl RecordHeader {
         let (total_length, xid, prev) = (fields.u32()?, fields.u32()?, Lsn(fields.u64()?));
         let (info, rmgr) = (fields.u8()?, fields.u8()?);
         fields.u16()?;
-        Some(Self { total_length, xid, prev, info, rmgr, crc: fields.u32()? })
+        Some(Self {
+            total_length,
+            xid,
+            prev,
+            info,
+            rmgr,
+            crc: fields.u32()?,
+        })
     }
 }
 
@@ -91,7 +98,9 @@ pub struct FirstRecord {
 
 /// What PostgreSQL calls RelFileLocator (RelFileNode before 16): the place of a relation's files, which is not its OID.
 /// In JSON a list of the three numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(into = "(u32, u32, u32)", from = "(u32, u32, u32)")]
 pub struct RelFileLocator {
     pub tablespace: u32,
@@ -102,7 +111,11 @@ pub struct RelFileLocator {
 
 impl RelFileLocator {
     pub(super) fn read(fields: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { tablespace: fields.u32()?, database: fields.u32()?, number: fields.u32()? })
+        Some(Self {
+            tablespace: fields.u32()?,
+            database: fields.u32()?,
+            number: fields.u32()?,
+        })
     }
 }
 
@@ -114,7 +127,11 @@ impl From<RelFileLocator> for (u32, u32, u32) {
 
 impl From<(u32, u32, u32)> for RelFileLocator {
     fn from((tablespace, database, number): (u32, u32, u32)) -> Self {
-        Self { tablespace, database, number }
+        Self {
+            tablespace,
+            database,
+            number,
+        }
     }
 }
 
@@ -175,8 +192,19 @@ impl<'a> Record<'a> {
                 Fragment::Other => {}
             }
         }
-        let main = bytes.get(total - main_length.min(total)..).unwrap_or_default();
-        Ok(Self { major, lsn, end, header, block, main, whole: bytes.len() >= total, bytes })
+        let main = bytes
+            .get(total - main_length.min(total)..)
+            .unwrap_or_default();
+        Ok(Self {
+            major,
+            lsn,
+            end,
+            header,
+            block,
+            main,
+            whole: bytes.len() >= total,
+            bytes,
+        })
     }
 
     /// The operation: the four bits of the info byte that belong to the resource manager.
@@ -232,9 +260,18 @@ struct Fragments<'a> {
 
 impl<'a> Fragments<'a> {
     fn new(bytes: &'a [u8], total: usize, major: MajorVersion) -> Self {
-        let fields = bytes.get(HEADER..bytes.len().min(total)).unwrap_or_default();
+        let fields = bytes
+            .get(HEADER..bytes.len().min(total))
+            .unwrap_or_default();
         let beyond = total.saturating_sub(HEADER) - fields.len();
-        Self { fields: Reader(fields), beyond, announced: 0, major, file: None, last_id: -1 }
+        Self {
+            fields: Reader(fields),
+            beyond,
+            announced: 0,
+            major,
+            file: None,
+            last_id: -1,
+        }
     }
 
     /// The next part's header; `None` after the last.
@@ -290,7 +327,11 @@ impl<'a> Fragments<'a> {
             self.fields.u16()?;
             let info = self.fields.u8()?;
             // The bits changed their meaning in 15, with lz4 and zstd.
-            let compressed = if self.major.number() >= 15 { 0x1C } else { 0x02 };
+            let compressed = if self.major.number() >= 15 {
+                0x1C
+            } else {
+                0x02
+            };
             if info & compressed != 0 && info & 0x01 != 0 {
                 self.fields.u16()?;
             }
@@ -299,6 +340,13 @@ impl<'a> Fragments<'a> {
             self.file = Some(RelFileLocator::read(&mut self.fields)?);
         }
         let (file, block) = (self.file?, self.fields.u32()?);
-        Some(BlockRef { id, file, fork: fork_flags & 0x0F, block, image_length, data_length })
+        Some(BlockRef {
+            id,
+            file,
+            fork: fork_flags & 0x0F,
+            block,
+            image_length,
+            data_length,
+        })
     }
 }

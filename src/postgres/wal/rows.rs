@@ -159,17 +159,24 @@ impl Hasher for XidHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u32(u32::from(*byte)));
     }
 
     fn write_u32(&mut self, xid: u32) {
-        self.0 = (self.0 ^ u64::from(xid)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+        self.0 = (self.0 ^ u64::from(xid))
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(32);
     }
 }
 
 impl RowCounter {
     pub fn add(&mut self, xid: Xid, file: RelFileLocator, change: RowChange, rows: u32) {
-        let files = self.open.entry(xid).or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let files = self
+            .open
+            .entry(xid)
+            .or_insert_with(|| self.spare.pop().unwrap_or_default());
         if files.change(file, |counts| counts.add(change, u64::from(rows))) {
             self.held += 1;
         }
@@ -190,7 +197,12 @@ impl RowCounter {
         }
         if end.committed {
             for (file, counts) in sums.iter() {
-                self.rank(RowsOf { xid: end.xid, file, counts, commit: Some((lsn, end.time)) });
+                self.rank(RowsOf {
+                    xid: end.xid,
+                    file,
+                    counts,
+                    commit: Some((lsn, end.time)),
+                });
             }
         }
         self.spare(sums);
@@ -227,11 +239,15 @@ impl RowCounter {
 
     fn cut(&mut self) {
         let rows = &mut self.rows;
-        rows.largest.sort_by_key(|rows| (Reverse(rows.counts.weight()), rows.xid, rows.file));
+        rows.largest
+            .sort_by_key(|rows| (Reverse(rows.counts.weight()), rows.xid, rows.file));
         for beyond in rows.largest.split_off(rows.largest.len().min(ENTRIES)) {
             rows.leave_out(&beyond.counts);
         }
-        self.least = rows.largest.last().map_or((0, 0), |rows| rows.counts.weight());
+        self.least = rows
+            .largest
+            .last()
+            .map_or((0, 0), |rows| rows.counts.weight());
     }
 
     /// Forgets the smaller half of what open transactions did.
@@ -268,7 +284,12 @@ impl RowCounter {
         for (xid, files) in std::mem::take(&mut self.open) {
             self.rows.newest_open = newer(self.rows.newest_open, xid);
             for (file, counts) in files.iter() {
-                self.rank(RowsOf { xid, file, counts, commit: None });
+                self.rank(RowsOf {
+                    xid,
+                    file,
+                    counts,
+                    commit: None,
+                });
             }
         }
         self.cut();

@@ -33,7 +33,10 @@ pub enum StopReason {
     /// The long header says something else than the first one, or nothing valid.
     LongHeader,
     /// A page's timeline is older than that of the page before.
-    Timeline { found: TimelineId, before: TimelineId },
+    Timeline {
+        found: TimelineId,
+        before: TimelineId,
+    },
     /// The page does not go on with the record as far as it is missing (bytes).
     Continuation { missing: u64, found: u32 },
     /// The page says that it replaces a record cut off by a crash, but its first record is not about that one.
@@ -61,26 +64,52 @@ impl fmt::Display for StopReason {
             Self::Address(lsn) => write!(f, "the page says that it belongs at {lsn}"),
             Self::PageCut { bytes } => write!(f, "the page is cut off after {bytes} bytes"),
             Self::Magic(magic) => write!(f, "the page has magic {magic:04X}, not its major's"),
-            Self::Flags(flags) => write!(f, "the page has flags {flags:04X}, which do not belong here"),
-            Self::LongHeader => write!(f, "the segment's header is not valid, or another cluster's"),
+            Self::Flags(flags) => write!(
+                f,
+                "the page has flags {flags:04X}, which do not belong here"
+            ),
+            Self::LongHeader => {
+                write!(f, "the segment's header is not valid, or another cluster's")
+            }
             Self::Timeline { found, before } => {
-                write!(f, "the page is of timeline {found}, after a page of timeline {before}")
+                write!(
+                    f,
+                    "the page is of timeline {found}, after a page of timeline {before}"
+                )
             }
             Self::Continuation { missing, found } => {
-                write!(f, "{missing} bytes of the record are missing, but the page goes on with {found}")
+                write!(
+                    f,
+                    "{missing} bytes of the record are missing, but the page goes on with {found}"
+                )
             }
             Self::Overwrite => write!(f, "the page replaces a record, but does not say which"),
             Self::Length(length) => write!(f, "a record cannot be {length} bytes long"),
             Self::ResourceManager(id) => write!(f, "there is no resource manager {id}"),
-            Self::Previous { expected: Some(expected), found } => {
-                write!(f, "the record says that it follows {found}, but the one before begins at {expected}")
+            Self::Previous {
+                expected: Some(expected),
+                found,
+            } => {
+                write!(
+                    f,
+                    "the record says that it follows {found}, but the one before begins at {expected}"
+                )
             }
-            Self::Previous { expected: None, found } => write!(f, "the record says that it follows {found}"),
+            Self::Previous {
+                expected: None,
+                found,
+            } => write!(f, "the record says that it follows {found}"),
             Self::Checksum { stored, computed } => {
-                write!(f, "the record's CRC is {computed:08X}, but {stored:08X} is stored")
+                write!(
+                    f,
+                    "the record's CRC is {computed:08X}, but {stored:08X} is stored"
+                )
             }
             Self::Parts => write!(f, "the record's parts do not add up to its length"),
-            Self::Minimal => write!(f, "WAL is written at wal_level = minimal from here on, which cannot be replayed"),
+            Self::Minimal => write!(
+                f,
+                "WAL is written at wal_level = minimal from here on, which cannot be replayed"
+            ),
         }
     }
 }

@@ -124,13 +124,24 @@ impl Counters {
 impl Summarizer {
     /// For the segment that begins at `start`.
     pub fn new(start: Lsn, size: SegmentSize) -> Self {
-        let counters = Counters { parts: PartCounter::new(start, size), ..Counters::default() };
-        Self { decoder: Decoder::new(start), summary: Summary::default(), counters }
+        let counters = Counters {
+            parts: PartCounter::new(start, size),
+            ..Counters::default()
+        };
+        Self {
+            decoder: Decoder::new(start),
+            summary: Summary::default(),
+            counters,
+        }
     }
 
     /// Reads on; pieces may have any size.
     pub fn push(&mut self, bytes: &[u8]) {
-        let Self { decoder, summary, counters } = self;
+        let Self {
+            decoder,
+            summary,
+            counters,
+        } = self;
         decoder.push(bytes, |record| summary.add(record, counters));
     }
 
@@ -138,8 +149,11 @@ impl Summarizer {
     pub fn finish(mut self) -> Summary {
         let mut summary = self.summary;
         summary.tail = self.decoder.finish();
-        (summary.major, summary.first_timeline) =
-            self.decoder.origin().map(|origin| (origin.major, origin.timeline)).unzip();
+        (summary.major, summary.first_timeline) = self
+            .decoder
+            .origin()
+            .map(|origin| (origin.major, origin.timeline))
+            .unzip();
         summary.timeline = self.decoder.timeline();
         summary.first = self.decoder.first();
         (summary.last, summary.end) = self.decoder.last().unzip();
@@ -161,7 +175,9 @@ impl Summary {
         self.records += 1;
         // EventDetail most records say takes this short way: a fact is large, and would be moved about for each of them.
         match heap::rows(record) {
-            Some(Some((file, change, rows))) => counters.rows(record.header.xid, file, change, rows),
+            Some(Some((file, change, rows))) => {
+                counters.rows(record.header.xid, file, change, rows)
+            }
             _ => self.read(record, counters),
         }
     }
@@ -182,7 +198,11 @@ impl Summary {
         counters.parts.add(end, record.lsn);
         counters.created.end(end);
         if end.committed {
-            self.commits.add(Commit { lsn: record.lsn, xid: end.xid, time: end.time });
+            self.commits.add(Commit {
+                lsn: record.lsn,
+                xid: end.xid,
+                time: end.time,
+            });
         }
     }
 
@@ -190,7 +210,9 @@ impl Summary {
         let mut xid = record.header.xid;
         match *fact {
             Fact::Rows { file, change, rows } => counters.rows(xid, file, change, rows),
-            Fact::TablespaceMade { oid, location } => self.tablespaces.add(record.lsn, oid, location),
+            Fact::TablespaceMade { oid, location } => {
+                self.tablespaces.add(record.lsn, oid, location)
+            }
             Fact::FileCreated { file, fork: 0 } => counters.created.add(xid, file),
             Fact::PageWritten { file, block } => counters.created.page(xid, file, block),
             Fact::End(ref end) => {
@@ -200,10 +222,17 @@ impl Summary {
             Fact::Prepare { xid: prepared, .. } => xid = prepared,
             _ => {}
         }
-        let Some(what) = EventDetail::of(fact) else { return };
+        let Some(what) = EventDetail::of(fact) else {
+            return;
+        };
         let group = EventGroup::of(&what);
         match counters.events.take(group) {
-            true => self.events.push(WalEvent { lsn: record.lsn, end: record.end, xid, what }),
+            true => self.events.push(WalEvent {
+                lsn: record.lsn,
+                end: record.end,
+                xid,
+                what,
+            }),
             false => self.events_left_out.add(group, 1),
         }
     }
@@ -214,8 +243,12 @@ impl Summary {
         let (mut summary, mut counters) = (Self::default(), Counters::default());
         summary.add(&record, &mut counters);
         counters.finish(&mut summary);
-        (summary.major, summary.last, summary.end) = (Some(record.major), Some(record.lsn), Some(record.end));
-        summary.first = Some(FirstRecord { lsn: record.lsn, prev: record.header.prev });
+        (summary.major, summary.last, summary.end) =
+            (Some(record.major), Some(record.lsn), Some(record.end));
+        summary.first = Some(FirstRecord {
+            lsn: record.lsn,
+            prev: record.header.prev,
+        });
         summary.switched = is_switch(&record);
         Ok(summary)
     }
@@ -223,7 +256,14 @@ impl Summary {
     /// The record that the first one declares lost in a crash.
     pub(super) fn overwrites(&self) -> Option<Lsn> {
         match (self.events.first()?, self.first?) {
-            (WalEvent { lsn, what: EventDetail::Overwritten { lost }, .. }, first) if *lsn == first.lsn => Some(*lost),
+            (
+                WalEvent {
+                    lsn,
+                    what: EventDetail::Overwritten { lost },
+                    ..
+                },
+                first,
+            ) if *lsn == first.lsn => Some(*lost),
             _ => None,
         }
     }
@@ -234,7 +274,10 @@ impl Commits {
         self.count += 1;
         self.first = self.first.or(Some(commit));
         self.last = Some(commit);
-        self.min_time = Some(self.min_time.map_or(commit.time, |time| time.min(commit.time)));
+        self.min_time = Some(
+            self.min_time
+                .map_or(commit.time, |time| time.min(commit.time)),
+        );
         self.max_time = self.max_time.max(Some(commit.time));
     }
 }

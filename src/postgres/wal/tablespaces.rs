@@ -35,6 +35,10 @@ impl Tablespaces {
             self.left_out += 1;
             return;
         }
-        self.made.push(TablespaceMade { lsn, oid, location: String::from_utf8_lossy(location).into_owned() });
+        self.made.push(TablespaceMade {
+            lsn,
+            oid,
+            location: String::from_utf8_lossy(location).into_owned(),
+        });
     }
 }

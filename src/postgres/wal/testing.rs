@@ -70,7 +70,14 @@ fn seal(draft: &Draft, body: &[u8], prev: u64) -> Vec<u8> {
 impl Writer {
     /// `start` is a segment's first LSN, `magic` the major's.
     pub fn new(magic: u16, segment: u64, start: u64) -> Self {
-        Self { bytes: Vec::new(), timeline: 1, prev: 0, magic, segment, start }
+        Self {
+            bytes: Vec::new(),
+            timeline: 1,
+            prev: 0,
+            magic,
+            segment,
+            start,
+        }
     }
 
     pub fn position(&self) -> u64 {
@@ -81,14 +88,16 @@ impl Writer {
         let address = self.position();
         let long = address.is_multiple_of(self.segment);
         self.bytes.extend_from_slice(&self.magic.to_le_bytes());
-        self.bytes.extend_from_slice(&(flags | if long { 2 } else { 0 }).to_le_bytes());
+        self.bytes
+            .extend_from_slice(&(flags | if long { 2 } else { 0 }).to_le_bytes());
         self.bytes.extend_from_slice(&self.timeline.to_le_bytes());
         self.bytes.extend_from_slice(&address.to_le_bytes());
         self.bytes.extend_from_slice(&remaining.to_le_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         if long {
             self.bytes.extend_from_slice(&7u64.to_le_bytes());
-            self.bytes.extend_from_slice(&(self.segment as u32).to_le_bytes());
+            self.bytes
+                .extend_from_slice(&(self.segment as u32).to_le_bytes());
             self.bytes.extend_from_slice(&(PAGE as u32).to_le_bytes());
         }
     }
@@ -125,13 +134,20 @@ impl Writer {
         let prev = self.prev;
         let lsn = self.write(draft);
         let within_page = (PAGE - lsn % PAGE) as usize;
-        assert!(length >= within_page && length < draft.body().len(), "the record must cross a page");
+        assert!(
+            length >= within_page && length < draft.body().len(),
+            "the record must cross a page"
+        );
         let cut = (lsn - self.start) as usize + within_page;
         self.bytes.truncate(cut);
         self.prev = prev;
         self.page_header(8, 0);
         let main = [lsn.to_le_bytes(), [0; 8]].concat();
-        self.write(&Draft { info: 0xD0, main, ..Draft::default() });
+        self.write(&Draft {
+            info: 0xD0,
+            main,
+            ..Draft::default()
+        });
         lsn
     }
 

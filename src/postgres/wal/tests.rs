@@ -19,7 +19,12 @@ fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<WalStop>, Option<Tai
     for piece in bytes.chunks(piece.max(1)) {
         decoder.push(piece, |record| {
             let _ = read_fact(record);
-            seen.push((record.lsn.0, record.header.xid, record.header.total_length, record.end.0));
+            seen.push((
+                record.lsn.0,
+                record.header.xid,
+                record.header.total_length,
+                record.end.0,
+            ));
         });
     }
     let tail = decoder.finish();
@@ -27,11 +32,23 @@ fn decode(bytes: &[u8], piece: usize) -> (Vec<Seen>, Option<WalStop>, Option<Tai
 }
 
 pub(super) fn insert(xid: u32, length: usize) -> Draft {
-    Draft { xid, rmgr: HEAP, info: 0, main: vec![0; 3], block: Some((16384, vec![9; length])) }
+    Draft {
+        xid,
+        rmgr: HEAP,
+        info: 0,
+        main: vec![0; 3],
+        block: Some((16384, vec![9; length])),
+    }
 }
 
 pub(super) fn commit(xid: u32, time: i64) -> Draft {
-    Draft { xid, rmgr: rmgr::TRANSACTION, info: 0, main: time.to_le_bytes().to_vec(), block: None }
+    Draft {
+        xid,
+        rmgr: rmgr::TRANSACTION,
+        info: 0,
+        main: time.to_le_bytes().to_vec(),
+        block: None,
+    }
 }
 
 pub(super) fn writer() -> Writer {
@@ -40,20 +57,32 @@ pub(super) fn writer() -> Writer {
 
 pub(super) fn summarize(bytes: &[u8], start: u64) -> Summary {
     let mut summarizer = Summarizer::new(Lsn(start), SegmentSize::new(SEGMENT as u32).unwrap());
-    bytes.chunks(10_000).for_each(|piece| summarizer.push(piece));
+    bytes
+        .chunks(10_000)
+        .for_each(|piece| summarizer.push(piece));
     summarizer.finish()
 }
 
 /// The summary of each segment.
 pub(super) fn summaries(bytes: &[u8]) -> Vec<Summary> {
     let segments = bytes.chunks(SEGMENT as usize).enumerate();
-    segments.map(|(index, segment)| summarize(segment, START + index as u64 * SEGMENT)).collect()
+    segments
+        .map(|(index, segment)| summarize(segment, START + index as u64 * SEGMENT))
+        .collect()
 }
 
 /// What a server says at its start.
 fn parameters(wal_level: u32) -> Draft {
-    let main = [100, 8, 10, 0, 64, wal_level, 0].iter().flat_map(|value: &u32| value.to_le_bytes()).collect();
-    Draft { rmgr: rmgr::XLOG, info: 0x60, main, ..Draft::default() }
+    let main = [100, 8, 10, 0, 64, wal_level, 0]
+        .iter()
+        .flat_map(|value: &u32| value.to_le_bytes())
+        .collect();
+    Draft {
+        rmgr: rmgr::XLOG,
+        info: 0x60,
+        main,
+        ..Draft::default()
+    }
 }
 
 #[test]
@@ -66,8 +95,17 @@ fn no_recovery_gets_past_where_wal_becomes_minimal() {
     wal.write(&commit(4, 8));
     wal.fill();
     let summary = summarize(&wal.bytes, START);
-    assert_eq!(summary.stop, Some(WalStop { lsn: Lsn(minimal), why: StopReason::Minimal }));
-    assert_eq!((summary.commits.count, summary.end), (1, Some(Lsn(minimal))));
+    assert_eq!(
+        summary.stop,
+        Some(WalStop {
+            lsn: Lsn(minimal),
+            why: StopReason::Minimal
+        })
+    );
+    assert_eq!(
+        (summary.commits.count, summary.end),
+        (1, Some(Lsn(minimal)))
+    );
 }
 
 #[test]
@@ -83,7 +121,13 @@ fn no_recovery_gets_past_a_segments_end_where_wal_becomes_minimal() {
     wal.fill();
     let [earlier, later] = summaries(&wal.bytes).try_into().expect("two segments");
     let boundary = join(&earlier, earlier.tail.as_ref(), &later);
-    assert_eq!(boundary, Err(WalStop { lsn: Lsn(minimal), why: StopReason::Minimal }));
+    assert_eq!(
+        boundary,
+        Err(WalStop {
+            lsn: Lsn(minimal),
+            why: StopReason::Minimal
+        })
+    );
 }
 
 #[test]
@@ -94,8 +138,20 @@ fn zeros_behind_the_last_record_are_where_wal_ends() {
     let end = wal.position().next_multiple_of(8);
     wal.fill();
     let (seen, stop, tail) = decode(&wal.bytes, 8192);
-    assert_eq!(seen.iter().map(|seen| seen.0).collect::<Vec<u64>>(), [START + 40, last]);
-    assert_eq!((stop, tail), (Some(WalStop { lsn: Lsn(end), why: StopReason::ZeroLength }), None));
+    assert_eq!(
+        seen.iter().map(|seen| seen.0).collect::<Vec<u64>>(),
+        [START + 40, last]
+    );
+    assert_eq!(
+        (stop, tail),
+        (
+            Some(WalStop {
+                lsn: Lsn(end),
+                why: StopReason::ZeroLength
+            }),
+            None
+        )
+    );
 }
 
 #[test]
@@ -111,19 +167,29 @@ fn a_recycled_page_is_no_wal() {
     wal.bytes.extend_from_slice(&recycled.bytes[page..]);
     let (_, stop, _) = decode(&wal.bytes, 8192);
     let stop = stop.unwrap();
-    assert_eq!(stop.why, StopReason::Address(Lsn(START - SEGMENT + 2 * PAGE)));
+    assert_eq!(
+        stop.why,
+        StopReason::Address(Lsn(START - SEGMENT + 2 * PAGE))
+    );
     assert!(stop.lsn < Lsn(START + 2 * PAGE), "{stop}");
 }
 
 #[test]
 fn a_switch_skips_the_rest_of_its_segment() {
     let mut wal = writer();
-    let switch = wal.write(&Draft { info: 0x40, ..Draft::default() });
+    let switch = wal.write(&Draft {
+        info: 0x40,
+        ..Draft::default()
+    });
     wal.fill();
     let after = wal.write(&commit(4, 0));
     let (seen, stop, _) = decode(&wal.bytes[..SEGMENT as usize + 64], 100_000);
     assert_eq!(seen[0], (switch, 0, 24, START + SEGMENT));
-    assert_eq!(stop.map(|stop| stop.why), Some(StopReason::PageCut { bytes: 64 }), "{after}");
+    assert_eq!(
+        stop.map(|stop| stop.why),
+        Some(StopReason::PageCut { bytes: 64 }),
+        "{after}"
+    );
     let summary = summarize(&wal.bytes[..SEGMENT as usize], START);
     assert!(summary.switched && summary.stop.is_none());
 }
@@ -136,9 +202,15 @@ fn a_record_lost_in_a_crash_is_void() {
     wal.write(&commit(5, 1));
     wal.fill();
     let (seen, _, _) = decode(&wal.bytes, 8192);
-    assert_eq!(seen.iter().map(|seen| seen.1).collect::<Vec<u32>>(), [3, 0, 5]);
+    assert_eq!(
+        seen.iter().map(|seen| seen.1).collect::<Vec<u32>>(),
+        [3, 0, 5]
+    );
     let summary = summarize(&wal.bytes, START);
-    assert_eq!(summary.events[0].what, EventDetail::Overwritten { lost: Lsn(lost) });
+    assert_eq!(
+        summary.events[0].what,
+        EventDetail::Overwritten { lost: Lsn(lost) }
+    );
 }
 
 #[test]
@@ -150,25 +222,57 @@ fn a_record_may_be_lost_at_the_end_of_a_segment() {
     let lost = wal.lose(&insert(4, 40_000), 20_000);
     wal.write(&commit(5, 1));
     wal.fill();
-    let [earlier, later] = &summaries(&wal.bytes)[..] else { panic!("two segments") };
+    let [earlier, later] = &summaries(&wal.bytes)[..] else {
+        panic!("two segments")
+    };
     assert_eq!(earlier.tail.as_ref().unwrap().lsn, Lsn(lost));
-    assert_eq!(join(earlier, earlier.tail.as_ref(), later), Ok(Boundary::Clean));
+    assert_eq!(
+        join(earlier, earlier.tail.as_ref(), later),
+        Ok(Boundary::Clean)
+    );
 }
 
 #[test]
 fn a_record_longer_than_is_kept_is_checked_and_cut() {
     let mut wal = writer();
-    let subxids: Vec<u8> = (0..1_500_000u32).flat_map(|xid| (xid + 100).to_le_bytes()).collect();
+    let subxids: Vec<u8> = (0..1_500_000u32)
+        .flat_map(|xid| (xid + 100).to_le_bytes())
+        .collect();
     let count = 1_500_000u32.to_le_bytes();
-    let main = [&9i64.to_le_bytes()[..], &2u32.to_le_bytes(), &count, &subxids].concat();
-    wal.write(&Draft { xid: 99, rmgr: rmgr::TRANSACTION, info: 0x80, main, block: None });
+    let main = [
+        &9i64.to_le_bytes()[..],
+        &2u32.to_le_bytes(),
+        &count,
+        &subxids,
+    ]
+    .concat();
+    wal.write(&Draft {
+        xid: 99,
+        rmgr: rmgr::TRANSACTION,
+        info: 0x80,
+        main,
+        block: None,
+    });
     wal.fill();
     let summary = summarize(&wal.bytes, START);
-    assert_eq!((summary.commits.count, summary.commits.max_time), (1, Some(Timestamp(9))));
+    assert_eq!(
+        (summary.commits.count, summary.commits.max_time),
+        (1, Some(Timestamp(9)))
+    );
     let middle = wal.bytes.len() / 2 + 1000;
     wal.bytes[middle] ^= 1;
     let damaged = summarize(&wal.bytes, START);
-    assert!(matches!(damaged.stop, Some(WalStop { why: StopReason::Checksum { .. }, .. })), "{:?}", damaged.stop);
+    assert!(
+        matches!(
+            damaged.stop,
+            Some(WalStop {
+                why: StopReason::Checksum { .. },
+                ..
+            })
+        ),
+        "{:?}",
+        damaged.stop
+    );
     wal.bytes[middle] ^= 1;
     assert_joins(&wal.bytes);
 }
@@ -177,7 +281,13 @@ fn a_record_longer_than_is_kept_is_checked_and_cut() {
 fn counts_are_cut_aloud() {
     let mut wal = writer();
     for xid in 10..40_010 {
-        let draft = Draft { xid, rmgr: HEAP, info: 0x10, main: vec![0; 8], block: Some((xid, vec![])) };
+        let draft = Draft {
+            xid,
+            rmgr: HEAP,
+            info: 0x10,
+            main: vec![0; 8],
+            block: Some((xid, vec![])),
+        };
         for _ in 0..if xid == 20 { 5 } else { 1 } {
             wal.write(&draft);
         }
@@ -185,9 +295,18 @@ fn counts_are_cut_aloud() {
     wal.write(&commit(20, 1));
     wal.fill();
     let rows = summarize(&wal.bytes, START).rows;
-    assert_eq!((rows.largest[0].xid, rows.largest[0].counts.deleted), (20, 5));
+    assert_eq!(
+        (rows.largest[0].xid, rows.largest[0].counts.deleted),
+        (20, 5)
+    );
     assert_eq!(rows.largest[0].commit.unwrap().1, Timestamp(1));
-    assert_eq!((rows.largest_left_out, rows.largest.len() as u64 + rows.left_out), (1, 40_000));
+    assert_eq!(
+        (
+            rows.largest_left_out,
+            rows.largest.len() as u64 + rows.left_out
+        ),
+        (1, 40_000)
+    );
 }
 
 /// Joined segment by segment, the summaries tell what decoding it all at once tells.
@@ -210,14 +329,26 @@ fn assert_joins(bytes: &[u8]) {
             }
         }
     }
-    assert_eq!((records, commits, inserted), (whole.records, whole.commits.count, self::inserted(&whole)));
+    assert_eq!(
+        (records, commits, inserted),
+        (whole.records, whole.commits.count, self::inserted(&whole))
+    );
     let json = serde_json::to_string(&segments).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Summary>>(&json).unwrap(), segments);
+    assert_eq!(
+        serde_json::from_str::<Vec<Summary>>(&json).unwrap(),
+        segments
+    );
 }
 
 /// Rows inserted; what does not fit is one row each here.
 fn inserted(summary: &Summary) -> u64 {
-    summary.rows.largest.iter().map(|rows| rows.counts.inserted).sum::<u64>() + summary.rows.left_out
+    summary
+        .rows
+        .largest
+        .iter()
+        .map(|rows| rows.counts.inserted)
+        .sum::<u64>()
+        + summary.rows.left_out
 }
 
 /// Records of all sizes: within a page, across pages, across segments.

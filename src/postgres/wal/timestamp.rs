@@ -3,7 +3,9 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 /// PostgreSQL's `timestamptz` as in WAL: microseconds since 2000-01-01 00:00 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 

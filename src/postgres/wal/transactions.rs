@@ -49,8 +49,16 @@ fn end<'a>(record: &Record<'a>, committed: bool) -> Option<Fact<'a>> {
 }
 
 /// What follows the time.
-fn extra<'a>(record: &Record<'a>, fields: &mut Reader<'a>, end: &mut TransactionEnd<'a>) -> Option<()> {
-    let info = if record.header.info & HAS_INFO != 0 { fields.u32()? } else { 0 };
+fn extra<'a>(
+    record: &Record<'a>,
+    fields: &mut Reader<'a>,
+    end: &mut TransactionEnd<'a>,
+) -> Option<()> {
+    let info = if record.header.info & HAS_INFO != 0 {
+        fields.u32()?
+    } else {
+        0
+    };
     let has = |bit| info & bit != 0;
     if has(HAS_DATABASE) {
         // And its tablespace.
@@ -86,7 +94,11 @@ fn list<'a, T>(
     whole: bool,
 ) -> Option<List<'a, T>> {
     let wanted = (fields.u32()? as usize).checked_mul(size)?;
-    let there = if whole { wanted } else { wanted.min(fields.0.len()) };
+    let there = if whole {
+        wanted
+    } else {
+        wanted.min(fields.0.len())
+    };
     Some(List::new(fields.take(there)?, read))
 }
 
@@ -96,12 +108,18 @@ pub(super) fn read_xid(fields: &mut Reader<'_>) -> Option<Xid> {
 
 fn read_short_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
     let (kind, _database) = (fields.u32()?, fields.u32()?);
-    Some(DroppedStatistics { kind, object: u64::from(fields.u32()?) })
+    Some(DroppedStatistics {
+        kind,
+        object: u64::from(fields.u32()?),
+    })
 }
 
 fn read_statistics(fields: &mut Reader<'_>) -> Option<DroppedStatistics> {
     let (kind, _database) = (fields.u32()?, fields.u32()?);
-    Some(DroppedStatistics { kind, object: fields.u64()? })
+    Some(DroppedStatistics {
+        kind,
+        object: fields.u64()?,
+    })
 }
 
 /// xl_xact_prepare: fixed fields, then the GID with its terminating zero.
@@ -112,9 +130,17 @@ fn prepare<'a>(record: &Record<'a>) -> Option<Fact<'a>> {
         return None;
     }
     // 15 added the dropped statistics' counts.
-    let (length_at, gid_at) = if record.major.number() >= 15 { (54, 72) } else { (46, 64) };
+    let (length_at, gid_at) = if record.major.number() >= 15 {
+        (54, 72)
+    } else {
+        (46, 64)
+    };
     let length = usize::from(Reader(main.get(length_at..)?).u16()?);
     let gid = main.get(gid_at..)?.get(..length.saturating_sub(1))?;
     let time = Timestamp(Reader(main.get(16..)?).i64()?);
-    Some(Fact::Prepare { xid: u32_at(8)?, time, gid })
+    Some(Fact::Prepare {
+        xid: u32_at(8)?,
+        time,
+        gid,
+    })
 }

@@ -19,35 +19,56 @@ impl Summary {
             if self.halve_events(EventGroup::Others) {
                 continue;
             }
-            let lists = EventGroup::ALL.map(|group| (Truncatable::Events(group), self.length_of(group)));
+            let lists =
+                EventGroup::ALL.map(|group| (Truncatable::Events(group), self.length_of(group)));
             let others = [
                 (Truncatable::Created, length(&self.created)),
                 (Truncatable::Rows, length(&self.rows.largest)),
                 (Truncatable::Ended, length(&self.oldest_ended)),
                 (Truncatable::Tablespaces, length(&self.tablespaces.made)),
             ];
-            match lists.into_iter().chain(others).max_by_key(|(_, length)| *length) {
+            match lists
+                .into_iter()
+                .chain(others)
+                .max_by_key(|(_, length)| *length)
+            {
                 Some((_, ..=EMPTY)) | None => return,
                 Some((Truncatable::Events(EventGroup::Removals), _))
-                    if self.events.iter_mut().map(shorten).fold(false, |any, one| any | one) => {}
+                    if self
+                        .events
+                        .iter_mut()
+                        .map(shorten)
+                        .fold(false, |any, one| any | one) => {}
                 Some((Truncatable::Events(group), _)) => {
                     self.halve_events(group);
                 }
-                Some((Truncatable::Created, _)) => self.created_left_out += halve(&mut self.created).len() as u64,
+                Some((Truncatable::Created, _)) => {
+                    self.created_left_out += halve(&mut self.created).len() as u64
+                }
                 Some((Truncatable::Rows, _)) => {
-                    halve(&mut self.rows.largest).iter().for_each(|rows| self.rows.leave_out(&rows.counts));
+                    halve(&mut self.rows.largest)
+                        .iter()
+                        .for_each(|rows| self.rows.leave_out(&rows.counts));
                 }
                 Some((Truncatable::Tablespaces, _)) => {
                     self.tablespaces.left_out += halve(&mut self.tablespaces.made).len() as u64;
                 }
-                Some((Truncatable::Ended, _)) => self.ended_left_out += halve(&mut self.oldest_ended).len() as u64,
+                Some((Truncatable::Ended, _)) => {
+                    self.ended_left_out += halve(&mut self.oldest_ended).len() as u64
+                }
             }
         }
     }
 
     /// Bytes of a group's events, as a list.
     fn length_of(&self, group: EventGroup) -> usize {
-        length(&self.events.iter().filter(|event| EventGroup::of(&event.what) == group).collect::<Vec<_>>())
+        length(
+            &self
+                .events
+                .iter()
+                .filter(|event| EventGroup::of(&event.what) == group)
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// Takes the latter half of a group's events away; says whether there were any.
@@ -89,7 +110,13 @@ fn halve<T>(list: &mut Vec<T>) -> Vec<T> {
 /// Shortens the lists of an event; says whether there was anything to shorten.
 fn shorten(event: &mut WalEvent) -> bool {
     match &mut event.what {
-        EventDetail::FilesRemoved { subxids, files, relations, cut, .. } => {
+        EventDetail::FilesRemoved {
+            subxids,
+            files,
+            relations,
+            cut,
+            ..
+        } => {
             let long = subxids.len().max(files.len()).max(relations.len()) > SHORT;
             subxids.truncate(SHORT);
             files.truncate(SHORT);

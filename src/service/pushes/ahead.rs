@@ -25,12 +25,22 @@ impl PushActor {
 
     /// A push failed: storing ahead rests, and comes back to this file.
     pub(super) fn rest(&mut self, path: &Path) {
-        let doubled = self.rest.map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
+        let doubled = self
+            .rest
+            .map_or(FIRST_REST, |rest| LONGEST_REST.min(rest.length * 2));
         let until = Instant::now() + doubled;
-        self.rest = Some(Rest { until, length: doubled });
-        let ready = path.file_name().and_then(|name| name.to_str()).and_then(ReadyFile::of);
+        self.rest = Some(Rest {
+            until,
+            length: doubled,
+        });
+        let ready = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(ReadyFile::of);
         self.reach = 1;
-        let (Some(pg_wal), Some(ready)) = (path.parent(), ready) else { return };
+        let (Some(pg_wal), Some(ready)) = (path.parent(), ready) else {
+            return;
+        };
         // A file that nobody waits for is not tried again.
         if ready::is_waiting(pg_wal, &ready)
             && let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| self.look_ahead > 0)
@@ -40,7 +50,10 @@ impl PushActor {
     }
 
     pub(super) fn has_room_ahead(&self) -> bool {
-        let waiting = self.running.values().filter(|running| running.asked.is_none() && running.late.is_empty());
+        let waiting = self
+            .running
+            .values()
+            .filter(|running| running.asked.is_none() && running.late.is_empty());
         let ahead = waiting.count();
         !self.closed
             && self.compressing < self.workers
@@ -57,7 +70,8 @@ impl PushActor {
         while self.may_look_ahead() {
             let now = Instant::now();
             let mut folders = self.folders.iter_mut();
-            let Some(path) = folders.find_map(|(pg_wal, folder)| Some(pg_wal.join(folder.waiting.take(now)?.name())))
+            let Some(path) = folders
+                .find_map(|(pg_wal, folder)| Some(pg_wal.join(folder.waiting.take(now)?.name())))
             else {
                 break;
             };
@@ -66,16 +80,26 @@ impl PushActor {
             }
         }
         let used_up = |folder: &ArchiveFolder| folder.waiting.more && folder.waiting.is_empty();
-        let again: Vec<PathBuf> =
-            self.folders.iter().filter(|(_, f)| used_up(f)).map(|(path, _)| path.clone()).collect();
+        let again: Vec<PathBuf> = self
+            .folders
+            .iter()
+            .filter(|(_, f)| used_up(f))
+            .map(|(path, _)| path.clone())
+            .collect();
         again.into_iter().for_each(|pg_wal| self.scan(pg_wal));
     }
 
     /// The archiver has come to this file. When its folder is known under another name, it is called by that.
     pub(super) fn reach(&mut self, asked: &mut PendingPush) {
-        let (Some(pg_wal), Some(name)) = (asked.path.parent(), asked.path.file_name()) else { return };
-        let Some(ready) = name.to_str().and_then(ReadyFile::of) else { return };
-        let known = self.other_name(pg_wal, asked.folder).map(|known| known.join(name));
+        let (Some(pg_wal), Some(name)) = (asked.path.parent(), asked.path.file_name()) else {
+            return;
+        };
+        let Some(ready) = name.to_str().and_then(ReadyFile::of) else {
+            return;
+        };
+        let known = self
+            .other_name(pg_wal, asked.folder)
+            .map(|known| known.join(name));
         asked.path = known.unwrap_or_else(|| std::mem::take(&mut asked.path));
         let pg_wal = asked.path.parent().unwrap_or(Path::new("/"));
         let folder = self.folder(pg_wal, asked.folder);
@@ -90,27 +114,54 @@ impl PushActor {
     /// Under which other path this very folder is known, such as a link's.
     fn other_name(&self, pg_wal: &Path, identity: Option<FolderIdentity>) -> Option<PathBuf> {
         let is_it = |path: &Path, folder: &ArchiveFolder| {
-            identity.is_some() && path != pg_wal && folder.identity == identity && FolderIdentity::of(path) == identity
+            identity.is_some()
+                && path != pg_wal
+                && folder.identity == identity
+                && FolderIdentity::of(path) == identity
         };
-        self.folders.iter().find(|(path, folder)| is_it(path, folder)).map(|(path, _)| path.clone())
+        self.folders
+            .iter()
+            .find(|(path, folder)| is_it(path, folder))
+            .map(|(path, _)| path.clone())
     }
 
     /// What is known of the folder that is at this path now.
-    pub(super) fn folder(&mut self, pg_wal: &Path, now: Option<FolderIdentity>) -> &mut ArchiveFolder {
-        if self.folders.get(pg_wal).is_some_and(|folder| folder.identity != now) {
+    pub(super) fn folder(
+        &mut self,
+        pg_wal: &Path,
+        now: Option<FolderIdentity>,
+    ) -> &mut ArchiveFolder {
+        if self
+            .folders
+            .get(pg_wal)
+            .is_some_and(|folder| folder.identity != now)
+        {
             self.drop_folder(pg_wal);
             self.recent.forget(pg_wal);
         }
         if !self.folders.contains_key(pg_wal) {
-            let oldest = self.folders.iter().min_by_key(|(_, folder)| folder.used).map(|(path, _)| path.clone());
+            let oldest = self
+                .folders
+                .iter()
+                .min_by_key(|(_, folder)| folder.used)
+                .map(|(path, _)| path.clone());
             if let Some(oldest) = oldest.filter(|_| self.folders.len() >= MOST_FOLDERS) {
                 self.drop_folder(&oldest);
             }
             // Watched first, scanned then: what becomes ready in between is seen twice, not never.
             let status = ready::status_folder(pg_wal);
-            let watched = self.watcher.as_mut().is_some_and(|watcher| watcher.watch(&status));
+            let watched = self
+                .watcher
+                .as_mut()
+                .is_some_and(|watcher| watcher.watch(&status));
             let waiting = ReadyFiles::default();
-            let folder = ArchiveFolder { identity: now, waiting, watched, scanning: false, used: Instant::now() };
+            let folder = ArchiveFolder {
+                identity: now,
+                waiting,
+                watched,
+                scanning: false,
+                used: Instant::now(),
+            };
             self.folders.insert(pg_wal.to_path_buf(), folder);
             self.scan(pg_wal.to_path_buf());
         }
@@ -127,7 +178,9 @@ impl PushActor {
 
     /// A folder that was watched is no more; what comes at its place is known once it is asked for.
     pub(super) fn gone(&mut self, status_folder: &Path) {
-        let folder = status_folder.parent().and_then(|pg_wal| self.folders.get_mut(pg_wal));
+        let folder = status_folder
+            .parent()
+            .and_then(|pg_wal| self.folders.get_mut(pg_wal));
         if let Some(folder) = folder {
             (folder.identity, folder.watched) = (None, false);
         }
@@ -136,18 +189,29 @@ impl PushActor {
     fn scan(&mut self, pg_wal: PathBuf) {
         // Without storing ahead folders are known for the backlog that is told.
         let idle = |folder: &&mut ArchiveFolder| self.look_ahead > 0 && !folder.scanning;
-        let Some(folder) = self.folders.get_mut(&pg_wal).filter(idle) else { return };
+        let Some(folder) = self.folders.get_mut(&pg_wal).filter(idle) else {
+            return;
+        };
         folder.scanning = true;
         folder.waiting.more = false;
         self.jobs.spawn(async move {
             let from = pg_wal.clone();
             let found = tokio::task::spawn_blocking(move || ready::scan(&from)).await;
-            PushEvent::Scanned { pg_wal, found: found.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) }
+            PushEvent::Scanned {
+                pg_wal,
+                found: found.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))),
+            }
         });
     }
 
-    pub(super) fn scanned(&mut self, pg_wal: &Path, found: std::io::Result<(Vec<ReadyFile>, bool)>) {
-        let Some(folder) = self.folders.get_mut(pg_wal) else { return };
+    pub(super) fn scanned(
+        &mut self,
+        pg_wal: &Path,
+        found: std::io::Result<(Vec<ReadyFile>, bool)>,
+    ) {
+        let Some(folder) = self.folders.get_mut(pg_wal) else {
+            return;
+        };
         folder.scanning = false;
         match found {
             Ok((files, more)) => {
@@ -158,14 +222,19 @@ impl PushActor {
                 };
                 folder.waiting.found(files, more, Instant::now(), is_known);
             }
-            Err(error) => tracing::debug!("cannot read \"{}\": {error}", ready::status_folder(pg_wal).display()),
+            Err(error) => tracing::debug!(
+                "cannot read \"{}\": {error}",
+                ready::status_folder(pg_wal).display()
+            ),
         }
     }
 
     /// The watcher reports a file in `archive_status`.
     pub(super) fn announced(&mut self, status_file: &Path) {
         let pg_wal = status_file.parent().and_then(Path::parent);
-        let (Some(pg_wal), Some(ready)) = (pg_wal, ReadyFile::announced_by(status_file)) else { return };
+        let (Some(pg_wal), Some(ready)) = (pg_wal, ReadyFile::announced_by(status_file)) else {
+            return;
+        };
         let path = pg_wal.join(ready.name());
         let known = self.running.contains_key(&path) || self.recent.knows(&path);
         if let Some(folder) = self.folders.get_mut(pg_wal).filter(|_| !known) {

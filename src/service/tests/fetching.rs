@@ -10,7 +10,10 @@ async fn archive(names: &[&str]) -> Running {
             "00000002.history" => b"1\t0/300100\tx\n".to_vec(),
             name => segment(name, 1),
         };
-        pusher(&service.cluster).push(&service.wal.ready(name, &bytes)).await.unwrap();
+        pusher(&service.cluster)
+            .push(&service.wal.ready(name, &bytes))
+            .await
+            .unwrap();
     }
     service
 }
@@ -34,9 +37,16 @@ async fn what_follows_is_fetched_ahead_and_handed_over() {
     for name in &all {
         let gets = service.storage.calls(&format!("get {name}"));
         assert_eq!(service.fetch(name).await, Reply::Done);
-        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+        assert!(
+            content(&service.destination()) == Some(segment(name, 1)),
+            "{name}"
+        );
         if all[1..5].contains(name) {
-            assert_eq!(service.storage.calls(&format!("get {name}")), gets, "{name} was there already");
+            assert_eq!(
+                service.storage.calls(&format!("get {name}")),
+                gets,
+                "{name} was there already"
+            );
         }
     }
     let spool = service.spool();
@@ -54,11 +64,28 @@ async fn a_link_to_pg_wal_is_the_same_server_with_the_same_spool() {
     until("two lie ready", || service.spooled() == all[1..3]).await;
     service.settle().await;
     let gets = service.storage.calls(&format!("get {}", all[1]));
-    let destination = link.join("RECOVERYXLOG").into_os_string().as_bytes().to_vec();
+    let destination = link
+        .join("RECOVERYXLOG")
+        .into_os_string()
+        .as_bytes()
+        .to_vec();
     let (name, end) = (all[1].as_bytes().to_vec(), Vec::new());
-    let reply = ask(&service.socket, HookRequest::Fetch { whose: For::Socket, name, destination, end }).await;
+    let reply = ask(
+        &service.socket,
+        HookRequest::Fetch {
+            whose: For::Socket,
+            name,
+            destination,
+            end,
+        },
+    )
+    .await;
     assert!(matches!(reply, Reply::Delivered { .. }), "{reply:?}");
-    assert_eq!(service.storage.calls(&format!("get {}", all[1])), gets, "it was there already");
+    assert_eq!(
+        service.storage.calls(&format!("get {}", all[1])),
+        gets,
+        "it was there already"
+    );
     service.settle().await;
     assert!(service.spooled().contains(&all[2]), "nothing was cleared");
     service.stop().await;
@@ -83,10 +110,16 @@ async fn at_the_end_the_plain_answer_comes_and_the_store_is_left_in_peace() {
     }
     let seconds = began.elapsed().as_secs() as u32 + 2;
     let most = (proof + 2) * seconds;
-    assert!(service.storage.all_calls() - before <= most, "however often it asks: a look and a proof a second each");
+    assert!(
+        service.storage.all_calls() - before <= most,
+        "however often it asks: a look and a proof a second each"
+    );
     // The server goes on: what is polled for comes, and is never absent once it was acknowledged (P6).
     assert_eq!(service.fetch(&number(4)).await, Reply::Absent);
-    pusher(&service.cluster).push(&service.wal.segment(&number(4), 1)).await.unwrap();
+    pusher(&service.cluster)
+        .push(&service.wal.segment(&number(4), 1))
+        .await
+        .unwrap();
     assert_eq!(service.fetch(&number(4)).await, Reply::Done);
     service.stop().await;
 }
@@ -97,13 +130,23 @@ async fn a_gap_that_opened_just_now_is_no_end() {
     let service = archive(&[&number(1)]).await;
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
     assert_eq!(service.fetch(&number(2)).await, Reply::Absent);
-    pusher(&service.cluster).push(&service.wal.segment(&number(3), 1)).await.unwrap();
+    pusher(&service.cluster)
+        .push(&service.wal.segment(&number(3), 1))
+        .await
+        .unwrap();
     let (late, missing) = (number(2), number(2));
     let (reply, ()) = tokio::join!(service.fetch(&missing), async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        pusher(&service.cluster).push(&service.wal.segment(&late, 1)).await.unwrap();
+        pusher(&service.cluster)
+            .push(&service.wal.segment(&late, 1))
+            .await
+            .unwrap();
     });
-    assert_eq!(reply, Reply::Done, "it waits for the segment that is missing");
+    assert_eq!(
+        reply,
+        Reply::Done,
+        "it waits for the segment that is missing"
+    );
     service.stop().await;
 }
 
@@ -111,13 +154,27 @@ async fn a_gap_that_opened_just_now_is_no_end() {
 async fn fetching_ahead_follows_the_path_of_timelines() {
     let child = |each: u32| format!("0000000200000000{each:08X}");
     let wanted = [number(2), child(3), child(4)];
-    let service = archive(&[&number(1), &number(2), &number(3), "00000002.history", &child(3), &child(4)]).await;
+    let service = archive(&[
+        &number(1),
+        &number(2),
+        &number(3),
+        "00000002.history",
+        &child(3),
+        &child(4),
+    ])
+    .await;
     assert_eq!(service.fetch("00000002.history").await, Reply::Done);
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
-    until("the child's segments lie ready", || service.spooled() == wanted).await;
+    until("the child's segments lie ready", || {
+        service.spooled() == wanted
+    })
+    .await;
     for name in &wanted {
         assert_eq!(service.fetch(name).await, Reply::Done);
-        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+        assert!(
+            content(&service.destination()) == Some(segment(name, 1)),
+            "{name}"
+        );
     }
     service.stop().await;
 }
@@ -129,7 +186,10 @@ async fn another_order_of_asking_drops_what_lay_ready() {
     assert_eq!(service.fetch(&all[0]).await, Reply::Done);
     until("what follows lies ready", || service.spooled() == all[1..5]).await;
     assert_eq!(service.fetch(&all[14]).await, Reply::Done);
-    until("what follows that lies ready, and nothing else", || service.spooled() == all[15..19]).await;
+    until("what follows that lies ready, and nothing else", || {
+        service.spooled() == all[15..19]
+    })
+    .await;
     // The last one again, as recovery does at its end.
     assert_eq!(service.fetch(&all[14]).await, Reply::Done);
     assert!(content(&service.destination()) == Some(segment(&all[14], 1)));
@@ -141,15 +201,25 @@ async fn a_gap_and_damage_are_unknown_also_when_fetched_ahead() {
     let service = archive(&[&number(1), &number(3), &number(4)]).await;
     let key = service.cluster.layout.wal(&number(4).parse().unwrap());
     let half = service.storage.get(&key, 0..300).await.unwrap().unwrap();
-    let _ = service.storage.put(&key, half.into(), PutMode::Overwrite).await.unwrap();
+    let _ = service
+        .storage
+        .put(&key, half.into(), PutMode::Overwrite)
+        .await
+        .unwrap();
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
     service.settle().await;
     let reply = text(&service.fetch(&number(2)).await);
-    assert!(reply.contains(&number(2)) && reply.contains("missing") && reply.contains("HINT: "), "{reply}");
+    assert!(
+        reply.contains(&number(2)) && reply.contains("missing") && reply.contains("HINT: "),
+        "{reply}"
+    );
     assert_eq!(service.fetch(&number(3)).await, Reply::Done);
     service.settle().await;
     let reply = text(&service.fetch(&number(4)).await);
-    assert!(reply.contains(key.as_str()) && reply.contains("damaged"), "{reply}");
+    assert!(
+        reply.contains(key.as_str()) && reply.contains("damaged"),
+        "{reply}"
+    );
     service.stop().await;
 }
 
@@ -157,10 +227,19 @@ async fn a_gap_and_damage_are_unknown_also_when_fetched_ahead() {
 async fn beyond_the_known_end_nothing_is_fetched() {
     let all = numbers(1, 6);
     let service = archive(&names(&all)).await;
-    assert_eq!(service.fetch_until(&number(1), &number(3)).await, Reply::Done);
-    until("the last one lies ready", || service.spooled() == [number(2)]).await;
+    assert_eq!(
+        service.fetch_until(&number(1), &number(3)).await,
+        Reply::Done
+    );
+    until("the last one lies ready", || {
+        service.spooled() == [number(2)]
+    })
+    .await;
     service.settle().await;
-    assert_eq!(service.fetch_until(&number(3), &number(3)).await, Reply::Absent);
+    assert_eq!(
+        service.fetch_until(&number(3), &number(3)).await,
+        Reply::Absent
+    );
     assert_eq!(service.spooled(), [number(2)]);
     service.stop().await;
 }
@@ -169,7 +248,9 @@ async fn beyond_the_known_end_nothing_is_fetched() {
 async fn a_spool_left_by_a_killed_service_is_never_served() {
     let service = archive(&[&number(1)]).await;
     std::fs::create_dir(service.spool()).unwrap();
-    let stale = service.spool().join(format!("0000000000000000-{}-1", number(1)));
+    let stale = service
+        .spool()
+        .join(format!("0000000000000000-{}-1", number(1)));
     std::fs::write(&stale, "stale").unwrap();
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
     assert!(content(&service.destination()) == Some(segment(&number(1), 1)));
@@ -188,13 +269,25 @@ async fn nothing_is_put_in_place_for_a_hook_that_is_gone() {
         end: Vec::new(),
     };
     let mut killed = UnixStream::connect(&service.socket).unwrap();
-    killed.write_all(&request(number(2)).encode().unwrap()).unwrap();
-    until("it is looked for", || service.storage.calls(&format!("get {}", number(2))) > 0).await;
+    killed
+        .write_all(&request(number(2)).encode().unwrap())
+        .unwrap();
+    until("it is looked for", || {
+        service.storage.calls(&format!("get {}", number(2))) > 0
+    })
+    .await;
     drop(killed);
     let left = format!("{}-1", number(2));
     until("its file lies in the spool", || {
-        std::fs::read_dir(service.spool())
-            .is_ok_and(|mut all| all.any(|entry| entry.unwrap().file_name().to_string_lossy().ends_with(&left)))
+        std::fs::read_dir(service.spool()).is_ok_and(|mut all| {
+            all.any(|entry| {
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .ends_with(&left)
+            })
+        })
     })
     .await;
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
@@ -212,7 +305,14 @@ async fn what_comes_after_its_asker_left_waits_for_the_next() {
     service.storage.gets.send_replace(false);
     let (name, end) = (number(1).into_bytes(), Vec::new());
     let destination = service.destination().into_os_string().into_encoded_bytes();
-    let request = HookRequest::Fetch { whose: For::Socket, name, destination, end }.encode().unwrap();
+    let request = HookRequest::Fetch {
+        whose: For::Socket,
+        name,
+        destination,
+        end,
+    }
+    .encode()
+    .unwrap();
     let leave = async || {
         let mut impatient = UnixStream::connect(&service.socket).unwrap();
         impatient.write_all(&request).unwrap();
@@ -227,7 +327,11 @@ async fn what_comes_after_its_asker_left_waits_for_the_next() {
     service.settle().await;
     let gets = service.storage.calls(&format!("get {}", number(1)));
     assert_eq!(service.fetch(&number(1)).await, Reply::Done);
-    assert_eq!(service.storage.calls(&format!("get {}", number(1))), gets, "it was there already");
+    assert_eq!(
+        service.storage.calls(&format!("get {}", number(1))),
+        gets,
+        "it was there already"
+    );
     service.stop().await;
 }
 
@@ -238,8 +342,15 @@ async fn a_hiccup_while_a_standby_starts_is_no_answer_about_a_timeline() {
     let data = service.wal.folder().parent().unwrap().to_path_buf();
     service.wal.belongs_to(7);
     std::fs::write(data.join("standby.signal"), "").unwrap();
-    std::fs::write(data.join("postmaster.pid"), "1\n2\n3\n4\n5\n6\n7\nstarting\n").unwrap();
-    service.storage.garbled.store(2, std::sync::atomic::Ordering::SeqCst);
+    std::fs::write(
+        data.join("postmaster.pid"),
+        "1\n2\n3\n4\n5\n6\n7\nstarting\n",
+    )
+    .unwrap();
+    service
+        .storage
+        .garbled
+        .store(2, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(service.fetch("00000002.history").await, Reply::Done);
     service.stop().await;
 }
@@ -256,7 +367,10 @@ async fn a_data_directory_made_anew_is_served_again() {
     std::fs::create_dir(service.wal.folder()).unwrap();
     for name in [&all[1], &all[0], &all[2]] {
         assert_eq!(service.fetch(name).await, Reply::Done);
-        assert!(content(&service.destination()) == Some(segment(name, 1)), "{name}");
+        assert!(
+            content(&service.destination()) == Some(segment(name, 1)),
+            "{name}"
+        );
     }
     service.stop().await;
 }
@@ -278,7 +392,9 @@ async fn a_spool_is_cleared_of_its_own_files_alone() {
     let name = number(1).parse().unwrap();
     let places: Vec<PathBuf> = spools.iter_mut().map(|spool| spool.place(&name)).collect();
     spools[0].make().unwrap();
-    places.iter().for_each(|place| std::fs::write(place, "x").unwrap());
+    places
+        .iter()
+        .for_each(|place| std::fs::write(place, "x").unwrap());
     spools[0].clear();
     assert!(!places[0].exists() && places[1].exists());
     spools[1].clear();
@@ -306,10 +422,16 @@ async fn another_clusters_data_directory_is_neither_answered_nor_archived() {
     service.wal.belongs_to(ours + 1);
     for name in [number(1), number(9)] {
         let reply = text(&service.fetch(&name).await);
-        assert!(reply.contains("system identifier") && reply.contains("HINT: "), "{reply}");
+        assert!(
+            reply.contains("system identifier") && reply.contains("HINT: "),
+            "{reply}"
+        );
     }
     // What another cluster archives is refused, too: a history file does not say whose it is.
-    let history = service.wal.ready("00000002.history", b"1\t0/300000\tno recovery target specified\n");
+    let history = service.wal.ready(
+        "00000002.history",
+        b"1\t0/300000\tno recovery target specified\n",
+    );
     assert!(text(&service.push(&history).await).contains("system identifier"));
     service.wal.belongs_to(ours);
     assert_eq!(service.push(&history).await, Reply::Done);

@@ -26,7 +26,8 @@ use crate::config::{self, ClusterIdentity};
 use crate::postgres::archive::testing::{PgWal, cluster_in};
 use crate::postgres::cluster::Cluster;
 use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage,
+    StorageError,
 };
 use crate::wire::{For, HookRequest, Reply};
 
@@ -58,8 +59,18 @@ impl Observed {
     }
 
     fn count(&self, operation: &str, name: &str) {
-        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().trim_end_matches(".zst");
-        *self.calls.lock().unwrap().entry(format!("{operation} {name}")).or_default() += 1;
+        let name = name
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".zst");
+        *self
+            .calls
+            .lock()
+            .unwrap()
+            .entry(format!("{operation} {name}"))
+            .or_default() += 1;
         if operation == "put" {
             self.puts.lock().unwrap().push(name.to_string());
         }
@@ -72,7 +83,13 @@ impl Observed {
 
     /// Files of which a put began, in that order; WAL only.
     pub fn put_in_order(&self) -> Vec<String> {
-        self.puts.lock().unwrap().iter().filter(|name| !name.ends_with(".json")).cloned().collect()
+        self.puts
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|name| !name.ends_with(".json"))
+            .cloned()
+            .collect()
     }
 
     /// Calls of all kinds.
@@ -97,7 +114,12 @@ impl Storage for Observed {
         self.count("get", key.as_str());
         drop(self.gets.subscribe().wait_for(|open| *open).await);
         let bytes = self.inner.get(key, range).await?;
-        let garble = self.garbled.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let garble = self
+            .garbled
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok();
         Ok(bytes.map(|bytes| match bytes.split_last() {
             Some((last, rest)) if garble => [rest, &[!last]].concat().into(),
             _ => bytes,
@@ -109,7 +131,11 @@ impl Storage for Observed {
         self.inner.head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.count("list", folder);
         self.inner.list(folder, after).await
     }
@@ -136,12 +162,19 @@ pub struct Running {
 
 /// What the service on this socket serves, by its configuration file.
 pub fn identity(socket: &Path) -> ClusterIdentity {
-    configured(&socket.with_extension("toml"), "main", &socket.with_file_name("repository"))
+    configured(
+        &socket.with_extension("toml"),
+        "main",
+        &socket.with_file_name("repository"),
+    )
 }
 
 /// Writes a configuration file; what it means.
 pub fn configured(file: &Path, cluster: &str, repository: &Path) -> ClusterIdentity {
-    let text = format!("repository.url = \"file://{}\"\ncluster.name = \"{cluster}\"\n", repository.display());
+    let text = format!(
+        "repository.url = \"file://{}\"\ncluster.name = \"{cluster}\"\n",
+        repository.display()
+    );
     std::fs::write(file, text).unwrap();
     ClusterIdentity::of(&config::load(Some(file), [("", ""); 0]).unwrap(), |_| None)
 }
@@ -183,11 +216,25 @@ impl Running {
         let stopped = async { drop(stopped.await) };
         let service = tokio::spawn(run(cluster.clone(), identity(&socket), options, stopped));
         until("the service listens", || socket.exists()).await;
-        Self { wal, storage, cluster, socket, service, stop }
+        Self {
+            wal,
+            storage,
+            cluster,
+            socket,
+            service,
+            stop,
+        }
     }
 
     pub async fn push(&self, path: &Path) -> Reply {
-        ask(&self.socket, HookRequest::Push { whose: For::Socket, path: path.as_os_str().as_bytes().to_vec() }).await
+        ask(
+            &self.socket,
+            HookRequest::Push {
+                whose: For::Socket,
+                path: path.as_os_str().as_bytes().to_vec(),
+            },
+        )
+        .await
     }
 
     pub async fn fetch(&self, name: &str) -> Reply {
@@ -198,7 +245,17 @@ impl Running {
     pub async fn fetch_until(&self, name: &str, end: &str) -> Reply {
         let destination = self.destination().into_os_string().as_bytes().to_vec();
         let (name, end) = (name.as_bytes().to_vec(), end.as_bytes().to_vec());
-        match ask(&self.socket, HookRequest::Fetch { whose: For::Socket, name, destination, end }).await {
+        match ask(
+            &self.socket,
+            HookRequest::Fetch {
+                whose: For::Socket,
+                name,
+                destination,
+                end,
+            },
+        )
+        .await
+        {
             Reply::Delivered { path } => {
                 std::fs::rename(OsStr::from_bytes(&path), self.destination()).unwrap();
                 Reply::Done
@@ -218,16 +275,24 @@ impl Running {
 
     /// Files in the spool that are whole for all we know: named by file, sorted.
     pub fn spooled(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.spool()) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.spool()) else {
+            return Vec::new();
+        };
         let name = |file: String| file.split('-').nth(1).unwrap_or_default().to_string();
-        let mut names: Vec<String> =
-            entries.map(|entry| name(entry.unwrap().file_name().into_string().unwrap())).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| name(entry.unwrap().file_name().into_string().unwrap()))
+            .collect();
         names.sort();
         names
     }
 
     pub async fn is_stored(&self, name: &str) -> bool {
-        self.storage.inner.head(&self.cluster.layout.wal(&name.parse().unwrap())).await.unwrap().is_some()
+        self.storage
+            .inner
+            .head(&self.cluster.layout.wal(&name.parse().unwrap()))
+            .await
+            .unwrap()
+            .is_some()
     }
 
     /// Waits until no more calls are made.

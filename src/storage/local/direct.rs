@@ -46,7 +46,8 @@ fn write(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) && give_up_direct(file)? => (),
+            Err(error)
+                if Errno::from_io_error(&error) == Some(Errno::INVAL) && give_up_direct(file)? => {}
             Err(error) => return Err(error),
         }
     }
@@ -71,13 +72,34 @@ mod tests {
     #[test]
     fn an_object_of_any_length_and_pieces_is_written_whole() {
         let folders = [std::env::temp_dir(), "/dev/shm".into()];
-        for folder in folders.iter().filter(|folder: &&std::path::PathBuf| Path::is_dir(folder)) {
-            for length in [0, 1, BLOCK, CHUNK - 1, CHUNK, CHUNK + BLOCK, 3 * CHUNK + BLOCK + 1] {
-                let content: Bytes = (0..length as u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect();
-                let body = Body(content.chunks(99_999).map(|piece| content.slice_ref(piece)).collect());
+        for folder in folders
+            .iter()
+            .filter(|folder: &&std::path::PathBuf| Path::is_dir(folder))
+        {
+            for length in [
+                0,
+                1,
+                BLOCK,
+                CHUNK - 1,
+                CHUNK,
+                CHUNK + BLOCK,
+                3 * CHUNK + BLOCK + 1,
+            ] {
+                let content: Bytes = (0..length as u32)
+                    .map(|n| (n.wrapping_mul(n) >> 5) as u8)
+                    .collect();
+                let body = Body(
+                    content
+                        .chunks(99_999)
+                        .map(|piece| content.slice_ref(piece))
+                        .collect(),
+                );
                 let mut file = tempfile::NamedTempFile::new_in(folder).unwrap();
                 write_all(file.as_file_mut(), &body).unwrap();
-                assert!(std::fs::read(file.path()).unwrap() == content, "{length} bytes");
+                assert!(
+                    std::fs::read(file.path()).unwrap() == content,
+                    "{length} bytes"
+                );
             }
         }
     }

@@ -31,7 +31,11 @@ pub(super) fn shows_as_folder(root: &Path, entry: &DirEntry) -> io::Result<Optio
 
 /// Whether a link leads to a folder that it lies in: who follows it never ends.
 fn leads_back(root: &Path, link: &Path, target: &Metadata) -> io::Result<bool> {
-    for folder in link.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
+    for folder in link
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| folder.starts_with(root))
+    {
         let meta = fs::metadata(folder)?;
         if (meta.dev(), meta.ino()) == (target.dev(), target.ino()) {
             return Ok(true);

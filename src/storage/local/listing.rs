@@ -53,13 +53,21 @@ struct Pass {
 
 impl Default for Listings {
     fn default() -> Self {
-        Self(Mutex::new(ListingState { begun: [0; COUNTERS], passes: Vec::new() }))
+        Self(Mutex::new(ListingState {
+            begun: [0; COUNTERS],
+            passes: Vec::new(),
+        }))
     }
 }
 
 impl Listings {
     /// The first page of a listing. It shows the folder as it is now.
-    pub fn begin(&self, root: &Path, folder: &str, after: Option<&str>) -> io::Result<Vec<ListEntry>> {
+    pub fn begin(
+        &self,
+        root: &Path,
+        folder: &str,
+        after: Option<&str>,
+    ) -> io::Result<Vec<ListEntry>> {
         let mut kept = self.kept();
         // Who goes on with another listing of it sees it as it is now, too.
         kept.passes.retain(|pass| pass.folder != folder);
@@ -72,17 +80,33 @@ impl Listings {
     pub fn go_on(&self, root: &Path, folder: &str, after: &str) -> io::Result<Vec<ListEntry>> {
         let mut kept = self.kept();
         let is_it = |pass: &Pass| pass.folder == folder && pass.after.as_deref() == Some(after);
-        let found = kept.passes.iter().position(is_it).map(|at| kept.passes.swap_remove(at));
+        let found = kept
+            .passes
+            .iter()
+            .position(is_it)
+            .map(|at| kept.passes.swap_remove(at));
         drop(kept);
-        let pass = found.map_or_else(|| self.pass(root, folder, Some(after)), |pass| Ok(Some(pass)))?;
+        let pass = found.map_or_else(
+            || self.pass(root, folder, Some(after)),
+            |pass| Ok(Some(pass)),
+        )?;
         self.show(root, pass)
     }
 
     fn pass(&self, root: &Path, folder: &str, after: Option<&str>) -> io::Result<Option<Pass>> {
         let begun = self.kept().begun[counter(folder)];
-        let Some((names, more)) = first_names(root, folder, after, KEPT)? else { return Ok(None) };
+        let Some((names, more)) = first_names(root, folder, after, KEPT)? else {
+            return Ok(None);
+        };
         let (folder, after) = (folder.to_string(), after.map(str::to_string));
-        Ok(Some(Pass { folder, begun, after, names: names.into_iter(), more, shown: Instant::now() }))
+        Ok(Some(Pass {
+            folder,
+            begun,
+            after,
+            names: names.into_iter(),
+            more,
+            shown: Instant::now(),
+        }))
     }
 
     /// The next page of a pass, and of further ones while what they found is gone.
@@ -98,7 +122,11 @@ impl Listings {
                 on.after = Some(name);
             } else {
                 let (folder, after, more) = (on.folder.clone(), on.after.clone(), on.more);
-                pass = if more { self.pass(root, &folder, after.as_deref())? } else { None };
+                pass = if more {
+                    self.pass(root, &folder, after.as_deref())?
+                } else {
+                    None
+                };
             }
         }
         if let Some(pass) = pass {
@@ -138,11 +166,15 @@ fn first_names(
     after: Option<&str>,
     most: usize,
 ) -> io::Result<Option<(Vec<Box<str>>, bool)>> {
-    let Some(entries) = absent_as_none(fs::read_dir(root.join(folder)))? else { return Ok(None) };
+    let Some(entries) = absent_as_none(fs::read_dir(root.join(folder)))? else {
+        return Ok(None);
+    };
     let (mut first, mut more) = (BinaryHeap::<Box<str>>::new(), false);
     for entry in entries {
         let entry = entry?;
-        let Ok(mut name) = entry.file_name().into_string() else { continue };
+        let Ok(mut name) = entry.file_name().into_string() else {
+            continue;
+        };
         let full = format!("{folder}{name}");
         if Key::new(full.as_str()).is_err() {
             continue;
@@ -174,7 +206,8 @@ fn entry(root: &Path, name: String) -> io::Result<Option<ListEntry>> {
     if name.ends_with('/') {
         return Ok(Some(ListEntry::Folder(name)));
     }
-    let Some(meta) = absent_as_none(fs::metadata(root.join(&name)))?.filter(fs::Metadata::is_file) else {
+    let Some(meta) = absent_as_none(fs::metadata(root.join(&name)))?.filter(fs::Metadata::is_file)
+    else {
         return Ok(None);
     };
     let key = Key::new(name).map_err(io::Error::other)?;
@@ -184,11 +217,17 @@ fn entry(root: &Path, name: String) -> io::Result<Option<ListEntry>> {
 /// What tells whether something in a folder changed. A folder that is not there has a stamp, too.
 pub(super) fn stamp(folder: &Path, now: SystemTime) -> io::Result<FolderStamp> {
     let Some(meta) = absent_as_none(fs::metadata(folder))? else {
-        return Ok(FolderStamp { state: (0, 0, SystemTime::UNIX_EPOCH), settled: true });
+        return Ok(FolderStamp {
+            state: (0, 0, SystemTime::UNIX_EPOCH),
+            settled: true,
+        });
     };
     let modified = meta.modified()?;
     let settled = now.duration_since(modified).is_ok_and(|age| age > COARSE);
-    Ok(FolderStamp { state: (meta.dev(), meta.ino(), modified), settled })
+    Ok(FolderStamp {
+        state: (meta.dev(), meta.ino(), modified),
+        settled,
+    })
 }
 
 #[cfg(test)]
@@ -215,11 +254,23 @@ mod tests {
         let root = folder_of(10);
         fs::create_dir(root.path().join("f/000003-")).unwrap();
         let first = |after, most| {
-            let (names, more) = first_names(root.path(), "f/", after, most).unwrap().unwrap();
-            (names.iter().map(ToString::to_string).collect::<Vec<String>>().join(" "), more)
+            let (names, more) = first_names(root.path(), "f/", after, most)
+                .unwrap()
+                .unwrap();
+            (
+                names
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<String>>()
+                    .join(" "),
+                more,
+            )
         };
         assert_eq!(first(None, 2), ("000000 000001".into(), true));
-        assert_eq!(first(Some("f/000002"), 3), ("000003 000003-/ 000004".into(), true));
+        assert_eq!(
+            first(Some("f/000002"), 3),
+            ("000003 000003-/ 000004".into(), true)
+        );
         assert_eq!(first(Some("f/000007"), 2), ("000008 000009".into(), false));
         assert!(first_names(root.path(), "g/", None, 2).unwrap().is_none());
     }
@@ -241,7 +292,10 @@ mod tests {
             page = listings.go_on(root.path(), "f/", &last).unwrap();
         }
         assert_eq!(found, 3 * LIST_PAGE + 1);
-        assert!(listings.kept().passes.is_empty(), "nothing is kept of a listing that ended");
+        assert!(
+            listings.kept().passes.is_empty(),
+            "nothing is kept of a listing that ended"
+        );
     }
 
     #[test]
@@ -251,7 +305,10 @@ mod tests {
         let first = listings.begin(root.path(), "f/", None).unwrap();
         let last = names(&first).last().unwrap().to_string();
         put(root.path(), 999_999);
-        assert_eq!(listings.begin(root.path(), "f/", None).unwrap().len(), LIST_PAGE);
+        assert_eq!(
+            listings.begin(root.path(), "f/", None).unwrap().len(),
+            LIST_PAGE
+        );
         // Both go on from the same place.
         for _ in 0..2 {
             let rest = listings.go_on(root.path(), "f/", &last).unwrap();
@@ -280,9 +337,13 @@ mod tests {
         (LIST_PAGE..2 * LIST_PAGE).step_by(2).for_each(|number| {
             fs::remove_file(root.path().join(format!("f/{number:06}"))).unwrap();
         });
-        let second = listings.go_on(root.path(), "f/", names(&first).last().unwrap()).unwrap();
+        let second = listings
+            .go_on(root.path(), "f/", names(&first).last().unwrap())
+            .unwrap();
         assert_eq!(second.len(), LIST_PAGE);
-        let third = listings.go_on(root.path(), "f/", names(&second).last().unwrap()).unwrap();
+        let third = listings
+            .go_on(root.path(), "f/", names(&second).last().unwrap())
+            .unwrap();
         assert_eq!(third.len(), LIST_PAGE / 2);
     }
 
@@ -293,7 +354,9 @@ mod tests {
         for folder in 0..LISTINGS + 2 {
             let folder = format!("f{folder}/");
             fs::create_dir(root.path().join(&folder)).unwrap();
-            (0..=LIST_PAGE).for_each(|at| fs::write(root.path().join(format!("{folder}{at:06}")), "").unwrap());
+            (0..=LIST_PAGE).for_each(|at| {
+                fs::write(root.path().join(format!("{folder}{at:06}")), "").unwrap()
+            });
             drop(listings.begin(root.path(), &folder, None).unwrap());
         }
         assert_eq!(listings.kept().passes.len(), LISTINGS);
@@ -305,17 +368,35 @@ mod tests {
         let folder = root.path().join("f");
         let (now, later) = (SystemTime::now(), SystemTime::now() + 2 * COARSE);
         let fresh = stamp(&folder, now).unwrap();
-        assert!(!fresh.is_unchanged_since(Some(&fresh)), "something may come at the same time");
+        assert!(
+            !fresh.is_unchanged_since(Some(&fresh)),
+            "something may come at the same time"
+        );
         let settled = stamp(&folder, later).unwrap();
-        assert!(stamp(&folder, now).unwrap().is_unchanged_since(Some(&settled)) && !settled.is_unchanged_since(None));
+        assert!(
+            stamp(&folder, now)
+                .unwrap()
+                .is_unchanged_since(Some(&settled))
+                && !settled.is_unchanged_since(None)
+        );
         std::thread::sleep(Duration::from_millis(20));
         put(root.path(), 1);
-        assert!(!stamp(&folder, later).unwrap().is_unchanged_since(Some(&settled)));
+        assert!(
+            !stamp(&folder, later)
+                .unwrap()
+                .is_unchanged_since(Some(&settled))
+        );
         let settled = stamp(&folder, later).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         fs::remove_file(root.path().join("f/000001")).unwrap();
-        assert!(!stamp(&folder, later).unwrap().is_unchanged_since(Some(&settled)));
+        assert!(
+            !stamp(&folder, later)
+                .unwrap()
+                .is_unchanged_since(Some(&settled))
+        );
         let absent = stamp(&root.path().join("g"), now).unwrap();
-        assert!(absent.is_unchanged_since(Some(&absent)) && !absent.is_unchanged_since(Some(&settled)));
+        assert!(
+            absent.is_unchanged_since(Some(&absent)) && !absent.is_unchanged_since(Some(&settled))
+        );
     }
 }

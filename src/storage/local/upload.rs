@@ -20,8 +20,15 @@ pub(super) struct Begun {
 
 /// Makes the file; `None` if the key is taken.
 pub(super) fn begin(root: &Path, path: PathBuf, mode: PutMode) -> io::Result<Option<Begun>> {
-    let Some(temporary) = temporary_for(&path, mode)? else { return Ok(None) };
-    Ok(Some(Begun { file: create(root, &temporary)?, temporary, path, mode }))
+    let Some(temporary) = temporary_for(&path, mode)? else {
+        return Ok(None);
+    };
+    Ok(Some(Begun {
+        file: create(root, &temporary)?,
+        temporary,
+        path,
+        mode,
+    }))
 }
 
 /// Parts are written to their places in one file.
@@ -34,7 +41,11 @@ pub(super) struct LocalUpload<'a> {
 
 impl<'a> LocalUpload<'a> {
     pub(super) fn new(storage: &'a LocalStorage, key: &Key, begun: Begun) -> Self {
-        Self { storage, key: key.clone(), begun: Arc::new(begun) }
+        Self {
+            storage,
+            key: key.clone(),
+            begun: Arc::new(begun),
+        }
     }
 }
 
@@ -62,7 +73,10 @@ impl Upload for LocalUpload<'_> {
         };
         // Never repeated: the kernel tells of a failed write once, so that a second fsync would say that all is well.
         let completed = self.storage.run("put", self.key.as_str(), work).await;
-        completed.map_err(|error| StorageError { lasting: true, ..error })
+        completed.map_err(|error| StorageError {
+            lasting: true,
+            ..error
+        })
     }
 
     async fn abort(&self) -> Result<(), StorageError> {

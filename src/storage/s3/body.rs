@@ -29,11 +29,16 @@ impl http_body::Body for BodyChunks {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         while self.pieces.front().is_some_and(Bytes::is_empty) {
             self.pieces.pop_front();
         }
-        let Some(front) = self.pieces.front_mut() else { return Poll::Ready(None) };
+        let Some(front) = self.pieces.front_mut() else {
+            return Poll::Ready(None);
+        };
         let piece = front.split_to(front.len().min(PIECE));
         self.left -= piece.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -51,7 +56,10 @@ impl http_body::Body for BodyChunks {
 /// The body in the client's form.
 pub fn stream(body: Body) -> ByteStream {
     let left = body.len();
-    ByteStream::new(SdkBody::from_body_1_x(BodyChunks { pieces: body.0.into(), left }))
+    ByteStream::new(SdkBody::from_body_1_x(BodyChunks {
+        pieces: body.0.into(),
+        left,
+    }))
 }
 
 /// A SHA-256: what S3 takes as a request's checksum and signs.
@@ -76,7 +84,9 @@ impl Intercept for SignedOver {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let hex = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(hex));
+        config
+            .interceptor_state()
+            .store_put(PayloadSigningOverride::Precomputed(hex));
         Ok(())
     }
 }

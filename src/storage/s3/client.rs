@@ -5,8 +5,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -27,8 +27,9 @@ const IDLE: Duration = Duration::from_secs(60);
 pub async fn http(options: &S3Options) -> Result<SharedHttpClient, String> {
     let mut trusted = TrustStore::default();
     if let Some(file) = &options.ca_file {
-        let pem =
-            tokio::fs::read(file).await.map_err(|error| format!("cannot read \"{}\": {error}", file.display()))?;
+        let pem = tokio::fs::read(file)
+            .await
+            .map_err(|error| format!("cannot read \"{}\": {error}", file.display()))?;
         trusted = trusted.with_pem_certificate(pem);
     }
     let context = TlsContext::builder().with_trust_store(trusted).build();
@@ -44,7 +45,10 @@ pub async fn http(options: &S3Options) -> Result<SharedHttpClient, String> {
 /// still is given up earlier.
 pub fn patience(options: &S3Options, bytes: u64) -> aws_sdk_s3::config::Builder {
     let read = options.response_timeout + Duration::from_secs(bytes / SLOWEST);
-    let timeouts = TimeoutConfig::builder().connect_timeout(options.connect_timeout).read_timeout(read).build();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(options.connect_timeout)
+        .read_timeout(read)
+        .build();
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts)
 }
 
@@ -60,7 +64,9 @@ pub async fn connect(options: &S3Options, http: SharedHttpClient) -> Client {
         Some(_) => RegionProviderChain::first_try(named)
             .or_else(aws_config::environment::EnvironmentVariableRegionProvider::new())
             .or_else(DEFAULT_REGION),
-        None => RegionProviderChain::first_try(named).or_default_provider().or_else(DEFAULT_REGION),
+        None => RegionProviderChain::first_try(named)
+            .or_default_provider()
+            .or_else(DEFAULT_REGION),
     };
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
@@ -68,7 +74,11 @@ pub async fn connect(options: &S3Options, http: SharedHttpClient) -> Client {
         .timeout_config(timeouts)
         // Repeated by storage::RetryingStorage, and nowhere else.
         .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALLED).build());
+        .stalled_stream_protection(
+            StalledStreamProtectionConfig::enabled()
+                .grace_period(STALLED)
+                .build(),
+        );
     if let Some(credentials) = &options.credentials {
         loader = loader.credentials_provider(credentials.clone());
     }

@@ -65,7 +65,12 @@ enum ErrorKind {
 
 impl S3Error {
     /// Of the client's error.
-    pub(super) fn of<E>(options: &S3Options, api: &'static str, path: &str, error: SdkError<E, HttpResponse>) -> Self
+    pub(super) fn of<E>(
+        options: &S3Options,
+        api: &'static str,
+        path: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
@@ -93,10 +98,13 @@ impl S3Error {
                     why: chain(cause),
                     lasting: matches!(
                         cause,
-                        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)
+                        CredentialsError::CredentialsNotLoaded(_)
+                            | CredentialsError::InvalidConfiguration(_)
                     ),
                 },
-                None if matches!(error, SdkError::ConstructionFailure(_)) => Cause::NotAsked(chain(&error)),
+                None if matches!(error, SdkError::ConstructionFailure(_)) => {
+                    Cause::NotAsked(chain(&error))
+                }
                 None => Cause::NoAnswer(chain(&error)),
             },
         };
@@ -109,7 +117,12 @@ impl S3Error {
     }
 
     /// What came cannot be used; asking again may bring what can.
-    pub(super) fn bad_answer(options: &S3Options, api: &'static str, path: &str, why: &str) -> Self {
+    pub(super) fn bad_answer(
+        options: &S3Options,
+        api: &'static str,
+        path: &str,
+        why: &str,
+    ) -> Self {
         Self::new(options, api, path, Cause::BadAnswer(why.to_string()))
     }
 
@@ -120,7 +133,13 @@ impl S3Error {
 
     fn new(options: &S3Options, api: &'static str, path: &str, what: Cause) -> Self {
         let (bucket, endpoint) = (options.bucket.clone(), options.endpoint.clone());
-        Self { api, bucket, path: path.to_string(), endpoint, what }
+        Self {
+            api,
+            bucket,
+            path: path.to_string(),
+            endpoint,
+            what,
+        }
     }
 
     fn answer(&self) -> Option<&ErrorResponse> {
@@ -131,7 +150,8 @@ impl S3Error {
     }
 
     fn has_code(&self, codes: &[&str]) -> bool {
-        self.answer().is_some_and(|answer| codes.contains(&answer.code.as_str()))
+        self.answer()
+            .is_some_and(|answer| codes.contains(&answer.code.as_str()))
     }
 
     /// Whether the store answered with this HTTP status.
@@ -158,8 +178,12 @@ impl S3Error {
     pub(super) fn is_about_credentials(&self) -> bool {
         match &self.what {
             // An answer to HEAD does not say why it refuses.
-            Cause::Answer(answer) if answer.code.is_empty() => matches!(answer.status, 400 | 401 | 403),
-            Cause::Answer(answer) => matches!(answer.kind(), ErrorKind::Credentials | ErrorKind::Expired),
+            Cause::Answer(answer) if answer.code.is_empty() => {
+                matches!(answer.status, 400 | 401 | 403)
+            }
+            Cause::Answer(answer) => {
+                matches!(answer.kind(), ErrorKind::Credentials | ErrorKind::Expired)
+            }
             Cause::NoCredentials { .. } => true,
             Cause::NoAnswer(_) | Cause::BadAnswer(_) | Cause::NotAsked(_) => false,
         }
@@ -303,7 +327,9 @@ impl ErrorResponse {
 /// The permission that an operation needs.
 fn permission(api: &str) -> &'static str {
     match api {
-        "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => "s3:PutObject",
+        "PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => {
+            "s3:PutObject"
+        }
         "ListObjectsV2" => "s3:ListBucket",
         "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
@@ -340,11 +366,18 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 impl fmt::Display for S3Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of \"{}\" in bucket \"{}\": ", self.api, self.path, self.bucket)?;
+        write!(
+            f,
+            "{} of \"{}\" in bucket \"{}\": ",
+            self.api, self.path, self.bucket
+        )?;
         match &self.what {
             Cause::Answer(answer) => {
                 write!(f, "HTTP {}", answer.status)?;
-                for part in [&answer.code, &answer.message].into_iter().filter(|part| !part.is_empty()) {
+                for part in [&answer.code, &answer.message]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                {
                     write!(f, " {part}")?;
                 }
                 match answer.request_id.as_str() {

@@ -36,7 +36,11 @@ async fn receive(
 
 impl S3Storage {
     /// Bytes of an object. A body whose connection breaks is asked for again from there, from the same object.
-    pub(super) async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>, S3Error> {
+    pub(super) async fn get_range(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, S3Error> {
         if range.start >= range.end {
             return Ok(self.meta(key).await?.map(|_| Bytes::new()));
         }
@@ -46,13 +50,21 @@ impl S3Storage {
         let mut etag = None;
         loop {
             let before = got.len();
-            let (mut response, _place) = match self.answer(&path, range.start + before as u64..range.end, etag).await {
+            let (mut response, _place) = match self
+                .answer(&path, range.start + before as u64..range.end, etag)
+                .await
+            {
                 Ok(response) => response,
                 Err(error) if before == 0 && error.says_absent() => return Ok(None),
-                Err(error) if before == 0 && error.says_beyond_end() => return Ok(Some(Bytes::new())),
+                Err(error) if before == 0 && error.says_beyond_end() => {
+                    return Ok(Some(Bytes::new()));
+                }
                 Err(error) => return Err(error),
             };
-            let length = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+            let length = response
+                .content_length()
+                .and_then(|length| usize::try_from(length).ok())
+                .unwrap_or(0);
             got.reserve(length.min(RESERVED));
             etag = response.e_tag().map(str::to_string);
             let Err(broken) = receive(&mut response.body, &mut got, wanted).await else {
@@ -62,7 +74,10 @@ impl S3Storage {
                 let why = format!("the answer was cut off: {}", chain(&broken));
                 return Err(S3Error::no_answer(&self.options, "GetObject", &path, &why));
             }
-            tracing::debug!("GetObject of \"{path}\": the connection broke: {broken}: going on at {}", got.len());
+            tracing::debug!(
+                "GetObject of \"{path}\": the connection broke: {broken}: going on at {}",
+                got.len()
+            );
         }
     }
 
@@ -97,9 +112,20 @@ impl S3Storage {
             (start, end) => Some(format!("bytes={start}-{}", end - 1)),
         };
         let (client, place) = self.enter("GetObject", path).await?;
-        let get = client.get_object().bucket(&options.bucket).key(path).set_range(wanted).set_if_match(tag);
-        let sent = get.set_expected_bucket_owner(options.bucket_owner.clone()).send().await;
-        Ok((sent.map_err(|error| S3Error::of(options, "GetObject", path, error))?, place))
+        let get = client
+            .get_object()
+            .bucket(&options.bucket)
+            .key(path)
+            .set_range(wanted)
+            .set_if_match(tag);
+        let sent = get
+            .set_expected_bucket_owner(options.bucket_owner.clone())
+            .send()
+            .await;
+        Ok((
+            sent.map_err(|error| S3Error::of(options, "GetObject", path, error))?,
+            place,
+        ))
     }
 
     /// What the store tells of an object.
@@ -114,7 +140,14 @@ impl S3Storage {
         }
         // It was put in between.
         let found = self.head_object(key, &path).await?;
-        let torn = || S3Error::bad_answer(&self.options, "HeadObject", &path, "the object is there and is not");
+        let torn = || {
+            S3Error::bad_answer(
+                &self.options,
+                "HeadObject",
+                &path,
+                "the object is there and is not",
+            )
+        };
         found.map(Some).ok_or_else(torn)
     }
 
@@ -122,18 +155,28 @@ impl S3Storage {
         let options = &self.options;
         let (client, _place) = self.enter("HeadObject", path).await?;
         let head = client.head_object().bucket(&options.bucket).key(path);
-        let found = match head.set_expected_bucket_owner(options.bucket_owner.clone()).send().await {
+        let found = match head
+            .set_expected_bucket_owner(options.bucket_owner.clone())
+            .send()
+            .await
+        {
             Ok(found) => found,
             Err(error) => {
                 let error = S3Error::of(options, "HeadObject", path, error);
-                return if error.has_status(404) { Ok(None) } else { Err(error) };
+                return if error.has_status(404) {
+                    Ok(None)
+                } else {
+                    Err(error)
+                };
             }
         };
         Ok(Some(ObjectMeta {
             key: key.clone(),
             size: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
             modified: self.time("HeadObject", path, found.last_modified())?,
-            class: found.storage_class().map(|class| class.as_str().to_string()),
+            class: found
+                .storage_class()
+                .map(|class| class.as_str().to_string()),
             encryption: encryption(found.server_side_encryption()),
         }))
     }
@@ -149,16 +192,29 @@ impl S3Storage {
     }
 
     /// A time that the store must tell: without it nobody knows what is old.
-    pub(super) fn time(&self, api: &'static str, path: &str, time: Option<&DateTime>) -> Result<SystemTime, S3Error> {
-        time.map(system_time)
-            .ok_or_else(|| S3Error::bad_answer(&self.options, api, path, "it tells no time of storing"))
+    pub(super) fn time(
+        &self,
+        api: &'static str,
+        path: &str,
+        time: Option<&DateTime>,
+    ) -> Result<SystemTime, S3Error> {
+        time.map(system_time).ok_or_else(|| {
+            S3Error::bad_answer(&self.options, api, path, "it tells no time of storing")
+        })
     }
 }
 
 /// The place of a body's first byte: `bytes 5-9/10`; the object's begin without that header (RFC 9110, section 14.4).
 fn first_byte(content_range: Option<&str>) -> Option<u64> {
-    let Some(range) = content_range else { return Some(0) };
-    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+    let Some(range) = content_range else {
+        return Some(0);
+    };
+    range
+        .strip_prefix("bytes ")?
+        .split_once('-')?
+        .0
+        .parse()
+        .ok()
 }
 
 /// A time of the store's clock.

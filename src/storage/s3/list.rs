@@ -8,7 +8,11 @@ const BEHIND: char = '~';
 
 impl S3Storage {
     /// One page of what lies directly below a folder. The store may give less than it is asked for.
-    pub(super) async fn page(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, S3Error> {
+    pub(super) async fn page(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, S3Error> {
         let (options, path) = (&self.options, self.path(folder));
         let after = after.map(|after| match after.ends_with('/') {
             true => self.path(&format!("{after}{BEHIND}")),
@@ -28,7 +32,8 @@ impl S3Storage {
                 .set_continuation_token(token)
                 .set_expected_bucket_owner(options.bucket_owner.clone());
             let sent = list.send().await;
-            let found = sent.map_err(|error| S3Error::of(options, "ListObjectsV2", &path, error))?;
+            let found =
+                sent.map_err(|error| S3Error::of(options, "ListObjectsV2", &path, error))?;
             self.collect(&path, &found, &mut entries)?;
             token = found.next_continuation_token;
             if token.is_none() && found.is_truncated == Some(true) {
@@ -45,19 +50,35 @@ impl S3Storage {
     }
 
     /// Objects that others put there under names that are no keys are left out.
-    fn collect(&self, path: &str, found: &ListObjectsV2Output, entries: &mut Vec<ListEntry>) -> Result<(), S3Error> {
+    fn collect(
+        &self,
+        path: &str,
+        found: &ListObjectsV2Output,
+        entries: &mut Vec<ListEntry>,
+    ) -> Result<(), S3Error> {
         let own = |path: &str| path.strip_prefix(&self.options.prefix).map(str::to_string);
         for object in found.contents() {
-            let Some(key) = object.key().and_then(own).and_then(|key| Key::new(key).ok()) else { continue };
+            let Some(key) = object
+                .key()
+                .and_then(own)
+                .and_then(|key| Key::new(key).ok())
+            else {
+                continue;
+            };
             entries.push(ListEntry::Object(ObjectMeta {
                 key,
                 size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
                 modified: self.time("ListObjectsV2", path, object.last_modified())?,
-                class: object.storage_class().map(|class| class.as_str().to_string()),
+                class: object
+                    .storage_class()
+                    .map(|class| class.as_str().to_string()),
                 encryption: None,
             }));
         }
-        let folders = found.common_prefixes().iter().filter_map(|folder| folder.prefix().and_then(own));
+        let folders = found
+            .common_prefixes()
+            .iter()
+            .filter_map(|folder| folder.prefix().and_then(own));
         let valid = |folder: &String| Key::new(folder.trim_end_matches('/')).is_ok();
         entries.extend(folders.filter(valid).map(ListEntry::Folder));
         Ok(())

@@ -24,7 +24,10 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use super::parts::put_long;
-use super::{Body, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage, StorageError, Upload};
+use super::{
+    Body, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage,
+    StorageError, Upload,
+};
 
 pub use aws_sdk_s3::config::Credentials;
 pub use error::S3Error;
@@ -45,7 +48,12 @@ impl S3Storage {
     /// Nothing is read or connected to before the first call.
     pub fn new(options: S3Options) -> Self {
         let places = Semaphore::new(options.requests.max(1));
-        Self { options: Arc::new(options), http: OnceCell::new(), client: Mutex::new(None), places }
+        Self {
+            options: Arc::new(options),
+            http: OnceCell::new(),
+            client: Mutex::new(None),
+            places,
+        }
     }
 
     fn path(&self, key: &str) -> String {
@@ -53,13 +61,24 @@ impl S3Storage {
     }
 
     /// The client, and the right to make one request with it at a time.
-    async fn enter(&self, api: &'static str, path: &str) -> Result<(Client, SemaphorePermit<'_>), S3Error> {
-        let place = self.places.acquire().await.expect("the semaphore is never closed");
+    async fn enter(
+        &self,
+        api: &'static str,
+        path: &str,
+    ) -> Result<(Client, SemaphorePermit<'_>), S3Error> {
+        let place = self
+            .places
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let mut kept = self.client.lock().await;
         if let Some(client) = &*kept {
             return Ok((client.clone(), place));
         }
-        let http = self.http.get_or_try_init(|| client::http(&self.options)).await;
+        let http = self
+            .http
+            .get_or_try_init(|| client::http(&self.options))
+            .await;
         let http = http.map_err(|why| S3Error::before(&self.options, api, path, &why))?;
         let client = client::connect(&self.options, http.clone()).await;
         *kept = Some(client.clone());
@@ -67,7 +86,12 @@ impl S3Storage {
     }
 
     /// What a call came to; after refused credentials the next call reads them anew.
-    async fn told<T>(&self, operation: &'static str, key: &str, result: Result<T, S3Error>) -> Result<T, StorageError> {
+    async fn told<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        result: Result<T, S3Error>,
+    ) -> Result<T, StorageError> {
         let error = match result {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -87,7 +111,11 @@ impl S3Storage {
 
     fn class(&self, key: &str) -> Option<StorageClass> {
         let kind = key.split('/').nth(1)?;
-        let found = self.options.classes.iter().find(|(folder, _)| folder == kind);
+        let found = self
+            .options
+            .classes
+            .iter()
+            .find(|(folder, _)| folder == kind);
         found.map(|(_, class)| class.clone())
     }
 }
@@ -95,7 +123,9 @@ impl S3Storage {
 #[async_trait]
 impl Storage for S3Storage {
     fn describe(&self) -> String {
-        format!("s3://{}/{}", self.options.bucket, self.options.prefix).trim_end_matches('/').to_string()
+        format!("s3://{}/{}", self.options.bucket, self.options.prefix)
+            .trim_end_matches('/')
+            .to_string()
     }
 
     fn promises(&self) -> Promises {
@@ -110,7 +140,11 @@ impl Storage for S3Storage {
         self.told("put", key.as_str(), result).await
     }
 
-    async fn begin(&self, key: &Key, mode: PutMode) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
+    async fn begin(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
         let begun = self.begin_upload(key, mode).await;
         let begun = self.told("put", key.as_str(), begun).await?;
         Ok(begun.map(|upload| Box::new(upload) as Box<dyn Upload + '_>))
@@ -126,7 +160,11 @@ impl Storage for S3Storage {
         self.told("head", key.as_str(), result).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         let result = self.page(folder, after).await;
         self.told("list", folder, result).await
     }

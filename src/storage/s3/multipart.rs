@@ -21,15 +21,25 @@ pub(super) struct S3Upload<'a> {
 #[async_trait]
 impl Upload for S3Upload<'_> {
     async fn send(&self, part: Part) -> Result<Sent, StorageError> {
-        self.storage.told("put", self.key.as_str(), self.send_part(part).await).await
+        self.storage
+            .told("put", self.key.as_str(), self.send_part(part).await)
+            .await
     }
 
     async fn complete(&self, parts: &[Sent]) -> Result<PutOutcome, StorageError> {
-        self.storage.told("put", self.key.as_str(), self.join(parts).await).await
+        self.storage
+            .told("put", self.key.as_str(), self.join(parts).await)
+            .await
     }
 
     async fn abort(&self) -> Result<(), StorageError> {
-        self.storage.told("put", self.key.as_str(), self.storage.abort(&self.path, &self.id).await).await
+        self.storage
+            .told(
+                "put",
+                self.key.as_str(),
+                self.storage.abort(&self.path, &self.id).await,
+            )
+            .await
     }
 }
 
@@ -48,10 +58,15 @@ impl S3Upload<'_> {
             .checksum_sha256(body::in_base64(&part.digest))
             .body(body::stream(part.body))
             .set_expected_bucket_owner(options.bucket_owner.clone());
-        let send = send.customize().config_override(client::patience(options, length));
+        let send = send
+            .customize()
+            .config_override(client::patience(options, length));
         let answer = send.interceptor(body::SignedOver(part.digest)).send().await;
         let answer = answer.map_err(|error| S3Error::of(options, "UploadPart", path, error))?;
-        Ok(Sent { tag: answer.e_tag, ..sent })
+        Ok(Sent {
+            tag: answer.e_tag,
+            ..sent
+        })
     }
 
     async fn join(&self, parts: &[Sent]) -> Result<PutOutcome, S3Error> {
@@ -62,7 +77,9 @@ impl S3Upload<'_> {
         let (options, path) = (&self.storage.options, self.path.as_str());
         let (client, _place) = self.storage.enter("CompleteMultipartUpload", path).await?;
         let parts = parts.iter().map(|sent| {
-            let part = CompletedPart::builder().part_number(number(sent)).set_e_tag(sent.tag.clone());
+            let part = CompletedPart::builder()
+                .part_number(number(sent))
+                .set_e_tag(sent.tag.clone());
             part.checksum_sha256(body::in_base64(&sent.digest)).build()
         });
         let complete = client
@@ -70,7 +87,11 @@ impl S3Upload<'_> {
             .bucket(&options.bucket)
             .key(path)
             .upload_id(&self.id)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build())
+            .multipart_upload(
+                CompletedMultipartUpload::builder()
+                    .set_parts(Some(parts.collect()))
+                    .build(),
+            )
             .set_if_none_match(condition(options, self.mode))
             .set_expected_bucket_owner(options.bucket_owner.clone());
         match complete.send().await {
@@ -90,7 +111,11 @@ fn number(part: &Sent) -> i32 {
 
 impl S3Storage {
     /// Begins an upload; `None` if the key is taken.
-    pub(super) async fn begin_upload(&self, key: &Key, mode: PutMode) -> Result<Option<S3Upload<'_>>, S3Error> {
+    pub(super) async fn begin_upload(
+        &self,
+        key: &Key,
+        mode: PutMode,
+    ) -> Result<Option<S3Upload<'_>>, S3Error> {
         if mode == PutMode::CreateOnly && self.meta(key).await?.is_some() {
             return Ok(None);
         }
@@ -109,16 +134,31 @@ impl S3Storage {
                 .send()
                 .await
         };
-        let created = create.map_err(|error| S3Error::of(options, "CreateMultipartUpload", &path, error))?;
+        let created =
+            create.map_err(|error| S3Error::of(options, "CreateMultipartUpload", &path, error))?;
         let id = created.upload_id.unwrap_or_default();
-        Ok(Some(S3Upload { storage: self, key: key.clone(), path, id, mode }))
+        Ok(Some(S3Upload {
+            storage: self,
+            key: key.clone(),
+            path,
+            id,
+            mode,
+        }))
     }
 
     async fn abort(&self, path: &str, upload: &str) -> Result<(), S3Error> {
         let options = &self.options;
         let (client, _place) = self.enter("AbortMultipartUpload", path).await?;
-        let abort = client.abort_multipart_upload().bucket(&options.bucket).key(path).upload_id(upload);
-        match abort.set_expected_bucket_owner(options.bucket_owner.clone()).send().await {
+        let abort = client
+            .abort_multipart_upload()
+            .bucket(&options.bucket)
+            .key(path)
+            .upload_id(upload);
+        match abort
+            .set_expected_bucket_owner(options.bucket_owner.clone())
+            .send()
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) => match S3Error::of(options, "AbortMultipartUpload", path, error) {
                 error if error.says_absent() => Ok(()),
@@ -128,25 +168,44 @@ impl S3Storage {
     }
 
     /// Gives up uploads of `ours` that were begun longer ago than `age` and never completed; how many there were.
-    pub(super) async fn abort_uploads_older_than(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, S3Error> {
+    pub(super) async fn abort_uploads_older_than(
+        &self,
+        age: Duration,
+        ours: IsOwnKey<'_>,
+    ) -> Result<u64, S3Error> {
         let options = &self.options;
         let before = SystemTime::now() - age;
         let (mut key_marker, mut upload_marker, mut aborted) = (None, None, 0);
         loop {
             let sent = {
                 let (client, _place) = self.enter("ListMultipartUploads", &options.prefix).await?;
-                let list = client.list_multipart_uploads().bucket(&options.bucket).prefix(&options.prefix);
-                let list = list.set_key_marker(key_marker).set_upload_id_marker(upload_marker);
-                list.set_expected_bucket_owner(options.bucket_owner.clone()).send().await
+                let list = client
+                    .list_multipart_uploads()
+                    .bucket(&options.bucket)
+                    .prefix(&options.prefix);
+                let list = list
+                    .set_key_marker(key_marker)
+                    .set_upload_id_marker(upload_marker);
+                list.set_expected_bucket_owner(options.bucket_owner.clone())
+                    .send()
+                    .await
             };
-            let found = sent.map_err(|error| S3Error::of(options, "ListMultipartUploads", &options.prefix, error))?;
+            let found = sent.map_err(|error| {
+                S3Error::of(options, "ListMultipartUploads", &options.prefix, error)
+            })?;
             for upload in found.uploads() {
-                let old = upload.initiated().is_some_and(|begun| system_time(begun) < before);
+                let old = upload
+                    .initiated()
+                    .is_some_and(|begun| system_time(begun) < before);
                 let is_ours = |path: &&str| {
-                    let name = path.strip_prefix(&options.prefix).and_then(|name| Key::new(name).ok());
+                    let name = path
+                        .strip_prefix(&options.prefix)
+                        .and_then(|name| Key::new(name).ok());
                     name.is_some_and(|key| ours(&key))
                 };
-                if let (true, Some(path), Some(id)) = (old, upload.key().filter(is_ours), upload.upload_id()) {
+                if let (true, Some(path), Some(id)) =
+                    (old, upload.key().filter(is_ours), upload.upload_id())
+                {
                     self.abort(path, id).await?;
                     aborted += 1;
                 }
@@ -156,7 +215,12 @@ impl S3Storage {
             }
             if found.next_key_marker.is_none() {
                 let why = "the listing is cut and does not say where it goes on";
-                return Err(S3Error::bad_answer(options, "ListMultipartUploads", &options.prefix, why));
+                return Err(S3Error::bad_answer(
+                    options,
+                    "ListMultipartUploads",
+                    &options.prefix,
+                    why,
+                ));
             }
             (key_marker, upload_marker) = (found.next_key_marker, found.next_upload_id_marker);
         }

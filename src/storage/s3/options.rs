@@ -74,16 +74,28 @@ impl CreateOnly {
                 ),
             ),
         };
-        Promises { create_only, if_it_overwrites, caution, ..Promises::default() }
+        Promises {
+            create_only,
+            if_it_overwrites,
+            caution,
+            ..Promises::default()
+        }
     }
 }
 
 impl S3Options {
     pub(super) fn promises(&self) -> Promises {
-        let asked = self.encryption.as_ref().map(|kind| kind.as_str().to_string());
+        let asked = self
+            .encryption
+            .as_ref()
+            .map(|kind| kind.as_str().to_string());
         Promises {
             in_parts_from: Some(self.multipart_threshold),
-            encryption: Some(AtRest { asked, setting: "s3.encryption", unasked: "bucket" }),
+            encryption: Some(AtRest {
+                asked,
+                setting: "s3.encryption",
+                unasked: "bucket",
+            }),
             ..self.create_only.promises()
         }
     }
@@ -94,9 +106,20 @@ pub fn credentials(id: &str, secret: &str) -> anyhow::Result<Option<Credentials>
     match (id, secret) {
         ("", "") => Ok(None),
         ("", _) | (_, "") => {
-            let error = anyhow!("one of s3.access_key_id and s3.secret_access_key is set, the other is not");
-            Err(with_hint(error, "set both, or neither to use the standard chain of credentials"))
+            let error = anyhow!(
+                "one of s3.access_key_id and s3.secret_access_key is set, the other is not"
+            );
+            Err(with_hint(
+                error,
+                "set both, or neither to use the standard chain of credentials",
+            ))
         }
-        (id, secret) => Ok(Some(Credentials::new(id, secret, None, None, "walden.toml"))),
+        (id, secret) => Ok(Some(Credentials::new(
+            id,
+            secret,
+            None,
+            None,
+            "walden.toml",
+        ))),
     }
 }

@@ -6,7 +6,12 @@ use crate::storage::{Body, Key, PutMode, PutOutcome};
 
 impl S3Storage {
     /// Stores an object by one request.
-    pub(super) async fn put_whole(&self, key: &Key, content: Body, mode: PutMode) -> Result<PutOutcome, S3Error> {
+    pub(super) async fn put_whole(
+        &self,
+        key: &Key,
+        content: Body,
+        mode: PutMode,
+    ) -> Result<PutOutcome, S3Error> {
         if self.is_taken(key, mode).await? {
             return Ok(PutOutcome::AlreadyExists);
         }
@@ -25,7 +30,9 @@ impl S3Storage {
             .set_server_side_encryption(options.encryption.clone())
             .set_ssekms_key_id(options.kms_key.clone())
             .set_expected_bucket_owner(options.bucket_owner.clone());
-        let put = put.customize().config_override(client::patience(options, length));
+        let put = put
+            .customize()
+            .config_override(client::patience(options, length));
         match put.interceptor(body::SignedOver(digest)).send().await {
             Ok(_) => Ok(PutOutcome::Stored),
             Err(error) => match S3Error::of(options, "PutObject", &path, error) {
@@ -37,7 +44,8 @@ impl S3Storage {
 
     /// Looks for an object where the store itself would not.
     pub(super) async fn is_taken(&self, key: &Key, mode: PutMode) -> Result<bool, S3Error> {
-        let look = mode == PutMode::CreateOnly && self.options.create_only == CreateOnly::HeadThenPut;
+        let look =
+            mode == PutMode::CreateOnly && self.options.create_only == CreateOnly::HeadThenPut;
         Ok(look && self.meta(key).await?.is_some())
     }
 
@@ -46,7 +54,11 @@ impl S3Storage {
         let (options, path) = (&self.options, self.path(key.as_str()));
         let (client, _place) = self.enter("DeleteObject", &path).await?;
         let delete = client.delete_object().bucket(&options.bucket).key(&path);
-        match delete.set_expected_bucket_owner(options.bucket_owner.clone()).send().await {
+        match delete
+            .set_expected_bucket_owner(options.bucket_owner.clone())
+            .send()
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) => match S3Error::of(options, "DeleteObject", &path, error) {
                 error if error.says_absent() => Ok(()),

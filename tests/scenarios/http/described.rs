@@ -16,7 +16,9 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 fn answers_are_as_the_description_says() {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/http/schemathesis");
     if !tool.exists() {
-        return say_skipped("HTTP against its description: skipped (tests/http-tools brings schemathesis)");
+        return say_skipped(
+            "HTTP against its description: skipped (tests/http-tools brings schemathesis)",
+        );
     }
     let scratch = Scratch::new("described");
     let (port, cluster, walden) = registered(&scratch);
@@ -25,7 +27,9 @@ fn answers_are_as_the_description_says() {
     take_backup(&walden);
     cluster.burst(2, 10);
     cluster.archive_now();
-    wait_until("the service has read the backup", || port.json("/v1/clusters/main")["last_backup"].is_object());
+    wait_until("the service has read the backup", || {
+        port.json("/v1/clusters/main")["last_backup"].is_object()
+    });
     // Random names of WAL files may be such as were lost.
     walden.expect_log("is missing");
     let output = Command::new("python3")
@@ -49,8 +53,17 @@ fn answers_are_as_the_description_says() {
         .output()
         .expect("run schemathesis");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    let paths = port.json("/v1/openapi.json")["paths"].as_object().map_or(0, serde_json::Map::len);
-    assert!(paths > 0 && said.contains(&format!("Tested: {paths}")), "there are {paths} paths: {said}");
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let paths = port.json("/v1/openapi.json")["paths"]
+        .as_object()
+        .map_or(0, serde_json::Map::len);
+    assert!(
+        paths > 0 && said.contains(&format!("Tested: {paths}")),
+        "there are {paths} paths: {said}"
+    );
     service.stop();
 }

@@ -22,12 +22,19 @@ struct Watched {
 fn watched() -> Watched {
     let scratch = Scratch::new("health");
     let port = Port::new(&scratch);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+    let mut cluster = Cluster::builder(Major::with_clients())
+        .segment_mib(1)
+        .start(&scratch);
     let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
     let walden = Walden::with(&scratch, &cluster, &settings);
     register(&mut cluster, &walden);
     cluster.sql("create table t(a int)");
-    Watched { _scratch: scratch, port, cluster, walden }
+    Watched {
+        _scratch: scratch,
+        port,
+        cluster,
+        walden,
+    }
 }
 
 impl Watched {
@@ -37,19 +44,34 @@ impl Watched {
 
     fn metric(&self, name: &str) -> String {
         let metrics = curl(&self.port.url(), "/metrics", Some(TOKEN), &[]).1;
-        let line = metrics.lines().find(|line| line.starts_with(name)).map(str::to_string);
-        line.unwrap_or_default().rsplit(' ').next().unwrap_or_default().to_string()
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(name))
+            .map(str::to_string);
+        line.unwrap_or_default()
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default()
+            .to_string()
     }
 
     /// The checks of what is archived, by name, and the exit code.
     fn check(&self) -> (Value, Option<i32>) {
-        let output = self
-            .walden
-            .run(["--format", "json", "check", "--check", "backup", "--check", "recovery", "--check", "rpo"]);
+        let output = self.walden.run([
+            "--format", "json", "check", "--check", "backup", "--check", "recovery", "--check",
+            "rpo",
+        ]);
         let said: Value = serde_json::from_str(&output.stdout).expect("a document");
         let checks = said["checks"].as_array().expect("checks").iter();
         (
-            checks.map(|check| (check["name"].as_str().expect("a name").to_string(), check.clone())).collect(),
+            checks
+                .map(|check| {
+                    (
+                        check["name"].as_str().expect("a name").to_string(),
+                        check.clone(),
+                    )
+                })
+                .collect(),
             output.code,
         )
     }
@@ -62,25 +84,44 @@ impl Watched {
             "critical" => ("critical", "2"),
             other => panic!("{other}"),
         };
-        wait_until("the service has seen it", || self.api()["rpo"]["level"] == rpo);
+        wait_until("the service has seen it", || {
+            self.api()["rpo"]["level"] == rpo
+        });
         let (api, (checks, code)) = (self.api(), self.check());
         for (check, level) in [("rpo", rpo), ("recovery", recovery)] {
             assert_eq!(checks[check]["status"], words(level).0, "{checks:#}");
             let metrics = curl(&self.port.url(), "/metrics", Some(TOKEN), &[]).1;
-            let line = metrics
-                .lines()
-                .find(|line| line.starts_with("walden_health_status{") && line.contains(&format!("check=\"{check}\"")));
-            assert!(line.is_some_and(|line| line.ends_with(words(level).1)), "{check} {line:?}");
+            let line = metrics.lines().find(|line| {
+                line.starts_with("walden_health_status{")
+                    && line.contains(&format!("check=\"{check}\""))
+            });
+            assert!(
+                line.is_some_and(|line| line.ends_with(words(level).1)),
+                "{check} {line:?}"
+            );
         }
-        let worst = if [rpo, recovery].contains(&"critical") { "critical" } else { "good" };
-        assert_eq!(code, Some(if worst == "critical" { 2 } else { 0 }), "{checks:#}");
+        let worst = if [rpo, recovery].contains(&"critical") {
+            "critical"
+        } else {
+            "good"
+        };
+        assert_eq!(
+            code,
+            Some(if worst == "critical" { 2 } else { 0 }),
+            "{checks:#}"
+        );
         assert_eq!(api["health"]["level"], worst, "{api:#}");
         let status = self.walden.json(["status"]);
         assert_eq!(status["health"]["status"], worst, "{status:#}");
         assert_eq!(status["health"]["timeline"], api["windows"][0]["timeline"]);
         let (table, target) = (self.walden.ok(["target"]), self.walden.json(["target"]));
         let shown = self.walden.ok(["status"]);
-        for text in [target["problems"].to_string(), status["health"].to_string(), table, shown] {
+        for text in [
+            target["problems"].to_string(),
+            status["health"].to_string(),
+            table,
+            shown,
+        ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
     }
@@ -89,45 +130,92 @@ impl Watched {
 #[test]
 fn a_hole_behind_the_last_backup_is_told_everywhere_until_there_is_a_new_backup() {
     let watched = watched();
-    let Watched { cluster, walden, .. } = &watched;
+    let Watched {
+        cluster, walden, ..
+    } = &watched;
     let service = walden.serve();
     take_backup(walden);
     cluster.archive_now();
     watched.all_say("good", "good", "");
     cluster.append_conf("archive_command = '/bin/true %p'\n");
     cluster.reload();
-    wait_until("the setting counts", || cluster.sql("show archive_command") == "/bin/true %p");
+    wait_until("the setting counts", || {
+        cluster.sql("show archive_command") == "/bin/true %p"
+    });
     // It would store them ahead of being asked.
     service.stop();
-    let before = cluster.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')");
+    let before = cluster.sql(
+        "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')",
+    );
     for row in 0..3 {
         cluster.sql(&format!("insert into t values({row})"));
         cluster.archive_now();
     }
-    cluster.append_conf(&format!("archive_command = '{}'\n", walden.archive_command()));
+    cluster.append_conf(&format!(
+        "archive_command = '{}'\n",
+        walden.archive_command()
+    ));
     cluster.reload();
-    wait_until("the setting counts", || cluster.sql("show archive_command").contains("archive-command"));
+    wait_until("the setting counts", || {
+        cluster
+            .sql("show archive_command")
+            .contains("archive-command")
+    });
     let service = walden.serve();
     cluster.sql("insert into t values(9)");
     cluster.archive_now();
     // A later segment could be stored first: for ten seconds this may be no hole.
     watched.all_say("critical", "critical", "cannot be restored");
     let (api, checks) = (watched.api(), watched.check().0);
-    assert!(api["rpo"]["protected_until"].as_str().expect("a time") < before.as_str(), "{before} {api:#}");
+    assert!(
+        api["rpo"]["protected_until"].as_str().expect("a time") < before.as_str(),
+        "{before} {api:#}"
+    );
     let told = checks["recovery"].to_string();
-    assert!(told.contains("are missing (3 segments)") && told.contains("walden backup take"), "{told}");
-    assert_eq!(watched.metric("walden_recovery_unrestorable_segments"), "1.0");
-    let rule = |name: &str| watched.metric(&format!("walden_health_rule{{cluster=\"main\",rule=\"{name}\"}}"));
-    assert_eq!([rule("WalGap"), rule("WalUnrestorable"), rule("WalWaits"), rule("NoBackup")], ["2", "2", "0", "0"]);
+    assert!(
+        told.contains("are missing (3 segments)") && told.contains("walden backup take"),
+        "{told}"
+    );
+    assert_eq!(
+        watched.metric("walden_recovery_unrestorable_segments"),
+        "1.0"
+    );
+    let rule = |name: &str| {
+        watched.metric(&format!(
+            "walden_health_rule{{cluster=\"main\",rule=\"{name}\"}}"
+        ))
+    };
+    assert_eq!(
+        [
+            rule("WalGap"),
+            rule("WalUnrestorable"),
+            rule("WalWaits"),
+            rule("NoBackup")
+        ],
+        ["2", "2", "0", "0"]
+    );
     assert_eq!(api["health"]["problems"][0]["rule"], "WalGap", "{api:#}");
-    let strict = walden.command(["check", "--check", "backup"]).env("WALDEN_HEALTH__BACKUP_AGE", "1s").output();
+    let strict = walden
+        .command(["check", "--check", "backup"])
+        .env("WALDEN_HEALTH__BACKUP_AGE", "1s")
+        .output();
     let strict = strict.expect("run walden");
     let said = String::from_utf8_lossy(&strict.stdout);
-    assert!(strict.status.code() == Some(1) && said.contains("the newest base backup that can be used is"), "{said}");
+    assert!(
+        strict.status.code() == Some(1)
+            && said.contains("the newest base backup that can be used is"),
+        "{said}"
+    );
     take_backup(walden);
     cluster.archive_now();
-    wait_until("the service has seen the new backup", || watched.api()["rpo"]["level"] == "good");
-    assert_eq!(watched.check().0["recovery"]["status"], "warning", "a gap between two backups stays");
+    wait_until("the service has seen the new backup", || {
+        watched.api()["rpo"]["level"] == "good"
+    });
+    assert_eq!(
+        watched.check().0["recovery"]["status"],
+        "warning",
+        "a gap between two backups stays"
+    );
     service.stop();
 }
 
@@ -139,7 +227,9 @@ fn an_idle_server_loses_nothing_until_it_commits() {
     watched.cluster.sql("insert into t values(1)");
     watched.cluster.archive_now();
     let seconds = |watched: &Watched| watched.api()["rpo"]["seconds"].as_f64().unwrap_or(f64::MAX);
-    wait_until("it is proven that nothing followed", || watched.api()["rpo"]["evidence"] == "idle");
+    wait_until("it is proven that nothing followed", || {
+        watched.api()["rpo"]["evidence"] == "idle"
+    });
     for _ in 0..4 {
         sleep(Duration::from_secs(2));
         assert!(seconds(&watched) < 6.0, "{:#}", watched.api());
@@ -150,7 +240,11 @@ fn an_idle_server_loses_nothing_until_it_commits() {
     sleep(Duration::from_secs(3));
     let late = watched.api()["rpo"]["protected_until"].clone();
     sleep(Duration::from_secs(2));
-    assert_eq!(watched.api()["rpo"]["protected_until"], late, "what is not archived would be lost");
+    assert_eq!(
+        watched.api()["rpo"]["protected_until"],
+        late,
+        "what is not archived would be lost"
+    );
     assert!(late.as_str() >= until.as_str());
     service.stop();
 }
@@ -160,19 +254,40 @@ fn backups_that_cannot_be_used_are_told_and_without_any_nothing_is_good() {
     let watched = watched();
     let service = watched.walden.serve();
     let said = watched.check();
-    assert_eq!((said.0["backup"]["status"].as_str(), said.1), (Some("warning"), Some(1)), "{said:?}");
+    assert_eq!(
+        (said.0["backup"]["status"].as_str(), said.1),
+        (Some("warning"), Some(1)),
+        "{said:?}"
+    );
     let id = take_backup(&watched.walden);
     watched.cluster.archive_now();
     watched.all_say("good", "good", "");
-    let manifest = watched.walden.repository.join("main/base").join(&id).join("manifest.zst");
+    let manifest = watched
+        .walden
+        .repository
+        .join("main/base")
+        .join(&id)
+        .join("manifest.zst");
     fs::write(&manifest, "no manifest").expect("damage the manifest");
     let (checks, code) = watched.check();
-    assert_eq!((checks["backup"]["status"].as_str(), code), (Some("critical"), Some(2)), "{checks:#}");
-    assert!(checks["backup"]["message"].as_str().expect("a message").contains(&id), "{checks:#}");
+    assert_eq!(
+        (checks["backup"]["status"].as_str(), code),
+        (Some("critical"), Some(2)),
+        "{checks:#}"
+    );
+    assert!(
+        checks["backup"]["message"]
+            .as_str()
+            .expect("a message")
+            .contains(&id),
+        "{checks:#}"
+    );
     // A complete manifest never changes: the service reads each once.
     service.stop();
     let service = watched.walden.serve();
-    wait_until("the service has read it", || curl(&watched.port.url(), "/readyz", Some(TOKEN), &[]).0 == 200);
+    wait_until("the service has read it", || {
+        curl(&watched.port.url(), "/readyz", Some(TOKEN), &[]).0 == 200
+    });
     let api = watched.api();
     assert_eq!(api["rpo"]["level"], "critical", "{api:#}");
     assert!(api["rpo"]["protected_until"].is_null(), "{api:#}");

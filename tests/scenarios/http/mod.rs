@@ -28,7 +28,10 @@ impl Port {
     pub fn new(scratch: &Scratch) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let number = listener.local_addr().expect("its address").port();
-        Self { number, token_file: scratch.write("token", &format!("{TOKEN}\n")) }
+        Self {
+            number,
+            token_file: scratch.write("token", &format!("{TOKEN}\n")),
+        }
     }
 
     /// Settings that open it.
@@ -61,7 +64,9 @@ pub fn walden(scratch: &Scratch, cluster: &Cluster, port: &Port) -> Walden {
 /// A cluster that archives, with small segments, and the port of the service to be started.
 pub fn registered(scratch: &Scratch) -> (Port, Cluster, Walden) {
     let port = Port::new(scratch);
-    let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(scratch);
+    let mut cluster = Cluster::builder(Major::with_clients())
+        .segment_mib(1)
+        .start(scratch);
     let walden = walden(scratch, &cluster, &port);
     register(&mut cluster, &walden);
     (port, cluster, walden)
@@ -70,13 +75,30 @@ pub fn registered(scratch: &Scratch) -> (Port, Cluster, Walden) {
 /// Asks by curl; status code and body.
 pub fn curl(url: &str, path: &str, token: Option<&str>, further: &[&Path]) -> (u16, String) {
     let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}"]);
+    command.args([
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "60",
+        "--write-out",
+        "\n%{http_code}",
+    ]);
     if let Some(token) = token {
-        command.arg("--header").arg(format!("Authorization: Bearer {token}"));
+        command
+            .arg("--header")
+            .arg(format!("Authorization: Bearer {token}"));
     }
-    let output = command.args(further).arg(format!("{url}{path}")).output().expect("run curl");
+    let output = command
+        .args(further)
+        .arg(format!("{url}{path}"))
+        .output()
+        .expect("run curl");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').expect("a status code");
-    assert!(output.status.success(), "curl {path}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "curl {path}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     (status.parse().expect("a number"), body.to_string())
 }

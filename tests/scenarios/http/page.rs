@@ -33,11 +33,20 @@ impl Told {
     fn new() -> (Self, Cluster) {
         let scratch = Scratch::new("page");
         let port = Port::new(&scratch);
-        let mut cluster = Cluster::builder(Major::with_clients()).segment_mib(1).start(&scratch);
+        let mut cluster = Cluster::builder(Major::with_clients())
+            .segment_mib(1)
+            .start(&scratch);
         let settings = port.settings(&scratch) + "catalog.names_interval = \"1s\"\n";
         let walden = Walden::with(&scratch, &cluster, &settings);
         register(&mut cluster, &walden);
-        (Self { port, walden, _scratch: scratch }, cluster)
+        (
+            Self {
+                port,
+                walden,
+                _scratch: scratch,
+            },
+            cluster,
+        )
     }
 
     /// Accidents under ordinary and hostile names, a gap in the WAL, and what followed.
@@ -45,7 +54,9 @@ impl Told {
         cluster.open_ledger();
         cluster.sql("create schema sales");
         for table in ["sales.orders", "sales.customers", "public.items"] {
-            cluster.sql(&format!("create table {table}(id int); insert into {table} select generate_series(1, 500)"));
+            cluster.sql(&format!(
+                "create table {table}(id int); insert into {table} select generate_series(1, 500)"
+            ));
         }
         for name in HOSTILE {
             cluster.sql(&format!("create table {}(id int)", quoted(name)));
@@ -83,8 +94,12 @@ impl Told {
             let backups = self.port.json("/v1/clusters/main/backups");
             let events = self.port.json("/v1/clusters/main/events");
             let is_last = |event: &Value| event["relation"] == "sales.customers";
-            backups["backups"].as_array().is_some_and(|all| all.len() == 2)
-                && events["events"].as_array().is_some_and(|all| all.iter().any(is_last))
+            backups["backups"]
+                .as_array()
+                .is_some_and(|all| all.len() == 2)
+                && events["events"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(is_last))
         });
         browser.open(&format!("{}/", self.port.url()));
         browser.fill("#token", TOKEN);
@@ -94,8 +109,13 @@ impl Told {
 
     /// The name of the last event of a kind.
     fn event(&self, kind: &str, relation: &str) -> String {
-        let found = self.walden.json(["find", "--kind", kind, "--relation", relation]);
-        found["events"][0]["id"].as_str().unwrap_or_else(|| panic!("no {kind} of {relation}: {found}")).to_string()
+        let found = self
+            .walden
+            .json(["find", "--kind", kind, "--relation", relation]);
+        found["events"][0]["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {kind} of {relation}: {found}"))
+            .to_string()
     }
 }
 
@@ -123,7 +143,9 @@ fn fits(browser: &Browser) {
 
 #[test]
 fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
-    let Some(browser) = Browser::start() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
     let (told, mut cluster) = Told::new();
     let service = told.walden.serve();
     told.happen(&mut cluster);
@@ -131,27 +153,57 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
     browser.be_in("Asia/Kolkata");
     told.open(&browser);
     fits(&browser);
-    assert!(!browser.address().contains(TOKEN), "a token is never in an address");
-    assert!(browser.text("#state").contains("in a gap between base backups"), "{}", browser.text("#state"));
-    assert!(browser.text("#events time + .local").contains("GMT+5:30"), "{}", browser.text("#events time + .local"));
+    assert!(
+        !browser.address().contains(TOKEN),
+        "a token is never in an address"
+    );
+    assert!(
+        browser
+            .text("#state")
+            .contains("in a gap between base backups"),
+        "{}",
+        browser.text("#state")
+    );
+    assert!(
+        browser.text("#events time + .local").contains("GMT+5:30"),
+        "{}",
+        browser.text("#events time + .local")
+    );
     browser.picture("1280-light");
 
     let dropped = told.event("drop", "orders");
     browser.click(&format!("[data-event='{dropped}']"));
     browser.wait_for("#plan .command");
-    assert!(browser.address().ends_with("#plan"), "{}", browser.address());
-    assert_eq!(browser.run("return document.activeElement.id"), "plan", "a screen reader goes on there");
+    assert!(
+        browser.address().ends_with("#plan"),
+        "{}",
+        browser.address()
+    );
+    assert_eq!(
+        browser.run("return document.activeElement.id"),
+        "plan",
+        "a screen reader goes on there"
+    );
     let plan = told.walden.json(["target", "--before", &dropped]);
     let shown = browser.text("#plan");
     let included = plan["plan"]["last_included"]["xid"].to_string();
-    for part in [plan["target"].as_str(), plan["plan"]["backup"]["id"].as_str(), Some(&included)] {
-        assert!(part.is_some_and(|part| shown.contains(part)), "{part:?} is not in {shown}");
+    for part in [
+        plan["target"].as_str(),
+        plan["plan"]["backup"]["id"].as_str(),
+        Some(&included),
+    ] {
+        assert!(
+            part.is_some_and(|part| shown.contains(part)),
+            "{part:?} is not in {shown}"
+        );
     }
     let command = format!("walden restore --before {dropped} --to-dir DIR");
     assert_eq!(browser.text("#command"), command);
     browser.allow_clipboard(&told.port.url());
     browser.click("[data-copy]");
-    wait_until("the page says that it is copied", || browser.text("[data-copy]") == "Copied");
+    wait_until("the page says that it is copied", || {
+        browser.text("[data-copy]") == "Copied"
+    });
     let copied = browser.run("return navigator.clipboard.readText()");
     assert_eq!(copied, command.as_str());
     browser.picture("1280-plan");
@@ -170,7 +222,9 @@ fn the_page_leads_from_an_accident_to_the_command_that_undoes_it() {
 
 #[test]
 fn the_page_can_be_used_by_keys_and_by_pointer_and_without_scripts() {
-    let Some(browser) = Browser::start() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
     let (told, mut cluster) = Told::new();
     let service = told.walden.serve();
     told.happen(&mut cluster);
@@ -189,26 +243,44 @@ fn the_page_can_be_used_by_keys_and_by_pointer_and_without_scripts() {
 fn by_keys(browser: &Browser, told: &Told) {
     // The first stop leads past everything; the time line's own keys zoom.
     browser.press(TAB);
-    assert_eq!(browser.run("return document.activeElement.textContent"), "Skip to choosing a moment");
+    assert_eq!(
+        browser.run("return document.activeElement.textContent"),
+        "Skip to choosing a moment"
+    );
     assert_eq!(browser.label("#line [data-key='+']"), "Zoom in");
     browser.run("document.querySelector('#line [data-key=\"+\"]').focus()");
     let before = browser.address();
     browser.press(ENTER);
     wait_until("the time line is closer", || browser.address() != before);
-    assert_eq!(browser.run("return document.activeElement.dataset.key"), "+", "the focus stays where it was");
+    assert_eq!(
+        browser.run("return document.activeElement.dataset.key"),
+        "+",
+        "the focus stays where it was"
+    );
     browser.press("0");
-    wait_until("the time line is whole", || !browser.address().contains("from="));
+    wait_until("the time line is whole", || {
+        !browser.address().contains("from=")
+    });
 
     let truncated = told.event("truncate", "sales.customers");
     browser.choose("#kind", "truncated");
     browser.click("#events button");
     let sign = format!("#line a.event[href*='{truncated}']");
     browser.wait_for(&sign);
-    assert!(browser.label(&sign).starts_with("the truncation of sales.customers, 20"), "{}", browser.label(&sign));
+    assert!(
+        browser
+            .label(&sign)
+            .starts_with("the truncation of sales.customers, 20"),
+        "{}",
+        browser.label(&sign)
+    );
     browser.run(&format!("document.querySelector(\"{sign}\").focus()"));
     browser.press(ENTER);
     browser.wait_for("#plan .command");
-    assert_eq!(browser.text("#command"), format!("walden restore --before {truncated} --to-dir DIR"));
+    assert_eq!(
+        browser.text("#command"),
+        format!("walden restore --before {truncated} --to-dir DIR")
+    );
     assert!(browser.has("#line a.event.chosen") && browser.has("#events tr.chosen"));
     browser.picture("1280-chosen");
 
@@ -218,7 +290,9 @@ fn by_keys(browser: &Browser, told: &Told) {
     browser.press(ENTER);
     browser.wait_for("#plan [role=alert]");
     assert!(
-        browser.text("#plan").contains("before the end of the oldest usable base backup"),
+        browser
+            .text("#plan")
+            .contains("before the end of the oldest usable base backup"),
         "{}",
         browser.text("#plan")
     );
@@ -229,13 +303,19 @@ fn by_keys(browser: &Browser, told: &Told) {
     browser.choose("#by", "a time");
     browser.click("#choose button.primary");
     browser.wait_for("#plan [role=alert]");
-    assert!(browser.text("#plan").contains("yesterday"), "{}", browser.text("#plan"));
+    assert!(
+        browser.text("#plan").contains("yesterday"),
+        "{}",
+        browser.text("#plan")
+    );
 }
 
 fn by_pointer(browser: &Browser) {
     browser.choose("#kind", "all");
     browser.click("#events button");
-    wait_until("all events are shown again", || !browser.address().contains("kind="));
+    wait_until("all events are shown again", || {
+        !browser.address().contains("kind=")
+    });
     browser.click("#line rect.band");
     wait_until("the plan of a time is shown", || {
         browser.has("#command") && browser.text("#command").contains("--time '20")
@@ -246,18 +326,25 @@ fn by_pointer(browser: &Browser) {
          const at = {bubbles: true, cancelable: true, clientX: box.left + box.width / 2, clientY: box.top + 5};
          svg.dispatchEvent(new WheelEvent('wheel', {...at, ctrlKey: true, deltaY: -200}));",
     );
-    wait_until("the address names the range that is shown", || browser.address().contains("from="));
+    wait_until("the address names the range that is shown", || {
+        browser.address().contains("from=")
+    });
     assert!(before != browser.run("return document.getElementById('line').dataset.from"));
     browser.click("#line [data-key='0']");
-    wait_until("the time line is whole", || !browser.address().contains("from="));
+    wait_until("the time line is whole", || {
+        !browser.address().contains("from=")
+    });
 }
 
 fn hostile_names(browser: &Browser) {
-    let subjects = browser.run("return [...document.querySelectorAll('#events bdi')].map((it) => it.textContent)");
+    let subjects = browser
+        .run("return [...document.querySelectorAll('#events bdi')].map((it) => it.textContent)");
     for name in HOSTILE {
         // What turns the direction of text is written out.
         let name = name.replace('\u{202e}', "\\u{202e}");
-        let shown = subjects.as_array().is_some_and(|all| all.iter().any(|it| *it == format!("public.{name}")));
+        let shown = subjects
+            .as_array()
+            .is_some_and(|all| all.iter().any(|it| *it == format!("public.{name}")));
         assert!(shown, "{name} is not in {subjects}");
     }
     let made = browser.run("return [document.scripts.length, document.images.length]");
@@ -270,15 +357,28 @@ fn without_scripts(browser: &Browser, told: &Told) {
     let deleted = told.event("delete", "items");
     browser.click(&format!("[data-event='{deleted}']"));
     browser.wait_for("#command");
-    assert_eq!(browser.text("#command"), format!("walden restore --before {deleted} --to-dir DIR"));
-    assert!(!browser.has("[data-copy]:not([hidden])"), "a button that does nothing is not shown");
+    assert_eq!(
+        browser.text("#command"),
+        format!("walden restore --before {deleted} --to-dir DIR")
+    );
+    assert!(
+        !browser.has("[data-copy]:not([hidden])"),
+        "a button that does nothing is not shown"
+    );
     browser.click("#line [data-key='+']");
-    wait_until("the time line is closer", || browser.address().contains("from="));
+    wait_until("the time line is closer", || {
+        browser.address().contains("from=")
+    });
     assert!(browser.address().contains(&deleted), "and the plan stays");
     browser.choose("#kind", "rows deleted");
     browser.click("#events button");
-    wait_until("some events are shown", || browser.address().contains("kind=delete"));
-    assert!(browser.text("#events table").contains("public.items"), "zooming keeps what is chosen in the middle");
+    wait_until("some events are shown", || {
+        browser.address().contains("kind=delete")
+    });
+    assert!(
+        browser.text("#events table").contains("public.items"),
+        "zooming keeps what is chosen in the middle"
+    );
     browser.click("header button");
     browser.wait_for("#token");
 }

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use walden::error::{find, hints, one_line};
 use walden::postgres::replication::{
-    BackupEvent, BackupOptions, BackupPosition, Checkpoint, ChecksumFailures, Connection, Mode, ServerError, Tablespace,
+    BackupEvent, BackupOptions, BackupPosition, Checkpoint, ChecksumFailures, Connection, Mode,
+    ServerError, Tablespace,
 };
 use walden::postgres::types::TimelineId;
 
@@ -58,16 +59,25 @@ async fn take_with(
         match event {
             BackupEvent::Start(position) => start = Some(position),
             BackupEvent::Tablespaces(list) => tablespaces = list,
-            BackupEvent::ArchiveStart { tablespace_oid, location } => {
+            BackupEvent::ArchiveStart {
+                tablespace_oid,
+                location,
+            } => {
                 assert!(file.is_none());
-                assert!(tablespaces.iter().any(|t| t.oid == tablespace_oid && t.location == location));
+                assert!(
+                    tablespaces
+                        .iter()
+                        .any(|t| t.oid == tablespace_oid && t.location == location)
+                );
                 let path = folder.path().join(format!("{}.tar", archives.len()));
                 file = Some(std::fs::File::create(&path)?);
                 archives.push((tablespace_oid, path));
             }
             BackupEvent::Data(data) => {
                 bytes += data.len() as u64;
-                file.as_mut().expect("data within an archive").write_all(&data)?;
+                file.as_mut()
+                    .expect("data within an archive")
+                    .write_all(&data)?;
             }
             BackupEvent::Progress(done) => {
                 assert!(done >= progress);
@@ -85,7 +95,15 @@ async fn take_with(
     }
     drop(backup);
     let (start, end) = (start.expect("a start"), end.expect("an end"));
-    Ok(Taken { start, end, tablespaces, archives, bytes, progress, folder })
+    Ok(Taken {
+        start,
+        end,
+        tablespaces,
+        archives,
+        bytes,
+        progress,
+        folder,
+    })
 }
 
 impl Taken {
@@ -94,11 +112,21 @@ impl Taken {
         let to = self.folder.path().join(format!("unpacked-{index}"));
         std::fs::create_dir(&to).unwrap();
         let mut tar = Command::new("tar");
-        tar.args(["-x", "-v", "--no-same-owner", "-f"]).arg(&self.archives[index].1).arg("-C").arg(&to);
+        tar.args(["-x", "-v", "--no-same-owner", "-f"])
+            .arg(&self.archives[index].1)
+            .arg("-C")
+            .arg(&to);
         let output = tar.output().unwrap();
         let complaints = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && complaints.is_empty(), "{complaints}");
-        let members = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+        assert!(
+            output.status.success() && complaints.is_empty(),
+            "{complaints}"
+        );
+        let members = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect();
         (to, members)
     }
 }
@@ -114,7 +142,12 @@ struct Tables {
 async fn make_tables(server: &Server) -> Tables {
     let space = server.folder("a table space");
     let mut sql = server.sql().await;
-    sql.simple_query(&format!("CREATE TABLESPACE apart LOCATION '{}'", space.display())).await.unwrap();
+    sql.simple_query(&format!(
+        "CREATE TABLESPACE apart LOCATION '{}'",
+        space.display()
+    ))
+    .await
+    .unwrap();
     let rows = "AS SELECT n, repeat('x', 100) AS filler FROM generate_series(1, 20000) AS n";
     sql.simple_query(&format!(
         "CREATE TABLE public.inside {rows}; CREATE TABLE public.outside TABLESPACE apart {rows}"
@@ -122,8 +155,12 @@ async fn make_tables(server: &Server) -> Tables {
     .await
     .unwrap();
     // No hint bits or visibility changes between checkpoint and backup.
-    sql.simple_query("VACUUM FREEZE public.inside").await.unwrap();
-    sql.simple_query("VACUUM FREEZE public.outside").await.unwrap();
+    sql.simple_query("VACUUM FREEZE public.inside")
+        .await
+        .unwrap();
+    sql.simple_query("VACUUM FREEZE public.outside")
+        .await
+        .unwrap();
     sql.simple_query("CHECKPOINT").await.unwrap();
     let result = sql
         .simple_query(
@@ -148,7 +185,15 @@ fn files_below(folder: &Path) -> BTreeSet<String> {
             match entry.file_type().unwrap() {
                 kind if kind.is_dir() => walk(root, &entry.path(), found),
                 kind if kind.is_file() => {
-                    found.insert(entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+                    found.insert(
+                        entry
+                            .path()
+                            .strip_prefix(root)
+                            .unwrap()
+                            .to_str()
+                            .unwrap()
+                            .to_owned(),
+                    );
                 }
                 _ => {}
             }
@@ -173,15 +218,34 @@ fn archives_unpack_to_what_the_server_has_on_every_major_on(major: Major) {
         assert!(taken.start.lsn < taken.end.lsn && taken.start.timeline == TimelineId(1));
         let listed: Vec<Option<u32>> = taken.tablespaces.iter().map(|space| space.oid).collect();
         let came: Vec<Option<u32>> = taken.archives.iter().map(|(oid, _)| *oid).collect();
-        assert_eq!((listed, came), (vec![Some(tables.oid), None], vec![Some(tables.oid), None]));
-        assert_eq!(taken.tablespaces[0].location.as_deref(), tables.space.to_str());
-        assert!(taken.tablespaces.iter().all(|space| space.size_kib.unwrap() > 2000));
-        assert!(taken.progress > 0 && taken.progress <= taken.bytes, "{} of {}", taken.progress, taken.bytes);
+        assert_eq!(
+            (listed, came),
+            (vec![Some(tables.oid), None], vec![Some(tables.oid), None])
+        );
+        assert_eq!(
+            taken.tablespaces[0].location.as_deref(),
+            tables.space.to_str()
+        );
+        assert!(
+            taken
+                .tablespaces
+                .iter()
+                .all(|space| space.size_kib.unwrap() > 2000)
+        );
+        assert!(
+            taken.progress > 0 && taken.progress <= taken.bytes,
+            "{} of {}",
+            taken.progress,
+            taken.bytes
+        );
 
         let (apart, _) = taken.unpack(0);
         let (main, members) = taken.unpack(1);
         let same = |file: &str, copy: &Path, source: &Path| {
-            let (copy, source) = (std::fs::read(copy.join(file)).unwrap(), std::fs::read(source.join(file)).unwrap());
+            let (copy, source) = (
+                std::fs::read(copy.join(file)).unwrap(),
+                std::fs::read(source.join(file)).unwrap(),
+            );
             assert!(copy == source && copy.len() > 2_000_000, "{file}");
         };
         same(&tables.main_file, &main, server.data());
@@ -193,7 +257,11 @@ fn archives_unpack_to_what_the_server_has_on_every_major_on(major: Major) {
             .collect();
         assert!(missing.is_empty(), "{missing:?}");
         let label = std::fs::read_to_string(main.join("backup_label")).unwrap();
-        assert!(label.contains("LABEL: it's a 'test'\n") && label.contains(&taken.start.lsn.to_string()), "{label}");
+        assert!(
+            label.contains("LABEL: it's a 'test'\n")
+                && label.contains(&taken.start.lsn.to_string()),
+            "{label}"
+        );
         let map = std::fs::read_to_string(main.join("tablespace_map")).unwrap();
         assert_eq!(map, format!("{} {}\n", tables.oid, tables.space.display()));
         assert_eq!(members.last().unwrap(), "global/pg_control");
@@ -223,25 +291,50 @@ fn a_bad_page_is_told_apart_from_every_other_failure_on_every_major_on(major: Ma
         corrupt(&server.data().join(&tables.main_file));
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let mut warnings = Vec::new();
-        let error = take_with(&mut connection, &options(), &mut warnings).await.err().expect("a failure");
+        let error = take_with(&mut connection, &options(), &mut warnings)
+            .await
+            .err()
+            .expect("a failure");
         let bad: &ChecksumFailures = find(&error).unwrap_or_else(|| panic!("{}", one_line(&error)));
-        assert!(warnings.iter().any(|message| message.contains(&tables.main_file)), "{warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .any(|message| message.contains(&tables.main_file)),
+            "{warnings:?}"
+        );
         assert!(bad.end.lsn.0 > 0 && bad.end.timeline == TimelineId(1));
         assert!(!hints(&error).is_empty());
         connection.identify_system().await.unwrap();
 
-        let unverified = BackupOptions { verify_checksums: false, ..options() };
+        let unverified = BackupOptions {
+            verify_checksums: false,
+            ..options()
+        };
         take(&mut connection, &unverified).await.unwrap();
         // Once turned off, 13 and 14 would not verify again in this session, silently.
-        let again = take(&mut connection, &options()).await.err().expect("a failure");
+        let again = take(&mut connection, &options())
+            .await
+            .err()
+            .expect("a failure");
         match server.major {
-            13 | 14 => assert!(hints(&again)[0].contains("new connection"), "{}", one_line(&again)),
-            _ => assert!(find::<ChecksumFailures>(&again).is_some(), "{}", one_line(&again)),
+            13 | 14 => assert!(
+                hints(&again)[0].contains("new connection"),
+                "{}",
+                one_line(&again)
+            ),
+            _ => assert!(
+                find::<ChecksumFailures>(&again).is_some(),
+                "{}",
+                one_line(&again)
+            ),
         }
     });
 }
 
-each_major!(a_refused_backup_leaves_the_session_usable, a_refused_backup_leaves_the_session_usable_on);
+each_major!(
+    a_refused_backup_leaves_the_session_usable,
+    a_refused_backup_leaves_the_session_usable_on
+);
 
 fn a_refused_backup_leaves_the_session_usable_on(major: Major) {
     block_on(async {
@@ -249,15 +342,37 @@ fn a_refused_backup_leaves_the_session_usable_on(major: Major) {
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
         let error = connection.simple_query("SELECT 1").await.unwrap_err();
         assert!(find::<ServerError>(&error).is_some());
-        let error = connection.simple_query("BASE_BACKUP NONSENSE").await.unwrap_err();
+        let error = connection
+            .simple_query("BASE_BACKUP NONSENSE")
+            .await
+            .unwrap_err();
         assert_eq!(find::<ServerError>(&error).unwrap().code, "42601");
-        assert!(connection.timeline_history(TimelineId(1)).await.unwrap().is_none());
+        assert!(
+            connection
+                .timeline_history(TimelineId(1))
+                .await
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(connection.show("wal_segment_size").await.unwrap(), "16MB");
         let error = connection.show("no_such_setting").await.unwrap_err();
         assert_eq!(find::<ServerError>(&error).unwrap().code, "42704");
         assert!(connection.show("a; b").await.is_err());
-        let whole = take(&mut connection, &BackupOptions { progress: false, ..options() }).await.unwrap();
-        assert!(whole.tablespaces.iter().all(|space| space.size_kib.is_none()));
+        let whole = take(
+            &mut connection,
+            &BackupOptions {
+                progress: false,
+                ..options()
+            },
+        )
+        .await
+        .unwrap();
+        assert!(
+            whole
+                .tablespaces
+                .iter()
+                .all(|space| space.size_kib.is_none())
+        );
     });
 }
 
@@ -270,7 +385,10 @@ fn a_server_that_stops_during_a_backup_is_an_error_never_an_end_on(major: Major)
     block_on(async {
         let server = Server::start(&major, "", "");
         let mut connection = connect(&server.dsn(), Mode::Physical).await;
-        let slow = BackupOptions { max_rate_kib: Some(1024), ..options() };
+        let slow = BackupOptions {
+            max_rate_kib: Some(1024),
+            ..options()
+        };
         let mut backup = connection.base_backup(&slow).await.unwrap();
         let mut asked = false;
         let error = loop {
@@ -285,7 +403,11 @@ fn a_server_that_stops_during_a_backup_is_an_error_never_an_end_on(major: Major)
             }
         };
         let known = find::<ServerError>(&error).map(|error| error.code.clone());
-        assert!(known.is_none_or(|code| code == "57P01"), "{}", one_line(&error));
+        assert!(
+            known.is_none_or(|code| code == "57P01"),
+            "{}",
+            one_line(&error)
+        );
         drop(backup);
         assert!(connection.identify_system().await.is_err());
     });
@@ -299,7 +421,9 @@ async fn an_abandoned_backup_leaves_no_session_to_misread() {
     let mut backup = connection.base_backup(&options()).await.unwrap();
     while !matches!(backup.next().await.unwrap(), Some(BackupEvent::Data(_))) {}
     drop(backup);
-    assert!(one_line(&connection.identify_system().await.unwrap_err()).contains("was not finished"));
+    assert!(
+        one_line(&connection.identify_system().await.unwrap_err()).contains("was not finished")
+    );
     connection.close().await.unwrap();
     let mut sql = connect(&server.dsn(), Mode::Sql).await;
     assert!(sql.base_backup(&options()).await.is_err());

@@ -10,13 +10,19 @@ use walden::postgres::replication::{ConnInfo, ConnectError, Connection, Mode};
 
 /// Runs a scenario that connects.
 fn block_on(scenario: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(scenario);
 }
 
 /// A connection that must succeed.
 async fn connect(text: &str, mode: Mode) -> Connection {
     let info = ConnInfo::from_process(text).unwrap();
-    Connection::connect(&info, mode).await.unwrap_or_else(|error| panic!("{text}: {}", one_line(&error)))
+    Connection::connect(&info, mode)
+        .await
+        .unwrap_or_else(|error| panic!("{text}: {}", one_line(&error)))
 }
 
 /// Why a connection failed.
@@ -35,7 +41,11 @@ async fn failure(text: &str, mode: Mode) -> (Refusal, String) {
     match Connection::connect(&info, mode).await {
         Ok(_) => panic!("connected with {text}"),
         Err(error) => {
-            let shown = format!("{} HINT: {}", one_line(&error), hints(&error).join(" HINT: "));
+            let shown = format!(
+                "{} HINT: {}",
+                one_line(&error),
+                hints(&error).join(" HINT: ")
+            );
             (Refusal(error), shown)
         }
     }

@@ -18,7 +18,9 @@ impl Server {
     /// With settings (`name = value` lines) and, unless empty, these lines as pg_hba.conf.
     pub fn start(major: &Major, settings: &str, hba: &str) -> Self {
         let scratch = Scratch::new("repl");
-        let mut builder = Cluster::builder(major.clone()).checksums(true).on_loopback();
+        let mut builder = Cluster::builder(major.clone())
+            .checksums(true)
+            .on_loopback();
         for line in settings.lines() {
             let (name, value) = line.split_once(" = ").expect("name = value");
             builder = builder.setting(name, value);
@@ -28,7 +30,11 @@ impl Server {
             builder = builder.setting("hba_file", path.to_str().expect("a UTF-8 path"));
         }
         let cluster = builder.start(&scratch);
-        Self { cluster, scratch, major: major.number }
+        Self {
+            cluster,
+            scratch,
+            major: major.number,
+        }
     }
 
     pub fn data(&self) -> &Path {

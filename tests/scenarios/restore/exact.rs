@@ -3,19 +3,33 @@
 use super::{register, restore, take_backup};
 use crate::harness::{Cluster, Major, Random, Scratch, Walden, each_major, is_long, lsn_number};
 
-each_major!(a_restore_holds_exactly_what_its_target_promises, exactly_as_promised);
+each_major!(
+    a_restore_holds_exactly_what_its_target_promises,
+    exactly_as_promised
+);
 
 /// Between the oldest and the newest major a few: their plans are made by the same rules.
 fn exactly_as_promised(major: Major) {
-    let some = if is_long() || major.is_first_or_last() { 7 } else { 2 };
+    let some = if is_long() || major.is_first_or_last() {
+        7
+    } else {
+        2
+    };
     exactly_as_promised_with(major, some, Walden::beside);
 }
 
 /// With Walden as `beside` sets it up, and `some` targets of each kind.
-pub fn exactly_as_promised_with(major: Major, some: usize, beside: impl Fn(&Scratch, &Cluster) -> Walden) {
+pub fn exactly_as_promised_with(
+    major: Major,
+    some: usize,
+    beside: impl Fn(&Scratch, &Cluster) -> Walden,
+) {
     let scratch = Scratch::new("exact");
     let mut random = Random::seeded("exact");
-    let mut cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
+    let mut cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .with_history()
+        .start(&scratch);
     let walden = beside(&scratch, &cluster);
     register(&mut cluster, &walden);
     let mut service = Some(walden.serve());
@@ -49,21 +63,51 @@ pub fn exactly_as_promised_with(major: Major, some: usize, beside: impl Fn(&Scra
     targets.extend((0..some).map(|_| history.random_target(quiet, true, &mut random)));
     targets.extend((0..some).map(|_| history.random_target(after_later, true, &mut random)));
     let mut used_later = false;
-    let later_end = lsn_number(walden.json(["backup", "show", &later])["stop_lsn"].as_str().expect("an LSN"));
+    let later_end = lsn_number(
+        walden.json(["backup", "show", &later])["stop_lsn"]
+            .as_str()
+            .expect("an LSN"),
+    );
     for (number, target) in targets.iter().enumerate() {
         if number == 2 * some {
             // The rest fetches its WAL with no service running.
             drop(service.take());
         }
-        let restored = restore(&walden, &major, scratch.join(&format!("r {number}")), &target.arguments());
-        assert_eq!(restored.cluster.rows(), history.rows_at(target), "{target:?}: {}", restored.said);
+        let restored = restore(
+            &walden,
+            &major,
+            scratch.join(&format!("r {number}")),
+            &target.arguments(),
+        );
+        assert_eq!(
+            restored.cluster.rows(),
+            history.rows_at(target),
+            "{target:?}: {}",
+            restored.said
+        );
         assert_eq!(restored.cluster.sql("show archive_mode"), "off");
-        assert_eq!(restored.cluster.sql("select timeline_id from pg_control_checkpoint()"), "2");
+        assert_eq!(
+            restored
+                .cluster
+                .sql("select timeline_id from pg_control_checkpoint()"),
+            "2"
+        );
         assert_eq!(restored.said["recovered"]["timeline"], 2);
         used_later |= restored.said["plan"]["backup"]["id"] == *later;
-        let stop = lsn_number(restored.said["plan"]["stop"]["lsn"].as_str().expect("an LSN"));
-        let newest = if stop >= later_end { &later } else { backup["id"].as_str().expect("an id") };
-        assert_eq!(restored.said["plan"]["backup"]["id"], *newest, "the newest before {target:?}");
+        let stop = lsn_number(
+            restored.said["plan"]["stop"]["lsn"]
+                .as_str()
+                .expect("an LSN"),
+        );
+        let newest = if stop >= later_end {
+            &later
+        } else {
+            backup["id"].as_str().expect("an id")
+        };
+        assert_eq!(
+            restored.said["plan"]["backup"]["id"], *newest,
+            "the newest before {target:?}"
+        );
     }
     assert!(used_later, "no target used the later backup");
     // The source is untouched and goes on archiving.

@@ -28,14 +28,27 @@ pub struct Restored {
 
 /// Arguments that restore into `data` and start the server there.
 pub fn arguments<S: AsRef<str>>(major: &Major, data: &Path, target: &[S]) -> Vec<String> {
-    let mut all: Vec<String> = vec!["restore".into(), "--to-dir".into(), data.display().to_string()];
-    all.extend(["--start".into(), "--pg-bin".into(), major.bin().display().to_string()]);
+    let mut all: Vec<String> = vec![
+        "restore".into(),
+        "--to-dir".into(),
+        data.display().to_string(),
+    ];
+    all.extend([
+        "--start".into(),
+        "--pg-bin".into(),
+        major.bin().display().to_string(),
+    ]);
     all.extend(target.iter().map(|argument| argument.as_ref().to_string()));
     all
 }
 
 /// Restores, starts and takes the server over.
-pub fn restore<S: AsRef<str>>(walden: &Walden, major: &Major, data: PathBuf, target: &[S]) -> Restored {
+pub fn restore<S: AsRef<str>>(
+    walden: &Walden,
+    major: &Major,
+    data: PathBuf,
+    target: &[S],
+) -> Restored {
     let said = walden.json(arguments(major, &data, target));
     Restored::adopt(major, data, said)
 }
@@ -69,5 +82,8 @@ pub fn register(cluster: &mut Cluster, walden: &Walden) {
 
 /// A backup's id.
 pub fn take_backup(walden: &Walden) -> String {
-    walden.json(["backup", "take"])["id"].as_str().expect("an id").to_string()
+    walden.json(["backup", "take"])["id"]
+        .as_str()
+        .expect("an id")
+        .to_string()
 }

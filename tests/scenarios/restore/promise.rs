@@ -35,7 +35,10 @@ fn promises_hold(major: Major) {
         (true, false) => 24,
         (false, _) => 4,
     };
-    let cluster = Cluster::builder(major.clone()).segment_mib(1).with_history().start(&scratch);
+    let cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .with_history()
+        .start(&scratch);
     let (cluster, walden) = archiving(&scratch, cluster);
     cluster.open_ledger_with_history();
     cluster.burst(2, 5);
@@ -68,13 +71,30 @@ fn promises_hold(major: Major) {
     let second_history = second.history_after(&first_history, switch);
     let third_history = third.history_after(&second_history, last_switch);
     let timelines = [
-        Timeline { number: 1, history: first_history, names: names[..1].to_vec() },
-        Timeline { number: 2, history: second_history, names: names.clone() },
-        Timeline { number: 3, history: third_history, names },
+        Timeline {
+            number: 1,
+            history: first_history,
+            names: names[..1].to_vec(),
+        },
+        Timeline {
+            number: 2,
+            history: second_history,
+            names: names.clone(),
+        },
+        Timeline {
+            number: 3,
+            history: third_history,
+            names,
+        },
     ];
     for timeline in &timelines {
-        assert_eq!(timeline.history.rows(), [&cluster, &second, &third][timeline.number as usize - 1].rows());
-        let wanted: Vec<Wanted> = (0..count).map(|_| timeline.random(backup_end, quiet, &mut random)).collect();
+        assert_eq!(
+            timeline.history.rows(),
+            [&cluster, &second, &third][timeline.number as usize - 1].rows()
+        );
+        let wanted: Vec<Wanted> = (0..count)
+            .map(|_| timeline.random(backup_end, quiet, &mut random))
+            .collect();
         check(&walden, &major, &scratch, timeline, &wanted);
         check_ends(&walden, &major, &scratch, timeline);
     }
@@ -91,8 +111,13 @@ fn follow(primary: &Cluster, scratch: &Scratch) -> Cluster {
 
 /// Where a timeline left its parent.
 fn switch_of(cluster: &Cluster, timeline: u32) -> u64 {
-    let history = cluster.sql(&format!("select pg_read_file('pg_wal/{timeline:08X}.history')"));
-    let last = history.lines().rfind(|line| !line.trim().is_empty()).expect("an ancestor");
+    let history = cluster.sql(&format!(
+        "select pg_read_file('pg_wal/{timeline:08X}.history')"
+    ));
+    let last = history
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .expect("an ancestor");
     lsn_number(last.split('\t').nth(1).expect("an LSN"))
 }
 
@@ -100,35 +125,80 @@ impl Timeline {
     /// A random target behind a backup's end; times where no transaction was rolled back behind `quiet` are sure.
     fn random(&self, backup_end: u64, quiet: u64, random: &mut Random) -> Wanted {
         let commits = &self.history.commits;
-        let first = commits.iter().position(|commit| commit.lsn >= backup_end).expect("commits behind the backup") + 1;
+        let first = commits
+            .iter()
+            .position(|commit| commit.lsn >= backup_end)
+            .expect("commits behind the backup")
+            + 1;
         let commit = &commits[first + random.below(commits.len() - first)];
         let (inclusive, sure) = (random.flip(), true);
-        let time = |micros| Wanted { target: Target::Time { micros, inclusive }, sure: commit.lsn > quiet };
+        let time = |micros| Wanted {
+            target: Target::Time { micros, inclusive },
+            sure: commit.lsn > quiet,
+        };
         match random.below(8) {
-            0 | 1 => Wanted { target: Target::Xid { xid: commit.xid, inclusive }, sure },
-            2 => Wanted { target: Target::Lsn { lsn: commit.lsn, inclusive }, sure },
-            3 => Wanted { target: Target::Lsn { lsn: commit.end, inclusive: false }, sure },
+            0 | 1 => Wanted {
+                target: Target::Xid {
+                    xid: commit.xid,
+                    inclusive,
+                },
+                sure,
+            },
+            2 => Wanted {
+                target: Target::Lsn {
+                    lsn: commit.lsn,
+                    inclusive,
+                },
+                sure,
+            },
+            3 => Wanted {
+                target: Target::Lsn {
+                    lsn: commit.end,
+                    inclusive: false,
+                },
+                sure,
+            },
             4 => time(commit.time),
             5 => time(commit.time - 1 + random.below(40) as i64),
             6 => time(commit.time - random.below(5_000) as i64),
-            _ => Wanted { target: random.pick(&self.names).clone(), sure },
+            _ => Wanted {
+                target: random.pick(&self.names).clone(),
+                sure,
+            },
         }
     }
 
     /// The rows of all commits up to a promised one.
     fn rows_up_to(&self, included: &Value) -> Rows {
         let last = lsn_number(included["lsn"].as_str().expect("an LSN"));
-        let commits = self.history.commits.iter().filter(|commit| commit.lsn <= last);
-        commits.flat_map(|commit| commit.rows.iter().copied()).collect()
+        let commits = self
+            .history
+            .commits
+            .iter()
+            .filter(|commit| commit.lsn <= last);
+        commits
+            .flat_map(|commit| commit.rows.iter().copied())
+            .collect()
     }
 
     /// `None`: a time that nothing archived is later than.
     fn plan(&self, walden: &Walden, target: &Target) -> Option<Value> {
-        let options = ["--format", "json", "target", "--timeline", &self.number.to_string()].map(String::from);
+        let options = [
+            "--format",
+            "json",
+            "target",
+            "--timeline",
+            &self.number.to_string(),
+        ]
+        .map(String::from);
         let output = walden.run(options.iter().chain(&target.arguments()));
         if output.code == Some(4) && self.history.commits_at(target) == self.history.commits.len() {
             let is_time = matches!(target, Target::Time { .. });
-            assert!(is_time && output.stderr.contains("after the end of the archived WAL"), "{}", output.stderr);
+            assert!(
+                is_time && output.stderr.contains("after the end of the archived WAL"),
+                "{}",
+                output.stderr
+            );
             return None;
         }
         assert!(output.success(), "{target:?}: {}", output.stderr);
@@ -139,22 +209,46 @@ impl Timeline {
 
 /// Where a plan stops: the LSN, and whether the record there is replayed.
 fn stop(plan: &Value) -> (u64, bool) {
-    let lsn = lsn_number(plan["stop"]["lsn"].as_str().unwrap_or_else(|| panic!("no exact place: {plan}")));
+    let lsn = lsn_number(
+        plan["stop"]["lsn"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no exact place: {plan}")),
+    );
     (lsn, plan["stop"]["kind"] == "after")
 }
 
-fn check(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Timeline, wanted: &[Wanted]) {
+fn check(
+    walden: &Walden,
+    major: &Major,
+    scratch: &Scratch,
+    timeline: &Timeline,
+    wanted: &[Wanted],
+) {
     let mut plans: Vec<(Value, &Wanted)> = Vec::new();
     for wanted in wanted {
         let plan = timeline.plan(walden, &wanted.target);
         // Behind the last commit nothing may be archived.
-        plans.extend(plan.filter(|plan| plan["stop"]["kind"] != "end").map(|plan| (plan, wanted)));
+        plans.extend(
+            plan.filter(|plan| plan["stop"]["kind"] != "end")
+                .map(|plan| (plan, wanted)),
+        );
     }
-    assert!(plans.len() * 2 > wanted.len(), "most targets lie before the end");
+    assert!(
+        plans.len() * 2 > wanted.len(),
+        "most targets lie before the end"
+    );
     plans.sort_by_key(|(plan, _)| stop(plan));
     let number = timeline.number.to_string();
     let data = scratch.join(&format!("path {number}"));
-    let target = ["--immediate", "--target-action", "pause", "--timeline", &number, "--backup", &oldest(walden)];
+    let target = [
+        "--immediate",
+        "--target-action",
+        "pause",
+        "--timeline",
+        &number,
+        "--backup",
+        &oldest(walden),
+    ];
     let mut server = restore(walden, major, data, &target).cluster;
     for (plan, Wanted { target, sure }) in &plans {
         go_on(&mut server, plan);
@@ -167,15 +261,25 @@ fn check(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Timeline,
         if let Some(lsn) = excluded["lsn"].as_str().map(lsn_number) {
             let commits = &timeline.history.commits;
             let next = commits.iter().find(|commit| !commit.rows.is_subset(&rows));
-            assert!(next.is_none_or(|next| next.lsn >= lsn), "{target:?} leaves out {next:?}: {plan}");
+            assert!(
+                next.is_none_or(|next| next.lsn >= lsn),
+                "{target:?} leaves out {next:?}: {plan}"
+            );
         }
-        assert_eq!(server.sql("select pg_is_in_recovery()"), "t", "{target:?}: {plan}");
+        assert_eq!(
+            server.sql("select pg_is_in_recovery()"),
+            "t",
+            "{target:?}: {plan}"
+        );
     }
 }
 
 fn oldest(walden: &Walden) -> String {
     let backups = walden.json(["backup", "list"]);
-    backups["backups"][0]["id"].as_str().unwrap_or_else(|| panic!("no backup: {backups}")).to_string()
+    backups["backups"][0]["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no backup: {backups}"))
+        .to_string()
 }
 
 /// Lets a paused server replay up to where a plan stops, by the plan's own settings.
@@ -187,9 +291,12 @@ fn go_on(server: &mut Cluster, plan: &Value) {
     }
     let path = server.data.join("postgresql.auto.conf");
     let file = OpenOptions::new().append(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("write postgresql.auto.conf");
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .expect("write postgresql.auto.conf");
     server.restart();
-    wait_until("the target is reached", || server.sql("select pg_is_wal_replay_paused()") == "t");
+    wait_until("the target is reached", || {
+        server.sql("select pg_is_wal_replay_paused()") == "t"
+    });
 }
 
 /// Before the start, behind the last commit, and in the future.
@@ -198,14 +305,28 @@ fn check_ends(walden: &Walden, major: &Major, scratch: &Scratch, timeline: &Time
     let last = timeline.history.commits.last().expect("commits");
     let behind = time_text(last.time + 1);
     let name = format!("end {number}");
-    let restored = restore(walden, major, scratch.join(&name), &["--latest", "--timeline", &number]);
+    let restored = restore(
+        walden,
+        major,
+        scratch.join(&name),
+        &["--latest", "--timeline", &number],
+    );
     assert_eq!(restored.cluster.rows(), timeline.history.rows());
     for (time, words) in [
-        ("2020-01-01 00:00:00+00", "before the end of the oldest usable base backup"),
+        (
+            "2020-01-01 00:00:00+00",
+            "before the end of the oldest usable base backup",
+        ),
         (&*behind, "after the end of the archived WAL"),
-        ("2999-01-01 00:00:00+00", "after the end of the archived WAL"),
+        (
+            "2999-01-01 00:00:00+00",
+            "after the end of the archived WAL",
+        ),
     ] {
         let told = walden.refused(4, ["target", "--time", time, "--timeline", &number]);
-        assert!(told.contains(words) && told.contains("nearest reachable moment"), "{told}");
+        assert!(
+            told.contains(words) && told.contains("nearest reachable moment"),
+            "{told}"
+        );
     }
 }

@@ -42,7 +42,10 @@ impl Tree {
     fn planted(major: Major) -> Self {
         let scratch = Scratch::new("tree");
         let random = Random::seeded("trees");
-        let cluster = Cluster::builder(major.clone()).segment_mib(1).setting("wal_keep_size", "64MB").start(&scratch);
+        let cluster = Cluster::builder(major.clone())
+            .segment_mib(1)
+            .setting("wal_keep_size", "64MB")
+            .start(&scratch);
         let (mut cluster, walden) = archiving(&scratch, cluster);
         let (base, copies) = (scratch.join("base"), scratch.folder("copies"));
         let command = hooks_and_copies(&walden, &copies).replace('\'', "''");
@@ -52,7 +55,17 @@ impl Tree {
         take_backup(&walden);
         cluster.copy_to(&base);
         let live = vec![cluster];
-        let mut tree = Self { major, scratch, walden, random, base, copies, live, points: Vec::new(), folders: 0 };
+        let mut tree = Self {
+            major,
+            scratch,
+            walden,
+            random,
+            base,
+            copies,
+            live,
+            points: Vec::new(),
+            folders: 0,
+        };
         tree.write(0);
         tree
     }
@@ -104,7 +117,8 @@ impl Tree {
         archived_everything(primary);
         let command = self.walden.restore_command().replace('\'', "''");
         // A target that its primary was recovered to is none of its own: unmet, it would end the promotion.
-        let settings = format!("restore_command = '{command}'\nrecovery_target_timeline = current\n");
+        let settings =
+            format!("restore_command = '{command}'\nrecovery_target_timeline = current\n");
         standby.append_conf(&format!("{settings}recovery_target_name = ''\n"));
         standby.start();
         primary.commit("just before");
@@ -132,7 +146,13 @@ impl Tree {
         let point = self.random.pick(&self.points).clone();
         eprintln!("recovery to {point:?} along {timeline}");
         let command = self.walden.restore_command();
-        let recovered = recover(&self.major, &data, &self.scratch, &command, &target(&point, &timeline));
+        let recovered = recover(
+            &self.major,
+            &data,
+            &self.scratch,
+            &command,
+            &target(&point, &timeline),
+        );
         if data.join("postmaster.pid").exists() {
             self.live.push(recovered);
         }
@@ -141,8 +161,15 @@ impl Tree {
     /// All timelines there are.
     fn timelines(&self) -> Vec<u32> {
         let names = fs::read_dir(&self.copies).expect("read the copies");
-        let names = names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
-        let histories = names.filter_map(|name| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok());
+        let names = names.map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        });
+        let histories =
+            names.filter_map(|name| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok());
         let mut all: Vec<u32> = histories.chain([1]).collect();
         all.sort_unstable();
         all
@@ -152,15 +179,27 @@ impl Tree {
     fn check(&mut self) {
         let timelines = self.timelines();
         eprintln!("timelines {timelines:?}");
-        self.live.iter_mut().for_each(|server| server.stop(Stop::Immediate));
+        self.live
+            .iter_mut()
+            .for_each(|server| server.stop(Stop::Immediate));
         for timeline in &timelines {
             let timeline = timeline.to_string();
             let expected = self.by_copies(&format!("recovery_target_timeline = '{timeline}'"));
-            assert!(expected.is_some(), "PostgreSQL recovers along timeline {timeline}");
-            assert_eq!(self.by_walden(&["--latest", "--timeline", &timeline]), expected, "timeline {timeline}");
+            assert!(
+                expected.is_some(),
+                "PostgreSQL recovers along timeline {timeline}"
+            );
+            assert_eq!(
+                self.by_walden(&["--latest", "--timeline", &timeline]),
+                expected,
+                "timeline {timeline}"
+            );
         }
         for _ in 0..if is_long() { 12 } else { 2 } {
-            let (point, timeline) = (self.random.pick(&self.points).clone(), self.random.pick(&timelines).to_string());
+            let (point, timeline) = (
+                self.random.pick(&self.points).clone(),
+                self.random.pick(&timelines).to_string(),
+            );
             let expected = self.by_copies(&target(&point, &timeline));
             let found = self.by_walden(&["--name", &point, "--timeline", &timeline]);
             assert_eq!(found, expected, "{point:?} along timeline {timeline}");
@@ -173,7 +212,10 @@ impl Tree {
         let command = format!("cp \"{}/%f\" %p", self.copies.display());
         let settings = format!("{settings}\narchive_mode = off");
         let mut recovered = recover(&self.major, &data, &self.scratch, &command, &settings);
-        let rows = data.join("postmaster.pid").exists().then(|| recovered.rows());
+        let rows = data
+            .join("postmaster.pid")
+            .exists()
+            .then(|| recovered.rows());
         if rows.is_some() {
             recovered.stop(Stop::Immediate);
         }
@@ -183,12 +225,21 @@ impl Tree {
     /// The rows of what Walden restores; `None` when it refuses.
     fn by_walden(&mut self, target: &[&str]) -> Option<Rows> {
         let data = self.folder();
-        let arguments = [vec!["--format".to_string(), "json".into()], arguments(&self.major, &data, target)].concat();
+        let arguments = [
+            vec!["--format".to_string(), "json".into()],
+            arguments(&self.major, &data, target),
+        ]
+        .concat();
         let output = self.walden.run(&arguments);
         if output.code == Some(4) {
             return None;
         }
-        assert!(output.success(), "{target:?}: {}\n{}", output.stdout, output.stderr);
+        assert!(
+            output.success(),
+            "{target:?}: {}\n{}",
+            output.stdout,
+            output.stderr
+        );
         let said = serde_json::from_str(&output.stdout).expect("a JSON document");
         let mut restored = super::Restored::adopt(&self.major, data, said).cluster;
         let rows = restored.rows();

@@ -21,17 +21,27 @@ fn restore_while(
     // In front of the real program: it is asked for a setting when the plan is made and replay is to come.
     let programs = scratch.folder("programs");
     let real = major.program("postgres");
-    let script = format!("#!/bin/sh\ncase \" $* \" in *' -C '*) {change};; esac\nexec '{}' \"$@\"\n", real.display());
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' -C '*) {change};; esac\nexec '{}' \"$@\"\n",
+        real.display()
+    );
     let program = scratch.write("programs/postgres", &script);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("make it a program");
     let data = scratch.join("restored");
     let mut all = vec!["--format".to_string(), "json".into()];
     all.extend(arguments(major, &data, target));
-    let at = all.iter().position(|argument| argument == "--pg-bin").expect("--pg-bin");
+    let at = all
+        .iter()
+        .position(|argument| argument == "--pg-bin")
+        .expect("--pg-bin");
     all[at + 1] = programs.display().to_string();
     let output = walden.run(all);
     assert_eq!(output.code, Some(3), "{}\n{}", output.stdout, output.stderr);
-    Restored::adopt(major, data, serde_json::from_str(&output.stdout).expect("a JSON document"))
+    Restored::adopt(
+        major,
+        data,
+        serde_json::from_str(&output.stdout).expect("a JSON document"),
+    )
 }
 
 /// What makes the result doubtful.
@@ -41,7 +51,11 @@ fn doubts(restored: &Restored) -> String {
 
 /// A server that goes its own way from here on, on the same timeline, first as `alone` has it, then into an archive of its
 /// own.
-fn twin(scratch: &Scratch, cluster: &mut Cluster, alone: impl FnOnce(&mut Cluster)) -> (Cluster, Walden) {
+fn twin(
+    scratch: &Scratch,
+    cluster: &mut Cluster,
+    alone: impl FnOnce(&mut Cluster),
+) -> (Cluster, Walden) {
     let data = scratch.join("twin");
     cluster.stop(Stop::Fast);
     run_as_server("cp", [Path::new("-a"), &cluster.data, &data]);
@@ -59,7 +73,9 @@ outer_majors!(a_segment_that_is_lost_after_the_plan_is_told, lost);
 
 fn lost(major: Major) {
     let scratch = Scratch::new("lost");
-    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(&scratch);
     let (cluster, walden) = archiving(&scratch, cluster);
     cluster.open_ledger();
     take_backup(&walden);
@@ -86,15 +102,23 @@ fn lost(major: Major) {
             fs::remove_dir_all(scratch.join("cache")).expect("remove the index");
         }
         let told = doubts_of();
-        assert!(told.contains(&format!("transaction {}", lost.xid)) && told.contains("as planned"), "{told}");
+        assert!(
+            told.contains(&format!("transaction {}", lost.xid)) && told.contains("as planned"),
+            "{told}"
+        );
     }
 }
 
-outer_majors!(a_segment_that_does_not_follow_is_no_end_also_without_an_index, not_following);
+outer_majors!(
+    a_segment_that_does_not_follow_is_no_end_also_without_an_index,
+    not_following
+);
 
 fn not_following(major: Major) {
     let scratch = Scratch::new("follow");
-    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(&scratch);
+    let cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(&scratch);
     let (mut cluster, walden) = archiving(&scratch, cluster);
     cluster.open_ledger();
     take_backup(&walden);
@@ -105,28 +129,48 @@ fn not_following(major: Major) {
     cluster.archive_now();
     twin.mark("of the other server");
     assert_eq!(twin.archive_now(), segment);
-    fs::copy(of_twin(&other, &segment), walden.segment_object(&segment)).expect("another server's segment");
+    fs::copy(of_twin(&other, &segment), walden.segment_object(&segment))
+        .expect("another server's segment");
     let _ = fs::remove_dir_all(scratch.join("cache"));
     let data = scratch.join("restored");
     let output = walden.run(arguments(&major, &data, &["--latest"]));
     assert_eq!(output.code, Some(4), "{}\n{}", output.stdout, output.stderr);
-    assert!(output.stderr.contains("cannot be replayed beyond"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("cannot be replayed beyond"),
+        "{}",
+        output.stderr
+    );
     assert!(!data.exists(), "nothing is written");
 }
 
 /// A segment in the archive of the twin.
 fn of_twin(archive: &Walden, segment: &str) -> PathBuf {
-    archive.repository.join("twin/wal").join(&segment[..16]).join(format!("{segment}.zst"))
+    archive
+        .repository
+        .join("twin/wal")
+        .join(&segment[..16])
+        .join(format!("{segment}.zst"))
 }
 
-outer_majors!(a_server_that_stops_elsewhere_than_planned_is_told, elsewhere);
+outer_majors!(
+    a_server_that_stops_elsewhere_than_planned_is_told,
+    elsewhere
+);
 
 fn elsewhere(major: Major) {
     let scratch = Scratch::new("elsewhere");
     let (restored, strange) = restored_with_anothers_segment(&scratch, &major, |_| ());
     assert_eq!(restored.cluster.rows(), strange.before);
-    let (doubts, planned) = (doubts(&restored), restored.said["plan"]["stop"]["lsn"].as_str().expect("an LSN"));
-    assert!(doubts.contains(&format!("not after the WAL record at {planned} as planned")), "{doubts}");
+    let (doubts, planned) = (
+        doubts(&restored),
+        restored.said["plan"]["stop"]["lsn"]
+            .as_str()
+            .expect("an LSN"),
+    );
+    assert!(
+        doubts.contains(&format!("not after the WAL record at {planned} as planned")),
+        "{doubts}"
+    );
 }
 
 /// Newer ones do not go on there.
@@ -140,7 +184,11 @@ fn that_13_replayed_what_was_written_at_minimal_level_is_told() {
         twin.append_conf("wal_level = replica\nmax_wal_senders = 5\n");
         twin.restart();
     });
-    assert!(doubts(&restored).contains("WAL was generated with wal_level=minimal"), "{}", doubts(&restored));
+    assert!(
+        doubts(&restored).contains("WAL was generated with wal_level=minimal"),
+        "{}",
+        doubts(&restored)
+    );
 }
 
 /// A restore to a transaction whose segment is replaced after the plan by that of a twin, which has another record there;
@@ -150,7 +198,9 @@ fn restored_with_anothers_segment(
     major: &Major,
     alone: impl FnOnce(&mut Cluster),
 ) -> (Restored, Marker) {
-    let cluster = Cluster::builder(major.clone()).segment_mib(1).start(scratch);
+    let cluster = Cluster::builder(major.clone())
+        .segment_mib(1)
+        .start(scratch);
     let (mut cluster, walden) = archiving(scratch, cluster);
     cluster.open_ledger();
     take_backup(&walden);
@@ -166,6 +216,10 @@ fn restored_with_anothers_segment(
     let object = walden.segment_object(&segment);
     let instead = of_twin(&other, &segment);
     let target = ["--xid", target.xid.as_str()];
-    let restored = restore_while((scratch, &walden, major), &target, (&object, Some(&instead)));
+    let restored = restore_while(
+        (scratch, &walden, major),
+        &target,
+        (&object, Some(&instead)),
+    );
     (restored, strange)
 }

@@ -9,7 +9,9 @@ use crate::harness::{ObjectStore, Random, Scratch, is_long};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_stops_at_a_call_to_the_bucket_is_absent_or_whole() {
-    let Some(store) = ObjectStore::radosgw() else { return };
+    let Some(store) = ObjectStore::radosgw() else {
+        return;
+    };
     let bucket = store.fresh_bucket();
     let scratch = Scratch::new("s3 crash");
     let recording = Arc::new(record(&scratch).await);
@@ -19,10 +21,18 @@ async fn a_backup_that_stops_at_a_call_to_the_bucket_is_absent_or_whole() {
     let mut crashes = tokio::task::JoinSet::new();
     for stop_at in (first as u64..60).step_by(step) {
         for point in [CrashPoint::Before, CrashPoint::After] {
-            let (recording, store) = (recording.clone(), bucket.storage(&format!("{stop_at}-{point:?}"), |_| {}));
+            let (recording, store) = (
+                recording.clone(),
+                bucket.storage(&format!("{stop_at}-{point:?}"), |_| {}),
+            );
             crashes.spawn(async move { crash_at(&recording, store, stop_at, point).await });
         }
     }
-    let reached = crashes.join_all().await.into_iter().filter(|stopped| *stopped).count();
+    let reached = crashes
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|stopped| *stopped)
+        .count();
     assert!(reached >= 20 / step, "crash points: {reached}");
 }

@@ -13,7 +13,9 @@ fn a_pack(bucket: &Bucket, id: &str) -> String {
 
 #[test]
 fn wal_and_backups_carry_encryption_and_their_storage_classes() {
-    let Some(store) = ObjectStore::moto() else { return };
+    let Some(store) = ObjectStore::moto() else {
+        return;
+    };
     for (encryption, key) in [("AES256", None), ("aws:kms", Some("alias/walden"))] {
         let bucket = store.fresh_bucket();
         let scratch = Scratch::new("s3 headers");
@@ -47,17 +49,32 @@ fn wal_and_backups_carry_encryption_and_their_storage_classes() {
         let segment = Bucket::segment_key(&large);
         let found = bucket.head(&segment);
         assert!(found["etag"].contains('-'), "{large} is small: {found:?}");
-        for (object, class) in [(segment, "STANDARD_IA"), (a_pack(&bucket, &id), "ONEZONE_IA")] {
+        for (object, class) in [
+            (segment, "STANDARD_IA"),
+            (a_pack(&bucket, &id), "ONEZONE_IA"),
+        ] {
             let headers = bucket.head(&object);
-            assert_eq!(headers["x-amz-server-side-encryption"], encryption, "{object}");
+            assert_eq!(
+                headers["x-amz-server-side-encryption"], encryption,
+                "{object}"
+            );
             assert_eq!(headers["x-amz-storage-class"], class, "{object}");
             let kms = headers.get("x-amz-server-side-encryption-aws-kms-key-id");
-            assert_eq!(kms.is_some_and(|id| id.contains("walden")), key.is_some(), "{object}: {headers:?}");
+            assert_eq!(
+                kms.is_some_and(|id| id.contains("walden")),
+                key.is_some(),
+                "{object}: {headers:?}"
+            );
         }
         let marker = bucket.head("walden.json");
         assert_eq!(marker["x-amz-server-side-encryption"], encryption);
         assert_eq!(marker.get("x-amz-storage-class"), None);
-        let restored = restore(&walden, &cluster.major, scratch.join("restored"), &[] as &[&str]);
+        let restored = restore(
+            &walden,
+            &cluster.major,
+            scratch.join("restored"),
+            &[] as &[&str],
+        );
         assert_eq!(restored.cluster.rows(), rows);
         service.stop();
     }

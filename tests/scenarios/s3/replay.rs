@@ -18,7 +18,9 @@ fn archived() -> Option<(Workload, Rows)> {
 
 #[test]
 fn replay_through_failing_requests_ends_at_the_right_row() {
-    let Some((workload, rows)) = archived() else { return };
+    let Some((workload, rows)) = archived() else {
+        return;
+    };
     for part in ["cannot fetch", "cannot tell"] {
         workload.primary.walden.expect_log(part);
     }
@@ -38,7 +40,9 @@ fn replay_through_failing_requests_ends_at_the_right_row() {
     }
     service.stop();
     // The hook program alone, which reads more for each file.
-    workload.proxy.fault(Fault::Corrupt, &["get"], When::Next(3));
+    workload
+        .proxy
+        .fault(Fault::Corrupt, &["get"], When::Next(3));
     assert_eq!(workload.recover("corrupt without a service").rows(), rows);
     workload.proxy.heal();
     workload.proxy.delay(Duration::from_millis(50));
@@ -47,15 +51,24 @@ fn replay_through_failing_requests_ends_at_the_right_row() {
 
 #[test]
 fn replay_stops_and_does_not_end_while_the_store_has_wrong_content_or_is_gone() {
-    let Some((workload, rows)) = archived() else { return };
+    let Some((workload, rows)) = archived() else {
+        return;
+    };
     for part in ["cannot fetch", "cannot tell"] {
         workload.primary.walden.expect_log(part);
     }
     for serving in [true, false] {
         let service = serving.then(|| workload.primary.walden.serve());
-        for (name, fault) in [("corrupt", Some(Fault::Corrupt)), ("truncated", Some(Fault::Truncate)), ("gone", None)] {
-            let mut replica =
-                workload.primary.replica(&format!("{name} {serving}"), "recovery.signal", "archive_mode = off");
+        for (name, fault) in [
+            ("corrupt", Some(Fault::Corrupt)),
+            ("truncated", Some(Fault::Truncate)),
+            ("gone", None),
+        ] {
+            let mut replica = workload.primary.replica(
+                &format!("{name} {serving}"),
+                "recovery.signal",
+                "archive_mode = off",
+            );
             match fault {
                 Some(fault) => workload.proxy.fault(fault, &["get"], When::Always),
                 None => workload.proxy.vanish(Vanished::Refuses),

@@ -6,7 +6,9 @@ use super::workload::Workload;
 use crate::harness::{Vanished, is_long};
 
 fn returns(how: Vanished) {
-    let Some(workload) = Workload::new() else { return };
+    let Some(workload) = Workload::new() else {
+        return;
+    };
     workload.primary.walden.expect_log("no answer");
     workload.primary.walden.expect_log("did not answer");
     let service = workload.primary.walden.serve();
@@ -18,7 +20,11 @@ fn returns(how: Vanished) {
         std::thread::sleep(Duration::from_secs(180));
         workload.write(100);
     }
-    assert!(workload.primary.cluster.log().contains("HINT: "), "{}", workload.primary.cluster.log());
+    assert!(
+        workload.primary.cluster.log().contains("HINT: "),
+        "{}",
+        workload.primary.cluster.log()
+    );
     workload.proxy.come_back();
     workload.write(2);
     workload.ends_well(&service);

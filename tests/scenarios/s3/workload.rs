@@ -32,8 +32,9 @@ impl Workload {
             "wal.timeout = \"{}s\"\ns3.connect_timeout = \"2s\"\ns3.response_timeout = \"2s\"\n",
             DEADLINE.as_secs()
         );
-        let primary =
-            primary_with(Major::newest(), 1, |scratch, cluster| Walden::on_s3(scratch, cluster, &through, &settings));
+        let primary = primary_with(Major::newest(), 1, |scratch, cluster| {
+            Walden::on_s3(scratch, cluster, &through, &settings)
+        });
         let calls = primary.scratch.join("calls");
         let hook = primary.walden.archive_command().replace("%p", "\"$1\"");
         let timed = primary.scratch.write(
@@ -44,9 +45,16 @@ impl Workload {
                 calls.display()
             ),
         );
-        primary.cluster.append_conf(&format!("archive_command = 'sh \"{}\" %p'\n", timed.display()));
+        primary.cluster.append_conf(&format!(
+            "archive_command = 'sh \"{}\" %p'\n",
+            timed.display()
+        ));
         primary.cluster.reload();
-        Some(Self { primary, proxy, calls })
+        Some(Self {
+            primary,
+            proxy,
+            calls,
+        })
     }
 
     /// Commits and fills segments, and does not wait for them.
@@ -62,7 +70,10 @@ impl Workload {
         let text = fs::read_to_string(&self.calls).unwrap_or_default();
         let call = |line: &str| -> Option<(Duration, i32)> {
             let (time, code) = line.split_once(' ')?;
-            Some((Duration::from_millis(time.parse().ok()?), code.parse().ok()?))
+            Some((
+                Duration::from_millis(time.parse().ok()?),
+                code.parse().ok()?,
+            ))
         };
         text.lines().filter_map(call).collect()
     }
@@ -71,7 +82,9 @@ impl Workload {
     pub fn wait_for_failures(&self, count: usize) {
         let failures = || self.calls().iter().filter(|(_, code)| *code != 0).count();
         let before = failures();
-        wait_until(&format!("{count} calls of the hook have failed"), || failures() >= before + count);
+        wait_until(&format!("{count} calls of the hook have failed"), || {
+            failures() >= before + count
+        });
     }
 
     /// Everything written is archived without help, nothing acknowledged is lost, hooks kept their deadline, the service
@@ -79,10 +92,22 @@ impl Workload {
     pub fn ends_well(&self, service: &Service<'_>) {
         let rows = self.primary.cluster.rows();
         self.primary.cluster.archive_now();
-        assert!(service.resident_kib() < MOST_MEMORY_KIB, "{} KiB", service.resident_kib());
+        assert!(
+            service.resident_kib() < MOST_MEMORY_KIB,
+            "{} KiB",
+            service.resident_kib()
+        );
         self.primary.check_archive();
-        assert_eq!(self.primary.walden.json(["wal", "list"])["gaps"], serde_json::json!([]));
-        let longest = self.calls().into_iter().map(|(time, _)| time).max().expect("calls of the hook");
+        assert_eq!(
+            self.primary.walden.json(["wal", "list"])["gaps"],
+            serde_json::json!([])
+        );
+        let longest = self
+            .calls()
+            .into_iter()
+            .map(|(time, _)| time)
+            .max()
+            .expect("calls of the hook");
         assert!(longest < DEADLINE + MARGIN, "a hook call took {longest:?}");
         assert_eq!(self.recover("end").rows(), rows);
     }
@@ -90,7 +115,9 @@ impl Workload {
     /// A server that replays the archive until it has all; each time it gives up before, it says that it cannot get WAL
     /// and never takes that for the end.
     pub fn recover(&self, name: &str) -> Cluster {
-        let mut replica = self.primary.replica(name, "recovery.signal", "archive_mode = off");
+        let mut replica = self
+            .primary
+            .replica(name, "recovery.signal", "archive_mode = off");
         for _ in 0..30 {
             if recovers(&mut replica) {
                 return replica;

@@ -9,8 +9,13 @@ use crate::harness::{Major, Random};
 
 /// The segments with one bit flipped.
 fn flipped(segments: &[Segment], at: usize, bit: u32) -> Vec<Segment> {
-    let mut copies: Vec<Segment> =
-        segments.iter().map(|segment| Segment { start: segment.start, bytes: segment.bytes.clone() }).collect();
+    let mut copies: Vec<Segment> = segments
+        .iter()
+        .map(|segment| Segment {
+            start: segment.start,
+            bytes: segment.bytes.clone(),
+        })
+        .collect();
     let size = copies[0].bytes.len();
     copies[at / size].bytes[at % size] ^= 1 << bit;
     copies
@@ -32,9 +37,15 @@ fn assert_found(segments: &[Segment], whole: &[Seen], random: &mut Random) {
     assert_eq!(seen, whole[..seen.len()], "a bit flipped at {position}");
     if let Some(index) = owner(whole, position.0, size as u64) {
         let expected = whole[index].lsn;
-        assert!(seen.len() <= index, "the record at {expected} was read with a bit flipped at {position}");
+        assert!(
+            seen.len() <= index,
+            "the record at {expected} was read with a bit flipped at {position}"
+        );
         let WalStop { lsn, why } = stop.expect("a break");
-        assert!(lsn == expected, "{why} at {lsn}, not {expected}, for a bit flipped at {position}");
+        assert!(
+            lsn == expected,
+            "{why} at {lsn}, not {expected}, for a bit flipped at {position}"
+        );
     }
 }
 

@@ -57,7 +57,10 @@ impl Seen {
 
 fn block_text(block: &BlockRef) -> String {
     let fork = ["", "fork fsm ", "fork vm ", "fork init "][usize::from(block.fork)];
-    format!("#{}: rel {} {fork}blk {}", block.id, block.file, block.block)
+    format!(
+        "#{}: rel {} {fork}blk {}",
+        block.id, block.file, block.block
+    )
 }
 
 /// Decodes segments one after another, in pieces of `piece` bytes; hands over each record with what it says.
@@ -67,7 +70,10 @@ pub fn decode(
     mut each: impl FnMut(&Record<'_>, Option<Fact<'_>>),
 ) -> Option<WalStop> {
     let mut decoder = Decoder::new(segments[0].start);
-    for bytes in segments.iter().flat_map(|segment| segment.bytes.chunks(piece)) {
+    for bytes in segments
+        .iter()
+        .flat_map(|segment| segment.bytes.chunks(piece))
+    {
         decoder.push(bytes, |record| {
             let fact = read_fact(record).unwrap_or_else(|error| panic!("{error}"));
             each(record, fact);

@@ -20,15 +20,39 @@ fn a_promotion_is_seen_in_the_segment_where_it_was(major: Major) {
     let mut summarizer = Summarizer::new(header.address, header.segment_size);
     summarizer.push(&bytes);
     let summary = summarizer.finish();
-    let began: Vec<&EventDetail> =
-        summary.events.iter().map(|event| &event.what).filter(|what| is_timeline(what)).collect();
-    assert_eq!(began, [&EventDetail::TimelineBegan { timeline: TimelineId(2), previous: TimelineId(1) }], "{name}");
-    assert_eq!((header.timeline, summary.timeline), (TimelineId(1), Some(TimelineId(2))));
+    let began: Vec<&EventDetail> = summary
+        .events
+        .iter()
+        .map(|event| &event.what)
+        .filter(|what| is_timeline(what))
+        .collect();
+    assert_eq!(
+        began,
+        [&EventDetail::TimelineBegan {
+            timeline: TimelineId(2),
+            previous: TimelineId(1)
+        }],
+        "{name}"
+    );
+    assert_eq!(
+        (header.timeline, summary.timeline),
+        (TimelineId(1), Some(TimelineId(2)))
+    );
     let last = summary.commits.last.expect("a commit");
-    let began = summary.events.iter().find(|event| is_timeline(&event.what)).expect("an event");
+    let began = summary
+        .events
+        .iter()
+        .find(|event| is_timeline(&event.what))
+        .expect("an event");
     assert!(last.lsn > began.lsn);
     let stop = summary.stop.expect("WAL ends within the segment");
-    assert!(matches!(stop.why, StopReason::ZeroPage | StopReason::ZeroLength | StopReason::Address(_)), "{stop}");
+    assert!(
+        matches!(
+            stop.why,
+            StopReason::ZeroPage | StopReason::ZeroLength | StopReason::Address(_)
+        ),
+        "{stop}"
+    );
 }
 each_major!(promotions, a_promotion_is_seen_in_the_segment_where_it_was);
 

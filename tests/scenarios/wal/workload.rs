@@ -47,19 +47,31 @@ impl Work {
     }
 
     fn file(&self, table: &str) -> u32 {
-        self.sql(&format!("select pg_relation_filenode('{table}')")).parse().expect("a file number")
+        self.sql(&format!("select pg_relation_filenode('{table}')"))
+            .parse()
+            .expect("a file number")
     }
 
     /// Runs statements in one transaction that must change so many rows of a table.
     fn rows(&mut self, what: &'static str, table: &str, statements: &str, rows: [u64; 3]) {
         let file = self.file(table);
         let xid = self.xid(statements);
-        self.rows.push(Expected { what, xid, file, rows });
+        self.rows.push(Expected {
+            what,
+            xid,
+            file,
+            rows,
+        });
     }
 
     fn xid(&self, statements: &str) -> u32 {
-        let output = self.sql(&format!("begin; {statements}; select 'xid ' || pg_current_xact_id(); commit"));
-        let line = output.lines().find_map(|line| line.strip_prefix("xid ")).expect("an xid");
+        let output = self.sql(&format!(
+            "begin; {statements}; select 'xid ' || pg_current_xact_id(); commit"
+        ));
+        let line = output
+            .lines()
+            .find_map(|line| line.strip_prefix("xid "))
+            .expect("an xid");
         line.parse().expect("an xid of the first epoch")
     }
 }
@@ -75,26 +87,59 @@ pub fn run(major: &Major, segment_mib: u32, wal_level: &str) -> Worked {
         .setting("max_prepared_transactions", "5")
         .setting("autovacuum", "off")
         .start(&scratch);
-    let first_xid: u32 = cluster.sql("select pg_current_xact_id()").parse().expect("an xid");
-    let mut work = Work { cluster, rows: Vec::new(), drops: Vec::new(), made: Vec::new() };
+    let first_xid: u32 = cluster
+        .sql("select pg_current_xact_id()")
+        .parse()
+        .expect("an xid");
+    let mut work = Work {
+        cluster,
+        rows: Vec::new(),
+        drops: Vec::new(),
+        made: Vec::new(),
+    };
     tables(&mut work);
     transactions(&mut work);
     let restore_points = vec![("one", point(&work, "one"))];
     let database = databases(&work);
     relations(&mut work);
-    let restore_points = [restore_points, vec![("zwei mit ü", point(&work, "zwei mit ü"))]].concat();
+    let restore_points = [
+        restore_points,
+        vec![("zwei mit ü", point(&work, "zwei mit ü"))],
+    ]
+    .concat();
     large(&work);
     let commits = commits(&work, first_xid);
     let inspected = inspect(&work, segment_mib);
-    let end: Lsn = work.sql("select pg_current_wal_insert_lsn()").parse().expect("an LSN");
+    let end: Lsn = work
+        .sql("select pg_current_wal_insert_lsn()")
+        .parse()
+        .expect("an LSN");
     work.cluster.stop(Stop::Fast);
     let segments = segments::read(&work.cluster.data, end);
-    let Work { cluster, rows, drops, made } = work;
-    Worked { segments, rows, commits, drops, made, database, restore_points, cluster, inspected, _scratch: scratch }
+    let Work {
+        cluster,
+        rows,
+        drops,
+        made,
+    } = work;
+    Worked {
+        segments,
+        rows,
+        commits,
+        drops,
+        made,
+        database,
+        restore_points,
+        cluster,
+        inspected,
+        _scratch: scratch,
+    }
 }
 
 fn point(work: &Work, name: &str) -> Lsn {
-    work.sql(&format!("select pg_create_restore_point('{name}')")).parse().expect("an LSN")
+    work.sql(&format!("select pg_create_restore_point('{name}')"))
+        .parse()
+        .expect("an LSN")
 }
 
 fn tables(work: &mut Work) {
@@ -104,19 +149,56 @@ fn tables(work: &mut Work) {
     work.sql("create table p1 partition of p for values in (1); create table p2 partition of p for values in (2)");
     work.sql("create table wide (id int, t text); alter table wide alter t set storage external");
     work.sql("create unlogged table u (x int); create sequence s; create materialized view m as select 1 x");
-    work.rows("insert", "a", "insert into a select i, 'x' || i, i % 7 from generate_series(1, 500) i", [500, 0, 0]);
-    work.rows("copy", "a", "copy a from program 'seq -f \"%.0f\tcopied\t3\" 501 2500'", [2000, 0, 0]);
-    work.rows("update", "a", "update a set n = n + 1 where id <= 300", [0, 300, 0]);
+    work.rows(
+        "insert",
+        "a",
+        "insert into a select i, 'x' || i, i % 7 from generate_series(1, 500) i",
+        [500, 0, 0],
+    );
+    work.rows(
+        "copy",
+        "a",
+        "copy a from program 'seq -f \"%.0f\tcopied\t3\" 501 2500'",
+        [2000, 0, 0],
+    );
+    work.rows(
+        "update",
+        "a",
+        "update a set n = n + 1 where id <= 300",
+        [0, 300, 0],
+    );
     work.sql("create index on a using hash (n); create index on a using brin (id)");
-    work.sql("create index on a using gin (string_to_array(t, 'x')); create index on a using spgist (t)");
+    work.sql(
+        "create index on a using gin (string_to_array(t, 'x')); create index on a using spgist (t)",
+    );
     work.sql("create index on a using gist (int4range(id, id + 5))");
-    work.rows("indexed update", "a", "update a set n = n + 1, t = t || 'y' where id between 100 and 400", [0, 301, 0]);
-    work.rows("delete", "a", "delete from a where id % 10 = 0", [0, 0, 250]);
+    work.rows(
+        "indexed update",
+        "a",
+        "update a set n = n + 1, t = t || 'y' where id between 100 and 400",
+        [0, 301, 0],
+    );
+    work.rows(
+        "delete",
+        "a",
+        "delete from a where id % 10 = 0",
+        [0, 0, 250],
+    );
     let upsert = "insert into a values (1, 'clash', 0), (100000, 'new', 0) on conflict (id) do update set n = -1";
     work.rows("upsert", "a", upsert, [1, 1, 0]);
-    work.rows("partition", "p1", "insert into p select 1, 'v' from generate_series(1, 20)", [20, 0, 0]);
+    work.rows(
+        "partition",
+        "p1",
+        "insert into p select 1, 'v' from generate_series(1, 20)",
+        [20, 0, 0],
+    );
     // The rows go away here and come up in the other partition.
-    work.rows("moved rows", "p2", "update p set k = 2 where ctid in (select ctid from p limit 5)", [5, 0, 0]);
+    work.rows(
+        "moved rows",
+        "p2",
+        "update p set k = 2 where ctid in (select ctid from p limit 5)",
+        [5, 0, 0],
+    );
     work.rows(
         "toast",
         "wide",
@@ -145,13 +227,26 @@ fn transactions(work: &mut Work) {
     work.sql("begin; insert into a values (600001, 'p', 1); prepare transaction 'other'");
     work.sql("commit prepared 'the gid'");
     work.sql("rollback prepared 'other'");
-    let xid = prepared.lines().last().expect("an xid").parse().expect("an xid");
-    work.rows.push(Expected { what: "prepared", xid, file, rows: [2, 0, 0] });
+    let xid = prepared
+        .lines()
+        .last()
+        .expect("an xid")
+        .parse()
+        .expect("an xid");
+    work.rows.push(Expected {
+        what: "prepared",
+        xid,
+        file,
+        rows: [2, 0, 0],
+    });
 }
 
 fn databases(work: &Work) -> u32 {
     work.sql("create database extra");
-    let oid = work.sql("select oid from pg_database where datname = 'extra'").parse().expect("an OID");
+    let oid = work
+        .sql("select oid from pg_database where datname = 'extra'")
+        .parse()
+        .expect("an OID");
     if work.cluster.major.number >= 15 {
         work.sql("create database copied template template0 strategy file_copy");
     }
@@ -178,13 +273,17 @@ fn relations(work: &mut Work) {
     let all: u64 = work.sql("select count(*) from a").parse().expect("a count");
     work.rows("after a checkpoint", "a", "update a set n = 0", [0, all, 0]);
     work.rows("delete all", "a", "delete from a", [0, 0, all]);
-    work.sql("reindex table a; analyze; select txid_current(); alter table a add column z int default 1");
+    work.sql(
+        "reindex table a; analyze; select txid_current(); alter table a add column z int default 1",
+    );
 }
 
 /// Switches, and records of several pages and segments.
 fn large(work: &Work) {
     for length in [10_000, 100_000, 1_500_000, 4_500_000] {
-        work.sql(&format!("select pg_logical_emit_message(true, 'test', repeat('m', {length}))"));
+        work.sql(&format!(
+            "select pg_logical_emit_message(true, 'test', repeat('m', {length}))"
+        ));
     }
     work.sql("select pg_switch_wal()");
     work.sql("insert into p values (1, 'after a switch')");
@@ -197,7 +296,10 @@ fn large(work: &Work) {
 }
 
 fn commits(work: &Work, first_xid: u32) -> Vec<(u32, i64)> {
-    let last: u32 = work.sql("select pg_current_xact_id()").parse().expect("an xid");
+    let last: u32 = work
+        .sql("select pg_current_xact_id()")
+        .parse()
+        .expect("an xid");
     let rows = work.sql(&format!(
         "select x, extract(epoch from date_trunc('second', t))::bigint * 1000000 \
          + extract(microseconds from t)::bigint % 1000000 from generate_series({first_xid}, {last}) x, \
@@ -212,7 +314,12 @@ fn commits(work: &Work, first_xid: u32) -> Vec<(u32, i64)> {
 
 fn inspect(work: &Work, segment_mib: u32) -> Option<String> {
     let wanted = !work.cluster.major.has("pg_waldump") && work.cluster.major.number >= 15;
-    if !wanted || !work.cluster.try_sql("create extension pg_walinspect").success() {
+    if !wanted
+        || !work
+            .cluster
+            .try_sql("create extension pg_walinspect")
+            .success()
+    {
         return None;
     }
     let size = SegmentSize::new(segment_mib << 20).expect("a segment size");

@@ -15,7 +15,8 @@ use crate::postgres::cluster::Cluster;
 use crate::repo::{ObjectError, Repository};
 use crate::storage::faulty::{CrashPoint, FaultyStorage};
 use crate::storage::{
-    Body, IsOwnKey, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome, Storage, StorageError,
+    Body, IsOwnKey, Key, ListEntry, LocalStorage, MemoryStorage, ObjectMeta, PutMode, PutOutcome,
+    Storage, StorageError,
 };
 
 fn number(number: u32) -> String {
@@ -26,13 +27,18 @@ fn number(number: u32) -> String {
 async fn archive(storage: Arc<dyn Storage>, wal: &PgWal, numbers: &[u32]) -> Cluster {
     let cluster = cluster_in(storage).await;
     for each in numbers {
-        pusher(&cluster).push(&wal.segment(&number(*each), 1)).await.unwrap();
+        pusher(&cluster)
+            .push(&wal.segment(&number(*each), 1))
+            .await
+            .unwrap();
     }
     cluster
 }
 
 async fn fetch(cluster: &Cluster, name: &str, to: &Path) -> anyhow::Result<Fetched> {
-    fetcher(cluster).fetch(&name.parse().unwrap(), to, None).await
+    fetcher(cluster)
+        .fetch(&name.parse().unwrap(), to, None)
+        .await
 }
 
 #[tokio::test]
@@ -40,7 +46,10 @@ async fn the_end_of_the_archive_is_absent_and_a_hole_is_not() {
     let wal = PgWal::new();
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1, 2, 4]).await;
-    assert_eq!(fetch(&cluster, &number(5), &to).await.unwrap(), Fetched::Absent);
+    assert_eq!(
+        fetch(&cluster, &number(5), &to).await.unwrap(),
+        Fetched::Absent
+    );
     let error = fetch(&cluster, &number(3), &to).await.unwrap_err();
     let gap = find::<GapError>(&error).expect("a gap");
     assert_eq!(gap.missing.to_string(), number(3));
@@ -54,9 +63,15 @@ async fn who_asks_again_need_not_watch_a_hole() {
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1, 3]).await;
     let fetcher = crate::postgres::archive::Fetcher::new(cluster, Duration::from_secs(60), 1);
-    let (fetcher, name) = (fetcher.watching_gaps(Duration::ZERO), number(2).parse().unwrap());
+    let (fetcher, name) = (
+        fetcher.watching_gaps(Duration::ZERO),
+        number(2).parse().unwrap(),
+    );
     let asked = fetcher.fetch(&name, &to, None);
-    let error = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is told at once").unwrap_err();
+    let error = tokio::time::timeout(Duration::from_secs(20), asked)
+        .await
+        .expect("it is told at once")
+        .unwrap_err();
     assert!(find::<GapError>(&error).is_some());
 }
 
@@ -65,10 +80,25 @@ async fn a_hole_shows_also_when_what_follows_lies_in_another_folder() {
     let wal = PgWal::new();
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
-    pusher(&cluster).push(&wal.segment("000000010000000300000000", 1)).await.unwrap();
+    pusher(&cluster)
+        .push(&wal.segment("000000010000000300000000", 1))
+        .await
+        .unwrap();
     assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
-    assert!(find::<GapError>(&fetch(&cluster, "000000010000000200000000", &to).await.unwrap_err()).is_some());
-    assert_eq!(fetch(&cluster, "000000010000000300000001", &to).await.unwrap(), Fetched::Absent);
+    assert!(
+        find::<GapError>(
+            &fetch(&cluster, "000000010000000200000000", &to)
+                .await
+                .unwrap_err()
+        )
+        .is_some()
+    );
+    assert_eq!(
+        fetch(&cluster, "000000010000000300000001", &to)
+            .await
+            .unwrap(),
+        Fetched::Absent
+    );
 }
 
 #[tokio::test]
@@ -76,9 +106,15 @@ async fn a_child_timeline_shows_what_its_parent_must_have_had() {
     let wal = PgWal::new();
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
-    pusher(&cluster).push(&wal.ready("00000002.history", b"1\t0/300100\tx\n")).await.unwrap();
+    pusher(&cluster)
+        .push(&wal.ready("00000002.history", b"1\t0/300100\tx\n"))
+        .await
+        .unwrap();
     assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
-    assert_eq!(fetch(&cluster, &number(3), &to).await.unwrap(), Fetched::Absent);
+    assert_eq!(
+        fetch(&cluster, &number(3), &to).await.unwrap(),
+        Fetched::Absent
+    );
 }
 
 #[tokio::test]
@@ -87,8 +123,14 @@ async fn a_partial_segment_never_serves_the_plain_name() {
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
     let partial = format!("{}.partial", number(2));
-    pusher(&cluster).push(&wal.ready(&partial, &segment(&partial, 1))).await.unwrap();
-    assert_eq!(fetch(&cluster, &number(2), &to).await.unwrap(), Fetched::Absent);
+    pusher(&cluster)
+        .push(&wal.ready(&partial, &segment(&partial, 1)))
+        .await
+        .unwrap();
+    assert_eq!(
+        fetch(&cluster, &number(2), &to).await.unwrap(),
+        Fetched::Absent
+    );
     assert!(!to.exists());
 }
 
@@ -107,19 +149,42 @@ async fn a_lost_history_file_is_not_absent() {
     let wal = PgWal::new();
     let to = wal.folder().join("RECOVERYHISTORY");
     let child = "000000020000000000000003";
-    for witness in [child.to_string(), format!("{child}.partial"), "00000003.history".into()] {
+    for witness in [
+        child.to_string(),
+        format!("{child}.partial"),
+        "00000003.history".into(),
+    ] {
         let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
         let bytes = match witness.as_str() {
             "00000003.history" => b"1\t0/200100\tx\n2\t0/300100\tx\n".to_vec(),
             file => segment(file, 1),
         };
-        pusher(&cluster).push(&wal.ready(&witness, &bytes)).await.unwrap();
+        pusher(&cluster)
+            .push(&wal.ready(&witness, &bytes))
+            .await
+            .unwrap();
         let error = fetch(&cluster, "00000002.history", &to).await.unwrap_err();
-        assert!(find::<HistoryLost>(&error).is_some() && one_line(&error).contains(&witness), "{error:#}");
-        assert!(hints(&error)[0].contains("walden wal push"), "{:?}", hints(&error));
-        assert_eq!(fetch(&cluster, "00000004.history", &to).await.unwrap(), Fetched::Absent);
-        pusher(&cluster).push(&wal.ready("00000002.history", b"1\t0/200100\tx\n")).await.unwrap();
-        assert_eq!(fetch(&cluster, "00000002.history", &to).await.unwrap(), Fetched::Delivered);
+        assert!(
+            find::<HistoryLost>(&error).is_some() && one_line(&error).contains(&witness),
+            "{error:#}"
+        );
+        assert!(
+            hints(&error)[0].contains("walden wal push"),
+            "{:?}",
+            hints(&error)
+        );
+        assert_eq!(
+            fetch(&cluster, "00000004.history", &to).await.unwrap(),
+            Fetched::Absent
+        );
+        pusher(&cluster)
+            .push(&wal.ready("00000002.history", b"1\t0/200100\tx\n"))
+            .await
+            .unwrap();
+        assert_eq!(
+            fetch(&cluster, "00000002.history", &to).await.unwrap(),
+            Fetched::Delivered
+        );
     }
 }
 
@@ -130,7 +195,10 @@ async fn a_backup_shows_what_wal_there_must_be() {
     back_up(&*storage, &cluster).await;
     let to = wal.folder().join("RECOVERYXLOG");
     assert!(find::<GapError>(&fetch(&cluster, &number(2), &to).await.unwrap_err()).is_some());
-    assert_eq!(fetch(&cluster, &number(3), &to).await.unwrap(), Fetched::Absent);
+    assert_eq!(
+        fetch(&cluster, &number(3), &to).await.unwrap(),
+        Fetched::Absent
+    );
 }
 
 #[tokio::test]
@@ -140,7 +208,10 @@ async fn a_wal_folder_that_went_away_is_unknown_not_absent() {
     let cluster = archive(storage.clone(), &wal, &[1, 2, 3]).await;
     let to = wal.folder().join("x");
     back_up(&*storage, &cluster).await;
-    assert_eq!(fetch(&cluster, &number(4), &to).await.unwrap(), Fetched::Absent);
+    assert_eq!(
+        fetch(&cluster, &number(4), &to).await.unwrap(),
+        Fetched::Absent
+    );
     let kept = folder.path().join("main/wal");
     std::fs::rename(&kept, folder.path().join("away")).unwrap();
     for empty in [false, true] {
@@ -161,7 +232,10 @@ async fn what_a_killed_fetch_left_is_replaced_and_a_failed_rename_leaves_nothing
     let beside = wal.folder().join(".walden-fetch-RECOVERYXLOG");
     std::fs::write(&beside, "half").unwrap();
     let to = wal.folder().join("RECOVERYXLOG");
-    assert_eq!(fetch(&cluster, &number(1), &to).await.unwrap(), Fetched::Delivered);
+    assert_eq!(
+        fetch(&cluster, &number(1), &to).await.unwrap(),
+        Fetched::Delivered
+    );
     assert!(content(&to) == Some(segment(&number(1), 1)) && !beside.exists());
     std::fs::remove_file(&to).unwrap();
     std::fs::create_dir(&to).unwrap();
@@ -176,10 +250,19 @@ async fn from_the_known_end_on_everything_is_absent_without_looking() {
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1, 2, 4]).await;
     let end = Some(name(&number(3)));
     for asked in [number(3), number(4), "000000020000000000000003".into()] {
-        let fetched = fetcher(&cluster).fetch(&asked.parse().unwrap(), &to, end).await.unwrap();
+        let fetched = fetcher(&cluster)
+            .fetch(&asked.parse().unwrap(), &to, end)
+            .await
+            .unwrap();
         assert_eq!(fetched, Fetched::Absent, "{asked}");
     }
-    assert_eq!(fetcher(&cluster).fetch(&number(2).parse().unwrap(), &to, end).await.unwrap(), Fetched::Delivered);
+    assert_eq!(
+        fetcher(&cluster)
+            .fetch(&number(2).parse().unwrap(), &to, end)
+            .await
+            .unwrap(),
+        Fetched::Delivered
+    );
 }
 
 #[tokio::test]
@@ -200,8 +283,17 @@ async fn a_damaged_object_is_never_absent_and_never_delivered() {
         let key = cluster.layout.wal(&number(1).parse().unwrap());
         damage(&*storage, &key, change).await;
         let error = fetch(&cluster, &number(1), &to).await.unwrap_err();
-        assert!(matches!(find::<ObjectError>(&error), Some(ObjectError::Damaged { .. })), "{which}: {error:#}");
-        assert!(one_line(&error).contains(key.as_str()), "{which}: the object is named");
+        assert!(
+            matches!(
+                find::<ObjectError>(&error),
+                Some(ObjectError::Damaged { .. })
+            ),
+            "{which}: {error:#}"
+        );
+        assert!(
+            one_line(&error).contains(key.as_str()),
+            "{which}: the object is named"
+        );
         assert!(std::fs::read_dir(wal.folder()).unwrap().all(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
             name != "RECOVERYXLOG" && !name.starts_with(".walden")
@@ -213,13 +305,24 @@ async fn a_damaged_object_is_never_absent_and_never_delivered() {
 async fn a_damaged_history_file_leaves_the_end_unknown() {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
     let cluster = archive(storage.clone(), &wal, &[1]).await;
-    pusher(&cluster).push(&wal.ready("00000002.history", b"1\t0/100100\tx\n")).await.unwrap();
+    pusher(&cluster)
+        .push(&wal.ready("00000002.history", b"1\t0/100100\tx\n"))
+        .await
+        .unwrap();
     let key = cluster.layout.wal(&"00000002.history".parse().unwrap());
     damage(&*storage, &key, |object| object.truncate(object.len() / 2)).await;
-    let error = fetch(&cluster, &number(2), &wal.folder().join("x")).await.unwrap_err();
+    let error = fetch(&cluster, &number(2), &wal.folder().join("x"))
+        .await
+        .unwrap_err();
     assert!(one_line(&error).contains(key.as_str()), "{error:#}");
-    assert!(find::<Untold>(&error).is_some_and(|untold| untold.timeline.0 == 2), "{error:#}");
-    assert!(hints(&error)[0].contains("repair the repository"), "{error:#}");
+    assert!(
+        find::<Untold>(&error).is_some_and(|untold| untold.timeline.0 == 2),
+        "{error:#}"
+    );
+    assert!(
+        hints(&error)[0].contains("repair the repository"),
+        "{error:#}"
+    );
 }
 
 #[tokio::test]
@@ -227,10 +330,21 @@ async fn an_object_of_another_name_is_not_delivered() {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
     let cluster = archive(storage.clone(), &wal, &[1, 2]).await;
     let key = |each| cluster.layout.wal(&number(each).parse().unwrap());
-    let second = crate::storage::get_all(&*storage, &key(2), u64::MAX).await.unwrap().unwrap();
+    let second = crate::storage::get_all(&*storage, &key(2), u64::MAX)
+        .await
+        .unwrap()
+        .unwrap();
     damage(&*storage, &key(1), |object| *object = second.to_vec()).await;
-    let error = fetch(&cluster, &number(1), &wal.folder().join("x")).await.unwrap_err();
-    assert!(matches!(find::<ObjectError>(&error), Some(ObjectError::Damaged { .. })), "{error:#}");
+    let error = fetch(&cluster, &number(1), &wal.folder().join("x"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            find::<ObjectError>(&error),
+            Some(ObjectError::Damaged { .. })
+        ),
+        "{error:#}"
+    );
 }
 
 #[tokio::test]
@@ -242,22 +356,37 @@ async fn a_repository_that_went_away_is_unknown_not_absent() {
     std::fs::rename(&root, folder.path().join("unmounted")).unwrap();
     assert!(fetch(&cluster, &number(1), &to).await.is_err(), "no folder");
     std::fs::create_dir(&root).unwrap();
-    assert!(fetch(&cluster, &number(1), &to).await.is_err(), "an empty mount point");
+    assert!(
+        fetch(&cluster, &number(1), &to).await.is_err(),
+        "an empty mount point"
+    );
     assert!(fetch(&cluster, "00000002.history", &to).await.is_err());
     let other = cluster_in(Arc::new(LocalStorage::new(&root))).await;
-    assert_eq!(fetch(&other, &number(1), &to).await.unwrap(), Fetched::Absent);
-    assert!(fetch(&cluster, &number(1), &to).await.is_err(), "another repository in its place");
+    assert_eq!(
+        fetch(&other, &number(1), &to).await.unwrap(),
+        Fetched::Absent
+    );
+    assert!(
+        fetch(&cluster, &number(1), &to).await.is_err(),
+        "another repository in its place"
+    );
 }
 
 #[tokio::test]
 async fn an_unreadable_object_is_unknown() {
     let (folder, wal) = (tempfile::tempdir().unwrap(), PgWal::new());
     let cluster = archive(Arc::new(LocalStorage::new(folder.path())), &wal, &[1]).await;
-    let path = folder.path().join(cluster.layout.wal(&number(1).parse().unwrap()).as_str());
+    let path = folder
+        .path()
+        .join(cluster.layout.wal(&number(1).parse().unwrap()).as_str());
     std::fs::remove_file(&path).unwrap();
     // A link to itself cannot be read by anyone, root included.
     std::os::unix::fs::symlink(&path, &path).unwrap();
-    assert!(fetch(&cluster, &number(1), &wal.folder().join("x")).await.is_err());
+    assert!(
+        fetch(&cluster, &number(1), &wal.folder().join("x"))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -266,11 +395,21 @@ async fn what_is_at_the_destination_stays_until_it_is_replaced_whole() {
     let to = wal.folder().join("RECOVERYXLOG");
     let cluster = archive(Arc::new(MemoryStorage::default()), &wal, &[1]).await;
     std::fs::write(&to, "old").unwrap();
-    assert_eq!(fetch(&cluster, &number(2), &to).await.unwrap(), Fetched::Absent);
+    assert_eq!(
+        fetch(&cluster, &number(2), &to).await.unwrap(),
+        Fetched::Absent
+    );
     assert_eq!(content(&to), Some(b"old".to_vec()));
-    assert_eq!(fetch(&cluster, &number(1), &to).await.unwrap(), Fetched::Delivered);
+    assert_eq!(
+        fetch(&cluster, &number(1), &to).await.unwrap(),
+        Fetched::Delivered
+    );
     assert!(content(&to) == Some(segment(&number(1), 1)));
-    assert!(fetch(&cluster, &number(1), Path::new("/nowhere/at/all")).await.is_err());
+    assert!(
+        fetch(&cluster, &number(1), Path::new("/nowhere/at/all"))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -280,16 +419,29 @@ async fn a_store_that_stops_answering_at_any_call_is_unknown() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     archive(storage.clone(), &wal, &[1, 2]).await;
     for stop_at in 0.. {
-        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, CrashPoint::Before));
-        let Ok(repository) = Repository::open(faulty.clone()).await else { continue };
-        let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { continue };
-        let fetched = fetcher(&cluster).fetch(&number(3).parse().unwrap(), &to, None).await;
+        let faulty = Arc::new(FaultyStorage::new(
+            storage.clone(),
+            stop_at,
+            CrashPoint::Before,
+        ));
+        let Ok(repository) = Repository::open(faulty.clone()).await else {
+            continue;
+        };
+        let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else {
+            continue;
+        };
+        let fetched = fetcher(&cluster)
+            .fetch(&number(3).parse().unwrap(), &to, None)
+            .await;
         if !faulty.stopped() {
             assert_eq!(fetched.unwrap(), Fetched::Absent);
             assert!(stop_at > 4, "the proof takes several calls");
             break;
         }
-        assert!(fetched.is_err(), "absent although call {stop_at} was not answered");
+        assert!(
+            fetched.is_err(),
+            "absent although call {stop_at} was not answered"
+        );
     }
 }
 
@@ -300,13 +452,28 @@ async fn a_huge_stranger_in_a_segments_place_is_damage_and_is_not_read() {
     let cluster = archive(storage, &wal, &[1]).await;
     let key = cluster.layout.wal(&number(1).parse().unwrap());
     // Without a bound, reading it would take as much memory.
-    let stranger = std::fs::OpenOptions::new().write(true).open(folder.path().join(key.as_str())).unwrap();
+    let stranger = std::fs::OpenOptions::new()
+        .write(true)
+        .open(folder.path().join(key.as_str()))
+        .unwrap();
     stranger.set_len(1 << 40).unwrap();
     let to = wal.folder().join("RECOVERYXLOG");
     let error = fetch(&cluster, &number(1), &to).await.unwrap_err();
-    assert!(matches!(find::<ObjectError>(&error), Some(ObjectError::Damaged { .. })), "{error:#}");
-    assert!(one_line(&error).contains("it has more than") && hints(&error)[0].contains("repair the repository"));
-    let error = pusher(&cluster).push(&wal.segment(&number(1), 1)).await.unwrap_err();
+    assert!(
+        matches!(
+            find::<ObjectError>(&error),
+            Some(ObjectError::Damaged { .. })
+        ),
+        "{error:#}"
+    );
+    assert!(
+        one_line(&error).contains("it has more than")
+            && hints(&error)[0].contains("repair the repository")
+    );
+    let error = pusher(&cluster)
+        .push(&wal.segment(&number(1), 1))
+        .await
+        .unwrap_err();
     assert!(one_line(&error).contains("it has more than"), "{error:#}");
     assert!(!to.exists());
 }
@@ -323,7 +490,12 @@ struct Unmounted {
 impl Unmounted {
     fn new(disk: Arc<dyn Storage>) -> Self {
         let (calls, then_mounted) = (AtomicU64::new(0), AtomicBool::new(true));
-        Self { disk, below: MemoryStorage::default(), calls, then_mounted }
+        Self {
+            disk,
+            below: MemoryStorage::default(),
+            calls,
+            then_mounted,
+        }
     }
 
     fn change(&self, calls: u64, then_mounted: bool) {
@@ -332,8 +504,17 @@ impl Unmounted {
     }
 
     fn now(&self) -> &dyn Storage {
-        let before = self.calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if before != self.then_mounted.load(Ordering::SeqCst) { &*self.disk } else { &self.below }
+        let before = self
+            .calls
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok();
+        if before != self.then_mounted.load(Ordering::SeqCst) {
+            &*self.disk
+        } else {
+            &self.below
+        }
     }
 }
 
@@ -355,7 +536,11 @@ impl Storage for Unmounted {
         self.now().head(key).await
     }
 
-    async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<ListEntry>, StorageError> {
+    async fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<ListEntry>, StorageError> {
         self.now().list(folder, after).await
     }
 
@@ -375,7 +560,10 @@ async fn a_disk_that_is_unmounted_at_any_call_is_no_end() {
     let unmounted = Arc::new(Unmounted::new(storage.clone()));
     let cluster = archive(unmounted.clone(), &wal, &[1, 2, 3]).await;
     back_up(&*storage, &cluster).await;
-    storage.delete(&cluster.layout.wal(&number(2).parse().unwrap())).await.unwrap();
+    storage
+        .delete(&cluster.layout.wal(&number(2).parse().unwrap()))
+        .await
+        .unwrap();
     let gap = number(2).parse().unwrap();
     for calls in 0.. {
         let fetcher = fetcher(&cluster);
@@ -388,7 +576,10 @@ async fn a_disk_that_is_unmounted_at_any_call_is_no_end() {
             assert!(calls > 5, "the proof takes several calls");
             return;
         }
-        assert!(fetcher.fetch(&gap, &to, None).await.is_err(), "asked again after call {calls}");
+        assert!(
+            fetcher.fetch(&gap, &to, None).await.is_err(),
+            "asked again after call {calls}"
+        );
     }
 }
 
@@ -398,12 +589,21 @@ async fn a_disk_that_is_mounted_at_any_call_is_no_end() {
     let to = wal.folder().join("x");
     let unmounted = Arc::new(Unmounted::new(storage.clone()));
     let cluster = archive(unmounted.clone(), &wal, &[1, 2, 3]).await;
-    storage.delete(&cluster.layout.wal(&number(2).parse().unwrap())).await.unwrap();
+    storage
+        .delete(&cluster.layout.wal(&number(2).parse().unwrap()))
+        .await
+        .unwrap();
     for calls in 1..30 {
         unmounted.change(calls, true);
         for segment in [2, 3] {
-            let fetched = fetcher(&cluster).fetch(&number(segment).parse().unwrap(), &to, None).await;
-            assert_ne!(fetched.ok(), Some(Fetched::Absent), "segment {segment}, call {calls}");
+            let fetched = fetcher(&cluster)
+                .fetch(&number(segment).parse().unwrap(), &to, None)
+                .await;
+            assert_ne!(
+                fetched.ok(),
+                Some(Fetched::Absent),
+                "segment {segment}, call {calls}"
+            );
         }
     }
 }

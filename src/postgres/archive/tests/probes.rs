@@ -39,10 +39,22 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = (usize, Step)> {
-    let end = (any::<bool>(), -15i64..15, prop_oneof![80 => 0u32..3, 10 => 100u32..9000, 1 => 140_000u32..200_000])
-        .prop_map(|(committed, time, subxids)| Step::End { committed, time, subxids });
-    let step = prop_oneof![20 => end, 4 => (0u8..5).prop_map(Step::RestorePoint), 1 => Just(Step::Switch)];
-    (prop_oneof![6 => 0usize..2000, 6 => 0usize..150_000, 1 => 0usize..1_500_000], step)
+    let end = (
+        any::<bool>(),
+        -15i64..15,
+        prop_oneof![80 => 0u32..3, 10 => 100u32..9000, 1 => 140_000u32..200_000],
+    )
+        .prop_map(|(committed, time, subxids)| Step::End {
+            committed,
+            time,
+            subxids,
+        });
+    let step =
+        prop_oneof![20 => end, 4 => (0u8..5).prop_map(Step::RestorePoint), 1 => Just(Step::Switch)];
+    (
+        prop_oneof![6 => 0usize..2000, 6 => 0usize..150_000, 1 => 0usize..1_500_000],
+        step,
+    )
 }
 
 /// The WAL of these steps, and where its records begin.
@@ -50,23 +62,52 @@ fn written(steps: &[(usize, Step)]) -> (Vec<u8>, Vec<u64>) {
     let mut wal = Writer::new(0xD110, LARGE as u64, START);
     let mut lsns = Vec::new();
     for (number, (length, step)) in (100..).zip(steps) {
-        let nothing = Draft { rmgr: rmgr::XLOG, info: 0x20, main: vec![number as u8; *length], ..Draft::default() };
+        let nothing = Draft {
+            rmgr: rmgr::XLOG,
+            info: 0x20,
+            main: vec![number as u8; *length],
+            ..Draft::default()
+        };
         lsns.push(wal.write(&nothing));
         lsns.push(wal.write(&match step {
-            Step::End { committed, time, subxids } => {
+            Step::End {
+                committed,
+                time,
+                subxids,
+            } => {
                 let info = if *committed { 0x80 } else { 0xA0 };
-                let own: Vec<u32> = (0..*subxids).map(|sub| number as u32 * 10_000 + sub).collect();
+                let own: Vec<u32> = (0..*subxids)
+                    .map(|sub| number as u32 * 10_000 + sub)
+                    .collect();
                 let mut main = (i64::from(number) + time).to_le_bytes().to_vec();
-                [2, *subxids].iter().chain(&own).for_each(|field| main.extend(field.to_le_bytes()));
-                Draft { xid: number as u32, rmgr: rmgr::TRANSACTION, info, main, block: None }
+                [2, *subxids]
+                    .iter()
+                    .chain(&own)
+                    .for_each(|field| main.extend(field.to_le_bytes()));
+                Draft {
+                    xid: number as u32,
+                    rmgr: rmgr::TRANSACTION,
+                    info,
+                    main,
+                    block: None,
+                }
             }
             Step::RestorePoint(name) => {
                 let mut main = i64::from(number).to_le_bytes().to_vec();
                 main.extend([b'p', b'0' + name]);
                 main.resize(72, 0);
-                Draft { rmgr: rmgr::XLOG, info: 0x70, main, ..Draft::default() }
+                Draft {
+                    rmgr: rmgr::XLOG,
+                    info: 0x70,
+                    main,
+                    ..Draft::default()
+                }
             }
-            Step::Switch => Draft { rmgr: rmgr::XLOG, info: 0x40, ..Draft::default() },
+            Step::Switch => Draft {
+                rmgr: rmgr::XLOG,
+                info: 0x40,
+                ..Draft::default()
+            },
         }));
         if matches!(step, Step::Switch) {
             wal.fill();
@@ -79,14 +120,22 @@ fn written(steps: &[(usize, Step)]) -> (Vec<u8>, Vec<u64>) {
 
 async fn archived(bytes: &[u8]) -> (Cluster, Arc<MemoryStorage>, Vec<SegmentName>) {
     let (storage, wal) = (Arc::new(MemoryStorage::default()), PgWal::new());
-    let (repository, _) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH).await.unwrap();
+    let (repository, _) = Repository::init(storage.clone(), DateTime::UNIX_EPOCH)
+        .await
+        .unwrap();
     let size = SegmentSize::new(LARGE as u32).unwrap();
-    let description = ClusterDescription { segment_size: size, ..cluster_description() };
+    let description = ClusterDescription {
+        segment_size: size,
+        ..cluster_description()
+    };
     let cluster = Cluster::register(repository, description).await.unwrap().0;
     let mut names = Vec::new();
     for (number, content) in (START / LARGE as u64..).zip(bytes.chunks(LARGE)) {
         let name = SegmentName::from_number(TimelineId(1), number, size);
-        pusher(&cluster).push(&wal.ready(&name.to_string(), content)).await.unwrap();
+        pusher(&cluster)
+            .push(&wal.ready(&name.to_string(), content))
+            .await
+            .unwrap();
         names.push(name);
     }
     (cluster, storage, names)
@@ -94,7 +143,12 @@ async fn archived(bytes: &[u8]) -> (Cluster, Arc<MemoryStorage>, Vec<SegmentName
 
 fn query(segment: SegmentName, from: u64, target: ProbeTarget) -> ProbeQuery {
     let begin = segment.start(SegmentSize::new(LARGE as u32).unwrap());
-    ProbeQuery { segment, begin, from: Lsn(from), target }
+    ProbeQuery {
+        segment,
+        begin,
+        from: Lsn(from),
+        target,
+    }
 }
 
 /// A query, in numbers that any WAL has something for.
@@ -107,18 +161,32 @@ fn asked() -> impl Strategy<Value = (usize, Option<usize>, bool, ProbeTarget)> {
         2 => Just(ProbeTarget::Record),
         1 => (100u32..300).prop_map(ProbeTarget::Change),
     ];
-    (any::<usize>(), prop::option::of(any::<usize>()), any::<bool>(), target)
+    (
+        any::<usize>(),
+        prop::option::of(any::<usize>()),
+        any::<bool>(),
+        target,
+    )
 }
 
 #[test]
 fn a_few_parts_answer_as_the_whole_segment_does() {
     // Asked, answered by parts, found by parts.
     let counts = Cell::new((0, 0, 0));
-    let mut runner = TestRunner::new(Config { cases: 10, ..Config::with_source_file(file!()) });
-    let input = (prop::collection::vec(step(), 100..200), prop::collection::vec(asked(), 60..90));
+    let mut runner = TestRunner::new(Config {
+        cases: 10,
+        ..Config::with_source_file(file!())
+    });
+    let input = (
+        prop::collection::vec(step(), 100..200),
+        prop::collection::vec(asked(), 60..90),
+    );
     let outcome = runner.run(&input, |(steps, queries)| {
         let (bytes, lsns) = written(&steps);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let result: Vec<(ProbeQuery, Option<ProbeResult>, ProbeResult)> = runtime.block_on(async {
             let (cluster, _, names) = archived(&bytes).await;
             let mut result = Vec::new();
@@ -138,22 +206,49 @@ fn a_few_parts_answer_as_the_whole_segment_does() {
                 prop_assert_eq!(by_parts, whole, "{:?}", query);
             }
             let is_found = by_parts.is_some_and(|result| result.found.is_some());
-            counts.set((asked + 1, answered + usize::from(by_parts.is_some()), found + usize::from(is_found)));
+            counts.set((
+                asked + 1,
+                answered + usize::from(by_parts.is_some()),
+                found + usize::from(is_found),
+            ));
         }
         Ok(())
     });
     outcome.unwrap();
     let (asked, answered, found) = counts.get();
-    assert!(answered * 2 > asked && found * 8 > asked, "{asked} queries, {answered} answered, {found} with a record");
+    assert!(
+        answered * 2 > asked && found * 8 > asked,
+        "{asked} queries, {answered} answered, {found} with a record"
+    );
 }
 
 /// A segment with an end in each part, and the queries for them.
-async fn with_ends() -> (Cluster, Arc<MemoryStorage>, SegmentName, Vec<u8>, Vec<ProbeQuery>) {
-    let end = |number: i64| (90_000, Step::End { committed: number % 3 > 0, time: number * 10, subxids: 1 });
+async fn with_ends() -> (
+    Cluster,
+    Arc<MemoryStorage>,
+    SegmentName,
+    Vec<u8>,
+    Vec<ProbeQuery>,
+) {
+    let end = |number: i64| {
+        (
+            90_000,
+            Step::End {
+                committed: number % 3 > 0,
+                time: number * 10,
+                subxids: 1,
+            },
+        )
+    };
     let (bytes, _) = written(&(0..60).map(end).collect::<Vec<_>>());
     let (cluster, storage, names) = archived(&bytes).await;
-    let time = |number: i64| ProbeTarget::Later { time: Timestamp(100 + number * 11), or_at: false };
-    let queries = (0..40).map(|number| query(names[0], 0, time(number))).collect();
+    let time = |number: i64| ProbeTarget::Later {
+        time: Timestamp(100 + number * 11),
+        or_at: false,
+    };
+    let queries = (0..40)
+        .map(|number| query(names[0], 0, time(number)))
+        .collect();
     (cluster, storage, names[0], bytes, queries)
 }
 
@@ -163,16 +258,33 @@ async fn a_segment_without_frames_or_parts_is_read_whole() {
         let (cluster, storage, name, bytes, queries) = with_ends().await;
         let mut expected = Vec::new();
         for query in &queries {
-            expected.push(probe_parts(&cluster, query).await.unwrap().expect("parts are enough"));
+            expected.push(
+                probe_parts(&cluster, query)
+                    .await
+                    .unwrap()
+                    .expect("parts are enough"),
+            );
         }
         rewrite(&cluster, &*storage, name, &bytes[..LARGE], |about| {
-            let holder = if member == "frames" { about } else { &mut about["summary"] };
-            holder.as_object_mut().unwrap().remove(member).expect("it was there");
+            let holder = if member == "frames" {
+                about
+            } else {
+                &mut about["summary"]
+            };
+            holder
+                .as_object_mut()
+                .unwrap()
+                .remove(member)
+                .expect("it was there");
         })
         .await;
         for (query, expected) in queries.iter().zip(expected) {
             assert_eq!(probe_parts(&cluster, query).await.unwrap(), None);
-            assert_eq!(probe(&cluster, query).await.unwrap(), expected, "without {member}: {query:?}");
+            assert_eq!(
+                probe(&cluster, query).await.unwrap(),
+                expected,
+                "without {member}: {query:?}"
+            );
         }
     }
 }
@@ -184,7 +296,12 @@ async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
     for query in &queries {
         expected.push(probe(&cluster, query).await.unwrap());
     }
-    let frames = described(&cluster, name).await.unwrap().unwrap().about.frames;
+    let frames = described(&cluster, name)
+        .await
+        .unwrap()
+        .unwrap()
+        .about
+        .frames;
     let key = cluster.layout.wal(&WalFileName::Segment(name));
     let (mut right, mut failed) = (0, 0);
     for part in 0..frames.len() {
@@ -201,14 +318,20 @@ async fn damage_is_an_error_where_it_is_read_and_no_other_answer() {
                     right += 1;
                 }
                 Err(error) => {
-                    assert!(crate::error::hints(&error)[0].contains("repair the repository"), "{error:#}");
+                    assert!(
+                        crate::error::hints(&error)[0].contains("repair the repository"),
+                        "{error:#}"
+                    );
                     failed += 1;
                 }
             }
         }
         damage(&*storage, &key, flip).await;
     }
-    assert!(right > failed && failed > frames.len(), "{right} right, {failed} failed");
+    assert!(
+        right > failed && failed > frames.len(),
+        "{right} right, {failed} failed"
+    );
 }
 
 #[tokio::test]
@@ -219,9 +342,19 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
         for at in 0.. {
             let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
             let repository = Repository::open(garbling.clone()).await.unwrap();
-            let cluster = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
-            assert_eq!(probe(&cluster, query).await.unwrap(), expected, "get {at}: {query:?}");
-            assert_eq!(probe_whole(&cluster, query).await.unwrap(), expected, "get {at}: {query:?}");
+            let cluster = Cluster::open(repository, "main".parse().unwrap())
+                .await
+                .unwrap();
+            assert_eq!(
+                probe(&cluster, query).await.unwrap(),
+                expected,
+                "get {at}: {query:?}"
+            );
+            assert_eq!(
+                probe_whole(&cluster, query).await.unwrap(),
+                expected,
+                "get {at}: {query:?}"
+            );
             if !garbling.garbled() {
                 assert!(at > 4, "{at} reads");
                 break;

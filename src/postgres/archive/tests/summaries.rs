@@ -22,18 +22,34 @@ fn writer() -> Writer {
 /// A commit (info 0) or rollback (info 0x20) with so many subtransactions.
 fn end(xid: u32, info: u8, subxids: u32) -> Draft {
     let mut main = i64::from(xid).to_le_bytes().to_vec();
-    [2, subxids].iter().chain((0..subxids).collect::<Vec<u32>>().iter()).for_each(|n| main.extend(n.to_le_bytes()));
-    Draft { xid, rmgr: rmgr::TRANSACTION, info: 0x80 | info, main, block: None }
+    [2, subxids]
+        .iter()
+        .chain((0..subxids).collect::<Vec<u32>>().iter())
+        .for_each(|n| main.extend(n.to_le_bytes()));
+    Draft {
+        xid,
+        rmgr: rmgr::TRANSACTION,
+        info: 0x80 | info,
+        main,
+        block: None,
+    }
 }
 
 fn padding(length: usize) -> Draft {
-    Draft { xid: 9, rmgr: rmgr::HEAP, info: 0, main: vec![0; 3], block: Some((1, vec![1; length])) }
+    Draft {
+        xid: 9,
+        rmgr: rmgr::HEAP,
+        info: 0,
+        main: vec![0; 3],
+        block: Some((1, vec![1; length])),
+    }
 }
 
 fn segments(timeline: u32, bytes: &[u8]) -> Vec<SegmentName> {
     let size = SegmentSize::new(SEGMENT as u32).unwrap();
     let first = START / SEGMENT as u64;
-    let number = |index: usize| SegmentName::from_number(TimelineId(timeline), first + index as u64, size);
+    let number =
+        |index: usize| SegmentName::from_number(TimelineId(timeline), first + index as u64, size);
     (0..bytes.len() / SEGMENT).map(number).collect()
 }
 
@@ -43,7 +59,10 @@ async fn archived(bytes: &[u8], bare: impl Fn(usize) -> bool) -> (Cluster, Vec<S
     let cluster = cluster_in(storage.clone()).await;
     let names = segments(1, bytes);
     for (index, (name, content)) in names.iter().zip(bytes.chunks(SEGMENT)).enumerate() {
-        pusher(&cluster).push(&wal.ready(&name.to_string(), content)).await.unwrap();
+        pusher(&cluster)
+            .push(&wal.ready(&name.to_string(), content))
+            .await
+            .unwrap();
         if bare(index) {
             rewrite(&cluster, &*storage, *name, content, |about| {
                 drop(about.as_object_mut().unwrap().remove("summary"))
@@ -63,11 +82,22 @@ pub(super) async fn rewrite(
     change: impl FnOnce(&mut serde_json::Value),
 ) {
     let key = cluster.layout.wal(&WalFileName::Segment(name));
-    let mut about = cluster.repository.header(&key, WAL_KIND).await.unwrap().unwrap().about.read().unwrap();
+    let mut about = cluster
+        .repository
+        .header(&key, WAL_KIND)
+        .await
+        .unwrap()
+        .unwrap()
+        .about
+        .read()
+        .unwrap();
     change(&mut about);
     let sealed = seal(WAL_KIND, &about, &mut &content[..], content.len() as u64, 1).unwrap();
     let object = [sealed.envelope, sealed.body].concat();
-    let _ = storage.put(&key, object.into(), PutMode::Overwrite).await.unwrap();
+    let _ = storage
+        .put(&key, object.into(), PutMode::Overwrite)
+        .await
+        .unwrap();
 }
 
 /// Where the record of a commit or rollback begins and ends.
@@ -89,9 +119,18 @@ async fn ends_in(cluster: &Cluster, segment: SegmentName) -> anyhow::Result<Vec<
     let (mut ends, mut from) = (Vec::new(), Lsn(0));
     loop {
         let begin = segment.start(cluster.description.segment_size);
-        let query =
-            ProbeQuery { segment, begin, from, target: ProbeTarget::Later { time: Timestamp(0), or_at: false } };
-        let Some(found) = probe(cluster, &query).await?.found else { return Ok(ends) };
+        let query = ProbeQuery {
+            segment,
+            begin,
+            from,
+            target: ProbeTarget::Later {
+                time: Timestamp(0),
+                or_at: false,
+            },
+        };
+        let Some(found) = probe(cluster, &query).await?.found else {
+            return Ok(ends);
+        };
         ends.push((found.lsn, found.end));
         from = Lsn(found.lsn.0 + 1);
     }
@@ -123,21 +162,39 @@ async fn a_pushed_segment_carries_its_summary_and_one_without_it_is_read() {
     let mut commits = 0;
     for name in &names {
         let summary = summary_of(&cluster, *name).await.unwrap().unwrap();
-        assert_eq!(summarize(&cluster, *name).await.unwrap().unwrap(), summary, "{name}");
+        assert_eq!(
+            summarize(&cluster, *name).await.unwrap().unwrap(),
+            summary,
+            "{name}"
+        );
         commits += summary.commits.count;
     }
     assert!(commits > 20, "{commits}");
     let key = |name: &SegmentName| cluster.layout.wal(&WalFileName::Segment(*name));
     for (name, stored) in [(&names[0], true), (&names[1], false)] {
-        let about = cluster.repository.header(&key(name), WAL_KIND).await.unwrap().unwrap().about;
+        let about = cluster
+            .repository
+            .header(&key(name), WAL_KIND)
+            .await
+            .unwrap()
+            .unwrap()
+            .about;
         let description: WalDescription = about.read().unwrap();
         assert_eq!(description.summary.is_some(), stored, "{name}");
     }
-    assert_eq!(summary_of(&cluster, name_of(9)).await.unwrap(), None, "not archived");
+    assert_eq!(
+        summary_of(&cluster, name_of(9)).await.unwrap(),
+        None,
+        "not archived"
+    );
 }
 
 fn name_of(number: u64) -> SegmentName {
-    SegmentName::from_number(TimelineId(1), number, SegmentSize::new(SEGMENT as u32).unwrap())
+    SegmentName::from_number(
+        TimelineId(1),
+        number,
+        SegmentSize::new(SEGMENT as u32).unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -146,12 +203,21 @@ async fn a_summary_in_a_form_that_is_not_known_does_no_harm() {
     let cluster = cluster_in(storage.clone()).await;
     let (bytes, name) = (sample(), name_of(3));
     let content = &bytes[..SEGMENT];
-    pusher(&cluster).push(&wal.ready(&name.to_string(), content)).await.unwrap();
+    pusher(&cluster)
+        .push(&wal.ready(&name.to_string(), content))
+        .await
+        .unwrap();
     let before = summary_of(&cluster, name).await.unwrap();
-    rewrite(&cluster, &*storage, name, content, |about| about["summary"]["events"] = "later".into()).await;
+    rewrite(&cluster, &*storage, name, content, |about| {
+        about["summary"]["events"] = "later".into()
+    })
+    .await;
     assert_eq!(summary_of(&cluster, name).await.unwrap(), before);
     let back = wal.folder().join("back");
-    fetcher(&cluster).fetch(&WalFileName::Segment(name), &back, None).await.unwrap();
+    fetcher(&cluster)
+        .fetch(&WalFileName::Segment(name), &back, None)
+        .await
+        .unwrap();
     assert!(super::super::testing::content(&back).as_deref() == Some(content));
 }
 
@@ -162,11 +228,19 @@ async fn a_segment_with_damaged_records_is_stored_and_says_so() {
     let (mut bytes, name) = (sample(), name_of(3));
     bytes[SEGMENT / 2] ^= 1;
     let pusher = pusher(&cluster);
-    let prepared = pusher.prepare(&wal.ready(&name.to_string(), &bytes[..SEGMENT])).unwrap();
+    let prepared = pusher
+        .prepare(&wal.ready(&name.to_string(), &bytes[..SEGMENT]))
+        .unwrap();
     let stop = prepared.broken().expect("a break").clone();
-    assert!(stop.lsn > Lsn(START) && stop.lsn <= Lsn(START + SEGMENT as u64 / 2), "{stop}");
+    assert!(
+        stop.lsn > Lsn(START) && stop.lsn <= Lsn(START + SEGMENT as u64 / 2),
+        "{stop}"
+    );
     pusher.store(&prepared).await.unwrap();
-    assert_eq!(summary_of(&cluster, name).await.unwrap().unwrap().stop, Some(stop));
+    assert_eq!(
+        summary_of(&cluster, name).await.unwrap().unwrap().stop,
+        Some(stop)
+    );
     // Where a promotion ended a timeline, WAL may break off anywhere.
     let partial = wal.ready(&format!("{name}.partial"), &bytes[..SEGMENT]);
     assert_eq!(pusher.prepare(&partial).unwrap().broken(), None);
@@ -178,11 +252,17 @@ async fn a_damaged_object_is_an_error_and_no_answer() {
     let wal = PgWal::new();
     let cluster = cluster_in(storage.clone()).await;
     let (bytes, name) = (sample(), name_of(3));
-    pusher(&cluster).push(&wal.ready(&name.to_string(), &bytes[..SEGMENT])).await.unwrap();
+    pusher(&cluster)
+        .push(&wal.ready(&name.to_string(), &bytes[..SEGMENT]))
+        .await
+        .unwrap();
     let key = cluster.layout.wal(&WalFileName::Segment(name));
     super::pushing::damage(&*storage, &key, |object| *object.last_mut().unwrap() ^= 1).await;
     let error = ends_in(&cluster, name).await.unwrap_err();
-    assert!(crate::error::hints(&error)[0].contains("repair the repository"), "{error:#}");
+    assert!(
+        crate::error::hints(&error)[0].contains("repair the repository"),
+        "{error:#}"
+    );
 }
 
 #[tokio::test]
@@ -193,13 +273,22 @@ async fn the_record_before_a_fork_is_found_on_the_older_timeline() {
     }
     let crossing = wal.write(&end(10, 0, 200));
     wal.fill();
-    let (files, cluster) = (PgWal::new(), cluster_in(Arc::new(MemoryStorage::default())).await);
+    let (files, cluster) = (
+        PgWal::new(),
+        cluster_in(Arc::new(MemoryStorage::default())).await,
+    );
     let (older, newer) = (segments(1, &wal.bytes)[0], segments(2, &wal.bytes)[1]);
     for (name, content) in [older, newer].iter().zip(wal.bytes.chunks(SEGMENT)) {
-        pusher(&cluster).push(&files.ready(&name.to_string(), content)).await.unwrap();
+        pusher(&cluster)
+            .push(&files.ready(&name.to_string(), content))
+            .await
+            .unwrap();
     }
     assert_eq!(all_ends(&wal.bytes)[0].0, Lsn(crossing));
-    assert_eq!(ends_in(&cluster, newer).await.unwrap(), all_ends(&wal.bytes));
+    assert_eq!(
+        ends_in(&cluster, newer).await.unwrap(),
+        all_ends(&wal.bytes)
+    );
 }
 
 #[tokio::test]
@@ -221,7 +310,12 @@ async fn what_begins_before_the_archive_does_is_left_out() {
     let (cluster, names) = archived(&bytes, |_| false).await;
     let all = all_ends(&bytes);
     let second = names[1].start(cluster.description.segment_size);
-    cluster.repository.storage().delete(&cluster.layout.wal(&WalFileName::Segment(names[0]))).await.unwrap();
+    cluster
+        .repository
+        .storage()
+        .delete(&cluster.layout.wal(&WalFileName::Segment(names[0])))
+        .await
+        .unwrap();
     let expected: Vec<Ending> = all.into_iter().filter(|(lsn, _)| *lsn >= second).collect();
     assert_eq!(found_ends(&cluster, &names[1..]).await, expected);
 }

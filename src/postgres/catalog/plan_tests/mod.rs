@@ -20,12 +20,28 @@ use world::{Rec, Says, World, name, second};
 fn written(by: u32, begin: u64, until: u64) -> Vec<Rec> {
     let in_segment = |number: u64| {
         let at = move |offset: u64| number * SEGMENT + offset;
-        let says = Says::Ended { xid: 700 + number as u32, time: 10 * number + 6, committed: true };
-        let parts = [(0, 0x100, Says::Nothing), (0x100, 0x200, Says::Nothing), (0x200, 0x300, says)];
+        let says = Says::Ended {
+            xid: 700 + number as u32,
+            time: 10 * number + 6,
+            committed: true,
+        };
+        let parts = [
+            (0, 0x100, Says::Nothing),
+            (0x100, 0x200, Says::Nothing),
+            (0x200, 0x300, says),
+        ];
         let parts = parts.into_iter().chain([(0x300, SEGMENT, Says::Nothing)]);
-        parts.map(move |(from, to, says)| Rec { lsn: at(from), end: at(to), by, says })
+        parts.map(move |(from, to, says)| Rec {
+            lsn: at(from),
+            end: at(to),
+            by,
+            says,
+        })
     };
-    (begin / SEGMENT..until).flat_map(in_segment).filter(|record| record.lsn >= begin).collect()
+    (begin / SEGMENT..until)
+        .flat_map(in_segment)
+        .filter(|record| record.lsn >= begin)
+        .collect()
 }
 
 /// Segments 2 to 9 of timeline 1, each stored ten seconds after the one before; backups that begin in 2 and in 6.
@@ -33,27 +49,50 @@ fn simple() -> World {
     let segments = (2..10).map(|number| ((1, number), 10 * number)).collect();
     let at = |id: &str, number: u64| {
         let (start_lsn, stop_lsn) = (Lsn(number * SEGMENT + 0x28), Lsn(number * SEGMENT + 0x100));
-        BackupDescription { start_lsn, stop_lsn, stopped_at: second(10 * number + 5), ..backup(id) }
+        BackupDescription {
+            start_lsn,
+            stop_lsn,
+            stopped_at: second(10 * number + 5),
+            ..backup(id)
+        }
     };
     let backups = vec![at("20260101-000020Z", 2), at("20260101-000060Z", 6)];
-    World { segments, backups, written: [(1, written(1, SEGMENT, 12))].into(), ..World::default() }
+    World {
+        segments,
+        backups,
+        written: [(1, written(1, SEGMENT, 12))].into(),
+        ..World::default()
+    }
 }
 
 /// The record that begins at an offset in a segment of timeline 1 says something else.
 fn says(world: &mut World, number: u64, offset: u64, says: Says) {
     let records = world.written.get_mut(&1).unwrap();
-    records.iter_mut().find(|record| record.lsn == number * SEGMENT + offset).unwrap().says = says;
+    records
+        .iter_mut()
+        .find(|record| record.lsn == number * SEGMENT + offset)
+        .unwrap()
+        .says = says;
 }
 
 /// How an index tells that replay does not get into a segment.
 fn unjoined(timeline: u32, number: u64) -> Unknown {
-    Unknown::Broken { segment: name(timeline, number), lsn: Lsn(number * SEGMENT + 0x28) }
+    Unknown::Broken {
+        segment: name(timeline, number),
+        lsn: Lsn(number * SEGMENT + 0x28),
+    }
 }
 
 /// The tablespace that a record makes.
 fn made(record: &Rec) -> Option<TablespaceMade> {
-    let Says::Tablespace(oid) = record.says else { return None };
-    Some(TablespaceMade { lsn: Lsn(record.lsn), oid, location: format!("/space/{oid}") })
+    let Says::Tablespace(oid) = record.says else {
+        return None;
+    };
+    Some(TablespaceMade {
+        lsn: Lsn(record.lsn),
+        oid,
+        location: format!("/space/{oid}"),
+    })
 }
 
 fn chosen(world: &World, request: RestoreRequest) -> String {
@@ -84,7 +123,11 @@ fn the_newest_backup_that_ends_before_the_target_is_taken() {
         (Target::Xid(705), "20260101-000020Z"),
         (Target::Xid(706), "20260101-000060Z"),
     ] {
-        assert_eq!(chosen(&world, RestoreRequest::new(target.clone())), expected, "{target:?}");
+        assert_eq!(
+            chosen(&world, RestoreRequest::new(target.clone())),
+            expected,
+            "{target:?}"
+        );
     }
 }
 
@@ -95,7 +138,10 @@ fn a_backup_with_checksum_failures_is_taken_only_by_name() {
     let made = world.plan(&latest()).unwrap();
     assert_eq!(made.backup.id.to_string(), "20260101-000020Z");
     assert!(made.warnings[0].contains("checksum"), "{:?}", made.warnings);
-    let named = RestoreRequest { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
+    let named = RestoreRequest {
+        backup: Some("20260101-000060Z".parse().unwrap()),
+        ..latest()
+    };
     assert_eq!(chosen(&world, named), "20260101-000060Z");
 }
 
@@ -105,9 +151,19 @@ fn a_backup_that_lacks_a_part_is_not_taken_even_by_name() {
     world.backups[1].left_out.push("pg_xact".into());
     let made = world.plan(&latest()).unwrap();
     assert_eq!(made.backup.id.to_string(), "20260101-000020Z");
-    assert!(made.warnings[0].contains("lacks \"pg_xact\""), "{:?}", made.warnings);
-    let named = RestoreRequest { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
-    assert!(matches!(world.refused(&named).reason, UnreachableReason::BackupUnusable { .. }));
+    assert!(
+        made.warnings[0].contains("lacks \"pg_xact\""),
+        "{:?}",
+        made.warnings
+    );
+    let named = RestoreRequest {
+        backup: Some("20260101-000060Z".parse().unwrap()),
+        ..latest()
+    };
+    assert!(matches!(
+        world.refused(&named).reason,
+        UnreachableReason::BackupUnusable { .. }
+    ));
 }
 
 #[test]
@@ -115,19 +171,47 @@ fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
     let world = simple();
     let refused = |target| world.refused(&RestoreRequest::new(target));
     let early = refused(Target::Time(second(3)));
-    assert!(matches!(early.reason, UnreachableReason::BeforeOldestBackup { .. }) && early.kind == Reachability::Past);
-    assert_eq!(early.nearest_after.unwrap().request.arguments(), "--immediate --timeline 1 --backup 20260101-000020Z");
-    let late = refused(Target::Time(second(1000)));
-    assert!(matches!(late.reason, UnreachableReason::BeyondArchive { end: Lsn(0xA000000), .. }), "{:?}", late.reason);
+    assert!(
+        matches!(early.reason, UnreachableReason::BeforeOldestBackup { .. })
+            && early.kind == Reachability::Past
+    );
     assert_eq!(
-        (late.kind, late.nearest_before.unwrap().request.arguments().as_str()),
+        early.nearest_after.unwrap().request.arguments(),
+        "--immediate --timeline 1 --backup 20260101-000020Z"
+    );
+    let late = refused(Target::Time(second(1000)));
+    assert!(
+        matches!(
+            late.reason,
+            UnreachableReason::BeyondArchive {
+                end: Lsn(0xA000000),
+                ..
+            }
+        ),
+        "{:?}",
+        late.reason
+    );
+    assert_eq!(
+        (
+            late.kind,
+            late.nearest_before.unwrap().request.arguments().as_str()
+        ),
         (Reachability::Future, "--latest --timeline 1")
     );
     let beyond = refused(Target::Lsn(Lsn(10 * SEGMENT)));
-    assert!(matches!(beyond.reason, UnreachableReason::BeyondArchive { .. }));
-    for (target, words) in [(Target::Xid(4711), "transaction 4711"), (Target::Name("x".into()), "point \"x\"")] {
+    assert!(matches!(
+        beyond.reason,
+        UnreachableReason::BeyondArchive { .. }
+    ));
+    for (target, words) in [
+        (Target::Xid(4711), "transaction 4711"),
+        (Target::Name("x".into()), "point \"x\""),
+    ] {
         let told = refused(target);
-        assert!(matches!(told.reason, UnreachableReason::NotFound { .. }) && told.reason.to_string().contains(words));
+        assert!(
+            matches!(told.reason, UnreachableReason::NotFound { .. })
+                && told.reason.to_string().contains(words)
+        );
     }
 }
 
@@ -135,20 +219,45 @@ fn targets_out_of_reach_are_refused_with_the_nearest_moment() {
 fn a_gap_is_named_with_where_wal_resumes_and_never_taken_for_the_end() {
     let mut world = simple();
     world.segments.remove(&(1, 8));
-    for target in [Target::Latest, Target::Lsn(Lsn(9 * SEGMENT)), Target::Time(second(80)), Target::Time(second(100))] {
+    for target in [
+        Target::Latest,
+        Target::Lsn(Lsn(9 * SEGMENT)),
+        Target::Time(second(80)),
+        Target::Time(second(100)),
+    ] {
         let refused = world.refused(&RestoreRequest::new(target.clone()));
-        let expected = UnreachableReason::Gap { first_missing: name(1, 8), resumes: name(1, 9) };
+        let expected = UnreachableReason::Gap {
+            first_missing: name(1, 8),
+            resumes: name(1, 9),
+        };
         assert_eq!(refused.reason, expected, "{target:?}");
         let before = refused.nearest_before.unwrap();
-        assert_eq!(before.request.arguments(), "--lsn 0/8000000 --exclusive --timeline 1");
+        assert_eq!(
+            before.request.arguments(),
+            "--lsn 0/8000000 --exclusive --timeline 1"
+        );
         let made = world.plan(&before.request).unwrap();
         assert_eq!((made.wal_end, made.segments), (Some(name(1, 8)), 2));
-        let settings: Vec<String> = made.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        assert_eq!(settings, ["recovery_target_timeline = 1", "recovery_prefetch = off"]);
+        let settings: Vec<String> = made
+            .settings
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        assert_eq!(
+            settings,
+            ["recovery_target_timeline = 1", "recovery_prefetch = off"]
+        );
         assert!(!made.has_target());
     }
-    let within = world.plan(&RestoreRequest::new(Target::Time(second(70)))).unwrap();
-    assert_eq!(within.stop, StopAt::Before { lsn: Lsn(7 * SEGMENT + 0x200) });
+    let within = world
+        .plan(&RestoreRequest::new(Target::Time(second(70))))
+        .unwrap();
+    assert_eq!(
+        within.stop,
+        StopAt::Before {
+            lsn: Lsn(7 * SEGMENT + 0x200)
+        }
+    );
 }
 
 #[test]
@@ -158,7 +267,9 @@ fn a_gap_before_a_segment_that_was_stored_just_now_may_close() {
     let facts = world.facts();
     let refused = world.refused(&latest());
     let ten = TimeDelta::seconds(10);
-    assert!(facts.may_close(&refused, second(95), ten) && !facts.may_close(&refused, second(101), ten));
+    assert!(
+        facts.may_close(&refused, second(95), ten) && !facts.may_close(&refused, second(101), ten)
+    );
     let beyond = world.refused(&RestoreRequest::new(Target::Time(second(1))));
     assert!(!facts.may_close(&beyond, second(1), ten));
 }
@@ -168,7 +279,9 @@ fn forked() -> World {
     let mut world = simple();
     let switch = 5 * SEGMENT + 0x300;
     world.forks.push((1, switch, true));
-    world.segments.extend((5..8).map(|number| ((2, number), 200 + 10 * number)));
+    world
+        .segments
+        .extend((5..8).map(|number| ((2, number), 200 + 10 * number)));
     world.written.insert(2, written(2, switch, 12));
     world
 }
@@ -179,18 +292,44 @@ fn a_backup_taken_after_the_switch_on_the_old_timeline_is_not_used_for_the_new_o
     // The second backup lies behind the switch: servers 13 and 14 would take it and mix two histories.
     assert_eq!(chosen(&world, latest()), "20260101-000020Z");
     let made = world.plan(&latest()).unwrap();
-    let pieces: Vec<String> = made.wal.iter().map(|piece| format!("{}..{}", piece.first, piece.last)).collect();
-    let expected =
-        ["000000010000000000000002..000000010000000000000004", "000000020000000000000005..000000020000000000000007"];
+    let pieces: Vec<String> = made
+        .wal
+        .iter()
+        .map(|piece| format!("{}..{}", piece.first, piece.last))
+        .collect();
+    let expected = [
+        "000000010000000000000002..000000010000000000000004",
+        "000000020000000000000005..000000020000000000000007",
+    ];
     assert_eq!(pieces, expected);
-    assert_eq!(made.wal_end, Some(name(2, 8)), "timeline 1 has a segment 8 that must not be replayed");
-    let old = RestoreRequest { timeline: TimelineChoice::Number(TimelineId(1)), ..latest() };
+    assert_eq!(
+        made.wal_end,
+        Some(name(2, 8)),
+        "timeline 1 has a segment 8 that must not be replayed"
+    );
+    let old = RestoreRequest {
+        timeline: TimelineChoice::Number(TimelineId(1)),
+        ..latest()
+    };
     assert_eq!(chosen(&world, old.clone()), "20260101-000060Z");
-    let current = RestoreRequest { timeline: TimelineChoice::Current, ..old };
+    let current = RestoreRequest {
+        timeline: TimelineChoice::Current,
+        ..old
+    };
     assert_eq!(world.plan(&current).unwrap().timeline, TimelineId(1));
-    let named = RestoreRequest { backup: Some("20260101-000060Z".parse().unwrap()), ..latest() };
+    let named = RestoreRequest {
+        backup: Some("20260101-000060Z".parse().unwrap()),
+        ..latest()
+    };
     let refused = world.refused(&named);
-    assert!(refused.reason.to_string().contains("does not lead to timeline 2"), "{}", refused.reason);
+    assert!(
+        refused
+            .reason
+            .to_string()
+            .contains("does not lead to timeline 2"),
+        "{}",
+        refused.reason
+    );
     assert_eq!(
         refused.nearest_after.unwrap().request.arguments(),
         "--immediate --timeline 1 --backup 20260101-000060Z"
@@ -202,7 +341,10 @@ fn fetching_ends_at_a_fork_whose_segment_is_not_archived_yet_on_either_timeline(
     let mut world = simple();
     world.forks.push((1, 10 * SEGMENT + 0x200, true));
     let made = world.plan(&latest()).unwrap();
-    assert_eq!((made.timeline, made.wal_end), (TimelineId(2), Some(name(2, 10))));
+    assert_eq!(
+        (made.timeline, made.wal_end),
+        (TimelineId(2), Some(name(2, 10)))
+    );
     world.segments.insert((2, 10), 300);
     assert_eq!(world.plan(&latest()).unwrap().wal_end, None);
 }
@@ -217,36 +359,93 @@ fn a_lost_or_damaged_history_file_is_told_not_guessed() {
         Err(NoPlan::Refused(refused)) => refused.reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason(&facts, &latest()), UnreachableReason::HistoryMissing { timeline: TimelineId(2) });
-    let mut unusable = Unusable { why: "cut".into(), whole: false, newer: false };
-    facts.damaged_histories.insert(TimelineId(2), unusable.clone());
-    assert!(matches!(reason(&facts, &latest()), UnreachableReason::HistoryDamaged { newer_walden: false, .. }));
-    let first = RestoreRequest { timeline: TimelineChoice::Number(TimelineId(1)), ..latest() };
-    assert!(matches!(reason(&facts, &first), UnreachableReason::NewerHistoryUnknown { .. }));
-    facts.damaged_histories.insert(TimelineId(2), Unusable { newer: true, ..unusable.clone() });
+    assert_eq!(
+        reason(&facts, &latest()),
+        UnreachableReason::HistoryMissing {
+            timeline: TimelineId(2)
+        }
+    );
+    let mut unusable = Unusable {
+        why: "cut".into(),
+        whole: false,
+        newer: false,
+    };
+    facts
+        .damaged_histories
+        .insert(TimelineId(2), unusable.clone());
+    assert!(matches!(
+        reason(&facts, &latest()),
+        UnreachableReason::HistoryDamaged {
+            newer_walden: false,
+            ..
+        }
+    ));
+    let first = RestoreRequest {
+        timeline: TimelineChoice::Number(TimelineId(1)),
+        ..latest()
+    };
+    assert!(matches!(
+        reason(&facts, &first),
+        UnreachableReason::NewerHistoryUnknown { .. }
+    ));
+    facts.damaged_histories.insert(
+        TimelineId(2),
+        Unusable {
+            newer: true,
+            ..unusable.clone()
+        },
+    );
     for request in [&first, &latest()] {
-        let Err(NoPlan::Refused(refused)) = world.plan_with(&facts, request) else { panic!("{request:?}") };
-        assert!(refused.hint().starts_with("upgrade Walden"), "{}", refused.hint());
+        let Err(NoPlan::Refused(refused)) = world.plan_with(&facts, request) else {
+            panic!("{request:?}")
+        };
+        assert!(
+            refused.hint().starts_with("upgrade Walden"),
+            "{}",
+            refused.hint()
+        );
     }
     unusable.whole = true;
     facts.damaged_histories.insert(TimelineId(2), unusable);
-    assert!(world.plan_with(&facts, &first).is_ok(), "a server only looks whether it exists");
-    let unknown = RestoreRequest { timeline: TimelineChoice::Number(TimelineId(9)), ..latest() };
-    assert_eq!(reason(&facts, &unknown), UnreachableReason::TimelineUnknown { timeline: TimelineId(9) });
+    assert!(
+        world.plan_with(&facts, &first).is_ok(),
+        "a server only looks whether it exists"
+    );
+    let unknown = RestoreRequest {
+        timeline: TimelineChoice::Number(TimelineId(9)),
+        ..latest()
+    };
+    assert_eq!(
+        reason(&facts, &unknown),
+        UnreachableReason::TimelineUnknown {
+            timeline: TimelineId(9)
+        }
+    );
 }
 
 #[test]
 fn without_a_usable_backup_the_reason_says_which_and_why() {
-    let world = World { backups: Vec::new(), ..simple() };
+    let world = World {
+        backups: Vec::new(),
+        ..simple()
+    };
     let mut facts = world.facts();
-    facts.damaged_backups.insert("20260101-000020Z".parse().unwrap(), "cut".into());
+    facts
+        .damaged_backups
+        .insert("20260101-000020Z".parse().unwrap(), "cut".into());
     let refused = |request: &RestoreRequest| match world.plan_with(&facts, request) {
         Err(NoPlan::Refused(refused)) => *refused,
         other => panic!("{other:?}"),
     };
     let told = refused(&latest());
     assert_eq!(told.reason, UnreachableReason::NoBackup);
-    assert_eq!(told.notes, ["backup \"20260101-000020Z\" cannot be used: cut"]);
-    let named = RestoreRequest { backup: Some("20260101-000020Z".parse().unwrap()), ..latest() };
+    assert_eq!(
+        told.notes,
+        ["backup \"20260101-000020Z\" cannot be used: cut"]
+    );
+    let named = RestoreRequest {
+        backup: Some("20260101-000020Z".parse().unwrap()),
+        ..latest()
+    };
     assert!(refused(&named).reason.to_string().contains("cut"));
 }

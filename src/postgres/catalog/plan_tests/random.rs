@@ -11,7 +11,10 @@ use crate::postgres::types::{Lsn, SegmentName, TimelineId};
 
 /// A place in WAL: often on a boundary or near one.
 fn place() -> impl Strategy<Value = u64> {
-    (2u64..14, prop_oneof![Just(0u64), Just(0x28), Just(SEGMENT / 2), Just(SEGMENT - 8)])
+    (
+        2u64..14,
+        prop_oneof![Just(0u64), Just(0x28), Just(SEGMENT / 2), Just(SEGMENT - 8)],
+    )
         .prop_map(|(n, o)| n * SEGMENT + o)
 }
 
@@ -20,11 +23,24 @@ fn written(by: u32, begin: u64, noise: &[u32]) -> Vec<Rec> {
     let (mut records, mut lsn) = (Vec::new(), begin);
     for noise in noise.iter().cycle() {
         let to_boundary = SEGMENT - lsn % SEGMENT;
-        let length = [0x40, 0x1000, SEGMENT / 8, SEGMENT / 4, SEGMENT / 2, SEGMENT + 8, to_boundary, 0x40];
+        let length = [
+            0x40,
+            0x1000,
+            SEGMENT / 8,
+            SEGMENT / 4,
+            SEGMENT / 2,
+            SEGMENT + 8,
+            to_boundary,
+            0x40,
+        ];
         let end = lsn + length[(noise % 8) as usize];
         let time = 10 * lsn / SEGMENT + u64::from(noise / 8 % 8 * 4);
         let says = match noise / 64 % 8 {
-            kind @ 0..5 => Says::Ended { xid: 700 + noise / 512 % 60, time, committed: kind > 0 },
+            kind @ 0..5 => Says::Ended {
+                xid: 700 + noise / 512 % 60,
+                time,
+                committed: kind > 0,
+            },
             5 => Says::Point(["x", "y"][(noise / 512 % 2) as usize].into()),
             _ => Says::Nothing,
         };
@@ -40,12 +56,20 @@ fn written(by: u32, begin: u64, noise: &[u32]) -> Vec<Rec> {
 /// The first place where a record of the path ends, at or after a place.
 fn boundary(world: &World, timeline: u32, place: u64) -> u64 {
     let records = world.records(timeline);
-    records.iter().map(|record| record.end).find(|end| *end >= place).unwrap_or(place)
+    records
+        .iter()
+        .map(|record| record.end)
+        .find(|end| *end >= place)
+        .unwrap_or(place)
 }
 
 /// When a record ended a transaction.
 fn ended(record: &Rec) -> Option<u64> {
-    if let Says::Ended { time, .. } = record.says { Some(time) } else { None }
+    if let Says::Ended { time, .. } = record.says {
+        Some(time)
+    } else {
+        None
+    }
 }
 
 /// A mark as a server makes it: between two records of its timeline, before whatever ended behind it, or `early`ier.
@@ -61,13 +85,24 @@ fn world() -> impl Strategy<Value = World> {
     let noise = prop::collection::vec(prop::collection::vec(any::<u32>(), 20..60), 3);
     let holes = prop::collection::vec((1u32..4, 1u64..16), 0..6);
     let spans = prop::collection::vec((1u64..8, 6u64..16), 3);
-    let backups =
-        prop::collection::vec((1u32..4, place(), 1u64..3 * SEGMENT, 0u64..16, prop::bool::weighted(0.1)), 0..5);
+    let backups = prop::collection::vec(
+        (
+            1u32..4,
+            place(),
+            1u64..3 * SEGMENT,
+            0u64..16,
+            prop::bool::weighted(0.1),
+        ),
+        0..5,
+    );
     let marks = prop::collection::vec((1u32..4, any::<usize>(), 0u64..8), 0..6);
     let unnamed = prop::collection::vec((1u32..4, 2u64..16), 0..6);
     let all = (forks, noise, holes, spans, backups, marks, unnamed);
     all.prop_map(|(forks, noise, holes, spans, backups, marks, unnamed)| {
-        let mut world = World { unnamed, ..World::default() };
+        let mut world = World {
+            unnamed,
+            ..World::default()
+        };
         world.written.insert(1, written(1, SEGMENT, &noise[0]));
         for (at, (parent, switch, known)) in forks.into_iter().enumerate() {
             let parent = parent.min(world.forks.len() as u32 + 1);
@@ -75,11 +110,15 @@ fn world() -> impl Strategy<Value = World> {
             let switch = boundary(&world, parent, switch);
             world.forks.push((parent, switch, known));
             let timeline = at as u32 + 2;
-            world.written.insert(timeline, written(timeline, switch, &noise[(at + 1) % 3]));
+            world
+                .written
+                .insert(timeline, written(timeline, switch, &noise[(at + 1) % 3]));
         }
         let timelines = world.forks.len() as u32 + 1;
         for (timeline, (first, last)) in (1..=timelines).zip(&spans) {
-            world.segments.extend((*first..=*last).map(|number| ((timeline, number), 10 * number)));
+            world
+                .segments
+                .extend((*first..=*last).map(|number| ((timeline, number), 10 * number)));
         }
         for hole in holes {
             world.segments.remove(&hole);
@@ -96,7 +135,9 @@ fn world() -> impl Strategy<Value = World> {
             world.backups.push(made);
         }
         for (timeline, at, early) in marks {
-            world.idle.push(idle(&world, timeline.min(timelines), at, early));
+            world
+                .idle
+                .push(idle(&world, timeline.min(timelines), at, early));
         }
         world
     })
@@ -120,14 +161,30 @@ fn request() -> impl Strategy<Value = (RestoreRequest, Option<(u32, usize)>)> {
         Just(TimelineChoice::Latest),
         (1u32..5).prop_map(|number| TimelineChoice::Number(TimelineId(number)))
     ];
-    let backup = prop::option::weighted(0.2, (1u32..6).prop_map(|n| format!("202601{n:02}-000000Z").parse().unwrap()));
-    (target(), any::<bool>(), timeline, backup).prop_map(|((target, event), inclusive, timeline, backup)| {
-        (RestoreRequest { target, inclusive, timeline, backup }, event)
-    })
+    let backup = prop::option::weighted(
+        0.2,
+        (1u32..6).prop_map(|n| format!("202601{n:02}-000000Z").parse().unwrap()),
+    );
+    (target(), any::<bool>(), timeline, backup).prop_map(
+        |((target, event), inclusive, timeline, backup)| {
+            (
+                RestoreRequest {
+                    target,
+                    inclusive,
+                    timeline,
+                    backup,
+                },
+                event,
+            )
+        },
+    )
 }
 
 /// The request in an archive: an event is one of its records.
-fn in_world(world: &World, (mut request, event): (RestoreRequest, Option<(u32, usize)>)) -> RestoreRequest {
+fn in_world(
+    world: &World,
+    (mut request, event): (RestoreRequest, Option<(u32, usize)>),
+) -> RestoreRequest {
     if let Some((timeline, at)) = event {
         let timeline = timeline.min(world.forks.len() as u32 + 1);
         let records = world.records(timeline);
@@ -153,12 +210,26 @@ fn recover(world: &World, plan: &RecoveryPlan) -> (Option<Rec>, bool) {
     let timeline = plan.timeline.0;
     let start = plan.backup.start_lsn.0;
     let archived = world.first_missing(timeline, start / SEGMENT);
-    let end = plan.wal_end.map_or(archived, |end| end.number(size()).min(archived));
-    let end = world.torn_off(timeline, start / SEGMENT).map_or(end, |torn| end.min(torn));
-    let setting = |wanted: &str| plan.settings.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let target: Option<u64> = setting("recovery_target_lsn").map(|lsn| lsn.parse::<Lsn>().unwrap().0);
+    let end = plan
+        .wal_end
+        .map_or(archived, |end| end.number(size()).min(archived));
+    let end = world
+        .torn_off(timeline, start / SEGMENT)
+        .map_or(end, |torn| end.min(torn));
+    let setting = |wanted: &str| {
+        plan.settings
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
+    };
+    let target: Option<u64> =
+        setting("recovery_target_lsn").map(|lsn| lsn.parse::<Lsn>().unwrap().0);
     let mut stop_at_next = false;
-    for record in world.records(timeline).into_iter().filter(|record| record.lsn >= start) {
+    for record in world
+        .records(timeline)
+        .into_iter()
+        .filter(|record| record.lsn >= start)
+    {
         let ended = (record.end - 1) / SEGMENT >= end;
         if stop_at_next || ended {
             return (Some(record), stop_at_next);
@@ -178,7 +249,10 @@ fn recover(world: &World, plan: &RecoveryPlan) -> (Option<Rec>, bool) {
 
 fn segments(plan: &RecoveryPlan) -> Vec<SegmentName> {
     let names = |piece: &WalPiece| {
-        let (timeline, numbers) = (piece.first.timeline, piece.first.number(size())..=piece.last.number(size()));
+        let (timeline, numbers) = (
+            piece.first.timeline,
+            piece.first.number(size())..=piece.last.number(size()),
+        );
         numbers.map(move |number| SegmentName::from_number(timeline, number, size()))
     };
     plan.wal.iter().flat_map(names).collect()

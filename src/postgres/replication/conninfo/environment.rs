@@ -52,14 +52,21 @@ impl LibpqEnv for ProcessEnv {
     }
 
     fn home(&self) -> Option<PathBuf> {
-        let given = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let given = std::env::var_os("HOME")
+            .filter(|home| !home.is_empty())
+            .map(PathBuf::from);
         given.or_else(|| account(Owner::own().uid).map(|(_, home)| home))
     }
 
     fn file(&self, path: &Path) -> io::Result<Option<FileStat>> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -69,7 +76,12 @@ impl LibpqEnv for ProcessEnv {
             false => Vec::new(),
         };
         let mode = metadata.mode() & 0o7777;
-        Ok(Some(FileStat { content, mode, owner: metadata.uid(), regular: metadata.is_file() }))
+        Ok(Some(FileStat {
+            content,
+            mode,
+            owner: metadata.uid(),
+            regular: metadata.is_file(),
+        }))
     }
 
     fn exists(&self, path: &Path) -> bool {

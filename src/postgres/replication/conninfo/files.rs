@@ -13,21 +13,36 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/etc/postgresql-common", "/etc/sysconfig/pgs
 
 /// Sets what is not given yet from the service that the connection string or `PGSERVICE` names, if any.
 pub(super) fn apply_service(values: &mut Values, around: &dyn LibpqEnv) -> Result<()> {
-    let Some(service) = values.get("service").cloned().or_else(|| around.variable("PGSERVICE")) else { return Ok(()) };
-    let named = values.get("servicefile").cloned().or_else(|| around.variable("PGSERVICEFILE")).map(PathBuf::from);
+    let Some(service) = values
+        .get("service")
+        .cloned()
+        .or_else(|| around.variable("PGSERVICE"))
+    else {
+        return Ok(());
+    };
+    let named = values
+        .get("servicefile")
+        .cloned()
+        .or_else(|| around.variable("PGSERVICEFILE"))
+        .map(PathBuf::from);
     let own = around.home().map(|home| home.join(".pg_service.conf"));
     let system: Vec<PathBuf> = match around.variable("PGSYSCONFDIR") {
         Some(folder) => vec![folder.into()],
         None => SYSTEM_FOLDERS.iter().map(PathBuf::from).collect(),
     };
     let first = named.as_ref().or(own.as_ref()).cloned();
-    let places: Vec<PathBuf> =
-        first.into_iter().chain(system.iter().map(|folder| folder.join("pg_service.conf"))).collect();
+    let places: Vec<PathBuf> = first
+        .into_iter()
+        .chain(system.iter().map(|folder| folder.join("pg_service.conf")))
+        .collect();
     for path in &places {
-        let facts =
-            around.file(path).with_context(|| format!("cannot read the service file \"{}\"", path.display()))?;
+        let facts = around
+            .file(path)
+            .with_context(|| format!("cannot read the service file \"{}\"", path.display()))?;
         match facts {
-            None if named.as_ref() == Some(path) => bail!("the service file \"{}\" does not exist", path.display()),
+            None if named.as_ref() == Some(path) => {
+                bail!("the service file \"{}\" does not exist", path.display())
+            }
             None => continue,
             Some(facts) => {
                 let text = String::from_utf8_lossy(&facts.content);
@@ -37,9 +52,14 @@ pub(super) fn apply_service(values: &mut Values, around: &dyn LibpqEnv) -> Resul
             }
         }
     }
-    let places: Vec<String> = places.iter().map(|path| format!("\"{}\"", path.display())).collect();
-    Err(anyhow!("the service \"{service}\" is not defined"))
-        .hint(format!("add a section [{service}] to one of {}", places.join(", ")))
+    let places: Vec<String> = places
+        .iter()
+        .map(|path| format!("\"{}\"", path.display()))
+        .collect();
+    Err(anyhow!("the service \"{service}\" is not defined")).hint(format!(
+        "add a section [{service}] to one of {}",
+        places.join(", ")
+    ))
 }
 
 /// Takes the settings of `[service]`; says whether the section is there.
@@ -59,9 +79,19 @@ fn from_service_file(text: &str, service: &str, path: &Path, values: &mut Values
         if !found {
             continue;
         }
-        let at = || format!("in line {number} of the service file \"{}\"", path.display());
-        let (name, value) = line.split_once('=').ok_or_else(|| anyhow!("missing \"=\"")).with_context(at)?;
-        let Some(keyword) = keywords::known(name) else { return keywords::unknown(name).with_context(at) };
+        let at = || {
+            format!(
+                "in line {number} of the service file \"{}\"",
+                path.display()
+            )
+        };
+        let (name, value) = line
+            .split_once('=')
+            .ok_or_else(|| anyhow!("missing \"=\""))
+            .with_context(at)?;
+        let Some(keyword) = keywords::known(name) else {
+            return keywords::unknown(name).with_context(at);
+        };
         if matches!(keyword, "service" | "servicefile") {
             bail!("a service cannot name another service, {}", at());
         }
@@ -89,12 +119,18 @@ impl PasswordFile {
             Ok(Some(facts)) => facts,
             Ok(None) => return Self::default(),
             Err(error) => {
-                warnings.push(format!("the password file \"{}\" cannot be read: {error}", path.display()));
+                warnings.push(format!(
+                    "the password file \"{}\" cannot be read: {error}",
+                    path.display()
+                ));
                 return Self::default();
             }
         };
         if !facts.regular {
-            warnings.push(format!("the password file \"{}\" is not a plain file; it is ignored", path.display()));
+            warnings.push(format!(
+                "the password file \"{}\" is not a plain file; it is ignored",
+                path.display()
+            ));
             return Self::default();
         }
         if facts.mode & 0o077 != 0 {
@@ -109,17 +145,35 @@ impl PasswordFile {
     }
 
     fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(PasswordEntry::parse).collect())
+        Self(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(PasswordEntry::parse)
+                .collect(),
+        )
     }
 
     /// The password of the first line that matches.
-    pub(super) fn password(&self, host: &str, port: u16, database: &str, user: &str) -> Option<&str> {
+    pub(super) fn password(
+        &self,
+        host: &str,
+        port: u16,
+        database: &str,
+        user: &str,
+    ) -> Option<&str> {
         let port = port.to_string();
         let wanted = [host, &port, database, user];
         let matches = |entry: &&PasswordEntry| {
-            entry.fields.iter().zip(wanted).all(|(field, wanted)| field.as_ref().is_none_or(|field| field == wanted))
+            entry
+                .fields
+                .iter()
+                .zip(wanted)
+                .all(|(field, wanted)| field.as_ref().is_none_or(|field| field == wanted))
         };
-        self.0.iter().find(matches).map(|entry| entry.password.reveal())
+        self.0
+            .iter()
+            .find(matches)
+            .map(|entry| entry.password.reveal())
     }
 }
 
@@ -133,7 +187,10 @@ impl PasswordEntry {
             *field = (&rest[..end] != "*").then(|| unescaped(&rest[..end]));
             rest = &rest[end + 1..];
         }
-        Some(Self { fields, password: Password::new(unescaped(rest)) })
+        Some(Self {
+            fields,
+            password: Password::new(unescaped(rest)),
+        })
     }
 }
 

@@ -192,7 +192,10 @@ impl ConnInfo {
     /// The password for a server: the one given, else the password file's.
     pub(super) fn password_for(&self, host: &Host, database: &str) -> Option<&str> {
         let given = self.password.as_ref().map(Password::reveal);
-        given.or_else(|| self.password_file.password(&host.password_file_name(), host.port, database, &self.user))
+        given.or_else(|| {
+            self.password_file
+                .password(&host.password_file_name(), host.port, database, &self.user)
+        })
     }
 }
 
@@ -200,8 +203,18 @@ impl ConnInfo {
 impl fmt::Display for ConnInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts: Vec<String> = self.hosts.iter().map(Host::name).collect();
-        let ports: Vec<String> = self.hosts.iter().map(|host| host.port.to_string()).collect();
-        write!(f, "host={} port={} user={}", hosts.join(","), ports.join(","), self.user)?;
+        let ports: Vec<String> = self
+            .hosts
+            .iter()
+            .map(|host| host.port.to_string())
+            .collect();
+        write!(
+            f,
+            "host={} port={} user={}",
+            hosts.join(","),
+            ports.join(","),
+            self.user
+        )?;
         write!(f, " dbname={} sslmode={}", self.database, self.tls.mode)
     }
 }
@@ -225,7 +238,11 @@ impl Host {
     /// of the two usual ones counts as such, since distributions differ.
     fn password_file_name(&self) -> String {
         match &self.address {
-            Address::Unix(folder) if resolve::SOCKET_FOLDERS.iter().any(|known| folder == Path::new(known)) => {
+            Address::Unix(folder)
+                if resolve::SOCKET_FOLDERS
+                    .iter()
+                    .any(|known| folder == Path::new(known)) =>
+            {
                 "localhost".to_owned()
             }
             _ => self.name(),
@@ -236,7 +253,11 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Unix(folder) => write!(f, "socket \"{}\"", Self::socket(folder, self.port).display()),
+            Address::Unix(folder) => write!(
+                f,
+                "socket \"{}\"",
+                Self::socket(folder, self.port).display()
+            ),
             _ => write!(f, "host \"{}\" port {}", self.name(), self.port),
         }
     }

@@ -10,7 +10,10 @@ use crate::error::Hint;
 
 /// Reads a connection string of either form. The empty string says nothing, so that everything comes from elsewhere.
 pub(super) fn connection_string(text: &str) -> Result<Values> {
-    match text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
+    match text
+        .strip_prefix("postgresql://")
+        .or_else(|| text.strip_prefix("postgres://"))
+    {
         Some(rest) => uri(rest),
         None => pairs(text),
     }
@@ -23,8 +26,13 @@ fn pairs(text: &str) -> Result<Values> {
     let mut after_password = false;
     loop {
         skip_blanks(&mut chars);
-        let Some(&(start, _)) = chars.peek() else { return Ok(values) };
-        while chars.next_if(|(_, c)| *c != '=' && !c.is_ascii_whitespace()).is_some() {}
+        let Some(&(start, _)) = chars.peek() else {
+            return Ok(values);
+        };
+        while chars
+            .next_if(|(_, c)| *c != '=' && !c.is_ascii_whitespace())
+            .is_some()
+        {}
         let name = &text[start..chars.peek().map_or(text.len(), |(at, _)| *at)];
         skip_blanks(&mut chars);
         let equals = chars.next_if(|(_, c)| *c == '=').is_some();
@@ -37,9 +45,12 @@ fn pairs(text: &str) -> Result<Values> {
             return Err(anyhow!("missing \"=\" after \"{name}\" in the connection string"))
                 .hint("write \"keyword=value\" pairs, values with blanks in single quotes, or a postgresql:// URI");
         }
-        let Some(keyword) = keyword else { return keywords::unknown(name) };
+        let Some(keyword) = keyword else {
+            return keywords::unknown(name);
+        };
         skip_blanks(&mut chars);
-        let value = value(&mut chars).ok_or_else(|| anyhow!("unterminated quoted value for \"{keyword}\""))?;
+        let value = value(&mut chars)
+            .ok_or_else(|| anyhow!("unterminated quoted value for \"{keyword}\""))?;
         after_password = keyword == "password";
         values.insert(keyword, value);
     }
@@ -74,8 +85,10 @@ fn uri(text: &str) -> Result<Values> {
     let (main, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (hosts, dbname) = main.split_once('/').unwrap_or((main, ""));
     if hosts.contains('@') {
-        return Err(anyhow!("the connection URI has more than one \"@\" before its host"))
-            .hint("in a password write @ as %40, / as %2F, : as %3A and % as %25");
+        return Err(anyhow!(
+            "the connection URI has more than one \"@\" before its host"
+        ))
+        .hint("in a password write @ as %40, / as %2F, : as %3A and % as %25");
     }
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
     for (keyword, part) in [("user", user), ("password", password), ("dbname", dbname)] {
@@ -97,8 +110,9 @@ fn uri_hosts(text: &str, values: &mut Values) -> Result<()> {
     for part in text.split(',') {
         let (host, port) = match part.strip_prefix('[') {
             Some(rest) => {
-                let (address, after) =
-                    rest.split_once(']').ok_or_else(|| anyhow!("missing \"]\" in the connection URI"))?;
+                let (address, after) = rest
+                    .split_once(']')
+                    .ok_or_else(|| anyhow!("missing \"]\" in the connection URI"))?;
                 let port = match after.strip_prefix(':') {
                     Some(port) => port,
                     None if after.is_empty() => "",
@@ -109,10 +123,12 @@ fn uri_hosts(text: &str, values: &mut Values) -> Result<()> {
             None => part.split_once(':').unwrap_or((part, "")),
         };
         if !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(anyhow!("the port in the connection URI is not a number"))
-                .hint("if that is part of the password, write : as %3A, / as %2F and @ as %40 there");
+            return Err(anyhow!("the port in the connection URI is not a number")).hint(
+                "if that is part of the password, write : as %3A, / as %2F and @ as %40 there",
+            );
         }
-        let host = decoded(host).ok_or_else(|| anyhow!("wrong percent-encoding of a host in the connection URI"))?;
+        let host = decoded(host)
+            .ok_or_else(|| anyhow!("wrong percent-encoding of a host in the connection URI"))?;
         hosts.push(host);
         ports.push(port.to_owned());
     }
@@ -127,16 +143,21 @@ fn uri_hosts(text: &str, values: &mut Values) -> Result<()> {
 
 fn uri_parameters(text: &str, values: &mut Values) -> Result<()> {
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) =
-            pair.split_once('=').ok_or_else(|| anyhow!("a parameter of the connection URI has no \"=\""))?;
-        let name = decoded(name).ok_or_else(|| anyhow!("wrong percent-encoding in a parameter's name"))?;
-        let value = decoded(value).ok_or_else(|| anyhow!("wrong percent-encoding in the parameter \"{name}\""))?;
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| anyhow!("a parameter of the connection URI has no \"=\""))?;
+        let name =
+            decoded(name).ok_or_else(|| anyhow!("wrong percent-encoding in a parameter's name"))?;
+        let value = decoded(value)
+            .ok_or_else(|| anyhow!("wrong percent-encoding in the parameter \"{name}\""))?;
         // JDBC's spelling, which libpq takes too.
         if name == "ssl" && value == "true" {
             values.insert("sslmode", "require".to_owned());
             continue;
         }
-        let Some(keyword) = keywords::known(&name) else { return keywords::unknown(&name) };
+        let Some(keyword) = keywords::known(&name) else {
+            return keywords::unknown(&name);
+        };
         values.insert(keyword, value);
     }
     Ok(())
@@ -152,7 +173,9 @@ fn decoded(text: &str) -> Option<String> {
             bytes.push(byte);
             continue;
         }
-        let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        let digits = rest
+            .get(..2)
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
         let code = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         bytes.push(Some(code).filter(|code| *code != 0)?);
         rest = &rest[2..];

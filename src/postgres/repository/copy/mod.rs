@@ -123,13 +123,21 @@ pub async fn open_destination(
         Ok(theirs) if theirs.description.system_identifier != ours.system_identifier => {
             let (found, expected) = (theirs.description.system_identifier, ours.system_identifier);
             let (found, expected) = (found.to_string(), expected.to_string());
-            return Err(OtherCluster { destination: repository.describe(), name: ours.name.clone(), found, expected })
-                .hint("copy into another repository: names and what lies below them are never mixed");
+            return Err(OtherCluster {
+                destination: repository.describe(),
+                name: ours.name.clone(),
+                found,
+                expected,
+            })
+            .hint("copy into another repository: names and what lies below them are never mixed");
         }
         Err(error) if find::<NotRegistered>(&error).is_none() => return Err(error),
         _ => (),
     }
-    Ok((Cluster::register(repository, ours.clone()).await?.0, created))
+    Ok((
+        Cluster::register(repository, ours.clone()).await?.0,
+        created,
+    ))
 }
 
 /// Copies. What is damaged, missing or in conflict is told in the result, and the rest is copied. Errors: a repository
@@ -144,10 +152,22 @@ pub async fn copy(
     for capability in source.repository.required().await? {
         destination.repository.require(&capability).await?;
     }
-    progress.total.store(before.stored_bytes(), Ordering::Relaxed);
-    let copier = Arc::new(Copier::new(source.clone(), destination.clone(), options, progress));
+    progress
+        .total
+        .store(before.stored_bytes(), Ordering::Relaxed);
+    let copier = Arc::new(Copier::new(
+        source.clone(),
+        destination.clone(),
+        options,
+        progress,
+    ));
     for (id, ObjectProblem { problem, why }) in &before.unusable {
-        copier.failed(CopySide::Source, &source.layout.manifest(id), *problem, why.clone())?;
+        copier.failed(
+            CopySide::Source,
+            &source.layout.manifest(id),
+            *problem,
+            why.clone(),
+        )?;
     }
     let mut foreign = std::mem::take(&mut before.wal.foreign);
     foreign.extend(all_of(&copier, &before, options.backup.is_none()).await?);
@@ -173,16 +193,32 @@ pub async fn copy(
 async fn wanted(source: &Cluster, backup: Option<&BackupId>) -> anyhow::Result<Snapshot> {
     let all = load(source).await?;
     let Some(id) = backup else { return Ok(all) };
-    if let Some((_, ObjectProblem { why, .. })) = all.unusable.iter().find(|(unusable, _)| unusable == id) {
-        return Err(anyhow!("backup {id} cannot be copied: {why}")).hint("`walden backup list` shows all backups");
+    if let Some((_, ObjectProblem { why, .. })) =
+        all.unusable.iter().find(|(unusable, _)| unusable == id)
+    {
+        return Err(anyhow!("backup {id} cannot be copied: {why}"))
+            .hint("`walden backup list` shows all backups");
     }
-    all.only(id).map_or_else(|| NoSuchBackup::error(source, id), Ok)
+    all.only(id)
+        .map_or_else(|| NoSuchBackup::error(source, id), Ok)
 }
 
 /// Copies in an order in which the destination is sound at each moment; what else lies at the source.
-async fn all_of(copier: &Arc<Copier>, before: &Snapshot, everything: bool) -> anyhow::Result<Vec<String>> {
+async fn all_of(
+    copier: &Arc<Copier>,
+    before: &Snapshot,
+    everything: bool,
+) -> anyhow::Result<Vec<String>> {
     // History files first: with them the destination never takes an old timeline for the last.
-    named(copier, before.wal.histories.iter().map(|timeline| WalFileName::History(*timeline))).await?;
+    named(
+        copier,
+        before
+            .wal
+            .histories
+            .iter()
+            .map(|timeline| WalFileName::History(*timeline)),
+    )
+    .await?;
     match everything {
         true => all_wal(copier, true).await?,
         false => named(copier, before.segments().map(WalFileName::Segment)).await?,
@@ -203,8 +239,19 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
     let backups = load_backups(cluster).await?;
     let wal = load_wal(cluster).await?;
     let histories: BTreeMap<_, _> = load_histories(cluster, &wal.histories).await?.known;
-    let damaged = backups.damaged.into_iter().map(|(id, why)| (id, ObjectProblem::damaged(why)));
-    let unread = backups.unread.into_iter().map(|(id, why)| (id, ObjectProblem { problem: ProblemKind::Unread, why }));
+    let damaged = backups
+        .damaged
+        .into_iter()
+        .map(|(id, why)| (id, ObjectProblem::damaged(why)));
+    let unread = backups.unread.into_iter().map(|(id, why)| {
+        (
+            id,
+            ObjectProblem {
+                problem: ProblemKind::Unread,
+                why,
+            },
+        )
+    });
     let unusable = damaged.chain(unread).collect();
     Ok(Snapshot {
         backups: Arc::unwrap_or_clone(backups.complete),
@@ -216,11 +263,15 @@ async fn load(cluster: &Cluster) -> anyhow::Result<Snapshot> {
 }
 
 /// Copies these WAL files.
-async fn named(copier: &Arc<Copier>, names: impl Iterator<Item = WalFileName>) -> anyhow::Result<()> {
+async fn named(
+    copier: &Arc<Copier>,
+    names: impl Iterator<Item = WalFileName>,
+) -> anyhow::Result<()> {
     let mut pool = TaskPool::new(copier.workers);
     for name in names {
         let copier = copier.clone();
-        pool.add(async move { copier.named_wal(name).await }).await?;
+        pool.add(async move { copier.named_wal(name).await })
+            .await?;
     }
     pool.finish().await?;
     Ok(())
@@ -251,7 +302,8 @@ async fn all_small(copier: &Arc<Copier>, group: CopyGroup) -> anyhow::Result<Vec
             continue;
         }
         let copier = copier.clone();
-        pool.add(async move { copier.small(meta.key, group, (kind, most)).await }).await?;
+        pool.add(async move { copier.small(meta.key, group, (kind, most)).await })
+            .await?;
     }
     pool.finish().await?;
     Ok(foreign)
@@ -264,14 +316,21 @@ async fn all_wal(copier: &Arc<Copier>, compare: bool) -> anyhow::Result<()> {
     let (mut ours, mut theirs) = (list_wal(&copier.source), list_wal(&copier.destination));
     let mut next: Option<ObjectMeta> = theirs.next().await?.map(|(_, meta)| meta);
     while let Some((name, meta)) = ours.next().await? {
-        let Some(name) = name.filter(|name| !compare || !matches!(name, WalFileName::History(_))) else { continue };
+        let Some(name) = name.filter(|name| !compare || !matches!(name, WalFileName::History(_)))
+        else {
+            continue;
+        };
         while next.as_ref().is_some_and(|next| next.key < meta.key) {
             next = theirs.next().await?.map(|(_, meta)| meta);
         }
-        let there = next.as_ref().filter(|next| next.key == meta.key).map(|next| next.size);
+        let there = next
+            .as_ref()
+            .filter(|next| next.key == meta.key)
+            .map(|next| next.size);
         if there.is_none() || compare {
             let copier = copier.clone();
-            pool.add(async move { copier.wal(name, meta.size, there).await }).await?;
+            pool.add(async move { copier.wal(name, meta.size, there).await })
+                .await?;
         }
     }
     pool.finish().await?;

@@ -35,29 +35,59 @@ impl Snapshot {
             if let WalFileName::Segment(segment) = name
                 && let Some(range) = self.wal.ranges.holding(segment)
             {
-                wal.ranges.add(segment, range.stored_bytes / range.segments, range.last_stored);
+                wal.ranges.add(
+                    segment,
+                    range.stored_bytes / range.segments,
+                    range.last_stored,
+                );
             }
         }
         let history = self.histories.get(&backup.timeline);
-        let path: Vec<TimelineId> = history.map_or(vec![backup.timeline], |history| history.path().collect());
-        wal.histories = self.wal.histories.iter().copied().filter(|timeline| path.contains(timeline)).collect();
-        let histories = self.histories.iter().filter(|(timeline, _)| path.contains(timeline));
-        let histories = histories.map(|(timeline, history)| (*timeline, history.clone())).collect();
-        Some(Self { backups: vec![backup.clone()], unusable: Vec::new(), unfinished: Vec::new(), wal, histories })
+        let path: Vec<TimelineId> =
+            history.map_or(vec![backup.timeline], |history| history.path().collect());
+        wal.histories = self
+            .wal
+            .histories
+            .iter()
+            .copied()
+            .filter(|timeline| path.contains(timeline))
+            .collect();
+        let histories = self
+            .histories
+            .iter()
+            .filter(|(timeline, _)| path.contains(timeline));
+        let histories = histories
+            .map(|(timeline, history)| (*timeline, history.clone()))
+            .collect();
+        Some(Self {
+            backups: vec![backup.clone()],
+            unusable: Vec::new(),
+            unfinished: Vec::new(),
+            wal,
+            histories,
+        })
     }
 
     /// All segments, in order.
     pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
         let size = self.wal.ranges.segment_size();
         self.wal.ranges.iter().flat_map(move |range| {
-            std::iter::successors(Some(range.first), move |name| (*name < range.last).then(|| name.next(size)))
+            std::iter::successors(Some(range.first), move |name| {
+                (*name < range.last).then(|| name.next(size))
+            })
         })
     }
 
     /// Bytes of the objects of segments and packs.
     pub fn stored_bytes(&self) -> u64 {
         let packs: u64 = self.backups.iter().map(|backup| backup.stored_bytes).sum();
-        packs + self.wal.ranges.iter().map(|range| range.stored_bytes).sum::<u64>()
+        packs
+            + self
+                .wal
+                .ranges
+                .iter()
+                .map(|range| range.stored_bytes)
+                .sum::<u64>()
     }
 
     /// Whether it has a WAL file.
@@ -65,7 +95,9 @@ impl Snapshot {
         match name {
             WalFileName::Segment(segment) => self.wal.ranges.contains(*segment),
             WalFileName::Partial(segment) => self.wal.partials.contains(segment),
-            WalFileName::Backup { segment, offset } => self.wal.backup_files.contains(&(*segment, *offset)),
+            WalFileName::Backup { segment, offset } => {
+                self.wal.backup_files.contains(&(*segment, *offset))
+            }
             WalFileName::History(timeline) => self.wal.histories.contains(timeline),
             WalFileName::Aside { .. } => self.wal.aside.contains(name),
         }
@@ -73,22 +105,44 @@ impl Snapshot {
 
     /// All WAL files but segments.
     fn other_files(&self) -> impl Iterator<Item = WalFileName> + '_ {
-        let histories = self.wal.histories.iter().map(|timeline| WalFileName::History(*timeline));
-        let partials = self.wal.partials.iter().map(|segment| WalFileName::Partial(*segment));
+        let histories = self
+            .wal
+            .histories
+            .iter()
+            .map(|timeline| WalFileName::History(*timeline));
+        let partials = self
+            .wal
+            .partials
+            .iter()
+            .map(|segment| WalFileName::Partial(*segment));
         let of_backups = self.wal.backup_files.iter();
-        let of_backups = of_backups.map(|(segment, offset)| WalFileName::Backup { segment: *segment, offset: *offset });
-        histories.chain(partials).chain(of_backups).chain(self.wal.aside.iter().copied())
+        let of_backups = of_backups.map(|(segment, offset)| WalFileName::Backup {
+            segment: *segment,
+            offset: *offset,
+        });
+        histories
+            .chain(partials)
+            .chain(of_backups)
+            .chain(self.wal.aside.iter().copied())
     }
 
     /// All paths of timelines that it tells of.
     pub fn paths(&self) -> Vec<TimelinePath> {
-        TimelinePath::all(self.histories.values().cloned(), &self.backups, &self.wal.ranges)
+        TimelinePath::all(
+            self.histories.values().cloned(),
+            &self.backups,
+            &self.wal.ranges,
+        )
     }
 }
 
 /// The WAL that a backup cannot be restored without.
 pub fn needed(backup: &BackupDescription) -> NeededWal {
-    NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn }
+    NeededWal {
+        timeline: backup.timeline,
+        start: backup.start_lsn,
+        stop: backup.stop_lsn,
+    }
 }
 
 /// What the destination's catalog shows.
@@ -109,7 +163,9 @@ impl Continuity {
     /// source cannot be from there.
     pub fn is_whole(&self) -> bool {
         let worse = |proof: &RecoverabilityProof| proof.verdict == ProofVerdict::NotProven;
-        self.missing_segments.is_empty() && self.missing.is_empty() && !self.proofs.iter().any(worse)
+        self.missing_segments.is_empty()
+            && self.missing.is_empty()
+            && !self.proofs.iter().any(worse)
     }
 }
 
@@ -156,7 +212,9 @@ fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<RecoverabilityProof> {
         for path in here.iter().filter(|path| path.carries(backup)) {
             let same = there.iter().find(|same| *same == path).filter(|_| copied);
             let source_end = path.moments(&before.wal.ranges, backup).map(|(_, end)| end);
-            let destination_end = same.and_then(|same| same.moments(&after.wal.ranges, backup)).map(|(_, end)| end);
+            let destination_end = same
+                .and_then(|same| same.moments(&after.wal.ranges, backup))
+                .map(|(_, end)| end);
             proofs.push(RecoverabilityProof {
                 backup: backup.id.clone(),
                 timeline: path.timeline(),
@@ -174,13 +232,26 @@ fn proofs(before: &Snapshot, after: &Snapshot) -> Vec<RecoverabilityProof> {
 pub fn prove(before: &Snapshot, after: &Snapshot, layout: &Layout) -> Continuity {
     let proofs = proofs(before, after);
     let leads = |proof: &RecoverabilityProof| proof.verdict != ProofVerdict::NotRestorable;
-    let restorable: BTreeSet<&BackupId> =
-        proofs.iter().filter(|proof| leads(proof)).map(|proof| &proof.backup).collect();
-    let not_restorable = before.backups.iter().map(|backup| &backup.id).filter(|id| !restorable.contains(id));
+    let restorable: BTreeSet<&BackupId> = proofs
+        .iter()
+        .filter(|proof| leads(proof))
+        .map(|proof| &proof.backup)
+        .collect();
+    let not_restorable = before
+        .backups
+        .iter()
+        .map(|backup| &backup.id)
+        .filter(|id| !restorable.contains(id));
     let not_restorable = not_restorable.cloned().collect();
     let copies: BTreeSet<&BackupId> = after.backups.iter().map(|backup| &backup.id).collect();
-    let files = before.other_files().filter(|name| !after.has(name)).map(|name| layout.wal(&name));
-    let backups = before.backups.iter().filter(|backup| !copies.contains(&backup.id));
+    let files = before
+        .other_files()
+        .filter(|name| !after.has(name))
+        .map(|name| layout.wal(&name));
+    let backups = before
+        .backups
+        .iter()
+        .filter(|backup| !copies.contains(&backup.id));
     let missing = files.chain(backups.map(|backup| layout.manifest(&backup.id)));
     Continuity {
         proofs,
@@ -210,8 +281,15 @@ mod tests {
         }
         wal.histories.push(TimelineId(2));
         let switch_lsn = Lsn(5 * SEGMENT + 100);
-        let ancestors = vec![HistoryEntry { timeline: TimelineId(1), switch_lsn, reason: String::new() }];
-        let history = TimelineHistory { timeline: TimelineId(2), ancestors };
+        let ancestors = vec![HistoryEntry {
+            timeline: TimelineId(1),
+            switch_lsn,
+            reason: String::new(),
+        }];
+        let history = TimelineHistory {
+            timeline: TimelineId(2),
+            ancestors,
+        };
         let late = BackupDescription {
             timeline: TimelineId(2),
             stop_timeline: TimelineId(2),
@@ -221,7 +299,13 @@ mod tests {
         };
         let backups = vec![testing::backup("20260101-000000Z"), late];
         let histories = BTreeMap::from([(TimelineId(2), history)]);
-        Snapshot { backups, unusable: Vec::new(), unfinished: Vec::new(), wal, histories }
+        Snapshot {
+            backups,
+            unusable: Vec::new(),
+            unfinished: Vec::new(),
+            wal,
+            histories,
+        }
     }
 
     fn layout() -> Layout {
@@ -232,7 +316,13 @@ mod tests {
     fn shown(continuity: &Continuity) -> Vec<String> {
         let end = |end: Option<Lsn>| end.map_or("-".into(), |end| (end.0 / SEGMENT).to_string());
         let line = |p: &RecoverabilityProof| {
-            format!("{}/{}: {}>{}", &p.backup.to_string()[7..8], p.timeline, end(p.source_end), end(p.destination_end))
+            format!(
+                "{}/{}: {}>{}",
+                &p.backup.to_string()[7..8],
+                p.timeline,
+                end(p.source_end),
+                end(p.destination_end)
+            )
         };
         continuity.proofs.iter().map(line).collect()
     }
@@ -252,7 +342,10 @@ mod tests {
         let source = snapshot(2..8, 5..9);
         let cut = prove(&source, &snapshot(2..8, 5..7), &layout());
         assert_eq!(shown(&cut), ["1/2: 9>7", "1/1: 8>8", "2/2: 9>-"]);
-        assert_eq!((cut.missing_segments.len(), cut.missing_segments[0].segments), (1, 2));
+        assert_eq!(
+            (cut.missing_segments.len(), cut.missing_segments[0].segments),
+            (1, 2)
+        );
         let mut lost = source.clone();
         lost.histories.clear();
         lost.wal.histories.clear();
@@ -269,7 +362,11 @@ mod tests {
     #[test]
     fn a_gap_of_the_source_is_no_fault_of_the_copy() {
         let mut source = snapshot(2..4, 5..9);
-        source.wal.ranges.add("000000010000000000000006".parse().unwrap(), 1, DateTime::UNIX_EPOCH);
+        source.wal.ranges.add(
+            "000000010000000000000006".parse().unwrap(),
+            1,
+            DateTime::UNIX_EPOCH,
+        );
         let proof = prove(&source, &source, &layout());
         assert!(proof.is_whole());
         assert_eq!(shown(&proof), ["1/2: 4>4", "1/1: 4>4", "2/2: 9>9"]);
@@ -281,13 +378,24 @@ mod tests {
         let proof = prove(&source, &source, &layout());
         assert_eq!(shown(&proof), ["1/2: ->-", "1/1: ->-", "2/2: 9>9"]);
         let verdicts: Vec<ProofVerdict> = proof.proofs.iter().map(|proof| proof.verdict).collect();
-        assert_eq!(verdicts, [ProofVerdict::NotRestorable, ProofVerdict::NotRestorable, ProofVerdict::Proven]);
+        assert_eq!(
+            verdicts,
+            [
+                ProofVerdict::NotRestorable,
+                ProofVerdict::NotRestorable,
+                ProofVerdict::Proven
+            ]
+        );
         assert_eq!(proof.not_restorable, ["20260101-000000Z".parse().unwrap()]);
         assert!(proof.is_whole(), "it is no fault of the copy");
         // An earlier copy has what the source lost since.
         let kept = prove(&source, &snapshot(2..8, 5..9), &layout());
         assert!(
-            kept.not_restorable.is_empty() && kept.proofs.iter().all(|proof| proof.verdict == ProofVerdict::Proven)
+            kept.not_restorable.is_empty()
+                && kept
+                    .proofs
+                    .iter()
+                    .all(|proof| proof.verdict == ProofVerdict::Proven)
         );
         // No timeline's path carries a backup whose stop lies behind an unknown switch.
         let mut source = snapshot(2..8, 5..9);
@@ -301,11 +409,20 @@ mod tests {
         let source = snapshot(2..8, 5..9);
         let names = |id: &str| {
             let only = source.only(&id.parse().unwrap()).unwrap();
-            let segments: Vec<String> = only.segments().map(|name| name.to_string()[15..].to_string()).collect();
+            let segments: Vec<String> = only
+                .segments()
+                .map(|name| name.to_string()[15..].to_string())
+                .collect();
             (segments, only.wal.histories)
         };
-        assert_eq!(names("20260101-000000Z"), (vec!["000000002".to_string()], vec![]));
-        let late = (vec!["000000006".to_string(), "000000007".to_string()], vec![TimelineId(2)]);
+        assert_eq!(
+            names("20260101-000000Z"),
+            (vec!["000000002".to_string()], vec![])
+        );
+        let late = (
+            vec!["000000006".to_string(), "000000007".to_string()],
+            vec![TimelineId(2)],
+        );
         assert_eq!(names("20260102-000000Z"), late);
         assert!(source.only(&"20260103-000000Z".parse().unwrap()).is_none());
     }

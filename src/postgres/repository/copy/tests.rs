@@ -14,26 +14,44 @@ const SEGMENT_5: &str = "main/wal/0000000100000000/000000010000000000000005.zst"
 
 fn options() -> CopyOptions {
     // Less than two packs: they go one by one.
-    CopyOptions { backup: None, workers: 3, memory: 1 << 16 }
+    CopyOptions {
+        backup: None,
+        workers: 3,
+        memory: 1 << 16,
+    }
 }
 
-async fn copied(source: &Cluster, to: Arc<dyn Storage>, options: &CopyOptions) -> anyhow::Result<Copied> {
+async fn copied(
+    source: &Cluster,
+    to: Arc<dyn Storage>,
+    options: &CopyOptions,
+) -> anyhow::Result<Copied> {
     let destination = open_destination(source, to, DateTime::UNIX_EPOCH).await?.0;
     copy(source, &destination, options, Arc::default()).await
 }
 
 /// What makes a backup that is there one that can be restored.
 async fn assert_backups_whole(storage: Arc<dyn Storage>) {
-    let Ok(repository) = Repository::open(storage.clone()).await else { return };
-    let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else { return };
+    let Ok(repository) = Repository::open(storage.clone()).await else {
+        return;
+    };
+    let Ok(cluster) = Cluster::open(repository, "main".parse().unwrap()).await else {
+        return;
+    };
     for backup in load_backups(&cluster).await.unwrap().complete.iter() {
-        let verified = verify(&cluster, VerifyScope::Backup(backup.id.clone()), 1).await.unwrap();
+        let verified = verify(&cluster, VerifyScope::Backup(backup.id.clone()), 1)
+            .await
+            .unwrap();
         assert!(verified.is_sound(), "{verified:?}");
     }
 }
 
 fn problems(copied: &Copied) -> Vec<(CopySide, ProblemKind, &str)> {
-    copied.failures.iter().map(|failure| (failure.at, failure.problem, failure.object.as_str())).collect()
+    copied
+        .failures
+        .iter()
+        .map(|failure| (failure.at, failure.problem, failure.object.as_str()))
+        .collect()
 }
 
 #[tokio::test]
@@ -42,21 +60,56 @@ async fn a_copy_equals_its_source_and_a_second_one_copies_nothing() {
     let to = Arc::new(MemoryStorage::default());
     let first = copied(&source, to.clone(), &options()).await.unwrap();
     assert!(first.complete, "{first:?}");
-    assert_eq!((first.counts.wal.copied, first.counts.packs.copied, first.counts.backups.copied), (9, 3, 2));
-    assert!(first.continuity.proofs.iter().all(|proof| proof.source_end.is_some()), "{:?}", first.continuity);
+    assert_eq!(
+        (
+            first.counts.wal.copied,
+            first.counts.packs.copied,
+            first.counts.backups.copied
+        ),
+        (9, 3, 2)
+    );
+    assert!(
+        first
+            .continuity
+            .proofs
+            .iter()
+            .all(|proof| proof.source_end.is_some()),
+        "{:?}",
+        first.continuity
+    );
     assert_eq!(content(&*to).await, content(&*storage).await);
     let again = copied(&source, to.clone(), &options()).await.unwrap();
     assert!(again.complete);
     let counts = again.counts;
-    assert_eq!((counts.wal.copied, counts.packs.copied, counts.backups.copied), (0, 0, 0));
+    assert_eq!(
+        (
+            counts.wal.copied,
+            counts.packs.copied,
+            counts.backups.copied
+        ),
+        (0, 0, 0)
+    );
     assert_eq!((counts.wal.present, counts.backups.present), (9, 2));
     // What is there is compared, and no more is claimed.
-    let not_read = |counts: Counts| [counts.wal, counts.packs, counts.backups].map(|count| count.not_read);
-    assert_eq!((not_read(first.counts), not_read(again.counts)), ([0, 0, 0], [9, 4, 2]));
-    to.delete(&Key::new("main/base/20260102-000000Z/manifest.zst").unwrap()).await.unwrap();
-    let third = copied(&source, to.clone(), &options()).await.unwrap().counts;
+    let not_read =
+        |counts: Counts| [counts.wal, counts.packs, counts.backups].map(|count| count.not_read);
+    assert_eq!(
+        (not_read(first.counts), not_read(again.counts)),
+        ([0, 0, 0], [9, 4, 2])
+    );
+    to.delete(&Key::new("main/base/20260102-000000Z/manifest.zst").unwrap())
+        .await
+        .unwrap();
+    let third = copied(&source, to.clone(), &options())
+        .await
+        .unwrap()
+        .counts;
     assert_eq!((third.packs.present, third.backups.copied), (4, 1));
-    assert_eq!(not_read(third), [9, 2, 1], "the packs of the backup that was made are read back");
+    assert_eq!(
+        not_read(third),
+        [9, 2, 1],
+        "the packs of the backup that was made are read back"
+    );
 }
 
 /// Wherever it ends, what is at the destination is right; and the next run brings the rest.
@@ -87,16 +140,25 @@ async fn a_source_that_stops_answering_never_makes_a_complete_copy() {
     let (_, storage) = example().await;
     let expected = content(&*storage).await;
     for stop_at in 3.. {
-        let faulty = Arc::new(FaultyStorage::new(storage.clone(), stop_at, CrashPoint::Before));
+        let faulty = Arc::new(FaultyStorage::new(
+            storage.clone(),
+            stop_at,
+            CrashPoint::Before,
+        ));
         let repository = Repository::open(faulty.clone()).await.unwrap();
-        let source = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let source = Cluster::open(repository, "main".parse().unwrap())
+            .await
+            .unwrap();
         let to = Arc::new(MemoryStorage::default());
         let result = copied(&source, to.clone(), &options()).await;
         if !faulty.stopped() {
             assert!(result.unwrap().complete && content(&*to).await == expected);
             return;
         }
-        assert!(result.is_err() || !result.unwrap().complete, "call {stop_at}");
+        assert!(
+            result.is_err() || !result.unwrap().complete,
+            "call {stop_at}"
+        );
         assert_backups_whole(to).await;
     }
 }
@@ -117,9 +179,17 @@ async fn what_is_damaged_at_the_source_is_named_and_no_backup_that_needs_it_is_m
         let to = Arc::new(MemoryStorage::default());
         let copied = copied(&source, to.clone(), &options()).await.unwrap();
         assert!(!copied.complete, "{key}");
-        assert!(problems(&copied).contains(&(CopySide::Source, ProblemKind::Damaged, key)), "{key}: {copied:?}");
+        assert!(
+            problems(&copied).contains(&(CopySide::Source, ProblemKind::Damaged, key)),
+            "{key}: {copied:?}"
+        );
         assert_eq!(copied.counts.backups.copied, backups, "{key}: {copied:?}");
-        assert!(!content(&*to).await.iter().any(|(copy, _)| copy.as_str() == key));
+        assert!(
+            !content(&*to)
+                .await
+                .iter()
+                .any(|(copy, _)| copy.as_str() == key)
+        );
         assert_backups_whole(to).await;
     }
 }
@@ -128,23 +198,51 @@ async fn what_is_damaged_at_the_source_is_named_and_no_backup_that_needs_it_is_m
 async fn a_missing_pack_is_named_and_a_gap_of_the_source_is_told_and_no_failure() {
     let (source, storage) = example().await;
     storage.delete(&Key::new(PACK).unwrap()).await.unwrap();
-    let without_pack = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
-    assert_eq!(problems(&without_pack), [(CopySide::Source, ProblemKind::Missing, PACK)]);
-    assert_eq!(without_pack.continuity.missing.len(), 2, "both backups need it");
+    let without_pack = copied(&source, Arc::new(MemoryStorage::default()), &options())
+        .await
+        .unwrap();
+    assert_eq!(
+        problems(&without_pack),
+        [(CopySide::Source, ProblemKind::Missing, PACK)]
+    );
+    assert_eq!(
+        without_pack.continuity.missing.len(),
+        2,
+        "both backups need it"
+    );
 
     let (source, storage) = example().await;
-    storage.delete(&Key::new("main/wal/0000000100000000/000000010000000000000003.zst").unwrap()).await.unwrap();
-    let with_gap = copied(&source, Arc::new(MemoryStorage::default()), &options()).await.unwrap();
-    assert!(with_gap.complete && with_gap.counts.backups.copied == 2, "{with_gap:?}");
+    storage
+        .delete(&Key::new("main/wal/0000000100000000/000000010000000000000003.zst").unwrap())
+        .await
+        .unwrap();
+    let with_gap = copied(&source, Arc::new(MemoryStorage::default()), &options())
+        .await
+        .unwrap();
+    assert!(
+        with_gap.complete && with_gap.counts.backups.copied == 2,
+        "{with_gap:?}"
+    );
     assert_eq!(with_gap.source_gaps.len(), 1);
 }
 
 #[tokio::test]
 async fn a_backup_whose_wal_the_source_lacks_is_copied_and_named_as_not_restorable() {
     let (source, storage) = example().await;
-    storage.delete(&Key::new("main/wal/0000000100000000/000000010000000000000002.zst").unwrap()).await.unwrap();
-    for options in [options(), CopyOptions { backup: Some(FIRST.parse().unwrap()), ..options() }] {
-        let copied = copied(&source, Arc::new(MemoryStorage::default()), &options).await.unwrap();
+    storage
+        .delete(&Key::new("main/wal/0000000100000000/000000010000000000000002.zst").unwrap())
+        .await
+        .unwrap();
+    for options in [
+        options(),
+        CopyOptions {
+            backup: Some(FIRST.parse().unwrap()),
+            ..options()
+        },
+    ] {
+        let copied = copied(&source, Arc::new(MemoryStorage::default()), &options)
+            .await
+            .unwrap();
         assert!(copied.complete && !copied.is_sound(), "{copied:?}");
         assert_eq!(copied.continuity.not_restorable, [FIRST.parse().unwrap()]);
     }
@@ -154,16 +252,30 @@ async fn a_backup_whose_wal_the_source_lacks_is_copied_and_named_as_not_restorab
 async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
     let (source, _) = example().await;
     let to = Arc::new(MemoryStorage::default());
-    let destination = open_destination(&source, to.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+    let destination = open_destination(&source, to.clone(), DateTime::UNIX_EPOCH)
+        .await
+        .unwrap()
+        .0;
     let name = "000000010000000000000005";
     wal(&destination, name, &segment(name, 99)).await;
     let pack = Key::new(PACK).unwrap();
-    let _ = to.put(&pack, "another".into(), PutMode::CreateOnly).await.unwrap();
-    let copied = copy(&source, &destination, &options(), Arc::default()).await.unwrap();
+    let _ = to
+        .put(&pack, "another".into(), PutMode::CreateOnly)
+        .await
+        .unwrap();
+    let copied = copy(&source, &destination, &options(), Arc::default())
+        .await
+        .unwrap();
     let conflict = |key| (CopySide::Destination, ProblemKind::Conflict, key);
     assert_eq!(problems(&copied), [conflict(PACK), conflict(SEGMENT_5)]);
     assert!(!copied.complete);
-    assert_eq!(crate::storage::get_all(&*to, &pack, u64::MAX).await.unwrap().unwrap(), "another");
+    assert_eq!(
+        crate::storage::get_all(&*to, &pack, u64::MAX)
+            .await
+            .unwrap()
+            .unwrap(),
+        "another"
+    );
 }
 
 /// A pack of the right size that an earlier copy cannot have left: its frames are whole and another file's.
@@ -171,13 +283,22 @@ async fn other_content_under_the_same_key_is_a_conflict_and_stays() {
 async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
     let (source, storage) = example().await;
     let to = Arc::new(MemoryStorage::default());
-    let object = crate::storage::get_all(&*storage, &Key::new(PACK).unwrap(), u64::MAX).await.unwrap().unwrap();
+    let object = crate::storage::get_all(&*storage, &Key::new(PACK).unwrap(), u64::MAX)
+        .await
+        .unwrap()
+        .unwrap();
     let mut other = object.to_vec();
     let middle = other.len() / 2;
     other[middle] ^= 0x5A;
-    let _ = to.put(&Key::new(PACK).unwrap(), other.into(), PutMode::CreateOnly).await.unwrap();
+    let _ = to
+        .put(&Key::new(PACK).unwrap(), other.into(), PutMode::CreateOnly)
+        .await
+        .unwrap();
     let copied = copied(&source, to.clone(), &options()).await.unwrap();
-    assert_eq!(problems(&copied), [(CopySide::Destination, ProblemKind::Damaged, PACK)]);
+    assert_eq!(
+        problems(&copied),
+        [(CopySide::Destination, ProblemKind::Damaged, PACK)]
+    );
     assert_eq!(copied.counts.backups.copied, 0);
     assert_backups_whole(to).await;
 }
@@ -186,10 +307,17 @@ async fn a_pack_that_was_there_is_read_back_before_a_backup_counts() {
 async fn one_backup_comes_with_what_it_needs_and_no_more() {
     let (source, _) = example().await;
     let to = Arc::new(MemoryStorage::default());
-    let options = |id: &str| CopyOptions { backup: Some(id.parse().unwrap()), ..options() };
+    let options = |id: &str| CopyOptions {
+        backup: Some(id.parse().unwrap()),
+        ..options()
+    };
     let one = copied(&source, to.clone(), &options(SECOND)).await.unwrap();
     assert!(one.complete, "{one:?}");
-    let keys: Vec<String> = content(&*to).await.into_iter().map(|(key, _)| key.to_string()).collect();
+    let keys: Vec<String> = content(&*to)
+        .await
+        .into_iter()
+        .map(|(key, _)| key.to_string())
+        .collect();
     assert_eq!(
         keys,
         [
@@ -204,7 +332,9 @@ async fn one_backup_comes_with_what_it_needs_and_no_more() {
     assert_backups_whole(to.clone()).await;
     let both = copied(&source, to.clone(), &options(FIRST)).await.unwrap();
     assert!(both.complete && both.counts.packs.present == 1, "{both:?}");
-    let error = copied(&source, to, &options("20260103-000000Z")).await.unwrap_err();
+    let error = copied(&source, to, &options("20260103-000000Z"))
+        .await
+        .unwrap_err();
     assert!(find::<NoSuchBackup>(&error).is_some());
 }
 
@@ -214,13 +344,20 @@ async fn the_same_repository_and_another_cluster_of_that_name_are_refused() {
     let error = copied(&source, storage, &options()).await.unwrap_err();
     assert!(find::<SameRepository>(&error).is_some(), "{error:#}");
     let to = Arc::new(MemoryStorage::default());
-    let repository = Repository::init(to.clone(), DateTime::UNIX_EPOCH).await.unwrap().0;
+    let repository = Repository::init(to.clone(), DateTime::UNIX_EPOCH)
+        .await
+        .unwrap()
+        .0;
     let mut other = source.description.clone();
     other.system_identifier = crate::postgres::types::SystemIdentifier(8);
     Cluster::register(repository, other).await.unwrap();
     let error = copied(&source, to.clone(), &options()).await.unwrap_err();
     assert!(find::<OtherCluster>(&error).is_some(), "{error:#}");
-    assert_eq!(content(&*to).await.len(), 1, "nothing but the other's cluster.json");
+    assert_eq!(
+        content(&*to).await.len(),
+        1,
+        "nothing but the other's cluster.json"
+    );
 }
 
 /// From the source, and what is read back of the destination; then when all of it is compared.
@@ -231,7 +368,9 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
     for at in 0.. {
         let garbling = Arc::new(GarblingStorage::new(storage.clone(), at));
         let repository = Repository::open(garbling.clone()).await.unwrap();
-        let from = Cluster::open(repository, "main".parse().unwrap()).await.unwrap();
+        let from = Cluster::open(repository, "main".parse().unwrap())
+            .await
+            .unwrap();
         let to = Arc::new(MemoryStorage::default());
         for round in ["copying", "comparing"] {
             let done = copied(&from, to.clone(), &options()).await.unwrap();
@@ -240,8 +379,13 @@ async fn what_is_damaged_on_its_way_is_read_once_more() {
         assert!(content(&*to).await == expected, "get {at} of the source");
         let garbling_to = Arc::new(GarblingStorage::new(Arc::new(MemoryStorage::default()), at));
         for round in ["copying", "comparing"] {
-            let done = copied(&source, garbling_to.clone(), &options()).await.unwrap();
-            assert!(done.complete, "get {at} of the destination, {round}: {done:?}");
+            let done = copied(&source, garbling_to.clone(), &options())
+                .await
+                .unwrap();
+            assert!(
+                done.complete,
+                "get {at} of the destination, {round}: {done:?}"
+            );
         }
         if !garbling.garbled() && !garbling_to.garbled() {
             assert!(at > 15, "{at} reads");

@@ -12,7 +12,9 @@ use crate::codec::Hasher;
 use crate::error::one_line;
 use crate::postgres::backup::delete::NoSuchBackup;
 use crate::postgres::backup::inventory::{Homes, Inventory};
-use crate::postgres::backup::manifest::{self, FRAME_SIZE, FileEntry, ManifestEntry, Paths, entries};
+use crate::postgres::backup::manifest::{
+    self, FRAME_SIZE, FileEntry, ManifestEntry, Paths, entries,
+};
 use crate::postgres::backup::wal::{NeededWal, is_proven};
 use crate::postgres::catalog::BackupDescription;
 use crate::postgres::layout::{BackupId, Layout};
@@ -28,12 +30,21 @@ impl Verification {
     /// Reads a backup whole. Errors: [`NoSuchBackup`]; or the store did not answer, so that the answer is not known.
     pub(super) async fn backup(self: &Arc<Self>, id: &BackupId) -> anyhow::Result<()> {
         let key = self.cluster.layout.manifest(id);
-        let manifest = match self.cluster.repository.get_verified(&key, manifest::KIND, manifest::LONGEST).await {
+        let manifest = match self
+            .cluster
+            .repository
+            .get_verified(&key, manifest::KIND, manifest::LONGEST)
+            .await
+        {
             Ok(Some(manifest)) => manifest,
-            Ok(None) if self.cluster.objects_of(id).await?.is_empty() => return NoSuchBackup::error(&self.cluster, id),
+            Ok(None) if self.cluster.objects_of(id).await?.is_empty() => {
+                return NoSuchBackup::error(&self.cluster, id);
+            }
             Ok(None) => {
-                return self
-                    .note(key.as_str(), ObjectProblem::missing("there is no such object: the backup is not finished"));
+                return self.note(
+                    key.as_str(),
+                    ObjectProblem::missing("there is no such object: the backup is not finished"),
+                );
             }
             Err(error) => {
                 let why = ObjectProblem::from(error);
@@ -60,7 +71,10 @@ impl Verification {
         let description: BackupDescription = match object.header().about.read() {
             Ok(description) => description,
             Err(error) => {
-                self.note(key.as_str(), ObjectProblem::damaged(format!("its description cannot be read: {error}")))?;
+                self.note(
+                    key.as_str(),
+                    ObjectProblem::damaged(format!("its description cannot be read: {error}")),
+                )?;
                 return Ok(None);
             }
         };
@@ -77,13 +91,20 @@ impl Verification {
 
     /// Looks up the WAL that a backup needs, by headers. Errors: the store did not answer.
     pub(super) async fn needed_wal(&self, backup: &BackupDescription) -> anyhow::Result<()> {
-        let needed = NeededWal { timeline: backup.timeline, start: backup.start_lsn, stop: backup.stop_lsn };
+        let needed = NeededWal {
+            timeline: backup.timeline,
+            start: backup.start_lsn,
+            stop: backup.stop_lsn,
+        };
         for name in needed.files(backup.segment_size) {
             self.state().found.looked_up += 1;
             let why = match is_proven(&self.cluster, &name).await {
                 Ok(true) => continue,
                 Ok(false) => {
-                    let why = format!("backup {} needs this WAL file, and there is no such object", backup.id);
+                    let why = format!(
+                        "backup {} needs this WAL file, and there is no such object",
+                        backup.id
+                    );
                     ObjectProblem::missing(why)
                 }
                 Err(error) if is_unusable(&error) => ObjectProblem::unusable(&error),
@@ -95,7 +116,11 @@ impl Verification {
     }
 
     /// Reads all files that the manifest `key` lists: how many, and of how many bytes.
-    async fn files(self: &Arc<Self>, key: &Key, object: SealedObject) -> anyhow::Result<(u64, u64)> {
+    async fn files(
+        self: &Arc<Self>,
+        key: &Key,
+        object: SealedObject,
+    ) -> anyhow::Result<(u64, u64)> {
         let workers = self.options.workers.max(1);
         let (batches, batches_out) = sync_channel(workers);
         let batches_out = Arc::new(Mutex::new(batches_out));
@@ -106,15 +131,23 @@ impl Verification {
         for _ in 0..workers {
             let (own, runtime) = (self.clone(), Handle::current());
             let (batches, given_up) = (batches_out.clone(), given_up.clone());
-            checking.push(tokio::task::spawn_blocking(move || own.check_batches(&runtime, &batches, &given_up)));
+            checking.push(tokio::task::spawn_blocking(move || {
+                own.check_batches(&runtime, &batches, &given_up)
+            }));
         }
         drop(batches_out);
         let mut checked = Ok((0, 0));
         for worker in checking {
-            let one = worker.await.context("a verifying thread failed").and_then(|result| result);
-            checked = checked.and_then(|(files, bytes)| one.map(|one| (files + one.0, bytes + one.1)));
+            let one = worker
+                .await
+                .context("a verifying thread failed")
+                .and_then(|result| result);
+            checked =
+                checked.and_then(|(files, bytes)| one.map(|one| (files + one.0, bytes + one.1)));
         }
-        let listed = reading.await.context("the thread that reads the manifest failed")?;
+        let listed = reading
+            .await
+            .context("the thread that reads the manifest failed")?;
         let checked = checked?;
         if let Err(error) = listed {
             self.note(key.as_str(), ObjectProblem::damaged(one_line(&error)))?;
@@ -134,13 +167,18 @@ impl Verification {
         let (mut count, mut bytes) = (0, 0);
         loop {
             // The lock is held while waiting: one worker waits for a batch, the others for the lock.
-            let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let batch = batches
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
             let Some(batch) = batch.ok().filter(|_| !given_up.load(Ordering::Relaxed)) else {
                 return Ok((count, bytes));
             };
             for checking in self.check_batch(runtime, &frames, &batch)? {
                 let file = checking.file;
-                self.progress.done.fetch_add(checking.left, Ordering::Relaxed);
+                self.progress
+                    .done
+                    .fetch_add(checking.left, Ordering::Relaxed);
                 (count, bytes) = (count + 1, bytes + file.size);
                 let mut state = self.state();
                 state.found.files += 1;
@@ -168,8 +206,13 @@ impl Verification {
         let take = |sharing: &[(usize, usize, FramePlace)], opened: Result<&[u8], ObjectError>| {
             let opened = opened.map_err(ObjectProblem::from);
             for (number, skip, place) in sharing {
-                let content = opened.as_ref().map_err(Clone::clone).map(|plain| plain.get(*skip..));
-                self.progress.done.fetch_add(files[*number].add(place, content), Ordering::Relaxed);
+                let content = opened
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .map(|plain| plain.get(*skip..));
+                self.progress
+                    .done
+                    .fetch_add(files[*number].add(place, content), Ordering::Relaxed);
             }
             Ok(())
         };
@@ -188,7 +231,10 @@ impl Drop for GiveUp {
 }
 
 /// Hands the files out. Errors: the manifest cannot be read on.
-fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<FileEntry>>) -> anyhow::Result<()> {
+fn read_manifest(
+    object: &SealedObject,
+    batches: &SyncSender<Vec<FileEntry>>,
+) -> anyhow::Result<()> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let (mut came, mut label) = (Inventory::default(), false);
@@ -206,7 +252,11 @@ fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<FileEntry>>) ->
             twice.get_or_insert_with(|| full_path(&file));
         }
         label |= file.tablespace.is_none() && file.path == "backup_label";
-        bytes += file.extents.iter().map(manifest::Extent::stored_len).sum::<u64>();
+        bytes += file
+            .extents
+            .iter()
+            .map(manifest::Extent::stored_len)
+            .sum::<u64>();
         batch.push(file);
         if bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
             bytes = 0;
@@ -221,8 +271,14 @@ fn read_manifest(object: &SealedObject, batches: &SyncSender<Vec<FileEntry>>) ->
         anyhow::bail!("it lists \"{path}\" twice: a restore takes the first");
     }
     let label = (!label).then(|| "backup_label".to_string());
-    match label.into_iter().chain(came.missing(&Homes::default())).next() {
-        Some(path) => anyhow::bail!("it does not list \"{path}\", without which there is no cluster"),
+    match label
+        .into_iter()
+        .chain(came.missing(&Homes::default()))
+        .next()
+    {
+        Some(path) => {
+            anyhow::bail!("it does not list \"{path}\", without which there is no cluster")
+        }
         None => Ok(()),
     }
 }
@@ -239,7 +295,12 @@ struct Checking<'a> {
 
 impl<'a> Checking<'a> {
     fn new(file: &'a FileEntry) -> Self {
-        Self { file, hasher: Hasher::default(), left: file.size, wrong: None }
+        Self {
+            file,
+            hasher: Hasher::default(),
+            left: file.size,
+            wrong: None,
+        }
     }
 
     /// What a frame has from the file's bytes on, `None` where it ends before; how many bytes of the file that is.
@@ -255,7 +316,10 @@ impl<'a> Checking<'a> {
                 return wanted;
             }
             Ok(None) => {
-                let why = ObjectProblem::damaged(format!("the frame at byte {} is too short", place.offset));
+                let why = ObjectProblem::damaged(format!(
+                    "the frame at byte {} is too short",
+                    place.offset
+                ));
                 self.wrong = Some((place.key.to_string(), why));
             }
             Err(why) => self.wrong = Some((place.key.to_string(), why)),
@@ -271,8 +335,14 @@ impl<'a> Checking<'a> {
             None if self.left == 0 && found == file.digest => None,
             None => {
                 // Each frame is whole: the digest was of other content, or the frames are another file's.
-                let object = file.extents.first().map(|extent| layout.pack(&extent.pack).to_string());
-                let why = format!("the file's content has digest {found}, the manifest says {}", file.digest);
+                let object = file
+                    .extents
+                    .first()
+                    .map(|extent| layout.pack(&extent.pack).to_string());
+                let why = format!(
+                    "the file's content has digest {found}, the manifest says {}",
+                    file.digest
+                );
                 Some((object.unwrap_or_default(), ObjectProblem::damaged(why)))
             }
         }

@@ -52,10 +52,19 @@ pub struct Findings {
 
 impl Findings {
     /// Adds what is wrong with an object, and the file of a backup that cannot be restored because of it.
-    pub fn add(&mut self, object: &str, ObjectProblem { problem, why }: ObjectProblem, file: Option<String>) {
+    pub fn add(
+        &mut self,
+        object: &str,
+        ObjectProblem { problem, why }: ObjectProblem,
+        file: Option<String>,
+    ) {
         let files = u64::from(file.is_some());
         let room = self.list.len() < MAX_TOLD;
-        match self.list.iter_mut().find(|known| known.object == object && known.problem == problem) {
+        match self
+            .list
+            .iter_mut()
+            .find(|known| known.object == object && known.problem == problem)
+        {
             Some(known) => {
                 known.files += files;
                 match self.told < MAX_TOLD_AGAIN {
@@ -65,7 +74,13 @@ impl Findings {
             }
             None if room => {
                 let (object, met) = (object.to_string(), vec![(file, why.clone())]);
-                self.list.push(Finding { object, problem, why, files, met });
+                self.list.push(Finding {
+                    object,
+                    problem,
+                    why,
+                    files,
+                    met,
+                });
             }
             None => {
                 (self.more, self.more_files) = (self.more + 1, self.more_files + files);
@@ -82,9 +97,21 @@ impl Findings {
 
     /// What is wrong, one by one.
     pub fn damages(&self) -> impl Iterator<Item = Damage<'_>> {
-        self.list.iter().flat_map(|Finding { object, problem, met, .. }| {
-            met.iter().map(|(file, why)| Damage { object, problem: *problem, file: file.as_deref(), why })
-        })
+        self.list.iter().flat_map(
+            |Finding {
+                 object,
+                 problem,
+                 met,
+                 ..
+             }| {
+                met.iter().map(|(file, why)| Damage {
+                    object,
+                    problem: *problem,
+                    file: file.as_deref(),
+                    why,
+                })
+            },
+        )
     }
 }
 
@@ -95,22 +122,46 @@ mod tests {
     #[test]
     fn one_lost_pack_with_many_files_does_not_hide_another() {
         let mut findings = Findings::default();
-        let mut add =
-            |object: &str, file: u32| findings.add(object, ObjectProblem::missing("lost"), Some(file.to_string()));
+        let mut add = |object: &str, file: u32| {
+            findings.add(
+                object,
+                ObjectProblem::missing("lost"),
+                Some(file.to_string()),
+            )
+        };
         (0..500).for_each(|file| add("a", file));
         (0..3).for_each(|file| add("b", file));
         let damages: Vec<Damage> = findings.damages().collect();
         assert_eq!((damages.len(), findings.more_damages), (101, 402));
         assert_eq!((damages[100].object, damages[100].file), ("b", Some("0")));
-        assert_eq!(findings.list.iter().map(|finding| finding.files).collect::<Vec<_>>(), [500, 3]);
+        assert_eq!(
+            findings
+                .list
+                .iter()
+                .map(|finding| finding.files)
+                .collect::<Vec<_>>(),
+            [500, 3]
+        );
     }
 
     #[test]
     fn what_is_beyond_the_list_is_counted() {
         let mut findings = Findings::default();
-        (0..MAX_TOLD + 5).for_each(|object| findings.add(&object.to_string(), ObjectProblem::damaged("broken"), None));
-        findings.add("one more", ObjectProblem::damaged("broken"), Some("a".into()));
-        assert_eq!((findings.list.len(), findings.more, findings.more_files), (MAX_TOLD, 6, 1));
-        assert_eq!((findings.damages().count(), findings.more_damages), (MAX_TOLD, 6));
+        (0..MAX_TOLD + 5).for_each(|object| {
+            findings.add(&object.to_string(), ObjectProblem::damaged("broken"), None)
+        });
+        findings.add(
+            "one more",
+            ObjectProblem::damaged("broken"),
+            Some("a".into()),
+        );
+        assert_eq!(
+            (findings.list.len(), findings.more, findings.more_files),
+            (MAX_TOLD, 6, 1)
+        );
+        assert_eq!(
+            (findings.damages().count(), findings.more_damages),
+            (MAX_TOLD, 6)
+        );
     }
 }

@@ -57,9 +57,21 @@ pub struct Verification {
 impl Verification {
     /// Nothing read yet.
     pub fn new(cluster: Cluster, options: VerifyOptions) -> Self {
-        let (budget, state, progress) = (Budget::new(options.memory), Mutex::default(), VerifyProgress::default());
+        let (budget, state, progress) = (
+            Budget::new(options.memory),
+            Mutex::default(),
+            VerifyProgress::default(),
+        );
         let number = AtomicU64::new(options.seed);
-        Self { cluster, options, sample: OnceLock::new(), budget, number, state, progress }
+        Self {
+            cluster,
+            options,
+            sample: OnceLock::new(),
+            budget,
+            number,
+            state,
+            progress,
+        }
     }
 
     /// Reads and verifies. Errors: the repository does not answer; what was found until then is in the
@@ -108,9 +120,13 @@ impl Verification {
     /// Reads all recordings of names, or all idle markers.
     async fn small(&self, folder: String) -> anyhow::Result<()> {
         let mut walk = Walk::new(folder);
-        while let Some(ObjectMeta { key, .. }) = walk.next(self.cluster.repository.storage()).await? {
+        while let Some(ObjectMeta { key, .. }) =
+            walk.next(self.cluster.repository.storage()).await?
+        {
             let kind = self.cluster.object_kind(&key);
-            if self.is_done(&key) || !matches!(kind, Some(ObjectKind::Names(_) | ObjectKind::Idle(_))) {
+            if self.is_done(&key)
+                || !matches!(kind, Some(ObjectKind::Names(_) | ObjectKind::Idle(_)))
+            {
                 continue;
             }
             self.state().mark.begin(key.clone());
@@ -143,7 +159,12 @@ impl Verification {
             sound: found.is_sound(),
             finished,
             began_after: self.options.after.as_ref().map(Key::to_string),
-            done: state.mark.done.as_ref().or(self.options.after.as_ref()).map(Key::to_string),
+            done: state
+                .mark
+                .done
+                .as_ref()
+                .or(self.options.after.as_ref())
+                .map(Key::to_string),
             seed: (self.options.extent != SampleExtent::All).then_some(self.options.seed),
             found,
         }
@@ -162,7 +183,10 @@ impl Verification {
     }
 
     fn is_done(&self, key: &Key) -> bool {
-        self.options.after.as_ref().is_some_and(|after| key <= after)
+        self.options
+            .after
+            .as_ref()
+            .is_some_and(|after| key <= after)
     }
 
     /// Lists everything: which objects make the sample, what does not belong there, and how much there is to read.
@@ -170,19 +194,30 @@ impl Verification {
         let sample = match self.options.extent {
             SampleExtent::All => None,
             SampleExtent::Percent(percent) => Some(Sample::percent(self.options.seed, percent)),
-            SampleExtent::Objects(count) => Some(Sample::lowest(self.options.seed, self.lowest(count, backups).await?)),
+            SampleExtent::Objects(count) => Some(Sample::lowest(
+                self.options.seed,
+                self.lowest(count, backups).await?,
+            )),
         };
         let _ = self.sample.set(sample);
-        let waits = |backup: &&BackupDescription| !self.is_done(&self.cluster.layout.manifest(&backup.id));
+        let waits =
+            |backup: &&BackupDescription| !self.is_done(&self.cluster.layout.manifest(&backup.id));
         let mut bytes = match sample {
-            None => backups.complete.iter().filter(waits).map(|backup| backup.plain_bytes).sum(),
+            None => backups
+                .complete
+                .iter()
+                .filter(waits)
+                .map(|backup| backup.plain_bytes)
+                .sum(),
             Some(_) => 0,
         };
         let mut walk = Walk::new(self.cluster.layout.folder());
         while let Some(meta) = self.next(&mut walk).await? {
             bytes += match self.cluster.object_kind(&meta.key) {
                 Some(ObjectKind::Wal(name)) if self.wants_wal(&meta.key, name) => match name {
-                    WalFileName::Segment(_) | WalFileName::Partial(_) => self.cluster.description.segment_size.bytes(),
+                    WalFileName::Segment(_) | WalFileName::Partial(_) => {
+                        self.cluster.description.segment_size.bytes()
+                    }
                     _ => 0,
                 },
                 Some(ObjectKind::Pack(pack)) if self.wants_pack(&pack) => meta.size,
@@ -212,8 +247,13 @@ impl Verification {
         let mut needed: BTreeSet<PackName> = BTreeSet::new();
         for backup in backups.complete.iter() {
             // Damage is told when the backup's turn comes, and none of its packs is read then.
-            match self.manifest(&self.cluster.layout.manifest(&backup.id)).await {
-                Ok(read) => needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys())),
+            match self
+                .manifest(&self.cluster.layout.manifest(&backup.id))
+                .await
+            {
+                Ok(read) => {
+                    needed.extend(read.into_iter().flat_map(|(_, packs)| packs.into_keys()))
+                }
                 Err(error) if !is_unusable(&error) => return Err(error),
                 Err(_) => (),
             }
@@ -243,7 +283,10 @@ impl Verification {
     fn wants_wal(&self, key: &Key, name: WalFileName) -> bool {
         let is_segment = matches!(name, WalFileName::Segment(_));
         let chosen = || match self.options.scope {
-            VerifyScope::Wal { every } => self.number.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1)),
+            VerifyScope::Wal { every } => self
+                .number
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(every.max(1)),
             _ => self.sample().is_none_or(|sample| sample.holds(key)),
         };
         !self.is_done(key) && (!is_segment || chosen())
@@ -252,7 +295,8 @@ impl Verification {
     /// Whether a pack is read by itself, for a sample. It belongs to its backup, and goes with its manifest.
     fn wants_pack(&self, pack: &PackName) -> bool {
         let key = self.cluster.layout.pack(pack);
-        !self.is_done(&self.cluster.layout.manifest(&pack.backup)) && self.sample().is_some_and(|one| one.holds(&key))
+        !self.is_done(&self.cluster.layout.manifest(&pack.backup))
+            && self.sample().is_some_and(|one| one.holds(&key))
     }
 
     /// Notes what is wrong with an object. Errors: so many could not be read that the repository is taken for gone.
@@ -261,7 +305,12 @@ impl Verification {
     }
 
     /// The same, of an object without which a file of a backup cannot be restored.
-    fn note_file(&self, object: &str, why: ObjectProblem, file: Option<String>) -> anyhow::Result<()> {
+    fn note_file(
+        &self,
+        object: &str,
+        why: ObjectProblem,
+        file: Option<String>,
+    ) -> anyhow::Result<()> {
         let mut state = self.state();
         if why.problem == ProblemKind::Unread {
             state.unread += 1;
@@ -287,7 +336,11 @@ impl Verification {
     }
 
     /// Reads a manifest, checks that all it names is there, and reads the packs that are in the sample.
-    async fn sample_of_backup(self: &Arc<Self>, id: &BackupId, sample: Sample) -> anyhow::Result<()> {
+    async fn sample_of_backup(
+        self: &Arc<Self>,
+        id: &BackupId,
+        sample: Sample,
+    ) -> anyhow::Result<()> {
         let key = self.cluster.layout.manifest(id);
         let (description, needed) = match self.manifest(&key).await {
             Ok(Some(read)) => read,
@@ -298,7 +351,10 @@ impl Verification {
         let mut sizes: BTreeMap<BackupId, BTreeMap<Key, u64>> = BTreeMap::new();
         for (pack, least) in needed {
             if !sizes.contains_key(&pack.backup) {
-                sizes.insert(pack.backup.clone(), pack_sizes(&self.cluster, &pack.backup).await?);
+                sizes.insert(
+                    pack.backup.clone(),
+                    pack_sizes(&self.cluster, &pack.backup).await?,
+                );
             }
             let key = self.cluster.layout.pack(&pack);
             match sizes.get(&pack.backup).and_then(|sizes| sizes.get(&key)) {
@@ -325,19 +381,40 @@ impl Verification {
     }
 
     /// A manifest's description, and the packs that it names. `None`: it was deleted meanwhile.
-    async fn manifest(&self, key: &Key) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
+    async fn manifest(
+        &self,
+        key: &Key,
+    ) -> anyhow::Result<Option<(BackupDescription, BTreeMap<PackName, u64>)>> {
         let repository = &self.cluster.repository;
-        let read = repository.get_verified(key, manifest::KIND, manifest::LONGEST).await;
-        let Some(object) = read.map_err(cause)? else { return Ok(None) };
-        let description = object.header().about.read().context("its description cannot be read")?;
+        let read = repository
+            .get_verified(key, manifest::KIND, manifest::LONGEST)
+            .await;
+        let Some(object) = read.map_err(cause)? else {
+            return Ok(None);
+        };
+        let description = object
+            .header()
+            .about
+            .read()
+            .context("its description cannot be read")?;
         let scan = tokio::task::spawn_blocking(move || manifest::needed_packs(&object));
-        Ok(Some((description, scan.await.context("the thread that reads a manifest failed")??)))
+        Ok(Some((
+            description,
+            scan.await
+                .context("the thread that reads a manifest failed")??,
+        )))
     }
 
     async fn pack(&self, key: &Key, size: u64) -> anyhow::Result<bool> {
         let _share = self.budget.share(size).await;
         let read = whole_pack(&self.cluster, key).await;
-        if !matches!(read, Err(ObjectProblem { problem: ProblemKind::Unread | ProblemKind::Missing, .. })) {
+        if !matches!(
+            read,
+            Err(ObjectProblem {
+                problem: ProblemKind::Unread | ProblemKind::Missing,
+                ..
+            })
+        ) {
             // One that was read counts once, whole or not.
             let mut state = self.state();
             state.found.sampled += u64::from(state.packs.insert(key.clone()));
@@ -346,7 +423,8 @@ impl Verification {
             Ok((_, bytes)) => {
                 self.progress.done.fetch_add(size, Ordering::Relaxed);
                 let mut state = self.state();
-                (state.found.packs, state.found.plain_bytes) = (state.found.packs + 1, state.found.plain_bytes + bytes);
+                (state.found.packs, state.found.plain_bytes) =
+                    (state.found.packs + 1, state.found.plain_bytes + bytes);
                 Ok(true)
             }
             Err(why) => self.note(key.as_str(), why).map(|()| false),
@@ -363,7 +441,11 @@ fn cause(error: ObjectError) -> anyhow::Error {
 }
 
 /// Verifies without a sample or a beginning. Errors: there is no such backup, or the store did not answer.
-pub async fn verify(cluster: &Cluster, scope: VerifyScope, workers: usize) -> anyhow::Result<VerifyResult> {
+pub async fn verify(
+    cluster: &Cluster,
+    scope: VerifyScope,
+    workers: usize,
+) -> anyhow::Result<VerifyResult> {
     let verification = plain(cluster, scope, workers)?;
     verification.run().await?;
     Ok(verification.found())
@@ -381,9 +463,19 @@ pub async fn read_back(
     Ok(verification.found().findings)
 }
 
-fn plain(cluster: &Cluster, scope: VerifyScope, workers: usize) -> anyhow::Result<Arc<Verification>> {
-    let options =
-        VerifyOptions { scope, extent: SampleExtent::All, seed: getrandom::u64()?, after: None, workers, memory: 0 };
+fn plain(
+    cluster: &Cluster,
+    scope: VerifyScope,
+    workers: usize,
+) -> anyhow::Result<Arc<Verification>> {
+    let options = VerifyOptions {
+        scope,
+        extent: SampleExtent::All,
+        seed: getrandom::u64()?,
+        after: None,
+        workers,
+        memory: 0,
+    };
     Ok(Arc::new(Verification::new(cluster.clone(), options)))
 }
 

@@ -21,10 +21,13 @@ impl Verification {
         let mut loaded = LoadedWal::new(self.cluster.description.segment_size);
         while let Some((name, meta)) = listing.next().await? {
             loaded.add(name, &meta);
-            let Some(name) = name.filter(|name| self.wants_wal(&meta.key, *name)) else { continue };
+            let Some(name) = name.filter(|name| self.wants_wal(&meta.key, *name)) else {
+                continue;
+            };
             self.state().mark.begin(meta.key.clone());
             let own = self.clone();
-            pool.add(async move { own.wal_file(&meta.key, name).await }).await?;
+            pool.add(async move { own.wal_file(&meta.key, name).await })
+                .await?;
         }
         pool.finish().await?;
         self.conclude(loaded).await
@@ -58,9 +61,13 @@ impl Verification {
         if !gaps.is_empty() {
             // Segments are stored several at a time: some that were on their way then are there now.
             let now = self.gaps_of(&load_wal(&self.cluster).await?).await?;
-            gaps = now.into_iter().filter(|gap| gaps.iter().any(|old| gap.overlaps(old))).collect();
+            gaps = now
+                .into_iter()
+                .filter(|gap| gaps.iter().any(|old| gap.overlaps(old)))
+                .collect();
         }
-        let mut missing: Vec<TimelineId> = loaded.ranges.iter().map(|range| range.timeline()).collect();
+        let mut missing: Vec<TimelineId> =
+            loaded.ranges.iter().map(|range| range.timeline()).collect();
         missing.dedup();
         missing.retain(|timeline| timeline.0 > 1 && !loaded.histories.contains(timeline));
         let found = &mut self.state().found;
@@ -75,10 +82,20 @@ impl Verification {
 
     /// What is missing within timelines and where one follows another. A history that is told as damaged tells nothing.
     async fn gaps_of(&self, loaded: &LoadedWal) -> anyhow::Result<Vec<Gap>> {
-        let damaged: BTreeSet<String> =
-            self.state().found.findings.list.iter().map(|finding| finding.object.clone()).collect();
+        let damaged: BTreeSet<String> = self
+            .state()
+            .found
+            .findings
+            .list
+            .iter()
+            .map(|finding| finding.object.clone())
+            .collect();
         let key = |timeline: TimelineId| self.cluster.layout.wal(&WalFileName::History(timeline));
-        let whole = loaded.histories.iter().copied().filter(|timeline| !damaged.contains(key(*timeline).as_str()));
+        let whole = loaded
+            .histories
+            .iter()
+            .copied()
+            .filter(|timeline| !damaged.contains(key(*timeline).as_str()));
         let histories = load_histories(&self.cluster, &whole.collect::<Vec<_>>()).await?;
         let paths = TimelinePath::all(histories.known.into_values(), &[], &loaded.ranges);
         Ok(TimelinePath::all_gaps(&paths, &loaded.ranges))
