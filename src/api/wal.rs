@@ -135,6 +135,7 @@ impl Timelines {
                     .map(Into::into),
                 history: match (history, damage) {
                     (Some(_), _) => History::Known,
+                    (None, Some(unusable)) if unusable.newer => History::Newer,
                     (None, Some(_)) => History::Damaged,
                     (None, None) if timeline == TimelineId(1) => History::None,
                     (None, None) => History::Missing,
@@ -179,4 +180,6 @@ pub enum History {
     /// It is not archived, so where the timeline comes from is not known.
     Missing,
     Damaged,
+    /// It is whole, and a newer Walden wrote it.
+    Newer,
 }

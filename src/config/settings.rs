@@ -171,7 +171,7 @@ settings! {
 
     /// How a cluster is restored.
     restore: Restore {
-        /// Threads that decompress, verify and write files.
+        /// Threads that decompress, verify and write files. Each holds at most 12 MiB of what it reads.
         workers: usize = WORKERS, Value("auto");
         /// How long a server that `walden restore --start` started may recover without a sign of work until it is
         /// stopped and given up: it reads, writes, computes and logs nothing, and waits as a rule for what never comes.

@@ -1,5 +1,6 @@
 //! Puts files into the spool.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -34,6 +35,14 @@ pub async fn retrieve(
 ) -> anyhow::Result<bool> {
     make(spool).await?;
     fetcher.retrieve(&name, place).await
+}
+
+/// Makes a file durable, as far as that goes: PostgreSQL syncs it again, and tells when that fails.
+pub async fn sync(place: PathBuf) {
+    let synced = tokio::task::spawn_blocking(move || File::open(place)?.sync_data()).await;
+    if let Ok(Err(error)) = synced {
+        tracing::debug!("cannot sync a fetched file: {error}");
+    }
 }
 
 pub async fn make(spool: &Spool) -> anyhow::Result<()> {

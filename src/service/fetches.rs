@@ -67,6 +67,8 @@ pub struct FetchActor {
     sessions: HashMap<PathBuf, RecoverySession>,
     jobs: JoinSet<FetchEvent>,
     warm: bool,
+    /// Files fetched ahead are made durable before PostgreSQL asks for them.
+    syncs: bool,
     done: Fetching,
     durations: Durations,
 }
@@ -91,6 +93,7 @@ pub fn new(
         sessions: HashMap::new(),
         jobs: JoinSet::new(),
         warm: false,
+        syncs: false,
         done: Fetching::default(),
         durations,
     };
@@ -101,6 +104,17 @@ pub fn new(
         },
         owner,
     )
+}
+
+impl FetchActor {
+    /// For a server on this host: PostgreSQL syncs each file that it is given before it replays on, so those fetched
+    /// ahead are synced while it replays others.
+    pub fn syncing(self) -> Self {
+        Self {
+            syncs: true,
+            ..self
+        }
+    }
 }
 
 impl FetchHandle {

@@ -151,6 +151,7 @@ async fn start(
     );
     let fetcher = Fetcher::new(cluster.clone(), options.timeout, options.workers);
     let (fetches, fetch_owner) = fetches::new(fetcher, options.prefetch, budget, durations.clone());
+    let fetch_owner = fetch_owner.syncing();
     let mut parts = Parts::new();
     let Door {
         socket,

@@ -51,14 +51,16 @@ impl Major {
         found.first() == Some(&self.number) || found.last() == Some(&self.number)
     }
 
-    /// The oldest or the newest major; with the soaks also those that it stands for.
+    /// The oldest major there is for 13, the newest for 18; with the soaks also those that each stands for.
     pub fn outer(number: u32) -> Vec<Self> {
-        let all = match number {
-            _ if !is_long() => number..=number,
-            ..=13 => 13..=15,
-            _ => 16..=18,
-        };
-        all.filter_map(Self::find).collect()
+        let mut older: Vec<Self> = (13..=18).filter_map(Self::find).collect();
+        let newer = older.split_off(older.len().div_ceil(2));
+        match (number, is_long()) {
+            (13, true) => older,
+            (13, false) => older.into_iter().take(1).collect(),
+            (_, true) => newer,
+            (_, false) => newer.into_iter().last().into_iter().collect(),
+        }
     }
 
     /// Debian's major, which has all client programs.

@@ -116,13 +116,12 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
     if damages.is_empty() {
         return format!("backup {id}: sound ({read})\n");
     }
-    // One kind of problem is named; among several there is damage, or as good as.
-    let first = damages[0].problem;
-    let one_kind = damages.iter().all(|damage| damage.problem == first);
-    let named = if one_kind && matches!(first, ProblemKind::Unread | ProblemKind::Newer) {
-        first
-    } else {
-        ProblemKind::Damaged
+    // What was found to be wrong comes before what is not known, and that before what an upgrade reads.
+    let has = |kind| damages.iter().any(|damage| damage.problem == kind);
+    let named = match damages.iter().all(|damage| is_open(damage.problem)) {
+        false => ProblemKind::Damaged,
+        true if has(ProblemKind::Unread) => ProblemKind::Unread,
+        true => ProblemKind::Newer,
     };
     let mut text = format!("backup {id}: {named} ({read})\n");
     for damage in damages {
@@ -137,4 +136,9 @@ fn in_words(verified: &BackupVerifyOutput) -> String {
         text += &format!("  and {more_damages} more\n");
     }
     text
+}
+
+/// Whether the object may be whole.
+fn is_open(problem: ProblemKind) -> bool {
+    matches!(problem, ProblemKind::Unread | ProblemKind::Newer)
 }

@@ -3,9 +3,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::super::{Context, Exit, Format, Table, bytes, gap_lines, print_json, print_text};
-use crate::api::{Timeline, Timelines, Wal};
+use crate::api::{History, Timeline, Timelines, Wal};
 use crate::postgres::catalog::{Gap, TimelinePath, WalRange, postgresql_time};
 use crate::postgres::load::{load_histories, load_wal};
+use crate::postgres::object_problem::ProblemKind;
 use crate::postgres::types::{SegmentName, TimelineId, WalFileName};
 
 /// All archived WAL, for `--format json`.
@@ -97,7 +98,13 @@ fn in_words(report: &WalListOutput, gaps: &[Gap]) -> String {
 fn origin(timeline: &Timeline) -> String {
     let number = timeline.timeline;
     match (&timeline.parent, &timeline.damage) {
-        (_, Some(why)) => format!("timeline {number}: its history file is DAMAGED: {why}\n"),
+        (_, Some(why)) => {
+            let problem = match timeline.history {
+                History::Newer => ProblemKind::Newer,
+                _ => ProblemKind::Damaged,
+            };
+            format!("timeline {number}: its history file is {problem}: {why}\n")
+        }
         (Some(from), _) => {
             format!(
                 "timeline {number} left timeline {} at {}: {}\n",

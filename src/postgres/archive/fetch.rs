@@ -261,11 +261,7 @@ impl Fetcher {
         let described = check_description(&self.cluster.description, name, object.header());
         described.map_err(|source| damaged(object.damaged(source)))?;
         let mut file = create(path)?;
-        // PostgreSQL syncs what it is given before it replays on: little is left to do then, where it was fetched ahead.
-        let written = object
-            .unseal(VerifyLevel::Stored, &mut file)
-            .and_then(|opened| file.sync_data().map(|()| opened));
-        let result = match written {
+        let result = match object.unseal(VerifyLevel::Stored, &mut file) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(damaged(error)),
             Err(error) => Err(error)

@@ -326,6 +326,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_index_keeps_the_numbers_of_kinds() {
+        let letters: String = EventKind::ALL
+            .iter()
+            .map(|kind| kind.row().letter)
+            .collect();
+        assert_eq!(letters, "dtwxupkcl", "new kinds come last");
+    }
+
+    #[test]
     fn an_event_has_a_name_that_reads_back() {
         let id = EventId {
             timeline: TimelineId(3),

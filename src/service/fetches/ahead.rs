@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::fetch_to_spool::retrieve;
+use super::super::fetch_to_spool::{retrieve, sync};
 use super::super::session::SessionFile;
 use super::{FetchActor, FetchEvent};
 use crate::budget::Share;
@@ -61,12 +61,15 @@ impl FetchActor {
         );
         let place = session.spool.place(&name);
         let spool = session.spool.clone();
-        let durations = self.durations.clone();
+        let (durations, syncs) = (self.durations.clone(), self.syncs);
         self.jobs.spawn(async move {
             let retrieved = durations
                 .time(Phase::FetchAhead, retrieve(&fetcher, &spool, name, &place))
                 .await;
             drop(share);
+            if syncs && matches!(retrieved, Ok(true)) {
+                sync(place.clone()).await;
+            }
             let result = retrieved.map(|retrieved| retrieved.then_some(place));
             FetchEvent::Obtained {
                 folder,

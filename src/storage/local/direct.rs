@@ -46,12 +46,19 @@ fn write(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error)
-                if Errno::from_io_error(&error) == Some(Errno::INVAL) && give_up_direct(file)? => {}
+            Err(error) if is_refusal(&error) && give_up_direct(file)? => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// How file systems say that they have no direct writes.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
+    )
 }
 
 /// From now on through the page cache; whether that is new.
