@@ -70,8 +70,32 @@ const ACTIVITIES: &[&str] = &[
 const LAYERS: &[Layer] = &[
     Layer {
         name: "edges",
-        modules: &["", "cli", "service", "http"],
+        modules: &["", "cli", "http"],
         may_name: &[""],
+        pure: false,
+    },
+    // What answers beside the hook socket is handed to it.
+    Layer {
+        name: "edges (service)",
+        modules: &["service"],
+        may_name: &[
+            "service",
+            "postgres",
+            "repo",
+            "storage",
+            "budget",
+            "config",
+            "error",
+            "folder_place",
+            "fsync",
+            "metrics",
+            "owner",
+            "plain",
+            "wire",
+            "data_directory",
+            "codec",
+            "health",
+        ],
         pure: false,
     },
     // JSON that both the command line and HTTP answer with.

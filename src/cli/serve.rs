@@ -46,7 +46,12 @@ pub fn run(context: &Context) -> anyhow::Result<Exit> {
         };
         let options = options(context)?;
         let identity = ClusterIdentity::of(&context.settings, |name| std::env::var_os(name));
-        service::run(context.cluster().await?, identity, options, stop).await
+        let http = http::HttpOptions::of(&context.settings.http, &context.settings.health)?;
+        let open = async || match http {
+            Some(http) => Some(http::beside(http).await),
+            None => None,
+        };
+        service::run(context.cluster().await?, identity, options, open, stop).await
     });
     runtime.shutdown_timeout(LAST_WAIT);
     result.map(|()| Exit::Success)
@@ -80,8 +85,6 @@ fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
         service,
         catalog,
         postgresql,
-        http,
-        health,
         ..
     } = &context.settings;
     let dsn = postgresql.dsn.clone();
@@ -104,6 +107,5 @@ fn options(context: &Context) -> anyhow::Result<ServiceOptions> {
             names_interval: catalog.names_interval,
             resolve: Arc::new(move || ConnInfo::from_process(dsn.expose())),
         },
-        http: http::HttpOptions::of(http, health)?,
     })
 }

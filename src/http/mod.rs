@@ -24,7 +24,6 @@ mod web;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -32,13 +31,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::budget::Budget;
-use crate::metrics::Durations;
 use crate::postgres::archive::Fetcher;
-use crate::postgres::cluster::Cluster;
-use crate::postgres::index::Index;
 use crate::postgres::planning::Planner;
-use crate::service::connections::ServiceInfo;
-use crate::service::{fetches, indexing, pushes};
+use crate::service::{Beside, ServiceHandles, fetches};
 
 pub use listen::Port;
 pub use options::HttpOptions;
@@ -53,28 +48,6 @@ const DOCUMENT_PATH: &str = "/v1/openapi.json";
 /// Files decompressed at once for restoring machines.
 const WORKERS: usize = 1;
 
-/// What HTTP tells about.
-pub struct Service {
-    pub cluster: Cluster,
-    pub about: ServiceInfo,
-    pub pushes: pushes::PushHandle,
-    pub fetches: fetches::FetchHandle,
-    pub indexing: indexing::IndexHandle,
-    /// What happened, to be asked: requests wait for no writing.
-    pub index: Arc<Index>,
-    /// The same, for searches that may take long: nothing else waits for them.
-    pub search_index: Arc<Index>,
-    /// The same, to be written.
-    pub kept_index: Arc<Index>,
-    pub durations: Durations,
-    /// For one access to the repository.
-    pub timeout: Duration,
-    /// Beyond that, for waiting its turn.
-    pub queue_time: Duration,
-    /// Segments fetched ahead of the one asked for.
-    pub prefetch: usize,
-}
-
 /// HTTP, ready to serve.
 pub struct HttpServer {
     port: Port,
@@ -84,9 +57,21 @@ pub struct HttpServer {
     fetch_owner: fetches::FetchActor,
 }
 
+/// Opens the port, and answers there from what the service hands over.
+pub async fn beside(options: HttpOptions) -> Beside {
+    let port = Port::open(&options).await;
+    Beside {
+        name: "HTTP",
+        state: port.state(),
+        serve: Box::new(|service, stopped| {
+            Box::pin(HttpServer::new(port, options, service).run(stopped))
+        }),
+    }
+}
+
 impl HttpServer {
     /// Answers on `port`.
-    pub fn new(port: Port, options: HttpOptions, service: Service) -> Self {
+    pub fn new(port: Port, options: HttpOptions, service: ServiceHandles) -> Self {
         let (app, reader, watcher, fetch_owner) = parts(options, service);
         Self {
             port,
@@ -114,9 +99,9 @@ impl HttpServer {
 
 fn parts(
     options: HttpOptions,
-    service: Service,
+    service: ServiceHandles,
 ) -> (App, FactsReader, Watcher, fetches::FetchActor) {
-    let Service {
+    let ServiceHandles {
         cluster,
         about,
         durations,

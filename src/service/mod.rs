@@ -4,7 +4,7 @@
 //! Four tasks, each the owner of its state: [`connections`] takes requests, [`pushes`] stores, [`fetches`] delivers,
 //! [`indexing`] keeps the index of the WAL.
 //! They stop in this order: each ends when the one before it has let go of it and its own work is done. Beside them
-//! [`crate::http`] answers.
+//! answers what the service is handed: HTTP.
 
 mod allocator;
 pub mod connections;
@@ -27,6 +27,7 @@ mod tests;
 mod watch;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,6 @@ use served_cluster::ServedCluster;
 use crate::budget::Budget;
 use crate::config::ClusterIdentity;
 use crate::error::{hints, one_line};
-use crate::http;
 use crate::metrics::Durations;
 use crate::plain::plain;
 use crate::postgres::archive::{Fetcher, Pusher};
@@ -73,25 +73,55 @@ pub struct ServiceOptions {
     /// For one access to the repository.
     pub timeout: Duration,
     pub index: IndexOptions,
-    /// `None`: no HTTP.
-    pub http: Option<http::HttpOptions>,
 }
 
-/// Serves the cluster, which settings call `identity`, until `stop` completes, then finishes what is in flight. Errors: the socket is taken or cannot be made; a
-/// part of the service failed.
+/// What answers beside the hook socket, such as HTTP. It is handed over: the service need not know it.
+pub struct Beside {
+    pub name: &'static str,
+    /// Where it answers, or why it does not.
+    pub state: Receiver<status::Http>,
+    /// Answers from the handles until told to stop.
+    pub serve: Box<dyn FnOnce(ServiceHandles, Receiver<bool>) -> Serving + Send>,
+}
+
+/// A part of the service at work.
+pub type Serving = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// What can be asked of a running service.
+pub struct ServiceHandles {
+    pub cluster: Cluster,
+    pub about: connections::ServiceInfo,
+    pub pushes: pushes::PushHandle,
+    pub fetches: fetches::FetchHandle,
+    pub indexing: indexing::IndexHandle,
+    /// What happened, to be asked: requests wait for no writing.
+    pub index: Arc<Index>,
+    /// The same, for searches that may take long: nothing else waits for them.
+    pub search_index: Arc<Index>,
+    /// The same, to be written.
+    pub kept_index: Arc<Index>,
+    pub durations: Durations,
+    /// For one access to the repository.
+    pub timeout: Duration,
+    /// Beyond that, for waiting its turn.
+    pub queue_time: Duration,
+    /// Segments fetched ahead of the one asked for.
+    pub prefetch: usize,
+}
+
+/// Serves the cluster, which settings call `identity`, until `stop` completes, then finishes what is in flight. Once the
+/// socket is bound, `open` says what else answers. Errors: the socket is taken or cannot be made; a part failed.
 pub async fn run(
     cluster: Cluster,
     identity: ClusterIdentity,
     options: ServiceOptions,
+    open: impl AsyncFnOnce() -> Option<Beside>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     allocator::give_back_early();
     let socket = socket::Socket::bind(&options.socket)?;
-    let port = match &options.http {
-        Some(http) => Some(http::Port::open(http).await),
-        None => None,
-    };
-    let about = about(&cluster, port.as_ref());
+    let beside = open().await;
+    let about = about(&cluster, beside.as_ref());
     tracing::info!(
         "serving cluster \"{}\" of {} on {}",
         about.cluster,
@@ -103,7 +133,7 @@ pub async fn run(
         cluster,
         Door {
             socket,
-            port,
+            beside,
             about,
             ours: ServedCluster::new(identity),
         },
@@ -124,7 +154,7 @@ pub async fn run(
 /// Where the service is asked, and as whom.
 struct Door {
     socket: socket::Socket,
-    port: Option<http::Port>,
+    beside: Option<Beside>,
     about: connections::ServiceInfo,
     ours: ServedCluster,
 }
@@ -155,20 +185,23 @@ async fn start(
     let mut parts = Parts::new();
     let Door {
         socket,
-        port,
+        beside,
         about,
         ours,
     } = door;
-    if let (Some(http), Some(port)) = (options.http.clone(), port) {
+    if let Some(beside) = beside {
         let index = [
             index_owner.reader().await?,
             index_owner.reader().await?,
             index_owner.index(),
         ];
         let asked = (pushes.clone(), fetches.clone(), indexing.clone());
-        let service = http_service(cluster, about.clone(), asked, index, durations, options);
-        let (server, stopped) = (http::HttpServer::new(port, http, service), stopped.clone());
-        add(&mut parts, "HTTP", server.run(stopped));
+        let handles = handles(cluster, about.clone(), asked, index, durations, options);
+        add(
+            &mut parts,
+            beside.name,
+            (beside.serve)(handles, stopped.clone()),
+        );
     }
     let connections =
         connections::HookConnections::new(socket, pushes, fetches, indexing, options, about, ours);
@@ -194,8 +227,7 @@ fn add(
     parts.spawn(async move { (name, part.await) });
 }
 
-/// What HTTP answers from.
-fn http_service(
+fn handles(
     cluster: Cluster,
     about: connections::ServiceInfo,
     (pushes, fetches, indexing): (
@@ -206,8 +238,8 @@ fn http_service(
     [index, search_index, kept_index]: [Arc<Index>; 3],
     durations: Durations,
     options: &ServiceOptions,
-) -> http::Service {
-    http::Service {
+) -> ServiceHandles {
+    ServiceHandles {
         cluster,
         about,
         pushes,
@@ -224,12 +256,12 @@ fn http_service(
 }
 
 /// What the service says of itself.
-fn about(cluster: &Cluster, port: Option<&http::Port>) -> connections::ServiceInfo {
+fn about(cluster: &Cluster, beside: Option<&Beside>) -> connections::ServiceInfo {
     connections::ServiceInfo {
         started_at: chrono::Utc::now(),
         cluster: cluster.layout.cluster().to_string(),
         repository: cluster.repository.describe(),
-        http: port.map(http::Port::state),
+        http: beside.map(|beside| beside.state.clone()),
     }
 }
 

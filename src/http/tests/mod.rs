@@ -20,14 +20,14 @@ use tower::ServiceExt;
 use super::app::App;
 use super::listen::Peer;
 use super::tokens::Tokens;
-use super::{HttpOptions, Service, parts, routes};
+use super::{HttpOptions, parts, routes};
 use crate::budget::Budget;
 use crate::config::Secret;
 use crate::metrics::Durations;
 use crate::postgres::archive::testing::{LIMIT, PgWal, cluster_in, fetcher, pusher};
 use crate::postgres::index::Index;
 use crate::service::connections::ServiceInfo;
-use crate::service::{fetches, indexing, pushes};
+use crate::service::{ServiceHandles, fetches, indexing, pushes};
 use crate::storage::MemoryStorage;
 
 pub const TOKEN: &str = "a-token-for-these-tests";
@@ -148,7 +148,6 @@ impl Door {
                 names_interval: Duration::ZERO,
                 resolve: Arc::new(|| anyhow::bail!("no server in these tests")),
             },
-            http: None,
         };
         let (indexing, index_owner) =
             indexing::new(cluster.clone(), service_options.index.clone()).unwrap();
@@ -174,7 +173,7 @@ impl Door {
             repository: cluster.repository.describe(),
             http: None,
         };
-        let service = Service {
+        let service = ServiceHandles {
             cluster: cluster.clone(),
             about,
             pushes: pushes.clone(),

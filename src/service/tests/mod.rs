@@ -196,7 +196,6 @@ pub fn options(socket: &Path) -> ServiceOptions {
             names_interval: Duration::ZERO,
             resolve: Arc::new(|| anyhow::bail!("no server in these tests")),
         },
-        http: None,
     }
 }
 
@@ -214,7 +213,13 @@ impl Running {
         change(&mut options);
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let service = tokio::spawn(run(cluster.clone(), identity(&socket), options, stopped));
+        let service = tokio::spawn(run(
+            cluster.clone(),
+            identity(&socket),
+            options,
+            async || None,
+            stopped,
+        ));
         until("the service listens", || socket.exists()).await;
         Self {
             wal,

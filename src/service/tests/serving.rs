@@ -142,6 +142,7 @@ async fn two_services_store_the_same_files_at_once() {
         one.cluster.clone(),
         identity(&socket),
         options(&socket),
+        async || None,
         async { drop(stopped.await) },
     ));
     until("the second listens", || socket.exists()).await;
