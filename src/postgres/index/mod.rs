@@ -19,6 +19,8 @@ mod failure;
 mod listing;
 mod name;
 #[cfg(test)]
+mod names_tests;
+#[cfg(test)]
 mod order_tests;
 pub mod partial;
 mod ranges;

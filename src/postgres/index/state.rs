@@ -26,6 +26,21 @@ pub struct IndexState {
     pub positions: Vec<Position>,
 }
 
+/// All tables but `folder`.
+#[cfg(test)]
+const TABLES: [&str; 10] = [
+    "segment",
+    "block",
+    "carried",
+    "event",
+    "rows",
+    "ended",
+    "created",
+    "name",
+    "recording",
+    "history",
+];
+
 impl IndexState {
     /// Whether what all archived WAL holds is in the index.
     pub fn is_complete(&self) -> bool {
@@ -130,19 +145,7 @@ impl Index {
     #[cfg(test)]
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         self.change(|db| {
-            for table in [
-                "segment",
-                "block",
-                "carried",
-                "event",
-                "rows",
-                "ended",
-                "created",
-                "name",
-                "recording",
-                "history",
-                "folder",
-            ] {
+            for table in TABLES.iter().chain(&["folder"]) {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
             db.execute("UPDATE listing SET cleared = cleared + 1, whole = 0", [])?;
@@ -175,18 +178,7 @@ impl Index {
     pub(crate) fn dump(&self) -> Vec<String> {
         let db = self.connection();
         let mut lines = Vec::new();
-        for table in [
-            "segment",
-            "block",
-            "carried",
-            "event",
-            "rows",
-            "ended",
-            "created",
-            "name",
-            "recording",
-            "history",
-        ] {
+        for table in TABLES {
             let mut select = db
                 .prepare(&format!(
                     "SELECT * FROM {table} ORDER BY 1, 2, 3, 4, 5, 6, 7"
