@@ -180,6 +180,13 @@ impl Text<'_> {
             DeValue::Boolean(yes) => Raw::Bool(*yes),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or_else(|_| Raw::Other(written()), Raw::Integer),
+            DeValue::Array(values) => {
+                let texts = values.iter().map(|one| one.get_ref().as_str());
+                let texts = texts.map(|text| text.map(str::to_owned));
+                texts
+                    .collect::<Option<_>>()
+                    .map_or_else(|| Raw::Other(written()), Raw::List)
+            }
             DeValue::Table(_) => Raw::Other("a table".into()),
             _ => Raw::Other(written()),
         }

@@ -106,6 +106,9 @@ fn toml_text(kind: SettingType, text: &str) -> String {
             text.parse::<i64>().ok().map(|number| number.to_string())
         }
         SettingType::Bool => Some(text.to_owned()),
+        SettingType::List => {
+            value::parse_list(text).map(|texts| toml::Value::from(texts).to_string())
+        }
         _ => None,
     };
     bare.unwrap_or_else(|| toml::Value::String(text.to_owned()).to_string())

@@ -17,6 +17,8 @@ pub(super) enum Raw {
     Integer(i64),
     /// A TOML boolean.
     Bool(bool),
+    /// A TOML array of strings.
+    List(Vec<String>),
     /// A TOML value that no setting takes, as it was written.
     Other(String),
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Raw {
             Raw::Text(text) | Raw::Other(text) => f.write_str(text),
             Raw::Integer(number) => write!(f, "{number}"),
             Raw::Bool(yes) => write!(f, "{yes}"),
+            Raw::List(texts) => f.write_str(&list_text(texts)),
         }
     }
 }
@@ -45,12 +48,15 @@ pub(super) fn parse(key: &SettingKey, raw: &Raw, from_variable: bool) -> Result<
             number.to_string()
         }
         (SettingType::Bool, Raw::Bool(yes)) => yes.to_string(),
+        (SettingType::List, Raw::List(texts)) => list_text(texts),
         (SettingType::Workers { .. }, Raw::Text(text)) if text == "auto" => text.clone(),
-        (SettingType::Integer { .. } | SettingType::Workers { .. } | SettingType::Bool, _)
-            if !from_variable =>
-        {
-            return allowed();
-        }
+        (
+            SettingType::Integer { .. }
+            | SettingType::Workers { .. }
+            | SettingType::Bool
+            | SettingType::List,
+            _,
+        ) if !from_variable => return allowed(),
         (_, Raw::Text(text)) => text.clone(),
         _ => return allowed(),
     };
@@ -95,6 +101,9 @@ fn of_text(kind: SettingType, text: &str) -> Result<Option<String>, String> {
             .filter(|span| (Duration::from_secs(min)..=Duration::from_secs(max)).contains(span))
             .map(duration_text),
         SettingType::Bool => as_is(text.parse::<bool>().is_ok()),
+        SettingType::List => parse_list(text)
+            .filter(|texts| texts.iter().all(|one| one.len() <= LONGEST_WORD))
+            .map(|texts| list_text(&texts)),
         SettingType::Choice(choices) => as_is(choices.contains(&text)),
     })
 }
@@ -127,6 +136,7 @@ fields! {
     parse_duration => Duration;
     |text| RepositoryUrl::parse(text).ok() => RepositoryUrl;
     |text| Some(Secret::new(text)) => Secret;
+    parse_list => Vec<String>;
 }
 
 /// What a key allows, as the end of a sentence.
@@ -161,6 +171,9 @@ pub(super) fn allowed(key: &SettingKey) -> String {
             duration_text(Duration::from_secs(max))
         ),
         SettingType::Bool => "true or false".into(),
+        SettingType::List => {
+            format!("a list of texts of up to {LONGEST_WORD} bytes, such as [\"a\", \"b\"]")
+        }
         SettingType::Choice(choices) => choices
             .iter()
             .map(|one| format!("\"{one}\""))
@@ -206,6 +219,18 @@ fn is_name(text: &str) -> bool {
 fn cpus() -> i64 {
     std::thread::available_parallelism()
         .map_or(1, |count| i64::try_from(count.get()).unwrap_or(i64::MAX))
+}
+
+/// The texts of `["a", "b"]`, as TOML and JSON write them; empty is none.
+pub(super) fn parse_list(text: &str) -> Option<Vec<String>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    serde_json::from_str(text).ok()
+}
+
+fn list_text(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }
 
 const SIZE_UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -254,4 +279,47 @@ fn duration_text(span: Duration) -> String {
         .find(|(_, factor)| millis.is_multiple_of(*factor))
         .unwrap_or(&("ms", 1));
     format!("{}{unit}", millis / factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFIX: SettingKey = SettingKey {
+        section: "dump",
+        name: "command_prefix",
+        kind: SettingType::List,
+        default: Fallback::Value("[]"),
+        doc: "",
+    };
+
+    #[test]
+    fn a_list_is_an_array_in_the_file_and_its_text_in_a_variable() {
+        let raw = Raw::List(vec!["docker".into(), "a \"b\"".into()]);
+        let text = parse(&PREFIX, &raw, false).unwrap();
+        assert_eq!(Vec::<String>::of(&text).unwrap(), ["docker", "a \"b\""]);
+        assert_eq!(parse(&PREFIX, &Raw::Text(text.clone()), true), Ok(text));
+        assert_eq!(
+            parse(&PREFIX, &Raw::Text("[]".into()), true),
+            Ok("[]".into())
+        );
+    }
+
+    #[test]
+    fn what_is_no_list_of_texts_is_refused() {
+        for raw in [
+            Raw::Text("docker exec".into()),
+            Raw::Text("[1]".into()),
+            Raw::Other("[1]".into()),
+            Raw::List(vec!["a".repeat(LONGEST_WORD + 1)]),
+        ] {
+            let refused = parse(&PREFIX, &raw, true);
+            assert!(
+                refused.is_err_and(|why| why.starts_with("allowed is a list")),
+                "{raw:?}"
+            );
+        }
+        // A text of the file is no list, even if it looks like one.
+        assert!(parse(&PREFIX, &Raw::Text("[]".into()), false).is_err());
+    }
 }

@@ -107,6 +107,7 @@ fn other_value(key: &SettingKey) -> (String, String) {
             return ("false".into(), "false".into());
         }
         SettingType::Bool => return ("true".into(), "true".into()),
+        SettingType::List => return ("[\"other\",\"-i\"]".into(), "[\"other\", '-i']".into()),
         SettingType::Choice(choices) => choices[1],
     };
     let text = if key.path() == "log.level" {
