@@ -8,7 +8,7 @@
 //! | edges      | `cli`, `service`, `http`                                                    |
 //! | answers    | `api`: JSON of `cli` and `http`                                               |
 //! | activities | `postgres` but for the core, `postgres::load` among them           |
-//! | core       | `postgres::{types, wal, layout, catalog}`, `health`: pure                   |
+//! | core       | `postgres::{types, wal, layout, catalog}`, `health`, `retention`: pure      |
 //! | keeper     | `repo`, `codec`, `storage`: bytes, no PostgreSQL                            |
 //! | leaves     | `budget`, `config`, `data_directory`, `error`, `folder_place`, `fsync`,     |
 //! |            | `metrics`, `owner`, `plain`, `wire`                                         |
@@ -29,6 +29,7 @@ pub mod owner;
 pub mod plain;
 pub mod postgres;
 pub mod repo;
+pub mod retention;
 pub mod service;
 pub mod storage;
 pub mod wire;

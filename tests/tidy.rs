@@ -137,6 +137,19 @@ const LAYERS: &[Layer] = &[
         ],
         pure: true,
     },
+    // Which WAL a recovery reads is the catalog's knowledge.
+    Layer {
+        name: "core (retention)",
+        modules: &["retention"],
+        may_name: &[
+            "postgres::types",
+            "postgres::catalog::TimelinePath",
+            "postgres::catalog::WalRange",
+            "postgres::catalog::WalRanges",
+            "retention",
+        ],
+        pure: true,
+    },
     // Keys are storage's type; which keys there are is the core's knowledge.
     Layer {
         name: "core (layout)",
@@ -184,7 +197,7 @@ const ORDER: &[&str] = &[
     "planning",
     "check",
 ];
-const CORE_MODULES: &[&str] = &["postgres::types", "postgres::catalog", "retention"];
+const CORE_MODULES: &[&str] = &["postgres::types", "postgres::catalog"];
 
 /// What the core may not name, as consecutive parts of a path.
 const IMPURE: &[&str] = &[
