@@ -192,6 +192,7 @@ const ORDER: &[&str] = &[
     "overview",
     "names",
     "idle",
+    "dump",
     "repository",
     "restore",
     "planning",

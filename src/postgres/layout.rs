@@ -1,5 +1,7 @@
 //! Every repository key of a PostgreSQL cluster, both ways, in one file (docs/repository-format.md).
 
+mod dumps;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,6 +11,8 @@ use crate::postgres::types::{
     Lsn, ParseError, SegmentName, TimelineId, WalFileName, serde_as_text,
 };
 use crate::storage::Key;
+
+pub use dumps::{DumpFormat, DumpId, DumpKind, DumpMember, DumpName, DumpObject};
 
 /// Suffix of compressed objects; tells the codec.
 const ZST: &str = ".zst";
@@ -211,6 +215,9 @@ pub enum ObjectKind {
     /// Names that relations had.
     Names(NamesId),
     Idle(IdleMarker),
+    Dump(DumpId, DumpObject),
+    /// Names the newest complete dump of a database.
+    LatestDump(String, DumpKind),
 }
 
 /// The keys of one cluster.
@@ -335,6 +342,9 @@ impl Layout {
         }
         if let Some(mark) = key.as_str().strip_prefix(&self.idle_folder()) {
             return mark.strip_suffix(ZST)?.parse().ok().map(ObjectKind::Idle);
+        }
+        if let Some(path) = key.as_str().strip_prefix(&self.dumps_folder()) {
+            return self.parse_dump(path);
         }
         let Some(path) = key.as_str().strip_prefix(&self.base_folder()) else {
             return self.parse_wal(key).map(ObjectKind::Wal);

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod check;
 pub mod cluster;
 pub mod command_line;
+pub mod dump;
 pub mod idle;
 pub mod index;
 pub mod layout;

@@ -1,5 +1,7 @@
 //! What every backend must do, as one suite that tests run against each of them on an empty store.
 
+mod percent;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ pub async fn check_without_races(storage: Arc<dyn Storage>) {
     listings_are_sorted_and_one_level_deep(&*storage).await;
     listings_continue_page_by_page(storage.clone()).await;
     deleting_is_repeatable(&*storage).await;
+    percent::a_percent_sign_is_a_character_like_others(&*storage).await;
 }
 
 fn key(text: &str) -> Key {

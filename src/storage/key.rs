@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The name of an object: components of `A-Z a-z 0-9 . _ -` separated by `/`. A component never begins with a dot, so
+/// The name of an object: components of `A-Z a-z 0-9 . _ - %` separated by `/`. A component never begins with a dot, so
 /// no key leads out of the store or meets a backend's own temporary files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
@@ -8,13 +8,14 @@ pub struct Key(String);
 /// A text that is no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "object key \"{0}\" is not valid: expected parts of letters, digits, '.', '_' and '-' separated by '/'"
+    "object key \"{0}\" is not valid: expected parts of letters, digits, '.', '_', '-' and '%' separated by '/'"
 )]
 pub struct InvalidKey(pub String);
 
 impl Key {
-    /// Longest key in bytes; S3 allows 1024 with the prefix.
-    pub const MAX_LEN: usize = 512;
+    /// Longest key in bytes; S3 allows 1024 with the prefix. The longest are files of dumps of a database whose name is
+    /// encoded.
+    pub const MAX_LEN: usize = 600;
 
     /// Checks the form.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidKey> {
@@ -24,7 +25,7 @@ impl Key {
                 && !part.starts_with('.')
                 && part
                     .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'%'))
         };
         match text.len() <= Self::MAX_LEN && text.split('/').all(valid) {
             true => Ok(Self(text)),

@@ -33,6 +33,8 @@ pub enum StatsKind {
     Names,
     /// Idle markers.
     Idle,
+    /// Logical dumps, also unfinished ones, and what names the latest.
+    Dumps,
     /// Objects whose keys the layout does not know.
     Foreign,
 }
@@ -50,6 +52,7 @@ impl StatsKind {
             Some(ObjectKind::Description | ObjectKind::Started(_)) => Self::Markers,
             Some(ObjectKind::Names(_)) => Self::Names,
             Some(ObjectKind::Idle(_)) => Self::Idle,
+            Some(ObjectKind::Dump(..) | ObjectKind::LatestDump(..)) => Self::Dumps,
             None => Self::Foreign,
         }
     }
