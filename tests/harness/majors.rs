@@ -63,7 +63,7 @@ impl Major {
         }
     }
 
-    /// Debian's major, which has all client programs.
+    /// The major that the tests know best.
     pub fn with_clients() -> Self {
         Self::find(15).unwrap_or_else(Self::newest)
     }
@@ -78,7 +78,7 @@ impl Major {
         &self.bin
     }
 
-    /// Whether this build of PostgreSQL can encrypt connections: the wheel's cannot.
+    /// Whether this build of PostgreSQL can encrypt connections.
     pub fn speaks_tls(&self) -> bool {
         let program = std::fs::read(self.program("postgres")).expect("read postgres");
         program.windows(11).any(|window| window == b"SSL_CTX_new")
@@ -112,29 +112,20 @@ fn reachable(folder: &Path, number: u32) -> PathBuf {
     let real = folder.canonicalize().expect("the major's folder");
     let copy = process::shared_folder().join(format!("postgres-{number}"));
     if !copy.exists() {
-        // A wheel keeps its libraries beside the folders of both majors, found by relative paths.
-        let (from, inside) = match real.ancestors().find(|path| path.ends_with("wheel")) {
-            Some(wheel) => (wheel, real.strip_prefix(wheel).expect("below the wheel")),
-            None => (real.as_path(), Path::new("")),
-        };
         let status = std::process::Command::new("cp")
             .arg("-a")
-            .arg(from)
+            .arg(&real)
             .arg(&copy)
             .status()
             .expect("run cp");
         assert!(
             status.success(),
             "cannot copy {} to {}",
-            from.display(),
+            real.display(),
             copy.display()
         );
-        return copy.join(inside);
     }
-    match real.ancestors().find(|path| path.ends_with("wheel")) {
-        Some(wheel) => copy.join(real.strip_prefix(wheel).expect("below the wheel")),
-        None => copy,
-    }
+    copy
 }
 
 /// Runs a scenario on each major as tests `pg13` to `pg18` in a module of the scenario's name.
