@@ -11,7 +11,7 @@ use crate::config::{self, CreateOnly, LogFormat, RepositoryUrl, Settings, Settin
 use crate::error::with_hint;
 use crate::owner::{self, Owner};
 use crate::postgres::cluster::Cluster;
-use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER};
+use crate::postgres::layout::{BASE_FOLDER, WAL_FOLDER, bulk_of};
 use crate::repo::Repository;
 use crate::storage::{self, Retry, Storage, Store, s3};
 
@@ -156,8 +156,8 @@ fn bucket_options(
     prefix: &str,
 ) -> anyhow::Result<s3::S3Options> {
     let s3 = settings.s3.clone();
-    let class = |folder: &str, class: Option<String>| {
-        class.map(|class| (folder.to_string(), class.as_str().into()))
+    let class = |folder: &'static str, class: Option<String>| {
+        class.map(|class| (folder, class.as_str().into()))
     };
     Ok(s3::S3Options {
         bucket: bucket.to_string(),
@@ -176,6 +176,7 @@ fn bucket_options(
         .into_iter()
         .flatten()
         .collect(),
+        kind_of: bulk_of,
         encryption: s3.encryption.asked().map(Into::into),
         kms_key: s3.kms_key,
         create_only: match s3.create_only {

@@ -202,6 +202,19 @@ fn idle_group(timeline: TimelineId, lsn: Lsn) -> String {
 crate::postgres::types::serde_as_text!(BackupId);
 crate::postgres::types::serde_as_text!(ClusterName);
 
+/// Which part of a cluster an object is the bulk of, as the name of its folder; `None` for objects by which others are
+/// found, such as manifests: those must always be read at once.
+pub fn bulk_of(key: &str) -> Option<&'static str> {
+    let mut parts = key.splitn(3, '/').skip(1);
+    let (folder, rest) = (parts.next()?, parts.next()?);
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    match folder {
+        WAL_FOLDER => Some(WAL_FOLDER),
+        BASE_FOLDER if name.starts_with("pack-") => Some(BASE_FOLDER),
+        _ => None,
+    }
+}
+
 /// What an object of a cluster is, by its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectKind {

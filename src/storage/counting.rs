@@ -7,9 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::classes::{ClassChange, Readability, ThawOrder, ThawStarted};
+use super::lifecycle::LifecycleRule;
 use super::{
-    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome,
-    Storage, StorageError, Upload,
+    Body, FolderStamp, IsOwnKey, IsOwnRule, Key, ListEntry, ObjectMeta, Promises, PutMode,
+    PutOutcome, Storage, StorageError, Upload,
 };
 
 /// Passes calls on and remembers their names: those of the trait's methods, `list` also for further pages.
@@ -112,5 +114,38 @@ impl Storage for CountingStorage {
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.note("sweep");
         self.inner.sweep(age, ours).await
+    }
+
+    async fn readability(&self, key: &Key) -> Result<Option<Readability>, StorageError> {
+        self.note("readability");
+        self.inner.readability(key).await
+    }
+
+    async fn set_class(
+        &self,
+        object: &ObjectMeta,
+        class: &str,
+    ) -> Result<ClassChange, StorageError> {
+        self.note("set_class");
+        self.inner.set_class(object, class).await
+    }
+
+    async fn thaw(&self, key: &Key, order: ThawOrder) -> Result<ThawStarted, StorageError> {
+        self.note("thaw");
+        self.inner.thaw(key, order).await
+    }
+
+    async fn lifecycle(&self) -> Result<Option<Vec<LifecycleRule>>, StorageError> {
+        self.note("lifecycle");
+        self.inner.lifecycle().await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        ours: &[LifecycleRule],
+        is_ours: IsOwnRule<'_>,
+    ) -> Result<(), StorageError> {
+        self.note("set_lifecycle");
+        self.inner.set_lifecycle(ours, is_ours).await
     }
 }

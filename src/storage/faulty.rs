@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::classes::{ClassChange, Readability, ThawOrder, ThawStarted};
 use super::{
     Body, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome, Sent, Storage,
     StorageError, Upload,
@@ -128,6 +129,25 @@ impl Storage for FaultyStorage {
 
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.call("sweep", "", self.inner.sweep(age, ours)).await
+    }
+
+    async fn readability(&self, key: &Key) -> Result<Option<Readability>, StorageError> {
+        self.call("head", key.as_str(), self.inner.readability(key))
+            .await
+    }
+
+    async fn set_class(
+        &self,
+        object: &ObjectMeta,
+        class: &str,
+    ) -> Result<ClassChange, StorageError> {
+        let (key, copy) = (object.key.as_str(), self.inner.set_class(object, class));
+        self.call("copy", key, copy).await
+    }
+
+    async fn thaw(&self, key: &Key, order: ThawOrder) -> Result<ThawStarted, StorageError> {
+        self.call("thaw", key.as_str(), self.inner.thaw(key, order))
+            .await
     }
 }
 

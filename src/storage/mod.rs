@@ -13,9 +13,11 @@ mod retry;
 mod walk;
 mod watched;
 
+pub mod classes;
 pub mod conformance;
 pub mod counting;
 pub mod faulty;
+pub mod lifecycle;
 pub mod s3;
 
 use std::fmt;
@@ -27,6 +29,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::with_hint;
+use classes::{ClassChange, Readability, ThawOrder, ThawStarted};
+use lifecycle::LifecycleRule;
 
 pub use key::{InvalidKey, Key};
 pub use local::LocalStorage;
@@ -161,7 +165,7 @@ impl FolderStamp {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}{} in {store}", quoted(.key))]
 pub struct StorageError {
-    /// The operation, as a verb: `put`, `get`, `head`, `list`, `delete`, `sweep`.
+    /// The operation, as a verb: `put`, `get`, `head`, `list`, `delete`, `sweep`, `copy`, `thaw`.
     pub operation: &'static str,
     /// Empty for the whole store.
     pub key: String,
@@ -185,6 +189,9 @@ fn quoted(key: &str) -> String {
 /// Tells which keys are one's own.
 pub type IsOwnKey<'a> = &'a (dyn Fn(&Key) -> bool + Sync);
 
+/// Tells by its id whether a rule of a bucket's lifecycle is one's own.
+pub type IsOwnRule<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
 /// A store of objects. All methods are safe to repeat.
 #[async_trait]
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -206,14 +213,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
         key: &Key,
         _mode: PutMode,
     ) -> Result<Option<Box<dyn Upload + '_>>, StorageError> {
-        let source = anyhow::anyhow!("this store takes no objects in parts");
-        Err(StorageError {
-            operation: "put",
-            key: key.to_string(),
-            store: self.describe(),
-            lasting: true,
-            source,
-        })
+        Err(unsupported(self, "put", key.as_str(), "objects in parts"))
     }
 
     /// Bytes of an object, `None` when there is no such object. A range is clipped to the object's length.
@@ -245,6 +245,61 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Removes leftovers of interrupted puts of `ours` that are older than `age`, and says how many there were: a bucket
     /// can be shared with others.
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError>;
+
+    /// Whether an object can be read now; `None` when there is none. A store without classes reads all at once.
+    async fn readability(&self, key: &Key) -> Result<Option<Readability>, StorageError> {
+        Ok(self.head(key).await?.map(|_| Readability::Now))
+    }
+
+    /// Gives an object another storage class, by a copy within the store: key, content, metadata and encryption stay, the
+    /// time of storing does not. Errors: also [`classes::ObjectIsCold`], and a store without classes.
+    async fn set_class(
+        &self,
+        object: &ObjectMeta,
+        _class: &str,
+    ) -> Result<ClassChange, StorageError> {
+        Err(unsupported(
+            self,
+            "copy",
+            object.key.as_str(),
+            "storage classes",
+        ))
+    }
+
+    /// Orders that an object becomes readable for a time; [`readability`](Self::readability) tells when it is.
+    async fn thaw(&self, key: &Key, _order: ThawOrder) -> Result<ThawStarted, StorageError> {
+        let there = self.head(key).await?;
+        Ok(there.map_or(ThawStarted::Absent, |_| ThawStarted::NotCold))
+    }
+
+    /// By which rules the bucket deletes and moves objects by itself; `None` for a store that never does.
+    async fn lifecycle(&self) -> Result<Option<Vec<LifecycleRule>>, StorageError> {
+        Ok(None)
+    }
+
+    /// Puts `ours` in the place of all rules whose id is ours. Others stay; that this is so was read back.
+    async fn set_lifecycle(
+        &self,
+        _ours: &[LifecycleRule],
+        _is_ours: IsOwnRule<'_>,
+    ) -> Result<(), StorageError> {
+        Err(unsupported(self, "set the lifecycle", "", "lifecycle"))
+    }
+}
+
+fn unsupported(
+    store: &(impl Storage + ?Sized),
+    operation: &'static str,
+    key: &str,
+    what: &str,
+) -> StorageError {
+    StorageError {
+        operation,
+        key: key.to_string(),
+        store: store.describe(),
+        lasting: true,
+        source: anyhow::anyhow!("this store has no {what}"),
+    }
 }
 
 /// Bytes that an object of a few lines, such as `walden.json`, has at most.

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::classes::{ClassChange, Readability, ThawOrder, ThawStarted};
+use super::lifecycle::LifecycleRule;
 use super::parts::{self, put_long};
 use super::{
-    Body, FolderStamp, IsOwnKey, Key, ListEntry, ObjectMeta, Part, Promises, PutMode, PutOutcome,
-    Sent, Storage, StorageError, Upload,
+    Body, FolderStamp, IsOwnKey, IsOwnRule, Key, ListEntry, ObjectMeta, Part, Promises, PutMode,
+    PutOutcome, Sent, Storage, StorageError, Upload,
 };
 use crate::error::with_hint;
 
@@ -18,6 +20,8 @@ use crate::error::with_hint;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// No pause is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes for which a copy within the store has the time of one access.
+const COPIED: u64 = 8 << 30;
 /// Bytes of an object compared at a time.
 const COMPARED: usize = 4 << 20;
 
@@ -293,6 +297,52 @@ impl Storage for RetryingStorage {
 
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         self.run("sweep", "", |_| self.inner.sweep(age, ours)).await
+    }
+
+    async fn readability(&self, key: &Key) -> Result<Option<Readability>, StorageError> {
+        self.run("head", key.as_str(), |_| self.inner.readability(key))
+            .await
+    }
+
+    async fn set_class(
+        &self,
+        object: &ObjectMeta,
+        class: &str,
+    ) -> Result<ClassChange, StorageError> {
+        // The store copies some hundred MiB a second, and a part after the other.
+        let pieces = u32::try_from(object.size / COPIED).unwrap_or(u32::MAX);
+        let slow = Self {
+            inner: self.inner.clone(),
+            retry: Retry {
+                timeout: self.retry.timeout.saturating_mul(pieces.saturating_add(1)),
+                ..self.retry
+            },
+        };
+        slow.run("copy", object.key.as_str(), |_| {
+            self.inner.set_class(object, class)
+        })
+        .await
+    }
+
+    async fn thaw(&self, key: &Key, order: ThawOrder) -> Result<ThawStarted, StorageError> {
+        self.run("thaw", key.as_str(), |_| self.inner.thaw(key, order))
+            .await
+    }
+
+    async fn lifecycle(&self) -> Result<Option<Vec<LifecycleRule>>, StorageError> {
+        self.run("get the lifecycle", "", |_| self.inner.lifecycle())
+            .await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        ours: &[LifecycleRule],
+        is_ours: IsOwnRule<'_>,
+    ) -> Result<(), StorageError> {
+        self.run("set the lifecycle", "", |_| {
+            self.inner.set_lifecycle(ours, is_ours)
+        })
+        .await
     }
 }
 

@@ -193,6 +193,7 @@ impl Bucket {
             ca_file: None,
             bucket_owner: None,
             classes: Vec::new(),
+            kind_of: |_| None,
             encryption: None,
             kms_key: None,
             create_only: CreateOnly::Conditional,

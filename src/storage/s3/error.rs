@@ -8,6 +8,7 @@ use aws_sdk_s3::operation::RequestId;
 
 use super::S3Options;
 use crate::error::with_hint;
+use crate::storage::classes::ObjectIsCold;
 
 /// A request that failed: which, on what, and what came back.
 #[derive(Debug)]
@@ -169,6 +170,28 @@ impl S3Error {
         self.has_status(404) && self.has_code(&["NoSuchKey", "NoSuchUpload"])
     }
 
+    /// The object must be thawed first; of an order to thaw it: its class needs none.
+    pub(super) fn says_cold(&self) -> bool {
+        self.answer()
+            .is_some_and(|answer| answer.kind() == ErrorKind::NotReadable)
+    }
+
+    /// It is being thawed already.
+    pub(super) fn says_thawing(&self) -> bool {
+        self.has_code(&["RestoreAlreadyInProgress"])
+    }
+
+    /// The bucket has no lifecycle.
+    pub(super) fn says_no_lifecycle(&self) -> bool {
+        self.has_code(&["NoSuchLifecycleConfiguration"])
+    }
+
+    /// The store does not know the request.
+    pub(super) fn says_unsupported(&self) -> bool {
+        self.answer()
+            .is_some_and(|answer| answer.kind() == ErrorKind::Unsupported)
+    }
+
     /// The range begins behind the object's end.
     pub(super) fn says_beyond_end(&self) -> bool {
         self.has_status(416)
@@ -262,7 +285,7 @@ impl ErrorResponse {
             | "XAmzContentSHA256Mismatch"
             | "OperationAborted" => ErrorKind::Busy,
             "InvalidStorageClass" => ErrorKind::StorageClass,
-            "InvalidObjectState" => ErrorKind::NotReadable,
+            "InvalidObjectState" | "ObjectNotInActiveTierError" => ErrorKind::NotReadable,
             "NotImplemented" => ErrorKind::Unsupported,
             code if code.starts_with("KMS.") => ErrorKind::Encryption,
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => ErrorKind::Denied,
@@ -276,8 +299,16 @@ impl ErrorResponse {
         }
     }
 
+    /// Ceph says of an unknown class only that an argument is wrong; a copy has no other.
+    fn kind_of(&self, api: &str) -> ErrorKind {
+        match (api, self.code.as_str()) {
+            ("CopyObject", "InvalidArgument") => ErrorKind::StorageClass,
+            _ => self.kind(),
+        }
+    }
+
     fn hint(&self, api: &str, bucket: &str) -> String {
-        match self.kind() {
+        match self.kind_of(api) {
             ErrorKind::Credentials => {
                 "check `s3.access_key_id` and `s3.secret_access_key`, or where the standard chain finds them".into()
             }
@@ -309,14 +340,18 @@ impl ErrorResponse {
                     .into()
             }
             ErrorKind::StorageClass => {
-                "the store has no such storage class: check `s3.storage_class_wal` and `s3.storage_class_base`".into()
+                "the store has no such storage class: check `s3.storage_class_…` and the classes of tiers in `[retention_…]`".into()
             }
             ErrorKind::NotReadable => {
-                "restore the object in the bucket first (RestoreObject): it lies in an archive class".into()
+                "thaw it first: `walden restore --thaw` and `walden dump restore --thaw` do (RestoreObject)".into()
             }
-            ErrorKind::Unsupported => "the store does not know this request: check `walden check`; for one without \
-                 conditional writes set `s3.create_only = \"head-then-put\"`"
-                .into(),
+            ErrorKind::Unsupported => match api {
+                "RestoreObject" => "this store thaws nothing: bring the object back with the store's own tools".into(),
+                "PutBucketLifecycleConfiguration" => "this store has no lifecycle: Walden does without".into(),
+                _ => "the store does not know this request: check `walden check`; for one without conditional writes \
+                      set `s3.create_only = \"head-then-put\"`"
+                    .into(),
+            },
             ErrorKind::Other => {
                 "look up the code in the store's documentation; `walden check` tests the repository".into()
             }
@@ -334,6 +369,10 @@ fn permission(api: &str) -> &'static str {
         "ListMultipartUploads" => "s3:ListBucketMultipartUploads",
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         "DeleteObject" => "s3:DeleteObject",
+        "CopyObject" | "UploadPartCopy" => "s3:GetObject and s3:PutObject",
+        "RestoreObject" => "s3:RestoreObject",
+        "GetBucketLifecycleConfiguration" => "s3:GetLifecycleConfiguration",
+        "PutBucketLifecycleConfiguration" => "s3:PutLifecycleConfiguration",
         _ => "s3:GetObject",
     }
 }
@@ -393,7 +432,12 @@ impl fmt::Display for S3Error {
     }
 }
 
-impl Error for S3Error {}
+impl Error for S3Error {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let is_about_reading = self.api != "RestoreObject";
+        (is_about_reading && self.says_cold()).then_some(&ObjectIsCold)
+    }
+}
 
 #[cfg(test)]
 #[path = "error_tests.rs"]

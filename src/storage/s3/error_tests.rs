@@ -50,12 +50,7 @@ fn each_error_is_told_apart_with_a_hint_of_its_own() {
             ErrorKind::StorageClass,
             "storage_class",
         ),
-        (
-            403,
-            "InvalidObjectState",
-            ErrorKind::NotReadable,
-            "archive class",
-        ),
+        (403, "InvalidObjectState", ErrorKind::NotReadable, "--thaw"),
         (501, "NotImplemented", ErrorKind::Unsupported, "create_only"),
         (400, "Strange", ErrorKind::Other, "walden check"),
     ];

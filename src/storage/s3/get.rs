@@ -3,10 +3,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::SemaphorePermit;
 
+use super::classes::class_name;
 use super::error::chain;
 use super::put::encryption;
 use super::{S3Error, S3Storage};
@@ -99,7 +101,7 @@ impl S3Storage {
     }
 
     /// Asks for a range of an object that still has `tag`.
-    async fn request(
+    pub(super) async fn request(
         &self,
         path: &str,
         range: &Range<u64>,
@@ -140,45 +142,47 @@ impl S3Storage {
         }
         // It was put in between.
         let found = self.head_object(key, &path).await?;
-        let torn = || {
-            S3Error::bad_answer(
-                &self.options,
-                "HeadObject",
-                &path,
-                "the object is there and is not",
-            )
-        };
-        found.map(Some).ok_or_else(torn)
+        found.map(Some).ok_or_else(|| self.torn(&path))
+    }
+
+    /// The error that a store answers by HEAD what it does not by GET.
+    pub(super) fn torn(&self, path: &str) -> S3Error {
+        let why = "the object is there and is not";
+        S3Error::bad_answer(&self.options, "HeadObject", path, why)
     }
 
     async fn head_object(&self, key: &Key, path: &str) -> Result<Option<ObjectMeta>, S3Error> {
-        let options = &self.options;
-        let (client, _place) = self.enter("HeadObject", path).await?;
-        let head = client.head_object().bucket(&options.bucket).key(path);
-        let found = match head
-            .set_expected_bucket_owner(options.bucket_owner.clone())
-            .send()
-            .await
-        {
-            Ok(found) => found,
-            Err(error) => {
-                let error = S3Error::of(options, "HeadObject", path, error);
-                return if error.has_status(404) {
-                    Ok(None)
-                } else {
-                    Err(error)
-                };
-            }
+        let Some(found) = self.head_output(path).await? else {
+            return Ok(None);
         };
         Ok(Some(ObjectMeta {
             key: key.clone(),
             size: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
             modified: self.time("HeadObject", path, found.last_modified())?,
-            class: found
-                .storage_class()
-                .map(|class| class.as_str().to_string()),
+            class: Some(class_name(found.storage_class())),
             encryption: encryption(found.server_side_encryption()),
         }))
+    }
+
+    /// An answer to HEAD; `None`: there is no such object, or no such bucket.
+    pub(super) async fn head_output(
+        &self,
+        path: &str,
+    ) -> Result<Option<HeadObjectOutput>, S3Error> {
+        let options = &self.options;
+        let (client, _place) = self.enter("HeadObject", path).await?;
+        let head = client.head_object().bucket(&options.bucket).key(path);
+        let sent = head
+            .set_expected_bucket_owner(options.bucket_owner.clone())
+            .send()
+            .await;
+        match sent {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => match S3Error::of(options, "HeadObject", path, error) {
+                error if error.has_status(404) => Ok(None),
+                error => Err(error),
+            },
+        }
     }
 
     /// Whether the bucket is there and has no such object.

@@ -1,6 +1,7 @@
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 
 use super::{S3Error, S3Storage};
+use crate::storage::classes::STANDARD;
 use crate::storage::{Key, LIST_PAGE, ListEntry, ObjectMeta};
 
 /// Sorts behind all that keys may hold, so that a listing continues behind a whole folder.
@@ -69,9 +70,12 @@ impl S3Storage {
                 key,
                 size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
                 modified: self.time("ListObjectsV2", path, object.last_modified())?,
-                class: object
-                    .storage_class()
-                    .map(|class| class.as_str().to_string()),
+                class: Some(
+                    object
+                        .storage_class()
+                        .map_or(STANDARD, |class| class.as_str())
+                        .into(),
+                ),
                 encryption: None,
             }));
         }

@@ -4,9 +4,11 @@
 //! whose connection broke.
 
 mod body;
+mod classes;
 mod client;
 mod error;
 mod get;
+mod lifecycle;
 mod list;
 mod multipart;
 mod options;
@@ -23,9 +25,11 @@ use aws_sdk_s3::types::StorageClass;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
+use super::classes::{ClassChange, Readability, ThawOrder, ThawStarted};
+use super::lifecycle::LifecycleRule;
 use super::parts::put_long;
 use super::{
-    Body, IsOwnKey, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage,
+    Body, IsOwnKey, IsOwnRule, Key, ListEntry, ObjectMeta, Promises, PutMode, PutOutcome, Storage,
     StorageError, Upload,
 };
 
@@ -110,12 +114,8 @@ impl S3Storage {
     }
 
     fn class(&self, key: &str) -> Option<StorageClass> {
-        let kind = key.split('/').nth(1)?;
-        let found = self
-            .options
-            .classes
-            .iter()
-            .find(|(folder, _)| folder == kind);
+        let kind = (self.options.kind_of)(key)?;
+        let found = self.options.classes.iter().find(|(of, _)| *of == kind);
         found.map(|(_, class)| class.clone())
     }
 }
@@ -177,5 +177,38 @@ impl Storage for S3Storage {
     async fn sweep(&self, age: Duration, ours: IsOwnKey<'_>) -> Result<u64, StorageError> {
         let result = self.abort_uploads_older_than(age, ours).await;
         self.told("sweep", "", result).await
+    }
+
+    async fn readability(&self, key: &Key) -> Result<Option<Readability>, StorageError> {
+        let result = self.is_readable(key).await;
+        self.told("head", key.as_str(), result).await
+    }
+
+    async fn set_class(
+        &self,
+        object: &ObjectMeta,
+        class: &str,
+    ) -> Result<ClassChange, StorageError> {
+        let result = self.move_to(object, class).await;
+        self.told("copy", object.key.as_str(), result).await
+    }
+
+    async fn thaw(&self, key: &Key, order: ThawOrder) -> Result<ThawStarted, StorageError> {
+        let result = self.order_thaw(key, order).await;
+        self.told("thaw", key.as_str(), result).await
+    }
+
+    async fn lifecycle(&self) -> Result<Option<Vec<LifecycleRule>>, StorageError> {
+        let result = self.rules().await;
+        self.told("get the lifecycle", "", result).await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        ours: &[LifecycleRule],
+        is_ours: IsOwnRule<'_>,
+    ) -> Result<(), StorageError> {
+        let result = self.replace_rules(ours, is_ours).await;
+        self.told("set the lifecycle", "", result).await
     }
 }

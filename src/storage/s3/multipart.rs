@@ -146,7 +146,7 @@ impl S3Storage {
         }))
     }
 
-    async fn abort(&self, path: &str, upload: &str) -> Result<(), S3Error> {
+    pub(super) async fn abort(&self, path: &str, upload: &str) -> Result<(), S3Error> {
         let options = &self.options;
         let (client, _place) = self.enter("AbortMultipartUpload", path).await?;
         let abort = client

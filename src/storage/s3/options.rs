@@ -28,8 +28,10 @@ pub struct S3Options {
     pub ca_file: Option<PathBuf>,
     /// The account that must own the bucket.
     pub bucket_owner: Option<String>,
-    /// Objects with this as the second part of their key get this storage class.
-    pub classes: Vec<(String, StorageClass)>,
+    /// The storage class of objects of a kind; others get the bucket's own.
+    pub classes: Vec<(&'static str, StorageClass)>,
+    /// The kind of an object, by its key.
+    pub kind_of: fn(&str) -> Option<&'static str>,
     /// `None`: as the bucket is set.
     pub encryption: Option<ServerSideEncryption>,
     /// The key of `aws:kms`; `None`: the account's own for S3.

@@ -2,6 +2,7 @@
 //! and stores.
 
 mod backup_crash;
+mod classes;
 mod conformance;
 mod end_to_end;
 mod errors;
